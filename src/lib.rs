@@ -1,0 +1,25 @@
+//! Pontoon: a Redis proxy cluster that coordinates itself. See ARCHITECTURE.md.
+//!
+//! The layers, upper ones import lower ones only (`tests/layers.rs` holds this):
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`clock`] | the clock leases are counted on |
+//! | [`model`] | PURE. what exists and how it may change |
+//! | `plan` | PURE. what should happen next |
+//! | `resp` | PURE. where a message ends and how one is written |
+//! | `commands` | PURE. the Redis command table |
+//! | `wire` | generated protobuf code and its conversions |
+//! | `proxy` | the hot path |
+//! | `redis` | cold-path client of the backend servers |
+//! | `consensus` | the only place that names openraft or sled |
+//! | `control` | leader-only loops and their handle |
+//! | `node` | composition root |
+//! | `api` | the admin service |
+//! | `cli` | the command line |
+//! | `config` | TOML < environment < flags |
+
+pub mod clock;
+pub mod model;
+pub mod proxy;
+pub mod wire;

@@ -1,0 +1,209 @@
+//! The changes the log can carry. A variant is one decision; servers were asked before it was proposed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+    route::{HoldKind, Isolated, Mode},
+    secret::Credentials,
+    slot::Layout,
+    state::{Cause, Role, Server},
+};
+
+/// One replicated modification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The first change of a cluster: its members, and the product `default` on `port`. Refused when there are members.
+    Bootstrap {
+        /// All nodes of the first membership.
+        members: Vec<NewMember>,
+        /// Port of the product `default`.
+        port: u16,
+    },
+    /// A pristine node joins. The same uuid again is the same member, at a new address.
+    AddMember(NewMember),
+    /// Admits a start of a member and retires the former one; also where a changed address enters the log.
+    Admit {
+        /// Who, with the address it has now.
+        member: NewMember,
+        /// The start.
+        start: Uuid,
+    },
+    /// Ends a node's renewals; the first half of a removal.
+    BeginRemove {
+        /// Which node.
+        node: NodeId,
+        /// The operator vouches that it is dead.
+        assume_dead: bool,
+    },
+    /// Drops a node from the possible servers; the second half. Proposed by the leader when the node surely serves no more.
+    FinishRemove {
+        /// Which node.
+        node: NodeId,
+        /// Its uuid, so that a node that joined again under the id is not dropped.
+        uuid: Uuid,
+        /// Term of the verdict; refused in another.
+        term: Term,
+    },
+    /// The role an operator wants for a node.
+    SetRole {
+        /// Which node.
+        node: NodeId,
+        /// Voter, Learner or Auto.
+        role: Role,
+    },
+    /// A quorum was lost for good: `keep` is the only member that is left (`pontoon recover`).
+    Recover {
+        /// The survivor.
+        keep: NodeId,
+    },
+    /// Makes a product.
+    CreateProduct(NewProduct),
+    /// Changes settings of a product; only what is `Some` changes.
+    SetProduct {
+        /// Which.
+        product: ProductId,
+        /// Base port.
+        port: Option<u16>,
+        /// Number of databases.
+        databases: Option<u32>,
+        /// Client credentials; `Some(None)` removes them.
+        auth: Option<Option<Credentials>>,
+    },
+    /// Removes a product that has no groups.
+    RemoveProduct {
+        /// Which.
+        product: ProductId,
+    },
+    /// Makes a group. The servers have been asked.
+    CreateGroup {
+        /// In which product.
+        product: ProductId,
+        /// Its id, from 1.
+        group: GroupId,
+        /// Primary first.
+        servers: Vec<Server>,
+        /// How to log in to them.
+        credentials: Option<Credentials>,
+    },
+    /// Adds a replica. It has been asked.
+    AddServer {
+        /// In which product.
+        product: ProductId,
+        /// To which group.
+        group: GroupId,
+        /// The server.
+        server: Server,
+    },
+    /// Takes a replica out of its group. The primary can only go with its group.
+    RemoveServer {
+        /// In which product.
+        product: ProductId,
+        /// From which group.
+        group: GroupId,
+        /// Which server.
+        addr: HostPort,
+    },
+    /// Removes a group that owns no slots.
+    RemoveGroup {
+        /// In which product.
+        product: ProductId,
+        /// Which.
+        group: GroupId,
+    },
+    /// Gives slots that nobody owns to a group; those it has already are left alone. Refused when another group owns one.
+    AssignFree {
+        /// In which product.
+        product: ProductId,
+        /// The slots.
+        slots: BTreeSet<SlotId>,
+        /// The new owner.
+        to: GroupId,
+    },
+    /// Begins an assignment of slots of which some have another owner. (Free ones among them come along.)
+    StartAssign {
+        /// In which product.
+        product: ProductId,
+        /// The slots.
+        slots: BTreeSet<SlotId>,
+        /// The new owner.
+        to: GroupId,
+    },
+    /// Holds slots.
+    Hold {
+        /// What for.
+        cause: Cause,
+        /// Attempt of the cause: last + 1.
+        attempt: u32,
+        /// Wait or Abandon.
+        kind: HoldKind,
+        /// For people.
+        reason: String,
+    },
+    /// Ends a hold without a change of owner.
+    Release {
+        /// Which.
+        hold: HoldId,
+        /// For people.
+        why: String,
+    },
+    /// The slots of an assignment change owner.
+    FinishAssign {
+        /// Which assignment.
+        assignment: AssignmentId,
+        /// Its open hold, whose barrier passed.
+        hold: HoldId,
+        /// Term of the verdict; refused in another.
+        term: Term,
+        /// Epochs of all groups concerned (the owners' and the target's) when the servers were scanned.
+        group_epochs: BTreeMap<GroupId, Epoch>,
+    },
+    /// Ends an assignment without a change; ends its hold if one is open.
+    GiveUpAssign {
+        /// Which.
+        assignment: AssignmentId,
+        /// For people.
+        why: String,
+    },
+    /// Changes cluster settings; only what is `Some` changes.
+    SetCluster {
+        /// Nodes made voters automatically, 1 to 7.
+        voters: Option<u8>,
+        /// Budget of a hold of kind Wait in milliseconds, 10 to 10000.
+        hold_ms_max: Option<u32>,
+    },
+}
+
+/// A node as it introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMember {
+    /// Its id.
+    pub id: NodeId,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Where other nodes reach it.
+    pub admin: HostPort,
+    /// The host clients are told.
+    pub advertise: String,
+    /// Added to every product's port.
+    pub port_offset: u16,
+}
+
+/// A product as the operator wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewProduct {
+    /// Unique name.
+    pub name: String,
+    /// Base port.
+    pub port: u16,
+    /// How keys are hashed.
+    pub layout: Layout,
+    /// Store or cache.
+    pub mode: Mode,
+    /// What to do without a lease.
+    pub isolated: Isolated,
+    /// Number of databases.
+    pub databases: u32,
+    /// What clients AUTH with.
+    pub auth: Option<Credentials>,
+}

@@ -1,0 +1,110 @@
+//! What a worker needs to know to route: derived from the cluster state, replaced as a whole, never changed in place.
+//! Knows nothing of the log, of nodes, or of how owners change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
+    secret::Credentials,
+    slot::Layout,
+};
+
+/// What a product is for. Fixed when it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Data is kept: no acknowledged write may be lost by a change of owner.
+    #[default]
+    Store,
+    /// Data may be lost: availability comes first.
+    Cache,
+}
+
+/// What a node does for a product when its lease has ended. Fixed when the product is made (serving.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isolated {
+    /// Answer `-CLUSTERDOWN`, not executed.
+    #[default]
+    Refuse,
+    /// Go on with the last routes.
+    Serve,
+}
+
+/// How a hold treats what is in flight (serving.md, "Hold").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HoldKind {
+    /// What is in flight is waited for.
+    Wait,
+    /// What is in flight is answered "outcome unknown" and its connections closed.
+    Abandon,
+}
+
+/// All routes at one route epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteTable {
+    /// Log index of the last routing entry this table contains.
+    pub epoch: Epoch,
+    /// Products by id.
+    pub products: BTreeMap<ProductId, Arc<ProductRoutes>>,
+    /// Holds that are open, by id; every worker reports each of them when drained.
+    pub holds: BTreeMap<HoldId, HoldRoutes>,
+}
+
+/// An open hold as workers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldRoutes {
+    /// Whose slots.
+    pub product: ProductId,
+    /// Wait or Abandon.
+    pub kind: HoldKind,
+    /// The slots, ascending.
+    pub slots: Arc<[SlotId]>,
+}
+
+/// Routes and client-facing settings of one product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductRoutes {
+    /// Its id.
+    pub id: ProductId,
+    /// Its name, for messages.
+    pub name: String,
+    /// How keys are hashed.
+    pub layout: Layout,
+    /// Store or cache.
+    pub mode: Mode,
+    /// What to do without a lease.
+    pub isolated: Isolated,
+    /// Databases that SELECT accepts: 0 to `databases - 1`.
+    pub databases: u32,
+    /// Port before a node's offset is added.
+    pub port: u16,
+    /// What clients must AUTH with; `None`: nothing, and then the port is bound on loopback only.
+    pub auth: Option<Credentials>,
+    /// Groups, ascending by id.
+    pub groups: Vec<GroupRoute>,
+    /// One entry per slot; its length is `layout.slots()`.
+    pub slots: Box<[SlotRoute]>,
+}
+
+/// A group as workers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRoute {
+    /// Its id.
+    pub id: GroupId,
+    /// Its primary.
+    pub primary: HostPort,
+    /// Its replicas, in the order of the group; no traffic goes there yet.
+    pub replicas: Vec<HostPort>,
+    /// How to log in to its servers.
+    pub credentials: Option<Credentials>,
+}
+
+/// A slot as workers see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotRoute {
+    /// Index into `ProductRoutes::groups`; `None`: unassigned.
+    pub group: Option<u16>,
+    /// Log index of the last entry that changed this slot's owner or its group's primary.
+    pub epoch: Epoch,
+    /// The hold that parks this slot's requests; 0: none. (A plain number keeps the entry small.)
+    pub hold: HoldId,
+}

@@ -1,0 +1,93 @@
+//! From a key to its slot. Two layouts: Codis' and Redis Cluster's.
+
+use super::ids::SlotId;
+
+/// How a product's keys are hashed to slots; fixed when the product is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// CRC-32 (IEEE) of tag or key, mod 1024, as Codis 3.2 does (`pkg/proxy/mapper.go`, Hash).
+    #[default]
+    Codis,
+    /// CRC-16 (XMODEM) of tag or key, mod 16384, as Redis Cluster does (cluster specification, "Key distribution model").
+    Redis,
+}
+
+impl Layout {
+    /// Number of slots.
+    #[must_use]
+    pub const fn slots(self) -> u16 {
+        match self {
+            Self::Codis => 1024,
+            Self::Redis => 16384,
+        }
+    }
+
+    /// The slot of `key`.
+    #[must_use]
+    pub fn slot(self, key: &[u8]) -> SlotId {
+        let part = self.hashed_part(key);
+        match self {
+            Self::Codis => SlotId((crc32fast::hash(part) % 1024) as u16),
+            Self::Redis => SlotId(crc16(part) % 16384),
+        }
+    }
+
+    /// What of the key is hashed: between the first `{` and the first `}` after it, else the whole key.
+    /// An empty tag `{}` is hashed as the empty string by Codis, and means the whole key in Redis.
+    fn hashed_part(self, key: &[u8]) -> &[u8] {
+        let Some(open) = memchr::memchr(b'{', key) else { return key };
+        let rest = &key[open + 1..];
+        match memchr::memchr(b'}', rest) {
+            Some(0) if self == Self::Redis => key,
+            Some(close) => &rest[..close],
+            None => key,
+        }
+    }
+}
+
+/// CRC-16/XMODEM (polynomial 0x1021, start 0), the one of the Redis Cluster specification, appendix A.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0u16, |crc, byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
+static CRC16: [u16; 256] = crc16_table();
+
+const fn crc16_table() -> [u16; 256] {
+    let mut table = [0u16; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = (i as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_slots() {
+        let check =
+            |layout: Layout, key: &str, slot: u16| assert_eq!(layout.slot(key.as_bytes()), SlotId(slot), "{key}");
+        // Redis Cluster specification, appendix A: crc16("123456789") = 0x31C3.
+        check(Layout::Redis, "123456789", 0x31C3);
+        check(Layout::Redis, "foo", 12182);
+        check(Layout::Redis, "{user1000}.following", Layout::Redis.slot(b"user1000").0);
+        check(Layout::Redis, "foo{}{bar}", crc16(b"foo{}{bar}") % 16384);
+        check(Layout::Redis, "foo{{bar}}zap", Layout::Redis.slot(b"{bar").0);
+        check(Layout::Redis, "foo{bar}{zap}", Layout::Redis.slot(b"bar").0);
+        check(Layout::Redis, "foo{bar", crc16(b"foo{bar") % 16384);
+        // CRC-32 check value: crc32("123456789") = 0xCBF43926.
+        check(Layout::Codis, "123456789", (0xCBF4_3926u32 % 1024) as u16);
+        check(Layout::Codis, "a{}b", 0);
+        check(Layout::Codis, "a}b{c", (crc32fast::hash(b"a}b{c") % 1024) as u16);
+        check(Layout::Codis, "x{tag}y", Layout::Codis.slot(b"tag").0);
+    }
+}

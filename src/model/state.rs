@@ -1,0 +1,268 @@
+//! The replicated state: everything that the log has decided. Changed by `apply` alone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    change::Change,
+    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, ProductId, SlotId, Term, Uuid},
+    outcome::Outcome,
+    route::{HoldKind, Isolated, Mode},
+    secret::Credentials,
+    slot::Layout,
+};
+
+/// All that is replicated. Equal logs give equal states, on every node and at every replay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterState {
+    /// Index of the last entry applied, routing or not.
+    pub applied: Epoch,
+    /// Log index of the last routing entry: a route changed, Hold, Release, an admission.
+    pub route_epoch: Epoch,
+    /// Settings of the whole cluster.
+    pub settings: Settings,
+    /// The possible servers: every node that may hold a lease, by id.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Products by id.
+    pub products: BTreeMap<ProductId, Product>,
+    /// The id the next product gets.
+    pub next_product: u32,
+    /// Open holds.
+    pub holds: BTreeMap<HoldId, Hold>,
+    /// Assignments that have not ended.
+    pub assignments: BTreeMap<AssignmentId, Assignment>,
+    /// The last `ENDED_MAX` assignments that ended, oldest first.
+    pub ended_assignments: VecDeque<EndedAssignment>,
+    /// First results of the last `RESULTS_MAX` changes by change id, so that a repeat returns the first result.
+    pub results: BTreeMap<Uuid, Recorded>,
+    /// The change ids of `results`, oldest first.
+    pub results_order: VecDeque<Uuid>,
+    /// Removed groups with slots they had given away and that were not swept; told to the operator, at most `NOT_CLEANED_MAX`.
+    pub not_cleaned: VecDeque<NotCleaned>,
+}
+
+/// The first result of a change, kept so that a repeat under the same id returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Log index of the entry.
+    pub index: Epoch,
+    /// A fingerprint of the change, so that a reused id with another change is refused.
+    pub fingerprint: u64,
+    /// What came of it. Refusals are recorded too.
+    pub outcome: Result<Outcome, super::reject::Reject>,
+}
+
+/// Replicated settings of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many nodes are made voters automatically, 1 to 7.
+    pub voters: u8,
+    /// Budget of a hold of kind Wait, milliseconds.
+    pub hold_ms_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // 5 voters survive two failures; more make every commit slower. 250 ms: serving.md, constants.
+        Self { voters: 5, hold_ms_max: 250 }
+    }
+}
+
+/// Whether a member votes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The cluster decides: voter while fewer than `settings.voters` are.
+    #[default]
+    Auto,
+    /// Made a voter by the operator.
+    Voter,
+    /// Made a learner by the operator; stays one.
+    Learner,
+}
+
+/// A node that may serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its identity, from its data directory.
+    pub uuid: Uuid,
+    /// Where other nodes and operators reach it.
+    pub admin: HostPort,
+    /// The host clients are told, and by which listeners of one host are compared.
+    pub advertise: String,
+    /// Added to every product's port.
+    pub port_offset: u16,
+    /// Role wanted.
+    pub role: Role,
+    /// The current start; `None` until its first admission.
+    pub admitted: Option<Admission>,
+    /// Removal has begun: no lease is granted any more.
+    pub leaving: Option<Leaving>,
+}
+
+/// One start of a node that the log has admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Random, chosen by the node at its start.
+    pub start: Uuid,
+    /// Log index of the admission.
+    pub incarnation: Incarnation,
+}
+
+/// A removal that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Log index of the entry that began it.
+    pub since: Epoch,
+    /// The operator vouches that the node is dead, so nothing is waited for.
+    pub assume_dead: bool,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Its id.
+    pub id: ProductId,
+    /// Its name, unique: 1 to 64 of `[A-Za-z0-9_.-]`, not starting with a dot or dash.
+    pub name: String,
+    /// Base port, unique together with every node's offset.
+    pub port: u16,
+    /// How keys are hashed. Fixed.
+    pub layout: Layout,
+    /// Store or cache. Fixed.
+    pub mode: Mode,
+    /// What to do without a lease. Fixed.
+    pub isolated: Isolated,
+    /// Number of databases, 1 to 1024 (default 16).
+    pub databases: u32,
+    /// What clients AUTH with.
+    pub auth: Option<Credentials>,
+    /// Its groups.
+    pub groups: BTreeMap<GroupId, Group>,
+    /// Owner and slot epoch of each slot; length `layout.slots()`.
+    pub slots: Vec<SlotState>,
+}
+
+/// A slot in the replicated table. Whether it is held is in `ClusterState::holds`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotState {
+    /// The group that owns it.
+    pub owner: Option<GroupId>,
+    /// Log index of the last entry that changed its owner or its group's primary.
+    pub epoch: Epoch,
+}
+
+/// A primary and its replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its id.
+    pub id: GroupId,
+    /// The servers; the first is the primary.
+    pub servers: Vec<Server>,
+    /// How to log in to them.
+    pub credentials: Option<Credentials>,
+    /// Log index of the last entry that changed the primary.
+    pub epoch: Epoch,
+    /// Slots it owned once and gave away; what is left of them there is ours.
+    pub given_away: BTreeSet<SlotId>,
+}
+
+/// One Redis process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its address, its identity here.
+    pub addr: HostPort,
+    /// `run_id` of the process when it was added; tells two addresses of one server apart from two servers.
+    pub run_id: String,
+    /// Keys it held when it was added.
+    pub keys_when_added: u64,
+}
+
+/// An open hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Its id: the log index of its entry.
+    pub id: HoldId,
+    /// What it is for.
+    pub cause: Cause,
+    /// Attempt of the cause, from 1.
+    pub attempt: u32,
+    /// Whose slots.
+    pub product: ProductId,
+    /// The slots.
+    pub slots: BTreeSet<SlotId>,
+    /// Wait or Abandon.
+    pub kind: HoldKind,
+    /// Term whose leader opened it.
+    pub term: Term,
+    /// Milliseconds since the epoch when the entry was made; shown, never decided on.
+    pub since_ms: u64,
+    /// For people.
+    pub reason: String,
+}
+
+/// What a hold is for. Migrations and promotions join in later issues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// An assignment of slots that have an owner.
+    Assignment(AssignmentId),
+}
+
+/// Slots that have an owner are being given to another group, without data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Its id: the log index of StartAssign.
+    pub id: AssignmentId,
+    /// Whose slots.
+    pub product: ProductId,
+    /// The slots that change owner (those that `to` had already are left out).
+    pub slots: BTreeSet<SlotId>,
+    /// The new owner.
+    pub to: GroupId,
+    /// Attempts so far; counts Hold entries.
+    pub attempts: u32,
+}
+
+/// How an assignment ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedAssignment {
+    /// Its id.
+    pub id: AssignmentId,
+    /// Log index of the entry that ended it.
+    pub at: Epoch,
+    /// `None`: finished. Else why it was given up.
+    pub failed: Option<String>,
+}
+
+/// Slots that a removed group had given away and that nobody swept there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotCleaned {
+    /// Product's name.
+    pub product: String,
+    /// The removed group.
+    pub group: GroupId,
+    /// Its servers.
+    pub servers: Vec<HostPort>,
+    /// How many slots.
+    pub slots: u32,
+}
+
+/// An entry of the log: a change, and what `apply` must not ask the world for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Chosen by whoever wants the change; repeats carry the same.
+    pub id: Uuid,
+    /// Milliseconds since the epoch at the proposing node.
+    pub at_ms: u64,
+    /// What is to change.
+    pub change: Change,
+}
+
+/// Where an entry stands in the log; what `apply` takes beside the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Log index.
+    pub index: Epoch,
+    /// Term in which it was appended.
+    pub term: Term,
+}

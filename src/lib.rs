@@ -20,6 +20,8 @@
 //! | `config` | TOML < environment < flags |
 
 pub mod clock;
+pub mod consensus;
+pub mod control;
 pub mod model;
 pub mod proxy;
 pub mod wire;

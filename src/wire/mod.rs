@@ -1,5 +1,7 @@
 //! Generated protobuf code, and its conversions to and from the model, one file per kind.
 
+pub mod auth;
+
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod pb {
     //! What build.rs generates from proto/.

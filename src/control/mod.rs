@@ -1,0 +1,3 @@
+//! Leader-only loops and their handle.
+
+pub mod status;

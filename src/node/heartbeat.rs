@@ -81,6 +81,18 @@ impl Heartbeat {
         }
     }
 
+    /// What says the last word when the workers have stopped.
+    #[must_use]
+    pub fn farewell(&self) -> Farewell {
+        Farewell {
+            me: self.me.clone(),
+            start: self.start,
+            consensus: self.consensus.clone(),
+            peers: self.peers.clone(),
+            desk: self.desk.clone(),
+        }
+    }
+
     /// One heartbeat and its answer; `None` when nobody answered.
     async fn exchange(&self, leadership: &Leadership) -> Option<HeartbeatReply> {
         let heartbeat = self.compose();
@@ -168,6 +180,39 @@ impl Heartbeat {
             }
         }
         None
+    }
+}
+
+/// The last heartbeat of a start: it has stopped serving, so nobody need wait for its lease to end.
+pub struct Farewell {
+    me: NewMember,
+    start: Uuid,
+    consensus: Consensus,
+    peers: Peers,
+    desk: LeaderDesk,
+}
+
+impl Farewell {
+    /// Says it, once, within `deadline`. That nobody hears it only costs the others a lease of waiting.
+    pub async fn say(&self, deadline: Duration) {
+        let state = self.consensus.state().borrow().clone();
+        let leadership = self.consensus.leadership().borrow().clone();
+        let heartbeat = HeartbeatRequest {
+            me: Some(introduction::to_wire(&self.me)),
+            start: introduction::uuid_bytes(self.start),
+            incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
+            applied: state.applied.0,
+            stopping: true,
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..HeartbeatRequest::default()
+        };
+        if leadership.leader == Some(self.me.id) {
+            self.desk.heartbeat(heartbeat).await;
+        } else if let Some(leader) = leadership.leader_admin
+            && let Err(error) = self.peers.heartbeat(&leader, heartbeat, deadline).await
+        {
+            debug!(error = error.message(), "nobody heard that this node stops");
+        }
     }
 }
 

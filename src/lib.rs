@@ -11,7 +11,7 @@
 //! | `commands` | PURE. the Redis command table |
 //! | `wire` | generated protobuf code and its conversions |
 //! | `proxy` | the hot path |
-//! | `redis` | cold-path client of the backend servers |
+//! | [`redis`] | cold-path client of the backend servers |
 //! | `consensus` | the only place that names openraft or sled |
 //! | `control` | leader-only loops and their handle |
 //! | `node` | composition root |
@@ -24,4 +24,5 @@ pub mod consensus;
 pub mod control;
 pub mod model;
 pub mod proxy;
+pub mod redis;
 pub mod wire;

@@ -20,6 +20,7 @@
 //! | `config` | TOML < environment < flags |
 
 pub mod clock;
+pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod model;

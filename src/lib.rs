@@ -19,15 +19,15 @@
 //! | [`cli`] | the command line |
 //! | [`config`] | TOML < environment < flags |
 
-pub mod api;
-pub mod cli;
+//pub mod api;
+//pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod model;
-pub mod node;
+//pub mod node;
 pub mod plan;
 pub mod proxy;
 pub mod redis;

@@ -30,8 +30,8 @@ pub enum ScanResult {
     },
     /// A key of one of the slots.
     Found {
-        /// The key.
-        key: Bytes,
+        /// The key, as [`show_key`] shows it.
+        key: String,
         /// Its slot.
         slot: SlotId,
         /// Its database.
@@ -59,7 +59,7 @@ pub async fn scan_for_slots(
     let mut seen = 0;
     let scan = Scan { server, credentials, layout, slots, databases, deadline };
     match scan.run(&mut seen).await {
-        Ok(Some((key, slot, db))) => ScanResult::Found { key, slot, db },
+        Ok(Some((key, slot, db))) => ScanResult::Found { key: show_key(&key), slot, db },
         Ok(None) => ScanResult::Empty { keys_scanned: seen },
         Err(RedisError::Timeout { .. }) => ScanResult::Unfinished {
             why: format!("{server} has too many keys to look through within {} ms ({seen} were)", budget.as_millis()),
@@ -119,5 +119,5 @@ pub fn show_key(key: &[u8]) -> String {
     /// Enough to recognise a key by; keys can be 512 MB.
     const SHOWN: usize = 128;
     let shown = key[..key.len().min(SHOWN)].escape_ascii();
-    if key.len() > SHOWN { format!("'{shown}...' ({} bytes)", key.len()) } else { format!("'{shown}'") }
+    if key.len() > SHOWN { format!("{shown}... ({} bytes)", key.len()) } else { shown.to_string() }
 }

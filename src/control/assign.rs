@@ -186,6 +186,7 @@ impl Assign {
             match found.await {
                 scan::ScanResult::Empty { .. } => {}
                 scan::ScanResult::Found { key, slot, db } => {
+                    let key = key.escape_ascii().to_string();
                     return Ok(Some(format!(
                         "slot {slot} is not empty: group {owner} ({}) has key '{key}' in database {db}. Slots with keys \
                          can be assigned when they are empty; moving data is not possible yet",

@@ -94,7 +94,7 @@ impl Api {
 
         let mut leadership = self.control.log.leadership();
         let mut perhaps = false;
-        let mut last = String::from("no leader is known");
+        let mut last;
         loop {
             let who = leadership.borrow_and_update().clone();
             if who.is_me {

@@ -10,7 +10,7 @@ use super::{
     validate,
 };
 use crate::{
-    control::scan::{SCAN_BUDGET, ScanResult, scan_for_slots},
+    control::scan::{SCAN_BUDGET, ScanResult, scan_for_slots, show_key},
     model::{
         change::Change,
         ids::{Epoch, GroupId, SlotId},
@@ -98,9 +98,10 @@ async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId
             ScanResult::Empty { .. } => {}
             ScanResult::Found { key, slot, db } => {
                 return Err(Failure::Refused(format!(
-                    "slot {slot} is not empty: group {owner} ({}) has key '{key}' in database {db}; slots with keys are \
+                    "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are \
                      not assigned, since their data would stay behind",
-                    primary.addr
+                    primary.addr,
+                    show_key(&key)
                 )));
             }
             // A cache gives up a dead group's keys; whether it is dead is for the assignment to find out.

@@ -30,8 +30,8 @@ pub enum ScanResult {
     },
     /// A key of one of the slots.
     Found {
-        /// The key, as [`show_key`] shows it.
-        key: String,
+        /// The key; [`show_key`] makes it fit to show.
+        key: Bytes,
         /// Its slot.
         slot: SlotId,
         /// Its database.
@@ -59,7 +59,7 @@ pub async fn scan_for_slots(
     let mut seen = 0;
     let scan = Scan { server, credentials, layout, slots, databases, deadline };
     match scan.run(&mut seen).await {
-        Ok(Some((key, slot, db))) => ScanResult::Found { key: show_key(&key), slot, db },
+        Ok(Some((key, slot, db))) => ScanResult::Found { key, slot, db },
         Ok(None) => ScanResult::Empty { keys_scanned: seen },
         Err(RedisError::Timeout { .. }) => ScanResult::Unfinished {
             why: format!("{server} has too many keys to look through within {} ms ({seen} were)", budget.as_millis()),

@@ -19,7 +19,7 @@
 //! | [`cli`] | the command line |
 //! | [`config`] | TOML < environment < flags |
 
-//pub mod api;
+pub mod api;
 //pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -11,7 +11,7 @@ use tokio::{
 use super::status::{LeaderView, NodeView};
 use crate::{
     clock::boottime_ns,
-    consensus::{Applied, Leadership, ProposeError},
+    consensus::{Applied, Consensus, Leadership, ProposeError},
     model::{
         change::Change,
         ids::{AssignmentId, Epoch, NodeId, ProductId, Uuid},
@@ -35,6 +35,29 @@ pub trait Log: Send + Sync + 'static {
         change: Change,
         deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>>;
+}
+
+impl Log for Consensus {
+    fn cluster_id(&self) -> Option<Uuid> {
+        Self::cluster_id(self)
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        Self::state(self)
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        Self::leadership(self)
+    }
+
+    fn propose(
+        &self,
+        id: Uuid,
+        change: Change,
+        deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
+        Box::pin(Self::propose(self, id, change, deadline))
+    }
 }
 
 /// The handle. Cheap to clone.

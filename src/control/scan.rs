@@ -30,7 +30,7 @@ pub enum ScanResult {
     },
     /// A key of one of the slots.
     Found {
-        /// The key.
+        /// The key; [`show_key`] makes it fit to show.
         key: Bytes,
         /// Its slot.
         slot: SlotId,
@@ -119,5 +119,5 @@ pub fn show_key(key: &[u8]) -> String {
     /// Enough to recognise a key by; keys can be 512 MB.
     const SHOWN: usize = 128;
     let shown = key[..key.len().min(SHOWN)].escape_ascii();
-    if key.len() > SHOWN { format!("'{shown}...' ({} bytes)", key.len()) } else { format!("'{shown}'") }
+    if key.len() > SHOWN { format!("{shown}... ({} bytes)", key.len()) } else { shown.to_string() }
 }

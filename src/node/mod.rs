@@ -90,7 +90,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         consensus: log.clone(),
         desk: desk.clone(),
     };
-    let control = Control::new(log.clone(), leases.view(), leases.clone());
+    let control = Control {
+        log: Arc::new(log.clone()),
+        me: me.id,
+        view: leases.view(),
+        lease: timing.lease_at_leader(),
+    };
+    let leased = permit.clone();
     let (stop_calls, stopped_calls) = watch::channel(false);
     let calls = tokio::spawn(api::server::serve(
         listener,
@@ -99,7 +105,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             raft: log.service(),
             node: NodeServer::new(service),
             secret: secret.clone(),
-            permit: permit.clone(),
+            leased: Arc::new(move || leased.leased()),
         },
         until(stopped_calls),
     ));

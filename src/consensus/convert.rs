@@ -77,10 +77,7 @@ pub fn membership(m: &pb::Membership) -> Result<Membership, String> {
 }
 
 pub fn stored_membership_pb(m: &StoredMembership) -> pb::StoredMembership {
-    pb::StoredMembership {
-        log_id: m.log_id().as_ref().map(log_id_pb),
-        membership: Some(membership_pb(m.membership())),
-    }
+    pb::StoredMembership { log_id: m.log_id().as_ref().map(log_id_pb), membership: Some(membership_pb(m.membership())) }
 }
 
 pub fn snapshot_meta_pb(m: &SnapshotMeta) -> pb::SnapshotMeta {

@@ -65,6 +65,8 @@ struct Writer {
     purged: Option<LogId>,
     /// Generation of the current snapshot's pieces.
     generation: u64,
+    /// Last entry in the current snapshot.
+    snapshot: Option<LogId>,
     /// A write has failed: what sled has in memory may be ahead of the disk, so nothing is written any more.
     failed: Option<Failure>,
 }
@@ -78,7 +80,8 @@ pub struct Ends {
     pub last: Option<LogId>,
 }
 
-fn remedy(data_dir: &Path, what: &str) -> OpenError {
+/// Says what is damaged and what to do now.
+pub fn remedy(data_dir: &Path, what: &str) -> OpenError {
     OpenError(format!(
         "the log in {} is damaged: {what}. This node refuses to start, because it may have forgotten what it promised \
          to others. If other nodes live: run `pontoon node remove ID` there, move this directory away, and start this \
@@ -100,7 +103,7 @@ impl Disk {
         let io = |e: std::io::Error| OpenError(format!("cannot open {}: {e}", folder.display()));
         // Opened for writing: POSIX lets a system refuse fsync on a read-only handle.
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(io)?;
-        let writer = Writer { witness, file, last: None, purged: None, generation: 0, failed: None };
+        let writer = Writer { witness, file, last: None, purged: None, generation: 0, snapshot: None, failed: None };
         let disk = Self { trees: RwLock::new(Some(trees)), writer: Mutex::new(writer) };
         disk.verify().map_err(|e| remedy(data_dir, &e))?;
         if fresh {
@@ -142,8 +145,19 @@ impl Disk {
         Ends { purged: w.purged, last: w.last }
     }
 
-    /// Makes this node one of a cluster, durably.
+    /// Makes this node one of a cluster, durably. A node that has a vote or a log keeps the cluster that it has.
     pub fn set_cluster(&self, id: Uuid) -> Result<(), Failure> {
+        let facts = self.facts();
+        match facts.cluster_id {
+            Some(own) if own != id && (facts.vote.is_some() || facts.last.is_some()) => {
+                Err(format!("this node belongs to cluster {own} already"))
+            }
+            _ => self.replace_cluster(id),
+        }
+    }
+
+    /// Puts this node into another cluster, durably; for `recover` alone.
+    pub fn replace_cluster(&self, id: Uuid) -> Result<(), Failure> {
         let mut w = self.lock();
         let facts = Facts { cluster_id: Some(id), ..w.witness.facts().clone() };
         w.attest(facts)
@@ -258,6 +272,11 @@ impl Disk {
         let trees = self.trees()?;
         let mut w = self.lock();
         w.usable()?;
+        if meta.last_log_id < w.snapshot {
+            // Built here while a newer one came from the leader, which the log was purged up to.
+            return Ok(());
+        }
+        let last = meta.last_log_id;
         let meta = convert::snapshot_meta_pb(meta).encode_to_vec();
         let mut blob = Vec::with_capacity(4 + meta.len() + data.len());
         blob.extend_from_slice(&(meta.len() as u32).to_be_bytes());
@@ -279,6 +298,7 @@ impl Disk {
         w.check("store the snapshot", done)?;
         w.flush(&trees)?;
         w.generation = generation;
+        w.snapshot = last;
         let done = remove(&trees.snapshot, Bound::Unbounded, Bound::Excluded(chunk_key(generation, 0).to_vec()));
         w.check("remove the former snapshot", done).map(|_| ())
     }
@@ -288,7 +308,8 @@ impl Disk {
         let Some(pointer) = self.meta(SNAPSHOT)? else { return Ok(None) };
         let bad = |why: &str| format!("the snapshot {why}");
         let number = |at: usize| {
-            let bytes = pointer.get(at..at + 8).and_then(|b| b.try_into().ok()).ok_or_else(|| bad("has no position"))?;
+            let bytes =
+                pointer.get(at..at + 8).and_then(|b| b.try_into().ok()).ok_or_else(|| bad("has no position"))?;
             Ok::<u64, Failure>(u64::from_be_bytes(bytes))
         };
         let (generation, len) = (number(0)?, number(8)?);
@@ -299,7 +320,8 @@ impl Disk {
         if blob.len() as u64 != len || pointer.get(16..20) != Some(&crc32fast::hash(&blob).to_be_bytes()[..]) {
             return Err(bad("has a wrong length or checksum"));
         }
-        let meta_len = blob.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(|| bad("is empty"))?;
+        let meta_len =
+            blob.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(|| bad("is empty"))?;
         let split = 4 + meta_len as usize;
         let meta = blob.get(4..split).ok_or_else(|| bad("is cut off"))?;
         let meta = pb::SnapshotMeta::decode(meta).map_err(|e| bad(&format!("cannot be decoded: {e}")))?;
@@ -363,6 +385,7 @@ impl Disk {
         }
         w.last = last;
         w.purged = purged;
+        w.snapshot = snapshot;
         w.generation = trees.snapshot.last().ok().flatten().and_then(|(k, _)| generation_of(&k)).unwrap_or(0);
         Ok(())
     }

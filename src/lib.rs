@@ -25,4 +25,5 @@ pub mod consensus;
 pub mod control;
 pub mod model;
 pub mod proxy;
+pub mod resp;
 pub mod wire;

@@ -27,13 +27,16 @@ pub fn check(state: &ClusterState) -> Vec<Violation> {
     let mut run_ids = BTreeMap::new();
     let mut names = BTreeSet::new();
     for (id, p) in &state.products {
-        found.unless(*id == p.id && id.0 >= 1 && id.0 < state.next_product, || format!("product key {id}, id {}", p.id));
+        found
+            .unless(*id == p.id && id.0 >= 1 && id.0 < state.next_product, || format!("product key {id}, id {}", p.id));
         found.unless(names.insert(&p.name), || format!("two products '{}'", p.name));
         product(state, p, &mut found);
         for group in p.groups.values() {
             for server in &group.servers {
                 let place = (host_key(server.addr.host()), server.addr.port());
-                found.unless(servers.insert(place, *id).is_none(), || format!("server {} is in two groups", server.addr));
+                found.unless(servers.insert(place, *id).is_none(), || {
+                    format!("server {} is in two groups", server.addr)
+                });
                 let unknown = server.run_id.is_empty();
                 let new = unknown || run_ids.insert(&server.run_id, &server.addr).is_none();
                 found.unless(new, || format!("run_id {} is there twice", server.run_id));
@@ -71,7 +74,9 @@ fn numbers(state: &ClusterState, found: &mut Found) {
     let same = order.len() == s.results_order.len() && order.into_iter().eq(s.results.keys());
     found.unless(same, || "results and their order name different changes".to_owned());
     let indexes: Vec<_> = s.results_order.iter().filter_map(|id| s.results.get(id)).map(|r| r.index).collect();
-    found.unless(indexes.is_sorted() && indexes.last().is_none_or(|i| *i <= s.applied), || "results out of order".into());
+    found.unless(indexes.is_sorted() && indexes.last().is_none_or(|i| *i <= s.applied), || {
+        "results out of order".into()
+    });
 }
 
 fn members(state: &ClusterState, found: &mut Found) {
@@ -108,7 +113,9 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         found.unless((1..=SERVERS_MAX).contains(&g.servers.len()), || {
             format!("'{name}' group {id} has {} servers", g.servers.len())
         });
-        found.unless(g.epoch.0 > 0 && g.epoch <= state.route_epoch, || format!("'{name}' group {id}: epoch {}", g.epoch));
+        found.unless(g.epoch.0 > 0 && g.epoch <= state.route_epoch, || {
+            format!("'{name}' group {id}: epoch {}", g.epoch)
+        });
         for slot in &g.given_away {
             let owner = p.slots.get(usize::from(slot.0)).and_then(|s| s.owner);
             found.unless(owner.is_some_and(|o| o != *id), || {
@@ -129,7 +136,9 @@ fn listeners(state: &ClusterState, servers: &BTreeMap<(String, u16), ProductId>,
             found.unless((1..=65535).contains(&port), || format!("node {} listens on port {port}", m.id));
             for host in &hosts {
                 let free = taken.insert((host.clone(), port));
-                found.unless(free, || format!("port {port} of host {host} is used twice, the second time by node {}", m.id));
+                found.unless(free, || {
+                    format!("port {port} of host {host} is used twice, the second time by node {}", m.id)
+                });
             }
         }
     }
@@ -140,7 +149,9 @@ fn assignments(state: &ClusterState, found: &mut Found) {
     for (id, a) in &state.assignments {
         found.unless(*id == a.id && id.0 <= state.applied.0, || format!("assignment key {id}, id {}", a.id));
         found.unless(!a.slots.is_empty(), || format!("assignment {id} is of no slots"));
-        found.unless(state.ended_assignments.iter().all(|e| e.id != *id), || format!("assignment {id} ended, yet is open"));
+        found.unless(state.ended_assignments.iter().all(|e| e.id != *id), || {
+            format!("assignment {id} ended, yet is open")
+        });
         let Some(p) = state.products.get(&a.product) else {
             found.unless(false, || format!("assignment {id} is of no product"));
             continue;

@@ -1,105 +1,98 @@
-//! Which members vote: what operators said first, then the lowest ids up to the number of voters.
-//! Knows nothing of how Raft gets there.
+//! Who should vote in Raft, from who the members are and who lives.
+//! Knows nothing of Raft's mechanics; the caller takes one safe step at a time towards the answer.
 
 use std::collections::BTreeSet;
 
 use crate::model::{
     ids::NodeId,
+    limits::VOTERS_MAX,
     state::{ClusterState, Role},
 };
 
 /// Raft's membership as it should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Take part in decisions.
+    /// Who votes; never empty while there are members.
     pub voters: BTreeSet<NodeId>,
-    /// Only follow.
+    /// Who follows without a vote.
     pub learners: BTreeSet<NodeId>,
+    /// What keeps it from what was asked for, a sentence each.
+    pub waiting_on: Vec<String>,
 }
 
-/// Decides on the membership from what operators want and who votes now. A voter that stays is never exchanged for
-/// another: each exchange is a risk, and buys nothing. `None`: leave everything as it is.
+/// Decides from Raft's membership now, the replicated members, and who was heard lately (`alive`).
 ///
-/// A node that was never admitted is not made a voter: it would count for the quorum before it has ever spoken.
-/// A voter that is being removed stops voting first, so that it leaves a membership that can do without it.
+/// Voters stay voters unless they leave, were made learners, or there are more than wanted; free places go to living
+/// learners that were admitted, those the operator wants first, then by lowest id. A living voter goes only if those
+/// that live afterwards are still a quorum.
 #[must_use]
-pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Wanted> {
-    let count_max = usize::from(state.settings.voters);
-    let staying = || state.members.values().filter(|m| m.leaving.is_none());
-    let may_vote = |m: &&crate::model::state::Member| m.admitted.is_some() || voters_now.contains(&m.id);
-    let mut voters: BTreeSet<NodeId> = staying().filter(|m| m.role == Role::Voter).filter(may_vote).map(|m| m.id).collect();
-    let auto = || staying().filter(|m| m.role == Role::Auto).filter(may_vote).map(|m| m.id);
-    let present = auto().filter(|id| voters_now.contains(id));
-    let others = auto().filter(|id| !voters_now.contains(id));
-    for id in present.chain(others) {
-        if voters.len() < count_max {
-            voters.insert(id);
+pub fn decide(
+    voters_now: &BTreeSet<NodeId>,
+    learners_now: &BTreeSet<NodeId>,
+    state: &ClusterState,
+    alive: &BTreeSet<NodeId>,
+) -> Wanted {
+    // Before Bootstrap is applied Raft's first membership is all there is.
+    if state.members.is_empty() {
+        return Wanted { voters: voters_now.clone(), learners: learners_now.clone(), waiting_on: Vec::new() };
+    }
+    let role = |id: &NodeId| state.members.get(id).filter(|m| m.leaving.is_none()).map(|m| m.role);
+    let target = usize::from(state.settings.voters);
+    let mut voters = voters_now.clone();
+    let mut waiting_on = Vec::new();
+
+    // Additions first: they make removals possible.
+    let ready = |id: &NodeId| {
+        learners_now.contains(id) && alive.contains(id) && state.members.get(id).is_some_and(|m| m.admitted.is_some())
+    };
+    for id in state.members.keys().filter(|id| role(id) == Some(Role::Voter)) {
+        if voters.contains(id) {
+            continue;
+        }
+        if staying(&voters, role).count() >= usize::from(VOTERS_MAX) {
+            waiting_on.push(format!("node {id} is to vote, but there are {VOTERS_MAX} voters; make one a learner"));
+        } else if ready(id) {
+            voters.insert(*id);
+        } else {
+            waiting_on.push(format!("node {id} is to vote; it is not there yet"));
         }
     }
-    // Somebody has to vote: with nothing left that may, the last voters stay until an operator says otherwise.
-    if voters.is_empty() {
-        return None;
+    for id in state.members.keys().filter(|id| role(id) == Some(Role::Auto)) {
+        if staying(&voters, role).count() < target && !voters.contains(id) && ready(id) {
+            voters.insert(*id);
+        }
     }
-    let learners = staying().map(|m| m.id).filter(|id| !voters.contains(id)).collect();
-    Some(Wanted { voters, learners })
+
+    // Who must go, then who is too many: the dead first, then the highest ids.
+    let mut go: Vec<NodeId> =
+        voters.iter().copied().filter(|id| matches!(role(id), None | Some(Role::Learner))).collect();
+    let excess = staying(&voters, role).count().saturating_sub(target);
+    let mut spare: Vec<NodeId> = voters.iter().copied().filter(|id| role(id) == Some(Role::Auto)).collect();
+    spare.sort_by_key(|id| (alive.contains(id), std::cmp::Reverse(*id)));
+    go.extend(spare.into_iter().take(excess));
+    go.sort_by_key(|id| alive.contains(id));
+    for id in go {
+        let mut without = voters.clone();
+        without.remove(&id);
+        if without.is_empty() || (alive.contains(&id) && !has_quorum(&without, alive)) {
+            waiting_on.push(format!("node {id} is to stop voting; without it the voters that live are no quorum"));
+        } else {
+            voters = without;
+        }
+    }
+
+    let learners = state.members.keys().copied().filter(|id| !voters.contains(id)).collect();
+    Wanted { voters, learners, waiting_on }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::model::{
-        ids::{Epoch, HostPort, Incarnation, Uuid},
-        state::{Admission, Leaving, Member},
-    };
+/// Those of `voters` that neither leave nor were made learners.
+fn staying<'a>(
+    voters: &'a BTreeSet<NodeId>,
+    role: impl Fn(&NodeId) -> Option<Role> + 'a,
+) -> impl Iterator<Item = &'a NodeId> {
+    voters.iter().filter(move |id| matches!(role(id), Some(Role::Auto | Role::Voter)))
+}
 
-    fn member(id: u64, role: Role) -> Member {
-        Member {
-            id: NodeId(id),
-            uuid: Uuid(u128::from(id)),
-            admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + id)).unwrap(),
-            advertise: "127.0.0.1".into(),
-            port_offset: id as u16,
-            role,
-            admitted: Some(Admission { start: Uuid(9), incarnation: Incarnation(id) }),
-            leaving: None,
-        }
-    }
-
-    fn check(members: &[Member], voters_max: u8, now: &[u64], voters: &[u64], learners: &[u64]) {
-        let mut state = ClusterState::default();
-        state.settings.voters = voters_max;
-        state.members = members.iter().map(|m| (m.id, m.clone())).collect();
-        let ids = |list: &[u64]| list.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
-        let wanted = decide(&state, &ids(now)).unwrap_or_default();
-        assert_eq!(wanted, Wanted { voters: ids(voters), learners: ids(learners) });
-        // Idempotent: what was decided, once so, is decided again.
-        if !voters.is_empty() {
-            assert_eq!(decide(&state, &wanted.voters), Some(wanted));
-        }
-    }
-
-    #[test]
-    fn the_lowest_ids_vote_and_nobody_is_exchanged() {
-        let auto = |id| member(id, Role::Auto);
-        check(&[auto(1), auto(2), auto(3)], 5, &[1, 2, 3], &[1, 2, 3], &[]);
-        check(&[auto(1), auto(2), auto(3), auto(4)], 3, &[1, 2, 3], &[1, 2, 3], &[4]);
-        check(&[auto(1), auto(2), auto(3), auto(4)], 3, &[2, 3, 4], &[2, 3, 4], &[1]);
-        check(&[auto(1), auto(2)], 5, &[1], &[1, 2], &[]);
-    }
-
-    #[test]
-    fn operators_come_first() {
-        let auto = |id| member(id, Role::Auto);
-        check(&[auto(1), auto(2), member(3, Role::Voter)], 2, &[1, 2], &[1, 3], &[2]);
-        check(&[member(1, Role::Learner), auto(2), auto(3)], 5, &[1, 2, 3], &[2, 3], &[1]);
-        check(&[member(1, Role::Learner)], 5, &[1], &[], &[]);
-    }
-
-    #[test]
-    fn who_leaves_stops_voting_and_who_never_spoke_does_not_begin() {
-        let leaving = Member { leaving: Some(Leaving { since: Epoch(5), assume_dead: false }), ..member(2, Role::Auto) };
-        let silent = Member { admitted: None, ..member(4, Role::Auto) };
-        check(&[member(1, Role::Auto), leaving, member(3, Role::Auto), silent], 5, &[1, 2, 3], &[1, 3], &[4]);
-    }
+fn has_quorum(voters: &BTreeSet<NodeId>, alive: &BTreeSet<NodeId>) -> bool {
+    voters.intersection(alive).count() > voters.len() / 2
 }

@@ -1,42 +1,62 @@
-//! The numbers of serving.md in one place, each with its reason. Tests may shorten them together.
+//! The constants of serving.md in one struct, each with its reason; tests may shorten them together.
+//! Knows nothing of Raft's own clocks.
 
-use std::time::Duration;
+/// A millisecond in nanoseconds.
+pub const MS: u64 = 1_000_000;
 
-/// Heartbeats, leases, holds.
+/// Times of leases and holds, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A node's heartbeat, at least. Six fit into a lease, so one that is lost is no news.
-    pub heartbeat: Duration,
-    /// A lease as the node counts it. Longer than an election by far, so that traffic does not notice a change of leader.
-    pub lease: Duration,
-    /// A preflight probe is answered within this: a node that takes longer would make the hold long.
-    pub probe_max: Duration,
-    /// The first pause after a hold that did not get through; doubled each time.
-    pub backoff: Duration,
-    /// Holds tried for one assignment.
+    /// From heartbeat to heartbeat: six fit into a lease, so that losing some costs nothing.
+    pub heartbeat: u64,
+    /// A grant's length on the node's clock. Longer than an election (about 1 s), so that traffic notices none.
+    pub lease: u64,
+    /// Allowed difference of clock rates, per cent of the lease. The one assumption about clocks.
+    pub rate_error_percent: u64,
+    /// Allowed error beside the rate: reading clocks, rounding.
+    pub rate_error_fixed: u64,
+    /// A node that has not answered a probe in this time is not there, before a hold is opened.
+    pub probe: u64,
+    /// How long a SCAN for keys of slots may take, before a hold and again behind its barrier. Together with the
+    /// budget of a hold this stays below the 5 s a request is parked.
+    pub scan: u64,
+    /// A scan older than this says nothing about now.
+    pub scan_fresh: u64,
+    /// Wait after the first hold that was released; doubles with every further attempt.
+    pub backoff: u64,
+    /// Holds of one cause before it is given up.
     pub attempts_max: u32,
-    /// Both scans of an assignment together would keep the operator waiting twice this.
-    pub scan_max: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(500),
-            lease: Duration::from_secs(3),
-            probe_max: Duration::from_millis(100),
-            backoff: Duration::from_millis(200),
+            heartbeat: 500 * MS,
+            lease: 3_000 * MS,
+            rate_error_percent: 1,
+            rate_error_fixed: 5 * MS,
+            probe: 100 * MS,
+            scan: 1_000 * MS,
+            scan_fresh: 2_000 * MS,
+            backoff: 500 * MS,
             attempts_max: 5,
-            scan_max: Duration::from_secs(1),
         }
     }
 }
 
 impl Timing {
-    /// A lease as the leader counts it: 1 % for clocks whose rates differ, 5 ms for their grain.
-    /// That rates differ by less than 1 % is the one assumption about clocks.
+    /// When a lease that begins at `from` has surely ended, on another clock than the one that counts it.
     #[must_use]
-    pub fn lease_at_leader(&self) -> Duration {
-        self.lease + self.lease / 100 + Duration::from_millis(5)
+    pub fn surely_ended(&self, from: u64) -> u64 {
+        from.saturating_add(self.lease)
+            .saturating_add(self.lease / 100 * self.rate_error_percent)
+            .saturating_add(self.rate_error_fixed)
+    }
+
+    /// How long to wait after attempt number `attempt` (from 1) before the next.
+    #[must_use]
+    pub fn backoff_after(&self, attempt: u32) -> u64 {
+        // The shift is bounded, so that a corrupt count cannot overflow it.
+        self.backoff.saturating_mul(1 << attempt.saturating_sub(1).min(10))
     }
 }

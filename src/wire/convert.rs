@@ -23,9 +23,7 @@ pub enum DecodeError {
     #[error("the bytes are damaged: {0}")]
     Damaged(String),
     /// A newer program wrote it.
-    #[error(
-        "it needs feature level {needs}, this program has {LEVEL}: update pontoon on this node before it goes on"
-    )]
+    #[error("it needs feature level {needs}, this program has {LEVEL}: update pontoon on this node before it goes on")]
     TooNew {
         /// The level it needs.
         needs: u32,

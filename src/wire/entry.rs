@@ -53,10 +53,9 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
 fn change_to(change: &Change) -> pb::change::Kind {
     use pb::change::Kind;
     match change {
-        Change::Bootstrap { members, port } => Kind::Bootstrap(pb::Bootstrap {
-            members: members.iter().map(member_to).collect(),
-            port: u32::from(*port),
-        }),
+        Change::Bootstrap { members, port } => {
+            Kind::Bootstrap(pb::Bootstrap { members: members.iter().map(member_to).collect(), port: u32::from(*port) })
+        }
         Change::AddMember(member) => Kind::AddMember(member_to(member)),
         Change::Admit { member, start } => {
             Kind::Admit(pb::Admit { member: Some(member_to(member)), start: id_to(*start) })
@@ -157,11 +156,9 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             group: GroupId(c.group),
             server: server_from(need(c.server, "a server")?)?,
         },
-        Kind::RemoveServer(c) => Change::RemoveServer {
-            product: ProductId(c.product),
-            group: GroupId(c.group),
-            addr: addr_from(&c.addr)?,
-        },
+        Kind::RemoveServer(c) => {
+            Change::RemoveServer { product: ProductId(c.product), group: GroupId(c.group), addr: addr_from(&c.addr)? }
+        }
         Kind::RemoveGroup(c) => Change::RemoveGroup { product: ProductId(c.product), group: GroupId(c.group) },
         Kind::AssignFree(c) => {
             Change::AssignFree { product: ProductId(c.product), slots: slots_from(&c.slots)?, to: GroupId(c.to) }
@@ -169,12 +166,9 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
         Kind::StartAssign(c) => {
             Change::StartAssign { product: ProductId(c.product), slots: slots_from(&c.slots)?, to: GroupId(c.to) }
         }
-        Kind::Hold(c) => Change::Hold {
-            cause: cause_from(c.cause)?,
-            attempt: c.attempt,
-            kind: kind_from(c.kind)?,
-            reason: c.reason,
-        },
+        Kind::Hold(c) => {
+            Change::Hold { cause: cause_from(c.cause)?, attempt: c.attempt, kind: kind_from(c.kind)?, reason: c.reason }
+        }
         Kind::Release(c) => Change::Release { hold: HoldId(c.hold), why: c.why },
         Kind::FinishAssign(c) => Change::FinishAssign {
             assignment: AssignmentId(c.assignment),

@@ -116,9 +116,7 @@ fn member_state_to(m: &Member) -> pb::Member {
 fn member_state_from(m: pb::Member) -> Result<Member, DecodeError> {
     let node = member_from(need(m.node, "the node of a member")?)?;
     let admitted = match m.admitted {
-        Some(a) => {
-            Some(Admission { start: id_from(a.start, "a start")?, incarnation: Incarnation(a.incarnation) })
-        }
+        Some(a) => Some(Admission { start: id_from(a.start, "a start")?, incarnation: Incarnation(a.incarnation) }),
         None => None,
     };
     Ok(Member {
@@ -241,13 +239,7 @@ fn hold_from(h: pb::Hold) -> Result<Hold, DecodeError> {
 }
 
 fn assignment_to(a: &Assignment) -> pb::Assignment {
-    pb::Assignment {
-        id: a.id.0,
-        product: a.product.0,
-        slots: slots_to(&a.slots),
-        to: a.to.0,
-        attempts: a.attempts,
-    }
+    pb::Assignment { id: a.id.0, product: a.product.0, slots: slots_to(&a.slots), to: a.to.0, attempts: a.attempts }
 }
 
 fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
@@ -281,12 +273,7 @@ fn result_to(id: Uuid, recorded: &Recorded) -> pb::Result {
         Ok(Outcome::Held(id)) => Kind::Held(id.0),
         Ok(Outcome::Slots(n)) => Kind::Slots(*n),
     };
-    pb::Result {
-        id: id_to(id),
-        index: recorded.index.0,
-        fingerprint: recorded.fingerprint,
-        outcome: Some(outcome),
-    }
+    pb::Result { id: id_to(id), index: recorded.index.0, fingerprint: recorded.fingerprint, outcome: Some(outcome) }
 }
 
 fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {

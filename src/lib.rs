@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`clock`] | the clock leases are counted on |
 //! | [`model`] | PURE. what exists and how it may change |
-//! | `plan` | PURE. what should happen next |
+//! | [`plan`] | PURE. what should happen next |
 //! | `resp` | PURE. where a message ends and how one is written |
 //! | `commands` | PURE. the Redis command table |
 //! | `wire` | generated protobuf code and its conversions |
@@ -23,5 +23,6 @@ pub mod clock;
 pub mod consensus;
 pub mod control;
 pub mod model;
+pub mod plan;
 pub mod proxy;
 pub mod wire;

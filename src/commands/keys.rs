@@ -149,7 +149,7 @@ impl KeySpec {
             KeySpec::Streams => {
                 let Streams { first, .. } = streams(args)?;
                 let rest = args.len() - first;
-                if rest == 0 || rest % 2 != 0 {
+                if rest == 0 || !rest.is_multiple_of(2) {
                     return Err(KeysError::Syntax);
                 }
                 out.extend(first..first + rest / 2);
@@ -206,7 +206,7 @@ fn range<A: Args + ?Sized>(
         return Err(KeysError::Syntax);
     }
     // `MSET a 1 b`: the last key lacks its value.
-    if step > 1 && (end - first) % step != 0 {
+    if step > 1 && !(end - first).is_multiple_of(step) {
         return Err(KeysError::Syntax);
     }
     out.extend((first..end).step_by(step.max(1)));

@@ -122,6 +122,17 @@ impl Spec {
         self.flags.has(flag::WRITE | flag::MAY_REPLICATE)
     }
 
+    /// First key, last key (negative: from the end) and step as `COMMAND` reports them; all 0 where it finds none that way.
+    pub const fn key_range(&self) -> (u8, i8, u8) {
+        match self.keys {
+            KeySpec::One(at) => (at, at as i8, 1),
+            KeySpec::Range { first, last, step } => (first, last, step),
+            KeySpec::Count { dest: 1, .. } | KeySpec::Sort { .. } | KeySpec::GeoStore(_) => (1, 1, 1),
+            KeySpec::Migrate => (3, 3, 1),
+            KeySpec::None | KeySpec::Count { .. } | KeySpec::Streams => (0, 0, 0),
+        }
+    }
+
     /// The command's only key is argument 1, so that nobody need call [`Spec::keys`]: the fast path.
     pub const fn is_single_key_at_1(&self) -> bool {
         matches!(self.keys, KeySpec::One(1))

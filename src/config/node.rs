@@ -23,6 +23,8 @@ section! {
         advertise "advertise": Option<String> = None, "proxy1.example.org";
         /// Added to every product's port, so that several nodes fit on one host.
         port_offset "port_offset": u16 = 0, "1";
+        /// Base port of the product `default`, which the node that starts a cluster makes.
+        default_port "default_port": u16 = 19_000, "19000";
         /// Directory of this node's log; made with mode 0700. Never copy one.
         data_dir "data_dir": Option<PathBuf> = None, "/var/lib/pontoon";
         /// File with the cluster secret, mode 0600. Needed as soon as anything is bound beyond loopback.
@@ -120,6 +122,7 @@ impl NodeConfig {
                 ));
             }
         }
+        check(self.default_port > 0, "default_port", "1 to 65535")?;
         check(self.shutdown_deadline >= Duration::from_millis(100), "shutdown_deadline_ms", "at least 100")?;
         if self.insecure || self.secret_file.is_some() {
             return Ok(());

@@ -30,8 +30,6 @@ section! {
         bulk_max "bulk_max": usize = 512 << 20, "536870912";
         /// Bytes of an inline request (Redis: 65536).
         inline_max "inline_max": usize = 64 << 10, "65536";
-        /// Depth of nested replies.
-        nesting_max "nesting_max": usize = 32, "32";
     }
 }
 
@@ -62,7 +60,6 @@ impl ProxyConfig {
         check(second_to_hour.contains(&self.connect_deadline), "proxy.connect_deadline_ms", "10 to 3600000")?;
         check((3..=1 << 20).contains(&self.args_max), "proxy.args_max", "3 to 1048576")?;
         check((1024..=BULK_MAX).contains(&self.bulk_max), "proxy.bulk_max", "1024 to 536870912")?;
-        check((64..=1 << 20).contains(&self.inline_max), "proxy.inline_max", "64 to 1048576")?;
-        check((8..=1024).contains(&self.nesting_max), "proxy.nesting_max", "8 to 1024")
+        check((64..=1 << 20).contains(&self.inline_max), "proxy.inline_max", "64 to 1048576")
     }
 }

@@ -1,11 +1,28 @@
 //! The replicated log: openraft over sled. The only place that names either.
 //! Knows nothing of what a change means: it hands entries to `model::apply` and publishes the state that results.
 
+mod convert;
+mod directory;
+mod disk;
 mod handle;
+mod log_store;
+mod network;
+mod recover;
+mod service;
+mod state_machine;
+mod types;
+mod watcher;
+mod witness;
+
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use handle::{Consensus, DirLock, OpenError, RecoverReport, identity, lock};
+pub use directory::{DirLock, identity, lock};
+pub use handle::Consensus;
+pub use recover::RecoverReport;
+pub use service::RaftService;
 
 use crate::{
     model::{
@@ -73,6 +90,14 @@ pub enum ProposeError {
     /// Nothing was appended here.
     #[error("this node is not the leader; not executed")]
     NotLeader(Option<NodeId>),
+    /// It is larger than any change should be.
+    #[error("the change has {size} bytes, more than the {limit} that fit into one log entry; not executed. Split it")]
+    TooLarge {
+        /// Bytes encoded.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// It was appended, and leadership or the deadline went before it was committed.
     #[error("outcome unknown: {0}; repeat it under the same change id")]
     Unknown(String),
@@ -80,3 +105,8 @@ pub enum ProposeError {
     #[error("the log of this node has stopped: {0}; not executed")]
     Stopped(String),
 }
+
+/// Why the log cannot be opened. The text says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);

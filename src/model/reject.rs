@@ -90,10 +90,14 @@ pub enum Reject {
     #[error("there is no node {0}; `pontoon node ls` shows the members")]
     UnknownNode(NodeId),
     /// The member is being removed.
-    #[error("node {0} is being removed; wait until `pontoon node ls` no longer shows it, then wipe its data directory and --join")]
+    #[error(
+        "node {0} is being removed; wait until `pontoon node ls` no longer shows it, then wipe its data directory and --join"
+    )]
     NodeLeaving(NodeId),
     /// Nobody would be left to vote.
-    #[error("node {0} is the last one that may vote; without it there is no cluster: add or promote another node first")]
+    #[error(
+        "node {0} is the last one that may vote; without it there is no cluster: add or promote another node first"
+    )]
     LastVoter(NodeId),
     /// FinishRemove without BeginRemove.
     #[error("node {0} is not being removed; nothing was done")]
@@ -101,7 +105,9 @@ pub enum Reject {
 
     // Ports.
     /// A port would be outside of 1..=65535.
-    #[error("product '{product}' would listen on port {port} at node {node} (port + offset); ports are 1 to 65535: choose another --port")]
+    #[error(
+        "product '{product}' would listen on port {port} at node {node} (port + offset); ports are 1 to 65535: choose another --port"
+    )]
     PortRange {
         /// Which product.
         product: String,
@@ -111,7 +117,9 @@ pub enum Reject {
         port: u32,
     },
     /// Two listeners of a host would meet.
-    #[error("port {port} of host {host} would be used twice, by {first} and by {second}; choose another port or --port-offset")]
+    #[error(
+        "port {port} of host {host} would be used twice, by {first} and by {second}; choose another port or --port-offset"
+    )]
     PortTaken {
         /// The host.
         host: String,
@@ -128,7 +136,9 @@ pub enum Reject {
     #[error("there is no such product; `pontoon product ls` shows them")]
     UnknownProduct,
     /// The name is not allowed.
-    #[error("'{0}' is not a product name: 1 to 64 letters, digits, '_', '.' or '-', beginning with none of the last two")]
+    #[error(
+        "'{0}' is not a product name: 1 to 64 letters, digits, '_', '.' or '-', beginning with none of the last two"
+    )]
     BadProductName(String),
     /// The name is in use.
     #[error("there is a product '{0}' already; choose another name, or change it with `pontoon product set`")]
@@ -146,7 +156,9 @@ pub enum Reject {
     #[error("the credentials cannot be used: {0}")]
     BadCredentials(&'static str),
     /// The product still has groups.
-    #[error("product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`)")]
+    #[error(
+        "product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`)"
+    )]
     ProductHasGroups {
         /// Which.
         product: String,
@@ -196,7 +208,9 @@ pub enum Reject {
     #[error("group {0} needs a primary: --primary HOST:PORT")]
     NoServers(GroupId),
     /// The address is in a group, or twice in the request.
-    #[error("server {addr} is in group {group} of product '{product}' already; a server belongs to one group of one product")]
+    #[error(
+        "server {addr} is in group {group} of product '{product}' already; a server belongs to one group of one product"
+    )]
     ServerTaken {
         /// Which.
         addr: HostPort,
@@ -235,7 +249,9 @@ pub enum Reject {
         group: GroupId,
     },
     /// The primary can only go with its group.
-    #[error("server {addr} is the primary of group {group}; it goes only with its group (`pontoon group remove {group}`)")]
+    #[error(
+        "server {addr} is the primary of group {group}; it goes only with its group (`pontoon group remove {group}`)"
+    )]
     PrimaryStays {
         /// Which.
         addr: HostPort,
@@ -288,7 +304,9 @@ pub enum Reject {
         to: GroupId,
     },
     /// The slot is in an assignment that has not ended.
-    #[error("slot {slot} is being assigned to group {to} (assignment {assignment}, not ended); wait for its end, then try again")]
+    #[error(
+        "slot {slot} is being assigned to group {to} (assignment {assignment}, not ended); wait for its end, then try again"
+    )]
     SlotInAssignment {
         /// Which.
         slot: SlotId,

@@ -69,12 +69,7 @@ pub(super) fn finish(
     Ok(Outcome::Slots(slots.len() as u32))
 }
 
-pub(super) fn give_up(
-    state: &mut ClusterState,
-    id: AssignmentId,
-    why: &str,
-    at: Position,
-) -> Result<Outcome, Reject> {
+pub(super) fn give_up(state: &mut ClusterState, id: AssignmentId, why: &str, at: Position) -> Result<Outcome, Reject> {
     if !state.assignments.contains_key(&id) {
         return Err(Reject::UnknownAssignment(id));
     }

@@ -30,10 +30,7 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
         said.push(format!("voters: {} instead of {}", after.settings.voters, before.settings.voters));
     }
     if before.settings.hold_ms_max != after.settings.hold_ms_max {
-        said.push(format!(
-            "hold-max: {} ms instead of {} ms",
-            after.settings.hold_ms_max, before.settings.hold_ms_max
-        ));
+        said.push(format!("hold-max: {} ms instead of {} ms", after.settings.hold_ms_max, before.settings.hold_ms_max));
     }
     said
 }

@@ -77,12 +77,7 @@ pub(super) fn add(state: &mut ClusterState, new: &NewMember) -> Result<Outcome, 
     Ok(Outcome::Done)
 }
 
-pub(super) fn admit(
-    state: &mut ClusterState,
-    new: &NewMember,
-    start: Uuid,
-    at: Position,
-) -> Result<Outcome, Reject> {
+pub(super) fn admit(state: &mut ClusterState, new: &NewMember, start: Uuid, at: Position) -> Result<Outcome, Reject> {
     introduced(new)?;
     let Some(known) = known(state, new)? else { return Err(Reject::UnknownNode(new.id)) };
     let moved = !same_place(known, new);

@@ -58,11 +58,8 @@ pub(super) fn set(
         return Ok(Outcome::Unchanged);
     }
     if let Some(port) = port {
-        let ports: Vec<_> = state
-            .products
-            .values()
-            .map(|p| (p.name.as_str(), if p.id == id { port } else { p.port }))
-            .collect();
+        let ports: Vec<_> =
+            state.products.values().map(|p| (p.name.as_str(), if p.id == id { port } else { p.port })).collect();
         no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
     }
 

@@ -8,11 +8,7 @@ use crate::model::{
     state::{ClusterState, Settings},
 };
 
-pub(super) fn set(
-    state: &mut ClusterState,
-    voters: Option<u8>,
-    hold_ms_max: Option<u32>,
-) -> Result<Outcome, Reject> {
+pub(super) fn set(state: &mut ClusterState, voters: Option<u8>, hold_ms_max: Option<u32>) -> Result<Outcome, Reject> {
     let new = Settings {
         voters: voters.unwrap_or(state.settings.voters),
         hold_ms_max: hold_ms_max.unwrap_or(state.settings.hold_ms_max),

@@ -238,7 +238,7 @@ impl Link {
         reply.into_inner()
     }
 
-    fn vote<E: std::error::Error>(&self, vote: Option<&pb::BallotVote>) -> Result<Vote, RPCError<u64, RaftNode, E>> {
+    fn their_vote<E: std::error::Error>(&self, vote: Option<&pb::BallotVote>) -> Result<Vote, RPCError<u64, RaftNode, E>> {
         convert::vote(vote).map_err(|e| RPCError::Network(NetworkError::from(AnyError::error(e))))
     }
 }
@@ -270,7 +270,7 @@ impl RaftNetwork<TypeConfig> for Link {
             pb::append_entries_reply::Result::Success => AppendEntriesResponse::Success,
             pb::append_entries_reply::Result::Conflict => AppendEntriesResponse::Conflict,
             pb::append_entries_reply::Result::HigherVote => {
-                AppendEntriesResponse::HigherVote(self.vote(reply.vote.as_ref())?)
+                AppendEntriesResponse::HigherVote(self.their_vote(reply.vote.as_ref())?)
             }
         })
     }
@@ -298,7 +298,7 @@ impl RaftNetwork<TypeConfig> for Link {
             let mismatch = InstallSnapshotError::SnapshotMismatch(SnapshotMismatch { expect, got });
             return Err(RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(mismatch))));
         }
-        Ok(InstallSnapshotResponse { vote: self.vote(reply.vote.as_ref())? })
+        Ok(InstallSnapshotResponse { vote: self.their_vote(reply.vote.as_ref())? })
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Rpc<VoteResponse<u64>> {
@@ -312,7 +312,7 @@ impl RaftNetwork<TypeConfig> for Link {
         let reply = client.vote(timed(message, ttl)).await.map_err(|s| self.failed(action, ttl, &s))?;
         let reply = self.answered(reply);
         let last = reply.last_log_id.as_ref().map(convert::log_id);
-        Ok(VoteResponse::new(self.vote(reply.vote.as_ref())?, last, reply.granted))
+        Ok(VoteResponse::new(self.their_vote(reply.vote.as_ref())?, last, reply.granted))
     }
 
     fn backoff(&self) -> Backoff {

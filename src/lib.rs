@@ -19,6 +19,7 @@
 //! | `cli` | the command line |
 //! | `config` | TOML < environment < flags |
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consensus;

@@ -189,6 +189,13 @@ impl Consensus {
         self.inner.leadership.clone()
     }
 
+    /// The nodes of Raft's membership, ascending by id. Before the first change they are the only list of members there is.
+    #[must_use]
+    pub fn raft_members(&self) -> Vec<NewMember> {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        metrics.membership_config.nodes().filter_map(|(id, node)| node.member(*id)).collect()
+    }
+
     /// `Some` when the log has stopped for good without being asked to (disk full, failed), with the reason. The
     /// process should say so and end: what was acknowledged is on disk, and nothing more will be.
     #[must_use]

@@ -6,7 +6,7 @@ use crate::model::{
     ids::HoldId,
     outcome::Outcome,
     reject::Reject,
-    route::HoldKind,
+    route::{HoldKind, Mode},
     state::{Cause, ClusterState, Hold, Position},
 };
 
@@ -21,7 +21,9 @@ pub(super) fn open(
 ) -> Result<Outcome, Reject> {
     let Cause::Assignment(assignment_id) = cause;
     let assignment = state.assignments.get(&assignment_id).ok_or(Reject::UnknownAssignment(assignment_id))?;
-    if kind != HoldKind::Wait {
+    // A cache may lose what is in flight to an owner that is dead; a store may not.
+    let mode = super::product(state, assignment.product)?.mode;
+    if kind != HoldKind::Wait && mode == Mode::Store {
         return Err(Reject::WrongHoldKind);
     }
     for held in state.holds.values().filter(|h| h.product == assignment.product) {

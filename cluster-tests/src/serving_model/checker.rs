@@ -1,0 +1,177 @@
+//! An explicit-state checker: breadth first, so that a counterexample is a shortest one.
+//! Knows nothing of what the states mean.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt::Debug,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+/// What can be explored: states, what can happen in each, and which of them must not be.
+pub trait Model {
+    /// A state, small: the newest ones are all in memory at once.
+    type State: Clone + Eq + Hash + Debug;
+    /// One step of one party, or the passing of time.
+    type Action: Copy + Debug;
+
+    /// Where everything begins.
+    fn initial(&self) -> Self::State;
+    /// Puts into `out` what may happen in `state`. May name actions that `step` then finds impossible.
+    fn actions(&self, state: &Self::State, out: &mut Vec<Self::Action>);
+    /// What `state` becomes; `None` if the action is impossible in it.
+    fn step(&self, state: &Self::State, action: Self::Action) -> Option<Self::State>;
+    /// Why `state` must never be reached, if so.
+    fn violation(&self, state: &Self::State) -> Option<String>;
+}
+
+/// What an exploration found.
+#[derive(Debug)]
+pub enum Verdict<A> {
+    /// Every reachable state was visited and none is a violation.
+    Holds {
+        /// Number of states.
+        states: usize,
+        /// Steps to the farthest of them.
+        depth: usize,
+    },
+    /// A shortest way into a violation.
+    Violated {
+        /// What is wrong at its end.
+        why: String,
+        /// The steps from the initial state.
+        trace: Vec<A>,
+        /// Number of states visited until then.
+        states: usize,
+    },
+    /// There are more states than allowed: nothing is known.
+    TooLarge,
+}
+
+/// A state's name in the table of visited ones. 128 bits: with ten million states the odds that two of them share one
+/// name, and one is therefore missed, are below 10^-24.
+type Name = u128;
+
+fn name(state: &impl Hash) -> Name {
+    let half = |seed: u64| {
+        // `DefaultHasher::new` has fixed keys: a run is repeatable.
+        let mut hasher = DefaultHasher::new();
+        seed.hash(&mut hasher);
+        state.hash(&mut hasher);
+        hasher.finish()
+    };
+    u128::from(half(1)) << 64 | u128::from(half(2))
+}
+
+/// Explores `model` completely, or until the first violation, or until `states_max` states.
+pub fn explore<M: Model>(model: &M, states_max: usize) -> Verdict<M::Action> {
+    // Name of each visited state -> name of the one it was first reached from, and by which of its actions.
+    let mut seen: HashMap<Name, (Name, u8)> = HashMap::new();
+    let initial = model.initial();
+    let root = name(&initial);
+    seen.insert(root, (root, 0));
+    if let Some(why) = model.violation(&initial) {
+        return Verdict::Violated { why, trace: Vec::new(), states: 1 };
+    }
+    let mut level = vec![(initial, root)];
+    let mut actions = Vec::new();
+    let mut depth = 0;
+    loop {
+        let mut next = Vec::new();
+        for (state, from) in level {
+            actions.clear();
+            model.actions(&state, &mut actions);
+            for (number, action) in actions.iter().enumerate() {
+                let Some(after) = model.step(&state, *action) else { continue };
+                let to = name(&after);
+                let Entry::Vacant(new) = seen.entry(to) else { continue };
+                new.insert((from, u8::try_from(number).expect("a model offers fewer than 256 actions")));
+                if let Some(why) = model.violation(&after) {
+                    return Verdict::Violated { why, trace: trace(model, &seen, root, to), states: seen.len() };
+                }
+                next.push((after, to));
+            }
+            if seen.len() > states_max {
+                return Verdict::TooLarge;
+            }
+        }
+        if next.is_empty() {
+            return Verdict::Holds { states: seen.len(), depth };
+        }
+        depth += 1;
+        level = next;
+    }
+}
+
+/// The actions that lead from the initial state to the one called `end`.
+fn trace<M: Model>(model: &M, seen: &HashMap<Name, (Name, u8)>, root: Name, end: Name) -> Vec<M::Action> {
+    let mut numbers = Vec::new();
+    let mut at = end;
+    while at != root {
+        let (from, number) = seen[&at];
+        numbers.push(number);
+        at = from;
+    }
+    let mut state = model.initial();
+    let mut steps = Vec::new();
+    for number in numbers.into_iter().rev() {
+        let mut actions = Vec::new();
+        model.actions(&state, &mut actions);
+        let action = actions[usize::from(number)];
+        state = model.step(&state, action).expect("this step was made before");
+        steps.push(action);
+    }
+    steps
+}
+
+/// A trace for people: a numbered step a line.
+pub fn pretty<A: Debug>(trace: &[A]) -> String {
+    trace.iter().enumerate().map(|(i, action)| format!("{:3}. {action:?}\n", i + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two counters that may be raised to a top; the violation is a sum.
+    struct Counters {
+        top: u8,
+        bad_sum: u8,
+    }
+
+    impl Model for Counters {
+        type State = (u8, u8);
+        type Action = usize;
+        fn initial(&self) -> (u8, u8) {
+            (0, 0)
+        }
+        fn actions(&self, _: &(u8, u8), out: &mut Vec<usize>) {
+            out.extend([0, 1]);
+        }
+        fn step(&self, s: &(u8, u8), action: usize) -> Option<(u8, u8)> {
+            let after = if action == 0 { (s.0 + 1, s.1) } else { (s.0, s.1 + 1) };
+            (after.0 <= self.top && after.1 <= self.top).then_some(after)
+        }
+        fn violation(&self, s: &(u8, u8)) -> Option<String> {
+            (s.0 + s.1 == self.bad_sum).then(|| format!("{s:?}"))
+        }
+    }
+
+    #[test]
+    fn visits_every_state() {
+        let found = explore(&Counters { top: 9, bad_sum: 99 }, 1000);
+        assert!(matches!(found, Verdict::Holds { states: 100, depth: 18 }), "{found:?}");
+    }
+
+    #[test]
+    fn finds_a_shortest_violation() {
+        let Verdict::Violated { trace, .. } = explore(&Counters { top: 9, bad_sum: 7 }, 1000) else {
+            panic!("the sum 7 can be reached");
+        };
+        assert_eq!(trace.len(), 7);
+    }
+
+    #[test]
+    fn says_when_it_did_not_see_all() {
+        assert!(matches!(explore(&Counters { top: 99, bad_sum: 255 }, 1000), Verdict::TooLarge));
+    }
+}

@@ -1,0 +1,606 @@
+//! One slot moves once from server S to server T behind a hold, while nodes, leaders and the network do what they can.
+//! Knows nothing of keys and sockets: an operation is a bit in the content of a server.
+//!
+//! What is abstracted, and why nothing is lost by it:
+//! - Time is whole ticks, and only how much is *left* of each lease is in the state. A node's lease is valid while at
+//!   most `lease - 1` ticks have passed since its heartbeat was sent, and surely over when `lease` have passed since
+//!   the answer. With such closed bounds every behaviour in dense time has one in whole ticks with the same order of
+//!   events. Any number of steps fits between two ticks, and a tick can always come: that is every pause there is.
+//! - Raft is a sequence of committed entries; each node and each leader has applied some prefix. An entry that is
+//!   proposed is committed at once, in the current term, even if a deposed leader proposes it: this covers the worst
+//!   case, a node that leads again while a loop of its former term still runs.
+//! - A quorum round is a moment at which the leader's term was current.
+//! - A reply counts as delivered when it passes its check. Pausing between check and write only gives a client its
+//!   reply later, which demands less: later reads need not see the write, and the read may be as old as its start.
+//! - A node's worker and its control side are one, except that applying is a step of its own for both nodes and leaders,
+//!   so a leader may know less or more than the proxy beside it.
+//! - A heartbeat to the same leader replaces the one before, which is its loss.
+
+use super::checker::Model;
+
+/// A rule of serving.md that can be left out, to see what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A reply is checked at all before it goes to its client.
+    ReplyCheck,
+    /// That check compares the slot's epoch.
+    ReplyEpoch,
+    /// That check demands that the worker's table is at `min_applied`.
+    ReplyMinApplied,
+    /// The leader waits for the barrier.
+    Barrier,
+    /// A node acks only when what it sent before is answered.
+    Drain,
+    /// A lease is worth nothing to a table older than the leader's last routing entry.
+    MinApplied,
+    /// A new leader takes everyone for leased for one lease.
+    NewLeaderWait,
+    /// The quorum round of a grant begins after its heartbeat arrived.
+    RoundAfterHeartbeat,
+    /// The change carries its verdict's term, and only an entry of that term is accepted.
+    TermOnSwitch,
+    /// The change carries the hold's id.
+    HoldIdOnSwitch,
+    /// The second entry of a removal carries its verdict's term.
+    TermOnRemoval,
+    /// A node counts its lease from the sending of the heartbeat.
+    CountFromSend,
+    /// No grant while a hold is open that the node has not acked.
+    AckBeforeGrant,
+    /// Acks belong to an incarnation.
+    AckOfIncarnation,
+}
+
+/// What may happen in an exploration, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// The rule that is left out, if any.
+    pub without: Option<Rule>,
+    /// `isolated`: what a node does whose lease ended.
+    pub serve: bool,
+    /// Ticks of a lease.
+    pub lease: u8,
+    /// Holds at most.
+    pub holds: u8,
+    /// Whether a second leader may be elected.
+    pub election: bool,
+    /// Restarts of a node at most.
+    pub restarts: u8,
+    /// Whether node 0 may be removed.
+    pub removal: bool,
+}
+
+impl Lease {
+    /// The smallest exploration: one leader, one hold, nothing restarts.
+    pub const SMALL: Self =
+        Self { without: None, serve: false, lease: 2, holds: 1, election: false, restarts: 0, removal: false };
+}
+
+const NODES: usize = 2;
+/// One operation through each node.
+const OPS: usize = NODES;
+/// Hold, Release, Hold, Switch, an admission and two entries of a removal.
+const LOG_MAX: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Entry {
+    Nothing,
+    Hold,
+    Release,
+    Switch,
+    Admit(u8),
+    Leaving(u8),
+    Gone(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Log {
+    entries: [Entry; LOG_MAX],
+    len: u8,
+}
+
+impl Log {
+    fn prefix(&self, len: u8) -> &[Entry] {
+        &self.entries[..usize::from(len)]
+    }
+    fn all(&self) -> &[Entry] {
+        self.prefix(self.len)
+    }
+    fn push(&mut self, entry: Entry) {
+        self.entries[usize::from(self.len)] = entry;
+        self.len += 1;
+    }
+}
+
+/// Id of the open hold (its index, from 1); 0: none.
+fn open_hold(log: &[Entry]) -> u8 {
+    let last = log.iter().rposition(|e| matches!(e, Entry::Hold | Entry::Release | Entry::Switch));
+    last.filter(|i| log[*i] == Entry::Hold).map_or(0, |i| i as u8 + 1)
+}
+
+fn switched(log: &[Entry]) -> bool {
+    log.contains(&Entry::Switch)
+}
+
+/// Index of the last routing entry, from 1; 0: none.
+fn route_epoch(log: &[Entry]) -> u8 {
+    let routing = |e: &Entry| matches!(e, Entry::Hold | Entry::Release | Entry::Switch | Entry::Admit(_));
+    log.iter().rposition(routing).map_or(0, |i| i as u8 + 1)
+}
+
+fn incarnation(log: &[Entry], node: usize) -> u8 {
+    log.iter().filter(|e| **e == Entry::Admit(node as u8)).count() as u8
+}
+
+fn leaving(log: &[Entry], node: usize) -> bool {
+    log.contains(&Entry::Leaving(node as u8))
+}
+
+fn gone(log: &[Entry], node: usize) -> bool {
+    log.contains(&Entry::Gone(node as u8))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+struct Node {
+    /// Starts before this one; its incarnation once an entry has admitted it.
+    start: u8,
+    /// Entries in the table of its worker.
+    applied: u8,
+    /// Ticks left of its lease.
+    lease: u8,
+    /// Had a lease since it started.
+    leased_once: bool,
+    min_applied: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+struct Leader {
+    /// Its first own entry is applied.
+    active: bool,
+    applied: u8,
+    /// Ticks during which everyone counts as leased.
+    wait: u8,
+    /// Ticks that each node may still count on.
+    leases: [u8; NODES],
+    /// (incarnation, hold id) of each node's last ack.
+    acks: [(u8, u8); NODES],
+    /// Each node said that it has stopped, having seen that it is to leave.
+    stopped: [bool; NODES],
+    /// A quorum round was had some time ago (only without `RoundAfterHeartbeat`).
+    old_round: bool,
+    /// (hold id, what the copy found at S) of a barrier that passed.
+    verdict: Option<(u8, u8)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Beat {
+    None,
+    /// On its way; ack: hold id that is drained, or 0.
+    Sent { age: u8, start: u8, ack: u8, stopped: bool },
+    Arrived { age: u8, start: u8 },
+    Confirmed { age: u8, start: u8 },
+    Granted { age: u8, start: u8, min_applied: u8 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Op {
+    New,
+    /// Sent to S (epoch 0) or T (epoch 1). `must`: writes that were acknowledged before a read began.
+    Sent { write: bool, epoch: u8, must: u8 },
+    Executed { write: bool, epoch: u8, must: u8, seen: u8 },
+    /// Its reply passed.
+    Passed { write: bool },
+    /// Answered "outcome unknown", or its node died: nothing is promised.
+    Unknown,
+}
+
+impl Op {
+    fn in_flight(self) -> bool {
+        matches!(self, Self::Sent { .. } | Self::Executed { .. })
+    }
+}
+
+/// All that there is at a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    log: Log,
+    /// Term of the last leader elected, from 0.
+    term: usize,
+    nodes: [Node; NODES],
+    leaders: [Leader; 2],
+    /// Of each node to each leader.
+    beats: [[Beat; 2]; NODES],
+    ops: [Op; OPS],
+    /// Writes that S and T contain.
+    content: [u8; 2],
+    /// A reply passed under the epoch of T.
+    passed_at_t: bool,
+    bad: Option<&'static str>,
+}
+
+/// A step. Numbers are a node's (or its operation's) and a leader's.
+#[derive(Clone, Copy, Debug)]
+pub enum Action {
+    Tick,
+    HeartbeatSent { node: usize, leader: usize },
+    HeartbeatArrives { node: usize, leader: usize },
+    QuorumRound { node: usize, leader: usize },
+    EarlyQuorumRound { leader: usize },
+    GrantAnswered { node: usize, leader: usize },
+    LeaseReceived { node: usize, leader: usize },
+    NodeApplies { node: usize },
+    LeaderApplies { leader: usize },
+    Elected,
+    FirstEntryApplied,
+    HoldProposed { leader: usize },
+    BarrierPassesAndCopied { leader: usize },
+    SwitchProposed { leader: usize },
+    ReleaseProposed { leader: usize },
+    Restarted { node: usize },
+    AdmissionProposed { node: usize },
+    RemovalBegun { leader: usize },
+    RemovalEnded { leader: usize },
+    WriteDispatched { node: usize },
+    ReadDispatched { node: usize },
+    Executed { node: usize },
+    ReplyChecked { node: usize },
+    ConnectionClosed { node: usize },
+}
+
+impl Lease {
+    fn lacks(&self, rule: Rule) -> bool {
+        self.without == Some(rule)
+    }
+
+    /// The lease part of both checks, and that a node which knows that it leaves serves no more.
+    fn may_serve(&self, s: &State, node: usize) -> bool {
+        let n = &s.nodes[node];
+        (n.lease > 0 || self.serve && n.leased_once) && !leaving(s.log.prefix(n.applied), node)
+    }
+
+    fn recent(&self, s: &State, node: usize) -> bool {
+        s.nodes[node].applied >= s.nodes[node].min_applied
+    }
+
+    /// Whether `leader` knows that `node` serves no more, or will not until it has acked `hold`.
+    fn surely_not_serving(&self, l: &Leader, node: usize) -> bool {
+        let over = l.leases[node] == 0 && (l.wait == 0 || self.lacks(Rule::NewLeaderWait));
+        over && !self.serve
+    }
+
+    fn barrier_passes(&self, s: &State, l: &Leader, hold: u8) -> bool {
+        let log = s.log.prefix(l.applied);
+        (0..NODES).filter(|n| !gone(log, *n)).all(|n| {
+            let (start, acked) = l.acks[n];
+            let this_start = start == incarnation(log, n) || self.lacks(Rule::AckOfIncarnation);
+            (acked == hold && this_start) || l.stopped[n] || self.surely_not_serving(l, n)
+        })
+    }
+
+    fn tick(&self, s: &mut State) {
+        for n in &mut s.nodes {
+            n.lease = n.lease.saturating_sub(1);
+        }
+        for l in &mut s.leaders {
+            l.wait = l.wait.saturating_sub(1);
+            for left in &mut l.leases {
+                *left = left.saturating_sub(1);
+            }
+        }
+        for beat in s.beats.iter_mut().flatten() {
+            match beat {
+                Beat::None => {}
+                Beat::Sent { age, .. }
+                | Beat::Arrived { age, .. }
+                | Beat::Confirmed { age, .. }
+                | Beat::Granted { age, .. } => *age = (*age + 1).min(self.lease),
+            }
+        }
+    }
+
+    fn answer(&self, s: &mut State, node: usize, leader: usize) -> Option<()> {
+        let Beat::Confirmed { age, start } = s.beats[node][leader] else { return None };
+        let l = &mut s.leaders[leader];
+        let log = s.log.prefix(l.applied);
+        if gone(log, node) || leaving(log, node) || start != incarnation(log, node) {
+            return None;
+        }
+        let hold = open_hold(log);
+        if hold != 0 && l.acks[node] != (start, hold) && !self.lacks(Rule::AckBeforeGrant) {
+            return None;
+        }
+        l.leases[node] = self.lease;
+        let min_applied = if self.lacks(Rule::MinApplied) { 0 } else { route_epoch(log) };
+        s.beats[node][leader] = Beat::Granted { age, start, min_applied };
+        Some(())
+    }
+
+    fn receive(&self, s: &mut State, node: usize, leader: usize) -> Option<()> {
+        let Beat::Granted { age, start, min_applied } = s.beats[node][leader] else { return None };
+        s.beats[node][leader] = Beat::None;
+        let n = &mut s.nodes[node];
+        if start != n.start {
+            return None;
+        }
+        let left = if self.lacks(Rule::CountFromSend) { self.lease } else { self.lease - age };
+        if left == 0 {
+            return None;
+        }
+        n.lease = n.lease.max(left);
+        n.leased_once = true;
+        n.min_applied = n.min_applied.max(min_applied);
+        Some(())
+    }
+
+    fn check(&self, s: &mut State, node: usize) -> Option<()> {
+        let Op::Executed { write, epoch, must, seen } = s.ops[node] else { return None };
+        let n = &s.nodes[node];
+        let now = u8::from(switched(s.log.prefix(n.applied)));
+        let passes = self.lacks(Rule::ReplyCheck)
+            || self.may_serve(s, node)
+                && (self.recent(s, node) || self.lacks(Rule::ReplyMinApplied))
+                && (epoch == now || self.lacks(Rule::ReplyEpoch));
+        if !passes {
+            s.ops[node] = Op::Unknown;
+            return Some(());
+        }
+        s.ops[node] = Op::Passed { write };
+        if !write && must & !seen != 0 {
+            s.bad = Some("a stale read: it began after a write was acknowledged and did not see it");
+        }
+        if epoch == 0 && s.passed_at_t {
+            s.bad = Some("a reply passed under a slot epoch after one had passed under a later one");
+        }
+        s.passed_at_t |= epoch == 1;
+        Some(())
+    }
+
+    fn dispatch(&self, s: &mut State, node: usize, write: bool) -> Option<()> {
+        let log = s.log.prefix(s.nodes[node].applied);
+        let may = s.ops[node] == Op::New && self.may_serve(s, node) && self.recent(s, node) && open_hold(log) == 0;
+        let acked = (0..OPS).filter(|i| s.ops[*i] == Op::Passed { write: true }).fold(0, |bits, i| bits | 1 << i);
+        let must = if write { 0 } else { acked };
+        s.ops[node] = Op::Sent { write, epoch: u8::from(switched(log)), must };
+        may.then_some(())
+    }
+
+    fn switch(&self, s: &mut State, leader: usize) -> Option<()> {
+        let l = &s.leaders[leader];
+        let (hold, copy) = if self.lacks(Rule::Barrier) {
+            (open_hold(s.log.prefix(l.applied)), s.content[0])
+        } else {
+            l.verdict?
+        };
+        let open = open_hold(s.log.all());
+        let its_hold = open == hold || self.lacks(Rule::HoldIdOnSwitch);
+        let its_term = s.term == leader || self.lacks(Rule::TermOnSwitch);
+        if open == 0 || !its_hold || !its_term {
+            return None;
+        }
+        s.log.push(Entry::Switch);
+        s.content[1] |= copy;
+        Some(())
+    }
+
+    fn apply(&self, s: &mut State, action: Action) -> Option<()> {
+        match action {
+            Action::Tick => self.tick(s),
+            Action::HeartbeatSent { node, leader } => {
+                let n = s.nodes[node];
+                let log = s.log.prefix(n.applied);
+                // Before it is admitted a start sends no incarnation, and gets no grant: only admission is of interest.
+                if leader > s.term || gone(log, node) || incarnation(log, node) != n.start {
+                    return None;
+                }
+                let drained = !s.ops[node].in_flight() || self.lacks(Rule::Drain);
+                let ack = if drained { open_hold(log) } else { 0 };
+                s.beats[node][leader] =
+                    Beat::Sent { age: 0, start: n.start, ack, stopped: leaving(log, node) };
+            }
+            Action::HeartbeatArrives { node, leader } => {
+                let Beat::Sent { age, start, ack, stopped } = s.beats[node][leader] else { return None };
+                let l = &mut s.leaders[leader];
+                if !l.active {
+                    return None;
+                }
+                if ack != 0 {
+                    l.acks[node] = l.acks[node].max((start, ack));
+                }
+                l.stopped[node] |= stopped;
+                s.beats[node][leader] = Beat::Arrived { age, start };
+            }
+            Action::EarlyQuorumRound { leader } => {
+                if !self.lacks(Rule::RoundAfterHeartbeat) || s.term != leader || !s.leaders[leader].active {
+                    return None;
+                }
+                s.leaders[leader].old_round = true;
+            }
+            Action::QuorumRound { node, leader } => {
+                let Beat::Arrived { age, start } = s.beats[node][leader] else { return None };
+                let l = &s.leaders[leader];
+                // The read index: the round waits until all that was committed at its begin is applied.
+                let confirmed = s.term == leader && l.applied == s.log.len;
+                if !confirmed && !l.old_round {
+                    return None;
+                }
+                s.beats[node][leader] = Beat::Confirmed { age, start };
+            }
+            Action::GrantAnswered { node, leader } => self.answer(s, node, leader)?,
+            Action::LeaseReceived { node, leader } => self.receive(s, node, leader)?,
+            Action::NodeApplies { node } => {
+                if s.nodes[node].applied == s.log.len {
+                    return None;
+                }
+                s.nodes[node].applied += 1;
+            }
+            Action::LeaderApplies { leader } => {
+                let l = &mut s.leaders[leader];
+                if !l.active || l.applied == s.log.len {
+                    return None;
+                }
+                l.applied += 1;
+            }
+            Action::Elected => {
+                if !self.election || s.term == 1 {
+                    return None;
+                }
+                s.term = 1;
+            }
+            Action::FirstEntryApplied => {
+                if s.term == 0 || s.leaders[1].active {
+                    return None;
+                }
+                s.leaders[1] = Leader { active: true, applied: s.log.len, wait: self.lease, ..Leader::default() };
+            }
+            Action::HoldProposed { leader } => {
+                let all = s.log.all();
+                let holds = all.iter().filter(|e| **e == Entry::Hold).count();
+                let idle = open_hold(all) == 0 && !switched(all) && holds < usize::from(self.holds);
+                if !s.leaders[leader].active || !idle {
+                    return None;
+                }
+                s.log.push(Entry::Hold);
+            }
+            Action::BarrierPassesAndCopied { leader } => {
+                let l = &s.leaders[leader];
+                let hold = open_hold(s.log.prefix(l.applied));
+                if !l.active || hold == 0 || self.lacks(Rule::Barrier) || !self.barrier_passes(s, l, hold) {
+                    return None;
+                }
+                s.leaders[leader].verdict = Some((hold, s.content[0]));
+            }
+            Action::SwitchProposed { leader } => self.switch(s, leader)?,
+            Action::ReleaseProposed { leader } => {
+                if !s.leaders[leader].active || open_hold(s.log.all()) == 0 {
+                    return None;
+                }
+                s.log.push(Entry::Release);
+            }
+            Action::Restarted { node } => {
+                if s.nodes.iter().map(|n| n.start).sum::<u8>() >= self.restarts {
+                    return None;
+                }
+                // What it had applied may be lost with the memory; the entries come again.
+                s.nodes[node] = Node { start: s.nodes[node].start + 1, ..Node::default() };
+                if s.ops[node].in_flight() {
+                    s.ops[node] = Op::Unknown;
+                }
+            }
+            Action::AdmissionProposed { node } => {
+                if incarnation(s.log.all(), node) == s.nodes[node].start || gone(s.log.all(), node) {
+                    return None;
+                }
+                s.log.push(Entry::Admit(node as u8));
+            }
+            Action::RemovalBegun { leader } => {
+                if !self.removal || !s.leaders[leader].active || leaving(s.log.all(), 0) {
+                    return None;
+                }
+                s.log.push(Entry::Leaving(0));
+            }
+            Action::RemovalEnded { leader } => {
+                let l = &s.leaders[leader];
+                let begun = l.active && leaving(s.log.prefix(l.applied), 0) && !gone(s.log.all(), 0);
+                let its_term = s.term == leader || self.lacks(Rule::TermOnRemoval);
+                if !begun || !its_term || !(l.stopped[0] || self.surely_not_serving(l, 0)) {
+                    return None;
+                }
+                s.log.push(Entry::Gone(0));
+            }
+            Action::WriteDispatched { node } => self.dispatch(s, node, true)?,
+            Action::ReadDispatched { node } => self.dispatch(s, node, false)?,
+            Action::Executed { node } => {
+                let Op::Sent { write, epoch, must } = s.ops[node] else { return None };
+                let content = &mut s.content[usize::from(epoch)];
+                let seen = *content;
+                if write {
+                    *content |= 1 << node;
+                }
+                s.ops[node] = Op::Executed { write, epoch, must, seen };
+            }
+            Action::ReplyChecked { node } => self.check(s, node)?,
+            Action::ConnectionClosed { node } => {
+                if !s.ops[node].in_flight() {
+                    return None;
+                }
+                s.ops[node] = Op::Unknown;
+            }
+        }
+        Some(())
+    }
+}
+
+impl Model for Lease {
+    type State = State;
+    type Action = Action;
+
+    fn initial(&self) -> State {
+        let leading = Leader { active: true, ..Leader::default() };
+        State {
+            log: Log { entries: [Entry::Nothing; LOG_MAX], len: 0 },
+            term: 0,
+            nodes: [Node::default(); NODES],
+            leaders: [leading, Leader::default()],
+            beats: [[Beat::None; 2]; NODES],
+            ops: [Op::New; OPS],
+            content: [0; 2],
+            passed_at_t: false,
+            bad: None,
+        }
+    }
+
+    fn actions(&self, _: &State, out: &mut Vec<Action>) {
+        use Action::*;
+        out.extend([Tick, Elected, FirstEntryApplied]);
+        for leader in 0..2 {
+            out.extend([
+                LeaderApplies { leader },
+                EarlyQuorumRound { leader },
+                HoldProposed { leader },
+                BarrierPassesAndCopied { leader },
+                SwitchProposed { leader },
+                ReleaseProposed { leader },
+                RemovalBegun { leader },
+                RemovalEnded { leader },
+            ]);
+        }
+        for node in 0..NODES {
+            out.extend([
+                NodeApplies { node },
+                Restarted { node },
+                AdmissionProposed { node },
+                WriteDispatched { node },
+                ReadDispatched { node },
+                Executed { node },
+                ReplyChecked { node },
+                ConnectionClosed { node },
+            ]);
+            for leader in 0..2 {
+                out.extend([
+                    HeartbeatSent { node, leader },
+                    HeartbeatArrives { node, leader },
+                    QuorumRound { node, leader },
+                    GrantAnswered { node, leader },
+                    LeaseReceived { node, leader },
+                ]);
+            }
+        }
+    }
+
+    fn step(&self, state: &State, action: Action) -> Option<State> {
+        let mut after = state.clone();
+        self.apply(&mut after, action)?;
+        Some(after)
+    }
+
+    fn violation(&self, s: &State) -> Option<String> {
+        if let Some(bad) = s.bad {
+            return Some(bad.to_owned());
+        }
+        let lost = |i: usize| s.ops[i] == Op::Passed { write: true } && s.content[1] & 1 << i == 0;
+        if switched(s.log.all()) && (0..OPS).any(lost) {
+            return Some("an acknowledged write is not at the slot's new server".to_owned());
+        }
+        None
+    }
+}

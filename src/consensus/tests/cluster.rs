@@ -250,7 +250,7 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     assert!(!leader.consensus.change_membership(three.clone(), four, members.clone()).await.unwrap());
     new.applied(last).await;
     assert_eq!(new.consensus.cluster_id(), Some(Uuid(77)));
-    assert_eq!(new.consensus.state().borrow().settings, leader.consensus.state().borrow().settings);
+    assert_eq!(*new.consensus.state().borrow(), *leader.consensus.state().borrow());
     let all: BTreeSet<NodeId> = members.keys().copied().collect();
     let voting = async {
         while leader.consensus.change_membership(all.clone(), BTreeSet::new(), members.clone()).await.unwrap() {
@@ -271,10 +271,12 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     assert_eq!((known.voters.len(), known.learners.len()), (3, 0));
 
     // After a restart from snapshot and log the state is the same.
-    let before = back.consensus.state().borrow().settings.clone();
+    let before = back.consensus.state().borrow().clone();
     back.stop().await;
     let again = sites[lag].start_keeping(keep).await;
-    assert_eq!(again.consensus.state().borrow().settings, before);
+    again.applied(before.applied.0).await;
+    assert_eq!(again.consensus.state().borrow().settings, before.settings);
+    assert_eq!(again.consensus.state().borrow().results, before.results);
     again.stop().await;
     new.stop().await;
     for node in nodes {

@@ -185,6 +185,14 @@ async fn elect_propose_hand_over_stop_restart() {
     let at = leader_of(&all).await;
     let term = all[at].consensus.confirm_leadership(PATIENCE).await.unwrap();
     assert_eq!(term, all[at].consensus.leadership().borrow().term);
+    let long = Change::Hold {
+        cause: crate::model::state::Cause::Assignment(crate::model::ids::AssignmentId(1)),
+        attempt: 1,
+        kind: crate::model::route::HoldKind::Wait,
+        reason: "x".repeat(600_000),
+    };
+    let large = all[at].consensus.propose(Uuid(8), long, PATIENCE).await;
+    assert!(matches!(large, Err(ProposeError::TooLarge { size, limit }) if size > limit), "{large:?}");
     let follower = all[(at + 1) % 3];
     let refused = follower.consensus.propose(Uuid(3), change(6), PATIENCE).await;
     assert!(matches!(refused, Err(ProposeError::NotLeader(Some(id))) if id == all[at].member.id), "{refused:?}");

@@ -76,7 +76,11 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         4 => Change::BeginRemove { node: NodeId(u64::from(a % 6)), assume_dead: b % 2 == 0 },
         5 => {
             let node = pick(state.members.values(), a);
-            Change::FinishRemove { node: node.map_or(NodeId(1), |m| m.id), uuid: node.map_or(Uuid(1), |m| m.uuid), term }
+            Change::FinishRemove {
+                node: node.map_or(NodeId(1), |m| m.id),
+                uuid: node.map_or(Uuid(1), |m| m.uuid),
+                term,
+            }
         }
         6 => {
             let role = [Role::Auto, Role::Voter, Role::Learner][usize::from(b % 3)];

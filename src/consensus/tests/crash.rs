@@ -3,9 +3,18 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use super::*;
+use crate::{
+    consensus::{Consensus, ConsensusConfig, Timing},
+    model::{
+        change::NewMember,
+        ids::{HostPort, NodeId},
+    },
+    wire::auth::ClusterSecret,
+};
 
 const DIR: &str = "PONTOON_TEST_CRASH_DIR";
 const SEED: &str = "PONTOON_TEST_CRASH_SEED";
@@ -97,4 +106,70 @@ fn nothing_acknowledged_is_missing_after_kill() {
         }
         disk.close();
     }
+}
+
+const FULL: &str = "PONTOON_TEST_FULL_DIR";
+
+/// Not a test by itself: a cluster of one whose files may not grow. Does nothing unless it is told a directory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_of_full_disk() {
+    let Ok(dir) = std::env::var(FULL) else { return };
+    let dir = std::path::PathBuf::from(dir);
+    let me = NewMember {
+        id: NodeId(1),
+        uuid: directory::identity(&dir).unwrap(),
+        admin: HostPort::parse("127.0.0.1:24001").unwrap(),
+        advertise: "127.0.0.1".into(),
+        port_offset: 0,
+    };
+    let timing = Timing {
+        heartbeat: Duration::from_millis(100),
+        election_min: Duration::from_millis(300),
+        election_max: Duration::from_millis(600),
+    };
+    let config = ConsensusConfig { me: me.clone(), data_dir: dir, secret: ClusterSecret::none(), timing };
+    let consensus = Consensus::open(config).await.unwrap();
+    let mut stopped = consensus.stopped();
+    consensus.initialize(Uuid(5), vec![me]).await.unwrap();
+    consensus.leadership().wait_for(|l| l.is_me).await.unwrap();
+    for n in 0..100_000 {
+        match consensus.propose(Uuid(n), change(n as u64), Duration::from_secs(30)).await {
+            Ok(applied) => println!("ack {} {n}", applied.index),
+            Err(e) => {
+                println!("error {e}");
+                break;
+            }
+        }
+    }
+    let why = stopped.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    println!("stopped {why}");
+    let after = consensus.propose(Uuid(1 << 70), change(0), Duration::from_secs(30)).await.unwrap_err();
+    println!("after {after}");
+    // Ended as by kill -9: what a dying process could still write must not matter.
+    std::process::exit(0);
+}
+
+#[test]
+fn a_full_disk_stops_the_log_and_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    // 96 KB a file; ignoring the signal makes it an error of `write`, as a full disk is.
+    let script =
+        "trap '' XFSZ; ulimit -f 96; exec \"$0\" consensus::tests::crash::child_of_full_disk --exact --nocapture";
+    let out = Command::new("bash")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env(FULL, dir.path())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let end: Vec<&str> = text.lines().rev().take(4).collect();
+    let acked = text.lines().filter_map(|l| l.split("ack ").nth(1)?.split(' ').next()?.parse::<u64>().ok()).max();
+    let acked = acked.unwrap_or_else(|| panic!("nothing was acknowledged: {end:?}"));
+    assert!(text.lines().any(|l| l.starts_with("stopped ") && l.contains("cannot")), "{end:?}");
+    assert!(text.lines().any(|l| l.starts_with("after ") && l.contains("has stopped")), "{end:?}");
+    let disk = open(dir.path());
+    assert!(disk.ends().last.unwrap().index >= acked, "{acked} is missing: {:?}", disk.ends());
+    disk.append(&[LogEntry { log_id: log_id(99, disk.ends().last.unwrap().index + 1), payload: EntryPayload::Blank }])
+        .unwrap();
 }

@@ -8,7 +8,7 @@
 //! | [`model`] | PURE. what exists and how it may change |
 //! | `plan` | PURE. what should happen next |
 //! | `resp` | PURE. where a message ends and how one is written |
-//! | `commands` | PURE. the Redis command table |
+//! | [`commands`] | PURE. the Redis command table |
 //! | `wire` | generated protobuf code and its conversions |
 //! | `proxy` | the hot path |
 //! | `redis` | cold-path client of the backend servers |
@@ -20,6 +20,7 @@
 //! | `config` | TOML < environment < flags |
 
 pub mod clock;
+pub mod commands;
 pub mod consensus;
 pub mod control;
 pub mod model;

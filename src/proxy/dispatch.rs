@@ -89,7 +89,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
             Self::Keys(error) => write!(f, "ERR {error}"),
-            Self::NotOffered { name, why } => write!(f, "ERR '{name}' is not executed: {why}"),
+            Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
             Self::Blocking(name) => {
                 write!(f, "ERR '{name}' may block and is not executed: blocking commands are not supported yet")
             }
@@ -195,6 +195,9 @@ fn by_keys(
     if is_blocking_call(spec, call) {
         return Dispatch::Refuse(Refusal::Blocking(spec.name));
     }
+    if spec.handling == Handling::Split(Split::Mset) && call.args.len() % 2 == 0 {
+        return Dispatch::Refuse(Refusal::Unresolved(ResolveError::WrongArity(spec)));
+    }
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
         return Dispatch::Refuse(Refusal::Keys(error));
@@ -210,9 +213,6 @@ fn by_keys(
             Dispatch::Refuse(Refusal::CrossSlot)
         };
     };
-    if kind == Split::Mset && call.args.len() % 2 == 0 {
-        return Dispatch::Refuse(Refusal::Keys(KeysError::Syntax));
-    }
     split(routes, gate, (spec, kind), call, scratch)
 }
 

@@ -48,9 +48,9 @@ fn split_commands_are_merged() {
 fn an_error_of_a_part_is_never_success() {
     let (a, b) = (Redis::start(), Redis::start_with(&["--maxmemory", "1"]));
     let bed = Bed::start(&[&a.addr, &b.addr]);
-    bed.client().call("MSET a 1 b 2 c 3 d 4 e 5 f 6");
     let mut client = bed.client();
-    client.call("MSET a 1 b 2 c 3 d 4 e 5 f 6");
+    // One on either server.
+    client.call("MSET foo 1 hello 2 k1 3 k2 4 k3 5 k4 6 k5 7 k6 8");
     let line = client.line();
     assert!(line.starts_with("-ERR outcome unknown: executed for some keys only"), "{line}");
 }
@@ -172,8 +172,8 @@ fn databases_and_versions() {
     client.call("SELECT x").expect("-ERR invalid DB index\r\n");
     client.call("HELLO 4").expect("-NOPROTO unsupported protocol version\r\n");
     client.call("HELLO 3");
-    while client.line() != "$7" {}
-    client.expect("modules\r\n*0\r\n");
+    while client.line() != "modules" {}
+    client.expect("*0\r\n");
     client.call("HGETALL h").expect("%1\r\n$1\r\nf\r\n$1\r\nv\r\n");
     client.call("GET none").expect("_\r\n");
     client.call("SELECT 0").expect("+OK\r\n");

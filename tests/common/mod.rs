@@ -147,7 +147,11 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
     };
-    RouteTable { epoch: Epoch(epoch), products: BTreeMap::from([(product.id, Arc::new(product))]), holds: BTreeMap::new() }
+    RouteTable {
+        epoch: Epoch(epoch),
+        products: BTreeMap::from([(product.id, Arc::new(product))]),
+        holds: BTreeMap::new(),
+    }
 }
 
 /// The table with its only product changed.

@@ -143,7 +143,6 @@ impl Consensus {
             max_in_snapshot_log_to_keep: keep.entries,
             replication_lag_threshold: keep.snapshot_every,
             snapshot_max_chunk_size: PIECE,
-            purge_batch_size: 256,
             ..Default::default()
         };
         let raft_config = raft_config.validate().map_err(|e| OpenError(format!("Raft's timing is impossible: {e}")))?;

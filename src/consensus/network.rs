@@ -238,7 +238,10 @@ impl Link {
         reply.into_inner()
     }
 
-    fn their_vote<E: std::error::Error>(&self, vote: Option<&pb::BallotVote>) -> Result<Vote, RPCError<u64, RaftNode, E>> {
+    fn their_vote<E: std::error::Error>(
+        &self,
+        vote: Option<&pb::BallotVote>,
+    ) -> Result<Vote, RPCError<u64, RaftNode, E>> {
         convert::vote(vote).map_err(|e| RPCError::Network(NetworkError::from(AnyError::error(e))))
     }
 }

@@ -8,7 +8,12 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, service::interceptor::InterceptedService, transport::Server};
 
@@ -116,27 +121,31 @@ impl Node {
 }
 
 async fn leader_of(nodes: &[&Node]) -> usize {
-    let waits: Vec<_> = nodes
-        .iter()
-        .map(|n| {
-            let mut leadership = n.consensus.leadership();
-            tokio::spawn(async move { leadership.wait_for(|l| l.is_me).await.map(|_| ()) })
-        })
-        .collect();
+    let mut waits = JoinSet::new();
+    for (i, node) in nodes.iter().enumerate() {
+        let mut leadership = node.consensus.leadership();
+        waits.spawn(async move { leadership.wait_for(|l| l.is_me).await.map(|_| i).ok() });
+    }
     let first = async {
-        loop {
-            if let Some(i) = nodes.iter().position(|n| n.consensus.leadership().borrow().is_me) {
-                return i;
+        while let Some(done) = waits.join_next().await {
+            if let Ok(Some(i)) = done {
+                return Some(i);
             }
-            tokio::task::yield_now().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    };
+    timeout(PATIENCE, first).await.expect("nobody leads").expect("all nodes have stopped")
+}
+
+/// Asks for a membership until it is there.
+async fn membership(leader: &Node, voters: &BTreeSet<NodeId>, members: &BTreeMap<NodeId, NewMember>) {
+    let mut metrics = leader.consensus.raft().metrics();
+    let done = async {
+        while leader.consensus.change_membership(voters.clone(), BTreeSet::new(), members.clone()).await.unwrap() {
+            metrics.changed().await.unwrap();
         }
     };
-    let found = timeout(PATIENCE, first).await.expect("nobody leads");
-    for wait in waits {
-        wait.abort();
-    }
-    found
+    timeout(PATIENCE, done).await.expect("the membership did not come about");
 }
 
 /// Proposes at whoever leads, again under the same id until it is answered.
@@ -185,10 +194,30 @@ async fn elect_propose_hand_over_stop_restart() {
     let at = leader_of(&all).await;
     let term = all[at].consensus.confirm_leadership(PATIENCE).await.unwrap();
     assert_eq!(term, all[at].consensus.leadership().borrow().term);
+    let long = Change::Hold {
+        cause: crate::model::state::Cause::Assignment(crate::model::ids::AssignmentId(1)),
+        attempt: 1,
+        kind: crate::model::route::HoldKind::Wait,
+        reason: "x".repeat(600_000),
+    };
+    let large = all[at].consensus.propose(Uuid(8), long, PATIENCE).await;
+    assert!(matches!(large, Err(ProposeError::TooLarge { size, limit }) if size > limit), "{large:?}");
     let follower = all[(at + 1) % 3];
     let refused = follower.consensus.propose(Uuid(3), change(6), PATIENCE).await;
     assert!(matches!(refused, Err(ProposeError::NotLeader(Some(id))) if id == all[at].member.id), "{refused:?}");
     assert!(follower.consensus.confirm_leadership(PATIENCE).await.is_err());
+
+    // A candidate with a member's id and another uuid is a former node.
+    let former = Identity { id: follower.member.id.0, uuid: Uuid(99), cluster: Some(Uuid(77)).into() };
+    let network = Network::new(Arc::new(former), secret());
+    let node = RaftNode::of(&all[at].member);
+    let request = pb::VoteRequest {
+        header: Some(network.header(all[at].member.id.0, &node)),
+        vote: Some(convert::vote_pb(&Vote::new(1000, follower.member.id.0))),
+        last_log_id: None,
+    };
+    let status = network.client(&node).unwrap().vote(request).await.unwrap_err();
+    assert!(status.message().contains("is a member under uuid"), "{}", status.message());
 
     // The leader hands over, then stops; the others go on.
     all[at].consensus.hand_over(PATIENCE).await;
@@ -252,21 +281,11 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     assert_eq!(new.consensus.cluster_id(), Some(Uuid(77)));
     assert_eq!(*new.consensus.state().borrow(), *leader.consensus.state().borrow());
     let all: BTreeSet<NodeId> = members.keys().copied().collect();
-    let voting = async {
-        while leader.consensus.change_membership(all.clone(), BTreeSet::new(), members.clone()).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, voting).await.expect("the learner was not made a voter");
+    membership(leader, &all, &members).await;
     assert_eq!(leader.consensus.leadership().borrow().voters.len(), 4);
     // And taken out again: first its vote, then all of it.
     members.remove(&NodeId(4));
-    let leaving = async {
-        while leader.consensus.change_membership(three.clone(), BTreeSet::new(), members.clone()).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, leaving).await.expect("the node was not removed");
+    membership(leader, &three, &members).await;
     let known = leader.consensus.leadership().borrow().clone();
     assert_eq!((known.voters.len(), known.learners.len()), (3, 0));
 

@@ -96,7 +96,8 @@ impl Api {
         options.change_id = call.id.0.to_be_bytes().to_vec().into();
 
         let mut leadership = self.control.log.leadership();
-        let mut perhaps = false;
+        // Why an attempt may have been executed; told rather than what came after it.
+        let mut perhaps: Option<String> = None;
         let mut last;
         loop {
             let who = leadership.borrow_and_update().clone();
@@ -104,8 +105,10 @@ impl Api {
                 match message.perform(self, &call).await {
                     Ok(reply) => return Ok(Response::new(reply)),
                     Err(failure) if failure.again() && !once => {
-                        perhaps |= matches!(failure, Failure::Unknown(_));
                         last = failure.to_string();
+                        if matches!(failure, Failure::Unknown(_)) {
+                            perhaps = Some(last.clone());
+                        }
                     }
                     Err(failure) => return Err(failure.into()),
                 }
@@ -124,8 +127,10 @@ impl Api {
                     Err(status) => match verdict(&status) {
                         Verdict::Final => return Err(status),
                         is => {
-                            perhaps |= is == Verdict::Perhaps;
                             last = format!("node {leader} ({admin}): {}", status.message());
+                            if is == Verdict::Perhaps {
+                                perhaps = Some(last.clone());
+                            }
                             debug!(%leader, admin, change = %call.id, error = status.message(), "a forwarded change has no answer yet");
                         }
                     },
@@ -135,12 +140,11 @@ impl Api {
             }
             if Instant::now() >= call.deadline {
                 let id = call.id;
-                return Err(if perhaps {
-                    Failure::Unknown(format!(
-                        "outcome unknown: {last}; repeat it under the same change id ({id}) to learn it"
-                    ))
-                } else {
-                    Failure::NotLeader(format!("not executed: {last}"))
+                return Err(match perhaps {
+                    Some(why) => Failure::Unknown(format!(
+                        "outcome unknown ({why}; now: {last}); repeat it under the same change id ({id}) to learn it"
+                    )),
+                    None => Failure::NotLeader(format!("not executed: {last}")),
                 }
                 .into());
             }

@@ -40,7 +40,7 @@ use crate::{
 
 /// In the place of the services between nodes.
 #[derive(Clone)]
-struct Nothing<const N: usize>;
+pub struct Nothing<const N: usize>;
 
 impl<const N: usize> NamedService for Nothing<N> {
     const NAME: &'static str = ["test.Raft", "test.Node"][N];

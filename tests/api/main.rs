@@ -8,4 +8,5 @@ mod fake;
 mod log;
 mod scan;
 mod server;
+mod single;
 mod waiting;

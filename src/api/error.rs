@@ -50,6 +50,7 @@ impl From<ProposeError> for Failure {
         match error {
             ProposeError::NotLeader(_) | ProposeError::Stopped(_) => Self::NotLeader(error.to_string()),
             ProposeError::Unknown(_) => Self::Unknown(error.to_string()),
+            ProposeError::TooLarge { .. } => Self::Refused(error.to_string()),
         }
     }
 }

@@ -98,7 +98,7 @@ impl Remote {
                 .max_decoding_message_size(ANSWER_LEN_MAX)),
             Err(e) => {
                 let why = innermost(&e);
-                if causes(&e).any(|c| {
+                if causes(&e).iter().any(|c| {
                     c.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
                 }) {
                     Err(Attempt::NobodyThere(why))
@@ -200,7 +200,7 @@ impl Remote {
                 let within = duration::show(self.timeout());
                 return Err(match unknown {
                     Some(before) if !self.common.dry_run => CliError::Unknown(format!(
-                        "outcome unknown: no answer within {within}: {before}\ncheck with: {look}"
+                        "outcome unknown after {within}: {before}\ncheck with: {look}"
                     )),
                     _ => CliError::Failed(format!("not executed, given up after {within}: {why}")),
                 });
@@ -245,8 +245,14 @@ fn judge(status: &Status) -> Attempt {
 }
 
 /// An error and what caused it, outermost first.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |e| e.source())
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut chain = vec![error];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        chain.push(cause);
+        next = cause.source();
+    }
+    chain
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {

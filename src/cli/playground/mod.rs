@@ -67,6 +67,7 @@ pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
 
 async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
+    let mut child_ended = listen(SignalKind::child())?;
     let redis_server = server::find_program(args.redis_server.as_deref())?;
     let asked = layout::Asked { nodes: args.nodes, groups: args.groups, replicas: args.replicas, port: args.port };
     let files = Files::open(args.dir.as_deref(), asked)?;
@@ -84,7 +85,7 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
         loop {
             tokio::select! {
                 name = signals.next() => { println!("\n{name}: stopping nodes, then servers"); break }
-                _ = signals.child.recv() => children.report_dead(),
+                _ = child_ended.recv() => children.report_dead(),
             }
         }
     } else if up.is_err() {
@@ -222,22 +223,23 @@ fn table(layout: &Layout, children: &Children, dir: &Path, temporary: bool) -> S
     out
 }
 
-/// What ends the playground, and what tells it that a child has died.
+fn listen(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|e| failed(format!("signals cannot be caught: {e}")))
+}
+
+/// What ends the playground.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    child: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(|e| failed(format!("signals cannot be caught: {e}")));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
-            child: listen(SignalKind::child())?,
         })
     }
 

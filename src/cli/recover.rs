@@ -31,7 +31,9 @@ pub(super) fn run(args: &RecoverArgs) -> Result<(), CliError> {
     }
     let dir = args.data_dir.display();
     if !args.data_dir.is_dir() {
-        return Err(CliError::Failed(format!("{dir} is no directory; give the --data-dir that the node was served with")));
+        return Err(CliError::Failed(format!(
+            "{dir} is no directory; give the --data-dir that the node was served with"
+        )));
     }
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
     let report = Consensus::recover(&args.data_dir, &lock).map_err(failed)?;

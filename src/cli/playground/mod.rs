@@ -111,7 +111,11 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
         children.start(server.name(), files.server_command(redis_server, &server), &files.server_log(&server))?;
     }
     for node in 1..=layout.shape().nodes {
-        children.start(format!("node {node}"), files.node_command(children.program(), layout, node), &files.node_log(node))?;
+        children.start(
+            format!("node {node}"),
+            files.node_command(children.program(), layout, node),
+            &files.node_log(node),
+        )?;
     }
     let deadline = Instant::now() + START_MAX;
     for server in layout.servers() {
@@ -125,7 +129,8 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
     if !resumed {
         // Roles are those of the servers' own files: they are never set here.
         for server in layout.servers().filter(|s| s.primary_port.is_some()) {
-            until(deadline, children, &format!("{} to be in sync", server.name()), || server::in_sync(server.port)).await?;
+            until(deadline, children, &format!("{} to be in sync", server.name()), || server::in_sync(server.port))
+                .await?;
         }
         make_groups(layout, &remotes[0]).await?;
         files.mark_ready()?;
@@ -201,7 +206,11 @@ fn table(layout: &Layout, children: &Children, dir: &Path, temporary: bool) -> S
     }
     for server in layout.servers() {
         let (first, last) = layout.slots(server.group);
-        let slots = if server.primary_port.is_none() { format!("slots {first}-{last} when made") } else { "replica when made".into() };
+        let slots = if server.primary_port.is_none() {
+            format!("slots {first}-{last} when made")
+        } else {
+            "replica when made".into()
+        };
         let name = server.name();
         let pid = children.pid(&name);
         rows.push(vec![name, server.address(), slots, pid]);

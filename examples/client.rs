@@ -2,7 +2,7 @@
 //! `cargo run --example client -- 127.0.0.1:19001`
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Write},
     net::TcpStream,
 };
 

@@ -171,7 +171,9 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
             "password" => {
-                return Err("a password is never an argument; give --password-file FILE, or - for standard input".into());
+                return Err(
+                    "a password is never an argument; give --password-file FILE, or - for standard input".into()
+                );
             }
             "layout" | "mode" | "isolated" => {
                 return Err(format!("{key} is fixed when a product is made; make another product"));

@@ -13,7 +13,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Common, CliError, Output, duration, error::failed};
+use super::{CliError, Common, Output, duration, error::failed};
 use crate::{
     config::secret_file,
     model::ids::HostPort,
@@ -98,8 +98,9 @@ impl Remote {
                 .max_decoding_message_size(ANSWER_LEN_MAX)),
             Err(e) => {
                 let why = innermost(&e);
-                if causes(&e).any(|c| {
-                    c.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+                if causes(&e).iter().any(|c| {
+                    c.downcast_ref::<std::io::Error>()
+                        .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
                 }) {
                     Err(Attempt::NobodyThere(why))
                 } else {
@@ -199,9 +200,9 @@ impl Remote {
             if Instant::now() + pause >= deadline {
                 let within = duration::show(self.timeout());
                 return Err(match unknown {
-                    Some(before) if !self.common.dry_run => CliError::Unknown(format!(
-                        "outcome unknown: no answer within {within}: {before}\ncheck with: {look}"
-                    )),
+                    Some(before) if !self.common.dry_run => {
+                        CliError::Unknown(format!("outcome unknown after {within}: {before}\ncheck with: {look}"))
+                    }
                     _ => CliError::Failed(format!("not executed, given up after {within}: {why}")),
                 });
             }
@@ -224,13 +225,18 @@ fn judge(status: &Status) -> Attempt {
     match status.code() {
         // With a cause it was made on our side, by a connection that broke: nobody knows what the node did.
         Code::Unavailable if status.source().is_none() => Attempt::NotExecuted(why),
-        Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled | Code::Internal | Code::Aborted => {
-            Attempt::Unknown(match status.source() {
-                Some(cause) => format!("the connection broke: {}", innermost(cause)),
-                None => why,
-            })
+        Code::Unavailable
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Internal
+        | Code::Aborted => Attempt::Unknown(match status.source() {
+            Some(cause) => format!("the connection broke: {}", innermost(cause)),
+            None => why,
+        }),
+        Code::Unimplemented => {
+            Attempt::Refused(format!("the node is of another version and does not know this call: {why}"))
         }
-        Code::Unimplemented => Attempt::Refused(format!("the node is of another version and does not know this call: {why}")),
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound
@@ -245,8 +251,14 @@ fn judge(status: &Status) -> Attempt {
 }
 
 /// An error and what caused it, outermost first.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |e| e.source())
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut chain = vec![error];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        chain.push(cause);
+        next = cause.source();
+    }
+    chain
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {

@@ -3,13 +3,7 @@
 
 use clap::Subcommand;
 
-use super::{
-    Remote,
-    client::Client,
-    duration,
-    error::CliError,
-    output,
-};
+use super::{Remote, client::Client, duration, error::CliError, output};
 use crate::wire::pb::admin::SetClusterRequest;
 
 /// `pontoon cluster ...`
@@ -39,7 +33,11 @@ fn parse(settings: &[String]) -> Result<SetClusterRequest, String> {
     for setting in settings {
         let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
         match key {
-            "voters" => wanted.voters = Some(value.parse().map_err(|_| format!("voters: a number from 1 to 7 is expected, not '{value}'"))?),
+            "voters" => {
+                wanted.voters = Some(
+                    value.parse().map_err(|_| format!("voters: a number from 1 to 7 is expected, not '{value}'"))?,
+                )
+            }
             "hold-max" => {
                 let ms = duration::parse(value).map_err(|e| format!("hold-max: {e}"))?.as_millis();
                 wanted.hold_ms_max = Some(u32::try_from(ms).unwrap_or(u32::MAX));

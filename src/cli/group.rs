@@ -87,7 +87,9 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
         GroupCommand::RemoveServer { id, address } => {
             let call = |mut c: Client, options| {
                 let (product, address) = (product.clone(), address.clone());
-                async move { c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await }
+                async move {
+                    c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await
+                }
             };
             remote.change(&look, call).await?
         }
@@ -133,8 +135,18 @@ async fn show(remote: &Remote) -> Result<(), CliError> {
     for g in &groups {
         for (i, s) in g.servers.iter().enumerate() {
             let first = |text: String| if i == 0 { text } else { String::new() };
-            let login = if g.password && !g.username.is_empty() { format!("user {}", g.username) } else { output::yes(g.password) };
-            rows.push(vec![first(g.id.to_string()), s.role.clone(), s.address.clone(), first(g.slots.to_string()), first(login)]);
+            let login = if g.password && !g.username.is_empty() {
+                format!("user {}", g.username)
+            } else {
+                output::yes(g.password)
+            };
+            rows.push(vec![
+                first(g.id.to_string()),
+                s.role.clone(),
+                s.address.clone(),
+                first(g.slots.to_string()),
+                first(login),
+            ]);
         }
     }
     output::print_text(&output::table(&["group", "role", "server", "slots", "password"], &rows));
@@ -145,7 +157,9 @@ fn to_json(g: &Group) -> Value {
     let servers: Vec<_> = g
         .servers
         .iter()
-        .map(|s| json!({"address": s.address, "role": s.role, "run_id": s.run_id, "keys_when_added": s.keys_when_added}))
+        .map(
+            |s| json!({"address": s.address, "role": s.role, "run_id": s.run_id, "keys_when_added": s.keys_when_added}),
+        )
         .collect();
     json!({
         "id": g.id,

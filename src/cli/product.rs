@@ -158,14 +158,31 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
     for setting in settings {
         let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
         match key {
-            "port" => wanted.port = Some(value.parse::<u16>().map_err(|_| format!("port: 1 to 65535 is expected, not '{value}'"))?.into()),
-            "databases" => wanted.databases = Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?),
+            "port" => {
+                wanted.port = Some(
+                    value.parse::<u16>().map_err(|_| format!("port: 1 to 65535 is expected, not '{value}'"))?.into(),
+                )
+            }
+            "databases" => {
+                wanted.databases =
+                    Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
+            }
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
-            "password" => return Err("a password is never an argument; give --password-file FILE, or - for standard input".into()),
-            "layout" | "mode" | "isolated" => return Err(format!("{key} is fixed when a product is made; make another product")),
-            _ => return Err(format!("'{key}' is no setting of a product; there are port, databases, username and password= (none)")),
+            "password" => {
+                return Err(
+                    "a password is never an argument; give --password-file FILE, or - for standard input".into()
+                );
+            }
+            "layout" | "mode" | "isolated" => {
+                return Err(format!("{key} is fixed when a product is made; make another product"));
+            }
+            _ => {
+                return Err(format!(
+                    "'{key}' is no setting of a product; there are port, databases, username and password= (none)"
+                ));
+            }
         }
     }
     Ok(wanted)
@@ -187,13 +204,18 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
                 p.mode.clone(),
                 p.isolated.clone(),
                 p.databases.to_string(),
-                if p.password && !p.username.is_empty() { format!("yes, user {}", p.username) } else { output::yes(p.password) },
+                if p.password && !p.username.is_empty() {
+                    format!("yes, user {}", p.username)
+                } else {
+                    output::yes(p.password)
+                },
                 p.groups.to_string(),
                 format!("{} of {}", p.slots_assigned, p.slots),
             ]
         })
         .collect();
-    let headings = ["product", "port", "layout", "mode", "isolated", "databases", "password", "groups", "slots assigned"];
+    let headings =
+        ["product", "port", "layout", "mode", "isolated", "databases", "password", "groups", "slots assigned"];
     let mut out = output::table(&headings, &rows);
     for p in &products {
         for l in &p.listeners {

@@ -31,20 +31,17 @@ pub(super) fn run(args: &RecoverArgs) -> Result<(), CliError> {
     }
     let dir = args.data_dir.display();
     if !args.data_dir.is_dir() {
-        return Err(CliError::Failed(format!("{dir} is no directory; give the --data-dir that the node was served with")));
+        return Err(CliError::Failed(format!(
+            "{dir} is no directory; give the --data-dir that the node was served with"
+        )));
     }
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
     let report = Consensus::recover(&args.data_dir, &lock).map_err(failed)?;
-    let dropped: Vec<_> = report.dropped.iter().map(ToString::to_string).collect();
-    let dropped = if dropped.is_empty() { "nobody".to_owned() } else { dropped.join(", ") };
     output::print_text(&format!(
-        "node {} is now a cluster of one, with the new id {}\n\
-         members that are gone: {dropped}\n\
-         its last log entry is {}. Changes that were acknowledged after it may be missing: products, groups, slots and\n\
-         members that were changed last. Compare with what you know: pontoon product ls, group ls, slot ls.\n\
-         Keys are on the redis-servers and are not touched; but where the slot table is older than the data, assign the slots again.\n\
-         next: start it with the same --data-dir; empty the data directories of the others and start them with --join\n",
-        report.node, report.cluster_id, report.last_index
+        "{report}\n\
+         Compare with what you know: pontoon product ls, group ls, slot ls. Keys are on the redis-servers and were not touched;\n\
+         where the slot table is older than the data, assign the slots again.\n\
+         next: start this node with the same --data-dir; empty the data directories of the others and start them with --join\n"
     ));
     Ok(())
 }

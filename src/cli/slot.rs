@@ -49,7 +49,8 @@ pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), Cli
 pub(super) async fn assign(remote: &Remote, slots: &[SlotSpan], group: u32) -> Result<ChangeReply, CliError> {
     let product = &remote.common.product;
     let call = |mut c: Client, options| {
-        let request = AssignSlotsRequest { product: product.clone(), slots: slots.to_vec(), group, options: Some(options) };
+        let request =
+            AssignSlotsRequest { product: product.clone(), slots: slots.to_vec(), group, options: Some(options) };
         async move { c.assign_slots(request).await }
     };
     remote.change(&format!("pontoon slot ls --product {product}"), call).await
@@ -100,7 +101,10 @@ async fn locate(remote: &Remote, key: String) -> Result<(), CliError> {
             "server": (!reply.server.is_empty()).then_some(reply.server),
         }));
     } else if reply.group == 0 {
-        output::print_text(&format!("slot {}, which nobody owns; assign it: pontoon slot assign {} GID\n", reply.slot, reply.slot));
+        output::print_text(&format!(
+            "slot {}, which nobody owns; assign it: pontoon slot assign {} GID\n",
+            reply.slot, reply.slot
+        ));
     } else {
         output::print_text(&format!("slot {}, group {}, server {}\n", reply.slot, reply.group, reply.server));
     }
@@ -118,7 +122,9 @@ fn show_range(r: &SlotRange) -> String {
 /// `0-511`, `7`, `0-3,9`.
 fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
     let bad = |part: &str| format!("'{part}' is no slot and no range of slots, as 7 or 0-511");
-    let number = |part: &str, whole: &str| -> Result<u32, String> { part.trim().parse::<u16>().map(u32::from).map_err(|_| bad(whole)) };
+    let number = |part: &str, whole: &str| -> Result<u32, String> {
+        part.trim().parse::<u16>().map(u32::from).map_err(|_| bad(whole))
+    };
     let mut spans = Vec::new();
     for part in text.split(',') {
         let (first, last) = match part.split_once('-') {

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn no_leader_is_null_and_said() {
-        let mut status = StatusReply { nodes: vec![Node { id: 2, heard_ms: -1, ..Node::default() }], ..StatusReply::default() };
+        let mut status =
+            StatusReply { nodes: vec![Node { id: 2, heard_ms: -1, ..Node::default() }], ..StatusReply::default() };
         assert!(to_json(&status)["leader"].is_null());
         assert_eq!(to_json(&status)["nodes"][0]["id"], 2);
         assert!(to_text(&status).contains("none is known"));

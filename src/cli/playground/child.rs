@@ -39,7 +39,8 @@ impl Children {
     /// # Errors
     /// When this program cannot be found again.
     pub fn new() -> Result<Self, CliError> {
-        let program = std::env::current_exe().map_err(|e| failed(format!("this program's own path is not known: {e}")))?;
+        let program =
+            std::env::current_exe().map_err(|e| failed(format!("this program's own path is not known: {e}")))?;
         Ok(Self { program, list: Vec::new() })
     }
 
@@ -84,7 +85,10 @@ impl Children {
     /// Where the logs are, for messages.
     #[must_use]
     pub fn logs(&self) -> String {
-        self.list.first().and_then(|r| r.log.parent()).map_or_else(String::new, |dir| format!("{}/*.log", dir.display()))
+        self.list
+            .first()
+            .and_then(|r| r.log.parent())
+            .map_or_else(String::new, |dir| format!("{}/*.log", dir.display()))
     }
 
     fn reap(&mut self) {

@@ -55,7 +55,10 @@ impl Files {
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(failed)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(CliError::Failed(format!("another playground runs in {}; stop it, or use another --dir", dir.display())));
+            return Err(CliError::Failed(format!(
+                "another playground runs in {}; stop it, or use another --dir",
+                dir.display()
+            )));
         }
         let shape = if shape_file.exists() {
             let made = read_shape(&shape_file)?;
@@ -202,17 +205,30 @@ impl Files {
 /// Written as a whole or not at all, also when killed in between.
 fn write_aside(path: &Path, text: &str) -> Result<(), CliError> {
     let aside = path.with_extension("new");
-    fs::write(&aside, text).and_then(|()| fs::rename(&aside, path)).map_err(|e| failed(format!("{}: {e}", path.display())))
+    fs::write(&aside, text)
+        .and_then(|()| fs::rename(&aside, path))
+        .map_err(|e| failed(format!("{}: {e}", path.display())))
 }
 
 fn read_shape(path: &Path) -> Result<Shape, CliError> {
-    let bad = |why: &str| failed(format!("{}: {why}; it was made by a playground and is needed to go on", path.display()));
+    let bad =
+        |why: &str| failed(format!("{}: {why}; it was made by a playground and is needed to go on", path.display()));
     let text = fs::read_to_string(path).map_err(|e| bad(&e.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
     let number = |key: &str, max: u16| {
-        value.get(key).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).filter(|n| *n <= max).ok_or_else(|| bad(&format!("no good '{key}'")))
+        value
+            .get(key)
+            .and_then(Value::as_u64)
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n <= max)
+            .ok_or_else(|| bad(&format!("no good '{key}'")))
     };
-    let shape = Shape { nodes: number("nodes", 20)?, groups: number("groups", 32)?, replicas: number("replicas", 5)?, port: number("port", u16::MAX)? };
+    let shape = Shape {
+        nodes: number("nodes", 20)?,
+        groups: number("groups", 32)?,
+        replicas: number("replicas", 5)?,
+        port: number("port", u16::MAX)?,
+    };
     if shape.nodes == 0 || shape.groups == 0 || shape.port == 0 { Err(bad("a zero in it")) } else { Ok(shape) }
 }
 
@@ -220,7 +236,11 @@ fn read_shape(path: &Path) -> Result<Shape, CliError> {
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

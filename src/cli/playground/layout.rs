@@ -94,9 +94,13 @@ impl Layout {
     /// # Errors
     /// When the highest one is beyond 65535.
     pub fn new(shape: Shape) -> Result<Self, CliError> {
-        let highest = u32::from(shape.port) + u32::from(SERVERS) + u32::from(shape.groups) * u32::from(shape.replicas + 1);
+        let highest =
+            u32::from(shape.port) + u32::from(SERVERS) + u32::from(shape.groups) * u32::from(shape.replicas + 1);
         if highest > u32::from(u16::MAX) {
-            return Err(CliError::Usage(format!("--port {}: the last server's port would be {highest}; choose a lower one", shape.port)));
+            return Err(CliError::Usage(format!(
+                "--port {}: the last server's port would be {highest}; choose a lower one",
+                shape.port
+            )));
         }
         Ok(Self(shape))
     }
@@ -165,7 +169,11 @@ impl Layout {
         let clients = (1..=nodes).map(|n| (port + n, format!("clients of node {n}")));
         let admins = (1..=nodes).map(|n| (port + ADMIN + n, format!("admin of node {n}")));
         let servers = self.servers().map(|s| (s.port, format!("a server of group {}", s.group)));
-        clients.chain(admins).chain(servers).filter(|(p, _)| std::net::TcpListener::bind(("127.0.0.1", *p)).is_err()).collect()
+        clients
+            .chain(admins)
+            .chain(servers)
+            .filter(|(p, _)| std::net::TcpListener::bind(("127.0.0.1", *p)).is_err())
+            .collect()
     }
 }
 

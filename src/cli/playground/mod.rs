@@ -67,6 +67,7 @@ pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
 
 async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
+    let mut child_ended = listen(SignalKind::child())?;
     let redis_server = server::find_program(args.redis_server.as_deref())?;
     let asked = layout::Asked { nodes: args.nodes, groups: args.groups, replicas: args.replicas, port: args.port };
     let files = Files::open(args.dir.as_deref(), asked)?;
@@ -84,7 +85,7 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
         loop {
             tokio::select! {
                 name = signals.next() => { println!("\n{name}: stopping nodes, then servers"); break }
-                _ = signals.child.recv() => children.report_dead(),
+                _ = child_ended.recv() => children.report_dead(),
             }
         }
     } else if up.is_err() {
@@ -110,7 +111,11 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
         children.start(server.name(), files.server_command(redis_server, &server), &files.server_log(&server))?;
     }
     for node in 1..=layout.shape().nodes {
-        children.start(format!("node {node}"), files.node_command(children.program(), layout, node), &files.node_log(node))?;
+        children.start(
+            format!("node {node}"),
+            files.node_command(children.program(), layout, node),
+            &files.node_log(node),
+        )?;
     }
     let deadline = Instant::now() + START_MAX;
     for server in layout.servers() {
@@ -124,7 +129,8 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
     if !resumed {
         // Roles are those of the servers' own files: they are never set here.
         for server in layout.servers().filter(|s| s.primary_port.is_some()) {
-            until(deadline, children, &format!("{} to be in sync", server.name()), || server::in_sync(server.port)).await?;
+            until(deadline, children, &format!("{} to be in sync", server.name()), || server::in_sync(server.port))
+                .await?;
         }
         make_groups(layout, &remotes[0]).await?;
         files.mark_ready()?;
@@ -200,7 +206,11 @@ fn table(layout: &Layout, children: &Children, dir: &Path, temporary: bool) -> S
     }
     for server in layout.servers() {
         let (first, last) = layout.slots(server.group);
-        let slots = if server.primary_port.is_none() { format!("slots {first}-{last} when made") } else { "replica when made".into() };
+        let slots = if server.primary_port.is_none() {
+            format!("slots {first}-{last} when made")
+        } else {
+            "replica when made".into()
+        };
         let name = server.name();
         let pid = children.pid(&name);
         rows.push(vec![name, server.address(), slots, pid]);
@@ -222,22 +232,23 @@ fn table(layout: &Layout, children: &Children, dir: &Path, temporary: bool) -> S
     out
 }
 
-/// What ends the playground, and what tells it that a child has died.
+fn listen(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|e| failed(format!("signals cannot be caught: {e}")))
+}
+
+/// What ends the playground.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    child: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(|e| failed(format!("signals cannot be caught: {e}")));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
-            child: listen(SignalKind::child())?,
         })
     }
 

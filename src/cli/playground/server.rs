@@ -24,7 +24,8 @@ const ANSWER_LEN_MAX: u64 = 64 * 1024;
 /// # Errors
 /// When there is none, with the command that installs it.
 pub fn find_program(named: Option<&Path>) -> Result<PathBuf, CliError> {
-    let is_program = |path: &Path| std::process::Command::new(path).arg("--version").output().is_ok_and(|o| o.status.success());
+    let is_program =
+        |path: &Path| std::process::Command::new(path).arg("--version").output().is_ok_and(|o| o.status.success());
     if let Some(path) = named {
         return if is_program(path) {
             Ok(path.to_owned())

@@ -151,6 +151,24 @@ fn bootstrap() -> Change {
     Change::Bootstrap { members: (0..3).map(|i| member(i, 1)).collect(), port: 19000 }
 }
 
+/// How most logs begin, so that the random rest meets groups with slots.
+fn opening(i: usize) -> Option<Change> {
+    let product = ProductId(1);
+    let group = |n: u32, s: u16| Change::CreateGroup {
+        product,
+        group: GroupId(n),
+        servers: vec![server(s)],
+        credentials: None,
+    };
+    match i {
+        0 => Some(bootstrap()),
+        1 => Some(group(1, 1)),
+        2 => Some(group(2, 2)),
+        3 => Some(Change::AssignFree { product, slots: (0..1000).map(SlotId).collect(), to: GroupId(1) }),
+        _ => None,
+    }
+}
+
 /// Runs a log of these changes and checks each step; returns the log and the state after each entry.
 fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let mut state = ClusterState::default();
@@ -159,11 +177,11 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
         // The first change is mostly Bootstrap; later some entries repeat one of before.
         let entry = match raw.1[5] {
-            n if n % 13 == 0 && i > 0 => log[usize::from(n) % log.len()].0.clone(),
+            n if n % 13 == 0 && i > 3 => log[usize::from(n) % log.len()].0.clone(),
             n => Entry {
                 id: Uuid(1000 + i as u128),
                 at_ms: 7,
-                change: if i == 0 && n % 5 != 0 { bootstrap() } else { resolve(*raw, &state, at) },
+                change: if n % 9 != 0 { opening(i) } else { None }.unwrap_or_else(|| resolve(*raw, &state, at)),
             },
         };
         let before = state.clone();

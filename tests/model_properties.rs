@@ -34,10 +34,10 @@ fn pick<T: Copy>(from: impl Iterator<Item = T>, n: u16) -> Option<T> {
 fn member(n: u16, m: u16) -> NewMember {
     let id = 1 + u64::from(n % 5);
     // Mostly its own uuid and ports, sometimes another's.
-    let other = if m % 7 == 0 { 1 + u64::from(m % 5) } else { id };
+    let other = if m.is_multiple_of(7) { 1 + u64::from(m % 5) } else { id };
     NewMember {
         id: NodeId(id),
-        uuid: Uuid(u128::from(if m % 11 == 0 { other } else { id })),
+        uuid: Uuid(u128::from(if m.is_multiple_of(11) { other } else { id })),
         admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + other)).unwrap(),
         advertise: if m.is_multiple_of(2) { "localhost".into() } else { "127.0.0.1".into() },
         port_offset: other as u16,
@@ -60,7 +60,7 @@ fn slots(a: u16, b: u16) -> BTreeSet<SlotId> {
 
 fn auth(n: u16) -> Option<Credentials> {
     let password = Secret::new(format!("secret{}", n % 3));
-    (n % 2 == 0).then(|| Credentials { username: (n % 4 == 0).then(|| "app".to_owned()), password })
+    n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
 }
 
 fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) -> Change {

@@ -34,10 +34,10 @@ fn pick<T: Copy>(from: impl Iterator<Item = T>, n: u16) -> Option<T> {
 fn member(n: u16, m: u16) -> NewMember {
     let id = 1 + u64::from(n % 5);
     // Mostly its own uuid and ports, sometimes another's.
-    let other = if m % 7 == 0 { 1 + u64::from(m % 5) } else { id };
+    let other = if m.is_multiple_of(7) { 1 + u64::from(m % 5) } else { id };
     NewMember {
         id: NodeId(id),
-        uuid: Uuid(u128::from(if m % 11 == 0 { other } else { id })),
+        uuid: Uuid(u128::from(if m.is_multiple_of(11) { other } else { id })),
         admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + other)).unwrap(),
         advertise: if m.is_multiple_of(2) { "localhost".into() } else { "127.0.0.1".into() },
         port_offset: other as u16,
@@ -60,7 +60,7 @@ fn slots(a: u16, b: u16) -> BTreeSet<SlotId> {
 
 fn auth(n: u16) -> Option<Credentials> {
     let password = Secret::new(format!("secret{}", n % 3));
-    (n % 2 == 0).then(|| Credentials { username: (n % 4 == 0).then(|| "app".to_owned()), password })
+    n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
 }
 
 fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) -> Change {
@@ -151,6 +151,24 @@ fn bootstrap() -> Change {
     Change::Bootstrap { members: (0..3).map(|i| member(i, 1)).collect(), port: 19000 }
 }
 
+/// How most logs begin, so that the random rest meets groups with slots.
+fn opening(i: usize) -> Option<Change> {
+    let product = ProductId(1);
+    let group = |n: u32, s: u16| Change::CreateGroup {
+        product,
+        group: GroupId(n),
+        servers: vec![server(s)],
+        credentials: None,
+    };
+    match i {
+        0 => Some(bootstrap()),
+        1 => Some(group(1, 1)),
+        2 => Some(group(2, 2)),
+        3 => Some(Change::AssignFree { product, slots: (0..1000).map(SlotId).collect(), to: GroupId(1) }),
+        _ => None,
+    }
+}
+
 /// Runs a log of these changes and checks each step; returns the log and the state after each entry.
 fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let mut state = ClusterState::default();
@@ -159,11 +177,11 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
         // The first change is mostly Bootstrap; later some entries repeat one of before.
         let entry = match raw.1[5] {
-            n if n % 13 == 0 && i > 0 => log[usize::from(n) % log.len()].0.clone(),
+            n if n % 13 == 0 && i > 3 => log[usize::from(n) % log.len()].0.clone(),
             n => Entry {
                 id: Uuid(1000 + i as u128),
                 at_ms: 7,
-                change: if i == 0 && n % 5 != 0 { bootstrap() } else { resolve(*raw, &state, at) },
+                change: if n % 9 != 0 { opening(i) } else { None }.unwrap_or_else(|| resolve(*raw, &state, at)),
             },
         };
         let before = state.clone();

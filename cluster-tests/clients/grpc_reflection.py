@@ -9,6 +9,9 @@ grpcio and grpcio-reflection.
 
 import sys
 
+# This file has the name of the package it needs: look for packages anywhere but here.
+sys.path.pop(0)
+
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase

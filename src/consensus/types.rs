@@ -10,7 +10,11 @@ use std::{
 };
 
 use super::Applied;
-use crate::model::{change::NewMember, ids::Uuid, state::Entry};
+use crate::model::{
+    change::NewMember,
+    ids::{HostPort, NodeId, Uuid},
+    state::Entry,
+};
 
 openraft::declare_raft_types!(
     /// The types of our Raft group.
@@ -86,5 +90,16 @@ impl RaftNode {
             advertise: member.advertise.clone(),
             port_offset: member.port_offset,
         }
+    }
+
+    /// The member it is; `None` if its address is none, which no membership of ours has.
+    pub fn member(&self, id: u64) -> Option<NewMember> {
+        Some(NewMember {
+            id: NodeId(id),
+            uuid: self.uuid,
+            admin: HostPort::parse(&self.admin).ok()?,
+            advertise: self.advertise.clone(),
+            port_offset: self.port_offset,
+        })
     }
 }

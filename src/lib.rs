@@ -27,15 +27,7 @@ pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod model;
-pub mod node {
-    //! Stands in for src/node/ until it is wired.
-
-    /// # Errors
-    /// Always.
-    pub async fn run(_config: crate::config::Config) -> anyhow::Result<()> {
-        anyhow::bail!("not wired yet")
-    }
-}
+pub mod node;
 pub mod plan;
 pub mod proxy;
 pub mod redis;

@@ -10,11 +10,7 @@ use std::{
 };
 
 use super::Applied;
-use crate::model::{
-    change::NewMember,
-    ids::{HostPort, NodeId, Uuid},
-    state::Entry,
-};
+use crate::model::{change::NewMember, ids::Uuid, state::Entry};
 
 openraft::declare_raft_types!(
     /// The types of our Raft group.
@@ -90,16 +86,5 @@ impl RaftNode {
             advertise: member.advertise.clone(),
             port_offset: member.port_offset,
         }
-    }
-
-    /// The model's form; `None` if the address is none (it was checked before it came into the log).
-    pub fn member(&self, id: u64) -> Option<NewMember> {
-        Some(NewMember {
-            id: NodeId(id),
-            uuid: self.uuid,
-            admin: HostPort::parse(&self.admin).ok()?,
-            advertise: self.advertise.clone(),
-            port_offset: self.port_offset,
-        })
     }
 }

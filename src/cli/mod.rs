@@ -72,7 +72,7 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Make this stopped node a cluster of one, when a quorum is lost for good
     Recover(recover::RecoverArgs),
     /// Run a cluster and its redis-servers on this machine, to try things out
@@ -104,7 +104,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = match command {
-        Command::Serve(args) => serve::run(args, &common),
+        Command::Serve(args) => serve::run(&args, &common),
         Command::Recover(args) => recover::run(&args),
         Command::Playground(args) => playground::run(args),
         Command::ExecChild(args) => exec_child::run(&args),

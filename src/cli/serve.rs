@@ -102,7 +102,7 @@ impl ServeArgs {
     }
 }
 
-pub(super) fn run(args: ServeArgs, common: &Common) -> Result<(), CliError> {
+pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     let settings = args.settings(common).map_err(CliError::Usage)?;
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let (config, notes) = Config::load(args.config.as_deref(), env, &settings).map_err(CliError::Usage)?;

@@ -94,13 +94,14 @@ impl ProductView {
     }
 
     /// The product is gone.
-    pub(super) fn remove(&self) {
+    pub(super) fn remove(&self, worker: &Worker) {
         self.removed.set(true);
         self.lanes.borrow_mut().clear();
         for backend in self.backends.borrow_mut().drain(..) {
             backend.retired.set(true);
+            // Its clients are being closed, so nobody waits for what is in flight.
+            backend.abandon(worker);
             backend.wake();
-            self.retired.borrow_mut().push(backend);
         }
     }
 

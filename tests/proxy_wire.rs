@@ -84,7 +84,7 @@ fn malformed_at_every_byte_boundary() {
     let whole = request("SET k v");
     let mut other = bed.client();
     // Where the bytes of the three arguments are; everything else is structure.
-    let is_payload = |at: usize| (8..11).contains(&at) || at == 17 || at == 23;
+    let is_payload = |at: usize| (8..11).contains(&at) || at == 17 || at == 24;
     for cut in (0..whole.len()).filter(|at| !is_payload(*at)) {
         for bad in [0u8, b'\n', b'\r', b'x', b'9', 0xff] {
             if whole[cut] == bad {

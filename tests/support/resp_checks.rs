@@ -176,9 +176,14 @@ fn request_by_oracle(bytes: &[u8], len: usize, args: &[(usize, usize)]) -> Resul
         };
     }
     let ours: Vec<&[u8]> = args.iter().map(|(start, end)| &bytes[*start..*end]).collect();
-    let Some((resp2::types::OwnedFrame::Array(theirs), their_len)) = request_of_oracle(bytes) else {
+    let Some((frame, their_len)) = request_of_oracle(bytes) else {
         return Err(format!("no request for redis-protocol: {ours:?}"));
     };
+    // It is lenient with numbers and line ends; we forward these very bytes to a server that is not.
+    if canonical2(&frame) != bytes[..len] {
+        return Err("accepted, though Redis writes it otherwise".to_string());
+    }
+    let resp2::types::OwnedFrame::Array(theirs) = frame else { return Err("no array".to_string()) };
     let same = theirs.len() == ours.len()
         && theirs
             .iter()

@@ -18,8 +18,11 @@ use pontoon::{
     proxy::Limits,
 };
 
+/// A request as a server sees it.
+type Words = Vec<Vec<u8>>;
+
 /// A server that answers each request when told to, with what it is told.
-fn told() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Vec<Vec<u8>>>) {
+fn told() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Words>) {
     let (say, to_say) = mpsc::sync_channel::<&'static [u8]>(16);
     let (got, seen) = mpsc::sync_channel(16);
     let to_say = Arc::new(Mutex::new(to_say));

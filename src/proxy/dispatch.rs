@@ -195,7 +195,7 @@ fn by_keys(
     if is_blocking_call(spec, call) {
         return Dispatch::Refuse(Refusal::Blocking(spec.name));
     }
-    if spec.handling == Handling::Split(Split::Mset) && call.args.len() % 2 == 0 {
+    if spec.handling == Handling::Split(Split::Mset) && call.args.len().is_multiple_of(2) {
         return Dispatch::Refuse(Refusal::Unresolved(ResolveError::WrongArity(spec)));
     }
     scratch.positions.clear();
@@ -252,5 +252,121 @@ fn split(
             is_write: spec.is_write(),
         }),
         _ => Dispatch::Split { kind, spec },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        model::{
+            ids::{GroupId, HoldId, HostPort, ProductId},
+            route::{GroupRoute, Isolated, Mode, SlotRoute},
+            slot::Layout,
+        },
+        resp::{request::RequestScanner, write},
+    };
+
+    /// Two groups: slots below 512 and the rest; the slot of `held` is held, that of `free` unassigned.
+    fn routes() -> ProductRoutes {
+        let layout = Layout::Codis;
+        let mut slots: Box<[SlotRoute]> =
+            (0..1024).map(|slot| SlotRoute { group: Some(slot / 512), epoch: Epoch(3), hold: HoldId(0) }).collect();
+        slots[usize::from(layout.slot(b"held").0)].hold = HoldId(9);
+        slots[usize::from(layout.slot(b"free").0)].group = None;
+        let group = |id: u32| GroupRoute {
+            id: GroupId(id),
+            primary: HostPort::parse(&format!("h:{id}")).unwrap(),
+            replicas: Vec::new(),
+            credentials: None,
+        };
+        ProductRoutes {
+            id: ProductId(1),
+            name: "p".into(),
+            layout,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: 16,
+            port: 1,
+            auth: None,
+            groups: vec![group(1), group(2)],
+            slots,
+        }
+    }
+
+    fn fate(words: &str, gate: Gate, logged_in: bool) -> String {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let mut bytes = Vec::new();
+        write::request(&mut bytes, &words);
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&bytes).unwrap();
+        let call = Call { bytes: &bytes, args: scanner.args() };
+        match dispatch(&routes(), gate, logged_in, &call, &mut Scratch::default()) {
+            Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
+            Dispatch::Split { kind, .. } => format!("split {kind:?}"),
+            Dispatch::Local(local) => format!("local {local:?}"),
+            Dispatch::Held => "held".into(),
+            Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),
+            Dispatch::Close(_) => "close".into(),
+        }
+    }
+
+    #[test]
+    fn every_fate() {
+        // crc32 mod 1024: {foo} 354 and {hello} 646 are on either side.
+        assert!(Layout::Codis.slot(b"foo") < SlotId(512) && Layout::Codis.slot(b"hello") >= SlotId(512));
+        for (words, want) in [
+            ("GET foo", "group 0 write false"),
+            ("set hello 1", "group 1 write true"),
+            ("MGET {foo}1 {foo}2", "group 0 write false"),
+            ("MGET foo hello", "split Mget"),
+            ("MSET foo 1 hello 2", "split Mset"),
+            ("DEL foo hello", "split Sum"),
+            ("MSETNX foo 1 hello 2", "CROSSSLOT Keys in"),
+            ("SINTER foo hello", "CROSSSLOT Keys in"),
+            ("EVAL return 1 foo", "group 0 write true"),
+            ("EVAL return 0", "ERR a call"),
+            ("OBJECT ENCODING foo", "group 0 write false"),
+            ("GET held", "held"),
+            ("MGET foo held", "held"),
+            ("MGET free held", "CLUSTERDOWN slot 0"),
+            ("GET free", "CLUSTERDOWN slot 0"),
+            ("MGET foo free", "CLUSTERDOWN slot 0"),
+            ("PING", "local Ping"),
+            ("COMMAND DOCS", "group 0 write false"),
+            ("NONSENSE", "ERR unknown command"),
+            ("GET", "ERR wrong number"),
+            ("MSET foo", "ERR wrong number"),
+            ("MSET foo 1 hello", "ERR wrong number"),
+            ("BLPOP foo 0", "ERR 'blpop': blocking"),
+            ("POST /", "close"),
+        ] {
+            let want = match want {
+                "CLUSTERDOWN slot 0" => &format!("CLUSTERDOWN slot {}", Layout::Codis.slot(b"free")),
+                other => other,
+            };
+            let got = fate(words, Gate::Open, true);
+            assert_eq!(got, *want, "{words}");
+        }
+        for (words, want) in [
+            ("GET foo", "CLUSTERDOWN this node"),
+            ("MGET foo hello", "CLUSTERDOWN this node"),
+            ("GET held", "CLUSTERDOWN this node"),
+            ("PING", "local Ping"),
+        ] {
+            assert_eq!(fate(words, Gate::NoLease, true), want, "{words} without a lease");
+            assert_eq!(fate(words, Gate::OldTable, true), want, "{words} with an old table");
+        }
+        for (words, want) in [
+            ("GET foo", "NOAUTH Authentication required."),
+            ("PING", "NOAUTH Authentication required."),
+            ("NONSENSE", "NOAUTH Authentication required."),
+            ("AUTH x", "local Auth"),
+            ("HELLO 3", "local Hello"),
+            ("QUIT", "local Quit"),
+        ] {
+            assert_eq!(fate(words, Gate::Open, false), want, "{words} before login");
+        }
     }
 }

@@ -12,17 +12,13 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    model::{
-        ids::{HostPort, ProductId},
-        route::ProductRoutes,
-    },
+    model::{ids::HostPort, route::ProductRoutes},
     resp::write::Version,
 };
 
 /// A worker's view of a product.
 #[derive(Debug)]
 pub(super) struct ProductView {
-    pub(super) id: ProductId,
     pub(super) routes: RefCell<Arc<ProductRoutes>>,
     pub(super) removed: Cell<bool>,
     lanes: RefCell<Vec<Rc<Lane>>>,
@@ -42,7 +38,6 @@ pub(super) struct Lane {
 impl ProductView {
     pub(super) fn new(routes: Arc<ProductRoutes>) -> Self {
         Self {
-            id: routes.id,
             routes: RefCell::new(routes),
             removed: Cell::new(false),
             lanes: RefCell::default(),
@@ -99,13 +94,14 @@ impl ProductView {
     }
 
     /// The product is gone.
-    pub(super) fn remove(&self) {
+    pub(super) fn remove(&self, worker: &Worker) {
         self.removed.set(true);
         self.lanes.borrow_mut().clear();
         for backend in self.backends.borrow_mut().drain(..) {
             backend.retired.set(true);
+            // Its clients are being closed, so nobody waits for what is in flight.
+            backend.abandon(worker);
             backend.wake();
-            self.retired.borrow_mut().push(backend);
         }
     }
 

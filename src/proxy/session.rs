@@ -217,8 +217,10 @@ impl Session {
 enum Stop {
     /// All whole requests are dealt with.
     NeedMore,
-    /// At a limit, parked or closing: what is left stays.
+    /// At a limit or closing: what is left stays.
     Stay,
+    /// The next request is parked.
+    Parked,
 }
 
 /// The task of a session.
@@ -294,7 +296,9 @@ impl SessionTask {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(read) => {
                     if read? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
+                        // The client may have closed only its half: what it has asked is still answered.
+                        self.session.closing.set(true);
+                        return Ok(());
                     }
                 }
             }
@@ -358,13 +362,13 @@ impl SessionTask {
                 Ok(Scanned::Request(len)) => {
                     let call = Call { bytes: &bytes[at..at + len], args: self.scanner.args() };
                     if !self.handle(&worker, &routes, gate, &call) {
-                        break Stop::Stay;
+                        break Stop::Parked;
                     }
                     len
                 }
                 Ok(Scanned::Inline(len)) => match self.handle_inline(&worker, &routes, gate, &bytes[at..at + len]) {
                     Ok(true) => len,
-                    Ok(false) => break Stop::Stay,
+                    Ok(false) => break Stop::Parked,
                     Err(error) => {
                         self.protocol_error(&worker, error);
                         break Stop::Stay;
@@ -383,8 +387,10 @@ impl SessionTask {
                 break Stop::Stay;
             }
         };
-        if matches!(stop, Stop::NeedMore) && session.parked_at.get().is_some() {
-            session.parked_at.set(None);
+        match stop {
+            // What it was parked for is behind it.
+            Stop::NeedMore | Stop::Stay => session.parked_at.set(None),
+            Stop::Parked => {}
         }
         at
     }

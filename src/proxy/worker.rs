@@ -211,10 +211,10 @@ impl Worker {
             }
         }
         for view in removed {
-            view.remove();
             for session in self.sessions.borrow().values().filter(|s| Rc::ptr_eq(&s.product, &view)) {
                 session.kill();
             }
+            view.remove(self);
         }
         self.swap_holds(table);
         self.recount_holds();

@@ -31,6 +31,9 @@ const READS_PER_TURN: usize = 4;
 /// Reserved for the rest of a reply that came in part.
 const REST_RESERVED: usize = 64 * 1024;
 
+/// A reply that has come in part is overdue only when nothing more of it has come for so long.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
 /// A write buffer that has grown beyond this is given back when it is empty.
 const KEEP_OUT: usize = 256 * 1024;
 
@@ -56,6 +59,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                     writer,
                     rest: Vec::new(),
                     scanner: ReplyScanner::default(),
+                    last_read: worker.tick.get(),
                 };
                 backend.abandoned.set(false);
                 backend.link.set(Link::Up);
@@ -112,6 +116,8 @@ struct Pump<'a> {
     /// The beginning of a reply that has not come whole.
     rest: Vec<u8>,
     scanner: ReplyScanner,
+    /// Tick of the last read that brought something.
+    last_read: u32,
 }
 
 impl Pump<'_> {
@@ -140,6 +146,10 @@ impl Pump<'_> {
     /// The front is the oldest: one look tells whether a deadline has passed. The worker's tick wakes us for it.
     fn overdue(&self) -> Option<String> {
         let sent = self.backend.inflight.borrow().front()?.tick;
+        if !self.rest.is_empty() && self.worker.age(self.last_read) < STALLED_AFTER {
+            // A large reply is on its way.
+            return None;
+        }
         let age = self.worker.age(sent);
         (age > self.worker.config.limits.request_deadline)
             .then(|| format!("did not answer within {} ms", age.as_millis()))
@@ -199,6 +209,7 @@ impl Pump<'_> {
 
     /// Hands every whole reply to its owner, after check 2, and lets each client's socket be written once.
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        self.last_read = self.worker.tick.get();
         // After the read that brought them, once for all of them.
         let open = self.worker.gate(&self.backend.product) == Gate::Open;
         let generation = self.worker.generation.get();

@@ -20,14 +20,14 @@
 //! | [`config`] | TOML < environment < flags |
 
 pub mod api;
-//pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod model;
-//pub mod node;
+pub mod node;
 pub mod plan;
 pub mod proxy;
 pub mod redis;

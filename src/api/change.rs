@@ -58,7 +58,10 @@ pub trait Perform: Clone + Send + Sync + 'static {
     /// Its options.
     fn options(&mut self) -> &mut Option<ChangeOptions>;
     /// Its call at another node.
-    fn send(client: Client, request: Request<Self>) -> impl Future<Output = Result<Response<ChangeReply>, Status>> + Send;
+    fn send(
+        client: Client,
+        request: Request<Self>,
+    ) -> impl Future<Output = Result<Response<ChangeReply>, Status>> + Send;
     /// Does it, on the leader.
     fn perform(&self, api: &Api, call: &Call) -> impl Future<Output = Result<ChangeReply, Failure>> + Send;
 }
@@ -93,7 +96,8 @@ impl Api {
         options.change_id = call.id.0.to_be_bytes().to_vec().into();
 
         let mut leadership = self.control.log.leadership();
-        let mut perhaps = false;
+        // Why an attempt may have been executed; told rather than what came after it.
+        let mut perhaps: Option<String> = None;
         let mut last;
         loop {
             let who = leadership.borrow_and_update().clone();
@@ -101,13 +105,17 @@ impl Api {
                 match message.perform(self, &call).await {
                     Ok(reply) => return Ok(Response::new(reply)),
                     Err(failure) if failure.again() && !once => {
-                        perhaps |= matches!(failure, Failure::Unknown(_));
                         last = failure.to_string();
+                        if matches!(failure, Failure::Unknown(_)) {
+                            perhaps = Some(last.clone());
+                        }
                     }
                     Err(failure) => return Err(failure.into()),
                 }
             } else if once {
-                return Err(Failure::NotLeader(format!("node {} is not the leader; not executed", self.control.me)).into());
+                return Err(
+                    Failure::NotLeader(format!("node {} is not the leader; not executed", self.control.me)).into()
+                );
             } else if let (Some(leader), Some(admin)) = (who.leader, who.leader_admin.as_deref())
                 && leader != self.control.me
             {
@@ -119,8 +127,10 @@ impl Api {
                     Err(status) => match verdict(&status) {
                         Verdict::Final => return Err(status),
                         is => {
-                            perhaps |= is == Verdict::Perhaps;
                             last = format!("node {leader} ({admin}): {}", status.message());
+                            if is == Verdict::Perhaps {
+                                perhaps = Some(last.clone());
+                            }
                             debug!(%leader, admin, change = %call.id, error = status.message(), "a forwarded change has no answer yet");
                         }
                     },
@@ -130,10 +140,11 @@ impl Api {
             }
             if Instant::now() >= call.deadline {
                 let id = call.id;
-                return Err(if perhaps {
-                    Failure::Unknown(format!("outcome unknown: {last}; repeat it under the same change id ({id}) to learn it"))
-                } else {
-                    Failure::NotLeader(format!("not executed: {last}"))
+                return Err(match perhaps {
+                    Some(why) => Failure::Unknown(format!(
+                        "outcome unknown ({why}; now: {last}); repeat it under the same change id ({id}) to learn it"
+                    )),
+                    None => Failure::NotLeader(format!("not executed: {last}")),
                 }
                 .into());
             }
@@ -222,7 +233,13 @@ impl Api {
     ///
     /// # Errors
     /// With `wait`: what is missing at the deadline, or which port cannot be bound.
-    pub async fn conclude(&self, call: &Call, index: Epoch, unchanged: bool, said: Said) -> Result<ChangeReply, Failure> {
+    pub async fn conclude(
+        &self,
+        call: &Call,
+        index: Epoch,
+        unchanged: bool,
+        said: Said,
+    ) -> Result<ChangeReply, Failure> {
         let Said { done, mut warnings, product } = said;
         let state = self.state();
         if call.wait {
@@ -268,11 +285,9 @@ pub fn product<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Product, F
     if name.is_empty() {
         return Err(Failure::Bad("name a product (--product NAME; there is one called 'default')".into()));
     }
-    state
-        .products
-        .values()
-        .find(|product| product.name == name)
-        .ok_or_else(|| Failure::NotFound(format!("there is no product '{}'; `pontoon product ls` shows all", validate::quote(name))))
+    state.products.values().find(|product| product.name == name).ok_or_else(|| {
+        Failure::NotFound(format!("there is no product '{}'; `pontoon product ls` shows all", validate::quote(name)))
+    })
 }
 
 /// The id of the product of this name, for a change.

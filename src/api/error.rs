@@ -50,6 +50,7 @@ impl From<ProposeError> for Failure {
         match error {
             ProposeError::NotLeader(_) | ProposeError::Stopped(_) => Self::NotLeader(error.to_string()),
             ProposeError::Unknown(_) => Self::Unknown(error.to_string()),
+            ProposeError::TooLarge { .. } => Self::Bad(error.to_string()),
         }
     }
 }
@@ -58,11 +59,15 @@ impl From<ProposeError> for Failure {
 impl From<WaitError> for Failure {
     fn from(error: WaitError) -> Self {
         match error {
-            WaitError::Deadline(missing) => Self::Deadline(format!("the change was made, but in the given time: {missing}")),
+            WaitError::Deadline(missing) => {
+                Self::Deadline(format!("the change was made, but in the given time: {missing}"))
+            }
             WaitError::Listener(what) => Self::Refused(format!(
                 "the change was made, but {what}; free that port, or choose another (product set NAME port=P)"
             )),
-            WaitError::NotLeader => Self::Unknown("the change was made, and the leader changed while it was waited for".into()),
+            WaitError::NotLeader => {
+                Self::Unknown("the change was made, and the leader changed while it was waited for".into())
+            }
         }
     }
 }

@@ -69,7 +69,8 @@ impl Leaders {
             channels.insert(admin.to_owned(), channel.clone());
             channel
         };
-        Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone())).max_decoding_message_size(ANSWER_MAX))
+        Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone()))
+            .max_decoding_message_size(ANSWER_MAX))
     }
 }
 

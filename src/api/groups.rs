@@ -36,14 +36,19 @@ impl Perform for CreateGroupRequest {
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         if let Some(first) = api.recorded(call) {
-            return api.repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group)).await;
+            return api
+                .repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group))
+                .await;
         }
         let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
         let mut servers = vec![asking.primary(&primary).await.map_err(Failure::Refused)?];
         for replica in &replicas {
             let server = asking.replica(replica, &primary).await.map_err(Failure::Refused)?;
             if let Some(twin) = servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id) {
-                return Err(Failure::Refused(format!("{replica} and {} are one and the same server; name it once", twin.addr)));
+                return Err(Failure::Refused(format!(
+                    "{replica} and {} are one and the same server; name it once",
+                    twin.addr
+                )));
             }
             servers.push(server);
         }
@@ -129,7 +134,9 @@ impl Perform for RemoveServerRequest {
         let group = validate::group(self.group)?;
         let addr: HostPort = validate::address(&self.address)?;
         let product = product_id(&api.state(), &self.product)?;
-        let said = Said::of(format!("{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"));
+        let said = Said::of(format!(
+            "{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"
+        ));
         api.make(call, Change::RemoveServer { product, group, addr }, said.about(&self.product)).await
     }
 }
@@ -141,7 +148,8 @@ impl Perform for RemoveGroupRequest {
         let id = validate::group(self.id)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let mut said = Said::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
+        let mut said =
+            Said::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
         if let Some(group) = product.groups.get(&id).filter(|group| !group.given_away.is_empty()) {
             let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
             said.warnings.push(format!(

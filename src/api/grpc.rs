@@ -35,7 +35,12 @@ impl Api {
             for node in &mut nodes {
                 show::live(node, &self.control, &view, now);
                 if !node.alive && node.heard_ms >= 0 {
-                    warnings.push(format!("node {} ({}) is not alive: heard of {} s ago", node.id, node.admin, node.heard_ms / 1000));
+                    warnings.push(format!(
+                        "node {} ({}) is not alive: heard of {} s ago",
+                        node.id,
+                        node.admin,
+                        node.heard_ms / 1000
+                    ));
                 }
             }
         }
@@ -106,7 +111,10 @@ impl Admin for Api {
         Ok(Response::new(ListNodesReply { nodes }))
     }
 
-    async fn list_products(&self, request: Request<ListProductsRequest>) -> Result<Response<ListProductsReply>, Status> {
+    async fn list_products(
+        &self,
+        request: Request<ListProductsRequest>,
+    ) -> Result<Response<ListProductsReply>, Status> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());
         let mut products: Vec<_> = state
             .products

@@ -25,7 +25,8 @@ impl Perform for RemoveNodeRequest {
         }
         let change = Change::BeginRemove { node, assume_dead: self.assume_dead };
         let admin = member.map_or_else(String::new, |member| format!(" ({})", member.admin));
-        let said = Said::of(format!("node {node}{admin} is removed; its data directory must be wiped before it joins again"));
+        let said =
+            Said::of(format!("node {node}{admin} is removed; its data directory must be wiped before it joins again"));
         if call.dry_run {
             return api.dry_run(&change, said.warnings);
         }

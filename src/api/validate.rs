@@ -122,7 +122,9 @@ pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), Failure> {
     let isolated = match (isolated, mode) {
         ("refuse", _) | ("", Mode::Store) => Isolated::Refuse,
         ("serve", _) | ("", Mode::Cache) => Isolated::Serve,
-        (other, _) => return bad(format!("'{}' is not what a node can do when isolated; choose refuse or serve", quote(other))),
+        (other, _) => {
+            return bad(format!("'{}' is not what a node can do when isolated; choose refuse or serve", quote(other)));
+        }
     };
     Ok((mode, isolated))
 }

@@ -25,16 +25,16 @@ fn good() -> Config {
 fn file_then_environment_then_flags() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("p.toml");
-    std::fs::write(&path, "id = 1\nbind = \"127.0.0.9\"\n[proxy]\nworkers = 3\nclients_max = 7\nargs_max = 9\n")
+    std::fs::write(&path, "id = 1\nbind = \"127.0.0.9\"\n[proxy]\nworkers = 3\nclients_max = 7\npipeline_max = 9\n")
         .unwrap();
     let env = flags(&[
         ("PONTOON_PROXY_CLIENTS_MAX", "8"),
-        ("PONTOON_PROXY_ARGS_MAX", "10"),
+        ("PONTOON_PROXY_PIPELINE_MAX", "10"),
         ("PONTOON_TYPO", "1"),
         ("HOME", "/"),
     ]);
-    let (config, notes) = Config::load(Some(&path), env, &flags(&[("proxy.args_max", "11")])).unwrap();
-    assert_eq!((config.proxy.workers, config.proxy.clients_max, config.proxy.args_max), (3, 8, 11));
+    let (config, notes) = Config::load(Some(&path), env, &flags(&[("proxy.pipeline_max", "11")])).unwrap();
+    assert_eq!((config.proxy.workers, config.proxy.clients_max, config.proxy.pipeline_max), (3, 8, 11));
     assert_eq!(config.node.bind, IpAddr::from([127, 0, 0, 9]));
     assert_eq!(config.proxy.request_deadline, Duration::from_secs(5));
     assert_eq!(notes.len(), 1, "{notes:?}");

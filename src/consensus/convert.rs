@@ -14,6 +14,7 @@ use crate::{
 /// More nodes than any cluster has (architecture.md: tens); bounds what a peer can make us keep.
 const NODES_MAX: usize = 4096;
 
+/// 16 bytes, big endian.
 pub fn uuid_bytes(uuid: Uuid) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(&uuid.0.to_be_bytes())
 }
@@ -23,18 +24,22 @@ pub fn uuid(bytes: &[u8]) -> Result<Uuid, String> {
     bytes.try_into().map(|b| Uuid(u128::from_be_bytes(b))).map_err(|_| format!("a uuid has {} bytes", bytes.len()))
 }
 
+/// To the wire.
 pub fn log_id_pb(id: &LogId) -> pb::LogId {
     pb::LogId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
 }
 
+/// From the wire.
 pub fn log_id(id: &pb::LogId) -> LogId {
     LogId::new(CommittedLeaderId::new(id.term, id.leader), id.index)
 }
 
+/// To the wire.
 pub fn vote_pb(vote: &Vote) -> pb::BallotVote {
     pb::BallotVote { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
 }
 
+/// From the wire; a missing one is an error.
 pub fn vote(vote: Option<&pb::BallotVote>) -> Result<Vote, String> {
     let v = vote.ok_or("no vote in it")?;
     let mut out = Vote::new(v.term, v.node);
@@ -42,6 +47,7 @@ pub fn vote(vote: Option<&pb::BallotVote>) -> Result<Vote, String> {
     Ok(out)
 }
 
+/// To the wire.
 pub fn membership_pb(m: &Membership) -> pb::Membership {
     pb::Membership {
         configs: m.get_joint_config().iter().map(|c| pb::VoterSet { ids: c.iter().copied().collect() }).collect(),
@@ -58,6 +64,7 @@ pub fn membership_pb(m: &Membership) -> pb::Membership {
     }
 }
 
+/// From the wire; bounded, and every voter is a node.
 pub fn membership(m: &pb::Membership) -> Result<Membership, String> {
     if m.nodes.len() > NODES_MAX || m.configs.len() > 2 {
         return Err(format!("a membership with {} nodes and {} sets of voters", m.nodes.len(), m.configs.len()));
@@ -76,10 +83,12 @@ pub fn membership(m: &pb::Membership) -> Result<Membership, String> {
     Ok(Membership::new(configs, nodes))
 }
 
+/// To the wire.
 pub fn stored_membership_pb(m: &StoredMembership) -> pb::StoredMembership {
     pb::StoredMembership { log_id: m.log_id().as_ref().map(log_id_pb), membership: Some(membership_pb(m.membership())) }
 }
 
+/// To the wire.
 pub fn snapshot_meta_pb(m: &SnapshotMeta) -> pb::SnapshotMeta {
     pb::SnapshotMeta {
         last_log_id: m.last_log_id.as_ref().map(log_id_pb),
@@ -88,6 +97,7 @@ pub fn snapshot_meta_pb(m: &SnapshotMeta) -> pb::SnapshotMeta {
     }
 }
 
+/// From the wire.
 pub fn snapshot_meta(m: &pb::SnapshotMeta) -> Result<SnapshotMeta, String> {
     let stored = m.last_membership.as_ref().ok_or("a snapshot without membership")?;
     let inner = stored.membership.as_ref().map_or_else(|| Ok(Membership::default()), membership)?;
@@ -98,6 +108,7 @@ pub fn snapshot_meta(m: &pb::SnapshotMeta) -> Result<SnapshotMeta, String> {
     })
 }
 
+/// To the wire and to the disk.
 pub fn log_entry_pb(e: &LogEntry) -> pb::LogEntry {
     let payload = match &e.payload {
         EntryPayload::Blank => None,
@@ -107,6 +118,7 @@ pub fn log_entry_pb(e: &LogEntry) -> pb::LogEntry {
     pb::LogEntry { log_id: Some(log_id_pb(&e.log_id)), payload }
 }
 
+/// From the wire and from the disk; a change that this version does not know is an error.
 pub fn log_entry(e: &pb::LogEntry) -> Result<LogEntry, String> {
     let id = log_id(e.log_id.as_ref().ok_or("an entry without position")?);
     let payload = match &e.payload {

@@ -70,7 +70,13 @@ pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
 fn prepare(data_dir: &Path) -> Result<(), OpenError> {
     let shown = data_dir.display();
     let failed = |e: std::io::Error| OpenError(format!("cannot use the data directory {shown}: {e}"));
-    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    if !data_dir.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+        // Else a power loss could take the directory away, and with it a vote that was given.
+        if let Some(parent) = data_dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent).and_then(|f| f.sync_all()).map_err(failed)?;
+        }
+    }
     let found = fs::metadata(data_dir).map_err(failed)?;
     let me = rustix::process::geteuid().as_raw();
     if found.uid() != me {

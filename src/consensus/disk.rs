@@ -441,9 +441,9 @@ fn folder(data_dir: &Path) -> PathBuf {
 }
 
 fn open_sled(folder: &Path) -> Result<Trees, Failure> {
-    let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
     // sled panics on some damages; that must end in our sentence and not in its backtrace.
-    let opened = std::panic::catch_unwind(move || {
+    let opened = std::panic::catch_unwind(|| {
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
         let db = config.open()?;
         let (log, meta, snapshot) = (db.open_tree("log")?, db.open_tree("meta")?, db.open_tree("snapshot")?);
         Ok::<_, sled::Error>(Trees { db, log, meta, snapshot })

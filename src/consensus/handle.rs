@@ -45,6 +45,8 @@ use crate::{
 
 /// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
 const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
+/// openraft's metrics follow a commit at once; a step repeated because they did not is harmless.
+const METRICS_DEADLINE: Duration = Duration::from_millis(500);
 /// A learner becomes a voter when it lacks no more than this many entries; else a commit might wait for it to catch up.
 const CAUGHT_UP: u64 = 200;
 /// A piece of a snapshot (512 KB) must arrive and be taken by then.
@@ -143,7 +145,6 @@ impl Consensus {
             max_in_snapshot_log_to_keep: keep.entries,
             replication_lag_threshold: keep.snapshot_every,
             snapshot_max_chunk_size: PIECE,
-            purge_batch_size: 256,
             ..Default::default()
         };
         let raft_config = raft_config.validate().map_err(|e| OpenError(format!("Raft's timing is impossible: {e}")))?;
@@ -187,6 +188,23 @@ impl Consensus {
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
+    }
+
+    /// The nodes of Raft's membership, ascending by id. Before the first change they are the only list of members there is.
+    #[must_use]
+    pub fn raft_members(&self) -> Vec<NewMember> {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        let member = |(id, node): (&u64, &RaftNode)| {
+            Some(NewMember {
+                id: NodeId(*id),
+                uuid: node.uuid,
+                // It was checked before it came into the log.
+                admin: HostPort::parse(&node.admin).ok()?,
+                advertise: node.advertise.clone(),
+                port_offset: node.port_offset,
+            })
+        };
+        metrics.membership_config.nodes().filter_map(member).collect()
     }
 
     /// `Some` when the log has stopped for good without being asked to (disk full, failed), with the reason. The
@@ -354,7 +372,13 @@ impl Consensus {
         };
         tracing::info!(?change, "Raft's membership changes");
         match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
-            Ok(Ok(_)) => Ok(true),
+            Ok(Ok(done)) => {
+                // Else a call that follows at once would look at the membership of before, and ask for the step again.
+                let mut metrics = self.inner.raft.metrics();
+                let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
+                let _ = timeout(METRICS_DEADLINE, seen).await;
+                Ok(true)
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
                 Err(ProposeError::NotLeader(to.leader_id.map(NodeId)))
             }

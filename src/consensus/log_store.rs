@@ -31,6 +31,7 @@ where
     }
 }
 
+/// openraft's box for an error.
 pub fn any(failure: &Failure) -> AnyError {
     AnyError::error(failure)
 }

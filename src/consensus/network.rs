@@ -237,10 +237,11 @@ impl Link {
         self.network.shared.note(self.target, Ok(()));
         reply.into_inner()
     }
+}
 
-    fn vote<E: std::error::Error>(&self, vote: Option<&pb::BallotVote>) -> Result<Vote, RPCError<u64, RaftNode, E>> {
-        convert::vote(vote).map_err(|e| RPCError::Network(NetworkError::from(AnyError::error(e))))
-    }
+/// The vote in a reply.
+fn their_vote(vote: Option<&pb::BallotVote>) -> Result<Vote, NetworkError> {
+    convert::vote(vote).map_err(|e| NetworkError::from(AnyError::error(e)))
 }
 
 fn timed<T>(message: T, ttl: Duration) -> Request<T> {
@@ -270,7 +271,7 @@ impl RaftNetwork<TypeConfig> for Link {
             pb::append_entries_reply::Result::Success => AppendEntriesResponse::Success,
             pb::append_entries_reply::Result::Conflict => AppendEntriesResponse::Conflict,
             pb::append_entries_reply::Result::HigherVote => {
-                AppendEntriesResponse::HigherVote(self.vote(reply.vote.as_ref())?)
+                AppendEntriesResponse::HigherVote(their_vote(reply.vote.as_ref())?)
             }
         })
     }
@@ -298,7 +299,7 @@ impl RaftNetwork<TypeConfig> for Link {
             let mismatch = InstallSnapshotError::SnapshotMismatch(SnapshotMismatch { expect, got });
             return Err(RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(mismatch))));
         }
-        Ok(InstallSnapshotResponse { vote: self.vote(reply.vote.as_ref())? })
+        Ok(InstallSnapshotResponse { vote: their_vote(reply.vote.as_ref())? })
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Rpc<VoteResponse<u64>> {
@@ -312,10 +313,35 @@ impl RaftNetwork<TypeConfig> for Link {
         let reply = client.vote(timed(message, ttl)).await.map_err(|s| self.failed(action, ttl, &s))?;
         let reply = self.answered(reply);
         let last = reply.last_log_id.as_ref().map(convert::log_id);
-        Ok(VoteResponse::new(self.vote(reply.vote.as_ref())?, last, reply.granted))
+        Ok(VoteResponse::new(their_vote(reply.vote.as_ref())?, last, reply.granted))
     }
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_learned_address_counts_until_the_log_has_a_newer_one() {
+        let me = Arc::new(Identity { id: 1, uuid: Uuid(1), cluster: None.into() });
+        let network = Network::new(me, ClusterSecret::none());
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let node = |port| RaftNode { uuid: Uuid(2), admin: at(port), ..RaftNode::default() };
+        let learn = |port| network.learn(Uuid(2), &HostPort::parse(&at(port)).unwrap());
+        assert_eq!(network.address(&node(24101)), at(24101));
+        learn(24102);
+        assert_eq!(network.address(&node(24101)), at(24102));
+        // Heard again and again.
+        learn(24102);
+        assert_eq!(network.address(&node(24101)), at(24102));
+        // The log says something new: what was learned before is older.
+        assert_eq!(network.address(&node(24103)), at(24103));
+        learn(24104);
+        assert_eq!(network.address(&node(24103)), at(24104));
     }
 }

@@ -92,7 +92,7 @@ impl RaftNode {
         }
     }
 
-    /// The model's form; `None` if the address is none (it was checked before it came into the log).
+    /// The member it is; `None` if its address is none, which no membership of ours has.
     pub fn member(&self, id: u64) -> Option<NewMember> {
         Some(NewMember {
             id: NodeId(id),

@@ -13,13 +13,13 @@ pub fn spawn(
     mut metrics: watch::Receiver<RaftMetrics<u64, RaftNode>>,
     network: Network,
 ) -> (watch::Receiver<Leadership>, watch::Receiver<Option<String>>) {
-    let (leads, leadership) = watch::channel(leadership(me, &metrics.borrow_and_update(), &network));
+    let (leads, leadership) = watch::channel(derive(me, &metrics.borrow_and_update(), &network));
     let (stops, stopped) = watch::channel(None);
     tokio::spawn(async move {
         loop {
             let (now, running) = {
                 let seen = metrics.borrow_and_update();
-                (leadership(me, &seen, &network), seen.running_state.clone())
+                (derive(me, &seen, &network), seen.running_state.clone())
             };
             leads.send_if_modified(|old| {
                 let changed = *old != now;
@@ -53,7 +53,7 @@ pub fn spawn(
     (leadership, stopped)
 }
 
-fn leadership(me: u64, m: &RaftMetrics<u64, RaftNode>, network: &Network) -> Leadership {
+fn derive(me: u64, m: &RaftMetrics<u64, RaftNode>, network: &Network) -> Leadership {
     let membership = m.membership_config.membership();
     let applied = m.last_applied.as_ref();
     let own_term_applied = applied.is_some_and(|a| a.leader_id.term == m.current_term && a.leader_id.node_id == me);

@@ -210,8 +210,11 @@ impl Control {
                 return Some(ended.clone());
             }
             // It ended so long ago that its end is forgotten; only that it is over is known.
-            (!state.assignments.contains_key(&id))
-                .then(|| EndedAssignment { id, at: state.applied, failed: Some("its end is not remembered".into()) })
+            (!state.assignments.contains_key(&id)).then(|| EndedAssignment {
+                id,
+                at: state.applied,
+                failed: Some("its end is not remembered".into()),
+            })
         };
         let waiting = || {
             let state = self.log.state().borrow().clone();
@@ -226,7 +229,8 @@ impl Control {
     /// # Errors
     /// The deadline, with what the control loops wait for.
     pub async fn wait_removed(&self, node: NodeId, uuid: Uuid, deadline: Instant) -> Result<(), WaitError> {
-        let gone = |state: &ClusterState| state.members.get(&node).is_none_or(|member| member.uuid != uuid).then_some(());
+        let gone =
+            |state: &ClusterState| state.members.get(&node).is_none_or(|member| member.uuid != uuid).then_some(());
         let waiting = || format!("the removal of node {node} goes on{}", self.waiting_on());
         self.wait_state(gone, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod change;
+pub mod check;
 pub mod derive;
 pub mod fingerprint;
 pub mod ids;

@@ -16,7 +16,7 @@ use crate::{
         ids::{Epoch, Incarnation, Uuid},
         state::ClusterState,
     },
-    proxy::{Permit, ProxyReport},
+    proxy::{ProxyReport, permit::Permit},
     wire::pb::node::{HeartbeatReply, HeartbeatRequest, HoldAck, ListenerReport},
 };
 
@@ -159,8 +159,8 @@ impl Heartbeat {
                 .map(|(product, l)| ListenerReport {
                     product: product.0,
                     address: l.address.clone(),
-                    error: l.error.clone(),
-                    note: l.note.clone(),
+                    error: l.error.clone().unwrap_or_default(),
+                    note: l.note.clone().unwrap_or_default(),
                 })
                 .collect(),
             version: env!("CARGO_PKG_VERSION").into(),

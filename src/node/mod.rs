@@ -9,6 +9,7 @@
 
 pub mod bootstrap;
 pub mod heartbeat;
+pub mod hot_path;
 pub mod introduction;
 pub mod routes;
 pub mod service;
@@ -35,7 +36,7 @@ use crate::{
     control::{driver::Driver, handle::Control, leases::Leases, peers::Peers},
     model::{change::NewMember, ids::Uuid},
     plan,
-    proxy::{Permit, Proxy},
+    proxy::{Proxy, permit::Permit},
     wire::pb::node::node_server::NodeServer,
 };
 
@@ -73,7 +74,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(node = %me.id, uuid = %me.uuid, %admin, "the admin port is bound");
 
     let permit = Arc::new(Permit::none());
-    let proxy = Proxy::start(config.hot_path(me.id), routes::publish(log.state()), permit.clone())
+    let proxy = Proxy::start(hot_path::config(&config, me.id), routes::publish(log.state()), permit.clone())
         .context("the proxy's threads could not be started")?;
 
     let timing = plan::timing::Timing {

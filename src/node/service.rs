@@ -104,7 +104,7 @@ impl node_server::Node for NodeService {
             Err(ProposeError::NotLeader(_)) => {
                 Ok(Response::new(JoinReply { cluster_id, leader: self.leader(), accepted: false }))
             }
-            Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_))) => {
+            Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_) | ProposeError::TooLarge { .. })) => {
                 Err(Status::unavailable(error.to_string()))
             }
         }

@@ -108,6 +108,13 @@ impl RequestScanner {
         self.before_login = yes;
     }
 
+    /// Whether they do.
+    #[inline]
+    #[must_use]
+    pub fn is_before_login(&self) -> bool {
+        self.before_login
+    }
+
     /// The arguments of the request that [`scan`](Self::scan) found last.
     #[inline]
     #[must_use]

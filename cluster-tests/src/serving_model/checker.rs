@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Debug,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
 };
 
 /// What can be explored: states, what can happen in each, and which of them must not be.
@@ -51,21 +51,69 @@ pub enum Verdict<A> {
 /// name, and one is therefore missed, are below 10^-24.
 type Name = u128;
 
-fn name(state: &impl Hash) -> Name {
-    let half = |seed: u64| {
-        // `DefaultHasher::new` has fixed keys: a run is repeatable.
-        let mut hasher = DefaultHasher::new();
-        seed.hash(&mut hasher);
-        state.hash(&mut hasher);
-        hasher.finish()
-    };
-    u128::from(half(1)) << 64 | u128::from(half(2))
+/// Two independent 64-bit mixers over what `derive(Hash)` writes: several times faster than SipHash, which is made
+/// against attackers, and with fixed keys, so that a run is repeatable.
+struct Namer(u64, u64);
+
+impl Hasher for Namer {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(u64::from(word));
+    }
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
+    }
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+    fn write_u64(&mut self, word: u64) {
+        // A full 64x64 multiplication folded onto itself mixes every bit of the word into every bit of the half.
+        let mix = |half: u64, key: u64| {
+            let product = u128::from(half ^ word ^ key) * u128::from(key);
+            (product as u64) ^ ((product >> 64) as u64) ^ half.rotate_left(23)
+        };
+        self.0 = mix(self.0, 0x9e37_79b9_7f4a_7c15);
+        self.1 = mix(self.1, 0xd1b5_4a32_d192_ed03);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
+
+fn name(state: &impl Hash) -> Name {
+    let mut namer = Namer(0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344);
+    state.hash(&mut namer);
+    u128::from(namer.0) << 64 | u128::from(namer.1)
+}
+
+/// A name is random enough already to find its place in the table.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("names are u128");
+    }
+    fn write_u128(&mut self, name: u128) {
+        self.0 = (name >> 64) as u64;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Seen = HashMap<Name, (Name, u8), BuildHasherDefault<AsItIs>>;
 
 /// Explores `model` completely, or until the first violation, or until `states_max` states.
 pub fn explore<M: Model>(model: &M, states_max: usize) -> Verdict<M::Action> {
     // Name of each visited state -> name of the one it was first reached from, and by which of its actions.
-    let mut seen: HashMap<Name, (Name, u8)> = HashMap::new();
+    let mut seen = Seen::default();
     let initial = model.initial();
     let root = name(&initial);
     seen.insert(root, (root, 0));
@@ -103,7 +151,7 @@ pub fn explore<M: Model>(model: &M, states_max: usize) -> Verdict<M::Action> {
 }
 
 /// The actions that lead from the initial state to the one called `end`.
-fn trace<M: Model>(model: &M, seen: &HashMap<Name, (Name, u8)>, root: Name, end: Name) -> Vec<M::Action> {
+fn trace<M: Model>(model: &M, seen: &Seen, root: Name, end: Name) -> Vec<M::Action> {
     let mut numbers = Vec::new();
     let mut at = end;
     while at != root {

@@ -47,8 +47,6 @@ pub enum Rule {
     CountFromSend,
     /// No grant while a hold is open that the node has not acked.
     AckBeforeGrant,
-    /// Acks belong to an incarnation.
-    AckOfIncarnation,
 }
 
 /// What may happen in an exploration, and how often.
@@ -66,19 +64,45 @@ pub struct Lease {
     pub election: bool,
     /// Restarts of a node at most.
     pub restarts: u8,
-    /// Whether node 0 may be removed.
+    /// Whether a node may be removed.
     pub removal: bool,
+    /// Whether node 1 has its read; without it there are far fewer states (see `strict`).
+    pub reader: bool,
+    /// Demands more than clients can see: no reply passes under the epoch of S once the switch is in the log. Then a
+    /// single operation shows everything: a reply under the epoch of T comes later than the switch, so no two replies
+    /// can be out of order; and a read that passes at S began before any write was acknowledged at T, so it is not stale.
+    pub strict: bool,
+<<<<<<< HEAD
+=======
+    /// Nobody talks to the first leader: enough to show what its verdicts do later, in far fewer states.
+    pub quiet: bool,
+>>>>>>> checker
 }
 
 impl Lease {
     /// The smallest exploration: one leader, one hold, nothing restarts.
-    pub const SMALL: Self =
-        Self { without: None, serve: false, lease: 2, holds: 1, election: false, restarts: 0, removal: false };
+    pub const SMALL: Self = Self {
+        without: None,
+        serve: false,
+        lease: 2,
+        holds: 1,
+        election: false,
+        restarts: 0,
+        removal: false,
+        reader: true,
+        strict: false,
+<<<<<<< HEAD
+=======
+        quiet: false,
+>>>>>>> checker
+    };
 }
 
 const NODES: usize = 2;
-/// One operation through each node.
+/// Node 0 has one write to do, node 1 one read. This is enough: whether a write is lost depends on no other operation,
+/// a stale read takes a write and a read, replies out of order take any two; and the nodes are alike.
 const OPS: usize = NODES;
+const WRITER: usize = 0;
 /// Hold, Release, Hold, Switch, an admission and two entries of a removal.
 const LOG_MAX: usize = 8;
 
@@ -168,30 +192,50 @@ struct Leader {
     stopped: [bool; NODES],
     /// A quorum round was had some time ago (only without `RoundAfterHeartbeat`).
     old_round: bool,
-    /// (hold id, what the copy found at S) of a barrier that passed.
-    verdict: Option<(u8, u8)>,
+    /// (hold id, whether the copy found the write at S) of a barrier that passed.
+    verdict: Option<(u8, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Beat {
     None,
     /// On its way; ack: hold id that is drained, or 0.
-    Sent { age: u8, start: u8, ack: u8, stopped: bool },
-    Arrived { age: u8, start: u8 },
-    Confirmed { age: u8, start: u8 },
-    Granted { age: u8, start: u8, min_applied: u8 },
+    Sent {
+        age: u8,
+        start: u8,
+        ack: u8,
+        stopped: bool,
+    },
+    /// It arrived, and then came a quorum round.
+    Confirmed {
+        age: u8,
+        start: u8,
+    },
+    Granted {
+        age: u8,
+        start: u8,
+        min_applied: u8,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Op {
     New,
-    /// Sent to S (epoch 0) or T (epoch 1). `must`: writes that were acknowledged before a read began.
-    Sent { write: bool, epoch: u8, must: u8 },
-    Executed { write: bool, epoch: u8, must: u8, seen: u8 },
-    /// Its reply passed.
-    Passed { write: bool },
-    /// Answered "outcome unknown", or its node died: nothing is promised.
-    Unknown,
+    /// Sent to S (epoch 0) or T (epoch 1). `must`: the write was acknowledged before this read began.
+    Sent {
+        epoch: u8,
+        must: bool,
+    },
+    /// `seen`: the read saw the write.
+    Executed {
+        epoch: u8,
+        must: bool,
+        seen: bool,
+    },
+    /// A write whose reply passed.
+    Acked,
+    /// A read that was answered, or anything whose outcome is unknown: nothing is demanded of it.
+    Done,
 }
 
 impl Op {
@@ -211,8 +255,8 @@ pub struct State {
     /// Of each node to each leader.
     beats: [[Beat; 2]; NODES],
     ops: [Op; OPS],
-    /// Writes that S and T contain.
-    content: [u8; 2],
+    /// Whether S and T contain the write.
+    content: [bool; 2],
     /// A reply passed under the epoch of T.
     passed_at_t: bool,
     bad: Option<&'static str>,
@@ -224,7 +268,7 @@ pub enum Action {
     Tick,
     HeartbeatSent { node: usize, leader: usize },
     HeartbeatArrives { node: usize, leader: usize },
-    QuorumRound { node: usize, leader: usize },
+    HeartbeatArrivesAndQuorumRound { node: usize, leader: usize },
     EarlyQuorumRound { leader: usize },
     GrantAnswered { node: usize, leader: usize },
     LeaseReceived { node: usize, leader: usize },
@@ -238,10 +282,9 @@ pub enum Action {
     ReleaseProposed { leader: usize },
     Restarted { node: usize },
     AdmissionProposed { node: usize },
-    RemovalBegun { leader: usize },
-    RemovalEnded { leader: usize },
-    WriteDispatched { node: usize },
-    ReadDispatched { node: usize },
+    RemovalBegun { leader: usize, node: usize },
+    RemovalEnded { leader: usize, node: usize },
+    Dispatched { node: usize },
     Executed { node: usize },
     ReplyChecked { node: usize },
     ConnectionClosed { node: usize },
@@ -272,8 +315,7 @@ impl Lease {
         let log = s.log.prefix(l.applied);
         (0..NODES).filter(|n| !gone(log, *n)).all(|n| {
             let (start, acked) = l.acks[n];
-            let this_start = start == incarnation(log, n) || self.lacks(Rule::AckOfIncarnation);
-            (acked == hold && this_start) || l.stopped[n] || self.surely_not_serving(l, n)
+            (acked == hold && start == incarnation(log, n)) || l.stopped[n] || self.surely_not_serving(l, n)
         })
     }
 
@@ -290,12 +332,105 @@ impl Lease {
         for beat in s.beats.iter_mut().flatten() {
             match beat {
                 Beat::None => {}
-                Beat::Sent { age, .. }
-                | Beat::Arrived { age, .. }
-                | Beat::Confirmed { age, .. }
-                | Beat::Granted { age, .. } => *age = (*age + 1).min(self.lease),
+                Beat::Sent { age, .. } | Beat::Confirmed { age, .. } | Beat::Granted { age, .. } => {
+                    *age = (*age + 1).min(self.lease)
+                }
             }
         }
+    }
+
+    fn arrive(&self, s: &mut State, node: usize, leader: usize) -> Option<(u8, u8)> {
+        let Beat::Sent { age, start, ack, stopped } = s.beats[node][leader] else { return None };
+        let l = &mut s.leaders[leader];
+        if !l.active {
+            return None;
+        }
+        if ack != 0 {
+            l.acks[node] = l.acks[node].max((start, ack));
+        }
+        l.stopped[node] |= stopped;
+        Some((age, start))
+    }
+
+    /// Makes states equal that differ only in what can have no effect any more.
+    fn forget(&self, s: &mut State) {
+        let over = switched(s.log.all());
+        for node in 0..NODES {
+            if s.ops[WRITER] == Op::Done {
+                // Nothing demands the write any more.
+                s.content = [false; 2];
+                for l in &mut s.leaders {
+                    l.verdict = l.verdict.map(|(hold, _)| (hold, false));
+                }
+            }
+            let idle = matches!(s.ops[node], Op::Done | Op::Acked);
+            if idle {
+                // It has no more operations: what it is permitted does not matter, only what leaders think of it.
+                s.nodes[node].lease = 0;
+                s.nodes[node].leased_once = false;
+                s.nodes[node].min_applied = 0;
+            }
+            for beat in &mut s.beats[node] {
+                let useless = match *beat {
+                    // Such a grant is no lease; that the leader would wait for it allows nothing more.
+                    Beat::Confirmed { age, .. } => idle || age >= self.lease && !self.lacks(Rule::CountFromSend),
+                    Beat::Granted { age, start, .. } => {
+                        start != s.nodes[node].start || idle || age >= self.lease && !self.lacks(Rule::CountFromSend)
+                    }
+                    Beat::Sent { age, ack, stopped, .. } => {
+                        let old = age >= self.lease && !self.lacks(Rule::CountFromSend);
+                        (ack == 0 || over) && !stopped && (old || idle)
+                    }
+                    Beat::None => false,
+                };
+                if useless {
+                    *beat = Beat::None;
+                }
+            }
+        }
+        for l in &mut s.leaders {
+            if over {
+                l.acks = Default::default();
+                l.verdict = None;
+            }
+            if over && !self.removal {
+                l.leases = [0; NODES];
+                l.wait = 0;
+            }
+        }
+        let strict =
+            ![Rule::TermOnSwitch, Rule::TermOnRemoval, Rule::RoundAfterHeartbeat].iter().any(|r| self.lacks(*r));
+        if s.term == 1 && strict {
+            self.forget_deposed(s);
+        }
+    }
+
+    /// Of a deposed leader only the grants matter that it had a quorum round for: no entry takes its verdicts.
+    fn forget_deposed(&self, s: &mut State) {
+        let l = &mut s.leaders[0];
+        (l.leases, l.wait, l.verdict, l.stopped) = ([0; NODES], 0, None, [false; NODES]);
+        let mut owes = false;
+        for (node, beats) in s.beats.iter_mut().enumerate() {
+            if matches!(beats[0], Beat::Sent { .. }) {
+                beats[0] = Beat::None;
+            }
+            match beats[0] {
+                Beat::Confirmed { .. } => owes = true,
+                _ => l.acks[node] = (0, 0),
+            }
+        }
+        if !owes {
+            l.applied = s.log.len;
+        }
+    }
+
+    /// Whether nothing that is left can violate anything: no operations, or all holds are spent without a switch.
+    fn settled(&self, s: &State) -> bool {
+        let all = s.log.all();
+        let holds = all.iter().filter(|e| **e == Entry::Hold).count();
+        let no_switch = !switched(all) && open_hold(all) == 0 && holds == usize::from(self.holds);
+        let idle = s.ops.iter().all(|op| *op == Op::Done || *op == Op::Acked && switched(all));
+        no_switch || idle
     }
 
     fn answer(&self, s: &mut State, node: usize, leader: usize) -> Option<()> {
@@ -333,44 +468,40 @@ impl Lease {
     }
 
     fn check(&self, s: &mut State, node: usize) -> Option<()> {
-        let Op::Executed { write, epoch, must, seen } = s.ops[node] else { return None };
+        let Op::Executed { epoch, must, seen } = s.ops[node] else { return None };
         let n = &s.nodes[node];
         let now = u8::from(switched(s.log.prefix(n.applied)));
         let passes = self.lacks(Rule::ReplyCheck)
             || self.may_serve(s, node)
                 && (self.recent(s, node) || self.lacks(Rule::ReplyMinApplied))
                 && (epoch == now || self.lacks(Rule::ReplyEpoch));
-        if !passes {
-            s.ops[node] = Op::Unknown;
-            return Some(());
+        s.ops[node] = if passes && node == WRITER { Op::Acked } else { Op::Done };
+        if passes {
+            if must && !seen {
+                s.bad = Some("a stale read: it began after a write was acknowledged and did not see it");
+            }
+            if epoch == 0 && s.passed_at_t {
+                s.bad = Some("a reply passed under a slot epoch after one had passed under a later one");
+            }
+            if epoch == 0 && self.strict && switched(s.log.all()) {
+                s.bad = Some("a reply passed under the slot's former epoch when the switch was in the log");
+            }
+            s.passed_at_t |= epoch == 1;
         }
-        s.ops[node] = Op::Passed { write };
-        if !write && must & !seen != 0 {
-            s.bad = Some("a stale read: it began after a write was acknowledged and did not see it");
-        }
-        if epoch == 0 && s.passed_at_t {
-            s.bad = Some("a reply passed under a slot epoch after one had passed under a later one");
-        }
-        s.passed_at_t |= epoch == 1;
         Some(())
     }
 
-    fn dispatch(&self, s: &mut State, node: usize, write: bool) -> Option<()> {
+    fn dispatch(&self, s: &mut State, node: usize) -> Option<()> {
         let log = s.log.prefix(s.nodes[node].applied);
         let may = s.ops[node] == Op::New && self.may_serve(s, node) && self.recent(s, node) && open_hold(log) == 0;
-        let acked = (0..OPS).filter(|i| s.ops[*i] == Op::Passed { write: true }).fold(0, |bits, i| bits | 1 << i);
-        let must = if write { 0 } else { acked };
-        s.ops[node] = Op::Sent { write, epoch: u8::from(switched(log)), must };
+        s.ops[node] = Op::Sent { epoch: u8::from(switched(log)), must: s.ops[WRITER] == Op::Acked };
         may.then_some(())
     }
 
     fn switch(&self, s: &mut State, leader: usize) -> Option<()> {
         let l = &s.leaders[leader];
-        let (hold, copy) = if self.lacks(Rule::Barrier) {
-            (open_hold(s.log.prefix(l.applied)), s.content[0])
-        } else {
-            l.verdict?
-        };
+        let (hold, copy) =
+            if self.lacks(Rule::Barrier) { (open_hold(s.log.prefix(l.applied)), s.content[0]) } else { l.verdict? };
         let open = open_hold(s.log.all());
         let its_hold = open == hold || self.lacks(Rule::HoldIdOnSwitch);
         let its_term = s.term == leader || self.lacks(Rule::TermOnSwitch);
@@ -394,29 +525,14 @@ impl Lease {
                 }
                 let drained = !s.ops[node].in_flight() || self.lacks(Rule::Drain);
                 let ack = if drained { open_hold(log) } else { 0 };
-                s.beats[node][leader] =
-                    Beat::Sent { age: 0, start: n.start, ack, stopped: leaving(log, node) };
+                s.beats[node][leader] = Beat::Sent { age: 0, start: n.start, ack, stopped: leaving(log, node) };
             }
             Action::HeartbeatArrives { node, leader } => {
-                let Beat::Sent { age, start, ack, stopped } = s.beats[node][leader] else { return None };
-                let l = &mut s.leaders[leader];
-                if !l.active {
-                    return None;
-                }
-                if ack != 0 {
-                    l.acks[node] = l.acks[node].max((start, ack));
-                }
-                l.stopped[node] |= stopped;
-                s.beats[node][leader] = Beat::Arrived { age, start };
+                self.arrive(s, node, leader)?;
+                s.beats[node][leader] = Beat::None;
             }
-            Action::EarlyQuorumRound { leader } => {
-                if !self.lacks(Rule::RoundAfterHeartbeat) || s.term != leader || !s.leaders[leader].active {
-                    return None;
-                }
-                s.leaders[leader].old_round = true;
-            }
-            Action::QuorumRound { node, leader } => {
-                let Beat::Arrived { age, start } = s.beats[node][leader] else { return None };
+            Action::HeartbeatArrivesAndQuorumRound { node, leader } => {
+                let (age, start) = self.arrive(s, node, leader)?;
                 let l = &s.leaders[leader];
                 // The read index: the round waits until all that was committed at its begin is applied.
                 let confirmed = s.term == leader && l.applied == s.log.len;
@@ -424,6 +540,12 @@ impl Lease {
                     return None;
                 }
                 s.beats[node][leader] = Beat::Confirmed { age, start };
+            }
+            Action::EarlyQuorumRound { leader } => {
+                if !self.lacks(Rule::RoundAfterHeartbeat) || s.term != leader || !s.leaders[leader].active {
+                    return None;
+                }
+                s.leaders[leader].old_round = true;
             }
             Action::GrantAnswered { node, leader } => self.answer(s, node, leader)?,
             Action::LeaseReceived { node, leader } => self.receive(s, node, leader)?,
@@ -483,7 +605,7 @@ impl Lease {
                 // What it had applied may be lost with the memory; the entries come again.
                 s.nodes[node] = Node { start: s.nodes[node].start + 1, ..Node::default() };
                 if s.ops[node].in_flight() {
-                    s.ops[node] = Op::Unknown;
+                    s.ops[node] = Op::Done;
                 }
             }
             Action::AdmissionProposed { node } => {
@@ -492,38 +614,35 @@ impl Lease {
                 }
                 s.log.push(Entry::Admit(node as u8));
             }
-            Action::RemovalBegun { leader } => {
-                if !self.removal || !s.leaders[leader].active || leaving(s.log.all(), 0) {
+            Action::RemovalBegun { leader, node } => {
+                let one_already = (0..NODES).any(|n| leaving(s.log.all(), n));
+                if !s.leaders[leader].active || one_already {
                     return None;
                 }
-                s.log.push(Entry::Leaving(0));
+                s.log.push(Entry::Leaving(node as u8));
             }
-            Action::RemovalEnded { leader } => {
+            Action::RemovalEnded { leader, node } => {
                 let l = &s.leaders[leader];
-                let begun = l.active && leaving(s.log.prefix(l.applied), 0) && !gone(s.log.all(), 0);
+                let begun = l.active && leaving(s.log.prefix(l.applied), node) && !gone(s.log.all(), node);
                 let its_term = s.term == leader || self.lacks(Rule::TermOnRemoval);
-                if !begun || !its_term || !(l.stopped[0] || self.surely_not_serving(l, 0)) {
+                if !begun || !its_term || !(l.stopped[node] || self.surely_not_serving(l, node)) {
                     return None;
                 }
-                s.log.push(Entry::Gone(0));
+                s.log.push(Entry::Gone(node as u8));
             }
-            Action::WriteDispatched { node } => self.dispatch(s, node, true)?,
-            Action::ReadDispatched { node } => self.dispatch(s, node, false)?,
+            Action::Dispatched { node } => self.dispatch(s, node)?,
             Action::Executed { node } => {
-                let Op::Sent { write, epoch, must } = s.ops[node] else { return None };
+                let Op::Sent { epoch, must } = s.ops[node] else { return None };
                 let content = &mut s.content[usize::from(epoch)];
-                let seen = *content;
-                if write {
-                    *content |= 1 << node;
-                }
-                s.ops[node] = Op::Executed { write, epoch, must, seen };
+                *content |= node == WRITER;
+                s.ops[node] = Op::Executed { epoch, must, seen: *content };
             }
             Action::ReplyChecked { node } => self.check(s, node)?,
             Action::ConnectionClosed { node } => {
                 if !s.ops[node].in_flight() {
                     return None;
                 }
-                s.ops[node] = Op::Unknown;
+                s.ops[node] = Op::Done;
             }
         }
         Some(())
@@ -542,47 +661,68 @@ impl Model for Lease {
             nodes: [Node::default(); NODES],
             leaders: [leading, Leader::default()],
             beats: [[Beat::None; 2]; NODES],
-            ops: [Op::New; OPS],
-            content: [0; 2],
+            ops: [Op::New, if self.reader { Op::New } else { Op::Done }],
+            content: [false; 2],
             passed_at_t: false,
             bad: None,
         }
     }
 
-    fn actions(&self, _: &State, out: &mut Vec<Action>) {
+    fn actions(&self, s: &State, out: &mut Vec<Action>) {
+        if self.settled(s) {
+            return;
+        }
         use Action::*;
-        out.extend([Tick, Elected, FirstEntryApplied]);
-        for leader in 0..2 {
-            out.extend([
-                LeaderApplies { leader },
-                EarlyQuorumRound { leader },
-                HoldProposed { leader },
-                BarrierPassesAndCopied { leader },
-                SwitchProposed { leader },
-                ReleaseProposed { leader },
-                RemovalBegun { leader },
-                RemovalEnded { leader },
-            ]);
+        let leaders = if self.election { 2 } else { 1 };
+        out.push(Tick);
+        if self.election {
+            out.extend([Elected, FirstEntryApplied]);
+        }
+        for leader in 0..leaders {
+            if !s.leaders[leader].active {
+                continue;
+            }
+            if self.lacks(Rule::RoundAfterHeartbeat) {
+                out.push(EarlyQuorumRound { leader });
+            }
+            if s.leaders[leader].applied < s.log.len {
+                out.push(LeaderApplies { leader });
+            }
+            if !switched(s.log.all()) {
+                out.extend([HoldProposed { leader }, BarrierPassesAndCopied { leader }]);
+                out.extend([SwitchProposed { leader }, ReleaseProposed { leader }]);
+            }
+            for node in 0..if self.removal { NODES } else { 0 } {
+                out.extend([RemovalBegun { leader, node }, RemovalEnded { leader, node }]);
+            }
         }
         for node in 0..NODES {
-            out.extend([
-                NodeApplies { node },
-                Restarted { node },
-                AdmissionProposed { node },
-                WriteDispatched { node },
-                ReadDispatched { node },
-                Executed { node },
-                ReplyChecked { node },
-                ConnectionClosed { node },
-            ]);
-            for leader in 0..2 {
-                out.extend([
-                    HeartbeatSent { node, leader },
-                    HeartbeatArrives { node, leader },
-                    QuorumRound { node, leader },
-                    GrantAnswered { node, leader },
-                    LeaseReceived { node, leader },
-                ]);
+            if s.nodes[node].applied < s.log.len {
+                out.push(NodeApplies { node });
+            }
+            if self.restarts > 0 {
+                out.extend([Restarted { node }, AdmissionProposed { node }]);
+            }
+            match s.ops[node] {
+                Op::New => out.push(Dispatched { node }),
+                Op::Sent { .. } => out.extend([Executed { node }, ConnectionClosed { node }]),
+                Op::Executed { .. } => out.extend([ReplyChecked { node }, ConnectionClosed { node }]),
+                Op::Acked | Op::Done => {}
+            }
+<<<<<<< HEAD
+            for leader in 0..leaders {
+=======
+            for leader in usize::from(self.quiet)..leaders {
+>>>>>>> checker
+                out.push(HeartbeatSent { node, leader });
+                match s.beats[node][leader] {
+                    Beat::None => {}
+                    Beat::Sent { .. } => {
+                        out.extend([HeartbeatArrives { node, leader }, HeartbeatArrivesAndQuorumRound { node, leader }])
+                    }
+                    Beat::Confirmed { .. } => out.push(GrantAnswered { node, leader }),
+                    Beat::Granted { .. } => out.push(LeaseReceived { node, leader }),
+                }
             }
         }
     }
@@ -590,6 +730,7 @@ impl Model for Lease {
     fn step(&self, state: &State, action: Action) -> Option<State> {
         let mut after = state.clone();
         self.apply(&mut after, action)?;
+        self.forget(&mut after);
         Some(after)
     }
 
@@ -597,8 +738,7 @@ impl Model for Lease {
         if let Some(bad) = s.bad {
             return Some(bad.to_owned());
         }
-        let lost = |i: usize| s.ops[i] == Op::Passed { write: true } && s.content[1] & 1 << i == 0;
-        if switched(s.log.all()) && (0..OPS).any(lost) {
+        if switched(s.log.all()) && s.ops[WRITER] == Op::Acked && !s.content[1] {
             return Some("an acknowledged write is not at the slot's new server".to_owned());
         }
         None

@@ -5,6 +5,7 @@
 use super::keys::KeySpec;
 use super::spec::{Handling, Spec};
 
+mod arrays;
 mod bits;
 mod connection;
 mod generic;
@@ -25,7 +26,7 @@ mod vectors;
 mod why;
 
 /// Every row.
-pub(super) static FAMILIES: [&[Spec]; 17] = [
+pub(super) static FAMILIES: [&[Spec]; 18] = [
     strings::STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -38,6 +39,7 @@ pub(super) static FAMILIES: [&[Spec]; 17] = [
     scripting::SCRIPTING,
     connection::CONNECTION,
     server::SERVER,
+    arrays::ARRAYS,
     json::JSON,
     vectors::VECTORS,
     probabilistic::PROBABILISTIC,

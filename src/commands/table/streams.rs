@@ -46,8 +46,9 @@ pub(super) static STREAMS: &[Spec] = &[
     cmd("xrevrange", -4, READONLY, KEY, SLOT),
     cmd("xsetid", -3, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("xtrim", -4, WRITE, KEY, SLOT),
-    // Redis 8.2 and 8.6.
+    // Redis 8.2, 8.6 and 8.8.
     cmd("xdelex", -5, WRITE | FAST, KEY, SLOT),
     cmd("xackdel", -6, WRITE | FAST, KEY, SLOT),
+    cmd("xnack", -4, WRITE | FAST, KEY, SLOT),
     cmd("xcfgset", -2, WRITE | FAST, KEY, SLOT),
 ];

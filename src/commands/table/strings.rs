@@ -33,6 +33,8 @@ pub(super) static STRINGS: &[Spec] = &[
     cmd("msetex", -4, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Count { at: 1, step: 2, dest: 0 }, SLOT),
     cmd("delex", -2, WRITE | FAST, KEY, SLOT),
     cmd("digest", 2, READONLY | FAST, KEY, SLOT),
+    // Redis 8.8.
+    cmd("increx", -2, WRITE | DENYOOM | FAST, KEY, SLOT),
     // Valkey 9.
     cmd("delifeq", 3, WRITE | FAST, KEY, SLOT),
 ];

@@ -109,8 +109,7 @@ impl Search<'_> {
         let first = done.iter().position(|done| !done).unwrap_or(done.len());
         let mut first_end = u64::MAX;
         let mut found = Vec::new();
-        for i in first..self.ops.len() {
-            let op = self.ops[i];
+        for (i, op) in self.ops.iter().enumerate().skip(first) {
             // Sorted by begin: no later one can come before the earliest end.
             if op.begin > first_end {
                 break;

@@ -120,7 +120,7 @@ impl Drop for Process {
         let ended = self.ended();
         self.kill9();
         if std::thread::panicking() {
-            let how = ended.map_or_else(|| "ran".to_owned(), |status| how(status));
+            let how = ended.map_or_else(|| "ran".to_owned(), ending);
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
@@ -129,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-fn how(status: ExitStatus) -> String {
+fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with code {code}"),
         (_, signal) => format!("ended by signal {}", signal.unwrap_or(0)),

@@ -194,17 +194,7 @@ impl Consensus {
     #[must_use]
     pub fn raft_members(&self) -> Vec<NewMember> {
         let metrics = self.inner.raft.metrics().borrow().clone();
-        let member = |(id, node): (&u64, &RaftNode)| {
-            Some(NewMember {
-                id: NodeId(*id),
-                uuid: node.uuid,
-                // It was checked before it came into the log.
-                admin: HostPort::parse(&node.admin).ok()?,
-                advertise: node.advertise.clone(),
-                port_offset: node.port_offset,
-            })
-        };
-        metrics.membership_config.nodes().filter_map(member).collect()
+        metrics.membership_config.nodes().filter_map(|(id, node)| node.member(*id)).collect()
     }
 
     /// `Some` when the log has stopped for good without being asked to (disk full, failed), with the reason. The

@@ -105,7 +105,9 @@ impl Assign {
         let reason = format!("{} slots are assigned to group {}", assignment.slots.len(), assignment.to);
         let cause = Cause::Assignment(self.id);
         let hold = Change::Hold { cause, attempt: assignment.attempts + 1, kind: shown.kind, reason };
-        let Outcome::Held(hold) = self.propose(hold).await? else { return Err(Stop::Retry("no hold was opened".into())) };
+        let Outcome::Held(hold) = self.propose(hold).await? else {
+            return Err(Stop::Retry("no hold was opened".into()));
+        };
         match self.behind(hold, &shown).await {
             Ok(()) => Ok(()),
             Err(Stop::Gone) => Err(Stop::Gone),
@@ -194,7 +196,9 @@ impl Assign {
                     )));
                 }
                 scan::ScanResult::Unfinished { why } => {
-                    return Err(Stop::GiveUp(format!("group {owner} could not be searched for keys of these slots: {why}")));
+                    return Err(Stop::GiveUp(format!(
+                        "group {owner} could not be searched for keys of these slots: {why}"
+                    )));
                 }
             }
         }

@@ -345,7 +345,8 @@ impl Desk {
         }
         let first_ns = *self.arriving.entry(beat.start).or_insert(now_ns);
         let silence_ns = 2 * u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(u64::MAX);
-        let former = self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
+        let former =
+            self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
         match former.map(|v| v.heard_ns) {
             Some(heard_ns) if heard_ns > first_ns => Refused::Answer(Grant::Twin),
             Some(heard_ns) if now_ns < heard_ns + silence_ns && !self.has_stopped(member) => {

@@ -103,7 +103,9 @@ impl Bootstrap {
     ) -> Result<NewMember, String> {
         if !answer.cluster_id.is_empty() {
             return Err(match introduction::uuid_from(&answer.your_uuid) {
-                Some(known) if known == self.me.uuid => format!("node {id} has the cluster already; waiting for its leader"),
+                Some(known) if known == self.me.uuid => {
+                    format!("node {id} has the cluster already; waiting for its leader")
+                }
                 Some(known) => format!(
                     "the cluster of node {id} knows node {me} under another uuid ({known}, this data directory is {own}): \
                      if the old node {me} is gone, run `pontoon node remove {me} --assume-dead --node {admin}` and start \

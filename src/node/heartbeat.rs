@@ -117,11 +117,15 @@ impl Heartbeat {
     /// Acts on an answer.
     fn take(&self, answer: HeartbeatReply, sent_ns: u64, told_why: &mut String) -> Option<Ended> {
         if answer.not_a_member {
-            error!("the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join");
+            error!(
+                "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
+            );
             return Some(Ended::Removed);
         }
         if answer.twin {
-            error!("another process with this node's identity serves in the cluster: never copy a data directory. This one stops");
+            error!(
+                "another process with this node's identity serves in the cluster: never copy a data directory. This one stops"
+            );
             return Some(Ended::Twin);
         }
         if answer.granted {

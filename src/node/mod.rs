@@ -85,18 +85,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let peers = Peers::new(secret.clone());
     let leases = Leases::start(log.clone(), timing);
     let desk = LeaderDesk { leases: leases.clone() };
-    let service = NodeService {
-        me: me.clone(),
-        listed: config.node.peers.clone(),
-        consensus: log.clone(),
-        desk: desk.clone(),
-    };
-    let control = Control {
-        log: Arc::new(log.clone()),
-        me: me.id,
-        view: leases.view(),
-        lease: timing.lease_at_leader(),
-    };
+    let service =
+        NodeService { me: me.clone(), listed: config.node.peers.clone(), consensus: log.clone(), desk: desk.clone() };
+    let control =
+        Control { log: Arc::new(log.clone()), me: me.id, view: leases.view(), lease: timing.lease_at_leader() };
     let leased = permit.clone();
     let (stop_calls, stopped_calls) = watch::channel(false);
     let calls = tokio::spawn(api::server::serve(
@@ -183,7 +175,8 @@ enum Why {
 }
 
 async fn signalled() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         error!("signals cannot be caught; stop this node by killing it");
         return std::future::pending().await;
     };
@@ -231,7 +224,8 @@ fn raise_file_limit(clients_max: usize) {
     if now.is_some_and(|n| n < wanted) {
         warn!(
             limit = now.unwrap_or(0),
-            wanted, "few open files are allowed: fewer clients than the configured limit can connect; raise the hard limit (LimitNOFILE, ulimit -Hn)"
+            wanted,
+            "few open files are allowed: fewer clients than the configured limit can connect; raise the hard limit (LimitNOFILE, ulimit -Hn)"
         );
     }
 }

@@ -27,7 +27,8 @@ pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Wan
     let count_max = usize::from(state.settings.voters);
     let staying = || state.members.values().filter(|m| m.leaving.is_none());
     let may_vote = |m: &&crate::model::state::Member| m.admitted.is_some() || voters_now.contains(&m.id);
-    let mut voters: BTreeSet<NodeId> = staying().filter(|m| m.role == Role::Voter).filter(may_vote).map(|m| m.id).collect();
+    let mut voters: BTreeSet<NodeId> =
+        staying().filter(|m| m.role == Role::Voter).filter(may_vote).map(|m| m.id).collect();
     let auto = || staying().filter(|m| m.role == Role::Auto).filter(may_vote).map(|m| m.id);
     let present = auto().filter(|id| voters_now.contains(id));
     let others = auto().filter(|id| !voters_now.contains(id));
@@ -98,7 +99,8 @@ mod tests {
 
     #[test]
     fn who_leaves_stops_voting_and_who_never_spoke_does_not_begin() {
-        let leaving = Member { leaving: Some(Leaving { since: Epoch(5), assume_dead: false }), ..member(2, Role::Auto) };
+        let leaving =
+            Member { leaving: Some(Leaving { since: Epoch(5), assume_dead: false }), ..member(2, Role::Auto) };
         let silent = Member { admitted: None, ..member(4, Role::Auto) };
         check(&[member(1, Role::Auto), leaving, member(3, Role::Auto), silent], 5, &[1, 2, 3], &[1, 3], &[4]);
     }

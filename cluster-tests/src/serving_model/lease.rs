@@ -72,11 +72,8 @@ pub struct Lease {
     /// single operation shows everything: a reply under the epoch of T comes later than the switch, so no two replies
     /// can be out of order; and a read that passes at S began before any write was acknowledged at T, so it is not stale.
     pub strict: bool,
-<<<<<<< HEAD
-=======
     /// Nobody talks to the first leader: enough to show what its verdicts do later, in far fewer states.
     pub quiet: bool,
->>>>>>> checker
 }
 
 impl Lease {
@@ -91,10 +88,7 @@ impl Lease {
         removal: false,
         reader: true,
         strict: false,
-<<<<<<< HEAD
-=======
         quiet: false,
->>>>>>> checker
     };
 }
 
@@ -709,11 +703,7 @@ impl Model for Lease {
                 Op::Executed { .. } => out.extend([ReplyChecked { node }, ConnectionClosed { node }]),
                 Op::Acked | Op::Done => {}
             }
-<<<<<<< HEAD
-            for leader in 0..leaders {
-=======
             for leader in usize::from(self.quiet)..leaders {
->>>>>>> checker
                 out.push(HeartbeatSent { node, leader });
                 match s.beats[node][leader] {
                     Beat::None => {}

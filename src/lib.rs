@@ -6,22 +6,30 @@
 //! |---|---|
 //! | [`clock`] | the clock leases are counted on |
 //! | [`model`] | PURE. what exists and how it may change |
-//! | `plan` | PURE. what should happen next |
-//! | `resp` | PURE. where a message ends and how one is written |
-//! | `commands` | PURE. the Redis command table |
-//! | `wire` | generated protobuf code and its conversions |
-//! | `proxy` | the hot path |
-//! | `redis` | cold-path client of the backend servers |
-//! | `consensus` | the only place that names openraft or sled |
-//! | `control` | leader-only loops and their handle |
-//! | `node` | composition root |
-//! | `api` | the admin service |
-//! | `cli` | the command line |
-//! | `config` | TOML < environment < flags |
+//! | [`plan`] | PURE. what should happen next |
+//! | [`resp`] | PURE. where a message ends and how one is written |
+//! | [`commands`] | PURE. the Redis command table |
+//! | [`wire`] | generated protobuf code and its conversions |
+//! | [`proxy`] | the hot path |
+//! | [`redis`] | cold-path client of the backend servers |
+//! | [`consensus`] | the only place that names openraft or sled |
+//! | [`control`] | leader-only loops and their handle |
+//! | [`node`] | composition root |
+//! | [`api`] | the admin service |
+//! | [`cli`] | the command line |
+//! | [`config`] | TOML < environment < flags |
 
+pub mod api;
+pub mod cli;
 pub mod clock;
+pub mod commands;
+pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod model;
+pub mod node;
+pub mod plan;
 pub mod proxy;
+pub mod redis;
+pub mod resp;
 pub mod wire;

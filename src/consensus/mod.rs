@@ -1,17 +1,35 @@
 //! The replicated log: openraft over sled. The only place that names either.
 //! Knows nothing of what a change means: it hands entries to `model::apply` and publishes the state that results.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+mod convert;
+mod directory;
+mod disk;
+mod handle;
+mod log_store;
+mod network;
+mod recover;
+mod service;
+mod state_machine;
+mod types;
+mod watcher;
+mod witness;
 
-use tokio::sync::watch;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, time::Duration};
+
+pub use directory::{DirLock, identity, lock};
+pub use handle::Consensus;
+pub use recover::RecoverReport;
+pub use service::RaftService;
 
 use crate::{
     model::{
-        change::{Change, NewMember},
-        ids::{Epoch, NodeId, Term, Uuid},
+        change::NewMember,
+        ids::{Epoch, NodeId, Term},
         outcome::Outcome,
         reject::Reject,
-        state::ClusterState,
     },
     wire::auth::ClusterSecret,
 };
@@ -72,6 +90,14 @@ pub enum ProposeError {
     /// Nothing was appended here.
     #[error("this node is not the leader; not executed")]
     NotLeader(Option<NodeId>),
+    /// It is larger than any change should be.
+    #[error("the change has {size} bytes, more than the {limit} that fit into one log entry; not executed. Split it")]
+    TooLarge {
+        /// Bytes encoded.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// It was appended, and leadership or the deadline went before it was committed.
     #[error("outcome unknown: {0}; repeat it under the same change id")]
     Unknown(String),
@@ -80,32 +106,7 @@ pub enum ProposeError {
     Stopped(String),
 }
 
-// The handle (all methods cheap to call from any task; Clone):
-//
-// impl Consensus {
-//     /// Opens or creates the store; refuses when sled is behind its witness. Starts Raft; on a pristine node it stays silent.
-//     pub async fn open(config: ConsensusConfig) -> Result<Consensus, OpenError>;
-//     /// Nothing in log, no vote, no cluster id.
-//     pub fn is_pristine(&self) -> bool;
-//     pub fn cluster_id(&self) -> Option<Uuid>;
-//     /// Newest applied state; a new value after every applied batch.
-//     pub fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
-//     pub fn leadership(&self) -> watch::Receiver<Leadership>;
-//     /// The lowest id of a pristine set of peers starts the cluster: writes cluster id and first membership (all voters).
-//     pub async fn initialize(&self, cluster_id: Uuid, members: Vec<NewMember>) -> Result<(), String>;
-//     /// Appends at the local leader, waits until applied here. Never forwards.
-//     pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError>;
-//     /// A quorum round that begins after this call; the term in which this node led throughout.
-//     pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Term, ProposeError>;
-//     /// Makes Raft's membership (voters, learners, addresses) what is asked, one safe step; Ok(false): nothing to do. Leader only.
-//     pub async fn change_membership(&self, voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId>, nodes: BTreeMap<NodeId, NewMember>) -> Result<bool, ProposeError>;
-//     /// Where a node is now (learned from heartbeats), before the log says so.
-//     pub fn learn_address(&self, uuid: Uuid, admin: HostPort);
-//     /// The tonic service to mount on the admin port.
-//     pub fn service(&self) -> RaftServer<...>;
-//     /// Leader stepping down on SIGTERM (architecture.md, "What we know of the given packages").
-//     pub async fn hand_over(&self, deadline: Duration);
-//     pub async fn shutdown(&self);
-//     /// Offline: `pontoon recover`.
-//     pub fn recover(data_dir: &Path, ...) -> Result<RecoverReport, String>;
-// }
+/// Why the log cannot be opened. The text says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);

@@ -1,3 +1,12 @@
-//! Leader-only loops and their handle.
+//! Leader-only loops and their handle: leases and barriers, membership, assignments; what is asked of servers before a change.
+//! Controllers keep no truth: kill the leader at any line, the next one continues from state and observation.
 
+pub mod admission;
+pub mod assign;
+pub mod driver;
+pub mod handle;
+pub mod leases;
+pub mod peers;
+pub mod rounds;
+pub mod scan;
 pub mod status;

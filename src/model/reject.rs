@@ -1,9 +1,381 @@
 //! Why a change did nothing, with the evidence. Rendered for people in one place: `Display`.
+//! Knows nothing of status codes or of who asked.
 
-/// A refusal. The state is as it was.
+use super::ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term, Uuid};
+
+/// A refusal. The state is as it was, but for the record of this very result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
+    // The entry itself.
+    /// The entry is not behind the last one applied: a fault of the log's owner, never of the change.
+    #[error("entry {index} cannot be applied: entry {applied} is applied already")]
+    OldEntry {
+        /// Its index.
+        index: Epoch,
+        /// The last applied.
+        applied: Epoch,
+    },
+    /// A change id came again with another change.
+    #[error("change id {id} belongs to another change (log entry {first}); nothing was done: use a new id")]
+    ChangeIdReused {
+        /// The id.
+        id: Uuid,
+        /// Log index of the first change under it.
+        first: Epoch,
+    },
+    /// What the first attempt under the same change id was told. Recorded as text, so that no later wording changes it.
+    #[error("{0}")]
+    First(String),
+    /// The verdict on which the change rests is of another term.
+    #[error(
+        "the verdict behind this change is of term {verdict}, the entry of term {entry}; nothing was done, the leader decides again"
+    )]
+    OtherTerm {
+        /// Term of the verdict.
+        verdict: Term,
+        /// Term of the entry.
+        entry: Term,
+    },
+
+    // Members.
     /// There are members already.
-    #[error("the cluster exists already")]
+    #[error("the cluster exists already; a further node joins with `pontoon serve --join HOST:PORT`")]
     AlreadyBootstrapped,
+    /// The first change of a cluster must be Bootstrap.
+    #[error("the cluster has no members yet; it forms when all nodes of `--peers` run")]
+    NotBootstrapped,
+    /// A first membership without nodes.
+    #[error("a cluster cannot begin without nodes; list them in `--peers`")]
+    NoMembers,
+    /// Too many members.
+    #[error("the cluster has {max} nodes, the most it can have; remove one first (`pontoon node remove ID`)")]
+    TooManyMembers {
+        /// The limit.
+        max: usize,
+    },
+    /// Node ids start at 1.
+    #[error("0 is no node id; choose one from 1 (`--id`)")]
+    NodeIdZero,
+    /// The advertised host cannot be one.
+    #[error("node {node}: '{advertise}' is not a host name or address; give one with `--advertise`")]
+    BadAdvertise {
+        /// Who.
+        node: NodeId,
+        /// What it said.
+        advertise: String,
+    },
+    /// The id is taken by another data directory.
+    #[error(
+        "node {id} is a member under another identity ({uuid}, at {admin}); if that one is gone for good: `pontoon node remove {id}`, then start this one with --join"
+    )]
+    IdTaken {
+        /// The id.
+        id: NodeId,
+        /// Who has it.
+        uuid: Uuid,
+        /// Where.
+        admin: HostPort,
+    },
+    /// The data directory is a member under another id.
+    #[error(
+        "this data directory ({uuid}) is member {id} of the cluster already; start it with --id {id}, or wipe it to join as another node"
+    )]
+    UuidTaken {
+        /// The identity.
+        uuid: Uuid,
+        /// Its id.
+        id: NodeId,
+    },
+    /// No such member.
+    #[error("there is no node {0}; `pontoon node ls` shows the members")]
+    UnknownNode(NodeId),
+    /// The member is being removed.
+    #[error(
+        "node {0} is being removed; wait until `pontoon node ls` no longer shows it, then wipe its data directory and --join"
+    )]
+    NodeLeaving(NodeId),
+    /// Nobody would be left to vote.
+    #[error(
+        "node {0} is the last one that may vote; without it there is no cluster: add or promote another node first"
+    )]
+    LastVoter(NodeId),
+    /// FinishRemove without BeginRemove.
+    #[error("node {0} is not being removed; nothing was done")]
+    NotLeaving(NodeId),
+
+    // Ports.
+    /// A port would be outside of 1..=65535.
+    #[error(
+        "product '{product}' would listen on port {port} at node {node} (port + offset); ports are 1 to 65535: choose another --port"
+    )]
+    PortRange {
+        /// Which product.
+        product: String,
+        /// At which node.
+        node: NodeId,
+        /// The port that would come out.
+        port: u32,
+    },
+    /// Two listeners of a host would meet.
+    #[error(
+        "port {port} of host {host} would be used twice, by {first} and by {second}; choose another port or --port-offset"
+    )]
+    PortTaken {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Who has it.
+        first: String,
+        /// Who else would.
+        second: String,
+    },
+
+    // Products.
+    /// No such product.
+    #[error("there is no such product; `pontoon product ls` shows them")]
+    UnknownProduct,
+    /// The name is not allowed.
+    #[error(
+        "'{0}' is not a product name: 1 to 64 letters, digits, '_', '.' or '-', beginning with none of the last two"
+    )]
+    BadProductName(String),
+    /// The name is in use.
+    #[error("there is a product '{0}' already; choose another name, or change it with `pontoon product set`")]
+    ProductExists(String),
+    /// Too many products.
+    #[error("the cluster has {max} products, the most it can have; remove one first")]
+    TooManyProducts {
+        /// The limit.
+        max: usize,
+    },
+    /// Number of databases out of range.
+    #[error("a product cannot have {0} databases; choose 1 to 1024")]
+    BadDatabases(u32),
+    /// User name or password cannot be used.
+    #[error("the credentials cannot be used: {0}")]
+    BadCredentials(&'static str),
+    /// The product still has groups.
+    #[error(
+        "product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`)"
+    )]
+    ProductHasGroups {
+        /// Which.
+        product: String,
+        /// How many groups.
+        count: usize,
+        /// The first.
+        group: GroupId,
+    },
+
+    // Groups and servers.
+    /// No such group.
+    #[error("product '{product}' has no group {group}; `pontoon group ls` shows its groups")]
+    UnknownGroup {
+        /// In which product.
+        product: String,
+        /// Which.
+        group: GroupId,
+    },
+    /// Group ids start at 1.
+    #[error("0 is no group id; choose one from 1")]
+    GroupIdZero,
+    /// The id is in use.
+    #[error("product '{product}' has a group {group} already; choose another id")]
+    GroupExists {
+        /// In which product.
+        product: String,
+        /// Which.
+        group: GroupId,
+    },
+    /// Too many groups.
+    #[error("product '{product}' has {max} groups, the most it can have")]
+    TooManyGroups {
+        /// Which product.
+        product: String,
+        /// The limit.
+        max: usize,
+    },
+    /// Too many servers.
+    #[error("group {group} would have more than {max} servers, the most it can have")]
+    TooManyServers {
+        /// Which group.
+        group: GroupId,
+        /// The limit.
+        max: usize,
+    },
+    /// A group without a primary.
+    #[error("group {0} needs a primary: --primary HOST:PORT")]
+    NoServers(GroupId),
+    /// The address is in a group, or twice in the request.
+    #[error(
+        "server {addr} is in group {group} of product '{product}' already; a server belongs to one group of one product"
+    )]
+    ServerTaken {
+        /// Which.
+        addr: HostPort,
+        /// Where it is.
+        product: String,
+        /// Where it is.
+        group: GroupId,
+    },
+    /// The process is known by another address.
+    #[error(
+        "server {addr} is the same process as {known} of group {group} of product '{product}' (run_id {run_id}); a server belongs to one group of one product, under one address"
+    )]
+    SameServer {
+        /// The new address.
+        addr: HostPort,
+        /// The known one.
+        known: HostPort,
+        /// Where it is.
+        product: String,
+        /// Where it is.
+        group: GroupId,
+        /// What both have.
+        run_id: String,
+    },
+    /// What was said about a server is too long.
+    #[error("server {0}: its run_id is not one; is it a Redis server?")]
+    BadRunId(HostPort),
+    /// The group has no such server.
+    #[error("group {group} of product '{product}' has no server {addr}; `pontoon group ls` shows its servers")]
+    UnknownServer {
+        /// Which.
+        addr: HostPort,
+        /// Of which product.
+        product: String,
+        /// Of which group.
+        group: GroupId,
+    },
+    /// The primary can only go with its group.
+    #[error(
+        "server {addr} is the primary of group {group}; it goes only with its group (`pontoon group remove {group}`)"
+    )]
+    PrimaryStays {
+        /// Which.
+        addr: HostPort,
+        /// Of which group.
+        group: GroupId,
+    },
+    /// The group owns slots.
+    #[error("group {group} still owns {count} slot(s), the first is {first}; assign them to another group first")]
+    GroupOwnsSlots {
+        /// Which.
+        group: GroupId,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        first: SlotId,
+    },
+    /// The group is the target of an assignment.
+    #[error("group {group} is to get slots by assignment {assignment}, which has not ended; wait for it")]
+    GroupInAssignment {
+        /// Which.
+        group: GroupId,
+        /// The assignment.
+        assignment: AssignmentId,
+    },
+
+    // Slots and assignments.
+    /// Nothing was asked for.
+    #[error("no slots were named; give a slot or a range, such as 0-511")]
+    NoSlots,
+    /// The layout has no such slot.
+    #[error("there is no slot {slot}: product '{product}' has slots 0 to {last}")]
+    SlotRange {
+        /// Which.
+        slot: SlotId,
+        /// Of which product.
+        product: String,
+        /// Its last slot.
+        last: SlotId,
+    },
+    /// Another group owns the slot.
+    #[error("slot {slot} belongs to group {owner} since log entry {epoch}, so it is not free for group {to}")]
+    SlotOwned {
+        /// Which.
+        slot: SlotId,
+        /// Its owner.
+        owner: GroupId,
+        /// Since when.
+        epoch: Epoch,
+        /// Who wants it.
+        to: GroupId,
+    },
+    /// The slot is in an assignment that has not ended.
+    #[error(
+        "slot {slot} is being assigned to group {to} (assignment {assignment}, not ended); wait for its end, then try again"
+    )]
+    SlotInAssignment {
+        /// Which.
+        slot: SlotId,
+        /// By which assignment.
+        assignment: AssignmentId,
+        /// To whom.
+        to: GroupId,
+    },
+    /// Too many open assignments.
+    #[error("{max} assignments have not ended, the most there can be; wait for one of them")]
+    TooManyAssignments {
+        /// The limit.
+        max: usize,
+    },
+    /// No such assignment, or it ended.
+    #[error("assignment {0} has ended or never was; nothing was done")]
+    UnknownAssignment(AssignmentId),
+    /// A group concerned has another epoch than when its servers were scanned.
+    #[error(
+        "group {group} changed since its servers were looked at (epoch {now} now, {given} then, 0: not looked at); nothing was done, the leader decides again"
+    )]
+    GroupChanged {
+        /// Which.
+        group: GroupId,
+        /// Epoch of the observation.
+        given: Epoch,
+        /// Epoch now.
+        now: Epoch,
+    },
+
+    // Holds.
+    /// The attempt is not the next one.
+    #[error("assignment {assignment} had {attempts} attempt(s), so the next is not number {given}; nothing was done")]
+    WrongAttempt {
+        /// Of which assignment.
+        assignment: AssignmentId,
+        /// Attempts so far.
+        attempts: u32,
+        /// The one given.
+        given: u32,
+    },
+    /// An assignment changes an owner that lives: what is in flight must be waited for.
+    #[error("an assignment takes a hold of kind Wait, not Abandon; nothing was done")]
+    WrongHoldKind,
+    /// The slots are held already.
+    #[error("slot {slot} is held already by hold {hold}; nothing was done")]
+    SlotHeld {
+        /// Which.
+        slot: SlotId,
+        /// By which hold.
+        hold: HoldId,
+    },
+    /// The hold is not open (released, or its change was made).
+    #[error("hold {0} is not open any more; nothing was done")]
+    HoldNotOpen(HoldId),
+    /// The hold is open for something else.
+    #[error("hold {hold} is not one of assignment {assignment}; nothing was done")]
+    OtherCause {
+        /// The hold.
+        hold: HoldId,
+        /// The assignment.
+        assignment: AssignmentId,
+    },
+
+    // Settings.
+    /// Number of voters out of range.
+    #[error("{0} voters cannot be; choose 1 to 7 (an odd number survives most for its cost)")]
+    BadVoters(u8),
+    /// Budget of a hold out of range.
+    #[error("a hold of {0} ms cannot be; choose 10 to 10000")]
+    BadHoldMax(u32),
 }

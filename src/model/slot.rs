@@ -1,4 +1,7 @@
-//! From a key to its slot. Two layouts: Codis' and Redis Cluster's.
+//! From a key to its slot, in two layouts: Codis' and Redis Cluster's; and how sets of slots are written.
+//! Knows nothing of who owns a slot.
+
+use std::collections::BTreeSet;
 
 use super::ids::SlotId;
 
@@ -45,6 +48,28 @@ impl Layout {
     }
 }
 
+/// `slots` as ascending runs (first, last), both inclusive.
+#[must_use]
+pub fn runs(slots: &BTreeSet<SlotId>) -> Vec<(SlotId, SlotId)> {
+    let mut runs: Vec<(SlotId, SlotId)> = Vec::new();
+    for slot in slots {
+        match runs.last_mut() {
+            Some((_, last)) if u32::from(last.0) + 1 == u32::from(slot.0) => *last = *slot,
+            Some(_) | None => runs.push((*slot, *slot)),
+        }
+    }
+    runs
+}
+
+/// `slots` for people: "0-511, 600".
+#[must_use]
+pub fn spans(slots: &BTreeSet<SlotId>) -> String {
+    let one = |(first, last): (SlotId, SlotId)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    runs(slots).into_iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// CRC-16/XMODEM (polynomial 0x1021, start 0), the one of the Redis Cluster specification, appendix A.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0u16, |crc, byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)])
@@ -71,6 +96,14 @@ const fn crc16_table() -> [u16; 256] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_join_neighbours_only() {
+        let set = |slots: &[u16]| slots.iter().copied().map(SlotId).collect::<BTreeSet<_>>();
+        assert_eq!(spans(&set(&[])), "");
+        assert_eq!(spans(&set(&[7])), "7");
+        assert_eq!(spans(&set(&[0, 1, 2, 4, 6, 7])), "0-2, 4, 6-7");
+    }
 
     #[test]
     fn known_slots() {

@@ -1,2 +1,164 @@
-//! The hot path.
+//! The hot path: clients in, servers out, one thread per core, nothing shared between them.
+//! Knows nothing of the cluster state, of Raft or of other nodes: a route table and a permit are all it is told.
+//!
+//! ```text
+//!  acceptor thread                 worker thread x N (Rc, Cell, RefCell; no lock, no channel per request)
+//!  +----------+  bounded channel  +---------------------------------------------------------------+
+//!  | listener |------------------>| session --scan--> dispatch --+--> backend (server, db, RESP)  |
+//!  +----------+                   |    ^  |parked while held     |      | out: queued, one write  |
+//!                                 |    |  v                      +--> gather (split commands)     |
+//!                                 |  replies <--- check 2 <--- in-flight, first in first out <---+
+//!                                 +---------------------------------------------------------------+
+//!         RouteTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
+//! ```
+
+pub mod backend;
+mod check;
+mod dispatch;
+mod gather;
+mod hold;
+mod limits;
+mod listener;
+mod local;
 pub mod permit;
+mod product;
+mod replies;
+mod report;
+mod session;
+mod worker;
+
+use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use limits::Limits;
+pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
+
+use crate::model::{ids::NodeId, route::RouteTable};
+use permit::Permit;
+use report::Shared;
+
+/// Accepted connections that may wait for a worker's turn, per worker.
+const HANDOVER_MAX: usize = 256;
+
+/// What a proxy is started with.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Data threads, 1 or more.
+    pub workers: usize,
+    /// Host that product ports are bound on.
+    pub bind: String,
+    /// Added to every product's port.
+    pub port_offset: u16,
+    /// Products without a password are bound on `bind`, not on loopback only.
+    pub insecure: bool,
+    /// This node, for INFO and names of connections.
+    pub node: NodeId,
+    /// Limits and deadlines.
+    pub limits: Limits,
+    /// Shown by INFO.
+    pub version: String,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            bind: "127.0.0.1".into(),
+            port_offset: 0,
+            insecure: false,
+            node: NodeId(1),
+            limits: Limits::default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
+
+/// What the threads are told at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Run,
+    /// Accept nothing, read nothing more, finish what is in flight until the deadline.
+    Drain {
+        within: Duration,
+    },
+}
+
+/// A running proxy: its threads, their report, and the way to end them. Dropping it ends them at once.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    phase: watch::Sender<Phase>,
+    ended: Vec<oneshot::Receiver<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts the workers and the acceptor.
+    ///
+    /// # Errors
+    /// A thread or its runtime could not be made. A port that cannot be bound is no error here: it is in the report.
+    pub fn start(
+        config: ProxyConfig,
+        routes: watch::Receiver<Arc<RouteTable>>,
+        permit: Arc<Permit>,
+    ) -> io::Result<Self> {
+        let config = Arc::new(ProxyConfig { workers: config.workers.max(1), ..config });
+        let shared = Arc::new(Shared::new(config.workers));
+        let (phase, phases) = watch::channel(Phase::Run);
+        let (mut threads, mut ended, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..config.workers {
+            let (sender, inbox) = mpsc::channel(HANDOVER_MAX);
+            inboxes.push(sender);
+            let start = worker::Start {
+                index,
+                config: config.clone(),
+                shared: shared.clone(),
+                permit: permit.clone(),
+                routes: routes.clone(),
+                inbox,
+                phase: phases.clone(),
+            };
+            let (end, on_end) = oneshot::channel();
+            ended.push(on_end);
+            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                worker::run(start);
+                let _ = end.send(());
+            })?);
+        }
+        let (end, on_end) = oneshot::channel();
+        ended.push(on_end);
+        let acceptor_shared = shared.clone();
+        threads.push(std::thread::Builder::new().name("acceptor".into()).spawn(move || {
+            listener::run(&config, &acceptor_shared, routes, inboxes, phases);
+            let _ = end.send(());
+        })?);
+        Ok(Self { shared, phase, ended, threads })
+    }
+
+    /// What the proxy can tell of itself; a new value whenever a hold is drained, an epoch reached or a listener changed.
+    #[must_use]
+    pub fn report(&self) -> watch::Receiver<Arc<ProxyReport>> {
+        self.shared.subscribe()
+    }
+
+    /// Stops accepting, finishes what is in flight within `deadline`, closes everything; returns when the threads have ended.
+    pub async fn drain(mut self, deadline: Duration) {
+        let _ = self.phase.send(Phase::Drain { within: deadline });
+        for ended in std::mem::take(&mut self.ended) {
+            let _ = ended.await;
+        }
+        for thread in std::mem::take(&mut self.threads) {
+            if thread.join().is_err() {
+                tracing::error!("a proxy thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Threads that are not drained are told to end; nobody waits for them here.
+        let _ = self.phase.send(Phase::Drain { within: Duration::ZERO });
+    }
+}

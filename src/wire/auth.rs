@@ -28,7 +28,12 @@ impl ClusterSecret {
     /// When it is too short, too long, or not printable ASCII without spaces (it travels in a header). Never shows it.
     pub fn new(text: &str) -> Result<Self, String> {
         if text.len() < Self::LEN_MIN || text.len() > Self::LEN_MAX {
-            return Err(format!("the cluster secret has {} characters; {} to {} are needed", text.len(), Self::LEN_MIN, Self::LEN_MAX));
+            return Err(format!(
+                "the cluster secret has {} characters; {} to {} are needed",
+                text.len(),
+                Self::LEN_MIN,
+                Self::LEN_MAX
+            ));
         }
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("the cluster secret has a character that is not printable ASCII".into());
@@ -67,9 +72,13 @@ impl Interceptor for ServerAuth {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let Some(secret) = &self.0.0 else { return Ok(request) };
         match request.metadata().get("authorization").map(|v| v.as_bytes().strip_prefix(b"Bearer ")) {
-            None => Err(Status::unauthenticated("this cluster has a secret and the call carries none; give --secret-file")),
+            None => {
+                Err(Status::unauthenticated("this cluster has a secret and the call carries none; give --secret-file"))
+            }
             Some(Some(given)) if secret.matches(given) => Ok(request),
-            Some(_) => Err(Status::unauthenticated("the call carries another secret than this cluster's; check --secret-file")),
+            Some(_) => {
+                Err(Status::unauthenticated("the call carries another secret than this cluster's; check --secret-file"))
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Generated protobuf code, and its conversions to and from the model, one file per kind.
 
 pub mod auth;
+pub mod convert;
+pub mod entry;
+pub mod snapshot;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod pb {

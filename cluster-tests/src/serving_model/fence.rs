@@ -179,7 +179,7 @@ impl Fence {
                 closing
             }
             Action::Killed { leader } => {
-                let Some(listed) = s.leaders[leader].listed.take() else { return None };
+                let listed = s.leaders[leader].listed.take()?;
                 for (connection, listed) in s.connections.iter_mut().zip(listed) {
                     if listed && !self.lacks(Rule::Kill) {
                         *connection = Connection::Dead;

@@ -1,0 +1,48 @@
+# What people type. Every recipe works on a fresh machine that has a Rust toolchain.
+SHELL := /bin/bash
+.PHONY: demo test quick build bench fmt fix tools
+
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+build: ## the release binary
+	cargo build --release
+
+demo: redis ## three nodes and two groups, until Ctrl-C
+	cargo build --release
+	@target/release/pontoon playground $(ARGS)
+
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends redis-server redis-tools; }
+
+# Clients that tests run against a cluster; kept under target/.
+tools: redis
+	@test -x target/venv/bin/python || { python3 -m venv target/venv 2>/dev/null || \
+	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends python3-venv && python3 -m venv target/venv; }; }
+	@target/venv/bin/python -c 'import redis, grpc_reflection' 2>/dev/null || target/venv/bin/pip install -q redis grpcio grpcio-reflection
+	@command -v npm >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nodejs npm; }
+	@test -d target/clients/node_modules/ioredis || npm install --silent --no-fund --no-audit --prefix target/clients ioredis
+
+test: tools ## every test there is; the last line sums them up
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo build
+	@scripts/run-tests --workspace
+
+quick: ## while working: no processes besides redis-server, under five minutes
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/run-tests --package pontoon
+
+bench: ## the README's table
+	@for p in nutcracker haproxy redis-benchmark; do command -v $$p >/dev/null || \
+	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nutcracker haproxy redis-tools; break; }; done
+	cargo build --release --examples
+	python3 benches/proxies.py
+
+fmt:
+	cargo fmt --all
+
+fix: fmt
+	cargo clippy --workspace --all-targets --fix --allow-dirty

@@ -1,0 +1,89 @@
+//! Calls to the leader: a lasting channel by address, with the cluster secret, marked so that there is one hop only.
+//! Knows nothing of what is asked.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+
+use crate::wire::{
+    auth::{ClientAuth, ClusterSecret},
+    pb::admin::admin_client::AdminClient,
+};
+
+/// Metadata of a call that another node has forwarded: it is not forwarded again.
+pub const FORWARDED: &str = "x-pontoon-forwarded";
+/// A TCP connect on a working network takes milliseconds.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// A leader that is paused or cut off is noticed within twice this while a call is open.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Channels kept: leaders are voters, of which there are seven at most; addresses that changed leave old ones behind.
+const CHANNELS_MAX: usize = 16;
+/// Largest answer taken: 128 products or 16384 slot ranges are below 4 MB.
+const ANSWER_MAX: usize = 8 << 20;
+
+/// A client of another node's admin service.
+pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
+
+/// Clients of the nodes that lead, or led. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Leaders {
+    secret: ClusterSecret,
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+}
+
+impl Leaders {
+    /// Opens nothing before it is used.
+    #[must_use]
+    pub fn new(secret: ClusterSecret) -> Self {
+        Self { secret, channels: Arc::default() }
+    }
+
+    /// The client of the node at `admin`.
+    ///
+    /// # Errors
+    /// When `admin` is no address.
+    pub fn client(&self, admin: &str) -> Result<Client, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = if let Some(channel) = channels.get(admin) {
+            channel.clone()
+        } else {
+            if channels.len() >= CHANNELS_MAX {
+                channels.clear();
+            }
+            let channel = Endpoint::from_shared(format!("http://{admin}"))
+                .map_err(|error| Status::internal(format!("{admin} is not an address: {error}")))?
+                .connect_timeout(CONNECT_MAX)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .connect_lazy();
+            channels.insert(admin.to_owned(), channel.clone());
+            channel
+        };
+        Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone()))
+            .max_decoding_message_size(ANSWER_MAX))
+    }
+}
+
+/// A request that says it was forwarded, with its deadline.
+pub fn forwarded<T>(message: T, within: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(within);
+    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+    request
+}
+
+/// Whether another node has forwarded this call.
+#[must_use]
+pub fn was_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}

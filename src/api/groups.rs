@@ -1,0 +1,163 @@
+//! Changes of groups and their servers. Servers are asked before anything is proposed.
+//! Knows nothing of what servers are asked; control::admission does.
+
+use tokio::time::Instant;
+
+use super::{
+    Api,
+    change::{self, Call, Perform, Said, forwardable, product_id},
+    error::Failure,
+    validate,
+};
+use crate::{
+    control::admission::{ASK_MAX, Asking},
+    model::{
+        change::Change,
+        ids::{Epoch, HostPort},
+        limits::SERVERS_MAX,
+        outcome::Outcome,
+        reject::Reject,
+        state::{Group, Server},
+    },
+    wire::pb::admin::{AddServerRequest, ChangeReply, CreateGroupRequest, RemoveGroupRequest, RemoveServerRequest},
+};
+
+impl Perform for CreateGroupRequest {
+    forwardable!(create_group);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let group = validate::group(self.id)?;
+        let primary = validate::address(&self.primary)?;
+        if self.replicas.len() >= SERVERS_MAX {
+            return Err(Failure::Bad(format!("a group has at most {SERVERS_MAX} servers")));
+        }
+        let replicas = self.replicas.iter().map(|text| validate::address(text)).collect::<Result<Vec<_>, _>>()?;
+        let credentials = validate::credentials(&self.username, &self.password)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        if let Some(first) = api.recorded(call) {
+            return api
+                .repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group))
+                .await;
+        }
+        let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
+        let mut servers = vec![asking.primary(&primary).await.map_err(Failure::Refused)?];
+        for replica in &replicas {
+            let server = asking.replica(replica, &primary).await.map_err(Failure::Refused)?;
+            if let Some(twin) = servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id) {
+                return Err(Failure::Refused(format!(
+                    "{replica} and {} are one and the same server; name it once",
+                    twin.addr
+                )));
+            }
+            servers.push(server);
+        }
+        let new = Group { id: group, servers, credentials, epoch: Epoch(0), given_away: Default::default() };
+        let said = said(&new, &product.name);
+        let Group { servers, credentials, .. } = new;
+        api.make(call, Change::CreateGroup { product: product.id, group, servers, credentials }, said).await
+    }
+}
+
+/// What is told of a group that was made.
+fn said(group: &Group, product: &str) -> Said {
+    let mut done = vec![format!("group {} is made in product '{product}'", group.id)];
+    for (i, server) in group.servers.iter().enumerate() {
+        done.push(told(server, if i == 0 { "primary" } else { "replica" }));
+    }
+    let mut warnings = Vec::new();
+    if let Some(primary) = group.servers.first().filter(|primary| primary.keys_when_added > 0) {
+        warnings.push(format!(
+            "{} holds {} keys already; clients see those whose slots are assigned to group {}",
+            primary.addr, primary.keys_when_added, group.id
+        ));
+    }
+    Said { done, warnings, product: Some(product.to_owned()) }
+}
+
+fn told(server: &Server, role: &str) -> String {
+    format!("{role} {}: {} keys", server.addr, server.keys_when_added)
+}
+
+/// Servers are asked one after the other, and a commit must still follow.
+fn asking_by(call: &Call) -> Instant {
+    call.deadline.min(Instant::now() + ASK_MAX * 4)
+}
+
+impl Api {
+    /// The reply to a repeat of a change for which servers were asked: not asked again, since they are ours by now.
+    async fn repeated(
+        &self,
+        call: &Call,
+        (index, outcome): (Epoch, Result<Outcome, Reject>),
+        said: impl FnOnce(&Group) -> Said,
+        group: Option<&Group>,
+    ) -> Result<ChangeReply, Failure> {
+        let outcome = outcome?;
+        let said = group.map_or_else(|| Said::of("it was made, and is gone again".into()), said);
+        self.conclude(call, index, outcome == Outcome::Unchanged, said).await
+    }
+}
+
+impl Perform for AddServerRequest {
+    forwardable!(add_server);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let id = validate::group(self.group)?;
+        let addr = validate::address(&self.address)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let Some(group) = product.groups.get(&id) else {
+            return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
+        };
+        let said = |server: &Server| {
+            Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
+        };
+        if let Some(first) = api.recorded(call) {
+            let added = group.servers.iter().find(|server| server.addr == addr);
+            let said = |_: &Group| added.map_or_else(|| Said::of("it was added, and is gone again".into()), &said);
+            return api.repeated(call, first, said, Some(group)).await;
+        }
+        let Some(primary) = group.servers.first() else { return Err(Reject::NoServers(id).into()) };
+        let asking =
+            Asking { state: &state, product, credentials: group.credentials.as_ref(), deadline: asking_by(call) };
+        let server = asking.replica(&addr, &primary.addr).await.map_err(Failure::Refused)?;
+        let said = said(&server);
+        api.make(call, Change::AddServer { product: product.id, group: id, server }, said).await
+    }
+}
+
+impl Perform for RemoveServerRequest {
+    forwardable!(remove_server);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let group = validate::group(self.group)?;
+        let addr: HostPort = validate::address(&self.address)?;
+        let product = product_id(&api.state(), &self.product)?;
+        let said = Said::of(format!(
+            "{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"
+        ));
+        api.make(call, Change::RemoveServer { product, group, addr }, said.about(&self.product)).await
+    }
+}
+
+impl Perform for RemoveGroupRequest {
+    forwardable!(remove_group);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let id = validate::group(self.id)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let mut said =
+            Said::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
+        if let Some(group) = product.groups.get(&id).filter(|group| !group.given_away.is_empty()) {
+            let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
+            said.warnings.push(format!(
+                "keys of {} slots that it gave away may be left on {}; they were not cleaned",
+                group.given_away.len(),
+                servers.join(", ")
+            ));
+        }
+        api.make(call, Change::RemoveGroup { product: product.id, group: id }, said).await
+    }
+}

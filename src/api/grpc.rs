@@ -1,0 +1,206 @@
+//! proto/admin.proto as a tonic service: reads are answered here, changes go to [`Api::change`].
+//! Knows nothing of HTTP or of the secret; server.rs puts both around it.
+
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::{Api, change::product, forward, show};
+use crate::{
+    clock::boottime_ns,
+    wire::pb::admin::{
+        AddServerRequest, AssignSlotsRequest, ChangeReply, CreateGroupRequest, CreateProductRequest, ListGroupsReply,
+        ListGroupsRequest, ListNodesReply, ListNodesRequest, ListProductsReply, ListProductsRequest, ListSlotsReply,
+        ListSlotsRequest, LocateKeyReply, LocateKeyRequest, Node, RemoveGroupRequest, RemoveNodeRequest,
+        RemoveProductRequest, RemoveServerRequest, SetClusterRequest, SetNodeRoleRequest, SetProductRequest,
+        StatusReply, StatusRequest, admin_server::Admin,
+    },
+};
+
+/// How long a read waits for the leader's part of the answer; without it the reply says so.
+const ASK_LEADER: Duration = Duration::from_secs(2);
+
+type Changed = Result<Response<ChangeReply>, Status>;
+
+impl Api {
+    /// What this node knows by itself; the live fields if it leads.
+    fn own_status(&self) -> StatusReply {
+        let state = self.state();
+        let leadership = self.control.log.leadership().borrow().clone();
+        let view = self.control.view.borrow().clone();
+        let now = boottime_ns();
+        let mut nodes: Vec<Node> = state.members.values().map(|member| show::node(member, &leadership)).collect();
+        let mut warnings = show::warnings(&state, &leadership);
+        if view.term.is_some() {
+            for node in &mut nodes {
+                show::live(node, &self.control, &view, now);
+                if !node.alive && node.heard_ms >= 0 {
+                    warnings.push(format!(
+                        "node {} ({}) is not alive: heard of {} s ago",
+                        node.id,
+                        node.admin,
+                        node.heard_ms / 1000
+                    ));
+                }
+            }
+        }
+        StatusReply {
+            cluster_id: self.control.log.cluster_id().map(|id| id.to_string()).unwrap_or_default(),
+            leader: leadership.leader.map_or(0, |id| id.0),
+            term: leadership.term.0,
+            answered_by: self.control.me.0,
+            applied: state.applied.0,
+            route_epoch: state.route_epoch.0,
+            nodes,
+            products: u32::try_from(state.products.len()).unwrap_or(u32::MAX),
+            waiting_on: view.waiting_on.clone(),
+            warnings,
+        }
+    }
+
+    /// Asks the leader, if that is another node and this call has not been forwarded already.
+    /// `None`: there is nobody to ask. `Some(Err)`: no answer, in words.
+    async fn ask_leader<T, F>(&self, once: bool, ask: impl FnOnce(forward::Client) -> F) -> Option<Result<T, String>>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let leadership = self.control.log.leadership().borrow().clone();
+        if once || leadership.is_me || leadership.leader == Some(self.control.me) {
+            return None;
+        }
+        let Some((leader, admin)) = leadership.leader.zip(leadership.leader_admin) else {
+            return Some(Err("no leader is known, so what nodes report is not known either".into()));
+        };
+        let answer = async {
+            match tokio::time::timeout(ASK_LEADER, ask(self.leaders.client(&admin)?)).await {
+                Ok(answer) => answer.map(Response::into_inner),
+                Err(_) => Err(Status::deadline_exceeded("no answer")),
+            }
+        };
+        Some(answer.await.map_err(|status: Status| {
+            format!("the leader (node {leader}, {admin}) did not say what nodes report: {}", status.message())
+        }))
+    }
+
+    async fn whole_status(&self, once: bool) -> StatusReply {
+        let mut own = self.own_status();
+        let ask = |mut client: forward::Client| async move {
+            client.status(forward::forwarded(StatusRequest {}, ASK_LEADER)).await
+        };
+        match self.ask_leader(once, ask).await {
+            None => {}
+            Some(Ok(leaders)) => {
+                show::overlay(&mut own.nodes, &leaders.nodes);
+                own.waiting_on = leaders.waiting_on;
+                own.warnings = leaders.warnings;
+            }
+            Some(Err(why)) => own.warnings.push(why),
+        }
+        own
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Api {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        Ok(Response::new(self.whole_status(forward::was_forwarded(&request)).await))
+    }
+
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Result<Response<ListNodesReply>, Status> {
+        let nodes = self.whole_status(forward::was_forwarded(&request)).await.nodes;
+        Ok(Response::new(ListNodesReply { nodes }))
+    }
+
+    async fn list_products(
+        &self,
+        request: Request<ListProductsRequest>,
+    ) -> Result<Response<ListProductsReply>, Status> {
+        let (state, view) = (self.state(), self.control.view.borrow().clone());
+        let mut products: Vec<_> = state
+            .products
+            .values()
+            .map(|product| {
+                let mut shown = show::product(product);
+                shown.listeners = show::listeners(product, &view);
+                shown
+            })
+            .collect();
+        products.sort_by(|a, b| a.name.cmp(&b.name));
+        let ask = |mut client: forward::Client| async move {
+            client.list_products(forward::forwarded(ListProductsRequest {}, ASK_LEADER)).await
+        };
+        if let Some(Ok(leaders)) = self.ask_leader(forward::was_forwarded(&request), ask).await {
+            for product in &mut products {
+                if let Some(seen) = leaders.products.iter().find(|seen| seen.id == product.id) {
+                    product.listeners.clone_from(&seen.listeners);
+                }
+            }
+        }
+        Ok(Response::new(ListProductsReply { products }))
+    }
+
+    async fn list_groups(&self, request: Request<ListGroupsRequest>) -> Result<Response<ListGroupsReply>, Status> {
+        let state = self.state();
+        let product = product(&state, &request.get_ref().product)?;
+        let groups = product.groups.values().map(|group| show::group(product, group)).collect();
+        Ok(Response::new(ListGroupsReply { groups }))
+    }
+
+    async fn list_slots(&self, request: Request<ListSlotsRequest>) -> Result<Response<ListSlotsReply>, Status> {
+        let state = self.state();
+        let product = product(&state, &request.get_ref().product)?;
+        let reply =
+            ListSlotsReply { ranges: show::slots(&state, product), in_progress: show::in_progress(&state, product) };
+        Ok(Response::new(reply))
+    }
+
+    async fn locate_key(&self, request: Request<LocateKeyRequest>) -> Result<Response<LocateKeyReply>, Status> {
+        let state = self.state();
+        let product = product(&state, &request.get_ref().product)?;
+        Ok(Response::new(show::locate(product, &request.get_ref().key)))
+    }
+
+    async fn remove_node(&self, request: Request<RemoveNodeRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn set_node_role(&self, request: Request<SetNodeRoleRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn create_product(&self, request: Request<CreateProductRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn set_product(&self, request: Request<SetProductRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn remove_product(&self, request: Request<RemoveProductRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn create_group(&self, request: Request<CreateGroupRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn add_server(&self, request: Request<AddServerRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn remove_server(&self, request: Request<RemoveServerRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn remove_group(&self, request: Request<RemoveGroupRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn assign_slots(&self, request: Request<AssignSlotsRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn set_cluster(&self, request: Request<SetClusterRequest>) -> Changed {
+        self.change(request).await
+    }
+}

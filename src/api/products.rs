@@ -1,0 +1,116 @@
+//! Changes of products: create, set, remove.
+//! Knows nothing of listeners; nodes bind them when the state says so.
+
+use super::{
+    Api,
+    change::{self, Call, Perform, Said, forwardable, product_id},
+    error::Failure,
+    validate,
+};
+use crate::{
+    model::{
+        change::{Change, NewProduct},
+        secret::Credentials,
+    },
+    wire::pb::admin::{ChangeReply, CreateProductRequest, RemoveProductRequest, SetProductRequest},
+};
+
+impl Perform for CreateProductRequest {
+    forwardable!(create_product);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let name = validate::product_name(&self.name)?;
+        let (mode, isolated) = validate::mode(&self.mode, &self.isolated)?;
+        let new = NewProduct {
+            name: name.clone(),
+            port: validate::port(self.port)?,
+            layout: validate::layout(&self.layout)?,
+            mode,
+            isolated,
+            databases: validate::databases(self.databases)?,
+            auth: validate::credentials(&self.username, &self.password)?,
+        };
+        let mut said = Said::of(format!(
+            "product '{name}' is made: port {} plus each node's offset, {} slots, {} databases",
+            new.port,
+            new.layout.slots(),
+            new.databases
+        ));
+        if new.auth.is_none() {
+            said.warnings.push(open_to_all(&name));
+        }
+        api.make(call, Change::CreateProduct(new), said.about(&name)).await
+    }
+}
+
+fn open_to_all(name: &str) -> String {
+    format!(
+        "product '{name}' has no password: nodes bind its port on loopback only, unless they run with --insecure; \
+         pontoon product set {name} --password-file FILE opens it"
+    )
+}
+
+impl Perform for SetProductRequest {
+    forwardable!(set_product);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let state = api.state();
+        let product = change::product(&state, &self.name).map_err(change::refused)?;
+        let name = &product.name;
+        let port = self.port.map(validate::port).transpose()?;
+        if self.databases == Some(0) {
+            return Err(Failure::Bad("a product has at least 1 database".into()));
+        }
+        let databases = self.databases.map(validate::databases).transpose()?;
+        let auth = self.auth(product.auth.as_ref())?;
+        if port.is_none() && databases.is_none() && auth.is_none() {
+            return Err(Failure::Bad("nothing to set; give port=P, databases=N or --password-file FILE".into()));
+        }
+        let mut said = Said::default().about(name);
+        said.done.extend(port.map(|port| format!("product '{name}': port {port}; clients have to follow")));
+        said.done.extend(databases.map(|n| format!("product '{name}': {n} databases")));
+        match &auth {
+            None => {}
+            Some(None) => {
+                said.done.push(format!("product '{name}': clients need no password any more"));
+                said.warnings.push(open_to_all(name));
+            }
+            Some(Some(_)) => said.done.push(format!("product '{name}': clients log in with the given credentials")),
+        }
+        api.make(call, Change::SetProduct { product: product.id, port, databases, auth }, said).await
+    }
+}
+
+impl SetProductRequest {
+    /// What becomes of the clients' credentials; what is absent stays.
+    fn auth(&self, now: Option<&Credentials>) -> Result<Option<Option<Credentials>>, Failure> {
+        let kept = now.and_then(|now| now.username.as_deref()).unwrap_or_default();
+        match (&self.username, &self.password) {
+            (None, None) => Ok(None),
+            (None, Some(password)) if password.is_empty() => Ok(Some(None)),
+            (username, Some(password)) => {
+                validate::credentials(username.as_deref().unwrap_or(kept), password).map(Some)
+            }
+            (Some(username), None) => match now {
+                Some(now) => validate::credentials(username, now.password.reveal()).map(Some),
+                None => Err(Failure::Bad("a user name needs a password; give --password-file".into())),
+            },
+        }
+    }
+}
+
+impl Perform for RemoveProductRequest {
+    forwardable!(remove_product);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let name = validate::product_name(&self.name)?;
+        let said = Said::of(format!("product '{name}' is removed; nodes close its port and its clients' connections"));
+        if let Some((index, outcome)) = api.recorded(call) {
+            // Its name leads to no id any more.
+            outcome?;
+            return api.conclude(call, index, false, said).await;
+        }
+        let product = product_id(&api.state(), &name)?;
+        api.make(call, Change::RemoveProduct { product }, said).await
+    }
+}

@@ -1,0 +1,118 @@
+//! One port for everything that is not a Redis client: gRPC of operators and nodes, reflection, health over HTTP/1 and 2.
+//! Knows nothing of what the services do.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    body::Body,
+    codegen::{Service, http},
+    server::NamedService,
+    service::{Routes, interceptor::InterceptedService},
+    transport::Server,
+};
+
+use tracing::info;
+
+use super::{Api, forward::Leaders, health};
+use crate::{
+    control::handle::Control,
+    wire::{
+        auth::{ClusterSecret, ServerAuth},
+        pb::{self, admin::admin_server::AdminServer},
+    },
+};
+
+/// Largest request of an operator: 16384 slot ranges are 160 KB.
+const REQUEST_MAX: usize = 1 << 20;
+/// Calls of one connection at a time; more wait. A node's own calls to the leader are a handful.
+const CALLS_MAX: usize = 256;
+/// A peer that vanished without a word is noticed within this twice.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Headers of one call: the secret has 512 bytes at most.
+const HEADERS_MAX: u32 = 16 << 10;
+
+/// What runs on the admin port.
+pub struct Services<R, N> {
+    /// For the admin service.
+    pub control: Control,
+    /// Raft between nodes.
+    pub raft: R,
+    /// Heartbeats, hello, join.
+    pub node: N,
+    /// Demanded of every gRPC call, reflection too.
+    pub secret: ClusterSecret,
+    /// For /readyz.
+    pub leased: health::Leased,
+}
+
+/// Serves until `shutdown` ends and open calls are through. The caller bounds how long that may take.
+///
+/// # Errors
+/// When the listener fails, or the program's own descriptors are damaged.
+pub async fn serve<R, N>(
+    listener: TcpListener,
+    services: Services<R, N>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()>
+where
+    R: Grpc,
+    <R as Service<http::Request<Body>>>::Future: Send,
+    N: Grpc,
+    <N as Service<http::Request<Body>>>::Future: Send,
+{
+    let Services { control, raft, node, secret, leased } = services;
+    let leadership = control.log.leadership();
+    let api = Api { control, leaders: Leaders::new(secret.clone()) };
+    let auth = ServerAuth(secret);
+    let admin = AdminServer::new(api).max_decoding_message_size(REQUEST_MAX);
+    let v1 = reflection().build_v1()?;
+    let v1alpha = reflection().build_v1alpha()?;
+    let routes = Routes::new(InterceptedService::new(admin, auth.clone()))
+        .add_service(InterceptedService::new(raft, auth.clone()))
+        .add_service(InterceptedService::new(node, auth.clone()))
+        // Older clients (grpcurl before 1.9, grpcio-reflection) ask the old name.
+        .add_service(InterceptedService::new(v1, auth.clone()))
+        .add_service(InterceptedService::new(v1alpha, auth));
+    let router = routes.prepare().into_axum_router().merge(health::routes(leased, leadership));
+    let address = listener.local_addr()?;
+    info!(%address, "calls are answered");
+    Server::builder()
+        .accept_http1(true)
+        .tcp_nodelay(true)
+        .concurrency_limit_per_connection(CALLS_MAX)
+        .max_concurrent_streams(u32::try_from(CALLS_MAX).ok())
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_max_header_list_size(HEADERS_MAX)
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .await?;
+    Ok(())
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+}
+
+/// A generated gRPC service.
+pub trait Grpc:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Grpc for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}

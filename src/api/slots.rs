@@ -1,0 +1,117 @@
+//! Changes of slots: assign.
+//! Knows nothing of holds; the leader's assignment loop opens and ends them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Api,
+    change::{self, Call, Perform, Said, forwardable},
+    error::Failure,
+    validate,
+};
+use crate::{
+    control::scan::{SCAN_BUDGET, ScanResult, scan_for_slots, show_key},
+    model::{
+        change::Change,
+        ids::{Epoch, GroupId, SlotId},
+        outcome::Outcome,
+        reject::Reject,
+        route::Mode,
+        slot::spans,
+        state::Product,
+    },
+    wire::pb::admin::{AssignSlotsRequest, ChangeReply},
+};
+
+impl Perform for AssignSlotsRequest {
+    forwardable!(assign_slots);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let to = validate::group(self.group)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let slots = validate::slots(&self.slots, product.layout)?;
+        let said = Said::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
+            .about(&product.name);
+        if let Some((index, outcome)) = api.recorded(call) {
+            return api.assigned(call, index, outcome?, said).await;
+        }
+        if !product.groups.contains_key(&to) {
+            return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
+        }
+        let owned = owned_by_others(product, &slots, to);
+        let change = if owned.is_empty() {
+            Change::AssignFree { product: product.id, slots, to }
+        } else {
+            Change::StartAssign { product: product.id, slots, to }
+        };
+        let would = api.dry_run(&change, Vec::new())?;
+        show_empty(product, &owned).await?;
+        if call.dry_run {
+            return Ok(would);
+        }
+        let (index, outcome) = api.propose(call, change).await?;
+        api.assigned(call, index, outcome, said).await
+    }
+}
+
+impl Api {
+    /// Waits for the end of an assignment if one began.
+    async fn assigned(&self, call: &Call, index: Epoch, outcome: Outcome, said: Said) -> Result<ChangeReply, Failure> {
+        if let Outcome::Assignment(id) = outcome {
+            let ended = self.control.wait_assignment(id, call.deadline).await.map_err(|missing| {
+                Failure::Deadline(format!("not done in time: {missing}; `pontoon slot ls` shows how it goes on"))
+            })?;
+            if let Some(why) = ended.failed {
+                return Err(Failure::Refused(format!("no slot changed its owner: {why}")));
+            }
+        }
+        self.conclude(call, index, outcome == Outcome::Unchanged, said).await
+    }
+}
+
+/// Those of the slots that belong to another group than `to`, by owner.
+fn owned_by_others(product: &Product, slots: &BTreeSet<SlotId>, to: GroupId) -> BTreeMap<GroupId, BTreeSet<SlotId>> {
+    let mut owned: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
+    for slot in slots {
+        if let Some(owner) = product.slots.get(usize::from(slot.0)).and_then(|state| state.owner).filter(|o| *o != to) {
+            owned.entry(owner).or_default().insert(*slot);
+        }
+    }
+    owned
+}
+
+/// Looks through the owners' databases before anything is held for nothing.
+async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId>>) -> Result<(), Failure> {
+    for (owner, slots) in owned {
+        let Some(group) = product.groups.get(owner) else { continue };
+        let Some(primary) = group.servers.first() else { continue };
+        let found = scan_for_slots(
+            &primary.addr,
+            group.credentials.as_ref(),
+            product.layout,
+            slots,
+            product.databases,
+            SCAN_BUDGET,
+        );
+        match found.await {
+            ScanResult::Empty { .. } => {}
+            ScanResult::Found { key, slot, db } => {
+                return Err(Failure::Refused(format!(
+                    "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are \
+                     not assigned, since their data would stay behind",
+                    primary.addr,
+                    show_key(&key)
+                )));
+            }
+            // A cache gives up a dead group's keys; whether it is dead is for the assignment to find out.
+            ScanResult::Unfinished { .. } if product.mode == Mode::Cache => {}
+            ScanResult::Unfinished { why } => {
+                return Err(Failure::Refused(format!(
+                    "group {owner} could not be shown to have no keys of these slots: {why}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

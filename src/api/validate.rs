@@ -1,0 +1,309 @@
+//! What a request may say, whatever the state: the one place where input of operators is judged.
+//! Knows nothing of the state; what depends on it is refused by `apply`.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{change::Call, error::Failure};
+use crate::{
+    model::{
+        ids::{GroupId, HostPort, NodeId, SlotId, Uuid},
+        limits::{CREDENTIAL_LEN_MAX, DATABASES_MAX, HOLD_MS, NAME_LEN_MAX, VOTERS_MAX},
+        route::{Isolated, Mode},
+        secret::{Credentials, Secret},
+        slot::Layout,
+        state::Role,
+    },
+    wire::pb::admin::{ChangeOptions, SlotSpan},
+};
+
+/// Without `wait`: a commit takes milliseconds, an election a second.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// With `wait`: nodes may be starting.
+const TIMEOUT_WAIT: Duration = Duration::from_secs(5 * 60);
+/// Longest that may be asked for.
+const TIMEOUT_MAX_MS: u32 = 3_600_000;
+/// Databases of a product when none are named: what Redis has by default.
+const DATABASES: u32 = 16;
+/// Longest piece of input that is repeated in an error text.
+const QUOTE_MAX: usize = 80;
+
+fn bad<T>(text: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Bad(text.into()))
+}
+
+/// Input as it may stand in an error text: short and printable.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    text.chars().take(QUOTE_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Options of a change; an empty id is replaced by a random one.
+///
+/// # Errors
+/// An id of another length than 16, a timeout above an hour.
+pub fn options(options: &ChangeOptions) -> Result<Call, Failure> {
+    let id = match options.change_id.len() {
+        0 => Uuid(uuid::Uuid::new_v4().as_u128()),
+        _ => match <[u8; 16]>::try_from(options.change_id.as_ref()) {
+            Ok(bytes) => Uuid(u128::from_be_bytes(bytes)),
+            Err(_) => return bad(format!("a change id has 16 bytes, this one has {}", options.change_id.len())),
+        },
+    };
+    let timeout = match options.timeout_ms {
+        0 if options.wait => TIMEOUT_WAIT,
+        0 => TIMEOUT,
+        ms if ms > TIMEOUT_MAX_MS => return bad("a timeout is at most one hour"),
+        ms => Duration::from_millis(ms.into()),
+    };
+    Ok(Call { id, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
+}
+
+/// A product's name.
+///
+/// # Errors
+/// A sentence.
+pub fn product_name(name: &str) -> Result<String, Failure> {
+    let fine = !name.is_empty()
+        && name.len() <= NAME_LEN_MAX
+        && !name.starts_with(['.', '-'])
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if fine {
+        return Ok(name.to_owned());
+    }
+    bad(format!(
+        "'{}' cannot be a product's name: 1 to {NAME_LEN_MAX} of letters, digits, '_', '.' and '-', not starting with '.' or '-'",
+        quote(name)
+    ))
+}
+
+/// A port.
+///
+/// # Errors
+/// A sentence.
+pub fn port(port: u32) -> Result<u16, Failure> {
+    match u16::try_from(port) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => bad(format!("{port} is not a port; ports are 1 to 65535")),
+    }
+}
+
+/// A server's address.
+///
+/// # Errors
+/// A sentence.
+pub fn address(text: &str) -> Result<HostPort, Failure> {
+    HostPort::parse(text).map_err(Failure::Bad)
+}
+
+/// A layout; empty: `codis`.
+///
+/// # Errors
+/// A sentence.
+pub fn layout(text: &str) -> Result<Layout, Failure> {
+    match text {
+        "" | "codis" => Ok(Layout::Codis),
+        "redis" => Ok(Layout::Redis),
+        other => bad(format!("'{}' is no layout; choose codis (1024 slots) or redis (16384 slots)", quote(other))),
+    }
+}
+
+/// Mode and `isolated`; their defaults depend on each other.
+///
+/// # Errors
+/// A sentence.
+pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), Failure> {
+    let mode = match mode {
+        "" | "store" => Mode::Store,
+        "cache" => Mode::Cache,
+        other => return bad(format!("'{}' is no mode; choose store or cache", quote(other))),
+    };
+    let isolated = match (isolated, mode) {
+        ("refuse", _) | ("", Mode::Store) => Isolated::Refuse,
+        ("serve", _) | ("", Mode::Cache) => Isolated::Serve,
+        (other, _) => {
+            return bad(format!("'{}' is not what a node can do when isolated; choose refuse or serve", quote(other)));
+        }
+    };
+    Ok((mode, isolated))
+}
+
+/// Number of databases; 0: 16.
+///
+/// # Errors
+/// A sentence.
+pub fn databases(number: u32) -> Result<u32, Failure> {
+    match number {
+        0 => Ok(DATABASES),
+        1..=DATABASES_MAX => Ok(number),
+        _ => bad(format!("{number} databases cannot be; 1 to {DATABASES_MAX}")),
+    }
+}
+
+/// User name and password; both empty: none.
+///
+/// # Errors
+/// A sentence that never has the password in it.
+pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>, Failure> {
+    if password.is_empty() {
+        if !username.is_empty() {
+            return bad("a user name needs a password; give --password-file");
+        }
+        return Ok(None);
+    }
+    if password.len() > CREDENTIAL_LEN_MAX || username.len() > CREDENTIAL_LEN_MAX {
+        return bad(format!("a user name or password has at most {CREDENTIAL_LEN_MAX} bytes"));
+    }
+    if password.contains(['\r', '\n', '\0']) {
+        return bad("the password has a line break or NUL in it; does the file have more than one line?");
+    }
+    if username.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return bad("the user name has white space in it");
+    }
+    let username = (!username.is_empty()).then(|| username.to_owned());
+    Ok(Some(Credentials { username, password: Secret::new(password.to_owned()) }))
+}
+
+/// A group's id.
+///
+/// # Errors
+/// A sentence.
+pub fn group(id: u32) -> Result<GroupId, Failure> {
+    if id == 0 { bad("0 is no group id; groups are numbered from 1") } else { Ok(GroupId(id)) }
+}
+
+/// A node's id.
+///
+/// # Errors
+/// A sentence.
+pub fn node(id: u64) -> Result<NodeId, Failure> {
+    if id == 0 { bad("0 is no node id; nodes are numbered from 1") } else { Ok(NodeId(id)) }
+}
+
+/// A role wanted for a node.
+///
+/// # Errors
+/// A sentence.
+pub fn role(text: &str) -> Result<Role, Failure> {
+    match text {
+        "auto" => Ok(Role::Auto),
+        "voter" => Ok(Role::Voter),
+        "learner" => Ok(Role::Learner),
+        other => bad(format!("'{}' is no role; choose voter, learner or auto", quote(other))),
+    }
+}
+
+/// Slots of a layout, as a set.
+///
+/// # Errors
+/// A sentence when there are none, a range is reversed, or a slot is not in the layout.
+pub fn slots(spans: &[SlotSpan], layout: Layout) -> Result<BTreeSet<SlotId>, Failure> {
+    if spans.is_empty() {
+        return bad("name slots, as 0-511 or 7");
+    }
+    let last = layout.slots() - 1;
+    if spans.len() > usize::from(layout.slots()) {
+        return bad("more ranges than there are slots");
+    }
+    let mut set = BTreeSet::new();
+    for SlotSpan { first, last: end } in spans {
+        if first > end {
+            return bad(format!("the range {first}-{end} is reversed; write {end}-{first}"));
+        }
+        match (u16::try_from(*first), u16::try_from(*end)) {
+            (Ok(first), Ok(end)) if end <= last => set.extend((first..=end).map(SlotId)),
+            _ => return bad(format!("there is no slot {end}: this product's slots are 0 to {last}")),
+        }
+    }
+    Ok(set)
+}
+
+/// Number of automatic voters.
+///
+/// # Errors
+/// A sentence.
+pub fn voters(number: u32) -> Result<u8, Failure> {
+    match u8::try_from(number) {
+        Ok(number) if (1..=VOTERS_MAX).contains(&number) => Ok(number),
+        _ => bad(format!("{number} voters cannot be; 1 to {VOTERS_MAX}")),
+    }
+}
+
+/// Budget of a hold.
+///
+/// # Errors
+/// A sentence.
+pub fn hold_ms(ms: u32) -> Result<u32, Failure> {
+    if HOLD_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    bad(format!("hold-max is {} to {} ms, not {ms}", HOLD_MS.start(), HOLD_MS.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_ports_and_roles() {
+        for name in ["default", "a", "A.b_c-9", &"x".repeat(64)] {
+            assert_eq!(product_name(name).unwrap(), name);
+        }
+        for name in ["", "-a", ".a", "a b", "a/b", "ä", &"x".repeat(65)] {
+            assert!(product_name(name).is_err(), "{name}");
+        }
+        assert_eq!((port(1).unwrap(), port(65535).unwrap()), (1, 65535));
+        assert!(port(0).is_err() && port(65536).is_err());
+        assert!(role("boss").is_err() && group(0).is_err() && node(0).is_err());
+        assert!(databases(1025).is_err());
+        assert_eq!(databases(0).unwrap(), 16);
+        assert!(voters(0).is_err() && voters(8).is_err() && hold_ms(9).is_err() && hold_ms(10_001).is_err());
+    }
+
+    #[test]
+    fn isolated_follows_the_mode() {
+        assert_eq!(mode("", "").unwrap(), (Mode::Store, Isolated::Refuse));
+        assert_eq!(mode("cache", "").unwrap(), (Mode::Cache, Isolated::Serve));
+        assert_eq!(mode("cache", "refuse").unwrap(), (Mode::Cache, Isolated::Refuse));
+        assert!(mode("both", "").is_err() && mode("", "maybe").is_err());
+    }
+
+    #[test]
+    fn slot_ranges() {
+        let span = |first, last| SlotSpan { first, last };
+        let set = slots(&[span(0, 2), span(2, 3), span(1023, 1023)], Layout::Codis).unwrap();
+        assert_eq!(set.into_iter().map(|s| s.0).collect::<Vec<_>>(), [0, 1, 2, 3, 1023]);
+        assert_eq!(slots(&[span(0, 16383)], Layout::Redis).unwrap().len(), 16384);
+        for wrong in [&[][..], &[span(3, 2)], &[span(0, 1024)], &[span(70_000, 70_001)], &[span(0, u32::MAX)]] {
+            assert!(slots(wrong, Layout::Codis).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_repeated() {
+        for password in ["top\nsecret", &format!("top{}secret", "x".repeat(CREDENTIAL_LEN_MAX))] {
+            let text = credentials("", password).unwrap_err().to_string();
+            assert!(!text.contains("top") && !text.contains("secret"), "{text}");
+        }
+        assert!(credentials("user", "").is_err());
+        assert_eq!(credentials("", "").unwrap(), None);
+        assert_eq!(credentials("u", "p").unwrap().unwrap().username.as_deref(), Some("u"));
+    }
+
+    #[test]
+    fn ids_and_timeouts() {
+        let mut given = ChangeOptions { change_id: vec![1; 16].into(), ..ChangeOptions::default() };
+        assert_eq!(options(&given).unwrap().id, Uuid(0x0101_0101_0101_0101_0101_0101_0101_0101));
+        assert!(options(&given).unwrap().left() <= TIMEOUT);
+        given.wait = true;
+        assert!(options(&given).unwrap().left() > TIMEOUT);
+        given.change_id = vec![1; 15].into();
+        assert!(options(&given).is_err());
+        given = ChangeOptions { timeout_ms: TIMEOUT_MAX_MS + 1, ..ChangeOptions::default() };
+        assert!(options(&given).is_err());
+        given.timeout_ms = 5;
+        assert_ne!(options(&given).unwrap().id, options(&given).unwrap().id);
+    }
+}

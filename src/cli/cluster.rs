@@ -1,0 +1,66 @@
+//! `pontoon cluster`: settings that are replicated and change while running.
+//! Knows nothing of what they do.
+
+use clap::Subcommand;
+
+use super::{Remote, client::Client, duration, error::CliError, output};
+use crate::wire::pb::admin::SetClusterRequest;
+
+/// `pontoon cluster ...`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Change settings: voters=1..7, hold-max=10ms..10s
+    Set {
+        /// As voters=5 or hold-max=250ms
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+}
+
+pub(super) async fn run(command: ClusterCommand, remote: &Remote) -> Result<(), CliError> {
+    let ClusterCommand::Set { settings } = command;
+    let wanted = parse(&settings).map_err(CliError::Usage)?;
+    let call = |mut c: Client, options| {
+        let request = SetClusterRequest { options: Some(options), ..wanted.clone() };
+        async move { c.set_cluster(request).await }
+    };
+    let reply = remote.change("the same command with --dry-run", call).await?;
+    output::changed(remote, &reply)
+}
+
+fn parse(settings: &[String]) -> Result<SetClusterRequest, String> {
+    let mut wanted = SetClusterRequest::default();
+    for setting in settings {
+        let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
+        match key {
+            "voters" => {
+                wanted.voters = Some(
+                    value.parse().map_err(|_| format!("voters: a number from 1 to 7 is expected, not '{value}'"))?,
+                )
+            }
+            "hold-max" => {
+                let ms = duration::parse(value).map_err(|e| format!("hold-max: {e}"))?.as_millis();
+                wanted.hold_ms_max = Some(u32::try_from(ms).unwrap_or(u32::MAX));
+            }
+            _ => return Err(format!("'{key}' is no setting of the cluster; there are voters and hold-max")),
+        }
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let wanted = parse(&["voters=7".into(), "hold-max=250ms".into()]).unwrap();
+        assert_eq!((wanted.voters, wanted.hold_ms_max), (Some(7), Some(250)));
+        for bad in ["voters", "voters=x", "hold-max=5", "hold=1s"] {
+            let result = parse(&[bad.into()]);
+            // A bare number is seconds; the node refuses what is too long.
+            assert_eq!(result.is_ok(), bad == "hold-max=5", "{bad}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Which ports, addresses and slots the parts of a playground have; a function of four numbers.
+//! Knows nothing of files and processes.
+
+use std::time::{Duration, Instant};
+
+use super::CliError;
+
+/// What a playground consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of nodes.
+    pub nodes: u16,
+    /// Number of groups.
+    pub groups: u16,
+    /// Replicas of each.
+    pub replicas: u16,
+    /// Base port.
+    pub port: u16,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { nodes: 3, groups: 2, replicas: 1, port: 19_000 }
+    }
+}
+
+/// What the command line says of the shape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Number of nodes.
+    pub nodes: Option<u16>,
+    /// Number of groups.
+    pub groups: Option<u16>,
+    /// Replicas of each.
+    pub replicas: Option<u16>,
+    /// Base port.
+    pub port: Option<u16>,
+}
+
+impl Asked {
+    /// The shape asked for, the rest from `other`.
+    #[must_use]
+    pub fn or(self, other: Shape) -> Shape {
+        Shape {
+            nodes: self.nodes.unwrap_or(other.nodes),
+            groups: self.groups.unwrap_or(other.groups),
+            replicas: self.replicas.unwrap_or(other.replicas),
+            port: self.port.unwrap_or(other.port),
+        }
+    }
+}
+
+/// Admin ports begin after B + this.
+const ADMIN: u16 = 100;
+/// Servers' ports begin after B + this.
+const SERVERS: u16 = 200;
+/// Slots of the product `default`, whose layout is codis.
+const SLOTS: u32 = 1024;
+/// Ports of a playground that was just killed are free as soon as the kernel has ended its children.
+const FREE_WITHIN: Duration = Duration::from_secs(3);
+
+/// A redis-server of the playground.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its group, from 1.
+    pub group: u16,
+    /// Its port.
+    pub port: u16,
+    /// Port of the primary it is made a replica of; `None`: made a primary.
+    pub primary_port: Option<u16>,
+}
+
+impl Server {
+    /// For people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("server {} of group {}", self.port, self.group)
+    }
+
+    /// HOST:PORT.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// The numbers of a playground.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout(Shape);
+
+impl Layout {
+    /// Checks that the ports exist.
+    ///
+    /// # Errors
+    /// When the highest one is beyond 65535.
+    pub fn new(shape: Shape) -> Result<Self, CliError> {
+        let highest =
+            u32::from(shape.port) + u32::from(SERVERS) + u32::from(shape.groups) * u32::from(shape.replicas + 1);
+        if highest > u32::from(u16::MAX) {
+            return Err(CliError::Usage(format!(
+                "--port {}: the last server's port would be {highest}; choose a lower one",
+                shape.port
+            )));
+        }
+        Ok(Self(shape))
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.0
+    }
+
+    /// Where clients reach a node.
+    #[must_use]
+    pub fn client(&self, node: u16) -> String {
+        format!("127.0.0.1:{}", self.0.port + node)
+    }
+
+    /// Admin address of a node.
+    #[must_use]
+    pub fn admin(&self, node: u16) -> String {
+        format!("127.0.0.1:{}", self.0.port + ADMIN + node)
+    }
+
+    /// The servers, group by group, primary first.
+    pub fn servers(&self) -> impl Iterator<Item = Server> + use<> {
+        let Shape { groups, replicas, port, .. } = self.0;
+        let size = replicas + 1;
+        (0..groups * size).map(move |i| {
+            let primary = port + SERVERS + 1 + i / size * size;
+            let own = port + SERVERS + 1 + i;
+            Server { group: i / size + 1, port: own, primary_port: (own != primary).then_some(primary) }
+        })
+    }
+
+    /// First and last slot of a group.
+    #[must_use]
+    pub fn slots(&self, group: u16) -> (u32, u32) {
+        let (g, n) = (u32::from(group), u32::from(self.0.groups));
+        (SLOTS * (g - 1) / n, SLOTS * g / n - 1)
+    }
+
+    /// Whether every port can be bound.
+    ///
+    /// # Errors
+    /// The ports that are taken, what they are for, and what to do.
+    pub async fn check_free(&self) -> Result<(), CliError> {
+        let deadline = Instant::now() + FREE_WITHIN;
+        loop {
+            let taken = self.taken();
+            if taken.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let list: Vec<_> = taken.iter().map(|(port, what)| format!("{port} ({what})")).collect();
+                return Err(CliError::Failed(format!(
+                    "taken by another program: port {}; who is it: ss -ltnp 'sport = :{}'; or use other ports: --port B",
+                    list.join(", "),
+                    taken[0].0
+                )));
+            }
+            tokio::time::sleep(super::LOOK_EVERY).await;
+        }
+    }
+
+    fn taken(&self) -> Vec<(u16, String)> {
+        let Shape { nodes, port, .. } = self.0;
+        let clients = (1..=nodes).map(|n| (port + n, format!("clients of node {n}")));
+        let admins = (1..=nodes).map(|n| (port + ADMIN + n, format!("admin of node {n}")));
+        let servers = self.servers().map(|s| (s.port, format!("a server of group {}", s.group)));
+        clients
+            .chain(admins)
+            .chain(servers)
+            .filter(|(p, _)| std::net::TcpListener::bind(("127.0.0.1", *p)).is_err())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_default_is_as_documented() {
+        let layout = Layout::new(Shape::default()).unwrap();
+        assert_eq!((layout.client(1), layout.admin(3)), ("127.0.0.1:19001".into(), "127.0.0.1:19103".into()));
+        let servers: Vec<_> = layout.servers().map(|s| (s.group, s.port, s.primary_port)).collect();
+        assert_eq!(servers, [(1, 19201, None), (1, 19202, Some(19201)), (2, 19203, None), (2, 19204, Some(19203))]);
+        assert_eq!((layout.slots(1), layout.slots(2)), ((0, 511), (512, 1023)));
+    }
+
+    #[test]
+    fn slots_are_contiguous_whatever_the_number_of_groups() {
+        for groups in 1..=32 {
+            let layout = Layout::new(Shape { groups, ..Shape::default() }).unwrap();
+            let mut next = 0;
+            for group in 1..=groups {
+                let (first, last) = layout.slots(group);
+                assert_eq!(first, next);
+                next = last + 1;
+            }
+            assert_eq!(next, SLOTS);
+        }
+    }
+
+    #[test]
+    fn a_port_too_high_is_refused() {
+        assert!(Layout::new(Shape { port: 65_400, ..Shape::default() }).is_err());
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let layout = Layout(Shape { nodes: 1, groups: 1, replicas: 0, port: port - 1 });
+        assert!(layout.taken().iter().any(|(p, what)| *p == port && what == "clients of node 1"));
+    }
+}

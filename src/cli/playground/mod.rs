@@ -1,0 +1,262 @@
+//! `pontoon playground`: a cluster and its redis-servers on this machine, as children of this process.
+//! Knows nothing of the cluster's insides: it starts programs, and talks to the admin API as everybody does.
+//!
+//! ```text
+//! ports free? -> files -> redis-servers, nodes started -> leader? -> replicas in sync -> groups, slots -> table
+//!    ... children are watched until Ctrl-C ... -> nodes stopped -> redis-servers stopped -> temporary directory removed
+//! ```
+
+mod child;
+mod files;
+mod layout;
+mod server;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::{
+    child::Children,
+    files::Files,
+    layout::{Layout, Shape},
+};
+use super::{
+    Common, Output,
+    client::Remote,
+    error::{CliError, failed, runtime},
+    group, output, slot,
+};
+use crate::wire::pb::admin::{CreateGroupRequest, SlotSpan, StatusReply, StatusRequest};
+
+/// `pontoon playground ...`
+#[derive(Args, Debug)]
+pub struct PlaygroundArgs {
+    /// Number of nodes [default: 3, or as --dir was made]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
+    nodes: Option<u16>,
+    /// Number of groups [default: 2, or as --dir was made]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    groups: Option<u16>,
+    /// Replicas of each group [default: 1, or as --dir was made]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=5))]
+    replicas: Option<u16>,
+    /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was made]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Keep everything here, and go on with what is there [default: a directory that is removed at the end]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The program of the servers [default: redis-server, else valkey-server]
+    #[arg(long, value_name = "PATH")]
+    redis_server: Option<PathBuf>,
+}
+
+/// A cluster forms, and a replica of empty data is in sync, within a few seconds; on a machine that builds beside it, in more.
+const START_MAX: Duration = Duration::from_secs(90);
+/// Between looks at something that has not happened yet.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
+    // One thread, the main one: children are told of the death of the thread that started them (see exec_child).
+    runtime()?.block_on(play(args))
+}
+
+async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    let mut child_ended = listen(SignalKind::child())?;
+    let redis_server = server::find_program(args.redis_server.as_deref())?;
+    let asked = layout::Asked { nodes: args.nodes, groups: args.groups, replicas: args.replicas, port: args.port };
+    let files = Files::open(args.dir.as_deref(), asked)?;
+    let layout = Layout::new(files.shape())?;
+    layout.check_free().await?;
+    files.write(&layout)?;
+
+    let mut children = Children::new()?;
+    let up = tokio::select! {
+        up = start(&layout, &files, &redis_server, &mut children) => up.map(|()| true),
+        name = signals.next() => { println!("{name}: stopping"); Ok(false) }
+    };
+    if matches!(up, Ok(true)) {
+        output::print_text(&table(&layout, &children, files.dir(), files.is_temporary()));
+        loop {
+            tokio::select! {
+                name = signals.next() => { println!("\n{name}: stopping nodes, then servers"); break }
+                _ = child_ended.recv() => children.report_dead(),
+            }
+        }
+    } else if up.is_err() {
+        children.report_dead();
+    }
+    let impatient = tokio::select! {
+        () = children.stop() => false,
+        _ = signals.next() => true,
+    };
+    if impatient {
+        children.kill();
+    }
+    drop(children);
+    files.finish();
+    up.map(drop)
+}
+
+/// Everything up to the table. May be abandoned at any await: what has been started is in `children`.
+async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &mut Children) -> Result<(), CliError> {
+    let resumed = files.is_ready();
+    println!("{} in {}", if resumed { "going on with the cluster" } else { "making a cluster" }, files.dir().display());
+    for server in layout.servers() {
+        children.start(server.name(), files.server_command(redis_server, &server), &files.server_log(&server))?;
+    }
+    for node in 1..=layout.shape().nodes {
+        children.start(
+            format!("node {node}"),
+            files.node_command(children.program(), layout, node),
+            &files.node_log(node),
+        )?;
+    }
+    let deadline = Instant::now() + START_MAX;
+    for server in layout.servers() {
+        until(deadline, children, &format!("{} to answer", server.name()), || server::answers(server.port)).await?;
+    }
+    let remotes: Vec<_> = (1..=layout.shape().nodes).map(|node| remote(layout, node)).collect::<Result<_, _>>()?;
+    for (i, remote) in remotes.iter().enumerate() {
+        let what = format!("node {} to know a leader", i + 1);
+        until(deadline, children, &what, || async { status(remote).await.is_some_and(|s| s.leader != 0) }).await?;
+    }
+    if !resumed {
+        // Roles are those of the servers' own files: they are never set here.
+        for server in layout.servers().filter(|s| s.primary_port.is_some()) {
+            until(deadline, children, &format!("{} to be in sync", server.name()), || server::in_sync(server.port))
+                .await?;
+        }
+        make_groups(layout, &remotes[0]).await?;
+        files.mark_ready()?;
+    }
+    children.check()
+}
+
+/// Groups 1 to n with equal contiguous ranges; those that a former run has made are left alone.
+async fn make_groups(layout: &Layout, remote: &Remote) -> Result<(), CliError> {
+    let existing = group::list(remote).await?;
+    for id in 1..=layout.shape().groups {
+        let gid = u32::from(id);
+        let mut servers = layout.servers().filter(|s| s.group == id).map(|s| s.address());
+        if !existing.iter().any(|g| g.id == gid) {
+            let wanted = CreateGroupRequest {
+                product: remote.common.product.clone(),
+                id: gid,
+                primary: servers.next().unwrap_or_default(),
+                replicas: servers.collect(),
+                ..CreateGroupRequest::default()
+            };
+            group::create(remote, &wanted).await?;
+        }
+        let (first, last) = layout.slots(id);
+        slot::assign(remote, &[SlotSpan { first, last }], gid).await?;
+    }
+    Ok(())
+}
+
+fn remote(layout: &Layout, node: u16) -> Result<Remote, CliError> {
+    Remote::new(Common {
+        node: layout.admin(node),
+        product: "default".into(),
+        output: Output::Table,
+        dry_run: false,
+        wait: true,
+        timeout: Some(Duration::from_secs(30)),
+        secret_file: None,
+    })
+}
+
+async fn status(remote: &Remote) -> Option<StatusReply> {
+    remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await.ok()
+}
+
+/// Looks until it is so; fails at the deadline, or when a child has died.
+async fn until<F, Fut>(deadline: Instant, children: &mut Children, what: &str, look: F) -> Result<(), CliError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    while !look().await {
+        children.check()?;
+        if Instant::now() > deadline {
+            return Err(CliError::Failed(format!(
+                "waited {} s for {what} in vain; its log has the reason: {}",
+                START_MAX.as_secs(),
+                children.logs()
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+fn table(layout: &Layout, children: &Children, dir: &Path, temporary: bool) -> String {
+    let Shape { nodes, port, .. } = layout.shape();
+    let mut rows = Vec::new();
+    for node in 1..=nodes {
+        let name = format!("node {node}");
+        let pid = children.pid(&name);
+        rows.push(vec![name, layout.client(node), format!("admin {}", layout.admin(node)), pid]);
+    }
+    for server in layout.servers() {
+        let (first, last) = layout.slots(server.group);
+        let slots = if server.primary_port.is_none() {
+            format!("slots {first}-{last} when made")
+        } else {
+            "replica when made".into()
+        };
+        let name = server.name();
+        let pid = children.pid(&name);
+        rows.push(vec![name, server.address(), slots, pid]);
+    }
+    let mut out = String::from("\n") + &output::table(&["", "address", "", "pid"], &rows);
+    let last_node = port + nodes;
+    let pontoon = files::quoted(&children.program().display().to_string());
+    out += &format!(
+        "\nTo paste into another terminal:\n\n  \
+         redis-cli -p {first} SET hello world; redis-cli -p {last_node} GET hello\n  \
+         redis-benchmark -p {first} -t set,get -P 16 -q\n  \
+         {pontoon} --node {admin} status\n\n\
+         files and logs: {dir}{gone}\nCtrl-C stops everything.\n",
+        first = port + 1,
+        admin = layout.admin(1),
+        dir = dir.display(),
+        gone = if temporary { " (removed at the end; keep a cluster with --dir)" } else { "" },
+    );
+    out
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|e| failed(format!("signals cannot be caught: {e}")))
+}
+
+/// What ends the playground.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `pontoon product`: tenants.
+//! Knows nothing of how names and ports are judged; nodes do that.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{
+    Remote,
+    client::Client,
+    error::{CliError, failed},
+    output,
+};
+use crate::{
+    config::secret_file,
+    wire::pb::admin::{CreateProductRequest, ListProductsRequest, Product, RemoveProductRequest, SetProductRequest},
+};
+
+/// `pontoon product ...`
+#[derive(Debug, Subcommand)]
+pub enum ProductCommand {
+    /// List the products
+    Ls,
+    /// Make a product
+    Create {
+        /// Its name: 1 to 64 of A-Z a-z 0-9 _ . -
+        name: String,
+        /// Its port; a node listens on it plus the node's port offset
+        #[arg(long)]
+        port: u16,
+        /// How keys become slots: codis (crc32 mod 1024) or redis (crc16 mod 16384)
+        #[arg(long, value_enum, default_value = "codis")]
+        layout: Layout,
+        /// store keeps every acknowledged write; cache puts availability first
+        #[arg(long, value_enum, default_value = "store")]
+        mode: Mode,
+        /// What a node does that lost its peers [default: refuse in mode store, serve in mode cache]
+        #[arg(long, value_enum)]
+        isolated: Option<Isolated>,
+        /// Number of databases
+        #[arg(long, default_value_t = 16)]
+        databases: u32,
+        /// User name that clients log in with; without one they AUTH with the password alone
+        #[arg(long, requires = "password_file")]
+        username: Option<String>,
+        /// File with the clients' password; - is standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Change a product: port=P, databases=N, username=U, password= (none any more)
+    Set {
+        /// Its name
+        name: String,
+        /// What to change
+        #[arg(value_name = "KEY=VALUE", required_unless_present = "password_file")]
+        settings: Vec<String>,
+        /// File with the clients' new password; - is standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Remove a product that has no groups
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// How keys become slots.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Layout {
+    /// Codis' 1024.
+    Codis,
+    /// Redis Cluster's 16384.
+    Redis,
+}
+
+/// What a product is for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    /// Data is kept.
+    Store,
+    /// Data may be lost.
+    Cache,
+}
+
+/// What a node does without its peers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Isolated {
+    /// Nothing.
+    Refuse,
+    /// It goes on.
+    Serve,
+}
+
+pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), CliError> {
+    let look = "pontoon product ls";
+    let reply = match command {
+        ProductCommand::Ls => return list(remote).await,
+        ProductCommand::Create { name, port, layout, mode, isolated, databases, username, password_file } => {
+            let wanted = CreateProductRequest {
+                name,
+                port: port.into(),
+                layout: match layout {
+                    Layout::Codis => "codis".into(),
+                    Layout::Redis => "redis".into(),
+                },
+                mode: match mode {
+                    Mode::Store => "store".into(),
+                    Mode::Cache => "cache".into(),
+                },
+                isolated: match isolated {
+                    None => String::new(),
+                    Some(Isolated::Refuse) => "refuse".into(),
+                    Some(Isolated::Serve) => "serve".into(),
+                },
+                databases,
+                username: username.unwrap_or_default(),
+                password: password(password_file)?.unwrap_or_default(),
+                options: None,
+            };
+            let call = |mut c: Client, options| {
+                let request = CreateProductRequest { options: Some(options), ..wanted.clone() };
+                async move { c.create_product(request).await }
+            };
+            remote.change(look, call).await?
+        }
+        ProductCommand::Set { name, settings, password_file } => {
+            let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
+            if let Some(text) = password(password_file)? {
+                wanted.password = Some(text);
+            }
+            let call = |mut c: Client, options| {
+                let request = SetProductRequest { options: Some(options), ..wanted.clone() };
+                async move { c.set_product(request).await }
+            };
+            remote.change(look, call).await?
+        }
+        ProductCommand::Remove { name } => {
+            let call = |mut c: Client, options| {
+                let request = RemoveProductRequest { name: name.clone(), options: Some(options) };
+                async move { c.remove_product(request).await }
+            };
+            remote.change(look, call).await?
+        }
+    };
+    output::changed(remote, &reply)
+}
+
+/// The password in a file, if one is named.
+pub(super) fn password(file: Option<PathBuf>) -> Result<Option<String>, CliError> {
+    let Some(path) = file else { return Ok(None) };
+    secret_file::password(&path).map(|secret| Some(secret.reveal().to_owned())).map_err(failed)
+}
+
+fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String> {
+    let mut wanted = SetProductRequest { name, ..SetProductRequest::default() };
+    for setting in settings {
+        let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
+        match key {
+            "port" => {
+                wanted.port = Some(
+                    value.parse::<u16>().map_err(|_| format!("port: 1 to 65535 is expected, not '{value}'"))?.into(),
+                )
+            }
+            "databases" => {
+                wanted.databases =
+                    Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
+            }
+            "username" => wanted.username = Some(value.to_owned()),
+            "password" if value.is_empty() => wanted.password = Some(String::new()),
+            // Arguments can be read by every user of the machine, and stay in the shell's history.
+            "password" => {
+                return Err(
+                    "a password is never an argument; give --password-file FILE, or - for standard input".into()
+                );
+            }
+            "layout" | "mode" | "isolated" => {
+                return Err(format!("{key} is fixed when a product is made; make another product"));
+            }
+            _ => {
+                return Err(format!(
+                    "'{key}' is no setting of a product; there are port, databases, username and password= (none)"
+                ));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+async fn list(remote: &Remote) -> Result<(), CliError> {
+    let products = remote.read(|mut c| async move { c.list_products(ListProductsRequest {}).await }).await?.products;
+    if remote.json() {
+        output::print_json(&Value::Array(products.iter().map(to_json).collect()));
+        return Ok(());
+    }
+    let rows: Vec<_> = products
+        .iter()
+        .map(|p| {
+            vec![
+                p.name.clone(),
+                p.port.to_string(),
+                p.layout.clone(),
+                p.mode.clone(),
+                p.isolated.clone(),
+                p.databases.to_string(),
+                if p.password && !p.username.is_empty() {
+                    format!("yes, user {}", p.username)
+                } else {
+                    output::yes(p.password)
+                },
+                p.groups.to_string(),
+                format!("{} of {}", p.slots_assigned, p.slots),
+            ]
+        })
+        .collect();
+    let headings =
+        ["product", "port", "layout", "mode", "isolated", "databases", "password", "groups", "slots assigned"];
+    let mut out = output::table(&headings, &rows);
+    for p in &products {
+        for l in &p.listeners {
+            let state = if l.error.is_empty() { "listens" } else { &l.error };
+            let note = if l.note.is_empty() { String::new() } else { format!(" ({})", l.note) };
+            out += &format!("{}: node {} on {}: {state}{note}\n", p.name, l.node, l.address);
+        }
+    }
+    output::print_text(&out);
+    Ok(())
+}
+
+/// What of a product is replicated, so that it is the same on every node; listeners are not.
+fn to_json(p: &Product) -> Value {
+    json!({
+        "id": p.id,
+        "name": p.name,
+        "port": p.port,
+        "layout": p.layout,
+        "mode": p.mode,
+        "isolated": p.isolated,
+        "databases": p.databases,
+        "password": p.password,
+        "username": (!p.username.is_empty()).then_some(&p.username),
+        "groups": p.groups,
+        "slots": p.slots,
+        "slots_assigned": p.slots_assigned,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let wanted = parse("p".into(), &["port=1".into(), "password=".into()]).unwrap();
+        assert_eq!((wanted.port, wanted.password, wanted.databases), (Some(1), Some(String::new()), None));
+        let check = |setting: &str, part: &str| {
+            let refused = parse("p".into(), &[setting.into()]).unwrap_err();
+            assert!(refused.contains(part), "{refused}");
+        };
+        check("password=hunter2", "--password-file");
+        check("mode=cache", "fixed");
+        check("port=70000", "65535");
+        check("colour=red", "no setting");
+        check("port", "KEY=VALUE");
+    }
+
+    #[test]
+    fn json_has_nothing_of_the_listeners() {
+        let listeners = vec![crate::wire::pb::admin::Listener { node: 77, ..Default::default() }];
+        let product = Product { name: "p".into(), ..Product::default() };
+        assert_eq!(to_json(&product), to_json(&Product { listeners, ..product.clone() }));
+    }
+}

@@ -1,0 +1,141 @@
+//! `pontoon serve`: puts the configuration together and runs a node.
+//! Knows nothing of what a node does.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{
+    Common,
+    error::{CliError, failed},
+    output,
+};
+use crate::{
+    config::{Config, log::LogConfig, log::LogFormat},
+    node,
+};
+
+/// `pontoon serve ...`. Every flag is also a setting of the file and of the environment; `--set` reaches those without one.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// TOML file; the environment (PONTOON_...) and flags come over it
+    #[arg(long, value_name = "FILE", env = "PONTOON_CONFIG")]
+    config: Option<PathBuf>,
+    /// Id of this node, unique in the cluster, from 1
+    #[arg(long)]
+    id: Option<String>,
+    /// Where other nodes and operators reach this node
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
+    /// Nodes that form the cluster together, this one included; the same list on each
+    #[arg(long, value_name = "ID=HOST:PORT,...")]
+    peers: Option<String>,
+    /// Admin address of any node of a running cluster to join
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "peers")]
+    join: Option<String>,
+    /// IP address that clients' ports are bound on
+    #[arg(long, value_name = "IP")]
+    bind: Option<String>,
+    /// Host that clients are told
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Added to every product's port, so that several nodes fit on one host
+    #[arg(long, value_name = "N")]
+    port_offset: Option<String>,
+    /// Directory of this node's log; never copy one
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Data threads; 0: one per core but one
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Serve beyond loopback without a cluster secret, and products without a password
+    #[arg(long)]
+    insecure: bool,
+    /// Log lines as text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// error, warn, info, debug or trace, or directives
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Any other setting, as proxy.clients_max=1000 (may be repeated; --print-config shows all)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Say whether the configuration is good, and exit
+    #[arg(long)]
+    check_config: bool,
+    /// Print every setting with its value, default and meaning, and exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl ServeArgs {
+    /// The flags that were given, as settings. Those with a name come over `--set`.
+    fn settings(&self, common: &Common) -> Result<Vec<(String, String)>, String> {
+        let mut settings = Vec::new();
+        for text in &self.set {
+            let (key, value) = text.split_once('=').ok_or_else(|| format!("--set: '{text}' is not KEY=VALUE"))?;
+            settings.push((key.to_owned(), value.to_owned()));
+        }
+        let secret_file = match &common.secret_file {
+            Some(path) => Some(path.to_str().ok_or("--secret-file: the path is not UTF-8")?.to_owned()),
+            None => None,
+        };
+        let named = [
+            ("id", &self.id),
+            ("admin", &self.admin),
+            ("peers", &self.peers),
+            ("join", &self.join),
+            ("bind", &self.bind),
+            ("advertise", &self.advertise),
+            ("port_offset", &self.port_offset),
+            ("data_dir", &self.data_dir),
+            ("secret_file", &secret_file),
+            ("proxy.workers", &self.workers),
+            ("log.format", &self.log_format),
+            ("log.level", &self.log_level),
+        ];
+        settings.extend(named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+        if self.insecure {
+            settings.push(("insecure".into(), "true".into()));
+        }
+        Ok(settings)
+    }
+}
+
+pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
+    let settings = args.settings(common).map_err(CliError::Usage)?;
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let (config, notes) = Config::load(args.config.as_deref(), env, &settings).map_err(CliError::Usage)?;
+    for note in notes {
+        eprintln!("pontoon: {note}");
+    }
+    if args.print_config {
+        output::print_text(&config.print());
+        return Ok(());
+    }
+    config.check().map_err(CliError::Usage)?;
+    if args.check_config {
+        config.secret().map_err(CliError::Usage)?;
+        output::print_text("the configuration is good\n");
+        return Ok(());
+    }
+    start_log(&config.log)?;
+    // The control plane's own: two threads, so that one that is busy with the log does not keep a heartbeat waiting.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| failed(format!("the runtime could not be started: {e}")))?;
+    runtime.block_on(node::run(config)).map_err(|e| failed(format!("{e:#}")))
+}
+
+fn start_log(log: &LogConfig) -> Result<(), CliError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.level).map_err(failed)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+    Ok(())
+}

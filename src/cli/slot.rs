@@ -1,0 +1,164 @@
+//! `pontoon slot`: who owns which slots, and where a key is.
+//! Knows nothing of how many slots a layout has; nodes do.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{Remote, client::Client, error::CliError, output};
+use crate::wire::pb::admin::{
+    AssignSlotsRequest, ChangeReply, ListSlotsReply, ListSlotsRequest, LocateKeyRequest, SlotRange, SlotSpan,
+};
+
+/// `pontoon slot ...`
+#[derive(Debug, Subcommand)]
+pub enum SlotCommand {
+    /// List the slots of the product as ranges
+    Ls,
+    /// Give slots to a group: free ones at once, owned ones only if they hold no keys
+    Assign {
+        /// As 0-511, 7 or 0-3,9
+        #[arg(value_name = "SLOTS")]
+        slots: String,
+        /// The group
+        #[arg(value_name = "GID")]
+        group: u32,
+    },
+    /// Which slot, group and server a key is on
+    Key {
+        /// The key
+        key: String,
+    },
+}
+
+/// More ranges than slots of the largest layout is no list a person made.
+const SPANS_MAX: usize = 16_384;
+
+pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), CliError> {
+    match command {
+        SlotCommand::Ls => show(remote).await,
+        SlotCommand::Assign { slots, group } => {
+            let slots = parse_spans(&slots).map_err(CliError::Usage)?;
+            let reply = assign(remote, &slots, group).await?;
+            output::changed(remote, &reply)
+        }
+        SlotCommand::Key { key } => locate(remote, key).await,
+    }
+}
+
+/// Assigns slots; also the playground's way.
+pub(super) async fn assign(remote: &Remote, slots: &[SlotSpan], group: u32) -> Result<ChangeReply, CliError> {
+    let product = &remote.common.product;
+    let call = |mut c: Client, options| {
+        let request =
+            AssignSlotsRequest { product: product.clone(), slots: slots.to_vec(), group, options: Some(options) };
+        async move { c.assign_slots(request).await }
+    };
+    remote.change(&format!("pontoon slot ls --product {product}"), call).await
+}
+
+/// The slots of the product.
+pub(super) async fn list(remote: &Remote) -> Result<ListSlotsReply, CliError> {
+    let call = |mut c: Client| {
+        let product = remote.common.product.clone();
+        async move { c.list_slots(ListSlotsRequest { product }).await }
+    };
+    remote.read(call).await
+}
+
+async fn show(remote: &Remote) -> Result<(), CliError> {
+    let reply = list(remote).await?;
+    if remote.json() {
+        output::print_json(&Value::Array(reply.ranges.iter().map(to_json).collect()));
+        return Ok(());
+    }
+    let rows: Vec<_> = reply
+        .ranges
+        .iter()
+        .map(|r| {
+            let group = if r.group == 0 { "nobody".to_owned() } else { r.group.to_string() };
+            vec![show_range(r), group, output::yes(r.held), r.epoch.to_string()]
+        })
+        .collect();
+    let mut out = output::table(&["slots", "group", "held", "epoch"], &rows);
+    for line in &reply.in_progress {
+        out += &format!("in progress: {line}\n");
+    }
+    output::print_text(&out);
+    Ok(())
+}
+
+async fn locate(remote: &Remote, key: String) -> Result<(), CliError> {
+    let call = |mut c: Client| {
+        let request = LocateKeyRequest { product: remote.common.product.clone(), key: key.clone().into_bytes().into() };
+        async move { c.locate_key(request).await }
+    };
+    let reply = remote.read(call).await?;
+    if remote.json() {
+        output::print_json(&json!({
+            "key": key,
+            "slot": reply.slot,
+            "group": (reply.group != 0).then_some(reply.group),
+            "server": (!reply.server.is_empty()).then_some(reply.server),
+        }));
+    } else if reply.group == 0 {
+        output::print_text(&format!(
+            "slot {}, which nobody owns; assign it: pontoon slot assign {} GID\n",
+            reply.slot, reply.slot
+        ));
+    } else {
+        output::print_text(&format!("slot {}, group {}, server {}\n", reply.slot, reply.group, reply.server));
+    }
+    Ok(())
+}
+
+fn to_json(r: &SlotRange) -> Value {
+    json!({"slots": show_range(r), "first": r.first, "last": r.last, "group": (r.group != 0).then_some(r.group), "held": r.held, "epoch": r.epoch})
+}
+
+fn show_range(r: &SlotRange) -> String {
+    if r.first == r.last { r.first.to_string() } else { format!("{}-{}", r.first, r.last) }
+}
+
+/// `0-511`, `7`, `0-3,9`.
+fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
+    let bad = |part: &str| format!("'{part}' is no slot and no range of slots, as 7 or 0-511");
+    let number = |part: &str, whole: &str| -> Result<u32, String> {
+        part.trim().parse::<u16>().map(u32::from).map_err(|_| bad(whole))
+    };
+    let mut spans = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first, part)?, number(last, part)?),
+            None => (number(part, part)?, number(part, part)?),
+        };
+        if first > last {
+            return Err(format!("'{part}' goes backwards; write {last}-{first}"));
+        }
+        spans.push(SlotSpan { first, last });
+        if spans.len() > SPANS_MAX {
+            return Err(format!("more than {SPANS_MAX} ranges"));
+        }
+    }
+    Ok(spans)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let check = |text: &str, expected: &[(u32, u32)]| {
+            let spans: Vec<_> = parse_spans(text).unwrap().iter().map(|s| (s.first, s.last)).collect();
+            assert_eq!(spans, expected, "{text}");
+        };
+        check("0-511", &[(0, 511)]);
+        check("7", &[(7, 7)]);
+        check("0-3,9, 12 - 13", &[(0, 3), (9, 9), (12, 13)]);
+        for bad in ["", ",", "a", "1-", "-1", "3-1", "0-70000", "1-2-3", "0..3"] {
+            assert!(parse_spans(bad).is_err(), "{bad}");
+        }
+        assert!(parse_spans("3-1").unwrap_err().contains("1-3"));
+    }
+}

@@ -1,0 +1,44 @@
+//! The command line as clap understands it.
+#![allow(clippy::unwrap_used)]
+
+use clap::CommandFactory;
+
+use super::*;
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_the_documents_show_is_understood() {
+    let check = |line: &str, good: bool| {
+        let parsed = Cli::try_parse_from(line.split_whitespace());
+        assert_eq!(parsed.is_ok(), good, "{line}: {:?}", parsed.err().map(|e| e.to_string()));
+    };
+    check("pontoon status --output json", true);
+    check(
+        "pontoon serve --id 1 --admin 127.0.0.1:1 --peers 1=127.0.0.1:1 --bind 127.0.0.1 --port-offset 1 --data-dir d --secret-file s --workers 2",
+        true,
+    );
+    check("pontoon serve --id 4 --join 127.0.0.1:1 --peers 1=127.0.0.1:1", false);
+    check("pontoon recover --data-dir d --from-survivor --the-others-are-gone", true);
+    check("pontoon recover --data-dir d --from-survivor", false);
+    check("pontoon playground --nodes 3 --groups 2 --replicas 1 --port 19000 --dir d --redis-server p", true);
+    check("pontoon playground --nodes 0", false);
+    check("pontoon node remove 3 --assume-dead --dry-run", true);
+    check("pontoon node set-role 3 voter", true);
+    check("pontoon node set-role 3 king", false);
+    check("pontoon product create shop --port 19010 --layout redis --password-file f --wait", true);
+    check("pontoon product create shop --port 70000", false);
+    check("pontoon product create shop --port 1 --username u", false);
+    check("pontoon product set shop port=1", true);
+    check("pontoon product set shop --password-file -", true);
+    check("pontoon product set shop", false);
+    check("pontoon --product shop group create 1 --primary a:1 --replica b:1 --replica c:1 --timeout 5m", true);
+    check("pontoon group create 0 --primary a:1", false);
+    check("pontoon slot assign 0-511 1 --node 127.0.0.1:1", true);
+    check("pontoon slot key {user}x --timeout 2h", false);
+    check("pontoon cluster set voters=5 hold-max=250ms", true);
+    check("pontoon cluster set", false);
+}

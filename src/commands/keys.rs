@@ -1,0 +1,353 @@
+//! Where the keys of a call are among its arguments.
+//! Refuses to know slots; work is bounded by the number of arguments, whatever they say.
+
+use super::spec::{Handling, Spec, flag};
+
+/// The arguments of a call; 0 is the command's name.
+pub trait Args {
+    /// How many there are, the name included.
+    fn len(&self) -> usize;
+    /// Argument `i`, which is below `len()`.
+    fn get(&self, i: usize) -> &[u8];
+    /// Whether there is not even a name.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Args for [&[u8]] {
+    fn len(&self) -> usize {
+        <[&[u8]]>::len(self)
+    }
+    fn get(&self, i: usize) -> &[u8] {
+        self[i]
+    }
+}
+
+impl Args for [Vec<u8>] {
+    fn len(&self) -> usize {
+        <[Vec<u8>]>::len(self)
+    }
+    fn get(&self, i: usize) -> &[u8] {
+        &self[i]
+    }
+}
+
+/// Where a command's keys are. Positions count from the name, which is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySpec {
+    /// It has none.
+    None,
+    /// One key at this position.
+    One(u8),
+    /// From `first` to `last` (negative: from the end, -1 is the last argument), every `step`-th.
+    Range { first: u8, last: i8, step: u8 },
+    /// Argument `at` says how many keys follow it, every `step`-th; before it there may be a destination (0: none).
+    Count { at: u8, step: u8, dest: u8 },
+    /// XREAD and XREADGROUP: the first half of what follows STREAMS.
+    Streams,
+    /// SORT and SORT_RO: argument 1, and if `store` the last STORE's argument.
+    Sort { store: bool },
+    /// GEORADIUS and GEORADIUSBYMEMBER: argument 1, and those of STORE and STOREDIST, looked for from this position on.
+    GeoStore(u8),
+    /// MIGRATE: argument 3, or if that is empty all that follow KEYS.
+    Migrate,
+}
+
+/// Why the keys of a call cannot be told. Nothing was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysError {
+    /// Too few arguments, or they do not come in the pairs or triples that the command wants.
+    Syntax,
+    /// The number of keys is not a number, or not one that the arguments can hold.
+    Numkeys,
+    /// A script or function without keys has no slot.
+    NoKeys,
+    /// BY or GET of SORT would read keys of other slots.
+    Pattern,
+}
+
+impl std::fmt::Display for KeysError {
+    /// A sentence for the client, without the `ERR ` in front.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            KeysError::Syntax => "syntax error: the arguments do not fit the command, not executed",
+            KeysError::Numkeys => {
+                "the number of keys is not a positive integer, or greater than the number of arguments after it, not executed"
+            }
+            KeysError::NoKeys => {
+                "a call without keys cannot be routed to a server yet, not executed. Declare a key of the slot that it shall run in"
+            }
+            KeysError::Pattern => {
+                "a BY or GET pattern of SORT reads keys of other slots, not executed. Begin it with the hash tag of the key, as in {tag}weight_*"
+            }
+        })
+    }
+}
+
+impl std::error::Error for KeysError {}
+
+impl Spec {
+    /// Appends the positions of the call's keys to `out`, as the server itself sees them (`COMMAND GETKEYS`). `args` must be a call of
+    /// this command; its arity need not have been checked.
+    ///
+    /// # Errors
+    /// The call is one that the server would refuse; `out` is as it was.
+    pub fn keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+        let before = out.len();
+        let found = self.keys.find(args, out);
+        if found.is_err() {
+            out.truncate(before);
+        }
+        found
+    }
+
+    /// The positions of everything that decides which slot the call belongs to: [`Spec::keys`], and the patterns of SORT, whose
+    /// hash tag counts like a key's.
+    ///
+    /// # Errors
+    /// As [`Spec::keys`]; also if a command that is routed by its keys has none, or a pattern has no fixed hash tag.
+    pub fn routing_keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+        let before = out.len();
+        let found = self.keys(args, out).and_then(|()| match self.keys {
+            KeySpec::Sort { .. } => sort_patterns(args, out),
+            _ if out.len() == before && matches!(self.handling, Handling::Slot | Handling::Split(_)) => {
+                Err(KeysError::NoKeys)
+            }
+            _ => Ok(()),
+        });
+        if found.is_err() {
+            out.truncate(before);
+        }
+        found
+    }
+}
+
+/// Whether this very call may block its connection: XREAD and XREADGROUP only with BLOCK.
+pub fn is_blocking_call<A: Args + ?Sized>(spec: &Spec, args: &A) -> bool {
+    if !spec.flags.has(flag::BLOCKING) {
+        return false;
+    }
+    if spec.keys != KeySpec::Streams {
+        return true;
+    }
+    matches!(streams(args), Ok(Streams { blocks: true, .. }))
+}
+
+impl KeySpec {
+    fn find<A: Args + ?Sized>(self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+        match self {
+            KeySpec::None => Ok(()),
+            KeySpec::One(at) => one(args, at as usize, out),
+            KeySpec::Range { first, last, step } => range(args, first as usize, last as isize, step as usize, out),
+            KeySpec::Count { at, step, dest } => {
+                if dest > 0 {
+                    one(args, dest as usize, out)?;
+                }
+                count(args, at as usize, step as usize, out)
+            }
+            KeySpec::Streams => {
+                let Streams { first, .. } = streams(args)?;
+                let rest = args.len() - first;
+                if rest == 0 || !rest.is_multiple_of(2) {
+                    return Err(KeysError::Syntax);
+                }
+                out.extend(first..first + rest / 2);
+                Ok(())
+            }
+            KeySpec::Sort { store } => {
+                one(args, 1, out)?;
+                if store {
+                    let mut destination = None;
+                    sort_options(args, |option, at| {
+                        if option == SortOption::Store {
+                            destination = Some(at);
+                        }
+                    });
+                    out.extend(destination);
+                }
+                Ok(())
+            }
+            KeySpec::GeoStore(from) => {
+                one(args, 1, out)?;
+                let mut i = from as usize;
+                while i + 1 < args.len() {
+                    if is(args.get(i), b"store") || is(args.get(i), b"storedist") {
+                        i += 1;
+                        out.push(i);
+                    }
+                    i += 1;
+                }
+                Ok(())
+            }
+            KeySpec::Migrate => migrate(args, out),
+        }
+    }
+}
+
+fn one<A: Args + ?Sized>(args: &A, at: usize, out: &mut Vec<usize>) -> Result<(), KeysError> {
+    if at >= args.len() {
+        return Err(KeysError::Syntax);
+    }
+    out.push(at);
+    Ok(())
+}
+
+fn range<A: Args + ?Sized>(
+    args: &A,
+    first: usize,
+    last: isize,
+    step: usize,
+    out: &mut Vec<usize>,
+) -> Result<(), KeysError> {
+    let len = args.len();
+    let end = if last >= 0 { last as usize + 1 } else { (len + 1).saturating_sub(last.unsigned_abs()) };
+    if end > len || end <= first {
+        return Err(KeysError::Syntax);
+    }
+    // `MSET a 1 b`: the last key lacks its value.
+    if step > 1 && !(end - first).is_multiple_of(step) {
+        return Err(KeysError::Syntax);
+    }
+    out.extend((first..end).step_by(step.max(1)));
+    Ok(())
+}
+
+fn count<A: Args + ?Sized>(args: &A, at: usize, step: usize, out: &mut Vec<usize>) -> Result<(), KeysError> {
+    let step = step.max(1);
+    let first = at + 1;
+    if at >= args.len() {
+        return Err(KeysError::Syntax);
+    }
+    let count = number(args.get(at)).ok_or(KeysError::Numkeys)?;
+    // Each key has `step` arguments. Dividing rather than multiplying cannot overflow, and bounds the work by the arguments there are.
+    if count > (args.len() - first) / step {
+        return Err(KeysError::Numkeys);
+    }
+    out.extend((0..count).map(|i| first + i * step));
+    Ok(())
+}
+
+/// A count as Redis reads it: digits, no sign, no leading zero.
+fn number(text: &[u8]) -> Option<usize> {
+    // More digits than any number of arguments has.
+    if text.is_empty() || text.len() > 9 || (text[0] == b'0' && text.len() > 1) {
+        return None;
+    }
+    text.iter().try_fold(0usize, |n, c| c.is_ascii_digit().then(|| n * 10 + (c - b'0') as usize))
+}
+
+fn is(text: &[u8], keyword: &[u8]) -> bool {
+    text.eq_ignore_ascii_case(keyword)
+}
+
+struct Streams {
+    /// The first argument after STREAMS; may be the number of arguments.
+    first: usize,
+    blocks: bool,
+}
+
+/// Reads options as the server does, so that a group or consumer called "streams" or "block" does not mislead.
+fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
+    let mut blocks = false;
+    let mut i = 1;
+    while i < args.len() {
+        let word = args.get(i);
+        if is(word, b"streams") {
+            return Ok(Streams { first: i + 1, blocks });
+        } else if is(word, b"block") {
+            blocks = true;
+            i += 2;
+        } else if is(word, b"count") || is(word, b"claim") {
+            i += 2;
+        } else if is(word, b"group") {
+            i += 3;
+        } else if is(word, b"noack") {
+            i += 1;
+        } else {
+            return Err(KeysError::Syntax);
+        }
+    }
+    Err(KeysError::Syntax)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SortOption {
+    Store,
+    By,
+    Get,
+}
+
+/// Calls `found` with each option's kind and the position of its argument.
+fn sort_options<A: Args + ?Sized>(args: &A, mut found: impl FnMut(SortOption, usize)) {
+    let mut i = 2;
+    while i < args.len() {
+        let word = args.get(i);
+        let option = if is(word, b"store") {
+            Some(SortOption::Store)
+        } else if is(word, b"by") {
+            Some(SortOption::By)
+        } else if is(word, b"get") {
+            Some(SortOption::Get)
+        } else {
+            None
+        };
+        if is(word, b"limit") {
+            i += 3;
+        } else if let Some(option) = option {
+            if i + 1 < args.len() {
+                found(option, i + 1);
+            }
+            i += 2;
+        } else {
+            i += 1;
+        }
+    }
+}
+
+fn sort_patterns<A: Args + ?Sized>(args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+    let mut result = Ok(());
+    sort_options(args, |option, at| {
+        let pattern = args.get(at);
+        let Some(star) = pattern.iter().position(|c| *c == b'*') else {
+            // `BY nosort` and `GET #` read no other key; nor does a pattern without a star.
+            return;
+        };
+        if option == SortOption::Store {
+            return;
+        }
+        // The tag must be closed before the star: what is put in its place could else change it.
+        match pattern[..star].iter().position(|c| *c == b'{') {
+            Some(open) if pattern[open + 1..star].iter().position(|c| *c == b'}').is_some_and(|len| len > 0) => {
+                out.push(at)
+            }
+            _ => result = Err(KeysError::Pattern),
+        }
+    });
+    result
+}
+
+fn migrate<A: Args + ?Sized>(args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+    if args.len() < 6 {
+        return Err(KeysError::Syntax);
+    }
+    if !args.get(3).is_empty() {
+        return one(args, 3, out);
+    }
+    let mut i = 6;
+    while i < args.len() {
+        let word = args.get(i);
+        if is(word, b"keys") {
+            out.extend(i + 1..args.len());
+            return if i + 1 < args.len() { Ok(()) } else { Err(KeysError::Syntax) };
+        }
+        i += if is(word, b"auth") {
+            2
+        } else if is(word, b"auth2") {
+            3
+        } else {
+            1
+        };
+    }
+    Err(KeysError::Syntax)
+}

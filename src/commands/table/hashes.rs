@@ -1,0 +1,39 @@
+//! Hashes, with the expiring fields of Redis 7.4 and later.
+//! Refuses to know more than the rows say: see `spec` and `keys`.
+
+use super::super::spec::flag::{DENYOOM, FAST, READONLY, WRITE};
+use super::super::spec::{Spec, cmd};
+use super::{KEY, SLOT};
+
+pub(super) static HASHES: &[Spec] = &[
+    cmd("hdel", -3, WRITE | FAST, KEY, SLOT),
+    cmd("hexists", 3, READONLY | FAST, KEY, SLOT),
+    cmd("hget", 3, READONLY | FAST, KEY, SLOT),
+    cmd("hgetall", 2, READONLY, KEY, SLOT),
+    cmd("hincrby", 4, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hincrbyfloat", 4, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hkeys", 2, READONLY, KEY, SLOT),
+    cmd("hlen", 2, READONLY | FAST, KEY, SLOT),
+    cmd("hmget", -3, READONLY | FAST, KEY, SLOT),
+    cmd("hmset", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hrandfield", -2, READONLY, KEY, SLOT),
+    cmd("hscan", -3, READONLY, KEY, SLOT),
+    cmd("hset", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hsetnx", 4, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hstrlen", 3, READONLY | FAST, KEY, SLOT),
+    cmd("hvals", 2, READONLY, KEY, SLOT),
+    // Redis 7.4.
+    cmd("hexpire", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hpexpire", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hexpireat", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hpexpireat", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("httl", -5, READONLY | FAST, KEY, SLOT),
+    cmd("hpttl", -5, READONLY | FAST, KEY, SLOT),
+    cmd("hexpiretime", -5, READONLY | FAST, KEY, SLOT),
+    cmd("hpexpiretime", -5, READONLY | FAST, KEY, SLOT),
+    cmd("hpersist", -5, WRITE | FAST, KEY, SLOT),
+    // Redis 8.0 and Valkey 9.
+    cmd("hgetex", -5, WRITE | FAST, KEY, SLOT),
+    cmd("hgetdel", -5, WRITE | FAST, KEY, SLOT),
+    cmd("hsetex", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+];

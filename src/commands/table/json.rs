@@ -1,0 +1,44 @@
+//! The JSON commands of Redis 8 (RedisJSON).
+//! Refuses to know more than the rows say: see `spec` and `keys`.
+
+use super::super::keys::KeySpec;
+use super::super::spec::flag::{DENYOOM, READONLY, WRITE};
+use super::super::spec::{Handling, Spec, cmd, container};
+use super::{KEY, NONE, SLOT};
+
+pub(super) static JSON: &[Spec] = &[
+    cmd("json.arrappend", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.arrinsert", -5, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.clear", -2, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.merge", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.numincrby", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.nummultby", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.numpowby", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.set", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.strappend", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.toggle", 3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("json.arrpop", -2, WRITE, KEY, SLOT),
+    cmd("json.arrtrim", 5, WRITE, KEY, SLOT),
+    cmd("json.del", -2, WRITE, KEY, SLOT),
+    cmd("json.forget", -2, WRITE, KEY, SLOT),
+    cmd("json.arrindex", -4, READONLY, KEY, SLOT),
+    cmd("json.arrlen", -2, READONLY, KEY, SLOT),
+    cmd("json.get", -2, READONLY, KEY, SLOT),
+    cmd("json.objkeys", -2, READONLY, KEY, SLOT),
+    cmd("json.objlen", -2, READONLY, KEY, SLOT),
+    cmd("json.resp", -2, READONLY, KEY, SLOT),
+    cmd("json.strlen", -2, READONLY, KEY, SLOT),
+    cmd("json.type", -2, READONLY, KEY, SLOT),
+    cmd("json.mget", -3, READONLY, KeySpec::Range { first: 1, last: -2, step: 1 }, SLOT),
+    cmd("json.mset", -4, WRITE | DENYOOM, KeySpec::Range { first: 1, last: -1, step: 3 }, SLOT),
+    container(
+        "json.debug",
+        -2,
+        READONLY,
+        Handling::Container,
+        &[
+            cmd("json.debug|memory", -3, READONLY, KeySpec::One(2), SLOT),
+            cmd("json.debug|help", 2, READONLY, NONE, Handling::AnyServer),
+        ],
+    ),
+];

@@ -1,0 +1,62 @@
+//! Bloom and cuckoo filters, sketches and digests of Redis 8 (RedisBloom).
+//! Refuses to know more than the rows say: see `spec` and `keys`.
+
+use super::super::keys::KeySpec;
+use super::super::spec::flag::{DENYOOM, MOVABLEKEYS, READONLY, WRITE};
+use super::super::spec::{Spec, cmd};
+use super::{KEY, SLOT};
+
+pub(super) static PROBABILISTIC: &[Spec] = &[
+    cmd("bf.add", 3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("bf.insert", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("bf.loadchunk", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("bf.madd", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("bf.reserve", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("bf.card", 2, READONLY, KEY, SLOT),
+    cmd("bf.exists", 3, READONLY, KEY, SLOT),
+    cmd("bf.info", -2, READONLY, KEY, SLOT),
+    cmd("bf.mexists", -3, READONLY, KEY, SLOT),
+    cmd("bf.scandump", 3, READONLY, KEY, SLOT),
+    // Of the Bloom filters of Valkey.
+    cmd("bf.load", 3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.add", 3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.addnx", 3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.insert", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.insertnx", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.loadchunk", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.reserve", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cf.del", 3, WRITE, KEY, SLOT),
+    cmd("cf.compact", 2, READONLY, KEY, SLOT),
+    cmd("cf.count", 3, READONLY, KEY, SLOT),
+    cmd("cf.exists", 3, READONLY, KEY, SLOT),
+    cmd("cf.info", 2, READONLY, KEY, SLOT),
+    cmd("cf.mexists", -3, READONLY, KEY, SLOT),
+    cmd("cf.scandump", 3, READONLY, KEY, SLOT),
+    cmd("cms.incrby", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cms.initbydim", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cms.initbyprob", 4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("cms.merge", -4, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Count { at: 2, step: 1, dest: 1 }, SLOT),
+    cmd("cms.info", 2, READONLY, KEY, SLOT),
+    cmd("cms.query", -3, READONLY, KEY, SLOT),
+    cmd("topk.add", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("topk.incrby", -4, WRITE | DENYOOM, KEY, SLOT),
+    cmd("topk.reserve", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("topk.count", -3, READONLY, KEY, SLOT),
+    cmd("topk.info", 2, READONLY, KEY, SLOT),
+    cmd("topk.list", -2, READONLY, KEY, SLOT),
+    cmd("topk.query", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.add", -3, WRITE | DENYOOM, KEY, SLOT),
+    cmd("tdigest.create", -2, WRITE | DENYOOM, KEY, SLOT),
+    cmd("tdigest.reset", 2, WRITE | DENYOOM, KEY, SLOT),
+    cmd("tdigest.merge", -4, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Count { at: 2, step: 1, dest: 1 }, SLOT),
+    cmd("tdigest.byrank", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.byrevrank", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.cdf", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.info", 2, READONLY, KEY, SLOT),
+    cmd("tdigest.max", 2, READONLY, KEY, SLOT),
+    cmd("tdigest.min", 2, READONLY, KEY, SLOT),
+    cmd("tdigest.quantile", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.rank", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.revrank", -3, READONLY, KEY, SLOT),
+    cmd("tdigest.trimmed_mean", 4, READONLY, KEY, SLOT),
+];

@@ -1,0 +1,36 @@
+//! The query engine of Redis 8 (RediSearch): its indexes span all keys of a server, so only suggestions have a slot.
+//! Refuses to know more than the rows say: see `spec` and `keys`.
+
+use super::super::spec::flag::{READONLY, WRITE};
+use super::super::spec::{Handling, Spec, cmd};
+use super::{KEY, NONE, SLOT, why};
+
+pub(super) static SEARCH: &[Spec] = &[
+    cmd("ft.sugadd", -4, WRITE, KEY, SLOT),
+    cmd("ft.sugdel", 3, WRITE, KEY, SLOT),
+    cmd("ft.sugget", -3, READONLY, KEY, SLOT),
+    cmd("ft.suglen", 2, READONLY, KEY, SLOT),
+    cmd("ft._list", 1, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.aggregate", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.explain", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.explaincli", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.hybrid", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.info", 2, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.profile", -5, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.search", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.spellcheck", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.syndump", 2, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.tagvals", 3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.cursor", -3, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.dictdump", 2, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.config", -2, READONLY, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.aliasadd", 3, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.aliasdel", 2, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.aliasupdate", 3, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.alter", -6, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.create", -5, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.dictadd", -3, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.dictdel", -3, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.dropindex", -2, WRITE, NONE, Handling::Refused(why::INDEX)),
+    cmd("ft.synupdate", -4, WRITE, NONE, Handling::Refused(why::INDEX)),
+];

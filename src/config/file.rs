@@ -1,0 +1,68 @@
+//! Reads the TOML file into the configuration, and says file, line and key of what it does not like.
+//! Knows nothing of what settings mean.
+
+use std::{ops::Range, path::Path};
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Config, dotted, value::Kind};
+
+/// Longest file that is read; one with every key and its explanation has a tenth of it.
+const FILE_LEN_MAX: u64 = 64 * 1024;
+
+/// Lays the file at `path` over `config`.
+pub(super) fn read(path: &Path, config: &mut Config) -> Result<(), String> {
+    let show = path.display();
+    let size = std::fs::metadata(path).map_err(|e| format!("{show}: cannot be read: {e}"))?.len();
+    if size > FILE_LEN_MAX {
+        return Err(format!("{show}: has {size} bytes; a configuration has at most {FILE_LEN_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{show}: cannot be read: {e}"))?;
+    parse(&text, config).map_err(|(line, what)| format!("{show}:{line}: {what}"))
+}
+
+/// Lays a TOML text over `config`; an error has its line, from 1.
+pub(super) fn parse(text: &str, config: &mut Config) -> Result<(), (usize, String)> {
+    let line = |span: Range<usize>| text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1);
+    let root = DeTable::parse(text).map_err(|e| (line(e.span().unwrap_or(0..0)), e.message().to_owned()))?;
+    for (key, value) in root.get_ref() {
+        let name: &str = key.get_ref();
+        let is_section = Config::keys().any(|(section, _)| section == name);
+        match value.get_ref() {
+            DeValue::Table(table) if is_section => {
+                for (key, value) in table {
+                    set(config, name, key.get_ref(), value.get_ref()).map_err(|what| (line(key.span()), what))?;
+                }
+            }
+            value => set(config, "", name, value).map_err(|what| (line(key.span()), what))?,
+        }
+    }
+    Ok(())
+}
+
+fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Result<(), String> {
+    let name = dotted(section, key);
+    let Some((_, known)) = Config::keys().find(|(s, k)| *s == section && k.name == key) else {
+        let others: Vec<_> = Config::keys().filter(|(s, _)| *s == section).map(|(_, k)| k.name).collect();
+        return Err(format!("{name}: there is no such setting; there are {}", others.join(", ")));
+    };
+    let wrong = |expected: &str| Err(format!("{name}: {expected} is expected, not a TOML {}", value.type_str()));
+    let text = match (known.kind, value) {
+        (Kind::Integer, DeValue::Integer(number)) if number.radix() == 10 => number.as_str().to_owned(),
+        (Kind::Integer, _) => return wrong("a decimal whole number"),
+        (Kind::Boolean, DeValue::Boolean(truth)) => truth.to_string(),
+        (Kind::Boolean, _) => return wrong("true or false"),
+        (Kind::Text | Kind::Map, DeValue::String(text)) => text.to_string(),
+        (Kind::Text, _) => return wrong("a string"),
+        (Kind::Map, DeValue::Table(table)) => {
+            let mut parts = Vec::new();
+            for (id, addr) in table {
+                let Some(addr) = addr.get_ref().as_str() else { return wrong("a table of strings") };
+                parts.push(format!("{}={addr}", id.get_ref()));
+            }
+            parts.join(",")
+        }
+        (Kind::Map, _) => return wrong("a table, or a string ID=HOST:PORT,ID=HOST:PORT"),
+    };
+    config.set(&name, &text).map_err(|e| format!("{name}: {e}"))
+}

@@ -1,0 +1,51 @@
+//! What this node logs, and how.
+//! Knows nothing of what is logged.
+
+use super::{
+    section::section,
+    value::{Kind, Value},
+};
+
+section! {
+    /// Logging to standard error.
+    LogConfig("log") {
+        /// `text` for people, `json` for machines.
+        format "format": LogFormat = LogFormat::Text, "text";
+        /// error, warn, info, debug or trace; or directives, as `info,pontoon::consensus=debug`.
+        level "level": String = "info".to_owned(), "info";
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+impl Value for LogFormat {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("text or json is expected, not '{text}'")),
+        }
+    }
+    fn toml(&self) -> Option<String> {
+        Some(match self {
+            Self::Text => "\"text\"".into(),
+            Self::Json => "\"json\"".into(),
+        })
+    }
+}
+
+impl LogConfig {
+    pub(super) fn check(&self) -> Result<(), String> {
+        tracing_subscriber::EnvFilter::try_new(&self.level).map(drop).map_err(|e| {
+            format!("log.level: '{}' is not understood ({e}); as: info, or info,pontoon::consensus=debug", self.level)
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Who this node is and where it is reached.
+//! Knows nothing of the cluster it will meet.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use super::{check, section::section};
+use crate::model::ids::{HostPort, NodeId};
+
+section! {
+    /// The node itself; the top level of the file.
+    NodeConfig("") {
+        /// Id of this node, unique in the cluster, from 1.
+        id "id": Option<NodeId> = None, "1";
+        /// Where other nodes and operators reach this node; it listens there.
+        admin "admin": Option<HostPort> = None, "127.0.0.1:19101";
+        /// Nodes that form the cluster together, this one included; the same list on each. Ignored once there is a cluster.
+        peers "peers": BTreeMap<NodeId, HostPort> = BTreeMap::new(), "1=127.0.0.1:19101,2=127.0.0.1:19102,3=127.0.0.1:19103";
+        /// Admin address of any node of a running cluster that this node joins, instead of peers. Ignored once it is a member.
+        join "join": Option<HostPort> = None, "127.0.0.1:19101";
+        /// IP address that clients' ports are bound on.
+        bind "bind": IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), "127.0.0.1";
+        /// Host that clients are told; not set: `bind`, or the host of `admin` if that is 0.0.0.0 or ::.
+        advertise "advertise": Option<String> = None, "proxy1.example.org";
+        /// Added to every product's port, so that several nodes fit on one host.
+        port_offset "port_offset": u16 = 0, "1";
+        /// Base port of the product `default`, which the node that starts a cluster makes.
+        default_port "default_port": u16 = 19_000, "19000";
+        /// Directory of this node's log; made with mode 0700. Never copy one.
+        data_dir "data_dir": Option<PathBuf> = None, "/var/lib/pontoon";
+        /// File with the cluster secret, mode 0600. Needed as soon as anything is bound beyond loopback.
+        secret_file "secret_file": Option<PathBuf> = None, "/etc/pontoon/secret";
+        /// Serve beyond loopback without a cluster secret, and products without a password. Only where the network is trusted.
+        insecure "insecure": bool = false, "false";
+        /// On SIGTERM the node drains, hands over and exits within this many milliseconds.
+        shutdown_deadline "shutdown_deadline_ms": Duration = Duration::from_secs(10), "10000";
+    }
+}
+
+/// Longest host that is accepted: a DNS name (RFC 1035, 2.3.4).
+const HOST_LEN_MAX: usize = 253;
+
+impl NodeConfig {
+    /// The id.
+    ///
+    /// # Errors
+    /// When it is not set.
+    pub fn id(&self) -> Result<NodeId, String> {
+        self.id.ok_or_else(|| missing("id", "--id", "1"))
+    }
+
+    /// The admin address.
+    ///
+    /// # Errors
+    /// When it is not set.
+    pub fn admin(&self) -> Result<&HostPort, String> {
+        self.admin.as_ref().ok_or_else(|| missing("admin", "--admin", "127.0.0.1:19101"))
+    }
+
+    /// The data directory.
+    ///
+    /// # Errors
+    /// When it is not set.
+    pub fn data_dir(&self) -> Result<&PathBuf, String> {
+        self.data_dir.as_ref().ok_or_else(|| missing("data_dir", "--data-dir", "/var/lib/pontoon"))
+    }
+
+    /// The host that clients are told.
+    #[must_use]
+    pub fn advertise_host(&self) -> String {
+        match (&self.advertise, &self.admin) {
+            (Some(host), _) => host.clone(),
+            (None, Some(admin)) if self.bind.is_unspecified() => admin.host().to_owned(),
+            _ if self.bind.is_ipv6() => format!("[{}]", self.bind),
+            _ => self.bind.to_string(),
+        }
+    }
+
+    /// What a pristine node must still check: it is about to form a cluster with `peers`, or to join one.
+    ///
+    /// # Errors
+    /// When it has neither, or its own line in `peers` differs from `admin`.
+    pub fn check_pristine(&self) -> Result<(), String> {
+        let (id, admin) = (self.id()?, self.admin()?);
+        if self.peers.is_empty() && self.join.is_none() {
+            return Err("this node belongs to no cluster yet; give --peers to form one (one peer is a cluster too) or --join to join one".into());
+        }
+        match self.peers.get(&id) {
+            Some(listed) if listed != admin => Err(format!(
+                "peers: node {id} is listed at {listed}, but its admin address is {admin}; make them equal"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that can be said without looking at the world.
+    ///
+    /// # Errors
+    /// The first problem, naming the key and what to do.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let (id, admin) = (self.id()?, self.admin()?);
+        self.data_dir()?;
+        if !self.peers.is_empty() && self.join.is_some() {
+            return Err(
+                "peers and join are both set: peers form a new cluster, join enters a running one; give one of them"
+                    .into(),
+            );
+        }
+        if !self.peers.is_empty() && !self.peers.contains_key(&id) {
+            return Err(format!("peers: node {id} itself is not in the list; add {id}={admin}"));
+        }
+        if self.join.as_ref() == Some(admin) {
+            return Err(format!("join: {admin} is this node itself; name a node that is in the cluster"));
+        }
+        if let Some(host) = &self.advertise {
+            let bad = host.is_empty()
+                || host.len() > HOST_LEN_MAX
+                || host.chars().any(|c| c.is_whitespace() || c.is_control())
+                || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']')));
+            if bad {
+                return Err(format!(
+                    "advertise: '{host}' is no host (a name or address without a port; IPv6 in brackets)"
+                ));
+            }
+        }
+        check(self.default_port > 0, "default_port", "1 to 65535")?;
+        check(self.shutdown_deadline >= Duration::from_millis(100), "shutdown_deadline_ms", "at least 100")?;
+        if self.insecure || self.secret_file.is_some() {
+            return Ok(());
+        }
+        let beyond = |key: &str, host: &str| {
+            Err(format!(
+                "{key}: {host} is beyond loopback and there is no cluster secret; make one (umask 077; openssl rand -hex 32 > FILE), \
+                 give it to every node with --secret-file FILE, or say --insecure where the network is trusted"
+            ))
+        };
+        if !is_loopback(admin.host()) {
+            return beyond("admin", admin.host());
+        }
+        if !self.bind.is_loopback() {
+            return beyond("bind", &self.bind.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a host can only be reached from this machine. A name other than localhost is taken to be reachable.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn missing(key: &str, flag: &str, example: &str) -> String {
+    format!("{key} is not set; give {flag} {example}, or {key} in the file, or PONTOON_{}", key.to_uppercase())
+}

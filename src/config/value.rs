@@ -1,0 +1,197 @@
+//! How a setting is written: the same text in the file, the environment and on the command line.
+//! Knows nothing of which settings there are.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use crate::model::ids::{HostPort, NodeId};
+
+/// What a setting looks like in TOML; a file that gives another kind is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// A string.
+    Text,
+    /// A string `K=V,K=V`, or a table.
+    Map,
+}
+
+/// A type that a setting can have.
+pub trait Value: Sized {
+    /// How it is written in TOML.
+    const KIND: Kind;
+    /// Reads it from the text of a flag, a variable, or a TOML value without its quotes.
+    ///
+    /// # Errors
+    /// A sentence that says what is expected.
+    fn parse(text: &str) -> Result<Self, String>;
+    /// As TOML; `None`: not set.
+    fn toml(&self) -> Option<String>;
+}
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            const KIND: Kind = Kind::Integer;
+            fn parse(text: &str) -> Result<Self, String> {
+                text.replace('_', "").parse().map_err(|_| format!("a number from {} to {} is expected, not '{text}'", <$type>::MIN, <$type>::MAX))
+            }
+            fn toml(&self) -> Option<String> {
+                Some(self.to_string())
+            }
+        }
+    )*};
+}
+integer!(u16, u32, u64, usize);
+
+impl Value for bool {
+    const KIND: Kind = Kind::Boolean;
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "1" | "yes" => Ok(true),
+            "false" | "0" | "no" => Ok(false),
+            _ => Err(format!("true or false is expected, not '{text}'")),
+        }
+    }
+    fn toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// Whole milliseconds. The keys of such settings end in `_ms`.
+impl Value for Duration {
+    const KIND: Kind = Kind::Integer;
+    fn parse(text: &str) -> Result<Self, String> {
+        u32::parse(text).map(|ms| Duration::from_millis(u64::from(ms)))
+    }
+    fn toml(&self) -> Option<String> {
+        Some(self.as_millis().to_string())
+    }
+}
+
+impl Value for IpAddr {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        bare.parse()
+            .map_err(|_| format!("an IP address is expected (0.0.0.0 means every one of this host), not '{text}'"))
+    }
+    fn toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string()))
+    }
+}
+
+impl Value for HostPort {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        HostPort::parse(text)
+    }
+    fn toml(&self) -> Option<String> {
+        Some(quoted(self.as_str()))
+    }
+}
+
+impl Value for PathBuf {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("a path is expected, not nothing".into()) } else { Ok(text.into()) }
+    }
+    fn toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string_lossy()))
+    }
+}
+
+impl Value for String {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+    fn toml(&self) -> Option<String> {
+        Some(quoted(self))
+    }
+}
+
+impl Value for NodeId {
+    const KIND: Kind = Kind::Integer;
+    fn parse(text: &str) -> Result<Self, String> {
+        match u64::parse(text)? {
+            0 => Err("ids of nodes begin at 1".into()),
+            id => Ok(NodeId(id)),
+        }
+    }
+    fn toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    const KIND: Kind = T::KIND;
+    fn parse(text: &str) -> Result<Self, String> {
+        T::parse(text).map(Some)
+    }
+    fn toml(&self) -> Option<String> {
+        self.as_ref().and_then(Value::toml)
+    }
+}
+
+/// `1=HOST:PORT,2=HOST:PORT`, in any order.
+impl Value for BTreeMap<NodeId, HostPort> {
+    const KIND: Kind = Kind::Map;
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut map = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let Some((id, addr)) = part.split_once('=') else {
+                return Err(format!("ID=HOST:PORT is expected, not '{part}'"));
+            };
+            let (id, addr) = (NodeId::parse(id.trim())?, HostPort::parse(addr.trim())?);
+            if map.values().any(|known| *known == addr) {
+                return Err(format!("{addr} is listed twice"));
+            }
+            if map.insert(id, addr).is_some() {
+                return Err(format!("node {id} is listed twice"));
+            }
+        }
+        Ok(map)
+    }
+    fn toml(&self) -> Option<String> {
+        (!self.is_empty()).then(|| {
+            let parts: Vec<_> = self.iter().map(|(id, addr)| format!("{id}={addr}")).collect();
+            quoted(&parts.join(","))
+        })
+    }
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn texts() {
+        assert_eq!(usize::parse("50_000"), Ok(50_000));
+        assert!(u16::parse("65536").unwrap_err().contains("65535"));
+        assert_eq!(Duration::parse("250"), Ok(Duration::from_millis(250)));
+        assert_eq!(bool::parse("yes"), Ok(true));
+        assert!(bool::parse("maybe").is_err());
+        assert!(IpAddr::parse("localhost").is_err());
+        assert_eq!(IpAddr::parse("[::1]").unwrap().to_string(), "::1");
+        assert!(NodeId::parse("0").is_err());
+        assert_eq!(quoted("a\"b"), r#"'a"b'"#);
+    }
+
+    #[test]
+    fn peers() {
+        let map = BTreeMap::<NodeId, HostPort>::parse("2=b:2, 1=a:1").unwrap();
+        assert_eq!(map.toml().unwrap(), "\"1=a:1,2=b:2\"");
+        for bad in ["1", "x=a:1", "0=a:1", "1=a", "1=a:1,1=b:1", "1=a:1,2=a:1"] {
+            assert!(BTreeMap::<NodeId, HostPort>::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The data directory: whose it is, that one process has it, and the node's uuid in it.
+//! Knows nothing of the log.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::ErrorKind,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    OpenError, disk,
+    witness::{Facts, Witness},
+};
+use crate::model::ids::Uuid;
+
+/// Name of the lock file. It stays; the kernel's lock on it is what counts.
+const LOCK: &str = "lock";
+
+/// Holds the data directory for this process; dropped (also by kill -9), it is free again.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+/// Takes the data directory for this process, making it (mode 0700) if need be. Another mode of one that is ours is
+/// put right, since passwords lie in it.
+///
+/// # Errors
+/// A sentence for the operator: another process has it, it belongs to another user, or the file system's error.
+pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
+    prepare(data_dir)?;
+    let path = data_dir.join(LOCK);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|e| OpenError(format!("cannot open {}: {e}", path.display())))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(DirLock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError(format!(
+            "another process uses the data directory {}; stop it first, or give this node its own --data-dir",
+            data_dir.display()
+        ))),
+        Err(e) => Err(OpenError(format!("cannot lock {}: {e}", path.display()))),
+    }
+}
+
+/// This node's uuid, made at the first call. To be called under the lock.
+///
+/// # Errors
+/// A sentence for the operator: the witness file is damaged, or gone while there is a log.
+pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
+    prepare(data_dir)?;
+    match Witness::open(data_dir) {
+        Ok(witness) => Ok(witness.facts().uuid),
+        Err(e) if e.kind() == ErrorKind::NotFound && !disk::exists(data_dir) => {
+            let uuid = Uuid(uuid::Uuid::new_v4().as_u128());
+            Witness::create(data_dir, Facts { uuid, ..Facts::default() })
+                .map_err(|e| OpenError(format!("cannot make the witness file in {}: {e}", data_dir.display())))?;
+            Ok(uuid)
+        }
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
+            let what = if e.kind() == ErrorKind::NotFound { "is missing".into() } else { e.to_string() };
+            Err(disk::remedy(data_dir, &format!("its witness file {what}")))
+        }
+        Err(e) => Err(OpenError(format!("cannot open the witness file in {}: {e}", data_dir.display()))),
+    }
+}
+
+fn prepare(data_dir: &Path) -> Result<(), OpenError> {
+    let shown = data_dir.display();
+    let failed = |e: std::io::Error| OpenError(format!("cannot use the data directory {shown}: {e}"));
+    if !data_dir.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+        // Else a power loss could take the directory away, and with it a vote that was given.
+        if let Some(parent) = data_dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent).and_then(|f| f.sync_all()).map_err(failed)?;
+        }
+    }
+    let found = fs::metadata(data_dir).map_err(failed)?;
+    let me = rustix::process::geteuid().as_raw();
+    if found.uid() != me {
+        let owner = found.uid();
+        return Err(OpenError(format!(
+            "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
+        )));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(data_dir = %shown, "the data directory could be read by others; its mode is now 0700");
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_and_one_uuid_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("a/b");
+        let held = lock(&data).unwrap();
+        assert!(lock(&data).unwrap_err().to_string().contains("another process"));
+        let uuid = identity(&data).unwrap();
+        assert_ne!(uuid, Uuid::default());
+        assert_eq!(identity(&data).unwrap(), uuid);
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(crate::consensus::witness::path(&data)).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(held);
+        lock(&data).unwrap();
+    }
+
+    #[test]
+    fn a_mode_that_is_too_wide_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        lock(dir.path()).unwrap();
+        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

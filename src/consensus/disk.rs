@@ -1,0 +1,540 @@
+//! What a node keeps of Raft on disk: log, vote and snapshot in sled, and the witness beside it. The only file that names sled.
+//! Knows nothing of openraft's traits; every function here blocks.
+//!
+//! sled's `flush` does not fsync on Linux, so `sync_data` follows it before anything is acknowledged. Values above 128 KB
+//! (also those that sled makes itself, of up to 16 of our values) would go to files that are never synced: see `CHUNK`.
+
+use std::{
+    fs::{File, OpenOptions},
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use prost::Message;
+
+use super::{
+    OpenError, convert,
+    types::{LogEntry, LogId, Snapshot, SnapshotMeta, Vote},
+    witness::{Facts, Witness},
+};
+use crate::{model::ids::Uuid, wire::pb::raft as pb};
+
+/// Longest value given to sled. sled keeps up to 16 neighbours in one page and writes pages above 128 KB to files of
+/// their own, without fsync; 17 of these stay far below.
+const CHUNK: usize = 4096;
+/// sled's cache; its default is 1 GB. The log that is kept is a few MB.
+const CACHE: u64 = 16 << 20;
+/// sled writes what nobody waits for (the committed position) after this time, milliseconds.
+const FLUSH_MS: u64 = 500;
+/// Longest entry, bytes encoded: an assignment of all 16384 slots has about 50 KB. Refused when proposed.
+pub const ENTRY_MAX: usize = 512 * 1024;
+/// Entries are read in batches of about so many bytes, so that one message to a follower stays below 4 MB.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+const FOLDER: &str = "raft";
+const VOTE: &[u8] = b"vote";
+const COMMITTED: &[u8] = b"committed";
+const PURGED: &[u8] = b"purged";
+const SNAPSHOT: &[u8] = b"snapshot";
+
+/// A failure of the disk or of what is on it, told to the operator.
+pub type Failure = String;
+
+/// The open store.
+#[derive(Debug)]
+pub struct Disk {
+    trees: RwLock<Option<Trees>>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Clone, Debug)]
+struct Trees {
+    db: sled::Db,
+    log: sled::Tree,
+    meta: sled::Tree,
+    snapshot: sled::Tree,
+}
+
+#[derive(Debug)]
+struct Writer {
+    witness: Witness,
+    /// sled's database file, for `sync_data`.
+    file: File,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    /// Generation of the current snapshot's pieces.
+    generation: u64,
+    /// Last entry in the current snapshot.
+    snapshot: Option<LogId>,
+    /// A write has failed: what sled has in memory may be ahead of the disk, so nothing is written any more.
+    failed: Option<Failure>,
+}
+
+/// What the log begins and ends with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Last entry that was thrown away after a snapshot.
+    pub purged: Option<LogId>,
+    /// Last entry; `purged` if there is none.
+    pub last: Option<LogId>,
+}
+
+/// Says what is damaged and what to do now.
+pub fn remedy(data_dir: &Path, what: &str) -> OpenError {
+    OpenError(format!(
+        "the log in {} is damaged: {what}. This node refuses to start, because it may have forgotten what it promised \
+         to others. If other nodes live: run `pontoon node remove ID` there, move this directory away, and start this \
+         node with --join. If none lives: restore all of this directory from one copy",
+        data_dir.display()
+    ))
+}
+
+impl Disk {
+    /// Opens the store of a data directory that has a witness, and checks everything in it.
+    ///
+    /// # Errors
+    /// A sentence for the operator: damaged, behind its witness, or the file system's error.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        let witness = open_witness(data_dir)?;
+        let folder = data_dir.join(FOLDER);
+        let fresh = !folder.exists();
+        let trees = open_sled(&folder).map_err(|e| remedy(data_dir, &e))?;
+        let io = |e: std::io::Error| OpenError(format!("cannot open {}: {e}", folder.display()));
+        // Opened for writing: POSIX lets a system refuse fsync on a read-only handle.
+        let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(io)?;
+        let writer = Writer { witness, file, last: None, purged: None, generation: 0, snapshot: None, failed: None };
+        let disk = Self { trees: RwLock::new(Some(trees)), writer: Mutex::new(writer) };
+        disk.verify().map_err(|e| remedy(data_dir, &e))?;
+        if fresh {
+            disk.lock().flush(&disk.trees().map_err(OpenError)?).map_err(OpenError)?;
+            File::open(&folder).and_then(|f| f.sync_all()).map_err(io)?;
+            File::open(data_dir).and_then(|f| f.sync_all()).map_err(io)?;
+        }
+        Ok(disk)
+    }
+
+    /// Closes sled; every later call fails. What was acknowledged is on disk already.
+    pub fn close(&self) {
+        let taken = self.trees.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(trees) = taken
+            && let Err(error) = trees.db.flush()
+        {
+            tracing::warn!(%error, "the log could not be flushed at its end; nothing acknowledged is lost");
+        }
+    }
+
+    fn trees(&self) -> Result<Trees, Failure> {
+        let guard = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        guard.clone().ok_or_else(|| "the log is closed".into())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // After a panic while writing, `failed` is set or sled's own state answers; the guard protects no invariant.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uuid, cluster, vote and last entry as witnessed.
+    pub fn facts(&self) -> Facts {
+        self.lock().witness.facts().clone()
+    }
+
+    /// Where the log begins and ends.
+    pub fn ends(&self) -> Ends {
+        let w = self.lock();
+        Ends { purged: w.purged, last: w.last }
+    }
+
+    /// Makes this node one of a cluster, durably. A node that has a vote or a log keeps the cluster that it has.
+    pub fn set_cluster(&self, id: Uuid) -> Result<(), Failure> {
+        let facts = self.facts();
+        match facts.cluster_id {
+            Some(own) if own != id && (facts.vote.is_some() || facts.last.is_some()) => {
+                Err(format!("this node belongs to cluster {own} already"))
+            }
+            _ => self.replace_cluster(id),
+        }
+    }
+
+    /// Puts this node into another cluster, durably; for `recover` alone.
+    pub fn replace_cluster(&self, id: Uuid) -> Result<(), Failure> {
+        let mut w = self.lock();
+        let facts = Facts { cluster_id: Some(id), ..w.witness.facts().clone() };
+        w.attest(facts)
+    }
+
+    /// Appends entries; on disk when this returns.
+    pub fn append(&self, entries: &[LogEntry]) -> Result<(), Failure> {
+        let Some(last) = entries.last().map(|e| e.log_id) else { return Ok(()) };
+        let trees = self.trees()?;
+        let mut w = self.lock();
+        w.usable()?;
+        let mut batch = sled::Batch::default();
+        for entry in entries {
+            let sealed = seal(&convert::log_entry_pb(entry).encode_to_vec());
+            for (part, chunk) in (0_u16..).zip(sealed.chunks(CHUNK)) {
+                batch.insert(&log_key(entry.log_id.index, part)[..], chunk);
+            }
+        }
+        let done = trees.log.apply_batch(batch);
+        w.check("append to the log", done)?;
+        w.flush(&trees)?;
+        w.last = Some(last);
+        w.attest_last()
+    }
+
+    /// Throws away the entries from `since` on.
+    pub fn truncate(&self, since: u64) -> Result<(), Failure> {
+        let trees = self.trees()?;
+        let before = match since.checked_sub(1) {
+            Some(index) => entries_of(&trees, index, Some(index + 1), 0)?.pop().map(|e| e.log_id),
+            None => None,
+        };
+        let mut w = self.lock();
+        w.usable()?;
+        // The witness first: a crash in between leaves more in the log than it asks for, never less.
+        w.last = before.or(w.purged);
+        w.attest_last()?;
+        let done = remove(&trees.log, Bound::Included(log_key(since, 0).to_vec()), Bound::Unbounded);
+        w.check("truncate the log", done)?;
+        w.flush(&trees)
+    }
+
+    /// Throws away the entries up to and with `upto`, which a snapshot contains.
+    pub fn purge(&self, upto: LogId) -> Result<(), Failure> {
+        let trees = self.trees()?;
+        let mut w = self.lock();
+        w.usable()?;
+        let mut batch = sled::Batch::default();
+        let end = log_key(upto.index + 1, 0);
+        let done = trees
+            .log
+            .range(..end)
+            .keys()
+            .try_for_each(|key| key.map(|k| batch.remove(k)))
+            .and_then(|()| trees.meta.insert(PURGED, seal(&convert::log_id_pb(&upto).encode_to_vec())).map(|_| ()))
+            // The position before the removal: a crash in between leaves too many entries, which `verify` removes.
+            .and_then(|()| trees.db.flush().map(|_| ()))
+            .and_then(|()| trees.log.apply_batch(batch));
+        w.check("purge the log", done)?;
+        w.flush(&trees)?;
+        w.purged = Some(upto);
+        if w.last.is_none_or(|l| l.index <= upto.index) {
+            w.last = Some(upto);
+        }
+        w.attest_last()
+    }
+
+    /// Entries from `start` to before `end`, at most about `bytes` (0: no limit) and at least one if there is one.
+    pub fn entries(&self, start: u64, end: Option<u64>, bytes: usize) -> Result<Vec<LogEntry>, Failure> {
+        entries_of(&self.trees()?, start, end, bytes)
+    }
+
+    /// Saves the vote; on disk when this returns.
+    pub fn save_vote(&self, vote: &Vote) -> Result<(), Failure> {
+        let trees = self.trees()?;
+        let mut w = self.lock();
+        w.usable()?;
+        let done = trees.meta.insert(VOTE, seal(&convert::vote_pb(vote).encode_to_vec()));
+        w.check("save the vote", done)?;
+        w.flush(&trees)?;
+        let facts = Facts { vote: Some(*vote), ..w.witness.facts().clone() };
+        w.attest(facts)
+    }
+
+    /// The last vote.
+    pub fn vote(&self) -> Result<Option<Vote>, Failure> {
+        let bytes = self.meta(VOTE)?;
+        bytes.map(|b| convert::vote(Some(&decode::<pb::BallotVote>(&b, "vote")?))).transpose()
+    }
+
+    /// Remembers what is committed. Not synced: an older position is as right, only later.
+    pub fn save_committed(&self, committed: Option<LogId>) -> Result<(), Failure> {
+        let trees = self.trees()?;
+        let mut w = self.lock();
+        w.usable()?;
+        let done = match committed {
+            Some(id) => trees.meta.insert(COMMITTED, seal(&convert::log_id_pb(&id).encode_to_vec())),
+            None => trees.meta.remove(COMMITTED),
+        };
+        w.check("save the committed position", done).map(|_| ())
+    }
+
+    /// What was known to be committed, at most the end of the log.
+    pub fn committed(&self) -> Result<Option<LogId>, Failure> {
+        let last = self.ends().last;
+        let id = self.position(COMMITTED)?;
+        Ok(id.filter(|c| last.is_some_and(|l| c.index <= l.index)))
+    }
+
+    /// Stores a snapshot in place of the former one; on disk when this returns.
+    pub fn save_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), Failure> {
+        let trees = self.trees()?;
+        let mut w = self.lock();
+        w.usable()?;
+        if meta.last_log_id < w.snapshot {
+            // Built here while a newer one came from the leader, which the log was purged up to.
+            return Ok(());
+        }
+        let last = meta.last_log_id;
+        let meta = convert::snapshot_meta_pb(meta).encode_to_vec();
+        let mut blob = Vec::with_capacity(4 + meta.len() + data.len());
+        blob.extend_from_slice(&(meta.len() as u32).to_be_bytes());
+        blob.extend_from_slice(&meta);
+        blob.extend_from_slice(data);
+        let generation = w.generation + 1;
+        // Leftovers of a crash would otherwise stand behind a shorter snapshot of the same generation.
+        let done = remove(&trees.snapshot, Bound::Included(chunk_key(generation, 0).to_vec()), Bound::Unbounded);
+        w.check("store the snapshot", done)?;
+        for (part, chunk) in (0_u32..).zip(blob.chunks(CHUNK)) {
+            let done = trees.snapshot.insert(chunk_key(generation, part), chunk);
+            w.check("store the snapshot", done)?;
+        }
+        w.flush(&trees)?;
+        let mut pointer = generation.to_be_bytes().to_vec();
+        pointer.extend_from_slice(&(blob.len() as u64).to_be_bytes());
+        pointer.extend_from_slice(&crc32fast::hash(&blob).to_be_bytes());
+        let done = trees.meta.insert(SNAPSHOT, seal(&pointer));
+        w.check("store the snapshot", done)?;
+        w.flush(&trees)?;
+        w.generation = generation;
+        w.snapshot = last;
+        let done = remove(&trees.snapshot, Bound::Unbounded, Bound::Excluded(chunk_key(generation, 0).to_vec()));
+        w.check("remove the former snapshot", done).map(|_| ())
+    }
+
+    /// The current snapshot.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, Failure> {
+        let Some(pointer) = self.meta(SNAPSHOT)? else { return Ok(None) };
+        let bad = |why: &str| format!("the snapshot {why}");
+        let number = |at: usize| {
+            let bytes =
+                pointer.get(at..at + 8).and_then(|b| b.try_into().ok()).ok_or_else(|| bad("has no position"))?;
+            Ok::<u64, Failure>(u64::from_be_bytes(bytes))
+        };
+        let (generation, len) = (number(0)?, number(8)?);
+        let mut blob = Vec::new();
+        for item in self.trees()?.snapshot.scan_prefix(generation.to_be_bytes()) {
+            blob.extend_from_slice(&item.map_err(|e| bad(&format!("cannot be read: {e}")))?.1);
+        }
+        if blob.len() as u64 != len || pointer.get(16..20) != Some(&crc32fast::hash(&blob).to_be_bytes()[..]) {
+            return Err(bad("has a wrong length or checksum"));
+        }
+        let meta_len =
+            blob.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(|| bad("is empty"))?;
+        let split = 4 + meta_len as usize;
+        let meta = blob.get(4..split).ok_or_else(|| bad("is cut off"))?;
+        let meta = pb::SnapshotMeta::decode(meta).map_err(|e| bad(&format!("cannot be decoded: {e}")))?;
+        let meta = convert::snapshot_meta(&meta)?;
+        let data = blob.split_off(split);
+        Ok(Some(Snapshot { meta, snapshot: Box::new(std::io::Cursor::new(data)) }))
+    }
+
+    fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        let name = String::from_utf8_lossy(key);
+        let value = self.trees()?.meta.get(key).map_err(|e| format!("{name} cannot be read: {e}"))?;
+        value.map(|v| unseal(&v).map(<[u8]>::to_vec).ok_or_else(|| format!("{name} has a wrong checksum"))).transpose()
+    }
+
+    fn position(&self, key: &[u8]) -> Result<Option<LogId>, Failure> {
+        let bytes = self.meta(key)?;
+        bytes.map(|b| decode::<pb::LogId>(&b, "position").map(|id| convert::log_id(&id))).transpose()
+    }
+
+    /// Everything is there, whole, without gaps, and not behind the witness.
+    fn verify(&self) -> Result<(), Failure> {
+        let trees = self.trees()?;
+        let purged = self.position(PURGED)?;
+        if let Some(p) = purged {
+            // A purge that a crash cut short.
+            remove(&trees.log, Bound::Unbounded, Bound::Excluded(log_key(p.index + 1, 0).to_vec()))
+                .map_err(|e| format!("it cannot be purged: {e}"))?;
+        }
+        let mut last = purged;
+        let mut ids = Vec::new();
+        for entry in entries_of(&trees, 0, None, 0)? {
+            let next = last.map_or(0, |l| l.index + 1);
+            if entry.log_id.index != next {
+                return Err(format!("entry {next} is missing, the next one is {}", entry.log_id.index));
+            }
+            if last.is_some_and(|l| entry.log_id < l) {
+                return Err(format!("entry {next} is older than the one before"));
+            }
+            last = Some(entry.log_id);
+            ids.push(entry.log_id);
+        }
+        let snapshot = self.snapshot()?.and_then(|s| s.meta.last_log_id);
+        if purged.is_some() && snapshot < purged {
+            return Err("the snapshot that holds what was purged is missing".into());
+        }
+        self.committed()?;
+        let vote = self.vote()?;
+        let mut w = self.lock();
+        let facts = w.witness.facts();
+        if let Some(promised) = facts.vote
+            && vote.is_none_or(|v| v < promised)
+        {
+            return Err(format!("it lacks the vote {promised} that was given"));
+        }
+        if let Some(promised) = facts.last {
+            let held = purged.is_some_and(|p| promised.index <= p.index) || ids.contains(&promised);
+            if !held {
+                let has = last.map_or_else(|| "is empty".into(), |l| format!("ends with entry {}", l.index));
+                return Err(format!("it {has}, but entry {} was acknowledged", promised.index));
+            }
+        }
+        w.last = last;
+        w.purged = purged;
+        w.snapshot = snapshot;
+        w.generation = trees.snapshot.last().ok().flatten().and_then(|(k, _)| generation_of(&k)).unwrap_or(0);
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn usable(&self) -> Result<(), Failure> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn check<T>(&mut self, doing: &str, result: sled::Result<T>) -> Result<T, Failure> {
+        result.map_err(|e| self.fail(doing, &e))
+    }
+
+    fn fail(&mut self, doing: &str, error: &dyn std::fmt::Display) -> Failure {
+        let failure = format!("cannot {doing}: {error}");
+        self.failed = Some(failure.clone());
+        failure
+    }
+
+    /// Everything written before is on disk after this.
+    fn flush(&mut self, trees: &Trees) -> Result<(), Failure> {
+        let done = trees.db.flush();
+        self.check("flush the log", done)?;
+        self.file.sync_data().map_err(|e| self.fail("sync the log", &e))
+    }
+
+    fn attest_last(&mut self) -> Result<(), Failure> {
+        let facts = Facts { last: self.last, ..self.witness.facts().clone() };
+        self.attest(facts)
+    }
+
+    fn attest(&mut self, facts: Facts) -> Result<(), Failure> {
+        self.witness.write(facts).map_err(|e| self.fail("write the witness file", &e))
+    }
+}
+
+fn open_witness(data_dir: &Path) -> Result<Witness, OpenError> {
+    Witness::open(data_dir).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => remedy(data_dir, "its witness file is missing"),
+        std::io::ErrorKind::InvalidData => remedy(data_dir, &format!("its witness file {e}")),
+        _ => OpenError(format!("cannot open {}: {e}", super::witness::path(data_dir).display())),
+    })
+}
+
+/// Whether there is a log below the directory.
+pub fn exists(data_dir: &Path) -> bool {
+    folder(data_dir).exists()
+}
+
+fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join(FOLDER)
+}
+
+fn open_sled(folder: &Path) -> Result<Trees, Failure> {
+    // sled panics on some damages; that must end in our sentence and not in its backtrace.
+    let opened = std::panic::catch_unwind(|| {
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
+        let db = config.open()?;
+        let (log, meta, snapshot) = (db.open_tree("log")?, db.open_tree("meta")?, db.open_tree("snapshot")?);
+        Ok::<_, sled::Error>(Trees { db, log, meta, snapshot })
+    });
+    match opened {
+        Ok(Ok(trees)) => Ok(trees),
+        Ok(Err(e)) => Err(format!("sled cannot open it: {e}")),
+        Err(_) => Err("sled cannot make sense of it".into()),
+    }
+}
+
+fn entries_of(trees: &Trees, start: u64, end: Option<u64>, limit: usize) -> Result<Vec<LogEntry>, Failure> {
+    let from = Bound::Included(log_key(start, 0).to_vec());
+    let to = end.map_or(Bound::Unbounded, |e| Bound::Excluded(log_key(e.max(start), 0).to_vec()));
+    let mut out = Vec::new();
+    let mut total = 0;
+    let mut open: Option<(u64, Vec<u8>)> = None;
+    let mut finish = |index: u64, bytes: Vec<u8>, total: &mut usize| -> Result<(), Failure> {
+        *total += bytes.len();
+        let body = unseal(&bytes).ok_or_else(|| format!("entry {index} has a wrong checksum"))?;
+        let entry = convert::log_entry(&decode::<pb::LogEntry>(body, "entry")?)?;
+        if entry.log_id.index != index {
+            return Err(format!("entry {index} says that it is {}", entry.log_id.index));
+        }
+        out.push(entry);
+        Ok(())
+    };
+    for item in trees.log.range::<Vec<u8>, _>((from, to)) {
+        let (key, value) = item.map_err(|e| format!("the log cannot be read: {e}"))?;
+        let index = generation_of(&key).ok_or("a key that is none")?;
+        match &mut open {
+            Some((i, bytes)) if *i == index => bytes.extend_from_slice(&value),
+            _ => {
+                if let Some((i, bytes)) = open.take() {
+                    finish(i, bytes, &mut total)?;
+                }
+                if limit > 0 && total >= limit {
+                    return Ok(out);
+                }
+                open = Some((index, value.to_vec()));
+            }
+        }
+    }
+    if let Some((i, bytes)) = open {
+        finish(i, bytes, &mut total)?;
+    }
+    Ok(out)
+}
+
+/// Removes a range of keys, in one batch.
+fn remove(tree: &sled::Tree, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> sled::Result<()> {
+    let mut batch = sled::Batch::default();
+    let mut any = false;
+    for key in tree.range::<Vec<u8>, _>((from, to)).keys() {
+        batch.remove(key?);
+        any = true;
+    }
+    if any { tree.apply_batch(batch) } else { Ok(()) }
+}
+
+fn log_key(index: u64, part: u16) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&index.to_be_bytes());
+    key[8..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn chunk_key(generation: u64, part: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&generation.to_be_bytes());
+    key[8..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+/// The number that a key begins with.
+fn generation_of(key: &[u8]) -> Option<u64> {
+    key.get(..8)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Checksum, then the bytes.
+fn seal(bytes: &[u8]) -> Vec<u8> {
+    let mut out = crc32fast::hash(bytes).to_be_bytes().to_vec();
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn unseal(bytes: &[u8]) -> Option<&[u8]> {
+    let (sum, body) = bytes.split_at_checked(4)?;
+    (crc32fast::hash(body).to_be_bytes() == sum).then_some(body)
+}
+
+fn decode<M: Message + Default>(bytes: &[u8], what: &str) -> Result<M, Failure> {
+    M::decode(bytes).map_err(|e| format!("{what} cannot be decoded: {e}"))
+}

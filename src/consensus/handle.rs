@@ -1,0 +1,479 @@
+//! The handle on the replicated log: open, propose, confirm, change the membership, hand over, stop.
+//! Knows nothing of what a change means, nor of sled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use openraft::{
+    ChangeMembers, ServerState, SnapshotPolicy,
+    error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+use tonic::Request;
+
+use super::{
+    Applied, ConsensusConfig, Leadership, OpenError, ProposeError,
+    disk::{Disk, ENTRY_MAX},
+    log_store::{LogStore, blocking},
+    network::{Identity, Network},
+    service::RaftService,
+    state_machine::StateMachine,
+    types::{Proposal, Raft, RaftNode},
+    watcher,
+};
+use crate::{
+    clock,
+    model::{
+        change::{Change, NewMember},
+        ids::{HostPort, NodeId, Term, Uuid},
+        state::{ClusterState, Entry},
+    },
+    wire::{
+        entry,
+        pb::raft::{self as pb, raft_server::RaftServer},
+    },
+};
+
+/// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
+const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
+/// openraft's metrics follow a commit at once; a step repeated because they did not is harmless.
+const METRICS_DEADLINE: Duration = Duration::from_millis(500);
+/// A learner becomes a voter when it lacks no more than this many entries; else a commit might wait for it to catch up.
+const CAUGHT_UP: u64 = 200;
+/// A piece of a snapshot (512 KB) must arrive and be taken by then.
+const PIECE_DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of a piece of a snapshot; the receiver takes twice as much.
+const PIECE: u64 = 512 << 10;
+/// Deadline of the call that asks another node to stand for election.
+const STAND_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How much log is kept. Tests shorten it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// A snapshot is made after so many entries: replaying them takes well below a second.
+    pub snapshot_every: u64,
+    /// Entries kept below a snapshot, so that a follower that was away for a moment needs no snapshot.
+    pub entries: u64,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { snapshot_every: 5000, entries: 1000 }
+    }
+}
+
+/// This node's part of the Raft group. Cheap to clone; all methods can be called from any task.
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft,
+    disk: Arc<Disk>,
+    me: Arc<Identity>,
+    network: Network,
+    election_max: Duration,
+    state: watch::Receiver<Arc<ClusterState>>,
+    leadership: watch::Receiver<Leadership>,
+    stopped: watch::Receiver<Option<String>>,
+    /// Set at hand-over: nothing is proposed or confirmed here any more.
+    leaving: AtomicBool,
+    refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
+}
+
+impl std::fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consensus").field("me", &self.inner.me).finish_non_exhaustive()
+    }
+}
+
+impl Consensus {
+    /// Opens or creates the store and starts Raft. What was known to be committed is applied when this returns. A
+    /// pristine node stays silent until `initialize` or the first call of a cluster that knows its uuid.
+    ///
+    /// # Errors
+    /// A sentence for the operator: damaged, behind its witness, not this node's.
+    pub async fn open(config: ConsensusConfig) -> Result<Self, OpenError> {
+        Self::open_keeping(config, Keep::default()).await
+    }
+
+    pub(crate) async fn open_keeping(config: ConsensusConfig, keep: Keep) -> Result<Self, OpenError> {
+        let (publish, state) = watch::channel(Arc::new(ClusterState::default()));
+        let data_dir = config.data_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let disk = Arc::new(Disk::open(&data_dir)?);
+            let machine = StateMachine::load(disk.clone(), publish).map_err(OpenError)?;
+            Ok::<_, OpenError>((disk, machine))
+        });
+        let (disk, machine) = opened.await.map_err(|e| OpenError(format!("the log cannot be opened: {e}")))??;
+        let facts = disk.facts();
+        if facts.uuid != config.me.uuid {
+            return Err(OpenError(format!(
+                "the data directory {} belongs to the node with uuid {}, not {}",
+                config.data_dir.display(),
+                facts.uuid,
+                config.me.uuid
+            )));
+        }
+        // A cluster id alone is what a bootstrap or a first call left that went no further.
+        let pristine = facts.vote.is_none() && disk.ends().last.is_none();
+        if !pristine && facts.cluster_id.is_none() {
+            return Err(super::disk::remedy(&config.data_dir, "there is a log, and no cluster it belongs to"));
+        }
+        let id = config.me.id.0;
+        let cluster = if pristine { None } else { facts.cluster_id };
+        let me = Arc::new(Identity { id, uuid: facts.uuid, cluster: cluster.into() });
+        let network = Network::new(me.clone(), config.secret.clone());
+        let millis = |d: Duration| d.as_millis() as u64;
+        let raft_config = openraft::Config {
+            cluster_name: "pontoon".into(),
+            heartbeat_interval: millis(config.timing.heartbeat),
+            election_timeout_min: millis(config.timing.election_min),
+            election_timeout_max: millis(config.timing.election_max),
+            install_snapshot_timeout: millis(PIECE_DEADLINE),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(keep.snapshot_every),
+            max_in_snapshot_log_to_keep: keep.entries,
+            replication_lag_threshold: keep.snapshot_every,
+            snapshot_max_chunk_size: PIECE,
+            ..Default::default()
+        };
+        let raft_config = raft_config.validate().map_err(|e| OpenError(format!("Raft's timing is impossible: {e}")))?;
+        let raft = Raft::new(id, Arc::new(raft_config), network.clone(), LogStore(disk.clone()), machine).await;
+        let raft = raft.map_err(|e| OpenError(format!("Raft cannot start: {e}")))?;
+        let (leadership, stopped) = watcher::spawn(id, raft.metrics(), network.clone());
+        let inner = Inner {
+            raft,
+            disk,
+            me,
+            network,
+            election_max: config.timing.election_max,
+            state,
+            leadership,
+            stopped,
+            leaving: AtomicBool::new(false),
+            refused: Arc::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Nothing in the log, no vote, no cluster.
+    #[must_use]
+    pub fn is_pristine(&self) -> bool {
+        self.inner.me.cluster().is_none()
+    }
+
+    /// The cluster this node belongs to.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<Uuid> {
+        self.inner.me.cluster()
+    }
+
+    /// Newest applied state; a new value after every applied batch.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.inner.state.clone()
+    }
+
+    /// Who leads.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// The nodes of Raft's membership, ascending by id. Before the first change they are the only list of members there is.
+    #[must_use]
+    pub fn raft_members(&self) -> Vec<NewMember> {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        metrics.membership_config.nodes().filter_map(|(id, node)| node.member(*id)).collect()
+    }
+
+    /// `Some` when the log has stopped for good without being asked to (disk full, failed), with the reason. The
+    /// process should say so and end: what was acknowledged is on disk, and nothing more will be.
+    #[must_use]
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.inner.stopped.clone()
+    }
+
+    /// The lowest id of a pristine set of peers starts the cluster: writes cluster id and first membership (all voters).
+    ///
+    /// # Errors
+    /// A sentence for the operator: not pristine, not among the members, the disk.
+    pub async fn initialize(&self, cluster_id: Uuid, members: Vec<NewMember>) -> Result<(), String> {
+        let me = &self.inner.me;
+        if let Some(own) = me.cluster() {
+            return Err(format!("node {} belongs to cluster {own} already", me.id));
+        }
+        if !members.iter().any(|m| m.id.0 == me.id && m.uuid == me.uuid) {
+            return Err(format!("node {} with uuid {} is not among the first members", me.id, me.uuid));
+        }
+        blocking(&self.inner.disk, move |d| d.set_cluster(cluster_id)).await?;
+        me.set_cluster(cluster_id);
+        let nodes: BTreeMap<u64, RaftNode> = members.iter().map(|m| (m.id.0, RaftNode::of(m))).collect();
+        self.inner.raft.initialize(nodes).await.map_err(|e| match e {
+            RaftError::APIError(InitializeError::NotAllowed(_)) => {
+                format!("node {} has a log or a vote already; the cluster was begun before", me.id)
+            }
+            RaftError::APIError(InitializeError::NotInMembers(_)) => {
+                format!("node {} is not among the first members", me.id)
+            }
+            RaftError::Fatal(f) => format!("the log has stopped: {f}"),
+        })
+    }
+
+    /// Appends at the local leader, waits until applied here. Never forwards.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; only after `Unknown` may it have been, or yet be, executed.
+    pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError> {
+        if self.inner.leaving.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader(None));
+        }
+        let entry = Entry { id, at_ms: clock::wall_ms(), change };
+        let size = entry::encode_entry(&entry).len();
+        if size > ENTRY_MAX {
+            return Err(ProposeError::TooLarge { size, limit: ENTRY_MAX });
+        }
+        let proposal = Proposal::new(entry);
+        let appended = proposal.flag();
+        let answer = self.inner.raft.client_write_ff(proposal).await.map_err(|e| self.fatal(&e))?;
+        let may_be_there = || appended.load(Ordering::Acquire);
+        match timeout(deadline, answer).await {
+            Ok(Ok(Ok(done))) => done.data.0.ok_or_else(|| ProposeError::Unknown("the answer is empty".into())),
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) if !may_be_there() => {
+                Err(ProposeError::NotLeader(to.leader_id.map(NodeId)))
+            }
+            Ok(Ok(Err(_))) => Err(ProposeError::Unknown("this node lost its leadership meanwhile".into())),
+            Ok(Err(_)) if !may_be_there() => Err(self.fatal(&Fatal::Stopped)),
+            Ok(Err(_)) => Err(ProposeError::Unknown("the log of this node stopped meanwhile".into())),
+            // Also if not appended yet: it is in Raft's queue.
+            Err(_) => Err(ProposeError::Unknown(format!(
+                "no majority of the voters had it after {} ms",
+                deadline.as_millis()
+            ))),
+        }
+    }
+
+    /// A quorum round that begins after this call; the term in which this node led throughout, with everything that
+    /// was committed before the call applied here.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; nothing is ever appended. `Unknown`: no quorum answered in time.
+    pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Term, ProposeError> {
+        if self.inner.leaving.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader(None));
+        }
+        let end = Instant::now() + deadline;
+        let late = |_| ProposeError::Unknown(format!("no quorum answered within {} ms", deadline.as_millis()));
+        let round = async {
+            let before = self.leading_term().await?;
+            self.inner.raft.ensure_linearizable().await.map_err(|e| match e {
+                RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)) => {
+                    ProposeError::NotLeader(to.leader_id.map(NodeId))
+                }
+                RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(q)) => {
+                    ProposeError::Unknown(format!("only nodes {:?} answered, which is no quorum", q.got))
+                }
+                RaftError::Fatal(f) => self.fatal(&f),
+            })?;
+            let after = self.leading_term().await?;
+            if before == after { Ok(before) } else { Err(ProposeError::NotLeader(None)) }
+        };
+        timeout_at(end, round).await.map_err(late)?
+    }
+
+    /// The term this node leads, by its own last word.
+    async fn leading_term(&self) -> Result<Term, ProposeError> {
+        let vote = self.inner.raft.with_raft_state(|s| *s.vote_ref()).await.map_err(|e| self.fatal(&e))?;
+        if vote.committed && vote.leader_id.node_id == self.inner.me.id {
+            return Ok(Term(vote.leader_id.term));
+        }
+        Err(ProposeError::NotLeader(vote.committed.then_some(NodeId(vote.leader_id.node_id))))
+    }
+
+    /// Brings Raft's membership one safe step nearer to what is asked. `Ok(false)`: it is so already; `Ok(true)`: a
+    /// step was made, or a new voter has to catch up first: call again. Leader only.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn change_membership(
+        &self,
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+        nodes: BTreeMap<NodeId, NewMember>,
+    ) -> Result<bool, ProposeError> {
+        if self.inner.leaving.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader(None));
+        }
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        if metrics.state != ServerState::Leader {
+            return Err(ProposeError::NotLeader(metrics.current_leader.map(NodeId)));
+        }
+        let now = metrics.membership_config.membership().clone();
+        let wanted: BTreeSet<u64> = voters.iter().map(|n| n.0).collect();
+        let all: BTreeMap<u64, RaftNode> = nodes
+            .iter()
+            .filter(|(id, _)| voters.contains(id) || learners.contains(id))
+            .map(|(id, m)| (id.0, RaftNode::of(m)))
+            .collect();
+        if wanted.is_empty() || wanted.iter().any(|id| !all.contains_key(id)) {
+            return Err(ProposeError::Unknown(
+                "a membership without voters, or with one whose address is not known".into(),
+            ));
+        }
+        let current: BTreeSet<u64> = now.voter_ids().collect();
+        // A leader that died between the two halves of a change of voters left both sets: finish that first.
+        let joint = now.get_joint_config().len() > 1;
+        let moved: BTreeMap<u64, RaftNode> =
+            now.nodes().filter_map(|(id, had)| all.get(id).filter(|n| *n != had).map(|n| (*id, n.clone()))).collect();
+        let known: BTreeSet<u64> = now.nodes().map(|(id, _)| *id).collect();
+        let new: BTreeMap<u64, RaftNode> =
+            all.iter().filter(|(id, _)| !known.contains(id)).map(|(id, n)| (*id, n.clone())).collect();
+        let gone: BTreeSet<u64> = known.iter().filter(|id| !all.contains_key(id)).copied().collect();
+        let change = if !joint && !moved.is_empty() {
+            ChangeMembers::SetNodes(moved)
+        } else if !joint && !new.is_empty() {
+            ChangeMembers::AddNodes(new)
+        } else if joint || current != wanted {
+            let last = metrics.last_log_index.unwrap_or(0);
+            let caught_up = |id: &u64| {
+                let matched = metrics.replication.as_ref().and_then(|r| r.get(id)).copied().flatten();
+                *id == metrics.id || matched.is_some_and(|m| m.index + CAUGHT_UP >= last)
+            };
+            let ready: BTreeSet<u64> =
+                wanted.iter().filter(|id| current.contains(id) || caught_up(id)).copied().collect();
+            if ready.is_empty() || (!joint && ready == current) {
+                return Ok(true);
+            }
+            ChangeMembers::ReplaceAllVoters(ready)
+        } else if !gone.is_empty() {
+            ChangeMembers::RemoveNodes(gone)
+        } else {
+            return Ok(false);
+        };
+        tracing::info!(?change, "Raft's membership changes");
+        match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
+            Ok(Ok(done)) => {
+                // Else a call that follows at once would look at the membership of before, and ask for the step again.
+                let mut metrics = self.inner.raft.metrics();
+                let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
+                let _ = timeout(METRICS_DEADLINE, seen).await;
+                Ok(true)
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Err(ProposeError::NotLeader(to.leader_id.map(NodeId)))
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(e)))) => {
+                Err(ProposeError::Unknown(e.to_string()))
+            }
+            Ok(Err(RaftError::Fatal(e))) => Err(self.fatal(&e)),
+            Err(_) => Err(ProposeError::Unknown("the change of membership was not committed in time".into())),
+        }
+    }
+
+    /// Where a node is now (learned from heartbeats), before the log says so.
+    pub fn learn_address(&self, uuid: Uuid, admin: HostPort) {
+        self.inner.network.learn(uuid, &admin);
+    }
+
+    /// The tonic service to mount on the admin port, without auth.
+    #[must_use]
+    pub fn service(&self) -> RaftServer<RaftService> {
+        RaftServer::new(RaftService {
+            raft: self.inner.raft.clone(),
+            disk: self.inner.disk.clone(),
+            me: self.inner.me.clone(),
+            refused: self.inner.refused.clone(),
+        })
+    }
+
+    /// A leader steps down (SIGTERM): from now on this node proposes nothing and grants nothing. Returns when another
+    /// node leads, when there is none that could, or at the deadline.
+    pub async fn hand_over(&self, deadline: Duration) {
+        let inner = &self.inner;
+        inner.leaving.store(true, Ordering::Release);
+        inner.raft.runtime_config().elect(false);
+        let end = Instant::now() + deadline;
+        let metrics = inner.raft.metrics().borrow().clone();
+        let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
+        if metrics.state != ServerState::Leader || voters.len() < 2 {
+            return;
+        }
+        // The others grant no vote while they have heard from a leader within the election timeout.
+        inner.raft.runtime_config().heartbeat(false);
+        let quiet = (Instant::now() + inner.election_max).min(end);
+        if self.another_leads(quiet).await {
+            return;
+        }
+        let replication = metrics.replication.unwrap_or_default();
+        let mut heirs: Vec<(u64, u64)> = voters
+            .iter()
+            .filter(|id| **id != inner.me.id)
+            .map(|id| (replication.get(id).copied().flatten().map_or(0, |m| m.index), *id))
+            .collect();
+        heirs.sort_unstable();
+        while let Some((_, heir)) = heirs.pop() {
+            let now = Instant::now();
+            let Some(node) = metrics.membership_config.membership().get_node(&heir) else { continue };
+            if now >= end {
+                break;
+            }
+            let mut request =
+                Request::new(pb::StandForElectionRequest { header: Some(inner.network.header(heir, node)) });
+            request.set_timeout(STAND_DEADLINE.min(end - now));
+            let asked = match inner.network.client(node) {
+                Ok(mut client) => client.stand_for_election(request).await.map(|_| ()),
+                Err(status) => Err(status),
+            };
+            match asked {
+                Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return,
+                Ok(()) => tracing::info!(node = heir, "the node did not take over the leadership"),
+                Err(status) => tracing::info!(node = heir, error = status.message(), "the node cannot take over"),
+            }
+        }
+        tracing::warn!("the leadership was not handed over; the others elect a leader by themselves");
+    }
+
+    /// Waits until another node leads; false at `end`.
+    async fn another_leads(&self, end: Instant) -> bool {
+        let me = NodeId(self.inner.me.id);
+        let mut leadership = self.leadership();
+        let other = leadership.wait_for(|l| l.leader.is_some_and(|id| id != me));
+        matches!(timeout_at(end, other).await, Ok(Ok(_)))
+    }
+
+    /// Stops Raft and closes the store; the handle answers `Stopped` from then on.
+    pub async fn shutdown(&self) {
+        self.inner.leaving.store(true, Ordering::Release);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop cleanly; nothing acknowledged is lost");
+        }
+        let closed = blocking(&self.inner.disk, |d| {
+            d.close();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(error, "the log was not closed cleanly; nothing acknowledged is lost");
+        }
+    }
+
+    fn fatal(&self, error: &Fatal<u64>) -> ProposeError {
+        let why = self.inner.stopped.borrow().clone();
+        ProposeError::Stopped(why.unwrap_or_else(|| error.to_string()))
+    }
+
+    /// What openraft counts, for tests.
+    #[cfg(test)]
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+}

@@ -1,0 +1,130 @@
+//! openraft's log storage over the disk.
+//! Knows nothing of sled, nor of what an entry means.
+
+use std::{fmt::Debug, ops::RangeBounds, sync::Arc};
+
+use openraft::{
+    AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader,
+    storage::{LogFlushed, RaftLogStorage},
+};
+
+use super::{
+    disk::{BATCH_BYTES, Disk, Failure},
+    types::{LogEntry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
+};
+
+/// The log as openraft sees it. Clones share the disk. openraft calls the writing half one call at a time, and each
+/// call returns only when its work is done, so that order is kept though the work is done on other threads.
+#[derive(Clone, Debug)]
+pub struct LogStore(pub Arc<Disk>);
+
+/// Runs blocking work where it holds up nobody.
+pub async fn blocking<T, F>(disk: &Arc<Disk>, work: F) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: FnOnce(&Disk) -> Result<T, Failure> + Send + 'static,
+{
+    let disk = disk.clone();
+    match tokio::task::spawn_blocking(move || work(&disk)).await {
+        Ok(result) => result,
+        Err(e) => Err(format!("the disk thread failed: {e}")),
+    }
+}
+
+/// openraft's box for an error.
+pub fn any(failure: &Failure) -> AnyError {
+    AnyError::error(failure)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let start = match range.start_bound() {
+            Included(i) => *i,
+            Excluded(i) => i.saturating_add(1),
+            Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Included(i) => Some(i.saturating_add(1)),
+            Excluded(i) => Some(*i),
+            Unbounded => None,
+        };
+        let read = blocking(&self.0, move |d| d.entries(start, end, 0)).await;
+        read.map_err(|e| StorageIOError::read_logs(any(&e)).into())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, StorageError> {
+        let read = blocking(&self.0, move |d| d.entries(start, Some(end), BATCH_BYTES)).await;
+        read.map_err(|e| StorageIOError::read_logs(any(&e)).into())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let ends = self.0.ends();
+        Ok(LogState { last_purged_log_id: ends.purged, last_log_id: ends.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let vote = *vote;
+        let done = blocking(&self.0, move |d| d.save_vote(&vote)).await;
+        done.map_err(|e| StorageIOError::write_vote(any(&e)).into())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        blocking(&self.0, Disk::vote).await.map_err(|e| StorageIOError::read_vote(any(&e)).into())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        let done = blocking(&self.0, move |d| d.save_committed(committed)).await;
+        done.map_err(|e| StorageIOError::write(any(&e)).into())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        blocking(&self.0, Disk::committed).await.map_err(|e| StorageIOError::read(any(&e)).into())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        for entry in &entries {
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                proposal.mark_appended();
+            }
+        }
+        // openraft waits for the callback before it takes its next event, so there is nothing to gain from returning
+        // before the sync; entries that arrive together (a follower's) share one.
+        match blocking(&self.0, move |d| d.append(&entries)).await {
+            Ok(()) => {
+                callback.log_io_completed(Ok(()));
+                Ok(())
+            }
+            Err(e) => {
+                callback.log_io_completed(Err(std::io::Error::other(e.clone())));
+                Err(StorageIOError::write_logs(any(&e)).into())
+            }
+        }
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let done = blocking(&self.0, move |d| d.truncate(log_id.index)).await;
+        done.map_err(|e| StorageIOError::write_logs(any(&e)).into())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let done = blocking(&self.0, move |d| d.purge(log_id)).await;
+        done.map_err(|e| StorageIOError::write_logs(any(&e)).into())
+    }
+}

@@ -1,0 +1,347 @@
+//! openraft's way to the other nodes: one lasting channel per address, shared by all clients.
+//! Knows nothing of what is sent.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use openraft::{
+    AnyError, RPCTypes,
+    error::{
+        InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, SnapshotMismatch, Timeout, Unreachable,
+    },
+    network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+        VoteResponse,
+    },
+};
+use tonic::{
+    Code, Request, Status,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    convert,
+    types::{RaftNode, TypeConfig, Vote},
+};
+use crate::{
+    model::ids::{HostPort, Uuid},
+    wire::{
+        auth::{ClientAuth, ClusterSecret},
+        pb::raft::{self as pb, raft_client::RaftClient},
+    },
+};
+
+/// A connection that is not there after this time will not be soon; RPCs have shorter deadlines of their own.
+const CONNECT: Duration = Duration::from_secs(2);
+/// After a call that could not reach a node: short, since a refused connection costs little, and a node that is back
+/// must hear its leader before its election timeout (300 ms).
+const BACKOFF: Duration = Duration::from_millis(100);
+/// HTTP/2 pings find a peer that vanished without a word.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+type Client = RaftClient<InterceptedService<Channel, ClientAuth>>;
+
+/// What a node calls itself and its cluster. Shared by what sends and what receives.
+#[derive(Debug)]
+pub struct Identity {
+    /// This node's id.
+    pub id: u64,
+    /// This node's uuid.
+    pub uuid: Uuid,
+    /// Its cluster, once it belongs to one.
+    pub cluster: RwLock<Option<Uuid>>,
+}
+
+impl Identity {
+    /// The cluster, if there is one.
+    pub fn cluster(&self) -> Option<Uuid> {
+        *self.cluster.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets it; the witness has it already.
+    pub fn set_cluster(&self, id: Uuid) {
+        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    }
+}
+
+/// Channels and addresses.
+#[derive(Clone, Debug)]
+pub struct Network {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    me: Arc<Identity>,
+    auth: ClientAuth,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// By address. Bounded by `CHANNELS_MAX`.
+    channels: BTreeMap<String, Channel>,
+    /// Newer addresses than the log's, by uuid: the address, and the log's at the time when it was learned. When the
+    /// log's changes, the log is newer again.
+    learned: BTreeMap<Uuid, (String, Option<String>)>,
+    /// Why the last call to a node failed, so that it is logged once.
+    trouble: BTreeMap<u64, String>,
+}
+
+/// Channels and learned addresses kept; far more than nodes. Beyond, all are forgotten and made anew when needed.
+const CHANNELS_MAX: usize = 1024;
+
+impl Network {
+    /// No connection is made yet.
+    pub fn new(me: Arc<Identity>, secret: ClusterSecret) -> Self {
+        Self { shared: Arc::new(Shared { me, auth: ClientAuth(secret), book: Mutex::default() }) }
+    }
+
+    /// A node is at `admin` now.
+    pub fn learn(&self, uuid: Uuid, admin: &HostPort) {
+        let mut book = self.shared.book();
+        if book.learned.len() >= CHANNELS_MAX {
+            book.learned.clear();
+        }
+        match book.learned.get(&uuid) {
+            Some((known, _)) if known == admin.as_str() => {}
+            _ => {
+                book.learned.insert(uuid, (admin.as_str().to_owned(), None));
+            }
+        }
+    }
+
+    /// Where a node is: as learned, else as the log says.
+    pub fn address(&self, node: &RaftNode) -> String {
+        let mut book = self.shared.book();
+        match book.learned.get_mut(&node.uuid) {
+            Some((admin, seen)) => {
+                if seen.get_or_insert_with(|| node.admin.clone()) == &node.admin {
+                    return admin.clone();
+                }
+                book.learned.remove(&node.uuid);
+                node.admin.clone()
+            }
+            None => node.admin.clone(),
+        }
+    }
+
+    /// A client for one call or many; cheap.
+    pub fn client(&self, node: &RaftNode) -> Result<Client, Status> {
+        let address = self.address(node);
+        let mut book = self.shared.book();
+        if let Some(channel) = book.channels.get(&address) {
+            return Ok(RaftClient::with_interceptor(channel.clone(), self.shared.auth.clone()));
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| Status::unavailable(format!("'{address}' is no address: {e}")))?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        if book.channels.len() >= CHANNELS_MAX {
+            book.channels.clear();
+        }
+        let channel = endpoint.connect_lazy();
+        book.channels.insert(address, channel.clone());
+        Ok(RaftClient::with_interceptor(channel, self.shared.auth.clone()))
+    }
+
+    /// The header of a call to a node.
+    pub fn header(&self, to: u64, node: &RaftNode) -> pb::Header {
+        let me = &self.shared.me;
+        pb::Header {
+            cluster_id: me.cluster().map(convert::uuid_bytes).unwrap_or_default(),
+            from_id: me.id,
+            from_uuid: convert::uuid_bytes(me.uuid),
+            to_id: to,
+            to_uuid: convert::uuid_bytes(node.uuid),
+        }
+    }
+}
+
+impl Shared {
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs what changed between this node and another, once.
+    fn note(&self, target: u64, result: Result<(), &Status>) {
+        let mut book = self.book();
+        match result {
+            Ok(()) => {
+                if book.trouble.remove(&target).is_some() {
+                    tracing::info!(node = target, "the node answers again");
+                }
+            }
+            Err(status) => {
+                // Texts of refusals matter, those of broken connections vary too much to compare.
+                let kind = match status.code() {
+                    Code::FailedPrecondition | Code::Unauthenticated => status.message().to_owned(),
+                    Code::DeadlineExceeded | Code::Cancelled => return,
+                    code => code.description().to_owned(),
+                };
+                if book.trouble.get(&target) != Some(&kind) {
+                    tracing::warn!(node = target, error = status.message(), "the node cannot be reached by Raft");
+                    book.trouble.insert(target, kind);
+                }
+            }
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &RaftNode) -> Link {
+        Link { network: self.clone(), target, node: node.clone() }
+    }
+}
+
+/// The way to one node.
+#[derive(Debug)]
+pub struct Link {
+    network: Network,
+    target: u64,
+    node: RaftNode,
+}
+
+type Rpc<T, E = openraft::error::Infallible> = Result<T, RPCError<u64, RaftNode, RaftError<u64, E>>>;
+
+impl Link {
+    fn failed<E: std::error::Error>(
+        &self,
+        action: RPCTypes,
+        ttl: Duration,
+        status: &Status,
+    ) -> RPCError<u64, RaftNode, RaftError<u64, E>> {
+        self.network.shared.note(self.target, Err(status));
+        let error = AnyError::error(status.message());
+        match status.code() {
+            Code::DeadlineExceeded | Code::Cancelled => {
+                RPCError::Timeout(Timeout { action, id: self.network.shared.me.id, target: self.target, timeout: ttl })
+            }
+            Code::Internal | Code::DataLoss | Code::InvalidArgument => RPCError::Network(NetworkError::from(error)),
+            // Refused or not there: asking again at once will not help.
+            _ => RPCError::Unreachable(Unreachable::from(error)),
+        }
+    }
+
+    fn answered<T>(&self, reply: tonic::Response<T>) -> T {
+        self.network.shared.note(self.target, Ok(()));
+        reply.into_inner()
+    }
+}
+
+/// The vote in a reply.
+fn their_vote(vote: Option<&pb::BallotVote>) -> Result<Vote, NetworkError> {
+    convert::vote(vote).map_err(|e| NetworkError::from(AnyError::error(e)))
+}
+
+fn timed<T>(message: T, ttl: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ttl);
+    request
+}
+
+impl RaftNetwork<TypeConfig> for Link {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<u64>> {
+        let (action, ttl) = (RPCTypes::AppendEntries, option.hard_ttl());
+        let message = pb::AppendEntriesRequest {
+            header: Some(self.network.header(self.target, &self.node)),
+            vote: Some(convert::vote_pb(&rpc.vote)),
+            prev_log_id: rpc.prev_log_id.as_ref().map(convert::log_id_pb),
+            entries: rpc.entries.iter().map(convert::log_entry_pb).collect(),
+            leader_commit: rpc.leader_commit.as_ref().map(convert::log_id_pb),
+        };
+        let mut client = self.network.client(&self.node).map_err(|s| self.failed(action, ttl, &s))?;
+        let reply = client.append_entries(timed(message, ttl)).await.map_err(|s| self.failed(action, ttl, &s))?;
+        let reply = self.answered(reply);
+        Ok(match reply.result() {
+            pb::append_entries_reply::Result::Success => AppendEntriesResponse::Success,
+            pb::append_entries_reply::Result::Conflict => AppendEntriesResponse::Conflict,
+            pb::append_entries_reply::Result::HigherVote => {
+                AppendEntriesResponse::HigherVote(their_vote(reply.vote.as_ref())?)
+            }
+        })
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<InstallSnapshotResponse<u64>, InstallSnapshotError> {
+        let (action, ttl) = (RPCTypes::InstallSnapshot, option.hard_ttl());
+        let message = pb::InstallSnapshotRequest {
+            header: Some(self.network.header(self.target, &self.node)),
+            vote: Some(convert::vote_pb(&rpc.vote)),
+            meta: Some(convert::snapshot_meta_pb(&rpc.meta)),
+            offset: rpc.offset,
+            data: rpc.data.into(),
+            done: rpc.done,
+        };
+        let mut client = self.network.client(&self.node).map_err(|s| self.failed(action, ttl, &s))?;
+        let reply = client.install_snapshot(timed(message, ttl)).await.map_err(|s| self.failed(action, ttl, &s))?;
+        let reply = self.answered(reply);
+        if reply.mismatch {
+            let got = (rpc.meta.snapshot_id, rpc.offset).into();
+            let expect = (reply.expected_id, reply.expected_offset).into();
+            let mismatch = InstallSnapshotError::SnapshotMismatch(SnapshotMismatch { expect, got });
+            return Err(RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(mismatch))));
+        }
+        Ok(InstallSnapshotResponse { vote: their_vote(reply.vote.as_ref())? })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Rpc<VoteResponse<u64>> {
+        let (action, ttl) = (RPCTypes::Vote, option.hard_ttl());
+        let message = pb::VoteRequest {
+            header: Some(self.network.header(self.target, &self.node)),
+            vote: Some(convert::vote_pb(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(convert::log_id_pb),
+        };
+        let mut client = self.network.client(&self.node).map_err(|s| self.failed(action, ttl, &s))?;
+        let reply = client.vote(timed(message, ttl)).await.map_err(|s| self.failed(action, ttl, &s))?;
+        let reply = self.answered(reply);
+        let last = reply.last_log_id.as_ref().map(convert::log_id);
+        Ok(VoteResponse::new(their_vote(reply.vote.as_ref())?, last, reply.granted))
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_learned_address_counts_until_the_log_has_a_newer_one() {
+        let me = Arc::new(Identity { id: 1, uuid: Uuid(1), cluster: None.into() });
+        let network = Network::new(me, ClusterSecret::none());
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let node = |port| RaftNode { uuid: Uuid(2), admin: at(port), ..RaftNode::default() };
+        let learn = |port| network.learn(Uuid(2), &HostPort::parse(&at(port)).unwrap());
+        assert_eq!(network.address(&node(24101)), at(24101));
+        learn(24102);
+        assert_eq!(network.address(&node(24101)), at(24102));
+        // Heard again and again.
+        learn(24102);
+        assert_eq!(network.address(&node(24101)), at(24102));
+        // The log says something new: what was learned before is older.
+        assert_eq!(network.address(&node(24103)), at(24103));
+        learn(24104);
+        assert_eq!(network.address(&node(24103)), at(24104));
+    }
+}

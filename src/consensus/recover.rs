@@ -1,0 +1,130 @@
+//! `pontoon recover`: a quorum is lost for good, and this node becomes a cluster of one, keeping all it knows.
+//! Knows nothing of running nodes: it works on a stopped one, under its lock.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use openraft::{CommittedLeaderId, EntryPayload};
+use tokio::sync::watch;
+
+use super::{
+    Consensus, DirLock, OpenError,
+    disk::Disk,
+    state_machine::StateMachine,
+    types::{LogEntry, LogId, Membership, Proposal, Vote},
+};
+use crate::{
+    clock,
+    model::{
+        change::Change,
+        ids::{Epoch, NodeId, Uuid},
+        state::{ClusterState, Entry},
+    },
+};
+
+/// What `recover` did. `Display` tells the operator, also what may be missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverReport {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster it belonged to.
+    pub old_cluster: Option<Uuid>,
+    /// The cluster it is alone in now.
+    pub cluster_id: Uuid,
+    /// The last entry it had; what was acknowledged after it is missing.
+    pub last: Epoch,
+    /// Up to here it knew that the entries were committed; those after it up to `last` are kept as if they were.
+    pub committed: Epoch,
+    /// Members that are gone from now on, and are refused until their data directories are wiped.
+    pub dropped: Vec<NodeId>,
+}
+
+impl fmt::Display for RecoverReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "node {} is a cluster of one now, with the new cluster id {}", self.node, self.cluster_id)?;
+        writeln!(f, "kept: every change up to log index {}", self.last)?;
+        if self.committed < self.last {
+            writeln!(
+                f,
+                "kept, though it is not known whether a majority ever had them: changes {} to {}",
+                self.committed.0 + 1,
+                self.last
+            )?;
+        }
+        writeln!(f, "may be missing: changes that the others acknowledged after index {}", self.last)?;
+        let dropped: Vec<String> = self.dropped.iter().map(ToString::to_string).collect();
+        write!(
+            f,
+            "refused from now on: nodes {}; wipe their data directories before they join again with --join",
+            if dropped.is_empty() { "none".into() } else { dropped.join(", ") }
+        )
+    }
+}
+
+impl Consensus {
+    /// Offline: makes this node a cluster of one, keeping all it knows. The lock shows that it is stopped.
+    ///
+    /// # Errors
+    /// A sentence for the operator. Repeating it after a crash in the middle is safe.
+    pub fn recover(data_dir: &Path, _lock: &DirLock) -> Result<RecoverReport, String> {
+        let disk = Arc::new(Disk::open(data_dir).map_err(|OpenError(e)| e)?);
+        let done = recover(&disk);
+        disk.close();
+        done
+    }
+}
+
+fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
+    let facts = disk.facts();
+    let Some(last) = disk.ends().last else {
+        return Err("this node has no log; there is nothing to recover. Start it with --peers or --join".into());
+    };
+    let committed = disk.committed()?;
+    let (publish, _state) = watch::channel(Arc::new(ClusterState::default()));
+    let mut machine = StateMachine::load(disk.clone(), publish)?;
+    let snapshot = Epoch(machine.state().applied.0);
+    let next = if snapshot == Epoch(0) { 0 } else { snapshot.0 + 1 };
+    for entry in disk.entries(next, None, 0)? {
+        machine.apply_one(&entry);
+    }
+    let nodes: Vec<(u64, super::types::RaftNode)> =
+        machine.membership().nodes().map(|(id, n)| (*id, n.clone())).collect();
+    let Some((me, own)) = nodes.iter().find(|(_, n)| n.uuid == facts.uuid).cloned() else {
+        return Err(format!(
+            "the node with uuid {} is no member in its own log; it cannot carry the cluster on",
+            facts.uuid
+        ));
+    };
+    let term = facts.vote.map_or(0, |v| v.leader_id.term).max(last.leader_id.term) + 1;
+    let at = |index| LogId::new(CommittedLeaderId::new(term, me), index);
+    let alone = Membership::new(vec![[me].into()], std::collections::BTreeMap::from([(me, own)]));
+    let change = Entry {
+        id: Uuid(uuid::Uuid::new_v4().as_u128()),
+        at_ms: clock::wall_ms(),
+        change: Change::Recover { keep: NodeId(me) },
+    };
+    let entries = [
+        LogEntry { log_id: at(last.index + 1), payload: EntryPayload::Membership(alone) },
+        LogEntry { log_id: at(last.index + 2), payload: EntryPayload::Normal(Proposal::new(change)) },
+    ];
+    // Tried in memory first: what is refused must not be written.
+    for entry in &entries {
+        if let Some(applied) = machine.apply_one(entry).0 {
+            applied.result.map_err(|reject| format!("the state refuses it: {reject}"))?;
+        }
+    }
+    // The new cluster first. After a crash here the node is cut off from the former members, and has no majority
+    // of its own either, until recover is run again; the other order could give two clusters of one name.
+    let cluster_id = Uuid(uuid::Uuid::new_v4().as_u128());
+    disk.replace_cluster(cluster_id)?;
+    disk.save_vote(&Vote::new(term, me))?;
+    disk.append(&entries)?;
+    disk.save_committed(Some(at(last.index + 2)))?;
+    Ok(RecoverReport {
+        node: NodeId(me),
+        old_cluster: facts.cluster_id,
+        cluster_id,
+        last: Epoch(last.index),
+        committed: Epoch(committed.map_or(snapshot.0, |c| c.index.max(snapshot.0))),
+        dropped: nodes.iter().filter(|(id, _)| *id != me).map(|(id, _)| NodeId(*id)).collect(),
+    })
+}

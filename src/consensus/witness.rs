@@ -1,0 +1,214 @@
+//! A small checksummed file beside the log that says what the log must contain: sled can lose data quietly when its
+//! file is damaged. It also keeps this node's uuid and its cluster's id. Knows nothing of sled.
+//!
+//! Two slots are written in turn and synced each time, so that a torn write leaves the former one. Order, which the
+//! log store keeps: append and vote: log synced, then witness, then the answer; truncation: witness first. So the
+//! log is never behind its witness, unless something was lost.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::types::{LogId, Vote};
+use crate::model::ids::Uuid;
+
+/// One slot. A page, so that no disk sector belongs to both.
+const SLOT: usize = 4096;
+/// Length of the file: two slots.
+const LEN: u64 = 2 * SLOT as u64;
+/// First bytes of a slot; the digit is the version of its layout.
+const MAGIC: &[u8; 8] = b"PNTNWIT1";
+/// Bytes of a slot that carry something; the last four are the checksum of the others.
+const USED: usize = 8 + 8 + 16 + 16 + 1 + 17 + 24 + 4;
+/// The name in the data directory.
+const NAME: &str = "witness";
+
+/// What is witnessed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// This node.
+    pub uuid: Uuid,
+    /// Its cluster, once it belongs to one.
+    pub cluster_id: Option<Uuid>,
+    /// The last vote that was given.
+    pub vote: Option<Vote>,
+    /// The last entry of the log that was acknowledged.
+    pub last: Option<LogId>,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Witness {
+    file: File,
+    sequence: u64,
+    facts: Facts,
+}
+
+/// Where it lies.
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join(NAME)
+}
+
+impl Witness {
+    /// Makes the file, aside and then renamed, so that it is there whole or not at all.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create(data_dir: &Path, facts: Facts) -> io::Result<Self> {
+        let aside = data_dir.join("witness.new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut bytes = encode(1, &facts).to_vec();
+        bytes.extend_from_slice(&encode(0, &facts));
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path(data_dir))?;
+        File::open(data_dir)?.sync_all()?;
+        Self::open(data_dir)
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `InvalidData` if it is damaged, others of the file system.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).write(true).open(path(data_dir))?;
+        let mut bytes = Vec::with_capacity(2 * SLOT);
+        Read::by_ref(&mut file).take(LEN + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != LEN {
+            return Err(damaged(&format!("has {} bytes instead of {LEN}", bytes.len())));
+        }
+        let (a, b) = bytes.split_at(SLOT);
+        match (decode(a), decode(b)) {
+            (Some(x), Some(y)) => {
+                let (sequence, facts) = if x.0 > y.0 { x } else { y };
+                Ok(Self { file, sequence, facts })
+            }
+            // The other slot was torn by a crash while it was written: it was not acknowledged.
+            (Some((sequence, facts)), None) | (None, Some((sequence, facts))) => Ok(Self { file, sequence, facts }),
+            (None, None) => Err(damaged("has no slot with a right checksum")),
+        }
+    }
+
+    /// What is witnessed now.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Replaces it; on disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the file system; what was witnessed before is still there.
+    pub fn write(&mut self, facts: Facts) -> io::Result<()> {
+        if facts == self.facts {
+            return Ok(());
+        }
+        let sequence = self.sequence + 1;
+        // Odd numbers live in the first slot, so that the newest is never the one that is overwritten.
+        let at = if sequence % 2 == 1 { 0 } else { SLOT as u64 };
+        self.file.write_all_at(&encode(sequence, &facts), at)?;
+        self.file.sync_data()?;
+        self.sequence = sequence;
+        self.facts = facts;
+        Ok(())
+    }
+}
+
+fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+fn encode(sequence: u64, facts: &Facts) -> [u8; SLOT] {
+    let mut out = Vec::with_capacity(SLOT);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&sequence.to_be_bytes());
+    out.extend_from_slice(&facts.uuid.0.to_be_bytes());
+    out.extend_from_slice(&facts.cluster_id.map_or(0, |c| c.0).to_be_bytes());
+    let flags = u8::from(facts.cluster_id.is_some())
+        | u8::from(facts.vote.is_some()) << 1
+        | u8::from(facts.last.is_some()) << 2;
+    out.push(flags);
+    let vote = facts.vote.unwrap_or_default();
+    out.extend_from_slice(&vote.leader_id.term.to_be_bytes());
+    out.extend_from_slice(&vote.leader_id.node_id.to_be_bytes());
+    out.push(u8::from(vote.committed));
+    let last = facts.last.unwrap_or_default();
+    out.extend_from_slice(&last.leader_id.term.to_be_bytes());
+    out.extend_from_slice(&last.leader_id.node_id.to_be_bytes());
+    out.extend_from_slice(&last.index.to_be_bytes());
+    let sum = crc32fast::hash(&out);
+    out.extend_from_slice(&sum.to_be_bytes());
+    let mut slot = [0; SLOT];
+    slot[..USED].copy_from_slice(&out);
+    slot
+}
+
+/// Sequence number and facts; `None` when the checksum is wrong.
+fn decode(slot: &[u8]) -> Option<(u64, Facts)> {
+    let used = slot.get(..USED)?;
+    let (body, sum) = used.split_at(USED - 4);
+    if crc32fast::hash(body).to_be_bytes() != sum || !body.starts_with(MAGIC) {
+        return None;
+    }
+    let number = |at: usize| Some(u64::from_be_bytes(body.get(at..at + 8)?.try_into().ok()?));
+    let wide = |at: usize| Some(Uuid(u128::from_be_bytes(body.get(at..at + 16)?.try_into().ok()?)));
+    let flags = *body.get(48)?;
+    let mut vote = Vote::new(number(49)?, number(57)?);
+    vote.committed = *body.get(65)? == 1;
+    let last = LogId::new(openraft::CommittedLeaderId::new(number(66)?, number(74)?), number(82)?);
+    let facts = Facts {
+        uuid: wide(16)?,
+        cluster_id: (flags & 1 != 0).then_some(wide(32)?),
+        vote: (flags & 2 != 0).then_some(vote),
+        last: (flags & 4 != 0).then_some(last),
+    };
+    Some((number(8)?, facts))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn facts(n: u64) -> Facts {
+        Facts {
+            uuid: Uuid(7),
+            cluster_id: Some(Uuid(u128::from(n))),
+            vote: Some(Vote::new_committed(n, 3)),
+            last: Some(LogId::new(openraft::CommittedLeaderId::new(n, 3), n * 10)),
+        }
+    }
+
+    #[test]
+    fn keeps_what_was_written_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut w = Witness::create(dir.path(), Facts { uuid: Uuid(7), ..Facts::default() }).unwrap();
+        for n in 1..6 {
+            w.write(facts(n)).unwrap();
+            assert_eq!(*Witness::open(dir.path()).unwrap().facts(), facts(n));
+        }
+    }
+
+    #[test]
+    fn a_torn_slot_leaves_the_former_one_and_two_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut w = Witness::create(dir.path(), Facts::default()).unwrap();
+        w.write(facts(1)).unwrap();
+        w.write(facts(2)).unwrap();
+        let good = std::fs::read(path(dir.path())).unwrap();
+        for newest in [0, SLOT] {
+            let mut torn = good.clone();
+            torn[newest + 20] ^= 1;
+            std::fs::write(path(dir.path()), &torn).unwrap();
+            let found = Witness::open(dir.path()).unwrap().facts().clone();
+            assert!(found == facts(1) || found == facts(2));
+            torn[(newest + SLOT) % (2 * SLOT) + 50] ^= 1;
+            std::fs::write(path(dir.path()), &torn).unwrap();
+            assert_eq!(Witness::open(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+        std::fs::write(path(dir.path()), &good[..good.len() - 1]).unwrap();
+        assert_eq!(Witness::open(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

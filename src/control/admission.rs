@@ -1,0 +1,241 @@
+//! Asks a server before it is added to a group, and says in a sentence why it cannot be.
+//! Knows nothing of the log: what it returns is proposed by whoever called it.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    model::{
+        ids::{GroupId, HostPort},
+        secret::Credentials,
+        state::{ClusterState, Product, Server},
+    },
+    redis::{Client, Info, RedisError, Role},
+};
+
+/// How long one server may take for all its answers: an operator waits for them.
+pub const ASK_MAX: Duration = Duration::from_secs(5);
+/// Oldest Redis: 6.0 has ACLs, RESP3 and CLIENT KILL semantics that fences rely on.
+pub const VERSION_MIN: (u32, u32) = (6, 0);
+
+/// Who asks, and for which product.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The newest state: which servers are ours already.
+    pub state: &'a ClusterState,
+    /// The product the server is to serve.
+    pub product: &'a Product,
+    /// Credentials of the group.
+    pub credentials: Option<&'a Credentials>,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a server said of itself.
+struct Answers {
+    server: Server,
+    role: Role,
+    replid: String,
+}
+
+impl Asking<'_> {
+    /// Asks a server that is to be a group's primary.
+    ///
+    /// # Errors
+    /// A sentence that names the server, what is wrong with it and what to do.
+    pub async fn primary(&self, addr: &HostPort) -> Result<Server, String> {
+        let answers = self.ask(addr).await?;
+        match answers.role {
+            Role::Primary { .. } => Ok(answers.server),
+            Role::Replica { host, port, .. } => Err(format!(
+                "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE on {addr}"
+            )),
+            Role::Sentinel => Err(sentinel(addr)),
+        }
+    }
+
+    /// Asks a server that is to be a replica in the group whose primary is `primary`.
+    ///
+    /// # Errors
+    /// A sentence that names the server, what is wrong with it and what to do.
+    pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Server, String> {
+        let answers = self.ask(addr).await?;
+        let wire = || {
+            let port = primary.port();
+            format!("run REPLICAOF {} {port} on {addr}, wait until it is in sync, and try again", primary.host())
+        };
+        match answers.role {
+            Role::Primary { .. } => Err(format!("{addr} is a primary, not a replica of {primary}; {}", wire())),
+            Role::Sentinel => Err(sentinel(addr)),
+            Role::Replica { host, port, link, .. } => {
+                if answers.server.run_id == self.run_id_of(primary).await? {
+                    return Err(format!("{addr} and {primary} are one and the same server; name a replica of it"));
+                }
+                if !self.follows(addr, &host, port, &answers.replid, primary).await? {
+                    return Err(format!("{addr} is a replica of {host}:{port}, not of {primary}; {}", wire()));
+                }
+                if link != "connected" {
+                    return Err(format!(
+                        "{addr} is a replica of {primary}, but not in sync with it (its link is '{link}'); wait until \
+                         ROLE on {addr} says 'connected', then try again (if it never does: masterauth, and the log of {addr})"
+                    ));
+                }
+                Ok(answers.server)
+            }
+        }
+    }
+
+    fn by(&self) -> Instant {
+        self.deadline.min(Instant::now() + ASK_MAX)
+    }
+
+    async fn connect(&self, addr: &HostPort) -> Result<Client, RedisError> {
+        Client::connect(addr, self.credentials, "pt:admission", self.by()).await
+    }
+
+    async fn run_id_of(&self, addr: &HostPort) -> Result<String, String> {
+        let ask = async { self.connect(addr).await?.info("server", self.by()).await };
+        let info = ask.await.map_err(|error| error.to_string())?;
+        Ok(info.get("run_id").unwrap_or_default().to_owned())
+    }
+
+    /// What every server has to pass, whatever its role is to be.
+    async fn ask(&self, addr: &HostPort) -> Result<Answers, String> {
+        if let Some(ours) = listener_of(self.state, addr) {
+            return Err(format!("{addr} is {ours}, not a Redis server; name the address of a redis-server"));
+        }
+        if let Some((product, group)) = owner(self.state, |server| server.addr == *addr) {
+            return Err(format!(
+                "{addr} belongs to group {group} of product '{product}' already; take it out there first (group remove-server)"
+            ));
+        }
+        let by = self.by();
+        let text = |error: RedisError| error.to_string();
+        let mut client = self.connect(addr).await.map_err(text)?;
+        // "everything" would be slower on big servers; "default" has all that is looked at, from Redis 2 to 8.
+        let info = client.info("default", by).await.map_err(text)?;
+        if info.sections.iter().any(|section| section == "pontoon") {
+            return Err(format!("{addr} is a node of Pontoon, not a Redis server; name the address of a redis-server"));
+        }
+        plausible(addr, &info)?;
+        let run_id = info.get("run_id").unwrap_or_default();
+        if let Some((product, group)) = owner(self.state, |server| server.run_id == run_id) {
+            return Err(format!(
+                "{addr} is a server that is ours already under another address (run_id {run_id}, group {group} of \
+                 product '{product}'); each server belongs to one group, under one address"
+            ));
+        }
+        let wanted = self.product.databases;
+        let has = client.config("databases", by).await.map_err(text)?.and_then(|n| n.parse::<u32>().ok());
+        if let Some(has) = has.filter(|has| *has < wanted) {
+            return Err(format!(
+                "{addr} has {has} databases and product '{}' has {wanted}; set 'databases {wanted}' in its redis.conf and \
+                 restart it, or give the product fewer (product set {} databases={has})",
+                self.product.name, self.product.name
+            ));
+        }
+        let role = client.role(by).await.map_err(text)?;
+        let keys_when_added = info.keyspace().values().sum();
+        let server = Server { addr: addr.clone(), run_id: run_id.to_owned(), keys_when_added };
+        Ok(Answers { server, role, replid: info.get("master_replid").unwrap_or_default().to_owned() })
+    }
+
+    /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names and containers
+    /// see other addresses than we do, so the servers themselves are asked before it is denied.
+    async fn follows(
+        &self,
+        replica: &HostPort,
+        host: &str,
+        port: u16,
+        replid: &str,
+        primary: &HostPort,
+    ) -> Result<bool, String> {
+        let by = self.by();
+        let named = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let Ok(named) = HostPort::parse(&named) else { return Ok(false) };
+        if named == *primary {
+            return Ok(true);
+        }
+        if port == primary.port() && !addresses(&named, by).await.is_disjoint(&addresses(primary, by).await) {
+            return Ok(true);
+        }
+        let text = |error: RedisError| error.to_string();
+        let mut client = self.connect(primary).await.map_err(text)?;
+        let info = client.info("default", by).await.map_err(text)?;
+        if info.get("master_replid") != Some(replid) {
+            return Ok(false);
+        }
+        // One stream of replication; a replica of a replica has it too. So: does the named server call itself the primary?
+        if let Ok(run_id) = self.run_id_of(&named).await {
+            return Ok(info.get("run_id") == Some(run_id.as_str()));
+        }
+        // It cannot be asked under that name from here. Does the primary know this replica?
+        let Role::Primary { replicas, .. } = client.role(by).await.map_err(text)? else { return Ok(false) };
+        Ok(replicas.iter().any(|seen| seen.port == replica.port()))
+    }
+}
+
+fn sentinel(addr: &HostPort) -> String {
+    format!("{addr} is a Redis Sentinel, which holds no data; name the address of a redis-server")
+}
+
+/// Version, kind and identity.
+fn plausible(addr: &HostPort, info: &Info) -> Result<(), String> {
+    if info.get("redis_mode") == Some("sentinel") {
+        return Err(sentinel(addr));
+    }
+    let Some(version) = info.version() else {
+        return Err(format!("{addr} does not say its redis_version; Redis 6.0 or later, or Valkey, is needed"));
+    };
+    if version < VERSION_MIN {
+        return Err(format!(
+            "{addr} is Redis {}; {}.{} or later is needed",
+            info.get("redis_version").unwrap_or_default(),
+            VERSION_MIN.0,
+            VERSION_MIN.1
+        ));
+    }
+    if info.get("cluster_enabled") == Some("1") {
+        return Err(format!(
+            "{addr} runs as Redis Cluster, which moves slots by itself; start it with 'cluster-enabled no'"
+        ));
+    }
+    if info.get("loading") == Some("1") {
+        return Err(RedisError::Loading { addr: addr.clone() }.to_string());
+    }
+    if info.get("run_id").is_none_or(str::is_empty) {
+        return Err(format!("{addr} does not say its run_id (INFO server), by which servers are told apart"));
+    }
+    Ok(())
+}
+
+/// The product and group of the first server for which `is` holds.
+fn owner(state: &ClusterState, is: impl Fn(&Server) -> bool) -> Option<(&str, GroupId)> {
+    state.products.values().find_map(|product| {
+        let group = product.groups.values().find(|group| group.servers.iter().any(&is))?;
+        Some((product.name.as_str(), group.id))
+    })
+}
+
+/// What of ours listens at `addr`, by the names the membership knows.
+fn listener_of(state: &ClusterState, addr: &HostPort) -> Option<String> {
+    state.members.values().find_map(|member| {
+        if *addr == member.admin {
+            return Some(format!("the admin port of node {}", member.id));
+        }
+        let here = addr.host() == member.advertise || addr.host() == member.admin.host();
+        let product = state.products.values().find(|product| {
+            here && u32::from(product.port) + u32::from(member.port_offset) == u32::from(addr.port())
+        })?;
+        Some(format!("the port of product '{}' on node {}", product.name, member.id))
+    })
+}
+
+/// The addresses of a host; none if it cannot be resolved.
+async fn addresses(addr: &HostPort, by: Instant) -> BTreeSet<IpAddr> {
+    match timeout_at(by, tokio::net::lookup_host(addr.as_str())).await {
+        Ok(Ok(found)) => found.map(|addr| addr.ip().to_canonical()).collect(),
+        _ => BTreeSet::new(),
+    }
+}

@@ -1,0 +1,155 @@
+//! The leader's loop: looks at the newest state, does what is to be done next, says what it waits for.
+//! Carries no data from one activation to the next but the tasks of open assignments, which can be begun anew at any time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::{assign, leases::Leases, peers::Peers};
+use crate::{
+    consensus::{Consensus, Leadership, ProposeError},
+    model::{
+        change::{Change, NewMember},
+        ids::{AssignmentId, NodeId, Term, Uuid},
+        state::ClusterState,
+    },
+    plan::membership,
+};
+
+/// Looked at even without news: leases end by themselves.
+const PERIOD: Duration = Duration::from_millis(200);
+/// A proposal that takes longer has lost its quorum; the next activation tries again.
+const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What the loop works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Driver {
+    /// The log.
+    pub consensus: Consensus,
+    /// Leases and barriers.
+    pub leases: Leases,
+    /// Probes before a hold.
+    pub peers: Peers,
+    /// Port of the product `default` that the first change makes.
+    pub default_port: u16,
+}
+
+impl Driver {
+    /// Runs for as long as the node does. A panic in one activation is logged, and the next one comes.
+    pub async fn run(self) {
+        let mut leadership = self.consensus.leadership();
+        let mut state = self.consensus.state();
+        let mut assigning: BTreeMap<AssignmentId, JoinHandle<()>> = BTreeMap::new();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            state.borrow_and_update();
+            if now.is_me {
+                self.assignments(now.term, &mut assigning);
+                let activation = tokio::spawn(self.clone().activate(now));
+                if let Err(panic) = activation.await {
+                    error!(%panic, "a control loop failed; it is tried again");
+                }
+            } else {
+                assigning.values().for_each(JoinHandle::abort);
+                assigning.clear();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                changed = leadership.changed() => if changed.is_err() { return },
+                changed = state.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// One look at everything but assignments, which take their time.
+    async fn activate(self, leadership: Leadership) {
+        let state = self.consensus.state().borrow().clone();
+        let mut waiting = Vec::new();
+        if state.members.is_empty() {
+            self.bootstrap().await;
+            return;
+        }
+        if let Err(error) = self.membership(&state, &leadership).await {
+            waiting.push(format!("the membership is to change, and could not: {error}"));
+        }
+        let (ready, why_not) = self.leases.removable(leadership.term);
+        waiting.extend(why_not);
+        for member in ready {
+            // Raft lets it go first: a voter that is no member would still count for the quorum.
+            if leadership.voters.contains(&member.id) || leadership.learners.contains(&member.id) {
+                waiting.push(format!("node {} is leaving Raft's membership", member.id));
+                continue;
+            }
+            let change = Change::FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term };
+            match self.propose(change).await {
+                Ok(()) => info!(node = %member.id, "the node is removed"),
+                Err(why) => waiting.push(format!("node {} is to be dropped: {why}", member.id)),
+            }
+        }
+        for assignment in state.assignments.values() {
+            waiting.push(format!(
+                "assignment {} of {} slots to group {}",
+                assignment.id,
+                assignment.slots.len(),
+                assignment.to
+            ));
+        }
+        self.leases.waiting_on(waiting);
+    }
+
+    /// The first change of a cluster: what Raft's first membership says, and the product `default`.
+    async fn bootstrap(&self) {
+        let members = self.consensus.raft_members();
+        if let Err(why) = self.propose(Change::Bootstrap { members, port: self.default_port }).await {
+            warn!(%why, "could not write the cluster's first change; trying again");
+        }
+    }
+
+    async fn membership(&self, state: &ClusterState, leadership: &Leadership) -> Result<(), ProposeError> {
+        let voters: BTreeSet<NodeId> = leadership.voters.iter().copied().collect();
+        let Some(wanted) = membership::decide(state, &voters) else { return Ok(()) };
+        let nodes = state.members.values().map(|m| {
+            let node = NewMember {
+                id: m.id,
+                uuid: m.uuid,
+                admin: m.admin.clone(),
+                advertise: m.advertise.clone(),
+                port_offset: m.port_offset,
+            };
+            (m.id, node)
+        });
+        if self.consensus.change_membership(wanted.voters.clone(), wanted.learners.clone(), nodes.collect()).await? {
+            info!(voters = ?wanted.voters, learners = ?wanted.learners, "Raft's membership changes");
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, change: Change) -> Result<(), String> {
+        let id = Uuid(uuid::Uuid::new_v4().as_u128());
+        match self.consensus.propose(id, change, PROPOSE_WITHIN).await {
+            Ok(applied) => applied.result.map(|_| ()).map_err(|reject| reject.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Every open assignment has one task, begun anew by each leader.
+    fn assignments(&self, term: Term, running: &mut BTreeMap<AssignmentId, JoinHandle<()>>) {
+        let state = self.consensus.state().borrow().clone();
+        running.retain(|id, task| state.assignments.contains_key(id) && !task.is_finished());
+        for id in state.assignments.keys() {
+            running.entry(*id).or_insert_with(|| {
+                tokio::spawn(assign::run(assign::Assign {
+                    consensus: self.consensus.clone(),
+                    leases: self.leases.clone(),
+                    peers: self.peers.clone(),
+                    term,
+                    id: *id,
+                }))
+            });
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What the API needs of the control plane: the log, what the leader sees, and waiting for what a change brings about.
+//! Knows nothing of gRPC, and decides nothing.
+
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::status::{LeaderView, NodeView};
+use crate::{
+    clock::boottime_ns,
+    consensus::{Applied, Consensus, Leadership, ProposeError},
+    model::{
+        change::Change,
+        ids::{AssignmentId, Epoch, NodeId, ProductId, Uuid},
+        state::{ClusterState, EndedAssignment},
+    },
+};
+
+/// The replicated log as the API uses it. `consensus::Consensus` is the one that runs; tests have a log of one node
+/// without a disk.
+pub trait Log: Send + Sync + 'static {
+    /// The cluster, once it has formed.
+    fn cluster_id(&self) -> Option<Uuid>;
+    /// Newest applied state.
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
+    /// Who leads.
+    fn leadership(&self) -> watch::Receiver<Leadership>;
+    /// Appends here, if this node leads, and waits until it is applied here. Never forwards.
+    fn propose(
+        &self,
+        id: Uuid,
+        change: Change,
+        deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>>;
+}
+
+impl Log for Consensus {
+    fn cluster_id(&self) -> Option<Uuid> {
+        Self::cluster_id(self)
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        Self::state(self)
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        Self::leadership(self)
+    }
+
+    fn propose(
+        &self,
+        id: Uuid,
+        change: Change,
+        deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
+        Box::pin(Self::propose(self, id, change, deadline))
+    }
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// This node.
+    pub me: NodeId,
+    /// What the leader sees; `term` is `None` unless this node leads.
+    pub view: watch::Receiver<Arc<LeaderView>>,
+    /// Length of a lease, with the allowed error of clocks added: after so long a silent node serves nothing any more.
+    pub lease: Duration,
+}
+
+/// Why something that was waited for has not come. The change itself was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// Not in time.
+    #[error("{0}")]
+    Deadline(String),
+    /// A node reports that it cannot serve the product.
+    #[error("{0}")]
+    Listener(String),
+    /// This node leads no more, so it does not see the nodes.
+    #[error("this node is not the leader any more")]
+    NotLeader,
+}
+
+/// A listener's error must last this long to count: a port that a stopping process still holds is tried again each second.
+const LISTENER_GRACE: Duration = Duration::from_millis(2500);
+/// How often waiting looks again without news: silence of a node is no event.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a look at the nodes shows.
+enum Look {
+    /// All serve by the epoch; the sentences name nodes that are not alive.
+    Reached(Vec<String>),
+    /// Not yet, for this reason.
+    Waiting(String),
+    /// A listener has an error.
+    Broken(String),
+}
+
+impl Control {
+    /// Whether `view` shows a node that may be serving: heard of within a lease, or its lease not surely over.
+    #[must_use]
+    pub fn alive(&self, view: &NodeView, now_ns: u64) -> bool {
+        let lease = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
+        now_ns < view.heard_ns.saturating_add(lease) || now_ns < view.lease_ends_ns
+    }
+
+    /// Waits until every node that may be serving does so by `epoch`, and, for a product, has bound its port.
+    /// Returns sentences about nodes that are out of lease and so were not waited for.
+    ///
+    /// # Errors
+    /// The deadline with what is missing; a listener's error that lasts; leadership lost.
+    pub async fn wait_epoch(
+        &self,
+        epoch: Epoch,
+        product: Option<ProductId>,
+        deadline: Instant,
+    ) -> Result<Vec<String>, WaitError> {
+        let (mut view, mut state) = (self.view.clone(), self.log.state());
+        let began_ns = boottime_ns();
+        let mut broken_since: Option<Instant> = None;
+        loop {
+            let look = {
+                let (view, state) = (view.borrow_and_update().clone(), state.borrow_and_update().clone());
+                if view.term.is_none() {
+                    return Err(WaitError::NotLeader);
+                }
+                self.look(&state, &view, epoch, product, began_ns)
+            };
+            let missing = match look {
+                Look::Reached(notes) => return Ok(notes),
+                Look::Waiting(why) => {
+                    broken_since = None;
+                    why
+                }
+                Look::Broken(why) => {
+                    let since = *broken_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= LISTENER_GRACE {
+                        return Err(WaitError::Listener(why));
+                    }
+                    why
+                }
+            };
+            if Instant::now() >= deadline {
+                return Err(WaitError::Deadline(missing));
+            }
+            let next = deadline.min(Instant::now() + LOOK_AGAIN);
+            // Whichever comes; a closed channel means shutdown, which the deadline covers.
+            let _ = timeout_at(next, async {
+                tokio::select! {
+                    Ok(()) = view.changed() => {}
+                    Ok(()) = state.changed() => {}
+                    else => std::future::pending().await,
+                }
+            })
+            .await;
+        }
+    }
+
+    fn look(
+        &self,
+        state: &ClusterState,
+        view: &LeaderView,
+        epoch: Epoch,
+        product: Option<ProductId>,
+        began_ns: u64,
+    ) -> Look {
+        let now = boottime_ns();
+        let lease = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
+        let product = product.filter(|id| state.products.contains_key(id));
+        let mut silent = Vec::new();
+        let mut waiting = None;
+        for member in state.members.values().filter(|member| member.leaving.is_none()) {
+            let id = member.id;
+            // A node this leader has not heard of may hold a lease of a former leader's term, for one lease at most.
+            let maybe = view.nodes.get(&id).map_or(now < began_ns.saturating_add(lease), |seen| self.alive(seen, now));
+            if !maybe {
+                silent.push(format!("node {id} ({}) is not alive and was not waited for", member.admin));
+                continue;
+            }
+            let Some(seen) = view.nodes.get(&id) else {
+                waiting.get_or_insert(format!("node {id} ({}) has not been heard of", member.admin));
+                continue;
+            };
+            let listener = product.and_then(|product| seen.listeners.get(&product));
+            if let Some(bad) = listener.filter(|listener| !listener.error.is_empty()) {
+                return Look::Broken(format!("node {id} cannot listen on {}: {}", bad.address, bad.error));
+            }
+            if seen.route_epoch < epoch {
+                waiting.get_or_insert(format!("node {id} serves by epoch {}, not yet by {epoch}", seen.route_epoch));
+            } else if product.is_some() && listener.is_none() {
+                waiting.get_or_insert(format!("node {id} has not reported the product's port yet"));
+            }
+        }
+        waiting.map_or(Look::Reached(silent), Look::Waiting)
+    }
+
+    /// Waits until an assignment has ended.
+    ///
+    /// # Errors
+    /// The deadline, with what the control loops wait for.
+    pub async fn wait_assignment(&self, id: AssignmentId, deadline: Instant) -> Result<EndedAssignment, WaitError> {
+        let ended = |state: &ClusterState| {
+            if let Some(ended) = state.ended_assignments.iter().find(|ended| ended.id == id) {
+                return Some(ended.clone());
+            }
+            // It ended so long ago that its end is forgotten; only that it is over is known.
+            (!state.assignments.contains_key(&id)).then(|| EndedAssignment {
+                id,
+                at: state.applied,
+                failed: Some("its end is not remembered".into()),
+            })
+        };
+        let waiting = || {
+            let state = self.log.state().borrow().clone();
+            let slots = state.assignments.get(&id).map_or(0, |assignment| assignment.slots.len());
+            format!("the assignment of {slots} slots goes on{}", self.waiting_on())
+        };
+        self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until the member with this id and uuid is gone.
+    ///
+    /// # Errors
+    /// The deadline, with what the control loops wait for.
+    pub async fn wait_removed(&self, node: NodeId, uuid: Uuid, deadline: Instant) -> Result<(), WaitError> {
+        let gone =
+            |state: &ClusterState| state.members.get(&node).is_none_or(|member| member.uuid != uuid).then_some(());
+        let waiting = || format!("the removal of node {node} goes on{}", self.waiting_on());
+        self.wait_state(gone, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until this node has applied the log up to `index`.
+    pub async fn wait_applied(&self, index: Epoch, deadline: Instant) -> bool {
+        self.wait_state(|state| (state.applied >= index).then_some(()), deadline).await.is_some()
+    }
+
+    async fn wait_state<T>(&self, mut of: impl FnMut(&ClusterState) -> Option<T>, deadline: Instant) -> Option<T> {
+        let mut state = self.log.state();
+        loop {
+            if let Some(found) = of(&state.borrow_and_update().clone()) {
+                return Some(found);
+            }
+            match timeout_at(deadline, state.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// What the leader's loops wait for, as an addition to a sentence.
+    fn waiting_on(&self) -> String {
+        let view = self.view.borrow();
+        if view.waiting_on.is_empty() { String::new() } else { format!(": {}", view.waiting_on.join("; ")) }
+    }
+
+    /// The leader's view of the nodes, if this node leads.
+    #[must_use]
+    pub fn nodes_seen(&self) -> Option<BTreeMap<NodeId, NodeView>> {
+        let view = self.view.borrow();
+        view.term.map(|_| view.nodes.clone())
+    }
+}

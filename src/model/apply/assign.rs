@@ -1,0 +1,92 @@
+//! Slots that have an owner get another, without their data, under a hold.
+//! Knows nothing of keys and barriers: who proposes the end has looked at both, and says in which term.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{clipped, group, product, routed, same_term, slot, slots_usable};
+use crate::model::{
+    ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
+    limits::{ASSIGNMENTS_MAX, ENDED_MAX},
+    outcome::Outcome,
+    reject::Reject,
+    state::{Assignment, Cause, ClusterState, EndedAssignment, Position},
+};
+
+pub(super) fn start(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    slots: &BTreeSet<SlotId>,
+    to: GroupId,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    group(product, to)?;
+    slots_usable(state, product, slots)?;
+    let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
+    let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != Some(to)).collect();
+    if moving.iter().all(|s| owner(s).is_none()) {
+        return slot::assign_free(state, product_id, slots, to, at);
+    }
+    if state.assignments.len() >= ASSIGNMENTS_MAX {
+        return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
+    }
+
+    let id = AssignmentId(at.index.0);
+    state.assignments.insert(id, Assignment { id, product: product_id, slots: moving, to, attempts: 0 });
+    Ok(Outcome::Assignment(id))
+}
+
+pub(super) fn finish(
+    state: &mut ClusterState,
+    id: AssignmentId,
+    hold: HoldId,
+    term: Term,
+    group_epochs: &BTreeMap<GroupId, Epoch>,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let assignment = state.assignments.get(&id).ok_or(Reject::UnknownAssignment(id))?;
+    let open = state.holds.get(&hold).ok_or(Reject::HoldNotOpen(hold))?;
+    if open.cause != Cause::Assignment(id) {
+        return Err(Reject::OtherCause { hold, assignment: id });
+    }
+    same_term(term, at)?;
+    let product = product(state, assignment.product)?;
+    group(product, assignment.to)?;
+    let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
+    let concerned: BTreeSet<GroupId> = owners.chain(std::iter::once(assignment.to)).collect();
+    for id in concerned {
+        let now = group(product, id)?.epoch;
+        let given = group_epochs.get(&id).copied().unwrap_or_default();
+        if now != given {
+            return Err(Reject::GroupChanged { group: id, given, now });
+        }
+    }
+    let (product_id, slots, to) = (assignment.product, assignment.slots.clone(), assignment.to);
+
+    slot::give(state, product_id, slots.iter().copied(), to, at)?;
+    state.holds.remove(&hold);
+    ended(state, EndedAssignment { id, at: at.index, failed: None });
+    Ok(Outcome::Slots(slots.len() as u32))
+}
+
+pub(super) fn give_up(state: &mut ClusterState, id: AssignmentId, why: &str, at: Position) -> Result<Outcome, Reject> {
+    if !state.assignments.contains_key(&id) {
+        return Err(Reject::UnknownAssignment(id));
+    }
+
+    let open = state.holds.values().find(|h| h.cause == Cause::Assignment(id)).map(|h| h.id);
+    if let Some(open) = open {
+        state.holds.remove(&open);
+        routed(state, at);
+    }
+    ended(state, EndedAssignment { id, at: at.index, failed: Some(clipped(why)) });
+    Ok(Outcome::Done)
+}
+
+fn ended(state: &mut ClusterState, end: EndedAssignment) {
+    state.assignments.remove(&end.id);
+    if state.ended_assignments.len() >= ENDED_MAX {
+        state.ended_assignments.pop_front();
+    }
+    state.ended_assignments.push_back(end);
+}

@@ -1,0 +1,152 @@
+//! What differs between two states, as sentences: the answer to a dry run.
+//! Knows nothing of changes; it compares states. Never shows a password.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    ids::{GroupId, SlotId},
+    slot::spans,
+    state::{ClusterState, Group, Member, Product, Role},
+};
+
+pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<String> {
+    let mut said = Vec::new();
+    members(before, after, &mut said);
+    products(before, after, &mut said);
+    for hold in after.holds.values().filter(|h| !before.holds.contains_key(&h.id)) {
+        said.push(format!("{} slot(s) are held: {}", hold.slots.len(), hold.reason));
+    }
+    for hold in before.holds.values().filter(|h| !after.holds.contains_key(&h.id)) {
+        said.push(format!("{} slot(s) are no longer held", hold.slots.len()));
+    }
+    for new in after.assignments.values().filter(|a| !before.assignments.contains_key(&a.id)) {
+        let slots = spans(&new.slots);
+        said.push(format!(
+            "slots {slots} get group {} as their owner, under a hold, if their present owners have no keys of them",
+            new.to
+        ));
+    }
+    if before.settings.voters != after.settings.voters {
+        said.push(format!("voters: {} instead of {}", after.settings.voters, before.settings.voters));
+    }
+    if before.settings.hold_ms_max != after.settings.hold_ms_max {
+        said.push(format!("hold-max: {} ms instead of {} ms", after.settings.hold_ms_max, before.settings.hold_ms_max));
+    }
+    said
+}
+
+fn members(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+    for old in before.members.values() {
+        match after.members.get(&old.id) {
+            None => said.push(format!("node {} is no member any more", old.id)),
+            Some(new) => member(old, new, said),
+        }
+    }
+    for new in after.members.values().filter(|m| !before.members.contains_key(&m.id)) {
+        said.push(format!("node {} at {} becomes a member", new.id, new.admin));
+    }
+}
+
+fn member(old: &Member, new: &Member, said: &mut Vec<String>) {
+    if (&old.admin, &old.advertise, old.port_offset) != (&new.admin, &new.advertise, new.port_offset) {
+        said.push(format!(
+            "node {}: at {}, advertised as {}, port offset {}",
+            new.id, new.admin, new.advertise, new.port_offset
+        ));
+    }
+    if old.role != new.role {
+        let role = match new.role {
+            Role::Auto => "voter or learner as the cluster decides",
+            Role::Voter => "voter",
+            Role::Learner => "learner",
+        };
+        said.push(format!("node {} becomes {role}", new.id));
+    }
+    if old.admitted != new.admitted {
+        said.push(format!("node {}: a new start is admitted", new.id));
+    }
+    match new.leaving {
+        Some(leaving) if old.leaving != new.leaving && leaving.assume_dead => {
+            said.push(format!("node {} is removed at once: you vouch that it is dead", new.id));
+        }
+        Some(_) if old.leaving != new.leaving => {
+            said.push(format!("node {} is removed as soon as it surely serves no more", new.id));
+        }
+        Some(_) | None => {}
+    }
+}
+
+fn products(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+    for old in before.products.values().filter(|p| !after.products.contains_key(&p.id)) {
+        said.push(format!("product '{}' (port {}) is removed", old.name, old.port));
+    }
+    for new in after.products.values() {
+        match before.products.get(&new.id) {
+            Some(old) => product(old, new, said),
+            None => said.push(format!(
+                "product '{}' is made: port {}, {} slots, {} databases",
+                new.name,
+                new.port,
+                new.layout.slots(),
+                new.databases
+            )),
+        }
+    }
+}
+
+fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
+    let name = &new.name;
+    if old.port != new.port {
+        said.push(format!("product '{name}': port {} instead of {}; clients must follow", new.port, old.port));
+    }
+    if old.databases != new.databases {
+        said.push(format!("product '{name}': {} databases instead of {}", new.databases, old.databases));
+    }
+    match (&old.auth, &new.auth) {
+        (None, Some(_)) => said.push(format!("product '{name}': clients must log in")),
+        (Some(_), None) => said.push(format!("product '{name}': clients need no password any more")),
+        (Some(old), Some(new)) if old != new => said.push(format!("product '{name}': other credentials")),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    for group in old.groups.values().filter(|g| !new.groups.contains_key(&g.id)) {
+        said.push(format!("product '{name}': group {} is removed", group.id));
+        if !group.given_away.is_empty() {
+            said.push(format!(
+                "{} slot(s) that group {} gave away are not cleaned there",
+                group.given_away.len(),
+                group.id
+            ));
+        }
+    }
+    for group in new.groups.values() {
+        match old.groups.get(&group.id) {
+            Some(before) => servers(name, before, group, said),
+            None => said.push(format!(
+                "product '{name}': group {} is made of {}",
+                group.id,
+                group.servers.iter().map(|s| s.addr.as_str()).collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+    let mut moved: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
+    for (slot, (a, b)) in (0u16..).zip(old.slots.iter().zip(&new.slots)) {
+        match b.owner {
+            Some(owner) if a.owner != b.owner => {
+                moved.entry(owner).or_default().insert(SlotId(slot));
+            }
+            Some(_) | None => {}
+        }
+    }
+    for (to, slots) in moved {
+        said.push(format!("product '{name}': slots {} belong to group {to}", spans(&slots)));
+    }
+}
+
+fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
+    for server in new.servers.iter().filter(|s| !old.servers.contains(s)) {
+        said.push(format!("product '{name}': group {} gets server {}", new.id, server.addr));
+    }
+    for server in old.servers.iter().filter(|s| !new.servers.contains(s)) {
+        said.push(format!("product '{name}': group {} loses server {}", new.id, server.addr));
+    }
+}

@@ -1,0 +1,179 @@
+//! Groups and their servers.
+//! Knows nothing of what runs there: roles, versions and keys were asked before.
+
+use std::collections::BTreeSet;
+
+use super::{credentials_usable, group, product, product_mut, routed};
+use crate::model::{
+    ids::{GroupId, HostPort, ProductId, SlotId},
+    limits::{GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX},
+    outcome::Outcome,
+    ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
+    reject::Reject,
+    secret::Credentials,
+    state::{ClusterState, Group, NotCleaned, Position, Server},
+};
+
+pub(super) fn create(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    id: GroupId,
+    new: &[Server],
+    credentials: Option<&Credentials>,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    if id.0 == 0 {
+        return Err(Reject::GroupIdZero);
+    }
+    if product.groups.contains_key(&id) {
+        return Err(Reject::GroupExists { product: product.name.clone(), group: id });
+    }
+    if product.groups.len() >= GROUPS_MAX {
+        return Err(Reject::TooManyGroups { product: product.name.clone(), max: GROUPS_MAX });
+    }
+    if new.is_empty() {
+        return Err(Reject::NoServers(id));
+    }
+    if new.len() > SERVERS_MAX {
+        return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
+    }
+    if let Some(credentials) = credentials {
+        credentials_usable(credentials)?;
+    }
+    for (i, server) in new.iter().enumerate() {
+        server_new(state, server)?;
+        for before in &new[..i] {
+            distinct(before, server, &product.name, id)?;
+        }
+    }
+    listeners_apart(state, new)?;
+
+    let group = Group {
+        id,
+        servers: new.to_vec(),
+        credentials: credentials.cloned(),
+        epoch: at.index,
+        given_away: BTreeSet::new(),
+    };
+    product_mut(state, product_id)?.groups.insert(id, group);
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn add_server(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    id: GroupId,
+    new: &Server,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let group = group(product(state, product_id)?, id)?;
+    if group.servers.len() >= SERVERS_MAX {
+        return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
+    }
+    server_new(state, new)?;
+    listeners_apart(state, std::slice::from_ref(new))?;
+
+    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+        group.servers.push(new.clone());
+    }
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remove_server(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    id: GroupId,
+    addr: &HostPort,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    let group = group(product, id)?;
+    // By its key, so that it can be named as the operator knows it.
+    let key = addr_key(addr);
+    let Some(place) = group.servers.iter().position(|s| addr_key(&s.addr) == key) else {
+        return Err(Reject::UnknownServer { addr: addr.clone(), product: product.name.clone(), group: id });
+    };
+    if place == 0 {
+        return Err(Reject::PrimaryStays { addr: addr.clone(), group: id });
+    }
+
+    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+        group.servers.remove(place);
+    }
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remove(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    id: GroupId,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    let group = group(product, id)?;
+    let mut owned = (0u16..).zip(&product.slots).filter(|(_, s)| s.owner == Some(id)).map(|(slot, _)| SlotId(slot));
+    if let Some(first) = owned.next() {
+        return Err(Reject::GroupOwnsSlots { group: id, count: 1 + owned.count(), first });
+    }
+    if let Some(open) = state.assignments.values().find(|a| a.product == product_id && a.to == id) {
+        return Err(Reject::GroupInAssignment { group: id, assignment: open.id });
+    }
+    let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
+        product: product.name.clone(),
+        group: id,
+        servers: group.servers.iter().map(|s| s.addr.clone()).collect(),
+        slots: group.given_away.len() as u32,
+    });
+
+    product_mut(state, product_id)?.groups.remove(&id);
+    if let Some(left_behind) = left_behind {
+        if state.not_cleaned.len() >= NOT_CLEANED_MAX {
+            state.not_cleaned.pop_front();
+        }
+        state.not_cleaned.push_back(left_behind);
+    }
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+/// The server is in no group of any product, neither under this address nor under another.
+fn server_new(state: &ClusterState, new: &Server) -> Result<(), Reject> {
+    if new.run_id.len() > RUN_ID_LEN_MAX {
+        return Err(Reject::BadRunId(new.addr.clone()));
+    }
+    for product in state.products.values() {
+        for group in product.groups.values() {
+            for known in &group.servers {
+                distinct(known, new, &product.name, group.id)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn distinct(known: &Server, new: &Server, product: &str, group: GroupId) -> Result<(), Reject> {
+    if addr_key(&known.addr) == addr_key(&new.addr) {
+        return Err(Reject::ServerTaken { addr: known.addr.clone(), product: product.to_owned(), group });
+    }
+    // An empty run_id is an unknown one (a managed server may hide it).
+    if !new.run_id.is_empty() && known.run_id == new.run_id {
+        return Err(Reject::SameServer {
+            addr: new.addr.clone(),
+            known: known.addr.clone(),
+            product: product.to_owned(),
+            group,
+            run_id: new.run_id.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// No node listens where a new server does: it would be a proxy of ours, or keep a port from one.
+fn listeners_apart(state: &ClusterState, new: &[Server]) -> Result<(), Reject> {
+    let all = servers(state).chain(new.iter().map(|s| &s.addr));
+    no_listeners_meet(state.members.values().map(NodePorts::from), &products(state), all)
+}

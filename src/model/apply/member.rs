@@ -1,0 +1,250 @@
+//! Who the possible servers are: joining, admission of a start, roles, removal.
+//! Knows nothing of Raft's own membership, which follows this one (`plan::membership`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{product, routed, same_term};
+use crate::model::{
+    change::{NewMember, NewProduct},
+    ids::{HostPort, Incarnation, NodeId, Term, Uuid},
+    limits::MEMBERS_MAX,
+    outcome::Outcome,
+    ports::{NodePorts, no_listeners_meet, products, servers},
+    reject::Reject,
+    route::{Isolated, Mode},
+    slot::Layout,
+    state::{Admission, ClusterState, Leaving, Member, Position, Role},
+};
+
+/// Databases of the product `default`: what a redis-server has when nobody configures it.
+const DEFAULT_DATABASES: u32 = 16;
+
+pub(super) fn bootstrap(
+    state: &mut ClusterState,
+    members: &[NewMember],
+    port: u16,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    if !state.members.is_empty() {
+        return Err(Reject::AlreadyBootstrapped);
+    }
+    if members.is_empty() {
+        return Err(Reject::NoMembers);
+    }
+    if members.len() > MEMBERS_MAX {
+        return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
+    }
+    let mut first = BTreeMap::new();
+    let mut uuids: BTreeMap<Uuid, NodeId> = BTreeMap::new();
+    for new in members {
+        introduced(new)?;
+        if let Some(id) = uuids.insert(new.uuid, new.id) {
+            return Err(Reject::UuidTaken { uuid: new.uuid, id });
+        }
+        if let Some(before) = first.insert(new.id, member(new)) {
+            return Err(Reject::IdTaken { id: new.id, uuid: before.uuid, admin: before.admin });
+        }
+    }
+    let default = NewProduct {
+        name: "default".to_owned(),
+        port,
+        layout: Layout::Codis,
+        mode: Mode::Store,
+        isolated: Isolated::Refuse,
+        databases: DEFAULT_DATABASES,
+        auth: None,
+    };
+    no_listeners_meet(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
+
+    state.members = first;
+    product::insert(state, &default);
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn add(state: &mut ClusterState, new: &NewMember) -> Result<Outcome, Reject> {
+    introduced(new)?;
+    let known = known(state, new)?;
+    if known.is_none() && state.members.len() >= MEMBERS_MAX {
+        return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
+    }
+    match known {
+        Some(known) if same_place(known, new) => return Ok(Outcome::Unchanged),
+        Some(_) | None => ports_free(state, new)?,
+    }
+
+    place(state, new);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn admit(state: &mut ClusterState, new: &NewMember, start: Uuid, at: Position) -> Result<Outcome, Reject> {
+    introduced(new)?;
+    let Some(known) = known(state, new)? else { return Err(Reject::UnknownNode(new.id)) };
+    let moved = !same_place(known, new);
+    let admitted = known.admitted.is_some_and(|a| a.start == start);
+    if moved {
+        ports_free(state, new)?;
+    }
+
+    if moved {
+        place(state, new);
+    }
+    if admitted {
+        return Ok(if moved { Outcome::Done } else { Outcome::Unchanged });
+    }
+    let incarnation = Incarnation(at.index.0);
+    if let Some(member) = state.members.get_mut(&new.id) {
+        member.admitted = Some(Admission { start, incarnation });
+    }
+    routed(state, at);
+    Ok(Outcome::Admitted(incarnation))
+}
+
+pub(super) fn begin_remove(
+    state: &mut ClusterState,
+    node: NodeId,
+    assume_dead: bool,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+    if member.leaving.is_none() {
+        others_can_vote(state, node)?;
+    }
+    let leaving = match member.leaving {
+        // What the operator vouched for once is not taken back by a repeat without it.
+        Some(before) => Leaving { assume_dead: before.assume_dead || assume_dead, ..before },
+        None => Leaving { since: at.index, assume_dead },
+    };
+    if member.leaving == Some(leaving) {
+        return Ok(Outcome::Unchanged);
+    }
+
+    if let Some(member) = state.members.get_mut(&node) {
+        member.leaving = Some(leaving);
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn finish_remove(
+    state: &mut ClusterState,
+    node: NodeId,
+    uuid: Uuid,
+    term: Term,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+    if member.uuid != uuid {
+        return Err(Reject::IdTaken { id: node, uuid: member.uuid, admin: member.admin.clone() });
+    }
+    if member.leaving.is_none() {
+        return Err(Reject::NotLeaving(node));
+    }
+    same_term(term, at)?;
+
+    state.members.remove(&node);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set_role(state: &mut ClusterState, node: NodeId, role: Role) -> Result<Outcome, Reject> {
+    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+    if member.leaving.is_some() {
+        return Err(Reject::NodeLeaving(node));
+    }
+    if member.role == role {
+        return Ok(Outcome::Unchanged);
+    }
+    if role == Role::Learner {
+        others_can_vote(state, node)?;
+    }
+
+    if let Some(member) = state.members.get_mut(&node) {
+        member.role = role;
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn recover(state: &mut ClusterState, keep: NodeId) -> Result<Outcome, Reject> {
+    if !state.members.contains_key(&keep) {
+        return Err(Reject::UnknownNode(keep));
+    }
+
+    state.members.retain(|id, _| *id == keep);
+    if let Some(member) = state.members.get_mut(&keep) {
+        member.role = Role::Voter;
+        member.leaving = None;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What a node says of itself can be true.
+fn introduced(new: &NewMember) -> Result<(), Reject> {
+    if new.id.0 == 0 {
+        return Err(Reject::NodeIdZero);
+    }
+    // A host is whatever can stand before a port.
+    if HostPort::parse(&format!("{}:1", new.advertise)).is_err() {
+        return Err(Reject::BadAdvertise { node: new.id, advertise: new.advertise.clone() });
+    }
+    Ok(())
+}
+
+/// The member that `new` is, if it is one. Refuses when its id or its uuid belongs to another, or it is being removed.
+fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Member>, Reject> {
+    if let Some(other) = state.members.values().find(|m| m.uuid == new.uuid && m.id != new.id) {
+        return Err(Reject::UuidTaken { uuid: new.uuid, id: other.id });
+    }
+    let Some(member) = state.members.get(&new.id) else { return Ok(None) };
+    if member.uuid != new.uuid {
+        return Err(Reject::IdTaken { id: new.id, uuid: member.uuid, admin: member.admin.clone() });
+    }
+    if member.leaving.is_some() {
+        return Err(Reject::NodeLeaving(new.id));
+    }
+    Ok(Some(member))
+}
+
+fn same_place(member: &Member, new: &NewMember) -> bool {
+    member.admin == new.admin && member.advertise == new.advertise && member.port_offset == new.port_offset
+}
+
+fn ports_free(state: &ClusterState, new: &NewMember) -> Result<(), Reject> {
+    let others = state.members.values().filter(|m| m.id != new.id).map(NodePorts::from);
+    no_listeners_meet(others.chain(std::iter::once(new.into())), &products(state), servers(state))
+}
+
+/// Refuses when without `node` nobody is left who may vote.
+fn others_can_vote(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
+    let voters: BTreeSet<NodeId> = state
+        .members
+        .values()
+        .filter(|m| m.id != node && m.leaving.is_none() && m.role != Role::Learner)
+        .map(|m| m.id)
+        .collect();
+    if voters.is_empty() { Err(Reject::LastVoter(node)) } else { Ok(()) }
+}
+
+fn place(state: &mut ClusterState, new: &NewMember) {
+    match state.members.get_mut(&new.id) {
+        Some(member) => {
+            member.admin = new.admin.clone();
+            member.advertise.clone_from(&new.advertise);
+            member.port_offset = new.port_offset;
+        }
+        None => {
+            state.members.insert(new.id, member(new));
+        }
+    }
+}
+
+fn member(new: &NewMember) -> Member {
+    Member {
+        id: new.id,
+        uuid: new.uuid,
+        admin: new.admin.clone(),
+        advertise: new.advertise.clone(),
+        port_offset: new.port_offset,
+        role: Role::Auto,
+        admitted: None,
+        leaving: None,
+    }
+}

@@ -1,0 +1,118 @@
+//! Tenants: making, changing, removing.
+//! Knows nothing of listeners but that no two of a host may meet.
+
+use super::{credentials_usable, product, product_mut, routed};
+use crate::model::{
+    change::NewProduct,
+    ids::ProductId,
+    limits::{DATABASES_MAX, NAME_LEN_MAX, PRODUCTS_MAX},
+    outcome::Outcome,
+    ports::{NodePorts, no_listeners_meet, products, servers},
+    reject::Reject,
+    secret::Credentials,
+    state::{ClusterState, Position, Product, SlotState},
+};
+
+pub(super) fn create(state: &mut ClusterState, new: &NewProduct, at: Position) -> Result<Outcome, Reject> {
+    if !name_allowed(&new.name) {
+        return Err(Reject::BadProductName(new.name.chars().take(NAME_LEN_MAX).collect()));
+    }
+    if state.products.values().any(|p| p.name == new.name) {
+        return Err(Reject::ProductExists(new.name.clone()));
+    }
+    if state.products.len() >= PRODUCTS_MAX {
+        return Err(Reject::TooManyProducts { max: PRODUCTS_MAX });
+    }
+    databases_allowed(new.databases)?;
+    if let Some(auth) = &new.auth {
+        credentials_usable(auth)?;
+    }
+    let mut ports = products(state);
+    ports.push((&new.name, new.port));
+    no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+
+    let id = insert(state, new);
+    routed(state, at);
+    Ok(Outcome::Product(id))
+}
+
+pub(super) fn set(
+    state: &mut ClusterState,
+    id: ProductId,
+    port: Option<u16>,
+    databases: Option<u32>,
+    auth: Option<&Option<Credentials>>,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let before = product(state, id)?;
+    if let Some(databases) = databases {
+        databases_allowed(databases)?;
+    }
+    if let Some(Some(auth)) = auth {
+        credentials_usable(auth)?;
+    }
+    let same = port.is_none_or(|p| p == before.port)
+        && databases.is_none_or(|d| d == before.databases)
+        && auth.is_none_or(|a| *a == before.auth);
+    if same {
+        return Ok(Outcome::Unchanged);
+    }
+    if let Some(port) = port {
+        let ports: Vec<_> =
+            state.products.values().map(|p| (p.name.as_str(), if p.id == id { port } else { p.port })).collect();
+        no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+    }
+
+    let product = product_mut(state, id)?;
+    product.port = port.unwrap_or(product.port);
+    product.databases = databases.unwrap_or(product.databases);
+    if let Some(auth) = auth {
+        product.auth.clone_from(auth);
+    }
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remove(state: &mut ClusterState, id: ProductId, at: Position) -> Result<Outcome, Reject> {
+    let product = product(state, id)?;
+    if let Some(group) = product.groups.keys().next() {
+        let count = product.groups.len();
+        return Err(Reject::ProductHasGroups { product: product.name.clone(), count, group: *group });
+    }
+
+    // Without groups no slot has an owner, so no assignment and no hold is left either.
+    state.products.remove(&id);
+    routed(state, at);
+    Ok(Outcome::Done)
+}
+
+/// Adds a product whose demands were checked.
+pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
+    let id = ProductId(state.next_product.max(1));
+    state.next_product = id.0 + 1;
+    let product = Product {
+        id,
+        name: new.name.clone(),
+        port: new.port,
+        layout: new.layout,
+        mode: new.mode,
+        isolated: new.isolated,
+        databases: new.databases,
+        auth: new.auth.clone(),
+        groups: Default::default(),
+        slots: vec![SlotState::default(); usize::from(new.layout.slots())],
+    };
+    state.products.insert(id, product);
+    id
+}
+
+/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash (it stands in file names and on command lines).
+fn name_allowed(name: &str) -> bool {
+    (1..=NAME_LEN_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && !name.starts_with(['.', '-'])
+}
+
+fn databases_allowed(databases: u32) -> Result<(), Reject> {
+    if (1..=DATABASES_MAX).contains(&databases) { Ok(()) } else { Err(Reject::BadDatabases(databases)) }
+}

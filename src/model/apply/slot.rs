@@ -1,0 +1,64 @@
+//! Slots that nobody owns get an owner.
+//! Knows nothing of slots that have one: those change under a hold (`assign`).
+
+use std::collections::BTreeSet;
+
+use super::{group, product, product_mut, routed, slots_usable};
+use crate::model::{
+    ids::{GroupId, ProductId, SlotId},
+    outcome::Outcome,
+    reject::Reject,
+    state::{ClusterState, Position, SlotState},
+};
+
+pub(super) fn assign_free(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    slots: &BTreeSet<SlotId>,
+    to: GroupId,
+    at: Position,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    group(product, to)?;
+    slots_usable(state, product, slots)?;
+    let mut free = Vec::new();
+    for slot in slots {
+        let now = product.slots[usize::from(slot.0)];
+        match now.owner {
+            None => free.push(*slot),
+            Some(owner) if owner == to => {}
+            Some(owner) => return Err(Reject::SlotOwned { slot: *slot, owner, epoch: now.epoch, to }),
+        }
+    }
+    if free.is_empty() {
+        return Ok(Outcome::Unchanged);
+    }
+
+    give(state, product_id, free.iter().copied(), to, at)?;
+    Ok(Outcome::Slots(free.len() as u32))
+}
+
+/// Makes `to` the owner of `slots`: the one place where an owner changes. Former owners remember what they gave away.
+/// The caller has checked everything; product and groups exist.
+pub(super) fn give(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    slots: impl Iterator<Item = SlotId>,
+    to: GroupId,
+    at: Position,
+) -> Result<(), Reject> {
+    let product = product_mut(state, product_id)?;
+    for slot in slots {
+        let entry = &mut product.slots[usize::from(slot.0)];
+        let former = entry.owner;
+        *entry = SlotState { owner: Some(to), epoch: at.index };
+        if let Some(former) = former.and_then(|id| product.groups.get_mut(&id)) {
+            former.given_away.insert(slot);
+        }
+        if let Some(owner) = product.groups.get_mut(&to) {
+            owner.given_away.remove(&slot);
+        }
+    }
+    routed(state, at);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What must be true of every state, said a second time: independent of `apply`, whose mistakes it is to find.
+//! Knows nothing of changes; it looks at one state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    ids::{NodeId, ProductId, SlotId, Uuid},
+    limits::{
+        ASSIGNMENTS_MAX, DATABASES_MAX, ENDED_MAX, GROUPS_MAX, HOLD_MS, MEMBERS_MAX, NOT_CLEANED_MAX, PRODUCTS_MAX,
+        RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
+    },
+    ports::host_key,
+    state::{Cause, ClusterState, Product, Role},
+};
+
+/// Something that must not be, as a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+/// All violations of a state; empty for every state that `apply` has made.
+#[must_use]
+pub fn check(state: &ClusterState) -> Vec<Violation> {
+    let mut found = Found(Vec::new());
+    numbers(state, &mut found);
+    members(state, &mut found);
+    let mut servers = BTreeMap::new();
+    let mut run_ids = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for (id, p) in &state.products {
+        found
+            .unless(*id == p.id && id.0 >= 1 && id.0 < state.next_product, || format!("product key {id}, id {}", p.id));
+        found.unless(names.insert(&p.name), || format!("two products '{}'", p.name));
+        product(state, p, &mut found);
+        for group in p.groups.values() {
+            for server in &group.servers {
+                let place = (host_key(server.addr.host()), server.addr.port());
+                found.unless(servers.insert(place, *id).is_none(), || {
+                    format!("server {} is in two groups", server.addr)
+                });
+                let unknown = server.run_id.is_empty();
+                let new = unknown || run_ids.insert(&server.run_id, &server.addr).is_none();
+                found.unless(new, || format!("run_id {} is there twice", server.run_id));
+            }
+        }
+    }
+    listeners(state, &servers, &mut found);
+    assignments(state, &mut found);
+    holds(state, &mut found);
+    found.0
+}
+
+struct Found(Vec<Violation>);
+
+impl Found {
+    fn unless(&mut self, good: bool, bad: impl FnOnce() -> String) {
+        if !good {
+            self.0.push(Violation(bad()));
+        }
+    }
+}
+
+fn numbers(state: &ClusterState, found: &mut Found) {
+    let s = state;
+    found.unless(s.route_epoch <= s.applied, || format!("route epoch {} > applied {}", s.route_epoch, s.applied));
+    found.unless(s.members.len() <= MEMBERS_MAX, || format!("{} members", s.members.len()));
+    found.unless(s.products.len() <= PRODUCTS_MAX, || format!("{} products", s.products.len()));
+    found.unless(s.assignments.len() <= ASSIGNMENTS_MAX, || format!("{} assignments", s.assignments.len()));
+    found.unless(s.ended_assignments.len() <= ENDED_MAX, || format!("{} ended", s.ended_assignments.len()));
+    found.unless(s.not_cleaned.len() <= NOT_CLEANED_MAX, || format!("{} not cleaned", s.not_cleaned.len()));
+    found.unless(s.results.len() <= RESULTS_MAX, || format!("{} results", s.results.len()));
+    found.unless((1..=VOTERS_MAX).contains(&s.settings.voters), || format!("{} voters wanted", s.settings.voters));
+    found.unless(HOLD_MS.contains(&s.settings.hold_ms_max), || format!("hold of {} ms", s.settings.hold_ms_max));
+    let order: BTreeSet<&Uuid> = s.results_order.iter().collect();
+    let same = order.len() == s.results_order.len() && order.into_iter().eq(s.results.keys());
+    found.unless(same, || "results and their order name different changes".to_owned());
+    let indexes: Vec<_> = s.results_order.iter().filter_map(|id| s.results.get(id)).map(|r| r.index).collect();
+    found.unless(indexes.is_sorted() && indexes.last().is_none_or(|i| *i <= s.applied), || {
+        "results out of order".into()
+    });
+}
+
+fn members(state: &ClusterState, found: &mut Found) {
+    let mut uuids: BTreeMap<Uuid, NodeId> = BTreeMap::new();
+    for (id, m) in &state.members {
+        found.unless(*id == m.id && id.0 >= 1, || format!("member key {id}, id {}", m.id));
+        found.unless(uuids.insert(m.uuid, *id).is_none(), || format!("uuid {} is two members", m.uuid));
+        found.unless(m.admitted.is_none_or(|a| a.incarnation.0 <= state.applied.0), || {
+            format!("node {id} was admitted by an entry that is not applied")
+        });
+        found.unless(m.leaving.is_none_or(|l| l.since <= state.applied), || format!("node {id} leaves in the future"));
+    }
+    let may_vote = state.members.values().any(|m| m.leaving.is_none() && m.role != Role::Learner);
+    found.unless(state.members.is_empty() || may_vote, || "nobody may vote".to_owned());
+}
+
+fn product(state: &ClusterState, p: &Product, found: &mut Found) {
+    let name = &p.name;
+    found.unless(p.slots.len() == usize::from(p.layout.slots()), || format!("'{name}' has {} slots", p.slots.len()));
+    found.unless((1..=DATABASES_MAX).contains(&p.databases), || format!("'{name}' has {} databases", p.databases));
+    found.unless(p.groups.len() <= GROUPS_MAX, || format!("'{name}' has {} groups", p.groups.len()));
+    for (i, slot) in p.slots.iter().enumerate() {
+        found.unless(slot.epoch <= state.route_epoch, || format!("'{name}' slot {i} is newer than the routes"));
+        match slot.owner {
+            Some(owner) => {
+                found.unless(p.groups.contains_key(&owner), || format!("'{name}' slot {i} belongs to no group"));
+                found.unless(slot.epoch.0 > 0, || format!("'{name}' slot {i} has an owner since never"));
+            }
+            None => found.unless(slot.epoch.0 == 0, || format!("'{name}' slot {i} lost its owner")),
+        }
+    }
+    for (id, g) in &p.groups {
+        found.unless(*id == g.id && id.0 >= 1, || format!("'{name}' group key {id}, id {}", g.id));
+        found.unless((1..=SERVERS_MAX).contains(&g.servers.len()), || {
+            format!("'{name}' group {id} has {} servers", g.servers.len())
+        });
+        found.unless(g.epoch.0 > 0 && g.epoch <= state.route_epoch, || {
+            format!("'{name}' group {id}: epoch {}", g.epoch)
+        });
+        for slot in &g.given_away {
+            let owner = p.slots.get(usize::from(slot.0)).and_then(|s| s.owner);
+            found.unless(owner.is_some_and(|o| o != *id), || {
+                format!("'{name}' group {id} gave away slot {slot}, which it owns or nobody does")
+            });
+        }
+    }
+}
+
+/// Every listener by the names of its host; nothing may be there twice, nor where a server is.
+fn listeners(state: &ClusterState, servers: &BTreeMap<(String, u16), ProductId>, found: &mut Found) {
+    let mut taken: BTreeSet<(String, u32)> =
+        servers.keys().map(|(host, port)| (host.clone(), u32::from(*port))).collect();
+    for m in state.members.values() {
+        let hosts: BTreeSet<String> = [m.admin.host(), &m.advertise].into_iter().map(host_key).collect();
+        let ports = state.products.values().map(|p| u32::from(p.port) + u32::from(m.port_offset));
+        for port in ports.chain([u32::from(m.admin.port())]) {
+            found.unless((1..=65535).contains(&port), || format!("node {} listens on port {port}", m.id));
+            for host in &hosts {
+                let free = taken.insert((host.clone(), port));
+                found.unless(free, || {
+                    format!("port {port} of host {host} is used twice, the second time by node {}", m.id)
+                });
+            }
+        }
+    }
+}
+
+fn assignments(state: &ClusterState, found: &mut Found) {
+    let mut moving: BTreeSet<(ProductId, SlotId)> = BTreeSet::new();
+    for (id, a) in &state.assignments {
+        found.unless(*id == a.id && id.0 <= state.applied.0, || format!("assignment key {id}, id {}", a.id));
+        found.unless(!a.slots.is_empty(), || format!("assignment {id} is of no slots"));
+        found.unless(state.ended_assignments.iter().all(|e| e.id != *id), || {
+            format!("assignment {id} ended, yet is open")
+        });
+        let Some(p) = state.products.get(&a.product) else {
+            found.unless(false, || format!("assignment {id} is of no product"));
+            continue;
+        };
+        found.unless(p.groups.contains_key(&a.to), || format!("assignment {id} is to no group"));
+        for slot in &a.slots {
+            found.unless(moving.insert((a.product, *slot)), || format!("slot {slot} is in two assignments"));
+            let slot_state = p.slots.get(usize::from(slot.0));
+            found.unless(slot_state.is_some_and(|s| s.owner != Some(a.to)), || {
+                format!("assignment {id}: slot {slot} is none, or belongs to group {} already", a.to)
+            });
+        }
+    }
+}
+
+fn holds(state: &ClusterState, found: &mut Found) {
+    let mut held: BTreeSet<(ProductId, SlotId)> = BTreeSet::new();
+    for (id, h) in &state.holds {
+        found.unless(*id == h.id && id.0 <= state.route_epoch.0, || format!("hold key {id}, id {}", h.id));
+        for slot in &h.slots {
+            found.unless(held.insert((h.product, *slot)), || format!("slot {slot} is held twice"));
+        }
+        let Cause::Assignment(cause) = h.cause;
+        let same = state
+            .assignments
+            .get(&cause)
+            .is_some_and(|a| a.slots == h.slots && a.product == h.product && a.attempts == h.attempt);
+        found.unless(same, || format!("hold {id} is not what assignment {cause} asked for"));
+    }
+}

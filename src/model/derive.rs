@@ -1,0 +1,84 @@
+//! From the cluster state to what workers route by.
+//! Knows nothing of workers, nor of how the state came to be.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    ids::{GroupId, HoldId},
+    route::{GroupRoute, HoldRoutes, ProductRoutes, RouteTable, SlotRoute},
+    state::{ClusterState, Group, Hold, Product},
+};
+
+impl RouteTable {
+    /// The route table of `state`. A function of the state alone: equal states, equal tables.
+    #[must_use]
+    pub fn derive(state: &ClusterState) -> Self {
+        Self {
+            epoch: state.route_epoch,
+            products: state.products.values().map(|p| (p.id, Arc::new(product(state, p)))).collect(),
+            holds: state.holds.values().map(|h| (h.id, hold(h))).collect(),
+        }
+    }
+
+    /// As `derive`, but products that are as they were in `before` are shared with it, so that workers see by pointer
+    /// that nothing changed there.
+    #[must_use]
+    pub fn derive_from(state: &ClusterState, before: &Self) -> Self {
+        let mut table = Self::derive(state);
+        for (id, product) in &mut table.products {
+            match before.products.get(id) {
+                Some(same) if same == product => *product = Arc::clone(same),
+                Some(_) | None => {}
+            }
+        }
+        table
+    }
+}
+
+fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
+    // Ascending, so that the index of a group is its rank.
+    let index: BTreeMap<GroupId, u16> = product.groups.keys().copied().zip(0u16..).collect();
+    let mut slots: Box<[SlotRoute]> = product
+        .slots
+        .iter()
+        .map(|s| SlotRoute {
+            group: s.owner.and_then(|id| index.get(&id).copied()),
+            epoch: s.epoch,
+            hold: HoldId::default(),
+        })
+        .collect();
+    for hold in state.holds.values().filter(|h| h.product == product.id) {
+        for slot in &hold.slots {
+            if let Some(route) = slots.get_mut(usize::from(slot.0)) {
+                route.hold = hold.id;
+            }
+        }
+    }
+    ProductRoutes {
+        id: product.id,
+        name: product.name.clone(),
+        layout: product.layout,
+        mode: product.mode,
+        isolated: product.isolated,
+        databases: product.databases,
+        port: product.port,
+        auth: product.auth.clone(),
+        groups: product.groups.values().filter_map(group).collect(),
+        slots,
+    }
+}
+
+/// `None` for a group without servers, which `apply` makes impossible and `check` reports.
+fn group(group: &Group) -> Option<GroupRoute> {
+    let (primary, replicas) = group.servers.split_first()?;
+    Some(GroupRoute {
+        id: group.id,
+        primary: primary.addr.clone(),
+        replicas: replicas.iter().map(|s| s.addr.clone()).collect(),
+        credentials: group.credentials.clone(),
+    })
+}
+
+fn hold(hold: &Hold) -> HoldRoutes {
+    HoldRoutes { product: hold.product, kind: hold.kind, slots: hold.slots.iter().copied().collect() }
+}

@@ -1,0 +1,242 @@
+//! A number that tells one change from another under the same change id.
+//! Knows nothing of formats: it is over the values, field by field, so that neither a compiler nor a wire format changes it.
+
+use super::{
+    change::{Change, NewMember, NewProduct},
+    ids::{Epoch, GroupId, HostPort, SlotId},
+    route::{HoldKind, Isolated, Mode},
+    secret::Credentials,
+    slot::Layout,
+    state::{Cause, Role, Server},
+};
+
+/// The fingerprint of `change`: FNV-1a, 64 bits. It guards against mistakes, not against an enemy (who could make
+/// changes under an id of his own anyway). It is part of the replicated state: never change what it is made of.
+#[must_use]
+pub fn fingerprint(change: &Change) -> u64 {
+    let mut f = Fnv(0xcbf2_9ce4_8422_2325);
+    f.change(change);
+    f.0
+}
+
+struct Fnv(u64);
+
+impl Fnv {
+    fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn num(&mut self, n: u64) {
+        self.bytes(&n.to_le_bytes());
+    }
+
+    fn wide(&mut self, n: u128) {
+        self.bytes(&n.to_le_bytes());
+    }
+
+    /// With its length, so that "ab" + "c" is not "a" + "bc".
+    fn text(&mut self, text: &str) {
+        self.num(text.len() as u64);
+        self.bytes(text.as_bytes());
+    }
+
+    fn maybe<T>(&mut self, value: Option<T>, feed: impl FnOnce(&mut Self, T)) {
+        self.num(u64::from(value.is_some()));
+        if let Some(value) = value {
+            feed(self, value);
+        }
+    }
+
+    fn addr(&mut self, addr: &HostPort) {
+        self.text(addr.as_str());
+    }
+
+    fn credentials(&mut self, c: &Credentials) {
+        self.maybe(c.username.as_deref(), Self::text);
+        self.text(c.password.reveal());
+    }
+
+    fn server(&mut self, s: &Server) {
+        self.addr(&s.addr);
+        self.text(&s.run_id);
+        self.num(s.keys_when_added);
+    }
+
+    fn member(&mut self, m: &NewMember) {
+        self.num(m.id.0);
+        self.wide(m.uuid.0);
+        self.addr(&m.admin);
+        self.text(&m.advertise);
+        self.num(u64::from(m.port_offset));
+    }
+
+    fn product(&mut self, p: &NewProduct) {
+        self.text(&p.name);
+        self.num(u64::from(p.port));
+        self.num(match p.layout {
+            Layout::Codis => 1,
+            Layout::Redis => 2,
+        });
+        self.num(match p.mode {
+            Mode::Store => 1,
+            Mode::Cache => 2,
+        });
+        self.num(match p.isolated {
+            Isolated::Refuse => 1,
+            Isolated::Serve => 2,
+        });
+        self.num(u64::from(p.databases));
+        self.maybe(p.auth.as_ref(), Self::credentials);
+    }
+
+    fn slots<'a>(&mut self, slots: impl ExactSizeIterator<Item = &'a SlotId>) {
+        self.num(slots.len() as u64);
+        for slot in slots {
+            self.num(u64::from(slot.0));
+        }
+    }
+
+    fn epochs<'a>(&mut self, epochs: impl ExactSizeIterator<Item = (&'a GroupId, &'a Epoch)>) {
+        self.num(epochs.len() as u64);
+        for (group, epoch) in epochs {
+            self.num(u64::from(group.0));
+            self.num(epoch.0);
+        }
+    }
+
+    /// The first number of each kind is its field number in state.proto.
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Bootstrap { members, port } => {
+                self.num(10);
+                self.num(members.len() as u64);
+                members.iter().for_each(|m| self.member(m));
+                self.num(u64::from(*port));
+            }
+            Change::AddMember(member) => {
+                self.num(11);
+                self.member(member);
+            }
+            Change::Admit { member, start } => {
+                self.num(12);
+                self.member(member);
+                self.wide(start.0);
+            }
+            Change::BeginRemove { node, assume_dead } => {
+                self.num(13);
+                self.num(node.0);
+                self.num(u64::from(*assume_dead));
+            }
+            Change::FinishRemove { node, uuid, term } => {
+                self.num(14);
+                self.num(node.0);
+                self.wide(uuid.0);
+                self.num(term.0);
+            }
+            Change::SetRole { node, role } => {
+                self.num(15);
+                self.num(node.0);
+                self.num(match role {
+                    Role::Auto => 1,
+                    Role::Voter => 2,
+                    Role::Learner => 3,
+                });
+            }
+            Change::Recover { keep } => {
+                self.num(16);
+                self.num(keep.0);
+            }
+            Change::CreateProduct(product) => {
+                self.num(17);
+                self.product(product);
+            }
+            Change::SetProduct { product, port, databases, auth } => {
+                self.num(18);
+                self.num(u64::from(product.0));
+                self.maybe(*port, |f, p| f.num(u64::from(p)));
+                self.maybe(*databases, |f, d| f.num(u64::from(d)));
+                self.maybe(auth.as_ref(), |f, a| f.maybe(a.as_ref(), Self::credentials));
+            }
+            Change::RemoveProduct { product } => {
+                self.num(19);
+                self.num(u64::from(product.0));
+            }
+            Change::CreateGroup { product, group, servers, credentials } => {
+                self.num(20);
+                self.num(u64::from(product.0));
+                self.num(u64::from(group.0));
+                self.num(servers.len() as u64);
+                servers.iter().for_each(|s| self.server(s));
+                self.maybe(credentials.as_ref(), Self::credentials);
+            }
+            Change::AddServer { product, group, server } => {
+                self.num(21);
+                self.num(u64::from(product.0));
+                self.num(u64::from(group.0));
+                self.server(server);
+            }
+            Change::RemoveServer { product, group, addr } => {
+                self.num(22);
+                self.num(u64::from(product.0));
+                self.num(u64::from(group.0));
+                self.addr(addr);
+            }
+            Change::RemoveGroup { product, group } => {
+                self.num(23);
+                self.num(u64::from(product.0));
+                self.num(u64::from(group.0));
+            }
+            Change::AssignFree { product, slots, to } => {
+                self.num(24);
+                self.num(u64::from(product.0));
+                self.slots(slots.iter());
+                self.num(u64::from(to.0));
+            }
+            Change::StartAssign { product, slots, to } => {
+                self.num(25);
+                self.num(u64::from(product.0));
+                self.slots(slots.iter());
+                self.num(u64::from(to.0));
+            }
+            Change::Hold { cause, attempt, kind, reason } => {
+                self.num(26);
+                match cause {
+                    Cause::Assignment(id) => {
+                        self.num(1);
+                        self.num(id.0);
+                    }
+                }
+                self.num(u64::from(*attempt));
+                self.num(match kind {
+                    HoldKind::Wait => 1,
+                    HoldKind::Abandon => 2,
+                });
+                self.text(reason);
+            }
+            Change::Release { hold, why } => {
+                self.num(27);
+                self.num(hold.0);
+                self.text(why);
+            }
+            Change::FinishAssign { assignment, hold, term, group_epochs } => {
+                self.num(28);
+                self.num(assignment.0);
+                self.num(hold.0);
+                self.num(term.0);
+                self.epochs(group_epochs.iter());
+            }
+            Change::GiveUpAssign { assignment, why } => {
+                self.num(29);
+                self.num(assignment.0);
+                self.text(why);
+            }
+            Change::SetCluster { voters, hold_ms_max } => {
+                self.num(30);
+                self.maybe(*voters, |f, v| f.num(u64::from(v)));
+                self.maybe(*hold_ms_max, |f, h| f.num(u64::from(h)));
+            }
+        }
+    }
+}

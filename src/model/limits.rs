@@ -1,0 +1,34 @@
+//! How much of everything the replicated state may hold. Every limit exists so that a snapshot stays small enough to
+//! copy in milliseconds; none is near what one cluster needs. Knows nothing of limits on clients or requests.
+
+/// Nodes. Each is a Raft member; a leader talks to all of them every 100 ms.
+pub const MEMBERS_MAX: usize = 128;
+/// Voters: seven survive three failures; more make every commit slower.
+pub const VOTERS_MAX: u8 = 7;
+/// Products. The largest slot table takes 256 KB, so that a full state stays near 32 MB.
+pub const PRODUCTS_MAX: usize = 128;
+/// Groups of a product: as many as the smaller layout has slots. Route tables number them with 16 bits.
+pub const GROUPS_MAX: usize = 1024;
+/// Servers of a group: a primary and its replicas.
+pub const SERVERS_MAX: usize = 16;
+/// Databases of a product; a worker may hold a connection per server and database.
+pub const DATABASES_MAX: u32 = 1024;
+/// Bytes of a product's name: it stands in error texts and tables.
+pub const NAME_LEN_MAX: usize = 64;
+/// Bytes of a user name or password; Redis itself has no limit, a SHA-512 in hex has 128.
+pub const CREDENTIAL_LEN_MAX: usize = 512;
+/// Bytes of a `run_id`; Redis' has 40.
+pub const RUN_ID_LEN_MAX: usize = 64;
+/// Bytes kept of a sentence for people (why a hold was opened, an assignment given up).
+pub const TEXT_LEN_MAX: usize = 512;
+/// Assignments that have not ended. Each holds its slots, so more of them would only wait for each other.
+pub const ASSIGNMENTS_MAX: usize = 64;
+/// Assignments that ended: kept so that whoever waits for one learns how, also after a change of leader.
+pub const ENDED_MAX: usize = 256;
+/// First results by change id. A repeat comes within minutes; this many changes take longer than that.
+pub const RESULTS_MAX: usize = 4096;
+/// Removed groups that were not cleaned.
+pub const NOT_CLEANED_MAX: usize = 256;
+/// Budget of a hold of kind Wait, milliseconds: below, no barrier passes; above, requests would be refused (they are
+/// parked 5 s at most in the default, and a client waits).
+pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;

@@ -1,0 +1,180 @@
+//! How a node without a past comes to be part of a cluster: a list of peers that all agree, or a cluster that takes it in.
+//! Knows nothing of what the cluster decides afterwards.
+//!
+//! ```text
+//! --peers  all listed peers answer, none has a past, all have the same list
+//!            -> the lowest id writes the first membership, with the uuids they all told
+//!            -> the others hear of it through Raft, and take part if their uuid is in it
+//! --join   any member says who leads; the leader adds us; we hear of it through Raft
+//! ```
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tracing::{debug, info, warn};
+
+use super::introduction;
+use crate::{
+    consensus::Consensus,
+    control::peers::Peers,
+    model::{
+        change::NewMember,
+        ids::{HostPort, NodeId, Uuid},
+    },
+    wire::pb::node::HelloReply,
+};
+
+/// Between two looks at the peers. A person waits for it; a look costs a call to each.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// A peer that is up answers within milliseconds; one that is not is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// The same reason for waiting is logged again after so many looks (30 s).
+const SAY_AGAIN_AFTER: u32 = 100;
+
+/// What a pristine node was told on its command line.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// `--peers`, this node among them.
+    Peers(BTreeMap<NodeId, HostPort>),
+    /// `--join`.
+    Join(HostPort),
+}
+
+/// What bootstrap needs.
+pub struct Bootstrap {
+    /// This node.
+    pub me: NewMember,
+    /// The log.
+    pub consensus: Consensus,
+    /// Calls to the others.
+    pub peers: Peers,
+    /// What the command line says.
+    pub origin: Origin,
+}
+
+impl Bootstrap {
+    /// Returns when this node is part of a cluster; at once when it was one before.
+    pub async fn run(self) {
+        if !self.consensus.is_pristine() {
+            info!("this node has a cluster already; --peers and --join are ignored");
+            return;
+        }
+        let mut said = Said::default();
+        while self.consensus.is_pristine() {
+            let waiting = match &self.origin {
+                Origin::Peers(list) => self.try_form(list).await,
+                Origin::Join(at) => self.try_join(at).await,
+            };
+            if let Err(why) = waiting {
+                said.once(&why);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        info!("this node is part of a cluster");
+    }
+
+    /// One look at the peers. `Err`: why there is no cluster yet.
+    async fn try_form(&self, list: &BTreeMap<NodeId, HostPort>) -> Result<(), String> {
+        let mut members = vec![self.me.clone()];
+        let me = introduction::to_wire(&self.me);
+        for (id, admin) in list.iter().filter(|(id, _)| **id != self.me.id) {
+            let answer = self
+                .peers
+                .hello(admin.as_str(), &me, ANSWER_WITHIN)
+                .await
+                .map_err(|e| format!("waiting for node {id} at {admin}: {}", e.message()))?;
+            members.push(self.agrees(*id, admin, list, answer)?);
+        }
+        members.sort_by_key(|m| m.id);
+        if members.first().is_none_or(|lowest| lowest.id != self.me.id) {
+            return Err("all peers agree; waiting for the node with the lowest id to begin".into());
+        }
+        let cluster = Uuid(uuid::Uuid::new_v4().as_u128());
+        info!(%cluster, nodes = members.len(), "all peers agree; this node forms the cluster");
+        self.consensus.initialize(cluster, members).await
+    }
+
+    /// Whether a peer's answer lets a cluster form with it.
+    fn agrees(
+        &self,
+        id: NodeId,
+        admin: &HostPort,
+        list: &BTreeMap<NodeId, HostPort>,
+        answer: HelloReply,
+    ) -> Result<NewMember, String> {
+        if !answer.cluster_id.is_empty() {
+            return Err(match introduction::uuid_from(&answer.your_uuid) {
+                Some(known) if known == self.me.uuid => {
+                    format!("node {id} has the cluster already; waiting for its leader")
+                }
+                Some(known) => format!(
+                    "the cluster of node {id} knows node {me} under another uuid ({known}, this data directory is {own}): \
+                     if the old node {me} is gone, run `pontoon node remove {me} --assume-dead --node {admin}` and start \
+                     this one with --join {admin} instead of --peers",
+                    me = self.me.id,
+                    own = self.me.uuid,
+                ),
+                None => format!(
+                    "node {id} belongs to a cluster that does not know node {}: start this one with --join {admin} \
+                     instead of --peers",
+                    self.me.id
+                ),
+            });
+        }
+        let theirs: BTreeMap<u64, &str> = answer.peers.iter().map(|p| (p.id, p.admin.as_str())).collect();
+        let ours: BTreeMap<u64, &str> = list.iter().map(|(id, a)| (id.0, a.as_str())).collect();
+        if theirs != ours {
+            return Err(format!("node {id} was started with other --peers ({theirs:?}) than this one ({ours:?})"));
+        }
+        let member = introduction::from_wire(answer.me).map_err(|e| format!("node {id} at {admin}: {e}"))?;
+        if member.id != id {
+            return Err(format!("{admin} is node {}, not node {id} as --peers says", member.id));
+        }
+        if member.uuid == self.me.uuid {
+            return Err(format!(
+                "node {id} at {admin} has the uuid of this node: never copy a data directory; empty one of the two"
+            ));
+        }
+        Ok(member)
+    }
+
+    /// One attempt to be taken in. `Err`: why not yet.
+    async fn try_join(&self, at: &HostPort) -> Result<(), String> {
+        let me = introduction::to_wire(&self.me);
+        let mut ask = at.as_str().to_owned();
+        // Twice: the node named on the command line, and the leader it names.
+        for _ in 0..2 {
+            let answer = self
+                .peers
+                .join(&ask, &me, ANSWER_WITHIN * 5)
+                .await
+                .map_err(|e| format!("could not join through {ask}: {}", e.message()))?;
+            if answer.accepted {
+                debug!(through = %ask, "accepted; waiting for the leader's first message");
+                return Ok(());
+            }
+            match answer.leader {
+                Some(leader) => ask = leader.admin,
+                None => return Err(format!("{ask} knows no leader now; trying again")),
+            }
+        }
+        Err(format!("the leader changed while this node asked to join; trying again through {at}"))
+    }
+}
+
+/// Logs a reason when it changes, and again from time to time.
+#[derive(Default)]
+struct Said {
+    last: String,
+    repeats: u32,
+}
+
+impl Said {
+    fn once(&mut self, why: &str) {
+        self.repeats += 1;
+        if self.last != why || self.repeats >= SAY_AGAIN_AFTER {
+            warn!("{why}");
+            self.last = why.to_owned();
+            self.repeats = 0;
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! "I live, I have reached this, renew my lease": every half second to the leader, and at once when there is news.
+//! Knows nothing of who leads or why; it is told, and asks around when nobody tells.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+
+use super::{introduction, service::LeaderDesk};
+use crate::{
+    clock::boottime_ns,
+    consensus::{Consensus, Leadership},
+    control::peers::Peers,
+    model::{
+        change::NewMember,
+        ids::{Epoch, Incarnation, Uuid},
+        state::ClusterState,
+    },
+    proxy::{ProxyReport, permit::Permit},
+    wire::pb::node::{HeartbeatReply, HeartbeatRequest, HoldAck, ListenerReport},
+};
+
+/// An answer that comes later is worth little of its lease; the next heartbeat is better.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// News (a drained hold, a reached epoch) is not sent more often than this: a burst of changes makes one heartbeat.
+const NEWS_EVERY: Duration = Duration::from_millis(1);
+
+/// What a node says of itself, and to whom.
+pub struct Heartbeat {
+    /// This node.
+    pub me: NewMember,
+    /// This start of it.
+    pub start: Uuid,
+    /// The log.
+    pub consensus: Consensus,
+    /// Calls to the leader.
+    pub peers: Peers,
+    /// The leader's side, when that is this node.
+    pub desk: LeaderDesk,
+    /// What the workers have reached.
+    pub report: watch::Receiver<Arc<ProxyReport>>,
+    /// What the workers may.
+    pub permit: Arc<Permit>,
+    /// How often, at least.
+    pub every: Duration,
+}
+
+/// Why the heartbeat ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The cluster has removed this node.
+    Removed,
+    /// Another process has this node's identity.
+    Twin,
+}
+
+impl Heartbeat {
+    /// Runs until this node is told that it is no member.
+    pub async fn run(mut self) -> Ended {
+        let mut leadership = self.consensus.leadership();
+        let mut state = self.consensus.state();
+        let mut next = tokio::time::Instant::now();
+        let mut told_why = String::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                Ok(()) = self.report.changed() => tokio::time::sleep(NEWS_EVERY).await,
+                Ok(()) = leadership.changed() => {}
+                // Our admission is news: without it there is no lease.
+                Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
+            }
+            self.report.borrow_and_update();
+            let now = leadership.borrow_and_update().clone();
+            next = tokio::time::Instant::now() + self.every;
+            let sent_ns = boottime_ns();
+            let Some(answer) = self.exchange(&now).await else { continue };
+            if let Some(ended) = self.take(answer, sent_ns, &mut told_why) {
+                self.permit.revoke();
+                return ended;
+            }
+        }
+    }
+
+    /// What says the last word when the workers have stopped.
+    #[must_use]
+    pub fn farewell(&self) -> Farewell {
+        Farewell {
+            me: self.me.clone(),
+            start: self.start,
+            consensus: self.consensus.clone(),
+            peers: self.peers.clone(),
+            desk: self.desk.clone(),
+        }
+    }
+
+    /// One heartbeat and its answer; `None` when nobody answered.
+    async fn exchange(&self, leadership: &Leadership) -> Option<HeartbeatReply> {
+        let heartbeat = self.compose();
+        if leadership.leader == Some(self.me.id) {
+            return Some(self.desk.heartbeat(heartbeat).await);
+        }
+        let target = match &leadership.leader_admin {
+            Some(admin) => admin.clone(),
+            None => self.ask_around().await?,
+        };
+        match self.peers.heartbeat(&target, heartbeat.clone(), ANSWER_WITHIN).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                debug!(%target, error = error.message(), "the heartbeat was not answered");
+                // The leader may have moved, or this node may: whoever answers tells.
+                let elsewhere = self.ask_around().await.filter(|found| *found != target)?;
+                self.peers.heartbeat(&elsewhere, heartbeat, ANSWER_WITHIN).await.ok()
+            }
+        }
+    }
+
+    /// Acts on an answer.
+    fn take(&self, answer: HeartbeatReply, sent_ns: u64, told_why: &mut String) -> Option<Ended> {
+        if answer.not_a_member {
+            error!(
+                "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
+            );
+            return Some(Ended::Removed);
+        }
+        if answer.twin {
+            error!(
+                "another process with this node's identity serves in the cluster: never copy a data directory. This one stops"
+            );
+            return Some(Ended::Twin);
+        }
+        if answer.granted {
+            let lease_ns = u64::from(answer.lease_ms) * 1_000_000;
+            // Counted from the send, so that the leader, who counts from its answer, always counts longer.
+            self.permit.renew(sent_ns + lease_ns, Epoch(answer.min_applied));
+            if !told_why.is_empty() {
+                info!("a lease was granted again");
+                told_why.clear();
+            }
+        } else if answer.leader.is_none() && !answer.why_not.is_empty() && *told_why != answer.why_not {
+            warn!(why = %answer.why_not, "no lease was granted");
+            told_why.clone_from(&answer.why_not);
+        }
+        None
+    }
+
+    fn compose(&self) -> HeartbeatRequest {
+        let state = self.consensus.state().borrow().clone();
+        let report = self.report.borrow().clone();
+        HeartbeatRequest {
+            me: Some(introduction::to_wire(&self.me)),
+            start: introduction::uuid_bytes(self.start),
+            incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
+            applied: state.applied.0,
+            route_epoch: report.route_epoch.0,
+            holds: report
+                .holds
+                .iter()
+                .map(|(hold, p)| HoldAck { hold: hold.0, drained: p.drained, waiting_on: p.waiting_on.clone() })
+                .collect(),
+            listeners: report
+                .listeners
+                .iter()
+                .map(|(product, l)| ListenerReport {
+                    product: product.0,
+                    address: l.address.clone(),
+                    error: l.error.clone().unwrap_or_default(),
+                    note: l.note.clone().unwrap_or_default(),
+                })
+                .collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            stopping: false,
+        }
+    }
+
+    /// The leader's address from any member that knows it. Needed when this node has moved: Raft does not find it then.
+    async fn ask_around(&self) -> Option<String> {
+        let members = self.consensus.state().borrow().members.clone();
+        let me = introduction::to_wire(&self.me);
+        for member in members.values().filter(|m| m.id != self.me.id) {
+            if let Ok(answer) = self.peers.hello(member.admin.as_str(), &me, ANSWER_WITHIN).await
+                && let Some(leader) = answer.leader
+            {
+                return Some(leader.admin);
+            }
+        }
+        None
+    }
+}
+
+/// The last heartbeat of a start: it has stopped serving, so nobody need wait for its lease to end.
+pub struct Farewell {
+    me: NewMember,
+    start: Uuid,
+    consensus: Consensus,
+    peers: Peers,
+    desk: LeaderDesk,
+}
+
+impl Farewell {
+    /// Says it, once, within `deadline`. That nobody hears it only costs the others a lease of waiting.
+    pub async fn say(&self, deadline: Duration) {
+        let state = self.consensus.state().borrow().clone();
+        let leadership = self.consensus.leadership().borrow().clone();
+        let heartbeat = HeartbeatRequest {
+            me: Some(introduction::to_wire(&self.me)),
+            start: introduction::uuid_bytes(self.start),
+            incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
+            applied: state.applied.0,
+            stopping: true,
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..HeartbeatRequest::default()
+        };
+        if leadership.leader == Some(self.me.id) {
+            self.desk.heartbeat(heartbeat).await;
+        } else if let Some(leader) = leadership.leader_admin
+            && let Err(error) = self.peers.heartbeat(&leader, heartbeat, deadline).await
+        {
+            debug!(error = error.message(), "nobody heard that this node stops");
+        }
+    }
+}
+
+/// The incarnation of this start, once the log has admitted it.
+fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
+    let member = state.members.get(&me.id).filter(|m| m.uuid == me.uuid)?;
+    member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
+}
+
+/// Resolves when the log has just admitted this start.
+async fn admitted_anew(
+    state: &mut watch::Receiver<Arc<ClusterState>>,
+    me: &NewMember,
+    start: Uuid,
+) -> Result<(), watch::error::RecvError> {
+    let before = incarnation(&state.borrow_and_update(), me, start);
+    loop {
+        state.changed().await?;
+        if incarnation(&state.borrow_and_update(), me, start) != before {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The calls that nodes make to each other beside Raft (proto/node.proto), answered.
+//! Knows nothing of when a lease may be granted; the leader's desk decides.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::introduction;
+use crate::{
+    consensus::{Consensus, ProposeError},
+    control::{
+        leases::{Beat, Grant, Leases},
+        status::ListenerView,
+    },
+    model::{
+        change::{Change, NewMember},
+        ids::{Epoch, HoldId, HostPort, Incarnation, NodeId, ProductId, Uuid},
+    },
+    wire::pb::node::{
+        HeartbeatReply, HeartbeatRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, Peer, ProbeReply,
+        ProbeRequest, node_server,
+    },
+};
+
+/// Holds, and listeners, that one heartbeat may name; a node has as many listeners as there are products.
+const REPORTED_MAX: usize = 4096;
+/// A join is one entry of the log.
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Answers heartbeats where the leader is.
+#[derive(Clone)]
+pub struct LeaderDesk {
+    /// Leases of the term in which this node leads.
+    pub leases: Leases,
+}
+
+impl LeaderDesk {
+    /// Takes a heartbeat, as it came over the wire or from this very process.
+    pub async fn heartbeat(&self, request: HeartbeatRequest) -> HeartbeatReply {
+        match read(request) {
+            Ok(beat) => written(self.leases.heartbeat(beat).await),
+            Err(why) => HeartbeatReply { why_not: why, ..HeartbeatReply::default() },
+        }
+    }
+}
+
+/// The node.proto service of this node.
+pub struct NodeService {
+    /// This node.
+    pub me: NewMember,
+    /// Its `--peers`; empty when it joined.
+    pub listed: BTreeMap<NodeId, HostPort>,
+    /// The log.
+    pub consensus: Consensus,
+    /// Where heartbeats go.
+    pub desk: LeaderDesk,
+}
+
+impl NodeService {
+    fn leader(&self) -> Option<Peer> {
+        let leadership = self.consensus.leadership().borrow().clone();
+        Some(Peer { id: leadership.leader?.0, admin: leadership.leader_admin? })
+    }
+}
+
+#[tonic::async_trait]
+impl node_server::Node for NodeService {
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let asker = request.into_inner().from;
+        let state = self.consensus.state().borrow().clone();
+        let known = asker.and_then(|a| state.members.get(&NodeId(a.id)).map(|m| m.uuid));
+        Ok(Response::new(HelloReply {
+            me: Some(introduction::to_wire(&self.me)),
+            cluster_id: self.consensus.cluster_id().map(introduction::uuid_bytes).unwrap_or_default(),
+            peers: self.listed.iter().map(|(id, a)| Peer { id: id.0, admin: a.to_string() }).collect(),
+            leader: self.leader(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            your_uuid: known.map(introduction::uuid_bytes).unwrap_or_default(),
+            members: state.members.values().map(|m| Peer { id: m.id.0, admin: m.admin.to_string() }).collect(),
+        }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let member = introduction::from_wire(request.into_inner().me).map_err(Status::invalid_argument)?;
+        let Some(cluster) = self.consensus.cluster_id() else {
+            return Err(Status::failed_precondition(format!(
+                "node {} belongs to no cluster itself; --join wants a node of a running one",
+                self.me.id
+            )));
+        };
+        let cluster_id = introduction::uuid_bytes(cluster);
+        // A new id each time: the change is idempotent, and a refusal recorded once must not stand for ever.
+        let change_id = Uuid(uuid::Uuid::new_v4().as_u128());
+        let node = member.id;
+        match self.consensus.propose(change_id, Change::AddMember(member), JOIN_WITHIN).await {
+            Ok(applied) => match applied.result {
+                Ok(_) => {
+                    info!(%node, "a node joins");
+                    Ok(Response::new(JoinReply { cluster_id, leader: None, accepted: true }))
+                }
+                Err(reject) => Err(Status::failed_precondition(reject.to_string())),
+            },
+            Err(ProposeError::NotLeader(_)) => {
+                Ok(Response::new(JoinReply { cluster_id, leader: self.leader(), accepted: false }))
+            }
+            Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_) | ProposeError::TooLarge { .. })) => {
+                Err(Status::unavailable(error.to_string()))
+            }
+        }
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
+        let mut reply = self.desk.heartbeat(request.into_inner()).await;
+        if !reply.granted && reply.leader.is_none() {
+            let leader = self.leader().filter(|l| l.id != self.me.id.0);
+            reply.leader = leader;
+        }
+        Ok(Response::new(reply))
+    }
+
+    async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeReply>, Status> {
+        Ok(Response::new(ProbeReply {}))
+    }
+}
+
+fn read(request: HeartbeatRequest) -> Result<Beat, String> {
+    if request.holds.len() > REPORTED_MAX || request.listeners.len() > REPORTED_MAX {
+        return Err(format!("a heartbeat names more than {REPORTED_MAX} holds or listeners"));
+    }
+    let listener = |l: crate::wire::pb::node::ListenerReport| {
+        (ProductId(l.product), ListenerView { address: l.address, error: l.error, note: l.note })
+    };
+    Ok(Beat {
+        node: introduction::from_wire(request.me)?,
+        start: introduction::uuid_from(&request.start).ok_or("a start has 16 bytes")?,
+        incarnation: (request.incarnation > 0).then_some(Incarnation(request.incarnation)),
+        applied: Epoch(request.applied),
+        route_epoch: Epoch(request.route_epoch),
+        drained: request.holds.iter().filter(|h| h.drained).map(|h| HoldId(h.hold)).collect(),
+        waiting: request
+            .holds
+            .iter()
+            .filter(|h| !h.drained)
+            .map(|h| (HoldId(h.hold), h.waiting_on.chars().take(500).collect()))
+            .collect(),
+        listeners: request.listeners.into_iter().map(listener).collect(),
+        version: request.version.chars().take(64).collect(),
+        stopping: request.stopping,
+    })
+}
+
+fn written(grant: Grant) -> HeartbeatReply {
+    let none = HeartbeatReply::default();
+    match grant {
+        Grant::Lease { length, min_applied } => HeartbeatReply {
+            granted: true,
+            lease_ms: u32::try_from(length.as_millis()).unwrap_or(0),
+            min_applied: min_applied.0,
+            ..none
+        },
+        Grant::NotYet(why) => HeartbeatReply { why_not: why, ..none },
+        Grant::NotLeader => HeartbeatReply { why_not: "this node does not lead".into(), ..none },
+        Grant::NotMember => HeartbeatReply { not_a_member: true, ..none },
+        Grant::Twin => HeartbeatReply { twin: true, ..none },
+    }
+}

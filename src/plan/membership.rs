@@ -1,0 +1,107 @@
+//! Which members vote: what operators said first, then the lowest ids up to the number of voters.
+//! Knows nothing of how Raft gets there.
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    ids::NodeId,
+    state::{ClusterState, Role},
+};
+
+/// Raft's membership as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Take part in decisions.
+    pub voters: BTreeSet<NodeId>,
+    /// Only follow.
+    pub learners: BTreeSet<NodeId>,
+}
+
+/// Decides on the membership from what operators want and who votes now. A voter that stays is never exchanged for
+/// another: each exchange is a risk, and buys nothing. `None`: leave everything as it is.
+///
+/// A node that was never admitted is not made a voter: it would count for the quorum before it has ever spoken.
+/// A voter that is being removed stops voting first, so that it leaves a membership that can do without it.
+#[must_use]
+pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Wanted> {
+    let count_max = usize::from(state.settings.voters);
+    let staying = || state.members.values().filter(|m| m.leaving.is_none());
+    let may_vote = |m: &&crate::model::state::Member| m.admitted.is_some() || voters_now.contains(&m.id);
+    let mut voters: BTreeSet<NodeId> =
+        staying().filter(|m| m.role == Role::Voter).filter(may_vote).map(|m| m.id).collect();
+    let auto = || staying().filter(|m| m.role == Role::Auto).filter(may_vote).map(|m| m.id);
+    let present = auto().filter(|id| voters_now.contains(id));
+    let others = auto().filter(|id| !voters_now.contains(id));
+    for id in present.chain(others) {
+        if voters.len() < count_max {
+            voters.insert(id);
+        }
+    }
+    // Somebody has to vote: with nothing left that may, the last voters stay until an operator says otherwise.
+    if voters.is_empty() {
+        return None;
+    }
+    let learners = staying().map(|m| m.id).filter(|id| !voters.contains(id)).collect();
+    Some(Wanted { voters, learners })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::{
+        ids::{Epoch, HostPort, Incarnation, Uuid},
+        state::{Admission, Leaving, Member},
+    };
+
+    fn member(id: u64, role: Role) -> Member {
+        Member {
+            id: NodeId(id),
+            uuid: Uuid(u128::from(id)),
+            admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + id)).unwrap(),
+            advertise: "127.0.0.1".into(),
+            port_offset: id as u16,
+            role,
+            admitted: Some(Admission { start: Uuid(9), incarnation: Incarnation(id) }),
+            leaving: None,
+        }
+    }
+
+    fn check(members: &[Member], voters_max: u8, now: &[u64], voters: &[u64], learners: &[u64]) {
+        let mut state = ClusterState::default();
+        state.settings.voters = voters_max;
+        state.members = members.iter().map(|m| (m.id, m.clone())).collect();
+        let ids = |list: &[u64]| list.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
+        let wanted = decide(&state, &ids(now)).unwrap_or_default();
+        assert_eq!(wanted, Wanted { voters: ids(voters), learners: ids(learners) });
+        // Idempotent: what was decided, once so, is decided again.
+        if !voters.is_empty() {
+            assert_eq!(decide(&state, &wanted.voters), Some(wanted));
+        }
+    }
+
+    #[test]
+    fn the_lowest_ids_vote_and_nobody_is_exchanged() {
+        let auto = |id| member(id, Role::Auto);
+        check(&[auto(1), auto(2), auto(3)], 5, &[1, 2, 3], &[1, 2, 3], &[]);
+        check(&[auto(1), auto(2), auto(3), auto(4)], 3, &[1, 2, 3], &[1, 2, 3], &[4]);
+        check(&[auto(1), auto(2), auto(3), auto(4)], 3, &[2, 3, 4], &[2, 3, 4], &[1]);
+        check(&[auto(1), auto(2)], 5, &[1], &[1, 2], &[]);
+    }
+
+    #[test]
+    fn operators_come_first() {
+        let auto = |id| member(id, Role::Auto);
+        check(&[auto(1), auto(2), member(3, Role::Voter)], 2, &[1, 2], &[1, 3], &[2]);
+        check(&[member(1, Role::Learner), auto(2), auto(3)], 5, &[1, 2, 3], &[2, 3], &[1]);
+        check(&[member(1, Role::Learner)], 5, &[1], &[], &[]);
+    }
+
+    #[test]
+    fn who_leaves_stops_voting_and_who_never_spoke_does_not_begin() {
+        let leaving =
+            Member { leaving: Some(Leaving { since: Epoch(5), assume_dead: false }), ..member(2, Role::Auto) };
+        let silent = Member { admitted: None, ..member(4, Role::Auto) };
+        check(&[member(1, Role::Auto), leaving, member(3, Role::Auto), silent], 5, &[1, 2, 3], &[1, 3], &[4]);
+    }
+}

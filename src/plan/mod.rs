@@ -1,0 +1,7 @@
+//! What should happen next: pure decisions over state and observation, with the reason why nothing does.
+//! Knows no clock: `now` is an argument, in nanoseconds of `CLOCK_BOOTTIME`.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod lease;
+pub mod membership;
+pub mod timing;

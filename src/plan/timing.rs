@@ -1,0 +1,42 @@
+//! The numbers of serving.md in one place, each with its reason. Tests may shorten them together.
+
+use std::time::Duration;
+
+/// Heartbeats, leases, holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// A node's heartbeat, at least. Six fit into a lease, so one that is lost is no news.
+    pub heartbeat: Duration,
+    /// A lease as the node counts it. Longer than an election by far, so that traffic does not notice a change of leader.
+    pub lease: Duration,
+    /// A preflight probe is answered within this: a node that takes longer would make the hold long.
+    pub probe_max: Duration,
+    /// The first pause after a hold that did not get through; doubled each time.
+    pub backoff: Duration,
+    /// Holds tried for one assignment.
+    pub attempts_max: u32,
+    /// Both scans of an assignment together would keep the operator waiting twice this.
+    pub scan_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(500),
+            lease: Duration::from_secs(3),
+            probe_max: Duration::from_millis(100),
+            backoff: Duration::from_millis(200),
+            attempts_max: 5,
+            scan_max: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Timing {
+    /// A lease as the leader counts it: 1 % for clocks whose rates differ, 5 ms for their grain.
+    /// That rates differ by less than 1 % is the one assumption about clocks.
+    #[must_use]
+    pub fn lease_at_leader(&self) -> Duration {
+        self.lease + self.lease / 100 + Duration::from_millis(5)
+    }
+}

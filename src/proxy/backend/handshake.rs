@@ -1,0 +1,75 @@
+//! Connects and logs in: AUTH, HELLO 3, SELECT, CLIENT SETNAME, in one write.
+//! Knows nothing of the requests that will follow.
+
+use std::io;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::Backend;
+use crate::{
+    model::ids::NodeId,
+    resp::{
+        reply::ReplyScanner,
+        write::{self, Version},
+    },
+};
+
+/// Bytes of all replies to the handshake. HELLO's map is the longest; modules are listed in it.
+const REPLIES_MAX: usize = 64 * 1024;
+
+/// A connection that is ready for requests.
+///
+/// # Errors
+/// Not reachable, or the server refused one of the steps; the text of the server is in the error, never a password.
+pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(backend.addr.as_str()).await?;
+    stream.set_nodelay(true)?;
+    let mut requests = Vec::new();
+    let mut steps: Vec<&str> = Vec::new();
+    if let Some(credentials) = &backend.credentials {
+        let password = credentials.password.reveal().as_bytes();
+        match &credentials.username {
+            Some(user) => write::request(&mut requests, &[b"AUTH", user.as_bytes(), password]),
+            None => write::request(&mut requests, &[b"AUTH", password]),
+        }
+        steps.push("AUTH");
+    }
+    if backend.version == Version::Resp3 {
+        write::request(&mut requests, &[b"HELLO", b"3"]);
+        steps.push("HELLO 3");
+    }
+    if backend.db != 0 {
+        write::request(&mut requests, &[b"SELECT", backend.db.to_string().as_bytes()]);
+        steps.push("SELECT");
+    }
+    // The name tells an operator of the server whose connection it is; old servers may refuse it.
+    write::request(&mut requests, &[b"CLIENT", b"SETNAME", format!("pontoon:{node}").as_bytes()]);
+    steps.push("CLIENT SETNAME");
+    stream.write_all(&requests).await?;
+
+    let mut buffer = Vec::new();
+    let mut scanner = ReplyScanner::default();
+    for step in steps {
+        let len = loop {
+            match scanner.scan(&buffer).map_err(|e| io::Error::other(format!("answered {step} with rubbish: {e}")))? {
+                Some(len) => break len,
+                None if buffer.len() > REPLIES_MAX => {
+                    return Err(io::Error::other(format!("answers {step} endlessly")));
+                }
+                None => {}
+            }
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Err(io::Error::other(format!("closed the connection at {step}")));
+            }
+        };
+        if buffer[0] == b'-' && step != "CLIENT SETNAME" {
+            let text = String::from_utf8_lossy(&buffer[1..len]).trim_end().to_owned();
+            return Err(io::Error::other(format!("refused {step}: {text}")));
+        }
+        buffer.drain(..len);
+    }
+    if buffer.is_empty() { Ok(stream) } else { Err(io::Error::other("answers what nobody asked")) }
+}

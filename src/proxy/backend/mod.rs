@@ -1,0 +1,165 @@
+//! One shared, pipelined connection to a server, for one database and RESP version: what is queued and what is unanswered.
+//! Knows nothing of clients' sockets; its task is in `connection`, the log-in in `handshake`.
+
+mod connection;
+mod handshake;
+mod inflight;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    task::Waker,
+};
+
+pub(super) use connection::run;
+pub(super) use inflight::{Entry, Owner};
+
+use super::{product::ProductView, worker::Worker};
+use crate::{
+    model::{ids::HostPort, secret::Credentials},
+    resp::write::Version,
+};
+
+/// Whether requests may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Not connected, nobody has asked; or the first attempt is under way: requests are queued.
+    Connecting,
+    /// Connected and logged in.
+    Up,
+    /// The last attempt failed: requests are refused at once until one succeeds.
+    Down,
+}
+
+/// Why a request cannot be sent. It was not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    Down,
+    Full,
+}
+
+/// A shared connection and its queue.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) addr: HostPort,
+    pub(super) db: u32,
+    pub(super) version: Version,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) product: Rc<ProductView>,
+    pub(super) link: Cell<Link>,
+    /// Its server is no primary any more: closed when nothing is in flight.
+    pub(super) retired: Cell<bool>,
+    /// A hold of kind Abandon: closed at once, all in flight unknown.
+    pub(super) abandoned: Cell<bool>,
+    /// Requests whose bytes are not all written.
+    out: RefCell<Vec<u8>>,
+    /// How much of `out` the socket has taken.
+    written: Cell<usize>,
+    pub(super) inflight: RefCell<VecDeque<Entry>>,
+    waker: RefCell<Option<Waker>>,
+    /// The task has been woken since it last ran.
+    armed: Cell<bool>,
+    /// Somebody wanted it since the last attempt to connect.
+    wanted: Cell<bool>,
+}
+
+impl Backend {
+    pub(super) fn new(
+        product: Rc<ProductView>,
+        addr: HostPort,
+        credentials: Option<Credentials>,
+        db: u32,
+        version: Version,
+    ) -> Self {
+        Self {
+            addr,
+            db,
+            version,
+            credentials,
+            product,
+            link: Cell::new(Link::Connecting),
+            retired: Cell::new(false),
+            abandoned: Cell::new(false),
+            out: RefCell::default(),
+            written: Cell::new(0),
+            inflight: RefCell::default(),
+            waker: RefCell::default(),
+            armed: Cell::new(false),
+            wanted: Cell::new(false),
+        }
+    }
+
+    /// Whether [`send`](Self::send) may be called.
+    #[inline]
+    pub(super) fn available(&self, worker: &Worker) -> Result<(), Unavailable> {
+        if self.link.get() == Link::Down {
+            self.wanted.set(true);
+            return Err(Unavailable::Down);
+        }
+        if self.unwritten() > worker.config.limits.backend_queued_max {
+            return Err(Unavailable::Full);
+        }
+        Ok(())
+    }
+
+    /// Queues a request; it is written with everything else that this turn queues.
+    #[inline]
+    pub(super) fn send(&self, request: &[u8], entry: Entry) {
+        self.out.borrow_mut().extend_from_slice(request);
+        self.inflight.borrow_mut().push_back(entry);
+        self.wake();
+    }
+
+    /// Makes the task run, once however often it is asked.
+    #[inline]
+    pub(super) fn wake(&self) {
+        if !self.armed.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn unwritten(&self) -> usize {
+        self.out.borrow().len() - self.written.get()
+    }
+
+    /// The sentence for a client whose request was refused.
+    pub(super) fn refusal(&self, why: Unavailable) -> String {
+        match why {
+            Unavailable::Down => format!("ERR server {} is down, not executed", self.addr),
+            Unavailable::Full => {
+                format!("TRYAGAIN too many requests wait for server {}, not executed", self.addr)
+            }
+        }
+    }
+
+    /// Its server has been given up: whatever is in flight gets its answer now.
+    pub(super) fn abandon(&self, worker: &Worker) {
+        if self.link.get() == Link::Up {
+            self.abandoned.set(true);
+            self.wake();
+        } else {
+            self.fail_all(worker, "was given up by a failover");
+        }
+    }
+
+    /// Answers everything in flight: what was not written whole cannot have been executed, of the rest nobody knows.
+    fn fail_all(&self, worker: &Worker, why: &str) {
+        let mut unwritten = self.unwritten();
+        self.out.borrow_mut().clear();
+        self.written.set(0);
+        let mut entries = std::mem::take(&mut *self.inflight.borrow_mut());
+        let mut first_unsent = entries.len();
+        while first_unsent > 0 && unwritten > 0 {
+            first_unsent -= 1;
+            unwritten = unwritten.saturating_sub(entries[first_unsent].len as usize);
+        }
+        for (i, entry) in entries.drain(..).enumerate() {
+            entry.fail(worker, i < first_unsent, &format!("server {} {why}", self.addr));
+        }
+        worker.flush_touched();
+        worker.recount_holds();
+    }
+}

@@ -1,0 +1,372 @@
+//! What is to become of a request: a value, decided from the request, the routes and the gate.
+//! Knows nothing of sockets, sessions or connections, and changes nothing.
+
+use std::fmt;
+
+use super::check::Gate;
+use crate::{
+    commands::{Args, Handling, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve},
+    model::{
+        ids::{Epoch, SlotId},
+        route::ProductRoutes,
+    },
+    resp::request::Arg,
+};
+
+/// A request's bytes with its arguments.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) args: &'a [Arg],
+}
+
+impl Args for Call<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.args.len()
+    }
+    #[inline]
+    fn get(&self, i: usize) -> &[u8] {
+        self.args[i].of(self.bytes)
+    }
+}
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyRoute {
+    /// Which argument.
+    pub(super) arg: usize,
+    pub(super) slot: SlotId,
+    pub(super) epoch: Epoch,
+    /// Index into the product's groups.
+    pub(super) group: u16,
+}
+
+/// Where a request goes as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Index into the product's groups.
+    pub(super) group: u16,
+    /// `None`: a command without keys, which any server answers.
+    pub(super) slot: Option<SlotId>,
+    pub(super) epoch: Epoch,
+    pub(super) is_write: bool,
+}
+
+/// Every fate a request can have.
+#[derive(Debug)]
+pub(super) enum Dispatch {
+    /// Unchanged to one server.
+    Forward(Target),
+    /// In parts; the keys' routes are in the scratch.
+    Split { kind: Split, spec: &'static Spec },
+    /// Answered here.
+    Local(Local),
+    /// Parked: one of its slots is held.
+    Held,
+    /// Answered with an error; nothing was executed.
+    Refuse(Refusal),
+    /// Answered with an error, and the connection closed.
+    Close(&'static str),
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Unresolved(ResolveError),
+    Keys(KeysError),
+    NotOffered { name: &'static str, why: &'static str },
+    Blocking(&'static str),
+    CrossSlot,
+    NotLoggedIn,
+    Gate(Gate),
+    Unassigned(SlotId),
+    NoServers,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved(error) => write!(f, "ERR {error}"),
+            Self::Keys(error) => write!(f, "ERR {error}"),
+            Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
+            Self::Blocking(name) => {
+                write!(f, "ERR '{name}' may block and is not executed: blocking commands are not supported yet")
+            }
+            Self::CrossSlot => f.write_str("CROSSSLOT Keys in request don't hash to the same slot"),
+            Self::NotLoggedIn => f.write_str("NOAUTH Authentication required."),
+            Self::Gate(Gate::OldTable) => {
+                f.write_str("CLUSTERDOWN this node is still learning the newest routes, not executed")
+            }
+            Self::Gate(_) => f.write_str("CLUSTERDOWN this node lost contact with its peers, not executed"),
+            Self::Unassigned(slot) => {
+                write!(f, "CLUSTERDOWN slot {slot} is not assigned to a group, not executed. See: pontoon slot assign")
+            }
+            Self::NoServers => {
+                f.write_str("CLUSTERDOWN this product has no groups, not executed. See: pontoon group create")
+            }
+        }
+    }
+}
+
+/// Space that a worker lends to each call, so that none is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    positions: Vec<usize>,
+    /// Routes of the keys of a split command.
+    pub(super) keys: Vec<KeyRoute>,
+}
+
+/// Decides. `scratch.keys` is filled for [`Dispatch::Split`].
+#[inline]
+pub(super) fn dispatch(
+    routes: &ProductRoutes,
+    gate: Gate,
+    logged_in: bool,
+    call: &Call<'_>,
+    scratch: &mut Scratch,
+) -> Dispatch {
+    let spec = match resolve(call) {
+        Ok(spec) => spec,
+        Err(_) if !logged_in => return Dispatch::Refuse(Refusal::NotLoggedIn),
+        Err(error) => return Dispatch::Refuse(Refusal::Unresolved(error)),
+    };
+    if !logged_in && !may_before_login(spec) {
+        return Dispatch::Refuse(Refusal::NotLoggedIn);
+    }
+    match spec.handling {
+        Handling::Slot if spec.is_single_key_at_1() => {
+            let slot = routes.layout.slot(call.get(1));
+            if is_blocking_call(spec, call) {
+                return Dispatch::Refuse(Refusal::Blocking(spec.name));
+            }
+            forward(routes, gate, slot, spec)
+        }
+        Handling::Slot | Handling::Split(_) => by_keys(routes, gate, spec, call, scratch),
+        Handling::Local(local) => Dispatch::Local(local),
+        Handling::AnyServer => any_server(routes, gate, spec),
+        Handling::Later(why) | Handling::Refused(why) => Dispatch::Refuse(Refusal::NotOffered { name: spec.name, why }),
+        Handling::Close(why) => Dispatch::Close(why),
+        Handling::Container => Dispatch::Refuse(Refusal::Unresolved(ResolveError::UnknownSubcommand(spec))),
+    }
+}
+
+/// AUTH, HELLO, QUIT and RESET; what they need is checked where they are answered.
+fn may_before_login(spec: &Spec) -> bool {
+    matches!(
+        spec.handling,
+        Handling::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) | Handling::Close(_)
+    )
+}
+
+fn forward(routes: &ProductRoutes, gate: Gate, slot: SlotId, spec: &Spec) -> Dispatch {
+    if gate != Gate::Open {
+        return Dispatch::Refuse(Refusal::Gate(gate));
+    }
+    let route = &routes.slots[usize::from(slot.0)];
+    if route.hold.0 != 0 {
+        return Dispatch::Held;
+    }
+    match route.group {
+        Some(group) => {
+            Dispatch::Forward(Target { group, slot: Some(slot), epoch: route.epoch, is_write: spec.is_write() })
+        }
+        None => Dispatch::Refuse(Refusal::Unassigned(slot)),
+    }
+}
+
+fn any_server(routes: &ProductRoutes, gate: Gate, spec: &Spec) -> Dispatch {
+    if gate != Gate::Open {
+        return Dispatch::Refuse(Refusal::Gate(gate));
+    }
+    if routes.groups.is_empty() {
+        return Dispatch::Refuse(Refusal::NoServers);
+    }
+    Dispatch::Forward(Target { group: 0, slot: None, epoch: Epoch(0), is_write: spec.is_write() })
+}
+
+fn by_keys(
+    routes: &ProductRoutes,
+    gate: Gate,
+    spec: &'static Spec,
+    call: &Call<'_>,
+    scratch: &mut Scratch,
+) -> Dispatch {
+    if is_blocking_call(spec, call) {
+        return Dispatch::Refuse(Refusal::Blocking(spec.name));
+    }
+    if spec.handling == Handling::Split(Split::Mset) && call.args.len().is_multiple_of(2) {
+        return Dispatch::Refuse(Refusal::Unresolved(ResolveError::WrongArity(spec)));
+    }
+    scratch.positions.clear();
+    if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
+        return Dispatch::Refuse(Refusal::Keys(error));
+    }
+    let Some((&first, others)) = scratch.positions.split_first() else {
+        return Dispatch::Refuse(Refusal::Keys(KeysError::NoKeys));
+    };
+    let slot = routes.layout.slot(call.get(first));
+    let Handling::Split(kind) = spec.handling else {
+        return if others.iter().all(|arg| routes.layout.slot(call.get(*arg)) == slot) {
+            forward(routes, gate, slot, spec)
+        } else {
+            Dispatch::Refuse(Refusal::CrossSlot)
+        };
+    };
+    split(routes, gate, (spec, kind), call, scratch)
+}
+
+fn split(
+    routes: &ProductRoutes,
+    gate: Gate,
+    (spec, kind): (&'static Spec, Split),
+    call: &Call<'_>,
+    scratch: &mut Scratch,
+) -> Dispatch {
+    if gate != Gate::Open {
+        return Dispatch::Refuse(Refusal::Gate(gate));
+    }
+    scratch.keys.clear();
+    let (mut held, mut one_slot) = (false, true);
+    for &arg in &scratch.positions {
+        let slot = routes.layout.slot(call.get(arg));
+        let route = &routes.slots[usize::from(slot.0)];
+        held |= route.hold.0 != 0;
+        match route.group {
+            Some(group) => {
+                one_slot &= scratch.keys.first().is_none_or(|first| first.slot == slot);
+                scratch.keys.push(KeyRoute { arg, slot, epoch: route.epoch, group });
+            }
+            None if held => {}
+            None => return Dispatch::Refuse(Refusal::Unassigned(slot)),
+        }
+    }
+    if held {
+        return Dispatch::Held;
+    }
+    match scratch.keys.first() {
+        Some(key) if one_slot => Dispatch::Forward(Target {
+            group: key.group,
+            slot: Some(key.slot),
+            epoch: key.epoch,
+            is_write: spec.is_write(),
+        }),
+        _ => Dispatch::Split { kind, spec },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        model::{
+            ids::{GroupId, HoldId, HostPort, ProductId},
+            route::{GroupRoute, Isolated, Mode, SlotRoute},
+            slot::Layout,
+        },
+        resp::{request::RequestScanner, write},
+    };
+
+    /// Two groups: slots below 512 and the rest; the slot of `held` is held, that of `free` unassigned.
+    fn routes() -> ProductRoutes {
+        let layout = Layout::Codis;
+        let mut slots: Box<[SlotRoute]> =
+            (0..1024).map(|slot| SlotRoute { group: Some(slot / 512), epoch: Epoch(3), hold: HoldId(0) }).collect();
+        slots[usize::from(layout.slot(b"held").0)].hold = HoldId(9);
+        slots[usize::from(layout.slot(b"free").0)].group = None;
+        let group = |id: u32| GroupRoute {
+            id: GroupId(id),
+            primary: HostPort::parse(&format!("h:{id}")).unwrap(),
+            replicas: Vec::new(),
+            credentials: None,
+        };
+        ProductRoutes {
+            id: ProductId(1),
+            name: "p".into(),
+            layout,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: 16,
+            port: 1,
+            auth: None,
+            groups: vec![group(1), group(2)],
+            slots,
+        }
+    }
+
+    fn fate(words: &str, gate: Gate, logged_in: bool) -> String {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let mut bytes = Vec::new();
+        write::request(&mut bytes, &words);
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&bytes).unwrap();
+        let call = Call { bytes: &bytes, args: scanner.args() };
+        match dispatch(&routes(), gate, logged_in, &call, &mut Scratch::default()) {
+            Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
+            Dispatch::Split { kind, .. } => format!("split {kind:?}"),
+            Dispatch::Local(local) => format!("local {local:?}"),
+            Dispatch::Held => "held".into(),
+            Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),
+            Dispatch::Close(_) => "close".into(),
+        }
+    }
+
+    #[test]
+    fn every_fate() {
+        // crc32 mod 1024: {foo} 354 and {hello} 646 are on either side.
+        assert!(Layout::Codis.slot(b"foo") < SlotId(512) && Layout::Codis.slot(b"hello") >= SlotId(512));
+        for (words, want) in [
+            ("GET foo", "group 0 write false"),
+            ("set hello 1", "group 1 write true"),
+            ("MGET {foo}1 {foo}2", "group 0 write false"),
+            ("MGET foo hello", "split Mget"),
+            ("MSET foo 1 hello 2", "split Mset"),
+            ("DEL foo hello", "split Sum"),
+            ("MSETNX foo 1 hello 2", "CROSSSLOT Keys in"),
+            ("SINTER foo hello", "CROSSSLOT Keys in"),
+            ("EVAL return 1 foo", "group 0 write true"),
+            ("EVAL return 0", "ERR a call"),
+            ("OBJECT ENCODING foo", "group 0 write false"),
+            ("GET held", "held"),
+            ("MGET foo held", "held"),
+            ("MGET free held", "CLUSTERDOWN slot 0"),
+            ("GET free", "CLUSTERDOWN slot 0"),
+            ("MGET foo free", "CLUSTERDOWN slot 0"),
+            ("PING", "local Ping"),
+            ("COMMAND DOCS", "group 0 write false"),
+            ("NONSENSE", "ERR unknown command"),
+            ("GET", "ERR wrong number"),
+            ("MSET foo", "ERR wrong number"),
+            ("MSET foo 1 hello", "ERR wrong number"),
+            ("BLPOP foo 0", "ERR 'blpop': blocking"),
+            ("POST /", "close"),
+        ] {
+            let want = match want {
+                "CLUSTERDOWN slot 0" => &format!("CLUSTERDOWN slot {}", Layout::Codis.slot(b"free")),
+                other => other,
+            };
+            let got = fate(words, Gate::Open, true);
+            assert_eq!(got, *want, "{words}");
+        }
+        for (words, want) in [
+            ("GET foo", "CLUSTERDOWN this node"),
+            ("MGET foo hello", "CLUSTERDOWN this node"),
+            ("GET held", "CLUSTERDOWN this node"),
+            ("PING", "local Ping"),
+        ] {
+            assert_eq!(fate(words, Gate::NoLease, true), want, "{words} without a lease");
+            assert_eq!(fate(words, Gate::OldTable, true), want, "{words} with an old table");
+        }
+        for (words, want) in [
+            ("GET foo", "NOAUTH Authentication required."),
+            ("PING", "NOAUTH Authentication required."),
+            ("NONSENSE", "NOAUTH Authentication required."),
+            ("AUTH x", "local Auth"),
+            ("HELLO 3", "local Hello"),
+            ("QUIT", "local Quit"),
+        ] {
+            assert_eq!(fate(words, Gate::Open, false), want, "{words} before login");
+        }
+    }
+}

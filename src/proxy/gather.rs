@@ -1,0 +1,231 @@
+//! A command in parts: MGET, MSET, DEL, UNLINK, EXISTS, TOUCH over several servers, and one reply made of theirs.
+//! Knows nothing of connections; an error in a part is never reported as success.
+
+use std::{cell::RefCell, ops::Range, rc::Rc};
+
+use super::{
+    backend::{Entry, Owner},
+    dispatch::{Call, KeyRoute},
+    product::Lane,
+    replies::Ticket,
+    session::Session,
+    worker::Worker,
+};
+use crate::{
+    commands::Split,
+    model::ids::{Epoch, SlotId},
+    resp::{
+        number::{Header, header},
+        reply::ReplyScanner,
+        write,
+    },
+};
+
+/// A key of a split command: what check 2 compares, and whose part it is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartKey {
+    pub(super) slot: SlotId,
+    pub(super) epoch: Epoch,
+    part: u16,
+}
+
+/// A split command that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Gather {
+    session: Rc<Session>,
+    ticket: Ticket,
+    kind: Split,
+    is_write: bool,
+    keys: Vec<PartKey>,
+    /// Bytes of the client's request, counted as queued until the reply.
+    len: usize,
+    merged: RefCell<Merged>,
+}
+
+#[derive(Debug, Default)]
+struct Merged {
+    left: usize,
+    /// Parts that a server has executed, or may have.
+    touched: usize,
+    sum: i64,
+    error: Option<Vec<u8>>,
+    /// Values of MGET as they came, and where each key's lies.
+    values: Vec<u8>,
+    places: Vec<Range<u32>>,
+}
+
+impl Gather {
+    /// Sends the parts, one per server. `Err`: a server is not available, and nothing was sent.
+    pub(super) fn start(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        lane: &Lane,
+        call: &Call<'_>,
+        (kind, is_write, muted): (Split, bool, bool),
+        routes: &[KeyRoute],
+    ) -> Result<(), String> {
+        let mut groups: Vec<u16> = Vec::new();
+        let mut counts: Vec<usize> = Vec::new();
+        let mut keys = Vec::with_capacity(routes.len());
+        for route in routes {
+            // Few groups: looking through them costs less than any map.
+            let part = groups.iter().position(|g| *g == route.group).unwrap_or_else(|| {
+                groups.push(route.group);
+                counts.push(0);
+                groups.len() - 1
+            });
+            counts[part] += 1;
+            keys.push(PartKey { slot: route.slot, epoch: route.epoch, part: part as u16 });
+        }
+        let backends: Vec<_> = groups.iter().map(|group| lane.backend(worker, &session.product, *group)).collect();
+        for backend in &backends {
+            backend.available(worker).map_err(|why| backend.refusal(why))?;
+        }
+
+        let width = if kind == Split::Mset { 2 } else { 1 };
+        let mut buffers = worker.part_buffers.borrow_mut();
+        if buffers.len() < groups.len() {
+            buffers.resize_with(groups.len(), Vec::new);
+        }
+        let name = call.args[0];
+        for (buffer, count) in buffers.iter_mut().zip(&counts) {
+            buffer.clear();
+            write::array(buffer, 1 + width * count);
+            write::bulk(buffer, name.of(call.bytes));
+        }
+        for (route, key) in routes.iter().zip(&keys) {
+            // From behind the argument before it, so that the header comes along as it is.
+            let from = call.args[route.arg - 1].end + 2;
+            let to = call.args[route.arg + width - 1].end + 2;
+            buffers[usize::from(key.part)].extend_from_slice(&call.bytes[from..to]);
+        }
+
+        let ticket = session.open(muted, call.bytes.len());
+        let places = if kind == Split::Mget { vec![0..0; keys.len()] } else { Vec::new() };
+        let merged = Merged { left: groups.len(), places, ..Merged::default() };
+        let gather = Rc::new(Self {
+            session: session.clone(),
+            ticket,
+            kind,
+            is_write,
+            keys,
+            len: call.bytes.len(),
+            merged: RefCell::new(merged),
+        });
+        for (part, backend) in backends.iter().enumerate() {
+            let bytes = &buffers[part];
+            backend.send(
+                bytes,
+                Entry {
+                    owner: Owner::Part(gather.clone(), part as u32),
+                    epoch: Epoch(0),
+                    len: bytes.len().try_into().unwrap_or(u32::MAX),
+                    tick: worker.tick.get(),
+                    generation: worker.generation.get(),
+                    slot: None,
+                    is_write,
+                },
+            );
+        }
+        // A buffer that one large command has grown is not kept.
+        buffers.retain(|buffer| buffer.capacity() <= KEEP_BUFFER);
+        Ok(())
+    }
+
+    /// The keys of a part, in the order of the request.
+    pub(super) fn keys_of(&self, part: usize) -> impl Iterator<Item = &PartKey> {
+        self.keys.iter().filter(move |key| usize::from(key.part) == part)
+    }
+
+    /// A part's reply has come.
+    pub(super) fn deliver(&self, worker: &Worker, part: usize, reply: &[u8]) {
+        let mut merged = self.merged.borrow_mut();
+        let understood = match (self.kind, reply[0]) {
+            (_, b'-' | b'!') => {
+                merged.note_error(reply);
+                true
+            }
+            (Split::Mset, b'+') => {
+                merged.touched += 1;
+                true
+            }
+            (Split::Sum, b':') => match header(reply, 1) {
+                Header::Number(n, _) => {
+                    merged.touched += 1;
+                    merged.sum = merged.sum.saturating_add(n);
+                    true
+                }
+                Header::Incomplete | Header::Bad => false,
+            },
+            (Split::Mget, b'*') => self.take_values(&mut merged, part, reply).is_some(),
+            _ => false,
+        };
+        if !understood {
+            merged.touched += 1;
+            merged.note_error(b"-ERR a server answered a part of the command with something else\r\n");
+        }
+        self.part_done(worker, merged);
+    }
+
+    /// A part will not be answered.
+    pub(super) fn fail(&self, worker: &Worker, _part: usize, sent: bool, error: &[u8]) {
+        let mut merged = self.merged.borrow_mut();
+        merged.touched += usize::from(sent);
+        merged.note_error(error);
+        self.part_done(worker, merged);
+    }
+
+    fn take_values(&self, merged: &mut Merged, part: usize, reply: &[u8]) -> Option<()> {
+        let Header::Number(count, mut at) = header(reply, 1) else { return None };
+        let mine = self.keys.iter().enumerate().filter(|(_, key)| usize::from(key.part) == part);
+        let mut taken = 0;
+        for (index, _) in mine {
+            let len = ReplyScanner::default().scan(&reply[at..]).ok()??;
+            let start = merged.values.len() as u32;
+            merged.values.extend_from_slice(&reply[at..at + len]);
+            merged.places[index] = start..merged.values.len() as u32;
+            at += len;
+            taken += 1;
+        }
+        (taken == count && at == reply.len() && merged.values.len() < u32::MAX as usize).then_some(())
+    }
+
+    fn part_done(&self, worker: &Worker, mut merged: std::cell::RefMut<'_, Merged>) {
+        merged.left -= 1;
+        if merged.left > 0 {
+            return;
+        }
+        let mut reply = Vec::new();
+        match (&merged.error, self.kind) {
+            (Some(error), _) if self.is_write && merged.touched > 0 && !error.starts_with(b"-ERR outcome unknown") => {
+                reply.extend_from_slice(b"-ERR outcome unknown: executed for some keys only; a part failed: ");
+                reply.extend_from_slice(error.strip_prefix(b"-").unwrap_or(error));
+            }
+            (Some(error), _) => reply.extend_from_slice(error),
+            (None, Split::Mset) => write::simple(&mut reply, "OK"),
+            (None, Split::Sum) => write::int(&mut reply, merged.sum),
+            (None, Split::Mget) => {
+                reply.reserve(merged.values.len() + 16);
+                write::array(&mut reply, merged.places.len());
+                for place in &merged.places {
+                    reply.extend_from_slice(&merged.values[place.start as usize..place.end as usize]);
+                }
+            }
+        }
+        drop(merged);
+        self.session.clone().complete(worker, self.ticket, &reply, self.len);
+    }
+}
+
+/// Capacity above which a part's buffer is not kept for the next command.
+const KEEP_BUFFER: usize = 64 * 1024;
+
+impl Merged {
+    /// Keeps one error: that of an unknown outcome before any other, because it says most.
+    fn note_error(&mut self, error: &[u8]) {
+        let unknown = error.starts_with(b"-ERR outcome unknown");
+        if self.error.is_none() || unknown {
+            self.error = Some(error.to_vec());
+        }
+    }
+}

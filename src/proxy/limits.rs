@@ -1,0 +1,52 @@
+//! How much of everything the hot path lets wait, and for how long.
+//! Knows nothing of the size of one message; that is `resp::limits`.
+
+use std::time::Duration;
+
+const MB: usize = 1024 * 1024;
+
+/// Limits and deadlines of the hot path. Tests may shorten them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connected clients of the node.
+    pub clients_max: usize,
+    /// Unanswered requests of a session; beyond, it is not read.
+    pub pipeline_max: usize,
+    /// Bytes of unanswered requests of a session; beyond, it is not read.
+    pub session_queued_max: usize,
+    /// Bytes of replies a client has not taken: at a quarter of it the session is not read, beyond it is closed.
+    pub session_output_max: usize,
+    /// Bytes queued for one backend connection; beyond, requests are refused.
+    pub backend_queued_max: usize,
+    /// From sending a request to its reply; then the connection is closed.
+    pub request_deadline: Duration,
+    /// For connecting to a server and logging in.
+    pub connect_deadline: Duration,
+    /// A request stays parked at most.
+    pub parked_for_max: Duration,
+    /// Bytes parked by one session; beyond, it is not read.
+    pub parked_session_max: usize,
+    /// Bytes parked in one worker; beyond, requests are refused instead of parked.
+    pub parked_worker_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A client at rest costs a few KB; 50,000 are within the file limit most systems can raise to.
+            clients_max: 50_000,
+            // More in one pipeline gains nothing (see the benchmark) and makes other clients wait.
+            pipeline_max: 1024,
+            session_queued_max: 32 * MB,
+            // A reply of 512 MB passes when nothing else waits; this is what may wait in front of it.
+            session_output_max: 64 * MB,
+            backend_queued_max: 64 * MB,
+            // serving.md, constants, like the three of parking.
+            request_deadline: Duration::from_secs(5),
+            connect_deadline: Duration::from_secs(1),
+            parked_for_max: Duration::from_secs(5),
+            parked_session_max: MB,
+            parked_worker_max: 64 * MB,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The acceptor thread: one listener per product, and each new connection to the worker with the fewest.
+//! Knows nothing of what clients say.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs},
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+
+use super::{
+    Phase, ProxyConfig,
+    report::{ListenerReport, Shared},
+};
+use crate::model::{
+    ids::ProductId,
+    route::{ProductRoutes, RouteTable},
+};
+
+/// Between attempts to bind a port that another program holds.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause after an accept that failed for want of files or memory: without it the loop would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections the kernel may keep for us between two turns.
+const BACKLOG: i32 = 1024;
+
+/// A connection for a worker.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) product: ProductId,
+    pub(super) stream: StdStream,
+    pub(super) from: SocketAddr,
+}
+
+struct Bound {
+    address: String,
+    socket: Option<TcpListener>,
+    report: ListenerReport,
+}
+
+struct Acceptor<'a> {
+    config: &'a ProxyConfig,
+    shared: &'a Shared,
+    inboxes: Vec<mpsc::Sender<Accepted>>,
+    bound: BTreeMap<ProductId, Bound>,
+}
+
+/// The body of the acceptor thread.
+pub(super) fn run(
+    config: &ProxyConfig,
+    shared: &Shared,
+    routes: watch::Receiver<Arc<RouteTable>>,
+    inboxes: Vec<mpsc::Sender<Accepted>>,
+    phase: watch::Receiver<Phase>,
+) {
+    let acceptor = Acceptor { config, shared, inboxes, bound: BTreeMap::new() };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(acceptor.serve(routes, phase)),
+        Err(error) => tracing::error!(%error, "the acceptor could not be started"),
+    }
+}
+
+impl Acceptor<'_> {
+    async fn serve(mut self, mut routes: watch::Receiver<Arc<RouteTable>>, mut phase: watch::Receiver<Phase>) {
+        let table = routes.borrow_and_update().clone();
+        self.rebind(&table);
+        let mut retry = tokio::time::interval(RETRY);
+        loop {
+            tokio::select! {
+                biased;
+                changed = phase.changed() => {
+                    if changed.is_err() || *phase.borrow_and_update() != Phase::Run {
+                        return;
+                    }
+                }
+                Ok(()) = routes.changed() => {
+                    let table = routes.borrow_and_update().clone();
+                    self.rebind(&table);
+                }
+                _ = retry.tick() => {
+                    if self.bound.values().any(|b| b.socket.is_none()) {
+                        let table = routes.borrow().clone();
+                        self.rebind(&table);
+                    }
+                }
+                (product, accepted) = accept(&self.bound) => match accepted {
+                    Ok((stream, from)) => self.hand_over(product, stream, from),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a client");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes the listeners what the table says.
+    fn rebind(&mut self, table: &RouteTable) {
+        self.bound.retain(|id, _| table.products.contains_key(id));
+        for (id, product) in &table.products {
+            let (address, note) = self.wanted(product);
+            if self.bound.get(id).is_some_and(|b| b.address == address && b.socket.is_some()) {
+                continue;
+            }
+            // The old socket first: it may be the same port on another address.
+            self.bound.remove(id);
+            let (socket, error) = match bind(&address) {
+                Ok(socket) => (Some(socket), None),
+                Err(error) => (None, Some(format!("cannot listen on {address}: {error}"))),
+            };
+            let report = ListenerReport { address: address.clone(), error, note };
+            if self.shared.latest().listeners.get(id) != Some(&report) {
+                match &report.error {
+                    Some(error) => {
+                        tracing::error!(product = %product.name, error, "a product is not served; trying again every second")
+                    }
+                    None => tracing::info!(product = %product.name, address, note = report.note, "serving clients"),
+                }
+            }
+            self.bound.insert(*id, Bound { address, socket, report });
+        }
+        let reports = self.bound.iter().map(|(id, b)| (*id, b.report.clone())).collect();
+        self.shared.set_listeners(reports);
+    }
+
+    /// Where a product is to be bound, and what to tell the operator of it.
+    fn wanted(&self, product: &ProductRoutes) -> (String, Option<String>) {
+        let Some(port) = product.port.checked_add(self.config.port_offset) else {
+            // `bind` will say that it is no port.
+            return (format!("{}:port {} + offset {}", self.config.bind, product.port, self.config.port_offset), None);
+        };
+        if product.auth.is_some() || self.config.insecure || is_loopback(&self.config.bind) {
+            return (format!("{}:{port}", self.config.bind), None);
+        }
+        let note = format!(
+            "on loopback only, because product {0} has no password: pontoon product set {0} --password-file FILE, or serve --insecure",
+            product.name
+        );
+        (format!("127.0.0.1:{port}"), Some(note))
+    }
+
+    /// Gives a connection to the worker with the fewest, or refuses it.
+    fn hand_over(&self, product: ProductId, stream: StdStream, from: SocketAddr) {
+        if self.shared.clients() >= self.config.limits.clients_max {
+            // One small write into a fresh socket's buffer: it does not block.
+            let _ = (&stream).write(b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        let counts = self.shared.clients.iter().map(|c| c.load(Ordering::Relaxed));
+        let Some((index, _)) = counts.enumerate().min_by_key(|(_, count)| *count) else { return };
+        self.shared.clients[index].fetch_add(1, Ordering::Relaxed);
+        if self.inboxes[index].try_send(Accepted { product, stream, from }).is_err() {
+            // The worker is far behind, or gone: closing the connection is all the client can be told.
+            self.shared.clients[index].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    (host, 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.all(|a| a.ip().is_loopback()))
+}
+
+/// Binds without SO_REUSEPORT, so that a port another program holds is an error.
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let address = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the host has no address"))?;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The next connection of any listener.
+async fn accept(bound: &BTreeMap<ProductId, Bound>) -> (ProductId, io::Result<(StdStream, SocketAddr)>) {
+    std::future::poll_fn(|cx| {
+        for (id, b) in bound {
+            let Some(socket) = &b.socket else { continue };
+            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                let accepted = accepted.and_then(|(stream, from)| {
+                    stream.set_nodelay(true)?;
+                    Ok((stream.into_std()?, from))
+                });
+                return Poll::Ready((*id, accepted));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

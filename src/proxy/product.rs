@@ -1,0 +1,154 @@
+//! One product as a worker has it: its newest routes and its backends.
+//! Knows nothing of other products; is changed between turns only.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::{
+    backend::{self, Backend},
+    worker::Worker,
+};
+use crate::{
+    model::{ids::HostPort, route::ProductRoutes},
+    resp::write::Version,
+};
+
+/// A worker's view of a product.
+#[derive(Debug)]
+pub(super) struct ProductView {
+    pub(super) routes: RefCell<Arc<ProductRoutes>>,
+    pub(super) removed: Cell<bool>,
+    lanes: RefCell<Vec<Rc<Lane>>>,
+    backends: RefCell<Vec<Rc<Backend>>>,
+    /// Retired ones that may still have something in flight.
+    retired: RefCell<Vec<Rc<Backend>>>,
+}
+
+/// The backends of one (database, RESP version), by index of the group: what a session keeps at hand.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) db: u32,
+    pub(super) version: Version,
+    by_group: RefCell<Vec<Option<Rc<Backend>>>>,
+}
+
+impl ProductView {
+    pub(super) fn new(routes: Arc<ProductRoutes>) -> Self {
+        Self {
+            routes: RefCell::new(routes),
+            removed: Cell::new(false),
+            lanes: RefCell::default(),
+            backends: RefCell::default(),
+            retired: RefCell::default(),
+        }
+    }
+
+    /// Every backend that may have something in flight.
+    pub(super) fn backends_and_retired(&self) -> Vec<Rc<Backend>> {
+        self.backends.borrow().iter().chain(self.retired.borrow().iter()).cloned().collect()
+    }
+
+    /// Lets every backend look at its deadline, and forgets retired ones that are done.
+    pub(super) fn tick(&self) {
+        for backend in self.backends.borrow().iter().chain(self.retired.borrow().iter()) {
+            if !backend.inflight.borrow().is_empty() {
+                backend.wake();
+            }
+        }
+        self.retired.borrow_mut().retain(|backend| !backend.inflight.borrow().is_empty());
+    }
+
+    /// The lane of a database and version; there are few, so they are looked for one by one.
+    pub(super) fn lane(&self, db: u32, version: Version) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(lane) = lanes.iter().find(|lane| lane.db == db && lane.version == version) {
+            return lane.clone();
+        }
+        let lane = Rc::new(Lane { db, version, by_group: RefCell::default() });
+        lanes.push(lane.clone());
+        lane
+    }
+
+    /// Replaces the routes. Backends whose server is no primary any more, or has other credentials, are retired.
+    pub(super) fn swap(&self, routes: Arc<ProductRoutes>) {
+        let mut retired = self.retired.borrow_mut();
+        self.backends.borrow_mut().retain(|backend| {
+            let stays = routes
+                .groups
+                .iter()
+                .any(|group| group.primary == backend.addr && group.credentials == backend.credentials);
+            if !stays {
+                backend.retired.set(true);
+                backend.wake();
+                retired.push(backend.clone());
+            }
+            stays
+        });
+        for lane in self.lanes.borrow().iter() {
+            lane.by_group.borrow_mut().clear();
+        }
+        *self.routes.borrow_mut() = routes;
+    }
+
+    /// The product is gone.
+    pub(super) fn remove(&self, worker: &Worker) {
+        self.removed.set(true);
+        self.lanes.borrow_mut().clear();
+        for backend in self.backends.borrow_mut().drain(..) {
+            backend.retired.set(true);
+            // Its clients are being closed, so nobody waits for what is in flight.
+            backend.abandon(worker);
+            backend.wake();
+        }
+    }
+
+    /// Closes the connections to `server` at once: it has been given up.
+    pub(super) fn abandon(&self, worker: &Worker, server: &HostPort) {
+        for backend in self.backends_and_retired().iter().filter(|b| b.addr == *server) {
+            backend.abandon(worker);
+        }
+    }
+}
+
+impl Lane {
+    /// The backend of a group's primary, made when it is first wanted.
+    #[inline]
+    pub(super) fn backend(&self, worker: &Rc<Worker>, product: &Rc<ProductView>, group: u16) -> Rc<Backend> {
+        if let Some(Some(backend)) = self.by_group.borrow().get(usize::from(group)) {
+            return backend.clone();
+        }
+        self.find_or_make(worker, product, group)
+    }
+
+    #[cold]
+    fn find_or_make(&self, worker: &Rc<Worker>, product: &Rc<ProductView>, group: u16) -> Rc<Backend> {
+        let routes = product.routes.borrow();
+        let primary = &routes.groups[usize::from(group)];
+        let mut backends = product.backends.borrow_mut();
+        let found = backends.iter().find(|b| b.db == self.db && b.version == self.version && b.addr == primary.primary);
+        let backend = match found {
+            Some(backend) => backend.clone(),
+            None => {
+                let backend = Rc::new(Backend::new(
+                    product.clone(),
+                    primary.primary.clone(),
+                    primary.credentials.clone(),
+                    self.db,
+                    self.version,
+                ));
+                backends.push(backend.clone());
+                tokio::task::spawn_local(backend::run(backend.clone(), worker.clone()));
+                backend
+            }
+        };
+        let mut by_group = self.by_group.borrow_mut();
+        if by_group.len() < routes.groups.len() {
+            by_group.resize(routes.groups.len(), None);
+        }
+        by_group[usize::from(group)] = Some(backend.clone());
+        backend
+    }
+}

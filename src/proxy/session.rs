@@ -1,0 +1,632 @@
+//! One client connection: reads requests, has each decided and sent, writes replies in order.
+//! Knows nothing of servers; it stops reading at its limits, so that TCP slows the client down.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use super::{
+    backend::{Entry, Owner},
+    check::Gate,
+    dispatch::{Call, Dispatch, Refusal, Target, dispatch},
+    gather::Gather,
+    local,
+    product::{Lane, ProductView},
+    replies::{Replies, Ticket},
+    worker::Worker,
+};
+use crate::{
+    commands::Local,
+    model::route::ProductRoutes,
+    resp::{
+        inline,
+        request::{RequestError, RequestScanner, Scanned},
+        write::{self, Version},
+    },
+};
+
+/// Reads in one turn before other sessions get theirs.
+const READS_PER_TURN: usize = 4;
+
+/// Reserved for the rest of a request that came in part: at most this and as much as has come already.
+const REST_RESERVED: usize = 16 * 1024;
+
+/// What a client has said about itself.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    pub(super) db: u32,
+    pub(super) version: Version,
+    pub(super) name: String,
+    pub(super) library: String,
+    pub(super) library_version: String,
+    pub(super) logged_in: bool,
+    pub(super) replies: ReplyMode,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// Not the next one; then on again.
+    SkipNext,
+}
+
+/// What of a client connection others hold on to: those who answer it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: u64,
+    pub(super) addr: SocketAddr,
+    pub(super) product: Rc<ProductView>,
+    pub(super) client: RefCell<Client>,
+    writer: RefCell<Option<OwnedWriteHalf>>,
+    replies: RefCell<Replies>,
+    lane: RefCell<Option<Rc<Lane>>>,
+    waker: RefCell<Option<Waker>>,
+    /// Bytes of unanswered requests.
+    queued: Cell<usize>,
+    /// In the worker's list of sessions to be flushed.
+    dirty: Cell<bool>,
+    /// The socket takes no more for now; the task waits for it.
+    blocked: Cell<bool>,
+    /// At a limit; the task is to be woken when a reply has left.
+    stalled: Cell<bool>,
+    /// Nothing more is read; closed when everything is answered and written.
+    closing: Cell<bool>,
+    /// Over.
+    closed: Cell<bool>,
+    /// Since when its next request is parked, in ticks.
+    pub(super) parked_at: Cell<Option<u32>>,
+    /// A hold has ended or the time is over: look at the parked request again.
+    unparked: Cell<bool>,
+}
+
+impl Session {
+    /// A place for a reply.
+    pub(super) fn open(&self, muted: bool, len: usize) -> Ticket {
+        self.queued.set(self.queued.get() + len);
+        self.replies.borrow_mut().open(muted)
+    }
+
+    /// The reply to a request is known; it is written with the others of this turn.
+    #[inline]
+    pub(super) fn complete(self: Rc<Self>, worker: &Worker, ticket: Ticket, reply: &[u8], len: usize) {
+        if self.closed.get() {
+            return;
+        }
+        let mut replies = self.replies.borrow_mut();
+        if replies.held() > worker.config.limits.session_output_max {
+            drop(replies);
+            tracing::info!(client = %self.addr, "closed: it does not read its replies");
+            worker.stats.slow_clients.set(worker.stats.slow_clients.get() + 1);
+            self.kill();
+            return;
+        }
+        replies.lend(|| worker.lend_buffer());
+        replies.complete(ticket, reply);
+        drop(replies);
+        self.queued.set(self.queued.get() - len);
+        if !self.dirty.replace(true) {
+            worker.touched.borrow_mut().push(self);
+        }
+    }
+
+    /// Writes what is ready, once. What the socket does not take is the task's affair.
+    #[inline]
+    pub(super) fn flush(&self, worker: &Worker) {
+        self.dirty.set(false);
+        if self.closed.get() {
+            return;
+        }
+        let mut replies = self.replies.borrow_mut();
+        if !self.blocked.get() && !replies.unsent().is_empty() {
+            let writer = self.writer.borrow();
+            let Some(writer) = &*writer else { return };
+            match writer.try_write(replies.unsent()) {
+                Ok(n) => {
+                    replies.advance(n);
+                    if !replies.unsent().is_empty() {
+                        self.blocked.set(true);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked.set(true),
+                Err(_) => self.closed.set(true),
+            }
+            if self.blocked.get() || self.closed.get() {
+                self.wake();
+            }
+        }
+        if let Some(buffer) = replies.take_back() {
+            worker.return_buffer(buffer);
+        }
+        drop(replies);
+        if self.stalled.get() || self.closing.get() {
+            self.wake();
+        }
+    }
+
+    /// Ends it without waiting for anything.
+    pub(super) fn kill(&self) {
+        self.closed.set(true);
+        self.wake();
+    }
+
+    /// Ends it when everything is answered.
+    pub(super) fn close_when_answered(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    /// Looks at its parked request again.
+    pub(super) fn unpark(&self) {
+        self.unparked.set(true);
+        self.wake();
+    }
+
+    /// SELECT or HELLO has changed where its requests go.
+    pub(super) fn forget_lane(&self) {
+        *self.lane.borrow_mut() = None;
+    }
+
+    fn lane(&self) -> Rc<Lane> {
+        let mut lane = self.lane.borrow_mut();
+        lane.get_or_insert_with(|| {
+            let client = self.client.borrow();
+            self.product.lane(client.db, client.version)
+        })
+        .clone()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn answer(&self, worker: &Worker, text: &dyn Fn(&mut Vec<u8>)) {
+        let mut replies = self.replies.borrow_mut();
+        replies.lend(|| worker.lend_buffer());
+        replies.push(text);
+    }
+
+    fn saturated(&self, worker: &Worker) -> bool {
+        let limits = &worker.config.limits;
+        let replies = self.replies.borrow();
+        replies.waiting() >= limits.pipeline_max
+            || self.queued.get() > limits.session_queued_max
+            || replies.held() > limits.session_output_max / 4
+    }
+}
+
+/// What the scan of a buffer ended with.
+enum Stop {
+    /// All whole requests are dealt with.
+    NeedMore,
+    /// At a limit or closing: what is left stays.
+    Stay,
+    /// The next request is parked.
+    Parked,
+}
+
+/// The task of a session.
+pub(super) struct SessionTask {
+    worker: Rc<Worker>,
+    session: Rc<Session>,
+    reader: OwnedReadHalf,
+    scanner: RequestScanner,
+    /// Bytes read and not dealt with; empty, without memory, for a client at rest.
+    rest: Vec<u8>,
+    /// How much of `rest` is dealt with.
+    used: usize,
+    /// How much of `rest` is counted as parked in the worker.
+    counted: usize,
+}
+
+impl SessionTask {
+    /// Takes over an accepted connection.
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        product: Rc<ProductView>,
+        stream: TcpStream,
+        addr: SocketAddr,
+        id: u64,
+    ) -> Self {
+        let (reader, writer) = stream.into_split();
+        let logged_in = product.routes.borrow().auth.is_none();
+        let mut scanner = RequestScanner::default();
+        scanner.set_before_login(!logged_in);
+        let session = Rc::new(Session {
+            id,
+            addr,
+            product,
+            client: RefCell::new(Client { logged_in, ..Client::default() }),
+            writer: RefCell::new(Some(writer)),
+            replies: RefCell::default(),
+            lane: RefCell::default(),
+            waker: RefCell::default(),
+            queued: Cell::new(0),
+            dirty: Cell::new(false),
+            blocked: Cell::new(false),
+            stalled: Cell::new(false),
+            closing: Cell::new(false),
+            closed: Cell::new(false),
+            parked_at: Cell::new(None),
+            unparked: Cell::new(false),
+        });
+        worker.enter(&session);
+        Self { worker, session, reader, scanner, rest: Vec::new(), used: 0, counted: 0 }
+    }
+
+    /// Reads and works until there is nothing to read, or a limit. `Err`: the connection is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let worker = self.worker.clone();
+        for _ in 0..READS_PER_TURN {
+            if self.session.closing.get() {
+                return Ok(());
+            }
+            let parked = self.session.parked_at.get().is_some();
+            if !self.rest.is_empty() && (!parked || self.session.unparked.replace(false)) {
+                self.work_on_rest();
+            }
+            let left = self.rest.len() - self.used;
+            let parked = self.session.parked_at.get().is_some();
+            self.session.stalled.set(!parked && self.session.saturated(&worker));
+            if self.session.stalled.get()
+                || self.session.closing.get()
+                || (parked && left >= worker.config.limits.parked_session_max)
+            {
+                return Ok(());
+            }
+            match self.fill(&worker, cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(read) => {
+                    if read? == 0 {
+                        // The client may have closed only its half: what it has asked is still answered.
+                        self.session.closing.set(true);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// One read, and the work on it when nothing was left from before.
+    fn fill(&mut self, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.rest.is_empty() {
+            let mut scratch = worker.scratch.borrow_mut();
+            let mut into = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.reader).poll_read(cx, &mut into) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let bytes = into.filled();
+            let used = self.work(bytes);
+            if used < bytes.len() && !self.session.closing.get() {
+                self.rest.extend_from_slice(&bytes[used..]);
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        if self.used > 0 {
+            self.rest.drain(..self.used);
+            self.used = 0;
+        }
+        self.rest.reserve(REST_RESERVED);
+        // `read_buf` is cancel-safe: dropped while pending it has read nothing.
+        let read = std::pin::pin!(self.reader.read_buf(&mut self.rest));
+        read.poll(cx)
+    }
+
+    fn work_on_rest(&mut self) {
+        let mut rest = std::mem::take(&mut self.rest);
+        self.used += self.work(&rest[self.used..]);
+        if self.used == rest.len() || self.session.closing.get() {
+            rest = Vec::new();
+            self.used = 0;
+            self.scanner.shrink();
+        }
+        self.rest = rest;
+    }
+
+    /// Deals with every whole request, without awaiting anything; returns how many bytes are done with.
+    fn work(&mut self, bytes: &[u8]) -> usize {
+        let worker = self.worker.clone();
+        let session = self.session.clone();
+        // The table is swapped between turns only, so borrowing it for the turn meets nobody.
+        let routes = session.product.routes.borrow();
+        let gate = worker.gate_of(routes.isolated);
+        let mut at = 0;
+        let stop = loop {
+            if session.saturated(&worker) {
+                break Stop::Stay;
+            }
+            let len = match self.scanner.scan(&bytes[at..]) {
+                Ok(Scanned::Incomplete) => break Stop::NeedMore,
+                Ok(Scanned::Request(len)) => {
+                    let call = Call { bytes: &bytes[at..at + len], args: self.scanner.args() };
+                    if !self.handle(&worker, &routes, gate, &call) {
+                        break Stop::Parked;
+                    }
+                    len
+                }
+                Ok(Scanned::Inline(len)) => match self.handle_inline(&worker, &routes, gate, &bytes[at..at + len]) {
+                    Ok(true) => len,
+                    Ok(false) => break Stop::Parked,
+                    Err(error) => {
+                        self.protocol_error(&worker, error);
+                        break Stop::Stay;
+                    }
+                },
+                Err(error) => {
+                    self.protocol_error(&worker, error);
+                    break Stop::Stay;
+                }
+            };
+            at += len;
+            if self.scanner.is_before_login() {
+                self.scanner.set_before_login(!session.client.borrow().logged_in);
+            }
+            if session.closing.get() {
+                break Stop::Stay;
+            }
+        };
+        match stop {
+            // What it was parked for is behind it.
+            Stop::NeedMore | Stop::Stay => session.parked_at.set(None),
+            Stop::Parked => {}
+        }
+        at
+    }
+
+    fn protocol_error(&mut self, worker: &Worker, error: RequestError) {
+        self.session.answer(worker, &|out| write::error(out, &format!("ERR Protocol error: {error}")));
+        self.session.closing.set(true);
+    }
+
+    fn handle_inline(
+        &mut self,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        gate: Gate,
+        line: &[u8],
+    ) -> Result<bool, RequestError> {
+        let request = inline::to_request(line)?;
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&request)?;
+        Ok(self.handle(worker, routes, gate, &Call { bytes: &request, args: scanner.args() }))
+    }
+
+    /// One request. False: it is parked, and with it everything behind it.
+    #[inline]
+    fn handle(&self, worker: &Rc<Worker>, routes: &ProductRoutes, gate: Gate, call: &Call<'_>) -> bool {
+        if call.args.is_empty() {
+            return true;
+        }
+        let session = &self.session;
+        let (logged_in, mode) = {
+            let client = session.client.borrow();
+            (client.logged_in, client.replies)
+        };
+        let mut scratch = worker.dispatch_scratch.borrow_mut();
+        let fate = dispatch(routes, gate, logged_in, call, &mut scratch);
+        if matches!(fate, Dispatch::Held) {
+            return self.park_or_refuse(worker, call);
+        }
+        worker.stats.requests.set(worker.stats.requests.get() + 1);
+        let muted = mode != ReplyMode::On;
+        if mode == ReplyMode::SkipNext {
+            session.client.borrow_mut().replies = ReplyMode::On;
+        }
+        match fate {
+            Dispatch::Forward(target) => self.forward(worker, &target, call, muted),
+            Dispatch::Split { kind, spec } => {
+                let started = Gather::start(
+                    worker,
+                    session,
+                    &session.lane(),
+                    call,
+                    (kind, spec.is_write(), muted),
+                    &scratch.keys,
+                );
+                match started {
+                    Ok(()) => worker.stats.forwarded.set(worker.stats.forwarded.get() + 1),
+                    Err(text) => self.refuse(worker, muted, &text),
+                }
+            }
+            Dispatch::Local(local) => self.answer_locally(worker, routes, local, call, muted),
+            Dispatch::Refuse(Refusal::Unresolved(error)) => {
+                self.refuse(worker, muted, &local::unresolved(&error, call));
+            }
+            Dispatch::Refuse(refusal) => self.refuse(worker, muted, &refusal.to_string()),
+            Dispatch::Close(why) => {
+                self.refuse(worker, false, &format!("ERR {why}"));
+                session.closing.set(true);
+            }
+            Dispatch::Held => {}
+        }
+        true
+    }
+
+    #[inline]
+    fn forward(&self, worker: &Rc<Worker>, target: &Target, call: &Call<'_>, muted: bool) {
+        let session = &self.session;
+        let backend = session.lane().backend(worker, &session.product, target.group);
+        if let Err(why) = backend.available(worker) {
+            self.refuse(worker, muted, &backend.refusal(why));
+            return;
+        }
+        worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
+        let len = call.bytes.len();
+        let ticket = session.open(muted, len);
+        backend.send(
+            call.bytes,
+            Entry {
+                owner: Owner::Session(session.clone(), ticket),
+                epoch: target.epoch,
+                // A request cannot be longer than what a session may queue plus one bulk; far below 4 GB.
+                len: len as u32,
+                tick: worker.tick.get(),
+                generation: worker.generation.get(),
+                slot: target.slot,
+                is_write: target.is_write,
+            },
+        );
+    }
+
+    fn refuse(&self, worker: &Worker, muted: bool, text: &str) {
+        worker.stats.refused.set(worker.stats.refused.get() + 1);
+        if !muted {
+            self.session.answer(worker, &|out| write::error(out, text));
+        }
+    }
+
+    fn answer_locally(&self, worker: &Worker, routes: &ProductRoutes, local: Local, call: &Call<'_>, muted: bool) {
+        let mut reply = worker.lend_buffer();
+        let answer = local::answer(worker, &self.session, routes, local, call, &mut reply);
+        // `CLIENT REPLY ON` is answered although replies were off; OFF and SKIP are not although they were on.
+        let silent = match answer.mode_changed {
+            true => self.session.client.borrow().replies != ReplyMode::On,
+            false => muted,
+        };
+        if !silent {
+            self.session.answer(worker, &|out| out.extend_from_slice(&reply));
+        }
+        worker.return_buffer(reply);
+        if answer.close {
+            self.session.closing.set(true);
+        }
+    }
+
+    /// False: parked. True: refused, because it has been parked long enough or too much is.
+    fn park_or_refuse(&self, worker: &Rc<Worker>, call: &Call<'_>) -> bool {
+        let session = &self.session;
+        let limits = &worker.config.limits;
+        let since = session.parked_at.get();
+        let expired = since.is_some_and(|tick| worker.age(tick) >= limits.parked_for_max);
+        let full = since.is_none() && worker.parked_bytes.get() + call.bytes.len() > limits.parked_worker_max;
+        if expired || full {
+            let why = if expired { "its slot was held for too long" } else { "too much waits for held slots" };
+            self.refuse(worker, false, &format!("TRYAGAIN not executed: {why}"));
+            return true;
+        }
+        if since.is_none() {
+            session.parked_at.set(Some(worker.tick.get()));
+            worker.stats.parked.set(worker.stats.parked.get() + 1);
+        }
+        worker.parked.borrow_mut().push(session.clone());
+        false
+    }
+
+    fn finish(&mut self) {
+        self.session.closed.set(true);
+        // Others may hold the session until its requests are answered; the socket goes now.
+        *self.session.writer.borrow_mut() = None;
+        self.session.waker.borrow_mut().take();
+        *self.session.replies.borrow_mut() = Replies::default();
+        self.worker.parked_bytes.set(self.worker.parked_bytes.get() - std::mem::take(&mut self.counted));
+        self.worker.leave(&self.session);
+    }
+
+    /// Parked bytes are counted once per turn.
+    fn count_parked(&mut self) {
+        let parked = if self.session.parked_at.get().is_some() { self.rest.len() - self.used } else { 0 };
+        if parked != self.counted {
+            let total = self.worker.parked_bytes.get() - self.counted + parked;
+            self.worker.parked_bytes.set(total);
+            self.counted = parked;
+        }
+    }
+}
+
+impl Session {
+    fn watch(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Waits for the socket to take more, and writes.
+    fn poll_blocked(&self, worker: &Worker, cx: &mut Context<'_>) {
+        while self.blocked.get() {
+            {
+                let writer = self.writer.borrow();
+                let Some(writer) = &*writer else { return };
+                match writer.as_ref().poll_write_ready(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(())) => self.blocked.set(false),
+                    Poll::Ready(Err(_)) => self.closed.set(true),
+                }
+            }
+            self.flush(worker);
+        }
+    }
+}
+
+impl Future for SessionTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let worker = this.worker.clone();
+        this.session.watch(cx);
+        this.session.poll_blocked(&worker, cx);
+        let alive = !this.session.closed.get() && this.turn(cx).is_ok();
+        this.count_parked();
+        if alive {
+            this.session.flush_quietly(&worker, cx);
+            if this.session.stalled.get() && !this.session.saturated(&worker) {
+                cx.waker().wake_by_ref();
+            }
+        }
+        let session = &this.session;
+        let done = session.closing.get() && {
+            let replies = session.replies.borrow();
+            replies.waiting() == 0 && replies.unsent().is_empty()
+        };
+        if !alive || done || session.closed.get() {
+            this.finish();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Session {
+    /// The flush at the end of the session's own turn: what it answered itself leaves at once.
+    fn flush_quietly(&self, worker: &Worker, cx: &mut Context<'_>) {
+        // Without waking itself: its task is what is running.
+        let waker = self.waker.borrow_mut().take();
+        if !self.dirty.get() {
+            self.flush(worker);
+        }
+        *self.waker.borrow_mut() = waker;
+        self.poll_blocked(worker, cx);
+    }
+}
+
+impl Drop for SessionTask {
+    fn drop(&mut self) {
+        // The runtime ended while it was open.
+        if !self.session.closed.get() {
+            self.finish();
+        }
+    }
+}

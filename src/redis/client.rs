@@ -1,0 +1,251 @@
+//! One connection to one server: a command at a time (or a pipeline), every wait with a deadline.
+//! Knows nothing of reconnecting: a lost connection is an error, because some callers fence by connection (serving.md).
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    error::RedisError,
+    frame::{FrameScan, REPLY_MAX},
+    info::Info,
+    reply::Reply,
+    role::Role,
+};
+use crate::model::{ids::HostPort, secret::Credentials};
+
+/// How long a TCP connect may take: a server that needs more is of no use to clients either.
+pub const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// First size of the read buffer; INFO is about 6 KB.
+const READ_BUFFER: usize = 8 << 10;
+/// CLIENT KILL and others find our connections by this start of their name.
+pub const NAME_PREFIX: &str = "pt:";
+
+/// A connection, authenticated and named.
+pub struct Client {
+    addr: HostPort,
+    stream: TcpStream,
+    input: BytesMut,
+}
+
+/// A page of SCAN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanPage {
+    /// Where to go on; 0: done.
+    pub cursor: u64,
+    /// Keys; some may come twice.
+    pub keys: Vec<Bytes>,
+}
+
+impl Client {
+    /// Connects, logs in if `credentials` are given and sets the connection's name, all before `deadline`.
+    /// `name` has no spaces; it starts with [`NAME_PREFIX`] by convention.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses the credentials, or does not speak RESP.
+    pub async fn connect(
+        addr: &HostPort,
+        credentials: Option<&Credentials>,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Self, RedisError> {
+        let by = deadline.min(Instant::now() + CONNECT_MAX);
+        let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
+        let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
+            .await
+            .map_err(|_| unreachable("no connection in time".into()))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let _ = stream.set_nodelay(true);
+        let mut client = Self { addr: addr.clone(), stream, input: BytesMut::with_capacity(READ_BUFFER) };
+        if let Some(Credentials { username, password }) = credentials {
+            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
+            auth.extend(username.as_ref().map(String::as_bytes));
+            auth.push(password.reveal().as_bytes());
+            client.ask(&auth, deadline).await?;
+        }
+        match client.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await {
+            // A user without CLIENT is fine: the name is for people, here.
+            Ok(_) | Err(RedisError::NotAllowed { .. }) => Ok(client),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn addr(&self) -> &HostPort {
+        &self.addr
+    }
+
+    /// Sends one command; an error answer is an `Err`.
+    ///
+    /// # Errors
+    /// No answer in time, a lost connection, or an error answer. Only after an error answer is the connection still good.
+    pub async fn ask(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Reply, RedisError> {
+        let mut replies = self.pipeline(&[command], deadline).await?;
+        match replies.pop().unwrap_or(Reply::Null) {
+            Reply::Error(text) => Err(RedisError::of_answer(&self.addr, &name_of(command), &text)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Sends several commands at once and reads as many answers; error answers are [`Reply::Error`] at their place.
+    ///
+    /// # Errors
+    /// No answer in time or a lost connection; then it is unknown which commands were executed.
+    pub async fn pipeline(&mut self, commands: &[&[&[u8]]], deadline: Instant) -> Result<Vec<Reply>, RedisError> {
+        let mut output = Vec::new();
+        for command in commands {
+            encode(&mut output, command);
+        }
+        let what = commands.first().map_or_else(String::new, |command| name_of(command));
+        let mut replies = Vec::with_capacity(commands.len());
+        // Read while writing: a server that fills its output before it reads on must not deadlock with us.
+        let mut written = 0;
+        let mut scan = FrameScan::default();
+        while replies.len() < commands.len() {
+            let (mut reader, mut writer) = self.stream.split();
+            let input = &mut self.input;
+            let step = async {
+                tokio::select! {
+                    result = writer.write(&output[written..]), if written < output.len() => result.map(|n| written += n),
+                    result = reader.read_buf(input) => match result {
+                        Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                        other => other.map(|_| ()),
+                    },
+                }
+            };
+            match timeout_at(deadline, step).await {
+                Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+                Ok(Err(error)) => {
+                    // A server in protected mode says so and closes; that is better than "closed".
+                    if let Some(Ok(Reply::Error(text))) = self.next_reply(&mut scan) {
+                        return Err(RedisError::of_answer(&self.addr, &what, &text));
+                    }
+                    return Err(RedisError::Closed { addr: self.addr.clone(), command: what, why: error.to_string() });
+                }
+                Ok(Ok(())) => {}
+            }
+            while replies.len() < commands.len() {
+                match self.next_reply(&mut scan) {
+                    Some(reply) => replies.push(reply?),
+                    None => break,
+                }
+            }
+        }
+        if !self.input.is_empty() {
+            return Err(self.protocol("it answers more than it was asked".into()));
+        }
+        Ok(replies)
+    }
+
+    /// Takes a whole reply from the input, if there is one.
+    fn next_reply(&mut self, scan: &mut FrameScan) -> Option<Result<Reply, RedisError>> {
+        let end = match scan.advance(&self.input) {
+            Ok(end) => end,
+            Err(why) => return Some(Err(self.protocol(why))),
+        };
+        let Some(end) = end else {
+            return (self.input.len() > REPLY_MAX).then(|| Err(self.protocol(format!("more than {REPLY_MAX} bytes"))));
+        };
+        *scan = FrameScan::default();
+        let whole = self.input.split_to(end).freeze();
+        Some(Reply::decode(&whole).map_err(|why| self.protocol(why)))
+    }
+
+    fn protocol(&self, why: String) -> RedisError {
+        RedisError::Protocol { addr: self.addr.clone(), why }
+    }
+
+    fn shape(&self, command: &str) -> RedisError {
+        self.protocol(format!("its answer to {command} has an unknown shape"))
+    }
+
+    /// INFO of some sections (all if none is named; Redis before 7 takes at most one).
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn info(&mut self, section: &str, deadline: Instant) -> Result<Info, RedisError> {
+        let reply = self.ask(&[b"INFO", section.as_bytes()], deadline).await?;
+        // Paths in it may be no UTF-8.
+        match &reply {
+            Reply::Bulk(bytes) => Ok(Info::parse(&String::from_utf8_lossy(bytes))),
+            _ => Err(self.shape("INFO")),
+        }
+    }
+
+    /// ROLE.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn role(&mut self, deadline: Instant) -> Result<Role, RedisError> {
+        let reply = self.ask(&[b"ROLE"], deadline).await?;
+        Role::parse(&reply).ok_or_else(|| self.shape("ROLE"))
+    }
+
+    /// SELECT.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn select(&mut self, db: u32, deadline: Instant) -> Result<(), RedisError> {
+        self.ask(&[b"SELECT", db.to_string().as_bytes()], deadline).await.map(|_| ())
+    }
+
+    /// Number of keys of the selected database.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn dbsize(&mut self, deadline: Instant) -> Result<u64, RedisError> {
+        let reply = self.ask(&[b"DBSIZE"], deadline).await?;
+        reply.integer().and_then(|n| n.try_into().ok()).ok_or_else(|| self.shape("DBSIZE"))
+    }
+
+    /// A page of SCAN over the selected database.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn scan(&mut self, cursor: u64, count: u32, deadline: Instant) -> Result<ScanPage, RedisError> {
+        let (cursor, count) = (cursor.to_string(), count.to_string());
+        let reply = self.ask(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()], deadline).await?;
+        let page = || {
+            let items = reply.items()?;
+            let cursor = items.first()?.text()?.parse().ok()?;
+            let keys = items.get(1)?.items()?.iter().map(|key| match key {
+                Reply::Bulk(bytes) => Some(bytes.clone()),
+                _ => None,
+            });
+            Some(ScanPage { cursor, keys: keys.collect::<Option<_>>()? })
+        };
+        page().ok_or_else(|| self.shape("SCAN"))
+    }
+
+    /// CONFIG GET of one parameter; `None` where the server does not know it or does not let us ask (managed servers).
+    ///
+    /// # Errors
+    /// As [`Client::ask`], except for a refusal.
+    pub async fn config(&mut self, name: &str, deadline: Instant) -> Result<Option<String>, RedisError> {
+        match self.ask(&[b"CONFIG", b"GET", name.as_bytes()], deadline).await {
+            Ok(reply) => Ok(reply.items().and_then(|items| items.get(1)?.text().map(str::to_owned))),
+            Err(RedisError::NotAllowed { .. } | RedisError::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The command's name for messages, never its arguments: they may be a password.
+fn name_of(command: &[&[u8]]) -> String {
+    String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned()
+}
+
+fn encode(output: &mut Vec<u8>, command: &[&[u8]]) {
+    output.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+    for argument in command {
+        output.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        output.extend_from_slice(argument);
+        output.extend_from_slice(b"\r\n");
+    }
+}

@@ -1,0 +1,74 @@
+//! What INFO says, as a map.
+//! Knows nothing of sections' meaning beyond the few fields that are asked for.
+
+use std::collections::BTreeMap;
+
+/// The fields of an INFO answer. Section titles are kept apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Titles without the `# `, in lower case.
+    pub sections: Vec<String>,
+    /// Fields by name.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl Info {
+    /// Parses the text of INFO. Lines that are no field are passed over.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut info = Self::default();
+        for line in text.lines() {
+            if let Some(title) = line.strip_prefix('#') {
+                info.sections.push(title.trim().to_ascii_lowercase());
+            } else if let Some((name, value)) = line.split_once(':') {
+                info.fields.insert(name.to_owned(), value.trim_end().to_owned());
+            }
+        }
+        info
+    }
+
+    /// A field.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// Number of keys by database, of those databases that have any (section keyspace: `db0:keys=1,expires=0,...`).
+    #[must_use]
+    pub fn keyspace(&self) -> BTreeMap<u32, u64> {
+        self.fields
+            .iter()
+            .filter_map(|(name, value)| {
+                let db = name.strip_prefix("db")?.parse().ok()?;
+                let keys = value.split(',').find_map(|part| part.strip_prefix("keys="))?.parse().ok()?;
+                Some((db, keys))
+            })
+            .collect()
+    }
+
+    /// Major and minor of `redis_version`. (Valkey gives the Redis version it is compatible with, 7.2.4.)
+    #[must_use]
+    pub fn version(&self) -> Option<(u32, u32)> {
+        let mut parts = self.get("redis_version")?.split('.');
+        Some((parts.next()?.parse().ok()?, parts.next().unwrap_or("0").parse().ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_keyspace() {
+        let info = Info::parse(
+            "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\nexecutable:/a:b\r\n\r\n# Keyspace\r\n\
+             db0:keys=3,expires=0,avg_ttl=0\r\ndb15:keys=40,expires=1,avg_ttl=2\r\ndbx:keys=1\r\nno field\r\n",
+        );
+        assert_eq!(info.sections, ["server", "keyspace"]);
+        assert_eq!(info.get("executable"), Some("/a:b"));
+        assert_eq!(info.version(), Some((7, 0)));
+        assert_eq!(info.keyspace(), BTreeMap::from([(0, 3), (15, 40)]));
+        assert_eq!(Info::parse("redis_version:8").version(), Some((8, 0)));
+        assert_eq!(Info::parse("redis_version:x.y").version(), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Inline commands: a line of words, as one types them into telnet, turned into a request.
+//! Knows nothing of what the words mean.
+
+use super::{request::RequestError, write};
+
+/// Makes the RESP request of an inline command (`line` may end in LF or CRLF). No words: an empty array `*0`.
+///
+/// # Errors
+/// `UnbalancedQuotes`, by Redis' rules: a closing quote is followed by white space or the end.
+pub fn to_request(line: &[u8]) -> Result<Vec<u8>, RequestError> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let words = words(line)?;
+    let mut out = Vec::with_capacity(line.len() + 16 * (words.len() + 1));
+    write::array(&mut out, words.len());
+    for word in &words {
+        write::bulk(&mut out, word);
+    }
+    Ok(out)
+}
+
+fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
+    let mut words = Vec::new();
+    let mut at = 0;
+    loop {
+        while line.get(at).is_some_and(|c| is_space(*c)) {
+            at += 1;
+        }
+        if at >= line.len() {
+            return Ok(words);
+        }
+        let mut word = Vec::new();
+        at = take_word(line, at, &mut word)?;
+        words.push(word);
+    }
+}
+
+/// Reads one word from `at` on and returns where it ended. Quotes may begin inside a word, as in Redis.
+fn take_word(line: &[u8], mut at: usize, word: &mut Vec<u8>) -> Result<usize, RequestError> {
+    while let Some(&c) = line.get(at) {
+        match c {
+            b'"' | b'\'' => {
+                at = take_quoted(line, at + 1, c, word)?;
+                return match line.get(at) {
+                    Some(next) if !is_space(*next) => Err(RequestError::UnbalancedQuotes),
+                    _ => Ok(at),
+                };
+            }
+            c if is_space(c) || c == 0 => return Ok(at + usize::from(c == 0)),
+            c => word.push(c),
+        }
+        at += 1;
+    }
+    Ok(at)
+}
+
+/// Reads up to the closing `quote` and returns the place behind it.
+fn take_quoted(line: &[u8], mut at: usize, quote: u8, word: &mut Vec<u8>) -> Result<usize, RequestError> {
+    loop {
+        let rest = line.get(at..).unwrap_or_default();
+        match *rest {
+            [] => return Err(RequestError::UnbalancedQuotes),
+            [c, ..] if c == quote => return Ok(at + 1),
+            [b'\\', b'\'', ..] if quote == b'\'' => {
+                word.push(b'\'');
+                at += 2;
+            }
+            [b'\\', b'x', high, low, ..] if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                word.push(hex(high) << 4 | hex(low));
+                at += 4;
+            }
+            [b'\\', c, ..] if quote == b'"' => {
+                word.push(match c {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    other => other,
+                });
+                at += 2;
+            }
+            [c, ..] => {
+                word.push(c);
+                at += 1;
+            }
+        }
+    }
+}
+
+fn is_space(c: u8) -> bool {
+    matches!(c, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit - b'A' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn words_as_redis_splits_them() {
+        let check = |line: &str, want: &[&[u8]]| assert_eq!(words(line.as_bytes()).unwrap(), want, "{line:?}");
+        check("", &[]);
+        check("  get   k ", &[b"get", b"k"]);
+        check(r#"set k "a b\n\x41\"""#, &[b"set", b"k", b"a b\nA\""]);
+        check(r"set k 'it\'s'", &[b"set", b"k", b"it's"]);
+        check(r#"a"b c" d"#, &[b"ab c", b"d"]);
+        check(r#"set k """#, &[b"set", b"k", b""]);
+        for bad in [r#"set "k"#, r#"set "k"x"#, "'a"] {
+            assert_eq!(words(bad.as_bytes()), Err(RequestError::UnbalancedQuotes), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn becomes_a_request() {
+        assert_eq!(to_request(b"PING hi\r\n").unwrap(), b"*2\r\n$4\r\nPING\r\n$2\r\nhi\r\n");
+        assert_eq!(to_request(b"\r\n").unwrap(), b"*0\r\n");
+    }
+}

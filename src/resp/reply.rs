@@ -1,0 +1,273 @@
+//! Finds where a server's reply ends, in RESP2 and RESP3, going on where the last read ended.
+//! Knows nothing of what was asked, and builds no tree: nesting is counted, not recursed into.
+
+use std::fmt;
+
+use super::{
+    limits::{BULK_MAX, ELEMENTS_MAX, LINE_MAX, NESTING_MAX},
+    number::{Header, header, parse},
+};
+
+/// Bytes that are no reply. The connection they came over cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// No type begins with this byte.
+    Type(u8),
+    /// A length or count that is no number, or beyond its limit.
+    Length,
+    /// A streamed string or aggregate of RESP3: no server sends them and no client of ours has asked.
+    Streamed,
+    /// No line end after a bulk's bytes.
+    BulkEnd,
+    /// A null, boolean or integer that is none.
+    Value,
+    /// Beyond `LINE_MAX`.
+    LineTooLong,
+    /// Beyond `NESTING_MAX`.
+    TooDeep,
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Type(byte) => write!(f, "no reply begins with byte {byte:#04x}"),
+            Self::Length => f.write_str("invalid length"),
+            Self::Streamed => f.write_str("streamed types are not supported"),
+            Self::BulkEnd => f.write_str("no CRLF after a bulk"),
+            Self::Value => f.write_str("invalid value"),
+            Self::LineTooLong => f.write_str("line too long"),
+            Self::TooDeep => f.write_str("nested too deeply"),
+        }
+    }
+}
+
+impl std::error::Error for ReplyError {}
+
+/// A resumable scan of one reply at a time.
+///
+/// Call [`scan`](Self::scan) with all bytes from the reply's first on; while it says `None`, call it again with the same
+/// bytes and more behind them.
+#[derive(Debug, Default)]
+pub struct ReplyScanner {
+    /// Where the next value begins.
+    at: usize,
+    /// Up to where no line end was found, or 0.
+    searched: usize,
+    /// Values still to come at each level of nesting, outermost first.
+    open: Vec<u64>,
+}
+
+impl ReplyScanner {
+    /// Bytes from the reply's first that are known to be missing nothing; for progress only.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Looks for the end of the reply that begins at `bytes[0]`: its length, or `None` when it has not arrived whole.
+    /// An attribute belongs to the reply behind it. A push (`>`) is a message of its own; the first byte tells.
+    ///
+    /// # Errors
+    /// The bytes are no reply.
+    #[inline]
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, ReplyError> {
+        loop {
+            // The number of values that this one opens: 0 for a scalar.
+            let Some((end, opens)) = self.value(bytes)? else { return Ok(None) };
+            self.at = end;
+            self.searched = 0;
+            if opens > 0 {
+                if self.open.len() == NESTING_MAX {
+                    return Err(ReplyError::TooDeep);
+                }
+                self.open.push(opens);
+                continue;
+            }
+            // A value is whole: it may have been the last of its aggregate, and that of the one around it.
+            loop {
+                match self.open.last_mut() {
+                    None => return Ok(Some(std::mem::take(&mut self.at))),
+                    Some(1) => {
+                        self.open.pop();
+                    }
+                    Some(left) => {
+                        *left -= 1;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The value (or an aggregate's header) at `self.at`: where it ends and how many values it opens.
+    #[inline]
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<(usize, u64)>, ReplyError> {
+        let Some(&kind) = bytes.get(self.at) else { return Ok(None) };
+        match kind {
+            b'$' | b'=' | b'!' => self.bulk(bytes, kind == b'$'),
+            b'+' | b'-' | b',' | b'(' => Ok(self.line(bytes)?.map(|end| (end, 0))),
+            b':' => {
+                let Some(end) = self.line(bytes)? else { return Ok(None) };
+                let digits = &bytes[self.at + 1..end - 2];
+                // RESP3 allows a plus here.
+                parse(digits.strip_prefix(b"+").unwrap_or(digits)).ok_or(ReplyError::Value)?;
+                Ok(Some((end, 0)))
+            }
+            b'_' | b'#' => {
+                let Some(end) = self.line(bytes)? else { return Ok(None) };
+                match (kind, &bytes[self.at + 1..end - 2]) {
+                    (b'_', b"") | (b'#', b"t" | b"f") => Ok(Some((end, 0))),
+                    _ => Err(ReplyError::Value),
+                }
+            }
+            b'*' | b'~' | b'>' => self.aggregate(bytes, 1, 0, kind == b'*'),
+            b'%' => self.aggregate(bytes, 2, 0, false),
+            // The value that the attribute is about counts as one more of its own.
+            b'|' => self.aggregate(bytes, 2, 1, false),
+            b';' | b'.' => Err(ReplyError::Streamed),
+            other => Err(ReplyError::Type(other)),
+        }
+    }
+
+    #[inline]
+    fn bulk(&self, bytes: &[u8], may_be_null: bool) -> Result<Option<(usize, u64)>, ReplyError> {
+        let (len, start) = match header(bytes, self.at + 1) {
+            Header::Number(-1, start) if may_be_null => return Ok(Some((start, 0))),
+            Header::Number(len, start) => (usize::try_from(len).map_err(|_| ReplyError::Length)?, start),
+            Header::Incomplete => return Ok(None),
+            Header::Bad => return Err(self.bad_length(bytes)),
+        };
+        if len > BULK_MAX {
+            return Err(ReplyError::Length);
+        }
+        let end = start + len;
+        match bytes.get(end..end + 2) {
+            None => Ok(None),
+            Some(b"\r\n") => Ok(Some((end + 2, 0))),
+            Some(_) => Err(ReplyError::BulkEnd),
+        }
+    }
+
+    fn aggregate(
+        &self,
+        bytes: &[u8],
+        values_each: u64,
+        more: u64,
+        may_be_null: bool,
+    ) -> Result<Option<(usize, u64)>, ReplyError> {
+        match header(bytes, self.at + 1) {
+            Header::Number(-1, end) if may_be_null => Ok(Some((end, 0))),
+            Header::Number(count, end) => {
+                let count = u64::try_from(count).map_err(|_| ReplyError::Length)?;
+                if count > ELEMENTS_MAX {
+                    return Err(ReplyError::Length);
+                }
+                Ok(Some((end, count * values_each + more)))
+            }
+            Header::Incomplete => Ok(None),
+            Header::Bad => Err(self.bad_length(bytes)),
+        }
+    }
+
+    fn bad_length(&self, bytes: &[u8]) -> ReplyError {
+        if bytes.get(self.at + 1) == Some(&b'?') { ReplyError::Streamed } else { ReplyError::Length }
+    }
+
+    /// The end of the line that begins at `self.at`.
+    #[inline]
+    fn line(&mut self, bytes: &[u8]) -> Result<Option<usize>, ReplyError> {
+        let mut from = self.searched.max(self.at + 1);
+        while let Some(i) = memchr::memchr(b'\n', bytes.get(from..).unwrap_or_default()) {
+            let lf = from + i;
+            if bytes[lf - 1] == b'\r' && lf > self.at + 1 {
+                return Ok(Some(lf + 1));
+            }
+            from = lf + 1;
+        }
+        if bytes.len() - self.at > LINE_MAX {
+            return Err(ReplyError::LineTooLong);
+        }
+        self.searched = bytes.len();
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const WHOLE: &[&str] = &[
+        "+OK\r\n",
+        "-ERR no\r\n",
+        ":-12\r\n",
+        ":+12\r\n",
+        "$-1\r\n",
+        "*-1\r\n",
+        "$0\r\n\r\n",
+        "$5\r\nhello\r\n",
+        "*0\r\n",
+        "*2\r\n$1\r\na\r\n:1\r\n",
+        "*2\r\n*1\r\n*0\r\n*2\r\n+a\r\n+b\r\n",
+        "_\r\n",
+        "#t\r\n",
+        "#f\r\n",
+        ",1.5\r\n",
+        ",inf\r\n",
+        "(123456789012345678901234567890\r\n",
+        "!5\r\nERR x\r\n",
+        "=7\r\ntxt:abc\r\n",
+        "%1\r\n+k\r\n%0\r\n",
+        "~2\r\n:1\r\n:2\r\n",
+        ">2\r\n+invalidate\r\n_\r\n",
+        "|1\r\n+ttl\r\n:3600\r\n$1\r\nv\r\n",
+        "*2\r\n|1\r\n+a\r\n+b\r\n:1\r\n:2\r\n",
+        "+a\nb\rc\r\n",
+    ];
+
+    #[test]
+    fn every_type_whole_and_byte_by_byte() {
+        for text in WHOLE {
+            let bytes = text.as_bytes();
+            let mut more = bytes.to_vec();
+            more.extend_from_slice(b":1\r\n");
+            assert_eq!(ReplyScanner::default().scan(&more), Ok(Some(bytes.len())), "{text:?}");
+            let mut scanner = ReplyScanner::default();
+            for cut in 0..bytes.len() {
+                assert_eq!(scanner.scan(&bytes[..cut]), Ok(None), "{text:?} cut at {cut}");
+            }
+            assert_eq!(scanner.scan(bytes), Ok(Some(bytes.len())), "{text:?}");
+            assert_eq!(scanner.scan(&more[bytes.len()..]), Ok(Some(4)), "after {text:?}");
+        }
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        for (text, want) in [
+            ("HTTP/1.1", ReplyError::Type(b'H')),
+            ("$x\r\n", ReplyError::Length),
+            ("$-2\r\n", ReplyError::Length),
+            ("$536870913\r\n", ReplyError::Length),
+            ("*-2\r\n", ReplyError::Length),
+            ("%-1\r\n", ReplyError::Length),
+            ("$?\r\n", ReplyError::Streamed),
+            ("*?\r\n", ReplyError::Streamed),
+            (";4\r\n", ReplyError::Streamed),
+            (".\r\n", ReplyError::Streamed),
+            ("$1\r\nabc", ReplyError::BulkEnd),
+            ("#x\r\n", ReplyError::Value),
+            ("_x\r\n", ReplyError::Value),
+            (":x\r\n", ReplyError::Value),
+        ] {
+            assert_eq!(ReplyScanner::default().scan(text.as_bytes()), Err(want), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nesting_ends_without_recursion() {
+        let deep = "*1\r\n".repeat(NESTING_MAX) + ":1\r\n";
+        assert_eq!(ReplyScanner::default().scan(deep.as_bytes()), Ok(Some(deep.len())));
+        let deeper = "*1\r\n".repeat(NESTING_MAX + 1);
+        assert_eq!(ReplyScanner::default().scan(deeper.as_bytes()), Err(ReplyError::TooDeep));
+    }
+}

@@ -1,0 +1,307 @@
+//! Finds where a request ends and where its arguments are, going on where the last read ended.
+//! Knows nothing of what commands mean, and copies nothing.
+
+use std::fmt;
+
+use super::{
+    limits::{ARGS_MAX, ARGS_MAX_BEFORE_LOGIN, BULK_MAX, BULK_MAX_BEFORE_LOGIN, INLINE_MAX},
+    number::{Header, header},
+};
+
+/// Where an argument lies, counted from the first byte of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arg {
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last.
+    pub end: usize,
+}
+
+impl Arg {
+    /// The argument's bytes in its request.
+    #[inline]
+    #[must_use]
+    pub fn of<'a>(&self, request: &'a [u8]) -> &'a [u8] {
+        &request[self.start..self.end]
+    }
+}
+
+/// What stands at the front of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// A request of so many bytes; its arguments are in [`RequestScanner::args`]. None at all (`*0`) is no request: skip it.
+    Request(usize),
+    /// An inline command of so many bytes, line end included; [`super::inline::to_request`] makes a request of it.
+    Inline(usize),
+    /// Not whole yet.
+    Incomplete,
+}
+
+/// Bytes that are no request. The connection cannot go on: nobody knows where the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// The count after `*` is no number or beyond the limit.
+    MultibulkLength,
+    /// The count after `*` has no end.
+    MultibulkHeaderTooLong,
+    /// A `$` was due.
+    ExpectedBulk(u8),
+    /// The length after `$` is no number, negative or beyond the limit.
+    BulkLength,
+    /// No line end after a bulk's bytes.
+    BulkEnd,
+    /// An inline command beyond the limit.
+    InlineTooLong,
+    /// An inline command whose quotes do not match.
+    UnbalancedQuotes,
+    /// More arguments than a client may send before it has logged in.
+    UnauthenticatedMultibulkLength,
+    /// A longer argument than a client may send before it has logged in.
+    UnauthenticatedBulkLength,
+}
+
+/// The text after `-ERR Protocol error: `, the same that Redis gives where it gives one.
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MultibulkLength => f.write_str("invalid multibulk length"),
+            Self::MultibulkHeaderTooLong => f.write_str("too big mbulk count string"),
+            Self::ExpectedBulk(got) if got.is_ascii_graphic() => write!(f, "expected '$', got '{}'", char::from(*got)),
+            Self::ExpectedBulk(_) => f.write_str("expected '$', got ' '"),
+            Self::BulkLength => f.write_str("invalid bulk length"),
+            Self::BulkEnd => f.write_str("expected CRLF after a bulk"),
+            Self::InlineTooLong => f.write_str("too big inline request"),
+            Self::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
+            Self::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
+            Self::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// Reservation for arguments at a header, whatever it promises: memory is spent on what arrives, not on what is announced.
+const ARGS_RESERVED: usize = 64;
+
+/// A resumable scan of one request at a time.
+///
+/// Call [`scan`](Self::scan) with all bytes from the request's first on; while it says `Incomplete`, call it again with the
+/// same bytes and more behind them. It goes on behind the last whole argument.
+#[derive(Debug, Default)]
+pub struct RequestScanner {
+    /// Where the next header begins; 0: a new request.
+    at: usize,
+    /// Arguments still to come.
+    left: usize,
+    /// While the bytes of a bulk are awaited, where they begin and end (`0, 0`: none).
+    bulk: Arg,
+    /// For an inline command: up to where no line end was found.
+    searched: usize,
+    args: Vec<Arg>,
+    /// The limits of a client that has not logged in apply.
+    before_login: bool,
+}
+
+impl RequestScanner {
+    /// Whether the small limits for clients that have not logged in apply from now on.
+    pub fn set_before_login(&mut self, yes: bool) {
+        self.before_login = yes;
+    }
+
+    /// Whether they do.
+    #[inline]
+    #[must_use]
+    pub fn is_before_login(&self) -> bool {
+        self.before_login
+    }
+
+    /// The arguments of the request that [`scan`](Self::scan) found last.
+    #[inline]
+    #[must_use]
+    pub fn args(&self) -> &[Arg] {
+        &self.args
+    }
+
+    /// Whether a request has begun and not ended.
+    #[must_use]
+    pub fn in_request(&self) -> bool {
+        self.at != 0 || self.searched != 0
+    }
+
+    /// Gives memory back that only an unusual request needed.
+    pub fn shrink(&mut self) {
+        if self.args.capacity() > ARGS_RESERVED && !self.in_request() {
+            self.args = Vec::new();
+        }
+    }
+
+    /// Looks for the end of the request that begins at `bytes[0]`.
+    ///
+    /// # Errors
+    /// The bytes are no request and the connection cannot go on.
+    #[inline]
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<Scanned, RequestError> {
+        if self.at == 0 {
+            match bytes.first() {
+                None => return Ok(Scanned::Incomplete),
+                Some(b'*') => {}
+                Some(_) => return self.scan_inline(bytes),
+            }
+            let count = match header(bytes, 1) {
+                Header::Number(count, at) => {
+                    self.at = at;
+                    count
+                }
+                Header::Incomplete => return Ok(Scanned::Incomplete),
+                Header::Bad => return Err(bad_header(bytes, 1, RequestError::MultibulkLength)),
+            };
+            let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
+            if count > ARGS_MAX {
+                return Err(RequestError::MultibulkLength);
+            }
+            if self.before_login && count > ARGS_MAX_BEFORE_LOGIN {
+                return Err(RequestError::UnauthenticatedMultibulkLength);
+            }
+            self.args.clear();
+            self.args.reserve(count.min(ARGS_RESERVED));
+            self.left = count;
+        }
+        while self.left > 0 {
+            if self.bulk.start == 0 && !self.bulk_header(bytes)? {
+                return Ok(Scanned::Incomplete);
+            }
+            let Arg { end, .. } = self.bulk;
+            match bytes.get(end..end + 2) {
+                None => return Ok(Scanned::Incomplete),
+                Some(b"\r\n") => {}
+                Some(_) => return Err(RequestError::BulkEnd),
+            }
+            self.args.push(self.bulk);
+            self.bulk = Arg::default();
+            self.at = end + 2;
+            self.left -= 1;
+        }
+        Ok(Scanned::Request(std::mem::take(&mut self.at)))
+    }
+
+    /// Reads the header at `self.at` into `self.bulk`; false: not there yet.
+    #[inline]
+    fn bulk_header(&mut self, bytes: &[u8]) -> Result<bool, RequestError> {
+        match bytes.get(self.at) {
+            None => return Ok(false),
+            Some(b'$') => {}
+            Some(other) => return Err(RequestError::ExpectedBulk(*other)),
+        }
+        match header(bytes, self.at + 1) {
+            Header::Number(len, start) => {
+                let len = usize::try_from(len).map_err(|_| RequestError::BulkLength)?;
+                if len > BULK_MAX {
+                    return Err(RequestError::BulkLength);
+                }
+                if self.before_login && len > BULK_MAX_BEFORE_LOGIN {
+                    return Err(RequestError::UnauthenticatedBulkLength);
+                }
+                self.bulk = Arg { start, end: start + len };
+                Ok(true)
+            }
+            Header::Incomplete => Ok(false),
+            Header::Bad => Err(RequestError::BulkLength),
+        }
+    }
+
+    fn scan_inline(&mut self, bytes: &[u8]) -> Result<Scanned, RequestError> {
+        let found = memchr::memchr(b'\n', &bytes[self.searched..]).map(|i| self.searched + i + 1);
+        match found {
+            Some(len) if len <= INLINE_MAX => {
+                self.searched = 0;
+                Ok(Scanned::Inline(len))
+            }
+            None if bytes.len() <= INLINE_MAX => {
+                self.searched = bytes.len();
+                Ok(Scanned::Incomplete)
+            }
+            _ => Err(RequestError::InlineTooLong),
+        }
+    }
+}
+
+/// Redis tells a header that never ends from one that is wrong.
+fn bad_header(bytes: &[u8], from: usize, otherwise: RequestError) -> RequestError {
+    let rest = &bytes[from..];
+    if rest.len() > INLINE_MAX && memchr::memchr(b'\r', &rest[..INLINE_MAX]).is_none() {
+        RequestError::MultibulkHeaderTooLong
+    } else {
+        otherwise
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn args(bytes: &[u8]) -> (Scanned, Vec<&[u8]>) {
+        let mut scanner = RequestScanner::default();
+        let scanned = scanner.scan(bytes).unwrap();
+        (scanned, scanner.args().iter().map(|a| a.of(bytes)).collect())
+    }
+
+    #[test]
+    fn finds_end_and_arguments() {
+        let get = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n";
+        assert_eq!(args(get), (Scanned::Request(20), vec![&b"GET"[..], b"k"]));
+        assert_eq!(args(b"*1\r\n$0\r\n\r\n"), (Scanned::Request(10), vec![&b""[..]]));
+        assert_eq!(args(b"*0\r\n"), (Scanned::Request(4), vec![]));
+        assert_eq!(args(b"*-1\r\n"), (Scanned::Request(5), vec![]));
+        assert_eq!(args(b"PING\r\nx").0, Scanned::Inline(6));
+        assert_eq!(args(b"\r\n").0, Scanned::Inline(2));
+    }
+
+    #[test]
+    fn goes_on_at_every_byte() {
+        let two = b"*3\r\n$3\r\nSET\r\n$10\r\n0123456789\r\n$2\r\n\r\n\r\nPING\r\n";
+        let mut scanner = RequestScanner::default();
+        for cut in 0..37 {
+            assert_eq!(scanner.scan(&two[..cut]), Ok(Scanned::Incomplete), "{cut}");
+        }
+        assert_eq!(scanner.scan(two), Ok(Scanned::Request(38)));
+        assert_eq!(scanner.args().len(), 3);
+        for cut in 38..43 {
+            assert_eq!(scanner.scan(&two[38..cut]), Ok(Scanned::Incomplete), "{cut}");
+        }
+        assert_eq!(scanner.scan(&two[38..]), Ok(Scanned::Inline(6)));
+        assert!(!scanner.in_request());
+    }
+
+    #[test]
+    fn refuses_as_redis_does() {
+        for (bytes, want) in [
+            ("*x\r\n", "invalid multibulk length"),
+            ("*1048577\r\n", "invalid multibulk length"),
+            ("*01\r\n", "invalid multibulk length"),
+            ("*1\r\n+OK\r\n", "expected '$', got '+'"),
+            ("*1\r\n$-1\r\n", "invalid bulk length"),
+            ("*1\r\n$x\r\n", "invalid bulk length"),
+            ("*1\r\n$536870913\r\n", "invalid bulk length"),
+            ("*1\r\n$1\r\nxyz", "expected CRLF after a bulk"),
+        ] {
+            let error = RequestScanner::default().scan(bytes.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), want, "{bytes:?}");
+        }
+        let long = vec![b'a'; INLINE_MAX + 1];
+        assert_eq!(RequestScanner::default().scan(&long), Err(RequestError::InlineTooLong));
+        let mut stranger = RequestScanner::default();
+        stranger.set_before_login(true);
+        assert_eq!(stranger.scan(b"*11\r\n"), Err(RequestError::UnauthenticatedMultibulkLength));
+        let mut stranger = RequestScanner::default();
+        stranger.set_before_login(true);
+        assert_eq!(stranger.scan(b"*1\r\n$16385\r\n"), Err(RequestError::UnauthenticatedBulkLength));
+    }
+
+    #[test]
+    fn what_is_announced_costs_nothing() {
+        let mut scanner = RequestScanner::default();
+        assert_eq!(scanner.scan(b"*1048576\r\n$536870912\r\n"), Ok(Scanned::Incomplete));
+        assert!(scanner.args.capacity() <= ARGS_RESERVED);
+    }
+}

@@ -1,0 +1,125 @@
+//! Writes RESP messages, in the version a client speaks where the versions differ.
+//! Knows nothing of when a message is due.
+
+use super::number;
+
+/// The protocol version of a client or a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// What every client begins with.
+    #[default]
+    Resp2,
+    /// After `HELLO 3`.
+    Resp3,
+}
+
+/// `+text`. The text must be a line of its own making, never a client's bytes.
+pub fn simple(out: &mut Vec<u8>, text: &str) {
+    line(out, b'+', text.as_bytes());
+}
+
+/// `-text`, where text begins with the code (`ERR ...`). Line ends inside become spaces.
+pub fn error(out: &mut Vec<u8>, text: &str) {
+    out.push(b'-');
+    out.extend(text.bytes().map(|c| if c == b'\r' || c == b'\n' { b' ' } else { c }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `:number`.
+pub fn int(out: &mut Vec<u8>, value: i64) {
+    head(out, b':', value);
+}
+
+/// `$len bytes`.
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    head(out, b'$', bytes.len() as i64);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The null of the version.
+pub fn null(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(match version {
+        Version::Resp2 => b"$-1\r\n",
+        Version::Resp3 => b"_\r\n",
+    });
+}
+
+/// Header of an array of `len` values.
+pub fn array(out: &mut Vec<u8>, len: usize) {
+    head(out, b'*', len as i64);
+}
+
+/// Header of a map of `pairs` pairs; in RESP2 an array of twice as many values.
+pub fn map(out: &mut Vec<u8>, pairs: usize, version: Version) {
+    match version {
+        Version::Resp2 => array(out, pairs * 2),
+        Version::Resp3 => head(out, b'%', pairs as i64),
+    }
+}
+
+/// Header of a set of `len` values; in RESP2 an array.
+pub fn set(out: &mut Vec<u8>, len: usize, version: Version) {
+    match version {
+        Version::Resp2 => array(out, len),
+        Version::Resp3 => head(out, b'~', len as i64),
+    }
+}
+
+/// A text for people: verbatim in RESP3, a bulk in RESP2.
+pub fn verbatim(out: &mut Vec<u8>, text: &str, version: Version) {
+    match version {
+        Version::Resp2 => bulk(out, text.as_bytes()),
+        Version::Resp3 => {
+            head(out, b'=', text.len() as i64 + 4);
+            out.extend_from_slice(b"txt:");
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// A whole request.
+pub fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
+    array(out, args.len());
+    for arg in args {
+        bulk(out, arg);
+    }
+}
+
+fn head(out: &mut Vec<u8>, kind: u8, number: i64) {
+    out.push(kind);
+    number::push(out, number);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, kind: u8, text: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions() {
+        let write = |f: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            f(&mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        assert_eq!(write(&|o| simple(o, "OK")), "+OK\r\n");
+        assert_eq!(write(&|o| error(o, "ERR a\r\nb")), "-ERR a  b\r\n");
+        assert_eq!(write(&|o| int(o, -5)), ":-5\r\n");
+        assert_eq!(write(&|o| bulk(o, b"ab")), "$2\r\nab\r\n");
+        assert_eq!(write(&|o| null(o, Version::Resp2)), "$-1\r\n");
+        assert_eq!(write(&|o| null(o, Version::Resp3)), "_\r\n");
+        assert_eq!(write(&|o| map(o, 2, Version::Resp2)), "*4\r\n");
+        assert_eq!(write(&|o| map(o, 2, Version::Resp3)), "%2\r\n");
+        assert_eq!(write(&|o| set(o, 2, Version::Resp3)), "~2\r\n");
+        assert_eq!(write(&|o| verbatim(o, "x", Version::Resp3)), "=5\r\ntxt:x\r\n");
+        assert_eq!(write(&|o| request(o, &[b"GET", b"k"])), "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+    }
+}

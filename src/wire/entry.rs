@@ -1,0 +1,185 @@
+//! Entries of the log to bytes and back: the durable format (proto/state.proto).
+//! Knows nothing of indexes and terms, which the log keeps beside an entry.
+
+use prost::Message;
+
+use super::{
+    convert::{
+        DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, credentials_from, credentials_to, id_from, id_to,
+        kind_from, kind_to, level, member_from, member_to, need, product_from, product_to, role_from, role_to,
+        server_from, server_to, slots_from, slots_to, u16_from,
+    },
+    pb::state as pb,
+};
+use crate::model::{
+    change::Change,
+    ids::{AssignmentId, Epoch, GroupId, HoldId, NodeId, ProductId, Term},
+    state::Entry,
+};
+
+/// Bytes an entry may have. The largest real one, every second slot of 16384 named, has about 70 KB.
+pub const ENTRY_LEN_MAX: usize = 1 << 20;
+
+/// The bytes of an entry. Equal entries give equal bytes.
+#[must_use]
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    pb::Entry {
+        id: id_to(entry.id),
+        at_ms: entry.at_ms,
+        level: LEVEL,
+        change: Some(pb::Change { kind: Some(change_to(&entry.change)) }),
+    }
+    .encode_to_vec()
+}
+
+/// The entry that `bytes` are.
+///
+/// # Errors
+/// `TooNew` when a later version wrote it (also: an unknown kind of change), else what is wrong with it.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    if bytes.len() > ENTRY_LEN_MAX {
+        return Err(DecodeError::TooLong { what: "an entry", len: bytes.len(), max: ENTRY_LEN_MAX });
+    }
+    let entry = pb::Entry::decode(bytes).map_err(|e| DecodeError::Damaged(e.to_string()))?;
+    level(entry.level)?;
+    // A kind this program does not know is dropped by the decoder: then no kind is left. A writer that makes such
+    // an entry says a higher level, so this is one that forgot to.
+    let Some(kind) = need(entry.change, "the change of an entry")?.kind else {
+        return Err(DecodeError::TooNew { needs: LEVEL + 1 });
+    };
+    Ok(Entry { id: id_from(entry.id, "a change id")?, at_ms: entry.at_ms, change: change_from(kind)? })
+}
+
+fn change_to(change: &Change) -> pb::change::Kind {
+    use pb::change::Kind;
+    match change {
+        Change::Bootstrap { members, port } => {
+            Kind::Bootstrap(pb::Bootstrap { members: members.iter().map(member_to).collect(), port: u32::from(*port) })
+        }
+        Change::AddMember(member) => Kind::AddMember(member_to(member)),
+        Change::Admit { member, start } => {
+            Kind::Admit(pb::Admit { member: Some(member_to(member)), start: id_to(*start) })
+        }
+        Change::BeginRemove { node, assume_dead } => {
+            Kind::BeginRemove(pb::BeginRemove { node: node.0, assume_dead: *assume_dead })
+        }
+        Change::FinishRemove { node, uuid, term } => {
+            Kind::FinishRemove(pb::FinishRemove { node: node.0, uuid: id_to(*uuid), term: term.0 })
+        }
+        Change::SetRole { node, role } => Kind::SetRole(pb::SetRole { node: node.0, role: role_to(*role) }),
+        Change::Recover { keep } => Kind::Recover(pb::Recover { keep: keep.0 }),
+        Change::CreateProduct(product) => Kind::CreateProduct(product_to(product)),
+        Change::SetProduct { product, port, databases, auth } => Kind::SetProduct(pb::SetProduct {
+            product: product.0,
+            port: port.map(u32::from),
+            databases: *databases,
+            auth: auth.as_ref().map(|a| pb::SetAuth { credentials: a.as_ref().map(credentials_to) }),
+        }),
+        Change::RemoveProduct { product } => Kind::RemoveProduct(pb::RemoveProduct { product: product.0 }),
+        Change::CreateGroup { product, group, servers, credentials } => Kind::CreateGroup(pb::CreateGroup {
+            product: product.0,
+            group: group.0,
+            servers: servers.iter().map(server_to).collect(),
+            credentials: credentials.as_ref().map(credentials_to),
+        }),
+        Change::AddServer { product, group, server } => {
+            Kind::AddServer(pb::AddServer { product: product.0, group: group.0, server: Some(server_to(server)) })
+        }
+        Change::RemoveServer { product, group, addr } => {
+            Kind::RemoveServer(pb::RemoveServer { product: product.0, group: group.0, addr: addr.to_string() })
+        }
+        Change::RemoveGroup { product, group } => {
+            Kind::RemoveGroup(pb::RemoveGroup { product: product.0, group: group.0 })
+        }
+        Change::AssignFree { product, slots, to } => {
+            Kind::AssignFree(pb::Assign { product: product.0, slots: slots_to(slots), to: to.0 })
+        }
+        Change::StartAssign { product, slots, to } => {
+            Kind::StartAssign(pb::Assign { product: product.0, slots: slots_to(slots), to: to.0 })
+        }
+        Change::Hold { cause, attempt, kind, reason } => Kind::Hold(pb::OpenHold {
+            cause: cause_to(*cause),
+            attempt: *attempt,
+            kind: kind_to(*kind),
+            reason: reason.clone(),
+        }),
+        Change::Release { hold, why } => Kind::Release(pb::Release { hold: hold.0, why: why.clone() }),
+        Change::FinishAssign { assignment, hold, term, group_epochs } => Kind::FinishAssign(pb::FinishAssign {
+            assignment: assignment.0,
+            hold: hold.0,
+            term: term.0,
+            group_epochs: group_epochs.iter().map(|(g, e)| pb::GroupEpoch { group: g.0, epoch: e.0 }).collect(),
+        }),
+        Change::GiveUpAssign { assignment, why } => {
+            Kind::GiveUpAssign(pb::GiveUpAssign { assignment: assignment.0, why: why.clone() })
+        }
+        Change::SetCluster { voters, hold_ms_max } => {
+            Kind::SetCluster(pb::SetCluster { voters: voters.map(u32::from), hold_ms_max: *hold_ms_max })
+        }
+    }
+}
+
+fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
+    use pb::change::Kind;
+    Ok(match kind {
+        Kind::Bootstrap(c) => Change::Bootstrap {
+            members: c.members.into_iter().map(member_from).collect::<Result<_, _>>()?,
+            port: u16_from(c.port, "a port")?,
+        },
+        Kind::AddMember(member) => Change::AddMember(member_from(member)?),
+        Kind::Admit(c) => Change::Admit {
+            member: member_from(need(c.member, "the node of an admission")?)?,
+            start: id_from(c.start, "the start of an admission")?,
+        },
+        Kind::BeginRemove(c) => Change::BeginRemove { node: NodeId(c.node), assume_dead: c.assume_dead },
+        Kind::FinishRemove(c) => {
+            Change::FinishRemove { node: NodeId(c.node), uuid: id_from(c.uuid, "a node's uuid")?, term: Term(c.term) }
+        }
+        Kind::SetRole(c) => Change::SetRole { node: NodeId(c.node), role: role_from(c.role)? },
+        Kind::Recover(c) => Change::Recover { keep: NodeId(c.keep) },
+        Kind::CreateProduct(product) => Change::CreateProduct(product_from(product)?),
+        Kind::SetProduct(c) => Change::SetProduct {
+            product: ProductId(c.product),
+            port: c.port.map(|p| u16_from(p, "a port")).transpose()?,
+            databases: c.databases,
+            auth: c.auth.map(|a| a.credentials.map(credentials_from)),
+        },
+        Kind::RemoveProduct(c) => Change::RemoveProduct { product: ProductId(c.product) },
+        Kind::CreateGroup(c) => Change::CreateGroup {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            servers: c.servers.into_iter().map(server_from).collect::<Result<_, _>>()?,
+            credentials: c.credentials.map(credentials_from),
+        },
+        Kind::AddServer(c) => Change::AddServer {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            server: server_from(need(c.server, "a server")?)?,
+        },
+        Kind::RemoveServer(c) => {
+            Change::RemoveServer { product: ProductId(c.product), group: GroupId(c.group), addr: addr_from(&c.addr)? }
+        }
+        Kind::RemoveGroup(c) => Change::RemoveGroup { product: ProductId(c.product), group: GroupId(c.group) },
+        Kind::AssignFree(c) => {
+            Change::AssignFree { product: ProductId(c.product), slots: slots_from(&c.slots)?, to: GroupId(c.to) }
+        }
+        Kind::StartAssign(c) => {
+            Change::StartAssign { product: ProductId(c.product), slots: slots_from(&c.slots)?, to: GroupId(c.to) }
+        }
+        Kind::Hold(c) => {
+            Change::Hold { cause: cause_from(c.cause)?, attempt: c.attempt, kind: kind_from(c.kind)?, reason: c.reason }
+        }
+        Kind::Release(c) => Change::Release { hold: HoldId(c.hold), why: c.why },
+        Kind::FinishAssign(c) => Change::FinishAssign {
+            assignment: AssignmentId(c.assignment),
+            hold: HoldId(c.hold),
+            term: Term(c.term),
+            group_epochs: c.group_epochs.iter().map(|g| (GroupId(g.group), Epoch(g.epoch))).collect(),
+        },
+        Kind::GiveUpAssign(c) => Change::GiveUpAssign { assignment: AssignmentId(c.assignment), why: c.why },
+        Kind::SetCluster(c) => Change::SetCluster {
+            voters: c.voters.map(|v| u8::try_from(v).or_else(|_| bad("the number of voters", v))).transpose()?,
+            hold_ms_max: c.hold_ms_max,
+        },
+    })
+}

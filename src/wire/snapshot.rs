@@ -1,0 +1,310 @@
+//! The replicated state to bytes and back: the durable format (proto/state.proto).
+//! Knows nothing of chunks and files; the log's owner cuts and keeps the bytes.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::{
+    convert::{
+        DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, credentials_from, credentials_to, id_from, id_to,
+        kind_from, kind_to, level, member_from, member_to, need, product_from, product_to, role_from, role_to,
+        server_from, server_to, slots_from, slots_to,
+    },
+    pb::state as pb,
+};
+use crate::model::{
+    change::{NewMember, NewProduct},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, ProductId, Term, Uuid},
+    outcome::Outcome,
+    reject::Reject,
+    state::{
+        Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Leaving, Member, NotCleaned, Product,
+        Recorded, Settings, SlotState,
+    },
+};
+
+/// Bytes a snapshot may have: far above what the limits of `model::limits` allow in practice, so only damage exceeds it.
+pub const STATE_LEN_MAX: usize = 256 << 20;
+
+/// The bytes of a state. Equal states give equal bytes.
+#[must_use]
+pub fn encode_state(state: &ClusterState) -> Vec<u8> {
+    let results = state.results_order.iter().filter_map(|id| state.results.get(id).map(|r| result_to(*id, r)));
+    pb::State {
+        level: LEVEL,
+        applied: state.applied.0,
+        route_epoch: state.route_epoch.0,
+        voters: u32::from(state.settings.voters),
+        hold_ms_max: state.settings.hold_ms_max,
+        members: state.members.values().map(member_state_to).collect(),
+        products: state.products.values().map(product_state_to).collect(),
+        next_product: state.next_product,
+        holds: state.holds.values().map(hold_to).collect(),
+        assignments: state.assignments.values().map(assignment_to).collect(),
+        ended_assignments: state.ended_assignments.iter().map(ended_to).collect(),
+        results: results.collect(),
+        not_cleaned: state.not_cleaned.iter().map(not_cleaned_to).collect(),
+    }
+    .encode_to_vec()
+}
+
+/// The state that `bytes` are.
+///
+/// # Errors
+/// `TooNew` when a later version wrote it, else what is wrong with it.
+pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
+    if bytes.len() > STATE_LEN_MAX {
+        return Err(DecodeError::TooLong { what: "a state", len: bytes.len(), max: STATE_LEN_MAX });
+    }
+    let state = pb::State::decode(bytes).map_err(|e| DecodeError::Damaged(e.to_string()))?;
+    level(state.level)?;
+    let results = state.results.into_iter().map(result_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(ClusterState {
+        applied: Epoch(state.applied),
+        route_epoch: Epoch(state.route_epoch),
+        settings: Settings {
+            voters: u8::try_from(state.voters).or_else(|_| bad("the number of voters", state.voters))?,
+            hold_ms_max: state.hold_ms_max,
+        },
+        members: keyed(state.members, member_state_from, |m| m.id, "two members")?,
+        products: keyed(state.products, product_state_from, |p| p.id, "two products")?,
+        next_product: state.next_product,
+        holds: keyed(state.holds, hold_from, |h| h.id, "two holds")?,
+        assignments: keyed(state.assignments, assignment_from, |a| a.id, "two assignments")?,
+        ended_assignments: state.ended_assignments.into_iter().map(ended_from).collect(),
+        results_order: results.iter().map(|(id, _)| *id).collect(),
+        results: results.into_iter().collect(),
+        not_cleaned: state.not_cleaned.into_iter().map(not_cleaned_from).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A map of decoded values; the same key twice is damage.
+fn keyed<W, K: Ord + ToString + Copy, V>(
+    values: Vec<W>,
+    from: impl Fn(W) -> Result<V, DecodeError>,
+    key: impl Fn(&V) -> K,
+    what: &'static str,
+) -> Result<BTreeMap<K, V>, DecodeError> {
+    let mut map = BTreeMap::new();
+    for value in values {
+        let value = from(value)?;
+        let key = key(&value);
+        if map.insert(key, value).is_some() {
+            return bad(what, key.to_string());
+        }
+    }
+    Ok(map)
+}
+
+fn member_state_to(m: &Member) -> pb::Member {
+    let node = NewMember {
+        id: m.id,
+        uuid: m.uuid,
+        admin: m.admin.clone(),
+        advertise: m.advertise.clone(),
+        port_offset: m.port_offset,
+    };
+    pb::Member {
+        node: Some(member_to(&node)),
+        role: role_to(m.role),
+        admitted: m.admitted.map(|a| pb::Admission { start: id_to(a.start), incarnation: a.incarnation.0 }),
+        leaving: m.leaving.map(|l| pb::Leaving { since: l.since.0, assume_dead: l.assume_dead }),
+    }
+}
+
+fn member_state_from(m: pb::Member) -> Result<Member, DecodeError> {
+    let node = member_from(need(m.node, "the node of a member")?)?;
+    let admitted = match m.admitted {
+        Some(a) => Some(Admission { start: id_from(a.start, "a start")?, incarnation: Incarnation(a.incarnation) }),
+        None => None,
+    };
+    Ok(Member {
+        id: node.id,
+        uuid: node.uuid,
+        admin: node.admin,
+        advertise: node.advertise,
+        port_offset: node.port_offset,
+        role: role_from(m.role)?,
+        admitted,
+        leaving: m.leaving.map(|l| Leaving { since: Epoch(l.since), assume_dead: l.assume_dead }),
+    })
+}
+
+fn product_state_to(p: &Product) -> pb::Product {
+    let settings = NewProduct {
+        name: p.name.clone(),
+        port: p.port,
+        layout: p.layout,
+        mode: p.mode,
+        isolated: p.isolated,
+        databases: p.databases,
+        auth: p.auth.clone(),
+    };
+    pb::Product {
+        id: p.id.0,
+        settings: Some(product_to(&settings)),
+        groups: p.groups.values().map(group_to).collect(),
+        slots: slot_states_to(&p.slots),
+    }
+}
+
+fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
+    let settings = product_from(need(p.settings, "the settings of a product")?)?;
+    Ok(Product {
+        id: ProductId(p.id),
+        slots: slot_states_from(&p.slots, usize::from(settings.layout.slots()))?,
+        groups: keyed(p.groups, group_from, |g| g.id, "two groups")?,
+        name: settings.name,
+        port: settings.port,
+        layout: settings.layout,
+        mode: settings.mode,
+        isolated: settings.isolated,
+        databases: settings.databases,
+        auth: settings.auth,
+    })
+}
+
+fn slot_states_to(slots: &[SlotState]) -> Vec<pb::SlotStates> {
+    let mut runs: Vec<pb::SlotStates> = Vec::new();
+    for (slot, state) in (0u32..).zip(slots) {
+        let owner = state.owner.map_or(0, |o| o.0);
+        match runs.last_mut() {
+            Some(run) if run.owner == owner && run.epoch == state.epoch.0 => run.last = slot,
+            Some(_) | None => runs.push(pb::SlotStates { last: slot, owner, epoch: state.epoch.0 }),
+        }
+    }
+    runs
+}
+
+fn slot_states_from(runs: &[pb::SlotStates], len: usize) -> Result<Vec<SlotState>, DecodeError> {
+    let mut slots = Vec::with_capacity(len);
+    for run in runs {
+        let end = run.last as usize + 1;
+        if end <= slots.len() || end > len {
+            return bad("the last slot of a run", run.last);
+        }
+        let owner = (run.owner != 0).then_some(GroupId(run.owner));
+        slots.resize(end, SlotState { owner, epoch: Epoch(run.epoch) });
+    }
+    if slots.len() == len { Ok(slots) } else { bad("the number of slots", slots.len()) }
+}
+
+fn group_to(g: &Group) -> pb::Group {
+    pb::Group {
+        id: g.id.0,
+        servers: g.servers.iter().map(server_to).collect(),
+        credentials: g.credentials.as_ref().map(credentials_to),
+        epoch: g.epoch.0,
+        given_away: slots_to(&g.given_away),
+    }
+}
+
+fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
+    Ok(Group {
+        id: GroupId(g.id),
+        servers: g.servers.into_iter().map(server_from).collect::<Result<_, _>>()?,
+        credentials: g.credentials.map(credentials_from),
+        epoch: Epoch(g.epoch),
+        given_away: slots_from(&g.given_away)?,
+    })
+}
+
+fn hold_to(h: &Hold) -> pb::Hold {
+    pb::Hold {
+        id: h.id.0,
+        cause: cause_to(h.cause),
+        attempt: h.attempt,
+        product: h.product.0,
+        slots: slots_to(&h.slots),
+        kind: kind_to(h.kind),
+        term: h.term.0,
+        since_ms: h.since_ms,
+        reason: h.reason.clone(),
+    }
+}
+
+fn hold_from(h: pb::Hold) -> Result<Hold, DecodeError> {
+    Ok(Hold {
+        id: HoldId(h.id),
+        cause: cause_from(h.cause)?,
+        attempt: h.attempt,
+        product: ProductId(h.product),
+        slots: slots_from(&h.slots)?,
+        kind: kind_from(h.kind)?,
+        term: Term(h.term),
+        since_ms: h.since_ms,
+        reason: h.reason,
+    })
+}
+
+fn assignment_to(a: &Assignment) -> pb::Assignment {
+    pb::Assignment { id: a.id.0, product: a.product.0, slots: slots_to(&a.slots), to: a.to.0, attempts: a.attempts }
+}
+
+fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
+    Ok(Assignment {
+        id: AssignmentId(a.id),
+        product: ProductId(a.product),
+        slots: slots_from(&a.slots)?,
+        to: GroupId(a.to),
+        attempts: a.attempts,
+    })
+}
+
+fn ended_to(e: &EndedAssignment) -> pb::EndedAssignment {
+    pb::EndedAssignment { id: e.id.0, at: e.at.0, failed: e.failed.clone() }
+}
+
+fn ended_from(e: pb::EndedAssignment) -> EndedAssignment {
+    EndedAssignment { id: AssignmentId(e.id), at: Epoch(e.at), failed: e.failed }
+}
+
+fn result_to(id: Uuid, recorded: &Recorded) -> pb::Result {
+    use pb::result::Outcome as Kind;
+    let outcome = match &recorded.outcome {
+        // `apply` records refusals as `Reject::First`, whose text is the sentence itself.
+        Err(reject) => Kind::Refused(reject.to_string()),
+        Ok(Outcome::Done) => Kind::Done(pb::Nothing {}),
+        Ok(Outcome::Unchanged) => Kind::Unchanged(pb::Nothing {}),
+        Ok(Outcome::Product(id)) => Kind::Product(id.0),
+        Ok(Outcome::Admitted(incarnation)) => Kind::Admitted(incarnation.0),
+        Ok(Outcome::Assignment(id)) => Kind::Assignment(id.0),
+        Ok(Outcome::Held(id)) => Kind::Held(id.0),
+        Ok(Outcome::Slots(n)) => Kind::Slots(*n),
+    };
+    pb::Result { id: id_to(id), index: recorded.index.0, fingerprint: recorded.fingerprint, outcome: Some(outcome) }
+}
+
+fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {
+    use pb::result::Outcome as Kind;
+    let outcome = match need(r.outcome, "the outcome of a change")? {
+        Kind::Refused(sentence) => Err(Reject::First(sentence)),
+        Kind::Done(_) => Ok(Outcome::Done),
+        Kind::Unchanged(_) => Ok(Outcome::Unchanged),
+        Kind::Product(id) => Ok(Outcome::Product(ProductId(id))),
+        Kind::Admitted(incarnation) => Ok(Outcome::Admitted(Incarnation(incarnation))),
+        Kind::Assignment(id) => Ok(Outcome::Assignment(AssignmentId(id))),
+        Kind::Held(id) => Ok(Outcome::Held(HoldId(id))),
+        Kind::Slots(n) => Ok(Outcome::Slots(n)),
+    };
+    Ok((id_from(r.id, "a change id")?, Recorded { index: Epoch(r.index), fingerprint: r.fingerprint, outcome }))
+}
+
+fn not_cleaned_to(n: &NotCleaned) -> pb::NotCleaned {
+    pb::NotCleaned {
+        product: n.product.clone(),
+        group: n.group.0,
+        servers: n.servers.iter().map(ToString::to_string).collect(),
+        slots: n.slots,
+    }
+}
+
+fn not_cleaned_from(n: pb::NotCleaned) -> Result<NotCleaned, DecodeError> {
+    Ok(NotCleaned {
+        product: n.product,
+        group: GroupId(n.group),
+        servers: n.servers.iter().map(|s| addr_from(s)).collect::<Result<_, _>>()?,
+        slots: n.slots,
+    })
+}

@@ -1,0 +1,482 @@
+//! The admin service over gRPC: two nodes, one log.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use pontoon::{
+    api::server::{Services, serve},
+    model::{
+        change::Change,
+        ids::{AssignmentId, HoldId, Term, Uuid},
+        outcome::Outcome,
+        route::HoldKind,
+        state::Cause,
+    },
+    wire::{
+        auth::{ClientAuth, ClusterSecret},
+        pb::admin::{self, ChangeOptions, SlotSpan, admin_client::AdminClient},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tonic::{
+    Code,
+    body::Body,
+    codegen::{Service, http},
+    server::NamedService,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    log::{Node, Shared},
+    server::Redis,
+};
+
+/// In the place of the services between nodes.
+#[derive(Clone)]
+pub struct Nothing<const N: usize>;
+
+impl<const N: usize> NamedService for Nothing<N> {
+    const NAME: &'static str = ["test.Raft", "test.Node"][N];
+}
+
+impl<const N: usize> Service<http::Request<Body>> for Nothing<N> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        std::future::ready(Ok(http::Response::new(Body::empty())))
+    }
+}
+
+const SECRET: &str = "0123456789abcdef-secret";
+
+type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
+
+struct World {
+    shared: Arc<Shared>,
+    nodes: Vec<Node>,
+    addrs: Vec<String>,
+    tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn secret() -> ClusterSecret {
+    ClusterSecret::new(SECRET).unwrap()
+}
+
+/// Two nodes, the first leads. No heartbeats: tests that wait send them.
+async fn world() -> World {
+    let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let addrs: Vec<String> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+    // Hosts differ, so that both could listen for products.
+    let other = addrs[1].replace("127.0.0.1", "127.0.0.2");
+    let shared = Shared::new(&[(1, &addrs[0]), (2, &other)]);
+    let mut world = World { nodes: vec![Node::new(1, &shared), Node::new(2, &shared)], shared, addrs, tasks: vec![] };
+    for (node, listener) in world.nodes.iter().zip(listeners) {
+        node.leader(1, &world.addrs[0]);
+        let services = Services {
+            control: node.control.clone(),
+            raft: Nothing::<0>,
+            node: Nothing::<1>,
+            secret: secret(),
+            leased: Arc::new(|| true),
+        };
+        world.tasks.push(tokio::spawn(serve(listener, services, std::future::pending())));
+    }
+    world
+}
+
+impl World {
+    /// A client of node 0 (the leader) or 1.
+    fn client(&self, node: usize) -> Client {
+        self.client_with(node, secret())
+    }
+
+    fn client_with(&self, node: usize, secret: ClusterSecret) -> Client {
+        let channel = Endpoint::from_shared(format!("http://{}", self.addrs[node])).unwrap().connect_lazy();
+        AdminClient::with_interceptor(channel, ClientAuth(secret))
+    }
+
+    fn proposals(&self) -> usize {
+        self.shared.proposals.load(Ordering::SeqCst)
+    }
+
+    async fn group(&self, id: u32, redis: &Redis) -> admin::ChangeReply {
+        self.client(1).create_group(create_group(id, redis)).await.unwrap().into_inner()
+    }
+
+    async fn assign(&self, first: u32, last: u32, group: u32) -> Result<admin::ChangeReply, tonic::Status> {
+        let request = admin::AssignSlotsRequest {
+            product: "default".into(),
+            slots: vec![SlotSpan { first, last }],
+            group,
+            options: None,
+        };
+        self.client(1).assign_slots(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Plays the leader's assignment loop: whatever begins is held and finished.
+    fn finish_assignments(&self) -> tokio::task::JoinHandle<()> {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let (mut changed, mut id) = (shared.changed(), 1000);
+            loop {
+                let state = changed.borrow_and_update().clone();
+                for assignment in state.assignments.values() {
+                    id += 2;
+                    finish(&shared, assignment.id, id);
+                }
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+fn finish(shared: &Shared, id: AssignmentId, entry: u128) {
+    let cause = Cause::Assignment(id);
+    let hold = Change::Hold { cause, attempt: 1, kind: HoldKind::Wait, reason: "test".into() };
+    let Ok(Outcome::Held(HoldId(hold))) = shared.append(Uuid(entry), hold).result else { panic!("no hold") };
+    let state = shared.state();
+    let product = state.products.values().next().unwrap();
+    let group_epochs = product.groups.values().map(|group| (group.id, group.epoch)).collect();
+    let change = Change::FinishAssign { assignment: id, hold: HoldId(hold), term: Term(1), group_epochs };
+    shared.append(Uuid(entry + 1), change).result.unwrap();
+}
+
+fn create_product(name: &str, port: u32) -> admin::CreateProductRequest {
+    admin::CreateProductRequest { name: name.into(), port, ..Default::default() }
+}
+
+fn create_group(id: u32, redis: &Redis) -> admin::CreateGroupRequest {
+    admin::CreateGroupRequest { product: "default".into(), id, primary: redis.addr.to_string(), ..Default::default() }
+}
+
+fn with_id(byte: u8) -> Option<ChangeOptions> {
+    Some(ChangeOptions { change_id: vec![byte; 16].into(), ..Default::default() })
+}
+
+#[tokio::test]
+async fn products_live_and_die() {
+    let world = world().await;
+    let mut client = world.client(1);
+    let mut request = create_product("shop", 7600);
+    request.password = "hunter2hunter2".into();
+    request.options = Some(ChangeOptions { dry_run: true, ..Default::default() });
+    let would = client.create_product(request.clone()).await.unwrap().into_inner();
+    assert!(would.index == 0 && would.done[0].contains("shop") && world.proposals() == 0, "{would:?}");
+    request.options = None;
+    let made = client.create_product(request.clone()).await.unwrap().into_inner();
+    assert!(made.index > 0 && made.route_epoch == made.index && made.warnings.is_empty(), "{made:?}");
+    assert!(!format!("{made:?}").contains("hunter2"));
+    // Without the id of the first it is another change.
+    let refused = client.create_product(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+
+    let listed = client.list_products(admin::ListProductsRequest {}).await.unwrap().into_inner();
+    let shop = listed.products.iter().find(|p| p.name == "shop").unwrap();
+    assert!(shop.password && shop.layout == "codis" && shop.isolated == "refuse" && shop.databases == 16, "{shop:?}");
+    assert!(!format!("{listed:?}").contains("hunter2"));
+
+    let set = |edit: &dyn Fn(&mut admin::SetProductRequest)| {
+        let mut request = admin::SetProductRequest { name: "shop".into(), ..Default::default() };
+        edit(&mut request);
+        request
+    };
+    let nothing = client.set_product(set(&|_| {})).await.unwrap_err();
+    assert_eq!(nothing.code(), Code::InvalidArgument);
+    // A user name alone keeps the password; an empty password removes both.
+    client.set_product(set(&|r| r.username = Some("alice".into()))).await.unwrap();
+    let auth = |world: &World| world.shared.state().products.values().find(|p| p.name == "shop").unwrap().auth.clone();
+    let now = auth(&world).unwrap();
+    assert_eq!((now.username.as_deref(), now.password.reveal()), (Some("alice"), "hunter2hunter2"));
+    let open = client.set_product(set(&|r| r.password = Some(String::new()))).await.unwrap().into_inner();
+    assert!(auth(&world).is_none() && !open.warnings.is_empty());
+
+    let remove = |byte| admin::RemoveProductRequest { name: "shop".into(), options: with_id(byte) };
+    let first = client.remove_product(remove(1)).await.unwrap().into_inner();
+    assert_eq!(client.remove_product(remove(1)).await.unwrap().into_inner().index, first.index);
+    assert_eq!(client.remove_product(remove(2)).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn bad_input_is_told_apart() {
+    let world = world().await;
+    let mut client = world.client(1);
+    for (request, word) in [
+        (create_product("a b", 7600), "name"),
+        (create_product("ok", 0), "port"),
+        (create_product("ok", 70_000), "port"),
+        (admin::CreateProductRequest { layout: "x".into(), ..create_product("ok", 7600) }, "layout"),
+        (admin::CreateProductRequest { mode: "x".into(), ..create_product("ok", 7600) }, "mode"),
+        (admin::CreateProductRequest { username: "u".into(), ..create_product("ok", 7600) }, "password"),
+        (
+            admin::CreateProductRequest {
+                options: Some(ChangeOptions { change_id: vec![1].into(), ..Default::default() }),
+                ..create_product("ok", 7600)
+            },
+            "16 bytes",
+        ),
+    ] {
+        let status = client.create_product(request).await.unwrap_err();
+        assert!(status.code() == Code::InvalidArgument && status.message().contains(word), "{status:?}");
+    }
+    let slots = world.assign(1000, 1024, 1).await.unwrap_err();
+    assert!(slots.code() == Code::InvalidArgument && slots.message().contains("1024"), "{slots:?}");
+    let unknown = world.assign(0, 1, 9).await.unwrap_err();
+    assert!(unknown.code() == Code::FailedPrecondition && unknown.message().contains("group 9"), "{unknown:?}");
+    let product = client.list_slots(admin::ListSlotsRequest { product: "nope".into() }).await.unwrap_err();
+    assert_eq!(product.code(), Code::NotFound);
+    assert_eq!(world.proposals(), 0);
+}
+
+#[tokio::test]
+async fn groups_and_slots() {
+    let world = world().await;
+    let (one, two) = (Redis::start(&[]).await, Redis::start(&[]).await);
+    one.run("SET some:key 1").await;
+    let mut request = create_group(1, &one);
+    request.options = with_id(5);
+    let made = world.client(1).create_group(request.clone()).await.unwrap().into_inner();
+    assert!(made.done.iter().any(|line| line.contains(&format!("{}: 1 keys", one.addr))), "{made:?}");
+    // A repeat is not refused because the server is ours by now.
+    assert_eq!(world.client(0).create_group(request).await.unwrap().into_inner(), made);
+    world.group(2, &two).await;
+    let twice = world.client(1).create_group(create_group(3, &two)).await.unwrap_err();
+    assert!(twice.code() == Code::FailedPrecondition && twice.message().contains("group 2"), "{twice:?}");
+
+    world.assign(0, 1023, 1).await.unwrap();
+    let again = world.assign(0, 1023, 1).await.unwrap();
+    assert!(again.unchanged, "{again:?}");
+    let locate = admin::LocateKeyRequest { product: "default".into(), key: "some:key".into() };
+    let at = world.client(1).locate_key(locate).await.unwrap().into_inner();
+    assert_eq!((at.group, at.server.as_str()), (1, one.addr.as_str()));
+
+    // Another owner: refused with the key's name, fine where there are no keys.
+    let refused = world.assign(0, 1023, 2).await.unwrap_err();
+    let text = refused.message();
+    assert!(
+        refused.code() == Code::FailedPrecondition && text.contains("'some:key'") && text.contains(one.addr.as_str()),
+        "{text}"
+    );
+    let driver = world.finish_assignments();
+    let (first, last) = if at.slot < 512 { (512, 1023) } else { (0, 511) };
+    let reply = world.assign(first, last, 2).await.unwrap();
+    assert!(!reply.unchanged && reply.route_epoch > reply.index, "{reply:?}");
+    driver.abort();
+    let list = admin::ListSlotsRequest { product: "default".into() };
+    let leaders = world.client(0).list_slots(list.clone()).await.unwrap().into_inner();
+    assert_eq!(world.client(1).list_slots(list).await.unwrap().into_inner(), leaders);
+    assert_eq!(leaders.ranges.iter().map(|r| (r.first, r.last)).collect::<Vec<_>>(), [(0, 511), (512, 1023)]);
+    assert_eq!(leaders.ranges.iter().find(|r| r.first == first).unwrap().group, 2);
+
+    // Server gone: emptiness cannot be shown.
+    let gone = one.addr.clone();
+    drop(one);
+    let refused = world.assign(at.slot, at.slot, 2).await.unwrap_err();
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains(gone.as_str()), "{refused:?}");
+    let remove = admin::RemoveGroupRequest { product: "default".into(), id: 1, options: None };
+    assert_eq!(world.client(1).remove_group(remove).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn replicas_come_and_go() {
+    let world = world().await;
+    let primary = Redis::start(&[]).await;
+    let replica = primary.replica().await;
+    world.group(1, &primary).await;
+    let add = admin::AddServerRequest {
+        product: "default".into(),
+        group: 1,
+        address: replica.addr.to_string(),
+        options: with_id(9),
+    };
+    let made = world.client(1).add_server(add.clone()).await.unwrap().into_inner();
+    assert_eq!(world.client(1).add_server(add).await.unwrap().into_inner(), made);
+    let groups = admin::ListGroupsRequest { product: "default".into() };
+    let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
+    let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role.as_str())).collect();
+    assert_eq!(servers, [(primary.addr.as_str(), "primary"), (replica.addr.as_str(), "replica")]);
+    let remove = |redis: &Redis| admin::RemoveServerRequest {
+        product: "default".into(),
+        group: 1,
+        address: redis.addr.to_string(),
+        options: None,
+    };
+    let refused = world.client(1).remove_server(remove(&primary)).await.unwrap_err();
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("primary"), "{refused:?}");
+    world.client(1).remove_server(remove(&replica)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_of_leader_is_ridden_out() {
+    let world = world().await;
+    // Nobody leads: nothing is executed, and the status says so in time.
+    world.nodes.iter().for_each(Node::nobody_leads);
+    let mut request = create_product("shop", 7600);
+    request.options = Some(ChangeOptions { timeout_ms: 200, ..Default::default() });
+    let nobody = world.client(1).create_product(request.clone()).await.unwrap_err();
+    assert!(nobody.code() == Code::Unavailable && nobody.message().contains("not executed"), "{nobody:?}");
+    assert_eq!(world.proposals(), 0);
+
+    // A leader appears while the call waits.
+    request.options = None;
+    let mut client = world.client(1);
+    let waiting = tokio::spawn(async move { client.create_product(request).await });
+    world.nodes[1].leader(2, &world.addrs[1]);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(world.proposals(), 1);
+
+    // The answer is lost, the change is not: the repeat under the same id tells the first result.
+    world.nodes[1].leader(1, &world.addrs[0]);
+    world.nodes[0].leader(1, &world.addrs[0]);
+    world.shared.lose_answers.store(2, Ordering::SeqCst);
+    let reply = world.client(1).create_product(create_product("other", 7700)).await.unwrap().into_inner();
+    assert!(reply.index > 0 && world.proposals() == 4, "{reply:?}, {} proposals", world.proposals());
+
+    // Never an answer: unknown, with the id to repeat it under.
+    world.shared.lose_answers.store(usize::MAX, Ordering::SeqCst);
+    let mut request = create_product("third", 7800);
+    request.options = Some(ChangeOptions { change_id: vec![0xab; 16].into(), timeout_ms: 300, ..Default::default() });
+    let unknown = world.client(1).create_product(request).await.unwrap_err();
+    assert!(unknown.code() == Code::Unknown && unknown.message().contains(&"ab".repeat(16)), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn forwarding_is_one_hop() {
+    let world = world().await;
+    // Each believes that the other leads.
+    world.nodes[0].leader(2, &world.addrs[1]);
+    world.nodes[1].leader(1, &world.addrs[0]);
+    let mut request = create_product("shop", 7600);
+    request.options = Some(ChangeOptions { timeout_ms: 300, ..Default::default() });
+    let status = world.client(1).create_product(request).await.unwrap_err();
+    assert!(status.code() == Code::Unavailable && status.message().contains("not the leader"), "{status:?}");
+}
+
+#[tokio::test]
+async fn waiting_for_nodes() {
+    let world = world().await;
+    let mut request = create_product("shop", 7600);
+    request.options = Some(ChangeOptions { wait: true, timeout_ms: 20_000, ..Default::default() });
+    let mut client = world.client(1);
+    let waiting = tokio::spawn(async move { client.create_product(request).await });
+    while !waiting.is_finished() {
+        let state = world.shared.state();
+        for id in [1, 2] {
+            world.nodes[0].heard(id, |seen| {
+                seen.route_epoch = state.route_epoch;
+                seen.listeners = state.products.keys().map(|id| (*id, Default::default())).collect();
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let reply = waiting.await.unwrap().unwrap().into_inner();
+    assert!(reply.warnings.iter().all(|w| !w.contains("not alive")), "{reply:?}");
+
+    // Nobody reports any more: made, but not within the time.
+    let mut request = create_product("late", 7700);
+    world.nodes[0].heard(1, |_| {});
+    request.options = Some(ChangeOptions { wait: true, timeout_ms: 50, ..Default::default() });
+    let late = world.client(1).create_product(request).await.unwrap_err();
+    assert!(late.code() == Code::DeadlineExceeded && late.message().contains("was made"), "{late:?}");
+
+    // What the leader sees is told by every node.
+    world.nodes[0].heard(2, |seen| seen.version = "9.9".into());
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.leader, status.answered_by, status.nodes.len()), (1, 2, 2));
+    assert!(status.nodes[1].alive && status.nodes[1].version == "9.9" && status.nodes[1].role == "voter", "{status:?}");
+}
+
+#[tokio::test]
+async fn removing_nodes() {
+    let world = world().await;
+    let remove = |assume_dead| admin::RemoveNodeRequest {
+        id: 2,
+        assume_dead,
+        options: Some(ChangeOptions { timeout_ms: 300, ..Default::default() }),
+    };
+    let mut product = create_product("cache", 7600);
+    product.mode = "cache".into();
+    world.client(1).create_product(product).await.unwrap();
+    let silent = world.client(1).remove_node(remove(false)).await.unwrap_err();
+    assert!(silent.code() == Code::FailedPrecondition && silent.message().contains("--assume-dead"), "{silent:?}");
+    let slow = world.client(1).remove_node(remove(true)).await.unwrap_err();
+    assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains("node 2"), "{slow:?}");
+    let uuid = world.shared.state().members.values().find(|m| m.id.0 == 2).unwrap().uuid;
+    let node = pontoon::model::ids::NodeId(2);
+    world.shared.append(Uuid(77), Change::FinishRemove { node, uuid, term: Term(1) }).result.unwrap();
+    assert_eq!(world.client(1).remove_node(remove(true)).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn the_secret_guards_every_service() {
+    let world = world().await;
+    for wrong in [ClusterSecret::none(), ClusterSecret::new("another-secret-0123").unwrap()] {
+        let status = world.client_with(0, wrong).status(admin::StatusRequest {}).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    }
+    assert!(world.client(0).status(admin::StatusRequest {}).await.is_ok());
+    // Reflection, by both names.
+    let channel = Endpoint::from_shared(format!("http://{}", world.addrs[0])).unwrap().connect_lazy();
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let list = || {
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        tokio_stream::once(request)
+    };
+    let refused = ServerReflectionClient::new(channel.clone()).server_reflection_info(list()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let mut client = ServerReflectionClient::with_interceptor(channel, ClientAuth(secret()));
+    let mut answers = client.server_reflection_info(list()).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(listed)) =
+        answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!()
+    };
+    let names: Vec<_> = listed.service.iter().map(|s| s.name.as_str()).collect();
+    assert!(names.contains(&"pontoon.admin.v1.Admin"), "{names:?}");
+}
+
+#[tokio::test]
+async fn health_needs_no_secret() {
+    let world = world().await;
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(&world.addrs[0]).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
+    world.nodes[0].nobody_leads();
+    let unready = get("/readyz").await;
+    assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("no leader"), "{unready}");
+    assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/other").await.contains("HTTP/1.1"));
+}

@@ -1,0 +1,144 @@
+//! control::admission against real servers and some that are none.
+
+use pontoon::{
+    control::admission::Asking,
+    model::{
+        change::{Change, NewProduct},
+        ids::{GroupId, HostPort, Uuid},
+        route::{Isolated, Mode},
+        secret::Credentials,
+        slot::Layout,
+        state::{ClusterState, Server},
+    },
+};
+
+use crate::{
+    fake,
+    log::Shared,
+    server::{Redis, password, soon},
+};
+
+struct World {
+    shared: std::sync::Arc<Shared>,
+    credentials: Option<Credentials>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { shared: Shared::new(&[(1, "127.0.0.1:7101")]), credentials: None }
+    }
+
+    fn state(&self) -> std::sync::Arc<ClusterState> {
+        self.shared.state()
+    }
+
+    async fn primary(&self, addr: &HostPort) -> Result<Server, String> {
+        let state = self.state();
+        let product = state.products.values().next().unwrap();
+        Asking { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() }.primary(addr).await
+    }
+
+    async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Server, String> {
+        let state = self.state();
+        let product = state.products.values().next().unwrap();
+        let asking = Asking { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() };
+        asking.replica(addr, primary).await
+    }
+
+    /// A refusal names the server and has the words.
+    async fn no_primary(&self, addr: &HostPort, words: &str) {
+        let text = self.primary(addr).await.expect_err(words);
+        assert!(text.contains(addr.as_str()) && text.contains(words), "{text}\n does not have: {words}");
+    }
+
+    async fn no_replica(&self, addr: &HostPort, primary: &HostPort, words: &str) {
+        let text = self.replica(addr, primary).await.expect_err(words);
+        assert!(text.contains(addr.as_str()) && text.contains(words), "{text}\n does not have: {words}");
+    }
+}
+
+#[tokio::test]
+async fn a_primary_and_its_replica() {
+    let world = World::new();
+    let primary = Redis::start(&[]).await;
+    primary.run("MSET a 1 b 2 c 3").await;
+    let replica = primary.replica().await;
+    let server = world.primary(&primary.addr).await.unwrap();
+    assert_eq!((server.keys_when_added, server.run_id.len()), (3, 40));
+    assert_eq!(world.replica(&replica.addr, &primary.addr).await.unwrap().keys_when_added, 3);
+    // Other names of the same hosts.
+    world.replica(&replica.as_localhost(), &primary.as_localhost()).await.unwrap();
+    // Wrong roles.
+    world.no_primary(&replica.addr, &format!("is a replica of {}", primary.addr)).await;
+    world.no_replica(&primary.addr, &primary.addr, "is a primary").await;
+    let other = Redis::start(&[]).await;
+    world.no_replica(&replica.addr, &other.addr, &format!("not of {}", other.addr)).await;
+    world.no_replica(&replica.addr, &replica.as_localhost(), "one and the same server").await;
+    // A replica of the replica has the same replication id, and is still not a replica of the primary.
+    let chained = replica.replica().await;
+    world.no_replica(&chained.addr, &primary.addr, "not of").await;
+}
+
+#[tokio::test]
+async fn a_replica_that_cannot_log_in_is_not_in_sync() {
+    let secret = password("pw");
+    let world = World { credentials: Some(secret.clone()), ..World::new() };
+    let primary = Redis::start_with(&["--requirepass", "pw"], Some(secret.clone())).await;
+    let port = primary.addr.port().to_string();
+    let options = ["--requirepass", "pw", "--masterauth", "wrong", "--replicaof", "127.0.0.1", &port];
+    let replica = Redis::start_with(&options, Some(secret)).await;
+    world.no_replica(&replica.addr, &primary.addr, "not in sync").await;
+    let good = primary.replica().await;
+    world.replica(&good.addr, &primary.addr).await.unwrap();
+    World::new().no_primary(&primary.addr, "wants a password").await;
+    let wrong = World { credentials: Some(password("guess")), ..World::new() };
+    wrong.no_primary(&primary.addr, "refuses the password").await;
+}
+
+#[tokio::test]
+async fn a_server_belongs_to_one_group() {
+    let world = World::new();
+    let redis = Redis::start(&[]).await;
+    let server = world.primary(&redis.addr).await.unwrap();
+    let product = world.state().products.values().next().unwrap().id;
+    let change = Change::CreateGroup { product, group: GroupId(1), servers: vec![server], credentials: None };
+    world.shared.append(Uuid(2), change).result.unwrap();
+    world.no_primary(&redis.addr, "belongs to group 1").await;
+    world.no_primary(&redis.as_localhost(), "ours already under another address").await;
+}
+
+#[tokio::test]
+async fn unfit_servers() {
+    let world = World::new();
+    let few = Redis::start(&["--databases", "4"]).await;
+    world.no_primary(&few.addr, "has 4 databases").await;
+    let cluster = Redis::start(&["--cluster-enabled", "yes"]).await;
+    world.no_primary(&cluster.addr, "Redis Cluster").await;
+    let info = |text: &str| vec![fake::ok(), fake::bulk(text)];
+    let old = fake::server(info("# Server\r\nredis_version:5.0.14\r\nrun_id:a\r\n"), true).await;
+    world.no_primary(&old, "6.0 or later").await;
+    let node =
+        fake::server(info("# Server\r\nredis_version:7.0.0\r\nrun_id:a\r\n# Pontoon\r\nnode_id:1\r\n"), true).await;
+    world.no_primary(&node, "node of Pontoon").await;
+    let sentinel = fake::server(info("# Server\r\nredis_version:7.0.0\r\nredis_mode:sentinel\r\n"), true).await;
+    world.no_primary(&sentinel, "Sentinel").await;
+    let loading = fake::server(info("redis_version:7.0.0\r\nrun_id:a\r\nloading:1\r\n"), true).await;
+    world.no_primary(&loading, "loading").await;
+    // Our own ports are known without asking.
+    world.no_primary(&HostPort::parse("127.0.0.1:7101").unwrap(), "admin port of node 1").await;
+    world.no_primary(&HostPort::parse("127.0.0.1:7000").unwrap(), "port of product 'default'").await;
+    let product = NewProduct {
+        name: "p".into(),
+        port: 7500,
+        layout: Layout::Codis,
+        mode: Mode::Store,
+        isolated: Isolated::Refuse,
+        databases: 4,
+        auth: None,
+    };
+    world.shared.append(Uuid(3), Change::CreateProduct(product)).result.unwrap();
+    let state = world.state();
+    let small = state.products.values().find(|p| p.name == "p").unwrap();
+    let asking = Asking { state: &state, product: small, credentials: None, deadline: soon() };
+    asking.primary(&few.addr).await.unwrap();
+}

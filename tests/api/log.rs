@@ -1,0 +1,176 @@
+//! A log of one process without a disk, shared by several "nodes" of which one leads.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use pontoon::{
+    clock::boottime_ns,
+    consensus::{Applied, Leadership, ProposeError},
+    control::{
+        handle::{Control, Log},
+        status::{LeaderView, NodeView},
+    },
+    model::{
+        apply::{apply, first_index},
+        change::{Change, NewMember},
+        ids::{Epoch, HostPort, NodeId, Term, Uuid},
+        state::{ClusterState, Entry, Position},
+    },
+};
+use tokio::sync::watch;
+
+/// What all nodes share.
+pub struct Shared {
+    entries: Mutex<u64>,
+    state: watch::Sender<Arc<ClusterState>>,
+    /// Proposals that are lost after they were applied: the answer is "unknown".
+    pub lose_answers: AtomicUsize,
+    pub proposals: AtomicUsize,
+}
+
+impl Shared {
+    pub fn new(members: &[(u64, &str)]) -> Arc<Self> {
+        let shared = Arc::new(Self {
+            entries: Mutex::new(0),
+            state: watch::channel(Arc::default()).0,
+            lose_answers: AtomicUsize::new(0),
+            proposals: AtomicUsize::new(0),
+        });
+        let members = members.iter().map(|(id, admin)| member(*id, admin)).collect();
+        shared.append(Uuid(1), Change::Bootstrap { members, port: 7000 }).result.unwrap();
+        shared
+    }
+
+    pub fn append(&self, id: Uuid, change: Change) -> Applied {
+        let mut entries = self.entries.lock().unwrap();
+        *entries += 1;
+        let index = Epoch(*entries);
+        let mut state = ClusterState::clone(&self.state.borrow());
+        let result = apply(&mut state, &Entry { id, at_ms: 0, change }, Position { index, term: Term(1) });
+        let index = first_index(&state, id).unwrap_or(index);
+        self.state.send_replace(Arc::new(state));
+        Applied { index, result }
+    }
+
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.state.borrow().clone()
+    }
+
+    pub fn changed(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.subscribe()
+    }
+}
+
+pub fn member(id: u64, admin: &str) -> NewMember {
+    let admin = HostPort::parse(admin).unwrap();
+    NewMember {
+        id: NodeId(id),
+        uuid: Uuid(u128::from(id) + 100),
+        advertise: admin.host().into(),
+        admin,
+        port_offset: 0,
+    }
+}
+
+/// One node's view of it.
+pub struct NodeLog {
+    shared: Arc<Shared>,
+    pub leadership: watch::Sender<Leadership>,
+}
+
+impl Log for NodeLog {
+    fn cluster_id(&self) -> Option<Uuid> {
+        Some(Uuid(7))
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.shared.state.subscribe()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn propose(
+        &self,
+        id: Uuid,
+        change: Change,
+        _deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
+        Box::pin(async move {
+            let who = self.leadership.borrow().clone();
+            if !who.is_me {
+                return Err(ProposeError::NotLeader(who.leader));
+            }
+            self.shared.proposals.fetch_add(1, Ordering::SeqCst);
+            let applied = self.shared.append(id, change);
+            let lose = |left: usize| left.checked_sub(1);
+            match self.shared.lose_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
+                Ok(_) => Err(ProposeError::Unknown("the answer was lost".into())),
+                Err(_) => Ok(applied),
+            }
+        })
+    }
+}
+
+/// A node's handle with what steers it.
+pub struct Node {
+    pub control: Control,
+    pub log: Arc<NodeLog>,
+    pub view: watch::Sender<Arc<LeaderView>>,
+}
+
+/// Lease of the tests, so that a silent node is given up soon.
+pub const LEASE: Duration = Duration::from_millis(300);
+
+impl Node {
+    pub fn new(id: u64, shared: &Arc<Shared>) -> Self {
+        let log = Arc::new(NodeLog { shared: shared.clone(), leadership: watch::channel(Leadership::default()).0 });
+        let view = watch::channel(Arc::new(LeaderView::default())).0;
+        let control = Control { log: log.clone(), me: NodeId(id), view: view.subscribe(), lease: LEASE };
+        Self { control, log, view }
+    }
+
+    /// Tells this node who leads.
+    pub fn leader(&self, id: u64, admin: &str) {
+        let is_me = self.control.me == NodeId(id);
+        self.log.leadership.send_replace(Leadership {
+            term: Term(1),
+            leader: Some(NodeId(id)),
+            leader_admin: Some(admin.to_owned()),
+            is_me,
+            voters: self.log.shared.state().members.keys().copied().collect(),
+            learners: Vec::new(),
+        });
+        if is_me {
+            self.view.send_modify(|view| Arc::make_mut(view).term = Some(Term(1)));
+        }
+    }
+
+    pub fn nobody_leads(&self) {
+        self.log.leadership.send_replace(Leadership::default());
+        self.view.send_modify(|view| Arc::make_mut(view).term = None);
+    }
+
+    /// A heartbeat of a node arrives now.
+    pub fn heard(&self, id: u64, edit: impl FnOnce(&mut NodeView)) {
+        self.view.send_modify(|view| {
+            let seen = Arc::make_mut(view).nodes.entry(NodeId(id)).or_default();
+            seen.heard_ns = boottime_ns();
+            seen.lease_ends_ns = seen.heard_ns + LEASE.as_nanos() as u64;
+            edit(seen);
+        });
+    }
+
+    pub fn nodes(&self) -> BTreeMap<NodeId, NodeView> {
+        self.view.borrow().nodes.clone()
+    }
+}

@@ -1,0 +1,12 @@
+//! The cold path against real redis-servers, and the admin API over gRPC with a log that has no disk.
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod admission;
+mod client;
+mod fake;
+mod log;
+mod scan;
+mod server;
+mod single;
+mod waiting;

@@ -1,0 +1,130 @@
+//! A real redis-server for a test, stopped with it.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use pontoon::{
+    model::{
+        ids::HostPort,
+        secret::{Credentials, Secret},
+    },
+    redis::{Client, Reply},
+};
+use tokio::time::Instant;
+
+/// Far beyond what anything here takes, also on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+pub fn password(text: &str) -> Credentials {
+    Credentials { username: None, password: Secret::new(text.into()) }
+}
+
+pub struct Redis {
+    child: Child,
+    pub addr: HostPort,
+    credentials: Option<Credentials>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Redis {
+    pub async fn start(options: &[&str]) -> Self {
+        Self::start_with(options, None).await
+    }
+
+    pub async fn start_with(options: &[&str], credentials: Option<Credentials>) -> Self {
+        // Between asking for a free port and using it another process may take it: then another one is asked for.
+        for _ in 0..10 {
+            if let Some(redis) = Self::try_start(options, credentials.clone()).await {
+                return redis;
+            }
+        }
+        panic!("redis-server could not be started");
+    }
+
+    async fn try_start(options: &[&str], credentials: Option<Credentials>) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0"])
+            .args(["--dir", dir.path().to_str().unwrap()])
+            .args(options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server must be installed");
+        let addr = HostPort::parse(&format!("127.0.0.1:{port}")).unwrap();
+        let mut redis = Self { child, addr, credentials, _dir: dir };
+        let deadline = soon();
+        loop {
+            if redis.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if let Ok(mut client) = Client::connect(&redis.addr, redis.credentials.as_ref(), "test", deadline).await
+                && client.ask(&[b"PING"], deadline).await.is_ok()
+            {
+                return Some(redis);
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A replica of `self`, in sync.
+    pub async fn replica(&self) -> Self {
+        let (host, port) = (self.addr.host().to_owned(), self.addr.port().to_string());
+        let mut options = vec!["--replicaof", &host, &port];
+        if let Some(credentials) = &self.credentials {
+            options.extend([
+                "--masterauth",
+                credentials.password.reveal(),
+                "--requirepass",
+                credentials.password.reveal(),
+            ]);
+        }
+        let replica = Self::start_with(&options, self.credentials.clone()).await;
+        replica.until_info("master_link_status", "up").await;
+        replica
+    }
+
+    pub async fn until_info(&self, field: &str, value: &str) {
+        let deadline = soon();
+        let mut client = self.client().await;
+        loop {
+            let info = client.info("default", deadline).await.unwrap();
+            if info.get(field) == Some(value) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{field} is {:?}, not {value}", info.get(field));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.addr, self.credentials.as_ref(), "test", soon()).await.unwrap()
+    }
+
+    /// Runs a command given as words.
+    pub async fn run(&self, words: &str) -> Reply {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        self.client().await.ask(&words, soon()).await.unwrap()
+    }
+
+    /// The same server by another name.
+    pub fn as_localhost(&self) -> HostPort {
+        HostPort::parse(&format!("localhost:{}", self.addr.port())).unwrap()
+    }
+}

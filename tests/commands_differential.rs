@@ -1,0 +1,503 @@
+//! Holds the command table against a real redis-server: `COMMAND` for what a command is, `COMMAND GETKEYS` for where its keys are.
+//! Needs `redis-server` in the path. The rows are compared exactly with Redis 7.0; with other versions only what both know.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pontoon::commands::{self, Handling, KeySpec, Spec, flag};
+use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
+
+/// Calls generated for each command.
+const CALLS_EACH: usize = 60;
+
+/// A redis-server of our own, on a unix socket so that no port can be taken.
+struct Server {
+    process: Child,
+    connection: UnixStream,
+    read: Vec<u8>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let mut process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server must be installed for this test (apt-get install redis-server)");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let connection = loop {
+            if let Ok(connection) = UnixStream::connect(&socket) {
+                break connection;
+            }
+            if let Some(status) = process.try_wait().unwrap() {
+                panic!("redis-server ended before it listened: {status}");
+            }
+            assert!(Instant::now() < deadline, "redis-server does not listen after 20 s");
+            std::thread::yield_now();
+        };
+        connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { process, connection, read: Vec::new(), _dir: dir }
+    }
+
+    fn call(&mut self, args: &[Vec<u8>]) -> OwnedFrame {
+        let mut out = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            out.extend(format!("${}\r\n", arg.len()).bytes());
+            out.extend(arg);
+            out.extend(b"\r\n");
+        }
+        self.connection.write_all(&out).unwrap();
+        loop {
+            if let Some((frame, len)) = decode(&self.read).unwrap() {
+                self.read.drain(..len);
+                return frame;
+            }
+            let mut chunk = vec![0; 1 << 20];
+            let len = self.connection.read(&mut chunk).expect("redis-server answers within 20 s");
+            assert!(len > 0, "redis-server closed the connection");
+            self.read.extend_from_slice(&chunk[..len]);
+        }
+    }
+
+    fn version(&mut self) -> String {
+        let info = text(&self.call(&words("INFO server")));
+        info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap().to_string()
+    }
+}
+
+fn words(line: &str) -> Vec<Vec<u8>> {
+    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+}
+
+fn text(frame: &OwnedFrame) -> String {
+    match frame {
+        OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+        other => panic!("a string expected, got {other:?}"),
+    }
+}
+
+fn int(frame: &OwnedFrame) -> i64 {
+    match frame {
+        OwnedFrame::Integer(n) => *n,
+        other => panic!("an integer expected, got {other:?}"),
+    }
+}
+
+fn list(frame: &OwnedFrame) -> &[OwnedFrame] {
+    match frame {
+        OwnedFrame::Array(frames) => frames,
+        other => panic!("an array expected, got {other:?}"),
+    }
+}
+
+/// A row of `COMMAND`.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    arity: i64,
+    /// Sorted.
+    flags: Vec<String>,
+    first: i64,
+    last: i64,
+    step: i64,
+    subcommands: Vec<String>,
+}
+
+fn rows_of(frames: &[OwnedFrame], out: &mut BTreeMap<String, Row>) {
+    for frame in frames {
+        let row = list(frame);
+        let mut flags: Vec<_> = list(&row[2]).iter().map(text).collect();
+        flags.sort();
+        let mut subcommands: Vec<_> = list(&row[9]).iter().map(|sub| text(&list(sub)[0])).collect();
+        subcommands.sort();
+        rows_of(list(&row[9]), out);
+        let row_of = Row {
+            arity: int(&row[1]),
+            flags,
+            first: int(&row[3]),
+            last: int(&row[4]),
+            step: int(&row[5]),
+            subcommands,
+        };
+        out.insert(text(&row[0]), row_of);
+    }
+}
+
+/// What `COMMAND` would say of our row.
+fn our_row(spec: &Spec) -> Row {
+    let mut flags: Vec<_> = spec.flags.names().map(str::to_string).collect();
+    flags.sort();
+    let (first, last, step) = spec.key_range();
+    let mut subcommands: Vec<_> = spec.subcommands.iter().map(|sub| sub.name.to_string()).collect();
+    subcommands.sort();
+    Row { arity: spec.arity.into(), flags, first: first.into(), last: last.into(), step: step.into(), subcommands }
+}
+
+fn our_rows() -> BTreeMap<String, &'static Spec> {
+    commands::all()
+        .flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+        .map(|spec| (spec.name.to_string(), spec))
+        .collect()
+}
+
+fn differences(theirs: &BTreeMap<String, Row>, ours: &BTreeMap<String, &'static Spec>, exact: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, their) in theirs {
+        let Some(spec) = ours.get(name) else {
+            if exact {
+                found.push(format!("{name}: missing in our table"));
+            }
+            continue;
+        };
+        let mut our = our_row(spec);
+        if exact {
+            // Newer subcommands are ours alone.
+            our.subcommands.retain(|sub| their.subcommands.contains(sub));
+        } else {
+            // What later versions changed is not compared: only what sends a call to the wrong place.
+            our.subcommands.clone_from(&their.subcommands);
+            our.arity = their.arity;
+            our.flags.clone_from(&their.flags);
+            if their.flags.iter().any(|f| f == "write") && !spec.flags.has(flag::WRITE) {
+                found.push(format!("{name}: a write for the server, not for us"));
+            }
+        }
+        if our != *their {
+            found.push(format!("{name}: server {their:?}\n    ours {our:?}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn table_is_that_of_the_server() {
+    let mut server = Server::start();
+    let exact = server.version().starts_with("7.0.");
+    let mut theirs = BTreeMap::new();
+    rows_of(list(&server.call(&words("COMMAND"))), &mut theirs);
+    assert!(theirs.len() > 300, "only {} rows", theirs.len());
+    let found = differences(&theirs, &our_rows(), exact);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The comparison above must be able to fail.
+#[test]
+fn a_wrong_row_is_found() {
+    let row = |flags: &[&str], last| Row {
+        arity: 2,
+        flags: flags.iter().map(|f| f.to_string()).collect(),
+        first: 1,
+        last,
+        step: 1,
+        subcommands: Vec::new(),
+    };
+    let check = |row| differences(&BTreeMap::from([("get".to_string(), row)]), &our_rows(), true).len();
+    assert_eq!(check(row(&["fast", "readonly"], 1)), 0);
+    assert_eq!(check(row(&["fast", "write"], 1)), 1);
+    assert_eq!(check(row(&["fast", "readonly"], -1)), 1);
+    let unknown = BTreeMap::from([("gut".to_string(), row(&[], 1))]);
+    assert_eq!(differences(&unknown, &our_rows(), true).len(), 1);
+}
+
+/// Calls of `spec` with the shape that the command wants; not necessarily sensible ones.
+fn generate(spec: &Spec, rng: &mut fastrand::Rng) -> Vec<Vec<u8>> {
+    let mut call: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
+    for word in &mut call {
+        if rng.bool() {
+            word.make_ascii_uppercase();
+        }
+    }
+    let mut unique = 0;
+    let mut word = |call: &mut Vec<Vec<u8>>, kind: &str| {
+        unique += 1;
+        call.push(format!("{kind}{unique}").into_bytes());
+    };
+    let keyword = |call: &mut Vec<Vec<u8>>, rng: &mut fastrand::Rng, keyword: &str| {
+        call.push(if rng.bool() { keyword.into() } else { keyword.to_lowercase().into_bytes() });
+    };
+    // GETKEYS refuses a PFMERGE without sources, which the server executes.
+    let least = spec.arity.unsigned_abs() as usize + usize::from(spec.name == "pfmerge");
+    match spec.keys {
+        KeySpec::Count { at, step, dest } => {
+            while call.len() < at as usize {
+                let kind = if call.len() == dest as usize { "dest" } else { "x" };
+                word(&mut call, kind);
+            }
+            let optional = spec.flags.has(flag::NO_MANDATORY_KEYS);
+            let keys = rng.usize(usize::from(!optional)..6);
+            call.push(keys.to_string().into_bytes());
+            for _ in 0..keys * step as usize {
+                word(&mut call, "k");
+            }
+            for _ in 0..rng.usize(0..4) {
+                word(&mut call, "more");
+            }
+            while call.len() < least {
+                word(&mut call, "more");
+            }
+        }
+        KeySpec::Streams => {
+            if spec.name == "xreadgroup" {
+                keyword(&mut call, rng, "GROUP");
+                word(&mut call, "g");
+                // A group or consumer may have any name.
+                word(&mut call, "c");
+            }
+            for (option, arguments) in [("COUNT", 1), ("BLOCK", 1), ("NOACK", 0)] {
+                if rng.bool() && (option != "NOACK" || spec.name == "xreadgroup") {
+                    keyword(&mut call, rng, option);
+                    for _ in 0..arguments {
+                        call.push(rng.u8(..).to_string().into_bytes());
+                    }
+                }
+            }
+            keyword(&mut call, rng, "STREAMS");
+            for _ in 0..2 * rng.usize(1..6) {
+                word(&mut call, "k");
+            }
+        }
+        KeySpec::Sort { store } => {
+            word(&mut call, "k");
+            for _ in 0..rng.usize(0..6) {
+                match rng.usize(0..6) {
+                    0 => {
+                        keyword(&mut call, rng, "LIMIT");
+                        // Numbers in a sensible call; words make sure that they are skipped.
+                        call.push(b"store".to_vec());
+                        word(&mut call, "x");
+                    }
+                    1 => {
+                        keyword(&mut call, rng, "BY");
+                        call.push(b"store".to_vec());
+                    }
+                    2 => {
+                        keyword(&mut call, rng, "GET");
+                        word(&mut call, "pattern*");
+                    }
+                    3 if store => {
+                        keyword(&mut call, rng, "STORE");
+                        word(&mut call, "dest");
+                    }
+                    4 => keyword(&mut call, rng, "ALPHA"),
+                    _ => keyword(&mut call, rng, "DESC"),
+                }
+            }
+        }
+        KeySpec::GeoStore(from) => {
+            for _ in 1..from {
+                word(&mut call, "k");
+            }
+            let mut options = vec!["STORE", "STOREDIST", "COUNT", "WITHDIST", "ASC"];
+            rng.shuffle(&mut options);
+            for option in &options[..rng.usize(0..=options.len())] {
+                keyword(&mut call, rng, option);
+                if option.starts_with("STORE") || *option == "COUNT" {
+                    word(&mut call, "x");
+                }
+            }
+        }
+        KeySpec::Migrate => {
+            let many = rng.bool();
+            for argument in ["host", "6379", if many { "" } else { "key" }, "0", "1000"] {
+                call.push(argument.into());
+            }
+            for (option, arguments) in [("COPY", 0), ("REPLACE", 0), ("AUTH", 1), ("AUTH2", 2)] {
+                if rng.bool() {
+                    keyword(&mut call, rng, option);
+                    for _ in 0..arguments {
+                        word(&mut call, "x");
+                    }
+                }
+            }
+            if many {
+                keyword(&mut call, rng, "KEYS");
+                for _ in 0..rng.usize(1..6) {
+                    word(&mut call, "k");
+                }
+            }
+        }
+        KeySpec::None | KeySpec::One(_) | KeySpec::Range { .. } => {
+            while call.len() < least {
+                word(&mut call, "k");
+            }
+            if spec.arity < 0 {
+                let more = match spec.keys {
+                    KeySpec::Range { step, .. } => rng.usize(0..6) * step as usize,
+                    _ => rng.usize(0..6),
+                };
+                for _ in 0..more {
+                    word(&mut call, "k");
+                }
+            }
+        }
+    }
+    call
+}
+
+/// The keys by the server, or its error.
+fn their_keys(server: &mut Server, call: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
+    let mut ask = words("COMMAND GETKEYS");
+    ask.extend_from_slice(call);
+    match server.call(&ask) {
+        OwnedFrame::Array(keys) => Ok(keys.iter().map(|key| text(key).into_bytes()).collect()),
+        OwnedFrame::Error(error) => Err(error),
+        other => panic!("{call:?}: {other:?}"),
+    }
+}
+
+fn show(call: &[Vec<u8>]) -> String {
+    call.iter().map(|arg| format!("{:?} ", String::from_utf8_lossy(arg))).collect()
+}
+
+#[test]
+fn keys_are_those_of_the_server() {
+    let mut server = Server::start();
+    let seed = 0x5eed;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut theirs = BTreeMap::new();
+    rows_of(list(&server.call(&words("COMMAND"))), &mut theirs);
+    let mut wrong = Vec::new();
+    let mut with_keys = 0;
+    for (name, spec) in our_rows() {
+        // A shard channel has a slot like a key, but is no key for GETKEYS.
+        if !theirs.contains_key(&name) || !spec.subcommands.is_empty() || spec.flags.has(flag::PUBSUB) {
+            continue;
+        }
+        let mut agreed = 0;
+        for _ in 0..CALLS_EACH {
+            let call = generate(spec, &mut rng);
+            let resolved = commands::resolve(&call[..]).unwrap_or_else(|e| panic!("{}: {e}", show(&call)));
+            assert_eq!(resolved.name, name);
+            let mut at = Vec::new();
+            let ours = spec.keys(&call[..], &mut at).map(|()| at.iter().map(|i| call[*i].clone()).collect::<Vec<_>>());
+            match (their_keys(&mut server, &call), ours) {
+                (Ok(their), Ok(our)) if sorted(their.clone()) == sorted(our.clone()) => {
+                    agreed += usize::from(!our.is_empty())
+                }
+                // The server calls it an error that there are none.
+                (Err(_), Ok(our)) if our.is_empty() => {}
+                (their, our) => wrong.push(format!("{}: server {their:?}, we {our:?}", show(&call))),
+            }
+        }
+        if spec.keys != KeySpec::None {
+            with_keys += 1;
+            assert!(agreed > CALLS_EACH / 2 || !wrong.is_empty(), "{name}: only {agreed} calls had keys");
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}: {} of the calls differ:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(30)].join("\n")
+    );
+    assert!(with_keys > 150, "only {with_keys} commands with keys were compared");
+}
+
+/// Calls with arguments replaced by keywords and numbers: where both the server and we find keys, they are the same.
+#[test]
+fn keys_of_strange_calls_are_those_of_the_server() {
+    let mut server = Server::start();
+    let mut rng = fastrand::Rng::with_seed(0xbad);
+    let words = [
+        "STORE",
+        "STREAMS",
+        "KEYS",
+        "LIMIT",
+        "BY",
+        "GET",
+        "AUTH2",
+        "COUNT",
+        "",
+        "0",
+        "1",
+        "2",
+        "3",
+        "-1",
+        "01",
+        "9999999999",
+        "9223372036854775808",
+    ];
+    let mut theirs = BTreeMap::new();
+    rows_of(list(&server.call(&self::words("COMMAND"))), &mut theirs);
+    let (mut wrong, mut same) = (Vec::new(), 0);
+    for (name, spec) in our_rows() {
+        // GETKEYS looks for words in these where the command itself reads options one by one, as we do (a key may be called STORE).
+        let reads_options =
+            matches!(spec.keys, KeySpec::Streams | KeySpec::GeoStore(_) | KeySpec::Sort { .. } | KeySpec::Migrate);
+        if !theirs.contains_key(&name) || !spec.subcommands.is_empty() || spec.flags.has(flag::PUBSUB) || reads_options
+        {
+            continue;
+        }
+        for _ in 0..CALLS_EACH {
+            let mut call = generate(spec, &mut rng);
+            let first = name.split('|').count();
+            for _ in 0..rng.usize(1..3) {
+                if call.len() > first {
+                    let at = rng.usize(first..call.len());
+                    call[at] = words[rng.usize(..words.len())].into();
+                }
+            }
+            let mut at = Vec::new();
+            let ours = spec.keys(&call[..], &mut at).map(|()| at.iter().map(|i| call[*i].clone()).collect::<Vec<_>>());
+            if let (Ok(their), Ok(our)) = (their_keys(&mut server, &call), ours) {
+                if sorted(their.clone()) == sorted(our.clone()) {
+                    same += 1;
+                } else {
+                    wrong.push(format!("{}: server {their:?}, we {our:?}", show(&call)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(30)].join("\n"));
+    assert!(same > 5000, "only {same} calls were compared");
+}
+
+fn sorted(mut keys: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    keys.sort();
+    keys
+}
+
+/// Calls that the server executes, so that the name, the arity and the keys are not only as reported but as used.
+#[test]
+fn what_we_route_is_what_is_executed() {
+    let mut server = Server::start();
+    for (call, keys) in [
+        ("GEORADIUS g 1 1 1 km STORE out", vec!["g", "out"]),
+        ("SORT l LIMIT 0 1 BY nosort STORE out", vec!["l", "out"]),
+        ("EVAL return 2 k1 k2 arg", vec!["k1", "k2"]),
+        ("ZUNIONSTORE out 2 a b WEIGHTS 1 2", vec!["out", "a", "b"]),
+        ("OBJECT FREQ", vec![]),
+    ] {
+        let call = words(call);
+        if commands::resolve(&call[..]).is_err() {
+            assert!(matches!(server.call(&call), OwnedFrame::Error(e) if e.contains("wrong number of arguments")));
+            continue;
+        }
+        let spec = commands::resolve(&call[..]).unwrap();
+        let mut at = Vec::new();
+        spec.routing_keys(&call[..], &mut at).unwrap();
+        assert_eq!(at.iter().map(|i| std::str::from_utf8(&call[*i]).unwrap()).collect::<Vec<_>>(), keys);
+        let answer = server.call(&call);
+        assert!(
+            !matches!(&answer, OwnedFrame::Error(e) if e.contains("syntax") || e.contains("unknown")),
+            "{answer:?}"
+        );
+        assert_eq!(spec.handling, Handling::Slot);
+    }
+}

@@ -1,0 +1,296 @@
+//! What tests of the proxy stand on: real redis-servers, scripted ones, a blocking client, and route tables.
+//! Knows nothing of what is tested.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pontoon::{
+    model::{
+        ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
+        route::{GroupRoute, HoldKind, HoldRoutes, Isolated, Mode, ProductRoutes, RouteTable, SlotRoute},
+        secret::{Credentials, Secret},
+        slot::Layout,
+    },
+    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, permit::Permit},
+    resp::request::{RequestScanner, Scanned},
+};
+use tokio::sync::watch;
+
+/// Generous, because machines that run tests are busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A port nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A real redis-server; killed when dropped.
+pub struct Redis {
+    pub addr: String,
+    child: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(dir.path())
+            .args(args)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let addr = format!("127.0.0.1:{port}");
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect(&addr).is_err() {
+            assert!(Instant::now() < end, "redis-server does not answer");
+            std::thread::yield_now();
+        }
+        Self { addr, child, _dir: dir }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One connection to a scripted server.
+pub struct Conn {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Conn {
+    /// The next request, or `None` when the proxy has closed.
+    pub fn request(&mut self) -> Option<Vec<Vec<u8>>> {
+        let mut scanner = RequestScanner::default();
+        loop {
+            if let Scanned::Request(len) = scanner.scan(&self.buffer).unwrap() {
+                let args = scanner.args().iter().map(|a| a.of(&self.buffer).to_vec()).collect();
+                self.buffer.drain(..len);
+                return Some(args);
+            }
+            let mut more = [0; 4096];
+            match self.stream.read(&mut more) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&more[..n]),
+            }
+        }
+    }
+
+    pub fn reply(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+}
+
+/// A scripted server; each connection, after its log-in, is given to `script`. Returns its address.
+pub fn fake(script: impl Fn(Conn) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let script = Arc::new(script);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let script = script.clone();
+            std::thread::spawn(move || {
+                let mut conn = Conn { stream, buffer: Vec::new() };
+                // The log-in: the name comes last.
+                while let Some(request) = conn.request() {
+                    conn.reply(b"+OK\r\n");
+                    if request[0] == b"CLIENT" {
+                        return script(conn);
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// A table whose slots are spread evenly over the servers.
+pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
+    let layout = Layout::Codis;
+    let count = usize::from(layout.slots());
+    let slots = (0..count)
+        .map(|slot| SlotRoute { group: Some((slot * servers.len() / count) as u16), epoch: Epoch(1), hold: HoldId(0) })
+        .collect();
+    let group = |(i, addr): (usize, &&str)| GroupRoute {
+        id: GroupId(i as u32 + 1),
+        primary: HostPort::parse(addr).unwrap(),
+        replicas: Vec::new(),
+        credentials: None,
+    };
+    let product = ProductRoutes {
+        id: ProductId(1),
+        name: "default".into(),
+        layout,
+        mode: Mode::Store,
+        isolated: Isolated::Refuse,
+        databases: 16,
+        port,
+        auth: None,
+        groups: servers.iter().enumerate().map(group).collect(),
+        slots,
+    };
+    RouteTable {
+        epoch: Epoch(epoch),
+        products: BTreeMap::from([(product.id, Arc::new(product))]),
+        holds: BTreeMap::new(),
+    }
+}
+
+/// The table with its only product changed.
+pub fn with_product(mut table: RouteTable, change: impl FnOnce(&mut ProductRoutes)) -> RouteTable {
+    let product = table.products.get_mut(&ProductId(1)).unwrap();
+    change(Arc::make_mut(product));
+    table
+}
+
+/// The table with the slot of `key` held.
+pub fn held(table: RouteTable, id: u64, kind: HoldKind, key: &str) -> RouteTable {
+    let slot = Layout::Codis.slot(key.as_bytes());
+    let mut table = with_product(table, |p| p.slots[usize::from(slot.0)].hold = HoldId(id));
+    table.epoch = Epoch(id);
+    let slots: Arc<[SlotId]> = Arc::new([slot]);
+    table.holds.insert(HoldId(id), HoldRoutes { product: ProductId(1), kind, slots });
+    table
+}
+
+pub fn password(text: &str) -> Credentials {
+    Credentials { username: None, password: Secret::new(text.into()) }
+}
+
+/// A proxy in this process.
+pub struct Bed {
+    pub port: u16,
+    pub routes: watch::Sender<Arc<RouteTable>>,
+    pub permit: Arc<Permit>,
+    pub proxy: Proxy,
+    pub runtime: tokio::runtime::Runtime,
+}
+
+impl Bed {
+    pub fn start(servers: &[&str]) -> Self {
+        Self::start_with(servers, Limits::default(), 1, |table| table)
+    }
+
+    pub fn start_with(
+        servers: &[&str],
+        limits: Limits,
+        workers: usize,
+        change: impl FnOnce(RouteTable) -> RouteTable,
+    ) -> Self {
+        let port = free_port();
+        let table = change(table(1, port, servers));
+        let (routes, receiver) = watch::channel(Arc::new(table));
+        let permit = Arc::new(Permit::forever());
+        let config = ProxyConfig { workers, limits, ..ProxyConfig::default() };
+        let proxy = Proxy::start(config, receiver, permit.clone()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let bed = Self { port, routes, permit, proxy, runtime };
+        bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
+        bed
+    }
+
+    pub fn table(&self) -> RouteTable {
+        (**self.routes.borrow()).clone()
+    }
+
+    pub fn publish(&self, table: RouteTable) {
+        self.routes.send_replace(Arc::new(table));
+    }
+
+    pub fn until(&self, what: &str, condition: impl Fn(&ProxyReport) -> bool) -> Arc<ProxyReport> {
+        let mut report = self.proxy.report();
+        let met = self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, report.wait_for(|r| condition(r))).await.map(|r| r.unwrap().clone())
+        });
+        met.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}; {:?}", self.proxy.report().borrow()))
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.port)
+    }
+}
+
+/// A blocking client of bytes.
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    pub fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    /// Sends words as a request.
+    pub fn call(&mut self, words: &str) -> &mut Self {
+        self.send(request(words))
+    }
+
+    /// Reads exactly `want`.
+    #[track_caller]
+    pub fn expect(&mut self, want: &str) -> &mut Self {
+        let mut got = vec![0; want.len()];
+        let mut filled = 0;
+        while filled < got.len() && got[..filled] == want.as_bytes()[..filled] {
+            match self.stream.read(&mut got[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) => panic!("{error}; got {:?}, want {want:?}", String::from_utf8_lossy(&got[..filled])),
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&got[..filled]), want);
+        self
+    }
+
+    /// Reads one line.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\r\n") {
+            assert_eq!(self.stream.read(&mut byte).unwrap(), 1, "closed after {:?}", String::from_utf8_lossy(&line));
+            line.push(byte[0]);
+        }
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    /// Everything until the proxy closes.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        // A reset after the last bytes is a close, too.
+        let _ = self.stream.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+}
+
+/// A RESP request of words.
+pub fn request(words: &str) -> Vec<u8> {
+    let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+    let mut out = Vec::new();
+    pontoon::resp::write::request(&mut out, &words);
+    out
+}

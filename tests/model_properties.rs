@@ -1,0 +1,302 @@
+//! What holds of every log: random sequences of changes against the model, its checker and the durable format.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pontoon::{
+    model::{
+        apply::{apply, dry_run, first_index, note_applied},
+        change::{Change, NewMember, NewProduct},
+        check::check,
+        ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+        reject::Reject,
+        route::{HoldKind, Isolated, Mode, RouteTable},
+        secret::{Credentials, Secret},
+        slot::Layout,
+        state::{Cause, ClusterState, Entry, Position, Role, Server},
+    },
+    plan::assign::group_epochs,
+    wire::{
+        entry::{decode_entry, encode_entry},
+        snapshot::{decode_state, encode_state},
+    },
+};
+use proptest::{prelude::*, strategy::ValueTree};
+
+/// Random numbers that `resolve` turns into a change that has a chance of being accepted in the state it meets.
+type Raw = (u8, [u16; 6]);
+
+fn pick<T: Copy>(from: impl Iterator<Item = T>, n: u16) -> Option<T> {
+    let all: Vec<T> = from.collect();
+    if all.is_empty() { None } else { Some(all[usize::from(n) % all.len()]) }
+}
+
+fn member(n: u16, m: u16) -> NewMember {
+    let id = 1 + u64::from(n % 5);
+    // Mostly its own uuid and ports, sometimes another's.
+    let other = if m.is_multiple_of(7) { 1 + u64::from(m % 5) } else { id };
+    NewMember {
+        id: NodeId(id),
+        uuid: Uuid(u128::from(if m.is_multiple_of(11) { other } else { id })),
+        admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + other)).unwrap(),
+        advertise: if m.is_multiple_of(2) { "localhost".into() } else { "127.0.0.1".into() },
+        port_offset: other as u16,
+    }
+}
+
+fn server(n: u16) -> Server {
+    let n = n % 12;
+    Server {
+        addr: HostPort::parse(&format!("127.0.0.1:{}", 19200 + n)).unwrap(),
+        run_id: format!("{:040x}", n % 11),
+        keys_when_added: 0,
+    }
+}
+
+fn slots(a: u16, b: u16) -> BTreeSet<SlotId> {
+    let first = a % 1030;
+    (first..first + 1 + b % 200).map(SlotId).collect()
+}
+
+fn auth(n: u16) -> Option<Credentials> {
+    let password = Secret::new(format!("secret{}", n % 3));
+    n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
+}
+
+fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) -> Change {
+    let product = pick(state.products.keys().copied(), a).filter(|_| f % 16 != 0).unwrap_or(ProductId(9));
+    let group = GroupId(u32::from(b % 5));
+    let assignment = pick(state.assignments.keys().copied(), a).unwrap_or(AssignmentId(3));
+    let hold = pick(state.holds.keys().copied(), b).unwrap_or(HoldId(4));
+    let term = if f % 8 == 0 { Term(at.term.0 + 1) } else { at.term };
+    match kind % 28 {
+        0 => Change::Bootstrap { members: (0..1 + a % 3).map(|i| member(i, b)).collect(), port: 19000 },
+        1 => Change::AddMember(member(a, b)),
+        2 | 3 => Change::Admit { member: member(a, b), start: Uuid(u128::from(c % 3)) },
+        4 => Change::BeginRemove { node: NodeId(u64::from(a % 6)), assume_dead: b % 2 == 0 },
+        5 => {
+            let node = pick(state.members.values(), a);
+            Change::FinishRemove {
+                node: node.map_or(NodeId(1), |m| m.id),
+                uuid: node.map_or(Uuid(1), |m| m.uuid),
+                term,
+            }
+        }
+        6 => {
+            let role = [Role::Auto, Role::Voter, Role::Learner][usize::from(b % 3)];
+            Change::SetRole { node: NodeId(u64::from(a % 6)), role }
+        }
+        7 if a % 4 == 0 => Change::Recover { keep: NodeId(u64::from(b % 6)) },
+        7 | 8 => Change::CreateProduct(NewProduct {
+            name: ["one", "two", "three", "-bad", "default"][usize::from(a % 5)].to_owned(),
+            port: [19010, 19020, 19099, 19000, 65533][usize::from(b % 5)],
+            layout: [Layout::Codis, Layout::Redis][usize::from(c % 2)],
+            mode: [Mode::Store, Mode::Cache][usize::from(d % 2)],
+            isolated: [Isolated::Refuse, Isolated::Serve][usize::from(e % 2)],
+            databases: u32::from(f % 20),
+            auth: auth(f),
+        }),
+        9 => Change::SetProduct {
+            product,
+            port: (b % 2 == 0).then_some(19010 + b % 100),
+            databases: (c % 2 == 0).then_some(u32::from(c % 30)),
+            auth: (d % 2 == 0).then(|| auth(e)),
+        },
+        10 => Change::RemoveProduct { product },
+        11..=13 => Change::CreateGroup {
+            product,
+            group,
+            servers: (0..1 + d % 3).map(|i| server(c + i)).collect(),
+            credentials: auth(e),
+        },
+        14 => Change::AddServer { product, group, server: server(c) },
+        15 => Change::RemoveServer { product, group, addr: server(c).addr },
+        16 => Change::RemoveGroup { product, group },
+        17 | 18 => Change::AssignFree { product, slots: slots(c, d), to: group },
+        19 | 20 => Change::StartAssign { product, slots: slots(c, d), to: group },
+        21 | 22 => Change::Hold {
+            cause: Cause::Assignment(assignment),
+            attempt: state.assignments.get(&assignment).map_or(1, |a| a.attempts + 1 + u32::from(c % 8 == 0)),
+            kind: if d % 8 == 0 { HoldKind::Abandon } else { HoldKind::Wait },
+            reason: "test".to_owned(),
+        },
+        23 => Change::Release { hold, why: "test".to_owned() },
+        24 | 25 => {
+            let cause = state.holds.get(&hold).map(|h| h.cause);
+            let assignment = cause.map_or(assignment, |Cause::Assignment(id)| id);
+            let mut epochs = state.assignments.get(&assignment).map_or(BTreeMap::new(), |a| group_epochs(state, a));
+            if c % 8 == 0 {
+                epochs.pop_first();
+            }
+            Change::FinishAssign { assignment, hold, term, group_epochs: epochs }
+        }
+        26 => Change::GiveUpAssign { assignment, why: "x".repeat(usize::from(c % 2000)) },
+        _ => Change::SetCluster {
+            voters: (a % 2 == 0).then_some((b % 9) as u8),
+            hold_ms_max: (c % 2 == 0).then_some(u32::from(d)),
+        },
+    }
+}
+
+/// Everything but the bookkeeping that every entry changes.
+fn decided(state: &ClusterState) -> ClusterState {
+    ClusterState { applied: Epoch(0), results: BTreeMap::new(), results_order: Default::default(), ..state.clone() }
+}
+
+fn table(state: &ClusterState) -> RouteTable {
+    RouteTable { epoch: Epoch(0), ..RouteTable::derive(state) }
+}
+
+fn bootstrap() -> Change {
+    Change::Bootstrap { members: (0..3).map(|i| member(i, 1)).collect(), port: 19000 }
+}
+
+/// How most logs begin, so that the random rest meets groups with slots.
+fn opening(i: usize) -> Option<Change> {
+    let product = ProductId(1);
+    let group = |n: u32, s: u16| Change::CreateGroup {
+        product,
+        group: GroupId(n),
+        servers: vec![server(s)],
+        credentials: None,
+    };
+    match i {
+        0 => Some(bootstrap()),
+        1 => Some(group(1, 1)),
+        2 => Some(group(2, 2)),
+        3 => Some(Change::AssignFree { product, slots: (0..1000).map(SlotId).collect(), to: GroupId(1) }),
+        _ => None,
+    }
+}
+
+/// Runs a log of these changes and checks each step; returns the log and the state after each entry.
+fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
+    let mut state = ClusterState::default();
+    let (mut log, mut states): (Vec<(Entry, Position)>, Vec<ClusterState>) = (Vec::new(), Vec::new());
+    for (i, raw) in raws.iter().enumerate() {
+        let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
+        // The first change is mostly Bootstrap; later some entries repeat one of before.
+        let entry = match raw.1[5] {
+            n if n % 13 == 0 && i > 3 => log[usize::from(n) % log.len()].0.clone(),
+            n => Entry {
+                id: Uuid(1000 + i as u128),
+                at_ms: 7,
+                change: if n % 9 != 0 { opening(i) } else { None }.unwrap_or_else(|| resolve(*raw, &state, at)),
+            },
+        };
+        let before = state.clone();
+        let said = dry_run(&before, &entry.change);
+        let result = apply(&mut state, &entry, at);
+        let problems = check(&state);
+        assert!(problems.is_empty(), "after {entry:?}: {problems:?}");
+        assert_eq!(state.applied, at.index);
+        if result.is_err() {
+            assert_eq!(decided(&state), decided(&before), "a refusal changed the state: {entry:?}");
+        }
+        if let Some(first) = before.results.get(&entry.id) {
+            assert_eq!(result, first.outcome, "a repeat gets the first result");
+            assert_eq!(first_index(&state, entry.id), Some(first.index));
+            assert_eq!(decided(&state), decided(&before), "a repeat changed the state");
+        } else {
+            // A dry run stands in the verdict's term; only the log knows the entry's.
+            let other_term = matches!(result, Err(Reject::OtherTerm { .. }));
+            assert!(other_term || said.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
+            assert_eq!(first_index(&state, entry.id), Some(at.index));
+        }
+        epochs_advance(&before, &state, at);
+        let admission = matches!(entry.change, Change::Admit { .. });
+        if !admission {
+            assert_eq!(table(&before) != table(&state), before.route_epoch != state.route_epoch, "{entry:?}");
+        }
+        assert_eq!(RouteTable::derive(&state), RouteTable::derive_from(&state, &RouteTable::derive(&before)));
+        assert_eq!(decode_entry(&encode_entry(&entry)).unwrap(), entry);
+        log.push((entry, at));
+        states.push(state.clone());
+    }
+    (log, states)
+}
+
+/// Epochs only grow, and a changed owner is a changed slot epoch: this entry's index.
+fn epochs_advance(before: &ClusterState, after: &ClusterState, at: Position) {
+    assert!(after.route_epoch == before.route_epoch || after.route_epoch == at.index);
+    for (id, new) in &after.products {
+        let Some(old) = before.products.get(id) else { continue };
+        for (a, b) in old.slots.iter().zip(&new.slots) {
+            assert!(b.epoch == a.epoch || b.epoch == at.index);
+            assert_eq!(a.owner == b.owner, a.epoch == b.epoch);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// No violation after any sequence; a refusal and a repeat change nothing; replay gives the same state; a snapshot
+    /// at any point and the rest of the log give what the whole log gives.
+    #[test]
+    fn any_log(raws in prop::collection::vec(any::<Raw>(), 1..90), cut in any::<prop::sample::Index>()) {
+        let (log, states) = run(&raws);
+        let mut replayed = ClusterState::default();
+        for ((entry, at), expected) in log.iter().zip(&states) {
+            let _ = apply(&mut replayed, entry, *at);
+            assert_eq!(&replayed, expected);
+        }
+        let cut = cut.index(log.len());
+        let bytes = encode_state(&states[cut]);
+        let mut restored = decode_state(&bytes).unwrap();
+        assert_eq!(restored, states[cut]);
+        assert_eq!(encode_state(&restored), bytes, "equal states give equal bytes");
+        for (entry, at) in &log[cut + 1..] {
+            let _ = apply(&mut restored, entry, *at);
+        }
+        assert_eq!(Some(&restored), states.last());
+    }
+
+    /// Damaged bytes are an error or another value, never a panic.
+    #[test]
+    fn damage_is_survived(raws in prop::collection::vec(any::<Raw>(), 30), hits in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 1..8)) {
+        let (log, states) = run(&raws);
+        for mut bytes in [encode_state(&states[29]), encode_entry(&log[29].0)] {
+            for (place, value) in &hits {
+                let place = place.index(bytes.len());
+                bytes[place] = *value;
+            }
+            let _ = decode_state(&bytes);
+            let _ = decode_entry(&bytes);
+        }
+    }
+}
+
+/// The random logs are worth something only if they reach the deep states; this says that they do.
+#[test]
+fn random_logs_reach_owner_changes() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = prop::collection::vec(any::<Raw>(), 90);
+    let (mut held, mut finished, mut given_away) = (0, 0, 0);
+    for _ in 0..40 {
+        let raws = strategy.new_tree(&mut runner).unwrap().current();
+        let (_, states) = run(&raws);
+        held += usize::from(states.iter().any(|s| !s.holds.is_empty()));
+        let last = states.last().unwrap();
+        finished += usize::from(last.ended_assignments.iter().any(|e| e.failed.is_none()));
+        let mut groups = last.products.values().flat_map(|p| p.groups.values());
+        given_away += usize::from(groups.any(|g| !g.given_away.is_empty()));
+    }
+    assert!(held > 0 && finished > 0 && given_away > 0, "{held} held, {finished} finished, {given_away} given away");
+}
+
+#[test]
+fn entries_without_a_change_advance_applied() {
+    let mut state = ClusterState::default();
+    note_applied(&mut state, Epoch(5));
+    assert_eq!(state.applied, Epoch(5));
+    let entry = Entry { id: Uuid(1), at_ms: 0, change: bootstrap() };
+    let old = apply(&mut state, &entry, Position { index: Epoch(5), term: Term(1) });
+    assert_eq!(old, Err(Reject::OldEntry { index: Epoch(5), applied: Epoch(5) }));
+    assert!(apply(&mut state, &entry, Position { index: Epoch(6), term: Term(1) }).is_ok());
+    let mut other = entry;
+    other.change = Change::Recover { keep: NodeId(1) };
+    let reused = apply(&mut state, &other, Position { index: Epoch(7), term: Term(1) });
+    assert_eq!(reused, Err(Reject::ChangeIdReused { id: Uuid(1), first: Epoch(6) }));
+    assert_eq!(state.members.len(), 3);
+}

@@ -1,0 +1,264 @@
+//! The proxy before servers that fail, under holds, and without a lease: what it says is the truth.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+use common::{Bed, Conn, Redis, fake, held, request, with_product};
+use pontoon::{
+    clock::boottime_ns,
+    model::{
+        ids::{Epoch, HoldId},
+        route::{HoldKind, Isolated},
+    },
+    proxy::Limits,
+};
+
+/// A request as a server sees it.
+type Words = Vec<Vec<u8>>;
+
+/// A server that answers each request when told to, with what it is told.
+fn told() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Words>) {
+    let (say, to_say) = mpsc::sync_channel::<&'static [u8]>(16);
+    let (got, seen) = mpsc::sync_channel(16);
+    let to_say = Arc::new(Mutex::new(to_say));
+    let addr = fake(move |mut conn: Conn| {
+        while let Some(args) = conn.request() {
+            got.send(args).unwrap();
+            let Ok(bytes) = to_say.lock().unwrap().recv() else { return };
+            conn.reply(bytes);
+        }
+    });
+    (addr, say, seen)
+}
+
+#[test]
+fn a_server_that_closes_in_the_middle() {
+    let addr = fake(|mut conn| {
+        conn.request();
+        conn.reply(b"$10\r\nhalf");
+    });
+    let bed = Bed::start(&[&addr]);
+    let write = bed.client().call("SET k v").line();
+    assert!(write.starts_with("-ERR outcome unknown: "), "{write}");
+    let read = bed.client().call("GET k").line();
+    assert!(read.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{read}");
+}
+
+#[test]
+fn a_server_that_talks_rubbish_or_too_much() {
+    for reply in ["HTTP/1.1 400\r\n", "$?\r\n", "*1\r\n;1\r\n"] {
+        let addr = fake(move |mut conn| {
+            while conn.request().is_some() {
+                conn.reply(reply.as_bytes());
+            }
+        });
+        let bed = Bed::start(&[&addr]);
+        let line = bed.client().call("SET k v").line();
+        assert!(line.starts_with("-ERR outcome unknown: "), "{reply:?}: {line}");
+    }
+    // The second reply has no owner; the connection is closed, and the next request gets a new one.
+    let addr = fake(|mut conn| {
+        while conn.request().is_some() {
+            conn.reply(b"+OK\r\n+OK\r\n");
+        }
+    });
+    let bed = Bed::start(&[&addr]);
+    let mut client = bed.client();
+    for _ in 0..3 {
+        let line = client.call("SET k v").line();
+        assert!(line == "+OK" || line.contains("not executed") || line.contains("outcome unknown"), "{line}");
+    }
+}
+
+#[test]
+fn a_server_that_hangs() {
+    let (addr, _say, seen) = told();
+    let limits = Limits { request_deadline: Duration::from_millis(300), ..Limits::default() };
+    let bed = Bed::start_with(&[&addr], limits, 1, |t| t);
+    let (mut one, mut two) = (bed.client(), bed.client());
+    one.call("SET k v");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    two.call("GET k");
+    let line = one.line();
+    assert!(line.starts_with("-ERR outcome unknown: ") && line.contains("did not answer within"), "{line}");
+    let line = two.line();
+    assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
+}
+
+#[test]
+fn errors_of_a_server_pass_unchanged() {
+    let addr = fake(|mut conn| {
+        while conn.request().is_some() {
+            conn.reply(b"-LOADING Redis is loading the dataset in memory\r\n");
+        }
+    });
+    let bed = Bed::start(&[&addr]);
+    bed.client().call("GET k").expect("-LOADING Redis is loading the dataset in memory\r\n");
+}
+
+#[test]
+fn a_dead_server_costs_an_error_at_once_and_comes_back() {
+    let redis = Redis::start();
+    let dead = format!("127.0.0.1:{}", common::free_port());
+    let bed = Bed::start(&[&redis.addr, &dead]);
+    let mut client = bed.client();
+    // foo and hello are on different servers or not: DEL of many keys meets both.
+    let line = client.call("DEL k1 k2 k3 k4 k5 k6 k7 k8 foo hello").line();
+    assert!(
+        line.contains("is down") || line.starts_with("-ERR outcome unknown: executed for some keys only"),
+        "{line}"
+    );
+    // Known to be down now: refused as a whole.
+    let line = client.call("DEL k1 k2 k3 k4 k5 k6 k7 k8 foo hello").line();
+    assert_eq!(line, format!("-ERR server {dead} is down, not executed"));
+    let mut table = with_product(bed.table(), |p| p.groups[1].primary = p.groups[0].primary.clone());
+    table.epoch = Epoch(2);
+    bed.publish(table);
+    bed.until("new routes", |r| r.route_epoch == Epoch(2));
+    assert_eq!(client.call("EXISTS k1 k2 k3 k4 k5 k6 k7 k8 foo hello").line(), ":0");
+}
+
+#[test]
+fn unassigned_slots_are_refused() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
+        with_product(table, |p| p.slots.iter_mut().for_each(|s| s.group = None))
+    });
+    let line = bed.client().call("SET k v").line();
+    assert!(line.starts_with("-CLUSTERDOWN slot ") && line.contains("not executed"), "{line}");
+}
+
+#[test]
+fn a_hold_parks_drains_and_releases_in_order() {
+    let (addr, say, seen) = told();
+    let bed = Bed::start(&[&addr]);
+    let (mut before, mut after) = (bed.client(), bed.client());
+    before.call("SET k old");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    let free = bed.table();
+    bed.publish(held(free.clone(), 7, HoldKind::Wait, "k"));
+    let report = bed.until("the hold is known", |r| r.holds.contains_key(&HoldId(7)));
+    assert!(!report.holds[&HoldId(7)].drained);
+    assert!(report.holds[&HoldId(7)].waiting_on.contains("a write"), "{report:?}");
+    // Parked; and what the session sends behind it, although PING needs no slot.
+    after.call("SET k new").call("PING").call("GET k");
+    bed.until("parked", |r| r.stats.parked == 1);
+    assert!(seen.try_recv().is_err(), "nothing is sent for a held slot");
+    say.send(b"+OK\r\n").unwrap();
+    before.expect("+OK\r\n");
+    bed.until("drained", |r| r.holds[&HoldId(7)].drained);
+    // The hold ends.
+    let mut free = free;
+    free.epoch = Epoch(8);
+    bed.publish(free);
+    assert_eq!(seen.recv_timeout(common::PATIENCE).unwrap()[2], b"new");
+    say.send(b"+OK\r\n").unwrap();
+    say.send(b"$3\r\nnew\r\n").unwrap();
+    after.expect("+OK\r\n+PONG\r\n$3\r\nnew\r\n");
+    bed.until("no holds", |r| r.holds.is_empty());
+}
+
+#[test]
+fn a_parked_request_is_refused_in_time() {
+    let redis = Redis::start();
+    let limits = Limits { parked_for_max: Duration::from_millis(300), ..Limits::default() };
+    let bed = Bed::start_with(&[&redis.addr], limits, 2, |table| held(table, 7, HoldKind::Wait, "k"));
+    bed.until("drained on both workers", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.drained));
+    let mut client = bed.client();
+    client.call("MSET k v other w").call("SET other w").call("GET k").call("PING");
+    let line = client.line();
+    assert!(line.starts_with("-TRYAGAIN not executed"), "{line}");
+    client.expect("+OK\r\n");
+    assert!(client.line().starts_with("-TRYAGAIN not executed"));
+    client.expect("+PONG\r\n");
+}
+
+#[test]
+fn an_abandoned_server_answers_unknown_at_once() {
+    let (addr, _say, seen) = told();
+    let bed = Bed::start(&[&addr]);
+    let mut client = bed.client();
+    client.call("SET k v");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    bed.publish(held(bed.table(), 7, HoldKind::Abandon, "k"));
+    let line = client.line();
+    assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
+    bed.until("drained", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.drained));
+}
+
+#[test]
+fn a_reply_after_the_lease_is_not_delivered() {
+    let (addr, say, seen) = told();
+    let bed = Bed::start(&[&addr]);
+    let mut client = bed.client();
+    client.call("SET k v");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    bed.permit.revoke();
+    say.send(b"+OK\r\n").unwrap();
+    let line = client.line();
+    assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
+    client.call("GET k").expect("-CLUSTERDOWN this node lost contact with its peers, not executed\r\n");
+    client.call("PING").expect("+PONG\r\n");
+    bed.permit.renew(boottime_ns() + 60_000_000_000, Epoch(1));
+    client.call("GET k");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    say.send(b"$1\r\nv\r\n").unwrap();
+    client.expect("$1\r\nv\r\n");
+    // A grant that demands a newer table than the worker has.
+    client.call("GET k");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    bed.permit.renew(boottime_ns() + 60_000_000_000, Epoch(9));
+    say.send(b"$1\r\nv\r\n").unwrap();
+    assert!(client.line().starts_with("-TRYAGAIN not delivered, safe to repeat"));
+    client.call("GET k").expect("-CLUSTERDOWN this node is still learning the newest routes, not executed\r\n");
+}
+
+#[test]
+fn serve_goes_on_without_a_lease_but_not_before_the_first() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
+        with_product(table, |p| p.isolated = Isolated::Serve)
+    });
+    bed.permit.revoke();
+    bed.client().call("GET k").expect("-CLUSTERDOWN this node lost contact with its peers, not executed\r\n");
+    bed.permit.renew(1, Epoch(1));
+    bed.client().call("GET k").expect("$-1\r\n");
+}
+
+#[test]
+fn a_reply_of_another_slot_epoch_is_not_delivered() {
+    let (addr, say, seen) = told();
+    let bed = Bed::start(&[&addr]);
+    let mut client = bed.client();
+    for (epoch, delivered) in [(1, true), (5, false)] {
+        client.call("SET k v");
+        seen.recv_timeout(common::PATIENCE).unwrap();
+        let mut table = with_product(bed.table(), |p| p.slots.iter_mut().for_each(|s| s.epoch = Epoch(epoch)));
+        table.epoch = Epoch(4 + epoch);
+        bed.publish(table);
+        bed.until("swapped", |r| r.route_epoch == Epoch(4 + epoch));
+        say.send(b"+OK\r\n").unwrap();
+        let line = client.line();
+        assert_eq!(line == "+OK", delivered, "{line}");
+        assert!(delivered || line.starts_with("-ERR outcome unknown: "), "{line}");
+    }
+}
+
+#[test]
+fn a_removed_product_closes_its_clients() {
+    let redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr]);
+    let mut client = bed.client();
+    client.send(request("PING")).expect("+PONG\r\n");
+    let mut table = bed.table();
+    table.products.clear();
+    table.epoch = Epoch(2);
+    bed.publish(table);
+    assert_eq!(client.rest(), "");
+    bed.until("no listener", |r| r.listeners.is_empty() && r.clients == 0);
+}

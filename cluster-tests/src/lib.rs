@@ -2,3 +2,18 @@
 //! Knows nothing of how a node does what it does.
 
 pub mod serving_model;
+
+pub mod binary;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod history;
+pub mod linear;
+pub mod link;
+pub mod load;
+pub mod node;
+pub mod ports;
+pub mod process;
+pub mod redis;
+pub mod stock;
+pub mod wait;

@@ -1,0 +1,61 @@
+//! The program under test.
+//! Knows nothing of its command line.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Path of `pontoon`: `PONTOON_BIN`, or the one that belongs to this build, brought up to date first. A stale program
+/// would make tests pass or fail for yesterday's code.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn pontoon() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| match std::env::var_os("PONTOON_BIN") {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            assert!(path.is_file(), "PONTOON_BIN is {}, where there is no file", path.display());
+            path
+        }
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    // target/PROFILE/deps/test-executable
+    let exe = std::env::current_exe().expect("a test knows where it is");
+    let profile = exe.parent().and_then(Path::parent).expect("it is in target/PROFILE/deps").to_path_buf();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "pontoon", "--bin", "pontoon"]);
+    cargo.current_dir(repository());
+    if let Some(target) = profile.parent() {
+        cargo.arg("--target-dir").arg(target);
+    }
+    if profile.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    let built = cargo.output().expect("cargo can be run");
+    assert!(built.status.success(), "cargo build --bin pontoon failed:\n{}", String::from_utf8_lossy(&built.stderr));
+    profile.join("pontoon")
+}
+
+/// The folder with the workspace's Cargo.toml.
+#[must_use]
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("cluster-tests is in the repository").to_path_buf()
+}
+
+/// The program with a clean environment: what the developer's shell sets must not change a test.
+#[must_use]
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PONTOON_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}

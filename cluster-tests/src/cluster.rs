@@ -1,0 +1,224 @@
+//! A cluster of real nodes in front of real redis-servers, and the waits that tests share.
+//! Knows nothing of the tests.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::{
+    cli::Cli,
+    client::Reply,
+    node::Node,
+    ports::Ports,
+    process::Scratch,
+    redis::{RedisOptions, RedisServer},
+    wait::{GENEROUS, wait_for},
+};
+
+/// Nodes 1.. and what belongs to them. Fields are dropped in this order: processes first, then their files.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Node 1 is the first.
+    pub nodes: Vec<Node>,
+    /// In the order they were started.
+    pub servers: Vec<RedisServer>,
+    /// Ports of this test.
+    pub ports: Ports,
+    /// Files of this test.
+    pub dir: Scratch,
+    /// The cluster secret's file.
+    pub secret: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// `n` nodes that are not started yet, with the same `--peers`.
+    #[must_use]
+    pub fn prepared(n: u16) -> Self {
+        let (ports, dir) = (Ports::take(), Scratch::new());
+        let peers: Vec<_> = (1..=n).map(|id| format!("{id}=127.0.0.1:{}", ports.admin(id))).collect();
+        let origin = ("--peers".to_owned(), peers.join(","));
+        let nodes =
+            (1..=n).map(|id| Node::new(id, ports.admin(id), ports.product(0), dir.path(), origin.clone())).collect();
+        Self { nodes, servers: Vec::new(), ports, dir, secret: None }
+    }
+
+    /// `n` nodes that have formed a cluster and all serve.
+    #[must_use]
+    pub fn start(n: u16) -> Self {
+        let mut cluster = Self::prepared(n);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Three nodes and `groups` groups without replicas, all slots assigned in equal ranges.
+    #[must_use]
+    pub fn serving(groups: u16) -> Self {
+        let mut cluster = Self::start(3);
+        cluster.add_groups(groups);
+        cluster
+    }
+
+    /// Starts all nodes and waits until they serve.
+    pub fn start_all(&mut self) {
+        self.nodes.iter_mut().for_each(Node::start);
+        self.wait_formed();
+    }
+
+    /// Makes a secret that all nodes and commands use from now on.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn use_secret(&mut self) {
+        let path = self.secret_file("secret", "0123456789abcdef0123456789abcdef");
+        self.nodes.iter_mut().for_each(|node| node.secret = Some(path.clone()));
+        self.secret = Some(path);
+    }
+
+    /// A file with mode 0600.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn secret_file(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).expect("a file can be written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode can be set");
+        path
+    }
+
+    /// Node `id`.
+    #[must_use]
+    pub fn node(&self, id: u16) -> &Node {
+        &self.nodes[usize::from(id) - 1]
+    }
+
+    /// Node `id`.
+    pub fn node_mut(&mut self, id: u16) -> &mut Node {
+        &mut self.nodes[usize::from(id) - 1]
+    }
+
+    /// Commands through node 1.
+    #[must_use]
+    pub fn cli(&self) -> Cli {
+        self.node(1).cli()
+    }
+
+    /// Waits until every node knows the leader, serves, and is seen alive by it.
+    #[track_caller]
+    pub fn wait_formed(&self) {
+        let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+        self.wait_serving(&all);
+    }
+
+    /// Waits until these nodes agree on a leader and hold a lease.
+    #[track_caller]
+    pub fn wait_serving(&self, ids: &[u16]) {
+        wait_for(&format!("nodes {ids:?} to serve"), GENEROUS, || {
+            let mut leaders = Vec::new();
+            for id in ids {
+                let status = self.node(*id).cli().try_json(&["status", "--timeout", "2s"])?;
+                let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+                let alive = |id: &u16| nodes.iter().any(|n| n["id"] == *id && n["alive"] == true);
+                if let Some(missing) = ids.iter().find(|id| !alive(id)) {
+                    return Err(format!("node {id} does not see node {missing} alive: {status}"));
+                }
+                leaders.push(status["leader"].as_u64().ok_or_else(|| format!("node {id} knows no leader: {status}"))?);
+                readiness(self.node(*id))?;
+            }
+            leaders.dedup();
+            if leaders.len() == 1 { Ok(()) } else { Err(format!("they see several leaders: {leaders:?}")) }
+        });
+    }
+
+    /// The leader's id as these nodes agree on it.
+    #[track_caller]
+    pub fn leader_of(&self, ids: &[u16]) -> u16 {
+        wait_for("a leader", GENEROUS, || {
+            let mut seen = Vec::new();
+            for id in ids {
+                let status = self.node(*id).cli().try_json(&["status", "--timeout", "2s"])?;
+                seen.push(status["leader"].as_u64().ok_or("no leader is known")?);
+            }
+            seen.dedup();
+            match seen[..] {
+                [leader] if ids.iter().any(|id| u64::from(*id) == leader) => Ok(u16::try_from(leader).unwrap_or(0)),
+                _ => Err(format!("the leader is {seen:?}")),
+            }
+        })
+    }
+
+    /// The leader's id, all nodes asked.
+    #[track_caller]
+    pub fn leader(&self) -> u16 {
+        let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+        self.leader_of(&all)
+    }
+
+    /// A node that does not lead.
+    #[track_caller]
+    pub fn follower(&self) -> u16 {
+        let leader = self.leader();
+        self.nodes.iter().map(|node| node.id).find(|id| *id != leader).expect("there is more than one node")
+    }
+
+    /// Starts a further node that joins through node 1; does not wait.
+    pub fn join(&mut self, id: u16) {
+        let origin = ("--join".to_owned(), self.node(1).admin());
+        let mut node = Node::new(id, self.ports.admin(id), self.ports.product(0), self.dir.path(), origin);
+        node.secret.clone_from(&self.secret);
+        node.start();
+        self.nodes.push(node);
+    }
+
+    /// Starts a redis-server on the next free port; its place in `servers` is returned.
+    pub fn add_server(&mut self, options: &RedisOptions) -> usize {
+        let n = u16::try_from(self.servers.len()).expect("few servers");
+        self.servers.push(RedisServer::start_with(self.ports.server(n), self.dir.path(), options));
+        self.servers.len() - 1
+    }
+
+    /// Groups 1 to `n` without replicas, each with an equal range of the slots of product `default`, served by every node.
+    pub fn add_groups(&mut self, n: u16) {
+        let cli = self.cli();
+        for gid in 1..=n {
+            let server = self.add_server(&RedisOptions::default());
+            cli.ok(&["group", "create", &gid.to_string(), "--primary", &self.servers[server].addr()]);
+            let range =
+                format!("{}-{}", 1024 * (u32::from(gid) - 1) / u32::from(n), 1024 * u32::from(gid) / u32::from(n) - 1);
+            cli.ok(&["slot", "assign", &range, &gid.to_string(), "--wait", "--timeout", "40s"]);
+        }
+    }
+
+    /// `slot`, `group` and `server` of a key.
+    #[track_caller]
+    pub fn locate(&self, key: &str) -> Value {
+        self.cli().json(&["slot", "key", key])
+    }
+
+    /// Waits until node `id` answers SET and GET.
+    #[track_caller]
+    pub fn wait_answers(&self, id: u16) {
+        wait_for(&format!("node {id} to answer"), GENEROUS, || {
+            let mut client = crate::client::Client::connect(self.node(id).client_port).map_err(|e| e.to_string())?;
+            match client.call(&["SET", "harness:probe", "1"]) {
+                Ok(Reply::Simple(_)) => Ok(()),
+                Ok(other) => Err(other.text()),
+                Err(e) => Err(e.to_string()),
+            }
+        });
+    }
+}
+
+/// `/readyz` of a node.
+fn readiness(node: &Node) -> Result<(), String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(node.admin()).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+    let mut answer = Vec::new();
+    // An answer without its end is still an answer: its first line counts.
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("node {} is not ready: {answer}", node.id)) }
+}

@@ -1,0 +1,163 @@
+//! A node: `pontoon serve` as a child process that can be killed, stopped and started again.
+//! Knows nothing of the cluster around it.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{binary, cli::Cli, client::Client, process::Process};
+
+/// A node and all it is started with.
+#[derive(Debug)]
+pub struct Node {
+    /// Its id, which is also its port offset.
+    pub id: u16,
+    /// Its admin port.
+    pub admin_port: u16,
+    /// Where clients of product `default` connect.
+    pub client_port: u16,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// The file with the cluster secret.
+    pub secret: Option<PathBuf>,
+    /// `--peers` or `--join`, and its value.
+    pub origin: (String, String),
+    /// Further arguments of `serve`.
+    pub more: Vec<String>,
+    /// Largest file it can write, in KB (`ulimit -f`); none: any.
+    pub file_limit_kb: Option<u32>,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Node {
+    /// One that is not started yet. `default_port`: what the product `default` gets if this node forms the cluster.
+    #[must_use]
+    pub fn new(id: u16, admin_port: u16, default_port: u16, dir: &std::path::Path, origin: (String, String)) -> Self {
+        Self {
+            id,
+            admin_port,
+            client_port: default_port + id,
+            data_dir: dir.join(format!("node-{id}")),
+            secret: None,
+            origin,
+            more: vec!["--set".into(), format!("default_port={default_port}")],
+            file_limit_kb: None,
+            log: dir.join(format!("node-{id}.log")),
+            process: None,
+        }
+    }
+
+    /// Its admin address.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin_port)
+    }
+
+    /// The command line that starts it.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = match self.file_limit_kb {
+            None => binary::command(binary::pontoon()),
+            // SIGXFSZ is ignored, as a shell can do and a service manager does: the write fails as on a full disk.
+            Some(kb) => {
+                let mut shell = binary::command("/bin/sh".as_ref());
+                let blocks = u64::from(kb) * 2;
+                shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string()]);
+                shell.arg(binary::pontoon());
+                shell
+            }
+        };
+        command.args(["serve", "--id", &self.id.to_string(), "--admin", &self.admin()]);
+        command.args(["--bind", "127.0.0.1", "--port-offset", &self.id.to_string(), "--workers", "1"]);
+        command.arg("--data-dir").arg(&self.data_dir);
+        command.args([&self.origin.0, &self.origin.1]);
+        if let Some(secret) = &self.secret {
+            command.arg("--secret-file").arg(secret);
+        }
+        command.args(&self.more);
+        command
+    }
+
+    /// Starts it, whether it ran before or not.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn start(&mut self) {
+        assert!(self.process.as_mut().is_none_or(|p| p.ended().is_some()), "node {} runs already", self.id);
+        self.process = Some(Process::start(&format!("node {}", self.id), &mut self.command(), &self.log));
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the node was started")
+    }
+
+    /// kill -9.
+    pub fn kill9(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill9();
+        }
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.running().signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.running().signal(Signal::CONT);
+    }
+
+    /// SIGTERM; waits for its end.
+    pub fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.running().signal(Signal::TERM);
+        self.wait_end(within)
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn wait_end(&mut self, within: Duration) -> ExitStatus {
+        self.process.as_mut().expect("the node was started").wait_end(within)
+    }
+
+    /// Whether it runs (or is stopped by SIGSTOP).
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|p| p.ended().is_none())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running().id()
+    }
+
+    /// Everything it logged, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Commands through this node.
+    #[must_use]
+    pub fn cli(&self) -> Cli {
+        Cli::new(self.admin(), self.secret.clone())
+    }
+
+    /// A client of product `default`.
+    ///
+    /// # Panics
+    /// When the node does not listen.
+    #[must_use]
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(self.client_port).unwrap_or_else(|e| panic!("node {} does not take clients: {e}", self.id))
+    }
+}

@@ -1,0 +1,137 @@
+//! A child process: its log is kept, and shown when the test fails; it never outlives the test.
+//! Knows nothing of what it runs.
+
+use std::{
+    fs::File,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::wait_for;
+
+/// Lines of a log that are shown when a test fails.
+const SHOWN: usize = 80;
+
+/// A directory of one test, removed at its end; kept, and named, if the test fails.
+#[derive(Debug)]
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("pontoon-test-").tempdir().expect("a temporary directory can be made"))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("files of the failed test: {}", self.0.path().display());
+        }
+    }
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it; its output goes to the end of `log`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
+        let out = File::options().create(true).append(true).open(log).expect("a log can be opened");
+        let err = out.try_clone().expect("a file can be opened twice");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = child.unwrap_or_else(|e| panic!("{name} could not be started ({command:?}): {e}"));
+        Self { name: name.to_owned(), child, log: log.to_path_buf() }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal. A process that has ended is no error.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0)) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it still runs at the deadline.
+    #[track_caller]
+    pub fn wait_end(&mut self, within: Duration) -> ExitStatus {
+        let name = self.name.clone();
+        wait_for(&format!("the end of {name}"), within, || self.ended().ok_or("it still runs"))
+    }
+
+    /// All it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let ended = self.ended();
+        self.kill9();
+        if std::thread::panicking() {
+            let how = ended.map_or_else(|| "ran".to_owned(), ending);
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+            eprintln!("---- {} ({how}), the end of {}:\n{last}\n----", self.name, self.log.display());
+        }
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (_, signal) => format!("ended by signal {}", signal.unwrap_or(0)),
+    }
+}

@@ -1,0 +1,117 @@
+//! How a cluster comes to be: from a list of peers, once, and who is not let in.
+//! Knows nothing of slots.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use cluster_tests::{
+    cluster::Cluster,
+    wait::{GENEROUS, holds_for, wait_for, wait_until},
+};
+
+#[test]
+fn peers_in_any_order_form_one_cluster_with_the_product_default() {
+    let mut cluster = Cluster::prepared(3);
+    let list = cluster.node(1).origin.1.clone();
+    let mut parts: Vec<_> = list.split(',').collect();
+    parts.reverse();
+    cluster.node_mut(2).origin.1 = parts.join(",");
+    parts.swap(0, 1);
+    cluster.node_mut(3).origin.1 = parts.join(",");
+    // Not the lowest first, and the last one later.
+    cluster.node_mut(3).start();
+    cluster.node_mut(2).start();
+    assert!(
+        holds_for(Duration::from_secs(1), || cluster
+            .node(2)
+            .cli()
+            .try_json(&["status", "--timeout", "500ms"])
+            .is_ok_and(|s| s["leader"].is_null())
+            || cluster.node(2).cli().try_json(&["status", "--timeout", "500ms"]).is_err()),
+        "two of three listed peers must not form a cluster"
+    );
+    cluster.node_mut(1).start();
+    cluster.wait_formed();
+    let ids: Vec<_> =
+        (1..=3).map(|id| cluster.node(id).cli().json(&["status"])["cluster_id"].as_str().unwrap().to_owned()).collect();
+    assert!(ids[0].len() == 32 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let product = wait_for("the product 'default'", GENEROUS, || {
+        let products = cluster.cli().json(&["product", "ls"]);
+        if products[0]["name"] == "default" { Ok(products[0].clone()) } else { Err(products.to_string()) }
+    });
+    assert_eq!(
+        (&product["port"], &product["layout"], &product["mode"], &product["isolated"]),
+        (&cluster.ports.product(0).into(), &"codis".into(), &"store".into(), &"refuse".into())
+    );
+}
+
+#[test]
+fn one_peer_is_a_cluster_and_comes_back_without_its_peers() {
+    let mut cluster = Cluster::start(1);
+    let id = cluster.cli().json(&["status"])["cluster_id"].clone();
+    cluster.node_mut(1).kill9();
+    // Ignored from now on, with a line in the log.
+    cluster.node_mut(1).origin.1 = format!("1=127.0.0.1:{},2=127.0.0.1:1", cluster.ports.admin(1));
+    cluster.node_mut(1).start();
+    cluster.wait_formed();
+    assert_eq!(cluster.cli().json(&["status"])["cluster_id"], id);
+    assert!(cluster.node(1).log().contains("--peers and --join are ignored"));
+}
+
+#[test]
+fn nodes_with_different_lists_form_nothing_and_say_why() {
+    let mut cluster = Cluster::prepared(2);
+    cluster.node_mut(2).origin.1 = format!("2=127.0.0.1:{}", cluster.ports.admin(2));
+    cluster.node_mut(2).origin.1 +=
+        &format!(",1=127.0.0.1:{},3=127.0.0.1:{}", cluster.ports.admin(1), cluster.ports.admin(3));
+    cluster.nodes.iter_mut().for_each(|node| node.start());
+    wait_until("the reason in the log", GENEROUS, || cluster.node(1).log().contains("was started with other --peers"));
+    assert!(cluster.cli().run(&["product", "ls", "--timeout", "1s"]).out.lines().count() <= 1);
+}
+
+#[test]
+fn a_node_that_was_wiped_is_not_taken_for_its_former_self() {
+    let mut cluster = Cluster::start(3);
+    cluster.node_mut(3).kill9();
+    std::fs::remove_dir_all(&cluster.node(3).data_dir).unwrap();
+    cluster.node_mut(3).start();
+    wait_until("the advice in the log", GENEROUS, || cluster.node(3).log().contains("node remove 3"));
+    let answered = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["alive"].clone();
+    wait_until("the old node 3 to be seen dead", GENEROUS, || answered(&cluster) == false);
+    assert!(holds_for(Duration::from_secs(1), || answered(&cluster) == false));
+    // What it says helps.
+    cluster.cli().ok(&["node", "remove", "3", "--assume-dead"]);
+    cluster.node_mut(3).kill9();
+    cluster.node_mut(3).origin = ("--join".into(), cluster.node(1).admin());
+    cluster.node_mut(3).start();
+    cluster.wait_formed();
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused() {
+    let mut one = Cluster::start(1);
+    let mut other = Cluster::start(1);
+    // The other cluster's node now lives where node 2 of the first is about to join from.
+    one.join(2);
+    one.wait_formed();
+    one.node_mut(2).kill9();
+    other.node_mut(1).kill9();
+    let foreign = other.node(1).data_dir.clone();
+    one.node_mut(2).data_dir = foreign;
+    one.node_mut(2).start();
+    wait_until("node 2 to be dead for its cluster", GENEROUS, || {
+        one.cli().json(&["status"])["nodes"][1]["alive"] == false
+    });
+    assert!(holds_for(Duration::from_secs(2), || one.cli().json(&["status"])["nodes"][1]["alive"] == false));
+}
+
+#[test]
+fn a_node_that_died_just_after_the_first_change_comes_back_and_takes_part() {
+    let mut cluster = Cluster::prepared(3);
+    cluster.nodes.iter_mut().for_each(|node| node.start());
+    wait_until("node 1 to begin", GENEROUS, || cluster.node(1).log().contains("this node forms the cluster"));
+    cluster.node_mut(1).kill9();
+    cluster.node_mut(1).start();
+    cluster.wait_formed();
+}

@@ -1,0 +1,106 @@
+//! Nodes come, go, change their role and their address while the cluster serves.
+//! Knows nothing of how the first nodes met.
+
+#![allow(clippy::unwrap_used)]
+
+use cluster_tests::{
+    cluster::Cluster,
+    load::Load,
+    wait::{GENEROUS, wait_for, wait_until},
+};
+
+fn role(cluster: &Cluster, id: u64) -> String {
+    let nodes = cluster.cli().json(&["node", "ls"]);
+    let node = nodes.as_array().unwrap().iter().find(|n| n["id"] == id).cloned();
+    node.map_or_else(|| "none".into(), |n| n["role"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_node_joins_serves_votes_and_leaves() {
+    let mut cluster = Cluster::serving(1);
+    let load = Load::start(&[cluster.node(1).client_port, cluster.node(2).client_port], &["a".into(), "b".into()]);
+    cluster.join(4);
+    cluster.nodes.last().unwrap();
+    wait_until("node 4 to become a voter", GENEROUS, || role(&cluster, 4) == "voter");
+    let mut client = wait_for("node 4 to take clients", GENEROUS, || {
+        cluster_tests::client::Client::connect(cluster.ports.client(4)).map_err(|e| e.to_string())
+    });
+    wait_until("node 4 to serve", GENEROUS, || client.call(&["SET", "by-4", "1"]).is_ok_and(|r| r.text() == "OK"));
+
+    cluster.cli().ok(&["node", "set-role", "4", "learner"]);
+    wait_until("node 4 to become a learner", GENEROUS, || role(&cluster, 4) == "learner");
+    assert_eq!(client.call(&["GET", "by-4"]).unwrap().text(), "1", "a learner serves");
+    cluster.cli().ok(&["node", "set-role", "4", "voter"]);
+    wait_until("node 4 to become a voter again", GENEROUS, || role(&cluster, 4) == "voter");
+
+    cluster.cli().ok(&["node", "remove", "4", "--timeout", "40s"]);
+    assert_eq!(role(&cluster, 4), "none");
+    let ended = cluster.nodes[3].wait_end(GENEROUS);
+    assert!(ended.success(), "a node that is removed ends well: {ended}");
+    // It is not let in again with its old data.
+    cluster.nodes[3].start();
+    wait_until("the removed node to be told to wipe its data", GENEROUS, || {
+        !cluster.nodes[3].runs() || cluster.nodes[3].log().contains("wipe")
+    });
+    assert_eq!(role(&cluster, 4), "none");
+
+    let (seen, _) = load.finish();
+    for seen in seen {
+        assert!(seen.errors.is_empty(), "clients of nodes 1 and 2 noticed: {:?}", seen.errors);
+    }
+}
+
+#[test]
+fn an_id_that_is_taken_is_refused_and_nodes_beyond_the_voters_stay_learners() {
+    let mut cluster = Cluster::start(3);
+    cluster.cli().ok(&["cluster", "set", "voters=3"]);
+    cluster.join(4);
+    wait_until("node 4 to be a member", GENEROUS, || role(&cluster, 4) == "learner");
+    cluster.cli().refused(&["node", "set-role", "9", "learner"], &["no node 9"]);
+    cluster.cli().refused(&["node", "remove", "9"], &["no node 9"]);
+    // Another data directory under id 4.
+    cluster.nodes[3].kill9();
+    std::fs::remove_dir_all(&cluster.nodes[3].data_dir).unwrap();
+    cluster.nodes[3].start();
+    wait_until("the refusal in the log", GENEROUS, || {
+        cluster.nodes[3].log().contains("node 4 is a member under another identity")
+    });
+    assert_eq!(role(&cluster, 4), "learner");
+}
+
+#[test]
+fn a_node_comes_back_at_another_address() {
+    let mut cluster = Cluster::serving(1);
+    let follower = cluster.follower();
+    cluster.node_mut(follower).kill9();
+    let moved = cluster.ports.admin(9);
+    cluster.node_mut(follower).admin_port = moved;
+    cluster.node_mut(follower).start();
+    wait_until("the new address to be known", GENEROUS, || {
+        cluster.nodes.iter().filter(|n| n.id != follower).all(|n| {
+            n.cli()
+                .try_json(&["node", "ls"])
+                .is_ok_and(|nodes| nodes[usize::from(follower) - 1]["admin"] == format!("127.0.0.1:{moved}"))
+        })
+    });
+    cluster.wait_formed();
+    cluster.wait_answers(follower);
+}
+
+#[test]
+fn a_node_that_is_told_to_stop_drains_and_hands_over() {
+    let mut cluster = Cluster::serving(1);
+    let leader = cluster.leader();
+    let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
+    let load = Load::start(&others.iter().map(|id| cluster.node(*id).client_port).collect::<Vec<_>>(), &["x".into()]);
+    load.wait_more(50);
+    let ended = cluster.node_mut(leader).terminate(GENEROUS);
+    assert!(ended.success(), "{ended}");
+    let next = cluster.leader_of(&others);
+    assert_ne!(next, leader);
+    load.wait_more(200);
+    let (seen, _) = load.finish();
+    assert!(seen.iter().all(|s| s.errors.is_empty()), "{seen:?}");
+    cluster.node_mut(leader).start();
+    cluster.wait_formed();
+}

@@ -1,0 +1,99 @@
+//! Slots that change their owner under a hold: while clients write, refused when there are keys, and not without servers.
+//! Knows nothing of moving data.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use cluster_tests::{
+    client::Reply,
+    cluster::Cluster,
+    linear,
+    link::{Link, Mode},
+    load::Load,
+    redis::RedisOptions,
+    wait::GENEROUS,
+};
+
+/// A key of each group that is used by the load; their slots are not assigned away.
+fn keys_outside(cluster: &Cluster, slots: std::ops::Range<u64>, n: usize) -> Vec<String> {
+    let keys = (0..).map(|i| format!("reg:{i}"));
+    keys.filter(|key| !slots.contains(&cluster.locate(key)["slot"].as_u64().unwrap())).take(n).collect()
+}
+
+#[test]
+fn empty_slots_change_their_owner_under_load_and_full_ones_do_not() {
+    let cluster = Cluster::serving(2);
+    let cli = cluster.cli();
+    let keys = keys_outside(&cluster, 0..100, 6);
+    let ports: Vec<_> = cluster.nodes.iter().flat_map(|node| [node.client_port; 2]).collect();
+    let load = Load::start(&ports, &keys);
+    load.wait_more(200);
+    for owner in ["2", "1", "2"] {
+        cli.ok(&["slot", "assign", "0-99", owner, "--wait", "--timeout", "40s"]);
+        load.wait_more(50);
+        let slots = cli.json(&["slot", "ls"]);
+        assert_eq!((&slots[0]["slots"], &slots[0]["group"]), (&"0-99".into(), &owner.parse::<u64>().unwrap().into()));
+    }
+    let same = cli.json(&["slot", "assign", "0-99", "2"]);
+    assert_eq!(same["unchanged"], true);
+
+    // The key's name, and nothing happened.
+    let full = cluster.locate(&keys[0]);
+    let (slot, owner) = (full["slot"].to_string(), full["group"].as_u64().unwrap());
+    let other = (3 - owner).to_string();
+    cli.refused(&["slot", "assign", &slot, &other], &[&keys[0], "not empty"]);
+    cli.refused(&["slot", "assign", &slot, &other, "--dry-run"], &[&keys[0]]);
+    assert_eq!(cluster.locate(&keys[0])["group"], owner);
+
+    let (seen, history) = load.finish();
+    let errors: Vec<_> = seen.iter().flat_map(|s| &s.errors).collect();
+    assert!(errors.is_empty(), "clients of other slots noticed: {errors:?}");
+    linear::check(&history.ops()).unwrap();
+}
+
+#[test]
+fn a_slot_is_written_to_while_it_changes_hands() {
+    let cluster = Cluster::serving(2);
+    // Empty and written to by turns: the scan may find a key or none, an acknowledged write is never lost.
+    let load = Load::start(&cluster.nodes.iter().map(|n| n.client_port).collect::<Vec<_>>(), &["turn".into()]);
+    load.wait_more(20);
+    let slot = cluster.locate("turn")["slot"].to_string();
+    for gid in ["1", "2", "1", "2"] {
+        let ran = cluster.cli().run(&["slot", "assign", &slot, gid]);
+        assert!(ran.code == 0 || ran.err.contains("turn"), "{ran:?}");
+        load.wait_more(20);
+    }
+    let (_, history) = load.finish();
+    linear::check(&history.ops()).unwrap();
+}
+
+#[test]
+fn an_owner_that_hangs_is_not_robbed_and_clients_get_an_answer() {
+    let mut cluster = Cluster::serving(1);
+    let far = cluster.add_server(&RedisOptions::default());
+    let link = Link::start(cluster.ports.server(20), cluster.servers[far].port);
+    let cli = cluster.cli();
+    cli.ok(&["group", "create", "2", "--primary", &link.addr()]);
+    cli.ok(&["slot", "assign", "1000-1023", "2", "--wait", "--timeout", "40s"]);
+    let key = (0..).map(|i| format!("far:{i}")).find(|k| cluster.locate(k)["slot"].as_u64().unwrap() >= 1000).unwrap();
+    let mut client = cluster.node(1).client();
+    assert_eq!(client.call(&["SET", &key, "1"]).unwrap(), Reply::ok());
+    link.set(Mode::HalfOpen);
+    let reply = client.call(&["SET", &key, "2"]).unwrap();
+    assert!(reply.is_error("ERR outcome unknown"), "{reply:?}");
+    // Others are served all the time.
+    assert_eq!(client.call(&["SET", "near-or-far", "1"]).unwrap_or(Reply::Null).text().is_empty(), false);
+    let refused = cli.run(&["slot", "assign", "1000-1023", "1", "--timeout", "20s"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    link.set(Mode::Open);
+    cluster_tests::wait::wait_until("the server to be used again", GENEROUS, || {
+        cluster.node(1).client().call(&["GET", &key]).is_ok_and(|r| r == Reply::bulk("2"))
+    });
+    link.set(Mode::Cut);
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        assert!(matches!(client.call(&["GET", &key]), Ok(Reply::Error(_))));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "a dead server costs an error at once");
+}

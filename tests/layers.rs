@@ -45,7 +45,7 @@ const MAY: &[(&str, &[&str])] = &[
 
 /// Names that only some places may say: the name, who may.
 const ONLY: &[(&str, &[&str])] = &[
-    ("openraft", &["consensus"]),
+    ("openraft::", &["consensus"]),
     ("sled::", &["consensus"]),
     // The cold-path client, and the oracle of the scanner's tests.
     ("redis_protocol", &["redis"]),

@@ -13,9 +13,8 @@ use pontoon::{
         route::{HoldKind, Isolated, Mode, RouteTable},
         secret::{Credentials, Secret},
         slot::Layout,
-        state::{Cause, ClusterState, Entry, Position, Role, Server},
+        state::{Assignment, Cause, ClusterState, Entry, Position, Role, Server},
     },
-    plan::assign::group_epochs,
     wire::{
         entry::{decode_entry, encode_entry},
         snapshot::{decode_state, encode_state},
@@ -299,4 +298,12 @@ fn entries_without_a_change_advance_applied() {
     let reused = apply(&mut state, &other, Position { index: Epoch(7), term: Term(1) });
     assert_eq!(reused, Err(Reject::ChangeIdReused { id: Uuid(1), first: Epoch(6) }));
     assert_eq!(state.members.len(), 3);
+}
+
+/// Epochs of the owners and the target, as the leader puts them into FinishAssign.
+fn group_epochs(state: &ClusterState, assignment: &Assignment) -> BTreeMap<GroupId, Epoch> {
+    let Some(product) = state.products.get(&assignment.product) else { return BTreeMap::new() };
+    let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
+    let concerned = owners.chain([assignment.to]).filter_map(|id| product.groups.get(&id));
+    concerned.map(|g| (g.id, g.epoch)).collect()
 }

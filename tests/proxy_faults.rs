@@ -262,3 +262,51 @@ fn a_removed_product_closes_its_clients() {
     assert_eq!(client.rest(), "");
     bed.until("no listener", |r| r.listeners.is_empty() && r.clients == 0);
 }
+
+#[test]
+fn a_part_that_is_lost_makes_the_whole_unknown() {
+    let redis = Redis::start();
+    let addr = fake(|mut conn| {
+        conn.request();
+    });
+    let bed = Bed::start(&[&redis.addr, &addr]);
+    let line = bed.client().call("MSET foo 1 hello 2").line();
+    assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
+    let line = bed.client().call("MGET foo hello").line();
+    assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
+}
+
+#[test]
+fn a_hold_waits_for_parts_of_split_commands() {
+    let (addr, say, seen) = told();
+    let redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr, &addr]);
+    let mut client = bed.client();
+    client.call("DEL foo hello");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    bed.publish(held(bed.table(), 7, HoldKind::Wait, "hello"));
+    let report = bed.until("the hold is known", |r| r.holds.contains_key(&HoldId(7)));
+    assert!(!report.holds[&HoldId(7)].drained);
+    say.send(b":1\r\n").unwrap();
+    client.expect(":1\r\n");
+    bed.until("drained", |r| r.holds[&HoldId(7)].drained);
+}
+
+#[test]
+fn draining_waits_for_what_is_in_flight() {
+    let (addr, say, seen) = told();
+    let bed = Bed::start(&[&addr]);
+    let mut client = bed.client();
+    client.call("SET k v");
+    seen.recv_timeout(common::PATIENCE).unwrap();
+    bed.runtime.block_on(async {
+        let drain = bed.proxy.drain(common::PATIENCE);
+        tokio::pin!(drain);
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut drain).await;
+        assert!(early.is_err(), "ended with a request in flight");
+        say.send(b"+OK\r\n").unwrap();
+        drain.await;
+    });
+    client.expect("+OK\r\n");
+    assert_eq!(client.rest(), "");
+}

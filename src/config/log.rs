@@ -12,7 +12,7 @@ section! {
         /// `text` for people, `json` for machines.
         format "format": LogFormat = LogFormat::Text, "text";
         /// error, warn, info, debug or trace; or directives, as `info,pontoon::consensus=debug`.
-        level "level": String = "info".to_owned(), "info";
+        level "level": String = "info,openraft=warn".to_owned(), "info,openraft=warn";
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use prost::Message;
@@ -25,6 +26,10 @@ use crate::{model::ids::Uuid, wire::pb::raft as pb};
 const CHUNK: usize = 4096;
 /// sled's cache; its default is 1 GB. The log that is kept is a few MB.
 const CACHE: u64 = 16 << 20;
+/// sled's threads end within milliseconds after a close; more is another program that holds the file.
+const LOCKED_MAX: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOCKED_LOOK: Duration = Duration::from_millis(10);
 /// sled writes what nobody waits for (the committed position) after this time, milliseconds.
 const FLUSH_MS: u64 = 500;
 /// Longest entry, bytes encoded: an assignment of all 16384 slots has about 50 KB. Refused when proposed.
@@ -441,6 +446,15 @@ fn folder(data_dir: &Path) -> PathBuf {
 }
 
 fn open_sled(folder: &Path) -> Result<Trees, Failure> {
+    open_until(folder, Instant::now() + LOCKED_MAX)
+}
+
+/// sled reports a lock that is taken as an error of its own making, with this text in it.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Failure> {
     // sled panics on some damages; that must end in our sentence and not in its backtrace.
     let opened = std::panic::catch_unwind(|| {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
@@ -450,6 +464,11 @@ fn open_sled(folder: &Path) -> Result<Trees, Failure> {
     });
     match opened {
         Ok(Ok(trees)) => Ok(trees),
+        // We hold the data directory, so this is a former handle of this very process, whose threads are ending.
+        Ok(Err(sled::Error::Io(e))) if is_locked(&e) && Instant::now() < give_up => {
+            std::thread::sleep(LOCKED_LOOK);
+            open_until(folder, give_up)
+        }
         Ok(Err(e)) => Err(format!("sled cannot open it: {e}")),
         Err(_) => Err("sled cannot make sense of it".into()),
     }

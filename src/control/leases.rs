@@ -29,7 +29,9 @@ use crate::{
 };
 
 /// An admission is one entry of the log.
-const ADMIT_WITHIN: Duration = Duration::from_secs(5);
+const ADMIT_WITHIN: Duration = Duration::from_secs(1);
+/// The same in nanoseconds: a proposal of this age is made again.
+const ADMIT_WITHIN_NS: u64 = 1_000_000_000;
 
 /// What a heartbeat says, checked.
 #[derive(Clone, Debug)]
@@ -90,8 +92,8 @@ pub struct Leases {
 struct Desk {
     table: Option<LeaseTable>,
     view: LeaderView,
-    /// Starts that wait for an admission: when they were first heard.
-    arriving: BTreeMap<Uuid, u64>,
+    /// Starts that wait for an admission.
+    arriving: BTreeMap<Uuid, Arriving>,
     /// What open holds wait for, by node.
     holding: BTreeMap<(HoldId, NodeId), String>,
 }
@@ -308,6 +310,15 @@ impl Leases {
     }
 }
 
+/// A start that is not in the log yet.
+#[derive(Clone, Copy)]
+struct Arriving {
+    /// When it was first heard.
+    first_ns: u64,
+    /// When its admission was last proposed.
+    proposed_ns: Option<u64>,
+}
+
 /// Why a heartbeat goes no further than its facts.
 enum Refused {
     Answer(Grant),
@@ -336,14 +347,19 @@ impl Desk {
     fn arrival(&mut self, beat: &Beat, member: &Member, now_ns: u64, timing: Timing) -> Refused {
         /// Starts remembered while they wait; more than a cluster has nodes.
         const ARRIVING_MAX: usize = 1024;
-        if beat.incarnation.is_some() {
-            // It was admitted once and another start came after it.
-            return Refused::Answer(Grant::Twin);
+        if let Some(own) = beat.incarnation {
+            // A node may have applied its admission before the leader has: only a later start retires one.
+            return Refused::Answer(if member.admitted.is_some_and(|a| a.incarnation > own) {
+                Grant::Twin
+            } else {
+                Grant::NotYet("the leader has not applied the admission of this start yet".into())
+            });
         }
         if self.arriving.len() >= ARRIVING_MAX {
             self.arriving.clear();
         }
-        let first_ns = *self.arriving.entry(beat.start).or_insert(now_ns);
+        let arriving = self.arriving.entry(beat.start).or_insert(Arriving { first_ns: now_ns, proposed_ns: None });
+        let (first_ns, proposed_ns) = (arriving.first_ns, arriving.proposed_ns);
         let silence_ns = 2 * u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(u64::MAX);
         let former =
             self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
@@ -352,7 +368,13 @@ impl Desk {
             Some(heard_ns) if now_ns < heard_ns + silence_ns && !self.has_stopped(member) => {
                 Refused::Answer(Grant::NotYet("waiting for the former start of this node to be silent".into()))
             }
-            _ => Refused::Admit,
+            _ if proposed_ns.is_some_and(|at| now_ns < at + ADMIT_WITHIN_NS) => {
+                Refused::Answer(Grant::NotYet("this start is being admitted".into()))
+            }
+            _ => {
+                self.arriving.insert(beat.start, Arriving { first_ns, proposed_ns: Some(now_ns) });
+                Refused::Admit
+            }
         }
     }
 

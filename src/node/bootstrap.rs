@@ -113,6 +113,9 @@ impl Bootstrap {
                     me = self.me.id,
                     own = self.me.uuid,
                 ),
+                None if answer.members.is_empty() => {
+                    format!("node {id} takes part in a cluster that is being formed; waiting")
+                }
                 None => format!(
                     "node {id} belongs to a cluster that does not know node {}: start this one with --join {admin} \
                      instead of --peers",

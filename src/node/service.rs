@@ -69,7 +69,12 @@ impl node_server::Node for NodeService {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
         let asker = request.into_inner().from;
         let state = self.consensus.state().borrow().clone();
-        let known = asker.and_then(|a| state.members.get(&NodeId(a.id)).map(|m| m.uuid));
+        // Before the cluster's first change only Raft knows who takes part.
+        let first = self.consensus.raft_members();
+        let known = asker.and_then(|a| {
+            let id = NodeId(a.id);
+            state.members.get(&id).map(|m| m.uuid).or_else(|| first.iter().find(|m| m.id == id).map(|m| m.uuid))
+        });
         Ok(Response::new(HelloReply {
             me: Some(introduction::to_wire(&self.me)),
             cluster_id: self.consensus.cluster_id().map(introduction::uuid_bytes).unwrap_or_default(),
@@ -77,7 +82,7 @@ impl node_server::Node for NodeService {
             leader: self.leader(),
             version: env!("CARGO_PKG_VERSION").into(),
             your_uuid: known.map(introduction::uuid_bytes).unwrap_or_default(),
-            members: state.members.values().map(|m| Peer { id: m.id.0, admin: m.admin.to_string() }).collect(),
+            members: first.iter().map(|m| Peer { id: m.id.0, admin: m.admin.to_string() }).collect(),
         }))
     }
 

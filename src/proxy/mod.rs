@@ -27,7 +27,12 @@ mod report;
 mod session;
 mod worker;
 
-use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -89,8 +94,8 @@ enum Phase {
 pub struct Proxy {
     shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
-    ended: Vec<oneshot::Receiver<()>>,
-    threads: Vec<JoinHandle<()>>,
+    /// Taken by the first `drain`.
+    threads: Mutex<Vec<(oneshot::Receiver<()>, JoinHandle<()>)>>,
 }
 
 impl Proxy {
@@ -106,7 +111,7 @@ impl Proxy {
         let config = Arc::new(ProxyConfig { workers: config.workers.max(1), ..config });
         let shared = Arc::new(Shared::new(config.workers));
         let (phase, phases) = watch::channel(Phase::Run);
-        let (mut threads, mut ended, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
         for index in 0..config.workers {
             let (sender, inbox) = mpsc::channel(HANDOVER_MAX);
             inboxes.push(sender);
@@ -119,21 +124,21 @@ impl Proxy {
                 inbox,
                 phase: phases.clone(),
             };
-            let (end, on_end) = oneshot::channel();
-            ended.push(on_end);
-            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let (end, ended) = oneshot::channel();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 worker::run(start);
                 let _ = end.send(());
-            })?);
+            })?;
+            threads.push((ended, thread));
         }
-        let (end, on_end) = oneshot::channel();
-        ended.push(on_end);
+        let (end, ended) = oneshot::channel();
         let acceptor_shared = shared.clone();
-        threads.push(std::thread::Builder::new().name("acceptor".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("acceptor".into()).spawn(move || {
             listener::run(&config, &acceptor_shared, routes, inboxes, phases);
             let _ = end.send(());
-        })?);
-        Ok(Self { shared, phase, ended, threads })
+        })?;
+        threads.push((ended, thread));
+        Ok(Self { shared, phase, threads: Mutex::new(threads) })
     }
 
     /// What the proxy can tell of itself; a new value whenever a hold is drained, an epoch reached or a listener changed.
@@ -143,12 +148,12 @@ impl Proxy {
     }
 
     /// Stops accepting, finishes what is in flight within `deadline`, closes everything; returns when the threads have ended.
-    pub async fn drain(mut self, deadline: Duration) {
-        let _ = self.phase.send(Phase::Drain { within: deadline });
-        for ended in std::mem::take(&mut self.ended) {
+    pub async fn drain(&self, deadline: Duration) {
+        self.phase.send_replace(Phase::Drain { within: deadline });
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for (ended, thread) in threads {
+            // An error here is a thread that panicked; joining says so.
             let _ = ended.await;
-        }
-        for thread in std::mem::take(&mut self.threads) {
             if thread.join().is_err() {
                 tracing::error!("a proxy thread panicked");
             }
@@ -159,6 +164,6 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         // Threads that are not drained are told to end; nobody waits for them here.
-        let _ = self.phase.send(Phase::Drain { within: Duration::ZERO });
+        self.phase.send_replace(Phase::Drain { within: Duration::ZERO });
     }
 }

@@ -118,7 +118,7 @@ fn a_reply_that_comes_after_a_new_lease_is_not_passed() {
     // What waits in the link goes on waiting; what comes from now on passes.
     link.set(Mode::Delay(ON_ITS_WAY));
     let_pass(Duration::from_secs(1));
-    link.set(Mode::Pass);
+    link.set(Mode::Open);
 
     cluster.node(paused).pause();
     cluster.node(leader).cli().ok(&["slot", "assign", &slot.to_string(), "2", "--timeout", "60s"]);

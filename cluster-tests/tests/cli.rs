@@ -87,10 +87,7 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
 
     // A server of another product.
     cli.ok(&["product", "create", "other", "--port", &other_port.to_string(), "--wait", "--timeout", "40s"]);
-    cli.refused(
-        &["group", "create", "1", "--product", "other", "--primary", &first],
-        &[&first, "default"],
-    );
+    cli.refused(&["group", "create", "1", "--product", "other", "--primary", &first], &[&first, "default"]);
     // Ports: product + offset meets another listener of the host.
     let meets = (cluster.ports.product(0) + 1).to_string();
     cli.refused(&["product", "create", "third", "--port", &meets], &["would be used twice"]);

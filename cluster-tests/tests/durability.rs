@@ -97,24 +97,34 @@ fn a_node_whose_disk_is_full_acknowledges_nothing_and_the_others_go_on() {
     let victim = cluster.follower();
     let others: Vec<u16> = (1..=3).filter(|id| *id != victim).collect();
     cluster.node_mut(victim).kill9();
-    // No file may become larger than the largest is: like a disk without space.
+    // No file may become larger than this: like a disk without space, a little later.
     let file = largest(&cluster.node(victim).data_dir);
-    let kb = u32::try_from(std::fs::metadata(&file).unwrap().len() / 1024).unwrap();
+    let kb = u32::try_from(std::fs::metadata(&file).unwrap().len() / 1024).unwrap() + 64;
     cluster.node_mut(victim).file_limit_kb = Some(kb);
     cluster.node_mut(victim).start();
-    // Entries of 4 KB and more each, until its log must grow.
+    cluster.wait_formed();
+    // Changes until its log must grow.
     let cli = cluster.node(others[0]).cli();
     let name = "x".repeat(64);
     let port = cluster.ports.product(1).to_string();
-    for _ in 0..40 {
+    wait_for("the full disk to be noticed", GENEROUS * 3, || {
         cli.ok(&["product", "create", &name, "--port", &port, "--timeout", "40s"]);
         cli.ok(&["product", "remove", &name, "--timeout", "40s"]);
-    }
+        if cluster.node(victim).log().contains("the log has stopped") { Ok(()) } else { Err("its log still grows") }
+    });
+    let ended = cluster.node_mut(victim).wait_end(GENEROUS);
+    assert!(!ended.success(), "a node that cannot keep its promises ends: {ended}");
     for id in &others {
         cluster.wait_answers(*id);
     }
-    // With space again it catches up, if need be after a start.
-    cluster.node_mut(victim).kill9();
+    // Told apart from damage: nobody wipes a directory because a disk is full.
+    cluster.node_mut(victim).file_limit_kb = Some(1);
+    let before = cluster.node(victim).log().len();
+    cluster.node_mut(victim).start();
+    assert!(!cluster.node_mut(victim).wait_end(GENEROUS).success());
+    let said = cluster.node(victim).log().split_off(before);
+    assert!(said.contains("space") && !said.contains("node remove"), "{said}");
+    // With space again it starts and catches up.
     cluster.node_mut(victim).file_limit_kb = None;
     cluster.node_mut(victim).start();
     cluster.wait_formed();

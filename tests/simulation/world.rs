@@ -394,6 +394,9 @@ impl World {
         let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
         let to = GroupId(self.rng.u16(1..=GROUPS).into());
         let slots: BTreeSet<SlotId> = (0..SLOTS).filter(|_| self.rng.bool()).map(SlotId).collect();
+        if slots.is_empty() {
+            return;
+        }
         let change = Change::StartAssign { product: PRODUCT, slots, to };
         self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
     }
@@ -413,7 +416,7 @@ impl World {
                 }
             }
         }
-        let quiet = self.clients.iter().position(|c| c.served < FAULTS + SETTLE - 2 * SECOND);
+        let quiet = self.clients.iter().position(|c| c.served < FAULTS + SETTLE - 15 * SECOND);
         quiet.map_or(Ok(()), |c| Err(format!("client {c} is not served any more")))
     }
 

@@ -26,7 +26,7 @@ pub enum Answer {
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     /// What it waits for.
-    op: Option<u64>,
+    pub op: Option<usize>,
     /// When it last had an answer that was no refusal.
     pub served: Ns,
 }
@@ -62,8 +62,8 @@ impl World {
             boot: self.nodes[node].boot,
             server: 0,
         };
-        let id = self.ops.last_key_value().map_or(0, |(id, _)| id + 1);
-        self.ops.insert(id, op);
+        let id = self.ops.len();
+        self.ops.push(op);
         self.clients[client].op = Some(id);
         if !self.nodes[node].up {
             self.schedule(MS, Event::ClientHas { op: id, answer: Answer::Refused });
@@ -75,8 +75,8 @@ impl World {
     }
 
     /// The client has its answer, or has lost its connection or its patience.
-    pub fn client_has(&mut self, id: u64, answer: Answer) {
-        let Some(op) = self.ops.get(&id).cloned() else { return };
+    pub fn client_has(&mut self, id: usize, answer: Answer) {
+        let op = self.ops[id].clone();
         if self.clients[op.client].op != Some(id) {
             return;
         }
@@ -103,19 +103,21 @@ impl World {
         if let Answer::Done(_) = answer {
             self.clients[op.client].served = self.now;
         }
-        let pause = spread(&mut self.rng, MS, 150 * MS);
+        // In peace they only show that they are served.
+        let longest = if self.faults { 150 } else { 5000 };
+        let pause = spread(&mut self.rng, MS, longest * MS);
         self.schedule(pause, Event::ClientNext(op.client));
     }
 
     /// A node has written to a client. How long that takes decides nothing any more.
-    pub fn answer(&mut self, op: u64, answer: Answer) {
+    pub fn answer(&mut self, op: usize, answer: Answer) {
         let delay = network::message(&mut self.rng);
         self.schedule(delay, Event::ClientHas { op, answer });
     }
 
     /// A server executes a request, whatever has become of who sent it.
-    pub fn execute(&mut self, id: u64) {
-        let op = self.ops[&id].clone();
+    pub fn execute(&mut self, id: usize) {
+        let op = self.ops[id].clone();
         let version = if op.is_write {
             self.executions += 1;
             self.servers[op.server].insert(op.slot, self.executions);

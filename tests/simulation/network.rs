@@ -45,7 +45,7 @@ pub fn spread(rng: &mut Rng, from: Ns, to: Ns) -> Ns {
 
 /// A message between nodes, or to or from a client.
 pub fn message(rng: &mut Rng) -> Ns {
-    if rng.u8(0..50) == 0 { spread(rng, MS, 600 * MS) } else { spread(rng, MS / 20, 3 * MS) }
+    if rng.u8(0..25) == 0 { spread(rng, MS, 900 * MS) } else { spread(rng, MS / 20, 3 * MS) }
 }
 
 /// How long a node takes to learn and apply a committed entry.

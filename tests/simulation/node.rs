@@ -43,10 +43,10 @@ pub enum NodeEvent {
     Probe { from: usize, nonce: u64 },
     ProbeAnswer { from: usize, nonce: u64 },
     TaskWake { serial: u64 },
-    Request { op: u64 },
-    Reply { op: u64, version: u64 },
-    Deadline { op: u64 },
-    ParkedTooLong { op: u64 },
+    Request { op: usize },
+    Reply { op: usize, version: u64 },
+    Deadline { op: usize },
+    ParkedTooLong { op: usize },
 }
 
 /// A request that a server has.
@@ -61,8 +61,8 @@ pub struct InFlight {
 pub struct Worker {
     /// Its route table, by log index.
     pub table: usize,
-    inflight: BTreeMap<u64, InFlight>,
-    pub parked: Vec<u64>,
+    inflight: BTreeMap<usize, InFlight>,
+    pub parked: Vec<usize>,
     /// Open holds of its table, and whether each has drained.
     holds: BTreeMap<HoldId, bool>,
 }
@@ -143,7 +143,7 @@ impl World {
             NodeEvent::Reply { op, version } => self.reply(node, op, version),
             NodeEvent::Deadline { op } => self.deadline(node, op),
             NodeEvent::ParkedTooLong { op } => {
-                let worker = self.ops[&op].worker;
+                let worker = self.ops[op].worker;
                 let parked = &mut self.nodes[node].workers[worker].parked;
                 if let Some(at) = parked.iter().position(|p| *p == op) {
                     parked.remove(at);
@@ -212,7 +212,8 @@ impl World {
 
     /// The process ends. A polite one answers what it has and says so.
     pub fn stop(&mut self, node: usize, polite: bool) {
-        let lost: Vec<u64> = self.ops.iter().filter(|(_, op)| op.node == node).map(|(id, _)| *id).collect();
+        let waiting = self.clients.iter().filter_map(|c| c.op);
+        let lost: Vec<usize> = waiting.filter(|op| self.ops[*op].node == node).collect();
         for op in lost {
             self.schedule(MS, Event::ClientHas { op, answer: Answer::Unknown });
         }
@@ -364,8 +365,8 @@ impl World {
     }
 
     /// Check 1.
-    fn request(&mut self, node: usize, id: u64) {
-        let op = &self.ops[&id];
+    fn request(&mut self, node: usize, id: usize) {
+        let op = &self.ops[id];
         let (worker, slot) = (op.worker, SlotId(op.slot));
         if !self.gate(node, worker) {
             self.answer(id, Answer::Refused);
@@ -383,7 +384,7 @@ impl World {
             return;
         };
         let server = usize::from(group);
-        self.ops.get_mut(&id).unwrap().server = server;
+        self.ops[id].server = server;
         self.nodes[node].workers[worker].inflight.insert(id, InFlight { slot, epoch: route.epoch });
         let slow = self.server_slow[server];
         let delay = network::server(&mut self.rng, slow);
@@ -393,8 +394,8 @@ impl World {
     }
 
     /// Check 2, the decisive one.
-    fn reply(&mut self, node: usize, id: u64, version: u64) {
-        let worker = self.ops[&id].worker;
+    fn reply(&mut self, node: usize, id: usize, version: u64) {
+        let worker = self.ops[id].worker;
         let Some(entry) = self.nodes[node].workers[worker].inflight.remove(&id) else { return };
         let epoch_is = self.route(node, worker, entry.slot).epoch == entry.epoch || !self.rules.epoch_at_reply;
         if !self.rules.check_at_reply || (self.gate(node, worker) && epoch_is) {
@@ -411,8 +412,8 @@ impl World {
     }
 
     /// A request's deadline: its connection is closed.
-    fn deadline(&mut self, node: usize, id: u64) {
-        let worker = self.ops[&id].worker;
+    fn deadline(&mut self, node: usize, id: usize) {
+        let worker = self.ops[id].worker;
         if self.nodes[node].workers[worker].inflight.remove(&id).is_some() {
             self.answer(id, Answer::Unknown);
             self.recount(node, worker);

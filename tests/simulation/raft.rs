@@ -155,7 +155,8 @@ impl World {
         } else {
             Rc::new(RouteTable::derive_from(&state, &before.table))
         };
-        let found = check(&state);
+        // A refusal leaves the state as it was.
+        let found = if result.is_ok() { check(&state) } else { Vec::new() };
         if !found.is_empty() {
             self.violated(format!("entry {index}: {found:?}"));
         }

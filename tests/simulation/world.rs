@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeSet, BinaryHeap, VecDeque},
 };
 
 use fastrand::Rng;
@@ -36,7 +36,7 @@ const CLIENTS: usize = 8;
 /// Faults happen until then.
 const FAULTS: Ns = 20 * SECOND;
 /// Then everything has so long to settle: five attempts with their back-off, an election and a lease.
-const SETTLE: Ns = 25 * SECOND;
+const SETTLE: Ns = 20 * SECOND;
 /// Lines of the trace that a failure shows.
 const TRACE: usize = 120;
 
@@ -118,13 +118,13 @@ pub enum Event {
     Heal(usize),
     Restart(usize),
     ServerWell(usize),
-    Execute(u64),
+    Execute(usize),
     ClientNext(usize),
     ClientHas {
-        op: u64,
+        op: usize,
         answer: Answer,
     },
-    ClientTires(u64),
+    ClientTires(usize),
 }
 
 pub struct World {
@@ -132,20 +132,20 @@ pub struct World {
     pub rules: Rules,
     pub timing: Timing,
     pub now: Ns,
-    queue: BinaryHeap<Reverse<(Ns, u64)>>,
-    events: BTreeMap<u64, Event>,
-    scheduled: u64,
+    queue: BinaryHeap<Reverse<(Ns, usize)>>,
+    /// Everything that was ever scheduled; taken out when it happens.
+    events: Vec<Option<Event>>,
     pub raft: Raft,
     pub nodes: Vec<Node>,
     pub servers: Vec<Registers>,
     pub server_slow: Vec<bool>,
     pub executions: Version,
     pub clients: Vec<Client>,
-    pub ops: BTreeMap<u64, Op>,
+    pub ops: Vec<Op>,
     pub witness: Witness,
     pub seen: Seen,
     violation: Option<String>,
-    faults: bool,
+    pub faults: bool,
     trace: VecDeque<String>,
 }
 
@@ -160,15 +160,14 @@ impl World {
             timing: Timing::default(),
             now: 0,
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            scheduled: 0,
+            events: Vec::new(),
             raft: Raft::new(),
             nodes,
             servers: vec![Registers::new(); usize::from(GROUPS)],
             server_slow: vec![false; usize::from(GROUPS)],
             executions: 0,
             clients: vec![Client::default(); CLIENTS],
-            ops: BTreeMap::new(),
+            ops: Vec::new(),
             witness: Witness::default(),
             seen: Seen::default(),
             violation: None,
@@ -258,7 +257,7 @@ impl World {
         while let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= end) {
             self.queue.pop();
             self.now = at;
-            let event = self.events.remove(&id).unwrap();
+            let event = self.events[id].take().unwrap();
             self.happen(event);
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
@@ -305,9 +304,8 @@ impl World {
     }
 
     pub fn schedule(&mut self, delay: Ns, event: Event) {
-        self.scheduled += 1;
-        self.queue.push(Reverse((self.now + delay, self.scheduled)));
-        self.events.insert(self.scheduled, event);
+        self.queue.push(Reverse((self.now + delay, self.events.len())));
+        self.events.push(Some(event));
     }
 
     /// Something that happens in this start of the node.
@@ -393,7 +391,10 @@ impl World {
         self.schedule(next, Event::Operator);
         let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
         let to = GroupId(self.rng.u16(1..=GROUPS).into());
-        let slots: BTreeSet<SlotId> = (0..SLOTS).filter(|_| self.rng.bool()).map(SlotId).collect();
+        let state = self.raft.log[self.raft.last()].state.clone();
+        let moves = |slot: &SlotId| state.assignments.values().any(|a| a.slots.contains(slot));
+        let free = (0..SLOTS).map(SlotId).filter(|s| !moves(s));
+        let slots: BTreeSet<SlotId> = free.filter(|_| self.rng.bool()).collect();
         if slots.is_empty() {
             return;
         }

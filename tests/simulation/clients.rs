@@ -70,7 +70,7 @@ impl World {
             return;
         }
         let delay = network::message(&mut self.rng);
-        self.to_node(node, delay, NodeEvent::Request { op: id });
+        self.at_node(node, delay, NodeEvent::Request { op: id });
         self.schedule(PATIENCE, Event::ClientTires(id));
     }
 

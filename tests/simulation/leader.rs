@@ -190,7 +190,7 @@ impl World {
         let Some(lead) = self.nodes[node].lead.as_mut().filter(|l| l.term == term && l.rounds == round) else { return };
         if proof.is_some_and(|index| applied < index) {
             // A linearizable read waits until what was committed before is applied.
-            self.to_node(node, MS, NodeEvent::RoundEnd { round, term, proof });
+            self.at_node(node, MS, NodeEvent::RoundEnd { round, term, proof });
             return;
         }
         lead.runs = false;
@@ -221,7 +221,7 @@ impl World {
     fn wants(&mut self, node: usize, change: Change, tag: Tag, copied: Registers) {
         let proposal = Proposal { change, tag, since: self.now, copied };
         let delay = network::turn(&mut self.rng) + network::message(&mut self.rng);
-        self.to_node(node, delay, NodeEvent::Propose(Box::new(proposal)));
+        self.at_node(node, delay, NodeEvent::Propose(Box::new(proposal)));
     }
 
     /// Every open assignment has one task. Called now and then.
@@ -274,7 +274,7 @@ impl World {
             self.send(node, server, NodeEvent::Probe { from: node, nonce: serial });
         }
         let patience = self.nodes[node].clock.lasts(self.timing.probe_max.as_nanos() as Ns);
-        self.to_node(node, patience, NodeEvent::TaskWake { serial });
+        self.at_node(node, patience, NodeEvent::TaskWake { serial });
     }
 
     pub fn probe_answered(&mut self, node: usize, from: usize, nonce: u64) {
@@ -337,7 +337,7 @@ impl World {
         } else if now >= deadline {
             self.release(node, id, hold);
         } else {
-            self.to_node(node, BARRIER_LOOK, NodeEvent::TaskWake { serial });
+            self.at_node(node, BARRIER_LOOK, NodeEvent::TaskWake { serial });
         }
     }
 
@@ -361,7 +361,7 @@ impl World {
         let pause = task.backoff;
         task.backoff *= 2;
         let pause = self.nodes[node].clock.lasts(pause);
-        self.to_node(node, pause, NodeEvent::TaskWake { serial });
+        self.at_node(node, pause, NodeEvent::TaskWake { serial });
     }
 
     pub fn task_wakes(&mut self, node: usize, serial: u64) {

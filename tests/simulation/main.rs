@@ -15,7 +15,7 @@ mod world;
 
 use world::{Rules, World};
 
-/// Seeds of an ordinary run; about ten seconds on two slow cores.
+/// Seeds of an ordinary run; about twelve seconds on one slow core.
 const SEEDS: u64 = 300;
 /// Seeds within which a simulation with a rule left out must show a violation. Each is found long before.
 const FISH_SEEDS: u64 = 2000;
@@ -61,18 +61,13 @@ fn catches(rules: Rules) {
     panic!("nothing was found in {FISH_SEEDS} seeds with {rules:?}");
 }
 
+/// The one assumption on clocks: their rates differ by less than 1 % from each other. Here they do by 0.9 %.
 #[test]
 fn clients_see_one_owner_per_slot() {
     holds(Rules::default(), "clients_see_one_owner_per_slot");
 }
 
-/// The one assumption: rates differ by less than 1 % from each other. 0.9 % changes nothing.
-#[test]
-fn clocks_that_differ_by_nine_per_mille_change_nothing() {
-    let rules = Rules { rates_differ: 0.009, ..Rules::default() };
-    holds(rules, "clocks_that_differ_by_nine_per_mille_change_nothing");
-}
-
+/// 5 % fast or slow against true time.
 #[test]
 fn catches_clocks_that_are_off_by_five_per_cent() {
     catches(Rules { rates_differ: 0.1, ..Rules::default() });

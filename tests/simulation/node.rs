@@ -166,7 +166,7 @@ impl World {
         if routes {
             for worker in 0..self.nodes[node].workers.len() {
                 let delay = network::turn(&mut self.rng);
-                self.to_node(node, delay, NodeEvent::Swap { worker });
+                self.at_node(node, delay, NodeEvent::Swap { worker });
             }
         }
         if self.admission(node) != before {
@@ -234,9 +234,9 @@ impl World {
         let new = Node { boot: n.boot, cut: n.cut, applied, ..Node::new(n.clock, &mut self.rng) };
         self.nodes[node] = new;
         for worker in 0..self.nodes[node].workers.len() {
-            self.to_node(node, MS, NodeEvent::Swap { worker });
+            self.at_node(node, MS, NodeEvent::Swap { worker });
         }
-        self.to_node(node, 2 * MS, NodeEvent::BeatDue { serial: 0 });
+        self.at_node(node, 2 * MS, NodeEvent::BeatDue { serial: 0 });
     }
 
     // Heartbeats.
@@ -269,13 +269,13 @@ impl World {
         let every = n.clock.lasts(self.timing.heartbeat.as_nanos() as Ns);
         if n.beat.is_some() {
             // One at a time.
-            self.to_node(node, every, NodeEvent::BeatDue { serial });
+            self.at_node(node, every, NodeEvent::BeatDue { serial });
             return;
         }
         n.beat = Some((serial, now));
         let (leader, patience) = (n.leader, n.clock.lasts(ANSWER_WITHIN));
-        self.to_node(node, every, NodeEvent::BeatDue { serial });
-        self.to_node(node, patience, NodeEvent::BeatTimeout { beat: serial });
+        self.at_node(node, every, NodeEvent::BeatDue { serial });
+        self.at_node(node, patience, NodeEvent::BeatTimeout { beat: serial });
         let beat = self.compose(node, serial);
         if let Some((leader, _)) = leader {
             self.send(node, leader, NodeEvent::Beat(Box::new(beat)));
@@ -301,10 +301,10 @@ impl World {
         {
             let what = NodeEvent::Leads { leader, term: self.raft.term, from: self.raft.term_begins };
             let delay = network::message(&mut self.rng);
-            self.to_node(node, delay, what);
+            self.at_node(node, delay, what);
         }
         if std::mem::take(&mut self.nodes[node].news) {
-            self.to_node(node, MS, NodeEvent::BeatNews);
+            self.at_node(node, MS, NodeEvent::BeatNews);
         }
     }
 
@@ -346,7 +346,7 @@ impl World {
             self.request(node, op);
         }
         let delay = MS + network::turn(&mut self.rng);
-        self.to_node(node, delay, NodeEvent::BeatNews);
+        self.at_node(node, delay, NodeEvent::BeatNews);
     }
 
     /// What was sent before a hold is answered: the node has news.
@@ -360,7 +360,7 @@ impl World {
             news |= *drained;
         }
         if news {
-            self.to_node(node, MS, NodeEvent::BeatNews);
+            self.at_node(node, MS, NodeEvent::BeatNews);
         }
     }
 
@@ -376,7 +376,7 @@ impl World {
         if route.hold != HoldId::default() {
             self.nodes[node].workers[worker].parked.push(id);
             let max = self.nodes[node].clock.lasts(PARKED_MAX);
-            self.to_node(node, max, NodeEvent::ParkedTooLong { op: id });
+            self.at_node(node, max, NodeEvent::ParkedTooLong { op: id });
             return;
         }
         let Some(group) = route.group else {
@@ -390,7 +390,7 @@ impl World {
         let delay = network::server(&mut self.rng, slow);
         self.schedule(delay, Event::Execute(id));
         let max = self.nodes[node].clock.lasts(REQUEST_MAX);
-        self.to_node(node, max, NodeEvent::Deadline { op: id });
+        self.at_node(node, max, NodeEvent::Deadline { op: id });
     }
 
     /// Check 2, the decisive one.

@@ -124,13 +124,13 @@ impl World {
         }
         let what = NodeEvent::Leads { leader, term: self.raft.term, from: self.raft.term_begins };
         let delay = network::message(&mut self.rng);
-        self.to_node(node, delay, what);
+        self.at_node(node, delay, what);
     }
 
     fn tell_entry(&mut self, node: usize) {
         let delay = network::apply(&mut self.rng);
         let upto = self.raft.last();
-        self.to_node(node, delay, NodeEvent::Apply { upto });
+        self.at_node(node, delay, NodeEvent::Apply { upto });
     }
 
     fn commit(&mut self, moment: Moment) {
@@ -168,11 +168,11 @@ impl World {
     /// A node's own Raft is asked to append. It may be called late, and in another term than it was meant for.
     pub fn propose(&mut self, node: usize, proposal: Proposal) {
         if self.raft.leader != Some(node) || self.now > proposal.since + PROPOSE_WITHIN {
-            self.to_node(node, MS, NodeEvent::ProposalFailed { tag: proposal.tag });
+            self.at_node(node, MS, NodeEvent::ProposalFailed { tag: proposal.tag });
             return;
         }
         if !self.has_quorum(node) {
-            self.to_node(node, 50 * MS, NodeEvent::Propose(Box::new(proposal)));
+            self.at_node(node, 50 * MS, NodeEvent::Propose(Box::new(proposal)));
             return;
         }
         let Proposal { change, tag, copied, .. } = proposal;

@@ -58,7 +58,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            rates_differ: 0.005,
+            rates_differ: 0.009,
             check_at_reply: true,
             epoch_at_reply: true,
             barrier: true,
@@ -209,7 +209,7 @@ impl World {
         }
         self.elect();
         for node in 0..self.nodes.len() {
-            self.to_node(node, 0, NodeEvent::BeatDue { serial: 0 });
+            self.at_node(node, 0, NodeEvent::BeatDue { serial: 0 });
         }
         self.schedule(0, Event::RaftTick);
         for client in 0..CLIENTS {
@@ -284,7 +284,7 @@ impl World {
                 let Some(term) = self.nodes[node].lead.as_ref().map(|l| l.term) else { return };
                 let proof = if self.nodes[node].boot == boot { self.quorum_round(node, term) } else { None };
                 let delay = network::message(&mut self.rng);
-                self.to_node(node, delay, NodeEvent::RoundEnd { round, term, proof });
+                self.at_node(node, delay, NodeEvent::RoundEnd { round, term, proof });
             }
             Event::Nemesis => self.nemesis(),
             Event::Operator => self.operator(),
@@ -309,7 +309,7 @@ impl World {
     }
 
     /// Something that happens in this start of the node.
-    pub fn to_node(&mut self, node: usize, delay: Ns, what: NodeEvent) {
+    pub fn at_node(&mut self, node: usize, delay: Ns, what: NodeEvent) {
         let boot = self.nodes[node].boot;
         self.schedule(delay, Event::Node { node, boot, from: None, what });
     }
@@ -378,7 +378,7 @@ impl World {
         // Its threads find everything at once, in any order.
         for what in std::mem::take(&mut self.nodes[node].backlog) {
             let delay = spread(&mut self.rng, 1000, 60 * MS);
-            self.to_node(node, delay, what);
+            self.at_node(node, delay, what);
         }
     }
 

@@ -48,6 +48,8 @@ pub enum Grant {
     Lease(Epoch),
     NotYet,
     NotLeader,
+    /// The node is removed, or is being removed: it stops serving.
+    NotMember,
 }
 
 /// Who waits for a proposal's result.
@@ -144,7 +146,20 @@ impl World {
             self.reply_to(node, &beat, Grant::NotLeader);
             return;
         };
-        let Some(member) = state.members.get(&id) else { return };
+        let Some(member) = state.members.get(&id) else {
+            // A start that never was a member joins; one that was has been removed.
+            if beat.incarnation.is_none()
+                && !beat.stopping
+                && lead.arriving.get(&beat.start).is_none_or(|at| now > at + ADMIT_WITHIN)
+            {
+                lead.arriving.insert(beat.start, now);
+                let change = Change::AddMember(self.member(beat.node));
+                self.wants(node, change, Tag::Nobody, Registers::new());
+            }
+            let grant = if beat.incarnation.is_none() { Grant::NotYet } else { Grant::NotMember };
+            self.reply_to(node, &beat, grant);
+            return;
+        };
         let Some(admission) = member.admitted.filter(|a| a.start == beat.start) else {
             let former = member.admitted.and_then(|a| lead.heard.get(&id).filter(|(i, _)| *i == a.incarnation));
             let speaks = former.is_some_and(|(_, heard)| now < heard + silence)
@@ -162,6 +177,8 @@ impl World {
         lead.heard.insert(id, (admission.incarnation, now));
         if beat.stopping {
             lead.table.stopped(id, admission.incarnation);
+        } else if member.leaving.is_some() {
+            self.reply_to(node, &beat, Grant::NotMember);
         } else if self.rules.round {
             lead.asked.push((beat, admission.incarnation));
             self.begin_round(node);
@@ -231,6 +248,15 @@ impl World {
         let Some(lead) = n.lead.as_mut().filter(|l| n.up && !n.paused && now >= l.driven + DRIVE) else { return };
         lead.driven = now;
         lead.tasks.retain(|id, _| state.assignments.contains_key(id));
+        let (local, term) = (n.clock.read(now), lead.term);
+        let leaving = state.members.values().filter(|m| m.leaving.is_some());
+        let ready: Vec<Change> = leaving
+            .filter(|m| lead.table.removable(m, &state, local).is_ok())
+            .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
+            .collect();
+        for change in ready {
+            self.wants(node, change, Tag::Nobody, Registers::new());
+        }
         for id in state.assignments.keys() {
             if self.nodes[node].lead.as_ref().is_some_and(|l| !l.tasks.contains_key(id)) {
                 self.attempt(node, *id, self.timing.backoff.as_nanos() as Ns);

@@ -290,6 +290,15 @@ impl World {
             let lease = self.timing.lease.as_nanos() as Ns;
             self.nodes[node].permit.renew(from + lease, demand);
         }
+        if grant == Grant::NotMember {
+            // It stops, says so, and is started again by somebody.
+            self.nodes[node].permit.revoke();
+            self.note(format!("node {} hears that it is removed", node + 1));
+            self.stop(node, true);
+            let pause = self.fault_length();
+            self.schedule(pause, Event::Restart(node));
+            return;
+        }
         self.beat_is_over(node, grant == Grant::NotLeader);
     }
 

@@ -80,6 +80,8 @@ pub struct Seen {
     pub moved: u64,
     pub released: u64,
     pub elections: u64,
+    /// Removals begun.
+    pub removed: u64,
     /// Barriers that passed while a node was silent.
     pub silent: u64,
 }
@@ -92,6 +94,7 @@ impl Seen {
         self.moved += other.moved;
         self.released += other.released;
         self.elections += other.elections;
+        self.removed += other.removed;
         self.silent += other.silent;
     }
 }
@@ -360,8 +363,22 @@ impl World {
                 self.schedule(length, Event::ServerWell(server));
             }
             8 => self.elect(),
+            9 => self.remove(node),
             _ => {}
         }
+    }
+
+    /// An operator removes a node, which may be well, paused, cut off or down. It joins again when it is started again.
+    fn remove(&mut self, node: usize) {
+        let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
+        let state = &self.raft.log[self.raft.last()].state;
+        if state.products[&PRODUCT].isolated == Isolated::Serve {
+            // A start that nobody heard the end of could serve for ever: that takes an operator's `--assume-dead`.
+            return;
+        }
+        let change = Change::BeginRemove { node: self.member_id(node), assume_dead: false };
+        self.seen.removed += 1;
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
     }
 
     fn heal(&mut self, node: usize) {
@@ -407,6 +424,9 @@ impl World {
         let newest = &self.raft.log[self.raft.last()];
         if !newest.state.holds.is_empty() || !newest.state.assignments.is_empty() {
             return Err(format!("not settled: {:?} {:?}", newest.state.holds, newest.state.assignments));
+        }
+        if newest.state.members.len() != self.nodes.len() {
+            return Err(format!("not everybody is a member: {:?}", newest.state.members));
         }
         for (i, node) in self.nodes.iter().enumerate() {
             for worker in &node.workers {

@@ -104,11 +104,17 @@ impl Cluster {
         self.node(1).cli()
     }
 
-    /// Waits until every node knows the leader, serves, and is seen alive by it.
+    /// Waits until every node knows the leader, serves, is seen alive by it, and knows a product.
     #[track_caller]
     pub fn wait_formed(&self) {
         let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         self.wait_serving(&all);
+        // The leader makes the product 'default' a moment after it was elected.
+        wait_for("the first product on every node", GENEROUS, || {
+            let statuses = self.nodes.iter().map(|node| node.cli().try_json(&["status", "--timeout", "2s"]));
+            let without = statuses.collect::<Result<Vec<_>, _>>()?.into_iter().find(|s| s["products"] == 0);
+            without.map_or(Ok(()), |status| Err(status.to_string()))
+        });
     }
 
     /// Waits until these nodes agree on a leader and hold a lease.

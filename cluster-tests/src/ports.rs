@@ -72,6 +72,37 @@ impl Ports {
     }
 }
 
+/// Ports of one playground: `--port` and what lies above it (nodes, admin + 100, servers + 200).
+#[derive(Debug)]
+pub struct PlaygroundPorts {
+    /// For `--port`.
+    pub base: u16,
+    _guard: TcpListener,
+}
+
+impl PlaygroundPorts {
+    /// Below the blocks of other tests.
+    const FIRST: u16 = 20_000;
+    /// Room for 9 nodes and their servers.
+    const STRIDE: u16 = 250;
+
+    /// Takes ports of which every one is free.
+    ///
+    /// # Panics
+    /// When there are none.
+    #[must_use]
+    pub fn take() -> Self {
+        for i in 0..(FIRST - Self::FIRST) / Self::STRIDE {
+            let base = Self::FIRST + i * Self::STRIDE;
+            let Ok(guard) = TcpListener::bind((Ipv4Addr::LOCALHOST, base)) else { continue };
+            if [0, 100, 200].iter().all(|above| (1..10).all(|n| is_free(base + above + n))) {
+                return Self { base, _guard: guard };
+            }
+        }
+        panic!("no free ports for a playground from {} on", Self::FIRST);
+    }
+}
+
 fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

@@ -8,10 +8,7 @@ use crate::{binary, cli::Ran};
 /// Python with redis-py and grpcio: `PONTOON_PYTHON`, or what `make test` made.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
-    found(
-        "PONTOON_PYTHON",
-        &["target/clients/venv/bin/python", "target/venv/bin/python", "target/clients/python/bin/python"],
-    )
+    found("PONTOON_PYTHON", &["target/venv/bin/python"])
 }
 
 /// Folder with the module ioredis: `PONTOON_NODE_MODULES`, or what `make test` made.

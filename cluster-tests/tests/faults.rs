@@ -17,8 +17,9 @@ use cluster_tests::{
 /// Longer than a lease (3 s) with all that the leader adds to it.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(4_500);
 
-fn registers(n: usize) -> Vec<String> {
-    (0..n).map(|i| format!("reg:{i}")).collect()
+/// `n` register names that no other load of the test has used.
+fn registers(of: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("reg:{of}:{i}")).collect()
 }
 
 #[test]
@@ -29,7 +30,7 @@ fn kill_9_of_any_node_is_not_noticed_by_clients_of_the_others() {
     for victim in [follower, leader] {
         let others: Vec<u16> = (1..=3).filter(|id| *id != victim).collect();
         let ports: Vec<_> = others.iter().flat_map(|id| [cluster.node(*id).client_port; 3]).collect();
-        let load = Load::start(&ports, &registers(8));
+        let load = Load::start(&ports, &registers(&victim.to_string(), 8));
         load.wait_more(300);
         cluster.node_mut(victim).kill9();
         // Long enough for an election, and for the leases of before it to end if they were not renewed.
@@ -167,7 +168,7 @@ fn a_node_that_was_stopped_for_longer_than_a_lease_acknowledges_nothing_that_is_
 fn registers_stay_linearizable_while_nodes_are_stopped_and_killed() {
     let mut cluster = Cluster::serving(2);
     let ports: Vec<_> = cluster.nodes.iter().flat_map(|node| [node.client_port; 2]).collect();
-    let load = Load::start(&ports, &registers(6));
+    let load = Load::start(&ports, &registers("all", 6));
     load.wait_more(100);
     let first = cluster.leader();
     let second = cluster.nodes.iter().map(|n| n.id).find(|id| *id != first).unwrap();

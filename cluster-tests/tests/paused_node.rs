@@ -1,15 +1,21 @@
 //! A node that stood still for longer than its lease, with a reply before it that a write was done: it passes nothing on
 //! that is not there any more. What the model in `serving_model` shows of the check at reply time, with real processes.
+//!
+//! Seen to fail, each tried once by hand: without the check at reply time (the follower that stood still), without its
+//! lease part (the follower and the leader), without its epoch part (the reply that comes after a new lease), and with a
+//! leader that takes silent nodes for out of lease (the follower).
 
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, time::Duration};
 
 use cluster_tests::{
-    client::Reply,
+    client::{Client, Reply, request},
     cluster::Cluster,
     linear,
+    link::{Link, Mode},
     load::Load,
+    redis::RedisOptions,
     wait::{GENEROUS, let_pass, wait_for, wait_until},
 };
 
@@ -39,7 +45,7 @@ fn stands_still_with_a_reply_before_it(leads: bool) {
 
     let server = &cluster.servers[0];
     server.pause();
-    client.send(&cluster_tests::client::request(&["SET", &key, "late"])).unwrap();
+    client.send(&request(&["SET", &key, "late"])).unwrap();
     wait_until("the write to lie before the server", GENEROUS, || bytes_waiting_at(server.port) > 0);
     cluster.node(paused).pause();
     server.resume();
@@ -80,6 +86,58 @@ fn a_follower_that_stood_still_passes_no_stale_reply() {
 #[test]
 fn a_leader_that_stood_still_passes_no_stale_reply() {
     stands_still_with_a_reply_before_it(true);
+}
+
+/// The same, but the reply is still on its way when the node has a new lease and the new table: only the slot's epoch
+/// tells that it is not to be passed on.
+#[test]
+fn a_reply_that_comes_after_a_new_lease_is_not_passed() {
+    /// Longer than the pause, the assignment and the new lease take; a reply that comes earlier is refused all the same.
+    const ON_ITS_WAY: Duration = Duration::from_secs(20);
+    let mut cluster = Cluster::prepared(3);
+    for node in &mut cluster.nodes {
+        node.more.extend(["--set".to_owned(), "proxy.request_deadline_ms=60000".to_owned()]);
+    }
+    cluster.start_all();
+    let cli = cluster.cli();
+    let (old, new) = (cluster.add_server(&RedisOptions::default()), cluster.add_server(&RedisOptions::default()));
+    let link = Link::start(cluster.ports.server(20), cluster.servers[old].port);
+    cli.ok(&["group", "create", "1", "--primary", &link.addr()]);
+    cli.ok(&["group", "create", "2", "--primary", &cluster.servers[new].addr()]);
+    cli.ok(&["slot", "assign", "0-511", "1"]);
+    cli.ok(&["slot", "assign", "512-1023", "2", "--wait", "--timeout", "40s"]);
+    let key = (0..).map(|n| format!("k{n}")).find(|key| cluster.locate(key)["group"] == 1).unwrap();
+    let slot = cluster.locate(&key)["slot"].as_u64().unwrap();
+    let leader = cluster.leader();
+    let paused = leader % 3 + 1;
+    let mut client = Client::connect_within(cluster.node(paused).client_port, ON_ITS_WAY + GENEROUS).unwrap();
+    assert_eq!(client.call(&["SET", &key, "before"]).unwrap(), Reply::ok());
+    assert_eq!(client.call(&["DEL", &key]).unwrap(), Reply::Integer(1));
+
+    link.set(Mode::HalfOpen);
+    client.send(&request(&["SET", &key, "late"])).unwrap();
+    let server = &cluster.servers[old];
+    wait_until("the write to be executed", GENEROUS, || server.call(&["EXISTS", &key]) == Reply::Integer(1));
+    assert_eq!(server.call(&["DEL", &key]), Reply::Integer(1));
+    // What waits in the link goes on waiting; what comes from now on passes.
+    link.set(Mode::Delay(ON_ITS_WAY));
+    let_pass(Duration::from_secs(1));
+    link.set(Mode::Open);
+
+    cluster.node(paused).pause();
+    cluster.node(leader).cli().ok(&["slot", "assign", &slot.to_string(), "2", "--timeout", "60s"]);
+    cluster.node(paused).resume();
+    wait_for("the node to serve by the new table", GENEROUS, || {
+        let mut other = cluster.node(paused).client();
+        match other.call(&["SET", &key, "new"]) {
+            Ok(Reply::Simple(_)) => Ok(()),
+            Ok(other) => Err(other.text()),
+            Err(e) => Err(e.to_string()),
+        }
+    });
+    assert_eq!(cluster.servers[new].call(&["GET", &key]), Reply::bulk("new"));
+    let told = client.read().unwrap();
+    assert!(told.is_error("ERR outcome unknown"), "the write is not there, and the client was told {told:?}");
 }
 
 #[test]

@@ -104,7 +104,14 @@ impl Disk {
         let witness = open_witness(data_dir)?;
         let folder = data_dir.join(FOLDER);
         let fresh = !folder.exists();
-        let trees = open_sled(&folder).map_err(|e| remedy(data_dir, &e))?;
+        let trees = open_sled(&folder).map_err(|e| match e {
+            Unopened::Damaged(what) => remedy(data_dir, &what),
+            Unopened::System(e) => OpenError(format!(
+                "the log in {} cannot be opened: {e}. It is not known to be damaged: see that there is space and that this \
+                 user may write there, then start this node again",
+                folder.display()
+            )),
+        })?;
         let io = |e: std::io::Error| OpenError(format!("cannot open {}: {e}", folder.display()));
         // Opened for writing: POSIX lets a system refuse fsync on a read-only handle.
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(io)?;
@@ -445,7 +452,16 @@ fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join(FOLDER)
 }
 
-fn open_sled(folder: &Path) -> Result<Trees, Failure> {
+/// Why sled did not open.
+#[derive(Debug)]
+enum Unopened {
+    /// The operating system refused something (space, permission, too many files): wiping would be the wrong advice.
+    System(std::io::Error),
+    /// What was read makes no sense.
+    Damaged(Failure),
+}
+
+fn open_sled(folder: &Path) -> Result<Trees, Unopened> {
     open_until(folder, Instant::now() + LOCKED_MAX)
 }
 
@@ -454,7 +470,7 @@ fn is_locked(error: &std::io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Failure> {
+fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Unopened> {
     // sled panics on some damages; that must end in our sentence and not in its backtrace.
     let opened = std::panic::catch_unwind(|| {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
@@ -469,8 +485,9 @@ fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Failure> {
             std::thread::sleep(LOCKED_LOOK);
             open_until(folder, give_up)
         }
-        Ok(Err(e)) => Err(format!("sled cannot open it: {e}")),
-        Err(_) => Err("sled cannot make sense of it".into()),
+        Ok(Err(sled::Error::Io(e))) if e.raw_os_error().is_some() => Err(Unopened::System(e)),
+        Ok(Err(e)) => Err(Unopened::Damaged(format!("sled cannot open it: {e}"))),
+        Err(_) => Err(Unopened::Damaged("sled cannot make sense of it".into())),
     }
 }
 

@@ -123,8 +123,10 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
     }
     let remotes: Vec<_> = (1..=layout.shape().nodes).map(|node| remote(layout, node)).collect::<Result<_, _>>()?;
     for (i, remote) in remotes.iter().enumerate() {
-        let what = format!("node {} to know a leader", i + 1);
-        until(deadline, children, &what, || async { status(remote).await.is_some_and(|s| s.leader != 0) }).await?;
+        let what = format!("node {} to know a leader and the product 'default'", i + 1);
+        // The leader makes the product a moment after it was elected; who resumed may have removed it.
+        let known = |s: &StatusReply| s.leader != 0 && (resumed || s.products > 0);
+        until(deadline, children, &what, || async { status(remote).await.as_ref().is_some_and(known) }).await?;
     }
     if !resumed {
         // Roles are those of the servers' own files: they are never set here.

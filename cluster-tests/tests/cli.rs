@@ -1,0 +1,207 @@
+//! What the command line says and does: dry runs, refusals with their reason, exit codes, JSON that is equal everywhere.
+//! Knows nothing of faults.
+
+#![allow(clippy::unwrap_used)]
+
+use cluster_tests::{
+    client::{Client, Reply},
+    cluster::Cluster,
+    ports::Ports,
+    redis::{RedisOptions, RedisServer},
+    wait::{GENEROUS, wait_for},
+};
+
+#[test]
+fn json_is_equal_on_every_node_and_after_a_restart() {
+    let mut cluster = Cluster::serving(2);
+    let port = cluster.ports.product(1).to_string();
+    cluster.cli().ok(&["product", "create", "aaa", "--port", &port, "--layout", "redis", "--mode", "cache", "--wait"]);
+    let all = |cluster: &Cluster| -> Vec<Vec<String>> {
+        let of = |id| {
+            [vec!["slot", "ls"], vec!["group", "ls"], vec!["product", "ls"], vec!["slot", "ls", "--product", "aaa"]]
+                .map(|args| cluster.node(id).cli().ok(&[args, vec!["--output", "json"]].concat()).out)
+                .to_vec()
+        };
+        (1..=3).map(of).collect()
+    };
+    let before = all(&cluster);
+    assert!(before.iter().all(|said| *said == before[0]), "{before:#?}");
+    assert!(before[0][2].find("aaa") < before[0][2].find("default"), "sorted by name");
+    for id in 1..=3 {
+        cluster.node_mut(id).kill9();
+    }
+    cluster.start_all();
+    assert_eq!(all(&cluster), before);
+    let slots = cluster.cli().json(&["slot", "ls"]);
+    assert_eq!((&slots[0]["slots"], &slots[1]["slots"]), (&"0-511".into(), &"512-1023".into()));
+}
+
+#[test]
+fn a_dry_run_does_nothing_and_a_change_happens_at_any_node() {
+    let mut cluster = Cluster::start(3);
+    let follower = cluster.follower();
+    let server = cluster.add_server(&RedisOptions::default());
+    let addr = cluster.servers[server].addr();
+    let cli = cluster.node(follower).cli();
+    let before = cli.json(&["status"])["applied"].as_u64().unwrap();
+    let ran = cli.ok(&["group", "create", "1", "--primary", &addr, "--dry-run"]);
+    assert!(ran.out.contains("would"), "{ran:?}");
+    assert_eq!(cli.json(&["group", "ls"]).as_array().unwrap().len(), 0);
+    let done = cli.json(&["group", "create", "1", "--primary", &addr]);
+    assert!(done["index"].as_u64().unwrap() > before);
+    cli.ok(&["slot", "assign", "0-1023", "1", "--dry-run"]);
+    assert_eq!(cli.json(&["slot", "ls"])[0]["group"], serde_json::Value::Null);
+    cli.ok(&["slot", "assign", "0-1023", "1", "--wait", "--timeout", "40s"]);
+    // --wait: every node serves by it, now.
+    for node in &cluster.nodes {
+        assert_eq!(node.client().call(&["SET", "k", "v"]).unwrap(), Reply::ok());
+    }
+    cli.refused(&["group", "remove", "1"], &["still owns", "1024"]);
+    cli.refused(&["product", "remove", "default"], &["group"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_the_reason() {
+    let mut cluster = Cluster::serving(1);
+    let second = cluster.add_server(&RedisOptions::default());
+    let (first, second) = (cluster.servers[0].addr(), cluster.servers[second].addr());
+    let other_port = cluster.ports.product(1);
+    let cli = cluster.cli();
+
+    cli.refused(&["slot", "assign", "0-10", "7"], &["no group 7"]);
+    cli.refused(&["slot", "assign", "1000-1024", "1"], &["1024"]);
+    cli.refused(&["group", "create", "1", "--primary", &second], &["has a group 1 already"]);
+    cli.refused(&["group", "create", "2", "--primary", &first], &[&first, "already"]);
+    let alias = first.replace("127.0.0.1", "localhost");
+    cli.refused(&["group", "create", "2", "--primary", &alias], &["another address"]);
+    cli.refused(&["group", "create", "2", "--primary", &second, "--replica", &first], &[&first]);
+    let nobody = format!("127.0.0.1:{}", cluster.ports.server(39));
+    cli.refused(&["group", "create", "2", "--primary", &nobody], &[&nobody]);
+    let proxy = format!("127.0.0.1:{}", cluster.node(2).client_port);
+    cli.refused(&["group", "create", "2", "--primary", &proxy], &[&proxy]);
+    cli.refused(&["group", "add-server", "1", &second], &[&second, "replica"]);
+    cli.refused(&["group", "remove-server", "1", &first], &["primary"]);
+    cli.refused(&["slot", "ls", "--product", "none"], &["none"]);
+    cli.refused(&["product", "create", "default", "--port", &other_port.to_string()], &["already"]);
+    cli.refused(&["product", "create", "a b", "--port", &other_port.to_string()], &["a b"]);
+
+    // A server of another product.
+    cli.ok(&["product", "create", "other", "--port", &other_port.to_string(), "--wait", "--timeout", "40s"]);
+    cli.refused(&["group", "create", "1", "--product", "other", "--primary", &first], &[&first, "default"]);
+    // Ports: product + offset meets another listener of the host.
+    let meets = (cluster.ports.product(0) + 1).to_string();
+    cli.refused(&["product", "create", "third", "--port", &meets], &["would be used twice"]);
+    // Usage.
+    for usage in [
+        vec!["slot", "assign", "x", "1"],
+        vec!["slot", "assign", "5-1", "1"],
+        vec!["product", "create", "p"],
+        vec!["nonsense"],
+    ] {
+        assert_eq!(cli.run(&usage).code, 2, "{usage:?}");
+    }
+    // Nothing of all that happened.
+    assert_eq!(cli.json(&["group", "ls"]).as_array().unwrap().len(), 1);
+    assert_eq!(cli.json(&["product", "ls"]).as_array().unwrap().len(), 2);
+    let nowhere = cluster_tests::cli::Cli::new(nobody, None).run(&["status"]);
+    assert!(nowhere.code == 1 && nowhere.err.contains("--node"), "{nowhere:?}");
+}
+
+#[test]
+fn servers_with_keys_passwords_and_replicas() {
+    let mut cluster = Cluster::start(1);
+    let options = RedisOptions { password: Some("backend pass".into()), ..RedisOptions::default() };
+    let primary = cluster.add_server(&options);
+    let port = cluster.servers[primary].port;
+    let replica = cluster.add_server(&RedisOptions { primary: Some(port), ..options });
+    let (primary, replica) = (cluster.servers[primary].addr(), cluster.servers[replica].addr());
+    let mut direct = cluster.servers[0].client();
+    direct.call(&["AUTH", "backend pass"]).unwrap();
+    direct.call(&["SET", "old", "key"]).unwrap();
+    let cli = cluster.cli();
+    cli.refused(&["group", "create", "1", "--primary", &primary], &[&primary, "--password-file"]);
+    let wrong = cluster.secret_file("wrong", "no");
+    cli.refused(
+        &["group", "create", "1", "--primary", &primary, "--password-file", wrong.to_str().unwrap()],
+        &[&primary],
+    );
+    let file = cluster.secret_file("backend", "backend pass");
+    let file = file.to_str().unwrap();
+    let made = cli.ok(&["group", "create", "1", "--primary", &primary, "--replica", &replica, "--password-file", file]);
+    assert!(made.out.contains("1 keys") && !format!("{made:?}").contains("backend pass"), "{made:?}");
+    cli.ok(&["slot", "assign", "0-1023", "1", "--wait"]);
+    assert_eq!(cluster.node(1).client().call(&["GET", "old"]).unwrap(), Reply::bulk("key"));
+    cli.ok(&["group", "remove-server", "1", &replica]);
+    cli.ok(&["group", "add-server", "1", &replica]);
+    let roles = cli.json(&["group", "ls"])[0]["servers"].clone();
+    assert_eq!((&roles[0]["role"], &roles[1]["role"]), (&"primary".into(), &"replica".into()));
+    assert!(!cluster.node(1).log().contains("backend pass"));
+}
+
+#[test]
+fn a_port_that_another_program_holds_is_told_and_fails_wait() {
+    let cluster = Cluster::start(3);
+    let port = cluster.ports.product(1);
+    let holder = std::net::TcpListener::bind(("127.0.0.1", port + 2)).unwrap();
+    let cli = cluster.cli();
+    let ran = cli.run(&["product", "create", "blocked", "--port", &port.to_string(), "--wait", "--timeout", "30s"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    let text = (port + 2).to_string();
+    assert!(ran.err.contains(&text), "the port is not named: {ran:?}");
+    wait_for("product ls to show it", GENEROUS, || {
+        let out = cli.ok(&["product", "ls"]);
+        if out.out.contains(&text) || out.err.contains(&text) { Ok(()) } else { Err(out.out) }
+    });
+    drop(holder);
+    // Bound as soon as it is free.
+    wait_for("node 2 to listen", GENEROUS, || Client::connect(port + 2).map(drop));
+}
+
+#[test]
+fn without_the_secret_nothing_is_told_or_done() {
+    let mut cluster = Cluster::prepared(2);
+    cluster.use_secret();
+    cluster.start_all();
+    cluster.cli().ok(&["product", "ls"]);
+    let admin = cluster.node(1).admin();
+    let none = cluster_tests::cli::Cli::new(admin.clone(), None).run(&["status"]);
+    assert!(none.code == 1 && none.err.contains("secret"), "{none:?}");
+    let wrong = cluster.secret_file("other-secret", "ffffffffffffffffffffffffffffffff");
+    let refused = cluster_tests::cli::Cli::new(admin, Some(wrong.clone())).run(&["product", "ls"]);
+    assert!(refused.code == 1 && refused.err.contains("secret"), "{refused:?}");
+    // A node with the wrong secret does not get in.
+    cluster.secret = Some(wrong);
+    cluster.join(3);
+    wait_for("the reason in the log", GENEROUS, || {
+        let log = cluster.node(3).log();
+        if log.contains("secret") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(cluster.cli().json(&["node", "ls"]).as_array().unwrap().len(), 2);
+    assert!(!cluster.node(1).log().contains("0123456789abcdef0123456789abcdef"));
+    // Readable by others: refused.
+    use std::os::unix::fs::PermissionsExt;
+    let open = cluster.secret_file("open", "0123456789abcdef0123456789abcdef");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = cluster_tests::cli::Cli::new(cluster.node(1).admin(), Some(open)).run(&["status"]);
+    assert!(ran.code != 0 && ran.err.contains("600"), "{ran:?}");
+}
+
+#[test]
+fn a_server_of_a_redis_cluster_or_a_replica_is_no_primary() {
+    let (ports, dir) = (Ports::take(), cluster_tests::process::Scratch::new());
+    let clustered = RedisOptions {
+        more: ["--cluster-enabled", "yes", "--cluster-port", "0"].map(String::from).to_vec(),
+        ..Default::default()
+    };
+    let cluster = Cluster::start(1);
+    let primary = RedisServer::start(ports.server(0), dir.path());
+    let replica = RedisServer::start_with(
+        ports.server(1),
+        dir.path(),
+        &RedisOptions { primary: Some(primary.port), ..Default::default() },
+    );
+    cluster.cli().refused(&["group", "create", "1", "--primary", &replica.addr()], &[&replica.addr(), "replica"]);
+    // The cluster bus takes its port + 10000 where it cannot be chosen as 0; then there is nothing to ask.
+    let clustered = RedisServer::start_with(ports.server(2), dir.path(), &clustered);
+    cluster.cli().refused(&["group", "create", "1", "--primary", &clustered.addr()], &[&clustered.addr(), "luster"]);
+}

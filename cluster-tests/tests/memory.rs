@@ -8,7 +8,7 @@ use std::{
     net::TcpStream,
 };
 
-use cluster_tests::{cluster::Cluster, client::request};
+use cluster_tests::{client::request, cluster::Cluster};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Connections that have each made a request and then rest.
@@ -30,8 +30,11 @@ fn resident_mb(pid: u32) -> u64 {
 fn ten_thousand_clients_at_rest_need_little() {
     let need = CLIENTS as u64 + OTHER_FILES;
     let hard = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: hard.map_or(Some(need), |hard| Some(hard.min(need))), maximum: hard })
-        .unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit { current: hard.map_or(Some(need), |hard| Some(hard.min(need))), maximum: hard },
+    )
+    .unwrap();
     assert!(hard.is_none_or(|hard| hard >= need), "this test needs `ulimit -Hn` of {need} or more");
     let mut cluster = Cluster::start(1);
     cluster.add_groups(2);

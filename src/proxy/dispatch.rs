@@ -155,6 +155,8 @@ pub(super) fn dispatch(
             forward(routes, gate, slot, spec)
         }
         Handling::Slot | Handling::Split(_) => by_keys(routes, gate, spec, call, scratch),
+        // The filters (module, category, pattern) are Redis' own affair; it lists its commands, as DOCS does.
+        Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, gate, spec),
         Handling::Local(local) => Dispatch::Local(local),
         Handling::AnyServer => any_server(routes, gate, spec),
         Handling::Later(why) | Handling::Refused(why) => Dispatch::Refuse(Refusal::NotOffered { name: spec.name, why }),
@@ -268,6 +270,20 @@ fn split(
     }
 }
 
+/// The decision for one request, for the benchmark of this step.
+#[derive(Debug, Default)]
+pub struct DispatchBench {
+    scratch: Scratch,
+}
+
+impl DispatchBench {
+    /// Whether the request, which `scanner` has just scanned, would be forwarded whole.
+    pub fn forwards(&mut self, routes: &ProductRoutes, bytes: &[u8], args: &[Arg]) -> bool {
+        let fate = dispatch(routes, Gate::Open, true, &Call { bytes, args }, &mut self.scratch);
+        matches!(fate, Dispatch::Forward(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -348,6 +364,8 @@ mod tests {
             ("MGET foo free", "CLUSTERDOWN slot 0"),
             ("PING", "local Ping"),
             ("COMMAND DOCS", "group 0 write false"),
+            ("COMMAND LIST", "local CommandList"),
+            ("COMMAND LIST FILTERBY PATTERN x*", "group 0 write false"),
             ("NONSENSE", "ERR unknown command"),
             ("GET", "ERR wrong number"),
             ("MSET foo", "ERR wrong number"),

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     backend::{Entry, Owner},
     check::Gate,
+    client::{Client, ReplyMode},
     dispatch::{Call, Dispatch, Refusal, Target, dispatch},
     gather::Gather,
     local,
@@ -35,7 +36,7 @@ use crate::{
     resp::{
         inline,
         request::{RequestError, RequestScanner, Scanned},
-        write::{self, Version},
+        write,
     },
 };
 
@@ -44,28 +45,6 @@ const READS_PER_TURN: usize = 4;
 
 /// Reserved for the rest of a request that came in part: at most this and as much as has come already.
 const REST_RESERVED: usize = 16 * 1024;
-
-/// What a client has said about itself.
-#[derive(Debug, Default)]
-pub(super) struct Client {
-    pub(super) db: u32,
-    pub(super) version: Version,
-    pub(super) name: String,
-    pub(super) library: String,
-    pub(super) library_version: String,
-    pub(super) logged_in: bool,
-    pub(super) replies: ReplyMode,
-}
-
-/// `CLIENT REPLY`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ReplyMode {
-    #[default]
-    On,
-    Off,
-    /// Not the next one; then on again.
-    SkipNext,
-}
 
 /// What of a client connection others hold on to: those who answer it.
 #[derive(Debug)]

@@ -126,6 +126,19 @@ fn an_error_of_many_lines_in_a_part_stays_one_reply() {
 }
 
 #[test]
+fn a_refused_transaction_claims_nothing_of_its_body() {
+    let redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr]);
+    let mut client = bed.client();
+    client.call("MULTI").call("SET k v").call("EXEC");
+    assert!(client.line().starts_with("-ERR 'multi': "));
+    client.expect("+OK\r\n");
+    let line = client.line();
+    assert!(line.starts_with("-ERR 'exec': ") && !line.contains("not executed"), "{line}");
+    client.call("CONFIG GET MAXM*").expect("*4\r\n$9\r\nmaxmemory\r\n");
+}
+
+#[test]
 fn pushes_nobody_asked_for_are_swallowed() {
     let addr = fake(|mut conn| {
         while conn.request().is_some() {

@@ -385,9 +385,12 @@ fn config_get(worker: &Worker, routes: &ProductRoutes, call: &Call<'_>, version:
         ("save", String::new()),
         ("timeout", "0".to_owned()),
     ];
-    let asked = |name: &str| {
-        (2..call.args.len()).any(|i| call.get(i) == b"*" || call.get(i).eq_ignore_ascii_case(name.as_bytes()))
+    // Of patterns those that people type: a beginning and a star.
+    let fits = |pattern: &[u8], name: &[u8]| match pattern.strip_suffix(b"*") {
+        Some(start) => name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)),
+        None => pattern.eq_ignore_ascii_case(name),
     };
+    let asked = |name: &str| (2..call.args.len()).any(|i| fits(call.get(i), name.as_bytes()));
     let found: Vec<_> = known.iter().filter(|(name, _)| asked(name)).collect();
     write::map(out, found.len(), version);
     for (name, value) in found {

@@ -162,11 +162,12 @@ impl Session {
     /// SELECT or HELLO has changed over which connections its requests go. What went before is answered first: nothing
     /// orders two connections, and a client must find what it has just written.
     pub(super) fn forget_lane(&self) {
-        let old = self.lane.borrow_mut().take();
         let client = self.client.borrow();
-        let moves = old.is_some_and(|lane| lane.db != client.db || lane.version != client.version);
-        if moves && self.replies.borrow().waiting() > 0 {
-            self.settling.set(true);
+        let mut lane = self.lane.borrow_mut();
+        // One that fits still is kept: forgotten here, the next change would not know where requests are in flight.
+        if lane.as_ref().is_some_and(|lane| lane.db != client.db || lane.version != client.version) {
+            *lane = None;
+            self.settling.set(self.replies.borrow().waiting() > 0);
         }
     }
 

@@ -117,13 +117,12 @@ fn a_node_that_is_down_is_told_once_and_its_ports_are_not_shown_as_served() {
     let other = 6 - leader - victim;
     cluster.node_mut(victim).kill9();
     let listener = |cluster: &Cluster| {
-        let products = cluster.node(leader).cli().try_json(&["product", "ls"])?;
-        let listeners = products[0]["listeners"].as_array().cloned().unwrap_or_default();
-        Ok::<_, String>(listeners.into_iter().find(|l| l["node"] == victim))
+        let shown = cluster.node(leader).cli().ok(&["product", "ls"]).out;
+        shown.lines().find(|l| l.contains(&format!("node {victim} on "))).map(str::to_owned)
     };
     // Some seconds of Raft's heartbeats that reach nobody lie before this.
-    wait_for("the node to be shown as not alive", GENEROUS, || match listener(&cluster)? {
-        Some(shown) if shown["error"].as_str().is_some_and(|e| e.contains("not alive")) => Ok(()),
+    wait_for("the node to be shown as not alive", GENEROUS, || match listener(&cluster) {
+        Some(shown) if shown.contains("not alive") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     for id in [leader, other] {
@@ -135,7 +134,7 @@ fn a_node_that_is_down_is_told_once_and_its_ports_are_not_shown_as_served() {
         assert_eq!(said(&log, "no lease was granted"), 0, "{log}");
     }
     cluster.node(leader).cli().ok(&["node", "remove", &victim.to_string(), "--timeout", "40s"]);
-    assert_eq!(listener(&cluster).unwrap(), None, "a removed node is shown");
+    assert_eq!(listener(&cluster), None, "a removed node is shown");
 }
 
 #[test]

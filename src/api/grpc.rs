@@ -34,13 +34,12 @@ impl Api {
         if view.term.is_some() {
             for node in &mut nodes {
                 show::live(node, &self.control, &view, now);
-                if !node.alive && node.heard_ms >= 0 {
-                    warnings.push(format!(
-                        "node {} ({}) is not alive: heard of {} s ago",
-                        node.id,
-                        node.admin,
-                        node.heard_ms / 1000
-                    ));
+                if !node.alive {
+                    let heard = match node.heard_ms {
+                        0.. => format!("heard of {} s ago", node.heard_ms / 1000),
+                        _ => "not heard of since this leader leads".into(),
+                    };
+                    warnings.push(format!("node {} ({}) is not alive: {heard}", node.id, node.admin));
                 }
             }
         }

@@ -6,7 +6,7 @@ use super::{
     value::{Kind, Value},
 };
 
-// openraft says some 30 times a second that a node is down; what matters of it this program says itself, once.
+// openraft says of a node that is down some forty times a second that it is; `consensus` says it once, and what is fatal too.
 section! {
     /// Logging to standard error.
     LogConfig("log") {

@@ -115,12 +115,13 @@ impl Admin for Api {
         request: Request<ListProductsRequest>,
     ) -> Result<Response<ListProductsReply>, Status> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());
+        let now = boottime_ns();
         let mut products: Vec<_> = state
             .products
             .values()
             .map(|product| {
                 let mut shown = show::product(product);
-                shown.listeners = show::listeners(product, &view);
+                shown.listeners = show::listeners(product, &state, &view, |seen| self.control.alive(seen, now));
                 shown
             })
             .collect();

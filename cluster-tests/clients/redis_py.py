@@ -38,8 +38,7 @@ def exercise(port, protocol, others):
     replies = pipe.execute()
     assert replies[0::3] == list(range(200)) and replies[1::3] == [str(n) for n in range(200)]
     assert client.delete(*many) == 200
-    script = client.register_script("return redis.call('GET', KEYS[1])")
-    assert script(keys=[f"{name}:s"]) == "value"
+    assert client.eval("return redis.call('GET', KEYS[1])", 1, f"{name}:s") == "value"
     try:
         client.sinter([f"{name}:1", f"{name}:2", f"{name}:3", f"{name}:4"])
         raise AssertionError("keys of several slots were not refused")

@@ -113,6 +113,17 @@ impl Node {
         self.running().signal(Signal::CONT);
     }
 
+    /// From now on no file of it may become larger than so many bytes (start it with a `file_limit_kb`, which ignores SIGXFSZ).
+    ///
+    /// # Panics
+    /// When the limit cannot be set.
+    pub fn limit_files(&self, bytes: u64) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
+        let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit)
+            .expect("the limit of a child can be set");
+    }
+
     /// SIGTERM; waits for its end.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.running().signal(Signal::TERM);

@@ -20,7 +20,6 @@ fn a_node_joins_serves_votes_and_leaves() {
     let mut cluster = Cluster::serving(1);
     let load = Load::start(&[cluster.node(1).client_port, cluster.node(2).client_port], &["a".into(), "b".into()]);
     cluster.join(4);
-    cluster.nodes.last().unwrap();
     wait_until("node 4 to become a voter", GENEROUS, || role(&cluster, 4) == "voter");
     let mut client = wait_for("node 4 to take clients", GENEROUS, || {
         cluster_tests::client::Client::connect(cluster.ports.client(4)).map_err(|e| e.to_string())

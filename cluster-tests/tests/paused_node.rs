@@ -1,9 +1,9 @@
 //! A node that stood still for longer than its lease, with a reply before it that a write was done: it passes nothing on
 //! that is not there any more. What the model in `serving_model` shows of the check at reply time, with real processes.
 //!
-//! Seen to fail, each tried once by hand: without the check at reply time and without its lease part (both tests that
-//! stand still), without its epoch part (the reply that comes after a new lease), and with a leader that takes silent
-//! nodes for out of lease (the follower that stood still).
+//! Seen to fail, each tried once by hand: without the check at reply time (the follower that stood still), without its
+//! lease part (the follower and the leader), without its epoch part (the reply that comes after a new lease), and with a
+//! leader that takes silent nodes for out of lease (the follower).
 
 #![allow(clippy::unwrap_used)]
 

@@ -35,7 +35,14 @@ impl Perform for CreateGroupRequest {
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        if let Some(first) = api.recorded(call) {
+        let unasked = |addr: &HostPort| Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let repeat = Change::CreateGroup {
+            product: product.id,
+            group,
+            servers: std::iter::once(&primary).chain(&replicas).map(unasked).collect(),
+            credentials: credentials.clone(),
+        };
+        if let Some(first) = api.recorded(call, &repeat)? {
             return api
                 .repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group))
                 .await;
@@ -117,7 +124,9 @@ impl Perform for AddServerRequest {
         let said = |server: &Server| {
             Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
-        if let Some(first) = api.recorded(call) {
+        let unasked = Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
+        if let Some(first) = api.recorded(call, &repeat)? {
             let added = group.servers.iter().find(|server| server.addr == addr);
             let said = |_: &Group| added.map_or_else(|| Said::of("it was added, and is gone again".into()), &said);
             return api.repeated(call, first, said, Some(group)).await;

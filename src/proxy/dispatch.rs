@@ -117,6 +117,18 @@ pub(super) struct Scratch {
     pub(super) keys: Vec<KeyRoute>,
 }
 
+/// Keys for which space is kept; what a larger command has taken is given back at the next.
+const KEEP_KEYS: usize = 4096;
+
+impl Scratch {
+    #[inline]
+    fn shrink(&mut self) {
+        if self.positions.capacity() > KEEP_KEYS {
+            *self = Self::default();
+        }
+    }
+}
+
 /// Decides. `scratch.keys` is filled for [`Dispatch::Split`].
 #[inline]
 pub(super) fn dispatch(
@@ -198,6 +210,7 @@ fn by_keys(
     if spec.handling == Handling::Split(Split::Mset) && call.args.len().is_multiple_of(2) {
         return Dispatch::Refuse(Refusal::Unresolved(ResolveError::WrongArity(spec)));
     }
+    scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
         return Dispatch::Refuse(Refusal::Keys(error));

@@ -33,6 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections the kernel may keep for us between two turns.
 const BACKLOG: i32 = 1024;
 
+/// An idle client whose machine has gone is noticed after about this time, as with Redis' default `tcp-keepalive`.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
 /// A connection for a worker.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -188,6 +191,8 @@ async fn accept(bound: &BTreeMap<ProductId, Bound>) -> (ProductId, io::Result<(S
             if let Poll::Ready(accepted) = socket.poll_accept(cx) {
                 let accepted = accepted.and_then(|(stream, from)| {
                     stream.set_nodelay(true)?;
+                    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+                    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                     Ok((stream.into_std()?, from))
                 });
                 return Poll::Ready((*id, accepted));

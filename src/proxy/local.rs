@@ -56,6 +56,8 @@ pub(super) fn answer(
         Local::Hello => hello(session, routes, call, out),
         Local::Select => select(session, routes, call.get(1), out),
         Local::Reset => {
+            // It ends OFF, and is answered then.
+            after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
             *session.client.borrow_mut() = Client { logged_in: routes.auth.is_none(), ..Client::default() };
             session.forget_lane();
             write::simple(out, "RESET");
@@ -297,7 +299,11 @@ fn client_reply(session: &Session, call: &Call<'_>, out: &mut Vec<u8>) -> bool {
             }
         }
     };
-    session.client.borrow_mut().replies = mode;
+    let mut client = session.client.borrow_mut();
+    // Nothing is left to skip while all is off.
+    if !(mode == ReplyMode::SkipNext && client.replies == ReplyMode::Off) {
+        client.replies = mode;
+    }
     write::simple(out, "OK");
     true
 }

@@ -97,7 +97,10 @@ impl ProductView {
     pub(super) fn remove(&self, worker: &Worker) {
         self.removed.set(true);
         self.lanes.borrow_mut().clear();
-        for backend in self.backends.borrow_mut().drain(..) {
+        let backends = self.backends_and_retired();
+        self.backends.borrow_mut().clear();
+        self.retired.borrow_mut().clear();
+        for backend in backends {
             backend.retired.set(true);
             // Its clients are being closed, so nobody waits for what is in flight.
             backend.abandon(worker);

@@ -245,6 +245,25 @@ async fn elect_propose_hand_over_stop_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_restarted_leads_only_in_a_new_term() {
+    let root = tempfile::tempdir().unwrap();
+    let site = Site::new(&root, 1);
+    let node = site.start().await;
+    node.consensus.initialize(Uuid(77), vec![site.member.clone()]).await.unwrap();
+    node.leads().await;
+    let before = node.consensus.confirm_leadership(PATIENCE).await.unwrap();
+    let done = propose(&[&node], 2, change(5)).await;
+    node.stop().await;
+    let node = site.start().await;
+    node.leads().await;
+    // With what it had committed before applied, though the note of that position is not synced.
+    let after = node.consensus.confirm_leadership(PATIENCE).await.unwrap();
+    assert!(after > before, "{after} is not after {before}");
+    assert!(node.consensus.state().borrow().applied >= done.index);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     let root = tempfile::tempdir().unwrap();
     let keep = Keep { snapshot_every: 20, entries: 3 };

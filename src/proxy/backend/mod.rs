@@ -21,6 +21,9 @@ use crate::{
     resp::write::Version,
 };
 
+/// Written bytes below this are not worth moving the others for.
+const COMPACT_FROM: usize = 256 * 1024;
+
 /// Whether requests may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
@@ -118,6 +121,15 @@ impl Backend {
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();
+        }
+    }
+
+    /// A server that is always a little behind never empties `out`: what it has taken must not pile up.
+    fn compact(&self, out: &mut Vec<u8>) {
+        let written = self.written.get();
+        if written >= COMPACT_FROM && written < out.len() && written > out.len() / 2 {
+            out.drain(..written);
+            self.written.set(0);
         }
     }
 

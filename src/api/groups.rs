@@ -47,6 +47,10 @@ impl Perform for CreateGroupRequest {
                 .repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group))
                 .await;
         }
+        // Told before servers are asked: a repeated command would else be told that its servers are taken.
+        if product.groups.contains_key(&group) {
+            return Err(Reject::GroupExists { product: product.name.clone(), group }.into());
+        }
         let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
         let mut servers = vec![asking.primary(&primary).await.map_err(Failure::Refused)?];
         for replica in &replicas {
@@ -126,6 +130,9 @@ impl Perform for AddServerRequest {
             let added = group.servers.iter().find(|server| server.addr == addr);
             let said = |_: &Group| added.map_or_else(|| Said::of("it was added, and is gone again".into()), &said);
             return api.repeated(call, first, said, Some(group)).await;
+        }
+        if group.servers.iter().any(|server| server.addr == addr) {
+            return Err(Failure::Refused(format!("{addr} is in group {id} already; there is nothing to do")));
         }
         let Some(primary) = group.servers.first() else { return Err(Reject::NoServers(id).into()) };
         let asking =

@@ -286,6 +286,9 @@ async fn groups_and_slots() {
     let product = admin::RemoveProductRequest { name: "gone".into(), options: with_id(5) };
     reused(world.client(1).remove_product(product).await.unwrap_err());
     world.group(2, &two).await;
+    // The same command again, as a person types it: the group is what is there already, not its server.
+    let twice = world.client(1).create_group(create_group(1, &one)).await.unwrap_err();
+    assert!(twice.message().contains("has a group 1 already"), "{twice:?}");
     let twice = world.client(1).create_group(create_group(3, &two)).await.unwrap_err();
     assert!(twice.code() == Code::FailedPrecondition && twice.message().contains("group 2"), "{twice:?}");
 
@@ -336,7 +339,10 @@ async fn replicas_come_and_go() {
         options: with_id(9),
     };
     let made = world.client(1).add_server(add.clone()).await.unwrap().into_inner();
-    assert_eq!(world.client(1).add_server(add).await.unwrap().into_inner(), made);
+    assert_eq!(world.client(1).add_server(add.clone()).await.unwrap().into_inner(), made);
+    let again = admin::AddServerRequest { options: None, ..add };
+    let again = world.client(1).add_server(again).await.unwrap_err();
+    assert!(again.message().contains("is in group 1 already"), "{again:?}");
     let groups = admin::ListGroupsRequest { product: "default".into() };
     let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
     let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role.as_str())).collect();

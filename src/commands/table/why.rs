@@ -22,7 +22,7 @@ pub(super) const REPLICATION: &str =
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not executed. Use the client without its cluster mode";
 pub(super) const DATABASES: &str =
     "it moves data between databases behind the proxy's back, not executed. COPY with DB and DEL do it key by key";
-pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not executed. See pontoon migrate";
+pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon slot";
 pub(super) const ACL: &str = "users are those of the proxy, not of a server, not executed. See pontoon product";
 pub(super) const CONFIG: &str =
     "the proxy does not change servers' configuration for clients, not executed. Ask the server itself";

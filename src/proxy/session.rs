@@ -401,7 +401,9 @@ impl SessionTask {
     fn refuse_rest(&mut self) {
         let rest = std::mem::take(&mut self.rest);
         let mut at = std::mem::take(&mut self.used);
-        while let Ok(Scanned::Request(len) | Scanned::Inline(len)) = self.scanner.scan(&rest[at..]) {
+        while at < rest.len()
+            && let Ok(Scanned::Request(len) | Scanned::Inline(len)) = self.scanner.scan(&rest[at..])
+        {
             at += len;
             let mut client = self.session.client.borrow_mut();
             let muted = client.replies != ReplyMode::On;
@@ -416,6 +418,8 @@ impl SessionTask {
 
     fn protocol_error(&mut self, worker: &Worker, error: RequestError) {
         self.session.answer(worker, &|out| write::error(out, &format!("ERR Protocol error: {error}")));
+        // It stands in the middle of bytes that are not kept.
+        self.scanner = RequestScanner::default();
         self.session.closing.set(true);
     }
 

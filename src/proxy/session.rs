@@ -399,6 +399,10 @@ impl SessionTask {
 
     /// The session ends and whole requests are left, parked or behind one that is: they are told, not just forgotten.
     fn refuse_rest(&mut self) {
+        // Nothing is left of a client that sent rubbish, and its scanner is not to be asked again.
+        if self.rest.is_empty() {
+            return;
+        }
         let rest = std::mem::take(&mut self.rest);
         let mut at = std::mem::take(&mut self.used);
         while at < rest.len()

@@ -4,7 +4,7 @@
 pub(super) const TRANSACTIONS: &str =
     "transactions are not supported by this proxy yet, not executed. A script with declared keys is atomic";
 /// For EXEC and DISCARD: MULTI was refused, so what came behind it in a pipeline was not held back.
-pub(super) const NO_MULTI: &str = "transactions are not supported by this proxy yet: nothing was queued, each command after MULTI has had its own reply and may have been executed";
+pub(super) const NO_MULTI: &str = "transactions are not supported by this proxy yet: nothing was queued, each command after MULTI has had its own reply. EXEC itself was not executed";
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use the form that does not block, and repeat it";
 pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";

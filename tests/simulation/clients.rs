@@ -1,0 +1,133 @@
+//! Clients and servers: registers are written and read through any node, and servers execute when they come to it.
+//! Knows nothing of routes; a client asks any node, a server does what it is asked.
+
+use pontoon::model::ids::SlotId;
+
+use super::{
+    invariants::Version,
+    network::{self, MS, Ns, SECOND, spread},
+    node::NodeEvent,
+    world::{Event, SLOTS, World},
+};
+
+/// A client that hears nothing for so long asks another node.
+const PATIENCE: Ns = 9 * SECOND;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// What a read showed, or under which version a write was executed.
+    Done(Version),
+    /// Not executed.
+    Refused,
+    /// A write may have been executed or may yet be; a read was not delivered.
+    Unknown,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    /// What it waits for.
+    pub op: Option<usize>,
+    /// When it last had an answer that was no refusal.
+    pub served: Ns,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Op {
+    pub client: usize,
+    pub slot: u16,
+    pub is_write: bool,
+    /// A read must show at least this.
+    floor: Version,
+    pub node: usize,
+    pub worker: usize,
+    /// Start of the node that has it.
+    pub boot: u32,
+    /// The server it was sent to.
+    pub server: usize,
+}
+
+impl World {
+    pub fn client_next(&mut self, client: usize) {
+        let node = self.rng.usize(0..self.nodes.len());
+        let slot = self.rng.u16(0..SLOTS);
+        let worker = self.rng.usize(0..self.nodes[node].workers.len());
+        let op = Op {
+            client,
+            slot,
+            is_write: self.rng.bool(),
+            floor: self.witness.floor(slot),
+            node,
+            worker,
+            boot: self.nodes[node].boot,
+            server: 0,
+        };
+        let id = self.ops.len();
+        self.ops.push(op);
+        self.clients[client].op = Some(id);
+        if !self.nodes[node].up {
+            self.schedule(MS, Event::ClientHas { op: id, answer: Answer::Refused });
+            return;
+        }
+        let delay = network::message(&mut self.rng);
+        self.to_node(node, delay, NodeEvent::Request { op: id });
+        self.schedule(PATIENCE, Event::ClientTires(id));
+    }
+
+    /// The client has its answer, or has lost its connection or its patience.
+    pub fn client_has(&mut self, id: usize, answer: Answer) {
+        let op = self.ops[id].clone();
+        if self.clients[op.client].op != Some(id) {
+            return;
+        }
+        self.clients[op.client].op = None;
+        let seen = match answer {
+            Answer::Done(version) if op.is_write => {
+                self.seen.acked += 1;
+                let at_owner = self.servers[self.owner(SlotId(op.slot))].get(&op.slot).copied().unwrap_or(0);
+                self.witness.acknowledged(op.slot, version, at_owner)
+            }
+            Answer::Done(version) => self.witness.read(op.slot, version, op.floor),
+            Answer::Refused => {
+                self.seen.refused += 1;
+                Ok(())
+            }
+            Answer::Unknown => {
+                self.seen.unknown += 1;
+                Ok(())
+            }
+        };
+        if let Err(why) = seen {
+            self.violated(format!("{why} (request {id} through node {} of server {})", op.node + 1, op.server + 1));
+        }
+        if let Answer::Done(_) = answer {
+            self.clients[op.client].served = self.now;
+        }
+        // In peace they only show that they are served.
+        let longest = if self.faults { 150 } else { 5000 };
+        let pause = spread(&mut self.rng, MS, longest * MS);
+        self.schedule(pause, Event::ClientNext(op.client));
+    }
+
+    /// A node has written to a client. How long that takes decides nothing any more.
+    pub fn answer(&mut self, op: usize, answer: Answer) {
+        let delay = network::message(&mut self.rng);
+        self.schedule(delay, Event::ClientHas { op, answer });
+    }
+
+    /// A server executes a request, whatever has become of who sent it.
+    pub fn execute(&mut self, id: usize) {
+        let op = self.ops[id].clone();
+        let version = if op.is_write {
+            self.executions += 1;
+            self.servers[op.server].insert(op.slot, self.executions);
+            self.executions
+        } else {
+            self.servers[op.server].get(&op.slot).copied().unwrap_or(0)
+        };
+        let slow = self.server_slow[op.server];
+        let delay = network::server(&mut self.rng, slow);
+        let what = NodeEvent::Reply { op: id, version };
+        self.schedule(delay, Event::Node { node: op.node, boot: op.boot, from: None, what });
+    }
+}

@@ -1,0 +1,69 @@
+//! What must never be seen: a lost acknowledged write, a stale read, a reply under an old slot epoch after one under a
+//! newer. Knows nothing of leases and holds; it looks from outside, with true time.
+
+use std::collections::BTreeMap;
+
+use pontoon::model::ids::Epoch;
+
+/// One register per slot; a version is the rank of a write's execution among all executions anywhere.
+pub type Version = u64;
+/// What one server keeps.
+pub type Registers = BTreeMap<u16, Version>;
+
+/// The witness.
+#[derive(Default)]
+pub struct Witness {
+    /// Highest version of which a client has an acknowledgement, or that a client has read, by slot.
+    known: Registers,
+    /// Highest slot epoch under which a reply has passed, by slot.
+    passed: BTreeMap<u16, Epoch>,
+}
+
+impl Witness {
+    /// What every read that is sent from now on must at least show.
+    pub fn floor(&self, slot: u16) -> Version {
+        self.known.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// A worker lets a reply pass.
+    pub fn passes(&mut self, slot: u16, epoch: Epoch) -> Result<(), String> {
+        let newest = self.passed.entry(slot).or_default();
+        if epoch < *newest {
+            return Err(format!("slot {slot}: a reply passes under epoch {epoch} after one under {newest}"));
+        }
+        *newest = epoch;
+        Ok(())
+    }
+
+    /// A client has the acknowledgement of a write; `at_owner` is what the slot's owner keeps now.
+    pub fn acknowledged(&mut self, slot: u16, version: Version, at_owner: Version) -> Result<(), String> {
+        if at_owner < version {
+            return Err(format!("slot {slot}: write {version} is acknowledged, the owner has {at_owner}: lost"));
+        }
+        self.learn(slot, version);
+        Ok(())
+    }
+
+    /// A client has the answer of a read that was sent when the floor was `floor`.
+    pub fn read(&mut self, slot: u16, version: Version, floor: Version) -> Result<(), String> {
+        if version < floor {
+            return Err(format!("slot {slot}: a read shows {version}, but {floor} was known when it was sent: stale"));
+        }
+        self.learn(slot, version);
+        Ok(())
+    }
+
+    /// The slot's data is now that of `data`, at its new owner.
+    pub fn moved(&self, slot: u16, data: &Registers) -> Result<(), String> {
+        let (floor, has) = (self.floor(slot), data.get(&slot).copied().unwrap_or(0));
+        if has < floor {
+            return Err(format!("slot {slot}: the new owner has {has}, but {floor} was acknowledged: lost"));
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, slot: u16, version: Version) {
+        let known = self.known.entry(slot).or_default();
+        *known = version.max(*known);
+    }
+}

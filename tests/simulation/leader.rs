@@ -1,0 +1,417 @@
+//! A leader: the desk where heartbeats become leases, the rounds behind it, and assignments on their way, as
+//! src/control/{leases,rounds,assign,driver}.rs do. Knows nothing of whether it still leads: the rules must see to that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pontoon::{
+    model::{
+        change::Change,
+        ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, NodeId, Term, Uuid},
+        outcome::Outcome,
+        route::HoldKind,
+        state::{Cause, ClusterState},
+    },
+    plan::{
+        lease::{Barrier, LeaseTable, Verdict},
+        timing::Timing,
+    },
+};
+
+use super::{
+    invariants::Registers,
+    network::{self, MS, Ns, SECOND},
+    node::NodeEvent,
+    raft::Proposal,
+    world::{Event, PRODUCT, World},
+};
+
+/// `control::assign::{PREFLIGHT_MAX, BARRIER_LOOK}`, `control::leases::ADMIT_WITHIN`.
+const PREFLIGHT_MAX: Ns = 30 * SECOND;
+const BARRIER_LOOK: Ns = 5 * MS;
+const ADMIT_WITHIN: Ns = SECOND;
+/// How often a leader looks for assignments that nobody carries out.
+const DRIVE: Ns = 50 * MS;
+
+/// What a heartbeat says.
+#[derive(Clone)]
+pub struct Beat {
+    pub node: usize,
+    pub beat: u64,
+    pub start: Uuid,
+    pub incarnation: Option<Incarnation>,
+    pub drained: BTreeSet<HoldId>,
+    pub stopping: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    Lease(Epoch),
+    NotYet,
+    NotLeader,
+}
+
+/// Who waits for a proposal's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    Nobody,
+    Task(u64),
+}
+
+/// A node's leadership of one term.
+pub struct Lead {
+    pub term: Term,
+    table: LeaseTable,
+    /// When each node was last heard.
+    heard: BTreeMap<NodeId, (Incarnation, Ns)>,
+    /// When the admission of a start was proposed.
+    arriving: BTreeMap<Uuid, Ns>,
+    rounds: u64,
+    /// Who waits for the round that runs, and for the next.
+    in_round: Vec<(Beat, Incarnation)>,
+    asked: Vec<(Beat, Incarnation)>,
+    runs: bool,
+    tasks: BTreeMap<AssignmentId, Task>,
+    driven: Ns,
+}
+
+/// One assignment, carried out.
+struct Task {
+    serial: u64,
+    backoff: Ns,
+    group_epochs: BTreeMap<GroupId, Epoch>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// A hold of another term is being released.
+    ReleaseLeft,
+    Preflight {
+        waiting: BTreeSet<usize>,
+        deadline: Ns,
+    },
+    Open,
+    Barrier {
+        hold: HoldId,
+        deadline: Ns,
+    },
+    Finish {
+        hold: HoldId,
+    },
+    Release,
+    Backoff,
+    GiveUp,
+}
+
+impl Lead {
+    pub fn new(term: Term, since: Ns, timing: Timing) -> Self {
+        Self {
+            term,
+            table: LeaseTable::new(term, since, timing),
+            heard: BTreeMap::new(),
+            arriving: BTreeMap::new(),
+            rounds: 0,
+            in_round: Vec::new(),
+            asked: Vec::new(),
+            runs: false,
+            tasks: BTreeMap::new(),
+            driven: 0,
+        }
+    }
+}
+
+impl World {
+    pub fn member_id(&self, node: usize) -> NodeId {
+        NodeId(node as u64 + 1)
+    }
+
+    /// The newest state that a node knows.
+    fn state(&self, node: usize) -> std::rc::Rc<ClusterState> {
+        self.raft.log[self.nodes[node].applied].state.clone()
+    }
+
+    fn reply_to(&mut self, node: usize, beat: &Beat, grant: Grant) {
+        self.send(node, beat.node, NodeEvent::BeatAnswer { beat: beat.beat, grant });
+    }
+
+    // The desk.
+
+    /// A heartbeat arrives: facts first, then a place in the next round.
+    pub fn desk(&mut self, node: usize, beat: Beat) {
+        let (state, now) = (self.state(node), self.local(node));
+        let id = self.member_id(beat.node);
+        let silence = 2 * self.timing.heartbeat.as_nanos() as Ns;
+        let Some(lead) = &mut self.nodes[node].lead else {
+            self.reply_to(node, &beat, Grant::NotLeader);
+            return;
+        };
+        let Some(member) = state.members.get(&id) else { return };
+        let Some(admission) = member.admitted.filter(|a| a.start == beat.start) else {
+            let former = member.admitted.and_then(|a| lead.heard.get(&id).filter(|(i, _)| *i == a.incarnation));
+            let speaks = former.is_some_and(|(_, heard)| now < heard + silence)
+                && !lead.table.surely_silent(member, pontoon::model::route::Isolated::Serve, 0);
+            let proposed = lead.arriving.get(&beat.start).is_some_and(|at| now < at + ADMIT_WITHIN);
+            if !speaks && !proposed && beat.incarnation.is_none() && !beat.stopping {
+                lead.arriving.insert(beat.start, now);
+                let change = Change::Admit { member: self.member(beat.node), start: beat.start };
+                self.wants(node, change, Tag::Nobody, Registers::new());
+            }
+            self.reply_to(node, &beat, Grant::NotYet);
+            return;
+        };
+        lead.table.ack(id, admission.incarnation, &beat.drained);
+        lead.heard.insert(id, (admission.incarnation, now));
+        if beat.stopping {
+            lead.table.stopped(id, admission.incarnation);
+        } else if self.rules.round {
+            lead.asked.push((beat, admission.incarnation));
+            self.begin_round(node);
+        } else {
+            self.grant(node, &beat, admission.incarnation);
+        }
+        self.look_at_barriers(node);
+    }
+
+    fn begin_round(&mut self, node: usize) {
+        let boot = self.nodes[node].boot;
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        if lead.runs || lead.asked.is_empty() {
+            return;
+        }
+        lead.runs = true;
+        lead.rounds += 1;
+        lead.in_round = std::mem::take(&mut lead.asked);
+        let round = lead.rounds;
+        let delay = network::message(&mut self.rng);
+        self.schedule(delay, Event::Round { node, boot, round });
+    }
+
+    pub fn round_ends(&mut self, node: usize, round: u64, term: Term, proof: Option<usize>) {
+        let applied = self.nodes[node].applied;
+        let Some(lead) = self.nodes[node].lead.as_mut().filter(|l| l.term == term && l.rounds == round) else { return };
+        if proof.is_some_and(|index| applied < index) {
+            // A linearizable read waits until what was committed before is applied.
+            self.to_node(node, MS, NodeEvent::RoundEnd { round, term, proof });
+            return;
+        }
+        lead.runs = false;
+        for (beat, incarnation) in std::mem::take(&mut lead.in_round) {
+            if proof.is_some() {
+                self.grant(node, &beat, incarnation);
+            } else {
+                self.reply_to(node, &beat, Grant::NotLeader);
+            }
+        }
+        self.begin_round(node);
+    }
+
+    fn grant(&mut self, node: usize, beat: &Beat, incarnation: Incarnation) {
+        let (state, now, id) = (self.state(node), self.local(node), self.member_id(beat.node));
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        let Some(member) = state.members.get(&id) else { return };
+        let grant = match lead.table.grant(member, incarnation, &state, now) {
+            Verdict::Lease(min_applied) => Grant::Lease(min_applied),
+            Verdict::NotYet(_) => Grant::NotYet,
+        };
+        self.reply_to(node, beat, grant);
+    }
+
+    // Assignments.
+
+    /// Hands a change to the node's own Raft; between the decision and the append the process may be paused.
+    fn wants(&mut self, node: usize, change: Change, tag: Tag, copied: Registers) {
+        let proposal = Proposal { change, tag, since: self.now, copied };
+        let delay = network::turn(&mut self.rng) + network::message(&mut self.rng);
+        self.to_node(node, delay, NodeEvent::Propose(Box::new(proposal)));
+    }
+
+    /// Every open assignment has one task. Called now and then.
+    pub fn drive(&mut self, node: usize) {
+        let (state, now) = (self.state(node), self.now);
+        let n = &mut self.nodes[node];
+        let Some(lead) = n.lead.as_mut().filter(|l| n.up && !n.paused && now >= l.driven + DRIVE) else { return };
+        lead.driven = now;
+        lead.tasks.retain(|id, _| state.assignments.contains_key(id));
+        for id in state.assignments.keys() {
+            if self.nodes[node].lead.as_ref().is_some_and(|l| !l.tasks.contains_key(id)) {
+                self.attempt(node, *id, self.timing.backoff.as_nanos() as Ns);
+            }
+        }
+    }
+
+    fn attempt(&mut self, node: usize, id: AssignmentId, backoff: Ns) {
+        let state = self.state(node);
+        let Some(assignment) = state.assignments.get(&id) else { return self.gone(node, id) };
+        let product = &state.products[&PRODUCT];
+        let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
+        let group_epochs = owners.chain([assignment.to]).map(|g| (g, product.groups[&g].epoch)).collect();
+        let task = Task { serial: self.rng.u64(..), backoff, group_epochs, stage: Stage::ReleaseLeft };
+        let serial = task.serial;
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        lead.tasks.insert(id, task);
+        let left = state.holds.values().find(|h| h.cause == Cause::Assignment(id));
+        match left {
+            Some(left) => {
+                let change = Change::Release { hold: left.id, why: "a new leader begins anew".into() };
+                self.wants(node, change, Tag::Task(serial), Registers::new());
+            }
+            None => self.preflight(node, id, PREFLIGHT_MAX),
+        }
+    }
+
+    /// Every possible server answers a probe, or surely serves no more.
+    fn preflight(&mut self, node: usize, id: AssignmentId, within: Ns) {
+        let (state, now) = (self.state(node), self.local(node));
+        let isolated = state.products[&PRODUCT].isolated;
+        let serial = self.rng.u64(..);
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        let servers = state.members.values().filter(|m| !lead.table.surely_silent(m, isolated, now));
+        let waiting: BTreeSet<usize> = servers.map(|m| m.id.0 as usize - 1).collect();
+        let Some(task) = lead.tasks.get_mut(&id) else { return };
+        task.serial = serial;
+        let whom = waiting.clone();
+        task.stage = Stage::Preflight { waiting, deadline: now + within };
+        for server in whom {
+            self.send(node, server, NodeEvent::Probe { from: node, nonce: serial });
+        }
+        let patience = self.nodes[node].clock.lasts(self.timing.probe_max.as_nanos() as Ns);
+        self.to_node(node, patience, NodeEvent::TaskWake { serial });
+    }
+
+    pub fn probe_answered(&mut self, node: usize, from: usize, nonce: u64) {
+        let Some(id) = self.task_of(node, nonce) else { return };
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        let Some(Task { stage: Stage::Preflight { waiting, .. }, .. }) = lead.tasks.get_mut(&id) else { return };
+        waiting.remove(&from);
+        if waiting.is_empty() {
+            self.open(node, id);
+        }
+    }
+
+    fn open(&mut self, node: usize, id: AssignmentId) {
+        let state = self.state(node);
+        let Some(assignment) = state.assignments.get(&id) else { return self.gone(node, id) };
+        let change = Change::Hold {
+            cause: Cause::Assignment(id),
+            attempt: assignment.attempts + 1,
+            kind: HoldKind::Wait,
+            reason: String::new(),
+        };
+        self.next(node, id, Stage::Open, change, Registers::new());
+    }
+
+    /// The task's next stage waits for the result of a change.
+    fn next(&mut self, node: usize, id: AssignmentId, stage: Stage, change: Change, copied: Registers) {
+        let serial = self.rng.u64(..);
+        let Some(task) = self.nodes[node].lead.as_mut().and_then(|l| l.tasks.get_mut(&id)) else { return };
+        task.serial = serial;
+        task.stage = stage;
+        self.wants(node, change, Tag::Task(serial), copied);
+    }
+
+    fn look_at_barriers(&mut self, node: usize) {
+        let Some(lead) = &self.nodes[node].lead else { return };
+        let open = lead.tasks.iter().filter(|(_, t)| matches!(t.stage, Stage::Barrier { .. }));
+        let open: Vec<AssignmentId> = open.map(|(id, _)| *id).collect();
+        for id in open {
+            self.look_at_barrier(node, id);
+        }
+    }
+
+    fn look_at_barrier(&mut self, node: usize, id: AssignmentId) {
+        let (state, now) = (self.state(node), self.local(node));
+        let Some(lead) = &self.nodes[node].lead else { return };
+        let Some(Task { stage: Stage::Barrier { hold, deadline }, serial, group_epochs, .. }) = lead.tasks.get(&id)
+        else {
+            return;
+        };
+        let (hold, deadline, serial, term) = (*hold, *deadline, *serial, lead.term);
+        let Some(open) = state.holds.get(&hold) else { return self.gone(node, id) };
+        let barrier = lead.table.barrier(open, &state, now);
+        if barrier == Barrier::Passed || !self.rules.barrier {
+            let change = Change::FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() };
+            self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
+            self.note(format!("node {}: the barrier of hold {hold} has passed", node + 1));
+            let copied = open.slots.iter().filter_map(|s| Some((s.0, *self.servers[self.owner(*s)].get(&s.0)?)));
+            let copied = copied.collect();
+            self.next(node, id, Stage::Finish { hold }, change, copied);
+        } else if now >= deadline {
+            self.release(node, id, hold);
+        } else {
+            self.to_node(node, BARRIER_LOOK, NodeEvent::TaskWake { serial });
+        }
+    }
+
+    fn release(&mut self, node: usize, id: AssignmentId, hold: HoldId) {
+        let change = Change::Release { hold, why: String::new() };
+        self.next(node, id, Stage::Release, change, Registers::new());
+    }
+
+    fn retry(&mut self, node: usize, id: AssignmentId) {
+        let state = self.state(node);
+        let Some(assignment) = state.assignments.get(&id) else { return self.gone(node, id) };
+        if assignment.attempts >= self.timing.attempts_max {
+            let change = Change::GiveUpAssign { assignment: id, why: "five attempts".into() };
+            self.next(node, id, Stage::GiveUp, change, Registers::new());
+            return;
+        }
+        let serial = self.rng.u64(..);
+        let Some(task) = self.nodes[node].lead.as_mut().and_then(|l| l.tasks.get_mut(&id)) else { return };
+        task.serial = serial;
+        task.stage = Stage::Backoff;
+        let pause = task.backoff;
+        task.backoff *= 2;
+        let pause = self.nodes[node].clock.lasts(pause);
+        self.to_node(node, pause, NodeEvent::TaskWake { serial });
+    }
+
+    pub fn task_wakes(&mut self, node: usize, serial: u64) {
+        let Some(id) = self.task_of(node, serial) else { return };
+        let now = self.local(node);
+        let Some(task) = self.nodes[node].lead.as_ref().and_then(|l| l.tasks.get(&id)) else { return };
+        match &task.stage {
+            Stage::Barrier { .. } => self.look_at_barrier(node, id),
+            Stage::Backoff => self.attempt(node, id, task.backoff),
+            Stage::Preflight { deadline, .. } if now >= *deadline => {
+                let change = Change::GiveUpAssign { assignment: id, why: "a silent node".into() };
+                self.next(node, id, Stage::GiveUp, change, Registers::new());
+            }
+            Stage::Preflight { deadline, .. } => self.preflight(node, id, deadline - now),
+            Stage::ReleaseLeft | Stage::Open | Stage::Finish { .. } | Stage::Release | Stage::GiveUp => {}
+        }
+    }
+
+    /// What came of a proposal; `Err(None)`: nobody knows, so the task begins anew or another leader does.
+    pub fn proposal_ends(&mut self, node: usize, tag: Tag, result: Result<Outcome, Option<String>>) {
+        let Tag::Task(serial) = tag else { return };
+        let Some(id) = self.task_of(node, serial) else { return };
+        let (state, now) = (self.state(node), self.local(node));
+        let Some(task) = self.nodes[node].lead.as_ref().and_then(|l| l.tasks.get(&id)) else { return };
+        if result == Err(None) {
+            return self.gone(node, id);
+        }
+        match (&task.stage, result) {
+            (Stage::ReleaseLeft, Ok(_)) => self.preflight(node, id, PREFLIGHT_MAX),
+            (Stage::Open, Ok(Outcome::Held(hold))) => {
+                let deadline = now + Ns::from(state.settings.hold_ms_max) * MS;
+                if let Some(task) = self.nodes[node].lead.as_mut().and_then(|l| l.tasks.get_mut(&id)) {
+                    task.stage = Stage::Barrier { hold, deadline };
+                }
+                self.look_at_barrier(node, id);
+            }
+            (Stage::Finish { hold }, Err(_)) => self.release(node, id, *hold),
+            (Stage::Finish { .. } | Stage::GiveUp, _) => self.gone(node, id),
+            _ => self.retry(node, id),
+        }
+    }
+
+    fn gone(&mut self, node: usize, id: AssignmentId) {
+        if let Some(lead) = &mut self.nodes[node].lead {
+            lead.tasks.remove(&id);
+        }
+    }
+
+    fn task_of(&self, node: usize, serial: u64) -> Option<AssignmentId> {
+        let lead = self.nodes[node].lead.as_ref()?;
+        lead.tasks.iter().find(|(_, t)| t.serial == serial).map(|(id, _)| *id)
+    }
+}

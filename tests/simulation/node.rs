@@ -1,0 +1,422 @@
+//! A node: applies the log, sends heartbeats, and its workers dispatch, park, check and drain, as src/node/heartbeat.rs and
+//! src/proxy/{check,hold,worker}.rs do. Knows nothing of who leads but what it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use pontoon::{
+    model::{
+        ids::{Epoch, HoldId, Incarnation, SlotId, Term, Uuid},
+        route::{Isolated, RouteTable, SlotRoute},
+        state::Admission,
+    },
+    proxy::permit::Permit,
+};
+
+use super::{
+    clients::Answer,
+    leader::{Beat, Grant, Lead, Tag},
+    network::{self, Clock, MS, Ns, SECOND, spread},
+    raft::Proposal,
+    world::{Event, PRODUCT, World},
+};
+
+/// `node::heartbeat::ANSWER_WITHIN`.
+const ANSWER_WITHIN: Ns = SECOND;
+/// serving.md: a request stays parked at most; a request's deadline at a server.
+const PARKED_MAX: Ns = 5 * SECOND;
+const REQUEST_MAX: Ns = 5 * SECOND;
+
+/// What happens at a node.
+pub enum NodeEvent {
+    Apply { upto: usize },
+    Leads { leader: usize, term: Term, from: usize },
+    Swap { worker: usize },
+    BeatDue { serial: u64 },
+    BeatNews,
+    BeatTimeout { beat: u64 },
+    BeatAnswer { beat: u64, grant: Grant },
+    Beat(Box<Beat>),
+    RoundEnd { round: u64, term: Term, proof: Option<usize> },
+    Propose(Box<Proposal>),
+    ProposalFailed { tag: Tag },
+    Probe { from: usize, nonce: u64 },
+    ProbeAnswer { from: usize, nonce: u64 },
+    TaskWake { serial: u64 },
+    Request { op: usize },
+    Reply { op: usize, version: u64 },
+    Deadline { op: usize },
+    ParkedTooLong { op: usize },
+}
+
+/// A request that a server has.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    slot: SlotId,
+    epoch: Epoch,
+}
+
+/// A worker of this start.
+#[derive(Debug, Default)]
+pub struct Worker {
+    /// Its route table, by log index.
+    pub table: usize,
+    inflight: BTreeMap<usize, InFlight>,
+    pub parked: Vec<usize>,
+    /// Open holds of its table, and whether each has drained.
+    holds: BTreeMap<HoldId, bool>,
+}
+
+pub struct Node {
+    pub clock: Clock,
+    pub up: bool,
+    pub paused: bool,
+    pub cut: bool,
+    pub boot: u32,
+    start: Uuid,
+    /// What waits for the node to go on.
+    pub backlog: Vec<NodeEvent>,
+    pub applied: usize,
+    pub workers: Vec<Worker>,
+    pub permit: Permit,
+    /// Who leads, as far as it knows.
+    pub leader: Option<(usize, Term)>,
+    /// A term of its own whose first entry it has not applied yet.
+    to_lead: Option<(Term, usize)>,
+    pub lead: Option<Lead>,
+    /// Entries it has appended, whose results it waits for.
+    pub proposed: Vec<(usize, Tag)>,
+    /// The heartbeat that is not answered, and when it was sent.
+    beat: Option<(u64, Ns)>,
+    beats: u64,
+    news: bool,
+}
+
+impl Node {
+    pub fn new(clock: Clock, rng: &mut Rng) -> Self {
+        Self {
+            clock,
+            up: true,
+            paused: false,
+            cut: false,
+            boot: 0,
+            start: Uuid(rng.u128(..)),
+            backlog: Vec::new(),
+            applied: 0,
+            workers: (0..rng.usize(1..=2)).map(|_| Worker::default()).collect(),
+            permit: Permit::none(),
+            leader: None,
+            to_lead: None,
+            lead: None,
+            proposed: Vec::new(),
+            beat: None,
+            beats: 0,
+            news: false,
+        }
+    }
+}
+
+impl World {
+    pub fn on_node(&mut self, node: usize, what: NodeEvent) {
+        match what {
+            NodeEvent::Apply { upto } => self.applies(node, upto),
+            NodeEvent::Leads { leader, term, from } => self.hears_of_leader(node, leader, term, from),
+            NodeEvent::Swap { worker } => self.swap(node, worker),
+            NodeEvent::BeatDue { serial } if serial == self.nodes[node].beats => self.beat(node),
+            NodeEvent::BeatDue { .. } => {}
+            NodeEvent::BeatNews if self.nodes[node].beat.is_none() => self.beat(node),
+            NodeEvent::BeatNews => self.nodes[node].news = true,
+            NodeEvent::BeatTimeout { beat } => {
+                if self.nodes[node].beat.is_some_and(|(id, _)| id == beat) {
+                    self.beat_is_over(node, true);
+                }
+            }
+            NodeEvent::BeatAnswer { beat, grant } => self.beat_answered(node, beat, grant),
+            NodeEvent::Beat(beat) => self.desk(node, *beat),
+            NodeEvent::RoundEnd { round, term, proof } => self.round_ends(node, round, term, proof),
+            NodeEvent::Propose(proposal) => self.propose(node, *proposal),
+            NodeEvent::ProposalFailed { tag } => self.proposal_ends(node, tag, Err(None)),
+            NodeEvent::Probe { from, nonce } => self.send(node, from, NodeEvent::ProbeAnswer { from: node, nonce }),
+            NodeEvent::ProbeAnswer { from, nonce } => self.probe_answered(node, from, nonce),
+            NodeEvent::TaskWake { serial } => self.task_wakes(node, serial),
+            NodeEvent::Request { op } => self.request(node, op),
+            NodeEvent::Reply { op, version } => self.reply(node, op, version),
+            NodeEvent::Deadline { op } => self.deadline(node, op),
+            NodeEvent::ParkedTooLong { op } => {
+                let worker = self.ops[op].worker;
+                let parked = &mut self.nodes[node].workers[worker].parked;
+                if let Some(at) = parked.iter().position(|p| *p == op) {
+                    parked.remove(at);
+                    self.answer(op, Answer::Refused);
+                }
+            }
+        }
+    }
+
+    // The log and who leads it.
+
+    fn applies(&mut self, node: usize, upto: usize) {
+        let before = self.admission(node);
+        let n = &mut self.nodes[node];
+        if upto <= n.applied {
+            return;
+        }
+        let routes = self.raft.log[n.applied].state.route_epoch != self.raft.log[upto].state.route_epoch;
+        n.applied = upto;
+        if routes {
+            for worker in 0..self.nodes[node].workers.len() {
+                let delay = network::turn(&mut self.rng);
+                self.to_node(node, delay, NodeEvent::Swap { worker });
+            }
+        }
+        if self.admission(node) != before {
+            self.on_node(node, NodeEvent::BeatNews);
+        }
+        self.begin_to_lead(node);
+        let n = &mut self.nodes[node];
+        let (known, rest) = std::mem::take(&mut n.proposed).into_iter().partition(|(index, _)| *index <= upto);
+        n.proposed = rest;
+        let known: Vec<(usize, Tag)> = known;
+        for (index, tag) in known {
+            let result = self.raft.log[index].result.clone();
+            self.proposal_ends(node, tag, result.map_err(Some));
+        }
+    }
+
+    fn hears_of_leader(&mut self, node: usize, leader: usize, term: Term, from: usize) {
+        let n = &mut self.nodes[node];
+        if n.leader.is_some_and(|(_, known)| known >= term) {
+            return;
+        }
+        n.leader = Some((leader, term));
+        n.lead = None;
+        n.to_lead = (leader == node).then_some((term, from));
+        self.begin_to_lead(node);
+        self.on_node(node, NodeEvent::BeatNews);
+    }
+
+    /// A leader is one when it has applied an entry of its own term.
+    fn begin_to_lead(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let Some((term, from)) = n.to_lead else { return };
+        if n.applied < from {
+            return;
+        }
+        n.to_lead = None;
+        let now = n.clock.read(self.now);
+        // Left out: as if the term had begun long ago.
+        let lease = self.timing.lease_at_leader().as_nanos() as Ns + 1;
+        let since = if self.rules.leader_waits { now } else { now - lease };
+        n.lead = Some(Lead::new(term, since, self.timing));
+    }
+
+    /// The process ends. A polite one answers what it has and says so.
+    pub fn stop(&mut self, node: usize, polite: bool) {
+        let waiting = self.clients.iter().filter_map(|c| c.op);
+        let lost: Vec<usize> = waiting.filter(|op| self.ops[*op].node == node).collect();
+        for op in lost {
+            self.schedule(MS, Event::ClientHas { op, answer: Answer::Unknown });
+        }
+        if polite && let Some((leader, _)) = self.nodes[node].leader.filter(|(l, _)| *l != node) {
+            let beat = Beat { stopping: true, ..self.compose(node, 0) };
+            self.send(node, leader, NodeEvent::Beat(Box::new(beat)));
+        }
+        let n = &mut self.nodes[node];
+        n.up = false;
+        n.boot += 1;
+    }
+
+    /// A new start: it knows its log, nearly to the end, and nothing else.
+    pub fn restart(&mut self, node: usize) {
+        self.note(format!("node {} starts", node + 1));
+        let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
+        let n = &self.nodes[node];
+        let new = Node { boot: n.boot, cut: n.cut, applied, ..Node::new(n.clock, &mut self.rng) };
+        self.nodes[node] = new;
+        for worker in 0..self.nodes[node].workers.len() {
+            self.to_node(node, MS, NodeEvent::Swap { worker });
+        }
+        self.to_node(node, 2 * MS, NodeEvent::BeatDue { serial: 0 });
+    }
+
+    // Heartbeats.
+
+    /// This start's admission, as far as this node knows.
+    fn admission(&self, node: usize) -> Option<Admission> {
+        let n = &self.nodes[node];
+        let member = self.raft.log[n.applied].state.members.get(&self.member_id(node))?;
+        member.admitted.filter(|a| a.start == n.start)
+    }
+
+    fn compose(&self, node: usize, beat: u64) -> Beat {
+        let n = &self.nodes[node];
+        let mut drained: Option<BTreeSet<HoldId>> = None;
+        for worker in &n.workers {
+            let its: BTreeSet<HoldId> =
+                worker.holds.iter().filter(|(_, drained)| **drained).map(|(id, _)| *id).collect();
+            drained = Some(drained.map_or(its.clone(), |all| all.intersection(&its).copied().collect()));
+        }
+        let incarnation: Option<Incarnation> = self.admission(node).map(|a| a.incarnation);
+        Beat { node, beat, start: n.start, incarnation, drained: drained.unwrap_or_default(), stopping: false }
+    }
+
+    fn beat(&mut self, node: usize) {
+        let now = self.local(node);
+        let n = &mut self.nodes[node];
+        n.beats += 1;
+        n.news = false;
+        let serial = n.beats;
+        let every = n.clock.lasts(self.timing.heartbeat.as_nanos() as Ns);
+        if n.beat.is_some() {
+            // One at a time.
+            self.to_node(node, every, NodeEvent::BeatDue { serial });
+            return;
+        }
+        n.beat = Some((serial, now));
+        let (leader, patience) = (n.leader, n.clock.lasts(ANSWER_WITHIN));
+        self.to_node(node, every, NodeEvent::BeatDue { serial });
+        self.to_node(node, patience, NodeEvent::BeatTimeout { beat: serial });
+        let beat = self.compose(node, serial);
+        if let Some((leader, _)) = leader {
+            self.send(node, leader, NodeEvent::Beat(Box::new(beat)));
+        }
+    }
+
+    fn beat_answered(&mut self, node: usize, beat: u64, grant: Grant) {
+        let Some((_, sent)) = self.nodes[node].beat.filter(|(id, _)| *id == beat) else { return };
+        let from = if self.rules.from_send { sent } else { self.local(node) };
+        if let Grant::Lease(min_applied) = grant {
+            let demand = if self.rules.min_applied { min_applied } else { Epoch(0) };
+            let lease = self.timing.lease.as_nanos() as Ns;
+            self.nodes[node].permit.renew(from + lease, demand);
+        }
+        self.beat_is_over(node, grant == Grant::NotLeader);
+    }
+
+    fn beat_is_over(&mut self, node: usize, ask_around: bool) {
+        self.nodes[node].beat = None;
+        if ask_around
+            && !self.nodes[node].cut
+            && let Some(leader) = self.raft.leader
+        {
+            let what = NodeEvent::Leads { leader, term: self.raft.term, from: self.raft.term_begins };
+            let delay = network::message(&mut self.rng);
+            self.to_node(node, delay, what);
+        }
+        if std::mem::take(&mut self.nodes[node].news) {
+            self.to_node(node, MS, NodeEvent::BeatNews);
+        }
+    }
+
+    // Workers.
+
+    fn table(&self, node: usize, worker: usize) -> &RouteTable {
+        &self.raft.log[self.nodes[node].workers[worker].table].table
+    }
+
+    /// `proxy::check::gate`.
+    fn gate(&self, node: usize, worker: usize) -> bool {
+        let (table, permit) = (self.table(node, worker), &self.nodes[node].permit);
+        let until = permit.lease_until_ns();
+        let Some(product) = table.products.get(&PRODUCT) else { return false };
+        until != 0
+            && permit.table_is_recent(table.epoch)
+            && (product.isolated == Isolated::Serve || self.local(node) < until)
+    }
+
+    fn route(&self, node: usize, worker: usize, slot: SlotId) -> SlotRoute {
+        self.table(node, worker)
+            .products
+            .get(&PRODUCT)
+            .map_or_else(SlotRoute::default, |p| p.slots[usize::from(slot.0)])
+    }
+
+    fn swap(&mut self, node: usize, worker: usize) {
+        let applied = self.nodes[node].applied;
+        let table = self.raft.log[applied].table.clone();
+        let w = &mut self.nodes[node].workers[worker];
+        w.table = applied;
+        w.holds.retain(|id, _| table.holds.contains_key(id));
+        for id in table.holds.keys() {
+            w.holds.entry(*id).or_insert(!self.rules.drain);
+        }
+        let parked = std::mem::take(&mut w.parked);
+        self.recount(node, worker);
+        for op in parked {
+            self.request(node, op);
+        }
+        let delay = MS + network::turn(&mut self.rng);
+        self.to_node(node, delay, NodeEvent::BeatNews);
+    }
+
+    /// What was sent before a hold is answered: the node has news.
+    fn recount(&mut self, node: usize, worker: usize) {
+        let table = self.raft.log[self.nodes[node].workers[worker].table].table.clone();
+        let w = &mut self.nodes[node].workers[worker];
+        let mut news = false;
+        for (id, drained) in w.holds.iter_mut().filter(|(_, drained)| !**drained) {
+            let slots = &table.holds[id].slots;
+            *drained = !w.inflight.values().any(|i| slots.contains(&i.slot));
+            news |= *drained;
+        }
+        if news {
+            self.to_node(node, MS, NodeEvent::BeatNews);
+        }
+    }
+
+    /// Check 1.
+    fn request(&mut self, node: usize, id: usize) {
+        let op = &self.ops[id];
+        let (worker, slot) = (op.worker, SlotId(op.slot));
+        if !self.gate(node, worker) {
+            self.answer(id, Answer::Refused);
+            return;
+        }
+        let route = self.route(node, worker, slot);
+        if route.hold != HoldId::default() {
+            self.nodes[node].workers[worker].parked.push(id);
+            let max = self.nodes[node].clock.lasts(PARKED_MAX);
+            self.to_node(node, max, NodeEvent::ParkedTooLong { op: id });
+            return;
+        }
+        let Some(group) = route.group else {
+            self.answer(id, Answer::Refused);
+            return;
+        };
+        let server = usize::from(group);
+        self.ops[id].server = server;
+        self.nodes[node].workers[worker].inflight.insert(id, InFlight { slot, epoch: route.epoch });
+        let slow = self.server_slow[server];
+        let delay = network::server(&mut self.rng, slow);
+        self.schedule(delay, Event::Execute(id));
+        let max = self.nodes[node].clock.lasts(REQUEST_MAX);
+        self.to_node(node, max, NodeEvent::Deadline { op: id });
+    }
+
+    /// Check 2, the decisive one.
+    fn reply(&mut self, node: usize, id: usize, version: u64) {
+        let worker = self.ops[id].worker;
+        let Some(entry) = self.nodes[node].workers[worker].inflight.remove(&id) else { return };
+        let epoch_is = self.route(node, worker, entry.slot).epoch == entry.epoch || !self.rules.epoch_at_reply;
+        if !self.rules.check_at_reply || (self.gate(node, worker) && epoch_is) {
+            if let Err(why) = self.witness.passes(entry.slot.0, entry.epoch) {
+                self.violated(format!("{why} (request {id} through node {})", node + 1));
+            }
+            // From here to the socket anything may happen, also a pause.
+            let delay = if self.rng.u8(0..200) == 0 { spread(&mut self.rng, MS, 6 * SECOND) } else { 0 };
+            self.schedule(delay + MS / 5, Event::ClientHas { op: id, answer: Answer::Done(version) });
+        } else {
+            self.answer(id, Answer::Unknown);
+        }
+        self.recount(node, worker);
+    }
+
+    /// A request's deadline: its connection is closed.
+    fn deadline(&mut self, node: usize, id: usize) {
+        let worker = self.ops[id].worker;
+        if self.nodes[node].workers[worker].inflight.remove(&id).is_some() {
+            self.answer(id, Answer::Unknown);
+            self.recount(node, worker);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The log as Raft gives it: terms with at most one leader, entries in one order, rounds that prove leadership.
+//! Knows nothing of votes and followers' logs; who is deposed does not know it yet.
+
+use std::rc::Rc;
+
+use pontoon::model::{
+    apply::{apply, note_applied},
+    change::Change,
+    check::check,
+    ids::{Epoch, SlotId, Term, Uuid},
+    outcome::Outcome,
+    route::RouteTable,
+    state::{ClusterState, Entry, Position},
+};
+
+use super::{
+    leader::Tag,
+    network::{self, MS, Ns, SECOND, spread},
+    node::NodeEvent,
+    world::{Event, PRODUCT, World},
+};
+
+/// `control::assign::PROPOSE_WITHIN`.
+const PROPOSE_WITHIN: Ns = 3 * SECOND;
+const HEARTBEAT: Ns = 100 * MS;
+
+/// The state after an entry, and what workers derive from it. `apply` gives every node the same, so it runs once.
+pub struct Moment {
+    pub state: Rc<ClusterState>,
+    pub table: Rc<RouteTable>,
+    pub result: Result<Outcome, String>,
+}
+
+/// The committed log and who may append to it.
+pub struct Raft {
+    /// By log index.
+    pub log: Vec<Moment>,
+    pub term: Term,
+    pub leader: Option<usize>,
+    /// Index of the first entry of the term.
+    pub term_begins: usize,
+    /// When the leader was last seen to work, and how long the others wait for it.
+    leader_seen: Ns,
+    patience: Ns,
+}
+
+impl Raft {
+    pub fn new() -> Self {
+        let first = Moment { state: Rc::default(), table: Rc::default(), result: Ok(Outcome::Done) };
+        Self { log: vec![first], term: Term(1), leader: None, term_begins: 0, leader_seen: 0, patience: 0 }
+    }
+
+    pub fn last(&self) -> usize {
+        self.log.len() - 1
+    }
+}
+
+/// A change on its way into the log.
+#[derive(Clone)]
+pub struct Proposal {
+    pub change: Change,
+    pub tag: Tag,
+    pub since: Ns,
+    /// What a migration has copied; it counts if the change does.
+    pub copied: super::invariants::Registers,
+}
+
+impl World {
+    /// Whether a node and a majority hear each other.
+    pub fn has_quorum(&self, node: usize) -> bool {
+        let talks = |n: usize| self.nodes[n].up && !self.nodes[n].cut;
+        let others = (0..self.nodes.len()).filter(|n| *n != node && talks(*n) && !self.nodes[*n].paused).count();
+        talks(node) && 2 * (others + 1) > self.nodes.len()
+    }
+
+    /// Every 100 ms: who lags hears of the newest entry; a leader that is not heard of is replaced.
+    pub fn raft_tick(&mut self) {
+        self.schedule(HEARTBEAT, Event::RaftTick);
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].up && !self.nodes[node].cut && self.nodes[node].applied < self.raft.last() {
+                self.tell_entry(node);
+            }
+            if self.rng.u8(0..4) == 0 {
+                self.tell_leader(node);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            self.drive(node);
+        }
+        let works = self.raft.leader.is_some_and(|l| !self.nodes[l].paused && self.has_quorum(l));
+        if works {
+            self.raft.leader_seen = self.now;
+            self.raft.patience = self.rng.u64(300..700) * MS;
+        } else if self.now > self.raft.leader_seen + self.raft.patience {
+            self.elect();
+        }
+    }
+
+    /// Somebody healthy begins a new term, if a majority is there.
+    pub fn elect(&mut self) {
+        let able: Vec<usize> =
+            (0..self.nodes.len()).filter(|n| !self.nodes[*n].paused && self.has_quorum(*n)).collect();
+        let Some(leader) = self.rng.choice(able) else { return };
+        self.seen.elections += 1;
+        self.raft.term = Term(self.raft.term.0 + 1);
+        self.raft.leader = Some(leader);
+        self.raft.leader_seen = self.now;
+        let mut state = (*self.raft.log[self.raft.last()].state).clone();
+        note_applied(&mut state, Epoch(self.raft.log.len() as u64));
+        let table = self.raft.log[self.raft.last()].table.clone();
+        self.note(format!("term {} of node {}", self.raft.term, leader + 1));
+        self.commit(Moment { state: Rc::new(state), table, result: Ok(Outcome::Done) });
+        self.raft.term_begins = self.raft.last();
+        for node in 0..self.nodes.len() {
+            self.tell_leader(node);
+        }
+    }
+
+    /// A node hears who leads, if it hears anything.
+    fn tell_leader(&mut self, node: usize) {
+        let Some(leader) = self.raft.leader else { return };
+        if self.nodes[node].cut && node != leader {
+            return;
+        }
+        let what = NodeEvent::Leads { leader, term: self.raft.term, from: self.raft.term_begins };
+        let delay = network::message(&mut self.rng);
+        self.to_node(node, delay, what);
+    }
+
+    fn tell_entry(&mut self, node: usize) {
+        let delay = network::apply(&mut self.rng);
+        let upto = self.raft.last();
+        self.to_node(node, delay, NodeEvent::Apply { upto });
+    }
+
+    fn commit(&mut self, moment: Moment) {
+        self.raft.log.push(moment);
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].cut {
+                self.tell_entry(node);
+            }
+        }
+    }
+
+    /// An entry of the present term is committed: the real `apply` decides what it does.
+    pub fn append(&mut self, change: Change) -> Result<Outcome, String> {
+        let index = self.raft.log.len() as u64;
+        let before = &self.raft.log[self.raft.last()];
+        let mut state = (*before.state).clone();
+        let entry = Entry { id: Uuid(u128::from(index)), at_ms: 0, change };
+        let at = Position { index: Epoch(index), term: self.raft.term };
+        let result = apply(&mut state, &entry, at).map_err(|reject| reject.to_string());
+        let table = if state.route_epoch == before.state.route_epoch {
+            before.table.clone()
+        } else {
+            Rc::new(RouteTable::derive_from(&state, &before.table))
+        };
+        // A refusal leaves the state as it was.
+        let found = if result.is_ok() { check(&state) } else { Vec::new() };
+        if !found.is_empty() {
+            self.violated(format!("entry {index}: {found:?}"));
+        }
+        self.note(format!("entry {index} term {}: {:?} -> {result:?}", at.term, entry.change));
+        self.commit(Moment { state: Rc::new(state), table, result: result.clone() });
+        result
+    }
+
+    /// A node's own Raft is asked to append. It may be called late, and in another term than it was meant for.
+    pub fn propose(&mut self, node: usize, proposal: Proposal) {
+        if self.raft.leader != Some(node) || self.now > proposal.since + PROPOSE_WITHIN {
+            self.to_node(node, MS, NodeEvent::ProposalFailed { tag: proposal.tag });
+            return;
+        }
+        if !self.has_quorum(node) {
+            self.to_node(node, 50 * MS, NodeEvent::Propose(Box::new(proposal)));
+            return;
+        }
+        let Proposal { change, tag, copied, .. } = proposal;
+        let finishes = matches!(change, Change::FinishAssign { .. });
+        let moving = self.moving(&change);
+        let released = matches!(change, Change::Release { .. });
+        let result = self.append(change);
+        if result.is_ok() && finishes {
+            self.seen.moved += 1;
+            self.install(&moving, &copied);
+        }
+        self.seen.released += u64::from(released && result.is_ok());
+        let index = self.raft.last();
+        self.nodes[node].proposed.push((index, tag));
+    }
+
+    /// Slots that a FinishAssign would move, with their present owners.
+    fn moving(&self, change: &Change) -> Vec<(u16, usize)> {
+        let Change::FinishAssign { assignment, .. } = change else { return Vec::new() };
+        let state = &self.raft.log[self.raft.last()].state;
+        let Some(assignment) = state.assignments.get(assignment) else { return Vec::new() };
+        assignment.slots.iter().map(|s| (s.0, self.owner(*s))).collect()
+    }
+
+    /// Index of the server that owns a slot by the newest entry.
+    pub fn owner(&self, slot: SlotId) -> usize {
+        let state = &self.raft.log[self.raft.last()].state;
+        let owner = state.products[&PRODUCT].slots[usize::from(slot.0)].owner.unwrap();
+        usize::from(owner.0 as u16) - 1
+    }
+
+    /// The new owner has what was copied, the former nothing any more.
+    fn install(&mut self, moving: &[(u16, usize)], copied: &super::invariants::Registers) {
+        for (slot, from) in moving {
+            self.servers[*from].remove(slot);
+            let to = self.owner(SlotId(*slot));
+            match copied.get(slot) {
+                Some(version) => self.servers[to].insert(*slot, *version),
+                None => self.servers[to].remove(slot),
+            };
+            if let Err(why) = self.witness.moved(*slot, copied) {
+                self.violated(why);
+            }
+        }
+    }
+
+    /// A quorum round: whether it proves that the node led in `term` at this moment, and what it must have applied.
+    pub fn quorum_round(&mut self, node: usize, term: Term) -> Option<usize> {
+        let proves = self.raft.leader == Some(node) && self.raft.term == term && self.has_quorum(node);
+        proves.then(|| self.raft.last())
+    }
+
+    /// How long a fault lasts.
+    pub fn fault_length(&mut self) -> Ns {
+        spread(&mut self.rng, 30 * MS, 7 * SECOND)
+    }
+}

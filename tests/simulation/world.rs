@@ -1,0 +1,440 @@
+//! The world: virtual time, the queue of what happens next, the faults, and the end when everything must be well again.
+//! Knows nothing of the rules of serving.md; nodes and leaders keep those.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap, VecDeque},
+};
+
+use fastrand::Rng;
+use pontoon::{
+    model::{
+        change::{Change, NewMember, NewProduct},
+        ids::{GroupId, HostPort, NodeId, ProductId, SlotId, Uuid},
+        route::{Isolated, Mode},
+        slot::Layout,
+        state::Server,
+    },
+    plan::timing::Timing,
+};
+
+use super::{
+    clients::{Answer, Client, Op},
+    invariants::{Registers, Version, Witness},
+    leader::Tag,
+    network::{self, Clock, MS, Ns, SECOND, spread},
+    node::{Node, NodeEvent},
+    raft::{Proposal, Raft},
+};
+
+/// The product under test, beside `default`.
+pub const PRODUCT: ProductId = ProductId(2);
+/// Slots that clients use; a slot is a register.
+pub const SLOTS: u16 = 4;
+const GROUPS: u16 = 2;
+const CLIENTS: usize = 8;
+/// Faults happen until then.
+const FAULTS: Ns = 20 * SECOND;
+/// Then everything has so long to settle: five attempts with their back-off, an election and a lease.
+const SETTLE: Ns = 20 * SECOND;
+/// Lines of the trace that a failure shows.
+const TRACE: usize = 120;
+
+/// What is in force. Leaving one out must be noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// By how much the rates of two clocks may differ.
+    pub rates_differ: f64,
+    pub check_at_reply: bool,
+    pub epoch_at_reply: bool,
+    pub barrier: bool,
+    pub drain: bool,
+    pub leader_waits: bool,
+    pub min_applied: bool,
+    pub from_send: bool,
+    pub round: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            rates_differ: 0.005,
+            check_at_reply: true,
+            epoch_at_reply: true,
+            barrier: true,
+            drain: true,
+            leader_waits: true,
+            min_applied: true,
+            from_send: true,
+            round: true,
+        }
+    }
+}
+
+/// What happened, so that a test can see that something did.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub acked: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub moved: u64,
+    pub released: u64,
+    pub elections: u64,
+    /// Barriers that passed while a node was silent.
+    pub silent: u64,
+}
+
+impl Seen {
+    pub fn add(&mut self, other: &Self) {
+        self.acked += other.acked;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.moved += other.moved;
+        self.released += other.released;
+        self.elections += other.elections;
+        self.silent += other.silent;
+    }
+}
+
+/// What happens next.
+pub enum Event {
+    /// Something of one start of a node; waits while the node is paused. From another node: lost when either is cut off.
+    Node {
+        node: usize,
+        boot: u32,
+        from: Option<usize>,
+        what: NodeEvent,
+    },
+    RaftTick,
+    /// A majority has or has not answered the round of a leader.
+    Round {
+        node: usize,
+        boot: u32,
+        round: u64,
+    },
+    Nemesis,
+    Operator,
+    Resume(usize),
+    Heal(usize),
+    Restart(usize),
+    ServerWell(usize),
+    Execute(usize),
+    ClientNext(usize),
+    ClientHas {
+        op: usize,
+        answer: Answer,
+    },
+    ClientTires(usize),
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub rules: Rules,
+    pub timing: Timing,
+    pub now: Ns,
+    queue: BinaryHeap<Reverse<(Ns, usize)>>,
+    /// Everything that was ever scheduled; taken out when it happens.
+    events: Vec<Option<Event>>,
+    pub raft: Raft,
+    pub nodes: Vec<Node>,
+    pub servers: Vec<Registers>,
+    pub server_slow: Vec<bool>,
+    pub executions: Version,
+    pub clients: Vec<Client>,
+    pub ops: Vec<Op>,
+    pub witness: Witness,
+    pub seen: Seen,
+    violation: Option<String>,
+    pub faults: bool,
+    trace: VecDeque<String>,
+}
+
+impl World {
+    pub fn new(seed: u64, rules: Rules) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = rng.usize(3..=4);
+        let nodes = (0..nodes).map(|_| Node::new(Clock::random(&mut rng, rules.rates_differ), &mut rng)).collect();
+        let mut world = Self {
+            rng,
+            rules,
+            timing: Timing::default(),
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            raft: Raft::new(),
+            nodes,
+            servers: vec![Registers::new(); usize::from(GROUPS)],
+            server_slow: vec![false; usize::from(GROUPS)],
+            executions: 0,
+            clients: vec![Client::default(); CLIENTS],
+            ops: Vec::new(),
+            witness: Witness::default(),
+            seen: Seen::default(),
+            violation: None,
+            faults: true,
+            trace: VecDeque::new(),
+        };
+        world.found();
+        world
+    }
+
+    /// The cluster, its product and its slots, and the first of everything that happens.
+    fn found(&mut self) {
+        let host = |port: u16| HostPort::parse(&format!("127.0.0.1:{port}")).unwrap();
+        let members = (0..self.nodes.len()).map(|n| self.member(n)).collect();
+        // Mostly a product that refuses without a lease: with the other setting a silent node stops everything.
+        let isolated = if self.rng.u8(0..6) == 0 { Isolated::Serve } else { Isolated::Refuse };
+        let product = NewProduct {
+            name: "p".into(),
+            port: 20000,
+            layout: Layout::Codis,
+            mode: Mode::Store,
+            isolated,
+            databases: 16,
+            auth: None,
+        };
+        let mut changes = vec![Change::Bootstrap { members, port: 19000 }, Change::CreateProduct(product)];
+        for group in 1..=GROUPS {
+            let run_id = format!("{group:040x}");
+            let servers = vec![Server { addr: host(30000 + group), run_id, keys_when_added: 0 }];
+            let group = GroupId(group.into());
+            changes.push(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
+        }
+        for slot in 0..SLOTS {
+            let to = GroupId((1 + slot % GROUPS).into());
+            changes.push(Change::AssignFree { product: PRODUCT, slots: [SlotId(slot)].into(), to });
+        }
+        for change in changes {
+            self.append(change).unwrap();
+        }
+        self.elect();
+        for node in 0..self.nodes.len() {
+            self.to_node(node, 0, NodeEvent::BeatDue { serial: 0 });
+        }
+        self.schedule(0, Event::RaftTick);
+        for client in 0..CLIENTS {
+            self.schedule(MS, Event::ClientNext(client));
+        }
+        self.schedule(2 * SECOND, Event::Nemesis);
+        self.schedule(2 * SECOND, Event::Operator);
+    }
+
+    /// A node as it introduces itself.
+    pub fn member(&self, node: usize) -> NewMember {
+        let id = 1 + node as u64;
+        NewMember {
+            id: NodeId(id),
+            uuid: Uuid(u128::from(id)),
+            admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + id)).unwrap(),
+            advertise: "127.0.0.1".into(),
+            port_offset: id as u16,
+        }
+    }
+
+    /// Faults, then peace; everything must be well at the end.
+    pub fn run(&mut self) -> Result<(), String> {
+        self.run_faults()?;
+        self.until(FAULTS + SETTLE)?;
+        self.settled()
+    }
+
+    /// Only the part with faults.
+    pub fn run_faults(&mut self) -> Result<(), String> {
+        self.until(FAULTS)?;
+        self.faults = false;
+        for node in 0..self.nodes.len() {
+            self.heal(node);
+            self.resume(node);
+            if !self.nodes[node].up {
+                self.restart(node);
+            }
+        }
+        self.server_slow.fill(false);
+        Ok(())
+    }
+
+    fn until(&mut self, end: Ns) -> Result<(), String> {
+        while let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= end) {
+            self.queue.pop();
+            self.now = at;
+            let event = self.events[id].take().unwrap();
+            self.happen(event);
+            if let Some(violation) = self.violation.take() {
+                return Err(violation);
+            }
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Node { node, boot, from, what } => {
+                let lost = from.is_some_and(|f| f != node && (self.nodes[f].cut || self.nodes[node].cut));
+                if lost || !self.nodes[node].up || self.nodes[node].boot != boot {
+                    return;
+                }
+                if self.nodes[node].paused {
+                    self.nodes[node].backlog.push(what);
+                } else {
+                    self.on_node(node, what);
+                }
+            }
+            Event::RaftTick => self.raft_tick(),
+            Event::Round { node, boot, round } => {
+                let Some(term) = self.nodes[node].lead.as_ref().map(|l| l.term) else { return };
+                let proof = if self.nodes[node].boot == boot { self.quorum_round(node, term) } else { None };
+                let delay = network::message(&mut self.rng);
+                self.to_node(node, delay, NodeEvent::RoundEnd { round, term, proof });
+            }
+            Event::Nemesis => self.nemesis(),
+            Event::Operator => self.operator(),
+            Event::Resume(node) => self.resume(node),
+            Event::Heal(node) => self.heal(node),
+            Event::Restart(node) => {
+                if !self.nodes[node].up {
+                    self.restart(node);
+                }
+            }
+            Event::ServerWell(server) => self.server_slow[server] = false,
+            Event::Execute(op) => self.execute(op),
+            Event::ClientNext(client) => self.client_next(client),
+            Event::ClientHas { op, answer } => self.client_has(op, answer),
+            Event::ClientTires(op) => self.client_has(op, Answer::Unknown),
+        }
+    }
+
+    pub fn schedule(&mut self, delay: Ns, event: Event) {
+        self.queue.push(Reverse((self.now + delay, self.events.len())));
+        self.events.push(Some(event));
+    }
+
+    /// Something that happens in this start of the node.
+    pub fn to_node(&mut self, node: usize, delay: Ns, what: NodeEvent) {
+        let boot = self.nodes[node].boot;
+        self.schedule(delay, Event::Node { node, boot, from: None, what });
+    }
+
+    /// A message between nodes; what a node tells itself takes no network.
+    pub fn send(&mut self, from: usize, to: usize, what: NodeEvent) {
+        if self.nodes[from].cut && from != to {
+            return;
+        }
+        let delay = if from == to { 0 } else { network::message(&mut self.rng) };
+        let boot = self.nodes[to].boot;
+        self.schedule(delay, Event::Node { node: to, boot, from: Some(from), what });
+    }
+
+    pub fn local(&self, node: usize) -> Ns {
+        self.nodes[node].clock.read(self.now)
+    }
+
+    fn nemesis(&mut self) {
+        if !self.faults {
+            return;
+        }
+        let next = spread(&mut self.rng, 50 * MS, 2500 * MS);
+        self.schedule(next, Event::Nemesis);
+        let node = self.rng.usize(0..self.nodes.len());
+        let length = self.fault_length();
+        match self.rng.u8(0..10) {
+            0..=2 if self.nodes[node].up && !self.nodes[node].paused => {
+                self.note(format!("node {} is paused for {} ms", node + 1, length / MS));
+                self.nodes[node].paused = true;
+                self.schedule(length, Event::Resume(node));
+            }
+            3..=5 if !self.nodes[node].cut => {
+                self.note(format!("node {} is cut off for {} ms", node + 1, length / MS));
+                self.nodes[node].cut = true;
+                self.schedule(length, Event::Heal(node));
+            }
+            6 if self.nodes[node].up && !self.nodes[node].paused => {
+                let polite = self.rng.bool();
+                self.note(format!("node {} stops, polite: {polite}", node + 1));
+                self.stop(node, polite);
+                self.schedule(length, Event::Restart(node));
+            }
+            7 => {
+                let server = self.rng.usize(0..self.servers.len());
+                self.note(format!("server {} is slow for {} ms", server + 1, length / MS));
+                self.server_slow[server] = true;
+                self.schedule(length, Event::ServerWell(server));
+            }
+            8 => self.elect(),
+            _ => {}
+        }
+    }
+
+    fn heal(&mut self, node: usize) {
+        if std::mem::take(&mut self.nodes[node].cut) {
+            self.note(format!("node {} is back on the network", node + 1));
+        }
+    }
+
+    fn resume(&mut self, node: usize) {
+        if !std::mem::take(&mut self.nodes[node].paused) {
+            return;
+        }
+        self.note(format!("node {} goes on", node + 1));
+        // Its threads find everything at once, in any order.
+        for what in std::mem::take(&mut self.nodes[node].backlog) {
+            let delay = spread(&mut self.rng, 1000, 60 * MS);
+            self.to_node(node, delay, what);
+        }
+    }
+
+    /// Gives slots to the other group, one after the other and some together.
+    fn operator(&mut self) {
+        if !self.faults {
+            return;
+        }
+        let next = spread(&mut self.rng, 20 * MS, 1500 * MS);
+        self.schedule(next, Event::Operator);
+        let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
+        let to = GroupId(self.rng.u16(1..=GROUPS).into());
+        let state = self.raft.log[self.raft.last()].state.clone();
+        let moves = |slot: &SlotId| state.assignments.values().any(|a| a.slots.contains(slot));
+        let free = (0..SLOTS).map(SlotId).filter(|s| !moves(s));
+        let slots: BTreeSet<SlotId> = free.filter(|_| self.rng.bool()).collect();
+        if slots.is_empty() {
+            return;
+        }
+        let change = Change::StartAssign { product: PRODUCT, slots, to };
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
+    }
+
+    /// After the faults: everyone serves, nothing is held, parked or half done.
+    fn settled(&self) -> Result<(), String> {
+        let newest = &self.raft.log[self.raft.last()];
+        if !newest.state.holds.is_empty() || !newest.state.assignments.is_empty() {
+            return Err(format!("not settled: {:?} {:?}", newest.state.holds, newest.state.assignments));
+        }
+        for (i, node) in self.nodes.iter().enumerate() {
+            for worker in &node.workers {
+                let table = &self.raft.log[worker.table].table;
+                let leased = self.local(i) < node.permit.lease_until_ns() && node.permit.table_is_recent(table.epoch);
+                if !leased || table.epoch != newest.table.epoch || !worker.parked.is_empty() {
+                    return Err(format!("node {} is not well: lease {leased}, {worker:?}", i + 1));
+                }
+            }
+        }
+        let quiet = self.clients.iter().position(|c| c.served < FAULTS + SETTLE - 15 * SECOND);
+        quiet.map_or(Ok(()), |c| Err(format!("client {c} is not served any more")))
+    }
+
+    pub fn violated(&mut self, what: String) {
+        let at = self.now / MS;
+        self.violation.get_or_insert_with(|| format!("at {at} ms: {what}"));
+    }
+
+    pub fn note(&mut self, what: String) {
+        if self.trace.len() == TRACE {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:9.3} ms  {what}", self.now as f64 / MS as f64));
+    }
+
+    /// What happened last.
+    pub fn trace(&self) -> String {
+        self.trace.iter().map(|line| format!("{line}\n")).collect()
+    }
+}

@@ -38,7 +38,7 @@ quick: ## while working: no processes besides redis-server, under five minutes
 bench: ## the README's table
 	@for p in nutcracker haproxy redis-benchmark; do command -v $$p >/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nutcracker haproxy redis-tools; break; }; done
-	cargo build --release --examples
+	cargo build --release
 	python3 benches/proxies.py
 
 fmt:

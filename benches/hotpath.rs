@@ -1,10 +1,17 @@
-//! Steps of the hot path one by one: scan of requests and replies, and the slot of a key. (`commands.rs` has lookup and key positions.)
+//! Steps of the hot path one by one: scan of requests and replies, the slot of a key, and the whole decision for a request.
+//! (`commands.rs` has lookup and key positions.)
+#![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pontoon::{
-    model::slot::Layout,
+    model::{
+        ids::{Epoch, GroupId, HoldId, HostPort, ProductId},
+        route::{GroupRoute, Isolated, Mode, ProductRoutes, SlotRoute},
+        slot::Layout,
+    },
+    proxy::DispatchBench,
     resp::{reply::ReplyScanner, request::RequestScanner, write},
 };
 
@@ -47,5 +54,49 @@ fn slot(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scan, slot);
+fn routes() -> ProductRoutes {
+    let layout = Layout::Codis;
+    let group = |id: u32| GroupRoute {
+        id: GroupId(id),
+        primary: HostPort::parse(&format!("h:{id}")).unwrap(),
+        replicas: Vec::new(),
+        credentials: None,
+    };
+    ProductRoutes {
+        id: ProductId(1),
+        name: "default".into(),
+        layout,
+        mode: Mode::Store,
+        isolated: Isolated::Refuse,
+        databases: 16,
+        port: 1,
+        auth: None,
+        groups: vec![group(1), group(2)],
+        slots: (0..1024).map(|s| SlotRoute { group: Some(s / 512), epoch: Epoch(1), hold: HoldId(0) }).collect(),
+    }
+}
+
+fn dispatch(c: &mut Criterion) {
+    let routes = routes();
+    let mut group = c.benchmark_group("dispatch");
+    for (line, whole) in [
+        ("GET key:000000012345", true),
+        ("SET key:000000012345 value", true),
+        ("MGET {a}1 {a}2 {a}3", true),
+        ("MSET a 1 b 2 c 3 d 4 e 5 f 6 g 7 h 8 i 9 j 0", false),
+        ("EVALSHA x 2 {a}1 {a}2", true),
+    ] {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let mut bytes = Vec::new();
+        write::request(&mut bytes, &words);
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&bytes).unwrap();
+        let mut step = DispatchBench::default();
+        assert_eq!(step.forwards(&routes, &bytes, scanner.args()), whole, "{line}");
+        group.bench_function(line, |b| b.iter(|| step.forwards(&routes, black_box(&bytes), scanner.args())));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, scan, slot, dispatch);
 criterion_main!(benches);

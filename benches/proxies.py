@@ -9,11 +9,11 @@ the noise-robust figure; throughput and p99 are printed beside it.
 Contenders are found by environment variables (absent ones are skipped):
   NUTCRACKER, PREDIXY, CODIS_PROXY, HAPROXY, ENVOY: binaries
   NUTCRACKER and HAPROXY default to what is installed.
-  OURS: command line that starts our proxy in the foreground; {port} {b1} {b2} {dir} are
-        replaced by the listen port, the two backends and a scratch directory.
-        OURS_SETUP (optional, same braces): a shell command that makes it serve, repeated until it
-        succeeds. It counts as ready when its port answers SET.
-  OURS2: same, a second build of ours (e.g. the last landed one).
+  OURS: our binary, target/release/pontoon if not told. It runs as the product does: a node of its own cluster, two groups
+        made by the command line, slots assigned, lease and all. "ours" has one worker, "ours-2w" two (another cluster
+        over the same servers), so that their CPU per request is compared within the run.
+  OURS2: another build of ours to compare with (e.g. the last landed one).
+  OURS_ALONE: the example static_proxy, the hot path without a cluster: what the cluster costs is the difference.
 """
 import argparse, json, os, shlex, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
@@ -22,6 +22,10 @@ TICK = os.sysconf("SC_CLK_TCK")
 # The two that are packages are found without being told; an empty variable leaves one out.
 NUTCRACKER = os.environ.get("NUTCRACKER", shutil.which("nutcracker") or "")
 HAPROXY = os.environ.get("HAPROXY", shutil.which("haproxy") or "")
+BUILT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "target", "release", "pontoon")
+OURS = os.environ.get("OURS", BUILT if os.path.exists(BUILT) else "")
+# The port of product `default`, to which each node's offset is added.
+PRODUCT_PORT = 19000
 
 def cpu(pid):
     """CPU seconds of a process and its children that are alive (whole process group)."""
@@ -71,10 +75,10 @@ class Contender:
         log = open(logfile(self.name), "wb")
         self.proc = subprocess.Popen(self.argv, cwd=self.cwd, stdout=log, stderr=log, start_new_session=True)
         if self.setup:
-            for _ in range(40):
-                time.sleep(0.5)
-                if subprocess.run(self.setup, shell=True, stdout=log, stderr=log).returncode == 0:
-                    break
+            end = time.time() + 60
+            for step in self.setup:
+                while subprocess.run(step, stdout=log, stderr=log).returncode != 0 and time.time() < end:
+                    time.sleep(0.5)
         if not ping(self.port):
             print(f"# {self.name}: did not answer; see {logfile(self.name)}", file=sys.stderr)
             self.stop()
@@ -172,14 +176,16 @@ StandaloneServerPool {{
             "clusters": [{"name": "c", "type": "STATIC", "lb_policy": "MAGLEV", "connect_timeout": "1s",
                 "load_assignment": {"cluster_name": "c", "endpoints": [{"lb_endpoints": [ep(B1), ep(B2)]}]}}]}}, open(cfg, "w"))
         out.append(("envoy", Contender("envoy", 22104, [env("ENVOY"), "-c", cfg, "--concurrency", "1", "-l", "error", "--disable-hot-restart"]), 22104))
-    for i, var in enumerate(("OURS", "OURS2")):
-        if env(var):
-            port = 22110 + i
-            d = f"{tmp}/{var.lower()}"
-            os.makedirs(d, exist_ok=True)
-            sub = dict(port=port, b1=a1, b2=a2, dir=d)
-            setup = env(var + "_SETUP")
-            out.append((var.lower(), Contender(var.lower(), port, shlex.split(env(var).format(**sub)), setup=setup and setup.format(**sub)), port))
+    for i, (name, binary, workers) in enumerate((("ours", OURS, 1), ("ours-2w", OURS, 2), ("ours2", env("OURS2"), 1))):
+        if binary:
+            port, admin = 22110 + i, f"127.0.0.1:{22150 + i}"
+            serve = [binary, "serve", "--id", "1", "--admin", admin, "--peers", f"1={admin}", "--bind", "127.0.0.1",
+                     "--port-offset", str(port - PRODUCT_PORT), "--data-dir", f"{tmp}/{name}", "--workers", str(workers)]
+            steps = [["group", "create", "1", "--primary", a1], ["group", "create", "2", "--primary", a2],
+                     ["slot", "assign", "0-511", "1"], ["slot", "assign", "512-1023", "2", "--wait"]]
+            out.append((name, Contender(name, port, serve, setup=[[binary, "--node", admin] + s for s in steps]), port))
+    if env("OURS_ALONE"):
+        out.append(("ours-alone", Contender("ours-alone", 22115, [env("OURS_ALONE"), "22115", a1, a2]), 22115))
     return [o for o in out if not names or o[0] in names]
 
 def bench(port, test, clients, pipeline, size, requests, keyspace):

@@ -30,7 +30,6 @@ wait_for() {
     done
 }
 pontoon() { "$bin" --node "127.0.0.1:$((base + 101))" "$@"; }
-has_leader() { pontoon status --output json --timeout 1s | grep -q '"leader": [0-9]'; }
 
 for i in 1 2; do
     redis-server --port $((base + 200 + i)) --bind 127.0.0.1 --save '' --dir "$dir" >"$dir/redis-$i.log" 2>&1 &
@@ -44,7 +43,8 @@ for i in 1 2 3; do
         --data-dir "$dir/node-$i" --set default_port="$base" >"$dir/node-$i.log" 2>&1 &
     pids+=($!)
 done
-wait_for "a leader" has_leader
+# The first change of a cluster makes its nodes and the product `default`; before it there is nothing to add groups to.
+wait_for "the product 'default'" pontoon slot ls --timeout 1s
 
 pontoon group create 1 --primary 127.0.0.1:$((base + 201))
 pontoon group create 2 --primary 127.0.0.1:$((base + 202))

@@ -20,7 +20,6 @@ fn a_node_joins_serves_votes_and_leaves() {
     let mut cluster = Cluster::serving(1);
     let load = Load::start(&[cluster.node(1).client_port, cluster.node(2).client_port], &["a".into(), "b".into()]);
     cluster.join(4);
-    cluster.nodes.last().unwrap();
     wait_until("node 4 to become a voter", GENEROUS, || role(&cluster, 4) == "voter");
     let mut client = wait_for("node 4 to take clients", GENEROUS, || {
         cluster_tests::client::Client::connect(cluster.ports.client(4)).map_err(|e| e.to_string())
@@ -103,4 +102,72 @@ fn a_node_that_is_told_to_stop_drains_and_hands_over() {
     assert!(seen.iter().all(|s| s.errors.is_empty()), "{seen:?}");
     cluster.node_mut(leader).start();
     cluster.wait_formed();
+}
+
+/// How often a line of a log has this in it.
+fn said(log: &str, what: &str) -> usize {
+    log.lines().filter(|line| line.contains(what)).count()
+}
+
+#[test]
+fn a_node_that_is_down_is_told_once_and_its_ports_are_not_shown_as_served() {
+    let mut cluster = Cluster::serving(1);
+    let (leader, victim) = (cluster.leader(), cluster.follower());
+    let other = 6 - leader - victim;
+    cluster.node_mut(victim).kill9();
+    let listener = |cluster: &Cluster| {
+        let shown = cluster.node(leader).cli().ok(&["product", "ls"]).out;
+        shown.lines().find(|l| l.contains(&format!("node {victim} on "))).map(str::to_owned)
+    };
+    // Some seconds of Raft's heartbeats that reach nobody lie before this.
+    wait_for("the node to be shown as not alive", GENEROUS, || match listener(&cluster) {
+        Some(shown) if shown.contains("not alive") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    for id in [leader, other] {
+        let log = cluster.node(id).log();
+        assert_eq!(said(&log, "openraft"), 0, "{log}");
+        // By kind of error: refused, and perhaps the connection that broke before.
+        let told = log.lines().filter(|l| l.contains("cannot be reached") && l.contains(&format!("node={victim}")));
+        assert!(told.count() <= 3, "{log}");
+        assert_eq!(said(&log, "no lease was granted"), 0, "{log}");
+    }
+    cluster.node(leader).cli().ok(&["node", "remove", &victim.to_string(), "--timeout", "40s"]);
+    assert_eq!(listener(&cluster), None, "a removed node is shown");
+}
+
+#[test]
+fn a_copied_data_directory_is_refused_and_the_original_goes_on() {
+    let mut cluster = Cluster::serving(1);
+    let victim = cluster.follower();
+    let from = cluster.node(victim).data_dir.clone();
+    let copy = cluster.dir.path().join("copy");
+    copy_dir(&from, &copy);
+    let origin = cluster.node(victim).origin.clone();
+    let at = cluster.dir.path().join("elsewhere");
+    std::fs::create_dir(&at).unwrap();
+    let mut twin =
+        cluster_tests::node::Node::new(victim, cluster.ports.admin(9), cluster.ports.product(0), &at, origin);
+    twin.data_dir = copy;
+    twin.start();
+    let ended = twin.wait_end(GENEROUS);
+    assert!(!ended.success() && twin.log().contains("never copy a data directory"), "{}", twin.log());
+    assert!(cluster.node_mut(victim).runs());
+    cluster.wait_formed();
+    cluster.wait_answers(victim);
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir(to).unwrap();
+    std::fs::set_permissions(to, PermissionsExt::from_mode(0o700)).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&path, &to);
+        } else {
+            std::fs::copy(path, to).unwrap();
+        }
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
     model::{
         apply,
         change::Change,
+        fingerprint::fingerprint,
         ids::{Epoch, NodeId, ProductId, Uuid},
         outcome::Outcome,
         reject::Reject,
@@ -52,6 +53,9 @@ impl Call {
         self.deadline.saturating_duration_since(Instant::now())
     }
 }
+
+/// Where an earlier attempt stands in the log, and what came of it.
+pub type Recorded = (Epoch, Result<Outcome, Reject>);
 
 /// A request message that changes something.
 pub trait Perform: Clone + Send + Sync + 'static {
@@ -189,12 +193,20 @@ impl Api {
     }
 
     /// What came of an earlier attempt under this id. Calls that ask servers first look here: a repeat is not asked again.
-    #[must_use]
-    pub fn recorded(&self, call: &Call) -> Option<(Epoch, Result<Outcome, Reject>)> {
+    /// Of `change` counts what its fingerprint is made of.
+    ///
+    /// # Errors
+    /// The id stands for another change.
+    pub fn recorded(&self, call: &Call, change: &Change) -> Result<Option<Recorded>, Failure> {
         if call.dry_run {
-            return None;
+            return Ok(None);
         }
-        self.state().results.get(&call.id).map(|first| (first.index, first.outcome.clone()))
+        let state = self.state();
+        let Some(first) = state.results.get(&call.id) else { return Ok(None) };
+        if first.fingerprint != fingerprint(change) {
+            return Err(Reject::ChangeIdReused { id: call.id, first: first.index }.into());
+        }
+        Ok(Some((first.index, first.outcome.clone())))
     }
 
     /// What a change would do.

@@ -3,10 +3,7 @@
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{consensus::ProposeError, control::handle::WaitError, model::reject::Reject};
-
-/// Metadata of a status: what became of the change. `none`: surely not executed. `made`: it was made, what failed came after.
-pub const OUTCOME: &str = "x-pontoon-outcome";
+use crate::{consensus::ProposeError, control::handle::WaitError, model::reject::Reject, wire::OUTCOME};
 
 /// Why a call failed on this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +26,9 @@ pub enum Failure {
     /// The change was made; what was waited for did not come in time.
     #[error("{0}")]
     Deadline(String),
+    /// The change was made; what was waited for will not come by itself.
+    #[error("{0}")]
+    Stuck(String),
 }
 
 impl Failure {
@@ -62,7 +62,7 @@ impl From<WaitError> for Failure {
             WaitError::Deadline(missing) => {
                 Self::Deadline(format!("the change was made, but in the given time: {missing}"))
             }
-            WaitError::Listener(what) => Self::Refused(format!(
+            WaitError::Listener(what) => Self::Stuck(format!(
                 "the change was made, but {what}; free that port, or choose another (product set NAME port=P)"
             )),
             WaitError::NotLeader => {
@@ -82,6 +82,7 @@ impl From<Failure> for Status {
             Failure::NotLeader(_) => (Code::Unavailable, Some("none")),
             Failure::Unknown(_) => (Code::Unknown, None),
             Failure::Deadline(_) => (Code::DeadlineExceeded, Some("made")),
+            Failure::Stuck(_) => (Code::FailedPrecondition, Some("made")),
         };
         let mut status = Status::new(code, text);
         if let Some(outcome) = outcome {
@@ -136,6 +137,7 @@ mod tests {
             (Failure::NotLeader("a".into()), Code::Unavailable, Verdict::NotExecuted),
             (Failure::Unknown("a".into()), Code::Unknown, Verdict::Perhaps),
             (Failure::Deadline("a".into()), Code::DeadlineExceeded, Verdict::Final),
+            (Failure::Stuck("a".into()), Code::FailedPrecondition, Verdict::Final),
         ];
         for (failure, code, expected) in table {
             let status = Status::from(failure.clone());

@@ -35,10 +35,21 @@ impl Perform for CreateGroupRequest {
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        if let Some(first) = api.recorded(call) {
+        let unasked = |addr: &HostPort| Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let repeat = Change::CreateGroup {
+            product: product.id,
+            group,
+            servers: std::iter::once(&primary).chain(&replicas).map(unasked).collect(),
+            credentials: credentials.clone(),
+        };
+        if let Some(first) = api.recorded(call, &repeat)? {
             return api
                 .repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group))
                 .await;
+        }
+        // Told before servers are asked: a repeated command would else be told that its servers are taken.
+        if product.groups.contains_key(&group) {
+            return Err(Reject::GroupExists { product: product.name.clone(), group }.into());
         }
         let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
         let mut servers = vec![asking.primary(&primary).await.map_err(Failure::Refused)?];
@@ -113,10 +124,15 @@ impl Perform for AddServerRequest {
         let said = |server: &Server| {
             Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
-        if let Some(first) = api.recorded(call) {
+        let unasked = Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
+        if let Some(first) = api.recorded(call, &repeat)? {
             let added = group.servers.iter().find(|server| server.addr == addr);
             let said = |_: &Group| added.map_or_else(|| Said::of("it was added, and is gone again".into()), &said);
             return api.repeated(call, first, said, Some(group)).await;
+        }
+        if group.servers.iter().any(|server| server.addr == addr) {
+            return Err(Failure::Refused(format!("{addr} is in group {id} already; there is nothing to do")));
         }
         let Some(primary) = group.servers.first() else { return Err(Reject::NoServers(id).into()) };
         let asking =

@@ -34,13 +34,12 @@ impl Api {
         if view.term.is_some() {
             for node in &mut nodes {
                 show::live(node, &self.control, &view, now);
-                if !node.alive && node.heard_ms >= 0 {
-                    warnings.push(format!(
-                        "node {} ({}) is not alive: heard of {} s ago",
-                        node.id,
-                        node.admin,
-                        node.heard_ms / 1000
-                    ));
+                if !node.alive {
+                    let heard = match node.heard_ms {
+                        0.. => format!("heard of {} s ago", node.heard_ms / 1000),
+                        _ => "not heard of since this leader leads".into(),
+                    };
+                    warnings.push(format!("node {} ({}) is not alive: {heard}", node.id, node.admin));
                 }
             }
         }
@@ -116,12 +115,13 @@ impl Admin for Api {
         request: Request<ListProductsRequest>,
     ) -> Result<Response<ListProductsReply>, Status> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());
+        let now = boottime_ns();
         let mut products: Vec<_> = state
             .products
             .values()
             .map(|product| {
                 let mut shown = show::product(product);
-                shown.listeners = show::listeners(product, &view);
+                shown.listeners = show::listeners(product, &state, &view, |seen| self.control.alive(seen, now));
                 shown
             })
             .collect();

@@ -20,10 +20,10 @@ impl Perform for RemoveNodeRequest {
         let node = validate::node(self.id)?;
         let state = api.state();
         let member = state.members.get(&node);
-        if api.recorded(call).is_none() && !self.assume_dead {
+        let change = Change::BeginRemove { node, assume_dead: self.assume_dead };
+        if api.recorded(call, &change)?.is_none() && !self.assume_dead {
             api.check_silence(node)?;
         }
-        let change = Change::BeginRemove { node, assume_dead: self.assume_dead };
         let admin = member.map_or_else(String::new, |member| format!(" ({})", member.admin));
         let said =
             Said::of(format!("node {node}{admin} is removed; its data directory must be wiped before it joins again"));

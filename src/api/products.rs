@@ -105,12 +105,28 @@ impl Perform for RemoveProductRequest {
     async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
         let name = validate::product_name(&self.name)?;
         let said = Said::of(format!("product '{name}' is removed; nodes close its port and its clients' connections"));
-        if let Some((index, outcome)) = api.recorded(call) {
-            // Its name leads to no id any more.
-            outcome?;
-            return api.conclude(call, index, false, said).await;
+        let state = api.state();
+        let found = product_id(&state, &name);
+        // Its name may lead to no id any more: a repeat then stands for the removal of any product.
+        let ids = match &found {
+            Ok(id) => vec![*id],
+            Err(_) => (0..=state.next_product).map(crate::model::ids::ProductId).collect(),
+        };
+        let mut reused = None;
+        for product in ids {
+            match api.recorded(call, &Change::RemoveProduct { product }) {
+                Ok(None) => break,
+                Ok(Some((index, outcome))) => {
+                    outcome?;
+                    return api.conclude(call, index, false, said).await;
+                }
+                Err(failure) => reused = Some(failure),
+            }
         }
-        let product = product_id(&api.state(), &name)?;
+        if let Some(failure) = reused {
+            return Err(failure);
+        }
+        let product = found?;
         api.make(call, Change::RemoveProduct { product }, said).await
     }
 }

@@ -28,6 +28,9 @@ use crate::{
 const REQUEST_MAX: usize = 1 << 20;
 /// Calls of one connection at a time; more wait. A node's own calls to the leader are a handful.
 const CALLS_MAX: usize = 256;
+/// Calls that their callers have given up before they were read. A node that was stopped or starved for some seconds finds
+/// one for each Raft message of that time, from a peer that means no harm; h2's own 20 would cost it the connection.
+const GIVEN_UP_MAX: usize = 4 * CALLS_MAX;
 /// A peer that vanished without a word is noticed within this twice.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Headers of one call: the secret has 512 bytes at most.
@@ -83,6 +86,7 @@ where
         .tcp_nodelay(true)
         .concurrency_limit_per_connection(CALLS_MAX)
         .max_concurrent_streams(u32::try_from(CALLS_MAX).ok())
+        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_MAX))
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .http2_max_header_list_size(HEADERS_MAX)

@@ -4,9 +4,9 @@
 use crate::{
     consensus::Leadership,
     control::handle::Control,
-    control::status::LeaderView,
+    control::status::{LeaderView, NodeView},
     model::{
-        ids::{GroupId, HoldId, SlotId},
+        ids::{GroupId, HoldId, NodeId, SlotId},
         route::{Isolated, Mode},
         slot::Layout,
         state::{Cause, ClusterState, Group, Member, Product, Role},
@@ -92,17 +92,19 @@ pub fn product(product: &Product) -> admin::Product {
     }
 }
 
-/// Where nodes listen for a product, as the leader last heard.
+/// Where members listen for a product, as the leader last heard. Of one that is not alive this is no news.
 #[must_use]
-pub fn listeners(product: &Product, view: &LeaderView) -> Vec<admin::Listener> {
-    let of = |(node, seen): (&crate::model::ids::NodeId, &crate::control::status::NodeView)| {
-        let listener = seen.listeners.get(&product.id)?;
-        Some(admin::Listener {
-            node: node.0,
-            address: listener.address.clone(),
-            error: listener.error.clone(),
-            note: listener.note.clone(),
-        })
+pub fn listeners(
+    product: &Product,
+    state: &ClusterState,
+    view: &LeaderView,
+    alive: impl Fn(&NodeView) -> bool,
+) -> Vec<admin::Listener> {
+    let of = |(node, seen): (&NodeId, &NodeView)| {
+        let listener = seen.listeners.get(&product.id).filter(|_| state.members.contains_key(node))?;
+        let error = if alive(seen) { listener.error.clone() } else { "the node is not alive".into() };
+        let (address, note) = (listener.address.clone(), listener.note.clone());
+        Some(admin::Listener { node: node.0, address, error, note })
     };
     view.nodes.iter().filter_map(of).collect()
 }

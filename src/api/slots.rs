@@ -33,7 +33,8 @@ impl Perform for AssignSlotsRequest {
         let slots = validate::slots(&self.slots, product.layout)?;
         let said = Said::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
             .about(&product.name);
-        if let Some((index, outcome)) = api.recorded(call) {
+        let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to };
+        if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return api.assigned(call, index, outcome?, said).await;
         }
         if !product.groups.contains_key(&to) {

@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{
     Code, Response, Status,
     service::interceptor::InterceptedService,
@@ -18,6 +22,7 @@ use crate::{
     config::secret_file,
     model::ids::HostPort,
     wire::{
+        OUTCOME,
         auth::{ClientAuth, ClusterSecret},
         pb::admin::{ChangeOptions, ChangeReply, admin_client::AdminClient},
     },
@@ -58,6 +63,8 @@ enum Attempt {
     Unknown(String),
     /// A decision that a repeat will not change.
     Refused(String),
+    /// It was done; what was to follow was not seen in time.
+    Made(String),
     /// Nobody listens there.
     NobodyThere(String),
 }
@@ -121,9 +128,24 @@ impl Remote {
         };
         match tokio::time::timeout(left + ANSWER_GRACE, call(client)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) if self.is_no_node(&status).await => Err(Attempt::Refused(format!(
+                "what listens at {} is no admin port of a Pontoon node: --node wants the address of `serve --admin`, not one of clients",
+                self.common.node
+            ))),
             Ok(Err(status)) => Err(judge(&status)),
             Err(_) => Err(Attempt::Unknown("the node has not answered in time".into())),
         }
+    }
+
+    /// Whether the status was made because something else listens there; then nothing can have been executed.
+    async fn is_no_node(&self, status: &Status) -> bool {
+        if status.source().is_none() {
+            // A web server: our nodes know every path of this service, whatever their version.
+            return status.code() == Code::Unimplemented && status.message().contains("HTTP status code");
+        }
+        tokio::time::timeout(CONNECT_TIMEOUT, greeting(&self.common.node))
+            .await
+            .is_ok_and(|g| g.is_ok_and(|g| g[3] != 4))
     }
 
     /// A call that changes nothing, repeated until it is answered or the time is over.
@@ -141,7 +163,7 @@ impl Remote {
             let left = deadline.saturating_duration_since(Instant::now());
             let why = match self.attempt(left, &call).await {
                 Ok(reply) => return Ok(reply),
-                Err(Attempt::Refused(why)) => return Err(CliError::Failed(why)),
+                Err(Attempt::Refused(why) | Attempt::Made(why)) => return Err(CliError::Failed(why)),
                 Err(Attempt::NobodyThere(why)) => return Err(self.nobody_there(&why)),
                 Err(Attempt::NotExecuted(why) | Attempt::Unknown(why)) => why,
             };
@@ -157,7 +179,7 @@ impl Remote {
     /// whether it happened.
     ///
     /// # Errors
-    /// `Failed` only if it surely did not happen, `Unknown` if it may have.
+    /// `Failed` only if it surely did not happen, `Made` if it surely did, `Unknown` if it may have.
     pub async fn change<F, Fut>(&self, look: &str, call: F) -> Result<ChangeReply, CliError>
     where
         F: Fn(Client, ChangeOptions) -> Fut,
@@ -187,6 +209,7 @@ impl Remote {
                         _ => CliError::Failed(why),
                     });
                 }
+                Err(Attempt::Made(why)) => return Err(CliError::Made(why)),
                 // At the first attempt it is a wrong address or a node that is down: tell it at once.
                 Err(Attempt::NobodyThere(why)) if !reached => return Err(self.nobody_there(&why)),
                 Err(Attempt::NobodyThere(why)) => format!("no connection to {}: {why}", self.common.node),
@@ -222,6 +245,12 @@ impl Remote {
 /// What a status says about whether the call was executed. The contract is in proto/admin.proto, at `ChangeReply`.
 fn judge(status: &Status) -> Attempt {
     let why = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
+    match status.metadata().get(OUTCOME).map(|outcome| outcome.as_bytes()) {
+        Some(b"made") => return Attempt::Made(why),
+        Some(b"none") if status.code() == Code::Unavailable => return Attempt::NotExecuted(why),
+        Some(b"none") => return Attempt::Refused(why),
+        _ => {}
+    }
     match status.code() {
         // With a cause it was made on our side, by a connection that broke: nobody knows what the node did.
         Code::Unavailable if status.source().is_none() => Attempt::NotExecuted(why),
@@ -248,6 +277,15 @@ fn judge(status: &Status) -> Attempt {
         | Code::DataLoss
         | Code::Unauthenticated => Attempt::Refused(why),
     }
+}
+
+/// The first bytes of what a listener says to one who opens HTTP/2. A node begins with a frame of type 4, SETTINGS.
+async fn greeting(address: &str) -> std::io::Result<[u8; 4]> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    let mut first = [0; 4];
+    stream.read_exact(&mut first).await?;
+    Ok(first)
 }
 
 /// An error and what caused it, outermost first.

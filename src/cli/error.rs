@@ -12,6 +12,8 @@ pub enum CliError {
     Usage(String),
     /// It may have happened. Exit code 3.
     Unknown(String),
+    /// It happened, or goes on by itself; what was waited for was not seen. Exit code 4.
+    Made(String),
 }
 
 impl CliError {
@@ -22,13 +24,14 @@ impl CliError {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Unknown(_) => 3,
+            Self::Made(_) => 4,
         })
     }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Failed(text) | Self::Usage(text) | Self::Unknown(text)) = self;
+        let (Self::Failed(text) | Self::Usage(text) | Self::Unknown(text) | Self::Made(text)) = self;
         f.write_str(text)
     }
 }

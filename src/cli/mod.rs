@@ -25,7 +25,10 @@ use self::{client::Remote, error::CliError};
 /// `pontoon`, as typed.
 #[derive(Debug, Parser)]
 #[command(name = "pontoon", version, about = "A Redis proxy cluster that coordinates itself", propagate_version = true)]
-#[command(after_help = "Exit codes: 0 it happened; 1 refused or failed; 2 wrong usage; 3 the outcome is unknown.")]
+#[command(arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 it happened; 1 refused or failed; 2 wrong usage; 3 the outcome is unknown; 4 it was made, but what was waited for did not come in time."
+)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,

@@ -6,13 +6,14 @@ use super::{
     value::{Kind, Value},
 };
 
+// openraft says of a node that is down some forty times a second that it is; `consensus` says it once, and what is fatal too.
 section! {
     /// Logging to standard error.
     LogConfig("log") {
         /// `text` for people, `json` for machines.
         format "format": LogFormat = LogFormat::Text, "text";
         /// error, warn, info, debug or trace; or directives, as `info,pontoon::consensus=debug`.
-        level "level": String = "info,openraft=warn".to_owned(), "info,openraft=warn";
+        level "level": String = "info,openraft=off".to_owned(), "info,openraft=off";
     }
 }
 

@@ -148,7 +148,8 @@ impl Consensus {
             ..Default::default()
         };
         let raft_config = raft_config.validate().map_err(|e| OpenError(format!("Raft's timing is impossible: {e}")))?;
-        let raft = Raft::new(id, Arc::new(raft_config), network.clone(), LogStore(disk.clone()), machine).await;
+        let store = LogStore { disk: disk.clone(), node: id };
+        let raft = Raft::new(id, Arc::new(raft_config), network.clone(), store, machine).await;
         let raft = raft.map_err(|e| OpenError(format!("Raft cannot start: {e}")))?;
         let (leadership, stopped) = watcher::spawn(id, raft.metrics(), network.clone());
         let inner = Inner {
@@ -414,6 +415,9 @@ impl Consensus {
         if self.another_leads(quiet).await {
             return;
         }
+        // One that has left the membership is told nothing by the next leader, so one call has to do: asking node after
+        // node would depose each of them in turn.
+        let blind = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
         let replication = metrics.replication.unwrap_or_default();
         let mut heirs: Vec<(u64, u64)> = voters
             .iter()
@@ -435,6 +439,7 @@ impl Consensus {
                 Err(status) => Err(status),
             };
             match asked {
+                Ok(()) if blind() => return,
                 Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return,
                 Ok(()) => tracing::info!(node = heir, "the node did not take over the leadership"),
                 Err(status) => tracing::info!(node = heir, error = status.message(), "the node cannot take over"),

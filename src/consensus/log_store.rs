@@ -16,7 +16,12 @@ use super::{
 /// The log as openraft sees it. Clones share the disk. openraft calls the writing half one call at a time, and each
 /// call returns only when its work is done, so that order is kept though the work is done on other threads.
 #[derive(Clone, Debug)]
-pub struct LogStore(pub Arc<Disk>);
+pub struct LogStore {
+    /// Where it all is.
+    pub disk: Arc<Disk>,
+    /// This node.
+    pub node: u64,
+}
 
 /// Runs blocking work where it holds up nobody.
 pub async fn blocking<T, F>(disk: &Arc<Disk>, work: F) -> Result<T, Failure>
@@ -52,12 +57,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Excluded(i) => Some(*i),
             Unbounded => None,
         };
-        let read = blocking(&self.0, move |d| d.entries(start, end, 0)).await;
+        let read = blocking(&self.disk, move |d| d.entries(start, end, 0)).await;
         read.map_err(|e| StorageIOError::read_logs(any(&e)).into())
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, StorageError> {
-        let read = blocking(&self.0, move |d| d.entries(start, Some(end), BATCH_BYTES)).await;
+        let read = blocking(&self.disk, move |d| d.entries(start, Some(end), BATCH_BYTES)).await;
         read.map_err(|e| StorageIOError::read_logs(any(&e)).into())
     }
 }
@@ -66,7 +71,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
-        let ends = self.0.ends();
+        let ends = self.disk.ends();
         Ok(LogState { last_purged_log_id: ends.purged, last_log_id: ends.last })
     }
 
@@ -76,21 +81,27 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        let done = blocking(&self.0, move |d| d.save_vote(&vote)).await;
+        let done = blocking(&self.disk, move |d| d.save_vote(&vote)).await;
         done.map_err(|e| StorageIOError::write_vote(any(&e)).into())
     }
 
+    /// openraft lets a node that led go on leading in its old term after a restart, with a committed position that may
+    /// lie behind what it had told others: a quorum round would then prove too little for a lease. So it wakes up as the
+    /// candidate it was before, and whoever leads next does so in a new term.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        blocking(&self.0, Disk::vote).await.map_err(|e| StorageIOError::read_vote(any(&e)).into())
+        let read = blocking(&self.disk, Disk::vote).await;
+        let vote = read.map_err(|e| StorageError::from(StorageIOError::read_vote(any(&e))))?;
+        let led = |v: &Vote| v.committed && v.leader_id.node_id == self.node;
+        Ok(vote.map(|v| if led(&v) { Vote::new(v.leader_id.term, self.node) } else { v }))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let done = blocking(&self.0, move |d| d.save_committed(committed)).await;
+        let done = blocking(&self.disk, move |d| d.save_committed(committed)).await;
         done.map_err(|e| StorageIOError::write(any(&e)).into())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        blocking(&self.0, Disk::committed).await.map_err(|e| StorageIOError::read(any(&e)).into())
+        blocking(&self.disk, Disk::committed).await.map_err(|e| StorageIOError::read(any(&e)).into())
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
@@ -106,7 +117,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         // openraft waits for the callback before it takes its next event, so there is nothing to gain from returning
         // before the sync; entries that arrive together (a follower's) share one.
-        match blocking(&self.0, move |d| d.append(&entries)).await {
+        match blocking(&self.disk, move |d| d.append(&entries)).await {
             Ok(()) => {
                 callback.log_io_completed(Ok(()));
                 Ok(())
@@ -119,12 +130,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let done = blocking(&self.0, move |d| d.truncate(log_id.index)).await;
+        let done = blocking(&self.disk, move |d| d.truncate(log_id.index)).await;
         done.map_err(|e| StorageIOError::write_logs(any(&e)).into())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let done = blocking(&self.0, move |d| d.purge(log_id)).await;
+        let done = blocking(&self.disk, move |d| d.purge(log_id)).await;
         done.map_err(|e| StorageIOError::write_logs(any(&e)).into())
     }
 }

@@ -52,10 +52,13 @@ impl fmt::Display for RecoverReport {
         }
         writeln!(f, "may be missing: changes that the others acknowledged after index {}", self.last)?;
         let dropped: Vec<String> = self.dropped.iter().map(ToString::to_string).collect();
+        if dropped.is_empty() {
+            return write!(f, "there were no other nodes");
+        }
         write!(
             f,
             "refused from now on: nodes {}; wipe their data directories before they join again with --join",
-            if dropped.is_empty() { "none".into() } else { dropped.join(", ") }
+            dropped.join(", ")
         )
     }
 }

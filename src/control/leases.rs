@@ -33,6 +33,10 @@ const ADMIT_WITHIN: Duration = Duration::from_secs(1);
 /// The same in nanoseconds: a proposal of this age is made again.
 const ADMIT_WITHIN_NS: u64 = 1_000_000_000;
 
+fn as_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// What a heartbeat says, checked.
 #[derive(Clone, Debug)]
 pub struct Beat {
@@ -143,7 +147,15 @@ impl Leases {
             return Grant::NotLeader;
         }
         // Facts first: an ack shortens a hold, and needs no round.
-        let incarnation = match self.take_facts(&beat) {
+        let mut facts = self.take_facts(&beat);
+        if !beat.stopping && matches!(facts, Err(Refused::Answer(Grant::NotMember | Grant::Twin))) {
+            // These end the node. A leader of yesterday that has just woken up must not say so of one it never met.
+            if self.rounds.confirm().await.is_err() {
+                return Grant::NotLeader;
+            }
+            facts = self.take_facts(&beat);
+        }
+        let incarnation = match facts {
             Ok(incarnation) => incarnation,
             Err(Refused::Answer(grant)) => return grant,
             Err(Refused::Admit) => {
@@ -249,7 +261,7 @@ impl Leases {
                 table.stopped(member.id, admission.incarnation);
             }
         }
-        desk.note(beat, admission.incarnation, now);
+        desk.note(beat, admission.incarnation, now, self.timing);
         self.view.send_replace(Arc::new(desk.view.clone()));
         if member.leaving.is_some() {
             // It stops serving, says so with its last heartbeat, and only then is dropped.
@@ -313,11 +325,19 @@ impl Leases {
 /// A start that is not in the log yet.
 #[derive(Clone, Copy)]
 struct Arriving {
-    /// When it was first heard.
-    first_ns: u64,
+    /// Of which node.
+    node: NodeId,
     /// When its admission was last proposed.
     proposed_ns: Option<u64>,
+    /// When the former start was last counted in `former`; at first, when this one was first heard.
+    counted_ns: u64,
+    /// How often the former start has spoken since, heartbeats that came together counted once.
+    former: u32,
 }
+
+/// So often a former start must speak beside a new one to be alive. What it had sent before it died may be read late
+/// (a leader that was starved or stopped finds it in its sockets), but then all at once.
+const TWIN_SPEAKS: u32 = 2;
 
 /// Why a heartbeat goes no further than its facts.
 enum Refused {
@@ -326,8 +346,15 @@ enum Refused {
 }
 
 impl Desk {
-    fn note(&mut self, beat: &Beat, incarnation: Incarnation, now_ns: u64) {
+    fn note(&mut self, beat: &Beat, incarnation: Incarnation, now_ns: u64, timing: Timing) {
         self.arriving.remove(&beat.start);
+        let apart_ns = as_ns(timing.heartbeat) / 2;
+        for arriving in self.arriving.values_mut().filter(|a| a.node == beat.node.id) {
+            if now_ns >= arriving.counted_ns + apart_ns {
+                arriving.counted_ns = now_ns;
+                arriving.former += 1;
+            }
+        }
         self.holding.retain(|(_, node), _| *node != beat.node.id);
         self.holding.extend(beat.waiting.iter().map(|(hold, what)| ((*hold, beat.node.id), what.clone())));
         let seen = self.view.nodes.entry(beat.node.id).or_default();
@@ -343,7 +370,7 @@ impl Desk {
     }
 
     /// A start that is not the admitted one: the node was restarted, or its data directory was copied. The former start
-    /// must have been silent for two heartbeats; when it speaks again meanwhile, there are two.
+    /// must have been silent for two heartbeats; when it goes on speaking, there are two.
     fn arrival(&mut self, beat: &Beat, member: &Member, now_ns: u64, timing: Timing) -> Refused {
         /// Starts remembered while they wait; more than a cluster has nodes.
         const ARRIVING_MAX: usize = 1024;
@@ -358,13 +385,14 @@ impl Desk {
         if self.arriving.len() >= ARRIVING_MAX {
             self.arriving.clear();
         }
-        let arriving = self.arriving.entry(beat.start).or_insert(Arriving { first_ns: now_ns, proposed_ns: None });
-        let (first_ns, proposed_ns) = (arriving.first_ns, arriving.proposed_ns);
-        let silence_ns = 2 * u64::try_from(timing.heartbeat.as_nanos()).unwrap_or(u64::MAX);
+        let new = Arriving { node: member.id, proposed_ns: None, counted_ns: now_ns, former: 0 };
+        let arriving = *self.arriving.entry(beat.start).or_insert(new);
+        let proposed_ns = arriving.proposed_ns;
+        let silence_ns = 2 * as_ns(timing.heartbeat);
         let former =
             self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
         match former.map(|v| v.heard_ns) {
-            Some(heard_ns) if heard_ns > first_ns => Refused::Answer(Grant::Twin),
+            Some(_) if arriving.former >= TWIN_SPEAKS => Refused::Answer(Grant::Twin),
             Some(heard_ns) if now_ns < heard_ns + silence_ns && !self.has_stopped(member) => {
                 Refused::Answer(Grant::NotYet("waiting for the former start of this node to be silent".into()))
             }
@@ -372,7 +400,7 @@ impl Desk {
                 Refused::Answer(Grant::NotYet("this start is being admitted".into()))
             }
             _ => {
-                self.arriving.insert(beat.start, Arriving { first_ns, proposed_ns: Some(now_ns) });
+                self.arriving.insert(beat.start, Arriving { proposed_ns: Some(now_ns), ..arriving });
                 Refused::Admit
             }
         }
@@ -381,5 +409,93 @@ impl Desk {
     fn has_stopped(&self, member: &Member) -> bool {
         let strictest = crate::model::route::Isolated::Serve;
         self.table.as_ref().is_some_and(|t| t.surely_silent(member, strictest, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::{
+        ids::HostPort,
+        state::{Admission, Role},
+    };
+
+    const FORMER: Uuid = Uuid(1);
+    const NEW: Uuid = Uuid(2);
+    /// Half a heartbeat.
+    const HALF: u64 = 250_000_000;
+
+    fn member() -> Member {
+        Member {
+            id: NodeId(1),
+            uuid: Uuid(9),
+            admin: HostPort::parse("127.0.0.1:24101").unwrap(),
+            advertise: "127.0.0.1".into(),
+            port_offset: 1,
+            role: Role::Auto,
+            admitted: Some(Admission { start: FORMER, incarnation: Incarnation(5) }),
+            leaving: None,
+        }
+    }
+
+    fn beat(start: Uuid, incarnation: Option<u64>) -> Beat {
+        let m = member();
+        Beat {
+            node: NewMember {
+                id: m.id,
+                uuid: m.uuid,
+                admin: m.admin,
+                advertise: m.advertise,
+                port_offset: m.port_offset,
+            },
+            start,
+            incarnation: incarnation.map(Incarnation),
+            applied: Epoch(5),
+            route_epoch: Epoch(5),
+            drained: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            version: String::new(),
+            stopping: false,
+        }
+    }
+
+    fn former_speaks(desk: &mut Desk, now: u64) {
+        desk.note(&beat(FORMER, Some(5)), Incarnation(5), now, Timing::default());
+    }
+
+    fn new_speaks(desk: &mut Desk, now: u64) -> &'static str {
+        match desk.arrival(&beat(NEW, None), &member(), now, Timing::default()) {
+            Refused::Admit => "admit",
+            Refused::Answer(Grant::Twin) => "twin",
+            Refused::Answer(_) => "wait",
+        }
+    }
+
+    #[test]
+    fn what_a_dead_start_had_sent_is_no_sign_of_life() {
+        let mut desk = Desk::default();
+        former_speaks(&mut desk, 0);
+        assert_eq!(new_speaks(&mut desk, HALF), "wait");
+        // The leader was starved: heartbeats of the dead start lie in its sockets, and are read in any order.
+        for late in 1..5 {
+            former_speaks(&mut desk, 4 * HALF + late);
+        }
+        assert_eq!(new_speaks(&mut desk, 4 * HALF + 9), "wait");
+        assert_eq!(new_speaks(&mut desk, 9 * HALF), "admit");
+        assert_eq!(new_speaks(&mut desk, 9 * HALF + 1), "wait");
+    }
+
+    #[test]
+    fn a_start_beside_a_living_one_is_a_twin_and_never_admitted() {
+        let mut desk = Desk::default();
+        let mut last = "";
+        for i in 0..6 {
+            former_speaks(&mut desk, 2 * i * HALF);
+            last = new_speaks(&mut desk, 2 * i * HALF + 1);
+            assert_ne!(last, "admit");
+        }
+        assert_eq!(last, "twin");
     }
 }

@@ -58,10 +58,9 @@ impl Fnv {
         self.text(c.password.reveal());
     }
 
+    /// What the operator said of it; the rest is what it answered when it was asked, which a repeat does not do again.
     fn server(&mut self, s: &Server) {
         self.addr(&s.addr);
-        self.text(&s.run_id);
-        self.num(s.keys_when_added);
     }
 
     fn member(&mut self, m: &NewMember) {
@@ -188,14 +187,9 @@ impl Fnv {
                 self.num(u64::from(product.0));
                 self.num(u64::from(group.0));
             }
-            Change::AssignFree { product, slots, to } => {
+            // One and the same to the operator: which of them it becomes depends on who owns the slots.
+            Change::AssignFree { product, slots, to } | Change::StartAssign { product, slots, to } => {
                 self.num(24);
-                self.num(u64::from(product.0));
-                self.slots(slots.iter());
-                self.num(u64::from(to.0));
-            }
-            Change::StartAssign { product, slots, to } => {
-                self.num(25);
                 self.num(u64::from(product.0));
                 self.slots(slots.iter());
                 self.num(u64::from(to.0));

@@ -144,7 +144,7 @@ pub enum Reject {
     #[error("there is a product '{0}' already; choose another name, or change it with `pontoon product set`")]
     ProductExists(String),
     /// Too many products.
-    #[error("the cluster has {max} products, the most it can have; remove one first")]
+    #[error("the cluster has {max} products, the most it can have; remove one first (`pontoon product remove NAME`)")]
     TooManyProducts {
         /// The limit.
         max: usize,
@@ -181,7 +181,9 @@ pub enum Reject {
     #[error("0 is no group id; choose one from 1")]
     GroupIdZero,
     /// The id is in use.
-    #[error("product '{product}' has a group {group} already; choose another id")]
+    #[error(
+        "product '{product}' has a group {group} already; choose another id, or add to it with `pontoon group add-server`"
+    )]
     GroupExists {
         /// In which product.
         product: String,
@@ -189,7 +191,9 @@ pub enum Reject {
         group: GroupId,
     },
     /// Too many groups.
-    #[error("product '{product}' has {max} groups, the most it can have")]
+    #[error(
+        "product '{product}' has {max} groups, the most it can have; remove one first (`pontoon group remove GID`)"
+    )]
     TooManyGroups {
         /// Which product.
         product: String,
@@ -197,7 +201,9 @@ pub enum Reject {
         max: usize,
     },
     /// Too many servers.
-    #[error("group {group} would have more than {max} servers, the most it can have")]
+    #[error(
+        "group {group} would have more than {max} servers, the most it can have; take one out first (`pontoon group remove-server`)"
+    )]
     TooManyServers {
         /// Which group.
         group: GroupId,

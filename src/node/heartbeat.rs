@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{introduction, service::LeaderDesk};
@@ -17,7 +17,7 @@ use crate::{
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
-    wire::pb::node::{HeartbeatReply, HeartbeatRequest, HoldAck, ListenerReport},
+    wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport},
 };
 
 /// An answer that comes later is worth little of its lease; the next heartbeat is better.
@@ -60,7 +60,7 @@ impl Heartbeat {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
         let mut next = tokio::time::Instant::now();
-        let mut told_why = String::new();
+        let mut without = Without::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -73,8 +73,17 @@ impl Heartbeat {
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let sent_ns = boottime_ns();
-            let Some(answer) = self.exchange(&now).await else { continue };
-            if let Some(ended) = self.take(answer, sent_ns, &mut told_why) {
+            // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
+            let answer = tokio::select! {
+                biased;
+                answer = self.exchange(&now) => answer,
+                () = another_leads(&mut leadership, &now) => {
+                    next = tokio::time::Instant::now();
+                    continue;
+                }
+            };
+            let Some(answer) = answer else { continue };
+            if let Some(ended) = self.take(answer, sent_ns, &mut without) {
                 self.permit.revoke();
                 return ended;
             }
@@ -115,7 +124,7 @@ impl Heartbeat {
     }
 
     /// Acts on an answer.
-    fn take(&self, answer: HeartbeatReply, sent_ns: u64, told_why: &mut String) -> Option<Ended> {
+    fn take(&self, answer: HeartbeatReply, sent_ns: u64, without: &mut Without) -> Option<Ended> {
         if answer.not_a_member {
             error!(
                 "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
@@ -132,13 +141,9 @@ impl Heartbeat {
             let lease_ns = u64::from(answer.lease_ms) * 1_000_000;
             // Counted from the send, so that the leader, who counts from its answer, always counts longer.
             self.permit.renew(sent_ns + lease_ns, Epoch(answer.min_applied));
-            if !told_why.is_empty() {
-                info!("a lease was granted again");
-                told_why.clear();
-            }
-        } else if answer.leader.is_none() && !answer.why_not.is_empty() && *told_why != answer.why_not {
-            warn!(why = %answer.why_not, "no lease was granted");
-            told_why.clone_from(&answer.why_not);
+            without.granted();
+        } else if answer.leader.is_none() && !answer.why_not.is_empty() {
+            without.refused(&answer.why_not);
         }
         None
     }
@@ -176,14 +181,48 @@ impl Heartbeat {
     async fn ask_around(&self) -> Option<String> {
         let members = self.consensus.state().borrow().members.clone();
         let me = introduction::to_wire(&self.me);
-        for member in members.values().filter(|m| m.id != self.me.id) {
-            if let Ok(answer) = self.peers.hello(member.admin.as_str(), &me, ANSWER_WITHIN).await
-                && let Some(leader) = answer.leader
-            {
+        // All at once: one that is stopped or cut off would cost a second of the lease.
+        let mut asked = JoinSet::new();
+        for member in members.into_values().filter(|m| m.id != self.me.id) {
+            let (peers, me) = (self.peers.clone(), me.clone());
+            asked.spawn(async move { peers.hello(member.admin.as_str(), &me, ANSWER_WITHIN).await });
+        }
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(Ok(HelloReply { leader: Some(leader), .. })) = answer {
                 return Some(leader.admin);
             }
         }
         None
+    }
+}
+
+/// A refusal that lasts no longer than this is the way of a start, a restart or a change of leader, and not worth a
+/// warning: the lease of before goes on.
+const WORTH_A_WARNING: Duration = Duration::from_millis(1500);
+
+/// Being without a new lease, told once for each reason.
+#[derive(Default)]
+struct Without {
+    since: Option<tokio::time::Instant>,
+    told: String,
+}
+
+impl Without {
+    fn refused(&mut self, why: &str) {
+        let since = *self.since.get_or_insert_with(tokio::time::Instant::now);
+        if self.told != why && since.elapsed() >= WORTH_A_WARNING {
+            warn!(why, "no lease was granted");
+            why.clone_into(&mut self.told);
+        } else {
+            debug!(why, "no lease was granted");
+        }
+    }
+
+    fn granted(&mut self) {
+        if !self.told.is_empty() {
+            info!("a lease was granted again");
+        }
+        *self = Self::default();
     }
 }
 
@@ -224,6 +263,14 @@ impl Farewell {
 fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
     let member = state.members.get(&me.id).filter(|m| m.uuid == me.uuid)?;
     member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
+}
+
+/// Resolves when a leader is known that is not the one of `before`.
+async fn another_leads(leadership: &mut watch::Receiver<Leadership>, before: &Leadership) {
+    let other = |now: &Leadership| now.leader.is_some() && (now.leader, now.term) != (before.leader, before.term);
+    if leadership.wait_for(other).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Resolves when the log has just admitted this start.

@@ -117,6 +117,18 @@ pub(super) struct Scratch {
     pub(super) keys: Vec<KeyRoute>,
 }
 
+/// Keys for which space is kept; what a larger command has taken is given back at the next.
+const KEEP_KEYS: usize = 4096;
+
+impl Scratch {
+    #[inline]
+    fn shrink(&mut self) {
+        if self.positions.capacity() > KEEP_KEYS {
+            *self = Self::default();
+        }
+    }
+}
+
 /// Decides. `scratch.keys` is filled for [`Dispatch::Split`].
 #[inline]
 pub(super) fn dispatch(
@@ -143,6 +155,8 @@ pub(super) fn dispatch(
             forward(routes, gate, slot, spec)
         }
         Handling::Slot | Handling::Split(_) => by_keys(routes, gate, spec, call, scratch),
+        // The filters (module, category, pattern) are Redis' own affair; it lists its commands, as DOCS does.
+        Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, gate, spec),
         Handling::Local(local) => Dispatch::Local(local),
         Handling::AnyServer => any_server(routes, gate, spec),
         Handling::Later(why) | Handling::Refused(why) => Dispatch::Refuse(Refusal::NotOffered { name: spec.name, why }),
@@ -198,6 +212,7 @@ fn by_keys(
     if spec.handling == Handling::Split(Split::Mset) && call.args.len().is_multiple_of(2) {
         return Dispatch::Refuse(Refusal::Unresolved(ResolveError::WrongArity(spec)));
     }
+    scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
         return Dispatch::Refuse(Refusal::Keys(error));
@@ -252,6 +267,20 @@ fn split(
             is_write: spec.is_write(),
         }),
         _ => Dispatch::Split { kind, spec },
+    }
+}
+
+/// The decision for one request, for the benchmark of this step.
+#[derive(Debug, Default)]
+pub struct DispatchBench {
+    scratch: Scratch,
+}
+
+impl DispatchBench {
+    /// Whether the request, which `scanner` has just scanned, would be forwarded whole.
+    pub fn forwards(&mut self, routes: &ProductRoutes, bytes: &[u8], args: &[Arg]) -> bool {
+        let fate = dispatch(routes, Gate::Open, true, &Call { bytes, args }, &mut self.scratch);
+        matches!(fate, Dispatch::Forward(_))
     }
 }
 
@@ -335,6 +364,8 @@ mod tests {
             ("MGET foo free", "CLUSTERDOWN slot 0"),
             ("PING", "local Ping"),
             ("COMMAND DOCS", "group 0 write false"),
+            ("COMMAND LIST", "local CommandList"),
+            ("COMMAND LIST FILTERBY PATTERN x*", "group 0 write false"),
             ("NONSENSE", "ERR unknown command"),
             ("GET", "ERR wrong number"),
             ("MSET foo", "ERR wrong number"),

@@ -141,8 +141,16 @@ impl Gather {
     pub(super) fn deliver(&self, worker: &Worker, part: usize, reply: &[u8]) {
         let mut merged = self.merged.borrow_mut();
         let understood = match (self.kind, reply[0]) {
-            (_, b'-' | b'!') => {
+            (_, b'-') => {
                 merged.note_error(reply);
+                true
+            }
+            (_, b'!') => {
+                // An error all the same, but only a line fits into the one that we may make of it.
+                let text = reply.splitn(2, |c| *c == b'\n').nth(1).unwrap_or_default();
+                let mut line = Vec::new();
+                write::error(&mut line, String::from_utf8_lossy(text).trim_end());
+                merged.note_error(&line);
                 true
             }
             (Split::Mset, b'+') => {

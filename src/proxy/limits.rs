@@ -20,11 +20,17 @@ pub struct Limits {
     pub backend_queued_max: usize,
     /// From sending a request to its reply; then the connection is closed.
     pub request_deadline: Duration,
+    /// A connection to a server that nobody has used for so long is closed; the next request opens it again.
+    pub backend_idle: Duration,
     /// For connecting to a server and logging in.
     pub connect_deadline: Duration,
     /// A request stays parked at most.
     pub parked_for_max: Duration,
-    /// Bytes parked by one session; beyond, it is not read.
+    /// Bytes parked by one session; beyond, it is not read. serving.md would refuse what comes later at once, and also beyond
+    /// 1,024 requests. But a refusal overtakes nothing: it has its place behind the parked replies, so it would reach the
+    /// client no earlier than an execution does, and "not executed" in the middle of a pipeline whose beginning and end are
+    /// executed helps nobody. Not reading bounds the memory as well, and TCP tells the client. The scanner does not run
+    /// ahead of a parked request, so requests are not counted; 1 MB is what bounds them.
     pub parked_session_max: usize,
     /// Bytes parked in one worker; beyond, requests are refused instead of parked.
     pub parked_worker_max: usize,
@@ -43,6 +49,8 @@ impl Default for Limits {
             backend_queued_max: 64 * MB,
             // serving.md, constants, like the three of parking.
             request_deadline: Duration::from_secs(5),
+            // Below what firewalls forget connections after, so that no request meets a dead one; above any rhythm of use.
+            backend_idle: Duration::from_secs(300),
             connect_deadline: Duration::from_secs(1),
             parked_for_max: Duration::from_secs(5),
             parked_session_max: MB,

@@ -33,6 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections the kernel may keep for us between two turns.
 const BACKLOG: i32 = 1024;
 
+/// An idle client whose machine has gone is noticed after about this time, as with Redis' default `tcp-keepalive`.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
 /// A connection for a worker.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -134,12 +137,13 @@ impl Acceptor<'_> {
 
     /// Where a product is to be bound, and what to tell the operator of it.
     fn wanted(&self, product: &ProductRoutes) -> (String, Option<String>) {
+        let host = host_of_address(&self.config.bind);
         let Some(port) = product.port.checked_add(self.config.port_offset) else {
             // `bind` will say that it is no port.
-            return (format!("{}:port {} + offset {}", self.config.bind, product.port, self.config.port_offset), None);
+            return (format!("{}:port {} + offset {}", host, product.port, self.config.port_offset), None);
         };
         if product.auth.is_some() || self.config.insecure || is_loopback(&self.config.bind) {
-            return (format!("{}:{port}", self.config.bind), None);
+            return (format!("{host}:{port}"), None);
         }
         let note = format!(
             "on loopback only, because product {0} has no password: pontoon product set {0} --password-file FILE, or serve --insecure",
@@ -165,7 +169,13 @@ impl Acceptor<'_> {
     }
 }
 
+/// A host as it stands before a port: IPv6 in brackets.
+fn host_of_address(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
 fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     (host, 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.all(|a| a.ip().is_loopback()))
 }
 
@@ -188,6 +198,8 @@ async fn accept(bound: &BTreeMap<ProductId, Bound>) -> (ProductId, io::Result<(S
             if let Poll::Ready(accepted) = socket.poll_accept(cx) {
                 let accepted = accepted.and_then(|(stream, from)| {
                     stream.set_nodelay(true)?;
+                    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+                    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                     Ok((stream.into_std()?, from))
                 });
                 return Poll::Ready((*id, accepted));
@@ -196,4 +208,27 @@ async fn accept(bound: &BTreeMap<ProductId, Bound>) -> (ProductId, io::Result<(S
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn hosts_of_both_families() {
+        for (host, want) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::", "[::]"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(host_of_address(host), want);
+        }
+        assert!(is_loopback("::1") && is_loopback("[::1]") && is_loopback("127.0.0.1"));
+        assert!(!is_loopback("::") && !is_loopback("0.0.0.0"));
+        let address: SocketAddr = format!("{}:7000", host_of_address("::1")).to_socket_addrs().unwrap().next().unwrap();
+        assert!(address.is_ipv6());
+    }
 }

@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
     check::Gate,
+    client::{Client, ReplyMode},
     dispatch::Call,
-    session::{Client, ReplyMode, Session},
+    session::Session,
     worker::Worker,
 };
 use crate::{
@@ -56,6 +57,8 @@ pub(super) fn answer(
         Local::Hello => hello(session, routes, call, out),
         Local::Select => select(session, routes, call.get(1), out),
         Local::Reset => {
+            // It ends OFF, and is answered then.
+            after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
             *session.client.borrow_mut() = Client { logged_in: routes.auth.is_none(), ..Client::default() };
             session.forget_lane();
             write::simple(out, "RESET");
@@ -66,7 +69,7 @@ pub(super) fn answer(
         Local::CommandAll => command_all(out, version),
         Local::CommandCount => write::int(out, commands::all().count() as i64),
         Local::CommandInfo => command_info(call, out, version),
-        Local::CommandList => command_list(call, out),
+        Local::CommandList => command_list(out),
         Local::CommandGetkeys => command_getkeys(call, out),
         Local::ClientId => write::int(out, session.id as i64),
         Local::ClientInfo => write::verbatim(out, &client_info(session), version),
@@ -297,7 +300,11 @@ fn client_reply(session: &Session, call: &Call<'_>, out: &mut Vec<u8>) -> bool {
             }
         }
     };
-    session.client.borrow_mut().replies = mode;
+    let mut client = session.client.borrow_mut();
+    // Nothing is left to skip while all is off.
+    if !(mode == ReplyMode::SkipNext && client.replies == ReplyMode::Off) {
+        client.replies = mode;
+    }
     write::simple(out, "OK");
     true
 }
@@ -378,9 +385,12 @@ fn config_get(worker: &Worker, routes: &ProductRoutes, call: &Call<'_>, version:
         ("save", String::new()),
         ("timeout", "0".to_owned()),
     ];
-    let asked = |name: &str| {
-        (2..call.args.len()).any(|i| call.get(i) == b"*" || call.get(i).eq_ignore_ascii_case(name.as_bytes()))
+    // Of patterns those that people type: a beginning and a star.
+    let fits = |pattern: &[u8], name: &[u8]| match pattern.strip_suffix(b"*") {
+        Some(start) => name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)),
+        None => pattern.eq_ignore_ascii_case(name),
     };
+    let asked = |name: &str| (2..call.args.len()).any(|i| fits(call.get(i), name.as_bytes()));
     let found: Vec<_> = known.iter().filter(|(name, _)| asked(name)).collect();
     write::map(out, found.len(), version);
     for (name, value) in found {
@@ -437,10 +447,7 @@ fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
     }
 }
 
-fn command_list(call: &Call<'_>, out: &mut Vec<u8>) {
-    if call.args.len() > 2 {
-        return write::error(out, "ERR COMMAND LIST FILTERBY is not offered by the proxy");
-    }
+fn command_list(out: &mut Vec<u8>) {
     write::array(out, commands::all().count());
     for spec in commands::all() {
         write::bulk(out, spec.name.as_bytes());

@@ -14,6 +14,7 @@
 
 pub mod backend;
 mod check;
+mod client;
 mod dispatch;
 mod gather;
 mod hold;
@@ -36,6 +37,8 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+#[doc(hidden)]
+pub use dispatch::DispatchBench;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
 

@@ -1,11 +1,7 @@
 //! One product as a worker has it: its newest routes and its backends.
 //! Knows nothing of other products; is changed between turns only.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::{
     backend::{self, Backend},
@@ -20,7 +16,6 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ProductView {
     pub(super) routes: RefCell<Arc<ProductRoutes>>,
-    pub(super) removed: Cell<bool>,
     lanes: RefCell<Vec<Rc<Lane>>>,
     backends: RefCell<Vec<Rc<Backend>>>,
     /// Retired ones that may still have something in flight.
@@ -39,7 +34,6 @@ impl ProductView {
     pub(super) fn new(routes: Arc<ProductRoutes>) -> Self {
         Self {
             routes: RefCell::new(routes),
-            removed: Cell::new(false),
             lanes: RefCell::default(),
             backends: RefCell::default(),
             retired: RefCell::default(),
@@ -51,13 +45,14 @@ impl ProductView {
         self.backends.borrow().iter().chain(self.retired.borrow().iter()).cloned().collect()
     }
 
-    /// Lets every backend look at its deadline, and forgets retired ones that are done.
-    pub(super) fn tick(&self) {
+    /// Lets every backend look at its deadline, closes those that nobody uses, and forgets retired ones that are done.
+    pub(super) fn tick(&self, worker: &Worker) {
         for backend in self.backends.borrow().iter().chain(self.retired.borrow().iter()) {
             if !backend.inflight.borrow().is_empty() {
                 backend.wake();
             }
         }
+        self.retire_unless(|backend| !backend.is_idle(worker));
         self.retired.borrow_mut().retain(|backend| !backend.inflight.borrow().is_empty());
     }
 
@@ -74,30 +69,44 @@ impl ProductView {
 
     /// Replaces the routes. Backends whose server is no primary any more, or has other credentials, are retired.
     pub(super) fn swap(&self, routes: Arc<ProductRoutes>) {
+        self.retire_unless(|backend| {
+            routes.groups.iter().any(|g| g.primary == backend.addr && g.credentials == backend.credentials)
+        });
+        // The order of groups may be another.
+        self.clear_lanes();
+        *self.routes.borrow_mut() = routes;
+    }
+
+    /// Retires backends; sessions look for theirs anew.
+    fn retire_unless(&self, stays: impl Fn(&Backend) -> bool) {
         let mut retired = self.retired.borrow_mut();
+        let before = retired.len();
         self.backends.borrow_mut().retain(|backend| {
-            let stays = routes
-                .groups
-                .iter()
-                .any(|group| group.primary == backend.addr && group.credentials == backend.credentials);
+            let stays = stays(backend);
             if !stays {
-                backend.retired.set(true);
-                backend.wake();
+                backend.retire();
                 retired.push(backend.clone());
             }
             stays
         });
+        if retired.len() > before {
+            self.clear_lanes();
+        }
+    }
+
+    fn clear_lanes(&self) {
         for lane in self.lanes.borrow().iter() {
             lane.by_group.borrow_mut().clear();
         }
-        *self.routes.borrow_mut() = routes;
     }
 
     /// The product is gone.
     pub(super) fn remove(&self, worker: &Worker) {
-        self.removed.set(true);
         self.lanes.borrow_mut().clear();
-        for backend in self.backends.borrow_mut().drain(..) {
+        let backends = self.backends_and_retired();
+        self.backends.borrow_mut().clear();
+        self.retired.borrow_mut().clear();
+        for backend in backends {
             backend.retired.set(true);
             // Its clients are being closed, so nobody waits for what is in flight.
             backend.abandon(worker);

@@ -31,6 +31,9 @@ pub(super) struct Replies {
 /// A queue or buffer that has grown beyond this is given back when it is empty.
 const KEEP_SLOTS: usize = 32;
 
+/// Sent bytes below this are not worth moving the others for.
+const COMPACT_FROM: usize = 64 * 1024;
+
 impl Replies {
     /// A place for the reply of the next request.
     #[inline]
@@ -105,6 +108,10 @@ impl Replies {
         if self.sent == self.out.len() {
             self.out.clear();
             self.sent = 0;
+        } else if self.sent >= COMPACT_FROM && self.sent > self.out.len() / 2 {
+            // A client that is always a little behind never empties it: what it has taken must not pile up.
+            self.out.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
@@ -132,6 +139,19 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_is_always_behind_costs_only_what_waits() {
+        let mut replies = Replies::default();
+        let reply = vec![b'x'; 10_000];
+        replies.push(|out| out.extend_from_slice(&reply));
+        for _ in 0..1000 {
+            replies.push(|out| out.extend_from_slice(&reply));
+            replies.advance(reply.len());
+        }
+        assert_eq!(replies.held(), reply.len());
+        assert!(replies.out.capacity() < 4 * COMPACT_FROM, "{}", replies.out.capacity());
+    }
 
     #[test]
     fn leaves_in_request_order() {

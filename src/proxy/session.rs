@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     backend::{Entry, Owner},
     check::Gate,
+    client::{Client, ReplyMode},
     dispatch::{Call, Dispatch, Refusal, Target, dispatch},
     gather::Gather,
     local,
@@ -35,7 +36,7 @@ use crate::{
     resp::{
         inline,
         request::{RequestError, RequestScanner, Scanned},
-        write::{self, Version},
+        write,
     },
 };
 
@@ -44,28 +45,6 @@ const READS_PER_TURN: usize = 4;
 
 /// Reserved for the rest of a request that came in part: at most this and as much as has come already.
 const REST_RESERVED: usize = 16 * 1024;
-
-/// What a client has said about itself.
-#[derive(Debug, Default)]
-pub(super) struct Client {
-    pub(super) db: u32,
-    pub(super) version: Version,
-    pub(super) name: String,
-    pub(super) library: String,
-    pub(super) library_version: String,
-    pub(super) logged_in: bool,
-    pub(super) replies: ReplyMode,
-}
-
-/// `CLIENT REPLY`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ReplyMode {
-    #[default]
-    On,
-    Off,
-    /// Not the next one; then on again.
-    SkipNext,
-}
 
 /// What of a client connection others hold on to: those who answer it.
 #[derive(Debug)]
@@ -86,6 +65,8 @@ pub(super) struct Session {
     blocked: Cell<bool>,
     /// At a limit; the task is to be woken when a reply has left.
     stalled: Cell<bool>,
+    /// Its requests go over other connections from now on: nothing more is read until all of before is answered.
+    settling: Cell<bool>,
     /// Nothing more is read; closed when everything is answered and written.
     closing: Cell<bool>,
     /// Over.
@@ -178,9 +159,16 @@ impl Session {
         self.wake();
     }
 
-    /// SELECT or HELLO has changed where its requests go.
+    /// SELECT or HELLO has changed over which connections its requests go. What went before is answered first: nothing
+    /// orders two connections, and a client must find what it has just written.
     pub(super) fn forget_lane(&self) {
-        *self.lane.borrow_mut() = None;
+        let client = self.client.borrow();
+        let mut lane = self.lane.borrow_mut();
+        // One that fits still is kept: forgotten here, the next change would not know where requests are in flight.
+        if lane.as_ref().is_some_and(|lane| lane.db != client.db || lane.version != client.version) {
+            *lane = None;
+            self.settling.set(self.replies.borrow().waiting() > 0);
+        }
     }
 
     fn lane(&self) -> Rc<Lane> {
@@ -207,7 +195,11 @@ impl Session {
     fn saturated(&self, worker: &Worker) -> bool {
         let limits = &worker.config.limits;
         let replies = self.replies.borrow();
-        replies.waiting() >= limits.pipeline_max
+        if self.settling.get() {
+            self.settling.set(replies.waiting() > 0);
+        }
+        self.settling.get()
+            || replies.waiting() >= limits.pipeline_max
             || self.queued.get() > limits.session_queued_max
             || replies.held() > limits.session_output_max / 4
     }
@@ -263,6 +255,7 @@ impl SessionTask {
             dirty: Cell::new(false),
             blocked: Cell::new(false),
             stalled: Cell::new(false),
+            settling: Cell::new(false),
             closing: Cell::new(false),
             closed: Cell::new(false),
             parked_at: Cell::new(None),
@@ -277,6 +270,7 @@ impl SessionTask {
         let worker = self.worker.clone();
         for _ in 0..READS_PER_TURN {
             if self.session.closing.get() {
+                self.refuse_rest();
                 return Ok(());
             }
             let parked = self.session.parked_at.get().is_some();
@@ -298,6 +292,7 @@ impl SessionTask {
                     if read? == 0 {
                         // The client may have closed only its half: what it has asked is still answered.
                         self.session.closing.set(true);
+                        self.refuse_rest();
                         return Ok(());
                     }
                 }
@@ -319,7 +314,9 @@ impl SessionTask {
             }
             let bytes = into.filled();
             let used = self.work(bytes);
-            if used < bytes.len() && !self.session.closing.get() {
+            if used == bytes.len() {
+                self.scanner.shrink();
+            } else if !self.session.closing.get() {
                 self.rest.extend_from_slice(&bytes[used..]);
             }
             return Poll::Ready(Ok(bytes.len()));
@@ -352,6 +349,11 @@ impl SessionTask {
         // The table is swapped between turns only, so borrowing it for the turn meets nobody.
         let routes = session.product.routes.borrow();
         let gate = worker.gate_of(routes.isolated);
+        if self.scanner.is_before_login() && routes.auth.is_none() {
+            // The password has been taken away since it came.
+            session.client.borrow_mut().logged_in = true;
+            self.scanner.set_before_login(false);
+        }
         let mut at = 0;
         let stop = loop {
             if session.saturated(&worker) {
@@ -395,8 +397,33 @@ impl SessionTask {
         at
     }
 
+    /// The session ends and whole requests are left, parked or behind one that is: they are told, not just forgotten.
+    fn refuse_rest(&mut self) {
+        // Nothing is left of a client that sent rubbish, and its scanner is not to be asked again.
+        if self.rest.is_empty() {
+            return;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let mut at = std::mem::take(&mut self.used);
+        while at < rest.len()
+            && let Ok(Scanned::Request(len) | Scanned::Inline(len)) = self.scanner.scan(&rest[at..])
+        {
+            at += len;
+            let mut client = self.session.client.borrow_mut();
+            let muted = client.replies != ReplyMode::On;
+            if client.replies == ReplyMode::SkipNext {
+                client.replies = ReplyMode::On;
+            }
+            drop(client);
+            self.refuse(&self.worker, muted, "TRYAGAIN not executed: the connection is being closed");
+        }
+        self.session.parked_at.set(None);
+    }
+
     fn protocol_error(&mut self, worker: &Worker, error: RequestError) {
         self.session.answer(worker, &|out| write::error(out, &format!("ERR Protocol error: {error}")));
+        // It stands in the middle of bytes that are not kept.
+        self.scanner = RequestScanner::default();
         self.session.closing.set(true);
     }
 
@@ -426,9 +453,13 @@ impl SessionTask {
         };
         let mut scratch = worker.dispatch_scratch.borrow_mut();
         let fate = dispatch(routes, gate, logged_in, call, &mut scratch);
-        if matches!(fate, Dispatch::Held) {
-            return self.park_or_refuse(worker, call);
-        }
+        let refused = match fate {
+            Dispatch::Held => match self.park_or_refuse(worker, call) {
+                None => return false,
+                refused => refused,
+            },
+            _ => None,
+        };
         worker.stats.requests.set(worker.stats.requests.get() + 1);
         let muted = mode != ReplyMode::On;
         if mode == ReplyMode::SkipNext {
@@ -459,7 +490,7 @@ impl SessionTask {
                 self.refuse(worker, false, &format!("ERR {why}"));
                 session.closing.set(true);
             }
-            Dispatch::Held => {}
+            Dispatch::Held => self.refuse(worker, muted, refused.unwrap_or_default()),
         }
         true
     }
@@ -514,24 +545,25 @@ impl SessionTask {
         }
     }
 
-    /// False: parked. True: refused, because it has been parked long enough or too much is.
-    fn park_or_refuse(&self, worker: &Rc<Worker>, call: &Call<'_>) -> bool {
+    /// `None`: parked. Else the error: it has been parked long enough, or too much is.
+    fn park_or_refuse(&self, worker: &Rc<Worker>, call: &Call<'_>) -> Option<&'static str> {
         let session = &self.session;
         let limits = &worker.config.limits;
         let since = session.parked_at.get();
         let expired = since.is_some_and(|tick| worker.age(tick) >= limits.parked_for_max);
         let full = since.is_none() && worker.parked_bytes.get() + call.bytes.len() > limits.parked_worker_max;
-        if expired || full {
-            let why = if expired { "its slot was held for too long" } else { "too much waits for held slots" };
-            self.refuse(worker, false, &format!("TRYAGAIN not executed: {why}"));
-            return true;
+        if expired {
+            return Some("TRYAGAIN not executed: its slot was held for too long");
+        }
+        if full {
+            return Some("TRYAGAIN not executed: too much waits for held slots");
         }
         if since.is_none() {
             session.parked_at.set(Some(worker.tick.get()));
             worker.stats.parked.set(worker.stats.parked.get() + 1);
         }
         worker.parked.borrow_mut().push(session.clone());
-        false
+        None
     }
 
     fn finish(&mut self) {

@@ -227,7 +227,7 @@ impl Worker {
         let tick = (self.started.elapsed().as_millis() / TICK.as_millis()) as u32;
         let before = self.tick.replace(tick);
         for product in self.products.borrow().values() {
-            product.tick();
+            product.tick(self);
         }
         if !self.parked.borrow().is_empty() {
             self.unpark_expired();

@@ -7,6 +7,10 @@ pub const ARGS_MAX: usize = 1024 * 1024;
 /// Bytes of one bulk string: Redis' default `proto-max-bulk-len`, the largest value a stock server takes.
 pub const BULK_MAX: usize = 512 * 1024 * 1024;
 
+/// Bytes of one request, all arguments together: what a stock server takes before it closes the connection
+/// (`client-query-buffer-limit`), and ours to it is shared.
+pub const REQUEST_MAX: usize = 1024 * 1024 * 1024;
+
 /// Bytes of an inline command, and of a header line: Redis' `PROTO_INLINE_MAX_SIZE`.
 pub const INLINE_MAX: usize = 64 * 1024;
 

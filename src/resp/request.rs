@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{
-    limits::{ARGS_MAX, ARGS_MAX_BEFORE_LOGIN, BULK_MAX, BULK_MAX_BEFORE_LOGIN, INLINE_MAX},
+    limits::{ARGS_MAX, ARGS_MAX_BEFORE_LOGIN, BULK_MAX, BULK_MAX_BEFORE_LOGIN, INLINE_MAX, REQUEST_MAX},
     number::{Header, header},
 };
 
@@ -50,6 +50,8 @@ pub enum RequestError {
     BulkLength,
     /// No line end after a bulk's bytes.
     BulkEnd,
+    /// All arguments together are beyond the limit.
+    RequestTooLong,
     /// An inline command beyond the limit.
     InlineTooLong,
     /// An inline command whose quotes do not match.
@@ -70,6 +72,7 @@ impl fmt::Display for RequestError {
             Self::ExpectedBulk(_) => f.write_str("expected '$', got ' '"),
             Self::BulkLength => f.write_str("invalid bulk length"),
             Self::BulkEnd => f.write_str("expected CRLF after a bulk"),
+            Self::RequestTooLong => f.write_str("too big request"),
             Self::InlineTooLong => f.write_str("too big inline request"),
             Self::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
             Self::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
@@ -201,7 +204,11 @@ impl RequestScanner {
                 if self.before_login && len > BULK_MAX_BEFORE_LOGIN {
                     return Err(RequestError::UnauthenticatedBulkLength);
                 }
-                self.bulk = Arg { start, end: start + len };
+                let end = start + len;
+                if end > REQUEST_MAX {
+                    return Err(RequestError::RequestTooLong);
+                }
+                self.bulk = Arg { start, end };
                 Ok(true)
             }
             Header::Incomplete => Ok(false),
@@ -296,6 +303,18 @@ mod tests {
         let mut stranger = RequestScanner::default();
         stranger.set_before_login(true);
         assert_eq!(stranger.scan(b"*1\r\n$16385\r\n"), Err(RequestError::UnauthenticatedBulkLength));
+    }
+
+    #[test]
+    fn all_arguments_together_have_a_limit() {
+        // Bulks within their limit, which together are not: the headers alone tell, nothing need arrive.
+        let mut scanner = RequestScanner { at: REQUEST_MAX - BULK_MAX, left: 2, ..RequestScanner::default() };
+        let header = format!("${BULK_MAX}\r\n");
+        let mut bytes = vec![0; REQUEST_MAX - BULK_MAX];
+        bytes.extend_from_slice(header.as_bytes());
+        assert_eq!(scanner.scan(&bytes), Err(RequestError::RequestTooLong));
+        let mut scanner = RequestScanner { at: 4, left: 2, ..RequestScanner::default() };
+        assert_eq!(scanner.scan(format!("*2\r\n{header}").as_bytes()), Ok(Scanned::Incomplete));
     }
 
     #[test]

@@ -5,6 +5,9 @@ pub mod convert;
 pub mod entry;
 pub mod snapshot;
 
+/// Metadata of a status: what became of the change. `none`: surely not executed. `made`: it was made, what failed came after.
+pub const OUTCOME: &str = "x-pontoon-outcome";
+
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod pb {
     //! What build.rs generates from proto/.

@@ -258,8 +258,37 @@ async fn groups_and_slots() {
     let made = world.client(1).create_group(request.clone()).await.unwrap().into_inner();
     assert!(made.done.iter().any(|line| line.contains(&format!("{}: 1 keys", one.addr))), "{made:?}");
     // A repeat is not refused because the server is ours by now.
-    assert_eq!(world.client(0).create_group(request).await.unwrap().into_inner(), made);
+    assert_eq!(world.client(0).create_group(request.clone()).await.unwrap().into_inner(), made);
+    // The same id for something else is not answered with what was done then.
+    let reused = |status: tonic::Status| {
+        assert!(status.message().contains("change id") && status.code() == Code::FailedPrecondition, "{status:?}");
+    };
+    reused(world.client(1).create_group(admin::CreateGroupRequest { id: 7, ..request.clone() }).await.unwrap_err());
+    let elsewhere = admin::CreateGroupRequest { primary: two.addr.to_string(), ..request };
+    reused(world.client(1).create_group(elsewhere).await.unwrap_err());
+    let slots = |slot, options| admin::AssignSlotsRequest {
+        product: "default".into(),
+        slots: vec![SlotSpan { first: slot, last: slot }],
+        group: 1,
+        options,
+    };
+    reused(world.client(1).assign_slots(slots(3, with_id(5))).await.unwrap_err());
+    let assigned = world.client(1).assign_slots(slots(3, with_id(6))).await.unwrap().into_inner();
+    assert_eq!(world.client(1).assign_slots(slots(3, with_id(6))).await.unwrap().into_inner().index, assigned.index);
+    reused(world.client(1).assign_slots(slots(4, with_id(6))).await.unwrap_err());
+    reused(
+        world
+            .client(1)
+            .remove_node(admin::RemoveNodeRequest { id: 2, options: with_id(5), ..Default::default() })
+            .await
+            .unwrap_err(),
+    );
+    let product = admin::RemoveProductRequest { name: "gone".into(), options: with_id(5) };
+    reused(world.client(1).remove_product(product).await.unwrap_err());
     world.group(2, &two).await;
+    // The same command again, as a person types it: the group is what is there already, not its server.
+    let twice = world.client(1).create_group(create_group(1, &one)).await.unwrap_err();
+    assert!(twice.message().contains("has a group 1 already"), "{twice:?}");
     let twice = world.client(1).create_group(create_group(3, &two)).await.unwrap_err();
     assert!(twice.code() == Code::FailedPrecondition && twice.message().contains("group 2"), "{twice:?}");
 
@@ -310,7 +339,10 @@ async fn replicas_come_and_go() {
         options: with_id(9),
     };
     let made = world.client(1).add_server(add.clone()).await.unwrap().into_inner();
-    assert_eq!(world.client(1).add_server(add).await.unwrap().into_inner(), made);
+    assert_eq!(world.client(1).add_server(add.clone()).await.unwrap().into_inner(), made);
+    let again = admin::AddServerRequest { options: None, ..add };
+    let again = world.client(1).add_server(again).await.unwrap_err();
+    assert!(again.message().contains("is in group 1 already"), "{again:?}");
     let groups = admin::ListGroupsRequest { product: "default".into() };
     let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
     let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role.as_str())).collect();

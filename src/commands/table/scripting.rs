@@ -10,7 +10,7 @@ use super::super::spec::{Handling, Spec, cmd, container};
 use super::{KEYS, NONE, SLOT, why};
 
 pub(super) static SCRIPTING: &[Spec] = &[
-    cmd("discard", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Later(why::TRANSACTIONS)),
+    cmd("discard", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Later(why::NO_MULTI)),
     cmd(
         "eval",
         -3,
@@ -39,7 +39,7 @@ pub(super) static SCRIPTING: &[Spec] = &[
         KeySpec::Count { at: 2, step: 1, dest: 0 },
         SLOT,
     ),
-    cmd("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Handling::Later(why::TRANSACTIONS)),
+    cmd("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Handling::Later(why::NO_MULTI)),
     cmd(
         "fcall",
         -3,

@@ -3,6 +3,8 @@
 
 pub(super) const TRANSACTIONS: &str =
     "transactions are not supported by this proxy yet, not executed. A script with declared keys is atomic";
+/// For EXEC and DISCARD: MULTI was refused, so what came behind it in a pipeline was not held back.
+pub(super) const NO_MULTI: &str = "transactions are not supported by this proxy yet: nothing was queued, each command after MULTI has had its own reply. EXEC itself was not executed";
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use the form that does not block, and repeat it";
 pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";
@@ -20,7 +22,7 @@ pub(super) const REPLICATION: &str =
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not executed. Use the client without its cluster mode";
 pub(super) const DATABASES: &str =
     "it moves data between databases behind the proxy's back, not executed. COPY with DB and DEL do it key by key";
-pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not executed. See pontoon migrate";
+pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon slot";
 pub(super) const ACL: &str = "users are those of the proxy, not of a server, not executed. See pontoon product";
 pub(super) const CONFIG: &str =
     "the proxy does not change servers' configuration for clients, not executed. Ask the server itself";

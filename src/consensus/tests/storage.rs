@@ -20,7 +20,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(open(dir.path()));
         let machine = StateMachine::load(disk.clone(), watch::channel(Arc::default()).0).unwrap();
-        Ok((dir, LogStore(disk), machine))
+        Ok((dir, LogStore { disk, node: 1 }, machine))
     }
 }
 

@@ -263,7 +263,10 @@ impl Pump<'_> {
                 return Ok(());
             }
             match self.writer.try_write(&out[written..]) {
-                Ok(n) => backend.written.set(written + n),
+                Ok(n) => {
+                    backend.written.set(written + n);
+                    backend.compact(&mut out);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     drop(out);
                     match self.writer.as_ref().poll_write_ready(cx) {

@@ -65,11 +65,17 @@ pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpSt
                 return Err(io::Error::other(format!("closed the connection at {step}")));
             }
         };
-        if buffer[0] == b'-' && step != "CLIENT SETNAME" {
+        if buffer[0] == b'-' && !(step == "CLIENT SETNAME" && is_about_the_name(&buffer[..len])) {
             let text = String::from_utf8_lossy(&buffer[1..len]).trim_end().to_owned();
             return Err(io::Error::other(format!("refused {step}: {text}")));
         }
         buffer.drain(..len);
     }
     if buffer.is_empty() { Ok(stream) } else { Err(io::Error::other("answers what nobody asked")) }
+}
+
+/// A server may not know the command or not allow it, and serve all the same. Anything else it says here is about the
+/// connection: a password is missing, too many clients, protected mode. What is sent over it would not be executed.
+fn is_about_the_name(error: &[u8]) -> bool {
+    error.starts_with(b"-ERR unknown") || error.starts_with(b"-NOPERM")
 }

@@ -21,6 +21,9 @@ use crate::{
     resp::write::Version,
 };
 
+/// Written bytes below this are not worth moving the others for.
+const COMPACT_FROM: usize = 256 * 1024;
+
 /// Whether requests may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
@@ -57,6 +60,8 @@ pub(super) struct Backend {
     /// How much of `out` the socket has taken.
     written: Cell<usize>,
     pub(super) inflight: RefCell<VecDeque<Entry>>,
+    /// The worker's tick at the last request.
+    last_used: Cell<u32>,
     waker: RefCell<Option<Waker>>,
     /// The task has been woken since it last ran.
     armed: Cell<bool>,
@@ -84,6 +89,7 @@ impl Backend {
             out: RefCell::default(),
             written: Cell::new(0),
             inflight: RefCell::default(),
+            last_used: Cell::new(0),
             waker: RefCell::default(),
             armed: Cell::new(false),
             wanted: Cell::new(false),
@@ -106,8 +112,22 @@ impl Backend {
     /// Queues a request; it is written with everything else that this turn queues.
     #[inline]
     pub(super) fn send(&self, request: &[u8], entry: Entry) {
+        self.last_used.set(entry.tick);
         self.out.borrow_mut().extend_from_slice(request);
         self.inflight.borrow_mut().push_back(entry);
+        self.wake();
+    }
+
+    /// Whether it is connected and nobody has used it for so long that it is to be closed. (One that is down goes on trying.)
+    pub(super) fn is_idle(&self, worker: &Worker) -> bool {
+        self.link.get() == Link::Up
+            && self.inflight.borrow().is_empty()
+            && worker.age(self.last_used.get()) >= worker.config.limits.backend_idle
+    }
+
+    /// Closes it when nothing is in flight.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
         self.wake();
     }
 
@@ -118,6 +138,15 @@ impl Backend {
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();
+        }
+    }
+
+    /// A server that is always a little behind never empties `out`: what it has taken must not pile up.
+    fn compact(&self, out: &mut Vec<u8>) {
+        let written = self.written.get();
+        if written >= COMPACT_FROM && written < out.len() && written > out.len() / 2 {
+            out.drain(..written);
+            self.written.set(0);
         }
     }
 

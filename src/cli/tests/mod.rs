@@ -5,6 +5,9 @@ use clap::CommandFactory;
 
 use super::*;
 
+mod fake;
+mod retries;
+
 #[test]
 fn the_definition_is_sound() {
     Cli::command().debug_assert();

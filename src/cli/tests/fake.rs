@@ -1,0 +1,131 @@
+//! A node that says what a test wants, and remembers the options of the changes it was asked for.
+//! Knows nothing of clusters.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::MetadataValue,
+    transport::{
+        Server,
+        server::{TcpConnectInfo, TcpIncoming},
+    },
+};
+
+use crate::wire::{
+    OUTCOME,
+    pb::admin::{
+        admin_server::{Admin, AdminServer},
+        *,
+    },
+};
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub enum Say {
+    /// It was made.
+    Done,
+    /// A status, with the outcome it carries, if any.
+    No(Code, &'static str, Option<&'static str>),
+    /// Nothing, for ever.
+    Silence,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    answers: VecDeque<Say>,
+    asked: Vec<ChangeOptions>,
+}
+
+/// The node. Dropped: it goes on until the runtime ends.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    /// Where it listens.
+    pub address: String,
+    script: Arc<Mutex<Script>>,
+    // Held so that silent calls wait for something.
+    end: Arc<watch::Sender<()>>,
+}
+
+impl Fake {
+    /// Answers with these, in order; the last one again and again.
+    pub async fn start(answers: &[Say]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let script = Script { answers: answers.iter().cloned().collect(), asked: Vec::new() };
+        let fake = Self { address, script: Arc::new(Mutex::new(script)), end: Arc::new(watch::channel(()).0) };
+        let server = Server::builder().add_service(AdminServer::new(fake.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        fake
+    }
+
+    /// The options of all changes so far.
+    pub fn asked(&self) -> Vec<ChangeOptions> {
+        self.script.lock().unwrap().asked.clone()
+    }
+
+    async fn answer(&self, options: Option<ChangeOptions>) -> Result<(), Status> {
+        let say = {
+            let mut script = self.script.lock().unwrap();
+            script.asked.extend(options);
+            let say = script.answers.front().cloned().unwrap();
+            if script.answers.len() > 1 {
+                script.answers.pop_front();
+            }
+            say
+        };
+        match say {
+            Say::Done => Ok(()),
+            Say::No(code, text, outcome) => {
+                let mut status = Status::new(code, text);
+                if let Some(outcome) = outcome {
+                    status.metadata_mut().insert(OUTCOME, MetadataValue::from_static(outcome));
+                }
+                Err(status)
+            }
+            Say::Silence => {
+                let _ = self.end.subscribe().changed().await;
+                Err(Status::aborted("the test is over"))
+            }
+        }
+    }
+}
+
+macro_rules! calls {
+    ($($rpc:ident($request:ident) -> $reply:ident $(, $options:ident)?;)*) => {
+        #[tonic::async_trait]
+        impl Admin for Fake {
+            $(async fn $rpc(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
+                // A call that came over TCP, and no other way.
+                assert!(request.extensions().get::<TcpConnectInfo>().is_some());
+                let options = None $(.or(request.get_ref().$options.clone()))?;
+                self.answer(options).await?;
+                Ok(Response::new($reply::default()))
+            })*
+        }
+    };
+}
+
+calls! {
+    status(StatusRequest) -> StatusReply;
+    list_nodes(ListNodesRequest) -> ListNodesReply;
+    remove_node(RemoveNodeRequest) -> ChangeReply, options;
+    set_node_role(SetNodeRoleRequest) -> ChangeReply, options;
+    list_products(ListProductsRequest) -> ListProductsReply;
+    create_product(CreateProductRequest) -> ChangeReply, options;
+    set_product(SetProductRequest) -> ChangeReply, options;
+    remove_product(RemoveProductRequest) -> ChangeReply, options;
+    list_groups(ListGroupsRequest) -> ListGroupsReply;
+    create_group(CreateGroupRequest) -> ChangeReply, options;
+    add_server(AddServerRequest) -> ChangeReply, options;
+    remove_server(RemoveServerRequest) -> ChangeReply, options;
+    remove_group(RemoveGroupRequest) -> ChangeReply, options;
+    list_slots(ListSlotsRequest) -> ListSlotsReply;
+    assign_slots(AssignSlotsRequest) -> ChangeReply, options;
+    locate_key(LocateKeyRequest) -> LocateKeyReply;
+    set_cluster(SetClusterRequest) -> ChangeReply, options;
+}

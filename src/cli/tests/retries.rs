@@ -1,0 +1,166 @@
+//! What a command says, and with which exit code, when nodes answer badly or not at all.
+//! Each error tells the truth: not executed, outcome unknown, or made.
+
+use std::{process::ExitCode, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tonic::Code;
+
+use super::{
+    fake::{Fake, Say},
+    *,
+};
+
+const NO_LEADER: Say = Say::No(Code::Unavailable, "no leader is known", Some("none"));
+const LOST: Say = Say::No(Code::Unknown, "the leader went away", None);
+const REFUSED: Say = Say::No(Code::FailedPrecondition, "there is no node 7", None);
+
+/// Runs a command against `node`, as typed.
+async fn typed(node: &str, line: &str) -> Result<(), CliError> {
+    let words = ["pontoon", "--node", node].into_iter().chain(line.split_whitespace());
+    let Cli { common, command } = Cli::try_parse_from(words).unwrap();
+    remote(command, common).await
+}
+
+fn unknown(result: Result<(), CliError>) -> String {
+    match result {
+        Err(error @ CliError::Unknown(_)) => {
+            assert_eq!(error.code(), ExitCode::from(3));
+            error.to_string()
+        }
+        other => panic!("the outcome is unknown, and it said {other:?}"),
+    }
+}
+
+fn failed(result: Result<(), CliError>) -> String {
+    match result {
+        Err(error @ CliError::Failed(_)) => {
+            assert_eq!(error.code(), ExitCode::from(1));
+            error.to_string()
+        }
+        other => panic!("nothing happened, and it said {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_leader_is_ridden_out_under_one_id() {
+    let node = Fake::start(&[NO_LEADER, LOST, NO_LEADER, Say::Done]).await;
+    typed(&node.address, "node remove 7").await.unwrap();
+    let asked = node.asked();
+    assert_eq!(asked.len(), 4);
+    assert_eq!(asked[0].change_id.len(), 16);
+    assert!(asked.iter().all(|o| o.change_id == asked[0].change_id), "{asked:?}");
+    assert!(asked.windows(2).all(|w| w[1].timeout_ms < w[0].timeout_ms), "one deadline for all attempts: {asked:?}");
+}
+
+#[tokio::test]
+async fn each_command_has_an_id_of_its_own() {
+    let node = Fake::start(&[Say::Done]).await;
+    typed(&node.address, "node remove 7 --wait").await.unwrap();
+    typed(&node.address, "node remove 7 --dry-run").await.unwrap();
+    let asked = node.asked();
+    assert_ne!(asked[0].change_id, asked[1].change_id);
+    assert!(asked[0].wait && !asked[0].dry_run && asked[1].dry_run && !asked[1].wait);
+    assert!((290_000..=300_000).contains(&asked[0].timeout_ms) && asked[1].timeout_ms <= 10_000, "{asked:?}");
+}
+
+#[tokio::test]
+async fn never_a_leader_is_not_executed() {
+    let node = Fake::start(&[NO_LEADER]).await;
+    let text = failed(typed(&node.address, "node remove 7 --timeout 300ms").await);
+    assert!(text.contains("not executed") && text.contains("no leader"), "{text}");
+    assert!(node.asked().len() > 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_repeated() {
+    let node = Fake::start(&[REFUSED]).await;
+    assert_eq!(failed(typed(&node.address, "node remove 7").await), "there is no node 7");
+    assert_eq!(node.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn an_unanswered_attempt_makes_the_outcome_unknown() {
+    // Also when its repeats surely did nothing, and when one was refused: that may be because of the first.
+    for answers in [&[LOST][..], &[LOST, NO_LEADER], &[LOST, REFUSED], &[Say::Silence]] {
+        let node = Fake::start(answers).await;
+        let text = unknown(typed(&node.address, "node remove 7 --timeout 400ms").await);
+        assert!(text.contains("outcome unknown") && text.contains("check with: pontoon node ls"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_is_never_unknown() {
+    let node = Fake::start(&[LOST]).await;
+    failed(typed(&node.address, "node remove 7 --dry-run --timeout 300ms").await);
+}
+
+#[tokio::test]
+async fn what_was_made_is_neither_failed_nor_unknown() {
+    for code in [Code::DeadlineExceeded, Code::FailedPrecondition] {
+        let node = Fake::start(&[Say::No(code, "the change was made, but node 2 is silent", Some("made"))]).await;
+        let error = typed(&node.address, "product set p port=1 --wait").await.unwrap_err();
+        assert_eq!(error, CliError::Made("the change was made, but node 2 is silent".into()));
+        assert_eq!(error.code(), ExitCode::from(4));
+        assert_eq!(node.asked().len(), 1, "nothing is left to repeat");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_under_a_change_leaves_it_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Takes the request, and is killed.
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        stream.write_all(&settings).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.windows(5).any(|w| w == [0, 1, 0, 0, 0]) && stream.read_buf(&mut seen).await.unwrap() > 0 {}
+        drop((stream, listener));
+    });
+    let text = unknown(typed(&address, "node remove 7 --timeout 400ms").await);
+    assert!(text.contains("check with"), "{text}");
+}
+
+#[tokio::test]
+async fn reads_are_repeated_and_then_failed() {
+    let node = Fake::start(&[LOST, NO_LEADER, Say::Done]).await;
+    typed(&node.address, "status").await.unwrap();
+    let node = Fake::start(&[LOST]).await;
+    let text = failed(typed(&node.address, "status --timeout 300ms").await);
+    assert!(text.contains("no answer within 300 ms") && text.contains("went away"), "{text}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_at_once() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let began = std::time::Instant::now();
+    for line in ["status", "node remove 7 --wait"] {
+        let text = failed(typed(&free, line).await);
+        assert!(text.contains(&free) && text.contains("--node HOST:PORT"), "{text}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_port_of_clients_is_told_from_one_of_operators() {
+    for says in ["-ERR Protocol error: invalid first byte\r\n", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut some = [0; 64];
+                if stream.read(&mut some).await.is_ok_and(|n| n > 0) {
+                    let _ = stream.write_all(says.as_bytes()).await;
+                }
+            }
+        });
+        let text = failed(typed(&address, "node remove 7").await);
+        assert!(text.contains("no admin port") && text.contains(&address), "{text}");
+    }
+}

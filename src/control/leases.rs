@@ -254,6 +254,10 @@ impl Leases {
         // Raft finds a node that has moved from here on, before the log says where it is.
         self.consensus.learn_address(beat.node.uuid, beat.node.admin.clone());
         let current = member.admitted.filter(|a| a.start == beat.start);
+        if current.is_none() && member.leaving.is_some() {
+            // It was restarted while it was being removed: no start of it is admitted any more.
+            return Err(Refused::Answer(Grant::NotMember));
+        }
         let Some(admission) = current else { return Err(desk.arrival(beat, member, now, self.timing)) };
         if let Some(table) = &mut desk.table {
             table.ack(member.id, admission.incarnation, &beat.drained);

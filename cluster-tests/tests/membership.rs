@@ -171,3 +171,34 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+/// Where a product may serve without a lease, a node that fell silent is waited for; its next start must be told, and not
+/// be proposed for admission again and again.
+#[test]
+fn a_node_that_restarts_while_it_is_being_removed_is_told_so() {
+    let mut cluster = Cluster::serving(1);
+    let port = cluster.ports.product(1).to_string();
+    cluster.cli().ok(&[
+        "product",
+        "create",
+        "cached",
+        "--port",
+        &port,
+        "--mode",
+        "cache",
+        "--wait",
+        "--timeout",
+        "40s",
+    ]);
+    let (leader, victim) = (cluster.leader(), cluster.follower());
+    // Heard of a moment ago, so its removal begins; but it cannot say that it has stopped.
+    cluster.node(victim).pause();
+    let begun = cluster.node(leader).cli().run(&["node", "remove", &victim.to_string(), "--timeout", "1s"]);
+    assert_ne!(begun.code, 0, "{begun:?}");
+    cluster.node_mut(victim).kill9();
+    cluster.node_mut(victim).start();
+    assert!(cluster.node_mut(victim).wait_end(GENEROUS).success());
+    assert!(cluster.node(victim).log().contains("the cluster has removed this node"));
+    cluster.node(leader).cli().ok(&["node", "remove", &victim.to_string(), "--assume-dead", "--timeout", "40s"]);
+    assert_eq!(role(&cluster, u64::from(victim)), "none");
+}

@@ -103,9 +103,9 @@ impl Node {
         }
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP; returns when it stands still.
     pub fn pause(&self) {
-        self.running().signal(Signal::STOP);
+        self.running().pause();
     }
 
     /// SIGCONT.

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait::wait_for;
+use crate::wait::{GENEROUS, wait_for, wait_until};
 
 /// Lines of a log that are shown when a test fails.
 const SHOWN: usize = 80;
@@ -87,6 +87,18 @@ impl Process {
         }
     }
 
+    /// SIGSTOP, and waits until every thread stands: on a busy machine the others run on until the one that takes the
+    /// signal gets its turn, and could still pass a reply that a test believes to be frozen.
+    ///
+    /// # Panics
+    /// When it does not stand still.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_until(&format!("{} to stand still", self.name), GENEROUS, || stopped(&tasks).is_some_and(|all| all));
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill9(&mut self) {
         let _ = self.child.kill();
@@ -127,6 +139,19 @@ impl Drop for Process {
             eprintln!("---- {} ({how}), the end of {}:\n{last}\n----", self.name, self.log.display());
         }
     }
+}
+
+/// Whether all threads are in a state of the kernel in which they execute nothing; `None`: they cannot be read.
+fn stopped(tasks: &str) -> Option<bool> {
+    for task in std::fs::read_dir(tasks).ok()? {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        // "12 (name) T ...": the name may hold anything, so look behind its last parenthesis.
+        let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+        if !matches!(state, 'T' | 't' | 'Z' | 'X') {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 fn ending(status: ExitStatus) -> String {

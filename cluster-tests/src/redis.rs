@@ -99,9 +99,9 @@ impl RedisServer {
         self.process.kill9();
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP; returns when it stands still.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// SIGCONT.

@@ -7,6 +7,7 @@ pub mod binary;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod faults;
 pub mod history;
 pub mod linear;
 pub mod link;

@@ -18,3 +18,4 @@ pub mod process;
 pub mod redis;
 pub mod stock;
 pub mod wait;
+pub mod workload;

@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod heartbeat;
 pub mod hot_path;
 pub mod introduction;
+pub mod lease;
 pub mod routes;
 pub mod service;
 

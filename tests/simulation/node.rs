@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use pontoon::{
+    control::desk::Grant,
     model::{
         ids::{Epoch, HoldId, Incarnation, SlotId, Term, Uuid},
         route::{Isolated, RouteTable, SlotRoute},
@@ -16,7 +17,7 @@ use pontoon::{
 
 use super::{
     clients::Answer,
-    leader::{Beat, Grant, Lead, Tag},
+    leader::{Beat, Lead, Tag},
     network::{self, Clock, MS, Ns, SECOND, spread},
     raft::Proposal,
     world::{Event, PRODUCT, World},
@@ -232,12 +233,13 @@ impl World {
         self.note(format!("node {} starts", node + 1));
         let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
         let n = &self.nodes[node];
-        let new = Node { boot: n.boot, cut: n.cut, applied, ..Node::new(n.clock, &mut self.rng) };
+        let new = Node { boot: n.boot, cut: n.cut, applied, beats: n.beats, ..Node::new(n.clock, &mut self.rng) };
         self.nodes[node] = new;
         for worker in 0..self.nodes[node].workers.len() {
             self.at_node(node, MS, NodeEvent::Swap { worker });
         }
-        self.at_node(node, 2 * MS, NodeEvent::BeatDue { serial: 0 });
+        let serial = self.nodes[node].beats;
+        self.at_node(node, 2 * MS, NodeEvent::BeatDue { serial });
     }
 
     // Heartbeats.
@@ -287,11 +289,14 @@ impl World {
         let Some((_, sent)) = self.nodes[node].beat.filter(|(id, _)| *id == beat) else { return };
         let now = self.local(node);
         let sent = if self.rules.from_send { sent } else { Sent::at(now) };
-        if let Grant::Lease(min_applied) = grant {
+        if let Grant::Lease { length, min_applied } = grant {
             let min_applied = if self.rules.min_applied { min_applied } else { Epoch(0) };
-            let granted = Granted { length: self.timing.lease, min_applied };
+            let granted = Granted { length, min_applied };
             let reached = self.reached(node);
             self.nodes[node].lease.granted(sent, granted, reached, now);
+        }
+        if grant == Grant::Twin {
+            self.violated(format!("node {} hears of a twin, and there is none", node + 1));
         }
         if grant == Grant::NotMember {
             // It stops, says so, and is started again by somebody.

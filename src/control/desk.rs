@@ -147,7 +147,7 @@ impl Desk {
         }
         *self = Self {
             table: term.map(|term| LeaseTable::new(term, now_ns, self.timing)),
-            view: LeaderView { term, ..LeaderView::default() },
+            view: LeaderView { term, since_ns: now_ns, ..LeaderView::default() },
             ..Self::new(self.timing)
         };
     }

@@ -9,4 +9,5 @@ mod log;
 mod scan;
 mod server;
 mod single;
+mod wait;
 mod waiting;

@@ -18,7 +18,7 @@ use pontoon::{
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Endpoint;
 
-use crate::{admin::Nothing, server::PATIENCE};
+use crate::{admin::Nothing, wait::PATIENCE};
 
 #[tokio::test]
 async fn changes_reach_the_log_and_repeats_are_known() {

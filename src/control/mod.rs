@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod assign;
+pub mod desk;
 pub mod driver;
 pub mod handle;
 pub mod leases;

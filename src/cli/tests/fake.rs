@@ -127,5 +127,6 @@ calls! {
     list_slots(ListSlotsRequest) -> ListSlotsReply;
     assign_slots(AssignSlotsRequest) -> ChangeReply, options;
     locate_key(LocateKeyRequest) -> LocateKeyReply;
+    show_cluster(ShowClusterRequest) -> ShowClusterReply;
     set_cluster(SetClusterRequest) -> ChangeReply, options;
 }

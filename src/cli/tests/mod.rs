@@ -44,4 +44,5 @@ fn what_the_documents_show_is_understood() {
     check("pontoon slot key {user}x --timeout 2h", false);
     check("pontoon cluster set voters=5 hold-max=250ms", true);
     check("pontoon cluster set", false);
+    check("pontoon cluster show --output json", true);
 }

@@ -397,7 +397,7 @@ impl Model for Copy {
         for keys in 1..=if self.ttl { 1 } else { BOTH } {
             out.extend([Change::Set, Change::Del].map(|change| Changed { keys, change }));
         }
-        if self.lacks(Rule::Refetch) {
+        if self.lacks(Rule::Refetch) && !self.ttl {
             // To a refetch one change is like another.
             out.push(Changed { keys: 1, change: Change::Incr });
         }

@@ -2,3 +2,5 @@
 //! Knows nothing of the code that follows these rules; it is what that code is held against.
 
 pub mod copy;
+mod log;
+pub mod runs;

@@ -17,33 +17,60 @@ fn show(model: &(impl Model + Debug), name: &str) {
 }
 #[test]
 fn sizes() {
-    let s = Runs::SMALL;
-    show(&Runs { election: true, detail: true, ..s }, "election detail");
-    show(&Runs { election: true, runs: 3, ..s }, "election 3 runs");
-    show(&Runs { election: true, holds: 2, ..s }, "election holds 2");
-    show(&Runs { election: true, two_lanes: true, ..s }, "election two lanes");
-    show(&Runs { election: true, cancel: true, restart: false, ..s }, "cancel election");
-    show(&Runs { election: true, cancel: true, restart: false, runs: 3, ..s }, "cancel election 3");
-    show(&Runs { election: true, restart: false, switches: 2, holds: 2, writes: 1, runs: 3, ..s }, "back election");
+    let s = Runs { election: true, ..Runs::SMALL };
+    show(&Runs { detail: true, ..s }, "detail");
+    show(&Runs { detail: true, writes: 0, restart: false, runs: 1, ..s }, "detail, one run");
     show(
-        &Runs { election: true, restart: false, switches: 2, holds: 2, sweep: true, writes: 0, runs: 4, ..s },
-        "back, sweep election",
+        &Runs {
+            restart: true,
+            cancel: true,
+            switches: 2,
+            holds: 2,
+            sweep: false,
+            writes: 0,
+            runs: 4,
+            election: false,
+            ..s
+        },
+        "no sweep, one leader",
     );
     show(
-        &Runs { restart: true, cancel: true, switches: 2, holds: 2, sweep: true, writes: 1, runs: 4, ..s },
-        "everything, one leader",
+        &Runs {
+            restart: false,
+            cancel: true,
+            switches: 2,
+            holds: 2,
+            sweep: true,
+            writes: 1,
+            runs: 4,
+            election: false,
+            ..s
+        },
+        "no restart, one leader",
+    );
+    show(
+        &Runs {
+            restart: true,
+            cancel: true,
+            switches: 1,
+            holds: 2,
+            sweep: false,
+            writes: 1,
+            runs: 3,
+            election: false,
+            ..s
+        },
+        "forth, one leader",
     );
 }
 #[test]
 fn rules() {
-    let s = Runs { election: true, ..Runs::SMALL };
-    let back = Runs { restart: false, switches: 2, holds: 2, sweep: true, writes: 0, runs: 4, ..s };
+    let s = Runs { election: false, ..Runs::SMALL };
     let one: &[&'static [Rule]] = &[
         &[CleanTarget],
         &[UnlinksAnswered],
         &[NoReopening],
         &[NamingBeforeApproval],
-        &[QuorumRound],
         &[LookIntoLog],
         &[MarkBeforeKill],
         &[Kill],
@@ -53,33 +80,35 @@ fn rules() {
         &[CloseBeforeSwitch],
         &[CloseBeforeStartRun],
         &[CloseBeforeCleaned],
-        &[TermOnStart],
-        &[TermOnSwitch],
-        &[TermOnStartRun],
-        &[TermOnCleaned],
         &[NextRun],
-        &[AttemptOnHold],
-        &[AttemptOnSwitch],
         &[HoldIdOnSwitch],
         &[RunOnCleaned],
         &[RestartBehindFence],
     ];
+    let back = Runs { restart: false, switches: 2, holds: 2, sweep: true, writes: 0, runs: 4, ..s };
+    let wipe = Runs { restart: false, cancel: true, writes: 0, runs: 3, ..s };
     for r in one {
         let m = match r[0] {
-            CleanTarget => Runs { without: r, runs: 2, ..s },
             UnlinksAnswered => Runs { without: r, runs: 2, two_lanes: true, ..s },
-            NamingBeforeApproval => Runs { without: r, detail: true, ..s },
+            NamingBeforeApproval => Runs { without: r, detail: true, writes: 0, restart: false, runs: 1, ..s },
             RestartBehindFence | HoldIdOnSwitch => Runs { without: r, holds: 2, ..s },
-            CloseSweepBeforeStart
-            | StartEndsSweep
-            | CloseBeforeStartRun
-            | CloseBeforeCleaned
-            | TermOnStartRun
-            | TermOnCleaned
-            | RunOnCleaned
-            | NextRun => Runs { without: r, ..back },
+            CloseBeforeStartRun | RunOnCleaned | NextRun => Runs { without: r, ..wipe },
+            CloseSweepBeforeStart | StartEndsSweep | CloseBeforeCleaned => Runs { without: r, ..back },
             _ => Runs { without: r, ..s },
         };
         show(&m, &format!("{r:?}"));
     }
+    let r = &[NextRun];
+    show(&Runs { without: r, sweep: false, ..back }, "NextRun back");
+    let r = &[RunOnCleaned];
+    show(&Runs { without: r, sweep: false, ..back }, "RunOnCleaned back");
+    let back = Runs { election: true, ..back };
+    let r = &[TermOnStartRun];
+    show(&Runs { without: r, sweep: false, ..back }, "TermOnStartRun back");
+    let r = &[TermOnStartRun];
+    show(&Runs { without: r, election: true, ..wipe }, "TermOnStartRun wipe");
+    let r = &[TermOnCleaned];
+    show(&Runs { without: r, sweep: false, ..back }, "TermOnCleaned back");
+    let r = &[TermOnCleaned];
+    show(&Runs { without: r, election: true, ..wipe }, "TermOnCleaned wipe");
 }

@@ -2,5 +2,6 @@
 //! Knows nothing of the code that follows these rules; it is what that code is held against.
 
 pub mod copy;
+pub mod failover;
 mod log;
 pub mod runs;

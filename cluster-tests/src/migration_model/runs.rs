@@ -537,8 +537,8 @@ impl Runs {
         let now = self.now(s);
         if self.without.is_empty() {
             for l in &mut s.leaders {
-                if l.applied == s.log.len {
-                    // No fence of another run is asked for any more.
+                if l.applied == s.log.len && !self.detail {
+                    // No fence of another run is asked for any more, and no approval by an older view waits.
                     let last = now.unfenced.map_or(0, |run| 1 << run);
                     (l.marked, l.killed) = (l.marked & last, l.killed & last);
                 }

@@ -6,7 +6,11 @@
 use std::fmt::Debug;
 
 use cluster_tests::{
-    migration_model::copy::{self, Copy},
+    migration_model::{
+        copy::{self, Copy},
+        failover::{self, Failover},
+        runs::{self, Runs},
+    },
     serving_model::checker::{Model, Verdict, explore, pretty},
 };
 
@@ -74,8 +78,8 @@ fn copying_with_a_rule_left_out() {
 
 #[test]
 fn a_replica_that_feeds_while_the_primary_is_asked_for_values() {
-    // Nothing goes wrong within one attempt: what the primary has is never older than the feed. It is forbidden because
-    // a failover may take back what was fetched; see `failover`.
+    // Nothing goes wrong: what the primary has is never older than the feed, and a failover restarts the attempt anyway
+    // (`the_feeding_replica_need_not_be_the_one_fetched_from`). It costs the primary, that is all.
     holds(&Copy { without: Some(copy::Rule::FetchWhereFeed), replica: true, writes: 1, ..Copy::SMALL });
 }
 
@@ -86,4 +90,133 @@ fn a_ttl_with_a_rule_left_out() {
     is_violated(&Copy { without: Some(copy::Rule::Refetch), ..ttl }, 10);
     // A late SET between PTTL and DUMP: the new value gets the old TTL, and dies of it.
     is_violated(&Copy { without: Some(copy::Rule::OffsetAfterFetch), ..ttl }, 13);
+}
+
+/// With a second leader that may be elected at any time, while the first goes on acting.
+const TWO_LEADERS: Runs = Runs { election: true, ..Runs::SMALL };
+/// The slot goes to the other server and comes back.
+const BACK: Runs = Runs { restart: false, switches: 2, holds: 2, writes: 0, runs: 3, ..Runs::SMALL };
+/// The migration is cancelled, and what was staged is wiped.
+const WIPE: Runs = Runs { restart: false, cancel: true, writes: 0, runs: 3, ..TWO_LEADERS };
+
+#[test]
+fn restarts_and_releases() {
+    holds(&Runs { holds: 2, ..TWO_LEADERS });
+    holds(&Runs { two_lanes: true, ..TWO_LEADERS });
+    holds(&Runs { detail: true, ..TWO_LEADERS });
+}
+
+#[test]
+fn two_restarts() {
+    holds(&Runs { runs: 3, writes: 0, ..TWO_LEADERS });
+}
+
+#[test]
+fn a_cancel() {
+    holds(&Runs { writes: 1, ..WIPE });
+}
+
+#[test]
+fn there_and_back() {
+    holds(&Runs { election: true, writes: 1, ..BACK });
+    holds(&Runs { election: true, sweep: true, runs: 4, ..BACK });
+    holds(&Runs { restart: true, cancel: true, runs: 4, ..BACK });
+    holds(&Runs { cancel: true, sweep: true, writes: 1, runs: 4, ..BACK });
+}
+
+#[test]
+fn a_run_with_a_rule_left_out() {
+    use runs::Rule::*;
+    is_violated(&Runs { without: &[CleanTarget], ..Runs::SMALL }, 21);
+    is_violated(&Runs { without: &[UnlinksAnswered], two_lanes: true, ..Runs::SMALL }, 23);
+    is_violated(&Runs { without: &[NoReopening], ..Runs::SMALL }, 17);
+    is_violated(&Runs { without: &[NamingBeforeApproval], detail: true, restart: false, runs: 1, ..Runs::SMALL }, 0);
+    is_violated(&Runs { without: &[QuorumRound], ..TWO_LEADERS }, 20);
+    is_violated(&Runs { without: &[LookIntoLog], ..TWO_LEADERS }, 22);
+    is_violated(&Runs { without: &[MarkBeforeKill], ..Runs::SMALL }, 19);
+    is_violated(&Runs { without: &[Kill], ..Runs::SMALL }, 19);
+    is_violated(&Runs { without: &[CloseBeforeStart], ..Runs::SMALL }, 19);
+    is_violated(&Runs { without: &[TermOnStart], ..TWO_LEADERS }, 24);
+}
+
+#[test]
+fn a_switch_with_a_rule_left_out() {
+    use runs::Rule::*;
+    is_violated(&Runs { without: &[CloseBeforeSwitch], ..Runs::SMALL }, 17);
+    is_violated(&Runs { without: &[TermOnSwitch], ..TWO_LEADERS }, 21);
+    is_violated(&Runs { without: &[HoldIdOnSwitch], holds: 2, ..TWO_LEADERS }, 16);
+    is_violated(&Runs { without: &[RestartBehindFence], holds: 2, ..Runs::SMALL }, 22);
+    // The hold's id says it already: a hold belongs to one attempt, and a restart ends it.
+    holds(&Runs { without: &[AttemptOnHold, AttemptOnSwitch], holds: 2, ..TWO_LEADERS });
+}
+
+#[test]
+fn a_cleaning_with_a_rule_left_out() {
+    use runs::Rule::*;
+    is_violated(&Runs { without: &[CloseBeforeStartRun], election: false, ..WIPE }, 15);
+    is_violated(&Runs { without: &[TermOnStartRun], ..WIPE }, 20);
+    is_violated(&Runs { without: &[TermOnCleaned], ..WIPE }, 30);
+    is_violated(&Runs { without: &[CloseBeforeCleaned], ..BACK }, 35);
+    is_violated(&Runs { without: &[NextRun], runs: 4, ..BACK }, 40);
+    is_violated(&Runs { without: &[RunOnCleaned], runs: 4, ..BACK }, 40);
+}
+
+#[test]
+fn a_sweep_with_a_rule_left_out() {
+    use runs::Rule::*;
+    let sweep = Runs { sweep: true, runs: 4, ..BACK };
+    is_violated(&Runs { without: &[CloseSweepBeforeStart], ..sweep }, 40);
+    // The next leader finds the sweep's run current in its log, and has not marked it closed.
+    is_violated(&Runs { without: &[StartEndsSweep], election: true, ..sweep }, 43);
+}
+
+#[test]
+fn failovers() {
+    holds(&Failover::SMALL); // 168,626 states, 27 steps
+    holds(&Failover { promotions: [0, 1], links: true, ..Failover::SMALL }); // 20,104 states, 23 steps
+    holds(&Failover { promotions: [0, 2], ..Failover::SMALL }); // 20,246 states, 26 steps
+    holds(&Failover { promotions: [2, 1], ..Failover::SMALL });
+    holds(&Failover { promotions: [0, 0], available: true, ..Failover::SMALL }); // 807 states, 16 steps
+}
+
+#[test]
+fn a_failover_with_a_rule_left_out() {
+    use failover::Rule::*;
+    let without = |without| Failover { without, ..Failover::SMALL };
+    is_violated(&without(&[EpochsOnStart]), 9);
+    is_violated(&without(&[NoHoldAtPromotion]), 9);
+    is_violated(&without(&[NoPromotionAtHold]), 9);
+    is_violated(&without(&[SameReplication]), 11);
+    is_violated(&Failover { promotions: [0, 2], ..without(&[ClosedOnReturn]) }, 19);
+    // The replica's link is down when the worker is done, and is not waited for.
+    is_violated(&Failover { promotions: [0, 1], links: true, ..without(&[ReachedSwitch]) }, 10);
+    // Nothing is lost, but nobody could take over.
+    is_violated(&Failover { promotions: [0, 0], available: true, ..without(&[Wait]) }, 6);
+}
+
+#[test]
+fn a_failover_with_two_rules_left_out() {
+    use failover::Rule::*;
+    let without = |without| Failover { without, ..Failover::SMALL };
+    // Each of these holds alone: where the first is left out, the second catches it.
+    for rule in [FinishRestarts, EpochsOnSwitch, LogBeforePromotion, DivergedIsNone, Wait, ReachedSwitch] {
+        let alone: &'static [failover::Rule] = match rule {
+            FinishRestarts => &[FinishRestarts],
+            EpochsOnSwitch => &[EpochsOnSwitch],
+            LogBeforePromotion => &[LogBeforePromotion],
+            DivergedIsNone => &[DivergedIsNone],
+            Wait => &[Wait],
+            _ => &[ReachedSwitch],
+        };
+        holds(&without(alone));
+    }
+    is_violated(&without(&[FinishRestarts, EpochsOnSwitch]), 9);
+    is_violated(&without(&[LogBeforePromotion, ReachedSwitch]), 9);
+    is_violated(&without(&[DivergedIsNone, ReachedSwitch]), 12);
+    is_violated(&without(&[Wait, ReachedSwitch]), 9);
+}
+
+#[test]
+fn the_feeding_replica_need_not_be_the_one_fetched_from() {
+    holds(&Failover { without: &[failover::Rule::FetchWhereFeed], ..Failover::SMALL }); // 231,127 states, 26 steps
 }

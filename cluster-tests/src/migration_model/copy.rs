@@ -398,7 +398,7 @@ impl Model for Copy {
             out.extend([Change::Set, Change::Del].map(|change| Changed { keys, change }));
         }
         if self.lacks(Rule::Refetch) && !self.ttl {
-            // To a refetch one change is like another.
+            // To a refetch one change is like another; with a TTL the refresh of it shows enough.
             out.push(Changed { keys: 1, change: Change::Incr });
         }
         if self.ttl {

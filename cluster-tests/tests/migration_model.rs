@@ -87,7 +87,7 @@ fn a_replica_that_feeds_while_the_primary_is_asked_for_values() {
 fn a_ttl_with_a_rule_left_out() {
     let ttl = Copy { ttl: true, writes: 1, ..Copy::SMALL };
     // The target lets a staged key expire before the refresh of its TTL comes.
-    is_violated(&Copy { without: Some(copy::Rule::Refetch), ..ttl }, 10);
+    is_violated(&Copy { without: Some(copy::Rule::Refetch), late: false, ..ttl }, 14);
     // A late SET between PTTL and DUMP: the new value gets the old TTL, and dies of it.
     is_violated(&Copy { without: Some(copy::Rule::OffsetAfterFetch), ..ttl }, 13);
 }
@@ -130,7 +130,7 @@ fn a_run_with_a_rule_left_out() {
     is_violated(&Runs { without: &[CleanTarget], ..Runs::SMALL }, 21);
     is_violated(&Runs { without: &[UnlinksAnswered], two_lanes: true, ..Runs::SMALL }, 23);
     is_violated(&Runs { without: &[NoReopening], ..Runs::SMALL }, 17);
-    is_violated(&Runs { without: &[NamingBeforeApproval], detail: true, restart: false, runs: 1, ..Runs::SMALL }, 0);
+    is_violated(&Runs { without: &[NamingBeforeApproval], detail: true, ..Runs::SMALL }, 25);
     is_violated(&Runs { without: &[QuorumRound], ..TWO_LEADERS }, 20);
     is_violated(&Runs { without: &[LookIntoLog], ..TWO_LEADERS }, 22);
     is_violated(&Runs { without: &[MarkBeforeKill], ..Runs::SMALL }, 19);
@@ -157,6 +157,7 @@ fn a_cleaning_with_a_rule_left_out() {
     is_violated(&Runs { without: &[TermOnStartRun], ..WIPE }, 20);
     is_violated(&Runs { without: &[TermOnCleaned], ..WIPE }, 30);
     is_violated(&Runs { without: &[CloseBeforeCleaned], ..BACK }, 35);
+    is_violated(&Runs { without: &[CloseBeforeCleaned], election: false, ..WIPE }, 26);
     is_violated(&Runs { without: &[NextRun], runs: 4, ..BACK }, 40);
     is_violated(&Runs { without: &[RunOnCleaned], runs: 4, ..BACK }, 40);
 }

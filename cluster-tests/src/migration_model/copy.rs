@@ -249,6 +249,11 @@ impl Copy {
         let fed = s.fed.filter(|fed| *fed < self.feed_offset(s))?;
         let (keys, change) = s.stream[usize::from(fed)]?;
         s.fed = Some(fed + 1);
+        let busy = |k: &Key| k.dirty || k.fetch != Fetch::Idle || k.sent != [None; 2];
+        if self.lacks(Rule::Refetch) && s.keys.iter().any(busy) {
+            // Even a replay that keeps the order is wrong.
+            return None;
+        }
         for (_, key) in s.keys.iter_mut().enumerate().filter(|(k, _)| keys >> k & 1 == 1) {
             if !self.lacks(Rule::Refetch) {
                 key.dirty = true;
@@ -286,6 +291,8 @@ impl Copy {
     }
 
     fn apply(&self, s: &mut State, action: Action) -> Option<()> {
+        // One who replays takes whole snapshots.
+        let torn = self.ttl && !self.lacks(Rule::Refetch);
         let possible = match action {
             Action::Changed { keys, change } => return self.change(s, keys, change),
             Action::Tick => return self.tick(s),
@@ -319,13 +326,13 @@ impl Copy {
                 let value = self.fetched(s, key);
                 let asked = s.keys[key].fetch == Fetch::Asked;
                 s.keys[key].fetch = Fetch::Timed((value != NIL).then_some(value & TTL));
-                asked && self.ttl
+                asked && torn
             }
             Action::DumpExecuted { key } => {
                 let value = self.fetched(s, key);
                 let k = &mut s.keys[key];
                 k.fetch = match k.fetch {
-                    Fetch::Asked if !self.ttl => Fetch::Executed(value),
+                    Fetch::Asked if !torn => Fetch::Executed(value),
                     Fetch::Timed(Some(ttl)) if value != NIL => Fetch::Executed(value & !TTL | ttl),
                     Fetch::Timed(_) => Fetch::Executed(NIL),
                     _ => return None,

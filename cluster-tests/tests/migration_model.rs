@@ -69,11 +69,11 @@ fn copying_with_a_rule_left_out() {
         (TargetReplies, false, 10),
         // The feed is the primary's, and the values come from a replica that lags.
         (FetchWhereFeed, false, 12),
-        // An INCR is in the value that was fetched, and is replayed on it.
-        (Refetch, false, 10),
     ] {
         is_violated(&Copy { without: Some(rule), replica, ..Copy::SMALL }, steps);
     }
+    // An INCR is in the value that was fetched, and is replayed on it.
+    is_violated(&Copy { without: Some(Refetch), late: false, ..Copy::SMALL }, 13);
 }
 
 #[test]
@@ -154,6 +154,7 @@ fn a_switch_with_a_rule_left_out() {
 fn a_cleaning_with_a_rule_left_out() {
     use runs::Rule::*;
     is_violated(&Runs { without: &[CloseBeforeStartRun], election: false, ..WIPE }, 15);
+    is_violated(&Runs { without: &[CancelWipes], restart: true, election: false, ..WIPE }, 8);
     is_violated(&Runs { without: &[TermOnStartRun], ..WIPE }, 20);
     is_violated(&Runs { without: &[TermOnCleaned], ..WIPE }, 30);
     is_violated(&Runs { without: &[CloseBeforeCleaned], ..BACK }, 35);
@@ -169,6 +170,7 @@ fn a_sweep_with_a_rule_left_out() {
     is_violated(&Runs { without: &[CloseSweepBeforeStart], ..sweep }, 40);
     // The next leader finds the sweep's run current in its log, and has not marked it closed.
     is_violated(&Runs { without: &[StartEndsSweep], election: true, ..sweep }, 43);
+    is_violated(&Runs { without: &[NoSweepBesideAttempt], ..sweep }, 39);
 }
 
 #[test]

@@ -3,5 +3,4 @@
 
 pub mod copy;
 pub mod failover;
-mod log;
 pub mod runs;

@@ -39,6 +39,15 @@ pub(super) struct Log {
     pub(super) len: u8,
 }
 
+/// How the log is read; both are true, unless a rule is left out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// A Start ends the run of a sweep.
+    pub(super) start_ends_sweep: bool,
+    /// A Cancel of what was ever started goes by Cancelling.
+    pub(super) cancel_wipes: bool,
+}
+
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -61,6 +70,8 @@ pub(super) struct View {
     pub(super) count: usize,
     /// Runs whose connections may be approved, a bit each.
     pub(super) current: u8,
+    /// The attempt begun last.
+    last_attempt: usize,
     /// The last run, if no entry that stands behind its fence has ended it.
     pub(super) unfenced: Option<usize>,
     pub(super) switches: u8,
@@ -77,14 +88,15 @@ impl Log {
         Some(())
     }
 
-    /// What the first `len` entries say; `sweeps_end`: whether a Start ends the run of a sweep.
-    pub(super) fn view(&self, len: u8, sweeps_end: bool) -> View {
+    /// What the first `len` entries say.
+    pub(super) fn view(&self, len: u8, reading: Reading) -> View {
         let mut v = View {
             phase: Phase::Idle,
             owner: 0,
             runs: [None; RUNS],
             count: 0,
             current: 0,
+            last_attempt: 0,
             unfenced: None,
             switches: 0,
             holds: 0,
@@ -92,10 +104,17 @@ impl Log {
         for (i, entry) in self.entries[..usize::from(len)].iter().flatten().enumerate() {
             match entry {
                 Entry::Start => {
-                    let kept = if sweeps_end { 0 } else { v.current };
+                    let kept = if reading.start_ends_sweep { 0 } else { v.current };
+                    v.last_attempt = v.count;
                     v.begin(Kind::Attempt);
                     v.current |= kept;
                     v.phase = Phase::Running;
+                }
+                // A sweep beside an attempt: only where a rule is left out.
+                Entry::StartRun if v.attempt().is_some() => {
+                    let (kept, unfenced) = (v.current, v.unfenced);
+                    v.begin(Kind::Cleaning);
+                    (v.current, v.unfenced) = (v.current | kept, unfenced);
                 }
                 Entry::StartRun => v.begin(Kind::Cleaning),
                 Entry::Hold => {
@@ -104,6 +123,7 @@ impl Log {
                 }
                 Entry::Release => v.phase = Phase::Running,
                 Entry::Restart => (v.phase, v.current) = (Phase::Planned, 0),
+                Entry::Cancel if v.phase == Phase::Planned && !reading.cancel_wipes => v.phase = Phase::Idle,
                 Entry::Cancel => (v.phase, v.current) = (Phase::Cancelling, 0),
                 Entry::Switch => {
                     (v.phase, v.current, v.unfenced) = (Phase::Switched, 0, None);
@@ -132,6 +152,6 @@ impl View {
 
     /// The attempt that runs or is held.
     pub(super) fn attempt(&self) -> Option<usize> {
-        matches!(self.phase, Phase::Running | Phase::Held(_)).then(|| self.count - 1)
+        matches!(self.phase, Phase::Running | Phase::Held(_)).then_some(self.last_attempt)
     }
 }

@@ -81,8 +81,8 @@ impl Runs {
                     Phase::Idle => self.sweep && v.switches > 0,
                     _ => false,
                 };
-                let beside =
-                    self.lacks(Rule::NoSweepBesideAttempt) && seen.attempt().is_some() && now.attempt().is_some();
+                let writes = seen.attempt().is_some() && now.attempt().is_some() && now.switches > 0;
+                let beside = writes && self.sweep && self.lacks(Rule::NoSweepBesideAttempt);
                 let behind = self.closed(s, leader, seen.unfenced) || self.lacks(Rule::CloseBeforeStartRun);
                 let next = seen.count == now.count || self.lacks(Rule::NextRun);
                 let may = (due(&seen) && due(&now) && behind || beside) && next && now.count < self.runs;

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod assign;
 pub mod driver;
+pub mod fence;
 pub mod handle;
 pub mod leases;
 pub mod peers;

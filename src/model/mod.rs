@@ -11,6 +11,7 @@ pub mod derive;
 pub mod fingerprint;
 pub mod ids;
 pub mod limits;
+pub mod migration;
 pub mod outcome;
 pub mod ports;
 pub mod reject;

@@ -12,6 +12,7 @@
 //! | [`wire`] | generated protobuf code and its conversions |
 //! | [`proxy`] | the hot path |
 //! | [`redis`] | cold-path client of the backend servers |
+//! | [`mover`] | copies slots from server to server |
 //! | [`consensus`] | the only place that names openraft or sled |
 //! | [`control`] | leader-only loops and their handle |
 //! | [`node`] | composition root |
@@ -27,6 +28,7 @@ pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod model;
+pub mod mover;
 pub mod node;
 pub mod plan;
 pub mod proxy;

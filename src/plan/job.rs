@@ -353,7 +353,9 @@ impl Memory {
             let node = seen.nodes.get(&m.id).filter(|n| m.admitted.is_some_and(|a| a.incarnation == n.incarnation));
             node.is_some_and(|n| seen.now_ns <= n.heard_ns + lease_ns)
         });
-        live.map(|m| m.id).min_by_key(|id| (runs_of(seen.state, *id), self.failures > 0 && Some(*id) == self.last_worker, *id == seen.me, *id))
+        live.map(|m| m.id).min_by_key(|id| {
+            (runs_of(seen.state, *id), self.failures > 0 && Some(*id) == self.last_worker, *id == seen.me, *id)
+        })
     }
 }
 

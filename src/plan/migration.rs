@@ -216,7 +216,8 @@ impl View<'_> {
         let queue_max = if waited_ns > SHORT_QUEUE_AWAITED_NS { budget_ms / 2 } else { QUEUE_MS_MAX };
         if mover.queue_ms > queue_max {
             let ms = mover.queue_ms;
-            return self.wait(format!("what is dirty takes {ms} ms to copy, more than the {queue_max} ms before a hold"));
+            return self
+                .wait(format!("what is dirty takes {ms} ms to copy, more than the {queue_max} ms before a hold"));
         }
         match self.memory.preflight(now_ns) {
             None => Step::Preflight,
@@ -272,9 +273,7 @@ impl View<'_> {
                         };
                         release(format!("not all nodes held in time (hold-max {ms} ms): {whom}"))
                     }
-                    Some(Barrier::Passed) => {
-                        Step::Finish { hold: id, run: run.run, worker: run.worker, by_ns }
-                    }
+                    Some(Barrier::Passed) => Step::Finish { hold: id, run: run.run, worker: run.worker, by_ns },
                     Some(Barrier::Waiting(whom)) => {
                         let why = format!("hold {id}: {}", whom.join("; "));
                         Step::Wait { why, until_ns: by_ns }

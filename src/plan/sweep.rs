@@ -67,9 +67,11 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
 
 /// What brings slots to the group now, or would if there were no sweep.
 fn comes(seen: &Seen<'_>, product: ProductId, group: GroupId) -> Option<String> {
-    let coming = seen.state.migrations.values().find(|m| {
-        m.product == product && m.to == group && !matches!(m.phase, Phase::Switched | Phase::Paused)
-    });
+    let coming = seen
+        .state
+        .migrations
+        .values()
+        .find(|m| m.product == product && m.to == group && !matches!(m.phase, Phase::Switched | Phase::Paused));
     let assigned = seen.state.assignments.values().find(|a| a.product == product && a.to == group);
     coming.map(|m| format!("migration {}", m.id)).or_else(|| assigned.map(|a| format!("assignment {}", a.id)))
 }

@@ -9,4 +9,5 @@ pub mod membership;
 pub mod migration;
 pub mod mover;
 pub mod sweep;
+pub mod rebalance;
 pub mod timing;

@@ -47,7 +47,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
 
 /// What a leader would propose next, with one thing wrong now and then.
 fn next(m: &Migration, id: MigrationId, [_, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -> Change {
-    let wrong = |n: u16| u32::from(n % 12 == 0);
+    let wrong = |n: u16| u32::from(n.is_multiple_of(12));
     let (from, to) = (server(state, m.product, m.from), server(state, m.product, m.to));
     let mut group_epochs = epochs(state, m);
     if e % 12 == 1 {
@@ -111,7 +111,7 @@ fn options(e: u16, f: u16) -> MigrationOptions {
         Limits { keys_per_second: u64::from(e), bytes_per_second: u64::from(f), hold_ms_max: u32::from(e % 3) * 200 };
     MigrationOptions {
         verify: [Verify::None, Verify::Sample, Verify::Full][usize::from(f % 3)],
-        wipe: e % 5 == 0,
+        wipe: e.is_multiple_of(5),
         limits,
     }
 }

@@ -4,4 +4,5 @@
 
 pub mod lease;
 pub mod membership;
+pub mod rebalance;
 pub mod timing;

@@ -3,6 +3,7 @@
 
 mod handle;
 pub mod job;
+pub mod payload;
 pub mod report;
 
 pub use handle::{Handle, start};

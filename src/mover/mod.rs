@@ -2,9 +2,11 @@
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
 mod handle;
+pub mod functions;
 pub mod job;
 pub mod payload;
 pub mod report;
+pub mod verify;
 
 pub use handle::{Handle, start};
 pub use job::{Approval, Approve, CleanJob, CopyJob, Endpoint, Job, Named, SlotSet};

@@ -90,7 +90,9 @@ impl Libraries {
                         target.libraries.iter().find(|(_, there)| there.functions.contains(function)).map(|(n, _)| n)
                     };
                     match library.functions.iter().find_map(|function| Some((function, owner(function)?))) {
-                        Some((function, owner)) => differing.push(format!("{name} (its {function} is in {owner} there)")),
+                        Some((function, owner)) => {
+                            differing.push(format!("{name} (its {function} is in {owner} there)"))
+                        }
                         None => lacking.push(library.code.clone()),
                     }
                 }

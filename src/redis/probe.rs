@@ -121,11 +121,7 @@ impl Feeds {
 ///
 /// # Errors
 /// It cannot be reached, does not let us in, or does not allow INFO or ROLE. All else is in the answer.
-pub async fn probe(
-    addr: &HostPort,
-    credentials: Option<&Credentials>,
-    deadline: Instant,
-) -> Result<Probe, RedisError> {
+pub async fn probe(addr: &HostPort, credentials: Option<&Credentials>, deadline: Instant) -> Result<Probe, RedisError> {
     let mut client = Client::connect(addr, credentials, NAME, deadline).await?;
     let info = client.info("default", deadline).await?;
     let role = client.role(deadline).await?;
@@ -149,12 +145,7 @@ pub async fn probe(
         client_name = tries.allowed(&[b"CLIENT", b"ID"]).await?;
     }
     let mut reads = Ok(());
-    for command in [
-        &[b"SCAN" as &[u8], b"0", b"COUNT", b"1"][..],
-        &[b"PTTL", KEY],
-        &[b"DUMP", KEY],
-        &[b"TYPE", KEY],
-    ] {
+    for command in [&[b"SCAN" as &[u8], b"0", b"COUNT", b"1"][..], &[b"PTTL", KEY], &[b"DUMP", KEY], &[b"TYPE", KEY]] {
         reads = reads.and(tries.allowed(command).await?);
     }
     let probe = Probe {
@@ -247,11 +238,7 @@ fn refusal(name: &str, error: RedisError) -> String {
 ///
 /// # Errors
 /// It cannot be reached or does not let us in. A refusal of a feed is in the answer.
-pub async fn feeds(
-    addr: &HostPort,
-    credentials: Option<&Credentials>,
-    deadline: Instant,
-) -> Result<Feeds, RedisError> {
+pub async fn feeds(addr: &HostPort, credentials: Option<&Credentials>, deadline: Instant) -> Result<Feeds, RedisError> {
     let psync = match psync(addr, credentials, deadline).await {
         Ok(psync) => psync,
         Err(error) if !error.answered() => return Err(error),
@@ -291,7 +278,9 @@ async fn psync(
     let mut client = Client::connect(addr, credentials, NAME, deadline).await?;
     let info = client.info("replication", deadline).await?;
     if info.get("role") == Some("slave") && info.get("master_link_status") != Some("up") {
-        return Ok(Err(format!("{addr} is a replica whose link to its primary is down; it refuses PSYNC until it is up")));
+        return Ok(Err(format!(
+            "{addr} is a replica whose link to its primary is down; it refuses PSYNC until it is up"
+        )));
     }
     if info.get("repl_backlog_active") != Some("1") {
         return match client.ask(&[b"REPLCONF", b"rdb-filter-only", b""], deadline).await {

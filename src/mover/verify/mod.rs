@@ -185,8 +185,7 @@ impl<'a> Comparison<'a> {
 
     /// Compares keys, those that differ again and again.
     async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl Changes) -> Result<(), String> {
-        let mut suspects: Vec<Place> =
-            self.differing(db, keys).await?.into_iter().map(|(key, _)| (db, key)).collect();
+        let mut suspects: Vec<Place> = self.differing(db, keys).await?.into_iter().map(|(key, _)| (db, key)).collect();
         if suspects.is_empty() {
             return Ok(());
         }

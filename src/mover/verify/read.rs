@@ -279,14 +279,7 @@ impl Reader {
     }
 
     /// A list or sorted set, by rank: nothing comes twice.
-    async fn by_rank(
-        &mut self,
-        kind: &str,
-        head: &[&[u8]],
-        tail: &[&[u8]],
-        len: u64,
-        page: u64,
-    ) -> Result<u64, Stop> {
+    async fn by_rank(&mut self, kind: &str, head: &[&[u8]], tail: &[&[u8]], len: u64, page: u64) -> Result<u64, Stop> {
         let seed = self.seed.clone();
         let mut sequence = seed.sequence();
         let mut at = 0;
@@ -326,12 +319,7 @@ impl Reader {
     }
 
     /// When fields of a hash expire. `fields`: fields and values in turn.
-    async fn expiry_of(
-        &mut self,
-        key: &Bytes,
-        fields: &[Bytes],
-        expiry: &mut BTreeMap<u64, i64>,
-    ) -> Result<(), Stop> {
+    async fn expiry_of(&mut self, key: &Bytes, fields: &[Bytes], expiry: &mut BTreeMap<u64, i64>) -> Result<(), Stop> {
         if !self.field_expiry || fields.is_empty() {
             return Ok(());
         }

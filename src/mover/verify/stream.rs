@@ -70,8 +70,7 @@ pub(super) async fn digest(
         }
         let mut from = Bytes::from_static(b"-");
         loop {
-            let reply =
-                reader.one(&[b"XPENDING", key, &name, &from, b"+", PAGE.to_string().as_bytes()]).await?;
+            let reply = reader.one(&[b"XPENDING", key, &name, &from, b"+", PAGE.to_string().as_bytes()]).await?;
             let pending = reply.items().ok_or(Stop::Key(Seen::Changed))?;
             for entry in pending {
                 // Id, consumer, idle time, deliveries.

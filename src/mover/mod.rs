@@ -1,6 +1,8 @@
 //! Copies slots from one server to another and deletes them, as migration.md says.
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
+pub mod connection;
+pub mod feed;
 pub mod functions;
 mod handle;
 pub mod job;

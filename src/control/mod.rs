@@ -6,6 +6,7 @@ pub mod assign;
 pub mod driver;
 pub mod handle;
 pub mod leases;
+pub mod migration_admission;
 pub mod peers;
 pub mod rounds;
 pub mod scan;

@@ -6,8 +6,10 @@
 #[allow(dead_code)]
 mod server;
 
+mod admission;
 mod dataset;
 mod functions;
 mod payloads;
 mod probing;
+mod tracking;
 mod verification;

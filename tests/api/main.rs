@@ -7,6 +7,7 @@ mod client;
 mod fake;
 mod fence;
 mod log;
+mod migrations;
 mod scan;
 mod server;
 mod single;

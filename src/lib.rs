@@ -13,6 +13,7 @@
 //! | [`wire`] | generated protobuf code and its conversions |
 //! | [`proxy`] | the hot path |
 //! | [`redis`] | cold-path client of the backend servers |
+//! | [`mover`] | copies slots from server to server |
 //! | [`consensus`] | the only place that names openraft or sled |
 //! | [`control`] | leader-only loops and their handle |
 //! | [`node`] | composition root |
@@ -29,6 +30,7 @@ pub mod consensus;
 pub mod control;
 pub mod faults;
 pub mod model;
+pub mod mover;
 pub mod node;
 pub mod plan;
 pub mod proxy;

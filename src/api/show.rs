@@ -96,6 +96,7 @@ pub fn product(product: &Product) -> admin::Product {
         slots_assigned: count(product.slots.iter().filter(|slot| slot.owner.is_some()).count()),
         slots: product.layout.slots().into(),
         listeners: Vec::new(),
+        auto_rebalance: product.auto_rebalance,
     }
 }
 
@@ -166,7 +167,7 @@ pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
     ranges
 }
 
-/// Assignments of a product that have not ended, a sentence each.
+/// Assignments and migrations of a product that have not ended, a sentence each.
 #[must_use]
 pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
     let of = |assignment: &crate::model::state::Assignment| {
@@ -180,7 +181,12 @@ pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
             assignment.attempts
         )
     };
-    state.assignments.values().filter(|assignment| assignment.product == product.id).map(of).collect()
+    let assigned = state.assignments.values().filter(|assignment| assignment.product == product.id).map(of);
+    let migrating = state.migrations.values().filter(|m| m.product == product.id).map(|m| {
+        let slots = crate::model::slot::spans(&m.slots);
+        format!("migration {}: slots {slots} from group {} to group {}, {}", m.id, m.from, m.to, m.phase.name())
+    });
+    assigned.chain(migrating).collect()
 }
 
 /// Where a key is: slot, group, primary.

@@ -11,11 +11,13 @@ use crate::{
     model::{
         change::NewMember,
         ids::{Epoch, HoldId, Incarnation, NodeId, ProductId, Term, Uuid},
+        migration::Job,
         route::Isolated,
         state::{ClusterState, Member},
     },
     plan::{
         lease::{LeaseTable, Verdict},
+        mover::MoverView,
         timing::Timing,
     },
 };
@@ -51,6 +53,8 @@ pub struct Beat {
     pub version: String,
     /// It has stopped serving, for good.
     pub stopping: bool,
+    /// The runs it works on.
+    pub movers: Vec<(Job, MoverView)>,
 }
 
 /// What a heartbeat is answered.
@@ -175,6 +179,18 @@ impl Desk {
         self.view.waiting_on = sentences;
     }
 
+    /// Shows what the task of a job does or waits for; `None`: the job is over. Whether that is new.
+    pub fn job_waits(&mut self, job: Job, why: Option<String>) -> bool {
+        if self.view.jobs.get(&job) == why.as_ref() {
+            return false;
+        }
+        match why {
+            Some(why) => self.view.jobs.insert(job, why),
+            None => self.view.jobs.remove(&job),
+        };
+        true
+    }
+
     /// What a hold waits for, a sentence for each node that has said so.
     pub fn holding(&self, hold: HoldId) -> impl Iterator<Item = String> {
         let of_hold = self.holding.iter().filter(move |((id, _), _)| *id == hold);
@@ -259,6 +275,13 @@ impl Desk {
         }
         self.holding.retain(|(_, node), _| *node != beat.node.id);
         self.holding.extend(beat.waiting.iter().map(|(hold, what)| ((*hold, beat.node.id), what.clone())));
+        self.view.movers.retain(|_, mover| mover.node != beat.node.id);
+        for (job, mover) in &beat.movers {
+            if self.view.movers.get(job).is_none_or(|known| known.run <= mover.run) {
+                let mover = MoverView { node: beat.node.id, incarnation, ..mover.clone() };
+                self.view.movers.insert(*job, mover);
+            }
+        }
         let seen = self.view.nodes.entry(beat.node.id).or_default();
         *seen = NodeView {
             incarnation,
@@ -381,6 +404,7 @@ mod tests {
             listeners: BTreeMap::new(),
             version: String::new(),
             stopping: false,
+            movers: Vec::new(),
         }
     }
 

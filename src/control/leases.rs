@@ -18,6 +18,7 @@ use crate::{
     model::{
         change::Change,
         ids::{Term, Uuid},
+        migration::Job,
         route::Isolated,
         state::{ClusterState, Hold, Member},
     },
@@ -151,6 +152,19 @@ impl Leases {
     /// Shows what control loops wait for.
     pub fn waiting_on(&self, sentences: Vec<String>) {
         self.on_desk(|desk, _| desk.waiting_on(sentences));
+    }
+
+    /// Shows what the task of a job does or waits for; `None`: the job is over.
+    pub fn job_waits(&self, job: Job, why: Option<String>) {
+        let mut desk = self.desk();
+        if !desk.job_waits(job, why) {
+            return;
+        }
+        // Shown, but no news: else every task would wake all the others.
+        self.view.send_if_modified(|view| {
+            *view = Arc::new(desk.view().clone());
+            false
+        });
     }
 
     fn follow(&self, term: Option<Term>) {

@@ -1,7 +1,7 @@
 //! "I live, I have reached this, renew my lease": every half second to the leader, and at once when there is news.
 //! Knows nothing of who leads or why; it is told, and asks around when nobody tells.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
@@ -9,15 +9,17 @@ use tracing::{debug, error, info, warn};
 use super::{
     introduction,
     lease::{Granted, Lease, Sent},
+    movers::Movers,
     service::LeaderDesk,
 };
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
     control::peers::Peers,
+    faults::{self, Point},
     model::{
         change::NewMember,
-        ids::{Epoch, Incarnation, Uuid},
+        ids::{Epoch, HoldId, Incarnation, Uuid},
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
@@ -43,6 +45,8 @@ pub struct Heartbeat {
     pub desk: LeaderDesk,
     /// What the workers have reached.
     pub report: watch::Receiver<Arc<ProxyReport>>,
+    /// The runs this node works on.
+    pub movers: Movers,
     /// What the workers may.
     pub permit: Arc<Permit>,
     /// How often, at least.
@@ -68,28 +72,46 @@ impl Heartbeat {
         let mut next = tokio::time::Instant::now();
         let mut without = Without::default();
         let mut lease = Lease::new(self.permit.clone());
+        let mut moved = self.movers.news();
+        let mut told: BTreeSet<HoldId> = BTreeSet::new();
+        // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
+        let mut broken_off = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 Ok(()) = self.report.changed() => tokio::time::sleep(NEWS_EVERY).await,
+                Ok(()) = moved.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
             }
-            let reached = self.report.borrow_and_update().route_epoch;
-            lease.reached(reached);
+            let report = self.report.borrow_and_update().clone();
+            lease.reached(report.route_epoch);
+            let drained = drained(&report);
+            if !drained.is_subset(&told) {
+                faults::pause_at(Point::BeforeAck).await;
+            }
+            told = drained;
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
-            // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
+            let mut news = self.report.clone();
             let answer = tokio::select! {
                 biased;
                 answer = Sent::before(boottime_ns, self.exchange(&now)) => answer,
+                // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
                 () = another_leads(&mut leadership, &now) => {
+                    next = tokio::time::Instant::now();
+                    continue;
+                }
+                // Clients wait for the end of a hold; the round of this heartbeat may take longer than all its other parts.
+                () = drained_more(&mut news, &told), if !broken_off => {
+                    broken_off = true;
                     next = tokio::time::Instant::now();
                     continue;
                 }
                 () = keep_up(&mut reports, &mut lease) => None,
             };
+            broken_off = false;
             let Some((sent, answer)) = answer else { continue };
             if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
                 lease.revoke();
@@ -185,6 +207,7 @@ impl Heartbeat {
                 .collect(),
             version: env!("CARGO_PKG_VERSION").into(),
             stopping: false,
+            movers: self.movers.reports(),
         }
     }
 
@@ -204,6 +227,18 @@ impl Heartbeat {
             }
         }
         None
+    }
+}
+
+/// Holds that this node can ack.
+fn drained(report: &ProxyReport) -> BTreeSet<HoldId> {
+    report.holds.iter().filter(|(_, progress)| progress.drained).map(|(hold, _)| *hold).collect()
+}
+
+/// Resolves when there is a hold to be acked that is not among `told`.
+async fn drained_more(report: &mut watch::Receiver<Arc<ProxyReport>>, told: &BTreeSet<HoldId>) {
+    if report.wait_for(|report| !drained(report).is_subset(told)).await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -271,7 +306,7 @@ impl Farewell {
 }
 
 /// The incarnation of this start, once the log has admitted it.
-fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
+pub(super) fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
     let member = state.members.get(&me.id).filter(|m| m.uuid == me.uuid)?;
     member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
 }

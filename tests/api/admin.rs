@@ -63,11 +63,11 @@ impl<const N: usize> Service<http::Request<Body>> for Nothing<N> {
 
 const SECRET: &str = "0123456789abcdef-secret";
 
-type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
+pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
-struct World {
-    shared: Arc<Shared>,
-    nodes: Vec<Node>,
+pub struct World {
+    pub shared: Arc<Shared>,
+    pub nodes: Vec<Node>,
     addrs: Vec<String>,
     tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
 }
@@ -83,7 +83,7 @@ fn secret() -> ClusterSecret {
 }
 
 /// Two nodes, the first leads. No heartbeats: tests that wait send them.
-async fn world() -> World {
+pub async fn world() -> World {
     let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let addrs: Vec<String> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
     // Hosts differ, so that both could listen for products.
@@ -107,7 +107,7 @@ async fn world() -> World {
 
 impl World {
     /// A client of node 0 (the leader) or 1.
-    fn client(&self, node: usize) -> Client {
+    pub fn client(&self, node: usize) -> Client {
         self.client_with(node, secret())
     }
 
@@ -116,26 +116,26 @@ impl World {
         AdminClient::with_interceptor(channel, ClientAuth(secret))
     }
 
-    fn proposals(&self) -> usize {
+    pub fn proposals(&self) -> usize {
         self.shared.proposals.load(Ordering::SeqCst)
     }
 
-    async fn group(&self, id: u32, redis: &Redis) -> admin::ChangeReply {
+    pub async fn group(&self, id: u32, redis: &Redis) -> admin::ChangeReply {
         self.client(1).create_group(create_group(id, redis)).await.unwrap().into_inner()
     }
 
-    async fn assign(&self, first: u32, last: u32, group: u32) -> Result<admin::ChangeReply, tonic::Status> {
+    pub async fn assign(&self, first: u32, last: u32, group: u32) -> Result<admin::ChangeReply, tonic::Status> {
         let request = admin::AssignSlotsRequest {
             product: "default".into(),
             slots: vec![SlotSpan { first, last }],
             group,
-            options: None,
+            ..Default::default()
         };
         self.client(1).assign_slots(request).await.map(tonic::Response::into_inner)
     }
 
     /// Plays the leader's assignment loop: whatever begins is held and finished.
-    fn finish_assignments(&self) -> tokio::task::JoinHandle<()> {
+    pub fn finish_assignments(&self) -> tokio::task::JoinHandle<()> {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let (mut changed, mut id) = (shared.changed(), 1000);
@@ -172,7 +172,7 @@ fn create_group(id: u32, redis: &Redis) -> admin::CreateGroupRequest {
     admin::CreateGroupRequest { product: "default".into(), id, primary: redis.addr.to_string(), ..Default::default() }
 }
 
-fn with_id(byte: u8) -> Option<ChangeOptions> {
+pub fn with_id(byte: u8) -> Option<ChangeOptions> {
     Some(ChangeOptions { change_id: vec![byte; 16].into(), ..Default::default() })
 }
 
@@ -273,6 +273,7 @@ async fn groups_and_slots() {
         slots: vec![SlotSpan { first: slot, last: slot }],
         group: 1,
         options,
+        ..Default::default()
     };
     reused(world.client(1).assign_slots(slots(3, with_id(5))).await.unwrap_err());
     let assigned = world.client(1).assign_slots(slots(3, with_id(6))).await.unwrap().into_inner();

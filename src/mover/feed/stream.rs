@@ -1,0 +1,257 @@
+//! Reads a replication stream as it arrives, in pieces of any size, and tells which keys its commands change.
+//! Knows nothing of connections. Values are read over, not kept: a stream that carries 100 MB values needs 1 MB here.
+
+use super::Event;
+use crate::{
+    commands::{Args, ResolveError, flag, resolve},
+    resp::{limits::ARGS_MAX, number},
+};
+
+/// Kept of one argument. Longer keys cannot be followed; values of that length are nobody's business here.
+const ARG_KEPT: usize = 1 << 20;
+/// Kept of one command: what a field-by-field refetch may need, and enough for a DEL of a million keys.
+const COMMAND_KEPT: usize = 64 << 20;
+/// Memory that stays after an unusual command.
+const ROOM_KEPT: usize = 1 << 20;
+/// A header line: type, number, CRLF.
+const LINE_MAX: usize = 32;
+
+/// A command's arguments, the name first.
+#[derive(Debug, Default)]
+pub struct Words {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Arguments of which not everything was kept.
+    cut: Vec<usize>,
+}
+
+impl Words {
+    /// Whether every argument is whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.cut.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(ROOM_KEPT);
+        self.ends.clear();
+        self.ends.shrink_to(ROOM_KEPT / size_of::<usize>());
+        self.cut.clear();
+    }
+
+    fn name(&self) -> String {
+        self.ends.first().map_or_else(String::new, |_| String::from_utf8_lossy(self.get(0)).to_ascii_uppercase())
+    }
+}
+
+impl Args for Words {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+    fn get(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.bytes[start..self.ends[i]]
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Before a command: `*`, or a bare line end that keeps the link alive.
+    Command,
+    /// In the header line of an argument.
+    Argument,
+    /// In an argument: so many bytes to come, of which so many are kept.
+    Bytes(usize, usize),
+    /// In the line end behind an argument: so many bytes of it to come.
+    End(usize),
+}
+
+/// A stream that begins between two commands.
+#[derive(Debug)]
+pub struct Stream {
+    at: At,
+    line: Vec<u8>,
+    words: Words,
+    /// Arguments of the command that are still to come.
+    left: usize,
+    /// `None` until the first SELECT: after CONTINUE a server does not repeat it.
+    db: Option<u32>,
+    position: u64,
+    keys: Vec<usize>,
+}
+
+impl Stream {
+    /// A stream whose next byte is number `offset` + 1.
+    #[must_use]
+    pub fn new(offset: u64) -> Self {
+        Self {
+            at: At::Command,
+            line: Vec::with_capacity(LINE_MAX),
+            words: Words::default(),
+            left: 0,
+            db: None,
+            position: offset,
+            keys: Vec::new(),
+        }
+    }
+
+    /// The replication offset of the last byte that was taken. A barrier lies at the end of a command, so it is passed only
+    /// when that command was taken whole.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes all of `bytes`.
+    ///
+    /// # Errors
+    /// No stream of commands, or one that changes more than keys that can be told. A sentence for people.
+    pub fn push(&mut self, mut bytes: &[u8], events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
+        while let Some(&first) = bytes.first() {
+            let used = match self.at {
+                // Bare line ends come also in pairs with a carriage return.
+                At::Command if self.line.is_empty() && matches!(first, b'\n' | b'\r') => 1,
+                At::Command | At::Argument => self.line(bytes)?,
+                At::Bytes(left, kept) => {
+                    let used = left.min(bytes.len());
+                    let keep = kept.min(used);
+                    self.words.bytes.extend_from_slice(&bytes[..keep]);
+                    self.at = if used == left { At::End(2) } else { At::Bytes(left - used, kept - keep) };
+                    used
+                }
+                At::End(left) => {
+                    if first != if left == 2 { b'\r' } else { b'\n' } {
+                        return Err(broken("no line end behind an argument"));
+                    }
+                    self.at = At::End(left - 1);
+                    if left == 1 {
+                        self.words.ends.push(self.words.bytes.len());
+                        self.left -= 1;
+                        self.at = At::Argument;
+                    }
+                    1
+                }
+            };
+            self.position += used as u64;
+            bytes = &bytes[used..];
+            if self.left == 0 && self.at == At::Argument {
+                self.at = At::Command;
+                self.command(events)?;
+                self.words.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what `bytes` have of a header line.
+    fn line(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        let end = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]);
+        let used = end.map_or(bytes.len().min(LINE_MAX), |lf| lf + 1);
+        self.line.extend_from_slice(&bytes[..used]);
+        if self.line.len() > LINE_MAX {
+            return Err(broken("a header that does not end"));
+        }
+        if end.is_none() {
+            return Ok(used);
+        }
+        let kind = if self.at == At::Command { b'*' } else { b'$' };
+        let number = self
+            .line
+            .strip_prefix(&[kind])
+            .and_then(|line| line.strip_suffix(b"\r\n"))
+            .and_then(number::parse)
+            .and_then(|number| usize::try_from(number).ok());
+        let Some(number) = number else {
+            return Err(broken(&format!("{:?} where a header belongs", String::from_utf8_lossy(&self.line))));
+        };
+        self.line.clear();
+        if self.at == At::Command {
+            if number > ARGS_MAX {
+                return Err(broken(&format!("a command of {number} arguments")));
+            }
+            self.left = number;
+            self.at = At::Argument;
+        } else {
+            let room = COMMAND_KEPT.saturating_sub(self.words.bytes.len());
+            let kept = number.min(ARG_KEPT).min(room);
+            if kept < number {
+                self.words.cut.push(self.words.ends.len());
+            }
+            self.at = if number == 0 { At::End(2) } else { At::Bytes(number, kept) };
+        }
+        Ok(used)
+    }
+
+    /// A command is whole.
+    fn command(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
+        let words = &self.words;
+        if words.is_empty() {
+            return Ok(());
+        }
+        let name = words.get(0);
+        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+        if is("SELECT") {
+            let db = (words.len() == 2).then(|| number::parse(words.get(1))).flatten();
+            self.db = Some(db.and_then(|db| db.try_into().ok()).ok_or_else(|| broken("a SELECT without a number"))?);
+            return Ok(());
+        }
+        if is("FLUSHALL") || is("FLUSHDB") || is("SWAPDB") {
+            return Err(format!("{} at the source: the copy begins anew", words.name()));
+        }
+        // Their effects are what a server should send; where it sends the call itself, keys need not be declared.
+        if is("EVAL") || is("EVALSHA") || is("FCALL") {
+            return Err(format!(
+                "the source replicates {} itself instead of what it did, so its keys cannot be told; \
+                 switch the replication of effects on (lua-replicate-commands yes)",
+                words.name()
+            ));
+        }
+        if is("FUNCTION") {
+            events(Event::Functions);
+            return Ok(());
+        }
+        let spec = match resolve(words) {
+            Ok(spec) => spec,
+            Err(ResolveError::Unknown | ResolveError::UnknownSubcommand(_) | ResolveError::WrongArity(_)) => {
+                return Self::ask(self.db, words, events);
+            }
+        };
+        if !spec.flags.has(flag::WRITE | flag::MAY_REPLICATE) {
+            return Ok(());
+        }
+        self.keys.clear();
+        if spec.keys(words, &mut self.keys).is_err() {
+            return Self::ask(self.db, words, events);
+        }
+        if let Some(at) = self.keys.iter().find(|at| words.cut.binary_search(at).is_ok()) {
+            return Err(format!(
+                "argument {at} of a {} at the source is a key longer than {ARG_KEPT} bytes; such keys cannot be copied while \
+                 they change",
+                words.name()
+            ));
+        }
+        // They name a database other than the selected one; all of them is simpler than reading their options, and rare.
+        let db = if is("MOVE") || is("COPY") { None } else { self.db };
+        let command = words.is_whole().then_some(words);
+        for at in &self.keys {
+            events(Event::Changed { db, key: words.get(*at), command });
+        }
+        Ok(())
+    }
+
+    fn ask(db: Option<u32>, words: &Words, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
+        if !words.is_whole() {
+            return Err(format!(
+                "the keys of a {} at the source cannot be told: it is not a command that we know, and too long to ask for",
+                words.name()
+            ));
+        }
+        events(Event::Ask { db, command: words });
+        Ok(())
+    }
+}
+
+fn broken(why: &str) -> String {
+    format!("the source's replication stream cannot be read: {why}; the copy begins anew")
+}

@@ -1,0 +1,89 @@
+//! Starts a mover on a thread of its own, and what its owner holds.
+//! Knows nothing of what the mover does.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    job::{Approve, Job},
+    report::{Finished, Report, State},
+};
+use crate::model::{ids::HoldId, migration::Limits};
+
+/// Orders that wait to be read: a hold has one `finish` and one `go_on`, and holds follow each other.
+const ORDERS_MAX: usize = 16;
+
+/// What an owner tells its mover.
+pub(super) enum Order {
+    /// Under this hold, bring everything over before the deadline, and say so.
+    Finish { hold: HoldId, deadline: Instant, done: oneshot::Sender<Result<Finished, String>> },
+    /// The hold was released: copy on.
+    GoOn(HoldId),
+}
+
+/// A running mover. Dropping it stops the mover and closes its connections.
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    report: watch::Receiver<Report>,
+}
+
+/// Starts `job` on its own thread with its own runtime: copying must never delay an election or a lease. Whatever goes wrong
+/// is in the report as [`State::Failed`].
+#[must_use]
+pub fn start(job: Job, approve: Arc<dyn Approve>, limits: watch::Receiver<Limits>) -> Handle {
+    let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+    let (reports, report) = watch::channel(Report::default());
+    let failed = reports.clone();
+    let thread = std::thread::Builder::new().name("mover".into()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&reports, format!("no runtime for the mover: {error}; free memory or threads")),
+        };
+        if let Err(why) = runtime.block_on(super::run(job, approve, limits, inbox, &reports)) {
+            fail(&reports, why);
+        }
+    });
+    if let Err(error) = thread {
+        fail(&failed, format!("no thread for the mover: {error}; raise the limit of threads"));
+    }
+    Handle { orders, report }
+}
+
+fn fail(reports: &watch::Sender<Report>, why: String) {
+    reports.send_modify(|report| report.state = State::Failed(why));
+}
+
+impl Handle {
+    /// The latest report. Its sender is gone when the mover has ended; the last value stays.
+    #[must_use]
+    pub fn report(&self) -> watch::Receiver<Report> {
+        self.report.clone()
+    }
+
+    /// Call when the barrier of `hold` has passed: no writer is left. Returns when the target has everything that the
+    /// source's primary had at some moment after the call.
+    ///
+    /// # Errors
+    /// A sentence for people: not done by `deadline` (the mover copies on), or the mover has ended.
+    pub async fn finish(&self, hold: HoldId, deadline: Instant) -> Result<Finished, String> {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Finish { hold, deadline, done };
+        let late = || "the mover did not finish in time; the hold is to be released".to_owned();
+        let ended = || match &self.report.borrow().state {
+            State::Failed(why) => why.clone(),
+            _ => "the mover has ended".to_owned(),
+        };
+        timeout_at(deadline, self.orders.send(order)).await.map_err(|_| late())?.map_err(|_| ended())?;
+        timeout_at(deadline, answer).await.map_err(|_| late())?.map_err(|_| ended())?
+    }
+
+    /// `hold` was released and the run was not closed: copy on.
+    pub fn go_on(&self, hold: HoldId) {
+        // Full only if the mover hangs; then it is not copying anyway, and its owner sees the report stand still.
+        let _ = self.orders.try_send(Order::GoOn(hold));
+    }
+}

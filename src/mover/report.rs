@@ -1,0 +1,78 @@
+//! What a mover says of itself while it works.
+//! Knows nothing of who reads it.
+
+use std::time::Duration;
+
+use crate::model::{
+    ids::HoldId,
+    migration::{Counters, Verified},
+};
+
+/// Where a mover is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Connecting, probing, waiting for the approval.
+    #[default]
+    Opening,
+    /// Deleting leftovers at the target.
+    CleaningTarget,
+    /// The first pass over the keys, or behind the writers.
+    Copying,
+    /// Comparing both sides.
+    Verifying,
+    /// Almost nothing waits to be copied; ready for a hold.
+    CaughtUp,
+    /// Under this hold: copying the last changes.
+    Finishing(HoldId),
+    /// Under this hold: the target has everything. Nothing is sent to it any more unless told to go on.
+    Finished(HoldId),
+    /// Deleting keys.
+    Cleaning,
+    /// Nothing is left to delete. The end of a [`super::CleanJob`].
+    Cleaned,
+    /// It ended; a sentence for people. Nothing more is sent to any server.
+    Failed(String),
+}
+
+/// A mover's view of its work, several times a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Where it is.
+    pub state: State,
+    /// What it has done.
+    pub counters: Counters,
+    /// Changed keys that wait to be fetched again, those in flight included.
+    pub dirty: u64,
+    /// Estimate of the keys to copy, for an ETA.
+    pub keys_total: u64,
+    /// Of the last seconds.
+    pub keys_per_second: u64,
+    /// Bytes between the primary's offset and what was read of the feed.
+    pub lag_bytes: u64,
+    /// Estimate of the time to empty the queue, milliseconds.
+    pub queue_ms: u64,
+    /// Why it is not faster, or what it waits for; empty: nothing.
+    pub waiting_on: String,
+    /// What the last comparison found.
+    pub verified: Option<Verified>,
+    /// Keys that change faster than they are copied, at most [`Report::HOT_MAX`].
+    pub hot: Vec<String>,
+}
+
+impl Report {
+    /// Keys named in [`Report::hot`]: enough to find out whose they are.
+    pub const HOT_MAX: usize = 8;
+}
+
+/// The evidence that the target has everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// The source primary's offset, asked under the hold.
+    pub offset: u64,
+    /// Keys copied under the hold.
+    pub keys: u64,
+    /// Replicas of the target that have everything, too.
+    pub replicas: u32,
+    /// What it took.
+    pub took: Duration,
+}

@@ -1,0 +1,18 @@
+//! What surrounds the copy, against real redis-servers: probe, payloads, functions, verification, the tracking feed.
+//! Knows nothing of the copy itself.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../api/server.rs"]
+#[allow(dead_code)]
+mod server;
+#[path = "../api/wait.rs"]
+#[allow(dead_code)]
+mod wait;
+
+mod admission;
+mod dataset;
+mod functions;
+mod payloads;
+mod probing;
+mod tracking;
+mod verification;

@@ -48,6 +48,8 @@ enum Asked {
     Fields(Vec<Bytes>),
     FieldTimes(Vec<Bytes>),
     Member(Bytes),
+    KnowsMany,
+    Members(Vec<Bytes>),
     Piece(u64),
     Ttl,
     Stream(StreamAsked),
@@ -62,7 +64,7 @@ impl Asked {
             Self::KnowsFieldTimes | Self::FieldTimes(_) => "HPTTL",
             Self::Page(..) => "a page of it",
             Self::Fields(_) => "HMGET",
-            Self::Member(_) => "a member of it",
+            Self::Member(_) | Self::KnowsMany | Self::Members(_) => "members of it",
             Self::Piece(_) => "GETRANGE",
             Self::Ttl => "PTTL",
             Self::Stream(_) => "XINFO, XRANGE or XPENDING",
@@ -120,6 +122,8 @@ pub struct BigCopy {
     staged: bool,
     /// The source knows HPTTL: fields may have times to live.
     field_times: bool,
+    /// The source knows SMISMEMBER or ZMSCORE, which came with Redis 6.2.
+    many: bool,
     /// Fields of the last page whose times are to be asked for.
     page_names: Vec<Bytes>,
     asked: VecDeque<Asked>,
@@ -148,6 +152,7 @@ impl BigCopy {
             ttl_staged: false,
             staged: false,
             field_times: false,
+            many: false,
             page_names: Vec::new(),
             asked: VecDeque::new(),
             due: VecDeque::new(),
@@ -307,9 +312,16 @@ impl BigCopy {
                 };
                 source.push(&[length, &key]);
                 self.asked.push_back(Asked::Length);
-                if kind == Kind::Hash {
-                    source.push(&[b"HPTTL", &key, b"FIELDS", b"1", b"-"]);
-                    self.asked.push_back(Asked::KnowsFieldTimes);
+                match kind {
+                    Kind::Hash => {
+                        source.push(&[b"HPTTL", &key, b"FIELDS", b"1", b"-"]);
+                        self.asked.push_back(Asked::KnowsFieldTimes);
+                    }
+                    Kind::Set | Kind::Zset => {
+                        source.push(&[many(kind), &key, b"-"]);
+                        self.asked.push_back(Asked::KnowsMany);
+                    }
+                    _ => {}
                 }
                 self.stage = Stage::Open;
             }
@@ -375,7 +387,15 @@ impl BigCopy {
                     self.asked.push_back(Asked::FieldTimes(names));
                 }
             }
-            // SMISMEMBER and ZMSCORE came with Redis 6.2; in one pipeline these are as fast for what is dirty at once.
+            Some(kind @ (Kind::Set | Kind::Zset)) if self.many => {
+                source.open(2 + names.len());
+                source.arg(many(kind));
+                source.arg(key);
+                for name in &names {
+                    source.arg(name);
+                }
+                self.asked.push_back(Asked::Members(names));
+            }
             Some(kind @ (Kind::Set | Kind::Zset)) => {
                 let command: &[u8] = if kind == Kind::Set { b"SISMEMBER" } else { b"ZSCORE" };
                 for name in names {
@@ -421,7 +441,7 @@ impl BigCopy {
         match asked {
             // Not every server knows these; then the length alone decides, and fields have no times.
             Asked::Memory => Ok(()),
-            Asked::KnowsFieldTimes if said.starts_with(b"ERR unknown command") => Ok(()),
+            Asked::KnowsFieldTimes | Asked::KnowsMany if said.starts_with(b"ERR unknown command") => Ok(()),
             // It has become another type, of which an event tells too.
             _ if said.starts_with(b"WRONGTYPE") || said.starts_with(b"ERR no such key") => {
                 self.set_lost();
@@ -464,6 +484,7 @@ impl BigCopy {
             Asked::Memory => self.memory = Reader::new(reply).int().and_then(|n| n.try_into().ok()).unwrap_or(0),
             Asked::Length => self.open(u64::try_from(Reader::new(reply).int()?).ok()?)?,
             Asked::KnowsFieldTimes => self.field_times = true,
+            Asked::KnowsMany => self.many = true,
             Asked::Page(cursor, count) => self.read_page(&cursor, count, reply, target)?,
             Asked::Fields(names) => {
                 self.bytes += write::fields(&key, &names, reply, target)? as u64;
@@ -471,10 +492,16 @@ impl BigCopy {
             Asked::FieldTimes(names) => {
                 write::field_times(&key, &names, reply, target)?;
             }
-            Asked::Member(name) => match self.kind? {
-                Kind::Set => write::member(&key, &name, reply, target)?,
-                _ => write::score(&key, &name, reply, target)?,
-            },
+            Asked::Member(name) => {
+                write::member(self.kind?, &key, &name, Reader::new(reply).next()?, target)?;
+            }
+            Asked::Members(names) => {
+                let mut reader = Reader::new(reply);
+                (reader.array()? == names.len()).then_some(())?;
+                for name in &names {
+                    write::member(self.kind?, &key, name, reader.next()?, target)?;
+                }
+            }
             Asked::Piece(piece) => self.bytes += write::piece(&key, piece, reply, target)? as u64,
             Asked::Ttl => match Reader::new(reply).int()? {
                 // Gone; an event tells too, but the target must not keep what this round has written.
@@ -568,6 +595,11 @@ impl BigCopy {
     pub fn forget_losses(&mut self) {
         self.losses = 0;
     }
+}
+
+/// The command that asks for many members at once.
+fn many(kind: Kind) -> &'static [u8] {
+    if kind == Kind::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
 }
 
 fn ask_field_times(key: &[u8], names: &[Bytes], source: &mut Requests) {

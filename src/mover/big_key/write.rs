@@ -115,21 +115,13 @@ pub fn fields(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> 
     Some(bytes)
 }
 
-/// Writes one member of a set as SISMEMBER answered.
-pub fn member(key: &[u8], name: &Bytes, reply: &[u8], out: &mut Requests) -> Option<()> {
-    match Reader::new(reply).next()? {
-        Value::Int(1) => out.push(&[b"SADD", key, name]),
-        Value::Int(0) => out.push(&[b"SREM", key, name]),
-        _ => return None,
-    }
-    Some(())
-}
-
-/// Writes one member of a sorted set as ZSCORE answered.
-pub fn score(key: &[u8], name: &Bytes, reply: &[u8], out: &mut Requests) -> Option<()> {
-    match Reader::new(reply).next()? {
-        Value::Bulk(score) => out.push(&[b"ZADD", key, score, name]),
-        Value::Null => out.push(&[b"ZREM", key, name]),
+/// Writes one member as SMISMEMBER or ZMSCORE answered, or their likes for one.
+pub fn member(kind: Kind, key: &[u8], name: &Bytes, value: Value<'_>, out: &mut Requests) -> Option<()> {
+    match (kind, value) {
+        (Kind::Set, Value::Int(1)) => out.push(&[b"SADD", key, name]),
+        (Kind::Set, Value::Int(0)) => out.push(&[b"SREM", key, name]),
+        (Kind::Zset, Value::Bulk(score)) => out.push(&[b"ZADD", key, score, name]),
+        (Kind::Zset, Value::Null) => out.push(&[b"ZREM", key, name]),
         _ => return None,
     }
     Some(())
@@ -214,8 +206,9 @@ mod tests {
         assert_eq!(text(&out), "*4 $4 HSET $1 k $1 b $2 vv *3 $4 HDEL $1 k $1 a ");
         assert_eq!(fields(b"k", &names, b"*1\r\n$-1\r\n", &mut Requests::default()), None);
         let mut out = Requests::default();
-        member(b"k", &names[0], b":0\r\n", &mut out).unwrap();
-        score(b"k", &names[1], b"$-1\r\n", &mut out).unwrap();
+        member(Kind::Set, b"k", &names[0], Value::Int(0), &mut out).unwrap();
+        member(Kind::Zset, b"k", &names[1], Value::Null, &mut out).unwrap();
+        assert_eq!(member(Kind::Set, b"k", &names[1], Value::Null, &mut out), None);
         assert_eq!(text(&out), "*3 $4 SREM $1 k $1 a *3 $4 ZREM $1 k $1 b ");
     }
 

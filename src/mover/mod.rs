@@ -2,6 +2,7 @@
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
 mod clean;
+pub mod big_key;
 pub mod connection;
 mod copy;
 mod dirty;

@@ -66,12 +66,6 @@ const FEED_STILL_MAX: Duration = Duration::from_secs(15);
 const RATE_FIRST: f64 = 20_000.0;
 /// A report with more keys waiting than this tells how fast we are; with fewer, how little there was to do.
 const BUSY: usize = 256;
-/// Elements of big keys per millisecond.
-const ELEMENTS_PER_MS: u64 = 500;
-/// The cluster's budget of a hold where the migration sets none, milliseconds.
-const HOLD_MS: u64 = 250;
-/// Of that budget, the part that may be planned to be needed.
-const HOLD_PART: u64 = 4;
 /// Foreign keys named when a target is refused.
 const NAMED_MAX: usize = 5;
 
@@ -367,7 +361,6 @@ impl<'a> Copy<'a> {
                         }
                     }
                 }
-                self.marks.big.hurry(true);
                 let look = self.primary.look_now(now);
                 let target_look = self.target_server.look_now(now);
                 let keys = self.counters.keys;
@@ -468,7 +461,6 @@ impl<'a> Copy<'a> {
 
     /// Copies on after a hold.
     pub fn go_on(&mut self) {
-        self.marks.big.hurry(false);
         self.phase = Phase::CaughtUp;
     }
 
@@ -536,8 +528,7 @@ impl<'a> Copy<'a> {
     }
 
     fn queue_ms(&self) -> u64 {
-        let left = self.marks.big.left();
-        (self.waiting() as f64 * 1000.0 / self.rate_most) as u64 + (left.elements + left.hot_elements) / ELEMENTS_PER_MS
+        (self.waiting() as f64 * 1000.0 / self.rate_most) as u64 + self.big_ms().0
     }
 
     fn lag(&self) -> u64 {
@@ -558,18 +549,14 @@ impl<'a> Copy<'a> {
             self.reported_keys = self.counters.keys;
         }
         let (queue_ms, lag_bytes) = (self.queue_ms(), self.lag());
-        let hold_ms = match u64::from(self.limits.borrow().hold_ms_max) {
-            0 => HOLD_MS,
-            some => some,
-        };
-        let near = self.scan.is_done() && self.found.is_empty() && self.carrying.is_done();
-        let close = near && queue_ms <= CAUGHT_UP_MS.max(hold_ms / HOLD_PART) && lag_bytes <= LAG_MAX;
+        let near = self.scan.is_done() && self.found.is_empty() && self.carrying.is_done() && self.hot_fits();
+        let close = near && queue_ms <= CAUGHT_UP_MS && lag_bytes <= LAG_MAX;
         match &self.phase {
             Phase::Copying if close && self.job.verify != Verify::None && self.verified.is_none() => {
                 self.start_comparison()
             }
             Phase::Copying if close => self.phase = Phase::CaughtUp,
-            Phase::CaughtUp if !near || queue_ms > BEHIND_MS.max(hold_ms) => self.phase = Phase::Copying,
+            Phase::CaughtUp if !near || queue_ms > BEHIND_MS => self.phase = Phase::Copying,
             _ => {}
         }
         let big = self.marks.big.written();
@@ -595,7 +582,7 @@ impl<'a> Copy<'a> {
             report.keys_total = self.keys_total.max(counters.keys.saturating_sub(counters.refetched));
             report.keys_per_second = self.rate as u64;
             report.lag_bytes = lag_bytes;
-            report.queue_ms = queue_ms;
+            report.queue_ms = queue_ms + self.big_ms().1;
             report.waiting_on.clone_from(&self.waiting_on);
             report.verified = self.verified.or_else(|| self.comparing.as_ref().map(|c| *c.progress.borrow()));
             report.hot = self.marks.big.hot();
@@ -620,10 +607,8 @@ impl<'a> Copy<'a> {
             ping(&self.target_server)
         } else if self.lag() > LAG_MAX {
             format!("the feed of {} is behind", self.job.feed.addr)
-        } else if self.marks.big.left().hot_elements > 0 && matches!(self.phase, Phase::Copying) {
-            "big keys that are written faster than they can be copied: raise hold-max of this migration".into()
         } else {
-            String::new()
+            self.why_hot().unwrap_or_default()
         }
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
+    big::send,
     big_key::{BIG_BYTES, BigId, Requests},
     copy::Copy,
     dirty::Item,
@@ -25,8 +26,6 @@ const FLYING_MAX: usize = 2048;
 const FLYING_BYTES_MAX: usize = 16 << 20;
 /// Found keys that wait to be asked for; below, the next page is asked for.
 const FOUND_MIN: usize = 1024;
-/// Chunks of big keys wait with the rest while so much has not been taken by the target.
-const OUTPUT_MAX: usize = 4 << 20;
 /// The least that a value under way is counted for.
 const SIZE_LEAST: usize = 64;
 /// Elements of one SCAN on a server that others use, too: a tenth of a millisecond.
@@ -135,15 +134,13 @@ impl Copy<'_> {
                         None => self.target.expect(Writing::Unlink(wanted.number, size)),
                     }
                 }
-                Fetching::Big(item) => {
-                    self.flying -= 1;
-                    self.marks.big.begin(item.db, item.key, now.into_std());
-                }
+                Fetching::Big(item) => self.begin_big(item, now),
                 Fetching::Chunk(id, db) => {
                     let mut out = Requests::default();
                     let done = self.marks.big.answer(id, reply, &mut out, now.into_std());
                     done.map_err(|error| error.to_string())?;
-                    send(&mut self.target, db, &mut out, Writing::Select, || Writing::Chunk(id));
+                    let bytes = send(&mut self.target, db, &mut out, Writing::Select, || Writing::Chunk(id));
+                    self.meter.bytes(bytes);
                 }
                 Fetching::Page => {
                     let page = Page::parse(reply).ok_or_else(|| self.shape("SCAN"))?;
@@ -332,30 +329,16 @@ impl Copy<'_> {
         self.source.expect(Fetching::Size(Wanted { item, ttl, number: self.begun }));
     }
 
-    fn ask_chunks(&mut self, rounds: usize, now: Instant) -> usize {
-        let mut asked = 0;
-        let (mut source, mut target) = (Requests::default(), Requests::default());
-        while asked < rounds && self.target.connection.output.len() < OUTPUT_MAX {
-            let Some(round) = self.marks.big.ask(now.into_std(), &mut source, &mut target) else { break };
-            let id = round.id;
-            send(&mut self.target, round.db, &mut target, Writing::Select, || Writing::Chunk(id));
-            send(&mut self.source, round.db, &mut source, Fetching::Select, || Fetching::Chunk(id, round.db));
-            asked += 1;
+    /// A key that was thought to be big is to be fetched as any other; `whole`: whatever its size, since it has no pieces.
+    pub fn begin_small(&mut self, item: Item, whole: bool) {
+        if whole {
+            self.begun += 1;
+            self.flying += 1;
+            let wanted = Wanted { item, ttl: true, number: self.begun };
+            self.ready.push_back(Ready::Small(wanted, BIG_BYTES as usize));
+        } else {
+            self.begin(item, true);
         }
-        while let Some(back) = self.marks.big.take_back() {
-            let item = Item { db: back.db, key: back.key };
-            if back.in_one_piece {
-                // Whatever its size: a module's value has no pieces.
-                self.begun += 1;
-                self.flying += 1;
-                let wanted = Wanted { item, ttl: true, number: self.begun };
-                self.ready.push_back(Ready::Small(wanted, BIG_BYTES as usize));
-            } else {
-                self.begin(item, true);
-            }
-            asked += 1;
-        }
-        asked
     }
 
     fn ask_page(&mut self, shared: bool) -> usize {
@@ -418,16 +401,6 @@ impl Copy<'_> {
             Writing::Wait(_) => of("WAIT"),
             Writing::Stats(_) => of("INFO"),
         }
-    }
-}
-
-/// Appends the requests that a big key wants to be sent.
-fn send<T>(lane: &mut Lane<T>, db: u32, requests: &mut Requests, select: T, mut what: impl FnMut() -> T) {
-    let (bytes, count) = requests.take();
-    if count > 0 {
-        lane.select(db, select);
-        lane.out().extend_from_slice(&bytes);
-        (0..count).for_each(|_| lane.expect(what()));
     }
 }
 

@@ -71,7 +71,7 @@ impl Marks {
 }
 
 #[derive(Debug, Default)]
-struct Watch {
+pub(super) struct Watch {
     look: Look,
     /// Fetches up to this number may be about this key.
     guard: u64,
@@ -80,7 +80,7 @@ struct Watch {
 /// Keys that the verification looks at closely, and its barriers.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
-    keys: HashMap<Place, Watch>,
+    pub keys: HashMap<Place, Watch>,
     /// Number of the last fetch that was begun.
     pub begun: u64,
     /// Barriers that were asked for, and passed.

@@ -1,6 +1,7 @@
 //! Copies slots from one server to another and deletes them, as migration.md says.
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
+mod big;
 pub mod big_key;
 mod clean;
 mod comparing;

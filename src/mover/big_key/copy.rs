@@ -197,6 +197,12 @@ impl BigCopy {
         more && self.asked.is_empty()
     }
 
+    /// Elements in all, when last asked.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Elements still to be fetched (pieces of a string), as far as known.
     #[must_use]
     pub fn left(&self) -> u64 {

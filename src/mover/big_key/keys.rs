@@ -8,12 +8,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{BigKeyError, Kind, copy::BigCopy, copy::Standing, requests::Requests, shown};
+use super::{BigKeyError, CHUNK_ELEMENTS, Kind, copy::BigCopy, copy::Standing, requests::Requests, shown};
 use crate::commands::Args;
 
 /// Keys that are being read at the same time: enough to fill the wait for one's answers with another's, few enough that
-/// a loss of the run does not find all of them half copied.
-const READING_MAX: usize = 4;
+/// their pages, which a server answers one behind the other, hold nobody up for long.
+const READING_MAX: usize = 2;
 /// Clean keys that are remembered, so that what is written to them is fetched by field. A forgotten one is copied anew.
 const CLEAN_MAX: usize = 32_768;
 /// Keys that may wait for being read before the engine should stop looking for more.
@@ -60,8 +60,10 @@ pub struct Left {
     pub keys: usize,
     /// Those of them that were lost and wait for their next try.
     pub late: usize,
-    /// Elements of all of them (pieces of 128 KB of strings), as far as known.
+    /// Elements of those that get clean, as far as known; a piece of a string counts as a chunk of them.
     pub elements: u64,
+    /// Elements of those that are lost again and again, and get clean only when nobody writes to them.
+    pub hot_elements: u64,
 }
 
 struct Entry {
@@ -72,6 +74,8 @@ struct Entry {
     /// It counts among those being read.
     reading: bool,
     late: bool,
+    /// It counts among those that got clean.
+    counted: bool,
     began: Instant,
 }
 
@@ -95,6 +99,7 @@ pub struct BigKeys {
     pages_are_next: bool,
     hurried: bool,
     back: VecDeque<Back>,
+    cleaned: u64,
     /// Of keys that are forgotten.
     done: (u64, u64, u64),
 }
@@ -112,7 +117,15 @@ impl BigKeys {
         self.last += 1;
         let id = BigId(self.last);
         self.by_key.entry(db).or_default().insert(key.clone(), id);
-        let entry = Entry { db, copy: BigCopy::new(key), queued: false, reading: false, late: false, began: now };
+        let entry = Entry {
+            db,
+            copy: BigCopy::new(key),
+            queued: false,
+            reading: false,
+            late: false,
+            counted: false,
+            began: now,
+        };
         self.entries.insert(id, entry);
         self.place(id, now);
         self.forget_clean();
@@ -253,6 +266,7 @@ impl BigKeys {
             return;
         }
         let lost = entry.copy.is_lost();
+        entry.counted &= !lost;
         if entry.reading && (lost || standing != Standing::Copying) {
             entry.reading = false;
             self.reading -= 1;
@@ -263,6 +277,7 @@ impl BigKeys {
         }
         if standing == Standing::Clean {
             entry.copy.forget_losses();
+            self.cleaned += u64::from(!std::mem::replace(&mut entry.counted, true));
             if self.unclean.remove(&id) {
                 self.clean.push_back(id);
             }
@@ -325,11 +340,31 @@ impl BigKeys {
         self.unclean.is_empty() && self.back.is_empty()
     }
 
+    /// How often a key has got clean after it was begun or lost.
+    #[must_use]
+    pub fn cleaned(&self) -> u64 {
+        self.cleaned
+    }
+
+    /// The database of a key.
+    #[must_use]
+    pub fn database(&self, id: BigId) -> Option<u32> {
+        self.entries.get(&id).map(|entry| entry.db)
+    }
+
     /// What is still to do.
     #[must_use]
     pub fn left(&self) -> Left {
-        let elements = self.unclean.iter().filter_map(|id| self.entries.get(id)).map(|e| e.copy.left()).sum();
-        Left { keys: self.unclean.len(), late: self.late.len(), elements }
+        let mut left = Left { keys: self.unclean.len(), late: self.late.len(), ..Left::default() };
+        for entry in self.unclean.iter().filter_map(|id| self.entries.get(id)) {
+            if entry.copy.losses() >= HOT_LOSSES {
+                // All of it, since it will be lost once more.
+                left.hot_elements += entry.copy.total() * weight(&entry.copy);
+            } else {
+                left.elements += entry.copy.left() * weight(&entry.copy);
+            }
+        }
+        left
     }
 
     /// Elements written, their bytes, and fields fetched again, of all keys.
@@ -353,4 +388,9 @@ impl BigKeys {
             })
             .collect()
     }
+}
+
+/// A piece of a string takes about what a chunk of elements does.
+fn weight(copy: &BigCopy) -> u64 {
+    if copy.kind() == Some(Kind::String) { CHUNK_ELEMENTS as u64 } else { 1 }
 }

@@ -119,9 +119,10 @@ impl Copy<'_> {
 
     /// Brings the counters up to date.
     pub fn count_big(&mut self) {
-        let (cleaned, bytes) = (self.big.cleaned(), self.big.written().1);
+        let (cleaned, (_, bytes, refetched)) = (self.big.cleaned(), self.big.written());
         self.counters.keys += cleaned - std::mem::replace(&mut self.big_cleaned, cleaned);
         self.counters.bytes += bytes - std::mem::replace(&mut self.big_bytes, bytes);
+        self.counters.refetched += refetched - std::mem::replace(&mut self.big_refetched, refetched);
     }
 
     /// What big keys still take, as a number of ordinary keys: of those that get clean, and of those that do only when nobody

@@ -92,6 +92,8 @@ pub(super) struct Copy<'a> {
     pub big_bytes: u64,
     /// Of them that were counted.
     pub big_cleaned: u64,
+    /// Fields of them that were fetched again and counted.
+    pub big_refetched: u64,
     /// Keys from the question for their size until the target's answer.
     pub flying: usize,
     /// Bytes of values asked for and not yet taken by the target, by estimate.
@@ -219,6 +221,7 @@ pub(super) async fn run(
         big: BigKeys::default(),
         big_bytes: 0,
         big_cleaned: 0,
+        big_refetched: 0,
         flying: 0,
         flying_bytes: 0,
         ttl: 0,

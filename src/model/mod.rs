@@ -8,6 +8,7 @@ pub mod apply;
 pub mod change;
 pub mod check;
 pub mod derive;
+pub mod event;
 pub mod fingerprint;
 pub mod ids;
 pub mod limits;

@@ -1,6 +1,8 @@
 //! What must be true of every state, said a second time: independent of `apply`, whose mistakes it is to find.
 //! Knows nothing of changes; it looks at one state.
 
+mod migration;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
@@ -44,7 +46,11 @@ pub fn check(state: &ClusterState) -> Vec<Violation> {
         }
     }
     listeners(state, &servers, &mut found);
-    assignments(state, &mut found);
+    let mut moving = BTreeSet::new();
+    assignments(state, &mut moving, &mut found);
+    migration::migrations(state, &mut moving, &mut found);
+    migration::sweeps(state, &mut found);
+    migration::events(state, &mut found);
     holds(state, &mut found);
     found.0
 }
@@ -144,8 +150,7 @@ fn listeners(state: &ClusterState, servers: &BTreeMap<(String, u16), ProductId>,
     }
 }
 
-fn assignments(state: &ClusterState, found: &mut Found) {
-    let mut moving: BTreeSet<(ProductId, SlotId)> = BTreeSet::new();
+fn assignments(state: &ClusterState, moving: &mut BTreeSet<(ProductId, SlotId)>, found: &mut Found) {
     for (id, a) in &state.assignments {
         found.unless(*id == a.id && id.0 <= state.applied.0, || format!("assignment key {id}, id {}", a.id));
         found.unless(!a.slots.is_empty(), || format!("assignment {id} is of no slots"));
@@ -174,11 +179,14 @@ fn holds(state: &ClusterState, found: &mut Found) {
         for slot in &h.slots {
             found.unless(held.insert((h.product, *slot)), || format!("slot {slot} is held twice"));
         }
-        let Cause::Assignment(cause) = h.cause;
-        let same = state
-            .assignments
-            .get(&cause)
-            .is_some_and(|a| a.slots == h.slots && a.product == h.product && a.attempts == h.attempt);
-        found.unless(same, || format!("hold {id} is not what assignment {cause} asked for"));
+        let (product, slots, attempt) = (h.product, &h.slots, h.attempt);
+        let same = match h.cause {
+            Cause::Assignment(cause) => (state.assignments.get(&cause))
+                .is_some_and(|a| (a.product, &a.slots, a.attempts) == (product, slots, attempt)),
+            Cause::Migration(cause) => (state.migrations.get(&cause)).is_some_and(|m| {
+                m.hold() == Some(*id) && (m.product, &m.slots, m.attempt) == (product, slots, attempt)
+            }),
+        };
+        found.unless(same, || format!("hold {id} is not what {:?} asked for", h.cause));
     }
 }

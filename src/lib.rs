@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`clock`] | the clock leases are counted on |
+//! | [`faults`] | where tests stop a debug build, and what they leave out |
 //! | [`model`] | PURE. what exists and how it may change |
 //! | [`plan`] | PURE. what should happen next |
 //! | [`resp`] | PURE. where a message ends and how one is written |
@@ -27,6 +28,7 @@ pub mod commands;
 pub mod config;
 pub mod consensus;
 pub mod control;
+pub mod faults;
 pub mod model;
 pub mod mover;
 pub mod node;

@@ -2,13 +2,17 @@
 //! When a kind is added, add a value, run once with PONTOON_GOLDEN_WRITE=1 and keep the new file; never rewrite an old one.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use pontoon::{
     model::{
         apply::apply,
         change::{Change, NewMember, NewProduct},
-        ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+        ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+        migration::{Counters, Job, Limits, MigrationOptions, ProgressPhase, Verified, Verify},
         route::{HoldKind, Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -17,9 +21,11 @@ use pontoon::{
     wire::{
         convert::DecodeError,
         entry::{decode_entry, encode_entry},
+        pb::state as pb,
         snapshot::{decode_state, encode_state},
     },
 };
+use prost::Message;
 
 fn member(id: u64) -> NewMember {
     let admin = HostPort::parse(&format!("10.0.0.{id}:19101")).unwrap();
@@ -114,15 +120,103 @@ fn changes() -> Vec<(&'static str, Change)> {
     ]
 }
 
-fn entries() -> Vec<(&'static str, Entry)> {
-    let number = |(i, (name, change))| (name, Entry { id: Uuid(i), at_ms: 1_700_000_000_000, change });
-    (1u128..).zip(changes()).map(number).collect()
+/// The same for migrations, which came later (level 2): a log of its own, so that the first one's state stays as it was.
+fn migrations() -> Vec<(&'static str, Change)> {
+    let product = ProductId(1);
+    let slots = |from: u16, to: u16| (from..=to).map(SlotId).collect::<BTreeSet<_>>();
+    let group = |group: u32, n: u16| Change::CreateGroup {
+        product,
+        group: GroupId(group),
+        servers: vec![server(n), server(n + 1)],
+        credentials: None,
+    };
+    let epochs = BTreeMap::from([(GroupId(1), Epoch(2)), (GroupId(2), Epoch(3))]);
+    let (first, term, why) = (MigrationId(5), Term(1), || "why".to_owned());
+    let limits = Limits { keys_per_second: 1, bytes_per_second: 2, hold_ms_max: 300 };
+    let options = MigrationOptions { verify: Verify::Full, wipe: true, limits };
+    let plan = |from: u16, to: u16| Change::PlanMigration {
+        product,
+        slots: slots(from, to),
+        from: GroupId(1),
+        to: GroupId(2),
+        options,
+    };
+    let start = |migration: MigrationId, attempt: u32| Change::StartMigration {
+        migration,
+        attempt,
+        worker: NodeId(2),
+        feed: server(2).addr,
+        target: server(11).addr,
+        group_epochs: epochs.clone(),
+        term,
+    };
+    let counters = Counters { scanned: 1, keys: 2, bytes: 3, refetched: 4, deleted: 5, dirty: 6 };
+    let verified = Some(Verified { keys: 7, different: 0 });
+    let progress =
+        |phase, verified| Change::MigrationProgress { migration: first, attempt: 1, phase, counters, verified };
+    let cause = Cause::Migration(first);
+    let sweep = Job::Sweep { product, group: GroupId(1) };
+    let run = |job, run, server: u16| Change::StartRun {
+        job,
+        run,
+        worker: NodeId(3),
+        server: self::server(server).addr,
+        term,
+    };
+    vec![
+        ("bootstrap", Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 }),
+        ("m_create_group", group(1, 1)),
+        ("m_create_group_2", group(2, 11)),
+        ("m_assign_free", Change::AssignFree { product, slots: slots(0, 511), to: GroupId(1) }),
+        ("plan_migration", plan(0, 9)),
+        ("start_migration", start(first, 1)),
+        ("migration_progress", progress(ProgressPhase::Copying, None)),
+        ("migration_progress_2", progress(ProgressPhase::CaughtUp, verified)),
+        ("hold_migration", Change::Hold { cause, attempt: 1, kind: HoldKind::Wait, reason: why() }),
+        (
+            "switch",
+            Change::Switch { migration: first, attempt: 1, hold: HoldId(9), term, group_epochs: epochs.clone() },
+        ),
+        ("start_run", run(Job::Migration(first), 2, 1)),
+        ("cleaned", Change::Cleaned { job: Job::Migration(first), run: 2, term, deleted: 8 }),
+        ("start_run_sweep", run(sweep, 1, 1)),
+        ("end_sweep", Change::EndSweep { product, group: GroupId(1), run: 1, term, why: why() }),
+        ("start_run_sweep_2", run(sweep, 2, 1)),
+        ("m_plan", plan(10, 19)),
+        ("m_start", start(MigrationId(16), 1)),
+        ("restart_migration", Change::RestartMigration { migration: MigrationId(16), why: why() }),
+        ("pause_migration", Change::PauseMigration { migration: MigrationId(16), why: why() }),
+        ("resume_migration", Change::ResumeMigration { migration: MigrationId(16) }),
+        (
+            "set_migration",
+            Change::SetMigration {
+                migration: MigrationId(16),
+                keys_per_second: Some(10),
+                bytes_per_second: Some(20),
+                hold_ms_max: None,
+            },
+        ),
+        ("cancel_migration", Change::CancelMigration { migration: MigrationId(16), why: why() }),
+        ("m_plan_2", plan(20, 29)),
+        ("m_start_2", start(MigrationId(23), 1)),
+        (
+            "set_product_2",
+            Change::SetProduct { product, port: None, databases: None, auth: None, auto_rebalance: Some(true) },
+        ),
+        ("start_assign_3", Change::StartAssign { product, slots: slots(400, 401), to: GroupId(2), abandon: true }),
+        ("m_plan_3", plan(30, 39)),
+    ]
 }
 
-fn last_state() -> ClusterState {
+fn numbered(changes: Vec<(&'static str, Change)>) -> Vec<(&'static str, Entry)> {
+    let number = |(i, (name, change))| (name, Entry { id: Uuid(i), at_ms: 1_700_000_000_000, change });
+    (1u128..).zip(changes).map(number).collect()
+}
+
+fn last_state(entries: &[(&str, Entry)]) -> ClusterState {
     let mut state = ClusterState::default();
-    for (index, (_, entry)) in (1u64..).zip(entries()) {
-        let _ = apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) });
+    for (index, (_, entry)) in (1u64..).zip(entries) {
+        let _ = apply(&mut state, entry, Position { index: Epoch(index), term: Term(1) });
     }
     state
 }
@@ -138,7 +232,7 @@ fn kept(name: &str, now: &[u8]) -> Vec<u8> {
 
 #[test]
 fn entries_are_read_and_written_as_they_were() {
-    for (name, entry) in entries() {
+    for (name, entry) in numbered(changes()).into_iter().chain(numbered(migrations())) {
         let bytes = encode_entry(&entry);
         let kept = kept(name, &bytes);
         assert_eq!(decode_entry(&kept).unwrap(), entry, "{name}");
@@ -148,7 +242,7 @@ fn entries_are_read_and_written_as_they_were() {
 
 #[test]
 fn a_state_is_read_and_written_as_it_was() {
-    let state = last_state();
+    let state = last_state(&numbered(changes()));
     // The log above reaches what a state can have.
     assert!(state.ended_assignments.iter().any(|e| e.failed.is_none()));
     assert!(!state.assignments.is_empty() && state.products.len() == 2);
@@ -159,8 +253,38 @@ fn a_state_is_read_and_written_as_it_was() {
 }
 
 #[test]
+fn a_state_with_migrations_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(migrations()));
+    // Every entry was accepted, and of everything that came with migrations there is one.
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    assert!(state.migrations.values().any(|m| m.run.is_some() && m.run.as_ref().is_some_and(|r| r.feed.is_some())));
+    assert!(state.products[&ProductId(1)].groups[&GroupId(1)].sweep.is_some());
+    assert!(!state.ended_migrations.is_empty() && state.assignments.values().all(|a| a.abandon));
+    let bytes = encode_state(&state);
+    let kept = kept("state_migrations", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+/// An older program reads what it knows, and stops at what it does not.
+#[test]
+fn only_what_needs_it_says_level_two() {
+    let level = |bytes: &[u8]| pb::Entry::decode(bytes).unwrap().level;
+    for (name, entry) in numbered(changes()) {
+        assert_eq!(level(&encode_entry(&entry)), 1, "{name}");
+    }
+    let old = ["bootstrap", "m_create_group", "m_create_group_2", "m_assign_free"];
+    for (name, entry) in numbered(migrations()) {
+        assert_eq!(level(&encode_entry(&entry)), if old.contains(&name) { 1 } else { 2 }, "{name}");
+    }
+    let state = |entries: &[_]| pb::State::decode(&*encode_state(&last_state(entries))).unwrap().level;
+    assert_eq!((state(&numbered(changes())), state(&numbered(migrations())[..4])), (1, 1));
+    assert_eq!((state(&numbered(migrations())[..5]), state(&numbered(migrations()))), (2, 2));
+}
+
+#[test]
 fn what_a_later_version_wrote_is_named_as_such() {
-    let mut bytes = encode_entry(&entries()[0].1);
+    let mut bytes = encode_entry(&numbered(changes())[0].1);
     // Field 3, the feature level, stands behind id and time; protobuf takes the last value of a field.
     bytes.extend([3 << 3, 3]);
     assert_eq!(decode_entry(&bytes), Err(DecodeError::TooNew { needs: 3 }));

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::{binary, cli::Cli, client::Client, process::Process};
+use crate::{binary, cli::Cli, client::Client, faults::Faults, process::Process};
 
 /// A node and all it is started with.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Node {
     pub more: Vec<String>,
     /// Largest file it can write, in KB (`ulimit -f`); none: any.
     pub file_limit_kb: Option<u32>,
+    /// Faults inside it.
+    pub faults: Faults,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -47,6 +49,7 @@ impl Node {
             origin,
             more: vec!["--set".into(), format!("default_port={default_port}")],
             file_limit_kb: None,
+            faults: Faults::in_dir(dir.join(format!("faults-{id}"))),
             log: dir.join(format!("node-{id}.log")),
             process: None,
         }
@@ -80,6 +83,7 @@ impl Node {
             command.arg("--secret-file").arg(secret);
         }
         command.args(&self.more);
+        command.env("PONTOON_FAULTS", self.faults.dir());
         command
     }
 

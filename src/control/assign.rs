@@ -16,7 +16,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{leases::Leases, peers::Peers, scan};
+use super::{leases::Leases, peers::Peers, preflight, scan};
 use crate::{
     consensus::Consensus,
     model::{
@@ -211,27 +211,11 @@ impl Assign {
         loop {
             let (state, _) = self.assignment().ok_or(Stop::Gone)?;
             let isolated = state.products.get(&assignment.product).ok_or(Stop::Gone)?.isolated;
-            let mut silent = Vec::new();
-            let probes: Vec<_> = self
-                .leases
-                .possible_servers(isolated)
-                .into_iter()
-                .map(|m| {
-                    let (peers, max) = (self.peers.clone(), self.leases.timing().probe_max);
-                    tokio::spawn(async move { (m.id, peers.probe(m.admin.as_str(), max).await.is_ok()) })
-                })
-                .collect();
-            for probe in probes {
-                match probe.await {
-                    Ok((_, true)) => {}
-                    Ok((node, false)) => silent.push(node.to_string()),
-                    Err(error) => return Err(Stop::Retry(error.to_string())),
-                }
-            }
+            let silent = preflight::silent(&self.leases, &self.peers, isolated).await.map_err(Stop::Retry)?;
             if silent.is_empty() {
                 return Ok(());
             }
-            let who = silent.join(", ");
+            let who = silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             if Instant::now() >= deadline {
                 return Err(Stop::GiveUp(format!(
                     "node {who} does not answer and may still serve; bring it back, or run `pontoon node remove {who}`"

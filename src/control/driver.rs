@@ -3,18 +3,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::{assign, leases::Leases, peers::Peers};
+use super::{
+    approve::Approver,
+    assign,
+    fence::Fence,
+    leases::Leases,
+    migrate::{self, Jobs},
+    peers::Peers,
+};
 use crate::{
     consensus::{Consensus, Leadership, ProposeError},
     model::{
         change::{Change, NewMember},
         ids::{AssignmentId, NodeId, Term, Uuid},
+        migration::Job,
         state::ClusterState,
     },
     plan::membership,
@@ -34,6 +43,10 @@ pub struct Driver {
     pub leases: Leases,
     /// Probes before a hold.
     pub peers: Peers,
+    /// Which connections may change servers.
+    pub approver: Approver,
+    /// This node.
+    pub me: NodeId,
     /// Port of the product `default` that the first change makes.
     pub default_port: u16,
 }
@@ -44,11 +57,13 @@ impl Driver {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
         let mut assigning: BTreeMap<AssignmentId, JoinHandle<()>> = BTreeMap::new();
+        let mut moving = Moving::default();
         loop {
             let now = leadership.borrow_and_update().clone();
             state.borrow_and_update();
             if now.is_me {
                 self.assignments(now.term, &mut assigning);
+                self.jobs(now.term, &mut moving);
                 let activation = tokio::spawn(self.clone().activate(now));
                 if let Err(panic) = activation.await {
                     error!(%panic, "a control loop failed; it is tried again");
@@ -56,6 +71,7 @@ impl Driver {
             } else {
                 assigning.values().for_each(JoinHandle::abort);
                 assigning.clear();
+                moving = Moving::default();
             }
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
@@ -98,6 +114,7 @@ impl Driver {
                 assignment.to
             ));
         }
+        waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, why)| format!("{job}: {why}")));
         self.leases.waiting_on(waiting);
     }
 
@@ -151,5 +168,45 @@ impl Driver {
                 }))
             });
         }
+    }
+
+    /// Every open migration and every group with leftovers has one task, begun anew in each term.
+    fn jobs(&self, term: Term, moving: &mut Moving) {
+        let state = self.consensus.state().borrow().clone();
+        let Some(cluster) = self.consensus.cluster_id() else { return };
+        if moving.jobs.as_ref().is_none_or(|jobs| jobs.fence.term() != term) {
+            *moving = Moving::default();
+            let fence = Fence::new(cluster, self.me, term, Arc::new(self.leases.rounds().clone()));
+            moving.jobs = Some(Jobs {
+                consensus: self.consensus.clone(),
+                leases: self.leases.clone(),
+                peers: self.peers.clone(),
+                approver: self.approver.clone(),
+                fence,
+                me: self.me,
+                cluster,
+            });
+        }
+        let Moving { jobs: Some(jobs), tasks } = moving else { return };
+        tasks.retain(|_, task| !task.is_finished());
+        let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
+        let swept = groups.filter(|(p, g)| g.sweep.is_some() || !state.sweepable(*p, g.id).is_empty());
+        let sweeps = swept.map(|(product, g)| Job::Sweep { product, group: g.id });
+        for job in state.migrations.keys().map(|id| Job::Migration(*id)).chain(sweeps) {
+            tasks.entry(job).or_insert_with(|| tokio::spawn(migrate::run(jobs.clone(), job)));
+        }
+    }
+}
+
+/// The tasks of one term's migrations and sweeps, and what they share. Dropped, they end.
+#[derive(Default)]
+struct Moving {
+    jobs: Option<Jobs>,
+    tasks: BTreeMap<Job, JoinHandle<()>>,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(JoinHandle::abort);
     }
 }

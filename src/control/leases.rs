@@ -20,10 +20,12 @@ use crate::{
     model::{
         change::{Change, NewMember},
         ids::{Epoch, HoldId, Incarnation, NodeId, ProductId, Term, Uuid},
+        migration::Job,
         state::{ClusterState, Hold, Member},
     },
     plan::{
         lease::{Barrier, LeaseTable, Verdict},
+        mover::MoverView,
         timing::Timing,
     },
 };
@@ -60,6 +62,8 @@ pub struct Beat {
     pub version: String,
     /// It has stopped serving, for good.
     pub stopping: bool,
+    /// The runs it works on.
+    pub movers: Vec<(Job, MoverView)>,
 }
 
 /// What a heartbeat is answered.
@@ -221,6 +225,23 @@ impl Leases {
         }
     }
 
+    /// Shows what the task of a job does or waits for; `None`: the job is over.
+    pub fn job_waits(&self, job: Job, why: Option<String>) {
+        let mut desk = self.desk();
+        if desk.view.jobs.get(&job) == why.as_ref() {
+            return;
+        }
+        match why {
+            Some(why) => desk.view.jobs.insert(job, why),
+            None => desk.view.jobs.remove(&job),
+        };
+        // Shown, but no news: else every task would wake all the others.
+        self.view.send_if_modified(|view| {
+            *view = Arc::new(desk.view.clone());
+            false
+        });
+    }
+
     fn follow(&self, term: Option<Term>) {
         let mut desk = self.desk();
         self.open(&mut desk, term);
@@ -361,6 +382,13 @@ impl Desk {
         }
         self.holding.retain(|(_, node), _| *node != beat.node.id);
         self.holding.extend(beat.waiting.iter().map(|(hold, what)| ((*hold, beat.node.id), what.clone())));
+        self.view.movers.retain(|_, mover| mover.node != beat.node.id);
+        for (job, mover) in &beat.movers {
+            if self.view.movers.get(job).is_none_or(|known| known.run <= mover.run) {
+                let mover = MoverView { node: beat.node.id, incarnation, ..mover.clone() };
+                self.view.movers.insert(*job, mover);
+            }
+        }
         let seen = self.view.nodes.entry(beat.node.id).or_default();
         *seen = NodeView {
             incarnation,
@@ -462,6 +490,7 @@ mod tests {
             listeners: BTreeMap::new(),
             version: String::new(),
             stopping: false,
+            movers: Vec::new(),
         }
     }
 

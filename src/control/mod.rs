@@ -2,12 +2,17 @@
 //! Controllers keep no truth: kill the leader at any line, the next one continues from state and observation.
 
 pub mod admission;
+pub mod approve;
 pub mod assign;
 pub mod driver;
+pub mod fence;
 pub mod handle;
 pub mod leases;
+pub mod migrate;
 pub mod migration_admission;
 pub mod peers;
+pub mod preflight;
 pub mod rounds;
 pub mod scan;
 pub mod status;
+pub mod survey;

@@ -16,8 +16,8 @@ use tonic::{
 use crate::wire::{
     auth::{ClientAuth, ClusterSecret},
     pb::node::{
-        HeartbeatReply, HeartbeatRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, NodeInfo, ProbeRequest,
-        node_client::NodeClient,
+        ApproveReply, ApproveRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
+        HelloRequest, JoinReply, JoinRequest, NodeInfo, ProbeRequest, node_client::NodeClient,
     },
 };
 
@@ -81,6 +81,24 @@ impl Peers {
     pub async fn probe(&self, admin: &str, deadline: Duration) -> Result<(), Status> {
         let mut client = self.client(admin)?;
         within(deadline, client.probe(request(ProbeRequest {}, deadline))).await.map(|_| ())
+    }
+
+    /// Asks the leader to approve connections of a run.
+    ///
+    /// # Errors
+    /// As `hello`.
+    pub async fn approve(&self, admin: &str, ask: ApproveRequest, deadline: Duration) -> Result<ApproveReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.approve(request(ask, deadline))).await
+    }
+
+    /// Tells a worker to bring over what is left.
+    ///
+    /// # Errors
+    /// As `hello`; then it is not known whether it has.
+    pub async fn finish(&self, admin: &str, order: FinishRequest, deadline: Duration) -> Result<FinishReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.finish(request(order, deadline))).await
     }
 
     fn client(&self, admin: &str) -> Result<Client, Status> {

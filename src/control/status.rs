@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::ids::{Epoch, Incarnation, NodeId, ProductId, Term};
+use crate::{
+    model::{
+        ids::{Epoch, Incarnation, NodeId, ProductId, Term},
+        migration::Job,
+    },
+    plan::mover::MoverView,
+};
 
 /// The leader's view of the cluster in one term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +19,10 @@ pub struct LeaderView {
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// What control loops wait for, a sentence each.
     pub waiting_on: Vec<String>,
+    /// The newest report of each migration's and sweep's run.
+    pub movers: BTreeMap<Job, MoverView>,
+    /// What each of them waits for or does, a sentence.
+    pub jobs: BTreeMap<Job, String>,
 }
 
 /// A node as the leader last heard it.

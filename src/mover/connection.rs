@@ -99,6 +99,8 @@ pub struct Connection {
     pub output: Output,
     /// Replies that are still to come.
     awaited: usize,
+    /// Requests so far.
+    sent: u64,
     /// The last time that something arrived, or that the first of what is awaited was asked.
     heard: Instant,
 }
@@ -125,6 +127,7 @@ impl Connection {
             input: Input::default(),
             output: Output::default(),
             awaited: 0,
+            sent: 0,
             heard: Instant::now(),
         };
         if let Some(credentials) = &endpoint.credentials {
@@ -167,6 +170,7 @@ impl Connection {
             self.heard = Instant::now();
         }
         self.awaited += count;
+        self.sent += count as u64;
     }
 
     /// One awaited reply was consumed.
@@ -180,6 +184,12 @@ impl Connection {
     #[must_use]
     pub fn awaited(&self) -> usize {
         self.awaited
+    }
+
+    /// Requests so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Since when the server owes an answer and has sent nothing.

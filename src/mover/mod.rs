@@ -1,13 +1,22 @@
 //! Copies slots from one server to another and deletes them, as migration.md says.
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
+mod clean;
 pub mod connection;
+mod copy;
+mod dirty;
 pub mod feed;
+mod fetch;
+mod finish;
 pub mod functions;
 mod handle;
 pub mod job;
+mod lane;
+mod pace;
 pub mod payload;
 pub mod report;
+pub mod scan;
+pub mod server;
 pub mod verify;
 
 pub use handle::{Handle, start};
@@ -24,16 +33,12 @@ use crate::model::migration::Limits;
 async fn run(
     job: Job,
     approve: Arc<dyn Approve>,
-    _limits: watch::Receiver<Limits>,
+    limits: watch::Receiver<Limits>,
     mut orders: mpsc::Receiver<handle::Order>,
-    _reports: &watch::Sender<Report>,
+    reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
-    // The connections come with the next commits.
-    approve.approve(Vec::new()).await?;
-    while let Some(order) = orders.recv().await {
-        if let handle::Order::Finish { hold, deadline, done } = order {
-            let _ = done.send(Err(format!("{job:?} under hold {hold} before {deadline:?}: nothing is copied yet")));
-        }
+    match &job {
+        Job::Copy(job) => copy::run(job, approve, limits, &mut orders, reports).await,
+        Job::Clean(job) => clean::run(job, approve, limits, &mut orders, reports).await,
     }
-    Ok(())
 }

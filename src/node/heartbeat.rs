@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
-use super::{introduction, service::LeaderDesk};
+use super::{introduction, movers::Movers, service::LeaderDesk};
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
@@ -39,6 +39,8 @@ pub struct Heartbeat {
     pub desk: LeaderDesk,
     /// What the workers have reached.
     pub report: watch::Receiver<Arc<ProxyReport>>,
+    /// The runs this node works on.
+    pub movers: Movers,
     /// What the workers may.
     pub permit: Arc<Permit>,
     /// How often, at least.
@@ -59,12 +61,14 @@ impl Heartbeat {
     pub async fn run(mut self) -> Ended {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
+        let mut moved = self.movers.news();
         let mut next = tokio::time::Instant::now();
         let mut without = Without::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 Ok(()) = self.report.changed() => tokio::time::sleep(NEWS_EVERY).await,
+                Ok(()) = moved.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
@@ -174,6 +178,7 @@ impl Heartbeat {
                 .collect(),
             version: env!("CARGO_PKG_VERSION").into(),
             stopping: false,
+            movers: self.movers.reports(),
         }
     }
 
@@ -260,7 +265,7 @@ impl Farewell {
 }
 
 /// The incarnation of this start, once the log has admitted it.
-fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
+pub(super) fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
     let member = state.members.get(&me.id).filter(|m| m.uuid == me.uuid)?;
     member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
 }

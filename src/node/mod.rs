@@ -11,6 +11,8 @@ pub mod bootstrap;
 pub mod heartbeat;
 pub mod hot_path;
 pub mod introduction;
+pub mod mover_wire;
+pub mod movers;
 pub mod routes;
 pub mod service;
 
@@ -27,13 +29,14 @@ use tracing::{error, info, warn};
 use self::{
     bootstrap::{Bootstrap, Origin},
     heartbeat::{Ended, Heartbeat},
+    movers::Movers,
     service::{LeaderDesk, NodeService},
 };
 use crate::{
     api,
     config::Config,
     consensus::{self, Consensus, ConsensusConfig},
-    control::{driver::Driver, handle::Control, leases::Leases, peers::Peers},
+    control::{approve::Approver, driver::Driver, handle::Control, leases::Leases, peers::Peers},
     model::{change::NewMember, ids::Uuid},
     plan,
     proxy::{Proxy, permit::Permit},
@@ -84,9 +87,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let peers = Peers::new(secret.clone());
     let leases = Leases::start(log.clone(), timing);
-    let desk = LeaderDesk { leases: leases.clone() };
-    let service =
-        NodeService { me: me.clone(), listed: config.node.peers.clone(), consensus: log.clone(), desk: desk.clone() };
+    let approver = Approver::new(log.clone(), leases.rounds().clone());
+    let desk = LeaderDesk { leases: leases.clone(), approver: approver.clone() };
+    let start = Uuid(uuid::Uuid::new_v4().as_u128());
+    let late_writes = config.proxy.request_deadline;
+    let movers = Movers::new(me.clone(), start, log.clone(), peers.clone(), desk.clone(), late_writes);
+    let service = NodeService {
+        me: me.clone(),
+        listed: config.node.peers.clone(),
+        consensus: log.clone(),
+        desk: desk.clone(),
+        movers: movers.clone(),
+    };
     let control =
         Control { log: Arc::new(log.clone()), me: me.id, view: leases.view(), lease: timing.lease_at_leader() };
     let leased = permit.clone();
@@ -112,10 +124,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         consensus: log.clone(),
         leases: leases.clone(),
         peers: peers.clone(),
+        approver,
+        me: me.id,
         default_port: config.node.default_port,
     };
     let driver = tokio::spawn(driver.run());
-    let start = Uuid(uuid::Uuid::new_v4().as_u128());
+    let moving = tokio::spawn(movers.clone().run());
     let heartbeat = Heartbeat {
         me: me.clone(),
         start,
@@ -123,6 +137,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         peers: peers.clone(),
         desk: desk.clone(),
         report: proxy.report(),
+        movers: movers.clone(),
         permit: permit.clone(),
         every: timing.heartbeat,
     };
@@ -141,6 +156,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     proxy.drain(config.node.shutdown_deadline / 3).await;
     info!("the clients are drained");
     beating.abort();
+    moving.abort();
+    movers.stop();
     permit.revoke();
     if !matches!(why, Why::Log(_)) {
         farewell.say(left().min(Duration::from_secs(1))).await;

@@ -6,10 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::introduction;
+use super::{introduction, mover_wire, movers::Movers};
 use crate::{
     consensus::{Consensus, ProposeError},
     control::{
+        approve::{Approver, Refused},
         leases::{Beat, Grant, Leases},
         status::ListenerView,
     },
@@ -18,8 +19,8 @@ use crate::{
         ids::{Epoch, HoldId, HostPort, Incarnation, NodeId, ProductId, Uuid},
     },
     wire::pb::node::{
-        HeartbeatReply, HeartbeatRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, Peer, ProbeReply,
-        ProbeRequest, node_server,
+        ApproveReply, ApproveRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
+        HelloRequest, JoinReply, JoinRequest, Peer, ProbeReply, ProbeRequest, node_server,
     },
 };
 
@@ -28,11 +29,13 @@ const REPORTED_MAX: usize = 4096;
 /// A join is one entry of the log.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// Answers heartbeats where the leader is.
+/// Answers heartbeats and askings for approval where the leader is.
 #[derive(Clone)]
 pub struct LeaderDesk {
     /// Leases of the term in which this node leads.
     pub leases: Leases,
+    /// Approvals of that term.
+    pub approver: Approver,
 }
 
 impl LeaderDesk {
@@ -41,6 +44,22 @@ impl LeaderDesk {
         match read(request) {
             Ok(beat) => written(self.leases.heartbeat(beat).await),
             Err(why) => HeartbeatReply { why_not: why, ..HeartbeatReply::default() },
+        }
+    }
+
+    /// Answers a worker that wants to change servers.
+    pub async fn approve(&self, request: ApproveRequest) -> ApproveReply {
+        let none = ApproveReply::default();
+        let asking = match mover_wire::asking(request) {
+            Ok(asking) => asking,
+            Err(why) => return ApproveReply { why_not: why, ..none },
+        };
+        match self.approver.approve(asking).await {
+            Ok(()) => ApproveReply { approved: true, ..none },
+            Err(Refused::NotLeader) => {
+                ApproveReply { not_leader: true, why_not: "this node does not lead".into(), ..none }
+            }
+            Err(Refused::No(why)) => ApproveReply { why_not: why, ..none },
         }
     }
 }
@@ -55,6 +74,8 @@ pub struct NodeService {
     pub consensus: Consensus,
     /// Where heartbeats go.
     pub desk: LeaderDesk,
+    /// The runs this node works on.
+    pub movers: Movers,
 }
 
 impl NodeService {
@@ -127,11 +148,34 @@ impl node_server::Node for NodeService {
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeReply>, Status> {
         Ok(Response::new(ProbeReply {}))
     }
+
+    async fn approve(&self, request: Request<ApproveRequest>) -> Result<Response<ApproveReply>, Status> {
+        Ok(Response::new(self.desk.approve(request.into_inner()).await))
+    }
+
+    async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishReply>, Status> {
+        let order = request.into_inner();
+        let job = mover_wire::job(order.job).map_err(Status::invalid_argument)?;
+        let within = Duration::from_millis(order.within_ms.into());
+        let reply = match self.movers.finish(job, order.run, HoldId(order.hold), within).await {
+            Ok(done) => FinishReply {
+                finished: true,
+                why_not: String::new(),
+                keys: done.keys,
+                took_us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
+            },
+            Err(why) => FinishReply { why_not: why, ..FinishReply::default() },
+        };
+        Ok(Response::new(reply))
+    }
 }
 
 fn read(request: HeartbeatRequest) -> Result<Beat, String> {
     if request.holds.len() > REPORTED_MAX || request.listeners.len() > REPORTED_MAX {
         return Err(format!("a heartbeat names more than {REPORTED_MAX} holds or listeners"));
+    }
+    if request.movers.len() > REPORTED_MAX {
+        return Err(format!("a heartbeat names more than {REPORTED_MAX} runs"));
     }
     let listener = |l: crate::wire::pb::node::ListenerReport| {
         (ProductId(l.product), ListenerView { address: l.address, error: l.error, note: l.note })
@@ -152,6 +196,7 @@ fn read(request: HeartbeatRequest) -> Result<Beat, String> {
         listeners: request.listeners.into_iter().map(listener).collect(),
         version: request.version.chars().take(64).collect(),
         stopping: request.stopping,
+        movers: request.movers.into_iter().map(mover_wire::view).collect::<Result<_, _>>()?,
     })
 }
 

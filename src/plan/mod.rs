@@ -2,6 +2,12 @@
 //! Knows no clock: `now` is an argument, in nanoseconds of `CLOCK_BOOTTIME`.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod approval;
+pub mod job;
 pub mod lease;
 pub mod membership;
+pub mod migration;
+pub mod mover;
+pub mod sweep;
+pub mod rebalance;
 pub mod timing;

@@ -5,6 +5,7 @@ mod admin;
 mod admission;
 mod client;
 mod fake;
+mod fence;
 mod log;
 mod scan;
 mod server;

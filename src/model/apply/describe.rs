@@ -21,11 +21,14 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
     }
     for new in after.assignments.values().filter(|a| !before.assignments.contains_key(&a.id)) {
         let slots = spans(&new.slots);
-        said.push(format!(
-            "slots {slots} get group {} as their owner, under a hold, if their present owners have no keys of them",
-            new.to
-        ));
+        let keys = if new.abandon {
+            "; the keys that their present owners have of them are given up and stay there"
+        } else {
+            ", if their present owners have no keys of them"
+        };
+        said.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
     }
+    migrations(before, after, &mut said);
     if before.settings.voters != after.settings.voters {
         said.push(format!("voters: {} instead of {}", after.settings.voters, before.settings.voters));
     }
@@ -33,6 +36,45 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
         said.push(format!("hold-max: {} ms instead of {} ms", after.settings.hold_ms_max, before.settings.hold_ms_max));
     }
     said
+}
+
+fn migrations(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+    for new in after.migrations.values() {
+        let Some(old) = before.migrations.get(&new.id) else {
+            let slots = spans(&new.slots);
+            said.push(format!("slots {slots} migrate from group {} to group {}, with their keys", new.from, new.to));
+            continue;
+        };
+        let (id, a, b) = (new.id, &old.options.limits, &new.options.limits);
+        if old.phase != new.phase {
+            said.push(format!("migration {id}: {} instead of {}", new.phase.name(), old.phase.name()));
+        }
+        if old.attempt != new.attempt {
+            said.push(format!("migration {id}: attempt {} begins", new.attempt));
+        } else if old.run != new.run && new.run.is_some() {
+            said.push(format!("migration {id}: run {} begins", new.runs));
+        }
+        if (old.counters, old.verified) != (new.counters, new.verified) {
+            said.push(format!("migration {id}: the worker's progress is noted"));
+        }
+        if a.keys_per_second != b.keys_per_second {
+            said.push(format!("migration {id}: {} keys/s at most", number(b.keys_per_second)));
+        }
+        if a.bytes_per_second != b.bytes_per_second {
+            said.push(format!("migration {id}: {} bytes/s at most", number(b.bytes_per_second)));
+        }
+        if a.hold_ms_max != b.hold_ms_max {
+            let ms = if b.hold_ms_max == 0 { "the cluster's".to_owned() } else { format!("{} ms", b.hold_ms_max) };
+            said.push(format!("migration {id}: hold-max is {ms}"));
+        }
+    }
+    for end in after.ended_migrations.iter().filter(|e| before.migrations.contains_key(&e.id)) {
+        said.push(format!("migration {} is {}", end.id, end.end.name()));
+    }
+}
+
+fn number(limit: u64) -> String {
+    if limit == 0 { "any number of".to_owned() } else { limit.to_string() }
 }
 
 fn members(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
@@ -102,6 +144,10 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
     if old.databases != new.databases {
         said.push(format!("product '{name}': {} databases instead of {}", new.databases, old.databases));
     }
+    if old.auto_rebalance != new.auto_rebalance {
+        let now = if new.auto_rebalance { "slots are rebalanced by themselves" } else { "slots move only when told" };
+        said.push(format!("product '{name}': {now}"));
+    }
     match (&old.auth, &new.auth) {
         (None, Some(_)) => said.push(format!("product '{name}': clients must log in")),
         (Some(_), None) => said.push(format!("product '{name}': clients need no password any more")),
@@ -148,5 +194,9 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
     }
     for server in old.servers.iter().filter(|s| !new.servers.contains(s)) {
         said.push(format!("product '{name}': group {} loses server {}", new.id, server.addr));
+    }
+    if old.sweep != new.sweep {
+        let now = if new.sweep.is_some() { "are being deleted" } else { "are no longer being deleted" };
+        said.push(format!("product '{name}': leftovers of slots that group {} gave away {now}", new.id));
     }
 }

@@ -1,7 +1,7 @@
 //! Runs that delete leftovers: at the source after a switch, at the target after a cancel, in a group by a sweep.
 //! Knows nothing of connections: every entry here is proposed behind the fence of the job's last run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     events::{self, When},
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{
     event::EventKind,
-    ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
+    ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, Term},
     migration::{EndPhase, Job, Phase, Run, RunKind, Sweep},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
@@ -71,7 +71,7 @@ fn start_sweep(
     next_run(state, new)?;
     migration::is_primary(group, new.server)?;
     receives(state, product_id, group_id)?;
-    let slots = sweepable(state, product_id, group_id);
+    let slots = state.sweepable(product_id, group_id);
     if slots.is_empty() {
         return Err(MigrationReject::NothingToSweep(group_id).into());
     }
@@ -187,15 +187,4 @@ fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<
         },
     };
     Err(MigrationReject::GroupReceives { group, by }.into())
-}
-
-/// What a sweep of the group would sweep: what it gave away, but for slots of its migrations that have not ended
-/// (those that left are cleaned by their own run, those that return are cleaned by their next attempt).
-fn sweepable(state: &ClusterState, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
-    let group_state = state.products.get(&product).and_then(|p| p.groups.get(&group));
-    let mut slots = group_state.map(|g| g.given_away.clone()).unwrap_or_default();
-    for open in state.migrations.values().filter(|m| m.product == product && (m.from == group || m.to == group)) {
-        slots.retain(|slot| !open.slots.contains(slot));
-    }
-    slots
 }

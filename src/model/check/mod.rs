@@ -1,6 +1,8 @@
 //! What must be true of every state, said a second time: independent of `apply`, whose mistakes it is to find.
 //! Knows nothing of changes; it looks at one state.
 
+mod migration;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
@@ -44,7 +46,11 @@ pub fn check(state: &ClusterState) -> Vec<Violation> {
         }
     }
     listeners(state, &servers, &mut found);
-    assignments(state, &mut found);
+    let mut moving = BTreeSet::new();
+    assignments(state, &mut moving, &mut found);
+    migration::migrations(state, &mut moving, &mut found);
+    migration::sweeps(state, &mut found);
+    migration::events(state, &mut found);
     holds(state, &mut found);
     found.0
 }
@@ -144,8 +150,7 @@ fn listeners(state: &ClusterState, servers: &BTreeMap<(String, u16), ProductId>,
     }
 }
 
-fn assignments(state: &ClusterState, found: &mut Found) {
-    let mut moving: BTreeSet<(ProductId, SlotId)> = BTreeSet::new();
+fn assignments(state: &ClusterState, moving: &mut BTreeSet<(ProductId, SlotId)>, found: &mut Found) {
     for (id, a) in &state.assignments {
         found.unless(*id == a.id && id.0 <= state.applied.0, || format!("assignment key {id}, id {}", a.id));
         found.unless(!a.slots.is_empty(), || format!("assignment {id} is of no slots"));

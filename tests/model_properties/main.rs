@@ -1,6 +1,8 @@
 //! What holds of every log: random sequences of changes against the model, its checker and the durable format.
 #![allow(clippy::unwrap_used)]
 
+mod migrations;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::{
@@ -8,6 +10,7 @@ use pontoon::{
         apply::{apply, dry_run, first_index, note_applied},
         change::{Change, NewMember, NewProduct},
         check::check,
+        event::EventKind,
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
         reject::Reject,
         route::{HoldKind, Isolated, Mode, RouteTable},
@@ -62,12 +65,18 @@ fn auth(n: u16) -> Option<Credentials> {
     n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
 }
 
+/// Below: everything but migrations; from here on: migrations, half of all changes.
+const OTHER_KINDS: u8 = 140;
+
 fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) -> Change {
     let product = pick(state.products.keys().copied(), a).filter(|_| f % 16 != 0).unwrap_or(ProductId(9));
     let group = GroupId(u32::from(b % 5));
     let assignment = pick(state.assignments.keys().copied(), a).unwrap_or(AssignmentId(3));
     let hold = pick(state.holds.keys().copied(), b).unwrap_or(HoldId(4));
     let term = if f % 8 == 0 { Term(at.term.0 + 1) } else { at.term };
+    if kind >= OTHER_KINDS {
+        return migrations::resolve(kind - OTHER_KINDS, [a, b, c, d, e, f], state, at);
+    }
     match kind % 28 {
         0 => Change::Bootstrap { members: (0..1 + a % 3).map(|i| member(i, b)).collect(), port: 19000 },
         1 => Change::AddMember(member(a, b)),
@@ -268,6 +277,26 @@ proptest! {
             let _ = decode_entry(&bytes);
         }
     }
+}
+
+/// The same for migrations: every phase, both ends, every kind of run and of event.
+#[test]
+fn random_logs_reach_every_phase_of_a_migration() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = prop::collection::vec(any::<Raw>(), 110);
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..24 {
+        let raws = strategy.new_tree(&mut runner).unwrap().current();
+        let (_, states) = run(&raws);
+        let shown: BTreeSet<String> = states.iter().flat_map(migrations::shown).collect();
+        shown.into_iter().for_each(|what| *seen.entry(what).or_default() += 1);
+    }
+    let phases = ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
+    let rest = ["done", "cancelled", "Attempt", "CleanSource", "WipeTarget", "Sweep", "second attempt"];
+    let events = EventKind::ALL.iter().map(|kind| format!("event {}", kind.name()));
+    let wanted = phases.iter().chain(&rest).map(|name| (*name).to_owned()).chain(events);
+    let missing: Vec<String> = wanted.filter(|name| !seen.contains_key(name)).collect();
+    assert!(missing.is_empty(), "no log reached {missing:?}; reached were {seen:?}");
 }
 
 /// The random logs are worth something only if they reach the deep states; this says that they do.

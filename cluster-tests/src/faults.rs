@@ -1,0 +1,74 @@
+//! Faults inside a node, asked for through files (`pontoon::faults`, debug builds only).
+//! Knows nothing of what happens at a point.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pontoon::faults::{Point, Rule};
+
+use crate::wait::{GENEROUS, wait_until};
+
+/// The faults of one node.
+#[derive(Clone, Debug)]
+pub struct Faults(PathBuf);
+
+impl Faults {
+    /// Those of the node that is started with `PONTOON_FAULTS` naming this directory.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn in_dir(dir: PathBuf) -> Self {
+        fs::create_dir_all(&dir).expect("a directory can be made");
+        Self(dir)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// From now on the node stands still at `point`.
+    ///
+    /// # Panics
+    /// When a file cannot be written.
+    pub fn pause_at(&self, point: Point) {
+        let _ = fs::remove_file(self.file("reached", point.name()));
+        fs::write(self.file("pause", point.name()), b"").expect("a file can be written");
+    }
+
+    /// Whether it stands there, or has stood there since `pause_at`.
+    #[must_use]
+    pub fn has_reached(&self, point: Point) -> bool {
+        self.file("reached", point.name()).exists()
+    }
+
+    /// Waits until it stands there.
+    ///
+    /// # Panics
+    /// At the deadline.
+    #[track_caller]
+    pub fn wait_reached(&self, point: Point) {
+        wait_until(&format!("the node to reach {}", point.name()), GENEROUS, || self.has_reached(point));
+    }
+
+    /// It goes on from there, and does not stop there again.
+    pub fn go_on(&self, point: Point) {
+        let _ = fs::remove_file(self.file("pause", point.name()));
+    }
+
+    /// It leaves out a rule; set before the node starts.
+    ///
+    /// # Panics
+    /// When a file cannot be written.
+    pub fn without(&self, rule: Rule) {
+        fs::write(self.file("without", rule.name()), b"").expect("a file can be written");
+    }
+
+    fn file(&self, what: &str, name: &str) -> PathBuf {
+        self.0.join(format!("{what}.{name}"))
+    }
+}

@@ -1,0 +1,167 @@
+//! Keys that nobody touches, of every kind: at the end each is in exactly one group, with the value it was given.
+//! Knows nothing of what other keys are there, but for one thing: none of them may be in two groups either.
+
+use std::collections::BTreeMap;
+
+use pontoon::model::{ids::SlotId, slot::Layout};
+
+use super::Reader;
+use crate::{
+    client::{Client, Reply, request},
+    cluster::Cluster,
+    wait::{GENEROUS, wait_for},
+};
+
+/// Requests in flight while they are loaded.
+const WINDOW: usize = 500;
+
+/// The keys.
+#[derive(Clone, Debug)]
+pub struct Cold(usize);
+
+/// Key, how it is made, how it is read, what is then read.
+fn key(n: usize) -> (String, Vec<String>, Vec<String>, Reply) {
+    let key = format!("cold{n}");
+    let owned = |args: &[&str]| args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
+    let value = format!("value-{n}");
+    let (make, read, is) = match n % 5 {
+        0 => (owned(&["HSET", &key, "f", &value]), owned(&["HGET", &key, "f"]), Reply::bulk(&value)),
+        1 => (
+            owned(&["RPUSH", &key, "a", &value]),
+            owned(&["LRANGE", &key, "0", "-1"]),
+            Reply::Array(vec![Reply::bulk("a"), Reply::bulk(&value)]),
+        ),
+        2 => (owned(&["ZADD", &key, "1.5", &value]), owned(&["ZSCORE", &key, &value]), Reply::bulk("1.5")),
+        3 => (owned(&["SADD", &key, &value]), owned(&["SISMEMBER", &key, &value]), Reply::Integer(1)),
+        _ => (owned(&["SET", &key, &value]), owned(&["GET", &key]), Reply::bulk(&value)),
+    };
+    (key, make, read, is)
+}
+
+impl Cold {
+    /// Makes `n` keys through the node at `port`.
+    ///
+    /// # Panics
+    /// When one cannot be made.
+    #[must_use]
+    pub fn load(port: u16, n: usize) -> Self {
+        let mut client = Client::connect(port).expect("a node answers");
+        for from in (0..n).step_by(WINDOW) {
+            let to = n.min(from + WINDOW);
+            let mut bytes = Vec::new();
+            for n in from..to {
+                let make = key(n).1;
+                bytes.extend(request(&make.iter().map(String::as_str).collect::<Vec<_>>()));
+            }
+            client.send(&bytes).expect("requests can be sent");
+            for n in from..to {
+                let reply = client.read().expect("a node answers");
+                assert!(!matches!(reply, Reply::Error(_)), "cold{n}: {reply:?}");
+            }
+        }
+        Self(n)
+    }
+
+    /// Looks through the nodes, and at every server.
+    pub(crate) fn check(&self, reader: &mut Reader, cluster: &Cluster, wrong: &mut Vec<String>) {
+        let mut lost = Vec::new();
+        for n in 0..self.0 {
+            let (key, _, read, is) = key(n);
+            // All of them at their servers below; through the proxy a part is enough.
+            if n % 50 == 0 && reader.read(&read.iter().map(String::as_str).collect::<Vec<_>>()) != is {
+                lost.push(key);
+            }
+        }
+        if !lost.is_empty() {
+            wrong.push(format!("{} cold keys are lost or changed: {lost:?}", lost.len()));
+        }
+        everything_is_in_one_group(self.0, cluster, wrong);
+    }
+}
+
+/// Group by slot.
+fn owners(cluster: &Cluster) -> Vec<u64> {
+    let ranges = wait_for("the slot table", GENEROUS, || {
+        let ids = cluster.nodes.iter();
+        let mut answers = ids.map(|n| n.cli().try_json(&["slot", "ls", "--timeout", "5s"]));
+        answers.find_map(Result::ok).ok_or("no node answers")
+    });
+    let mut owners = vec![0; usize::from(Layout::Codis.slots())];
+    let ranges = ranges.get("ranges").cloned().unwrap_or(ranges);
+    for range in ranges.as_array().cloned().unwrap_or_default() {
+        let bound = |name: &str| range[name].as_u64().unwrap_or(0) as usize;
+        for owner in owners.iter_mut().take(bound("last") + 1).skip(bound("first")) {
+            *owner = range["group"].as_u64().unwrap_or(0);
+        }
+    }
+    owners
+}
+
+fn everything_is_in_one_group(cold: usize, cluster: &Cluster, wrong: &mut Vec<String>) {
+    let owners = owners(cluster);
+    let groups = cluster.nodes.iter().find_map(|n| n.cli().try_json(&["group", "ls", "--timeout", "5s"]).ok());
+    let Some(groups) = groups else { return wrong.push("no node answers `group ls`".into()) };
+    let groups = groups.get("groups").cloned().unwrap_or(groups);
+    let mut places: BTreeMap<String, u64> = BTreeMap::new();
+    for group in groups.as_array().cloned().unwrap_or_default() {
+        let id = group["id"].as_u64().unwrap_or(0);
+        let addr = group["servers"][0]["address"].as_str().unwrap_or_default().to_owned();
+        let port: u16 = addr.rsplit_once(':').and_then(|(_, p)| p.parse().ok()).unwrap_or(0);
+        let mut server = match Client::connect(port) {
+            Ok(server) => server,
+            Err(e) => {
+                wrong.push(format!("group {id} at {addr} does not answer: {e}"));
+                continue;
+            }
+        };
+        let mut cursor = "0".to_owned();
+        loop {
+            let Ok(Reply::Array(page)) = server.call(&["SCAN", &cursor, "COUNT", "1000"]) else {
+                wrong.push(format!("group {id} at {addr} cannot be scanned"));
+                break;
+            };
+            if let Some(Reply::Array(keys)) = page.get(1) {
+                for key in keys.iter().map(Reply::text) {
+                    let SlotId(slot) = Layout::Codis.slot(key.as_bytes());
+                    let owner = owners[usize::from(slot)];
+                    if owner != id {
+                        wrong.push(format!("'{key}' of slot {slot} is in group {id}; group {owner} owns the slot"));
+                    } else if places.insert(key.clone(), id).is_some_and(|other| other != id) {
+                        wrong.push(format!("'{key}' is in two groups"));
+                    }
+                }
+            }
+            cursor = page.first().map(Reply::text).unwrap_or_default();
+            if cursor == "0" {
+                break;
+            }
+        }
+        values(cold, &mut server, &addr, |k| places.get(k) == Some(&id), wrong);
+    }
+    let missing: Vec<String> = (0..cold).map(|n| key(n).0).filter(|k| !places.contains_key(k)).collect();
+    if !missing.is_empty() {
+        wrong.push(format!("{} of {cold} cold keys are in no group, the first {}", missing.len(), missing[0]));
+    }
+    wrong.truncate(40);
+}
+
+/// The values of the cold keys that are at this server.
+fn values(cold: usize, server: &mut Client, addr: &str, here: impl Fn(&str) -> bool, wrong: &mut Vec<String>) {
+    let mine: Vec<usize> = (0..cold).filter(|n| here(&key(*n).0)).collect();
+    for part in mine.chunks(WINDOW) {
+        let mut bytes = Vec::new();
+        for n in part {
+            bytes.extend(request(&key(*n).2.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
+        if server.send(&bytes).is_err() {
+            return wrong.push(format!("{addr} does not answer"));
+        }
+        for n in part {
+            let (key, _, _, is) = key(*n);
+            match server.read() {
+                Ok(reply) if reply == is => {}
+                other => wrong.push(format!("{key} at {addr} is {other:?}, not {is:?}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What clients do while something happens to the cluster, each kind with its own idea of what must never be seen.
+//! Knows nothing of migrations or faults.
+//!
+//! | workload | catches |
+//! |---|---|
+//! | [`crate::load`] registers | a lost write, a stale read (linearizability) |
+//! | counters | an acknowledged INCR lost, or done twice |
+//! | lists | an element lost, doubled, or out of its client's order |
+//! | sessions | a key that dies before its time to live, which a client refreshes again and again |
+//! | cold | keys that nobody touches: lost, changed, or in two groups |
+
+mod cold;
+mod counters;
+mod lists;
+mod sessions;
+
+pub use cold::Cold;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    client::{Client, Reply},
+    cluster::Cluster,
+    history::History,
+    linear,
+    load::Load,
+    wait::{GENEROUS, let_pass, wait_for, wait_until},
+};
+
+/// A client that got an error waits so long, as real ones do.
+const AFTER_ERROR: Duration = Duration::from_millis(20);
+/// Between two requests of a client.
+const BETWEEN: Duration = Duration::from_millis(2);
+/// Longer than any deadline of a node: a reply that takes longer is none.
+const REPLY_WITHIN: Duration = Duration::from_secs(12);
+/// Keys of each workload; few, so that each is busy, many enough to lie in slots that move and in some that stay.
+const KEYS: usize = 12;
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// A reply that is no error.
+    Reply(Reply),
+    /// Surely not executed.
+    NotExecuted(String),
+    /// Executed or not, now or later.
+    Unknown(String),
+}
+
+/// A client that connects again when it must, and understands what an error promises.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    port: u16,
+    client: Option<Client>,
+    /// Errors it saw, the first few.
+    pub errors: Vec<String>,
+}
+
+impl Caller {
+    pub(crate) fn new(port: u16) -> Self {
+        Self { port, client: None, errors: Vec::new() }
+    }
+
+    pub(crate) fn call(&mut self, args: &[&str]) -> Told {
+        let told = self.once(args);
+        if let Told::NotExecuted(why) | Told::Unknown(why) = &told {
+            if self.errors.len() < 50 {
+                self.errors.push(why.clone());
+            }
+            let_pass(AFTER_ERROR);
+        }
+        told
+    }
+
+    fn once(&mut self, args: &[&str]) -> Told {
+        if self.client.is_none() {
+            match Client::connect_within(self.port, REPLY_WITHIN) {
+                Ok(client) => self.client = Some(client),
+                Err(e) => return Told::NotExecuted(format!("connect: {e}")),
+            }
+        }
+        let Some(client) = &mut self.client else { return Told::NotExecuted("no connection".into()) };
+        match client.call(args) {
+            Ok(Reply::Error(why)) if why.contains("not executed") || why.contains("safe to repeat") => {
+                Told::NotExecuted(why)
+            }
+            Ok(Reply::Error(why)) => Told::Unknown(why),
+            Ok(reply) => Told::Reply(reply),
+            Err(e) => {
+                self.client = None;
+                Told::Unknown(format!("connection: {e}"))
+            }
+        }
+    }
+}
+
+/// What threads of a workload share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    wrong: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shared {
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn answered(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        let_pass(BETWEEN);
+    }
+
+    /// Something that must never be seen.
+    pub(crate) fn wrong(&self, what: String) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+}
+
+/// Everything at once, on every node.
+#[derive(Debug)]
+pub struct Mix {
+    registers: Load,
+    counters: Vec<JoinHandle<(counters::Counted, Caller)>>,
+    lists: Vec<JoinHandle<(lists::Pushed, Caller)>>,
+    sessions: Vec<JoinHandle<Caller>>,
+    cold: Cold,
+    shared: Shared,
+    ports: Vec<u16>,
+    _stop: StopOnDrop,
+}
+
+/// Clients of a test that fails elsewhere stop too.
+#[derive(Debug)]
+struct StopOnDrop(Shared);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What clients noticed.
+#[derive(Clone, Debug, Default)]
+pub struct Noticed {
+    /// Errors by client port.
+    pub errors: Vec<(u16, String)>,
+    /// Requests that were answered.
+    pub answered: u64,
+}
+
+impl Mix {
+    /// Loads `cold` keys, then starts a client of each kind on each of `ports`.
+    #[must_use]
+    pub fn start(ports: &[u16], cold: usize) -> Self {
+        let cold = Cold::load(ports[0], cold);
+        let shared = Shared::default();
+        let registers: Vec<String> = (0..KEYS).map(|n| format!("register{n}")).collect();
+        Self {
+            registers: Load::start(ports, &registers),
+            counters: ports
+                .iter()
+                .enumerate()
+                .map(|(n, p)| counters::spawn(Caller::new(*p), shared.clone(), n))
+                .collect(),
+            lists: ports.iter().enumerate().map(|(n, p)| lists::spawn(Caller::new(*p), shared.clone(), n)).collect(),
+            sessions: ports
+                .iter()
+                .enumerate()
+                .map(|(n, p)| sessions::spawn(Caller::new(*p), shared.clone(), n))
+                .collect(),
+            cold,
+            _stop: StopOnDrop(shared.clone()),
+            shared,
+            ports: ports.to_vec(),
+        }
+    }
+
+    /// Waits until so many more requests were answered, of the registers and of the others each.
+    #[track_caller]
+    pub fn wait_more(&self, more: u64) {
+        self.registers.wait_more(more);
+        let from = self.shared.done.load(Ordering::Relaxed);
+        wait_until("requests to be answered", GENEROUS, || self.shared.done.load(Ordering::Relaxed) >= from + more);
+    }
+
+    /// Stops all clients and checks everything that can be checked: histories, final values, and that every key is in
+    /// exactly one group, the one that owns its slot.
+    ///
+    /// # Panics
+    /// When something was seen that must not be.
+    #[track_caller]
+    pub fn finish(self, cluster: &Cluster) -> Noticed {
+        match self.verdict(cluster) {
+            Ok(noticed) => noticed,
+            Err(wrong) => panic!("what must never be seen:\n{}", wrong.join("\n")),
+        }
+    }
+
+    /// The same, as a value.
+    ///
+    /// # Errors
+    /// What was seen that must not be.
+    ///
+    /// # Panics
+    /// When a client panicked, or the cluster does not answer any more.
+    #[track_caller]
+    pub fn verdict(self, cluster: &Cluster) -> Result<Noticed, Vec<String>> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut noticed = Noticed::default();
+        let (seen, history): (_, History) = self.registers.finish();
+        for (port, seen) in self.ports.iter().zip(seen) {
+            noticed.answered += seen.answered;
+            noticed.errors.extend(seen.errors.into_iter().map(|e| (*port, e)));
+        }
+        noticed.answered += self.shared.done.load(Ordering::Relaxed);
+        let mut callers = Vec::new();
+        let mut counted = Vec::new();
+        for (result, caller) in self.counters.into_iter().map(|t| t.join().expect("a client has not panicked")) {
+            counted.push(result);
+            callers.push(caller);
+        }
+        let mut pushed = Vec::new();
+        for (result, caller) in self.lists.into_iter().map(|t| t.join().expect("a client has not panicked")) {
+            pushed.push(result);
+            callers.push(caller);
+        }
+        callers.extend(self.sessions.into_iter().map(|t| t.join().expect("a client has not panicked")));
+        for caller in callers {
+            noticed.errors.extend(caller.errors.into_iter().map(|e| (caller.port, e)));
+        }
+        let mut wrong = self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Err(why) = linear::check(&history.ops()) {
+            wrong.push(why);
+        }
+        let mut reader = Reader(self.ports[0]);
+        counters::check(&counted, &mut reader, &mut wrong);
+        lists::check(&pushed, &mut reader, &mut wrong);
+        self.cold.check(&mut reader, cluster, &mut wrong);
+        if wrong.is_empty() { Ok(noticed) } else { Err(wrong) }
+    }
+}
+
+/// Reads final values through a node.
+pub(crate) struct Reader(u16);
+
+impl Reader {
+    #[track_caller]
+    pub(crate) fn read(&mut self, args: &[&str]) -> Reply {
+        wait_for(&format!("{args:?} to be answered"), GENEROUS, || {
+            let mut client = Client::connect(self.0).map_err(|e| e.to_string())?;
+            match client.call(args) {
+                Ok(Reply::Error(why)) => Err(why),
+                Ok(reply) => Ok(reply),
+                Err(e) => Err(e.to_string()),
+            }
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! Session keys with a short time to live, refreshed all the time: as long as a refresh was acknowledged in time, the key is there.
+//! Knows nothing of why a refresh may fail; it then expects nothing.
+
+use std::{
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{Caller, KEYS, Shared, Told};
+use crate::{client::Reply, wait::let_pass};
+
+/// Time to live, and how often it is renewed. A staged copy with the time to live of its fetch dies within a test.
+const TTL: Duration = Duration::from_secs(3);
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// Servers round and clocks differ by this; the design allows a second.
+const SKEW: Duration = Duration::from_secs(1);
+
+pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<Caller> {
+    std::thread::spawn(move || {
+        let keys: Vec<String> = (0..KEYS).map(|k| format!("session{n}-{k}")).collect();
+        // Until when each key must be there.
+        let mut until: Vec<Option<Instant>> = vec![None; keys.len()];
+        while !shared.stopped() {
+            let began = Instant::now();
+            for (key, until) in keys.iter().zip(&mut until) {
+                visit(&mut caller, &shared, key, until);
+                if shared.stopped() {
+                    break;
+                }
+            }
+            let_pass(REFRESH_EVERY.saturating_sub(began.elapsed()).min(Duration::from_millis(200)));
+        }
+        caller
+    })
+}
+
+fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Instant>) {
+    if let Some(due) = *until {
+        let told = caller.call(&["GET", key]);
+        // What counts is when the answer was there: a key that was seen missing by then was missing too early.
+        let early = Instant::now() + SKEW < due;
+        match told {
+            Told::Reply(Reply::Null) if early => {
+                shared.wrong(format!("{key} vanished {:?} before its time", due - Instant::now()));
+                *until = None;
+            }
+            Told::Reply(_) => shared.answered(),
+            Told::NotExecuted(_) | Told::Unknown(_) => {}
+        }
+    }
+    let asked = Instant::now();
+    let ttl = TTL.as_millis().to_string();
+    let refreshed = match *until {
+        Some(due) => match caller.call(&["PEXPIRE", key, &ttl]) {
+            Told::Reply(Reply::Integer(1)) => true,
+            Told::Reply(Reply::Integer(_)) if Instant::now() + SKEW < due => {
+                shared.wrong(format!("{key} was not there to be refreshed"));
+                false
+            }
+            Told::Reply(_) => false,
+            // It may have been refreshed, or not: what was known before holds on.
+            Told::NotExecuted(_) | Told::Unknown(_) => return,
+        },
+        None => matches!(caller.call(&["SET", key, "session", "PX", &ttl]), Told::Reply(Reply::Simple(_))),
+    };
+    *until = refreshed.then_some(asked + TTL);
+    if refreshed {
+        shared.answered();
+    }
+}

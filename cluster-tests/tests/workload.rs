@@ -1,0 +1,47 @@
+//! The checkers of the workloads: content with a healthy cluster, and not with one that was tampered with behind its back.
+//! Knows nothing of migrations.
+
+#![allow(clippy::unwrap_used)]
+
+use cluster_tests::{client::Reply, cluster::Cluster, workload::Mix};
+
+fn mixed(cluster: &Cluster) -> Mix {
+    let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let mix = Mix::start(&ports, 400);
+    mix.wait_more(400);
+    mix
+}
+
+#[test]
+fn a_healthy_cluster_shows_nothing() {
+    let cluster = Cluster::serving(2);
+    let noticed = mixed(&cluster).finish(&cluster);
+    assert!(noticed.errors.is_empty(), "{:?}", noticed.errors);
+    assert!(noticed.answered >= 800);
+}
+
+#[test]
+fn what_is_done_behind_its_back_is_seen() {
+    let cluster = Cluster::serving(2);
+    let mix = mixed(&cluster);
+    let server = |key: &str| {
+        let group = cluster.locate(key)["group"].as_u64().unwrap();
+        &cluster.servers[usize::try_from(group - 1).unwrap()]
+    };
+    let other = |key: &str| {
+        let group = cluster.locate(key)["group"].as_u64().unwrap();
+        &cluster.servers[usize::try_from(2 - group).unwrap()]
+    };
+    assert_eq!(server("cold7").call(&["DEL", "cold7"]), Reply::Integer(1));
+    assert_eq!(server("cold9").call(&["SET", "cold9", "another"]), Reply::ok());
+    assert_eq!(other("cold14").call(&["SET", "cold14", "staged"]), Reply::ok());
+    assert!(matches!(server("counter3").call(&["DECR", "counter3"]), Reply::Integer(_)));
+    assert!(matches!(server("list5").call(&["LPOP", "list5"]), Reply::Bulk(_)));
+    assert!(matches!(server("session1-2").call(&["DEL", "session1-2"]), Reply::Integer(1)));
+    mix.wait_more(1500);
+    let wrong = mix.verdict(&cluster).expect_err("nothing was noticed").join("\n");
+    for key in ["cold7", "cold9", "cold14", "counter3", "list5", "session1-2"] {
+        assert!(wrong.contains(key), "nothing was noticed about {key}:\n{wrong}");
+    }
+}

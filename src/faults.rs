@@ -1,0 +1,117 @@
+//! Faults that tests ask for: points at which a debug build stands still, and rules that it leaves out, so that a test
+//! can show that the rule is needed. A release build has none of it: every function here is then a constant.
+//! Knows nothing of what happens at a point.
+//!
+//! `PONTOON_FAULTS` names a directory of the test. A file `pause.POINT` there stops whoever reaches the point for as long as it
+//! exists; a file `reached.POINT` then says that somebody stands there. A file `without.RULE`, looked for once, leaves out the rule.
+
+use std::time::Duration;
+
+/// Where a migration can be made to stand still. The name of the file is the one in [`Point::name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Worker: the staged keys of before are being wiped.
+    CleaningTarget,
+    /// Worker: the copy runs.
+    Copying,
+    /// Leader: caught up, the hold not proposed yet.
+    BeforeHold,
+    /// Node: the hold is applied and drained, the ack not sent yet.
+    BeforeAck,
+    /// Leader: the hold is in the log, the barrier not asked yet.
+    Held,
+    /// Leader: the barrier has passed, the worker not told yet.
+    BarrierPassed,
+    /// Leader: the worker is done, its run not closed yet.
+    Finished,
+    /// Leader: the run is closed, the switch not proposed yet.
+    BeforeSwitch,
+    /// Leader: the switch is in the log.
+    Switched,
+    /// Worker: the source is being cleaned.
+    CleaningSource,
+}
+
+impl Point {
+    /// As files name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CleaningTarget => "cleaning-target",
+            Self::Copying => "copying",
+            Self::BeforeHold => "before-hold",
+            Self::BeforeAck => "before-ack",
+            Self::Held => "held",
+            Self::BarrierPassed => "barrier-passed",
+            Self::Finished => "finished",
+            Self::BeforeSwitch => "before-switch",
+            Self::Switched => "switched",
+            Self::CleaningSource => "cleaning-source",
+        }
+    }
+}
+
+/// A rule that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// The lease and epoch check at reply time (serving.md, check 2).
+    ReplyCheck,
+    /// The barrier between Hold and what follows it.
+    Barrier,
+    /// Closing a run's connections before Switch, Start and StartRun.
+    Fence,
+    /// A changed key is fetched again; without it, the change itself is sent to the target.
+    Refetch,
+}
+
+impl Rule {
+    /// As files name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReplyCheck => "reply-check",
+            Self::Barrier => "barrier",
+            Self::Fence => "fence",
+            Self::Refetch => "refetch",
+        }
+    }
+}
+
+/// Between two looks at a pause file.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Stands still here while the test wants it.
+pub async fn pause_at(point: Point) {
+    let Some(dir) = dir() else { return };
+    let pause = dir.join(format!("pause.{}", point.name()));
+    let mut told = false;
+    while pause.exists() {
+        if !told {
+            told = true;
+            tracing::warn!(point = point.name(), "standing still, as a test wants it");
+            let _ = std::fs::write(dir.join(format!("reached.{}", point.name())), b"");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether a test has taken this rule out. Asked for on the hot path: remember the answer.
+#[must_use]
+pub fn without(rule: Rule) -> bool {
+    let out = dir().is_some_and(|dir| dir.join(format!("without.{}", rule.name())).exists());
+    if out {
+        tracing::warn!(rule = rule.name(), "a rule is left out, as a test wants it: data will be lost");
+    }
+    out
+}
+
+#[cfg(debug_assertions)]
+fn dir() -> Option<&'static std::path::Path> {
+    static DIR: std::sync::OnceLock<Option<std::path::PathBuf>> = std::sync::OnceLock::new();
+    DIR.get_or_init(|| std::env::var_os("PONTOON_FAULTS").map(Into::into)).as_deref()
+}
+
+#[cfg(not(debug_assertions))]
+const fn dir() -> Option<&'static std::path::Path> {
+    None
+}

@@ -1,0 +1,326 @@
+//! Deletes keys by SCAN and UNLINK: a target before it is filled, a source after the switch, leftovers.
+//! Knows nothing of whose keys they are; it asks for each.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    connection::{ANSWER_MAX, Connection},
+    handle::Order,
+    job::{Approve, CleanJob},
+    lane::STATS_EVERY,
+    pace::{Meter, Rests, SHARE_PRIMARY, Share},
+    report::{Report, State},
+    scan::{COUNT, Page, Scan, text},
+    server::Server,
+};
+use crate::{
+    model::migration::Limits,
+    redis::{Info, RedisError},
+    resp::{number, write},
+};
+
+/// Keys of one UNLINK: it holds the server for about 50 microseconds.
+const BATCH: usize = 100;
+/// Elements per SCAN while others use the server.
+const COUNT_SHARED: u32 = 100;
+const OPEN_MAX: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(5);
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Keep,
+    Delete,
+    /// Keep it, and look no further.
+    Stop,
+}
+
+/// Walks through a server and deletes.
+pub(super) struct Cleaner<'a> {
+    connection: &'a mut Connection,
+    server: &'a mut Server,
+    /// For noticing that the owner has gone; not read.
+    orders: &'a mpsc::Receiver<Order>,
+    limits: watch::Receiver<Limits>,
+    meter: Meter,
+    share: Share,
+    rests: Rests,
+    stats: Instant,
+}
+
+impl<'a> Cleaner<'a> {
+    pub fn new(
+        connection: &'a mut Connection,
+        server: &'a mut Server,
+        orders: &'a mpsc::Receiver<Order>,
+        limits: watch::Receiver<Limits>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            connection,
+            server,
+            orders,
+            limits,
+            meter: Meter::new(now),
+            share: Share::new(SHARE_PRIMARY, now),
+            rests: Rests::default(),
+            stats: now,
+        }
+    }
+
+    /// One pass over all databases. Every UNLINK is answered when it returns: the number of keys deleted, or `None` when the
+    /// mover was stopped. `progress` is told keys seen and deleted.
+    ///
+    /// # Errors
+    /// The server is lost or refuses. A sentence for people.
+    pub async fn pass(
+        &mut self,
+        verdict: &mut dyn FnMut(&Bytes) -> Verdict,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Option<u64>, String> {
+        let mut scan = Scan::default();
+        keyspace(self.connection, Instant::now() + ANSWER_MAX).await?.keys().for_each(|db| scan.add(*db));
+        let (mut seen, mut deleted) = (0, 0);
+        let mut selected = None;
+        let mut doomed: Vec<Bytes> = Vec::new();
+        let mut stop = false;
+        while let Some((db, cursor)) = scan.next().filter(|_| !stop) {
+            let now = Instant::now();
+            let share = self.share.adapt(self.server, now);
+            let began = now;
+            let mut kinds = Vec::new();
+            if selected != Some(db) {
+                selected = Some(db);
+                self.connection.send(&[b"SELECT", db.to_string().as_bytes()]);
+                kinds.push(Kind::Select);
+            }
+            let (cursor, count) = (cursor.to_string(), if share < 1.0 { COUNT_SHARED } else { COUNT }.to_string());
+            self.connection.send(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()]);
+            kinds.push(Kind::Page);
+            if now.saturating_duration_since(self.stats) >= STATS_EVERY {
+                self.stats = now;
+                kinds.push(Kind::Stats(self.connection.sent()));
+                self.connection.send(&[b"INFO", b"stats"]);
+            }
+            let mut page = None;
+            self.answers(&kinds, &mut |kind, reply, server| {
+                match kind {
+                    Kind::Page => page = Page::parse(reply),
+                    Kind::Stats(ours) => server.load(text(reply).unwrap_or_default(), *ours, Instant::now()),
+                    Kind::Select | Kind::Unlink => {}
+                }
+                Ok(())
+            })
+            .await?;
+            let page = page.ok_or_else(|| format!("{} answers SCAN in a form that is not known", self.connection.addr()))?;
+            scan.went(page.cursor);
+            seen += page.keys.len() as u64;
+            for key in page.keys {
+                match verdict(&key) {
+                    Verdict::Keep => {}
+                    Verdict::Delete => doomed.push(key),
+                    Verdict::Stop => stop = true,
+                }
+            }
+            self.rests.worked(began.elapsed(), share, Instant::now());
+            while !doomed.is_empty() {
+                let Some(room) = self.room().await? else { return Ok(None) };
+                let began = Instant::now();
+                let share = self.share.adapt(self.server, began);
+                let batch: Vec<Bytes> = doomed.drain(..doomed.len().min(BATCH).min(room)).collect();
+                write::array(&mut self.connection.output.bytes, batch.len() + 1);
+                write::bulk(&mut self.connection.output.bytes, b"UNLINK");
+                for key in &batch {
+                    write::bulk(&mut self.connection.output.bytes, key);
+                    self.meter.key();
+                }
+                self.connection.expect(1);
+                self.answers(&[Kind::Unlink], &mut |_, reply, _| {
+                    let count = number::parse(&reply[1..reply.len() - 2]).unwrap_or(0);
+                    deleted += u64::try_from(count).unwrap_or(0);
+                    Ok(())
+                })
+                .await?;
+                self.rests.worked(began.elapsed(), share, Instant::now());
+            }
+            progress(seen, deleted);
+            if self.room().await?.is_none() {
+                return Ok(None);
+            }
+        }
+        progress(seen, deleted);
+        Ok(Some(deleted))
+    }
+
+    /// Waits until something may be done; how many keys, or `None` when the mover was stopped.
+    async fn room(&mut self) -> Result<Option<usize>, String> {
+        loop {
+            if self.orders.is_closed() {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            self.server.turn(now)?;
+            let until = match self.rests.until(now) {
+                Some(until) => until,
+                None => {
+                    let limits = *self.limits.borrow();
+                    let room = self.meter.allowed(&limits, now);
+                    if room > 0 {
+                        return Ok(Some(room));
+                    }
+                    now + TICK
+                }
+            };
+            self.wait(until.min(now + TICK)).await;
+        }
+    }
+
+    /// Waits for as many answers as there are `kinds`.
+    async fn answers(
+        &mut self,
+        kinds: &[Kind],
+        each: &mut dyn FnMut(&Kind, &[u8], &mut Server) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let text = |error: RedisError| error.to_string();
+        let mut kinds = kinds.iter();
+        while self.connection.awaited() > 0 {
+            let now = Instant::now();
+            self.connection.flush().map_err(text)?;
+            let filled = self.connection.fill();
+            while let Some(len) = self.connection.input.scan()? {
+                let Some(kind) = kinds.next() else {
+                    return Err(format!("{} answers more than it was asked", self.connection.addr()));
+                };
+                let reply = &self.connection.input.bytes()[..len];
+                if reply[0] == b'-' {
+                    let said = String::from_utf8_lossy(&reply[1..len - 2]);
+                    return Err(RedisError::of_answer(self.connection.addr(), kind.name(), &said).to_string());
+                }
+                each(kind, reply, self.server)?;
+                self.connection.input.consume(len);
+                self.connection.answered();
+            }
+            filled.map_err(text)?;
+            self.server.turn(now)?;
+            if self.connection.silent_for(now) > ANSWER_MAX {
+                return Err(format!("{} has not answered for {} s", self.connection.addr(), ANSWER_MAX.as_secs()));
+            }
+            if self.connection.awaited() > 0 {
+                self.wait(now + TICK).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, until: Instant) {
+        let mut timer = std::pin::pin!(sleep_until(until));
+        std::future::poll_fn(|cx| {
+            let mut ready = self.connection.poll_ready(cx).is_ready();
+            ready |= self.server.connection().poll_ready(cx).is_ready();
+            ready |= timer.as_mut().poll(cx).is_ready();
+            if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Select,
+    Page,
+    Unlink,
+    /// INFO stats, and how many requests were before it.
+    Stats(u64),
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Select => "SELECT",
+            Self::Page => "SCAN",
+            Self::Unlink => "UNLINK",
+            Self::Stats(_) => "INFO",
+        }
+    }
+}
+
+/// Number of keys by database, of those that have any. Nothing else may be awaited on the connection.
+///
+/// # Errors
+/// A sentence for people.
+pub(super) async fn keyspace(connection: &mut Connection, deadline: Instant) -> Result<BTreeMap<u32, u64>, String> {
+    let reply = connection.ask(&[b"INFO", b"keyspace"], deadline).await.map_err(|error| error.to_string())?;
+    let text = reply.text().ok_or_else(|| format!("{} answers INFO in a form that is not known", connection.addr()))?;
+    Ok(Info::parse(text).keyspace())
+}
+
+/// Passes over the server until two of them, far enough apart, find nothing.
+///
+/// # Errors
+/// The run cannot go on; a sentence for people.
+pub(super) async fn run(
+    job: &CleanJob,
+    approve: Arc<dyn Approve>,
+    limits: watch::Receiver<Limits>,
+    orders: &mut mpsc::Receiver<Order>,
+    reports: &watch::Sender<Report>,
+) -> Result<(), String> {
+    let deadline = Instant::now() + OPEN_MAX;
+    let mut connection = Connection::open(&job.server, &job.name, deadline).await.map_err(|error| error.to_string())?;
+    let mut server = Server::open(&job.server, &job.name, deadline).await.map_err(|error| error.to_string())?;
+    if server.identity().role != "master" {
+        return Err(format!("{} is a replica and takes no writes", job.server.addr));
+    }
+    approve.approve(vec![connection.named()]).await?;
+    reports.send_modify(|report| report.state = State::Cleaning);
+    let mut before = (0, 0);
+    // Whether the last pass found nothing.
+    let mut clean = false;
+    loop {
+        let mut last = (0, 0);
+        let pass = Cleaner::new(&mut connection, &mut server, orders, limits.clone())
+            .pass(
+                &mut |key| if job.slots.has_key(key) { Verdict::Delete } else { Verdict::Keep },
+                &mut |seen, deleted| {
+                    last = (seen, deleted);
+                    reports.send_modify(|report| {
+                        report.counters.scanned = before.0 + seen;
+                        report.counters.deleted = before.1 + deleted;
+                    });
+                },
+            )
+            .await?;
+        let Some(deleted) = pass else { return Ok(()) };
+        before = (before.0 + last.0, before.1 + last.1);
+        if deleted > 0 {
+            clean = false;
+            continue;
+        }
+        if !clean {
+            clean = true;
+            reports.send_modify(|report| report.waiting_on = "late writes, until no client can wait for one".into());
+            let until = Instant::now() + job.passes_apart;
+            while Instant::now() < until {
+                if orders.is_closed() {
+                    return Ok(());
+                }
+                server.turn(Instant::now())?;
+                sleep_until(until.min(Instant::now() + TICK)).await;
+            }
+            continue;
+        }
+        reports.send_modify(|report| {
+            report.waiting_on.clear();
+            report.state = State::Cleaned;
+        });
+        // The owner reads the report, and ends the run.
+        while orders.recv().await.is_some() {}
+        return Ok(());
+    }
+}

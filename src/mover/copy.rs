@@ -1,0 +1,505 @@
+//! The copy engine: one loop that reads the feed, fetches what SCAN finds and what changed, and writes it to the target.
+//! Knows nothing of who owns a slot; it makes the target equal and says when it is.
+//!
+//! Why it is right (migration.md): SCAN returns every key that was there all along; every key that changed is fetched after its
+//! event; fetches of one key go over one connection, and so do its writes, so they keep their order; a mark is cleared before
+//! the fetch is sent. Under a hold the feed is read past the primary's offset, the queue drained and every answer awaited.
+
+use std::{collections::VecDeque, sync::Arc, task::Poll, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    clean::{Cleaner, Verdict, keyspace},
+    connection::Connection,
+    dirty::{Dirty, Item},
+    feed::{Event, Feed, psync::Psync},
+    fetch::{Fetching, Writing},
+    finish::Finishing,
+    handle::Order,
+    job::{Approve, CopyJob},
+    lane::Lane,
+    pace::{Meter, Rests, SHARE_PRIMARY, SHARE_REPLICA, Share},
+    report::{Report, State},
+    scan::Scan,
+    server::Server,
+};
+use crate::{
+    commands::Args,
+    model::{
+        ids::HoldId,
+        migration::{Counters, Limits},
+    },
+};
+
+/// Connecting, logging in and attaching to the feed; a server that never had a replica prepares for some seconds.
+const OPEN_MAX: Duration = Duration::from_secs(20);
+/// The loop looks at the clock at least this often.
+const TICK: Duration = Duration::from_millis(5);
+/// Between two reports.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks for databases that have come into use.
+const KEYSPACE_EVERY: Duration = Duration::from_secs(1);
+/// Caught up: what waits takes at most this long at full speed; a hold's budget is 250 ms.
+const CAUGHT_UP_MS: u64 = 30;
+/// No longer caught up.
+const BEHIND_MS: u64 = 500;
+/// Caught up: at most so much of the feed is still to come. A hold reads it in milliseconds.
+const LAG_MAX: u64 = 1 << 20;
+/// A feed that does not move while the primary does is dead, whatever its socket says.
+const FEED_STILL_MAX: Duration = Duration::from_secs(15);
+/// Keys per second before any was copied.
+const RATE_FIRST: f64 = 50_000.0;
+/// Foreign keys named when a target is refused.
+const NAMED_MAX: usize = 5;
+
+/// What the engine is at.
+pub(super) enum Phase {
+    Copying,
+    CaughtUp,
+    Finishing(Finishing),
+    Finished(HoldId),
+}
+
+pub(super) struct Copy<'a> {
+    pub job: &'a CopyJob,
+    pub limits: watch::Receiver<Limits>,
+    pub phase: Phase,
+    pub source: Lane<Fetching>,
+    pub target: Lane<Writing>,
+    pub feed: Box<dyn Feed>,
+    /// Of the source's primary.
+    pub primary: Server,
+    /// Of the feed's server, if that is not the primary.
+    pub replica: Option<Server>,
+    pub target_server: Server,
+    pub scan: Scan,
+    /// A page is awaited.
+    pub page_asked: bool,
+    /// Keys of these slots that SCAN found and whose size was not asked yet.
+    pub found: VecDeque<Item>,
+    /// Keys whose size is known and small, with that size.
+    pub ready: VecDeque<(Item, usize)>,
+    pub dirty: Dirty,
+    /// Keys from the question for their size until the target's answer.
+    pub flying: usize,
+    /// Bytes of values asked for and not yet taken by the target, by estimate.
+    pub flying_bytes: usize,
+    /// PTTL of the key whose DUMP comes next.
+    pub ttl: i64,
+    /// COMMAND GETKEYS under way: their keys are not marked yet.
+    pub asks: usize,
+    /// Looks at the keyspace that were answered.
+    pub keyspaces: u64,
+    pub counters: Counters,
+    pub meter: Meter,
+    pub rests: Rests,
+    share_source: Share,
+    share_target: Share,
+    /// Of the burst that is under way.
+    burst: Option<Instant>,
+    burst_share: f64,
+    keyspace_asked: Instant,
+    keys_total: u64,
+    reported: Instant,
+    reported_keys: u64,
+    rate: f64,
+    rate_most: f64,
+    /// The feed's position, and since when it has been there.
+    still: (u64, Instant),
+    waiting_on: String,
+}
+
+/// Copies until told to stop.
+///
+/// # Errors
+/// The attempt cannot go on; a sentence for people.
+pub(super) async fn run(
+    job: &CopyJob,
+    approve: Arc<dyn Approve>,
+    limits: watch::Receiver<Limits>,
+    orders: &mut mpsc::Receiver<Order>,
+    reports: &watch::Sender<Report>,
+) -> Result<(), String> {
+    let deadline = Instant::now() + OPEN_MAX;
+    let text = |error: crate::redis::RedisError| error.to_string();
+    let name = job.name.as_str();
+    let mut target = Connection::open(&job.target, name, deadline).await.map_err(text)?;
+    let mut target_server = Server::open(&job.target, name, deadline).await.map_err(text)?;
+    if target_server.identity().role != "master" {
+        return Err(format!("{} is a replica and takes no writes; the target is its group's primary", job.target.addr));
+    }
+    let mut source = Connection::open(&job.feed, name, deadline).await.map_err(text)?;
+    approve.approve(vec![target.named()]).await?;
+
+    reports.send_modify(|report| report.state = State::CleaningTarget);
+    let mut foreign = Vec::new();
+    let mut counters = Counters::default();
+    let mut cleaner = Cleaner::new(&mut target, &mut target_server, orders, limits.clone());
+    let cleaned = cleaner
+        .pass(
+            &mut |key| {
+                if !job.slots.has_key(key) {
+                    return Verdict::Keep;
+                }
+                if job.wipe || job.ours_at_target.has_key(key) {
+                    return Verdict::Delete;
+                }
+                foreign.push(format!("'{}'", key.escape_ascii()));
+                if foreign.len() < NAMED_MAX { Verdict::Keep } else { Verdict::Stop }
+            },
+            &mut |_, deleted| {
+                counters.deleted = deleted;
+                reports.send_modify(|report| report.counters = counters);
+            },
+        )
+        .await?;
+    if cleaned.is_none() {
+        return Ok(());
+    }
+    if !foreign.is_empty() {
+        return Err(format!(
+            "{} holds keys of these slots that were never this group's: {}; delete them or give --wipe",
+            job.target.addr,
+            foreign.join(", ")
+        ));
+    }
+
+    // The feed first: what changes from now on is told.
+    let deadline = Instant::now() + OPEN_MAX;
+    let feed = Psync::open(&job.feed, name, deadline).await.map_err(|refusal| refusal.to_string())?;
+    // After the feed: making a server keep a backlog gives it another replication id.
+    let primary = Server::open(&job.primary, name, deadline).await.map_err(text)?;
+    if primary.identity().role != "master" {
+        return Err(format!("{} is not a primary any more", job.primary.addr));
+    }
+    let replica = if job.feed.addr == job.primary.addr {
+        None
+    } else {
+        let replica = Server::open(&job.feed, name, deadline).await.map_err(text)?;
+        let (of_replica, of_primary) = (&replica.identity().replid, &primary.identity().replid);
+        if of_replica != of_primary || !replica.seen().link_up {
+            return Err(format!("{} does not follow {} now", job.feed.addr, job.primary.addr));
+        }
+        Some(replica)
+    };
+    let databases = keyspace(&mut source, deadline).await?;
+    let mut scan = Scan::default();
+    databases.keys().for_each(|db| scan.add(*db));
+    let keys_total =
+        databases.values().sum::<u64>() * job.slots.len() as u64 / u64::from(job.slots.layout().slots()).max(1);
+    let now = Instant::now();
+    let share_source = Share::new(if replica.is_some() { SHARE_REPLICA } else { SHARE_PRIMARY }, now);
+    let engine = Copy {
+        job,
+        limits,
+        phase: Phase::Copying,
+        source: Lane::new(source),
+        target: Lane::new(target),
+        feed: Box::new(feed),
+        primary,
+        replica,
+        target_server,
+        scan,
+        page_asked: false,
+        found: VecDeque::new(),
+        ready: VecDeque::new(),
+        dirty: Dirty::default(),
+        flying: 0,
+        flying_bytes: 0,
+        ttl: 0,
+        asks: 0,
+        keyspaces: 0,
+        counters,
+        meter: Meter::new(now),
+        rests: Rests::default(),
+        share_source,
+        share_target: Share::new(SHARE_PRIMARY, now),
+        burst: None,
+        burst_share: 1.0,
+        keyspace_asked: now,
+        keys_total,
+        reported: now,
+        reported_keys: 0,
+        rate: 0.0,
+        rate_most: RATE_FIRST,
+        still: (0, now),
+        waiting_on: String::new(),
+    };
+    engine.turns(orders, reports).await
+}
+
+impl Copy<'_> {
+    /// The loop.
+    async fn turns(mut self, orders: &mut mpsc::Receiver<Order>, reports: &watch::Sender<Report>) -> Result<(), String> {
+        self.report(Instant::now(), reports);
+        let mut order = None;
+        loop {
+            let now = Instant::now();
+            if let Some(order) = order.take() {
+                self.order(order, now);
+                self.report(now, reports);
+            }
+            self.read_feed(now)?;
+            self.on_source(now)?;
+            self.on_target(now)?;
+            self.primary.turn(now)?;
+            if let Some(replica) = &mut self.replica {
+                replica.turn(now)?;
+            }
+            self.target_server.turn(now)?;
+            self.ask_around(now);
+            let was_finishing = matches!(self.phase, Phase::Finishing(_));
+            self.finish_step(now);
+            let until = self.pump(now)?;
+            self.source.connection.flush().map_err(|error| error.to_string())?;
+            self.target.connection.flush().map_err(|error| error.to_string())?;
+            self.feed.connection().flush().map_err(|error| error.to_string())?;
+            let finished = was_finishing && !matches!(self.phase, Phase::Finishing(_));
+            if finished || now.saturating_duration_since(self.reported) >= REPORT_EVERY {
+                self.report(now, reports);
+            }
+            let mut timer = std::pin::pin!(sleep_until(until.unwrap_or(now + TICK).min(now + TICK)));
+            let ended = std::future::poll_fn(|cx| {
+                // Each must be asked, so that each wakes us.
+                let mut ready = self.source.connection.poll_ready(cx).is_ready();
+                ready |= self.target.connection.poll_ready(cx).is_ready();
+                ready |= self.feed.connection().poll_ready(cx).is_ready();
+                ready |= self.primary.connection().poll_ready(cx).is_ready();
+                ready |= self.target_server.connection().poll_ready(cx).is_ready();
+                ready |= self.replica.as_ref().is_some_and(|replica| replica.connection().poll_ready(cx).is_ready());
+                ready |= timer.as_mut().poll(cx).is_ready();
+                match orders.poll_recv(cx) {
+                    Poll::Ready(None) => return Poll::Ready(true),
+                    Poll::Ready(some) => order = some,
+                    Poll::Pending if ready => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+                Poll::Ready(false)
+            });
+            if ended.await {
+                return Ok(());
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::Finish { hold, deadline, done } => {
+                if !self.scan.is_done() {
+                    let _ = done.send(Err("the first pass is not done; the hold came too early".into()));
+                    return;
+                }
+                let look = self.primary.look_now(now);
+                let target_look = self.target_server.look_now(now);
+                let keys = self.counters.keys;
+                self.phase =
+                    Phase::Finishing(Finishing::new(hold, deadline, done, (look, target_look), keys, now));
+            }
+            Order::GoOn(hold) => {
+                let same = match &self.phase {
+                    Phase::Finishing(finishing) => finishing.hold == hold,
+                    Phase::Finished(finished) => *finished == hold,
+                    Phase::Copying | Phase::CaughtUp => false,
+                };
+                if same {
+                    self.phase = Phase::CaughtUp;
+                }
+            }
+        }
+    }
+
+    /// Reads the feed and marks what it tells.
+    fn read_feed(&mut self, now: Instant) -> Result<(), String> {
+        let filled = self.feed.connection().fill();
+        let Self { feed, dirty, scan, source, asks, job, .. } = self;
+        let mut wrong = Ok(());
+        feed.drain(&mut |event| {
+            let marked = match event {
+                Event::Changed { db, key, .. } if job.slots.has_key(key) => mark(dirty, scan, db, key),
+                Event::Changed { .. } => Ok(()),
+                Event::Ask { db, command } => {
+                    let mut args: Vec<&[u8]> = vec![b"COMMAND", b"GETKEYS"];
+                    args.extend((0..command.len()).map(|i| command.get(i)));
+                    *asks += 1;
+                    let name = String::from_utf8_lossy(command.get(0)).into_owned();
+                    source.send(&args, Fetching::Keys { db, name });
+                    Ok(())
+                }
+                Event::Functions => Ok(()),
+            };
+            if marked.is_err() {
+                wrong = marked;
+            }
+        })?;
+        wrong?;
+        filled.map_err(|error| format!("the feed is lost: {error}"))?;
+        feed.tick(now);
+        let position = feed.position();
+        if position != Some(self.still.0) {
+            self.still = (position.unwrap_or(0), now);
+        } else if position.is_some_and(|at| at < self.primary.seen().offset)
+            && now.saturating_duration_since(self.still.1) > FEED_STILL_MAX
+        {
+            return Err(format!(
+                "the feed of {} has stood still for {} s while its primary went on",
+                self.job.feed.addr,
+                FEED_STILL_MAX.as_secs()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Asks what is due, over the lanes.
+    fn ask_around(&mut self, now: Instant) {
+        self.source.ask_stats(now, Fetching::Stats);
+        if self.is_writing() {
+            self.target.ask_stats(now, Writing::Stats);
+        }
+        if now.saturating_duration_since(self.keyspace_asked) >= KEYSPACE_EVERY {
+            self.ask_keyspace(now);
+        }
+    }
+
+    /// Asks which databases have keys; [`Copy::keyspaces`] counts the answers. Returns the count that this answer will make.
+    pub fn ask_keyspace(&mut self, now: Instant) -> u64 {
+        self.keyspace_asked = now;
+        self.source.send(&[b"INFO", b"keyspace"], Fetching::Keyspace);
+        let under_way = self.source.awaited.iter().filter(|what| matches!(what, Fetching::Keyspace)).count() as u64;
+        self.keyspaces + under_way
+    }
+
+    /// Whether anything may be sent to the target.
+    pub fn is_writing(&self) -> bool {
+        !matches!(self.phase, Phase::Finished(_))
+    }
+
+    /// The share of the servers' time that may be used now; 1: all of it.
+    pub fn share(&mut self, now: Instant) -> f64 {
+        if matches!(self.phase, Phase::Finishing(_)) {
+            return 1.0;
+        }
+        let feed_server = self.replica.as_ref().unwrap_or(&self.primary);
+        let source = self.share_source.adapt(feed_server, now);
+        let target = self.share_target.adapt(&self.target_server, now);
+        self.burst_share = source.min(target);
+        self.burst_share
+    }
+
+    /// Whether a burst may begin now, or when. Only asked while the share is below 1.
+    pub fn burst_until(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        // The next burst begins when the last one is answered by both servers: so its time is theirs.
+        if let Some(began) = self.burst {
+            if !self.source.awaited.is_empty() || !self.target.awaited.is_empty() || !self.ready.is_empty() {
+                return Err(None);
+            }
+            self.burst = None;
+            self.rests.worked(now.saturating_duration_since(began), self.burst_share, now);
+        }
+        match self.rests.until(now) {
+            Some(until) => Err(Some(until)),
+            None => Ok(()),
+        }
+    }
+
+    /// A burst begins.
+    pub fn begin_burst(&mut self, now: Instant) {
+        self.burst.get_or_insert(now);
+    }
+
+    /// The load of a server, from INFO stats over one of the lanes.
+    pub fn load(&mut self, stats: &[u8], ours: u64, of_target: bool, now: Instant) {
+        let server = match (&mut self.replica, of_target) {
+            (_, true) => &mut self.target_server,
+            (Some(replica), false) => replica,
+            (None, false) => &mut self.primary,
+        };
+        server.load(stats, ours, now);
+    }
+
+    /// Keys that wait or are on their way.
+    pub fn waiting(&self) -> usize {
+        self.found.len() + self.dirty.len() + self.flying + self.asks
+    }
+
+    fn queue_ms(&self) -> u64 {
+        (self.waiting() as f64 * 1000.0 / self.rate_most) as u64
+    }
+
+    fn lag(&self) -> u64 {
+        self.feed.position().map_or(0, |at| self.primary.seen().offset.saturating_sub(at))
+    }
+
+    fn report(&mut self, now: Instant, reports: &watch::Sender<Report>) {
+        let passed = now.saturating_duration_since(self.reported).as_secs_f64();
+        if passed > 0.0 {
+            let rate = (self.counters.keys - self.reported_keys) as f64 / passed;
+            self.rate += (rate - self.rate) * passed.min(1.0);
+            self.rate_most = self.rate_most.max(rate);
+            self.reported = now;
+            self.reported_keys = self.counters.keys;
+        }
+        let (queue_ms, lag_bytes) = (self.queue_ms(), self.lag());
+        let near = self.scan.is_done() && self.found.is_empty();
+        match &self.phase {
+            Phase::Copying if near && queue_ms <= CAUGHT_UP_MS && lag_bytes <= LAG_MAX => self.phase = Phase::CaughtUp,
+            Phase::CaughtUp if !near || queue_ms > BEHIND_MS => self.phase = Phase::Copying,
+            _ => {}
+        }
+        self.counters.dirty = self.dirty.len() as u64;
+        self.waiting_on = self.why_slow();
+        let state = match &self.phase {
+            Phase::Copying => State::Copying,
+            Phase::CaughtUp => State::CaughtUp,
+            Phase::Finishing(finishing) => State::Finishing(finishing.hold),
+            Phase::Finished(hold) => State::Finished(*hold),
+        };
+        reports.send_modify(|report| {
+            report.state = state;
+            report.counters = self.counters;
+            report.dirty = (self.dirty.len() + self.asks) as u64;
+            report.keys_total = self.keys_total.max(self.counters.keys.saturating_sub(self.counters.refetched));
+            report.keys_per_second = self.rate as u64;
+            report.lag_bytes = lag_bytes;
+            report.queue_ms = queue_ms;
+            report.waiting_on.clone_from(&self.waiting_on);
+        });
+    }
+
+    fn why_slow(&self) -> String {
+        let feed_server = self.replica.as_ref().unwrap_or(&self.primary);
+        let ping = |server: &Server| {
+            let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+            format!(
+                "{} is slow (PING {:.1} ms, at rest {:.1} ms)",
+                server.connection().addr(),
+                ms(server.ping(self.reported)),
+                ms(server.baseline())
+            )
+        };
+        if self.share_source.is_slow() {
+            ping(feed_server)
+        } else if self.share_target.is_slow() {
+            ping(&self.target_server)
+        } else if self.lag() > LAG_MAX {
+            format!("the feed of {} is behind", self.job.feed.addr)
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// Marks a key in the database of its change, or in all that have keys when that is not known. (A database that gets its first
+/// key meanwhile is found by looking at the keyspace, at the latest under the hold, and walked through.)
+pub(super) fn mark(dirty: &mut Dirty, scan: &mut Scan, db: Option<u32>, key: &[u8]) -> Result<(), String> {
+    match db {
+        Some(db) => {
+            scan.add(db);
+            dirty.mark(db, key)
+        }
+        None => scan.databases().iter().try_for_each(|db| dirty.mark(*db, key)),
+    }
+}

@@ -1,0 +1,325 @@
+//! The next step of a migration: what migration.md's states ask for, from the state, what the leader sees and what it
+//! has done in this term. Knows nothing of who carries the step out, nor of how long that takes.
+//!
+//! ```text
+//! Planned: survey, fence, Start -> worker's reports: Progress -> caught up: preflight, Hold -> barrier -> Finish -> fence -> Switch
+//!    ^  Restart (worker lost, server changed)                        | Release (budget)        -> StartRun, fence, Cleaned
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::{
+    job::{Found, Memory, Seen, Step},
+    lease::Barrier,
+    mover::{MoverView, Work},
+};
+use crate::model::{
+    change::Change,
+    ids::{Epoch, GroupId, HoldId, MigrationId},
+    limits::ATTEMPTS_PER_TARGET_MAX,
+    migration::{Job, Migration, Phase, ProgressPhase, Run, RunKind},
+    route::HoldKind,
+    state::{Cause, Group, Product},
+};
+
+/// Released holds in a row after which somebody has to look (serving.md, "Hold").
+pub const RELEASES_MAX: u32 = 5;
+/// Attempts in a row that did not catch up after which somebody has to look; with the pauses between them about two minutes.
+pub const FAILURES_MAX: u32 = 10;
+/// What is dirty must be copied in this time, or the hold would be long: a fifth of what a switch may take at worst.
+const QUEUE_MS_MAX: u64 = 10;
+/// Writers that never let the queue get that short get a longer hold after this, within its budget.
+const SHORT_QUEUE_AWAITED_NS: u64 = 20_000_000_000;
+/// Of a hold's budget so much is left for the fence and the switch, as a divisor.
+const BUDGET_KEPT: u64 = 5;
+/// Counters come into the log so often: enough for a new leader's display, and few entries.
+const TOLD_EVERY_NS: u64 = 10_000_000_000;
+/// Without news it is looked at again so often: silence of a node is no event.
+const LOOK_NS: u64 = 200_000_000;
+
+/// The next step of migration `id`. `memory` has observed `seen`.
+#[must_use]
+pub fn next(seen: &Seen<'_>, memory: &Memory, id: MigrationId) -> Step {
+    let Some(migration) = seen.state.migrations.get(&id) else { return Step::Over };
+    let view = || {
+        let product = seen.state.products.get(&migration.product)?;
+        let (from, to) = (product.groups.get(&migration.from)?, product.groups.get(&migration.to)?);
+        Some(View { seen, memory, migration, product, from, to })
+    };
+    // The model keeps product and groups of an open migration.
+    let Some(view) = view() else { return Step::Over };
+    match migration.phase {
+        Phase::Planned => view.planned(),
+        Phase::CleaningTarget | Phase::Copying => view.copying(),
+        Phase::CaughtUp => view.caught_up(),
+        Phase::Held(hold) => view.held(hold),
+        Phase::Switched => view.leftovers(RunKind::CleanSource, view.from),
+        Phase::Cancelling => view.leftovers(RunKind::WipeTarget, view.to),
+        Phase::Paused => view.paused(),
+    }
+}
+
+struct View<'a> {
+    seen: &'a Seen<'a>,
+    memory: &'a Memory,
+    migration: &'a Migration,
+    product: &'a Product,
+    from: &'a Group,
+    to: &'a Group,
+}
+
+impl View<'_> {
+    fn job(&self) -> Job {
+        Job::Migration(self.migration.id)
+    }
+
+    fn wait(&self, why: impl Into<String>) -> Step {
+        Step::Wait { why: why.into(), until_ns: self.seen.now_ns + LOOK_NS }
+    }
+
+    fn group_epochs(&self) -> BTreeMap<GroupId, Epoch> {
+        [(self.from.id, self.from.epoch), (self.to.id, self.to.epoch)].into()
+    }
+
+    /// What is reported of the current run.
+    fn mover(&self, run: &Run) -> Option<&MoverView> {
+        self.seen.mover.filter(|m| m.run == run.run && m.node == run.worker)
+    }
+
+    /// The fence at the primary of `group`, if it is not there yet.
+    fn fence(&self, group: &Group) -> Option<Step> {
+        let Some(primary) = group.servers.first() else { return Some(self.wait("the group has no server")) };
+        if self.memory.is_closed(&primary.addr, self.migration.runs) {
+            return None;
+        }
+        let pausing = self.memory.pausing(self.seen.now_ns);
+        let close = Step::Close { server: primary.addr.clone(), group: group.id, runs: self.migration.runs };
+        Some(pausing.unwrap_or(close))
+    }
+
+    fn planned(&self) -> Step {
+        let m = self.migration;
+        if self.memory.failures >= FAILURES_MAX {
+            let why = format!("{FAILURES_MAX} attempts in a row failed; the last: {}", m.why);
+            return Step::Propose(Change::PauseMigration { migration: m.id, why });
+        }
+        if let Some(pausing) = self.memory.pausing(self.seen.now_ns) {
+            return pausing;
+        }
+        let attempts = || {
+            let same = self.seen.state.migrations.values().filter(|o| o.product == m.product);
+            same.filter(|o| o.phase.attempting())
+        };
+        if let Some(other) = attempts().find(|o| o.from == m.from) {
+            return self.wait(format!("migration {} is copied from group {} first", other.id, m.from));
+        }
+        if attempts().filter(|o| o.to == m.to).count() >= ATTEMPTS_PER_TARGET_MAX {
+            return self.wait(format!("{ATTEMPTS_PER_TARGET_MAX} migrations are copied to group {} first", m.to));
+        }
+        if self.to.sweep.is_some() {
+            return self.wait(format!("the sweep of group {} is being ended", m.to));
+        }
+        if let Some(fence) = self.fence(self.to) {
+            return fence;
+        }
+        let Found { feed, target, group_epochs } = match self.memory.survey(self.seen.now_ns) {
+            None => return Step::Survey,
+            Some(Err(why)) => return self.wait(why.clone()),
+            Some(Ok(found)) if found.group_epochs != self.group_epochs() => return Step::Survey,
+            Some(Ok(found)) => found.clone(),
+        };
+        let Some(worker) = self.memory.choose_worker(self.seen) else {
+            return self.wait("no node is alive that could do it");
+        };
+        let (migration, attempt, term) = (m.id, m.attempt.saturating_add(1), self.seen.term);
+        Step::Propose(Change::StartMigration { migration, attempt, worker, feed, target, group_epochs, term })
+    }
+
+    /// What ends an attempt: its worker is lost, or a primary is not what it was.
+    fn ends(&self, run: &Run) -> Option<Step> {
+        let lost = self.memory.lost(self.seen, self.job(), run);
+        let changed = || (run.group_epochs != self.group_epochs()).then(|| "a primary has changed".to_owned());
+        let why = lost.or_else(changed)?;
+        Some(Step::Propose(Change::RestartMigration { migration: self.migration.id, why }))
+    }
+
+    fn progress(&self, phase: ProgressPhase, mover: &MoverView) -> Step {
+        Step::Propose(Change::MigrationProgress {
+            migration: self.migration.id,
+            attempt: self.migration.attempt,
+            phase,
+            counters: mover.counters,
+            verified: mover.verified,
+        })
+    }
+
+    fn copying(&self) -> Step {
+        let m = self.migration;
+        let Some(run) = &m.run else { return self.wait("its run is not known") };
+        if let Some(end) = self.ends(run) {
+            return end;
+        }
+        let Some(mover) = self.mover(run) else {
+            return self.wait(format!("node {} begins attempt {}", run.worker, m.attempt));
+        };
+        match &mover.work {
+            Work::CaughtUp => self.progress(ProgressPhase::CaughtUp, mover),
+            Work::Copying | Work::Verifying if m.phase == Phase::CleaningTarget => {
+                self.progress(ProgressPhase::Copying, mover)
+            }
+            Work::Copying | Work::Verifying if self.seen.now_ns > self.memory.told_ns + TOLD_EVERY_NS => {
+                self.progress(ProgressPhase::Copying, mover)
+            }
+            work @ (Work::Copying
+            | Work::Verifying
+            | Work::Opening
+            | Work::CleaningTarget
+            | Work::Finishing(_)
+            | Work::Finished(_)
+            | Work::Cleaning
+            | Work::Cleaned
+            | Work::Failed(_)) => self.wait(told(work, mover)),
+        }
+    }
+
+    fn caught_up(&self) -> Step {
+        let m = self.migration;
+        let now_ns = self.seen.now_ns;
+        let Some(run) = &m.run else { return self.wait("its run is not known") };
+        if let Some(end) = self.ends(run) {
+            return end;
+        }
+        if let Some(different) = m.verified.map(|v| v.different).filter(|n| *n > 0) {
+            let why = format!("{different} keys differ between source and target");
+            return Step::Propose(Change::RestartMigration { migration: m.id, why });
+        }
+        if m.releases >= RELEASES_MAX {
+            let why = format!("{RELEASES_MAX} holds in a row did not get through; the last: {}", m.why);
+            return Step::Propose(Change::PauseMigration { migration: m.id, why });
+        }
+        // A run whose connections this leader has begun to close cannot go on: the worker will say so, or not.
+        if self.memory.is_closed(&run.server, m.runs) {
+            let why = "its connections were closed behind a hold that did not get through".to_owned();
+            return Step::Propose(Change::RestartMigration { migration: m.id, why });
+        }
+        if let Some(pausing) = self.memory.pausing(now_ns) {
+            return pausing;
+        }
+        let Some(mover) = self.mover(run) else {
+            return self.wait(format!("node {} has not reported to this leader yet", run.worker));
+        };
+        if mover.work != Work::CaughtUp {
+            return self.wait(told(&mover.work, mover));
+        }
+        let waited_ns = self.memory.caught_up_ns.map_or(0, |since| now_ns.saturating_sub(since));
+        let budget_ms = self.budget_ns() / 1_000_000;
+        let queue_max = if waited_ns > SHORT_QUEUE_AWAITED_NS { budget_ms / 2 } else { QUEUE_MS_MAX };
+        if mover.queue_ms > queue_max {
+            let ms = mover.queue_ms;
+            return self
+                .wait(format!("what is dirty takes {ms} ms to copy, more than the {queue_max} ms before a hold"));
+        }
+        match self.memory.preflight(now_ns) {
+            None => Step::Preflight,
+            Some(Err(why)) => self.wait(why.clone()),
+            Some(Ok(())) => Step::Propose(Change::Hold {
+                cause: Cause::Migration(m.id),
+                attempt: m.attempt,
+                kind: HoldKind::Wait,
+                reason: format!("{} slot(s) move to group {}", m.slots.len(), m.to),
+            }),
+        }
+    }
+
+    /// Budget of a hold.
+    fn budget_ns(&self) -> u64 {
+        let own = self.migration.options.limits.hold_ms_max;
+        let ms = if own == 0 { self.seen.state.settings.hold_ms_max } else { own };
+        u64::from(ms) * 1_000_000
+    }
+
+    fn held(&self, id: HoldId) -> Step {
+        let m = self.migration;
+        let release = |why: String| Step::Propose(Change::Release { hold: id, why });
+        let restart = |why: String| Step::Propose(Change::RestartMigration { migration: m.id, why });
+        let Some(run) = &m.run else { return restart("its run is not known".into()) };
+        let Some(own) = self.memory.hold.as_ref().filter(|own| own.id == id) else {
+            return release("a new leader begins anew".into());
+        };
+        if let Some(why) = &own.broken {
+            return restart(why.clone());
+        }
+        let finished = matches!(own.finished, Some(Ok(())));
+        if finished && self.memory.is_closed(&run.server, m.runs) {
+            let (migration, attempt, term) = (m.id, m.attempt, self.seen.term);
+            let group_epochs = self.group_epochs();
+            return Step::Propose(Change::Switch { migration, attempt, hold: id, term, group_epochs });
+        }
+        if let Some(end) = self.ends(run) {
+            return end;
+        }
+        let budget_ns = self.budget_ns();
+        match &own.finished {
+            Some(Ok(())) => Step::Close { server: run.server.clone(), group: m.to, runs: m.runs },
+            Some(Err(why)) => release(format!("node {} could not finish: {why}", run.worker)),
+            None => {
+                let by_ns = own.since_ns + budget_ns - budget_ns / BUDGET_KEPT;
+                let ms = budget_ns / 1_000_000;
+                match self.seen.barrier {
+                    _ if self.seen.now_ns >= by_ns => {
+                        let whom = match self.seen.barrier {
+                            Some(Barrier::Waiting(whom)) => whom.join("; "),
+                            Some(Barrier::Passed) | None => "the worker was not asked in time".into(),
+                        };
+                        release(format!("not all nodes held in time (hold-max {ms} ms): {whom}"))
+                    }
+                    Some(Barrier::Passed) => Step::Finish { hold: id, run: run.run, worker: run.worker, by_ns },
+                    Some(Barrier::Waiting(whom)) => {
+                        let why = format!("hold {id}: {}", whom.join("; "));
+                        Step::Wait { why, until_ns: by_ns }
+                    }
+                    None => Step::Wait { why: format!("hold {id}"), until_ns: by_ns },
+                }
+            }
+        }
+    }
+
+    /// Runs that delete what is left at the primary of `group`, until one has found nothing any more.
+    fn leftovers(&self, kind: RunKind, group: &Group) -> Step {
+        let m = self.migration;
+        let Some(primary) = group.servers.first() else { return self.wait("the group has no server") };
+        let current = m.run.as_ref().filter(|run| run.kind == kind && run.server == primary.addr);
+        if let Some(run) = current {
+            if let Some((_, deleted)) = self.memory.cleaned.filter(|(cleaned, _)| *cleaned == run.run) {
+                let (job, run, term) = (self.job(), run.run, self.seen.term);
+                return self.fence(group).unwrap_or(Step::Propose(Change::Cleaned { job, run, term, deleted }));
+            }
+            if self.memory.lost(self.seen, self.job(), run).is_none() {
+                let what = self.mover(run).map_or_else(|| "begins".to_owned(), |mover| told(&mover.work, mover));
+                return self.wait(format!("node {} deletes what is left at {}: {what}", run.worker, run.server));
+            }
+        }
+        if let Some(pausing) = self.memory.pausing(self.seen.now_ns) {
+            return pausing;
+        }
+        if let Some(fence) = self.fence(group) {
+            return fence;
+        }
+        let Some(worker) = self.memory.choose_worker(self.seen) else {
+            return self.wait("no node is alive that could do it");
+        };
+        let (job, run, server) = (self.job(), m.runs.saturating_add(1), primary.addr.clone());
+        Step::Propose(Change::StartRun { job, run, worker, server, term: self.seen.term })
+    }
+
+    /// Nothing is begun, and what ran does nothing any more.
+    fn paused(&self) -> Step {
+        self.fence(self.to).unwrap_or_else(|| self.wait(format!("it is paused: {}", self.migration.why)))
+    }
+}
+
+/// What a mover does, for people.
+fn told(work: &Work, mover: &MoverView) -> String {
+    let on = if mover.waiting_on.is_empty() { String::new() } else { format!(": {}", mover.waiting_on) };
+    format!("{}, {} keys, {} dirty{on}", work.name(), mover.counters.keys, mover.counters.dirty)
+}

@@ -1,0 +1,77 @@
+//! The next step of a sweep: deleting what is left of slots that a group gave away, when nothing has come or gone for long.
+//! Knows nothing of keys: what late, unacknowledged writes left is harmless until the slots come back, and a start of a
+//! migration to the group ends the sweep first.
+
+use super::job::{Memory, Seen, Step};
+use crate::model::{
+    change::Change,
+    ids::{GroupId, ProductId},
+    migration::{Job, Phase},
+};
+
+/// A group's leftovers are swept when nothing was given away or taken for so long: longer than any request of before can
+/// take to arrive, and so long that a rebalance with many migrations is over.
+pub const QUIET_NS: u64 = 600_000_000_000;
+/// Without news it is looked at again so often.
+const LOOK_NS: u64 = 5_000_000_000;
+
+/// The next step of the sweep of a group. `memory` has observed `seen`; it began when this leader first saw that there is
+/// something to sweep, or that it changed.
+#[must_use]
+pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId) -> Step {
+    let job = Job::Sweep { product, group };
+    let found = seen.state.products.get(&product).and_then(|p| Some((p, p.groups.get(&group)?)));
+    let Some((product_state, group_state)) = found else { return Step::Over };
+    let Some(primary) = group_state.servers.first() else { return Step::Over };
+    let runs = product_state.sweep_runs;
+    let wait = |why: String| Step::Wait { why, until_ns: seen.now_ns + LOOK_NS };
+    let close = || {
+        let close = Step::Close { server: primary.addr.clone(), group, runs };
+        (!memory.is_closed(&primary.addr, runs)).then(|| memory.pausing(seen.now_ns).unwrap_or(close))
+    };
+    if let Some(sweep) = &group_state.sweep {
+        let (run, term) = (sweep.run.run, seen.term);
+        if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run) {
+            return close().unwrap_or(Step::Propose(Change::Cleaned { job, run, term, deleted }));
+        }
+        let why = match comes(seen, product, group) {
+            Some(what) => Some(format!("{what} is to bring slots to group {group}")),
+            None if sweep.run.server != primary.addr => Some("the primary has changed".into()),
+            None => memory.lost(seen, job, &sweep.run),
+        };
+        return match why {
+            Some(why) => close().unwrap_or(Step::Propose(Change::EndSweep { product, group, run, term, why })),
+            None => wait(format!("node {} sweeps group {group}", sweep.run.worker)),
+        };
+    }
+    if seen.state.sweepable(product, group).is_empty() {
+        return Step::Over;
+    }
+    if let Some(what) = comes(seen, product, group) {
+        return wait(format!("group {group} is swept after {what}"));
+    }
+    let quiet_until_ns = memory.began_ns + QUIET_NS;
+    if seen.now_ns < quiet_until_ns {
+        return Step::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
+    }
+    if let Some(pausing) = memory.pausing(seen.now_ns) {
+        return pausing;
+    }
+    if let Some(close) = close() {
+        return close;
+    }
+    let Some(worker) = memory.choose_worker(seen) else { return wait("no node is alive that could do it".into()) };
+    let (run, server) = (runs.saturating_add(1), primary.addr.clone());
+    Step::Propose(Change::StartRun { job, run, worker, server, term: seen.term })
+}
+
+/// What brings slots to the group now, or would if there were no sweep.
+fn comes(seen: &Seen<'_>, product: ProductId, group: GroupId) -> Option<String> {
+    let coming = seen
+        .state
+        .migrations
+        .values()
+        .find(|m| m.product == product && m.to == group && !matches!(m.phase, Phase::Switched | Phase::Paused));
+    let assigned = seen.state.assignments.values().find(|a| a.product == product && a.to == group);
+    coming.map(|m| format!("migration {}", m.id)).or_else(|| assigned.map(|a| format!("assignment {}", a.id)))
+}

@@ -2,6 +2,9 @@
 //! Knows nothing of the copy itself.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../api/fake.rs"]
+#[allow(dead_code)]
+mod fake;
 #[path = "../api/server.rs"]
 #[allow(dead_code)]
 mod server;

@@ -9,6 +9,7 @@ pub mod fence;
 pub mod handle;
 pub mod leases;
 pub mod migrate;
+pub mod migration_admission;
 pub mod peers;
 pub mod preflight;
 pub mod rounds;

@@ -8,13 +8,16 @@ mod dirty;
 pub mod feed;
 mod fetch;
 mod finish;
+pub mod functions;
 mod handle;
 pub mod job;
 mod lane;
 mod pace;
+pub mod payload;
 pub mod report;
 pub mod scan;
 pub mod server;
+pub mod verify;
 
 pub use handle::{Handle, start};
 pub use job::{Approval, Approve, CleanJob, CopyJob, Endpoint, Job, Named, SlotSet};

@@ -24,7 +24,7 @@ const PINGS_KEPT: usize = 20;
 /// Between two looks at identity, load and offset.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Requests of others per second below which a server is idle: monitoring and replication make some.
-const IDLE_BELOW: u64 = 200;
+const IDLE_BELOW: u64 = 1000;
 /// A replica whose link to its primary is down for so long will not be a feed again soon.
 const LINK_DOWN_MAX: Duration = Duration::from_secs(10);
 

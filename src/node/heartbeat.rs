@@ -1,7 +1,7 @@
 //! "I live, I have reached this, renew my lease": every half second to the leader, and at once when there is news.
 //! Knows nothing of who leads or why; it is told, and asks around when nobody tells.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
@@ -11,9 +11,10 @@ use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
     control::peers::Peers,
+    faults::{self, Point},
     model::{
         change::NewMember,
-        ids::{Epoch, Incarnation, Uuid},
+        ids::{Epoch, HoldId, Incarnation, Uuid},
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
@@ -64,6 +65,10 @@ impl Heartbeat {
         let mut moved = self.movers.news();
         let mut next = tokio::time::Instant::now();
         let mut without = Without::default();
+        let mut early: Option<Early> = None;
+        let mut told: BTreeSet<HoldId> = BTreeSet::new();
+        // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
+        let mut broken_off = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -73,23 +78,41 @@ impl Heartbeat {
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
             }
-            self.report.borrow_and_update();
+            let report = self.report.borrow_and_update().clone();
+            early = early.and_then(|early| early.take(&self.permit, &report));
+            let drained = drained(&report);
+            if !drained.is_subset(&told) {
+                faults::pause_at(Point::BeforeAck).await;
+            }
+            told = drained;
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let sent_ns = boottime_ns();
-            // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
+            let mut news = self.report.clone();
             let answer = tokio::select! {
                 biased;
                 answer = self.exchange(&now) => answer,
+                // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
                     continue;
                 }
+                // Clients wait for the end of a hold; the round of this heartbeat may take longer than all its other parts.
+                () = drained_more(&mut news, &told), if !broken_off => {
+                    broken_off = true;
+                    next = tokio::time::Instant::now();
+                    continue;
+                }
             };
+            broken_off = false;
             let Some(answer) = answer else { continue };
-            if let Some(ended) = self.take(answer, sent_ns, &mut without) {
-                self.permit.revoke();
-                return ended;
+            match self.take(answer, sent_ns, &mut without) {
+                Taken::Nothing => {}
+                Taken::Grant(grant) => early = grant.take(&self.permit, &self.report.borrow()),
+                Taken::Ended(ended) => {
+                    self.permit.revoke();
+                    return ended;
+                }
             }
         }
     }
@@ -127,29 +150,30 @@ impl Heartbeat {
         }
     }
 
-    /// Acts on an answer.
-    fn take(&self, answer: HeartbeatReply, sent_ns: u64, without: &mut Without) -> Option<Ended> {
+    /// Reads an answer.
+    fn take(&self, answer: HeartbeatReply, sent_ns: u64, without: &mut Without) -> Taken {
         if answer.not_a_member {
             error!(
                 "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
             );
-            return Some(Ended::Removed);
+            return Taken::Ended(Ended::Removed);
         }
         if answer.twin {
             error!(
                 "another process with this node's identity serves in the cluster: never copy a data directory. This one stops"
             );
-            return Some(Ended::Twin);
+            return Taken::Ended(Ended::Twin);
         }
         if answer.granted {
+            without.granted();
             let lease_ns = u64::from(answer.lease_ms) * 1_000_000;
             // Counted from the send, so that the leader, who counts from its answer, always counts longer.
-            self.permit.renew(sent_ns + lease_ns, Epoch(answer.min_applied));
-            without.granted();
-        } else if answer.leader.is_none() && !answer.why_not.is_empty() {
+            return Taken::Grant(Early { until_ns: sent_ns + lease_ns, min_applied: Epoch(answer.min_applied) });
+        }
+        if answer.leader.is_none() && !answer.why_not.is_empty() {
             without.refused(&answer.why_not);
         }
-        None
+        Taken::Nothing
     }
 
     fn compose(&self) -> HeartbeatRequest {
@@ -198,6 +222,43 @@ impl Heartbeat {
             }
         }
         None
+    }
+}
+
+/// What an answer says.
+enum Taken {
+    Nothing,
+    Grant(Early),
+    Ended(Ended),
+}
+
+/// A grant that may have come before the entries it speaks of: the leader applies a change first. It is taken as if it had
+/// come when the workers' tables are there; until then the lease of before goes on, and no client sees an error.
+struct Early {
+    until_ns: u64,
+    min_applied: Epoch,
+}
+
+impl Early {
+    /// Renews the lease if the tables are there; else what is to be tried again.
+    fn take(self, permit: &Permit, report: &ProxyReport) -> Option<Self> {
+        if report.route_epoch < self.min_applied {
+            return Some(self);
+        }
+        permit.renew(self.until_ns, self.min_applied);
+        None
+    }
+}
+
+/// Holds that this node can ack.
+fn drained(report: &ProxyReport) -> BTreeSet<HoldId> {
+    report.holds.iter().filter(|(_, progress)| progress.drained).map(|(hold, _)| *hold).collect()
+}
+
+/// Resolves when there is a hold to be acked that is not among `told`.
+async fn drained_more(report: &mut watch::Receiver<Arc<ProxyReport>>, told: &BTreeSet<HoldId>) {
+    if report.wait_for(|report| !drained(report).is_subset(told)).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -8,6 +8,6 @@ pub mod lease;
 pub mod membership;
 pub mod migration;
 pub mod mover;
-pub mod sweep;
 pub mod rebalance;
+pub mod sweep;
 pub mod timing;

@@ -5,6 +5,8 @@ pub mod client;
 pub mod error;
 pub mod frame;
 pub mod info;
+pub mod probe;
+pub mod raw;
 pub mod reply;
 pub mod role;
 

@@ -3,10 +3,13 @@
 
 pub mod psync;
 pub mod stream;
+pub mod tracking;
 
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::{connection::Connection, job::Endpoint};
+use crate::redis::probe;
+use psync::{Psync, Refusal};
 pub use stream::Words;
 
 /// What a feed tells.
@@ -55,4 +58,38 @@ pub trait Feed {
 
     /// Whether everything up to the offset of the last [`Feed::begin_barrier`] was drained.
     fn passed_barrier(&self) -> bool;
+
+    /// Whether changes of a stream's groups (XREADGROUP, XACK, XGROUP) are told. If not, the engine fetches every stream
+    /// that it has copied once more under the hold (`payload::is_stream` of the first byte of its DUMP).
+    fn tells_stream_groups(&self) -> bool {
+        true
+    }
+}
+
+/// Opens the best feed that the server allows, found out by asking it: its replication stream, else tracking.
+///
+/// # Errors
+/// It allows none, or cannot be reached; a sentence for people with the reason of each.
+pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Box<dyn Feed>, String> {
+    let feeds = probe::feeds(&endpoint.addr, endpoint.credentials.as_ref(), deadline);
+    let no_stream = match feeds.await.map_err(|error| error.to_string())?.psync {
+        Ok(_) => match Psync::open(endpoint, name, deadline).await {
+            Ok(feed) => return Ok(Box::new(feed)),
+            Err(Refusal::Failed(why)) => return Err(why),
+            Err(Refusal::Unsupported(why)) => why,
+        },
+        Err(why) => why,
+    };
+    match tracking::Tracking::open(endpoint, name, deadline).await {
+        Ok(feed) => {
+            tracing::info!(server = %endpoint.addr, why = %no_stream, "CLIENT TRACKING feeds the copy");
+            Ok(Box::new(feed))
+        }
+        Err(Refusal::Failed(why)) => Err(why),
+        Err(Refusal::Unsupported(why)) => Err(format!(
+            "{} offers no way to learn which keys change: no replication stream ({no_stream}), no tracking ({why}); allow \
+             the user one of them, or give the group a replica that does",
+            endpoint.addr
+        )),
+    }
 }

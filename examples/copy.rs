@@ -1,0 +1,319 @@
+//! Measures the copy engine between two redis-servers of its own, beside key-by-key MIGRATE of 100 keys at a time.
+//! `cargo run --release --example copy [keys]`; needs redis-server. Prints what it measured; it judges nothing.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pontoon::{
+    model::{
+        ids::{HoldId, HostPort, SlotId},
+        migration::{Limits, Verify},
+        slot::Layout,
+    },
+    mover::{self, Approval, Approve, CopyJob, Endpoint, Job, Named, Report, SlotSet, State},
+    resp::{reply::ReplyScanner, write},
+};
+use tokio::sync::watch;
+
+type Res<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Keys of one MIGRATE.
+const MIGRATE_KEYS: usize = 100;
+
+struct Server {
+    child: Child,
+    addr: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(port: u16) -> Res<Self> {
+        let dir = tempfile::tempdir()?;
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(dir.path())
+            .args(["--enable-debug-command", "yes"])
+            .stdout(Stdio::null())
+            .spawn()?;
+        let server = Self { child, addr: format!("127.0.0.1:{port}"), _dir: dir };
+        let began = Instant::now();
+        while TcpStream::connect(&server.addr).is_err() {
+            if began.elapsed() > PATIENCE {
+                return Err("redis-server does not start".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    fn client(&self) -> Res<Client> {
+        let stream = TcpStream::connect(&self.addr)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client { writer: stream.try_clone()?, reader: BufReader::with_capacity(1 << 20, stream), buffer: Vec::new() })
+    }
+
+    fn endpoint(&self) -> Res<Endpoint> {
+        Ok(Endpoint { addr: HostPort::parse(&self.addr)?, credentials: None })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A blocking client.
+struct Client {
+    writer: TcpStream,
+    reader: BufReader<TcpStream>,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    fn reply(&mut self) -> Res<Vec<u8>> {
+        let mut scanner = ReplyScanner::default();
+        loop {
+            if let Some(len) = scanner.scan(&self.buffer)? {
+                return Ok(self.buffer.drain(..len).collect());
+            }
+            let mut more = vec![0; 64 << 10];
+            let n = self.reader.read(&mut more)?;
+            if n == 0 {
+                return Err("closed".into());
+            }
+            self.buffer.extend_from_slice(&more[..n]);
+        }
+    }
+
+    fn ask(&mut self, args: &[&[u8]]) -> Res<Vec<u8>> {
+        let mut out = Vec::new();
+        write::request(&mut out, args);
+        self.writer.write_all(&out)?;
+        self.reply()
+    }
+
+    fn text(&mut self, args: &[&[u8]]) -> Res<String> {
+        Ok(String::from_utf8_lossy(&self.ask(args)?).into_owned())
+    }
+
+    fn field(&mut self, section: &str, name: &str) -> Res<f64> {
+        let info = self.text(&[b"INFO", section.as_bytes()])?;
+        let value = info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).ok_or("no such field")?;
+        Ok(value.trim().parse()?)
+    }
+
+    fn cpu(&mut self) -> Res<f64> {
+        Ok(self.field("cpu", "used_cpu_user_main_thread")? + self.field("cpu", "used_cpu_sys_main_thread")?)
+    }
+
+    /// Random values, so that compression does not flatter.
+    fn fill(&mut self, keys: usize, size: usize, random: &mut fastrand::Rng) -> Res<()> {
+        let mut value = vec![0u8; size];
+        let mut done = 0;
+        while done < keys {
+            let batch = (keys - done).min(1000);
+            let mut out = Vec::new();
+            for i in 0..batch {
+                random.fill(&mut value);
+                write::request(&mut out, &[b"SET", format!("key:{:012}", done + i).as_bytes(), &value]);
+            }
+            self.writer.write_all(&out)?;
+            let mut replies = vec![0; batch * 5];
+            self.reader.read_exact(&mut replies)?;
+            done += batch;
+        }
+        Ok(())
+    }
+}
+
+/// PINGs a server until dropped.
+struct Prober {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<Vec<Duration>>>,
+}
+
+impl Prober {
+    fn start(server: &Server) -> Res<Self> {
+        let mut client = server.client()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut pings = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                if client.ask(&[b"PING"]).is_err() {
+                    break;
+                }
+                pings.push(began.elapsed());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            pings
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    fn end(mut self) -> String {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut pings = self.thread.take().and_then(|t| t.join().ok()).unwrap_or_default();
+        pings.sort();
+        let at = |part: f64| pings.get(((pings.len() - 1) as f64 * part) as usize).copied().unwrap_or_default();
+        if pings.is_empty() {
+            return "-".into();
+        }
+        format!("p50 {:.2} p99 {:.2} max {:.2} ms", ms(at(0.5)), ms(at(0.99)), ms(at(1.0)))
+    }
+}
+
+fn ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1000.0
+}
+
+/// CPU seconds of the threads called "mover" of this process.
+fn mover_cpu() -> f64 {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
+    let ticks = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace().skip(11);
+        let sum = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+        (name == "mover").then_some(sum)
+    };
+    tasks.flatten().filter_map(ticks).sum::<f64>() / 100.0
+}
+
+struct Yes;
+
+impl Approve for Yes {
+    fn approve(&self, _connections: Vec<Named>) -> Approval {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn job(source: &Server, target: &Server) -> Res<CopyJob> {
+    let layout = Layout::Codis;
+    let all: BTreeSet<SlotId> = (0..layout.slots()).map(SlotId).collect();
+    let slots = Arc::new(SlotSet::new(layout, &all));
+    Ok(CopyJob {
+        name: "pt:bench:run:m1.1".into(),
+        layout,
+        slots: slots.clone(),
+        databases: 16,
+        primary: source.endpoint()?,
+        feed: source.endpoint()?,
+        target: target.endpoint()?,
+        ours_at_target: slots,
+        wipe: false,
+        verify: Verify::None,
+    })
+}
+
+async fn until(reports: &mut watch::Receiver<Report>, what: impl Fn(&State) -> bool) -> Res<()> {
+    let found = reports.wait_for(|r| what(&r.state) || matches!(r.state, State::Failed(_)));
+    let report = tokio::time::timeout(PATIENCE, found).await??.clone();
+    match report.state {
+        State::Failed(why) => Err(why.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res<()> {
+    let (mut s, mut t) = (source.client()?, target.client()?);
+    let (cpu_s, cpu_t) = (s.cpu()?, t.cpu()?);
+    let probes = (Prober::start(source)?, Prober::start(target)?);
+    let (_limits, limits) = watch::channel(Limits::default());
+    let began = Instant::now();
+    let handle = mover::start(Job::Copy(job(source, target)?), Arc::new(Yes), limits);
+    let mut reports = handle.report();
+    until(&mut reports, |state| *state == State::Copying).await?;
+    let opened = began.elapsed();
+    let began = Instant::now();
+    until(&mut reports, |state| *state == State::CaughtUp).await?;
+    let took = began.elapsed().as_secs_f64();
+    let cpu = (s.cpu()? - cpu_s, t.cpu()? - cpu_t, mover_cpu());
+    let (probe_s, probe_t) = (probes.0.end(), probes.1.end());
+    let finished = handle.finish(HoldId(1), tokio::time::Instant::now() + Duration::from_secs(1)).await?;
+    let (a, b) = (s.text(&[b"DEBUG", b"DIGEST"])?, t.text(&[b"DEBUG", b"DIGEST"])?);
+    let payload = (keys * size) as f64 / 1e6;
+    println!(
+        "pre-copy   {keys} keys of {size} B: {:.0} keys/s, {:.1} MB/s, opened in {:.0} ms, finished in {:.2} ms, digests {}",
+        keys as f64 / took,
+        payload / took,
+        ms(opened),
+        ms(finished.took),
+        if a == b { "equal" } else { "DIFFERENT" }
+    );
+    let each = |cpu: f64| cpu * 1e6 / keys as f64;
+    println!(
+        "           CPU us/key: source {:.2} target {:.2} mover {:.2}; PING of source {probe_s}; of target {probe_t}",
+        each(cpu.0),
+        each(cpu.1),
+        each(cpu.2)
+    );
+    Ok(())
+}
+
+fn migrate(source: &Server, target: &Server, keys: usize, size: usize) -> Res<()> {
+    let mut s = source.client()?;
+    let probes = (Prober::start(source)?, Prober::start(target)?);
+    let port = target.addr.rsplit(':').next().unwrap_or_default().to_owned();
+    let began = Instant::now();
+    let mut cursor = "0".to_owned();
+    let mut moved = 0;
+    loop {
+        let page = s.ask(&[b"SCAN", cursor.as_bytes(), b"COUNT", b"500"])?;
+        let page = mover::scan::Page::parse(&page).ok_or("SCAN")?;
+        for batch in page.keys.chunks(MIGRATE_KEYS) {
+            let mut args: Vec<&[u8]> =
+                vec![b"MIGRATE", b"127.0.0.1", port.as_bytes(), b"", b"0", b"5000", b"REPLACE", b"KEYS"];
+            args.extend(batch.iter().map(|key| &key[..]));
+            moved += batch.len();
+            let answer = s.text(&args)?;
+            if answer.starts_with('-') {
+                return Err(answer.into());
+            }
+        }
+        if page.cursor == 0 {
+            break;
+        }
+        cursor = page.cursor.to_string();
+    }
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "MIGRATE100 {moved} keys of {size} B: {:.0} keys/s, {:.1} MB/s; PING of source {}; of target {}",
+        moved as f64 / took,
+        (keys * size) as f64 / 1e6 / took,
+        probes.0.end(),
+        probes.1.end()
+    );
+    Ok(())
+}
+
+fn main() -> Res<()> {
+    let keys = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse::<usize>())?;
+    let base = std::env::args().nth(2).map_or(Ok(24_700), |text| text.parse::<u16>())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut random = fastrand::Rng::with_seed(1);
+    for (keys, size) in [(keys, 100), (keys / 5, 1000), (keys / 20, 10_000)] {
+        let (source, target) = (Server::start(base)?, Server::start(base + 1)?);
+        source.client()?.fill(keys, size, &mut random)?;
+        runtime.block_on(copy(&source, &target, keys, size))?;
+        drop(target);
+        let target = Server::start(base + 1)?;
+        migrate(&source, &target, keys, size)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! The payload of DUMP and RESTORE: its type, its version, its checksum; and how one is made fit for an older server.
+//! Knows nothing of the value inside, which stays as it is.
+//!
+//! A payload is `type byte | value | version (2 bytes, little endian) | CRC-64 (8 bytes, little endian)`; the checksum is
+//! over all before it (Redis: cluster.c, createDumpPayload). A server refuses a version above its own, even where the
+//! value is of a type that it has known for long. Then the version may be lowered to the first one that knew the type.
+
+use std::fmt;
+
+/// Version and checksum at the end.
+const FOOTER: usize = 10;
+/// Bytes of the version.
+const VERSION: usize = 2;
+
+/// What RESTORE answers when it does not take a version (or the bytes are damaged).
+pub const REFUSED: &str = "DUMP payload version or checksum are wrong";
+
+/// Why a payload cannot be made fit for an older server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadError {
+    /// Shorter than a type and a footer.
+    Short,
+    /// The checksum is not that of the bytes.
+    Damaged,
+    /// The version is already the first one that knew the type: the server is too old for it.
+    AsOldAsCanBe {
+        /// The type byte.
+        kind: u8,
+        /// RDB version.
+        version: u16,
+    },
+    /// A type whose meaning differs between servers or that only the newest know.
+    Native {
+        /// The type byte.
+        kind: u8,
+        /// RDB version.
+        version: u16,
+    },
+}
+
+impl PayloadError {
+    /// Whether the value can be copied by its elements instead (HSCAN, LRANGE, ...: the same for every version).
+    /// Modules' values and unknown types cannot.
+    #[must_use]
+    pub fn by_elements(self) -> bool {
+        matches!(self, Self::AsOldAsCanBe { kind, .. } | Self::Native { kind, .. } if kind_name(kind).is_some_and(|name| name != "module"))
+    }
+}
+
+impl fmt::Display for PayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |kind: u8| kind_name(kind).unwrap_or("unknown kind");
+        match *self {
+            Self::Short => f.write_str("the answer to DUMP is too short to be a payload"),
+            Self::Damaged => f.write_str("the answer to DUMP is damaged: its checksum is wrong"),
+            Self::AsOldAsCanBe { kind, version } => write!(
+                f,
+                "the target does not know this encoding of a {} (type {kind}, which came with RDB version {version}); \
+                 upgrade the target",
+                name(kind)
+            ),
+            Self::Native { kind, version } => write!(
+                f,
+                "a value of type {kind} ({}) in RDB version {version} can only be restored by a server of the same kind \
+                 as the source; upgrade the target",
+                name(kind)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PayloadError {}
+
+/// The type byte of a payload; `None`: it is empty.
+#[must_use]
+pub fn kind(payload: &[u8]) -> Option<u8> {
+    payload.first().copied()
+}
+
+/// Whether a type byte is that of a stream. Group state of streams is not tracked by CLIENT TRACKING.
+#[must_use]
+pub fn is_stream(kind: u8) -> bool {
+    kind_name(kind) == Some("stream")
+}
+
+/// Everything before the version and the checksum: equal bytes are equal values, in whatever version.
+///
+/// # Errors
+/// It is too short to be a payload.
+pub fn value(payload: &[u8]) -> Result<&[u8], PayloadError> {
+    match payload.len().checked_sub(FOOTER) {
+        Some(end) if end > 0 => Ok(&payload[..end]),
+        _ => Err(PayloadError::Short),
+    }
+}
+
+/// The RDB version of a payload.
+///
+/// # Errors
+/// It is too short to be a payload.
+pub fn version(payload: &[u8]) -> Result<u16, PayloadError> {
+    let end = value(payload)?.len();
+    Ok(u16::from_le_bytes([payload[end], payload[end + 1]]))
+}
+
+/// Whether the checksum is that of the bytes; 0 is none (`rdbchecksum no`, some clones).
+#[must_use]
+pub fn is_whole(payload: &[u8]) -> bool {
+    let Some(end) = payload.len().checked_sub(FOOTER - VERSION).filter(|end| *end > VERSION) else { return false };
+    let (body, sum) = payload.split_at(end);
+    sum == [0; 8] || sum == crc64(body).to_le_bytes()
+}
+
+/// The same payload with the oldest version that knows its type.
+///
+/// # Errors
+/// It is damaged, its version is the oldest already, or its type is one that cannot be told apart between servers.
+pub fn lowered(payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    let body = value(payload)?;
+    let (kind, version) = (body[0], version(payload)?);
+    if !is_whole(payload) {
+        return Err(PayloadError::Damaged);
+    }
+    let Some(oldest) = oldest_version(kind) else { return Err(PayloadError::Native { kind, version }) };
+    if version <= oldest {
+        return Err(PayloadError::AsOldAsCanBe { kind, version });
+    }
+    let mut out = Vec::with_capacity(payload.len());
+    out.extend_from_slice(body);
+    out.extend_from_slice(&oldest.to_le_bytes());
+    let sum = crc64(&out);
+    out.extend_from_slice(&sum.to_le_bytes());
+    Ok(out)
+}
+
+/// The first RDB version that knew a type, where Redis and Valkey mean the same by it (Redis and Valkey: rdb.h, and the
+/// releases in which a type appeared). 22 and 23 are something else in each; from 26 on they are known to the newest only.
+fn oldest_version(kind: u8) -> Option<u16> {
+    match kind {
+        // Strings, lists, sets, sorted sets, hashes and their first compact encodings: Redis 2.6.
+        0..=4 | 9..=13 => Some(6),
+        // Quicklist: Redis 3.2.
+        14 => Some(7),
+        // Sorted sets with binary scores, modules' own values: Redis 4.
+        5 | 7 => Some(8),
+        // Streams: Redis 5.
+        15 => Some(9),
+        // Listpacks of hashes, sorted sets and lists; streams that know their first id: Redis 7.0.
+        16..=19 => Some(10),
+        // Listpacks of sets, streams that know their consumers' last activity: Redis 7.2.
+        20 | 21 => Some(11),
+        // Hashes whose fields have a time to live: Redis 7.4.
+        24 | 25 => Some(12),
+        _ => None,
+    }
+}
+
+/// The type of a value by its type byte, as TYPE names it.
+fn kind_name(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        0 => "string",
+        1 | 10 | 14 | 18 => "list",
+        2 | 11 | 20 => "set",
+        3 | 5 | 12 | 17 => "zset",
+        4 | 9 | 13 | 16 | 22..=25 => "hash",
+        6 | 7 => "module",
+        15 | 19 | 21 | 26 | 27 => "stream",
+        _ => return None,
+    })
+}
+
+/// CRC-64 as Redis uses it: polynomial 0xad93d23594c935a9 (Jones), reflected, start 0, no final exclusive or.
+#[must_use]
+pub fn crc64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |crc, byte| (crc >> 8) ^ CRC64[usize::from((crc as u8) ^ byte)])
+}
+
+static CRC64: [u64; 256] = crc64_table();
+
+const fn crc64_table() -> [u64; 256] {
+    // The polynomial with its bits in reverse order.
+    const POLYNOMIAL: u64 = 0xad93_d235_94c9_35a9u64.reverse_bits();
+    let mut table = [0u64; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u64;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `SET a hello`, `DUMP a` on Redis 7.0.15.
+    const HELLO: &[u8] = b"\x00\x05hello\n\x00cr\xdfve4 \n";
+
+    fn forged(kind: u8, value: &[u8], version: u16) -> Vec<u8> {
+        let mut out = vec![kind];
+        out.extend_from_slice(value);
+        out.extend_from_slice(&version.to_le_bytes());
+        let sum = crc64(&out);
+        out.extend_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn the_checksum_is_redis_own() {
+        // Redis: crc64.c, its own self-test.
+        assert_eq!(crc64(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+        assert!(is_whole(HELLO));
+        assert_eq!((kind(HELLO), version(HELLO)), (Some(0), Ok(10)));
+        assert_eq!(value(HELLO), Ok(b"\x00\x05hello" as &[u8]));
+        assert_eq!(forged(0, b"\x05hello", 10), HELLO);
+    }
+
+    #[test]
+    fn a_new_footer_is_lowered_to_the_types_first_version() {
+        for (kind, oldest) in [(0, 6), (5, 8), (14, 7), (15, 9), (18, 10), (20, 11), (25, 12)] {
+            for newer in [13, 80] {
+                let low = lowered(&forged(kind, b"\x05hello", newer)).unwrap();
+                assert_eq!(low, forged(kind, b"\x05hello", oldest), "type {kind} of version {newer}");
+                assert!(is_whole(&low));
+            }
+            let error = lowered(&forged(kind, b"\x05hello", oldest)).unwrap_err();
+            assert_eq!(error, PayloadError::AsOldAsCanBe { kind, version: oldest });
+            assert!(error.by_elements() && error.to_string().contains("upgrade the target"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_or_is_damaged_is_refused() {
+        for kind in [6, 8, 22, 23, 26, 28, 33, 200] {
+            let error = lowered(&forged(kind, b"x", 80)).unwrap_err();
+            assert_eq!(error, PayloadError::Native { kind, version: 80 });
+            assert_eq!(error.by_elements(), matches!(kind, 22 | 23 | 26), "{kind}");
+        }
+        assert!(!PayloadError::AsOldAsCanBe { kind: 7, version: 8 }.by_elements());
+        for end in 0..=FOOTER {
+            assert_eq!(lowered(&HELLO[..end]), Err(PayloadError::Short), "{end} bytes");
+            assert!(!is_whole(&HELLO[..end]));
+        }
+        for at in 0..HELLO.len() {
+            let mut bytes = HELLO.to_vec();
+            bytes[at] ^= 0x10;
+            assert_eq!(lowered(&bytes), Err(PayloadError::Damaged), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_payload_without_a_checksum_is_whole() {
+        let mut bytes = HELLO.to_vec();
+        let end = bytes.len() - 8;
+        bytes[end..].fill(0);
+        assert!(is_whole(&bytes));
+        assert_eq!(lowered(&bytes), Ok(forged(0, b"\x05hello", 6)));
+        assert!(is_stream(15) && is_stream(21) && !is_stream(14));
+    }
+}

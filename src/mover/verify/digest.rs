@@ -1,0 +1,236 @@
+//! What a key says, in a few numbers that are equal on two servers when the key means the same there: independent of
+//! encodings, of the order of a hash or set, of the server's version. DEBUG DIGEST-VALUE is off by default.
+//! Knows one key at a time; nothing of slots, nor of which side is right.
+
+use std::{
+    collections::{BTreeMap, hash_map::RandomState},
+    hash::{BuildHasher, Hash, Hasher},
+};
+
+use bytes::Bytes;
+
+/// Most fields of a hash or members of a set that are digested: 8 bytes are kept for each, since HSCAN and SSCAN may
+/// return one twice.
+pub const ELEMENTS_MAX: usize = 16 << 20;
+/// Times to live may differ by this: both are read at different moments, and RESTORE takes relative ones.
+pub const TTL_TOLERANCE_MS: i64 = 1000;
+
+/// Makes digests of one comparison; both sides use clones of one, so that nobody can prepare values that collide.
+#[derive(Clone, Debug, Default)]
+pub struct Seed(RandomState);
+
+impl Seed {
+    /// The digest of anything that has parts.
+    #[must_use]
+    pub fn of(&self, parts: &[&[u8]]) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        // Slices write their length first, so ("ab", "c") is not ("a", "bc").
+        parts.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// For elements whose order counts.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence<'_> {
+        Sequence { seed: self, digest: 0, count: 0 }
+    }
+
+    /// For elements without an order.
+    #[must_use]
+    pub fn members(&self) -> Members<'_> {
+        Members { seed: self, digests: Vec::new() }
+    }
+}
+
+/// The digest of a list, of a sorted set, of a stream's entries: each element with the one before it.
+pub struct Sequence<'a> {
+    seed: &'a Seed,
+    digest: u64,
+    count: u64,
+}
+
+impl Sequence<'_> {
+    /// The next element, in parts.
+    pub fn push(&mut self, parts: &[&[u8]]) {
+        let element = self.seed.of(parts);
+        self.digest = self.seed.of(&[&self.digest.to_le_bytes(), &element.to_le_bytes()]);
+        self.count += 1;
+    }
+
+    /// The digest of all.
+    #[must_use]
+    pub fn finish(self) -> u64 {
+        self.seed.of(&[&self.digest.to_le_bytes(), &self.count.to_le_bytes()])
+    }
+}
+
+/// The digest of a set or a hash: elements in any order, each counted once however often it comes.
+pub struct Members<'a> {
+    seed: &'a Seed,
+    digests: Vec<u64>,
+}
+
+impl Members<'_> {
+    /// An element, in parts. `false`: there are too many.
+    #[must_use]
+    pub fn push(&mut self, parts: &[&[u8]]) -> bool {
+        self.digests.push(self.seed.of(parts));
+        self.digests.len() <= ELEMENTS_MAX
+    }
+
+    /// The digest of all.
+    #[must_use]
+    pub fn finish(mut self) -> u64 {
+        self.digests.sort_unstable();
+        self.digests.dedup();
+        let mut sequence = self.seed.sequence();
+        for digest in &self.digests {
+            sequence.push(&[&digest.to_le_bytes()]);
+        }
+        sequence.finish()
+    }
+}
+
+/// What a server said of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is not there (or has expired).
+    Missing,
+    /// It is there.
+    Key(Summary),
+    /// It became something else while it was read.
+    Changed,
+    /// It cannot be read in a comparable way; why.
+    Unread(String),
+}
+
+/// A key in a few numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its type, as TYPE says.
+    pub kind: String,
+    /// Of everything that any server tells.
+    pub digest: u64,
+    /// Milliseconds it has to live; `None`: for ever.
+    pub ttl: Option<i64>,
+    /// Times of expiry (milliseconds since the epoch) of a hash's fields, by digest of the field; `None`: the server knows
+    /// no such thing.
+    pub field_expiry: Option<BTreeMap<u64, i64>>,
+    /// What only newer servers tell, by name: compared where both do.
+    pub extras: BTreeMap<String, Bytes>,
+}
+
+/// Why two servers do not say the same of a key; `None`: they do. `elapsed_ms`: from before the first was asked until both
+/// had answered.
+#[must_use]
+pub fn difference(source: &Seen, target: &Seen, elapsed_ms: i64) -> Option<String> {
+    let tolerance = TTL_TOLERANCE_MS + elapsed_ms;
+    let (source, target) = match (source, target) {
+        (Seen::Missing, Seen::Missing) => return None,
+        (Seen::Key(source), Seen::Key(target)) => (source, target),
+        // On one side it has just expired.
+        (Seen::Key(Summary { ttl: Some(ttl), .. }), Seen::Missing)
+        | (Seen::Missing, Seen::Key(Summary { ttl: Some(ttl), .. }))
+            if *ttl <= tolerance =>
+        {
+            return None;
+        }
+        (Seen::Key(_), Seen::Missing) => return Some("it is not at the target".into()),
+        (Seen::Missing, Seen::Key(_)) => return Some("it is at the target and not at the source".into()),
+        _ => return Some("it changed while it was read".into()),
+    };
+    if source.kind != target.kind {
+        return Some(format!("a {} at the source, a {} at the target", source.kind, target.kind));
+    }
+    if source.digest != target.digest {
+        return Some(format!("the values of this {} differ", source.kind));
+    }
+    match (source.ttl, target.ttl) {
+        (None, None) => {}
+        (Some(a), Some(b)) if (a - b).abs() <= tolerance => {}
+        (a, b) => {
+            let text = |ttl: Option<i64>| ttl.map_or("none".to_owned(), |ttl| format!("{ttl} ms"));
+            return Some(format!("time to live: {} at the source, {} at the target", text(a), text(b)));
+        }
+    }
+    if let (Some(a), Some(b)) = (&source.field_expiry, &target.field_expiry) {
+        let near = a.len() == b.len()
+            && a.iter().all(|(field, at)| b.get(field).is_some_and(|b| (at - b).abs() <= TTL_TOLERANCE_MS));
+        if !near {
+            return Some("times to live of the hash's fields differ".into());
+        }
+    }
+    let unequal = |(name, value): (&String, &Bytes)| {
+        target.extras.get(name).filter(|there| *there != value).map(|there| {
+            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+            format!("{name}: {} at the source, {} at the target", text(value), text(there))
+        })
+    };
+    source.extras.iter().find_map(unequal)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn key(ttl: Option<i64>) -> Summary {
+        Summary { kind: "hash".into(), digest: 7, ttl, field_expiry: None, extras: BTreeMap::new() }
+    }
+
+    #[test]
+    fn order_counts_in_sequences_only() {
+        let seed = Seed::default();
+        let members = |parts: &[&str]| {
+            let mut members = seed.members();
+            for part in parts {
+                assert!(members.push(&[part.as_bytes(), b"v"]));
+            }
+            members.finish()
+        };
+        assert_eq!(members(&["a", "b", "c"]), members(&["c", "a", "b", "a"]));
+        assert_ne!(members(&["a", "b"]), members(&["a"]));
+        assert_ne!(members(&[]), members(&["a"]));
+        let sequence = |parts: &[&str]| {
+            let mut sequence = seed.sequence();
+            parts.iter().for_each(|part| sequence.push(&[part.as_bytes()]));
+            sequence.finish()
+        };
+        assert_eq!(sequence(&["a", "b"]), sequence(&["a", "b"]));
+        assert_ne!(sequence(&["a", "b"]), sequence(&["b", "a"]));
+        assert_ne!(sequence(&["a", "a"]), sequence(&["a"]));
+        assert_ne!(seed.of(&[b"ab", b"c"]), seed.of(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let at = |ttl| Seen::Key(key(ttl));
+        let same = |a: &Seen, b: &Seen| difference(a, b, 0).is_none() && difference(b, a, 0).is_none();
+        assert!(same(&at(None), &at(None)));
+        assert!(same(&at(Some(5000)), &at(Some(6000))));
+        assert!(!same(&at(Some(5000)), &at(Some(6001))));
+        assert!(!same(&at(Some(500)), &at(None)));
+        // Reading took long.
+        assert_eq!(difference(&at(Some(5000)), &at(Some(6500)), 500), None);
+        assert!(same(&at(Some(900)), &Seen::Missing));
+        assert!(!same(&at(Some(1100)), &Seen::Missing));
+        assert!(!same(&at(None), &Seen::Missing));
+        assert!(!same(&Seen::Changed, &Seen::Changed));
+        let mut other = key(None);
+        other.digest = 8;
+        assert!(difference(&at(None), &Seen::Key(other), 0).unwrap().contains("values"));
+        let fields = |expiry: &[(u64, i64)]| {
+            Seen::Key(Summary { field_expiry: Some(expiry.iter().copied().collect()), ..key(None) })
+        };
+        assert!(same(&fields(&[(1, 1000)]), &fields(&[(1, 1999)])));
+        assert!(!same(&fields(&[(1, 1000)]), &fields(&[(1, 2001)])));
+        assert!(!same(&fields(&[(1, 1000)]), &fields(&[])));
+        assert!(same(&fields(&[(1, 1000)]), &at(None)), "one of them does not tell");
+        let extra = |value: &'static str| {
+            let extras = BTreeMap::from([("entries-added".to_owned(), Bytes::from_static(value.as_bytes()))]);
+            Seen::Key(Summary { extras, ..key(None) })
+        };
+        assert!(same(&extra("3"), &at(None)));
+        assert!(difference(&extra("3"), &extra("4"), 0).unwrap().contains("entries-added: 3"));
+    }
+}

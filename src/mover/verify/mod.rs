@@ -1,0 +1,252 @@
+//! Compares what source and target say of their keys, before any hold: a part of them, or all.
+//! Knows the feed only as [`Changes`]; never writes to a server.
+//!
+//! A key that changes is not equal at two moments. So one that differs is compared again, between two barriers of the feed:
+//! if it was settled before and the feed named no change of it until after, the difference is real.
+
+pub mod digest;
+pub mod read;
+mod stream;
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use self::{
+    digest::{Seed, difference},
+    read::Reader,
+};
+use super::{Endpoint, SlotSet};
+use crate::{
+    model::migration::{Verified, Verify},
+    redis::RedisError,
+};
+
+/// Of a sample: one key in this many.
+const SAMPLE_ONE_IN: u64 = 100;
+/// Of a sample: at least about this many keys, if there are so many.
+const SAMPLE_MIN: u64 = 1000;
+/// Keys asked for at once.
+const BATCH: usize = 100;
+/// A page of SCAN, as in the copy.
+const SCAN_COUNT: u32 = 500;
+/// How often a key that differs is compared again before it is given up as one that always changes.
+const ROUNDS_MAX: u32 = 20;
+/// Pause before each further round, times the round: the copy has time to follow.
+const ROUND_PAUSE: Duration = Duration::from_millis(5);
+/// Keys named in the outcome.
+pub const NAMED_MAX: usize = 8;
+
+/// A key and its database.
+pub type Place = (u32, Bytes);
+
+/// What the copy knows of a key that is being watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// How often the feed has named it changed (or everything) since it is watched.
+    pub changes: u64,
+    /// It does not wait to be copied and no copy of it is under way.
+    pub settled: bool,
+}
+
+/// The copy that goes on meanwhile, as verification sees it.
+pub trait Changes {
+    /// Counts changes of exactly these keys from now on; at most 100 of them.
+    fn watch(&self, keys: &[Place]);
+
+    /// What is known of a watched key.
+    fn look(&self, key: &Place) -> Look;
+
+    /// Resolves when the feed has delivered every change that the source made before the call. It need not be copied yet.
+    ///
+    /// # Errors
+    /// The copy has ended; why.
+    fn barrier(&self) -> impl Future<Output = Result<(), String>>;
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Keys of these slots.
+    pub slots: &'a SlotSet,
+    /// Databases of the product, from 0.
+    pub databases: u32,
+    /// How many of the keys.
+    pub verify: Verify,
+    /// About how many keys there are.
+    pub keys: u64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Keys compared, and how many of them differ lastingly.
+    pub verified: Verified,
+    /// Some that differ, with the reason.
+    pub different: Vec<String>,
+    /// Keys that changed in every round: neither equal nor different.
+    pub busy: u64,
+    /// Keys that cannot be compared (a module's big values, elements of more than 64 MB).
+    pub unread: u64,
+    /// Some of these, with the reason.
+    pub unread_named: Vec<String>,
+}
+
+/// A comparison of two servers.
+pub struct Comparison<'a> {
+    source: Reader,
+    target: Reader,
+    scope: Scope<'a>,
+    outcome: Outcome,
+}
+
+impl<'a> Comparison<'a> {
+    /// Connects to both. `source` is the server that the copy fetches from. `name`: that of the run's connections.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub async fn open(source: &Endpoint, target: &Endpoint, name: &str, scope: Scope<'a>) -> Result<Self, String> {
+        let seed = Seed::default();
+        let text = |error: RedisError| error.to_string();
+        Ok(Self {
+            source: Reader::open(source, name, seed.clone()).await.map_err(text)?,
+            target: Reader::open(target, name, seed).await.map_err(text)?,
+            scope,
+            outcome: Outcome::default(),
+        })
+    }
+
+    /// Compares. `progress` is called with what was compared so far.
+    ///
+    /// # Errors
+    /// A sentence: a server is gone, or the copy has ended. A difference is no error.
+    pub async fn run(mut self, changes: &impl Changes, progress: impl Fn(Verified)) -> Result<Outcome, String> {
+        let one_in = match self.scope.verify {
+            Verify::None => return Ok(self.outcome),
+            Verify::Full => 1,
+            Verify::Sample => (self.scope.keys / SAMPLE_MIN).clamp(1, SAMPLE_ONE_IN),
+        };
+        // Keys of the source, then those that only the target has: deletes that never came over.
+        for side in [Side::Source, Side::Target] {
+            for db in 0..self.scope.databases {
+                self.pass(side, db, one_in, changes, &progress).await?;
+            }
+        }
+        Ok(self.outcome)
+    }
+
+    async fn pass(
+        &mut self,
+        side: Side,
+        db: u32,
+        one_in: u64,
+        changes: &impl Changes,
+        progress: &impl Fn(Verified),
+    ) -> Result<(), String> {
+        let text = |error: RedisError| error.to_string();
+        let mut cursor = 0;
+        let mut batch = Vec::new();
+        loop {
+            let reader = match side {
+                Side::Source => &mut self.source,
+                Side::Target => &mut self.target,
+            };
+            let client = reader.client(db).await.map_err(text)?;
+            let page = client.scan(cursor, SCAN_COUNT, Instant::now() + read::REQUEST_MAX).await.map_err(text)?;
+            let slots = self.scope.slots;
+            batch.extend(page.keys.into_iter().filter(|key| slots.has_key(key) && fastrand::u64(0..one_in) == 0));
+            cursor = page.cursor;
+            while batch.len() >= BATCH || (cursor == 0 && !batch.is_empty()) {
+                let mut keys = batch.split_off(batch.len().saturating_sub(BATCH));
+                if side == Side::Target {
+                    keys = self.absent(db, keys).await.map_err(text)?;
+                } else {
+                    self.outcome.verified.keys += keys.len() as u64;
+                }
+                self.batch(db, keys, changes).await?;
+                progress(self.outcome.verified);
+            }
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Those of the target's keys that the source does not have.
+    async fn absent(&mut self, db: u32, keys: Vec<Bytes>) -> Result<Vec<Bytes>, RedisError> {
+        let commands: Vec<[&[u8]; 2]> = keys.iter().map(|key| [b"EXISTS" as &[u8], key]).collect();
+        let commands: Vec<&[&[u8]]> = commands.iter().map(|command| &command[..]).collect();
+        let client = self.source.client(db).await?;
+        let replies = client.pipeline(&commands, Instant::now() + read::REQUEST_MAX).await?;
+        let absent: Vec<bool> = replies.iter().map(|reply| reply.integer() == Some(0)).collect();
+        Ok(keys.into_iter().zip(absent).filter(|(_, absent)| *absent).map(|(key, _)| key).collect())
+    }
+
+    /// Compares keys, those that differ again and again.
+    async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl Changes) -> Result<(), String> {
+        let mut suspects: Vec<Place> = self.differing(db, keys).await?.into_iter().map(|(key, _)| (db, key)).collect();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        changes.watch(&suspects);
+        for round in 0..ROUNDS_MAX {
+            sleep(ROUND_PAUSE * round).await;
+            changes.barrier().await?;
+            let before: BTreeMap<Place, Look> = suspects.iter().map(|key| (key.clone(), changes.look(key))).collect();
+            let keys = suspects.iter().map(|(_, key)| key.clone()).collect();
+            let differing = self.differing(db, keys).await?;
+            changes.barrier().await?;
+            suspects.clear();
+            for (key, why) in differing {
+                let place = (db, key);
+                let after = changes.look(&place);
+                if before.get(&place).is_some_and(|before| before.settled && before.changes == after.changes) {
+                    self.outcome.verified.different += 1;
+                    name(&mut self.outcome.different, &place, &why);
+                } else {
+                    suspects.push(place);
+                }
+            }
+            if suspects.is_empty() {
+                return Ok(());
+            }
+        }
+        self.outcome.busy += suspects.len() as u64;
+        Ok(())
+    }
+
+    /// The keys that are not the same on both sides now, and why.
+    async fn differing(&mut self, db: u32, keys: Vec<Bytes>) -> Result<Vec<(Bytes, String)>, String> {
+        let began = Instant::now();
+        let (source, target) = tokio::try_join!(self.source.read(db, &keys), self.target.read(db, &keys))
+            .map_err(|error| error.to_string())?;
+        let elapsed = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX / 2);
+        let mut differing = Vec::new();
+        for ((key, source), target) in keys.into_iter().zip(&source).zip(&target) {
+            if let digest::Seen::Unread(why) = if matches!(source, digest::Seen::Unread(_)) { source } else { target } {
+                self.outcome.unread += 1;
+                name(&mut self.outcome.unread_named, &(db, key), why);
+            } else if let Some(why) = difference(source, target, elapsed) {
+                differing.push((key, why));
+            }
+        }
+        Ok(differing)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Source,
+    Target,
+}
+
+/// Adds a key to a list for people: escaped, cut, and not too many.
+fn name(list: &mut Vec<String>, (db, key): &Place, why: &str) {
+    /// Enough to recognise a key by.
+    const SHOWN: usize = 128;
+    if list.len() < NAMED_MAX {
+        let cut = if key.len() > SHOWN { "..." } else { "" };
+        list.push(format!("{}{cut} (database {db}): {why}", key[..key.len().min(SHOWN)].escape_ascii()));
+    }
+}

@@ -1,0 +1,435 @@
+//! Reads keys of one server and digests them, big ones in pieces, so that no server stands still for it.
+//! Knows nothing of the other side.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::time::{Duration, Instant};
+
+use super::{
+    digest::{ELEMENTS_MAX, Members, Seed, Seen, Sequence, Summary},
+    stream,
+};
+use crate::{
+    mover::{Endpoint, payload},
+    redis::{Client, RedisError, Reply},
+};
+
+/// How long a server may take for one request of a few hundred microseconds.
+pub const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// Elements of a page: as in the copy of big keys, about a millisecond of the server's time at most.
+pub const PAGE: u64 = 512;
+/// Bytes of a page, estimated; also the pieces in which strings are read. Both sides read in equal pieces.
+pub const PAGE_BYTES: u64 = 512 << 10;
+/// Small values read at once: beyond this the next ones are read one by one.
+const SMALL_BYTES_MAX: u64 = 8 << 20;
+/// Values of types that only DUMP can read are compared up to this size.
+const DUMP_MAX: u64 = 8 << 20;
+
+/// A command in parts.
+type Command = Vec<Bytes>;
+
+/// Puts a command together.
+fn command(parts: &[&[u8]]) -> Command {
+    parts.iter().map(|part| Bytes::copy_from_slice(part)).collect()
+}
+
+/// A connection that only reads. Unlike one that changes something it may be opened again.
+pub struct Reader {
+    endpoint: Endpoint,
+    name: String,
+    client: Client,
+    db: u32,
+    seed: Seed,
+    /// The server knows times to live of fields.
+    field_expiry: bool,
+}
+
+/// How a key's reading stopped early.
+pub(super) enum Stop {
+    /// Not the server's fault: [`Seen::Changed`] or [`Seen::Unread`].
+    Key(Seen),
+    /// The connection is of no use any more.
+    Connection(RedisError),
+}
+
+impl From<RedisError> for Stop {
+    fn from(error: RedisError) -> Self {
+        Self::Connection(error)
+    }
+}
+
+/// What a key's type and length are.
+struct Header {
+    kind: String,
+    ttl: Option<i64>,
+    len: u64,
+    bytes: u64,
+}
+
+impl Header {
+    /// Elements of a page: so few that they stay small.
+    fn page(&self) -> u64 {
+        PAGE.min((PAGE_BYTES * self.len.max(1) / self.bytes.max(1)).max(1))
+    }
+
+    /// The command that reads a small value whole; `None`: it is read in pages, or by more than one command.
+    fn whole(&self, key: &[u8]) -> Option<Command> {
+        match self.kind.as_str() {
+            "string" => (self.len <= PAGE_BYTES).then(|| command(&[b"GET", key])),
+            _ if self.len > self.page() => None,
+            "list" => Some(command(&[b"LRANGE", key, b"0", b"-1"])),
+            "set" => Some(command(&[b"SMEMBERS", key])),
+            "hash" => Some(command(&[b"HGETALL", key])),
+            "zset" => Some(command(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"])),
+            _ => None,
+        }
+    }
+}
+
+impl Reader {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn open(endpoint: &Endpoint, name: &str, seed: Seed) -> Result<Self, RedisError> {
+        let mut client = connect(endpoint, name).await?;
+        let known = client.ask(&[b"HPEXPIRETIME", b"pt:probe", b"FIELDS", b"1", b"f"], soon()).await;
+        let field_expiry = match known {
+            Ok(_) => true,
+            Err(error) if error.answered() => false,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { endpoint: endpoint.clone(), name: name.to_owned(), client, db: 0, seed, field_expiry })
+    }
+
+    /// The connection, for SCAN and the like, with database `db` selected.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn client(&mut self, db: u32) -> Result<&mut Client, RedisError> {
+        if self.db != db {
+            self.client.select(db, soon()).await?;
+            self.db = db;
+        }
+        Ok(&mut self.client)
+    }
+
+    /// Reads keys of database `db`; the answers are in their order.
+    ///
+    /// # Errors
+    /// The server is gone. A key that cannot be read is an answer.
+    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<Seen>, RedisError> {
+        self.client(db).await?;
+        let headers = self.headers(keys).await?;
+        let mut seen: Vec<Option<Seen>> = Vec::with_capacity(keys.len());
+        // Small values are read by one request each, all at once.
+        let mut small = Vec::new();
+        let mut small_bytes = 0;
+        for (at, (key, header)) in keys.iter().zip(&headers).enumerate() {
+            seen.push(header.as_ref().err().cloned());
+            if let Ok(header) = header
+                && let Some(command) = header.whole(key)
+                && small_bytes < SMALL_BYTES_MAX
+            {
+                small_bytes += header.bytes.max(header.len);
+                small.push((at, command));
+            }
+        }
+        let commands: Vec<Command> = small.iter().map(|(_, command)| command.clone()).collect();
+        let replies = match self.pipe(&commands).await {
+            Ok(replies) => replies,
+            // An element beyond what we take; the connection stands in the middle of a reply. One by one, then.
+            Err(RedisError::Protocol { .. }) => {
+                self.again(db).await?;
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let mut replies: BTreeMap<usize, Reply> = small.into_iter().map(|(at, _)| at).zip(replies).collect();
+        for (at, header) in headers.into_iter().enumerate() {
+            let Ok(header) = header else { continue };
+            let reply = replies.remove(&at);
+            seen[at] = Some(match self.value(&keys[at], header, reply).await {
+                Ok(summary) => Seen::Key(summary),
+                Err(Stop::Key(other)) => other,
+                Err(Stop::Connection(RedisError::Protocol { why, .. })) => {
+                    self.again(db).await?;
+                    Seen::Unread(why)
+                }
+                Err(Stop::Connection(error)) => return Err(error),
+            });
+        }
+        Ok(seen.into_iter().map(|seen| seen.unwrap_or(Seen::Changed)).collect())
+    }
+
+    /// A new connection in the place of one whose replies cannot be followed any more.
+    async fn again(&mut self, db: u32) -> Result<(), RedisError> {
+        self.client = connect(&self.endpoint, &self.name).await?;
+        self.db = 0;
+        self.client(db).await.map(|_| ())
+    }
+
+    /// Type, time to live and size of each key, in two round trips.
+    async fn headers(&mut self, keys: &[Bytes]) -> Result<Vec<Result<Header, Seen>>, RedisError> {
+        let mut commands = Vec::with_capacity(keys.len() * 2);
+        for key in keys {
+            commands.push(command(&[b"TYPE", key]));
+            commands.push(command(&[b"PTTL", key]));
+        }
+        let first = self.pipe(&commands).await?;
+        let mut sizes = Vec::with_capacity(keys.len() * 2);
+        for (key, answer) in keys.iter().zip(first.chunks_exact(2)) {
+            let length: &[u8] = match answer[0].text() {
+                Some("string") => b"STRLEN",
+                Some("list") => b"LLEN",
+                Some("set") => b"SCARD",
+                Some("hash") => b"HLEN",
+                Some("zset") => b"ZCARD",
+                Some("stream") => b"XLEN",
+                // A module's: its size in bytes counts.
+                _ => b"EXISTS",
+            };
+            sizes.push(command(&[length, key]));
+            sizes.push(command(&[b"MEMORY", b"USAGE", key]));
+        }
+        let second = self.pipe(&sizes).await?;
+        let header = |(first, second): (&[Reply], &[Reply])| {
+            let kind = match first[0].text() {
+                Some("none") => return Err(Seen::Missing),
+                Some(kind) => kind.to_owned(),
+                None => return Err(unread(&first[0])),
+            };
+            let ttl = match first[1].integer() {
+                Some(-1) => None,
+                Some(-2) => return Err(Seen::Changed),
+                Some(ttl) => Some(ttl),
+                None => return Err(unread(&first[1])),
+            };
+            let len = match &second[0] {
+                Reply::Error(text) if !text.starts_with("WRONGTYPE") => return Err(unread(&second[0])),
+                reply => reply.integer().and_then(|n| u64::try_from(n).ok()).ok_or(Seen::Changed)?,
+            };
+            // Not allowed everywhere: then pages go by the number of elements alone.
+            let bytes = second[1].integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            Ok(Header { kind, ttl, len, bytes })
+        };
+        Ok(first.chunks_exact(2).zip(second.chunks_exact(2)).map(header).collect())
+    }
+
+    /// `whole`: the answer to [`Header::whole`], if it was asked.
+    async fn value(&mut self, key: &Bytes, header: Header, whole: Option<Reply>) -> Result<Summary, Stop> {
+        let page = header.page();
+        let Header { kind, ttl, len, bytes } = header;
+        let mut extras = BTreeMap::new();
+        let mut expiry = BTreeMap::new();
+        let seed = self.seed.clone();
+        let digest = match (kind.as_str(), whole) {
+            (_, Some(reply @ Reply::Error(_))) => return Err(refused(&reply)),
+            ("string", Some(Reply::Bulk(bytes))) if bytes.len() as u64 == len => {
+                let pieces = if len == 0 { vec![] } else { vec![seed.of(&[&bytes])] };
+                string_of(&seed, &pieces, len)
+            }
+            ("list" | "zset", Some(reply)) => {
+                let mut sequence = seed.sequence();
+                ranked(&kind, &reply, &mut sequence)?;
+                sequence.finish()
+            }
+            ("set" | "hash", Some(reply)) => {
+                let mut members = seed.members();
+                let items = unordered(&kind, &reply, &mut members)?;
+                if kind == "hash" {
+                    self.expiry_of(key, &items, &mut expiry).await?;
+                }
+                members.finish()
+            }
+            (_, Some(_)) => return Err(Stop::Key(Seen::Changed)),
+            ("string", None) => self.string(key, len).await?,
+            ("list", None) => self.by_rank(&kind, &[b"LRANGE", key], &[], len, page).await?,
+            ("zset", None) => self.by_rank(&kind, &[b"ZRANGE", key], &[b"WITHSCORES"], len, page).await?,
+            ("set", None) => self.scanned(&kind, b"SSCAN", key, page, &mut expiry).await?,
+            ("hash", None) => self.scanned(&kind, b"HSCAN", key, page, &mut expiry).await?,
+            ("stream", None) => stream::digest(self, key, page, &mut extras).await?,
+            (_, None) if bytes > DUMP_MAX => {
+                let why = format!("a {kind} of {bytes} bytes; only DUMP reads it, which is too big for that");
+                return Err(Stop::Key(Seen::Unread(why)));
+            }
+            (_, None) => {
+                let reply = self.one(&[b"DUMP", key]).await?;
+                let Reply::Bulk(bytes) = &reply else { return Err(Stop::Key(Seen::Changed)) };
+                let value = payload::value(bytes).map_err(|why| Stop::Key(Seen::Unread(why.to_string())))?;
+                seed.of(&[value])
+            }
+        };
+        let field_expiry = (self.field_expiry && kind == "hash").then_some(expiry);
+        Ok(Summary { kind, digest, ttl, field_expiry, extras })
+    }
+
+    async fn string(&mut self, key: &Bytes, len: u64) -> Result<u64, Stop> {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while at < len {
+            let (from, to) = (at.to_string(), (at + PAGE_BYTES - 1).to_string());
+            let reply = self.one(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]).await?;
+            let Reply::Bulk(piece) = &reply else { return Err(Stop::Key(Seen::Changed)) };
+            pieces.push(self.seed.of(&[piece]));
+            at += PAGE_BYTES;
+        }
+        Ok(string_of(&self.seed, &pieces, len))
+    }
+
+    /// A list or sorted set, by rank: nothing comes twice.
+    async fn by_rank(&mut self, kind: &str, head: &[&[u8]], tail: &[&[u8]], len: u64, page: u64) -> Result<u64, Stop> {
+        let seed = self.seed.clone();
+        let mut sequence = seed.sequence();
+        let mut at = 0;
+        while at < len {
+            let (from, to) = (at.to_string(), (at + page - 1).to_string());
+            let reply = self.one(&[head, &[from.as_bytes(), to.as_bytes()], tail].concat()).await?;
+            ranked(kind, &reply, &mut sequence)?;
+            at += page;
+        }
+        Ok(sequence.finish())
+    }
+
+    /// A big hash or set.
+    async fn scanned(
+        &mut self,
+        kind: &str,
+        scan: &[u8],
+        key: &Bytes,
+        page: u64,
+        expiry: &mut BTreeMap<u64, i64>,
+    ) -> Result<u64, Stop> {
+        let seed = self.seed.clone();
+        let mut members = seed.members();
+        let mut cursor = Bytes::from_static(b"0");
+        loop {
+            let reply = self.one(&[scan, key, &cursor, b"COUNT", page.to_string().as_bytes()]).await?;
+            let Some([Reply::Bulk(next), found]) = reply.items() else { return Err(Stop::Key(Seen::Changed)) };
+            let items = unordered(kind, found, &mut members)?;
+            if kind == "hash" {
+                self.expiry_of(key, &items, expiry).await?;
+            }
+            if next.as_ref() == b"0" {
+                return Ok(members.finish());
+            }
+            cursor = next.clone();
+        }
+    }
+
+    /// When fields of a hash expire. `fields`: fields and values in turn.
+    async fn expiry_of(&mut self, key: &Bytes, fields: &[Bytes], expiry: &mut BTreeMap<u64, i64>) -> Result<(), Stop> {
+        if !self.field_expiry || fields.is_empty() {
+            return Ok(());
+        }
+        let count = (fields.len() / 2).to_string();
+        let mut ask: Vec<&[u8]> = vec![b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()];
+        ask.extend(fields.iter().step_by(2).map(|field| &field[..]));
+        let reply = self.one(&ask).await?;
+        let times = reply.items().ok_or(Stop::Key(Seen::Changed))?;
+        for (field, at) in fields.iter().step_by(2).zip(times) {
+            if let Some(at) = at.integer().filter(|at| *at >= 0) {
+                expiry.insert(self.seed.of(&[field]), at);
+            }
+        }
+        Ok(())
+    }
+
+    /// The seed of this comparison.
+    pub(super) fn seed(&self) -> Seed {
+        self.seed.clone()
+    }
+
+    /// Asks one thing of a key; an error answer ends its reading.
+    pub(super) async fn one(&mut self, parts: &[&[u8]]) -> Result<Reply, Stop> {
+        let mut replies = self.client.pipeline(&[parts], soon()).await?;
+        match replies.pop().unwrap_or(Reply::Null) {
+            reply @ Reply::Error(_) => Err(refused(&reply)),
+            reply => Ok(reply),
+        }
+    }
+
+    async fn pipe(&mut self, commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
+        let slices: Vec<Vec<&[u8]>> = commands.iter().map(|c| c.iter().map(|part| &part[..]).collect()).collect();
+        let slices: Vec<&[&[u8]]> = slices.iter().map(Vec::as_slice).collect();
+        self.client.pipeline(&slices, soon()).await
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + REQUEST_MAX
+}
+
+async fn connect(endpoint: &Endpoint, name: &str) -> Result<Client, RedisError> {
+    Client::connect(&endpoint.addr, endpoint.credentials.as_ref(), name, soon()).await
+}
+
+fn unread(reply: &Reply) -> Seen {
+    Seen::Unread(match reply {
+        Reply::Error(text) => text.clone(),
+        _ => "an answer has an unknown shape".into(),
+    })
+}
+
+/// An error answer about a key.
+fn refused(reply: &Reply) -> Stop {
+    match reply {
+        Reply::Error(text) if text.starts_with("WRONGTYPE") || text.contains("no such key") => Stop::Key(Seen::Changed),
+        _ => Stop::Key(unread(reply)),
+    }
+}
+
+/// A string by the digests of its pieces of [`PAGE_BYTES`]; both sides have the same pieces when its length is the same.
+fn string_of(seed: &Seed, pieces: &[u64], len: u64) -> u64 {
+    let mut sequence = seed.sequence();
+    for piece in pieces {
+        sequence.push(&[&piece.to_le_bytes()]);
+    }
+    sequence.push(&[&len.to_le_bytes()]);
+    sequence.finish()
+}
+
+/// A page of a list or sorted set.
+fn ranked(kind: &str, reply: &Reply, sequence: &mut Sequence<'_>) -> Result<(), Stop> {
+    let mut items = Vec::new();
+    collect(reply, &mut items)?;
+    if kind == "list" {
+        items.iter().for_each(|item| sequence.push(&[item]));
+        return Ok(());
+    }
+    for pair in items.chunks_exact(2) {
+        sequence.push(&[&pair[0], &score(&pair[1]).ok_or(Stop::Key(Seen::Changed))?]);
+    }
+    Ok(())
+}
+
+/// A page of a set or hash; returns its strings.
+fn unordered(kind: &str, reply: &Reply, members: &mut Members<'_>) -> Result<Vec<Bytes>, Stop> {
+    let mut items = Vec::new();
+    collect(reply, &mut items)?;
+    for item in items.chunks_exact(if kind == "hash" { 2 } else { 1 }) {
+        let parts: Vec<&[u8]> = item.iter().map(|part| &part[..]).collect();
+        if !members.push(&parts) {
+            return Err(Stop::Key(Seen::Unread(format!("more than {ELEMENTS_MAX} elements"))));
+        }
+    }
+    Ok(items)
+}
+
+/// The strings of an array.
+pub(super) fn collect(reply: &Reply, out: &mut Vec<Bytes>) -> Result<(), Stop> {
+    for item in reply.items().ok_or(Stop::Key(Seen::Changed))? {
+        match item {
+            Reply::Bulk(bytes) => out.push(bytes.clone()),
+            _ => return Err(Stop::Key(Seen::Changed)),
+        }
+    }
+    Ok(())
+}
+
+/// A score as its bits: servers write the same number in different ways (`1e+30`, `1e30`), and -0 is 0.
+fn score(text: &[u8]) -> Option<[u8; 8]> {
+    let score: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some((score + 0.0).to_bits().to_le_bytes())
+}

@@ -1,0 +1,156 @@
+//! One connection whose replies are handed out as they came, in RESP2 or RESP3: for PSYNC and for pushes.
+//! Knows nothing of what a reply means, nor of reconnecting.
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{client::CONNECT_MAX, error::RedisError};
+use crate::{
+    model::{ids::HostPort, secret::Credentials},
+    resp::{reply::ReplyScanner, write},
+};
+
+/// First size of the read buffer: some hundred invalidations.
+const READ_BUFFER: usize = 32 << 10;
+/// Largest whole reply that is taken: no answer to what is asked here comes near, and a push names keys only.
+const REPLY_MAX: usize = 64 << 20;
+
+/// A connection, authenticated and named, whose replies are read one by one.
+pub struct Raw {
+    addr: HostPort,
+    stream: TcpStream,
+    input: BytesMut,
+    scanner: ReplyScanner,
+}
+
+impl Raw {
+    /// Connects, logs in if `credentials` are given and sets the connection's name, all before `deadline`.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses the credentials or the name, or does not speak RESP.
+    pub async fn connect(
+        addr: &HostPort,
+        credentials: Option<&Credentials>,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Self, RedisError> {
+        let by = deadline.min(Instant::now() + CONNECT_MAX);
+        let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
+        let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
+            .await
+            .map_err(|_| unreachable("no connection in time".into()))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let _ = stream.set_nodelay(true);
+        let input = BytesMut::with_capacity(READ_BUFFER);
+        let mut raw = Self { addr: addr.clone(), stream, input, scanner: ReplyScanner::default() };
+        if let Some(Credentials { username, password }) = credentials {
+            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
+            auth.extend(username.as_ref().map(String::as_bytes));
+            auth.push(password.reveal().as_bytes());
+            raw.ask(&auth, deadline).await?;
+        }
+        raw.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await?;
+        Ok(raw)
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn addr(&self) -> &HostPort {
+        &self.addr
+    }
+
+    /// Sends a request without waiting for its reply. Requests here are small: they fit the kernel's buffers, so that
+    /// writing cannot wait for our reading.
+    ///
+    /// # Errors
+    /// The connection is lost, or the server takes nothing before `deadline`.
+    pub async fn send(&mut self, command: &[&[u8]], deadline: Instant) -> Result<(), RedisError> {
+        let mut output = Vec::new();
+        write::request(&mut output, command);
+        let what = name_of(command);
+        match timeout_at(deadline, self.stream.write_all(&output)).await {
+            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+            Ok(Err(error)) => {
+                Err(RedisError::Closed { addr: self.addr.clone(), command: what, why: error.to_string() })
+            }
+            Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// The next reply or push, whole, as it came. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// The connection is lost, or what comes is no RESP; `what` names in the message what was awaited.
+    pub async fn next(&mut self, what: &str) -> Result<Bytes, RedisError> {
+        loop {
+            if let Some(whole) = self.buffered()? {
+                return Ok(whole);
+            }
+            let closed = |why| RedisError::Closed { addr: self.addr.clone(), command: what.to_owned(), why };
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(0) => return Err(closed("end of file".to_owned())),
+                Ok(_) => {}
+                Err(error) => return Err(closed(error.to_string())),
+            }
+        }
+    }
+
+    /// A whole reply that has arrived already.
+    ///
+    /// # Errors
+    /// What came is no RESP, or is too long.
+    pub fn buffered(&mut self) -> Result<Option<Bytes>, RedisError> {
+        let protocol = |why| RedisError::Protocol { addr: self.addr.clone(), why };
+        match self.scanner.scan(&self.input).map_err(|error| protocol(error.to_string()))? {
+            Some(end) => Ok(Some(self.input.split_to(end).freeze())),
+            None if self.input.len() > REPLY_MAX => Err(protocol(format!("more than {REPLY_MAX} bytes in one reply"))),
+            None => Ok(None),
+        }
+    }
+
+    /// Sends one command and returns the first line of what comes next, without its type byte; an error answer is an
+    /// `Err`. For connections on which nothing else is under way.
+    ///
+    /// # Errors
+    /// As [`super::Client::ask`].
+    pub async fn ask(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Bytes, RedisError> {
+        let (whole, end) = self.whole(command, deadline).await?;
+        Ok(whole.slice(1.min(end)..end))
+    }
+
+    /// Sends one command whose answer is a bulk or verbatim string, and returns the string.
+    ///
+    /// # Errors
+    /// As [`Raw::ask`].
+    pub async fn bulk(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Bytes, RedisError> {
+        let (whole, end) = self.whole(command, deadline).await?;
+        // In RESP3 it may be verbatim: `txt:` and the string.
+        let from = end + 2 + if whole.first() == Some(&b'=') { 4 } else { 0 };
+        Ok(whole.slice(from.min(whole.len())..whole.len().saturating_sub(2).max(from.min(whole.len()))))
+    }
+
+    /// The whole answer and where its first line ends.
+    async fn whole(&mut self, command: &[&[u8]], deadline: Instant) -> Result<(Bytes, usize), RedisError> {
+        self.send(command, deadline).await?;
+        let what = name_of(command);
+        let whole = match timeout_at(deadline, self.next(&what)).await {
+            Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+            Ok(reply) => reply?,
+        };
+        let end = memchr::memchr(b'\r', &whole).unwrap_or(whole.len());
+        if whole.first() == Some(&b'-') {
+            let text = String::from_utf8_lossy(whole.get(1..end).unwrap_or_default()).into_owned();
+            return Err(RedisError::of_answer(&self.addr, &what, &text));
+        }
+        Ok((whole, end))
+    }
+}
+
+/// The command's name for messages, never its arguments: they may be a password.
+fn name_of(command: &[&[u8]]) -> String {
+    String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,15 @@
+//! What surrounds the copy, against real redis-servers: probe, payloads, functions, verification, the tracking feed.
+//! Knows nothing of the copy itself.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../api/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+mod admission;
+mod dataset;
+mod functions;
+mod payloads;
+mod probing;
+mod tracking;
+mod verification;

@@ -1,0 +1,109 @@
+//! redis::probe against real servers and users with few rights.
+
+use pontoon::{
+    model::secret::{Credentials, Secret},
+    redis::{
+        Role,
+        probe::{Psync, feeds, probe},
+    },
+};
+
+use crate::server::{Redis, soon};
+
+async fn user(redis: &Redis, rules: &str) -> Credentials {
+    redis.run(&format!("ACL SETUSER u reset on >p {rules}")).await;
+    Credentials { username: Some("u".into()), password: Secret::new("p".into()) }
+}
+
+#[tokio::test]
+async fn a_server_that_allows_everything() {
+    let redis = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]).await;
+    redis.run("MSET a 1 b 2").await;
+    let probe = probe(&redis.addr, None, soon()).await.unwrap();
+    assert!(matches!(probe.role, Role::Primary { .. }) && !probe.loading);
+    assert_eq!((probe.run_id.len(), probe.replid.len(), probe.keyspace[&0]), (40, 40, 2));
+    assert_eq!((probe.policy.as_deref(), probe.min_replicas_to_write), (Some("allkeys-lru"), Some(0)));
+    assert_eq!(probe.memory.max, 100 << 20);
+    assert!(probe.memory.used > probe.memory.dataset && probe.memory.dataset > 0 && probe.memory.system > 0);
+    assert_eq!(probe.memory.free(), Some(probe.memory.max - probe.memory.used));
+    for allowed in [
+        &probe.client_name,
+        &probe.client_list,
+        &probe.client_kill,
+        &probe.reads,
+        &probe.restore,
+        &probe.unlink,
+        &probe.memory_usage,
+        &probe.functions,
+    ] {
+        assert_eq!(*allowed, Ok(()));
+    }
+    // Nothing was changed.
+    assert_eq!(redis.run("DBSIZE").await.integer(), Some(2));
+}
+
+#[tokio::test]
+async fn feeds_are_tried_without_a_fork() {
+    let primary = Redis::start(&[]).await;
+    let alone = feeds(&primary.addr, None, soon()).await.unwrap();
+    assert_eq!((alone.psync, alone.tracking), (Ok(Psync::Prime), Ok(())));
+    let full = async |redis: &Redis| {
+        let info = redis.client().await.info("stats", soon()).await.unwrap();
+        info.get("sync_full").map(str::to_owned)
+    };
+    assert_eq!(full(&primary).await.as_deref(), Some("0"));
+    let replica = primary.replica().await;
+    assert_eq!(full(&primary).await.as_deref(), Some("1"));
+    for redis in [&primary, &replica] {
+        assert_eq!(feeds(&redis.addr, None, soon()).await.unwrap().psync, Ok(Psync::Continue));
+        assert!(!feeds(&redis.addr, None, soon()).await.unwrap().psync.is_err());
+    }
+    assert_eq!(full(&primary).await.as_deref(), Some("1"));
+    assert_eq!(full(&replica).await.as_deref(), Some("0"));
+    // It cannot be read, and says so.
+    drop(primary);
+    replica.until_info("master_link_status", "down").await;
+    let orphan = feeds(&replica.addr, None, soon()).await.unwrap();
+    assert!(orphan.psync.unwrap_err().contains("link to its primary is down"));
+}
+
+#[tokio::test]
+async fn refusals_have_reasons() {
+    let redis = Redis::start(&["--rename-command", "MEMORY", ""]).await;
+    let few = user(&redis, "~app:* &* +@all -psync -client|kill -client|list -function -dump -restore -unlink").await;
+    let got = probe(&redis.addr, Some(&few), soon()).await.unwrap();
+    for (allowed, words) in [
+        (&got.client_list, "+client|list"),
+        (&got.client_kill, "+client|kill"),
+        (&got.reads, "+dump"),
+        (&got.restore, "+restore"),
+        (&got.unlink, "+unlink"),
+        (&got.functions, "+function|list"),
+        (&got.memory_usage, "unknown command"),
+    ] {
+        let why = allowed.clone().unwrap_err();
+        assert!(why.contains(words) && why.contains(redis.addr.as_str()), "{why} does not have {words}");
+    }
+    assert_eq!(got.client_name, Ok(()));
+    let refused = feeds(&redis.addr, Some(&few), soon()).await.unwrap();
+    assert!(refused.any() && refused.psync.unwrap_err().contains("+psync"));
+    // A user whose keys are some only may still run the commands.
+    let some = user(&redis, "~app:* &* +@all").await;
+    let got = probe(&redis.addr, Some(&some), soon()).await.unwrap();
+    assert_eq!((got.reads, got.restore, got.unlink), (Ok(()), Ok(()), Ok(())));
+    // Neither feed.
+    let none = user(&redis, "~* resetchannels +@all -client|tracking").await;
+    let refused = feeds(&redis.addr, Some(&none), soon()).await.unwrap();
+    assert!(
+        !refused.any() && refused.why_none().contains("&pt:*") && refused.why_none().contains("TRACKING"),
+        "{refused:?}"
+    );
+    // Why a server takes no writes.
+    redis.run("CONFIG SET min-replicas-to-write 2").await;
+    let got = probe(&redis.addr, None, soon()).await.unwrap();
+    assert!(got.min_replicas_to_write == Some(2) && got.restore.unwrap_err().contains("NOREPLICAS"));
+    let replica = redis.replica().await;
+    assert!(probe(&replica.addr, None, soon()).await.unwrap().restore.unwrap_err().contains("READONLY"));
+    let wrong = Credentials { username: Some("u".into()), password: Secret::new("wrong".into()) };
+    assert!(probe(&redis.addr, Some(&wrong), soon()).await.unwrap_err().to_string().contains("refuses the password"));
+}

@@ -1,0 +1,214 @@
+//! mover::verify between two servers whose encodings differ.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use pontoon::{
+    model::{ids::SlotId, migration::Verify, slot::Layout},
+    mover::{
+        Endpoint, SlotSet,
+        verify::{
+            Changes, Comparison, Look, Outcome, Place, Scope,
+            digest::{Seed, Seen, difference},
+            read::Reader,
+        },
+    },
+};
+
+use crate::{
+    dataset::{self, Command, words},
+    server::Redis,
+};
+
+/// Everything has the encoding for big values here, and pages of its own size.
+const OTHER: &[&str] = &[
+    "--hash-max-listpack-entries",
+    "0",
+    "--set-max-intset-entries",
+    "0",
+    "--zset-max-listpack-entries",
+    "0",
+    "--list-max-listpack-size",
+    "1",
+    "--stream-node-max-entries",
+    "3",
+];
+
+pub fn endpoint(redis: &Redis) -> Endpoint {
+    Endpoint { addr: redis.addr.clone(), credentials: None }
+}
+
+fn all_slots() -> SlotSet {
+    SlotSet::new(Layout::Codis, &(0..Layout::Codis.slots()).map(SlotId).collect())
+}
+
+/// A copy that stands still, or one in which some keys always change.
+#[derive(Default)]
+struct Still {
+    hot: Vec<Bytes>,
+    watched: RefCell<BTreeMap<Place, u64>>,
+}
+
+impl Changes for Still {
+    fn watch(&self, keys: &[Place]) {
+        *self.watched.borrow_mut() = keys.iter().map(|key| (key.clone(), 0)).collect();
+    }
+
+    fn look(&self, key: &Place) -> Look {
+        let mut watched = self.watched.borrow_mut();
+        let changes = watched.get_mut(key).expect("a key that is watched");
+        *changes += u64::from(self.hot.contains(&key.1));
+        Look { changes: *changes, settled: true }
+    }
+
+    async fn barrier(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &Still) -> Outcome {
+    let scope = Scope { slots, databases: 16, verify, keys: 700 };
+    let comparison = Comparison::open(&endpoint(source), &endpoint(target), "pt:test", scope).await.unwrap();
+    comparison.run(changes, |_| {}).await.unwrap()
+}
+
+#[tokio::test]
+async fn equal_values_are_equal_in_every_encoding() {
+    let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(OTHER));
+    let seed = fastrand::u64(..);
+    for db in [0, 9] {
+        dataset::send(&source, db, &dataset::commands(seed ^ u64::from(db), 350, Rng::with_seed(1))).await;
+        dataset::send(&target, db, &dataset::commands(seed ^ u64::from(db), 350, Rng::with_seed(2))).await;
+    }
+    // The encodings do differ, or this shows nothing.
+    assert_ne!(source.run("DUMP key:4").await, target.run("DUMP key:4").await);
+    let slots = all_slots();
+    let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
+    assert_eq!(outcome.different, [""; 0], "seed {seed}");
+    assert!(outcome.verified.keys >= 700 && outcome.busy == 0 && outcome.unread == 0, "{outcome:?}");
+    // A sample of so few keys is all of them; the other slots are none of our business.
+    assert!(compare(&source, &target, &slots, Verify::Sample, &Still::default()).await.verified.keys >= 700);
+    assert_eq!(compare(&source, &target, &slots, Verify::None, &Still::default()).await, Outcome::default());
+    let only = Layout::Codis.slot(b"key:3");
+    let others = SlotSet::new(Layout::Codis, &(0..Layout::Codis.slots()).map(SlotId).filter(|s| *s != only).collect());
+    target.run("DEL key:3").await;
+    assert_eq!(compare(&source, &target, &others, Verify::Full, &Still::default()).await.verified.different, 0);
+    let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
+    assert!(outcome.verified.different == 1 && outcome.different[0].starts_with("key:3 (database 0)"), "{outcome:?}");
+}
+
+/// How a key is made, and single changes, each of which makes another value.
+fn changes() -> Vec<(Vec<Command>, Vec<Command>)> {
+    let all = |texts: &[&str]| texts.iter().map(|text| words(text)).collect::<Vec<_>>();
+    let long = |head: &str, n: usize, pair: bool| {
+        let mut command = words(head);
+        for i in 0..n {
+            command.push(i.to_string().into_bytes());
+            if pair {
+                command.push(format!("m{i}").into_bytes());
+            }
+        }
+        command
+    };
+    let big = |byte: u8| vec![b"SETRANGE".to_vec(), b"k".to_vec(), b"1600000".to_vec(), vec![byte]];
+    let stream = &[
+        "XADD k 1-1 a b",
+        "XADD k 2-1 a b",
+        "XADD k 3-1 a b",
+        "XGROUP CREATE k g 0",
+        "XREADGROUP GROUP g al COUNT 2 STREAMS k >",
+    ];
+    vec![
+        (
+            all(&["SET k abc"]),
+            all(&["SET k abd", "APPEND k x", "PEXPIRE k 100000", "DEL k", "SETRANGE k 3 abc", "SET k ab"]),
+        ),
+        (all(&["SET k abc PX 100000"]), all(&["PERSIST k", "PEXPIRE k 200000", "PEXPIRE k 50000"])),
+        (vec![big(b'x')], vec![big(b'y'), words("SETRANGE k 524288 x"), words("APPEND k x")]),
+        (
+            all(&["RPUSH k a b c"]),
+            all(&["LSET k 1 x", "RPUSH k d", "LPOP k", "LINSERT k BEFORE c b", "LMOVE k k LEFT RIGHT"]),
+        ),
+        (vec![long("RPUSH k", 1300, false)], all(&["LSET k 700 x", "RPUSH k x", "RPOP k"])),
+        (all(&["SADD k a b c"]), all(&["SADD k d", "SREM k a", "SMOVE k other a"])),
+        (all(&["SADD k 1 2 3"]), all(&["SADD k 4", "SREM k 1"])),
+        (vec![long("SADD k", 1300, false)], all(&["SADD k x", "SREM k 700"])),
+        (all(&["HSET k f1 v1 f2 v2"]), all(&["HSET k f1 v2", "HDEL k f1", "HSET k f3 v", "HSET k f1 v2 f2 v1"])),
+        (vec![long("HSET k", 1300, true)], all(&["HSET k 700 x", "HDEL k 700", "HSET k x y"])),
+        (all(&["ZADD k 1 a 2 b"]), all(&["ZADD k 1.0000000000000002 a", "ZADD k 3 c", "ZREM k a", "ZADD k 2 a 1 b"])),
+        (vec![long("ZADD k", 1300, true)], all(&["ZADD k 7000 m700", "ZREM k m700", "ZINCRBY k 1e-10 m700"])),
+        (
+            all(stream),
+            all(&[
+                "XADD k 4-1 a b",
+                "XDEL k 3-1",
+                "XDEL k 1-1",
+                "XSETID k 9-9",
+                "XSETID k 3-1 ENTRIESADDED 99",
+                "XSETID k 3-1 ENTRIESADDED 3 MAXDELETEDID 2-9",
+                "XACK k g 1-1",
+                "XGROUP CREATE k h 0",
+                "XGROUP SETID k g 1-1 ENTRIESREAD 1",
+                "XGROUP CREATECONSUMER k g bob",
+                "XGROUP DELCONSUMER k g al",
+                "XGROUP DESTROY k g",
+                "XCLAIM k g bob 0 1-1 JUSTID",
+                "XCLAIM k g al 0 1-1",
+            ]),
+        ),
+        (all(&["SET k a"]), all(&["RENAME k other"])),
+    ]
+}
+
+#[tokio::test]
+async fn any_single_change_is_seen() {
+    let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(OTHER));
+    let seed = Seed::default();
+    let mut a = Reader::open(&endpoint(&source), "pt:test", seed.clone()).await.unwrap();
+    let mut b = Reader::open(&endpoint(&target), "pt:test", seed).await.unwrap();
+    let key = [Bytes::from_static(b"k")];
+    let mut seen = 0;
+    for (make, changes) in changes() {
+        for change in changes {
+            for redis in [&source, &target] {
+                redis.run("FLUSHALL").await;
+                dataset::send(redis, 0, &make).await;
+            }
+            let what = || String::from_utf8_lossy(&change.concat()[..change.concat().len().min(60)]).into_owned();
+            let (before_a, before_b) = (a.read(0, &key).await.unwrap(), b.read(0, &key).await.unwrap());
+            assert!(matches!(before_a[0], Seen::Key(_)), "{before_a:?}");
+            // Generous, since the machine may stand still between the two.
+            assert_eq!(difference(&before_a[0], &before_b[0], 9000), None, "before {}", what());
+            dataset::send(&target, 0, &[change.clone()]).await;
+            let (after_a, after_b) = (a.read(0, &key).await.unwrap(), b.read(0, &key).await.unwrap());
+            assert!(difference(&after_a[0], &after_b[0], 9000).is_some(), "{} was not seen", what());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+    // Another type.
+    source.run("RPUSH t a").await;
+    target.run("SADD t a").await;
+    let key = [Bytes::from_static(b"t")];
+    let (a, b) = (a.read(0, &key).await.unwrap(), b.read(0, &key).await.unwrap());
+    assert!(difference(&a[0], &b[0], 0).unwrap().contains("a list at the source"));
+}
+
+#[tokio::test]
+async fn a_key_that_always_changes_is_no_difference() {
+    let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
+    for redis in [&source, &target] {
+        redis.run("MSET same 1 hot 1 gone 1").await;
+    }
+    source.run("SET hot 2").await;
+    target.run("DEL gone").await;
+    target.run("SET extra 1").await;
+    let slots = all_slots();
+    let hot = Still { hot: vec!["hot".into()], ..Still::default() };
+    let outcome = compare(&source, &target, &slots, Verify::Full, &hot).await;
+    assert_eq!((outcome.verified.keys, outcome.verified.different, outcome.busy), (3, 2, 1), "{outcome:?}");
+    assert!(outcome.different.iter().any(|text| text == "gone (database 0): it is not at the target"), "{outcome:?}");
+    let extra = "extra (database 0): it is at the target and not at the source";
+    assert!(outcome.different.iter().any(|text| text == extra), "{outcome:?}");
+}

@@ -73,9 +73,10 @@ fn slots_move_there_and_back_under_load() {
 fn worker(cluster: &Cluster, id: u64) -> u16 {
     let begun = format!("job=migration {id} ");
     wait_for("a worker to begin", GENEROUS, || {
-        let found = cluster.nodes.iter().find(|n| {
-            n.log().lines().any(|line| line.contains("a run begins") && line.contains(&begun))
-        });
+        let found = cluster
+            .nodes
+            .iter()
+            .find(|n| n.log().lines().any(|line| line.contains("a run begins") && line.contains(&begun)));
         found.map(|n| n.id).ok_or("no node says that it begins a run")
     })
 }

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use super::*;
 
 mod fake;
+mod migrate;
 mod retries;
 
 #[test]

@@ -265,6 +265,21 @@ impl World {
         })
     }
 
+    /// Time passes, less of it while clients wait; then the leader does all it can at once. Its steps.
+    fn turn(&mut self, job: Job, ms: u64) -> Vec<Step> {
+        let ms = if self.state.holds.is_empty() { ms } else { ms.min(self.rng.u64(1..60)) };
+        self.now_ns += ms * MS;
+        self.others(job);
+        let mut steps = Vec::new();
+        while steps.len() < 20 {
+            steps.push(self.lead(job));
+            if matches!(steps.last(), Some(Step::Wait { .. } | Step::Over)) {
+                break;
+            }
+        }
+        steps
+    }
+
     /// One decision of the leader, carried out; what it was.
     fn lead(&mut self, job: Job) -> Step {
         let hold = self.state.holds.keys().next().copied();
@@ -401,12 +416,11 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
         let job = Job::Migration(id);
         world.faults = [0, 5, 15, 30][(seed % 4) as usize];
         for _ in 0..300 {
-            world.now_ns += world.rng.u64(1..300) * MS;
-            world.others(job);
+            let ms = world.rng.u64(1..300);
+            world.turn(job, ms);
             if world.rng.u32(0..200) == 0 {
                 world.operate(id);
             }
-            world.lead(job);
             if let Some(open) = world.state.migrations.get(&id) {
                 phases.insert(open.phase.name());
             }
@@ -416,9 +430,7 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
         world.alive = (1..=NODES).map(NodeId).collect();
         let mut turns = 0;
         while !ended(&world, id) {
-            world.now_ns += 400 * MS;
-            world.others(job);
-            world.lead(job);
+            world.turn(job, 400);
             turns += 1;
             assert!(turns < 2_000, "seed {seed} does not end:\n{}", world.trace.join("\n"));
         }
@@ -543,10 +555,7 @@ fn until_silent(world: &mut World, job: Job) -> Step {
 #[track_caller]
 fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
     for _ in 0..10_000 {
-        world.now_ns += 100 * MS;
-        world.others(job);
-        let step = world.lead(job);
-        if wanted(&step) {
+        if let Some(step) = world.turn(job, 100).into_iter().find(&wanted) {
             return step;
         }
     }

@@ -13,6 +13,7 @@ pub mod linear;
 pub mod link;
 pub mod load;
 pub mod node;
+pub mod matrix;
 pub mod ports;
 pub mod process;
 pub mod redis;

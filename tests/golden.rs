@@ -51,7 +51,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         servers: vec![server(n), server(n + 1)],
         credentials: auth(),
     };
-    let start = Change::StartAssign { product, slots: slots(10, 20), to: GroupId(2) };
+    let start = Change::StartAssign { product, slots: slots(10, 20), to: GroupId(2), abandon: false };
     let hold = |attempt: u32| Change::Hold {
         cause: Cause::Assignment(AssignmentId(10)),
         attempt,
@@ -94,12 +94,21 @@ fn changes() -> Vec<(&'static str, Change)> {
                 auth: auth(),
             }),
         ),
-        ("set_product", Change::SetProduct { product, port: Some(19005), databases: Some(8), auth: Some(None) }),
+        (
+            "set_product",
+            Change::SetProduct {
+                product,
+                port: Some(19005),
+                databases: Some(8),
+                auth: Some(None),
+                auto_rebalance: None,
+            },
+        ),
         ("remove_product", Change::RemoveProduct { product: ProductId(5) }),
         ("remove_server", Change::RemoveServer { product, group: GroupId(1), addr: server(3).addr }),
         ("remove_group", Change::RemoveGroup { product, group: GroupId(1) }),
         ("set_cluster", Change::SetCluster { voters: Some(3), hold_ms_max: Some(400) }),
-        ("start_assign_2", Change::StartAssign { product, slots: slots(100, 100), to: GroupId(2) }),
+        ("start_assign_2", Change::StartAssign { product, slots: slots(100, 100), to: GroupId(2), abandon: false }),
         ("finish_remove", Change::FinishRemove { node: NodeId(4), uuid: member(4).uuid, term: Term(2) }),
         ("recover", Change::Recover { keep: NodeId(9) }),
     ]
@@ -153,12 +162,12 @@ fn a_state_is_read_and_written_as_it_was() {
 fn what_a_later_version_wrote_is_named_as_such() {
     let mut bytes = encode_entry(&entries()[0].1);
     // Field 3, the feature level, stands behind id and time; protobuf takes the last value of a field.
-    bytes.extend([3 << 3, 2]);
-    assert_eq!(decode_entry(&bytes), Err(DecodeError::TooNew { needs: 2 }));
+    bytes.extend([3 << 3, 3]);
+    assert_eq!(decode_entry(&bytes), Err(DecodeError::TooNew { needs: 3 }));
     let mut bytes = encode_state(&ClusterState::default());
     bytes.extend([1 << 3, 3]);
     assert_eq!(decode_state(&bytes), Err(DecodeError::TooNew { needs: 3 }));
     // An entry whose change is of a kind (field 99, empty) that this version does not know.
     let unknown = [0x0a, 0x02, 0x10, 0x01, 0x18, 0x01, 0x22, 0x03, 0x9a, 0x06, 0x00];
-    assert_eq!(decode_entry(&unknown), Err(DecodeError::TooNew { needs: 2 }));
+    assert_eq!(decode_entry(&unknown), Err(DecodeError::TooNew { needs: 3 }));
 }

@@ -100,6 +100,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             port: (b % 2 == 0).then_some(19010 + b % 100),
             databases: (c % 2 == 0).then_some(u32::from(c % 30)),
             auth: (d % 2 == 0).then(|| auth(e)),
+            auto_rebalance: (e % 3 == 0).then_some(f % 2 == 0),
         },
         10 => Change::RemoveProduct { product },
         11..=13 => Change::CreateGroup {
@@ -112,7 +113,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         15 => Change::RemoveServer { product, group, addr: server(c).addr },
         16 => Change::RemoveGroup { product, group },
         17 | 18 => Change::AssignFree { product, slots: slots(c, d), to: group },
-        19 | 20 => Change::StartAssign { product, slots: slots(c, d), to: group },
+        19 | 20 => Change::StartAssign { product, slots: slots(c, d), to: group, abandon: e % 4 == 0 },
         21 | 22 => Change::Hold {
             cause: Cause::Assignment(assignment),
             attempt: state.assignments.get(&assignment).map_or(1, |a| a.attempts + 1 + u32::from(c % 8 == 0)),
@@ -122,7 +123,10 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         23 => Change::Release { hold, why: "test".to_owned() },
         24 | 25 => {
             let cause = state.holds.get(&hold).map(|h| h.cause);
-            let assignment = cause.map_or(assignment, |Cause::Assignment(id)| id);
+            let assignment = match cause {
+                Some(Cause::Assignment(id)) => id,
+                Some(Cause::Migration(_)) | None => assignment,
+            };
             let mut epochs = state.assignments.get(&assignment).map_or(BTreeMap::new(), |a| group_epochs(state, a));
             if c % 8 == 0 {
                 epochs.pop_first();

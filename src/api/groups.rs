@@ -63,7 +63,8 @@ impl Perform for CreateGroupRequest {
             }
             servers.push(server);
         }
-        let new = Group { id: group, servers, credentials, epoch: Epoch(0), given_away: Default::default() };
+        let new =
+            Group { id: group, servers, credentials, epoch: Epoch(0), given_away: Default::default(), sweep: None };
         let said = said(&new, &product.name);
         let Group { servers, credentials, .. } = new;
         api.make(call, Change::CreateGroup { product: product.id, group, servers, credentials }, said).await

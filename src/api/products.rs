@@ -77,7 +77,8 @@ impl Perform for SetProductRequest {
             }
             Some(Some(_)) => said.done.push(format!("product '{name}': clients log in with the given credentials")),
         }
-        api.make(call, Change::SetProduct { product: product.id, port, databases, auth }, said).await
+        api.make(call, Change::SetProduct { product: product.id, port, databases, auth, auto_rebalance: None }, said)
+            .await
     }
 }
 

@@ -33,7 +33,7 @@ impl Perform for AssignSlotsRequest {
         let slots = validate::slots(&self.slots, product.layout)?;
         let said = Said::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
             .about(&product.name);
-        let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to };
+        let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to, abandon: false };
         if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return api.assigned(call, index, outcome?, said).await;
         }
@@ -44,7 +44,7 @@ impl Perform for AssignSlotsRequest {
         let change = if owned.is_empty() {
             Change::AssignFree { product: product.id, slots, to }
         } else {
-            Change::StartAssign { product: product.id, slots, to }
+            Change::StartAssign { product: product.id, slots, to, abandon: false }
         };
         let would = api.dry_run(&change, Vec::new())?;
         show_empty(product, &owned).await?;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+    migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -69,6 +70,8 @@ pub enum Change {
         databases: Option<u32>,
         /// Client credentials; `Some(None)` removes them.
         auth: Option<Option<Credentials>>,
+        /// Whether migrations are planned by themselves.
+        auto_rebalance: Option<bool>,
     },
     /// Removes a product that has no groups.
     RemoveProduct {
@@ -128,12 +131,14 @@ pub enum Change {
         slots: BTreeSet<SlotId>,
         /// The new owner.
         to: GroupId,
+        /// The keys that the owners have of them are given up.
+        abandon: bool,
     },
     /// Holds slots.
     Hold {
         /// What for.
         cause: Cause,
-        /// Attempt of the cause: last + 1.
+        /// Attempt of the cause: of an assignment last + 1, of a migration the present one.
         attempt: u32,
         /// Wait or Abandon.
         kind: HoldKind,
@@ -171,6 +176,137 @@ pub enum Change {
         voters: Option<u8>,
         /// Budget of a hold of kind Wait in milliseconds, 10 to 10000.
         hold_ms_max: Option<u32>,
+    },
+    /// Plans a migration. The servers have been asked.
+    PlanMigration {
+        /// In which product.
+        product: ProductId,
+        /// The slots, all of them `from`'s.
+        slots: BTreeSet<SlotId>,
+        /// Their owner.
+        from: GroupId,
+        /// Their next owner.
+        to: GroupId,
+        /// What the operator chose.
+        options: MigrationOptions,
+    },
+    /// Begins an attempt, and the run that makes it. Proposed behind the fence of the last run.
+    StartMigration {
+        /// Which.
+        migration: MigrationId,
+        /// Last + 1.
+        attempt: u32,
+        /// The node that copies.
+        worker: NodeId,
+        /// The server of `from` that serves feed and fetches.
+        feed: HostPort,
+        /// The primary of `to`.
+        target: HostPort,
+        /// Epochs of `from` and `to` when their servers were looked at.
+        group_epochs: BTreeMap<GroupId, Epoch>,
+        /// Term of the fence; refused in another.
+        term: Term,
+    },
+    /// What the worker of an attempt reports.
+    MigrationProgress {
+        /// Which.
+        migration: MigrationId,
+        /// Its attempt.
+        attempt: u32,
+        /// How far it is.
+        phase: ProgressPhase,
+        /// What it has done.
+        counters: Counters,
+        /// What its comparison found; `None`: no news of one.
+        verified: Option<Verified>,
+    },
+    /// The slots of a migration change owner.
+    Switch {
+        /// Which.
+        migration: MigrationId,
+        /// Its attempt.
+        attempt: u32,
+        /// Its open hold, whose barrier passed.
+        hold: HoldId,
+        /// Term of the verdict and of the fence; refused in another.
+        term: Term,
+        /// Epochs of `from` and `to` when the worker finished.
+        group_epochs: BTreeMap<GroupId, Epoch>,
+    },
+    /// Ends an attempt before its switch; the next one begins anew. Ends its hold if one is open.
+    RestartMigration {
+        /// Which.
+        migration: MigrationId,
+        /// For people.
+        why: String,
+    },
+    /// Gives a migration up before its switch. Ends its hold if one is open.
+    CancelMigration {
+        /// Which.
+        migration: MigrationId,
+        /// For people.
+        why: String,
+    },
+    /// Ends an attempt before its switch; nothing more until it is resumed. Ends its hold if one is open.
+    PauseMigration {
+        /// Which.
+        migration: MigrationId,
+        /// For people.
+        why: String,
+    },
+    /// Lets a paused migration go on, from the beginning.
+    ResumeMigration {
+        /// Which.
+        migration: MigrationId,
+    },
+    /// Changes limits of a migration; only what is `Some` changes.
+    SetMigration {
+        /// Which.
+        migration: MigrationId,
+        /// Keys per second; 0: no limit.
+        keys_per_second: Option<u64>,
+        /// Bytes per second; 0: no limit.
+        bytes_per_second: Option<u64>,
+        /// Budget of its hold, milliseconds; 0: the cluster's.
+        hold_ms_max: Option<u32>,
+    },
+    /// Begins a run that deletes leftovers: of a switched or cancelled migration, or of slots that a group gave away.
+    /// Proposed behind the fence of the job's last run.
+    StartRun {
+        /// What for.
+        job: Job,
+        /// Last + 1.
+        run: u32,
+        /// The node that does it.
+        worker: NodeId,
+        /// The primary where it is done.
+        server: HostPort,
+        /// Term of the fence; refused in another.
+        term: Term,
+    },
+    /// A run has deleted what it was to delete; ends the migration or the sweep. Proposed behind the fence of the run.
+    Cleaned {
+        /// What for.
+        job: Job,
+        /// The run that did it.
+        run: u32,
+        /// Term of the fence; refused in another.
+        term: Term,
+        /// Keys deleted.
+        deleted: u64,
+    },
+    /// Ends a sweep that is not through, since slots are to come to the group. Proposed behind the fence of its run.
+    EndSweep {
+        /// In which product.
+        product: ProductId,
+        /// Of which group.
+        group: GroupId,
+        /// Its current run.
+        run: u32,
+        /// Term of the fence; refused in another.
+        term: Term,
+        /// For people.
+        why: String,
     },
 }
 

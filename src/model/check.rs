@@ -174,11 +174,14 @@ fn holds(state: &ClusterState, found: &mut Found) {
         for slot in &h.slots {
             found.unless(held.insert((h.product, *slot)), || format!("slot {slot} is held twice"));
         }
-        let Cause::Assignment(cause) = h.cause;
-        let same = state
-            .assignments
-            .get(&cause)
-            .is_some_and(|a| a.slots == h.slots && a.product == h.product && a.attempts == h.attempt);
-        found.unless(same, || format!("hold {id} is not what assignment {cause} asked for"));
+        let (product, slots, attempt) = (h.product, &h.slots, h.attempt);
+        let same = match h.cause {
+            Cause::Assignment(cause) => (state.assignments.get(&cause))
+                .is_some_and(|a| (a.product, &a.slots, a.attempts) == (product, slots, attempt)),
+            Cause::Migration(cause) => (state.migrations.get(&cause)).is_some_and(|m| {
+                m.hold() == Some(*id) && (m.product, &m.slots, m.attempt) == (product, slots, attempt)
+            }),
+        };
+        found.unless(same, || format!("hold {id} is not what {:?} asked for", h.cause));
     }
 }

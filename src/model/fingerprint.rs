@@ -4,6 +4,7 @@
 use super::{
     change::{Change, NewMember, NewProduct},
     ids::{Epoch, GroupId, HostPort, SlotId},
+    migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified, Verify},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -105,6 +106,38 @@ impl Fnv {
         }
     }
 
+    fn options(&mut self, o: &MigrationOptions) {
+        self.num(match o.verify {
+            Verify::None => 1,
+            Verify::Sample => 2,
+            Verify::Full => 3,
+        });
+        self.num(u64::from(o.wipe));
+        self.num(o.limits.keys_per_second);
+        self.num(o.limits.bytes_per_second);
+        self.num(u64::from(o.limits.hold_ms_max));
+    }
+
+    fn counters(&mut self, c: &Counters) {
+        for n in [c.scanned, c.keys, c.bytes, c.refetched, c.deleted, c.dirty] {
+            self.num(n);
+        }
+    }
+
+    fn job(&mut self, job: Job) {
+        match job {
+            Job::Migration(id) => {
+                self.num(1);
+                self.num(id.0);
+            }
+            Job::Sweep { product, group } => {
+                self.num(2);
+                self.num(u64::from(product.0));
+                self.num(u64::from(group.0));
+            }
+        }
+    }
+
     /// The first number of each kind is its field number in state.proto.
     fn change(&mut self, change: &Change) {
         match change {
@@ -151,12 +184,16 @@ impl Fnv {
                 self.num(17);
                 self.product(product);
             }
-            Change::SetProduct { product, port, databases, auth } => {
+            Change::SetProduct { product, port, databases, auth, auto_rebalance } => {
                 self.num(18);
                 self.num(u64::from(product.0));
                 self.maybe(*port, |f, p| f.num(u64::from(p)));
                 self.maybe(*databases, |f, d| f.num(u64::from(d)));
                 self.maybe(auth.as_ref(), |f, a| f.maybe(a.as_ref(), Self::credentials));
+                // Came later: fed only where it is said, so that older entries keep their fingerprint.
+                if let Some(on) = auto_rebalance {
+                    self.num(u64::from(*on));
+                }
             }
             Change::RemoveProduct { product } => {
                 self.num(19);
@@ -188,8 +225,15 @@ impl Fnv {
                 self.num(u64::from(group.0));
             }
             // One and the same to the operator: which of them it becomes depends on who owns the slots.
-            Change::AssignFree { product, slots, to } | Change::StartAssign { product, slots, to } => {
+            Change::AssignFree { product, slots, to } | Change::StartAssign { product, slots, to, abandon: false } => {
                 self.num(24);
+                self.num(u64::from(product.0));
+                self.slots(slots.iter());
+                self.num(u64::from(to.0));
+            }
+            // To abandon keys is another wish.
+            Change::StartAssign { product, slots, to, abandon: true } => {
+                self.num(25);
                 self.num(u64::from(product.0));
                 self.slots(slots.iter());
                 self.num(u64::from(to.0));
@@ -199,6 +243,10 @@ impl Fnv {
                 match cause {
                     Cause::Assignment(id) => {
                         self.num(1);
+                        self.num(id.0);
+                    }
+                    Cause::Migration(id) => {
+                        self.num(2);
                         self.num(id.0);
                     }
                 }
@@ -230,6 +278,95 @@ impl Fnv {
                 self.num(30);
                 self.maybe(*voters, |f, v| f.num(u64::from(v)));
                 self.maybe(*hold_ms_max, |f, h| f.num(u64::from(h)));
+            }
+            Change::PlanMigration { product, slots, from, to, options } => {
+                self.num(31);
+                self.num(u64::from(product.0));
+                self.slots(slots.iter());
+                self.num(u64::from(from.0));
+                self.num(u64::from(to.0));
+                self.options(options);
+            }
+            Change::StartMigration { migration, attempt, worker, feed, target, group_epochs, term } => {
+                self.num(32);
+                self.num(migration.0);
+                self.num(u64::from(*attempt));
+                self.num(worker.0);
+                self.addr(feed);
+                self.addr(target);
+                self.epochs(group_epochs.iter());
+                self.num(term.0);
+            }
+            Change::MigrationProgress { migration, attempt, phase, counters, verified } => {
+                self.num(33);
+                self.num(migration.0);
+                self.num(u64::from(*attempt));
+                self.num(match phase {
+                    ProgressPhase::Copying => 1,
+                    ProgressPhase::CaughtUp => 2,
+                });
+                self.counters(counters);
+                self.maybe(*verified, |f, Verified { keys, different }| {
+                    f.num(keys);
+                    f.num(different);
+                });
+            }
+            Change::Switch { migration, attempt, hold, term, group_epochs } => {
+                self.num(34);
+                self.num(migration.0);
+                self.num(u64::from(*attempt));
+                self.num(hold.0);
+                self.num(term.0);
+                self.epochs(group_epochs.iter());
+            }
+            Change::RestartMigration { migration, why } => {
+                self.num(35);
+                self.num(migration.0);
+                self.text(why);
+            }
+            Change::CancelMigration { migration, why } => {
+                self.num(36);
+                self.num(migration.0);
+                self.text(why);
+            }
+            Change::PauseMigration { migration, why } => {
+                self.num(37);
+                self.num(migration.0);
+                self.text(why);
+            }
+            Change::ResumeMigration { migration } => {
+                self.num(38);
+                self.num(migration.0);
+            }
+            Change::SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max } => {
+                self.num(39);
+                self.num(migration.0);
+                self.maybe(*keys_per_second, Self::num);
+                self.maybe(*bytes_per_second, Self::num);
+                self.maybe(*hold_ms_max, |f, h| f.num(u64::from(h)));
+            }
+            Change::StartRun { job, run, worker, server, term } => {
+                self.num(40);
+                self.job(*job);
+                self.num(u64::from(*run));
+                self.num(worker.0);
+                self.addr(server);
+                self.num(term.0);
+            }
+            Change::Cleaned { job, run, term, deleted } => {
+                self.num(41);
+                self.job(*job);
+                self.num(u64::from(*run));
+                self.num(term.0);
+                self.num(*deleted);
+            }
+            Change::EndSweep { product, group, run, term, why } => {
+                self.num(42);
+                self.num(u64::from(product.0));
+                self.num(u64::from(group.0));
+                self.num(u64::from(*run));
+                self.num(term.0);
+                self.text(why);
             }
         }
     }

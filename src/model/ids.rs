@@ -49,6 +49,10 @@ id!(
     AssignmentId(u64)
 );
 id!(
+    /// A migration: the log index of its PlanMigration entry.
+    MigrationId(u64)
+);
+id!(
     /// A Raft term.
     Term(u64)
 );

@@ -25,6 +25,14 @@ pub const TEXT_LEN_MAX: usize = 512;
 pub const ASSIGNMENTS_MAX: usize = 64;
 /// Assignments that ended: kept so that whoever waits for one learns how, also after a change of leader.
 pub const ENDED_MAX: usize = 256;
+/// Migrations that have not ended. Most of them wait: one per source runs, two per target.
+pub const MIGRATIONS_MAX: usize = 256;
+/// Migrations that ended, kept for `migrate ls` and for whoever waits for one.
+pub const ENDED_MIGRATIONS_MAX: usize = 100;
+/// Attempts into one target at a time: more would only share its time.
+pub const ATTEMPTS_PER_TARGET_MAX: usize = 2;
+/// Events: some dozens for a migration, so the last migrations are told in full; together below half a megabyte.
+pub const EVENTS_MAX: usize = 1000;
 /// First results by change id. A repeat comes within minutes; this many changes take longer than that.
 pub const RESULTS_MAX: usize = 4096;
 /// Removed groups that were not cleaned.

@@ -1,6 +1,6 @@
 //! What a change that was accepted did, for whoever asked for it.
 
-use super::ids::{AssignmentId, HoldId, Incarnation, ProductId};
+use super::ids::{AssignmentId, HoldId, Incarnation, MigrationId, ProductId};
 
 /// What came of an accepted change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Outcome {
     Admitted(Incarnation),
     /// An assignment began; its end is to be waited for.
     Assignment(AssignmentId),
+    /// A migration was planned; its end is to be waited for.
+    Migration(MigrationId),
     /// A hold was opened.
     Held(HoldId),
     /// Slots were assigned: how many changed.

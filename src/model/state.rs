@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     change::Change,
-    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, ProductId, SlotId, Term, Uuid},
+    event::Event,
+    ids::{
+        AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid,
+    },
+    migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
@@ -32,6 +36,12 @@ pub struct ClusterState {
     pub assignments: BTreeMap<AssignmentId, Assignment>,
     /// The last `ENDED_MAX` assignments that ended, oldest first.
     pub ended_assignments: VecDeque<EndedAssignment>,
+    /// Migrations that have not ended.
+    pub migrations: BTreeMap<MigrationId, Migration>,
+    /// The last `ENDED_MIGRATIONS_MAX` migrations that ended, oldest first.
+    pub ended_migrations: VecDeque<EndedMigration>,
+    /// The last `EVENTS_MAX` things that happened, oldest first.
+    pub events: VecDeque<Event>,
     /// First results of the last `RESULTS_MAX` changes by change id, so that a repeat returns the first result.
     pub results: BTreeMap<Uuid, Recorded>,
     /// The change ids of `results`, oldest first.
@@ -139,6 +149,10 @@ pub struct Product {
     pub auth: Option<Credentials>,
     /// Its groups.
     pub groups: BTreeMap<GroupId, Group>,
+    /// Migrations are planned by themselves when groups change or load drifts.
+    pub auto_rebalance: bool,
+    /// Runs of sweeps so far, of all its groups: their numbers are never used twice, also when a group's id is.
+    pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.
     pub slots: Vec<SlotState>,
 }
@@ -165,6 +179,8 @@ pub struct Group {
     pub epoch: Epoch,
     /// Slots it owned once and gave away; what is left of them there is ours.
     pub given_away: BTreeSet<SlotId>,
+    /// The sweep of (some of) them, while one is open.
+    pub sweep: Option<Sweep>,
 }
 
 /// One Redis process.
@@ -201,11 +217,13 @@ pub struct Hold {
     pub reason: String,
 }
 
-/// What a hold is for. Migrations and promotions join in later issues.
+/// What a hold is for. Promotions join in a later issue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// An assignment of slots that have an owner.
     Assignment(AssignmentId),
+    /// A migration, about to switch.
+    Migration(MigrationId),
 }
 
 /// Slots that have an owner are being given to another group, without data.
@@ -221,6 +239,8 @@ pub struct Assignment {
     pub to: GroupId,
     /// Attempts so far; counts Hold entries.
     pub attempts: u32,
+    /// The operator gives up the keys that the owners have; they are not swept there.
+    pub abandon: bool,
 }
 
 /// How an assignment ended.

@@ -217,6 +217,8 @@ mod tests {
             databases: 16,
             auth: None,
             groups: BTreeMap::new(),
+            auto_rebalance: false,
+            sweep_runs: 0,
             slots: Vec::new(),
         };
         state.products.insert(product.id, product);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::pb::state as pb;
 use crate::model::{
     change::{NewMember, NewProduct},
-    ids::{AssignmentId, HostPort, NodeId, SlotId, Uuid},
+    ids::{AssignmentId, HostPort, MigrationId, NodeId, SlotId, Uuid},
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
     slot::{Layout, runs},
@@ -14,7 +14,12 @@ use crate::model::{
 };
 
 /// The newest feature level this program understands; entries and states say which one they need.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
+
+/// The level of everything that was there before migrations.
+pub(super) const LEVEL_FIRST: u32 = 1;
+/// The level of what came with migrations. What needs it not says the first, so that an older program reads it.
+pub(super) const LEVEL_MIGRATIONS: u32 = 2;
 
 /// Why bytes are no entry or no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -192,13 +197,17 @@ pub(super) fn slots_from(runs: &[pb::SlotRun]) -> Result<BTreeSet<SlotId>, Decod
 }
 
 pub(super) fn cause_to(cause: Cause) -> Option<pb::Cause> {
-    let Cause::Assignment(id) = cause;
-    Some(pb::Cause { kind: Some(pb::cause::Kind::Assignment(id.0)) })
+    let kind = match cause {
+        Cause::Assignment(id) => pb::cause::Kind::Assignment(id.0),
+        Cause::Migration(id) => pb::cause::Kind::Migration(id.0),
+    };
+    Some(pb::Cause { kind: Some(kind) })
 }
 
 pub(super) fn cause_from(cause: Option<pb::Cause>) -> Result<Cause, DecodeError> {
     match need(cause.and_then(|c| c.kind), "the cause of a hold")? {
         pb::cause::Kind::Assignment(id) => Ok(Cause::Assignment(AssignmentId(id))),
+        pb::cause::Kind::Migration(id) => Ok(Cause::Migration(MigrationId(id))),
     }
 }
 

@@ -5,16 +5,20 @@ use prost::Message;
 
 use super::{
     convert::{
-        DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, credentials_from, credentials_to, id_from, id_to,
-        kind_from, kind_to, level, member_from, member_to, need, product_from, product_to, role_from, role_to,
-        server_from, server_to, slots_from, slots_to, u16_from,
+        DecodeError, LEVEL, LEVEL_FIRST, LEVEL_MIGRATIONS, addr_from, bad, cause_from, cause_to, credentials_from,
+        credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need, product_from,
+        product_to, role_from, role_to, server_from, server_to, slots_from, slots_to, u16_from,
+    },
+    migration::{
+        counters_from, counters_to, epochs_from, epochs_to, job_from, job_to, options_from, options_to, progress_from,
+        progress_to, verified_from, verified_to,
     },
     pb::state as pb,
 };
 use crate::model::{
     change::Change,
-    ids::{AssignmentId, Epoch, GroupId, HoldId, NodeId, ProductId, Term},
-    state::Entry,
+    ids::{AssignmentId, GroupId, HoldId, MigrationId, NodeId, ProductId, Term},
+    state::{Cause, Entry},
 };
 
 /// Bytes an entry may have. The largest real one, every second slot of 16384 named, has about 70 KB.
@@ -26,7 +30,7 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     pb::Entry {
         id: id_to(entry.id),
         at_ms: entry.at_ms,
-        level: LEVEL,
+        level: level_of(&entry.change),
         change: Some(pb::Change { kind: Some(change_to(&entry.change)) }),
     }
     .encode_to_vec()
@@ -50,6 +54,28 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
     Ok(Entry { id: id_from(entry.id, "a change id")?, at_ms: entry.at_ms, change: change_from(kind)? })
 }
 
+/// The level a node needs for this change: what was there before migrations is written as it always was.
+fn level_of(change: &Change) -> u32 {
+    match change {
+        Change::PlanMigration { .. }
+        | Change::StartMigration { .. }
+        | Change::MigrationProgress { .. }
+        | Change::Switch { .. }
+        | Change::RestartMigration { .. }
+        | Change::CancelMigration { .. }
+        | Change::PauseMigration { .. }
+        | Change::ResumeMigration { .. }
+        | Change::SetMigration { .. }
+        | Change::StartRun { .. }
+        | Change::Cleaned { .. }
+        | Change::EndSweep { .. }
+        | Change::SetProduct { auto_rebalance: Some(_), .. }
+        | Change::StartAssign { abandon: true, .. }
+        | Change::Hold { cause: Cause::Migration(_), .. } => LEVEL_MIGRATIONS,
+        _ => LEVEL_FIRST,
+    }
+}
+
 fn change_to(change: &Change) -> pb::change::Kind {
     use pb::change::Kind;
     match change {
@@ -69,11 +95,12 @@ fn change_to(change: &Change) -> pb::change::Kind {
         Change::SetRole { node, role } => Kind::SetRole(pb::SetRole { node: node.0, role: role_to(*role) }),
         Change::Recover { keep } => Kind::Recover(pb::Recover { keep: keep.0 }),
         Change::CreateProduct(product) => Kind::CreateProduct(product_to(product)),
-        Change::SetProduct { product, port, databases, auth } => Kind::SetProduct(pb::SetProduct {
+        Change::SetProduct { product, port, databases, auth, auto_rebalance } => Kind::SetProduct(pb::SetProduct {
             product: product.0,
             port: port.map(u32::from),
             databases: *databases,
             auth: auth.as_ref().map(|a| pb::SetAuth { credentials: a.as_ref().map(credentials_to) }),
+            auto_rebalance: *auto_rebalance,
         }),
         Change::RemoveProduct { product } => Kind::RemoveProduct(pb::RemoveProduct { product: product.0 }),
         Change::CreateGroup { product, group, servers, credentials } => Kind::CreateGroup(pb::CreateGroup {
@@ -92,10 +119,11 @@ fn change_to(change: &Change) -> pb::change::Kind {
             Kind::RemoveGroup(pb::RemoveGroup { product: product.0, group: group.0 })
         }
         Change::AssignFree { product, slots, to } => {
-            Kind::AssignFree(pb::Assign { product: product.0, slots: slots_to(slots), to: to.0 })
+            Kind::AssignFree(pb::Assign { product: product.0, slots: slots_to(slots), to: to.0, abandon: false })
         }
-        Change::StartAssign { product, slots, to } => {
-            Kind::StartAssign(pb::Assign { product: product.0, slots: slots_to(slots), to: to.0 })
+        Change::StartAssign { product, slots, to, abandon } => {
+            let abandon = *abandon;
+            Kind::StartAssign(pb::Assign { product: product.0, slots: slots_to(slots), to: to.0, abandon })
         }
         Change::Hold { cause, attempt, kind, reason } => Kind::Hold(pb::OpenHold {
             cause: cause_to(*cause),
@@ -108,7 +136,7 @@ fn change_to(change: &Change) -> pb::change::Kind {
             assignment: assignment.0,
             hold: hold.0,
             term: term.0,
-            group_epochs: group_epochs.iter().map(|(g, e)| pb::GroupEpoch { group: g.0, epoch: e.0 }).collect(),
+            group_epochs: epochs_to(group_epochs),
         }),
         Change::GiveUpAssign { assignment, why } => {
             Kind::GiveUpAssign(pb::GiveUpAssign { assignment: assignment.0, why: why.clone() })
@@ -116,7 +144,74 @@ fn change_to(change: &Change) -> pb::change::Kind {
         Change::SetCluster { voters, hold_ms_max } => {
             Kind::SetCluster(pb::SetCluster { voters: voters.map(u32::from), hold_ms_max: *hold_ms_max })
         }
+        Change::PlanMigration { product, slots, from, to, options } => Kind::PlanMigration(pb::PlanMigration {
+            product: product.0,
+            slots: slots_to(slots),
+            from: from.0,
+            to: to.0,
+            options: Some(options_to(options)),
+        }),
+        Change::StartMigration { migration, attempt, worker, feed, target, group_epochs, term } => {
+            Kind::StartMigration(pb::StartMigration {
+                migration: migration.0,
+                attempt: *attempt,
+                worker: worker.0,
+                feed: feed.to_string(),
+                target: target.to_string(),
+                group_epochs: epochs_to(group_epochs),
+                term: term.0,
+            })
+        }
+        Change::MigrationProgress { migration, attempt, phase, counters, verified } => {
+            Kind::MigrationProgress(pb::MigrationProgress {
+                migration: migration.0,
+                attempt: *attempt,
+                phase: progress_to(*phase),
+                counters: Some(counters_to(counters)),
+                verified: verified_to(*verified),
+            })
+        }
+        Change::Switch { migration, attempt, hold, term, group_epochs } => Kind::Switch(pb::Switch {
+            migration: migration.0,
+            attempt: *attempt,
+            hold: hold.0,
+            term: term.0,
+            group_epochs: epochs_to(group_epochs),
+        }),
+        Change::RestartMigration { migration, why } => Kind::RestartMigration(end_to(*migration, why)),
+        Change::CancelMigration { migration, why } => Kind::CancelMigration(end_to(*migration, why)),
+        Change::PauseMigration { migration, why } => Kind::PauseMigration(end_to(*migration, why)),
+        Change::ResumeMigration { migration } => Kind::ResumeMigration(pb::ResumeMigration { migration: migration.0 }),
+        Change::SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max } => {
+            Kind::SetMigration(pb::SetMigration {
+                migration: migration.0,
+                keys_per_second: *keys_per_second,
+                bytes_per_second: *bytes_per_second,
+                hold_ms_max: *hold_ms_max,
+            })
+        }
+        Change::StartRun { job, run, worker, server, term } => Kind::StartRun(pb::StartRun {
+            job: job_to(*job),
+            run: *run,
+            worker: worker.0,
+            server: server.to_string(),
+            term: term.0,
+        }),
+        Change::Cleaned { job, run, term, deleted } => {
+            Kind::Cleaned(pb::Cleaned { job: job_to(*job), run: *run, term: term.0, deleted: *deleted })
+        }
+        Change::EndSweep { product, group, run, term, why } => Kind::EndSweep(pb::EndSweep {
+            product: product.0,
+            group: group.0,
+            run: *run,
+            term: term.0,
+            why: why.clone(),
+        }),
     }
+}
+
+fn end_to(migration: MigrationId, why: &str) -> pb::EndAttempt {
+    pb::EndAttempt { migration: migration.0, why: why.to_owned() }
 }
 
 fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
@@ -143,6 +238,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             port: c.port.map(|p| u16_from(p, "a port")).transpose()?,
             databases: c.databases,
             auth: c.auth.map(|a| a.credentials.map(credentials_from)),
+            auto_rebalance: c.auto_rebalance,
         },
         Kind::RemoveProduct(c) => Change::RemoveProduct { product: ProductId(c.product) },
         Kind::CreateGroup(c) => Change::CreateGroup {
@@ -163,9 +259,12 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
         Kind::AssignFree(c) => {
             Change::AssignFree { product: ProductId(c.product), slots: slots_from(&c.slots)?, to: GroupId(c.to) }
         }
-        Kind::StartAssign(c) => {
-            Change::StartAssign { product: ProductId(c.product), slots: slots_from(&c.slots)?, to: GroupId(c.to) }
-        }
+        Kind::StartAssign(c) => Change::StartAssign {
+            product: ProductId(c.product),
+            slots: slots_from(&c.slots)?,
+            to: GroupId(c.to),
+            abandon: c.abandon,
+        },
         Kind::Hold(c) => {
             Change::Hold { cause: cause_from(c.cause)?, attempt: c.attempt, kind: kind_from(c.kind)?, reason: c.reason }
         }
@@ -174,12 +273,69 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             assignment: AssignmentId(c.assignment),
             hold: HoldId(c.hold),
             term: Term(c.term),
-            group_epochs: c.group_epochs.iter().map(|g| (GroupId(g.group), Epoch(g.epoch))).collect(),
+            group_epochs: epochs_from(&c.group_epochs),
         },
         Kind::GiveUpAssign(c) => Change::GiveUpAssign { assignment: AssignmentId(c.assignment), why: c.why },
         Kind::SetCluster(c) => Change::SetCluster {
             voters: c.voters.map(|v| u8::try_from(v).or_else(|_| bad("the number of voters", v))).transpose()?,
             hold_ms_max: c.hold_ms_max,
+        },
+        Kind::PlanMigration(c) => Change::PlanMigration {
+            product: ProductId(c.product),
+            slots: slots_from(&c.slots)?,
+            from: GroupId(c.from),
+            to: GroupId(c.to),
+            options: options_from(c.options)?,
+        },
+        Kind::StartMigration(c) => Change::StartMigration {
+            migration: MigrationId(c.migration),
+            attempt: c.attempt,
+            worker: NodeId(c.worker),
+            feed: addr_from(&c.feed)?,
+            target: addr_from(&c.target)?,
+            group_epochs: epochs_from(&c.group_epochs),
+            term: Term(c.term),
+        },
+        Kind::MigrationProgress(c) => Change::MigrationProgress {
+            migration: MigrationId(c.migration),
+            attempt: c.attempt,
+            phase: progress_from(c.phase)?,
+            counters: counters_from(c.counters)?,
+            verified: verified_from(c.verified),
+        },
+        Kind::Switch(c) => Change::Switch {
+            migration: MigrationId(c.migration),
+            attempt: c.attempt,
+            hold: HoldId(c.hold),
+            term: Term(c.term),
+            group_epochs: epochs_from(&c.group_epochs),
+        },
+        Kind::RestartMigration(c) => Change::RestartMigration { migration: MigrationId(c.migration), why: c.why },
+        Kind::CancelMigration(c) => Change::CancelMigration { migration: MigrationId(c.migration), why: c.why },
+        Kind::PauseMigration(c) => Change::PauseMigration { migration: MigrationId(c.migration), why: c.why },
+        Kind::ResumeMigration(c) => Change::ResumeMigration { migration: MigrationId(c.migration) },
+        Kind::SetMigration(c) => Change::SetMigration {
+            migration: MigrationId(c.migration),
+            keys_per_second: c.keys_per_second,
+            bytes_per_second: c.bytes_per_second,
+            hold_ms_max: c.hold_ms_max,
+        },
+        Kind::StartRun(c) => Change::StartRun {
+            job: job_from(c.job)?,
+            run: c.run,
+            worker: NodeId(c.worker),
+            server: addr_from(&c.server)?,
+            term: Term(c.term),
+        },
+        Kind::Cleaned(c) => {
+            Change::Cleaned { job: job_from(c.job)?, run: c.run, term: Term(c.term), deleted: c.deleted }
+        }
+        Kind::EndSweep(c) => Change::EndSweep {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            run: c.run,
+            term: Term(c.term),
+            why: c.why,
         },
     })
 }

@@ -7,15 +7,16 @@ use prost::Message;
 
 use super::{
     convert::{
-        DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, credentials_from, credentials_to, id_from, id_to,
-        kind_from, kind_to, level, member_from, member_to, need, product_from, product_to, role_from, role_to,
-        server_from, server_to, slots_from, slots_to,
+        DecodeError, LEVEL_FIRST, LEVEL_MIGRATIONS, addr_from, bad, cause_from, cause_to, credentials_from,
+        credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need, product_from,
+        product_to, role_from, role_to, server_from, server_to, slots_from, slots_to,
     },
+    migration::{self, event_from, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
 };
 use crate::model::{
     change::{NewMember, NewProduct},
-    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, ProductId, Term, Uuid},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, Term, Uuid},
     outcome::Outcome,
     reject::Reject,
     state::{
@@ -32,7 +33,7 @@ pub const STATE_LEN_MAX: usize = 256 << 20;
 pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     let results = state.results_order.iter().filter_map(|id| state.results.get(id).map(|r| result_to(*id, r)));
     pb::State {
-        level: LEVEL,
+        level: level_of(state),
         applied: state.applied.0,
         route_epoch: state.route_epoch.0,
         voters: u32::from(state.settings.voters),
@@ -45,6 +46,9 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
         ended_assignments: state.ended_assignments.iter().map(ended_to).collect(),
         results: results.collect(),
         not_cleaned: state.not_cleaned.iter().map(not_cleaned_to).collect(),
+        migrations: state.migrations.values().map(migration_to).collect(),
+        ended_migrations: state.ended_migrations.iter().map(migration::ended_to).collect(),
+        events: state.events.iter().map(event_to).collect(),
     }
     .encode_to_vec()
 }
@@ -76,7 +80,22 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         results_order: results.iter().map(|(id, _)| *id).collect(),
         results: results.into_iter().collect(),
         not_cleaned: state.not_cleaned.into_iter().map(not_cleaned_from).collect::<Result<_, _>>()?,
+        migrations: keyed(state.migrations, migration_from, |m| m.id, "two migrations")?,
+        ended_migrations: state.ended_migrations.into_iter().map(migration::ended_from).collect::<Result<_, _>>()?,
+        events: state.events.into_iter().map(event_from).collect::<Result<_, _>>()?,
     })
+}
+
+/// The level a node needs for this state: without anything of migrations it is written as it always was.
+fn level_of(state: &ClusterState) -> u32 {
+    let product = |p: &Product| p.auto_rebalance || p.sweep_runs > 0;
+    let new = !state.migrations.is_empty()
+        || !state.ended_migrations.is_empty()
+        || !state.events.is_empty()
+        || state.products.values().any(product)
+        || state.assignments.values().any(|a| a.abandon)
+        || state.results.values().any(|r| matches!(r.outcome, Ok(Outcome::Migration(_))));
+    if new { LEVEL_MIGRATIONS } else { LEVEL_FIRST }
 }
 
 /// A map of decoded values; the same key twice is damage.
@@ -146,6 +165,8 @@ fn product_state_to(p: &Product) -> pb::Product {
         settings: Some(product_to(&settings)),
         groups: p.groups.values().map(group_to).collect(),
         slots: slot_states_to(&p.slots),
+        auto_rebalance: p.auto_rebalance,
+        sweep_runs: p.sweep_runs,
     }
 }
 
@@ -162,6 +183,8 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         isolated: settings.isolated,
         databases: settings.databases,
         auth: settings.auth,
+        auto_rebalance: p.auto_rebalance,
+        sweep_runs: p.sweep_runs,
     })
 }
 
@@ -197,6 +220,7 @@ fn group_to(g: &Group) -> pb::Group {
         credentials: g.credentials.as_ref().map(credentials_to),
         epoch: g.epoch.0,
         given_away: slots_to(&g.given_away),
+        sweep: g.sweep.as_ref().map(sweep_to),
     }
 }
 
@@ -207,6 +231,7 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         credentials: g.credentials.map(credentials_from),
         epoch: Epoch(g.epoch),
         given_away: slots_from(&g.given_away)?,
+        sweep: g.sweep.map(sweep_from).transpose()?,
     })
 }
 
@@ -239,7 +264,14 @@ fn hold_from(h: pb::Hold) -> Result<Hold, DecodeError> {
 }
 
 fn assignment_to(a: &Assignment) -> pb::Assignment {
-    pb::Assignment { id: a.id.0, product: a.product.0, slots: slots_to(&a.slots), to: a.to.0, attempts: a.attempts }
+    pb::Assignment {
+        id: a.id.0,
+        product: a.product.0,
+        slots: slots_to(&a.slots),
+        to: a.to.0,
+        attempts: a.attempts,
+        abandon: a.abandon,
+    }
 }
 
 fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
@@ -249,6 +281,7 @@ fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
         slots: slots_from(&a.slots)?,
         to: GroupId(a.to),
         attempts: a.attempts,
+        abandon: a.abandon,
     })
 }
 
@@ -271,6 +304,7 @@ fn result_to(id: Uuid, recorded: &Recorded) -> pb::Result {
         Ok(Outcome::Admitted(incarnation)) => Kind::Admitted(incarnation.0),
         Ok(Outcome::Assignment(id)) => Kind::Assignment(id.0),
         Ok(Outcome::Held(id)) => Kind::Held(id.0),
+        Ok(Outcome::Migration(id)) => Kind::Migration(id.0),
         Ok(Outcome::Slots(n)) => Kind::Slots(*n),
     };
     pb::Result { id: id_to(id), index: recorded.index.0, fingerprint: recorded.fingerprint, outcome: Some(outcome) }
@@ -286,6 +320,7 @@ fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {
         Kind::Admitted(incarnation) => Ok(Outcome::Admitted(Incarnation(incarnation))),
         Kind::Assignment(id) => Ok(Outcome::Assignment(AssignmentId(id))),
         Kind::Held(id) => Ok(Outcome::Held(HoldId(id))),
+        Kind::Migration(id) => Ok(Outcome::Migration(MigrationId(id))),
         Kind::Slots(n) => Ok(Outcome::Slots(n)),
     };
     Ok((id_from(r.id, "a change id")?, Recorded { index: Epoch(r.index), fingerprint: r.fingerprint, outcome }))

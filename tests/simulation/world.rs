@@ -415,7 +415,7 @@ impl World {
         if slots.is_empty() {
             return;
         }
-        let change = Change::StartAssign { product: PRODUCT, slots, to };
+        let change = Change::StartAssign { product: PRODUCT, slots, to, abandon: false };
         self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
     }
 

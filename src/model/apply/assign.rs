@@ -8,15 +8,15 @@ use crate::model::{
     ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
     limits::{ASSIGNMENTS_MAX, ENDED_MAX},
     outcome::Outcome,
-    reject::Reject,
-    state::{Assignment, Cause, ClusterState, EndedAssignment, Position},
+    reject::{MigrationReject, Reject},
+    state::{Assignment, Cause, ClusterState, EndedAssignment, Group, Position},
 };
 
 pub(super) fn start(
     state: &mut ClusterState,
     product_id: ProductId,
     slots: &BTreeSet<SlotId>,
-    to: GroupId,
+    (to, abandon): (GroupId, bool),
     at: Position,
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
@@ -32,7 +32,7 @@ pub(super) fn start(
     }
 
     let id = AssignmentId(at.index.0);
-    state.assignments.insert(id, Assignment { id, product: product_id, slots: moving, to, attempts: 0 });
+    state.assignments.insert(id, Assignment { id, product: product_id, slots: moving, to, attempts: 0, abandon });
     Ok(Outcome::Assignment(id))
 }
 
@@ -51,7 +51,7 @@ pub(super) fn finish(
     }
     same_term(term, at)?;
     let product = product(state, assignment.product)?;
-    group(product, assignment.to)?;
+    not_swept(group(product, assignment.to)?)?;
     let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
     let concerned: BTreeSet<GroupId> = owners.chain(std::iter::once(assignment.to)).collect();
     for id in concerned {
@@ -62,8 +62,9 @@ pub(super) fn finish(
         }
     }
     let (product_id, slots, to) = (assignment.product, assignment.slots.clone(), assignment.to);
+    let remember = !assignment.abandon;
 
-    slot::give(state, product_id, slots.iter().copied(), to, at)?;
+    slot::give(state, product_id, slots.iter().copied(), to, remember, at)?;
     state.holds.remove(&hold);
     ended(state, EndedAssignment { id, at: at.index, failed: None });
     Ok(Outcome::Slots(slots.len() as u32))
@@ -81,6 +82,11 @@ pub(super) fn give_up(state: &mut ClusterState, id: AssignmentId, why: &str, at:
     }
     ended(state, EndedAssignment { id, at: at.index, failed: Some(clipped(why)) });
     Ok(Outcome::Done)
+}
+
+/// Refuses while leftovers are deleted where slots are to come: a late UNLINK could meet their keys.
+pub(super) fn not_swept(to: &Group) -> Result<(), Reject> {
+    if to.sweep.is_some() { Err(MigrationReject::SweepOpen(to.id).into()) } else { Ok(()) }
 }
 
 fn ended(state: &mut ClusterState, end: EndedAssignment) {

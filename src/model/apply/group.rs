@@ -7,9 +7,10 @@ use super::{credentials_usable, group, product, product_mut, routed};
 use crate::model::{
     ids::{GroupId, HostPort, ProductId, SlotId},
     limits::{GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX},
+    migration::Migration,
     outcome::Outcome,
     ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
-    reject::Reject,
+    reject::{MigrationReject, Reject},
     secret::Credentials,
     state::{ClusterState, Group, NotCleaned, Position, Server},
 };
@@ -55,6 +56,7 @@ pub(super) fn create(
         credentials: credentials.cloned(),
         epoch: at.index,
         given_away: BTreeSet::new(),
+        sweep: None,
     };
     product_mut(state, product_id)?.groups.insert(id, group);
     routed(state, at);
@@ -121,6 +123,13 @@ pub(super) fn remove(
     }
     if let Some(open) = state.assignments.values().find(|a| a.product == product_id && a.to == id) {
         return Err(Reject::GroupInAssignment { group: id, assignment: open.id });
+    }
+    let migrates = |m: &&Migration| m.product == product_id && (m.from == id || m.to == id);
+    if let Some(open) = state.migrations.values().find(migrates) {
+        return Err(MigrationReject::GroupMigrates { group: id, migration: open.id }.into());
+    }
+    if group.sweep.is_some() {
+        return Err(MigrationReject::SweepOpen(id).into());
     }
     let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
         product: product.name.clone(),

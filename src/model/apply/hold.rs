@@ -1,13 +1,15 @@
 //! Holds: opening one for a cause, and ending it without a change of owner.
 //! Knows nothing of time: who opened it decides when it is released.
 
-use super::{clipped, routed};
+use std::collections::BTreeSet;
+
+use super::{assign::not_swept, clipped, events::When, group, migration, product, routed};
 use crate::model::{
-    ids::HoldId,
+    ids::{AssignmentId, HoldId, ProductId, SlotId},
     outcome::Outcome,
-    reject::Reject,
+    reject::{MigrationReject, Reject},
     route::{HoldKind, Mode},
-    state::{Cause, ClusterState, Hold, Position},
+    state::{Cause, ClusterState, Hold},
 };
 
 pub(super) fn open(
@@ -16,52 +18,78 @@ pub(super) fn open(
     attempt: u32,
     kind: HoldKind,
     reason: &str,
-    at_ms: u64,
-    at: Position,
+    when: When,
 ) -> Result<Outcome, Reject> {
-    let Cause::Assignment(assignment_id) = cause;
-    let assignment = state.assignments.get(&assignment_id).ok_or(Reject::UnknownAssignment(assignment_id))?;
-    // A cache may lose what is in flight to an owner that is dead; a store may not.
-    let mode = super::product(state, assignment.product)?.mode;
-    if kind != HoldKind::Wait && mode == Mode::Store {
-        return Err(Reject::WrongHoldKind);
-    }
-    for held in state.holds.values().filter(|h| h.product == assignment.product) {
-        if let Some(slot) = held.slots.intersection(&assignment.slots).next() {
+    let (product, slots) = match cause {
+        Cause::Assignment(id) => for_assignment(state, id, attempt, kind)?,
+        Cause::Migration(id) => {
+            if kind != HoldKind::Wait {
+                return Err(MigrationReject::WrongHoldKind.into());
+            }
+            migration::may_hold(state, id, attempt)?
+        }
+    };
+    for held in state.holds.values().filter(|h| h.product == product) {
+        if let Some(slot) = held.slots.intersection(&slots).next() {
             return Err(Reject::SlotHeld { slot: *slot, hold: held.id });
         }
     }
-    if attempt != assignment.attempts + 1 {
-        let attempts = assignment.attempts;
-        return Err(Reject::WrongAttempt { assignment: assignment_id, attempts, given: attempt });
-    }
 
-    let id = HoldId(at.index.0);
+    let id = HoldId(when.at.index.0);
+    let reason = clipped(reason);
     let hold = Hold {
         id,
         cause,
         attempt,
-        product: assignment.product,
-        slots: assignment.slots.clone(),
+        product,
+        slots,
         kind,
-        term: at.term,
-        since_ms: at_ms,
-        reason: clipped(reason),
+        term: when.at.term,
+        since_ms: when.ms,
+        reason: reason.clone(),
     };
     state.holds.insert(id, hold);
-    if let Some(assignment) = state.assignments.get_mut(&assignment_id) {
-        assignment.attempts = attempt;
+    match cause {
+        Cause::Assignment(cause) => {
+            if let Some(assignment) = state.assignments.get_mut(&cause) {
+                assignment.attempts = attempt;
+            }
+        }
+        Cause::Migration(cause) => migration::held(state, cause, id, &reason, when),
     }
-    routed(state, at);
+    routed(state, when.at);
     Ok(Outcome::Held(id))
 }
 
-pub(super) fn release(state: &mut ClusterState, hold: HoldId, at: Position) -> Result<Outcome, Reject> {
-    if !state.holds.contains_key(&hold) {
+pub(super) fn release(state: &mut ClusterState, hold: HoldId, why: &str, when: When) -> Result<Outcome, Reject> {
+    let Some(ended) = state.holds.remove(&hold) else {
         return Err(Reject::HoldNotOpen(hold));
+    };
+    match ended.cause {
+        Cause::Assignment(_) => {}
+        Cause::Migration(id) => migration::released(state, id, &ended, why, when),
     }
-
-    state.holds.remove(&hold);
-    routed(state, at);
+    routed(state, when.at);
     Ok(Outcome::Done)
+}
+
+/// Whose slots, and which, if this assignment may hold them now (other holds aside).
+fn for_assignment(
+    state: &ClusterState,
+    id: AssignmentId,
+    attempt: u32,
+    kind: HoldKind,
+) -> Result<(ProductId, BTreeSet<SlotId>), Reject> {
+    let assignment = state.assignments.get(&id).ok_or(Reject::UnknownAssignment(id))?;
+    let product = product(state, assignment.product)?;
+    // A cache may lose what is in flight to an owner that is dead; a store may not.
+    if kind != HoldKind::Wait && product.mode == Mode::Store {
+        return Err(Reject::WrongHoldKind);
+    }
+    not_swept(group(product, assignment.to)?)?;
+    if attempt != assignment.attempts + 1 {
+        let attempts = assignment.attempts;
+        return Err(Reject::WrongAttempt { assignment: id, attempts, given: attempt });
+    }
+    Ok((assignment.product, assignment.slots.clone()))
 }

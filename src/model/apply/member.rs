@@ -203,6 +203,12 @@ fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Memb
     Ok(Some(member))
 }
 
+/// Refuses a node that is no member, or is being removed: nothing is begun there.
+pub(super) fn serving(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
+    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+    if member.leaving.is_some() { Err(Reject::NodeLeaving(node)) } else { Ok(()) }
+}
+
 fn same_place(member: &Member, new: &NewMember) -> bool {
     member.admin == new.admin && member.advertise == new.advertise && member.port_offset == new.port_offset
 }

@@ -6,10 +6,13 @@
 
 mod assign;
 mod describe;
+mod events;
 mod group;
 mod hold;
 mod member;
+mod migration;
 mod product;
+mod run;
 mod settings;
 mod slot;
 
@@ -21,7 +24,7 @@ use super::{
     ids::{Epoch, GroupId, ProductId, SlotId, Term, Uuid},
     limits::{CREDENTIAL_LEN_MAX, RESULTS_MAX, TEXT_LEN_MAX},
     outcome::Outcome,
-    reject::Reject,
+    reject::{MigrationReject, Reject},
     secret::Credentials,
     state::{ClusterState, Entry, Group, Position, Product, Recorded},
 };
@@ -79,6 +82,7 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
     if state.members.is_empty() {
         return Err(Reject::NotBootstrapped);
     }
+    let when = events::When { at, ms: entry.at_ms };
     match &entry.change {
         Change::Bootstrap { .. } => Err(Reject::AlreadyBootstrapped),
         Change::AddMember(new) => member::add(state, new),
@@ -88,8 +92,8 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::SetRole { node, role } => member::set_role(state, *node, *role),
         Change::Recover { keep } => member::recover(state, *keep),
         Change::CreateProduct(new) => product::create(state, new, at),
-        Change::SetProduct { product, port, databases, auth } => {
-            product::set(state, *product, *port, *databases, auth.as_ref(), at)
+        Change::SetProduct { product, port, databases, auth, auto_rebalance } => {
+            product::set(state, *product, *port, *databases, auth.as_ref(), *auto_rebalance, at)
         }
         Change::RemoveProduct { product } => product::remove(state, *product, at),
         Change::CreateGroup { product, group, servers, credentials } => {
@@ -99,22 +103,54 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::RemoveServer { product, group, addr } => group::remove_server(state, *product, *group, addr, at),
         Change::RemoveGroup { product, group } => group::remove(state, *product, *group, at),
         Change::AssignFree { product, slots, to } => slot::assign_free(state, *product, slots, *to, at),
-        Change::StartAssign { product, slots, to } => assign::start(state, *product, slots, *to, at),
-        Change::Hold { cause, attempt, kind, reason } => {
-            hold::open(state, *cause, *attempt, *kind, reason, entry.at_ms, at)
+        Change::StartAssign { product, slots, to, abandon } => {
+            assign::start(state, *product, slots, (*to, *abandon), at)
         }
-        Change::Release { hold, why: _ } => hold::release(state, *hold, at),
+        Change::Hold { cause, attempt, kind, reason } => hold::open(state, *cause, *attempt, *kind, reason, when),
+        Change::Release { hold, why } => hold::release(state, *hold, why, when),
         Change::FinishAssign { assignment, hold, term, group_epochs } => {
             assign::finish(state, *assignment, *hold, *term, group_epochs, at)
         }
         Change::GiveUpAssign { assignment, why } => assign::give_up(state, *assignment, why, at),
         Change::SetCluster { voters, hold_ms_max } => settings::set(state, *voters, *hold_ms_max),
+        Change::PlanMigration { product, slots, from, to, options } => {
+            migration::plan(state, *product, slots, (*from, *to), *options, when)
+        }
+        Change::StartMigration { migration: id, attempt, worker, feed, target, group_epochs, term } => {
+            let (id, attempt, worker, term) = (*id, *attempt, *worker, *term);
+            migration::start(state, &migration::Start { id, attempt, worker, feed, target, group_epochs, term }, when)
+        }
+        Change::MigrationProgress { migration: id, attempt, phase, counters, verified } => {
+            migration::progress(state, (*id, *attempt), *phase, *counters, *verified, when)
+        }
+        Change::Switch { migration: id, attempt, hold, term, group_epochs } => {
+            migration::switch(state, (*id, *attempt, *hold), *term, group_epochs, when)
+        }
+        Change::RestartMigration { migration: id, why } => migration::restart(state, *id, why, when),
+        Change::CancelMigration { migration: id, why } => migration::cancel(state, *id, why, when),
+        Change::PauseMigration { migration: id, why } => migration::pause(state, *id, why, when),
+        Change::ResumeMigration { migration: id } => migration::resume(state, *id, when),
+        Change::SetMigration { migration: id, keys_per_second, bytes_per_second, hold_ms_max } => {
+            migration::set(state, *id, (*keys_per_second, *bytes_per_second, *hold_ms_max), when)
+        }
+        Change::StartRun { job, run, worker, server, term } => {
+            let (job, run, worker, term) = (*job, *run, *worker, *term);
+            run::start(state, &run::Start { job, run, worker, server, term }, when)
+        }
+        Change::Cleaned { job, run, term, deleted } => run::cleaned(state, *job, *run, *term, *deleted, when),
+        Change::EndSweep { product, group, run, term, why } => {
+            run::end_sweep(state, (*product, *group), *run, *term, why, when)
+        }
     }
 }
 
 /// The term in which a dry run pretends to stand: that of the verdict, where the change carries one.
 fn verdict_term(change: &Change) -> Term {
-    if let Change::FinishRemove { term, .. } | Change::FinishAssign { term, .. } = change { *term } else { Term(0) }
+    if let Change::FinishRemove { term, .. } | Change::FinishAssign { term, .. } = change {
+        *term
+    } else {
+        migration::verdict_term(change).unwrap_or_default()
+    }
 }
 
 /// Refusals are kept as their sentence: it is all that a repeat needs, and no later version can read it differently.
@@ -152,7 +188,7 @@ fn group(product: &Product, id: GroupId) -> Result<&Group, Reject> {
     product.groups.get(&id).ok_or_else(|| Reject::UnknownGroup { product: product.name.clone(), group: id })
 }
 
-/// Refuses an empty set, slots that the layout has not, and slots of an assignment that has not ended.
+/// Refuses an empty set, slots that the layout has not, and slots of an assignment or migration that has not ended.
 fn slots_usable(state: &ClusterState, product: &Product, slots: &BTreeSet<SlotId>) -> Result<(), Reject> {
     let Some(highest) = slots.last() else { return Err(Reject::NoSlots) };
     if highest.0 >= product.layout.slots() {
@@ -162,6 +198,12 @@ fn slots_usable(state: &ClusterState, product: &Product, slots: &BTreeSet<SlotId
     for open in state.assignments.values().filter(|a| a.product == product.id) {
         if let Some(slot) = slots.intersection(&open.slots).next() {
             return Err(Reject::SlotInAssignment { slot: *slot, assignment: open.id, to: open.to });
+        }
+    }
+    for open in state.migrations.values().filter(|m| m.product == product.id) {
+        if let Some(slot) = slots.intersection(&open.slots).next() {
+            let (slot, migration, from, to) = (*slot, open.id, open.from, open.to);
+            return Err(MigrationReject::SlotMigrates { slot, migration, from, to }.into());
         }
     }
     Ok(())

@@ -42,6 +42,7 @@ pub(super) fn set(
     port: Option<u16>,
     databases: Option<u32>,
     auth: Option<&Option<Credentials>>,
+    auto_rebalance: Option<bool>,
     at: Position,
 ) -> Result<Outcome, Reject> {
     let before = product(state, id)?;
@@ -54,7 +55,8 @@ pub(super) fn set(
     let same = port.is_none_or(|p| p == before.port)
         && databases.is_none_or(|d| d == before.databases)
         && auth.is_none_or(|a| *a == before.auth);
-    if same {
+    let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
+    if same && !switched {
         return Ok(Outcome::Unchanged);
     }
     if let Some(port) = port {
@@ -69,7 +71,11 @@ pub(super) fn set(
     if let Some(auth) = auth {
         product.auth.clone_from(auth);
     }
-    routed(state, at);
+    product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
+    // Workers need not know how slots come to move.
+    if !same {
+        routed(state, at);
+    }
     Ok(Outcome::Done)
 }
 
@@ -100,6 +106,8 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         databases: new.databases,
         auth: new.auth.clone(),
         groups: Default::default(),
+        auto_rebalance: false,
+        sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
     };
     state.products.insert(id, product);

@@ -34,17 +34,19 @@ pub(super) fn assign_free(
         return Ok(Outcome::Unchanged);
     }
 
-    give(state, product_id, free.iter().copied(), to, at)?;
+    give(state, product_id, free.iter().copied(), to, true, at)?;
     Ok(Outcome::Slots(free.len() as u32))
 }
 
-/// Makes `to` the owner of `slots`: the one place where an owner changes. Former owners remember what they gave away.
+/// Makes `to` the owner of `slots`: the one place where an owner changes. Former owners remember what they gave away
+/// if `remember`: then what is left there is ours, and is deleted some time.
 /// The caller has checked everything; product and groups exist.
 pub(super) fn give(
     state: &mut ClusterState,
     product_id: ProductId,
     slots: impl Iterator<Item = SlotId>,
     to: GroupId,
+    remember: bool,
     at: Position,
 ) -> Result<(), Reject> {
     let product = product_mut(state, product_id)?;
@@ -52,7 +54,7 @@ pub(super) fn give(
         let entry = &mut product.slots[usize::from(slot.0)];
         let former = entry.owner;
         *entry = SlotState { owner: Some(to), epoch: at.index };
-        if let Some(former) = former.and_then(|id| product.groups.get_mut(&id)) {
+        if let Some(former) = former.filter(|_| remember).and_then(|id| product.groups.get_mut(&id)) {
             former.given_away.insert(slot);
         }
         if let Some(owner) = product.groups.get_mut(&to) {

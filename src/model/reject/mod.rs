@@ -1,6 +1,10 @@
 //! Why a change did nothing, with the evidence. Rendered for people in one place: `Display`.
 //! Knows nothing of status codes or of who asked.
 
+mod migration;
+
+pub use migration::MigrationReject;
+
 use super::ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term, Uuid};
 
 /// A refusal. The state is as it was, but for the record of this very result.
@@ -376,6 +380,11 @@ pub enum Reject {
         /// The assignment.
         assignment: AssignmentId,
     },
+
+    // Migrations.
+    /// About a migration, a run or a sweep.
+    #[error(transparent)]
+    Migration(#[from] MigrationReject),
 
     // Settings.
     /// Number of voters out of range.

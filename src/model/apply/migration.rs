@@ -1,0 +1,482 @@
+//! Migrations: the table of migration.md, entry by entry, but for the runs that delete leftovers (`run`).
+//! Knows nothing of keys, servers and barriers: who proposes has looked at them, and says in which term.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    clipped,
+    events::{self, When},
+    group, member, product, routed, same_term, slot, slots_usable,
+};
+use crate::model::{
+    change::Change,
+    event::EventKind,
+    ids::{Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
+    limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, HOLD_MS, MIGRATIONS_MAX},
+    migration::{
+        Counters, EndPhase, EndedMigration, Limits, Migration, MigrationOptions, Phase, ProgressPhase, Run, RunKind,
+        Verified,
+    },
+    outcome::Outcome,
+    reject::{MigrationReject, Reject},
+    slot::spans,
+    state::{ClusterState, Group, Hold},
+};
+
+pub(super) fn plan(
+    state: &mut ClusterState,
+    product_id: ProductId,
+    slots: &BTreeSet<SlotId>,
+    (from, to): (GroupId, GroupId),
+    options: MigrationOptions,
+    when: When,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    group(product, from)?;
+    group(product, to)?;
+    if from == to {
+        return Err(MigrationReject::SameGroup(from).into());
+    }
+    slots_usable(state, product, slots)?;
+    for slot in slots {
+        owned_by(product.slots[usize::from(slot.0)].owner, *slot, from)?;
+    }
+    hold_ms_allowed(options.limits.hold_ms_max)?;
+    if state.migrations.len() >= MIGRATIONS_MAX {
+        return Err(MigrationReject::TooMany { max: MIGRATIONS_MAX }.into());
+    }
+
+    let id = MigrationId(when.at.index.0);
+    let migration = Migration {
+        id,
+        product: product_id,
+        slots: slots.clone(),
+        from,
+        to,
+        options,
+        phase: Phase::Planned,
+        attempt: 0,
+        runs: 0,
+        run: None,
+        staged: false,
+        releases: 0,
+        counters: Counters::default(),
+        verified: None,
+        why: String::new(),
+        planned_ms: when.ms,
+        changed_ms: when.ms,
+    };
+    state.migrations.insert(id, migration);
+    tell(state, id, when, EventKind::Planned, &format!("slots {} from group {from} to group {to}", spans(slots)));
+    Ok(Outcome::Migration(id))
+}
+
+/// What StartMigration carries.
+pub(super) struct Start<'a> {
+    pub id: MigrationId,
+    pub attempt: u32,
+    pub worker: NodeId,
+    pub feed: &'a HostPort,
+    pub target: &'a HostPort,
+    pub group_epochs: &'a BTreeMap<GroupId, Epoch>,
+    pub term: Term,
+}
+
+pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+    let id = new.id;
+    let migration = find(state, id)?;
+    if migration.phase != Phase::Planned {
+        return Err(wrong_phase(migration, "start", "an attempt begins when it is planned"));
+    }
+    if new.attempt != migration.attempt.saturating_add(1) {
+        return Err(wrong_attempt(migration, new.attempt, migration.attempt.saturating_add(1)));
+    }
+    same_term(new.term, when.at)?;
+    let product = product(state, migration.product)?;
+    for slot in &migration.slots {
+        owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
+    }
+    let (from, to) = (group(product, migration.from)?, group(product, migration.to)?);
+    epochs_unchanged([from, to], new.group_epochs)?;
+    if !from.servers.iter().any(|s| s.addr == *new.feed) {
+        return Err(not_server(new.feed, "a server", from.id));
+    }
+    is_primary(to, new.target)?;
+    member::serving(state, new.worker)?;
+    if to.sweep.is_some() {
+        return Err(MigrationReject::SweepOpen(to.id).into());
+    }
+    let attempts = || state.migrations.values().filter(|m| m.product == migration.product && m.phase.attempting());
+    if let Some(other) = attempts().find(|m| m.from == from.id) {
+        return Err(MigrationReject::SourceBusy { migration: id, other: other.id, from: from.id }.into());
+    }
+    if attempts().filter(|m| m.to == to.id).count() >= ATTEMPTS_PER_TARGET_MAX {
+        let max = ATTEMPTS_PER_TARGET_MAX;
+        return Err(MigrationReject::TargetBusy { migration: id, to: to.id, max }.into());
+    }
+
+    let run = Run {
+        run: migration.runs.saturating_add(1),
+        kind: RunKind::Attempt,
+        worker: new.worker,
+        feed: Some(new.feed.clone()),
+        server: new.target.clone(),
+        group_epochs: new.group_epochs.clone(),
+        term: new.term,
+        began: when.at.index,
+    };
+    let text = format!(
+        "attempt {} (run {}) by node {}: from {} (group {}) to {} (group {})",
+        new.attempt, run.run, new.worker, new.feed, from.id, new.target, to.id
+    );
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.attempt = new.attempt;
+        m.runs = run.run;
+        m.run = Some(run);
+        m.counters = Counters::default();
+        m.verified = None;
+    }
+    enter(state, id, Phase::CleaningTarget, when);
+    tell(state, id, when, EventKind::Started, &text);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn progress(
+    state: &mut ClusterState,
+    (id, attempt): (MigrationId, u32),
+    phase: ProgressPhase,
+    counters: Counters,
+    verified: Option<Verified>,
+    when: When,
+) -> Result<Outcome, Reject> {
+    let migration = find(state, id)?;
+    match migration.phase {
+        Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp => {}
+        Phase::Planned | Phase::Held(_) | Phase::Switched | Phase::Cancelling | Phase::Paused => {
+            return Err(wrong_phase(migration, "report progress", "only a running attempt before its hold can"));
+        }
+    }
+    if attempt != migration.attempt {
+        return Err(wrong_attempt(migration, attempt, migration.attempt));
+    }
+
+    let (next, kind) = match phase {
+        ProgressPhase::Copying => (Phase::Copying, EventKind::Copying),
+        ProgressPhase::CaughtUp => (Phase::CaughtUp, EventKind::CaughtUp),
+    };
+    let (news, compared) = (migration.phase != next, verified.is_some() && verified != migration.verified);
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.counters = counters;
+        m.staged = true;
+        m.verified = verified.or(m.verified);
+    }
+    let copied = format!("{} keys, {} bytes copied, {} dirty", counters.keys, counters.bytes, counters.dirty);
+    if news {
+        enter(state, id, next, when);
+    }
+    // One event an entry: the comparison is the greater news, and it says the rest too.
+    match verified {
+        Some(found) if compared => {
+            let text = format!("{} keys compared, {} differ; {copied}", found.keys, found.different);
+            tell(state, id, when, EventKind::Verified, &text);
+        }
+        Some(_) | None if news => tell(state, id, when, kind, &copied),
+        Some(_) | None => {}
+    }
+    Ok(Outcome::Done)
+}
+
+/// What a hold for this migration needs: whose slots, and which. The slots' other holds are looked at by `hold`.
+pub(super) fn may_hold(
+    state: &ClusterState,
+    id: MigrationId,
+    attempt: u32,
+) -> Result<(ProductId, BTreeSet<SlotId>), Reject> {
+    let migration = find(state, id)?;
+    if migration.phase != Phase::CaughtUp {
+        return Err(wrong_phase(migration, "hold its slots", "it must have caught up"));
+    }
+    if attempt != migration.attempt {
+        return Err(wrong_attempt(migration, attempt, migration.attempt));
+    }
+    Ok((migration.product, migration.slots.clone()))
+}
+
+/// The hold was opened.
+pub(super) fn held(state: &mut ClusterState, id: MigrationId, hold: HoldId, reason: &str, when: When) {
+    enter(state, id, Phase::Held(hold), when);
+    tell(state, id, when, EventKind::Held, &format!("hold {hold}: {reason}"));
+}
+
+/// The hold was released.
+pub(super) fn released(state: &mut ClusterState, id: MigrationId, hold: &Hold, why: &str, when: When) {
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.releases = m.releases.saturating_add(1);
+        m.why = clipped(why);
+    }
+    enter(state, id, Phase::CaughtUp, when);
+    tell(state, id, when, EventKind::Released, &format!("hold {} after {} ms: {why}", hold.id, held_ms(hold, when)));
+}
+
+pub(super) fn switch(
+    state: &mut ClusterState,
+    (id, attempt, hold): (MigrationId, u32, HoldId),
+    term: Term,
+    group_epochs: &BTreeMap<GroupId, Epoch>,
+    when: When,
+) -> Result<Outcome, Reject> {
+    let migration = find(state, id)?;
+    let Some(open) = migration.hold() else {
+        return Err(wrong_phase(migration, "switch", "its slots must be held"));
+    };
+    let Some(open) = state.holds.get(&hold).filter(|h| h.id == open) else {
+        return Err(MigrationReject::OtherHold { hold, migration: id }.into());
+    };
+    if attempt != migration.attempt {
+        return Err(wrong_attempt(migration, attempt, migration.attempt));
+    }
+    same_term(term, when.at)?;
+    let product = product(state, migration.product)?;
+    let groups = [group(product, migration.from)?, group(product, migration.to)?];
+    epochs_unchanged(groups, group_epochs)?;
+    // Unchanged also since the attempt began: what it copied came from that primary and went to that one.
+    if let Some(run) = &migration.run {
+        epochs_unchanged(groups, &run.group_epochs)?;
+    }
+    for slot in &migration.slots {
+        owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
+    }
+    let (product_id, slots, from, to) = (migration.product, migration.slots.clone(), migration.from, migration.to);
+
+    let held = held_ms(open, when);
+    slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
+    state.holds.remove(&hold);
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.run = None;
+    }
+    enter(state, id, Phase::Switched, when);
+    let text = format!("{} slot(s) from group {from} to group {to}, held {held} ms (hold {hold})", slots.len());
+    tell(state, id, when, EventKind::Switched, &text);
+    Ok(Outcome::Slots(slots.len() as u32))
+}
+
+pub(super) fn restart(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
+    let migration = find(state, id)?;
+    if !migration.phase.attempting() {
+        return Err(wrong_phase(migration, "begin anew", "no attempt of it runs, nothing was done"));
+    }
+
+    let attempt = migration.attempt;
+    end_attempt(state, id, Phase::Planned, why, when);
+    tell(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
+    Ok(Outcome::Done)
+}
+
+pub(super) fn cancel(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
+    let migration = find(state, id)?;
+    match migration.phase {
+        Phase::Switched => {
+            let remedy = "its slots belong to the target already: let it end, then migrate them back";
+            return Err(wrong_phase(migration, "be cancelled", remedy));
+        }
+        Phase::Cancelling => return Ok(Outcome::Unchanged),
+        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) | Phase::Paused => {}
+    }
+
+    let never_started = migration.attempt == 0;
+    end_attempt(state, id, Phase::Cancelling, why, when);
+    if never_started {
+        ended(state, id, EndPhase::Cancelled, when, why);
+    } else {
+        tell(state, id, when, EventKind::Cancelling, &format!("{why}; the copy at the target is wiped"));
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn pause(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
+    let migration = find(state, id)?;
+    match migration.phase {
+        Phase::Switched | Phase::Cancelling => {
+            let remedy = "only leftovers are being deleted: let it end";
+            return Err(wrong_phase(migration, "be paused", remedy));
+        }
+        Phase::Paused => return Ok(Outcome::Unchanged),
+        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) => {}
+    }
+
+    end_attempt(state, id, Phase::Paused, why, when);
+    tell(state, id, when, EventKind::Paused, why);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn resume(state: &mut ClusterState, id: MigrationId, when: When) -> Result<Outcome, Reject> {
+    let migration = find(state, id)?;
+    match migration.phase {
+        Phase::Paused => {}
+        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) => {
+            return Ok(Outcome::Unchanged);
+        }
+        Phase::Switched | Phase::Cancelling => {
+            return Err(wrong_phase(migration, "be resumed", "it is not paused: let it end"));
+        }
+    }
+
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.releases = 0;
+    }
+    enter(state, id, Phase::Planned, when);
+    tell(state, id, when, EventKind::Resumed, "it begins anew");
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set(
+    state: &mut ClusterState,
+    id: MigrationId,
+    (keys, bytes, hold): (Option<u64>, Option<u64>, Option<u32>),
+    when: When,
+) -> Result<Outcome, Reject> {
+    let before = find(state, id)?.options.limits;
+    let new = Limits {
+        keys_per_second: keys.unwrap_or(before.keys_per_second),
+        bytes_per_second: bytes.unwrap_or(before.bytes_per_second),
+        hold_ms_max: hold.unwrap_or(before.hold_ms_max),
+    };
+    hold_ms_allowed(new.hold_ms_max)?;
+    if new == before {
+        return Ok(Outcome::Unchanged);
+    }
+
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.options.limits = new;
+    }
+    let text = format!(
+        "keys-per-second {}, bytes-per-second {}, hold-max {} ms (0: none, or the cluster's)",
+        new.keys_per_second, new.bytes_per_second, new.hold_ms_max
+    );
+    tell(state, id, when, EventKind::LimitsSet, &text);
+    Ok(Outcome::Done)
+}
+
+/// The term that the verdict behind a change of this family is of, where it carries one.
+pub(super) fn verdict_term(change: &Change) -> Option<Term> {
+    if let Change::StartMigration { term, .. }
+    | Change::Switch { term, .. }
+    | Change::StartRun { term, .. }
+    | Change::Cleaned { term, .. }
+    | Change::EndSweep { term, .. } = change
+    {
+        Some(*term)
+    } else {
+        None
+    }
+}
+
+// What this family and that of runs share.
+
+pub(super) fn find(state: &ClusterState, id: MigrationId) -> Result<&Migration, Reject> {
+    state.migrations.get(&id).ok_or_else(|| MigrationReject::Unknown(id).into())
+}
+
+pub(super) fn is_primary(group: &Group, addr: &HostPort) -> Result<(), Reject> {
+    if group.servers.first().is_some_and(|s| s.addr == *addr) {
+        return Ok(());
+    }
+    Err(not_server(addr, "the primary", group.id))
+}
+
+pub(super) fn wrong_phase(migration: &Migration, verb: &'static str, remedy: &'static str) -> Reject {
+    let (migration, phase) = (migration.id, migration.phase.name());
+    MigrationReject::WrongPhase { migration, phase, verb, remedy }.into()
+}
+
+pub(super) fn tell(state: &mut ClusterState, id: MigrationId, when: When, kind: EventKind, text: &str) {
+    let Some(product) = state.migrations.get(&id).map(|m| m.product) else { return };
+    events::push(state, when, kind, product, format!("migration {id}"), text);
+}
+
+/// The migration is over: from the open ones to the remembered ones, with the event that says so.
+pub(super) fn ended(state: &mut ClusterState, id: MigrationId, end: EndPhase, when: When, text: &str) {
+    let kind = match end {
+        EndPhase::Done => EventKind::Done,
+        EndPhase::Cancelled => EventKind::Cancelled,
+    };
+    tell(state, id, when, kind, text);
+    let Some(m) = state.migrations.remove(&id) else { return };
+    if state.ended_migrations.len() >= ENDED_MIGRATIONS_MAX {
+        state.ended_migrations.pop_front();
+    }
+    state.ended_migrations.push_back(EndedMigration {
+        id,
+        product: m.product,
+        from: m.from,
+        to: m.to,
+        slots: m.slots,
+        attempt: m.attempt,
+        counters: m.counters,
+        verified: m.verified,
+        end,
+        why: m.why,
+        planned_ms: m.planned_ms,
+        ended_ms: when.ms,
+        at: when.at.index,
+    });
+}
+
+fn enter(state: &mut ClusterState, id: MigrationId, phase: Phase, when: When) {
+    if let Some(m) = state.migrations.get_mut(&id) {
+        m.phase = phase;
+        m.changed_ms = when.ms;
+    }
+}
+
+/// No run is current any more, no hold open.
+fn end_attempt(state: &mut ClusterState, id: MigrationId, next: Phase, why: &str, when: When) {
+    let Some(m) = state.migrations.get_mut(&id) else { return };
+    m.run = None;
+    m.why = clipped(why);
+    if let Some(hold) = m.hold() {
+        // A hold that led to nothing, like a released one: five of them are enough.
+        m.releases = m.releases.saturating_add(1);
+        state.holds.remove(&hold);
+        routed(state, when.at);
+    }
+    enter(state, id, next, when);
+}
+
+/// How long the slots have been held, by the clocks of the proposing nodes: for people.
+const fn held_ms(hold: &Hold, when: When) -> u64 {
+    when.ms.saturating_sub(hold.since_ms)
+}
+
+fn wrong_attempt(migration: &Migration, given: u32, expected: u32) -> Reject {
+    MigrationReject::WrongAttempt { migration: migration.id, given, expected }.into()
+}
+
+fn not_server(addr: &HostPort, what: &'static str, group: GroupId) -> Reject {
+    MigrationReject::NotServer { addr: addr.clone(), what, group }.into()
+}
+
+fn owned_by(owner: Option<GroupId>, slot: SlotId, from: GroupId) -> Result<(), Reject> {
+    if owner == Some(from) {
+        return Ok(());
+    }
+    let owner = owner.map_or_else(|| "nobody".to_owned(), |id| format!("group {id}"));
+    Err(MigrationReject::NotOwned { slot, from, owner }.into())
+}
+
+fn epochs_unchanged<'a>(
+    groups: impl IntoIterator<Item = &'a Group>,
+    given: &BTreeMap<GroupId, Epoch>,
+) -> Result<(), Reject> {
+    for group in groups {
+        let given = given.get(&group.id).copied().unwrap_or_default();
+        if group.epoch != given {
+            return Err(Reject::GroupChanged { group: group.id, given, now: group.epoch });
+        }
+    }
+    Ok(())
+}
+
+fn hold_ms_allowed(ms: u32) -> Result<(), Reject> {
+    if ms == 0 || HOLD_MS.contains(&ms) { Ok(()) } else { Err(MigrationReject::BadHoldMax(ms).into()) }
+}

@@ -1,0 +1,201 @@
+//! Runs that delete leftovers: at the source after a switch, at the target after a cancel, in a group by a sweep.
+//! Knows nothing of connections: every entry here is proposed behind the fence of the job's last run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    events::{self, When},
+    group, member, migration, product, product_mut, same_term,
+};
+use crate::model::{
+    event::EventKind,
+    ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
+    migration::{EndPhase, Job, Phase, Run, RunKind, Sweep},
+    outcome::Outcome,
+    reject::{MigrationReject, Reject},
+    slot::spans,
+    state::ClusterState,
+};
+
+/// What StartRun carries.
+pub(super) struct Start<'a> {
+    pub job: Job,
+    pub run: u32,
+    pub worker: NodeId,
+    pub server: &'a HostPort,
+    pub term: Term,
+}
+
+pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+    same_term(new.term, when.at)?;
+    member::serving(state, new.worker)?;
+    match new.job {
+        Job::Migration(id) => start_cleaning(state, id, new, when),
+        Job::Sweep { product, group } => start_sweep(state, (product, group), new, when),
+    }
+}
+
+fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+    let open = migration::find(state, id)?;
+    let (kind, at, what) = match open.phase {
+        Phase::Switched => (RunKind::CleanSource, open.from, "the source"),
+        Phase::Cancelling => (RunKind::WipeTarget, open.to, "the target"),
+        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) | Phase::Paused => {
+            return Err(migration::wrong_phase(open, "be cleaned up", "that comes after its switch or cancel"));
+        }
+    };
+    next_run(state, new)?;
+    let group = group(product(state, open.product)?, at)?;
+    migration::is_primary(group, new.server)?;
+    if kind == RunKind::WipeTarget && group.sweep.is_some() {
+        return Err(MigrationReject::SweepOpen(at).into());
+    }
+
+    let text = format!("run {} by node {} cleans {what}, {} (group {at})", new.run, new.worker, new.server);
+    if let Some(open) = state.migrations.get_mut(&id) {
+        open.runs = new.run;
+        open.run = Some(run(new, kind, when));
+    }
+    migration::tell(state, id, when, EventKind::RunStarted, &text);
+    Ok(Outcome::Done)
+}
+
+fn start_sweep(
+    state: &mut ClusterState,
+    (product_id, group_id): (ProductId, GroupId),
+    new: &Start<'_>,
+    when: When,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    let group = group(product, group_id)?;
+    next_run(state, new)?;
+    migration::is_primary(group, new.server)?;
+    receives(state, product_id, group_id)?;
+    let slots = sweepable(state, product_id, group_id);
+    if slots.is_empty() {
+        return Err(MigrationReject::NothingToSweep(group_id).into());
+    }
+
+    let text = format!("run {} by node {} at {}: slots {}", new.run, new.worker, new.server, spans(&slots));
+    let product = product_mut(state, product_id)?;
+    product.sweep_runs = new.run;
+    if let Some(group) = product.groups.get_mut(&group_id) {
+        group.sweep = Some(Sweep { run: run(new, RunKind::Sweep, when), slots });
+    }
+    events::push(state, when, EventKind::RunStarted, product_id, format!("group {group_id}"), &text);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn cleaned(
+    state: &mut ClusterState,
+    job: Job,
+    run: u32,
+    term: Term,
+    deleted: u64,
+    when: When,
+) -> Result<Outcome, Reject> {
+    same_term(term, when.at)?;
+    if let Job::Migration(id) = job {
+        migration::find(state, id)?;
+    }
+    let current = state.current_run(job).filter(|r| r.run == run && r.kind != RunKind::Attempt);
+    let Some(kind) = current.map(|r| r.kind) else {
+        return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
+    };
+
+    match job {
+        Job::Migration(id) => {
+            if let Some(open) = state.migrations.get_mut(&id) {
+                open.counters.deleted = open.counters.deleted.saturating_add(deleted);
+            }
+            let (end, place) = match kind {
+                RunKind::CleanSource => (EndPhase::Done, "source"),
+                RunKind::WipeTarget | RunKind::Attempt | RunKind::Sweep => (EndPhase::Cancelled, "target"),
+            };
+            migration::ended(state, id, end, when, &format!("{deleted} keys deleted at the {place}"));
+        }
+        Job::Sweep { product, group } => {
+            if let Some(open) = product_mut(state, product)?.groups.get_mut(&group) {
+                let swept = open.sweep.take().map(|s| s.slots).unwrap_or_default();
+                open.given_away.retain(|slot| !swept.contains(slot));
+            }
+            let text = format!("{deleted} leftover keys deleted");
+            events::push(state, when, EventKind::Swept, product, format!("group {group}"), &text);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn end_sweep(
+    state: &mut ClusterState,
+    (product_id, group_id): (ProductId, GroupId),
+    run: u32,
+    term: Term,
+    why: &str,
+    when: When,
+) -> Result<Outcome, Reject> {
+    same_term(term, when.at)?;
+    let open = group(product(state, product_id)?, group_id)?.sweep.as_ref();
+    let open = open.ok_or(MigrationReject::NoSweep(group_id))?;
+    if open.run.run != run {
+        let job = Job::Sweep { product: product_id, group: group_id };
+        return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
+    }
+
+    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&group_id) {
+        group.sweep = None;
+    }
+    events::push(state, when, EventKind::SweepEnded, product_id, format!("group {group_id}"), why);
+    Ok(Outcome::Done)
+}
+
+fn run(new: &Start<'_>, kind: RunKind, when: When) -> Run {
+    Run {
+        run: new.run,
+        kind,
+        worker: new.worker,
+        feed: None,
+        server: new.server.clone(),
+        group_epochs: BTreeMap::new(),
+        term: new.term,
+        began: when.at.index,
+    }
+}
+
+fn next_run(state: &ClusterState, new: &Start<'_>) -> Result<(), Reject> {
+    match state.next_run(new.job) {
+        Some(expected) if expected == new.run => Ok(()),
+        other => {
+            let (job, expected) = (new.job.to_string(), other.unwrap_or_default());
+            Err(MigrationReject::WrongRun { job, given: new.run, expected }.into())
+        }
+    }
+}
+
+/// Refuses while slots come, or what came is wiped: a late UNLINK of the sweep could meet their keys.
+fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<(), Reject> {
+    let coming = state
+        .migrations
+        .values()
+        .find(|m| m.product == product && m.to == group && (m.phase.attempting() || m.phase == Phase::Cancelling));
+    let assigned = || state.assignments.values().find(|a| a.product == product && a.to == group);
+    let by = match coming {
+        Some(m) => format!("migration {}", m.id),
+        None => match assigned() {
+            Some(a) => format!("assignment {}", a.id),
+            None => return Ok(()),
+        },
+    };
+    Err(MigrationReject::GroupReceives { group, by }.into())
+}
+
+/// What a sweep of the group would sweep: what it gave away, but for slots of its migrations that have not ended
+/// (those that left are cleaned by their own run, those that return are cleaned by their next attempt).
+fn sweepable(state: &ClusterState, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
+    let group_state = state.products.get(&product).and_then(|p| p.groups.get(&group));
+    let mut slots = group_state.map(|g| g.given_away.clone()).unwrap_or_default();
+    for open in state.migrations.values().filter(|m| m.product == product && (m.from == group || m.to == group)) {
+        slots.retain(|slot| !open.slots.contains(slot));
+    }
+    slots
+}

@@ -12,6 +12,7 @@ pub mod history;
 pub mod linear;
 pub mod link;
 pub mod load;
+pub mod mesh;
 pub mod node;
 pub mod matrix;
 pub mod ports;

@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
-use super::{introduction, service::LeaderDesk};
+use super::{
+    introduction,
+    lease::{Granted, Lease, Sent},
+    service::LeaderDesk,
+};
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
@@ -59,8 +63,11 @@ impl Heartbeat {
     pub async fn run(mut self) -> Ended {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
+        // Beside the one that makes a heartbeat: news that come during an exchange are still to be sent after it.
+        let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
         let mut without = Without::default();
+        let mut lease = Lease::new(self.permit.clone());
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -69,22 +76,23 @@ impl Heartbeat {
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
             }
-            self.report.borrow_and_update();
+            let reached = self.report.borrow_and_update().route_epoch;
+            lease.reached(reached);
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
-            let sent_ns = boottime_ns();
             // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
             let answer = tokio::select! {
                 biased;
-                answer = self.exchange(&now) => answer,
+                answer = Sent::before(boottime_ns, self.exchange(&now)) => answer,
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
                     continue;
                 }
+                () = keep_up(&mut reports, &mut lease) => None,
             };
-            let Some(answer) = answer else { continue };
-            if let Some(ended) = self.take(answer, sent_ns, &mut without) {
-                self.permit.revoke();
+            let Some((sent, answer)) = answer else { continue };
+            if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
+                lease.revoke();
                 return ended;
             }
         }
@@ -124,7 +132,7 @@ impl Heartbeat {
     }
 
     /// Acts on an answer.
-    fn take(&self, answer: HeartbeatReply, sent_ns: u64, without: &mut Without) -> Option<Ended> {
+    fn take(&self, answer: HeartbeatReply, sent: Sent, lease: &mut Lease, without: &mut Without) -> Option<Ended> {
         if answer.not_a_member {
             error!(
                 "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
@@ -138,9 +146,12 @@ impl Heartbeat {
             return Some(Ended::Twin);
         }
         if answer.granted {
-            let lease_ns = u64::from(answer.lease_ms) * 1_000_000;
-            // Counted from the send, so that the leader, who counts from its answer, always counts longer.
-            self.permit.renew(sent_ns + lease_ns, Epoch(answer.min_applied));
+            let granted = Granted {
+                length: Duration::from_millis(answer.lease_ms.into()),
+                min_applied: Epoch(answer.min_applied),
+            };
+            let reached = self.report.borrow().route_epoch;
+            lease.granted(sent, granted, reached, boottime_ns());
             without.granted();
         } else if answer.leader.is_none() && !answer.why_not.is_empty() {
             without.refused(&answer.why_not);
@@ -271,6 +282,15 @@ async fn another_leads(leadership: &mut watch::Receiver<Leadership>, before: &Le
     if leadership.wait_for(other).await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Tells the lease what the workers' tables have reached. Never resolves.
+async fn keep_up(reports: &mut watch::Receiver<Arc<ProxyReport>>, lease: &mut Lease) {
+    while reports.changed().await.is_ok() {
+        let reached = reports.borrow_and_update().route_epoch;
+        lease.reached(reached);
+    }
+    std::future::pending().await
 }
 
 /// Resolves when the log has just admitted this start.

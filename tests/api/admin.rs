@@ -96,6 +96,7 @@ async fn world() -> World {
             raft: Nothing::<0>,
             node: Nothing::<1>,
             secret: secret(),
+            source: None,
             leased: Arc::new(|| true),
         };
         world.tasks.push(tokio::spawn(serve(listener, services, std::future::pending())));

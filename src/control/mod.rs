@@ -7,6 +7,7 @@ pub mod driver;
 pub mod handle;
 pub mod leases;
 pub mod peers;
+pub mod rebalance;
 pub mod rounds;
 pub mod scan;
 pub mod status;

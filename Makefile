@@ -43,7 +43,7 @@ bench: ## the README's table
 
 chaos: redis ## migrations under faults chosen by chance; ARGS='--seconds 3600' or '--seed N'
 	cargo build
-	cargo run --package cluster-tests --bin chaos -- $(ARGS)
+	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
 
 fmt:
 	cargo fmt --all

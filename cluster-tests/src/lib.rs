@@ -13,6 +13,7 @@ pub mod history;
 pub mod linear;
 pub mod link;
 pub mod load;
+pub mod matrix;
 pub mod mesh;
 pub mod node;
 pub mod ports;

@@ -13,6 +13,7 @@ pub mod migrate;
 pub mod migration_admission;
 pub mod peers;
 pub mod preflight;
+pub mod rebalance;
 pub mod rounds;
 pub mod scan;
 pub mod status;

@@ -141,6 +141,7 @@ impl World {
             listeners: BTreeMap::new(),
             version: String::new(),
             stopping: beat.stopping,
+            movers: Vec::new(),
         }
     }
 

@@ -61,7 +61,11 @@ impl Server {
         let stream = TcpStream::connect(&self.addr)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Client { writer: stream.try_clone()?, reader: BufReader::with_capacity(1 << 20, stream), buffer: Vec::new() })
+        Ok(Client {
+            writer: stream.try_clone()?,
+            reader: BufReader::with_capacity(1 << 20, stream),
+            buffer: Vec::new(),
+        })
     }
 
     fn endpoint(&self) -> Res<Endpoint> {

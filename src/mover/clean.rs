@@ -118,7 +118,8 @@ impl<'a> Cleaner<'a> {
                 Ok(())
             })
             .await?;
-            let page = page.ok_or_else(|| format!("{} answers SCAN in a form that is not known", self.connection.addr()))?;
+            let page =
+                page.ok_or_else(|| format!("{} answers SCAN in a form that is not known", self.connection.addr()))?;
             scan.went(page.cursor);
             seen += page.keys.len() as u64;
             for key in page.keys {

@@ -5,8 +5,16 @@
 //! event; fetches of one key go over one connection, and so do its writes, so they keep their order; a mark is cleared before
 //! the fetch is sent. Under a hold the feed is read past the primary's offset, the queue drained and every answer awaited.
 
-use std::{collections::VecDeque, sync::Arc, task::Poll, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashSet, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
+use bytes::Bytes;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -14,14 +22,17 @@ use tokio::{
 
 use super::{
     clean::{Cleaner, Verdict, keyspace},
+    comparing::{Comparing, verdict},
     connection::Connection,
-    dirty::{Dirty, Item},
-    feed::{Event, Feed, psync::Psync},
-    fetch::{Fetching, Writing},
+    dirty::Item,
+    feed::{self, Event, Feed},
+    fetch::{Fetching, Ready, Writing},
     finish::Finishing,
     handle::Order,
     job::{Approve, CopyJob},
     lane::Lane,
+    libraries::Carrying,
+    marks::{Marks, Watched},
     pace::{Meter, Rests, SHARE_PRIMARY, SHARE_REPLICA, Share},
     report::{Report, State},
     scan::Scan,
@@ -31,7 +42,7 @@ use crate::{
     commands::Args,
     model::{
         ids::HoldId,
-        migration::{Counters, Limits},
+        migration::{Counters, Limits, Verified, Verify},
     },
 };
 
@@ -43,7 +54,7 @@ const TICK: Duration = Duration::from_millis(5);
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Between two looks for databases that have come into use.
 const KEYSPACE_EVERY: Duration = Duration::from_secs(1);
-/// Caught up: what waits takes at most this long at full speed; a hold's budget is 250 ms.
+/// Caught up: what waits takes at most this long at full speed, with a hold's usual budget.
 const CAUGHT_UP_MS: u64 = 30;
 /// No longer caught up.
 const BEHIND_MS: u64 = 500;
@@ -52,13 +63,16 @@ const LAG_MAX: u64 = 1 << 20;
 /// A feed that does not move while the primary does is dead, whatever its socket says.
 const FEED_STILL_MAX: Duration = Duration::from_secs(15);
 /// Keys per second before any was copied.
-const RATE_FIRST: f64 = 50_000.0;
+const RATE_FIRST: f64 = 20_000.0;
+/// A report with more keys waiting than this tells how fast we are; with fewer, how little there was to do.
+const BUSY: usize = 256;
 /// Foreign keys named when a target is refused.
 const NAMED_MAX: usize = 5;
 
 /// What the engine is at.
 pub(super) enum Phase {
     Copying,
+    Verifying,
     CaughtUp,
     Finishing(Finishing),
     Finished(HoldId),
@@ -71,6 +85,10 @@ pub(super) struct Copy<'a> {
     pub source: Lane<Fetching>,
     pub target: Lane<Writing>,
     pub feed: Box<dyn Feed>,
+    /// See [`Feed::tells_stream_groups`].
+    pub tells_groups: bool,
+    /// Streams that were copied, if it does not.
+    pub streams: HashSet<(u32, Bytes)>,
     /// Of the source's primary.
     pub primary: Server,
     /// Of the feed's server, if that is not the primary.
@@ -81,9 +99,16 @@ pub(super) struct Copy<'a> {
     pub page_asked: bool,
     /// Keys of these slots that SCAN found and whose size was not asked yet.
     pub found: VecDeque<Item>,
-    /// Keys whose size is known and small, with that size.
-    pub ready: VecDeque<(Item, usize)>,
-    pub dirty: Dirty,
+    pub ready: VecDeque<Ready>,
+    pub marks: Marks,
+    pub carrying: Carrying,
+    /// Databases none of whose keys had a time to live at the last look.
+    pub no_ttl: BTreeSet<u32>,
+    /// The target refuses the versions of the source's payloads.
+    pub lowers: bool,
+    /// Number of the last fetch, and of the last one that is through.
+    pub begun: u64,
+    pub answered: u64,
     /// Keys from the question for their size until the target's answer.
     pub flying: usize,
     /// Bytes of values asked for and not yet taken by the target, by estimate.
@@ -96,7 +121,9 @@ pub(super) struct Copy<'a> {
     pub keyspaces: u64,
     pub counters: Counters,
     pub meter: Meter,
-    pub rests: Rests,
+    comparing: Option<Comparing<'a>>,
+    verified: Option<Verified>,
+    rests: Rests,
     share_source: Share,
     share_target: Share,
     /// Of the burst that is under way.
@@ -106,6 +133,7 @@ pub(super) struct Copy<'a> {
     keys_total: u64,
     reported: Instant,
     reported_keys: u64,
+    was_busy: bool,
     rate: f64,
     rate_most: f64,
     /// The feed's position, and since when it has been there.
@@ -170,7 +198,7 @@ pub(super) async fn run(
 
     // The feed first: what changes from now on is told.
     let deadline = Instant::now() + OPEN_MAX;
-    let feed = Psync::open(&job.feed, name, deadline).await.map_err(|refusal| refusal.to_string())?;
+    let feed = feed::open(&job.feed, name, deadline).await?;
     // After the feed: making a server keep a backlog gives it another replication id.
     let primary = Server::open(&job.primary, name, deadline).await.map_err(text)?;
     if primary.identity().role != "master" {
@@ -199,7 +227,9 @@ pub(super) async fn run(
         phase: Phase::Copying,
         source: Lane::new(source),
         target: Lane::new(target),
-        feed: Box::new(feed),
+        tells_groups: feed.tells_stream_groups(),
+        streams: HashSet::new(),
+        feed,
         primary,
         replica,
         target_server,
@@ -207,7 +237,12 @@ pub(super) async fn run(
         page_asked: false,
         found: VecDeque::new(),
         ready: VecDeque::new(),
-        dirty: Dirty::default(),
+        marks: Marks::default(),
+        carrying: Carrying::default(),
+        no_ttl: BTreeSet::new(),
+        lowers: false,
+        begun: 0,
+        answered: 0,
         flying: 0,
         flying_bytes: 0,
         ttl: 0,
@@ -215,6 +250,8 @@ pub(super) async fn run(
         keyspaces: 0,
         counters,
         meter: Meter::new(now),
+        comparing: None,
+        verified: None,
         rests: Rests::default(),
         share_source,
         share_target: Share::new(SHARE_PRIMARY, now),
@@ -224,6 +261,7 @@ pub(super) async fn run(
         keys_total,
         reported: now,
         reported_keys: 0,
+        was_busy: false,
         rate: 0.0,
         rate_most: RATE_FIRST,
         still: (0, now),
@@ -232,16 +270,29 @@ pub(super) async fn run(
     engine.turns(orders, reports).await
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
     /// The loop.
-    async fn turns(mut self, orders: &mut mpsc::Receiver<Order>, reports: &watch::Sender<Report>) -> Result<(), String> {
+    async fn turns(
+        mut self,
+        orders: &mut mpsc::Receiver<Order>,
+        reports: &watch::Sender<Report>,
+    ) -> Result<(), String> {
+        // Before the first page: which databases have no times to live, as of a moment after the feed began.
+        self.ask_keyspace(Instant::now());
         self.report(Instant::now(), reports);
         let mut order = None;
+        let mut compared = None;
         loop {
             let now = Instant::now();
             if let Some(order) = order.take() {
                 self.order(order, now);
                 self.report(now, reports);
+            }
+            if let Some(outcome) = compared.take() {
+                self.verified = Some(verdict(&outcome?, self.job.verify)?);
+                self.comparing = None;
+                self.marks.watched = None;
+                self.phase = Phase::Copying;
             }
             self.read_feed(now)?;
             self.on_source(now)?;
@@ -252,6 +303,7 @@ impl Copy<'_> {
             }
             self.target_server.turn(now)?;
             self.ask_around(now);
+            self.serve_comparison(now);
             let was_finishing = matches!(self.phase, Phase::Finishing(_));
             self.finish_step(now);
             let until = self.pump(now)?;
@@ -272,6 +324,12 @@ impl Copy<'_> {
                 ready |= self.target_server.connection().poll_ready(cx).is_ready();
                 ready |= self.replica.as_ref().is_some_and(|replica| replica.connection().poll_ready(cx).is_ready());
                 ready |= timer.as_mut().poll(cx).is_ready();
+                if let Some(comparing) = &mut self.comparing
+                    && let Poll::Ready(result) = comparing.work.as_mut().poll(cx)
+                {
+                    compared = Some(result);
+                    ready = true;
+                }
                 match orders.poll_recv(cx) {
                     Poll::Ready(None) => return Poll::Ready(true),
                     Poll::Ready(some) => order = some,
@@ -289,24 +347,33 @@ impl Copy<'_> {
     fn order(&mut self, order: Order, now: Instant) {
         match order {
             Order::Finish { hold, deadline, done } => {
-                if !self.scan.is_done() {
-                    let _ = done.send(Err("the first pass is not done; the hold came too early".into()));
+                if !matches!(self.phase, Phase::CaughtUp) {
+                    let _ = done.send(Err("the copy is not caught up; the hold came too early".into()));
                     return;
+                }
+                if !self.tells_groups {
+                    self.marks.big.lose_streams(now.into_std());
+                    for (db, key) in std::mem::take(&mut self.streams) {
+                        // More than fit are more than a hold has time for.
+                        if let Err(why) = self.marks.dirty.mark(db, &key) {
+                            let _ = done.send(Err(why));
+                            return;
+                        }
+                    }
                 }
                 let look = self.primary.look_now(now);
                 let target_look = self.target_server.look_now(now);
                 let keys = self.counters.keys;
-                self.phase =
-                    Phase::Finishing(Finishing::new(hold, deadline, done, (look, target_look), keys, now));
+                self.phase = Phase::Finishing(Finishing::new(hold, deadline, done, (look, target_look), keys, now));
             }
             Order::GoOn(hold) => {
                 let same = match &self.phase {
                     Phase::Finishing(finishing) => finishing.hold == hold,
                     Phase::Finished(finished) => *finished == hold,
-                    Phase::Copying | Phase::CaughtUp => false,
+                    Phase::Copying | Phase::Verifying | Phase::CaughtUp => false,
                 };
                 if same {
-                    self.phase = Phase::CaughtUp;
+                    self.go_on();
                 }
             }
         }
@@ -315,25 +382,23 @@ impl Copy<'_> {
     /// Reads the feed and marks what it tells.
     fn read_feed(&mut self, now: Instant) -> Result<(), String> {
         let filled = self.feed.connection().fill();
-        let Self { feed, dirty, scan, source, asks, job, .. } = self;
+        let Self { feed, marks, scan, source, asks, job, carrying, .. } = self;
         let mut wrong = Ok(());
-        feed.drain(&mut |event| {
-            let marked = match event {
-                Event::Changed { db, key, .. } if job.slots.has_key(key) => mark(dirty, scan, db, key),
-                Event::Changed { .. } => Ok(()),
-                Event::Ask { db, command } => {
-                    let mut args: Vec<&[u8]> = vec![b"COMMAND", b"GETKEYS"];
-                    args.extend((0..command.len()).map(|i| command.get(i)));
-                    *asks += 1;
-                    let name = String::from_utf8_lossy(command.get(0)).into_owned();
-                    source.send(&args, Fetching::Keys { db, name });
-                    Ok(())
+        feed.drain(&mut |event| match event {
+            Event::Changed { db, key, command } if job.slots.has_key(key) => {
+                if let Err(why) = marks.change(scan, db, key, command, now) {
+                    wrong = Err(why);
                 }
-                Event::Functions => Ok(()),
-            };
-            if marked.is_err() {
-                wrong = marked;
             }
+            Event::Changed { .. } => {}
+            Event::Ask { db, command } => {
+                let mut args: Vec<&[u8]> = vec![b"COMMAND", b"GETKEYS"];
+                args.extend((0..command.len()).map(|i| command.get(i)));
+                *asks += 1;
+                let name = String::from_utf8_lossy(command.get(0)).into_owned();
+                source.send(&args, Fetching::Keys { db, name });
+            }
+            Event::Functions => carrying.changed(),
         })?;
         wrong?;
         filled.map_err(|error| format!("the feed is lost: {error}"))?;
@@ -358,10 +423,50 @@ impl Copy<'_> {
         self.source.ask_stats(now, Fetching::Stats);
         if self.is_writing() {
             self.target.ask_stats(now, Writing::Stats);
+            self.carry_libraries();
         }
         if now.saturating_duration_since(self.keyspace_asked) >= KEYSPACE_EVERY {
             self.ask_keyspace(now);
         }
+    }
+
+    /// Passes the verification's barriers, and tells it what is at rest.
+    fn serve_comparison(&mut self, now: Instant) {
+        let Some(comparing) = &mut self.comparing else { return };
+        comparing.barrier = match comparing.barrier {
+            Some((look, false)) if self.primary.looked(look) => {
+                self.feed.begin_barrier(self.primary.seen().offset);
+                Some((look, true))
+            }
+            Some((_, true)) if self.feed.passed_barrier() => {
+                if let Some(watched) = &self.marks.watched {
+                    watched.borrow_mut().passed += 1;
+                }
+                None
+            }
+            None if self.marks.watched.as_ref().is_some_and(|w| w.borrow().passed < w.borrow().wanted) => {
+                Some((self.primary.look_now(now), false))
+            }
+            other => other,
+        };
+        self.marks.settle(self.answered, self.flying > 0);
+    }
+
+    fn start_comparison(&mut self) {
+        let watched = Rc::new(RefCell::new(Watched { begun: self.begun, ..Watched::default() }));
+        self.marks.watched = Some(watched.clone());
+        self.comparing = Some(Comparing::start(self.job, self.keys_total, watched));
+        self.phase = Phase::Verifying;
+    }
+
+    /// Copies on after a hold.
+    pub fn go_on(&mut self) {
+        self.phase = Phase::CaughtUp;
+    }
+
+    /// Whether writers are stopped, so that nothing is gained by going slowly.
+    pub fn is_finishing(&self) -> bool {
+        matches!(self.phase, Phase::Finishing(_))
     }
 
     /// Asks which databases have keys; [`Copy::keyspaces`] counts the answers. Returns the count that this answer will make.
@@ -379,9 +484,6 @@ impl Copy<'_> {
 
     /// The share of the servers' time that may be used now; 1: all of it.
     pub fn share(&mut self, now: Instant) -> f64 {
-        if matches!(self.phase, Phase::Finishing(_)) {
-            return 1.0;
-        }
         let feed_server = self.replica.as_ref().unwrap_or(&self.primary);
         let source = self.share_source.adapt(feed_server, now);
         let target = self.share_target.adapt(&self.target_server, now);
@@ -422,11 +524,11 @@ impl Copy<'_> {
 
     /// Keys that wait or are on their way.
     pub fn waiting(&self) -> usize {
-        self.found.len() + self.dirty.len() + self.flying + self.asks
+        self.found.len() + self.marks.dirty.len() + self.flying + self.asks
     }
 
     fn queue_ms(&self) -> u64 {
-        (self.waiting() as f64 * 1000.0 / self.rate_most) as u64
+        (self.waiting() as f64 * 1000.0 / self.rate_most) as u64 + self.big_ms().0
     }
 
     fn lag(&self) -> u64 {
@@ -438,34 +540,53 @@ impl Copy<'_> {
         if passed > 0.0 {
             let rate = (self.counters.keys - self.reported_keys) as f64 / passed;
             self.rate += (rate - self.rate) * passed.min(1.0);
-            self.rate_most = self.rate_most.max(rate);
+            let busy = self.waiting() > BUSY;
+            if busy && self.was_busy {
+                self.rate_most += (rate.max(1.0) - self.rate_most) * 0.3;
+            }
+            self.was_busy = busy;
             self.reported = now;
             self.reported_keys = self.counters.keys;
         }
         let (queue_ms, lag_bytes) = (self.queue_ms(), self.lag());
-        let near = self.scan.is_done() && self.found.is_empty();
+        let near = self.scan.is_done() && self.found.is_empty() && self.carrying.is_done() && self.hot_fits();
+        let close = near && queue_ms <= CAUGHT_UP_MS && lag_bytes <= LAG_MAX;
         match &self.phase {
-            Phase::Copying if near && queue_ms <= CAUGHT_UP_MS && lag_bytes <= LAG_MAX => self.phase = Phase::CaughtUp,
+            Phase::Copying if close && self.job.verify != Verify::None && self.verified.is_none() => {
+                self.start_comparison()
+            }
+            Phase::Copying if close => self.phase = Phase::CaughtUp,
             Phase::CaughtUp if !near || queue_ms > BEHIND_MS => self.phase = Phase::Copying,
             _ => {}
         }
-        self.counters.dirty = self.dirty.len() as u64;
+        let big = self.marks.big.written();
+        let counters = Counters {
+            keys: self.counters.keys + self.marks.big.cleaned(),
+            bytes: self.counters.bytes + big.1,
+            refetched: self.counters.refetched + big.2,
+            dirty: self.marks.dirty.len() as u64,
+            ..self.counters
+        };
         self.waiting_on = self.why_slow();
         let state = match &self.phase {
             Phase::Copying => State::Copying,
+            Phase::Verifying => State::Verifying,
             Phase::CaughtUp => State::CaughtUp,
             Phase::Finishing(finishing) => State::Finishing(finishing.hold),
             Phase::Finished(hold) => State::Finished(*hold),
         };
         reports.send_modify(|report| {
             report.state = state;
-            report.counters = self.counters;
-            report.dirty = (self.dirty.len() + self.asks) as u64;
-            report.keys_total = self.keys_total.max(self.counters.keys.saturating_sub(self.counters.refetched));
+            report.counters = counters;
+            report.dirty = (self.marks.dirty.len() + self.asks + self.marks.big.left().keys) as u64;
+            report.keys_total = self.keys_total.max(counters.keys.saturating_sub(counters.refetched));
             report.keys_per_second = self.rate as u64;
             report.lag_bytes = lag_bytes;
-            report.queue_ms = queue_ms;
+            report.queue_ms = queue_ms + self.big_ms().1;
             report.waiting_on.clone_from(&self.waiting_on);
+            report.verified = self.verified.or_else(|| self.comparing.as_ref().map(|c| *c.progress.borrow()));
+            report.hot = self.marks.big.hot();
+            report.hot.truncate(Report::HOT_MAX);
         });
     }
 
@@ -487,19 +608,7 @@ impl Copy<'_> {
         } else if self.lag() > LAG_MAX {
             format!("the feed of {} is behind", self.job.feed.addr)
         } else {
-            String::new()
+            self.why_hot().unwrap_or_default()
         }
-    }
-}
-
-/// Marks a key in the database of its change, or in all that have keys when that is not known. (A database that gets its first
-/// key meanwhile is found by looking at the keyspace, at the latest under the hold, and walked through.)
-pub(super) fn mark(dirty: &mut Dirty, scan: &mut Scan, db: Option<u32>, key: &[u8]) -> Result<(), String> {
-    match db {
-        Some(db) => {
-            scan.add(db);
-            dirty.mark(db, key)
-        }
-        None => scan.databases().iter().try_for_each(|db| dirty.mark(*db, key)),
     }
 }

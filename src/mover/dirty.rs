@@ -41,9 +41,11 @@ impl Dirty {
             return Ok(());
         }
         if self.bytes > BYTES_MAX {
-            return Err("more than a gigabyte of names of changed keys wait to be copied: writes outrun the copy; raise its \
+            return Err(
+                "more than a gigabyte of names of changed keys wait to be copied: writes outrun the copy; raise its \
                         limits or slow the writers"
-                .into());
+                    .into(),
+            );
         }
         let key = Bytes::copy_from_slice(key);
         marks.insert(key.clone());
@@ -53,11 +55,17 @@ impl Dirty {
         Ok(())
     }
 
-    /// Clears the mark of a key that is going to be fetched for another reason.
-    pub fn clear(&mut self, item: &Item) {
-        if self.len > 0 && self.marks.get_mut(&item.db).is_some_and(|marks| marks.remove(&item.key)) {
-            self.len -= 1;
-        }
+    /// Clears the mark of a key that is going to be fetched for another reason, and says whether there was one.
+    pub fn clear(&mut self, item: &Item) -> bool {
+        let was = self.len > 0 && self.marks.get_mut(&item.db).is_some_and(|marks| marks.remove(&item.key));
+        self.len -= usize::from(was);
+        was
+    }
+
+    /// Whether a key is marked.
+    #[must_use]
+    pub fn has(&self, db: u32, key: &[u8]) -> bool {
+        self.marks.get(&db).is_some_and(|marks| marks.contains(key))
     }
 
     /// Takes the mark that came first.
@@ -77,12 +85,6 @@ impl Dirty {
     pub fn len(&self) -> usize {
         self.len
     }
-
-    /// Whether none is set.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
 }
 
 #[cfg(test)]
@@ -100,13 +102,13 @@ mod tests {
         assert_eq!(dirty.len(), 3);
         assert_eq!(dirty.pop(), Some(item(0, "a")));
         dirty.mark(0, b"a").unwrap();
-        dirty.clear(&item(0, "b"));
-        dirty.clear(&item(5, "b"));
+        assert!(dirty.clear(&item(0, "b")) && !dirty.has(0, b"b") && dirty.has(0, b"a"));
+        assert!(!dirty.clear(&item(5, "b")));
         assert_eq!(dirty.len(), 2);
         assert_eq!(dirty.pop(), Some(item(1, "a")));
         assert_eq!(dirty.pop(), Some(item(0, "a")));
         assert_eq!(dirty.pop(), None);
-        assert!(dirty.is_empty());
+        assert_eq!(dirty.len(), 0);
         assert_eq!(dirty.bytes, 0);
         // Cleared and marked again while its former place in the queue is still there: taken once.
         dirty.mark(0, b"x").unwrap();

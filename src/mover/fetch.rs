@@ -1,17 +1,22 @@
 //! What is asked of the source and written to the target, and what their answers mean.
 //! Knows nothing of feeds and holds. Values are opaque bytes, copied from one buffer to the other.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    copy::{Copy, mark},
+    big::send,
+    big_key::{BIG_BYTES, BigId, Requests},
+    copy::Copy,
     dirty::Item,
-    lane::of_key,
+    lane::{Lane, of_key},
+    libraries::Side,
     pace::BURST,
+    payload,
     scan::{COUNT, Page, bulks, text},
 };
 use crate::{
-    redis::{Info, RedisError},
+    redis::{Info, RedisError, Reply},
     resp::{number, write},
 };
 
@@ -21,8 +26,20 @@ const FLYING_MAX: usize = 2048;
 const FLYING_BYTES_MAX: usize = 16 << 20;
 /// Found keys that wait to be asked for; below, the next page is asked for.
 const FOUND_MIN: usize = 1024;
-/// MEMORY USAGE of a key beyond its name and overhead of the server that a small value has.
-pub const SIZE_LEAST: usize = 64;
+/// The least that a value under way is counted for.
+const SIZE_LEAST: usize = 64;
+/// Elements of one SCAN on a server that others use, too: a tenth of a millisecond.
+const COUNT_SHARED: u32 = 100;
+
+/// A key on its way.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub item: Item,
+    /// Its time to live must be asked for.
+    ttl: bool,
+    /// Number of this fetch.
+    number: u64,
+}
 
 /// What an awaited reply of the source is about.
 #[derive(Debug)]
@@ -30,17 +47,23 @@ pub(super) enum Fetching {
     Select,
     Page,
     /// MEMORY USAGE.
-    Size(Item),
+    Size(Wanted),
     /// PTTL of the key whose value comes next.
     Ttl,
     /// DUMP, and the size that was estimated.
-    Value(Item, usize),
+    Value(Wanted, usize),
+    /// A PING behind every fetch that was asked for before this key was found to be big.
+    Big(Item),
+    /// Of a chunk, and its database.
+    Chunk(BigId, u32),
     /// COMMAND GETKEYS.
     Keys {
         db: Option<u32>,
         name: String,
     },
     Keyspace,
+    /// FUNCTION LIST.
+    Libraries,
     /// INFO stats, and how many requests were before it.
     Stats(u64),
 }
@@ -49,16 +72,30 @@ pub(super) enum Fetching {
 #[derive(Debug)]
 pub(super) enum Writing {
     Select,
-    /// RESTORE: the key, the bytes of its value, and the estimate that is given back.
-    Restore(Item, usize, usize),
-    /// UNLINK, and the estimate that is given back.
-    Unlink(usize),
+    /// RESTORE: the key, the bytes of its value, the estimate that is given back, and whether its version was lowered.
+    Restore(Wanted, usize, usize, bool),
+    /// UNLINK, the number of the fetch, and the estimate that is given back.
+    Unlink(u64, usize),
+    /// Of a chunk.
+    Chunk(BigId),
+    Libraries,
+    /// FUNCTION LOAD.
+    Load,
     /// PING before a WAIT.
     Ping,
     /// WAIT for so many replicas.
     Wait(u32),
     /// As [`Fetching::Stats`].
     Stats(u64),
+}
+
+/// Keys that wait for their turn.
+#[derive(Debug)]
+pub(super) enum Ready {
+    /// Its size is known and small.
+    Small(Wanted, usize),
+    /// It is to be copied in chunks.
+    Big(Item),
 }
 
 impl Copy<'_> {
@@ -68,44 +105,49 @@ impl Copy<'_> {
         while let Some((len, what)) = self.source.next()? {
             let reply = self.source.reply(len);
             let kind = reply[0];
-            if kind == b'-' {
+            if kind == b'-' && !matches!(what, Fetching::Chunk(..) | Fetching::Libraries) {
                 return Err(self.source_error(len, &what));
             }
             match what {
                 Fetching::Select => {}
                 Fetching::Ttl => self.ttl = number::parse(&reply[1..len - 2]).unwrap_or(-2),
-                Fetching::Size(item) => {
+                Fetching::Size(wanted) => {
                     // Nil: it is gone; asking for the value makes it go at the target, too.
                     let size = if kind == b':' { number::parse(&reply[1..len - 2]).unwrap_or(0) } else { 0 };
-                    self.ready.push_back((item, usize::try_from(size).unwrap_or(0).max(SIZE_LEAST)));
-                }
-                Fetching::Value(item, size) => {
-                    let gone = kind != b'$' || reply[1] == b'-' || self.ttl == -2;
-                    self.target.select(item.db, Writing::Select);
-                    let out = &mut self.target.connection.output.bytes;
-                    if gone {
-                        write::request(out, &[b"UNLINK", &item.key]);
-                        self.target.expect(Writing::Unlink(size));
+                    self.ready.push_back(if size as u64 > BIG_BYTES {
+                        Ready::Big(wanted.item)
                     } else {
-                        // -1: it has none. 0: less than a millisecond is left, and 0 would be for ever.
-                        let ttl = if self.ttl == -1 { 0 } else { self.ttl.max(1) };
-                        out.extend_from_slice(b"*5\r\n$7\r\nRESTORE\r\n");
-                        write::bulk(out, &item.key);
-                        let mut digits = Vec::with_capacity(number_len(ttl));
-                        number::push(&mut digits, ttl);
-                        write::bulk(out, &digits);
-                        out.extend_from_slice(reply);
-                        out.extend_from_slice(b"$7\r\nREPLACE\r\n");
-                        self.meter.bytes(len);
-                        self.target.expect(Writing::Restore(item, len, size));
+                        Ready::Small(wanted, (size as usize).max(SIZE_LEAST))
+                    });
+                }
+                Fetching::Value(wanted, size) => {
+                    let bytes = restore(&mut self.target, &wanted, reply, self.ttl, self.lowers);
+                    match bytes {
+                        Some(lowered) => {
+                            self.meter.bytes(len);
+                            if !self.tells_groups && value(reply).first().is_some_and(|kind| payload::is_stream(*kind))
+                            {
+                                self.streams.insert((wanted.item.db, wanted.item.key.clone()));
+                            }
+                            self.target.expect(Writing::Restore(wanted, len, size, lowered));
+                        }
+                        None => self.target.expect(Writing::Unlink(wanted.number, size)),
                     }
+                }
+                Fetching::Big(item) => self.begin_big(item, now),
+                Fetching::Chunk(id, db) => {
+                    let mut out = Requests::default();
+                    let done = self.marks.big.answer(id, reply, &mut out, now.into_std());
+                    done.map_err(|error| error.to_string())?;
+                    let bytes = send(&mut self.target, db, &mut out, Writing::Select, || Writing::Chunk(id));
+                    self.meter.bytes(bytes);
                 }
                 Fetching::Page => {
                     let page = Page::parse(reply).ok_or_else(|| self.shape("SCAN"))?;
                     let db = self.scan.next().map_or(0, |(db, _)| db);
                     self.counters.scanned += page.keys.len() as u64;
                     for key in page.keys {
-                        if self.job.slots.has_key(&key) {
+                        if self.job.slots.has_key(&key) && !self.marks.big.holds(db, &key) {
                             self.found.push_back(Item { db, key });
                         }
                     }
@@ -115,16 +157,23 @@ impl Copy<'_> {
                 Fetching::Keys { db, name } => {
                     let keys = bulks(reply).ok_or_else(|| self.shape(&format!("COMMAND GETKEYS {name}")))?;
                     for key in keys.iter().filter(|key| self.job.slots.has_key(key)) {
-                        mark(&mut self.dirty, &mut self.scan, db, key)?;
+                        self.marks.change(&mut self.scan, db, key, None, now)?;
                     }
                     self.asks -= 1;
                 }
                 Fetching::Keyspace => {
                     let info = text(reply).ok_or_else(|| self.shape("INFO"))?;
-                    for db in Info::parse(&String::from_utf8_lossy(info)).keyspace().keys() {
+                    let info = Info::parse(&String::from_utf8_lossy(info));
+                    self.no_ttl =
+                        info.expires().into_iter().filter(|(_, count)| *count == 0).map(|(db, _)| db).collect();
+                    for db in info.keyspace().keys() {
                         self.scan.add(*db);
                     }
                     self.keyspaces += 1;
+                }
+                Fetching::Libraries => {
+                    let reply = Reply::decode(&Bytes::copy_from_slice(reply))?;
+                    self.libraries_of(Side::Source, &reply)?;
                 }
                 Fetching::Stats(ours) => {
                     let stats = text(reply).ok_or_else(|| self.shape("INFO"))?.to_vec();
@@ -142,28 +191,37 @@ impl Copy<'_> {
         let filled = self.target.connection.fill();
         while let Some((len, what)) = self.target.next()? {
             let reply = self.target.reply(len);
-            let kind = reply[0];
-            match what {
-                _ if kind == b'-' => return Err(self.target_error(len, &what)),
-                Writing::Select | Writing::Ping => {}
-                Writing::Restore(_, bytes, size) => {
+            match (what, reply[0]) {
+                (Writing::Restore(wanted, _, size, false), b'-') if is_refused(reply) => {
+                    // From now on versions are lowered, and this key is fetched once more.
+                    self.lowers = true;
+                    self.through(wanted.number, size);
+                    self.marks.dirty.mark(wanted.item.db, &wanted.item.key)?;
+                }
+                (Writing::Chunk(id), _) => {
+                    let done = self.marks.big.target_answer(id, reply, now.into_std());
+                    done.map_err(|error| error.to_string())?;
+                }
+                (Writing::Libraries, _) => {
+                    let reply = Reply::decode(&Bytes::copy_from_slice(reply))?;
+                    self.libraries_of(Side::Target, &reply)?;
+                }
+                (what, b'-') => return Err(self.target_error(len, &what)),
+                (Writing::Select | Writing::Ping | Writing::Load, _) => {}
+                (Writing::Restore(wanted, bytes, size, _), _) => {
                     self.counters.keys += 1;
                     self.counters.bytes += bytes as u64;
-                    self.flying -= 1;
-                    self.flying_bytes -= size;
+                    self.through(wanted.number, size);
                 }
-                Writing::Unlink(size) => {
-                    if reply != b":0\r\n" {
-                        self.counters.deleted += 1;
-                    }
-                    self.flying -= 1;
-                    self.flying_bytes -= size;
+                (Writing::Unlink(number, size), _) => {
+                    self.counters.deleted += u64::from(reply != b":0\r\n");
+                    self.through(number, size);
                 }
-                Writing::Wait(wanted) => {
+                (Writing::Wait(wanted), _) => {
                     let got = number::parse(&reply[1..len - 2]).unwrap_or(0);
                     self.waited(u32::try_from(got).unwrap_or(0), wanted, now);
                 }
-                Writing::Stats(ours) => {
+                (Writing::Stats(ours), _) => {
                     let stats = text(reply).unwrap_or_default().to_vec();
                     self.load(&stats, ours, true, now);
                 }
@@ -174,29 +232,24 @@ impl Copy<'_> {
         self.target.check(now)
     }
 
+    /// A fetch of a small key is through.
+    fn through(&mut self, number: u64, size: usize) {
+        self.answered = number;
+        self.flying -= 1;
+        self.flying_bytes -= size;
+    }
+
     /// Asks for what there is to ask for and room for. Returns when to come back if nothing happens.
     pub fn pump(&mut self, now: Instant) -> Result<Option<Instant>, String> {
         if !self.is_writing() {
             return Ok(None);
         }
-        while let Some((_, size)) = self.ready.front() {
-            if self.flying_bytes > 0 && self.flying_bytes + size > FLYING_BYTES_MAX {
-                break;
-            }
-            let Some((item, size)) = self.ready.pop_front() else { break };
-            self.flying_bytes += size;
-            self.source.select(item.db, Fetching::Select);
-            let out = self.source.out();
-            of_key(out, b"PTTL", &item.key);
-            of_key(out, b"DUMP", &item.key);
-            self.source.expect(Fetching::Ttl);
-            self.source.expect(Fetching::Value(item, size));
-        }
-        let finishing = matches!(self.phase, super::copy::Phase::Finishing(_));
+        self.ask_values();
         let mut room = FLYING_MAX.saturating_sub(self.flying);
-        if !finishing {
-            let share = self.share(now);
-            if share < 1.0 {
+        let mut shared = false;
+        if !self.is_finishing() {
+            shared = self.share(now) < 1.0;
+            if shared {
                 match self.burst_until(now) {
                     Ok(()) => room = room.min(BURST),
                     Err(until) => return Ok(until),
@@ -205,44 +258,99 @@ impl Copy<'_> {
             let limits = *self.limits.borrow();
             room = room.min(self.meter.allowed(&limits, now));
         }
-        let mut begun = 0;
-        while begun < room {
-            // What SCAN found comes first: a mark that it clears saves a second fetch.
-            let item = match self.found.pop_front() {
-                Some(item) => {
-                    self.dirty.clear(&item);
-                    item
-                }
-                None if self.scan.is_done() => {
-                    let Some(item) = self.dirty.pop() else { break };
-                    self.counters.refetched += 1;
-                    item
-                }
-                None => break,
-            };
-            self.source.select(item.db, Fetching::Select);
-            let out = self.source.out();
-            out.extend_from_slice(b"*3\r\n$6\r\nMEMORY\r\n$5\r\nUSAGE\r\n");
-            write::bulk(out, &item.key);
-            self.source.expect(Fetching::Size(item));
-            self.flying += 1;
-            self.meter.key();
-            begun += 1;
+        if room == 0 {
+            return Ok(None);
         }
-        if !self.page_asked
-            && self.found.len() < FOUND_MIN
-            && let Some((db, cursor)) = self.scan.next()
-        {
-            self.source.select(db, Fetching::Select);
-            let (cursor, count) = (cursor.to_string(), COUNT.to_string());
-            self.source.send(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()], Fetching::Page);
-            self.page_asked = true;
-            begun += 1;
-        }
+        let begun =
+            self.ask_sizes(room) + self.ask_chunks(if shared { 1 } else { usize::MAX }, now) + self.ask_page(shared);
         if begun > 0 {
             self.begin_burst(now);
         }
         Ok(None)
+    }
+
+    fn ask_values(&mut self) {
+        while let Some(ready) = self.ready.pop_front() {
+            match ready {
+                Ready::Small(wanted, size) => {
+                    if self.flying_bytes > 0 && self.flying_bytes + size > FLYING_BYTES_MAX {
+                        self.ready.push_front(Ready::Small(wanted, size));
+                        return;
+                    }
+                    self.flying_bytes += size;
+                    self.source.select(wanted.item.db, Fetching::Select);
+                    if wanted.ttl {
+                        of_key(self.source.out(), b"PTTL", &wanted.item.key);
+                        self.source.expect(Fetching::Ttl);
+                    }
+                    of_key(self.source.out(), b"DUMP", &wanted.item.key);
+                    self.source.expect(Fetching::Value(wanted, size));
+                }
+                // What was asked of this key before, while it was small, must be written before its first chunk.
+                Ready::Big(item) => self.source.send(&[b"PING"], Fetching::Big(item)),
+            }
+        }
+    }
+
+    fn ask_sizes(&mut self, room: usize) -> usize {
+        let mut begun = 0;
+        while begun < room && !self.marks.big.is_full() {
+            // What SCAN found comes first: a mark that it clears saves a second fetch.
+            let (item, ttl) = match self.found.pop_front() {
+                Some(item) => {
+                    // A database without times to live has none for this key; had it got one since, that would be an event.
+                    let ttl = self.marks.dirty.clear(&item) || !self.no_ttl.contains(&item.db);
+                    (item, ttl)
+                }
+                None if self.scan.is_done() => {
+                    let Some(item) = self.marks.dirty.pop() else { break };
+                    self.counters.refetched += 1;
+                    (item, true)
+                }
+                None => break,
+            };
+            self.begin(item, ttl);
+            begun += 1;
+        }
+        begun
+    }
+
+    fn begin(&mut self, item: Item, ttl: bool) {
+        self.begun += 1;
+        self.flying += 1;
+        self.meter.key();
+        if let Some(watched) = &self.marks.watched {
+            watched.borrow_mut().fetch(item.db, &item.key, self.begun);
+        }
+        self.source.select(item.db, Fetching::Select);
+        let out = self.source.out();
+        out.extend_from_slice(b"*3\r\n$6\r\nMEMORY\r\n$5\r\nUSAGE\r\n");
+        write::bulk(out, &item.key);
+        self.source.expect(Fetching::Size(Wanted { item, ttl, number: self.begun }));
+    }
+
+    /// A key that was thought to be big is to be fetched as any other; `whole`: whatever its size, since it has no pieces.
+    pub fn begin_small(&mut self, item: Item, whole: bool) {
+        if whole {
+            self.begun += 1;
+            self.flying += 1;
+            let wanted = Wanted { item, ttl: true, number: self.begun };
+            self.ready.push_back(Ready::Small(wanted, BIG_BYTES as usize));
+        } else {
+            self.begin(item, true);
+        }
+    }
+
+    fn ask_page(&mut self, shared: bool) -> usize {
+        if self.page_asked || self.found.len() >= FOUND_MIN {
+            return 0;
+        }
+        let Some((db, cursor)) = self.scan.next() else { return 0 };
+        self.source.select(db, Fetching::Select);
+        let (cursor, count) = (cursor.to_string(), if shared { COUNT_SHARED } else { COUNT }.to_string());
+        self.source.send(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()], Fetching::Page);
+        self.page_asked = true;
+        1
     }
 
     fn shape(&self, what: &str) -> String {
@@ -258,7 +366,10 @@ impl Copy<'_> {
                 "{addr} replicates a command '{name}' whose keys it does not tell either ({text}), so what it changed is not known"
             ),
             Fetching::Size(_) => of("MEMORY"),
-            Fetching::Value(item, _) => format!("{} (key '{}')", of("DUMP"), item.key.escape_ascii()),
+            Fetching::Value(wanted, _) => format!("{} (key '{}')", of("DUMP"), wanted.item.key.escape_ascii()),
+            Fetching::Big(_) => of("PING"),
+            Fetching::Chunk(..) => of("a part of a big key"),
+            Fetching::Libraries => of("FUNCTION"),
             Fetching::Ttl => of("PTTL"),
             Fetching::Page => of("SCAN"),
             Fetching::Select => of("SELECT"),
@@ -276,8 +387,15 @@ impl Copy<'_> {
             );
         }
         match what {
-            Writing::Restore(item, ..) => format!("{} (key '{}')", of("RESTORE"), item.key.escape_ascii()),
-            Writing::Unlink(_) => of("UNLINK"),
+            Writing::Restore(wanted, .., lowered) => format!(
+                "{} (key '{}'{})",
+                of("RESTORE"),
+                wanted.item.key.escape_ascii(),
+                if *lowered { "; its value has a form that this server is too old for" } else { "" }
+            ),
+            Writing::Unlink(..) => of("UNLINK"),
+            Writing::Chunk(_) => of("a part of a big key"),
+            Writing::Libraries | Writing::Load => of("FUNCTION"),
             Writing::Select => of("SELECT"),
             Writing::Ping => of("PING"),
             Writing::Wait(_) => of("WAIT"),
@@ -286,7 +404,49 @@ impl Copy<'_> {
     }
 }
 
-/// Room for the digits of a time to live.
-const fn number_len(_ttl: i64) -> usize {
-    20
+/// The payload in an answer to DUMP.
+fn value(reply: &[u8]) -> &[u8] {
+    text(reply).unwrap_or_default()
 }
+
+fn is_refused(reply: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(reply);
+    text.contains(payload::REFUSED) || text.contains("Bad data format")
+}
+
+/// Appends RESTORE of an answer to DUMP, and says whether its version was lowered; UNLINK and `None` if the key is gone.
+fn restore(target: &mut Lane<Writing>, wanted: &Wanted, reply: &[u8], asked: i64, lower: bool) -> Option<bool> {
+    let Wanted { item: Item { db, key }, ttl, .. } = wanted;
+    target.select(*db, Writing::Select);
+    let out = target.out();
+    let ttl = match asked {
+        _ if !ttl => 0,
+        // It has none.
+        -1 => 0,
+        // Less than a millisecond is left, and 0 would be for ever.
+        some => some.max(1),
+    };
+    if reply.starts_with(b"$-") || reply[0] != b'$' || (wanted.ttl && asked == -2) {
+        write::request(out, &[b"UNLINK", key]);
+        return None;
+    }
+    out.extend_from_slice(b"*5\r\n$7\r\nRESTORE\r\n");
+    write::bulk(out, key);
+    if ttl == 0 {
+        out.extend_from_slice(b"$1\r\n0\r\n");
+    } else {
+        let mut digits = Vec::with_capacity(DIGITS);
+        number::push(&mut digits, ttl);
+        write::bulk(out, &digits);
+    }
+    match lower.then(|| payload::lowered(value(reply))) {
+        Some(Ok(lowered)) => write::bulk(out, &lowered),
+        // As it is: it may be one that the target takes.
+        Some(Err(_)) | None => out.extend_from_slice(reply),
+    }
+    out.extend_from_slice(b"$7\r\nREPLACE\r\n");
+    Some(lower)
+}
+
+/// Room for the digits of a time to live.
+const DIGITS: usize = 20;

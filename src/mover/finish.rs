@@ -64,8 +64,7 @@ impl Copy<'_> {
         loop {
             let Phase::Finishing(finishing) = &mut self.phase else { return };
             if finishing.done.as_ref().is_none_or(oneshot::Sender::is_closed) {
-                self.phase = Phase::CaughtUp;
-                return;
+                return self.go_on();
             }
             if now >= finishing.deadline {
                 let why = self.what_is_missing();
@@ -106,7 +105,10 @@ impl Copy<'_> {
         if got >= wanted {
             self.finished(got, now);
         } else {
-            self.give_up(format!("of {wanted} replicas of {} only {got} have got everything in time", self.job.target.addr));
+            self.give_up(format!(
+                "of {wanted} replicas of {} only {got} have got everything in time",
+                self.job.target.addr
+            ));
         }
     }
 
@@ -114,6 +116,8 @@ impl Copy<'_> {
     fn is_drained(&self) -> bool {
         self.waiting() == 0
             && self.ready.is_empty()
+            && self.marks.big.is_clean()
+            && self.carrying.is_done()
             && self.scan.is_done()
             && !self.page_asked
             && self.source.awaited.iter().all(|what| matches!(what, super::fetch::Fetching::Stats(_)))
@@ -138,19 +142,26 @@ impl Copy<'_> {
         if let Phase::Finishing(finishing) = &mut self.phase {
             finishing.answer(Err(why));
         }
-        self.phase = Phase::CaughtUp;
+        self.go_on();
     }
 
     fn what_is_missing(&self) -> String {
         let Phase::Finishing(finishing) = &self.phase else { return String::new() };
         match finishing.step {
-            Step::Looking => format!("{} or {} did not say in time who it is", self.job.primary.addr, self.job.target.addr),
+            Step::Looking => {
+                format!("{} or {} did not say in time who it is", self.job.primary.addr, self.job.target.addr)
+            }
             Step::Reading => format!(
                 "the feed of {} did not reach the primary's offset {} in time",
                 self.job.feed.addr, finishing.offset
             ),
             Step::Databases(_) => format!("{} did not say in time which databases it has", self.job.feed.addr),
-            Step::Draining => format!("{} keys were not copied in time", self.waiting()),
+            Step::Draining => {
+                let left = self.marks.big.left();
+                let big = format!("; {} elements of {} big keys", left.elements + left.hot_elements, left.keys);
+                let keys = format!("{} keys were not copied in time", self.waiting());
+                if left.keys > 0 { keys + &big } else { keys }
+            }
             Step::Replicating => format!("the replicas of {} did not get everything in time", self.job.target.addr),
         }
     }

@@ -1,7 +1,10 @@
 //! Copies slots from one server to another and deletes them, as migration.md says.
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
+mod big;
+pub mod big_key;
 mod clean;
+mod comparing;
 pub mod connection;
 mod copy;
 mod dirty;
@@ -12,6 +15,8 @@ pub mod functions;
 mod handle;
 pub mod job;
 mod lane;
+mod libraries;
+mod marks;
 mod pace;
 pub mod payload;
 pub mod report;

@@ -1,10 +1,7 @@
 //! A server as a mover sees it beside the copying: the same as at the start, how long a PING takes, how much others ask of it.
 //! Knows nothing of what is copied; it only asks, over a connection that changes nothing.
 
-use std::{
-    collections::VecDeque,
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
@@ -214,7 +211,8 @@ impl Server {
             Asked::Replication => {
                 let replication = info()?;
                 let seen = self.half.take().and_then(|server| Seen::of(&server, &replication));
-                self.seen = seen.ok_or_else(|| format!("INFO of {addr} shows no run_id, role or replication offset"))?;
+                self.seen =
+                    seen.ok_or_else(|| format!("INFO of {addr} shows no run_id, role or replication offset"))?;
                 self.ended += 1;
             }
         }
@@ -239,7 +237,8 @@ impl Server {
 
     fn check(&mut self, now: Instant) -> Result<(), String> {
         let (was, is, addr) = (&self.first, &self.seen.identity, self.connection.addr());
-        let changed = |what: &str, was: &str, is: &str| Err(format!("{addr} changed: its {what} was {was} and is {is}"));
+        let changed =
+            |what: &str, was: &str, is: &str| Err(format!("{addr} changed: its {what} was {was} and is {is}"));
         if is.run_id != was.run_id {
             return changed("run_id", &was.run_id, &is.run_id);
         }

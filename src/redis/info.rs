@@ -36,12 +36,22 @@ impl Info {
     /// Number of keys by database, of those databases that have any (section keyspace: `db0:keys=1,expires=0,...`).
     #[must_use]
     pub fn keyspace(&self) -> BTreeMap<u32, u64> {
+        self.of_databases("keys=")
+    }
+
+    /// Number of keys with a time to live by database, of those databases that have any keys.
+    #[must_use]
+    pub fn expires(&self) -> BTreeMap<u32, u64> {
+        self.of_databases("expires=")
+    }
+
+    fn of_databases(&self, what: &str) -> BTreeMap<u32, u64> {
         self.fields
             .iter()
             .filter_map(|(name, value)| {
                 let db = name.strip_prefix("db")?.parse().ok()?;
-                let keys = value.split(',').find_map(|part| part.strip_prefix("keys="))?.parse().ok()?;
-                Some((db, keys))
+                let count = value.split(',').find_map(|part| part.strip_prefix(what))?.parse().ok()?;
+                Some((db, count))
             })
             .collect()
     }
@@ -68,6 +78,7 @@ mod tests {
         assert_eq!(info.get("executable"), Some("/a:b"));
         assert_eq!(info.version(), Some((7, 0)));
         assert_eq!(info.keyspace(), BTreeMap::from([(0, 3), (15, 40)]));
+        assert_eq!(info.expires(), BTreeMap::from([(0, 0), (15, 1)]));
         assert_eq!(Info::parse("redis_version:8").version(), Some((8, 0)));
         assert_eq!(Info::parse("redis_version:x.y").version(), None);
     }

@@ -1,0 +1,476 @@
+//! Copies a stream entry by entry, with its groups, their consumers and pending entries, its last id and counters.
+//! Knows nothing of events: any change makes the stream lost. Not carried: how long a consumer has been idle.
+//!
+//! A pending entry may have been deleted from the stream (XDEL, XTRIM), and XCLAIM makes no pending entry without one. So
+//! its id is added for a moment, claimed, and taken away again. Entries and pending ids are therefore read side by side in
+//! the order of ids, and written up to the id that all of them have reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::{
+    requests::Requests,
+    value::{Reader, Value},
+};
+
+/// Pending entries asked for in one round, all groups together.
+const PENDING_MAX: usize = 2048;
+
+/// The id of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id {
+    /// Milliseconds.
+    pub time: u64,
+    /// Number within them.
+    pub seq: u64,
+}
+
+impl Id {
+    const MAX: Self = Self { time: u64::MAX, seq: u64::MAX };
+
+    /// From `time-seq`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (time, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self { time: time.parse().ok()?, seq: seq.parse().ok()? })
+    }
+
+    /// The next one. (`(id` as a start came with Redis 6.2 only.)
+    fn next(self) -> Option<Self> {
+        match self.seq.checked_add(1) {
+            Some(seq) => Some(Self { time: self.time, seq }),
+            None => Some(Self { time: self.time.checked_add(1)?, seq: 0 }),
+        }
+    }
+
+    fn text(self) -> String {
+        format!("{}-{}", self.time, self.seq)
+    }
+}
+
+/// What a round of requests is for. The answers come in the order of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamAsked {
+    /// XINFO STREAM.
+    Info,
+    /// XINFO GROUPS.
+    Groups,
+    /// XINFO CONSUMERS of a group.
+    Consumers(usize),
+    /// XRANGE; asked for so many.
+    Entries(usize),
+    /// XPENDING of a group; asked for so many.
+    Pending(usize, usize),
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    name: Bytes,
+    last: Bytes,
+    read: Option<i64>,
+    consumers: Vec<Bytes>,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    group: usize,
+    consumer: Bytes,
+    idle: i64,
+    count: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Info,
+    Consumers,
+    Entries(Id),
+    Done,
+}
+
+/// What one round has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Entries written.
+    pub elements: usize,
+    /// Their bytes.
+    pub bytes: usize,
+}
+
+/// A stream on its way.
+#[derive(Clone, Debug)]
+pub struct StreamCopy {
+    step: Step,
+    length: u64,
+    last: Bytes,
+    added: Option<i64>,
+    deleted: Option<Bytes>,
+    groups: Vec<Group>,
+    /// An entry that is in the stream has been written: ids before it were trimmed, ids after it deleted.
+    any_entry: bool,
+    /// Of this round: entries by id with their fields as they came, and how many fields and values.
+    entries: BTreeMap<Id, (usize, Bytes)>,
+    pending: BTreeMap<Id, Vec<Pending>>,
+    /// Of this round: the id up to which everything is known.
+    known: Id,
+}
+
+impl Default for StreamCopy {
+    fn default() -> Self {
+        Self {
+            step: Step::Info,
+            length: 0,
+            last: Bytes::new(),
+            added: None,
+            deleted: None,
+            groups: Vec::new(),
+            any_entry: false,
+            entries: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            known: Id::MAX,
+        }
+    }
+}
+
+impl StreamCopy {
+    /// Asks for the next round; what was asked, in order. Empty: the stream is written.
+    pub fn ask(&mut self, key: &[u8], count: usize, out: &mut Requests) -> Vec<StreamAsked> {
+        let mut asked = Vec::new();
+        match &self.step {
+            Step::Info => {
+                out.push(&[b"XINFO", b"STREAM", key]);
+                out.push(&[b"XINFO", b"GROUPS", key]);
+                asked.extend([StreamAsked::Info, StreamAsked::Groups]);
+            }
+            Step::Consumers => {
+                for (i, group) in self.groups.iter().enumerate() {
+                    out.push(&[b"XINFO", b"CONSUMERS", key, &group.name]);
+                    asked.push(StreamAsked::Consumers(i));
+                }
+            }
+            Step::Entries(from) => {
+                let from = from.text();
+                out.push(&[b"XRANGE", key, from.as_bytes(), b"+", b"COUNT", count.to_string().as_bytes()]);
+                asked.push(StreamAsked::Entries(count));
+                let each = (PENDING_MAX / self.groups.len().max(1)).clamp(1, count.max(1));
+                for (i, group) in self.groups.iter().enumerate() {
+                    out.push(&[b"XPENDING", key, &group.name, from.as_bytes(), b"+", each.to_string().as_bytes()]);
+                    asked.push(StreamAsked::Pending(i, each));
+                }
+            }
+            Step::Done => {}
+        }
+        asked
+    }
+
+    /// Entries in all, as far as known.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether everything has been written.
+    pub fn is_done(&self) -> bool {
+        self.step == Step::Done
+    }
+
+    /// Reads one answer. `None`: it has another shape.
+    pub fn answer(&mut self, asked: &StreamAsked, reply: &[u8]) -> Option<()> {
+        let mut reader = Reader::new(reply);
+        match asked {
+            StreamAsked::Info => self.read_info(&mut reader),
+            StreamAsked::Groups => {
+                for _ in 0..reader.array()? {
+                    let group = read_group(&mut reader)?;
+                    self.groups.push(group);
+                }
+                Some(())
+            }
+            StreamAsked::Consumers(group) => {
+                for _ in 0..reader.array()? {
+                    let mut name = None;
+                    for_each_pair(&mut reader, |field, reader| {
+                        if field == b"name" {
+                            reader.bulk().map(|n| name = Some(Bytes::copy_from_slice(n)))
+                        } else {
+                            reader.skip()
+                        }
+                    })?;
+                    self.groups.get_mut(*group)?.consumers.push(name?);
+                }
+                Some(())
+            }
+            StreamAsked::Entries(count) => {
+                let found = reader.array()?;
+                let mut last = Id::default();
+                for _ in 0..found {
+                    (reader.array()? == 2).then_some(())?;
+                    last = Id::parse(reader.bulk()?)?;
+                    let values = reader.array()?;
+                    let start = reader.rest();
+                    for _ in 0..values {
+                        reader.bulk()?;
+                    }
+                    let bulks = &start[..start.len() - reader.rest().len()];
+                    self.entries.insert(last, (values, Bytes::copy_from_slice(bulks)));
+                }
+                if found >= *count {
+                    self.known = self.known.min(last);
+                }
+                Some(())
+            }
+            StreamAsked::Pending(group, count) => {
+                let found = reader.array()?;
+                let mut last = Id::default();
+                for _ in 0..found {
+                    (reader.array()? == 4).then_some(())?;
+                    last = Id::parse(reader.bulk()?)?;
+                    let consumer = Bytes::copy_from_slice(reader.bulk()?);
+                    let (idle, count) = (reader.int()?.max(0), reader.int()?.max(0));
+                    self.pending.entry(last).or_default().push(Pending { group: *group, consumer, idle, count });
+                }
+                if found >= *count {
+                    self.known = self.known.min(last);
+                }
+                Some(())
+            }
+        }
+    }
+
+    fn read_info(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        for_each_pair(reader, |field, reader| {
+            match field {
+                b"length" => self.length = u64::try_from(reader.int()?).ok()?,
+                b"last-generated-id" => self.last = Bytes::copy_from_slice(reader.bulk()?),
+                // From Redis 7.0 on.
+                b"entries-added" => self.added = Some(reader.int()?),
+                b"max-deleted-entry-id" => self.deleted = Some(Bytes::copy_from_slice(reader.bulk()?)),
+                _ => reader.skip()?,
+            }
+            Some(())
+        })?;
+        Id::parse(&self.last).map(|_| ())
+    }
+
+    /// All answers of the round are in: writes what it brought. The third value of each consumer's request is told apart by
+    /// [`super::copy`], since servers before 6.2 do not know it.
+    pub fn round_is_over(&mut self, key: &[u8], out: &mut Requests, consumers: &mut Vec<usize>) -> Option<Progress> {
+        match self.step {
+            Step::Info => {
+                for group in &self.groups {
+                    let read = group.read.map(|n| n.to_string());
+                    let mut args: Vec<&[u8]> = vec![b"XGROUP", b"CREATE", key, &group.name, &group.last, b"MKSTREAM"];
+                    if let Some(read) = &read {
+                        args.extend([&b"ENTRIESREAD"[..], read.as_bytes()]);
+                    }
+                    out.push(&args);
+                }
+                self.step = if self.groups.is_empty() { Step::Entries(Id::default()) } else { Step::Consumers };
+                Some(Progress::default())
+            }
+            Step::Consumers => {
+                for group in &self.groups {
+                    for consumer in &group.consumers {
+                        consumers.push(out.count());
+                        out.push(&[b"XGROUP", b"CREATECONSUMER", key, &group.name, consumer]);
+                    }
+                }
+                self.step = Step::Entries(Id::default());
+                Some(Progress::default())
+            }
+            Step::Entries(_) => {
+                let progress = self.write_known(key, out);
+                match self.known.next() {
+                    Some(next) if self.known < Id::MAX => self.step = Step::Entries(next),
+                    _ => {
+                        self.finish(key, out);
+                        self.step = Step::Done;
+                    }
+                }
+                self.entries.clear();
+                self.pending.clear();
+                self.known = Id::MAX;
+                Some(progress)
+            }
+            Step::Done => None,
+        }
+    }
+
+    /// Writes entries and pending entries up to the id that is known of all.
+    fn write_known(&mut self, key: &[u8], out: &mut Requests) -> Progress {
+        let mut progress = Progress::default();
+        let known = self.known;
+        let entries: Vec<_> = self.entries.range(..=known).collect();
+        let dead: BTreeSet<Id> =
+            self.pending.range(..=known).map(|(id, _)| *id).filter(|id| !self.entries.contains_key(id)).collect();
+        let first = entries.first().map(|(id, _)| **id);
+        // Before the first entry: trimmed. They are taken away by trimming, which leaves no trace in the counters.
+        let head: BTreeSet<Id> = if self.any_entry {
+            BTreeSet::new()
+        } else {
+            dead.iter().copied().filter(|id| first.is_none_or(|first| *id < first)).collect()
+        };
+        for id in &head {
+            out.push(&[b"XADD", key, id.text().as_bytes(), b"-", b"-"]);
+        }
+        for id in &head {
+            self.claim(*id, key, out);
+        }
+        if !head.is_empty() {
+            out.push(&[b"XTRIM", key, b"MAXLEN", b"0"]);
+        }
+        let inner: Vec<Id> = dead.iter().copied().filter(|id| !head.contains(id)).collect();
+        let mut inner_left = inner.as_slice();
+        for (id, (values, bulks)) in &entries {
+            while let Some((dead, rest)) = inner_left.split_first().filter(|(dead, _)| *dead < *id) {
+                out.push(&[b"XADD", key, dead.text().as_bytes(), b"-", b"-"]);
+                inner_left = rest;
+            }
+            out.open(3 + values);
+            out.arg(b"XADD");
+            out.arg(key);
+            out.arg(id.text().as_bytes());
+            out.splice(bulks);
+            progress.elements += 1;
+            progress.bytes += bulks.len();
+        }
+        for dead in inner_left {
+            out.push(&[b"XADD", key, dead.text().as_bytes(), b"-", b"-"]);
+        }
+        for id in self.pending.range(..=known).map(|(id, _)| *id).filter(|id| !head.contains(id)) {
+            self.claim(id, key, out);
+        }
+        for dead in &inner {
+            out.push(&[b"XDEL", key, dead.text().as_bytes()]);
+        }
+        self.any_entry |= first.is_some();
+        progress
+    }
+
+    fn claim(&self, id: Id, key: &[u8], out: &mut Requests) {
+        for pending in self.pending.get(&id).into_iter().flatten() {
+            let Some(group) = self.groups.get(pending.group) else { continue };
+            out.push(&[
+                b"XCLAIM",
+                key,
+                &group.name,
+                &pending.consumer,
+                b"0",
+                id.text().as_bytes(),
+                // How long ago rather than when: the two servers' clocks may differ, as with a key's time to live.
+                b"IDLE",
+                pending.idle.to_string().as_bytes(),
+                b"RETRYCOUNT",
+                pending.count.to_string().as_bytes(),
+                b"FORCE",
+                b"JUSTID",
+            ]);
+        }
+    }
+
+    /// The last id and the counters.
+    fn finish(&self, key: &[u8], out: &mut Requests) {
+        if self.groups.is_empty() && !self.any_entry {
+            if Id::parse(&self.last) == Some(Id::default()) {
+                // Never had an entry. Only a group can make such a stream.
+                out.push(&[b"XGROUP", b"CREATE", key, b"-", b"0", b"MKSTREAM"]);
+                out.push(&[b"XGROUP", b"DESTROY", key, b"-"]);
+            } else {
+                out.push(&[b"XADD", key, b"MAXLEN", b"0", &self.last, b"-", b"-"]);
+            }
+        }
+        let added = self.added.map(|n| n.to_string());
+        let mut args: Vec<&[u8]> = vec![b"XSETID", key, &self.last];
+        if let (Some(added), Some(deleted)) = (&added, &self.deleted) {
+            args.extend([&b"ENTRIESADDED"[..], added.as_bytes(), b"MAXDELETEDID", deleted]);
+        }
+        out.push(&args);
+    }
+}
+
+fn read_group(reader: &mut Reader<'_>) -> Option<Group> {
+    let (mut name, mut last, mut read) = (None, None, None);
+    for_each_pair(reader, |field, reader| {
+        match field {
+            b"name" => name = Some(Bytes::copy_from_slice(reader.bulk()?)),
+            b"last-delivered-id" => last = Some(Bytes::copy_from_slice(reader.bulk()?)),
+            // From Redis 7.0 on; null where the server does not know it itself.
+            b"entries-read" => {
+                read = match reader.next()? {
+                    Value::Int(n) => Some(n),
+                    Value::Null => None,
+                    _ => return None,
+                }
+            }
+            _ => reader.skip()?,
+        }
+        Some(())
+    })?;
+    Some(Group { name: name?, last: last?, read, consumers: Vec::new() })
+}
+
+/// An answer of XINFO: names and values in turn. `each` reads the value.
+fn for_each_pair<'a>(
+    reader: &mut Reader<'a>,
+    mut each: impl FnMut(&'a [u8], &mut Reader<'a>) -> Option<()>,
+) -> Option<()> {
+    for _ in 0..reader.array()? / 2 {
+        let field = reader.bulk()?;
+        each(field, reader)?;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ids_have_an_order_and_a_next() {
+        let id = |text: &str| Id::parse(text.as_bytes());
+        assert_eq!(id("5-7").unwrap().next(), id("5-8"));
+        assert_eq!(Id { time: 5, seq: u64::MAX }.next(), id("6-0"));
+        assert_eq!(Id::MAX.next(), None);
+        assert!(id("5-10").unwrap() > id("5-9").unwrap() && id("6-0").unwrap() > id("5-10").unwrap());
+        for bad in ["", "5", "5-", "-5", "a-1", "1-1-1"] {
+            assert_eq!(id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn pending_ids_without_entry_are_added_claimed_and_taken_away() {
+        let pending = |id: &str| {
+            (
+                Id::parse(id.as_bytes()).unwrap(),
+                vec![Pending { group: 0, consumer: Bytes::from_static(b"c"), idle: 9, count: 2 }],
+            )
+        };
+        let group = Group { name: "g".into(), last: "5-0".into(), read: None, consumers: Vec::new() };
+        let mut stream =
+            StreamCopy { step: Step::Entries(Id::default()), groups: vec![group], ..StreamCopy::default() };
+        stream.last = Bytes::from_static(b"9-0");
+        stream.pending.extend([pending("1-0"), pending("3-0"), pending("4-0")]);
+        let entry = |id: &str| (Id::parse(id.as_bytes()).unwrap(), (2, Bytes::from_static(b"$1\r\nf\r\n$1\r\nv\r\n")));
+        stream.entries.extend([entry("2-0"), entry("4-0")]);
+        let mut out = Requests::default();
+        let progress = stream.round_is_over(b"k", &mut out, &mut Vec::new()).unwrap();
+        assert_eq!(progress, Progress { elements: 2, bytes: 28 });
+        let sent = String::from_utf8_lossy(out.bytes()).into_owned();
+        let words: Vec<&str> = sent.split("\r\n").filter(|w| !w.starts_with(['*', '$']) && !w.is_empty()).collect();
+        let commands = words.join(" ").replace(" X", "\nX");
+        let claim = |id: &str| format!("XCLAIM k g c 0 {id} IDLE 9 RETRYCOUNT 2 FORCE JUSTID");
+        let want = [
+            "XADD k 1-0 - -".into(),
+            claim("1-0"),
+            "XTRIM k MAXLEN 0".into(),
+            "XADD k 2-0 f v".into(),
+            "XADD k 3-0 - -".into(),
+            "XADD k 4-0 f v".into(),
+            claim("3-0"),
+            claim("4-0"),
+            "XDEL k 3-0".into(),
+            "XSETID k 9-0".into(),
+        ];
+        assert_eq!(commands, want.join("\n"));
+        assert!(stream.is_done());
+    }
+}

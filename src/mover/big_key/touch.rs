@@ -1,0 +1,182 @@
+//! What a command in the feed makes of a big key: which of its parts must be fetched again.
+//! Knows nothing of values: only names and positions are taken from the feed, never what was written.
+
+use super::Kind;
+use crate::commands::Args;
+
+/// What of a key is no longer as it was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// When it expires, no more.
+    Ttl,
+    /// The fields, members or elements named by these arguments: from `first` on, every `step`-th, up to and without `end`.
+    Fields {
+        /// Position of the first name.
+        first: usize,
+        /// Distance of two names.
+        step: usize,
+        /// Where the names end.
+        end: usize,
+    },
+    /// These bytes of a string, which may have grown by them and has not shrunk.
+    Bytes {
+        /// The first.
+        from: u64,
+        /// How many; not 0.
+        len: u64,
+    },
+    /// Everything.
+    Whole,
+}
+
+/// Reads a command of the feed about a key that was copied as a `kind`. What is not in this table touches the whole key:
+/// that is always right, only slower. `args[0]` is the name, in any case.
+#[must_use]
+pub fn touch<A: Args + ?Sized>(kind: Kind, args: &A) -> Touch {
+    if args.len() < 2 {
+        return Touch::Whole;
+    }
+    let len = args.len();
+    let fields = |first: usize, step: usize, end: usize| {
+        if first < end && end <= len { Touch::Fields { first, step, end } } else { Touch::Whole }
+    };
+    let name = args.get(0).to_ascii_lowercase();
+    match (kind, name.as_slice()) {
+        // Flags such as NX are no matter: the time is asked for again. A time in the past comes as DEL.
+        (_, b"expire" | b"pexpire" | b"expireat" | b"pexpireat" | b"persist") => Touch::Ttl,
+        (Kind::Hash, b"hset" | b"hmset") => fields(2, 2, len),
+        (Kind::Hash, b"hsetnx" | b"hincrby" | b"hincrbyfloat") => fields(2, 1, 3),
+        (Kind::Hash, b"hdel") => fields(2, 1, len),
+        (
+            Kind::Hash,
+            b"hexpire" | b"hpexpire" | b"hexpireat" | b"hpexpireat" | b"hpersist" | b"hgetdel" | b"hgetex",
+        ) => counted(args, 1),
+        (Kind::Hash, b"hsetex") => counted(args, 2),
+        (Kind::Set, b"sadd" | b"srem") => fields(2, 1, len),
+        // Of both its keys the same member.
+        (Kind::Set, b"smove") => fields(3, 1, 4),
+        (Kind::Zset, b"zrem") => fields(2, 1, len),
+        (Kind::Zset, b"zincrby") => fields(3, 1, 4),
+        (Kind::Zset, b"zadd") => {
+            let mut at = 2;
+            while at < len
+                && [&b"nx"[..], b"xx", b"gt", b"lt", b"ch", b"incr"]
+                    .iter()
+                    .any(|f| args.get(at).eq_ignore_ascii_case(f))
+            {
+                at += 1;
+            }
+            // Score, member, score, member.
+            if at < len && (len - at).is_multiple_of(2) { fields(at + 1, 2, len) } else { Touch::Whole }
+        }
+        (Kind::String, b"setbit") if len == 4 => match number(args.get(2)) {
+            Some(bit) => Touch::Bytes { from: bit / 8, len: 1 },
+            None => Touch::Whole,
+        },
+        // Writing nothing is no write, but it is not worth a case of its own.
+        (Kind::String, b"setrange") if len == 4 && !args.get(3).is_empty() => match number(args.get(2)) {
+            Some(from) => Touch::Bytes { from, len: args.get(3).len() as u64 },
+            None => Touch::Whole,
+        },
+        _ => Touch::Whole,
+    }
+}
+
+/// `... FIELDS n f f f`, each of `step` arguments.
+fn counted<A: Args + ?Sized>(args: &A, step: usize) -> Touch {
+    // A field may itself be called "fields"; the first such word after the key is the keyword, since all before it are options.
+    let Some(at) = (2..args.len()).find(|i| args.get(*i).eq_ignore_ascii_case(b"fields")) else { return Touch::Whole };
+    let first = at + 2;
+    let count = args.len().checked_sub(first).map(|n| n / step);
+    let said = if at + 1 < args.len() { number(args.get(at + 1)) } else { None };
+    match (count, said) {
+        (Some(count), Some(said)) if count > 0 && said == count as u64 => {
+            Touch::Fields { first, step, end: first + count * step }
+        }
+        _ => Touch::Whole,
+    }
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    crate::resp::number::parse(text).and_then(|n| n.try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(kind: Kind, line: &str) -> Option<Vec<String>> {
+        let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        match touch(kind, &args[..]) {
+            Touch::Fields { first, step, end } => {
+                Some((first..end).step_by(step).map(|i| String::from_utf8_lossy(&args[i]).into_owned()).collect())
+            }
+            _ => None,
+        }
+    }
+
+    fn is(kind: Kind, line: &str) -> Touch {
+        let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        touch(kind, &args[..])
+    }
+
+    #[test]
+    fn commands_that_name_their_fields() {
+        for (kind, line, want) in [
+            (Kind::Hash, "HSET k a 1 b 2", "a b"),
+            (Kind::Hash, "hmset k a 1", "a"),
+            (Kind::Hash, "HSETNX k a 1", "a"),
+            (Kind::Hash, "hincrby k a 1", "a"),
+            (Kind::Hash, "HINCRBYFLOAT k a 1.5", "a"),
+            (Kind::Hash, "HDEL k a b c", "a b c"),
+            (Kind::Hash, "HPEXPIREAT k 123 FIELDS 2 a b", "a b"),
+            (Kind::Hash, "HPERSIST k FIELDS 1 fields", "fields"),
+            (Kind::Hash, "HSETEX k PXAT 5 fields 2 a 1 b 2", "a b"),
+            (Kind::Set, "SADD k a b", "a b"),
+            (Kind::Set, "srem k a", "a"),
+            (Kind::Set, "SMOVE k other a", "a"),
+            (Kind::Zset, "ZADD k 1 a 2 b", "a b"),
+            (Kind::Zset, "zadd k NX ch 1 nx", "nx"),
+            (Kind::Zset, "ZADD k INCR 1 a", "a"),
+            (Kind::Zset, "ZINCRBY k 5 a", "a"),
+            (Kind::Zset, "ZREM k a b", "a b"),
+        ] {
+            assert_eq!(names(kind, line).map(|n| n.join(" ")).as_deref(), Some(want), "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_the_whole_key() {
+        for (kind, line) in [
+            (Kind::Hash, "DEL k"),
+            (Kind::Hash, "RENAME a k"),
+            (Kind::Hash, "SADD k a"),
+            (Kind::Hash, "HSET k"),
+            (Kind::Hash, "HPEXPIREAT k 123 FIELDS 3 a b"),
+            (Kind::Hash, "HPEXPIREAT k 123"),
+            (Kind::Hash, "HPERSIST k FIELDS"),
+            (Kind::Set, "SPOP k 3"),
+            (Kind::Zset, "ZPOPMIN k"),
+            (Kind::Zset, "ZADD k 1 a 2"),
+            (Kind::Zset, "ZADD k NX"),
+            (Kind::List, "RPUSH k a"),
+            (Kind::Stream, "XADD k 1-1 a b"),
+            (Kind::String, "APPEND k a"),
+            (Kind::String, "SETBIT k x 1"),
+            (Kind::String, "SETRANGE k -1 a"),
+            (Kind::String, "SET k a"),
+            (Kind::Set, "SUNIONSTORE k a b"),
+        ] {
+            assert_eq!(is(kind, line), Touch::Whole, "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_and_times() {
+        assert_eq!(is(Kind::String, "SETBIT k 17 1"), Touch::Bytes { from: 2, len: 1 });
+        assert_eq!(is(Kind::String, "setrange k 10 abc"), Touch::Bytes { from: 10, len: 3 });
+        for line in ["PEXPIREAT k 1", "persist k", "EXPIRE k 5 NX"] {
+            assert_eq!(is(Kind::List, line), Touch::Ttl, "{line}");
+        }
+    }
+}

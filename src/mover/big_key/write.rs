@@ -1,0 +1,226 @@
+//! Writes what was read into the target.
+//! Knows nothing of where reading goes on.
+
+use bytes::Bytes;
+
+use super::{
+    CHUNK_BYTES, CHUNK_ELEMENTS, Kind,
+    read::{PIECE, Page},
+    requests::Requests,
+    value::{Reader, Value},
+};
+
+/// What one page had.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Elements.
+    pub elements: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Names of a hash's fields, if they were wanted.
+    pub names: Vec<Bytes>,
+}
+
+/// Writes a page. A small encoding answers HSCAN with everything at once, so it is cut into commands of a chunk each.
+/// `None`: the values have another shape.
+pub fn page(kind: Kind, key: &[u8], page: &Page<'_>, names: bool, out: &mut Requests) -> Option<Written> {
+    if kind == Kind::String {
+        return Some(Written { elements: 1, bytes: piece_of(page)?.len(), names: Vec::new() });
+    }
+    let each = if matches!(kind, Kind::Hash | Kind::Zset) { 2 } else { 1 };
+    if !page.count.is_multiple_of(each) {
+        return None;
+    }
+    let mut written = Written { elements: page.count / each, ..Written::default() };
+    let mut reader = page.values;
+    let mut left = written.elements;
+    while left > 0 {
+        let start = reader;
+        let mut elements = 0;
+        while elements < left.min(CHUNK_ELEMENTS) && start.rest().len() - reader.rest().len() < CHUNK_BYTES as usize {
+            let name = reader.bulk()?;
+            if names {
+                written.names.push(Bytes::copy_from_slice(name));
+            }
+            if each == 2 {
+                reader.bulk()?;
+            }
+            elements += 1;
+        }
+        left -= elements;
+        let bulks = &start.rest()[..start.rest().len() - reader.rest().len()];
+        written.bytes += bulks.len();
+        out.open(2 + elements * each);
+        match kind {
+            Kind::Hash => out.arg(b"HSET"),
+            Kind::Set => out.arg(b"SADD"),
+            Kind::Zset => out.arg(b"ZADD"),
+            _ => out.arg(b"RPUSH"),
+        }
+        out.arg(key);
+        if kind == Kind::Zset {
+            let mut pairs = start;
+            for _ in 0..elements {
+                let (member, score) = (pairs.bulk()?, pairs.bulk()?);
+                out.arg(score);
+                out.arg(member);
+            }
+        } else {
+            out.splice(bulks);
+        }
+    }
+    Some(written)
+}
+
+fn piece_of<'a>(page: &Page<'a>) -> Option<&'a [u8]> {
+    let mut reader = page.values;
+    reader.bulk()
+}
+
+/// Writes a piece of a string. The target pads with zeros what lies before it and is not there yet.
+pub fn piece(key: &[u8], piece: u64, reply: &[u8], out: &mut Requests) -> Option<usize> {
+    let bytes = Reader::new(reply).bulk()?;
+    if !bytes.is_empty() {
+        out.push(&[b"SETRANGE", key, (piece * PIECE).to_string().as_bytes(), bytes]);
+    }
+    Some(bytes.len())
+}
+
+/// Writes fields of a hash as HMGET answered them: set what is there, delete what is not. Returns the bytes of the values.
+pub fn fields(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<usize> {
+    let mut reader = Reader::new(reply);
+    (reader.array()? == names.len()).then_some(())?;
+    let (mut there, mut gone) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for name in names {
+        match reader.next()? {
+            Value::Bulk(value) => {
+                bytes += value.len();
+                there.push((name, value));
+            }
+            Value::Null => gone.push(name),
+            _ => return None,
+        }
+    }
+    if !there.is_empty() {
+        out.open(2 + 2 * there.len());
+        out.arg(b"HSET");
+        out.arg(key);
+        for (name, value) in there {
+            out.arg(name);
+            out.arg(value);
+        }
+    }
+    delete(b"HDEL", key, &gone, out);
+    Some(bytes)
+}
+
+/// Writes one member as SMISMEMBER or ZMSCORE answered, or their likes for one.
+pub fn member(kind: Kind, key: &[u8], name: &Bytes, value: Value<'_>, out: &mut Requests) -> Option<()> {
+    match (kind, value) {
+        (Kind::Set, Value::Int(1)) => out.push(&[b"SADD", key, name]),
+        (Kind::Set, Value::Int(0)) => out.push(&[b"SREM", key, name]),
+        (Kind::Zset, Value::Bulk(score)) => out.push(&[b"ZADD", key, score, name]),
+        (Kind::Zset, Value::Null) => out.push(&[b"ZREM", key, name]),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Writes when fields of a hash expire, as HPTTL answered. HSET has taken former times off them. Returns whether any expires.
+pub fn field_times(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<bool> {
+    let mut reader = Reader::new(reply);
+    // Null or an empty array: the hash is gone, and the feed will say so.
+    let count = match reader.next()? {
+        Value::Array(count) => count,
+        Value::Null => 0,
+        _ => return None,
+    };
+    if count == 0 {
+        return Some(false);
+    }
+    (count == names.len()).then_some(())?;
+    let mut any = false;
+    for name in names {
+        let left = reader.int()?;
+        // -1: for ever; -2: no such field, of which an event tells.
+        if left >= 0 {
+            any = true;
+            out.push(&[b"HPEXPIRE", key, left.max(1).to_string().as_bytes(), b"FIELDS", b"1", name]);
+        }
+    }
+    Some(any)
+}
+
+fn delete(command: &[u8], key: &[u8], names: &[&Bytes], out: &mut Requests) {
+    if names.is_empty() {
+        return;
+    }
+    out.open(2 + names.len());
+    out.arg(command);
+    out.arg(key);
+    for name in names {
+        out.arg(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::mover::big_key::read::{self, Cursor};
+
+    fn text(out: &Requests) -> String {
+        String::from_utf8_lossy(out.bytes()).replace("\r\n", " ")
+    }
+
+    #[test]
+    fn a_page_is_cut_into_chunks() {
+        let mut reply = b"*2\r\n$1\r\n0\r\n*2000\r\n".to_vec();
+        for i in 0..1000 {
+            reply.extend_from_slice(format!("$4\r\n{i:04}\r\n$1\r\nv\r\n").as_bytes());
+        }
+        let read = read::page(Kind::Hash, &reply, &Cursor::Scan(0), 512).unwrap();
+        let mut out = Requests::default();
+        let written = page(Kind::Hash, b"k", &read, true, &mut out).unwrap();
+        assert_eq!((written.elements, written.names.len(), out.count()), (1000, 1000, 2));
+        let sent = text(&out);
+        assert!(sent.starts_with("*1026 $4 HSET $1 k $4 0000 $1 v "), "{}", &sent[..60]);
+        assert!(sent.contains(" *978 $4 HSET $1 k $4 0512 "));
+    }
+
+    #[test]
+    fn scores_come_before_members() {
+        let reply = b"*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$4\r\n-inf\r\n";
+        let read = read::page(Kind::Zset, reply, &Cursor::start(Kind::Zset), 9).unwrap();
+        let mut out = Requests::default();
+        page(Kind::Zset, b"k", &read, false, &mut out).unwrap();
+        assert_eq!(text(&out), "*6 $4 ZADD $1 k $1 1 $1 a $4 -inf $1 b ");
+    }
+
+    #[test]
+    fn what_is_not_there_is_deleted() {
+        let names = [Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+        let mut out = Requests::default();
+        assert_eq!(fields(b"k", &names, b"*2\r\n$-1\r\n$2\r\nvv\r\n", &mut out), Some(2));
+        assert_eq!(text(&out), "*4 $4 HSET $1 k $1 b $2 vv *3 $4 HDEL $1 k $1 a ");
+        assert_eq!(fields(b"k", &names, b"*1\r\n$-1\r\n", &mut Requests::default()), None);
+        let mut out = Requests::default();
+        member(Kind::Set, b"k", &names[0], Value::Int(0), &mut out).unwrap();
+        member(Kind::Zset, b"k", &names[1], Value::Null, &mut out).unwrap();
+        assert_eq!(member(Kind::Set, b"k", &names[1], Value::Null, &mut out), None);
+        assert_eq!(text(&out), "*3 $4 SREM $1 k $1 a *3 $4 ZREM $1 k $1 b ");
+    }
+
+    #[test]
+    fn times_of_fields() {
+        let names = [Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")];
+        let mut out = Requests::default();
+        assert_eq!(field_times(b"k", &names, b"*3\r\n:-1\r\n:0\r\n:70\r\n", &mut out), Some(true));
+        assert_eq!(
+            text(&out),
+            "*6 $8 HPEXPIRE $1 k $1 1 $6 FIELDS $1 1 $1 b *6 $8 HPEXPIRE $1 k $2 70 $6 FIELDS $1 1 $1 c "
+        );
+        assert_eq!(field_times(b"k", &names, b"*-1\r\n", &mut out), Some(false));
+    }
+}

@@ -1,0 +1,59 @@
+//! The verification beside the copying: started when the copy has caught up for the first time, its barriers served.
+//! Knows nothing of how keys are compared.
+
+use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
+
+use super::{
+    job::CopyJob,
+    marks::{Watched, Watcher},
+    verify::{Comparison, Outcome, Scope},
+};
+use crate::model::migration::{Verified, Verify};
+
+/// A comparison under way.
+pub(super) struct Comparing<'a> {
+    pub work: Pin<Box<dyn Future<Output = Result<Outcome, String>> + 'a>>,
+    pub progress: Rc<RefCell<Verified>>,
+    /// A barrier that is being passed: the look at the primary that gives its offset, and whether the feed knows it.
+    pub barrier: Option<(u64, bool)>,
+}
+
+impl<'a> Comparing<'a> {
+    /// Compares what the job asks for; `keys`: about how many there are.
+    pub fn start(job: &'a CopyJob, keys: u64, watched: Rc<RefCell<Watched>>) -> Self {
+        let progress = Rc::new(RefCell::new(Verified::default()));
+        let so_far = progress.clone();
+        let work = async move {
+            let scope = Scope { slots: &job.slots, databases: job.databases, verify: job.verify, keys };
+            let comparison = Comparison::open(&job.feed, &job.target, &job.name, scope).await?;
+            comparison.run(&Watcher(watched), |verified| *so_far.borrow_mut() = verified).await
+        };
+        Self { work: Box::pin(work), progress, barrier: None }
+    }
+}
+
+/// What a comparison means for the attempt.
+///
+/// # Errors
+/// Something differs lastingly: the copy is to begin anew. A sentence that names keys.
+pub(super) fn verdict(outcome: &Outcome, verify: Verify) -> Result<Verified, String> {
+    if outcome.verified.different > 0 {
+        return Err(format!(
+            "verification: {} of {} keys differ between source and target: {}",
+            outcome.verified.different,
+            outcome.verified.keys,
+            outcome.different.join("; ")
+        ));
+    }
+    if outcome.busy + outcome.unread > 0 {
+        tracing::warn!(
+            ?verify,
+            keys = outcome.verified.keys,
+            always_changing = outcome.busy,
+            not_comparable = outcome.unread,
+            names = outcome.unread_named.join("; "),
+            "some keys could not be compared"
+        );
+    }
+    Ok(outcome.verified)
+}

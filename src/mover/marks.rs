@@ -1,0 +1,140 @@
+//! What a change of a key means for the copy: a mark, dirty fields of a big key, a note for the verification.
+//! Knows nothing of feeds and of fetching.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
+use tokio::time::Instant;
+
+use super::{
+    big_key::BigKeys,
+    dirty::Dirty,
+    feed::Words,
+    scan::Scan,
+    verify::{Changes, Look, Place},
+};
+
+/// Everything that waits to be fetched again.
+#[derive(Default)]
+pub(super) struct Marks {
+    pub dirty: Dirty,
+    pub big: BigKeys,
+    /// While both sides are compared.
+    pub watched: Option<Rc<RefCell<Watched>>>,
+}
+
+impl Marks {
+    /// A key has changed in one database, or in any when that is not known. (A database that gets its first key meanwhile is
+    /// found by looking at the keyspace, at the latest under the hold, and walked through.)
+    ///
+    /// # Errors
+    /// Too much has changed. A sentence for people.
+    pub fn change(
+        &mut self,
+        scan: &mut Scan,
+        db: Option<u32>,
+        key: &[u8],
+        command: Option<&Words>,
+        now: Instant,
+    ) -> Result<(), String> {
+        match db {
+            Some(db) => {
+                scan.add(db);
+                self.one(db, key, command, now)
+            }
+            None => scan.databases().iter().try_for_each(|db| self.one(*db, key, command, now)),
+        }
+    }
+
+    fn one(&mut self, db: u32, key: &[u8], command: Option<&Words>, now: Instant) -> Result<(), String> {
+        if let Some(watched) = &self.watched {
+            watched.borrow_mut().changed(db, key);
+        }
+        let now = now.into_std();
+        let big = match command {
+            Some(command) => self.big.event(db, key, command, now),
+            None => self.big.lose(db, key, now),
+        };
+        if big { Ok(()) } else { self.dirty.mark(db, key) }
+    }
+
+    /// Notes of watched keys whether they are at rest. `answered`: the number of the last fetch of a small key that is through,
+    /// `flying`: whether any is not.
+    pub fn settle(&self, answered: u64, flying: bool) {
+        let Some(watched) = &self.watched else { return };
+        let big_clean = self.big.is_clean();
+        for ((db, key), watch) in &mut watched.borrow_mut().keys {
+            watch.look.settled = (!flying || answered >= watch.guard)
+                && !self.dirty.has(*db, key)
+                && (big_clean || !self.big.holds(*db, key));
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    look: Look,
+    /// Fetches up to this number may be about this key.
+    guard: u64,
+}
+
+/// Keys that the verification looks at closely, and its barriers.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub keys: HashMap<Place, Watch>,
+    /// Number of the last fetch that was begun.
+    pub begun: u64,
+    /// Barriers that were asked for, and passed.
+    pub wanted: u64,
+    pub passed: u64,
+}
+
+impl Watched {
+    fn changed(&mut self, db: u32, key: &[u8]) {
+        // At most 100 keys are watched, and mostly none.
+        if self.keys.is_empty() {
+            return;
+        }
+        if let Some((_, watch)) = self.keys.iter_mut().find(|((d, k), _)| *d == db && k == key) {
+            watch.look.changes += 1;
+            watch.look.settled = false;
+        }
+    }
+
+    /// Fetch number `begun` is about this key.
+    pub fn fetch(&mut self, db: u32, key: &[u8], begun: u64) {
+        self.begun = begun;
+        if let Some((_, watch)) = self.keys.iter_mut().find(|((d, k), _)| *d == db && k == key) {
+            watch.guard = begun;
+            watch.look.settled = false;
+        }
+    }
+}
+
+/// The verification's view of the copy.
+pub(super) struct Watcher(pub Rc<RefCell<Watched>>);
+
+impl Changes for Watcher {
+    fn watch(&self, keys: &[Place]) {
+        let mut watched = self.0.borrow_mut();
+        let guard = watched.begun;
+        watched.keys = keys.iter().map(|key| (key.clone(), Watch { look: Look::default(), guard })).collect();
+    }
+
+    fn look(&self, key: &Place) -> Look {
+        self.0.borrow().keys.get(key).map_or_else(Look::default, |watch| watch.look)
+    }
+
+    async fn barrier(&self) -> Result<(), String> {
+        let mine = {
+            let mut watched = self.0.borrow_mut();
+            watched.wanted += 1;
+            watched.wanted
+        };
+        // The engine polls us each turn, so nobody need wake us.
+        std::future::poll_fn(|_| {
+            if self.0.borrow().passed >= mine { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! A server of one thread and no sockets, with as much of Redis as copying big keys needs, and the guarantee of SCAN no
+//! better than it is.
+//! Knows nothing of who asks.
+
+use std::{collections::BTreeMap, hash::Hasher};
+
+use pontoon::resp::{
+    request::{RequestScanner, Scanned},
+    write,
+};
+
+/// Every element is said to take so much, so that pages are small and many.
+const EACH: usize = 100 << 10;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// Fields with their values and when they expire.
+    Hash(BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>),
+    Set(BTreeMap<Vec<u8>, ()>),
+    Zset(BTreeMap<Vec<u8>, f64>),
+}
+
+/// One key, for there is no other.
+#[derive(Clone, Debug, Default)]
+pub struct Fake {
+    pub key: Option<(Data, Option<u64>)>,
+    pub now: u64,
+    /// Knows what Redis 7.4 knows; else what 6.0 does.
+    pub new: bool,
+}
+
+/// Where SCAN meets an element. The same wherever it is asked, whatever else comes and goes.
+fn place(name: &[u8]) -> u64 {
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    hasher.write(name);
+    (hasher.finish() >> 1).max(1)
+}
+
+fn number(text: &[u8]) -> i64 {
+    std::str::from_utf8(text).unwrap().parse().unwrap()
+}
+
+/// What is left at `now` of a time to live.
+fn left(until: Option<u64>, now: u64) -> i64 {
+    until.map_or(-1, |until| until.saturating_sub(now) as i64)
+}
+
+impl Fake {
+    /// Runs all requests in `bytes`; a reply each.
+    pub fn run(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut replies = Vec::new();
+        while !bytes.is_empty() {
+            let mut scanner = RequestScanner::default();
+            let Scanned::Request(len) = scanner.scan(bytes).unwrap() else { panic!("half a request") };
+            let args: Vec<Vec<u8>> = scanner.args().iter().map(|a| a.of(bytes).to_vec()).collect();
+            replies.push(self.command(&args));
+            bytes = &bytes[len..];
+        }
+        replies
+    }
+
+    /// Time passes; whether the key has expired.
+    pub fn tick(&mut self, millis: u64) -> bool {
+        self.now += millis;
+        let expired = self.key.as_ref().is_some_and(|(_, until)| until.is_some_and(|until| until <= self.now));
+        if expired {
+            self.key = None;
+        }
+        expired
+    }
+
+    pub fn command(&mut self, args: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let name = String::from_utf8(args[0].to_ascii_uppercase()).unwrap();
+        let now = self.now;
+        match name.as_str() {
+            "TYPE" => write::simple(
+                &mut out,
+                match &self.key {
+                    None => "none",
+                    Some((Data::Hash(_), _)) => "hash",
+                    Some((Data::Set(_), _)) => "set",
+                    Some((Data::Zset(_), _)) => "zset",
+                },
+            ),
+            "MEMORY" => write::int(&mut out, (300 << 10) + (self.len() * EACH) as i64),
+            "HLEN" | "SCARD" | "ZCARD" => write::int(&mut out, self.len() as i64),
+            "UNLINK" | "DEL" => write::int(&mut out, i64::from(self.key.take().is_some())),
+            "EXISTS" => write::int(&mut out, i64::from(self.key.is_some())),
+            "PTTL" => write::int(&mut out, self.key.as_ref().map_or(-2, |(_, until)| left(*until, now))),
+            "PERSIST" => {
+                let had = self.key.as_mut().is_some_and(|(_, until)| until.take().is_some());
+                write::int(&mut out, i64::from(had));
+            }
+            "PEXPIRE" => {
+                if let Some((_, until)) = &mut self.key {
+                    *until = Some(now + number(&args[2]) as u64);
+                }
+                write::int(&mut out, i64::from(self.key.is_some()));
+            }
+            _ => self.typed(&name, args, &mut out),
+        }
+        // The last element takes its key along.
+        if self.key.is_some() && self.len() == 0 {
+            self.key = None;
+        }
+        out
+    }
+
+    fn len(&self) -> usize {
+        match &self.key {
+            None => 0,
+            Some((Data::Hash(fields), _)) => fields.len(),
+            Some((Data::Set(members), _)) => members.len(),
+            Some((Data::Zset(members), _)) => members.len(),
+        }
+    }
+
+    fn typed(&mut self, name: &str, args: &[Vec<u8>], out: &mut Vec<u8>) {
+        let now = self.now;
+        if (name.starts_with("HP") || name == "SMISMEMBER" || name == "ZMSCORE") && !self.new {
+            return write::error(out, &format!("ERR unknown command '{name}', with args beginning with: "));
+        }
+        if self.key.is_none() && ["HSET", "SADD", "ZADD"].contains(&name) {
+            let empty = match name {
+                "HSET" => Data::Hash(BTreeMap::new()),
+                "SADD" => Data::Set(BTreeMap::new()),
+                _ => Data::Zset(BTreeMap::new()),
+            };
+            self.key = Some((empty, None));
+        }
+        let empty = match name.as_bytes()[0] {
+            b'H' => Data::Hash(BTreeMap::new()),
+            b'S' => Data::Set(BTreeMap::new()),
+            _ => Data::Zset(BTreeMap::new()),
+        };
+        let mut none = empty;
+        let data = self.key.as_mut().map_or(&mut none, |(data, _)| data);
+        match (name, data) {
+            ("HSET", Data::Hash(fields)) => {
+                for pair in args[2..].chunks(2) {
+                    fields.insert(pair[0].clone(), (pair[1].clone(), None));
+                }
+                write::int(out, 0);
+            }
+            ("HDEL", Data::Hash(fields)) => {
+                fields.retain(|name, _| !args[2..].contains(name));
+                write::int(out, 0);
+            }
+            ("HMGET", Data::Hash(fields)) => {
+                write::array(out, args.len() - 2);
+                for name in &args[2..] {
+                    match fields.get(name) {
+                        Some((value, _)) => write::bulk(out, value),
+                        None => write::null(out, write::Version::Resp2),
+                    }
+                }
+            }
+            ("HPTTL", Data::Hash(fields)) => {
+                write::array(out, args.len() - 4);
+                args[4..].iter().for_each(|name| write::int(out, fields.get(name).map_or(-2, |(_, t)| left(*t, now))));
+            }
+            ("HPEXPIRE", Data::Hash(fields)) => {
+                if let Some((_, until)) = fields.get_mut(&args[5]) {
+                    *until = Some(now + number(&args[2]) as u64);
+                }
+                out.extend_from_slice(b"*1\r\n:1\r\n");
+            }
+            ("HSCAN", Data::Hash(fields)) => {
+                let rows = fields.iter().map(|(name, (value, _))| (name.clone(), Some(value.clone())));
+                scan(rows.collect(), args, out);
+            }
+            ("SADD", Data::Set(members)) => {
+                members.extend(args[2..].iter().map(|name| (name.clone(), ())));
+                write::int(out, 0);
+            }
+            ("SREM", Data::Set(members)) => {
+                members.retain(|name, _| !args[2..].contains(name));
+                write::int(out, 0);
+            }
+            ("SISMEMBER", Data::Set(members)) => write::int(out, i64::from(members.contains_key(&args[2]))),
+            ("SMISMEMBER", Data::Set(members)) => {
+                write::array(out, args.len() - 2);
+                args[2..].iter().for_each(|name| write::int(out, i64::from(members.contains_key(name))));
+            }
+            ("ZMSCORE", Data::Zset(members)) => {
+                write::array(out, args.len() - 2);
+                for name in &args[2..] {
+                    match members.get(name) {
+                        Some(score) => write::bulk(out, score.to_string().as_bytes()),
+                        None => write::null(out, write::Version::Resp2),
+                    }
+                }
+            }
+            ("SSCAN", Data::Set(members)) => scan(members.keys().map(|m| (m.clone(), None)).collect(), args, out),
+            ("ZADD", Data::Zset(members)) => {
+                for pair in args[2..].chunks(2) {
+                    members.insert(pair[1].clone(), std::str::from_utf8(&pair[0]).unwrap().parse().unwrap());
+                }
+                write::int(out, 0);
+            }
+            ("ZREM", Data::Zset(members)) => {
+                members.retain(|name, _| !args[2..].contains(name));
+                write::int(out, 0);
+            }
+            ("ZSCORE", Data::Zset(members)) => match members.get(&args[2]) {
+                Some(score) => write::bulk(out, score.to_string().as_bytes()),
+                None => write::null(out, write::Version::Resp2),
+            },
+            ("ZSCAN", Data::Zset(members)) => {
+                scan(members.iter().map(|(m, s)| (m.clone(), Some(s.to_string().into_bytes()))).collect(), args, out);
+            }
+            ("ZRANGEBYSCORE", Data::Zset(members)) => {
+                let min: f64 = std::str::from_utf8(&args[2]).unwrap().parse().unwrap();
+                let mut rows: Vec<_> = members.iter().filter(|(_, score)| **score >= min).collect();
+                rows.sort_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(b.0)));
+                rows.truncate(number(&args[7]) as usize);
+                write::array(out, rows.len() * 2);
+                for (member, score) in rows {
+                    write::bulk(out, member);
+                    write::bulk(out, score.to_string().as_bytes());
+                }
+            }
+            (_, _) if name.starts_with(['H', 'S', 'Z']) => {
+                write::error(out, "WRONGTYPE Operation against a key holding the wrong kind of value");
+            }
+            _ => panic!("{name} is not known here"),
+        }
+    }
+}
+
+/// A page of HSCAN, SSCAN or ZSCAN: the cursor is a place.
+fn scan(rows: Vec<(Vec<u8>, Option<Vec<u8>>)>, args: &[Vec<u8>], out: &mut Vec<u8>) {
+    let (cursor, count) = (number(&args[2]) as u64, number(&args[4]) as usize);
+    let mut rows: Vec<_> = rows.into_iter().map(|row| (place(&row.0), row)).filter(|(at, _)| *at >= cursor).collect();
+    rows.sort();
+    let next = rows.get(count).map_or(0, |(at, _)| *at);
+    rows.truncate(count);
+    write::array(out, 2);
+    write::bulk(out, next.to_string().as_bytes());
+    write::array(out, rows.iter().map(|(_, (_, value))| 1 + usize::from(value.is_some())).sum());
+    for (_, (name, value)) in rows {
+        write::bulk(out, &name);
+        value.iter().for_each(|value| write::bulk(out, value));
+    }
+}

@@ -1,0 +1,269 @@
+//! Whatever the order of questions, answers, writes, events and expiries: in the end both servers have the same value.
+//! Knows nothing of sockets.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use pontoon::mover::big_key::{BigId, BigKeys, Requests};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use super::fake::{Data, Fake};
+
+const KEY: &[u8] = b"k";
+/// Names of fields: few, so that writes meet what was read, and many enough for several pages.
+const NAMES: u64 = 60;
+
+/// Two servers, and everything that is on its way between them and us.
+struct World {
+    source: Fake,
+    target: Fake,
+    big: BigKeys,
+    now: Instant,
+    to_source: VecDeque<(BigId, Vec<u8>)>,
+    from_source: VecDeque<(BigId, Vec<u8>)>,
+    /// No id: a request of the engine itself.
+    to_target: VecDeque<(Option<BigId>, Vec<u8>)>,
+    from_target: VecDeque<(Option<BigId>, Vec<u8>)>,
+    feed: VecDeque<Vec<Vec<u8>>>,
+    /// As the engine's dirty set: to be fetched by the ordinary way.
+    dirty: bool,
+    kind: u8,
+}
+
+fn words(line: &str) -> Vec<Vec<u8>> {
+    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+}
+
+impl World {
+    fn new(kind: u8, new: bool) -> Self {
+        let mut source = Fake { new, ..Fake::default() };
+        for i in 0..NAMES / 2 {
+            source.command(&words(&match kind {
+                0 => format!("HSET k n{i} {i}"),
+                1 => format!("SADD k n{i}"),
+                _ => format!("ZADD k {} n{i}", i % 7),
+            }));
+        }
+        let mut world = Self {
+            source,
+            target: Fake { new, ..Fake::default() },
+            big: BigKeys::default(),
+            now: Instant::now(),
+            to_source: VecDeque::new(),
+            from_source: VecDeque::new(),
+            to_target: VecDeque::new(),
+            from_target: VecDeque::new(),
+            feed: VecDeque::new(),
+            dirty: true,
+            kind,
+        };
+        world.fetch();
+        world
+    }
+
+    /// A client's command: the source runs it, the feed has it.
+    fn write(&mut self, a: u8, b: u8) {
+        let (name, value) = (u64::from(a) % NAMES, b);
+        let line = match (b % 32, self.kind) {
+            (0, _) => "DEL k".to_owned(),
+            (1, _) => format!("PEXPIRE k {}", 20 + u64::from(a)),
+            (2, _) => "PERSIST k".to_owned(),
+            // Another type than before.
+            (3, 1) => "ZADD k 1 other".to_owned(),
+            (3, _) => "SADD k other".to_owned(),
+            (4, 0) if self.source.new => format!("HPEXPIRE k {} FIELDS 1 n{name}", 1000 + u64::from(a)),
+            (b, 0) if b % 3 == 0 => format!("HDEL k n{name} n{}", (name + 1) % NAMES),
+            (_, 0) => format!("HSET k n{name} {value}"),
+            (b, 1) if b % 2 == 0 => format!("SREM k n{name}"),
+            (_, 1) => format!("SADD k n{name} n{}", (name + 5) % NAMES),
+            (b, _) if b % 3 == 0 => format!("ZREM k n{name}"),
+            _ => format!("ZADD k {} n{name}", value % 11),
+        };
+        let args = words(&line);
+        // A refused command does not come to the feed.
+        if !self.source.command(&args).starts_with(b"-") {
+            self.feed.push_back(args);
+        }
+    }
+
+    /// The engine's ordinary fetch: every value here is big, or not there.
+    fn fetch(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        if self.source.key.is_some() {
+            self.big.begin(0, bytes::Bytes::from_static(KEY), self.now);
+        } else {
+            let mut out = Requests::default();
+            out.push(&[b"UNLINK", KEY]);
+            self.to_target.push_back((None, out.take().0));
+        }
+    }
+
+    fn ask(&mut self) -> bool {
+        let (mut source, mut target) = (Requests::default(), Requests::default());
+        let round = self.big.ask(self.now, &mut source, &mut target);
+        let Some(round) = round else {
+            assert_eq!(target.count(), 0);
+            return false;
+        };
+        self.to_source.push_back((round.id, source.take().0));
+        self.to_target.push_back((Some(round.id), target.take().0));
+        true
+    }
+
+    fn source_runs(&mut self) -> bool {
+        let Some((id, bytes)) = self.to_source.pop_front() else { return false };
+        self.from_source.extend(self.source.run(&bytes).into_iter().map(|reply| (id, reply)));
+        true
+    }
+
+    fn source_answers(&mut self) -> bool {
+        let Some((id, reply)) = self.from_source.pop_front() else { return false };
+        let mut out = Requests::default();
+        self.big.answer(id, &reply, &mut out, self.now).unwrap();
+        self.to_target.push_back((Some(id), out.take().0));
+        self.take_back();
+        true
+    }
+
+    fn take_back(&mut self) {
+        while self.big.take_back().is_some() {
+            self.dirty = true;
+        }
+    }
+
+    fn target_runs(&mut self) -> bool {
+        let Some((id, bytes)) = self.to_target.pop_front() else { return false };
+        self.from_target.extend(self.target.run(&bytes).into_iter().map(|reply| (id, reply)));
+        true
+    }
+
+    fn target_answers(&mut self) -> bool {
+        let Some((id, reply)) = self.from_target.pop_front() else { return false };
+        if let Some(id) = id {
+            self.big.target_answer(id, &reply, self.now).unwrap();
+        }
+        self.take_back();
+        true
+    }
+
+    fn event(&mut self) -> bool {
+        let Some(args) = self.feed.pop_front() else { return false };
+        if !self.big.event(0, KEY, &args[..], self.now) {
+            self.dirty = true;
+        }
+        true
+    }
+
+    fn tick(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+        if self.source.tick(millis) {
+            self.feed.push_back(words("DEL k"));
+        }
+        self.target.tick(millis);
+    }
+
+    fn act(&mut self, (what, a, b): (u8, u8, u8)) {
+        match what % 16 {
+            0..=2 => drop(self.ask()),
+            3 | 4 => drop(self.source_runs()),
+            5 | 6 => drop(self.source_answers()),
+            7 | 8 => drop(self.target_runs()),
+            9 | 10 => drop(self.target_answers()),
+            11 | 12 => drop(self.event()),
+            13 => self.fetch(),
+            14 => self.write(a, b),
+            // Mostly short, sometimes longer than any time to live.
+            _ => self.tick(if b < 16 { 400 } else { u64::from(b % 8) }),
+        }
+    }
+
+    /// The barrier has passed: nobody writes, and everything under way arrives.
+    fn settle(&mut self) {
+        self.big.hurry(true);
+        for _ in 0..10_000 {
+            while self.event() {}
+            self.fetch();
+            let busy =
+                [self.ask(), self.source_runs(), self.source_answers(), self.target_runs(), self.target_answers()];
+            if busy == [false; 5] && !self.dirty && self.feed.is_empty() {
+                assert!(self.big.is_clean(), "{:?} with nothing to do", self.big.left());
+                return;
+            }
+        }
+        panic!("it does not end: {:?}", self.big.left());
+    }
+}
+
+/// A value without times.
+fn value(fake: &Fake) -> Option<Data> {
+    let mut data = fake.key.clone()?.0;
+    if let Data::Hash(fields) = &mut data {
+        fields.values_mut().for_each(|(_, until)| *until = None);
+    }
+    Some(data)
+}
+
+/// When the key and each field expire.
+fn times(fake: &Fake) -> Vec<Option<u64>> {
+    let Some((data, until)) = &fake.key else { return Vec::new() };
+    let mut times = vec![*until];
+    if let Data::Hash(fields) = data {
+        times.extend(fields.values().map(|(_, until)| *until));
+    }
+    times
+}
+
+fn check(kind: u8, new: bool, actions: &[(u8, u8, u8)]) -> Result<(), TestCaseError> {
+    let mut world = World::new(kind, new);
+    for action in actions {
+        world.act(*action);
+    }
+    world.settle();
+    prop_assert_eq!(value(&world.source), value(&world.target));
+    // A time to live is sent as what is left of it, so it ends later at the target by as long as that was under way, and
+    // never earlier.
+    let passed = world.source.now;
+    for (source, target) in times(&world.source).iter().zip(times(&world.target)) {
+        match (*source, target) {
+            (None, None) => {}
+            (Some(source), Some(target)) => {
+                prop_assert!(target + 1 >= source && target <= source.max(passed) + 400 * 400)
+            }
+            other => prop_assert!(false, "expires: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn any_interleaving_ends_with_equal_values() {
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() });
+    let strategy = (0..3u8, any::<bool>(), prop::collection::vec(any::<(u8, u8, u8)>(), 0..400));
+    runner.run(&strategy, |(kind, new, actions)| check(kind, new, &actions)).unwrap();
+}
+
+/// What the property is worth: the same world in which every tenth event is lost must not always end with equal values.
+#[test]
+fn lost_events_are_noticed() {
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+    let strategy = (0..3u8, prop::collection::vec(any::<(u8, u8, u8)>(), 300..400));
+    let found = runner.run(&strategy, |(kind, actions)| {
+        let mut world = World::new(kind, false);
+        for (i, action) in actions.iter().enumerate() {
+            world.act(*action);
+            if i % 10 == 0 {
+                world.feed.pop_front();
+            }
+        }
+        world.settle();
+        prop_assert_eq!(value(&world.source), value(&world.target));
+        Ok(())
+    });
+    assert!(found.is_err(), "a feed that loses events was not noticed");
+}

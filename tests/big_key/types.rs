@@ -1,0 +1,59 @@
+//! Every type but streams, at rest.
+//! Knows nothing of writes meanwhile.
+
+use super::pair::Pair;
+
+#[test]
+fn every_type_crosses_in_pieces() {
+    let mut pair = Pair::start();
+    let source = &mut pair.source;
+    source.all((0..20_000).map(|i| format!("HSET hash field:{i} value:{i}")));
+    source.all((0..20_000).map(|i| format!("SADD set member:{i}")));
+    source.all((0..20_000).map(|i| format!("SADD intset {i}")));
+    source.all((0..20_000).map(|i| format!("ZADD zset {} member:{i}", f64::from(i) * 0.1)));
+    // All of one score: read on by ZSCAN. And two scores that sort, many times each.
+    source.all((0..20_000).map(|i| format!("ZADD ties 7 member:{i}")));
+    source.all((0..20_000).map(|i| format!("ZADD twice {} member:{i}", i % 2)));
+    source.all((0..20_000).map(|i| format!("RPUSH list element:{i}")));
+    source.say("ZADD zset inf a -inf b 1e300 c 3.0000000000000004 d 0.30000000000000004 e");
+    let string: Vec<u8> = (0..5_000_001u32).map(|i| (i * 7) as u8).collect();
+    source.ask(&[b"SET", b"string", &string]);
+    source.ask(&[b"HSET", b"wide", b"one", &string, b"two", &string]);
+    source.say("HSET wide three 3");
+    for key in ["hash", "zset"] {
+        source.say(&format!("PEXPIRE {key} 600000"));
+    }
+    // Something older is in the way.
+    pair.target.say("SET hash old");
+    pair.target.say("RPUSH list old");
+    let keys = ["hash", "set", "intset", "zset", "ties", "twice", "list", "string", "wide"];
+    for key in keys {
+        pair.begin(key);
+    }
+    pair.settle();
+    assert_eq!(pair.back, []);
+    for key in keys {
+        pair.assert_equal(key);
+    }
+}
+
+#[test]
+fn small_keys_and_missing_ones_are_given_back() {
+    let mut pair = Pair::start();
+    pair.source.say("HSET small a 1");
+    pair.target.say("SET gone old");
+    pair.begin("small");
+    pair.begin("gone");
+    pair.settle_back();
+    let back: Vec<_> = pair.back.iter().map(|b| (&b.key[..], b.in_one_piece)).collect();
+    assert_eq!(back, [(&b"small"[..], false), (b"gone", false)]);
+    assert_eq!(pair.target.say("EXISTS gone"), ":0\r\n");
+}
+
+impl Pair {
+    /// Rounds while there is something to do.
+    fn settle_back(&mut self) {
+        while self.round() {}
+        assert!(self.big.is_clean());
+    }
+}

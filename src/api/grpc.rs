@@ -15,7 +15,7 @@ use crate::{
         ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, Node,
         PauseMigrationRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest,
         ResumeMigrationRequest, SetClusterRequest, SetMigrationRequest, SetNodeRoleRequest, SetProductRequest,
-        StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
+        ShowClusterReply, ShowClusterRequest, StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
     },
 };
 
@@ -36,7 +36,7 @@ impl Api {
         if view.term.is_some() {
             for node in &mut nodes {
                 show::live(node, &self.control, &view, now);
-                if !node.alive {
+                if !node.alive && !node.unknown {
                     let heard = match node.heard_ms {
                         0.. => format!("heard of {} s ago", node.heard_ms / 1000),
                         _ => "not heard of since this leader leads".into(),
@@ -204,6 +204,11 @@ impl Admin for Api {
 
     async fn assign_slots(&self, request: Request<AssignSlotsRequest>) -> Changed {
         self.change(request).await
+    }
+
+    async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ShowClusterReply>, Status> {
+        let settings = &self.state().settings;
+        Ok(Response::new(ShowClusterReply { voters: settings.voters.into(), hold_ms_max: settings.hold_ms_max }))
     }
 
     async fn start_migration(&self, request: Request<StartMigrationRequest>) -> Changed {

@@ -6,7 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
-use super::{introduction, movers::Movers, service::LeaderDesk};
+use super::{
+    introduction,
+    lease::{Granted, Lease, Sent},
+    movers::Movers,
+    service::LeaderDesk,
+};
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
@@ -62,10 +67,12 @@ impl Heartbeat {
     pub async fn run(mut self) -> Ended {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
-        let mut moved = self.movers.news();
+        // Beside the one that makes a heartbeat: news that come during an exchange are still to be sent after it.
+        let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
         let mut without = Without::default();
-        let mut early: Option<Early> = None;
+        let mut lease = Lease::new(self.permit.clone());
+        let mut moved = self.movers.news();
         let mut told: BTreeSet<HoldId> = BTreeSet::new();
         // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
         let mut broken_off = false;
@@ -79,7 +86,7 @@ impl Heartbeat {
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
             }
             let report = self.report.borrow_and_update().clone();
-            early = early.and_then(|early| early.take(&self.permit, &report));
+            lease.reached(report.route_epoch);
             let drained = drained(&report);
             if !drained.is_subset(&told) {
                 faults::pause_at(Point::BeforeAck).await;
@@ -87,11 +94,10 @@ impl Heartbeat {
             told = drained;
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
-            let sent_ns = boottime_ns();
             let mut news = self.report.clone();
             let answer = tokio::select! {
                 biased;
-                answer = self.exchange(&now) => answer,
+                answer = Sent::before(boottime_ns, self.exchange(&now)) => answer,
                 // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
@@ -103,16 +109,13 @@ impl Heartbeat {
                     next = tokio::time::Instant::now();
                     continue;
                 }
+                () = keep_up(&mut reports, &mut lease) => None,
             };
             broken_off = false;
-            let Some(answer) = answer else { continue };
-            match self.take(answer, sent_ns, &mut without) {
-                Taken::Nothing => {}
-                Taken::Grant(grant) => early = grant.take(&self.permit, &self.report.borrow()),
-                Taken::Ended(ended) => {
-                    self.permit.revoke();
-                    return ended;
-                }
+            let Some((sent, answer)) = answer else { continue };
+            if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
+                lease.revoke();
+                return ended;
             }
         }
     }
@@ -150,30 +153,32 @@ impl Heartbeat {
         }
     }
 
-    /// Reads an answer.
-    fn take(&self, answer: HeartbeatReply, sent_ns: u64, without: &mut Without) -> Taken {
+    /// Acts on an answer.
+    fn take(&self, answer: HeartbeatReply, sent: Sent, lease: &mut Lease, without: &mut Without) -> Option<Ended> {
         if answer.not_a_member {
             error!(
                 "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
             );
-            return Taken::Ended(Ended::Removed);
+            return Some(Ended::Removed);
         }
         if answer.twin {
             error!(
                 "another process with this node's identity serves in the cluster: never copy a data directory. This one stops"
             );
-            return Taken::Ended(Ended::Twin);
+            return Some(Ended::Twin);
         }
         if answer.granted {
+            let granted = Granted {
+                length: Duration::from_millis(answer.lease_ms.into()),
+                min_applied: Epoch(answer.min_applied),
+            };
+            let reached = self.report.borrow().route_epoch;
+            lease.granted(sent, granted, reached, boottime_ns());
             without.granted();
-            let lease_ns = u64::from(answer.lease_ms) * 1_000_000;
-            // Counted from the send, so that the leader, who counts from its answer, always counts longer.
-            return Taken::Grant(Early { until_ns: sent_ns + lease_ns, min_applied: Epoch(answer.min_applied) });
-        }
-        if answer.leader.is_none() && !answer.why_not.is_empty() {
+        } else if answer.leader.is_none() && !answer.why_not.is_empty() {
             without.refused(&answer.why_not);
         }
-        Taken::Nothing
+        None
     }
 
     fn compose(&self) -> HeartbeatRequest {
@@ -221,31 +226,6 @@ impl Heartbeat {
                 return Some(leader.admin);
             }
         }
-        None
-    }
-}
-
-/// What an answer says.
-enum Taken {
-    Nothing,
-    Grant(Early),
-    Ended(Ended),
-}
-
-/// A grant that may have come before the entries it speaks of: the leader applies a change first. It is taken as if it had
-/// come when the workers' tables are there; until then the lease of before goes on, and no client sees an error.
-struct Early {
-    until_ns: u64,
-    min_applied: Epoch,
-}
-
-impl Early {
-    /// Renews the lease if the tables are there; else what is to be tried again.
-    fn take(self, permit: &Permit, report: &ProxyReport) -> Option<Self> {
-        if report.route_epoch < self.min_applied {
-            return Some(self);
-        }
-        permit.renew(self.until_ns, self.min_applied);
         None
     }
 }
@@ -337,6 +317,15 @@ async fn another_leads(leadership: &mut watch::Receiver<Leadership>, before: &Le
     if leadership.wait_for(other).await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Tells the lease what the workers' tables have reached. Never resolves.
+async fn keep_up(reports: &mut watch::Receiver<Arc<ProxyReport>>, lease: &mut Lease) {
+    while reports.changed().await.is_ok() {
+        let reached = reports.borrow_and_update().route_epoch;
+        lease.reached(reached);
+    }
+    std::future::pending().await
 }
 
 /// Resolves when the log has just admitted this start.

@@ -3,14 +3,14 @@
 use std::{
     convert::Infallible,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use pontoon::{
     api::server::{Services, serve},
+    clock::boottime_ns,
     model::{
         change::Change,
-        ids::{AssignmentId, HoldId, Term, Uuid},
+        ids::{AssignmentId, HoldId, NodeId, Term, Uuid},
         outcome::Outcome,
         route::HoldKind,
         state::Cause,
@@ -36,6 +36,7 @@ use tonic::{
 use crate::{
     log::{Node, Shared},
     server::Redis,
+    wait::meanwhile,
 };
 
 /// In the place of the services between nodes.
@@ -96,6 +97,7 @@ pub async fn world() -> World {
             raft: Nothing::<0>,
             node: Nothing::<1>,
             secret: secret(),
+            source: None,
             leased: Arc::new(|| true),
         };
         world.tasks.push(tokio::spawn(serve(listener, services, std::future::pending())));
@@ -412,7 +414,7 @@ async fn waiting_for_nodes() {
     request.options = Some(ChangeOptions { wait: true, timeout_ms: 20_000, ..Default::default() });
     let mut client = world.client(1);
     let waiting = tokio::spawn(async move { client.create_product(request).await });
-    while !waiting.is_finished() {
+    let reply = meanwhile(waiting, || {
         let state = world.shared.state();
         for id in [1, 2] {
             world.nodes[0].heard(id, |seen| {
@@ -420,9 +422,8 @@ async fn waiting_for_nodes() {
                 seen.listeners = state.products.keys().map(|id| (*id, Default::default())).collect();
             });
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let reply = waiting.await.unwrap().unwrap().into_inner();
+    });
+    let reply = reply.await.unwrap().into_inner();
     assert!(reply.warnings.iter().all(|w| !w.contains("not alive")), "{reply:?}");
 
     // Nobody reports any more: made, but not within the time.
@@ -432,11 +433,36 @@ async fn waiting_for_nodes() {
     let late = world.client(1).create_product(request).await.unwrap_err();
     assert!(late.code() == Code::DeadlineExceeded && late.message().contains("was made"), "{late:?}");
 
-    // What the leader sees is told by every node.
+    // What the leader sees is told by every node; of one it has not heard of, that it surely serves no more.
+    world.nodes[0].view.send_modify(|view| drop(Arc::make_mut(view).nodes.remove(&NodeId(2))));
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(!status.nodes[1].alive && !status.nodes[1].unknown, "{status:?}");
+    assert!(status.warnings.iter().any(|w| w.contains("node 2") && w.contains("not alive")), "{status:?}");
+    // One that has just begun cannot say that.
+    world.nodes[0].view.send_modify(|view| Arc::make_mut(view).since_ns = boottime_ns() + 60_000_000_000);
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.nodes[1].unknown && status.warnings.iter().all(|w| !w.contains("not alive")), "{status:?}");
     world.nodes[0].heard(2, |seen| seen.version = "9.9".into());
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.leader, status.answered_by, status.nodes.len()), (1, 2, 2));
     assert!(status.nodes[1].alive && status.nodes[1].version == "9.9" && status.nodes[1].role == "voter", "{status:?}");
+    assert!(!status.nodes[1].unknown);
+    // Without a leader nobody knows.
+    world.nodes.iter().for_each(Node::nobody_leads);
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.nodes.iter().all(|n| n.unknown && !n.alive), "{status:?}");
+}
+
+#[tokio::test]
+async fn settings_are_shown_by_every_node() {
+    let world = world().await;
+    let shown = async |node| world.client(node).show_cluster(admin::ShowClusterRequest {}).await.unwrap().into_inner();
+    assert_eq!(shown(1).await, admin::ShowClusterReply { voters: 5, hold_ms_max: 250 });
+    let set = admin::SetClusterRequest { voters: Some(3), hold_ms_max: Some(400), options: None };
+    world.client(1).set_cluster(set).await.unwrap();
+    for node in [0, 1] {
+        assert_eq!(shown(node).await, admin::ShowClusterReply { voters: 3, hold_ms_max: 400 });
+    }
 }
 
 #[tokio::test]

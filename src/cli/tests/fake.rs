@@ -127,6 +127,7 @@ calls! {
     list_slots(ListSlotsRequest) -> ListSlotsReply;
     assign_slots(AssignSlotsRequest) -> ChangeReply, options;
     locate_key(LocateKeyRequest) -> LocateKeyReply;
+    show_cluster(ShowClusterRequest) -> ShowClusterReply;
     start_migration(StartMigrationRequest) -> ChangeReply, options;
     list_migrations(ListMigrationsRequest) -> ListMigrationsReply;
     cancel_migration(CancelMigrationRequest) -> ChangeReply, options;

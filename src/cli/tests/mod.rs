@@ -45,6 +45,7 @@ fn what_the_documents_show_is_understood() {
     check("pontoon slot key {user}x --timeout 2h", false);
     check("pontoon cluster set voters=5 hold-max=250ms", true);
     check("pontoon cluster set", false);
+    check("pontoon cluster show --output json", true);
     check("pontoon slot assign 0-511 1 --abandon-data", true);
     check("pontoon product set shop auto-rebalance=on", true);
     check("pontoon migrate start 0-255 --to 2 --verify full --wipe --wait", true);

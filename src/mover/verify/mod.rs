@@ -20,7 +20,7 @@ use self::{
 use super::{Endpoint, SlotSet};
 use crate::{
     model::migration::{Verified, Verify},
-    redis::RedisError,
+    redis::{RedisError, Reply},
 };
 
 /// Of a sample: one key in this many.
@@ -179,8 +179,19 @@ impl<'a> Comparison<'a> {
         let commands: Vec<&[&[u8]]> = commands.iter().map(|command| &command[..]).collect();
         let client = self.source.client(db).await?;
         let replies = client.pipeline(&commands, Instant::now() + read::REQUEST_MAX).await?;
-        let absent: Vec<bool> = replies.iter().map(|reply| reply.integer() == Some(0)).collect();
-        Ok(keys.into_iter().zip(absent).filter(|(_, absent)| *absent).map(|(key, _)| key).collect())
+        let mut absent = Vec::new();
+        for (key, reply) in keys.into_iter().zip(replies) {
+            match reply {
+                Reply::Integer(0) => absent.push(key),
+                Reply::Integer(_) => {}
+                Reply::Error(text) => return Err(RedisError::of_answer(client.addr(), "EXISTS", &text)),
+                _ => {
+                    let why = "its answer to EXISTS has an unknown shape".into();
+                    return Err(RedisError::Protocol { addr: client.addr().clone(), why });
+                }
+            }
+        }
+        Ok(absent)
     }
 
     /// Compares keys, those that differ again and again.

@@ -410,7 +410,7 @@ fn ended(world: &World, id: MigrationId) -> bool {
 #[test]
 fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
     let (mut switched, mut phases) = (0, BTreeSet::new());
-    for seed in 0..2_000 {
+    for seed in 0..500 {
         let mut world = World::new(seed);
         let id = world.plan();
         let job = Job::Migration(id);
@@ -440,7 +440,7 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
         }
         switched += world.switches;
     }
-    assert!(switched > 1_000, "too few switches to mean anything: {switched}");
+    assert!(switched > 250, "too few switches to mean anything: {switched}");
     let all = ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
     assert_eq!(phases, BTreeSet::from(all), "a phase was never reached");
 }
@@ -604,7 +604,7 @@ fn approvals_are_for_the_current_run_at_its_server_until_it_is_closed() {
     let state = world.state.clone();
     let mut ask = |job, run, node, connections: &[Connection]| table.approve(&state, (job, run), node, connections);
     assert!(ask(job, run.run + 1, run.worker, &at(2, 1)).unwrap_err().contains("not current"));
-    assert!(ask(Job::Migration(MigrationId(9)), run.run, run.worker, &at(2, 1)).is_err());
+    assert!(ask(Job::Migration(MigrationId(99)), run.run, run.worker, &at(2, 1)).is_err());
     assert!(ask(job, run.run, NodeId(3), &at(2, 1)).unwrap_err().contains("work of node 2"));
     assert!(ask(job, run.run, run.worker, &at(1, 1)).unwrap_err().contains("changes 127.0.0.1:6002"));
     assert!(ask(job, run.run, run.worker, &at(2, CONNECTIONS_MAX + 1)).is_err());

@@ -88,12 +88,7 @@ impl View<'_> {
     /// The fence at the primary of `group`, if it is not there yet.
     fn fence(&self, group: &Group) -> Option<Step> {
         let Some(primary) = group.servers.first() else { return Some(self.wait("the group has no server")) };
-        if self.memory.is_closed(&primary.addr, self.migration.runs) {
-            return None;
-        }
-        let pausing = self.memory.pausing(self.seen.now_ns);
-        let close = Step::Close { server: primary.addr.clone(), group: group.id, runs: self.migration.runs };
-        Some(pausing.unwrap_or(close))
+        self.memory.fence(self.seen.now_ns, &primary.addr, group.id, self.migration.runs)
     }
 
     fn planned(&self) -> Step {

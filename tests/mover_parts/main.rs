@@ -11,6 +11,7 @@ mod server;
 
 mod admission;
 mod dataset;
+mod engine;
 mod functions;
 mod payloads;
 mod probing;

@@ -14,7 +14,10 @@ use pontoon::{
     },
 };
 
-use crate::server::{Redis, password, soon};
+use crate::{
+    server::{Redis, password},
+    wait::soon,
+};
 
 const FROM: GroupId = GroupId(1);
 const TO: GroupId = GroupId(2);

@@ -8,6 +8,9 @@ mod fake;
 #[path = "../api/server.rs"]
 #[allow(dead_code)]
 mod server;
+#[path = "../api/wait.rs"]
+#[allow(dead_code)]
+mod wait;
 
 mod admission;
 mod dataset;

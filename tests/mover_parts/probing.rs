@@ -8,7 +8,7 @@ use pontoon::{
     },
 };
 
-use crate::server::{Redis, soon};
+use crate::{server::Redis, wait::soon};
 
 async fn user(redis: &Redis, rules: &str) -> Credentials {
     redis.run(&format!("ACL SETUSER u reset on >p {rules}")).await;

@@ -21,8 +21,9 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     dataset,
-    server::{PATIENCE, Redis, soon},
+    server::Redis,
     verification::{Still, all_slots, compare, endpoint},
+    wait::{PATIENCE, soon},
 };
 
 struct Yes;

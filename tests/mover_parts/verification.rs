@@ -23,7 +23,8 @@ use pontoon::{
 use crate::{
     dataset::{self, Command, words},
     fake,
-    server::{Redis, soon},
+    server::Redis,
+    wait::soon,
 };
 
 /// Everything has the encoding for big values here, and pages of its own size.

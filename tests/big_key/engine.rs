@@ -113,7 +113,7 @@ fn writer(mut conn: Conn, mut write: impl FnMut(&mut Conn, usize) + Send + 'stat
 }
 
 #[test]
-fn hot_big_keys_are_switched_without_being_copied_twice() {
+fn hot_big_keys_of_every_type_are_switched_with_equal_values() {
     let mut cluster = Cluster::start();
     let source = &mut cluster.source;
     source.all((0..50_000).map(|i| format!("HSET hash field:{i} value:{i}")));

@@ -1,0 +1,356 @@
+//! Measures how long moving one big key stalls either server: PING's answer times while the engine copies it, at rest and
+//! while a thousand of its fields are written per second, beside one DUMP and RESTORE and beside no copy at all.
+//! `cargo run --release --example big_key [elements] [first port]`; needs redis-server. Prints what it measured; judges nothing.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use pontoon::{
+    model::{
+        ids::{HoldId, HostPort, SlotId},
+        migration::{Limits, Verify},
+        slot::Layout,
+    },
+    mover::{self, Approval, Approve, CopyJob, Endpoint, Job, Named, SlotSet, State},
+    resp::{reply::ReplyScanner, write},
+};
+use tokio::sync::watch;
+
+type Res<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two PINGs of a probe.
+const PING_EVERY: Duration = Duration::from_micros(200);
+/// Between two writes to a hot key: a thousand per second.
+const WRITE_EVERY: Duration = Duration::from_millis(1);
+
+struct Server {
+    child: Child,
+    addr: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(port: u16) -> Res<Self> {
+        let dir = tempfile::tempdir()?;
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(dir.path())
+            .args(["--enable-debug-command", "yes", "--slowlog-log-slower-than", "1000"])
+            .stdout(Stdio::null())
+            .spawn()?;
+        let server = Self { child, addr: format!("127.0.0.1:{port}"), _dir: dir };
+        let began = Instant::now();
+        while TcpStream::connect(&server.addr).is_err() {
+            if began.elapsed() > PATIENCE {
+                return Err("redis-server does not start".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    fn client(&self) -> Res<Client> {
+        let stream = TcpStream::connect(&self.addr)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client {
+            writer: stream.try_clone()?,
+            reader: BufReader::with_capacity(1 << 20, stream),
+            buffer: Vec::new(),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A blocking client.
+struct Client {
+    writer: TcpStream,
+    reader: BufReader<TcpStream>,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    fn reply(&mut self) -> Res<Vec<u8>> {
+        let mut scanner = ReplyScanner::default();
+        loop {
+            if let Some(len) = scanner.scan(&self.buffer)? {
+                let reply: Vec<u8> = self.buffer.drain(..len).collect();
+                if reply.starts_with(b"-") {
+                    return Err(String::from_utf8_lossy(&reply).into_owned().into());
+                }
+                return Ok(reply);
+            }
+            let mut more = vec![0; 256 << 10];
+            let n = self.reader.read(&mut more)?;
+            if n == 0 {
+                return Err("the server has closed the connection".into());
+            }
+            self.buffer.extend_from_slice(&more[..n]);
+        }
+    }
+
+    fn ask(&mut self, args: &[&[u8]]) -> Res<Vec<u8>> {
+        let mut bytes = Vec::new();
+        write::request(&mut bytes, args);
+        self.writer.write_all(&bytes)?;
+        self.reply()
+    }
+
+    fn say(&mut self, line: &str) -> Res<Vec<u8>> {
+        self.ask(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
+    }
+
+    /// Commands `line(0)`, `line(1)`, ... in pipelines.
+    fn fill(&mut self, count: usize, line: impl Fn(usize) -> String) -> Res<()> {
+        for start in (0..count).step_by(1000) {
+            let lines = start..count.min(start + 1000);
+            let mut bytes = Vec::new();
+            for i in lines.clone() {
+                write::request(&mut bytes, &line(i).split(' ').map(str::as_bytes).collect::<Vec<_>>());
+            }
+            self.writer.write_all(&bytes)?;
+            for _ in lines {
+                self.reply()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest command since the last look, from SLOWLOG, with its milliseconds; none if none took one.
+    fn slowest(&mut self) -> Res<String> {
+        let reply = String::from_utf8_lossy(&self.say("SLOWLOG GET 128")?).into_owned();
+        self.say("SLOWLOG RESET")?;
+        // Of each entry: id, time, duration; then its arguments.
+        let mut worst = (0, String::new());
+        for entry in reply.split("*6\r\n").skip(1) {
+            let lines: Vec<&str> = entry.split("\r\n").take(6).collect();
+            let [_, _, micros, _, _, name] = lines[..] else { continue };
+            worst = worst.max((micros.trim_start_matches(':').parse::<u64>()?, name.to_owned()));
+        }
+        Ok(if worst.0 == 0 { "-".into() } else { format!("{:.1} {}", worst.0 as f64 / 1000.0, worst.1) })
+    }
+}
+
+/// Runs something again and again until told to stop.
+struct Loop<T> {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Res<T>>,
+}
+
+impl<T: Send + Default + 'static> Loop<T> {
+    fn start(
+        name: &str,
+        mut client: Client,
+        every: Duration,
+        mut turn: impl FnMut(&mut Client, &mut T) -> Res<()> + Send + 'static,
+    ) -> Res<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            let mut state = T::default();
+            let mut next = Instant::now();
+            while !stopped.load(Ordering::Relaxed) {
+                turn(&mut client, &mut state)?;
+                next = (next + every).max(Instant::now() - every * 100);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            Ok(state)
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) -> Res<T> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| "a thread panicked")?
+    }
+}
+
+/// PINGs; the times of their answers.
+fn probe(server: &Server) -> Res<Loop<Vec<Duration>>> {
+    Loop::start("probe", server.client()?, PING_EVERY, |client, times: &mut Vec<Duration>| {
+        let began = Instant::now();
+        client.say("PING")?;
+        times.push(began.elapsed());
+        Ok(())
+    })
+}
+
+/// p99 and the longest, in milliseconds.
+fn told(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let ms = |d: Option<&Duration>| d.map_or(0.0, |d| d.as_secs_f64() * 1000.0);
+    format!("{:6.2} {:7.2}", ms(times.get(times.len() * 99 / 100)), ms(times.last()))
+}
+
+struct Yes;
+
+impl Approve for Yes {
+    fn approve(&self, _: Vec<Named>) -> Approval {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn copy(servers: &[Server; 2]) -> Res<mover::Handle> {
+    let layout = Layout::Codis;
+    let all: BTreeSet<SlotId> = (0..layout.slots()).map(SlotId).collect();
+    let endpoint =
+        |i: usize| -> Res<Endpoint> { Ok(Endpoint { addr: HostPort::parse(&servers[i].addr)?, credentials: None }) };
+    let job = CopyJob {
+        name: "pt:bench:run:m1.1".into(),
+        layout,
+        slots: Arc::new(SlotSet::new(layout, &all)),
+        databases: 16,
+        primary: endpoint(0)?,
+        feed: endpoint(0)?,
+        target: endpoint(1)?,
+        ours_at_target: Arc::new(SlotSet::new(layout, &all)),
+        wipe: true,
+        verify: Verify::None,
+    };
+    let (_, limits) = watch::channel(Limits::default());
+    Ok(mover::start(Job::Copy(job), Arc::new(Yes), limits))
+}
+
+/// A command to write again and again, by its number.
+type Hot = fn(usize, usize) -> String;
+
+struct Case {
+    name: &'static str,
+    fill: fn(&mut Client, usize) -> Res<()>,
+    hot: Option<Hot>,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "hash",
+        fill: |c, n| c.fill(n, |i| format!("HSET k field:{i:010} value:{i:010}")),
+        hot: Some(|i, n| format!("HSET k field:{:010} new:{i}", i * 7919 % n)),
+    },
+    Case {
+        name: "sorted set",
+        fill: |c, n| c.fill(n, |i| format!("ZADD k {}.5 member:{i:010}", i * 7919 % 1_000_003)),
+        hot: Some(|i, n| format!("ZINCRBY k 0.25 member:{:010}", i * 7919 % n)),
+    },
+    Case { name: "sorted set, one score", fill: |c, n| c.fill(n, |i| format!("ZADD k 0 member:{i:010}")), hot: None },
+    Case {
+        name: "set",
+        fill: |c, n| c.fill(n, |i| format!("SADD k member:{i:010}")),
+        hot: Some(|i, n| format!("SREM k member:{:010}", i * 7919 % n)),
+    },
+    Case { name: "list", fill: |c, n| c.fill(n, |i| format!("RPUSH k element:{i:010}")), hot: None },
+    Case { name: "stream", fill: |c, n| c.fill(n, |i| format!("XADD k {}-1 field value:{i:010}", i + 1)), hot: None },
+    Case {
+        name: "string of 100 bytes each",
+        fill: |c, n| c.say(&format!("SETRANGE k {} x", n * 100)).map(|_| ()),
+        hot: Some(|i, n| format!("SETBIT k {} 1", i * 15_485_863 % (n * 800))),
+    },
+];
+
+fn wait_caught_up(handle: &mover::Handle) -> Res<()> {
+    let reports = handle.report();
+    let began = Instant::now();
+    loop {
+        let state = reports.borrow().state.clone();
+        match state {
+            State::CaughtUp => return Ok(()),
+            State::Failed(why) => return Err(why.into()),
+            _ if began.elapsed() > PATIENCE => return Err(format!("not caught up: {:?}", *reports.borrow()).into()),
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+fn measure(servers: &[Server; 2], what: &str, work: impl FnOnce() -> Res<String>) -> Res<()> {
+    for server in servers {
+        server.client()?.slowest()?;
+    }
+    let probes = [probe(&servers[0])?, probe(&servers[1])?];
+    let began = Instant::now();
+    let more = work()?;
+    let took = began.elapsed();
+    let [source, target] = probes.map(Loop::stop);
+    let slowest = [servers[0].client()?.slowest()?, servers[1].client()?.slowest()?];
+    println!(
+        "{what:38} {:7.2} s   {}   {}   {:18} {:18} {more}",
+        took.as_secs_f64(),
+        told(source?),
+        told(target?),
+        slowest[0],
+        slowest[1]
+    );
+    Ok(())
+}
+
+fn main() -> Res<()> {
+    let mut args = std::env::args().skip(1);
+    let elements: usize = args.next().map_or(Ok(1_000_000), |n| n.parse())?;
+    let port: u16 = args.next().map_or(Ok(24_810), |n| n.parse())?;
+    println!(
+        "{elements} elements                              time     source: p99 longest  target: p99 longest   longest command"
+    );
+    println!(
+        "                                                         PING, ms             PING, ms              ms, by SLOWLOG"
+    );
+    for case in CASES {
+        let servers = [Server::start(port)?, Server::start(port + 1)?];
+        let mut source = servers[0].client()?;
+        let mut target = servers[1].client()?;
+        (case.fill)(&mut source, elements)?;
+        if case.name == "hash" {
+            measure(&servers, "no copy", || {
+                std::thread::sleep(Duration::from_secs(2));
+                Ok(String::new())
+            })?;
+            measure(&servers, "hash, DUMP and RESTORE", || {
+                let value = source.say("DUMP k")?;
+                let start = value.iter().position(|b| *b == b'\n').unwrap_or(0) + 1;
+                target.ask(&[b"RESTORE", b"k", b"0", &value[start..value.len() - 2]])?;
+                target.say("UNLINK k")?;
+                Ok(String::new())
+            })?;
+        }
+        let handle = copy(&servers)?;
+        measure(&servers, case.name, || wait_caught_up(&handle).map(|()| String::new()))?;
+        drop(handle);
+        let Some(hot) = case.hot else { continue };
+        let writer = Loop::start("writer", servers[0].client()?, WRITE_EVERY, move |client, count: &mut usize| {
+            client.say(&hot(*count, elements))?;
+            *count += 1;
+            Ok(())
+        })?;
+        let handle = copy(&servers)?;
+        measure(&servers, &format!("{}, written", case.name), || {
+            wait_caught_up(&handle)?;
+            // Goes on being fetched by field.
+            std::thread::sleep(Duration::from_secs(1));
+            wait_caught_up(&handle)?;
+            Ok(format!("{} fields fetched again", handle.report().borrow().counters.refetched))
+        })?;
+        let written = writer.stop()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let by = tokio::time::Instant::now() + PATIENCE;
+        let finished = runtime.block_on(handle.finish(HoldId(1), by)).map_err(|why| format!("not finished: {why}"))?;
+        let digests = [source.say("DEBUG DIGEST-VALUE k")?, target.say("DEBUG DIGEST-VALUE k")?];
+        let equal = if digests[0] == digests[1] { "equal" } else { "DIFFERENT" };
+        println!("    {written} writes; finished in {:.1} ms; values {equal}", finished.took.as_secs_f64() * 1000.0);
+    }
+    Ok(())
+}

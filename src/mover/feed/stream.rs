@@ -255,3 +255,131 @@ impl Stream {
 fn broken(why: &str) -> String {
     format!("the source's replication stream cannot be read: {why}; the copy begins anew")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::resp::write;
+
+    fn stream(commands: &[&[&str]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for words in commands {
+            let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+            write::request(&mut out, &words);
+            out.push(b'\n');
+        }
+        out
+    }
+
+    /// What a stream tells, in words, when it comes in these pieces.
+    fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, Result<u64, String>) {
+        let mut stream = Stream::new(100);
+        let mut said = Vec::new();
+        for piece in pieces {
+            let pushed = stream.push(piece, &mut |event| {
+                said.push(match event {
+                    Event::Changed { db, key, command } => {
+                        let whole = command.map_or("cut".into(), |words| words.len().to_string());
+                        format!("{db:?} {} {whole}", String::from_utf8_lossy(key))
+                    }
+                    Event::Ask { db, command } => format!("{db:?} ask {}", command.name()),
+                    Event::Functions => "functions".into(),
+                });
+            });
+            if let Err(why) = pushed {
+                return (said, Err(why));
+            }
+        }
+        (said, Ok(stream.position()))
+    }
+
+    #[test]
+    fn keys_are_told_however_the_stream_is_cut() {
+        let bytes = stream(&[
+            &["set", "a", "1"],
+            &["SELECT", "3"],
+            &["MULTI"],
+            &["DEL", "b", "c"],
+            &["EXEC"],
+            &["PING"],
+            &["REPLCONF", "GETACK", "*"],
+            &["RENAME", "d", "e"],
+            &["COPY", "f", "g", "DB", "5"],
+            &["MOVE", "h", "5"],
+            &["GEORADIUS", "i", "0", "0", "1", "m", "STORE", "j"],
+            &["ZUNIONSTORE", "k", "2", "l", "m"],
+            &["XGROUP", "CREATE", "n", "g", "$"],
+            &["PFCOUNT", "o"],
+            &["PUBLISH", "channel", "text"],
+            &["MODULE.SET", "x"],
+            &["FUNCTION", "FLUSH"],
+            &["SET", "p", ""],
+        ]);
+        let want = [
+            "None a 3",
+            "Some(3) b 3",
+            "Some(3) c 3",
+            "Some(3) d 3",
+            "Some(3) e 3",
+            "None f 5",
+            "None g 5",
+            "None h 3",
+            "Some(3) i 8",
+            "Some(3) j 8",
+            "Some(3) k 5",
+            "Some(3) l 5",
+            "Some(3) m 5",
+            "Some(3) n 5",
+            "Some(3) o 2",
+            "Some(3) ask MODULE.SET",
+            "functions",
+            "Some(3) p 3",
+        ];
+        for size in 1..=bytes.len() {
+            let (said, end) = told(bytes.chunks(size));
+            assert_eq!(said, want, "in pieces of {size}");
+            assert_eq!(end, Ok(100 + bytes.len() as u64));
+        }
+        for cut in 0..bytes.len() {
+            let (said, end) = told([&bytes[..cut], &bytes[cut..]].into_iter());
+            assert_eq!((said.len(), end), (want.len(), Ok(100 + bytes.len() as u64)), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_change_of_keys_ends_the_attempt() {
+        for words in [
+            &["FLUSHALL"][..],
+            &["flushdb", "ASYNC"],
+            &["SWAPDB", "0", "1"],
+            &["EVAL", "return 1", "0"],
+            &["SELECT", "x"],
+        ] {
+            let bytes = stream(&[words]);
+            let (said, end) = told([&bytes[..]].into_iter());
+            assert!(said.is_empty() && end.is_err(), "{words:?}: {end:?}");
+        }
+        for bytes in [
+            &b"+OK\r\n"[..],
+            b"*1\r\n:1\r\n",
+            b"*x\r\n",
+            b"*1\r\n$1\r\nabc",
+            b"*99999999\r\n",
+            b"*1234567890123456789012345678901234567890",
+        ] {
+            assert!(told([bytes].into_iter()).1.is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_read_over_and_long_keys_refused() {
+        let long = "v".repeat(ARG_KEPT + 1);
+        let bytes = stream(&[&["SET", "a", &long], &["SET", "b", "1"]]);
+        assert_eq!(told(bytes.chunks(70_000)).0, ["None a cut", "None b 3"]);
+        let bytes = stream(&[&["SET", &long, "1"]]);
+        assert!(told(bytes.chunks(70_000)).1.unwrap_err().contains("longer"));
+        let bytes = stream(&[&["NOSUCH", &long]]);
+        assert!(told(bytes.chunks(70_000)).1.is_err());
+    }
+}

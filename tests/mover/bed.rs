@@ -1,0 +1,313 @@
+//! Two groups of real servers, a mover between them, and a comparison of everything that they hold.
+//! Knows nothing of what a test is about.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pontoon::{
+    model::{
+        ids::{HoldId, HostPort, SlotId},
+        migration::{Limits, Verify},
+        slot::Layout,
+    },
+    mover::{
+        self, Approval, Approve, CleanJob, CopyJob, Endpoint, Finished, Handle, Job, Named, Report, SlotSet, State,
+    },
+    redis::Reply,
+    resp::{reply::ReplyScanner, write},
+};
+use tokio::sync::watch;
+
+use super::common::{PATIENCE, Redis};
+
+pub const NAME: &str = "pt:test:run:m1.1";
+/// Databases that tests use, and one that gets its first key late.
+pub const DATABASES: [u32; 4] = [0, 3, 7, 15];
+
+/// A blocking connection.
+pub struct Conn {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Conn {
+    pub fn open(server: &Redis) -> Self {
+        let stream = TcpStream::connect(&server.addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, input: Vec::new() }
+    }
+
+    pub fn ask(&mut self, args: &[&[u8]]) -> Reply {
+        let mut out = Vec::new();
+        write::request(&mut out, args);
+        self.stream.write_all(&out).unwrap();
+        let mut scanner = ReplyScanner::default();
+        loop {
+            if let Some(len) = scanner.scan(&self.input).unwrap() {
+                let whole: Vec<u8> = self.input.drain(..len).collect();
+                return Reply::decode(&whole.into()).unwrap();
+            }
+            let mut more = vec![0; 64 << 10];
+            let n = self.stream.read(&mut more).unwrap();
+            assert!(n > 0, "closed");
+            self.input.extend_from_slice(&more[..n]);
+        }
+    }
+
+    /// Words with spaces between; no error.
+    #[track_caller]
+    pub fn say(&mut self, words: &str) -> Reply {
+        let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let reply = self.ask(&args);
+        assert!(!matches!(reply, Reply::Error(_)), "{words}: {reply:?}");
+        reply
+    }
+
+    pub fn info(&mut self, section: &str, field: &str) -> String {
+        let info = self.say(&format!("INFO {section}"));
+        let line =
+            info.text().unwrap().lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
+        line.unwrap_or_default()
+    }
+
+    fn keys(&mut self) -> BTreeSet<Vec<u8>> {
+        let reply = self.say("KEYS *");
+        let bytes = |reply: &Reply| match reply {
+            Reply::Bulk(bytes) => bytes.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        reply.items().unwrap().iter().map(bytes).collect()
+    }
+}
+
+/// Says yes and remembers; or says no.
+pub struct Approver {
+    pub asked: Mutex<Vec<Named>>,
+    pub refuses: bool,
+}
+
+impl Approve for Approver {
+    fn approve(&self, connections: Vec<Named>) -> Approval {
+        self.asked.lock().unwrap().extend(connections);
+        let refuses = self.refuses;
+        Box::pin(async move { if refuses { Err("this run is closed".into()) } else { Ok(()) } })
+    }
+}
+
+pub struct Bed {
+    pub source: Redis,
+    pub replica: Option<Redis>,
+    pub target: Redis,
+    pub s: Conn,
+    pub t: Conn,
+    pub approver: Arc<Approver>,
+    pub limits: watch::Sender<Limits>,
+    pub runtime: tokio::runtime::Runtime,
+}
+
+pub fn layout_slots(which: impl Fn(u16) -> bool) -> Arc<SlotSet> {
+    let slots: BTreeSet<SlotId> = (0..Layout::Codis.slots()).filter(|slot| which(*slot)).map(SlotId).collect();
+    Arc::new(SlotSet::new(Layout::Codis, &slots))
+}
+
+pub fn endpoint(server: &Redis) -> Endpoint {
+    Endpoint { addr: HostPort::parse(&server.addr).unwrap(), credentials: None }
+}
+
+pub fn start_server() -> Redis {
+    Redis::start_with(&["--enable-debug-command", "yes", "--repl-diskless-sync-delay", "0"])
+}
+
+/// Makes `replica` follow `primary` and waits for it.
+pub fn follow(replica: &Redis, primary: &Redis) {
+    let (host, port) = primary.addr.split_once(':').unwrap();
+    let mut conn = Conn::open(replica);
+    conn.say(&format!("REPLICAOF {host} {port}"));
+    until("the replica is in sync", || conn.info("replication", "master_link_status") == "up");
+}
+
+#[track_caller]
+pub fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + 2 * PATIENCE;
+    while !is() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+impl Bed {
+    pub fn start() -> Self {
+        let (source, target) = (start_server(), start_server());
+        let (s, t) = (Conn::open(&source), Conn::open(&target));
+        Self {
+            source,
+            replica: None,
+            target,
+            s,
+            t,
+            approver: Arc::new(Approver { asked: Mutex::default(), refuses: false }),
+            limits: watch::channel(Limits::default()).0,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        }
+    }
+
+    /// The feed comes from a replica.
+    pub fn with_replica() -> Self {
+        let mut bed = Self::start();
+        let replica = start_server();
+        follow(&replica, &bed.source);
+        bed.replica = Some(replica);
+        bed
+    }
+
+    pub fn job(&self, slots: &Arc<SlotSet>) -> CopyJob {
+        CopyJob {
+            name: NAME.into(),
+            layout: Layout::Codis,
+            slots: slots.clone(),
+            databases: 16,
+            primary: endpoint(&self.source),
+            feed: endpoint(self.replica.as_ref().unwrap_or(&self.source)),
+            target: endpoint(&self.target),
+            ours_at_target: layout_slots(|_| false),
+            wipe: false,
+            verify: Verify::None,
+        }
+    }
+
+    pub fn copy(&self, job: CopyJob) -> Handle {
+        mover::start(Job::Copy(job), self.approver.clone(), self.limits.subscribe())
+    }
+
+    pub fn clean(&self, server: &Redis, slots: &Arc<SlotSet>, passes_apart: Duration) -> Handle {
+        let job = CleanJob {
+            name: NAME.into(),
+            layout: Layout::Codis,
+            slots: slots.clone(),
+            databases: 16,
+            server: endpoint(server),
+            passes_apart,
+        };
+        mover::start(Job::Clean(job), self.approver.clone(), self.limits.subscribe())
+    }
+
+    /// Waits for a report that is as it should be.
+    #[track_caller]
+    pub fn wait(&self, handle: &Handle, what: &str, mut is: impl FnMut(&Report) -> bool) -> Report {
+        let mut reports = handle.report();
+        let found = self.runtime.block_on(async {
+            let wait = reports.wait_for(|report| is(report) || matches!(report.state, State::Failed(_)));
+            tokio::time::timeout(3 * PATIENCE, wait).await.map(|found| found.unwrap().clone())
+        });
+        let Ok(report) = found else { panic!("not in time: {what}; {:?}", handle.report().borrow()) };
+        assert!(is(&report), "before {what}: {:?}", report.state);
+        report
+    }
+
+    #[track_caller]
+    pub fn caught_up(&self, handle: &Handle) -> Report {
+        self.wait(handle, "caught up", |report| report.state == State::CaughtUp)
+    }
+
+    /// Waits for the end, and why.
+    #[track_caller]
+    pub fn failed(&self, handle: &Handle) -> String {
+        let report = self.wait(handle, "failed", |report| matches!(report.state, State::Failed(_)));
+        let State::Failed(why) = report.state else { unreachable!() };
+        why
+    }
+
+    pub fn finish_in(&self, handle: &Handle, hold: u64, budget: Duration) -> Result<Finished, String> {
+        self.runtime.block_on(handle.finish(HoldId(hold), tokio::time::Instant::now() + budget))
+    }
+
+    #[track_caller]
+    pub fn finish(&self, handle: &Handle, hold: u64) -> Finished {
+        self.finish_in(handle, hold, PATIENCE).unwrap()
+    }
+
+    /// The target has exactly the keys of these slots that the source has, with equal values and times to live.
+    #[track_caller]
+    pub fn assert_equal(&mut self, slots: &SlotSet) {
+        let mut count = 0;
+        for db in DATABASES {
+            let mut sides = [&mut self.s, &mut self.t].map(|conn| {
+                conn.say(&format!("SELECT {db}"));
+                let keys = conn.keys();
+                (conn, keys)
+            });
+            sides[0].1.retain(|key| slots.has_key(key));
+            let [mut source, mut target] = sides.map(|(conn, keys)| {
+                let side: BTreeMap<_, _> = keys
+                    .into_iter()
+                    .map(|key| {
+                        let digest = conn.ask(&[b"DEBUG", b"DIGEST-VALUE", &key]);
+                        let ttl = conn.ask(&[b"PTTL", &key]).integer().unwrap();
+                        (String::from_utf8_lossy(&key).into_owned(), (digest, ttl))
+                    })
+                    .collect();
+                side
+            });
+            // Keys that have just expired on one side while we asked.
+            let soon = |side: &mut BTreeMap<String, (Reply, i64)>| side.retain(|_, (_, ttl)| *ttl == -1 || *ttl > 2000);
+            soon(&mut source);
+            soon(&mut target);
+            for (key, (digest, ttl)) in &source {
+                let Some((there, ttl_there)) = target.get(key) else { panic!("{key} of database {db} is missing") };
+                assert_eq!(digest, there, "{key} of database {db}");
+                assert!((ttl - ttl_there).abs() < 1000, "{key} of database {db}: {ttl} ms and {ttl_there} ms");
+            }
+            let more: Vec<_> = target.keys().filter(|key| !source.contains_key(*key)).collect();
+            assert!(more.is_empty(), "only at the target, database {db}: {more:?}");
+            count += source.len();
+        }
+        assert!(count > 0, "nothing was compared");
+        for conn in [&mut self.s, &mut self.t] {
+            conn.say("SELECT 0");
+        }
+    }
+}
+
+/// Runs `write` again and again on a connection of its own until dropped.
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<usize>>,
+}
+
+impl Writer {
+    pub fn start(server: &Redis, mut write: impl FnMut(&mut Conn, usize) + Send + 'static) -> Self {
+        let mut conn = Conn::open(server);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                write(&mut conn, count);
+                count += 1;
+            }
+            count
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Every write is answered when it returns: their number.
+    pub fn end(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

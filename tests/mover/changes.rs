@@ -1,0 +1,170 @@
+//! Keys that change while they are copied: nothing is lost, nothing is doubled, nothing dies early.
+//! Knows nothing of what a feed looks like.
+
+use std::time::Duration;
+
+use pontoon::{model::ids::HoldId, mover::State};
+
+use super::{
+    bed::{Bed, Conn, Writer, follow, layout_slots, start_server},
+    common::PATIENCE,
+    copying::fill,
+};
+
+/// Every way to change a key that comes through a replication stream in another form.
+fn change(conn: &mut Conn, i: usize) {
+    let n = i * 7919 % 150;
+    let m = i % 20;
+    match i % 24 {
+        0 => conn.say(&format!("SET string:{n} new-{i}")),
+        1 => conn.say(&format!("DEL string:{n}")),
+        2 => conn.say(&format!("INCRBY int:{n} 7")),
+        3 => conn.say(&format!("INCRBYFLOAT float:{n} 0.5")),
+        4 => conn.say(&format!("EXPIRE string:{n} {}", 1000 + n)),
+        5 => conn.say(&format!("PERSIST string:{n}")),
+        6 => conn.ask(&[b"RENAME", format!("int:{n}").as_bytes(), format!("renamed:{n}").as_bytes()]),
+        7 => conn.say(&format!("COPY set:{m} copied:{m} DB 15 REPLACE")),
+        8 => conn.say(&format!("MOVE bytes:{n} 3")),
+        9 => conn.ask(&[
+            b"EVAL",
+            b"redis.call('set', KEYS[1], ARGV[1]) return redis.call('hincrby', KEYS[2], 'n', 1)",
+            b"2",
+            format!("lua:{n}").as_bytes(),
+            format!("hash:{m}").as_bytes(),
+            i.to_string().as_bytes(),
+        ]),
+        10 => {
+            conn.say("MULTI");
+            conn.say(&format!("INCR multi:{n}"));
+            conn.say(&format!("LPUSH list:{m} {i}"));
+            conn.say("EXEC")
+        }
+        11 => conn.say(&format!("SPOP set:{m} 2")),
+        12 => conn.say(&format!("SADD set:{m} again-{i}")),
+        13 => conn.say(&format!("ZADD zset:{m} {i} member-{n}")),
+        14 => conn.say(&format!("XADD stream:{m} * f {i}")),
+        15 => conn.say(&format!("XREADGROUP GROUP group other COUNT 2 STREAMS stream:{m} >")),
+        16 => conn.say(&format!("GETEX string:{n} PX 500000")),
+        17 => conn.say(&format!("SET gone:{n} x PX 5")),
+        18 => conn.say(&format!("LMOVE list:{m} list:{} LEFT RIGHT", (m + 1) % 20)),
+        19 => conn.say(&format!("PFADD hll:{m} {i}")),
+        20 => conn.say(&format!("ZUNIONSTORE union:{m} 2 zset:{m} zset:{}", (m + 1) % 20)),
+        21 => conn.say(&format!("GETDEL lua:{n}")),
+        22 => {
+            // A database that had no key when it began.
+            conn.say("SELECT 7");
+            conn.say(&format!("SET late:{n} {i}"));
+            conn.say("SELECT 0")
+        }
+        _ => conn.say(&format!("SETRANGE string:{n} 3 xyz")),
+    };
+}
+
+fn changes_meanwhile(mut bed: Bed) {
+    fill(&mut bed.s);
+    let slots = layout_slots(|slot| slot % 4 != 2);
+    let writer = Writer::start(&bed.source, change);
+    let handle = bed.copy(bed.job(&slots));
+    bed.caught_up(&handle);
+    bed.wait(&handle, "refetching", |report| report.counters.refetched > 2000);
+    bed.caught_up(&handle);
+    // A hold that is released: the writers go on, and so does the copy.
+    assert!(writer.end() > 1000);
+    bed.finish(&handle, 5);
+    bed.assert_equal(&slots);
+    let writer = Writer::start(&bed.source, change);
+    let refetched = handle.report().borrow().counters.refetched;
+    handle.go_on(HoldId(4));
+    assert_eq!(handle.report().borrow().state, State::Finished(HoldId(5)), "another hold's release");
+    handle.go_on(HoldId(5));
+    bed.wait(&handle, "refetching again", |report| report.counters.refetched > refetched + 1000);
+    bed.caught_up(&handle);
+    writer.end();
+    bed.finish(&handle, 6);
+    bed.assert_equal(&slots);
+}
+
+#[test]
+fn with_a_primary_that_never_had_a_replica() {
+    changes_meanwhile(Bed::start());
+}
+
+#[test]
+fn with_a_replica_as_the_feed() {
+    let mut bed = Bed::with_replica();
+    // Nothing goes to the primary but questions: neither fetches nor a feed.
+    let replicas = bed.s.info("replication", "connected_slaves");
+    assert_eq!(replicas, "1");
+    changes_meanwhile(bed);
+}
+
+#[test]
+fn with_tracking_where_psync_is_refused() {
+    let mut bed = Bed::start();
+    bed.s.say("ACL SETUSER default -psync -sync -replconf");
+    changes_meanwhile(bed);
+}
+
+#[test]
+fn sessions_that_are_refreshed_never_vanish() {
+    let mut bed = Bed::start();
+    for i in 0..20_000 {
+        bed.s.say(&format!("SET filler:{i} {i}"));
+    }
+    let sessions = 200;
+    for i in 0..sessions {
+        bed.s.say(&format!("SET session:{i} x PX 4000"));
+    }
+    let writer = Writer::start(&bed.source, move |conn, i| {
+        conn.say(&format!("PEXPIRE session:{} 4000", i % sessions));
+    });
+    let slots = layout_slots(|_| true);
+    let handle = bed.copy(bed.job(&slots));
+    bed.caught_up(&handle);
+    // Longer than a session lives: a copy that is not fetched again would be gone.
+    let refetched = handle.report().borrow().counters.refetched;
+    let began = std::time::Instant::now();
+    bed.wait(&handle, "some lives of a session", |report| {
+        began.elapsed() > Duration::from_secs(6) && report.counters.refetched > refetched + 1000
+    });
+    bed.caught_up(&handle);
+    writer.end();
+    bed.finish(&handle, 1);
+    for i in 0..sessions {
+        let key = format!("session:{i}");
+        let (at_source, at_target) = (bed.s.say(&format!("PTTL {key}")), bed.t.say(&format!("PTTL {key}")));
+        let (at_source, at_target) = (at_source.integer().unwrap(), at_target.integer().unwrap());
+        assert!(at_target > 0 && (at_source - at_target).abs() < 1000, "{key}: {at_source} and {at_target}");
+    }
+}
+
+#[test]
+fn replicas_of_the_target_have_everything_when_it_is_done() {
+    let mut bed = Bed::start();
+    let replica = start_server();
+    follow(&replica, &bed.target);
+    fill(&mut bed.s);
+    let slots = layout_slots(|_| true);
+    let handle = bed.copy(bed.job(&slots));
+    bed.caught_up(&handle);
+    let finished = bed.finish(&handle, 1);
+    assert_eq!(finished.replicas, 1);
+    let mut r = Conn::open(&replica);
+    assert_eq!(r.say("DBSIZE"), bed.t.say("DBSIZE"));
+    // A replica that stands still: not in time, and the copy goes on.
+    handle.go_on(HoldId(1));
+    bed.s.say("SET string:1 changed");
+    bed.caught_up(&handle);
+    r.say("DEBUG SLEEP 0");
+    let (pid, _) = (r.info("server", "process_id"), ());
+    let signal =
+        |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    bed.s.say("SET string:2 changed");
+    let error = bed.finish_in(&handle, 2, Duration::from_millis(300)).unwrap_err();
+    assert!(error.contains("in time"), "{error}");
+    signal("-CONT");
+    bed.caught_up(&handle);
+    assert_eq!(bed.finish_in(&handle, 3, PATIENCE).unwrap().replicas, 1);
+    assert_eq!(r.say("GET string:2").text(), Some("changed"));
+}

@@ -1,0 +1,93 @@
+//! Deleting: a target before it is filled, a source after the switch.
+//! Knows nothing of copying beyond that it begins.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use pontoon::mover::State;
+
+use super::{
+    bed::{Approver, Bed, DATABASES, layout_slots},
+    copying::fill,
+};
+
+#[test]
+fn the_slots_are_emptied_in_all_databases_and_late_writes_with_them() {
+    let mut bed = Bed::start();
+    fill(&mut bed.s);
+    let slots = layout_slots(|slot| slot < 512);
+    let apart = Duration::from_millis(500);
+    let handle = bed.clean(&bed.source, &slots, apart);
+    bed.wait(&handle, "the first pass that finds nothing", |report| !report.waiting_on.is_empty());
+    let late = (0..).map(|i| format!("late:{i}")).find(|key| slots.has_key(key.as_bytes())).unwrap();
+    bed.s.say(&format!("SET {late} x"));
+    let report = bed.wait(&handle, "cleaned", |report| report.state == State::Cleaned);
+    assert!(report.counters.deleted > 500, "{report:?}");
+    let mut kept = 0;
+    for db in DATABASES {
+        bed.s.say(&format!("SELECT {db}"));
+        let keys = bed.s.say("KEYS *");
+        for key in keys.items().unwrap() {
+            let pontoon::redis::Reply::Bulk(key) = key else { panic!("{key:?}") };
+            assert!(!slots.has_key(key), "{key:?} of database {db} is still there");
+            kept += 1;
+        }
+    }
+    assert!(kept > 500, "{kept}");
+}
+
+#[test]
+fn it_ends_no_sooner_than_two_passes_apart() {
+    let bed = Bed::start();
+    let apart = Duration::from_millis(700);
+    let began = Instant::now();
+    let handle = bed.clean(&bed.target, &layout_slots(|_| true), apart);
+    bed.wait(&handle, "cleaned", |report| report.state == State::Cleaned);
+    assert!(began.elapsed() >= apart);
+}
+
+#[test]
+fn keys_of_someone_at_the_target_are_named_and_left_alone() {
+    let mut bed = Bed::start();
+    bed.s.say("SET a source");
+    bed.t.say("SET a somebody");
+    bed.t.say("SELECT 3");
+    bed.t.say("SET b somebody");
+    let slots = layout_slots(|_| true);
+    let why = bed.failed(&bed.copy(bed.job(&slots)));
+    assert!(why.contains("'a'") && why.contains("'b'") && why.contains("--wipe"), "{why}");
+    bed.t.say("SELECT 0");
+    assert_eq!(bed.t.say("GET a").text(), Some("somebody"));
+    // Slots that are ours: leftovers, which are wiped.
+    let mut job = bed.job(&slots);
+    job.ours_at_target = slots.clone();
+    let handle = bed.copy(job);
+    bed.caught_up(&handle);
+    bed.finish(&handle, 1);
+    bed.assert_equal(&slots);
+    drop(handle);
+    bed.t.say("SET c somebody");
+    let mut job = bed.job(&slots);
+    job.wipe = true;
+    let handle = bed.copy(job);
+    bed.caught_up(&handle);
+    bed.finish(&handle, 1);
+    bed.assert_equal(&slots);
+}
+
+#[test]
+fn nothing_is_changed_without_approval() {
+    let mut bed = Bed::start();
+    bed.approver = Arc::new(Approver { asked: Mutex::default(), refuses: true });
+    bed.t.say("SET a x");
+    bed.s.say("SET b x");
+    let slots = layout_slots(|_| true);
+    let mut job = bed.job(&slots);
+    job.wipe = true;
+    assert_eq!(bed.failed(&bed.copy(job)), "this run is closed");
+    assert_eq!(bed.failed(&bed.clean(&bed.target, &slots, Duration::ZERO)), "this run is closed");
+    assert_eq!(bed.t.say("DBSIZE").integer(), Some(1));
+    assert_eq!(bed.approver.asked.lock().unwrap().len(), 2);
+}

@@ -1,0 +1,98 @@
+//! How an attempt ends when something is not as it was: with a reason, and with nothing sent afterwards.
+//! Knows nothing of what the leader does then.
+
+use std::time::Duration;
+
+use pontoon::{model::migration::Limits, mover::Handle};
+
+use super::bed::{Bed, follow, layout_slots, start_server};
+
+fn copying() -> (Bed, Handle) {
+    let mut bed = Bed::start();
+    for i in 0..3000 {
+        bed.s.say(&format!("SET key:{i} {i}"));
+    }
+    bed.limits.send_replace(Limits { keys_per_second: 1000, ..Limits::default() });
+    let handle = bed.copy(bed.job(&layout_slots(|_| true)));
+    bed.wait(&handle, "copying", |report| report.counters.keys > 100);
+    (bed, handle)
+}
+
+#[test]
+fn a_killed_connection_ends_it() {
+    let (mut bed, handle) = copying();
+    let id = bed.approver.asked.lock().unwrap()[0].client_id;
+    bed.t.say(&format!("CLIENT KILL ID {id}"));
+    let at_kill = bed.t.say("DBSIZE");
+    let why = bed.failed(&handle);
+    assert!(why.contains("target is lost"), "{why}");
+    assert_eq!(bed.t.say("DBSIZE"), at_kill, "nothing is written after the kill");
+    assert!(bed.finish_in(&handle, 1, Duration::from_secs(1)).unwrap_err().contains("target is lost"));
+}
+
+#[test]
+fn a_lost_source_ends_it() {
+    let (bed, handle) = copying();
+    let Bed { source, .. } = bed;
+    drop(source);
+    let bed = Bed::start();
+    let why = bed.failed(&handle);
+    assert!(why.contains("lost") || why.contains("closed"), "{why}");
+}
+
+#[test]
+fn flushing_and_swapping_end_it() {
+    for command in ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1"] {
+        let (mut bed, handle) = copying();
+        bed.s.say(command);
+        let why = bed.failed(&handle);
+        assert!(why.contains(command.split(' ').next().unwrap()), "{why}");
+    }
+}
+
+#[test]
+fn a_change_of_roles_ends_it() {
+    let (mut bed, handle) = copying();
+    let other = start_server();
+    follow(&bed.target, &other);
+    let why = bed.failed(&handle);
+    assert!(why.contains("role") || why.contains("READONLY") || why.contains("lost"), "{why}");
+    // And does not begin there.
+    let why = bed.failed(&bed.copy(bed.job(&layout_slots(|_| true))));
+    assert!(why.contains("is a replica"), "{why}");
+    bed.t.say("REPLICAOF NO ONE");
+}
+
+#[test]
+fn a_full_target_ends_it_with_advice() {
+    let mut bed = Bed::start();
+    let value = "v".repeat(1000);
+    for i in 0..5000 {
+        bed.s.say(&format!("SET key:{i} {value}"));
+    }
+    bed.t.say("CONFIG SET maxmemory 3mb");
+    let why = bed.failed(&bed.copy(bed.job(&layout_slots(|_| true))));
+    assert!(why.contains("out of memory") && why.contains("maxmemory"), "{why}");
+}
+
+#[test]
+fn a_finish_that_is_late_is_given_up_and_the_copy_goes_on() {
+    let mut bed = Bed::start();
+    for i in 0..1000 {
+        bed.s.say(&format!("SET key:{i} {i}"));
+    }
+    let slots = layout_slots(|_| true);
+    let handle = bed.copy(bed.job(&slots));
+    bed.caught_up(&handle);
+    bed.t.say("CLIENT PAUSE 700 ALL");
+    bed.s.say("SET key:1 changed");
+    let error = bed.finish_in(&handle, 1, Duration::from_millis(200)).unwrap_err();
+    assert!(error.contains("in time"), "{error}");
+    bed.caught_up(&handle);
+    bed.finish(&handle, 2);
+    bed.assert_equal(&slots);
+    // Under the hold nothing reaches the target any more.
+    bed.s.say("SET key:2 late");
+    bed.wait(&handle, "the late write is seen", |report| report.dirty > 0);
+    assert_eq!(bed.t.say("GET key:2").text(), Some("2"));
+}

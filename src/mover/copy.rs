@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     commands::Args,
+    faults::{self, Point},
     model::{
         ids::HoldId,
         migration::{Counters, Limits, Verified, Verify},
@@ -113,6 +114,8 @@ pub(super) struct Copy<'a> {
     pub flying: usize,
     /// Bytes of values asked for and not yet taken by the target, by estimate.
     pub flying_bytes: usize,
+    /// Bytes of values asked for and not answered, by estimate.
+    pub asked_bytes: usize,
     /// PTTL of the key whose DUMP comes next.
     pub ttl: i64,
     /// COMMAND GETKEYS under way: their keys are not marked yet.
@@ -166,6 +169,7 @@ pub(super) async fn run(
     approve.approve(vec![target.named()]).await?;
 
     reports.send_modify(|report| report.state = State::CleaningTarget);
+    faults::pause_at(Point::CleaningTarget).await;
     let mut foreign = Vec::new();
     let mut counters = Counters::default();
     let mut cleaner = Cleaner::new(&mut target, &mut target_server, orders, limits.clone());
@@ -247,6 +251,7 @@ pub(super) async fn run(
         answered: 0,
         flying: 0,
         flying_bytes: 0,
+        asked_bytes: 0,
         ttl: 0,
         asks: 0,
         fetched: 0,
@@ -283,6 +288,7 @@ impl<'a> Copy<'a> {
         // Before the first page: which databases have no times to live, as of a moment after the feed began.
         self.ask_keyspace(Instant::now());
         self.report(Instant::now(), reports);
+        faults::pause_at(Point::Copying).await;
         let mut order = None;
         let mut compared = None;
         loop {

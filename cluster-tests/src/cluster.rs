@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     cli::Cli,
     client::Reply,
+    mesh::Mesh,
     node::Node,
     ports::Ports,
     process::Scratch,
@@ -22,6 +23,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// In the order they were started.
     pub servers: Vec<RedisServer>,
+    /// The network between the nodes, if it was made to be cut.
+    mesh: Option<Mesh>,
     /// Ports of this test.
     pub ports: Ports,
     /// Files of this test.
@@ -39,7 +42,31 @@ impl Cluster {
         let origin = ("--peers".to_owned(), peers.join(","));
         let nodes =
             (1..=n).map(|id| Node::new(id, ports.admin(id), ports.product(0), dir.path(), origin.clone())).collect();
-        Self { nodes, servers: Vec::new(), ports, dir, secret: None }
+        Self { nodes, servers: Vec::new(), mesh: None, ports, dir, secret: None }
+    }
+
+    /// As [`Cluster::prepared`], and the network between the nodes can be cut.
+    #[must_use]
+    pub fn prepared_with_mesh(n: u16) -> Self {
+        let mut cluster = Self::prepared(n);
+        let ports = &cluster.ports;
+        let ways: Vec<_> = (1..=n).map(|id| (id, ports.admin(id), ports.admin_listen(id))).collect();
+        cluster.mesh = Some(Mesh::start(&ways));
+        for (node, (id, _, listens)) in cluster.nodes.iter_mut().zip(ways) {
+            node.more.extend(["--admin-listen".to_owned(), format!("127.0.0.1:{listens}")]);
+            node.more.extend(["--set".to_owned(), format!("source={}", Mesh::source(id))]);
+        }
+        cluster
+    }
+
+    /// The network between the nodes.
+    ///
+    /// # Panics
+    /// When the cluster was not made with one.
+    #[must_use]
+    #[track_caller]
+    pub fn mesh(&self) -> &Mesh {
+        self.mesh.as_ref().expect("the cluster was made with Cluster::prepared_with_mesh")
     }
 
     /// `n` nodes that have formed a cluster and all serve.

@@ -1,6 +1,7 @@
 //! What is checked with more than one part of Pontoon at work: models of the protocol, and clusters of real processes.
 //! Knows nothing of how a node does what it does.
 
+pub mod migration_model;
 pub mod serving_model;
 
 pub mod binary;
@@ -12,6 +13,8 @@ pub mod history;
 pub mod linear;
 pub mod link;
 pub mod load;
+pub mod matrix;
+pub mod mesh;
 pub mod node;
 pub mod ports;
 pub mod process;

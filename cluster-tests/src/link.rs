@@ -1,4 +1,4 @@
-//! A TCP relay on one edge (client to node, or node to server) that can be slowed, silenced or cut.
+//! A TCP relay on one edge (client to node, node to server, node to node) that can be slowed, silenced or cut.
 //! Knows nothing of what passes.
 
 use std::{
@@ -27,12 +27,15 @@ pub enum Mode {
     Silent,
     /// What the server says is not passed, what it is told is: the request arrives, its answer never does.
     HalfOpen,
+    /// What the server is told is not passed, what it says is: it never hears the request.
+    Unheard,
     /// Closes every connection, and new ones at once.
     Cut,
 }
 
+/// Connections that one mode governs.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Edge {
     mode: Mutex<Mode>,
     open: Mutex<Vec<TcpStream>>,
     stop: AtomicBool,
@@ -43,7 +46,7 @@ struct Shared {
 pub struct Link {
     /// Where it listens on 127.0.0.1.
     pub port: u16,
-    shared: Arc<Shared>,
+    edge: Arc<Edge>,
 }
 
 impl Link {
@@ -53,16 +56,10 @@ impl Link {
     /// When the port is taken.
     #[must_use]
     pub fn start(port: u16, to: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the relay's port is free");
-        listener.set_nonblocking(true).expect("a listener can be made non-blocking");
-        let shared = Arc::new(Shared {
-            mode: Mutex::new(Mode::Open),
-            open: Mutex::new(Vec::new()),
-            stop: AtomicBool::new(false),
-        });
-        let of_thread = shared.clone();
-        std::thread::spawn(move || accept(&listener, to, &of_thread));
-        Self { port, shared }
+        let edge = Arc::new(Edge::default());
+        let of_relay = edge.clone();
+        relay(port, to, &edge, move |_| of_relay.clone());
+        Self { port, edge }
     }
 
     /// HOST:PORT of the relay.
@@ -73,21 +70,37 @@ impl Link {
 
     /// Changes what it does; also for open connections.
     pub fn set(&self, mode: Mode) {
-        *lock(&self.shared.mode) = mode;
-        if mode == Mode::Cut {
-            self.shared.close();
-        }
+        self.edge.set(mode);
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.close();
+        self.edge.end();
     }
 }
 
-impl Shared {
+impl Default for Edge {
+    fn default() -> Self {
+        Self { mode: Mutex::new(Mode::Open), open: Mutex::default(), stop: AtomicBool::new(false) }
+    }
+}
+
+impl Edge {
+    /// Changes what is done with its connections, open ones too.
+    pub(crate) fn set(&self, mode: Mode) {
+        *lock(&self.mode) = mode;
+        if mode == Mode::Cut {
+            self.close();
+        }
+    }
+
+    /// Closes its connections for good, and ends the relay that was started with it.
+    pub(crate) fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.close();
+    }
+
     fn close(&self) {
         for stream in lock(&self.open).drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -101,39 +114,60 @@ impl Shared {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Whether bytes of this direction wait.
+    fn withholds(&self, is_answer: bool) -> bool {
+        match self.mode() {
+            Mode::Silent => true,
+            Mode::HalfOpen => is_answer,
+            Mode::Unheard => !is_answer,
+            Mode::Open | Mode::Delay(_) | Mode::Cut => false,
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn accept(listener: &TcpListener, to: u16, shared: &Arc<Shared>) {
-    while !shared.stopped() {
-        match listener.accept() {
-            Ok((near, _)) if shared.mode() == Mode::Cut => drop(near),
-            Ok((near, _)) => {
-                // A server that is down looks like one: the near side is closed.
-                let _ = relay(near, to, shared);
+/// Relays from `port` to `to`, both on 127.0.0.1, until `life` ends; `choose` says by who connects which edge it is.
+///
+/// # Panics
+/// When the port is taken.
+pub(crate) fn relay(port: u16, to: u16, life: &Arc<Edge>, choose: impl Fn(SocketAddr) -> Arc<Edge> + Send + 'static) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the relay's port is free");
+    listener.set_nonblocking(true).expect("a listener can be made non-blocking");
+    let life = life.clone();
+    std::thread::spawn(move || {
+        while !life.stopped() {
+            match listener.accept() {
+                Ok((near, from)) => {
+                    let edge = choose(from);
+                    if edge.mode() != Mode::Cut {
+                        // A server that is down looks like one: the near side is closed.
+                        let _ = join(near, to, &edge);
+                    }
+                }
+                Err(_) => let_pass(LOOK_EVERY),
             }
-            Err(_) => let_pass(LOOK_EVERY),
         }
-    }
+    });
 }
 
-fn relay(near: TcpStream, to: u16, shared: &Arc<Shared>) -> io::Result<()> {
+fn join(near: TcpStream, to: u16, edge: &Arc<Edge>) -> io::Result<()> {
     near.set_nonblocking(false)?;
     let far = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, to)), Duration::from_secs(2))?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    lock(&shared.open).extend([near.try_clone()?, far.try_clone()?]);
+    lock(&edge.open).extend([near.try_clone()?, far.try_clone()?]);
     for (from, into, is_answer) in [(near.try_clone()?, far.try_clone()?, false), (far, near, true)] {
-        let shared = shared.clone();
-        std::thread::spawn(move || pump(from, into, is_answer, &shared));
+        let edge = edge.clone();
+        std::thread::spawn(move || pump(from, into, is_answer, &edge));
     }
     Ok(())
 }
 
-fn pump(mut from: TcpStream, mut into: TcpStream, is_answer: bool, shared: &Shared) {
+fn pump(mut from: TcpStream, mut into: TcpStream, is_answer: bool, edge: &Edge) {
     let mut chunk = [0; 16 << 10];
     loop {
         let n = match from.read(&mut chunk) {
@@ -141,13 +175,13 @@ fn pump(mut from: TcpStream, mut into: TcpStream, is_answer: bool, shared: &Shar
             Ok(n) => n,
         };
         // Bytes that meet a silent link wait in it, as in a network that loses and repeats.
-        while !shared.stopped() && (shared.mode() == Mode::Silent || (is_answer && shared.mode() == Mode::HalfOpen)) {
+        while !edge.stopped() && edge.withholds(is_answer) {
             let_pass(LOOK_EVERY);
         }
-        if let Mode::Delay(time) = shared.mode() {
+        if let Mode::Delay(time) = edge.mode() {
             let_pass(time);
         }
-        if shared.mode() == Mode::Cut || into.write_all(&chunk[..n]).is_err() {
+        if edge.mode() == Mode::Cut || into.write_all(&chunk[..n]).is_err() {
             break;
         }
     }

@@ -64,6 +64,13 @@ impl Ports {
         self.base + 30 + id
     }
 
+    /// Where node `id` listens if a relay listens on its admin port, 1 to 9.
+    #[must_use]
+    pub fn admin_listen(&self, id: u16) -> u16 {
+        assert!((1..10).contains(&id));
+        self.base + id
+    }
+
     /// Port of the `n`-th server or relay, 0 to 39.
     #[must_use]
     pub fn server(&self, n: u16) -> u16 {

@@ -1,7 +1,10 @@
 //! Real redis-servers.
 //! Knows nothing of Pontoon.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rustix::process::Signal;
 
@@ -17,6 +20,8 @@ pub struct RedisServer {
     /// Its port on 127.0.0.1.
     pub port: u16,
     process: Process,
+    home: PathBuf,
+    options: RedisOptions,
 }
 
 /// How one is started.
@@ -45,8 +50,26 @@ impl RedisServer {
     pub fn start_with(port: u16, dir: &Path, options: &RedisOptions) -> Self {
         let home = dir.join(format!("redis-{port}"));
         std::fs::create_dir_all(&home).expect("a directory can be made");
+        let process = Self::launch(port, &home, options);
+        let server = Self { port, process, home, options: options.clone() };
+        server.wait_ready();
+        server
+    }
+
+    /// Starts it again with the same directory and options, and waits as at first. What it keeps depends on the options
+    /// (`--appendonly yes --appendfsync always`: everything it has answered).
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn restart(&mut self) {
+        self.process.kill9();
+        self.process = Self::launch(self.port, &self.home, &self.options);
+        self.wait_ready();
+    }
+
+    fn launch(port: u16, home: &Path, options: &RedisOptions) -> Process {
         let mut command = Command::new("redis-server");
-        command.current_dir(&home);
+        command.current_dir(home);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
         command.arg("--port").arg(port.to_string());
         if let Some(primary) = options.primary {
@@ -56,8 +79,11 @@ impl RedisServer {
             command.args(["--requirepass", password, "--masterauth", password]);
         }
         command.args(&options.more);
-        let process = Process::start(&format!("redis-server {port}"), &mut command, &home.join("log"));
-        let server = Self { port, process };
+        Process::start(&format!("redis-server {port}"), &mut command, &home.join("log"))
+    }
+
+    fn wait_ready(&self) {
+        let (port, options) = (self.port, &self.options);
         wait_for(&format!("redis-server {port}"), GENEROUS, || {
             let mut client = Client::connect(port).map_err(|e| e.to_string())?;
             if let Some(password) = &options.password {
@@ -67,7 +93,6 @@ impl RedisServer {
             let ready = options.primary.is_none() || info.contains("master_link_status:up");
             if ready && info.contains("role:") { Ok(()) } else { Err(info) }
         });
-        server
     }
 
     /// HOST:PORT.

@@ -215,7 +215,7 @@ impl Api {
     /// Why it would be refused.
     pub fn dry_run(&self, change: &Change, warnings: Vec<String>) -> Result<ChangeReply, Failure> {
         let done = apply::dry_run(&self.state(), change)?;
-        Ok(ChangeReply { unchanged: done.is_empty(), done, warnings, index: 0, route_epoch: 0 })
+        Ok(ChangeReply { unchanged: done.is_empty(), done, warnings, ..ChangeReply::default() })
     }
 
     /// Proposes a change here.
@@ -259,7 +259,14 @@ impl Api {
             warnings.extend(self.control.wait_epoch(state.route_epoch, product, call.deadline).await?);
         }
         let done = if unchanged { vec!["nothing had to change".to_owned()] } else { done };
-        Ok(ChangeReply { index: index.0, route_epoch: state.route_epoch.0, done, warnings, unchanged })
+        Ok(ChangeReply {
+            index: index.0,
+            route_epoch: state.route_epoch.0,
+            done,
+            warnings,
+            unchanged,
+            migrations: Vec::new(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -37,6 +38,7 @@ pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 #[derive(Clone, Debug)]
 pub struct Leaders {
     secret: ClusterSecret,
+    source: Option<IpAddr>,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
 
@@ -44,7 +46,13 @@ impl Leaders {
     /// Opens nothing before it is used.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
-        Self { secret, channels: Arc::default() }
+        Self { secret, source: None, channels: Arc::default() }
+    }
+
+    /// Calls from now on come from this address of the machine.
+    #[must_use]
+    pub fn calling_from(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
     }
 
     /// The client of the node at `admin`.
@@ -62,6 +70,7 @@ impl Leaders {
             let channel = Endpoint::from_shared(format!("http://{admin}"))
                 .map_err(|error| Status::internal(format!("{admin} is not an address: {error}")))?
                 .connect_timeout(CONNECT_MAX)
+                .local_address(self.source)
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)

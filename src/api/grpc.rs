@@ -9,16 +9,18 @@ use super::{Api, change::product, forward, show};
 use crate::{
     clock::boottime_ns,
     wire::pb::admin::{
-        AddServerRequest, AssignSlotsRequest, ChangeReply, CreateGroupRequest, CreateProductRequest, ListGroupsReply,
-        ListGroupsRequest, ListNodesReply, ListNodesRequest, ListProductsReply, ListProductsRequest, ListSlotsReply,
-        ListSlotsRequest, LocateKeyReply, LocateKeyRequest, Node, RemoveGroupRequest, RemoveNodeRequest,
-        RemoveProductRequest, RemoveServerRequest, SetClusterRequest, SetNodeRoleRequest, SetProductRequest,
-        StatusReply, StatusRequest, admin_server::Admin,
+        AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, CreateGroupRequest,
+        CreateProductRequest, ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest,
+        ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
+        ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, Node,
+        PauseMigrationRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest,
+        ResumeMigrationRequest, SetClusterRequest, SetMigrationRequest, SetNodeRoleRequest, SetProductRequest,
+        ShowClusterReply, ShowClusterRequest, StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
     },
 };
 
 /// How long a read waits for the leader's part of the answer; without it the reply says so.
-const ASK_LEADER: Duration = Duration::from_secs(2);
+pub(super) const ASK_LEADER: Duration = Duration::from_secs(2);
 
 type Changed = Result<Response<ChangeReply>, Status>;
 
@@ -34,7 +36,7 @@ impl Api {
         if view.term.is_some() {
             for node in &mut nodes {
                 show::live(node, &self.control, &view, now);
-                if !node.alive {
+                if !node.alive && !node.unknown {
                     let heard = match node.heard_ms {
                         0.. => format!("heard of {} s ago", node.heard_ms / 1000),
                         _ => "not heard of since this leader leads".into(),
@@ -59,7 +61,11 @@ impl Api {
 
     /// Asks the leader, if that is another node and this call has not been forwarded already.
     /// `None`: there is nobody to ask. `Some(Err)`: no answer, in words.
-    async fn ask_leader<T, F>(&self, once: bool, ask: impl FnOnce(forward::Client) -> F) -> Option<Result<T, String>>
+    pub(super) async fn ask_leader<T, F>(
+        &self,
+        once: bool,
+        ask: impl FnOnce(forward::Client) -> F,
+    ) -> Option<Result<T, String>>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -198,6 +204,42 @@ impl Admin for Api {
 
     async fn assign_slots(&self, request: Request<AssignSlotsRequest>) -> Changed {
         self.change(request).await
+    }
+
+    async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ShowClusterReply>, Status> {
+        let settings = &self.state().settings;
+        Ok(Response::new(ShowClusterReply { voters: settings.voters.into(), hold_ms_max: settings.hold_ms_max }))
+    }
+
+    async fn start_migration(&self, request: Request<StartMigrationRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<ListMigrationsRequest>,
+    ) -> Result<Response<ListMigrationsReply>, Status> {
+        self.migrations(request).await
+    }
+
+    async fn cancel_migration(&self, request: Request<CancelMigrationRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn pause_migration(&self, request: Request<PauseMigrationRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn resume_migration(&self, request: Request<ResumeMigrationRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn set_migration(&self, request: Request<SetMigrationRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsReply>, Status> {
+        self.events(request.get_ref()).await
     }
 
     async fn set_cluster(&self, request: Request<SetClusterRequest>) -> Changed {

@@ -11,10 +11,13 @@
 pub mod change;
 pub mod cluster;
 pub mod error;
+pub mod events;
 pub mod forward;
 pub mod groups;
 pub mod grpc;
 pub mod health;
+pub mod migration_view;
+pub mod migrations;
 pub mod nodes;
 pub mod products;
 pub mod server;

@@ -63,12 +63,18 @@ impl Perform for SetProductRequest {
         }
         let databases = self.databases.map(validate::databases).transpose()?;
         let auth = self.auth(product.auth.as_ref())?;
-        if port.is_none() && databases.is_none() && auth.is_none() {
-            return Err(Failure::Bad("nothing to set; give port=P, databases=N or --password-file FILE".into()));
+        if port.is_none() && databases.is_none() && auth.is_none() && self.auto_rebalance.is_none() {
+            return Err(Failure::Bad(
+                "nothing to set; give port=P, databases=N, auto-rebalance=on|off or --password-file FILE".into(),
+            ));
         }
         let mut said = Said::default().about(name);
         said.done.extend(port.map(|port| format!("product '{name}': port {port}; clients have to follow")));
         said.done.extend(databases.map(|n| format!("product '{name}': {n} databases")));
+        said.done.extend(self.auto_rebalance.map(|on| match on {
+            true => format!("product '{name}': slots are rebalanced by themselves when groups change or load drifts"),
+            false => format!("product '{name}': slots move only when told"),
+        }));
         match &auth {
             None => {}
             Some(None) => {
@@ -77,8 +83,12 @@ impl Perform for SetProductRequest {
             }
             Some(Some(_)) => said.done.push(format!("product '{name}': clients log in with the given credentials")),
         }
-        api.make(call, Change::SetProduct { product: product.id, port, databases, auth, auto_rebalance: None }, said)
-            .await
+        api.make(
+            call,
+            Change::SetProduct { product: product.id, port, databases, auth, auto_rebalance: self.auto_rebalance },
+            said,
+        )
+        .await
     }
 }
 

@@ -1,7 +1,7 @@
 //! One port for everything that is not a Redis client: gRPC of operators and nodes, reflection, health over HTTP/1 and 2.
 //! Knows nothing of what the services do.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -46,6 +46,8 @@ pub struct Services<R, N> {
     pub node: N,
     /// Demanded of every gRPC call, reflection too.
     pub secret: ClusterSecret,
+    /// What forwarded calls come from; none: as the system chooses.
+    pub source: Option<IpAddr>,
     /// For /readyz.
     pub leased: health::Leased,
 }
@@ -65,9 +67,9 @@ where
     N: Grpc,
     <N as Service<http::Request<Body>>>::Future: Send,
 {
-    let Services { control, raft, node, secret, leased } = services;
+    let Services { control, raft, node, secret, source, leased } = services;
     let leadership = control.log.leadership();
-    let api = Api { control, leaders: Leaders::new(secret.clone()) };
+    let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source) };
     let auth = ServerAuth(secret);
     let admin = AdminServer::new(api).max_decoding_message_size(REQUEST_MAX);
     let v1 = reflection().build_v1()?;

@@ -33,13 +33,19 @@ pub fn node(member: &Member, leadership: &Leadership) -> admin::Node {
         incarnation: member.admitted.map_or(0, |admission| admission.incarnation.0),
         leaving: member.leaving.is_some(),
         heard_ms: -1,
+        unknown: true,
         ..admin::Node::default()
     }
 }
 
 /// Fills in what the leader has heard of a node.
 pub fn live(node: &mut admin::Node, control: &Control, view: &LeaderView, now_ns: u64) {
-    let Some(seen) = view.nodes.get(&crate::model::ids::NodeId(node.id)) else { return };
+    let Some(seen) = view.nodes.get(&NodeId(node.id)) else {
+        let lease = u64::try_from(control.lease.as_nanos()).unwrap_or(u64::MAX);
+        node.unknown = now_ns < view.since_ns.saturating_add(lease);
+        return;
+    };
+    node.unknown = false;
     node.alive = control.alive(seen, now_ns);
     node.heard_ms = i64::try_from(now_ns.saturating_sub(seen.heard_ns) / 1_000_000).unwrap_or(i64::MAX);
     node.route_epoch = seen.route_epoch.0;
@@ -52,6 +58,7 @@ pub fn overlay(nodes: &mut [admin::Node], leaders: &[admin::Node]) {
     for node in nodes {
         let Some(seen) = leaders.iter().find(|seen| seen.id == node.id && seen.uuid == node.uuid) else { continue };
         node.alive = seen.alive;
+        node.unknown = seen.unknown;
         node.heard_ms = seen.heard_ms;
         node.route_epoch = seen.route_epoch;
         node.applied = seen.applied;
@@ -89,6 +96,7 @@ pub fn product(product: &Product) -> admin::Product {
         slots_assigned: count(product.slots.iter().filter(|slot| slot.owner.is_some()).count()),
         slots: product.layout.slots().into(),
         listeners: Vec::new(),
+        auto_rebalance: product.auto_rebalance,
     }
 }
 
@@ -159,7 +167,7 @@ pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
     ranges
 }
 
-/// Assignments of a product that have not ended, a sentence each.
+/// Assignments and migrations of a product that have not ended, a sentence each.
 #[must_use]
 pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
     let of = |assignment: &crate::model::state::Assignment| {
@@ -173,7 +181,12 @@ pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
             assignment.attempts
         )
     };
-    state.assignments.values().filter(|assignment| assignment.product == product.id).map(of).collect()
+    let assigned = state.assignments.values().filter(|assignment| assignment.product == product.id).map(of);
+    let migrating = state.migrations.values().filter(|m| m.product == product.id).map(|m| {
+        let slots = crate::model::slot::spans(&m.slots);
+        format!("migration {}: slots {slots} from group {} to group {}, {}", m.id, m.from, m.to, m.phase.name())
+    });
+    assigned.chain(migrating).collect()
 }
 
 /// Where a key is: slot, group, primary.

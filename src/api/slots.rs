@@ -33,7 +33,7 @@ impl Perform for AssignSlotsRequest {
         let slots = validate::slots(&self.slots, product.layout)?;
         let said = Said::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
             .about(&product.name);
-        let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to, abandon: false };
+        let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to, abandon: self.abandon_data };
         if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return api.assigned(call, index, outcome?, said).await;
         }
@@ -41,13 +41,15 @@ impl Perform for AssignSlotsRequest {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
         }
         let owned = owned_by_others(product, &slots, to);
-        let change = if owned.is_empty() {
+        let change = if owned.is_empty() && !self.abandon_data {
             Change::AssignFree { product: product.id, slots, to }
         } else {
-            Change::StartAssign { product: product.id, slots, to, abandon: false }
+            Change::StartAssign { product: product.id, slots, to, abandon: self.abandon_data }
         };
         let would = api.dry_run(&change, Vec::new())?;
-        show_empty(product, &owned).await?;
+        if !self.abandon_data {
+            show_empty(product, &owned).await?;
+        }
         if call.dry_run {
             return Ok(would);
         }
@@ -100,7 +102,8 @@ async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId
             ScanResult::Found { key, slot, db } => {
                 return Err(Failure::Refused(format!(
                     "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are \
-                     not assigned, since their data would stay behind",
+                     not assigned, since their data would stay behind: move them with their keys (pontoon migrate \
+                     start {slot} --to GID), or give the keys up (--abandon-data)",
                     primary.addr,
                     show_key(&key)
                 )));

@@ -8,14 +8,15 @@ use tokio::time::Instant;
 use super::{change::Call, error::Failure};
 use crate::{
     model::{
-        ids::{GroupId, HostPort, NodeId, SlotId, Uuid},
+        ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
         limits::{CREDENTIAL_LEN_MAX, DATABASES_MAX, HOLD_MS, NAME_LEN_MAX, VOTERS_MAX},
+        migration::{Limits, Verify},
         route::{Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
         state::Role,
     },
-    wire::pb::admin::{ChangeOptions, SlotSpan},
+    wire::pb::admin::{ChangeOptions, MigrationLimits, SlotSpan},
 };
 
 /// Without `wait`: a commit takes milliseconds, an election a second.
@@ -239,6 +240,44 @@ pub fn hold_ms(ms: u32) -> Result<u32, Failure> {
         return Ok(ms);
     }
     bad(format!("hold-max is {} to {} ms, not {ms}", HOLD_MS.start(), HOLD_MS.end()))
+}
+
+/// How much is compared; empty: nothing.
+///
+/// # Errors
+/// A sentence.
+pub fn verify(text: &str) -> Result<Verify, Failure> {
+    match text {
+        "" | "none" => Ok(Verify::None),
+        "sample" => Ok(Verify::Sample),
+        "full" => Ok(Verify::Full),
+        other => bad(format!("'{}' is nothing to compare; choose none, sample or full", quote(other))),
+    }
+}
+
+/// Limits of a migration.
+///
+/// # Errors
+/// A sentence.
+pub fn limits(limits: Option<MigrationLimits>) -> Result<Limits, Failure> {
+    let MigrationLimits { keys_per_second, bytes_per_second, hold_ms_max } = limits.unwrap_or_default();
+    Ok(Limits { keys_per_second, bytes_per_second, hold_ms_max: migration_hold_ms(hold_ms_max)? })
+}
+
+/// Budget of a migration's hold; 0: the cluster's.
+///
+/// # Errors
+/// A sentence.
+pub fn migration_hold_ms(ms: u32) -> Result<u32, Failure> {
+    if ms == 0 { Ok(0) } else { hold_ms(ms) }
+}
+
+/// A migration's id.
+///
+/// # Errors
+/// A sentence.
+pub fn migration(id: u64) -> Result<MigrationId, Failure> {
+    if id == 0 { bad("0 is no migration; `pontoon migrate ls` shows them") } else { Ok(MigrationId(id)) }
 }
 
 #[cfg(test)]

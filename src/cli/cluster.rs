@@ -2,13 +2,16 @@
 //! Knows nothing of what they do.
 
 use clap::Subcommand;
+use serde_json::json;
 
 use super::{Remote, client::Client, duration, error::CliError, output};
-use crate::wire::pb::admin::SetClusterRequest;
+use crate::wire::pb::admin::{SetClusterRequest, ShowClusterReply, ShowClusterRequest};
 
 /// `pontoon cluster ...`
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
+    /// Show the settings
+    Show,
     /// Change settings: voters=1..7, hold-max=10ms..10s
     Set {
         /// As voters=5 or hold-max=250ms
@@ -18,7 +21,10 @@ pub enum ClusterCommand {
 }
 
 pub(super) async fn run(command: ClusterCommand, remote: &Remote) -> Result<(), CliError> {
-    let ClusterCommand::Set { settings } = command;
+    let settings = match command {
+        ClusterCommand::Show => return show(remote).await,
+        ClusterCommand::Set { settings } => settings,
+    };
     let wanted = parse(&settings).map_err(CliError::Usage)?;
     let call = |mut c: Client, options| {
         let request = SetClusterRequest { options: Some(options), ..wanted.clone() };
@@ -26,6 +32,26 @@ pub(super) async fn run(command: ClusterCommand, remote: &Remote) -> Result<(), 
     };
     let reply = remote.change("the same command with --dry-run", call).await?;
     output::changed(remote, &reply)
+}
+
+async fn show(remote: &Remote) -> Result<(), CliError> {
+    let settings = remote.read(|mut c| async move { c.show_cluster(ShowClusterRequest {}).await }).await?;
+    if remote.json() {
+        output::print_json(&json!({ "voters": settings.voters, "hold_max_ms": settings.hold_ms_max }));
+    } else {
+        output::print_text(&to_table(settings));
+    }
+    Ok(())
+}
+
+/// In the words of `cluster set`.
+fn to_table(settings: ShowClusterReply) -> String {
+    let row = |name: &str, value: String, meaning: &str| vec![name.to_owned(), value, meaning.to_owned()];
+    let rows = [
+        row("voters", settings.voters.to_string(), "nodes made voters by the cluster itself"),
+        row("hold-max", format!("{}ms", settings.hold_ms_max), "longest hold of slots that change hands"),
+    ];
+    output::table(&["setting", "value", "meaning"], &rows)
 }
 
 fn parse(settings: &[String]) -> Result<SetClusterRequest, String> {
@@ -52,6 +78,15 @@ fn parse(settings: &[String]) -> Result<SetClusterRequest, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_set() {
+        let table = to_table(ShowClusterReply { voters: 3, hold_ms_max: 250 });
+        let shown: Vec<String> =
+            table.lines().skip(1).map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join("=")).collect();
+        let wanted = parse(&shown).unwrap();
+        assert_eq!((wanted.voters, wanted.hold_ms_max), (Some(3), Some(250)));
+    }
 
     #[test]
     fn settings() {

@@ -5,8 +5,10 @@ mod client;
 mod cluster;
 mod duration;
 mod error;
+mod events;
 mod exec_child;
 mod group;
+mod migrate;
 mod node;
 mod output;
 mod playground;
@@ -94,6 +96,11 @@ enum Command {
     /// List or assign slots, or find the one of a key
     #[command(subcommand)]
     Slot(slot::SlotCommand),
+    /// Move slots with their keys, while clients use them
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
+    /// What happened, with the evidence
+    Events(events::EventsArgs),
     /// Settings of the whole cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -130,6 +137,8 @@ async fn remote(command: Command, common: Common) -> Result<(), CliError> {
         Command::Product(command) => product::run(command, &remote).await,
         Command::Group(command) => group::run(command, &remote).await,
         Command::Slot(command) => slot::run(command, &remote).await,
+        Command::Migrate(command) => migrate::run(command, &remote).await,
+        Command::Events(args) => events::run(args, &remote).await,
         Command::Cluster(command) => cluster::run(command, &remote).await,
         Command::Serve(_) | Command::Recover(_) | Command::Playground(_) | Command::ExecChild(_) => Ok(()),
     }

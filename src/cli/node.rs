@@ -89,6 +89,7 @@ pub(super) fn to_json(n: &Node) -> Value {
         "incarnation": n.incarnation,
         "leaving": n.leaving,
         "alive": n.alive,
+        "state": state(n),
         "heard_ms": (n.heard_ms >= 0).then_some(n.heard_ms),
         "route_epoch": n.route_epoch,
         "applied": n.applied,
@@ -96,16 +97,21 @@ pub(super) fn to_json(n: &Node) -> Value {
     })
 }
 
+/// A node's state in a word.
+fn state(n: &Node) -> &'static str {
+    match (n.leaving, n.alive, n.unknown) {
+        (true, ..) => "being removed",
+        (false, true, _) => "alive",
+        (false, false, true) => "unknown",
+        (false, false, false) => "silent",
+    }
+}
+
 /// Nodes as a table.
 pub(super) fn to_table(nodes: &[Node], leader: u64) -> String {
     let rows: Vec<_> = nodes
         .iter()
         .map(|n| {
-            let state = match (n.leaving, n.alive) {
-                (true, _) => "being removed",
-                (false, true) => "alive",
-                (false, false) => "silent",
-            };
             let role = match n.role.as_str() {
                 _ if n.id == leader => "leader".to_owned(),
                 "" => n.role_wanted.clone(),
@@ -119,7 +125,7 @@ pub(super) fn to_table(nodes: &[Node], leader: u64) -> String {
                 n.advertise.clone(),
                 format!("+{}", n.port_offset),
                 role,
-                state.to_owned(),
+                state(n).to_owned(),
                 heard,
                 n.route_epoch.to_string(),
                 n.version.clone(),

@@ -48,7 +48,7 @@ pub enum ProductCommand {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// Change a product: port=P, databases=N, username=U, password= (none any more)
+    /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off
     Set {
         /// Its name
         name: String,
@@ -167,6 +167,13 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 wanted.databases =
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
+            "auto-rebalance" => {
+                wanted.auto_rebalance = Some(match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(format!("auto-rebalance: on or off is expected, not '{value}'")),
+                })
+            }
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
@@ -180,7 +187,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             }
             _ => {
                 return Err(format!(
-                    "'{key}' is no setting of a product; there are port, databases, username and password= (none)"
+                    "'{key}' is no setting of a product; there are port, databases, username, password= (none) and auto-rebalance"
                 ));
             }
         }
@@ -243,6 +250,7 @@ fn to_json(p: &Product) -> Value {
         "groups": p.groups,
         "slots": p.slots,
         "slots_assigned": p.slots_assigned,
+        "auto_rebalance": p.auto_rebalance,
     })
 }
 
@@ -262,6 +270,7 @@ mod tests {
         check("password=hunter2", "--password-file");
         check("mode=cache", "fixed");
         check("port=70000", "65535");
+        check("auto-rebalance=maybe", "on or off");
         check("colour=red", "no setting");
         check("port", "KEY=VALUE");
     }

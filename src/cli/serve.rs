@@ -27,6 +27,9 @@ pub struct ServeArgs {
     /// Where other nodes and operators reach this node
     #[arg(long, value_name = "HOST:PORT")]
     admin: Option<String>,
+    /// Where this node listens for them, if that is not --admin itself (a published port, a relay)
+    #[arg(long, value_name = "HOST:PORT")]
+    admin_listen: Option<String>,
     /// Nodes that form the cluster together, this one included; the same list on each
     #[arg(long, value_name = "ID=HOST:PORT,...")]
     peers: Option<String>,
@@ -83,6 +86,7 @@ impl ServeArgs {
         let named = [
             ("id", &self.id),
             ("admin", &self.admin),
+            ("admin_listen", &self.admin_listen),
             ("peers", &self.peers),
             ("join", &self.join),
             ("bind", &self.bind),

@@ -14,7 +14,7 @@ use crate::wire::pb::admin::{
 pub enum SlotCommand {
     /// List the slots of the product as ranges
     Ls,
-    /// Give slots to a group: free ones at once, owned ones only if they hold no keys
+    /// Give slots to a group: free ones at once, owned ones only if they hold no keys (to move keys: migrate)
     Assign {
         /// As 0-511, 7 or 0-3,9
         #[arg(value_name = "SLOTS")]
@@ -22,6 +22,9 @@ pub enum SlotCommand {
         /// The group
         #[arg(value_name = "GID")]
         group: u32,
+        /// Give up the keys that their present owners have of them: they stay there, unreachable
+        #[arg(long)]
+        abandon_data: bool,
     },
     /// Which slot, group and server a key is on
     Key {
@@ -36,9 +39,9 @@ const SPANS_MAX: usize = 16_384;
 pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), CliError> {
     match command {
         SlotCommand::Ls => show(remote).await,
-        SlotCommand::Assign { slots, group } => {
+        SlotCommand::Assign { slots, group, abandon_data } => {
             let slots = parse_spans(&slots).map_err(CliError::Usage)?;
-            let reply = assign(remote, &slots, group).await?;
+            let reply = assign(remote, &slots, group, abandon_data).await?;
             output::changed(remote, &reply)
         }
         SlotCommand::Key { key } => locate(remote, key).await,
@@ -46,11 +49,16 @@ pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), Cli
 }
 
 /// Assigns slots; also the playground's way.
-pub(super) async fn assign(remote: &Remote, slots: &[SlotSpan], group: u32) -> Result<ChangeReply, CliError> {
+pub(super) async fn assign(
+    remote: &Remote,
+    slots: &[SlotSpan],
+    group: u32,
+    abandon_data: bool,
+) -> Result<ChangeReply, CliError> {
     let product = &remote.common.product;
     let call = |mut c: Client, options| {
-        let request =
-            AssignSlotsRequest { product: product.clone(), slots: slots.to_vec(), group, options: Some(options) };
+        let (product, slots, options) = (product.clone(), slots.to_vec(), Some(options));
+        let request = AssignSlotsRequest { product, slots, group, options, abandon_data };
         async move { c.assign_slots(request).await }
     };
     remote.change(&format!("pontoon slot ls --product {product}"), call).await
@@ -120,7 +128,7 @@ fn show_range(r: &SlotRange) -> String {
 }
 
 /// `0-511`, `7`, `0-3,9`.
-fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
+pub(super) fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
     let bad = |part: &str| format!("'{part}' is no slot and no range of slots, as 7 or 0-511");
     let number = |part: &str, whole: &str| -> Result<u32, String> {
         part.trim().parse::<u16>().map(u32::from).map_err(|_| bad(whole))

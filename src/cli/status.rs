@@ -61,8 +61,12 @@ mod tests {
 
     #[test]
     fn no_leader_is_null_and_said() {
-        let mut status =
-            StatusReply { nodes: vec![Node { id: 2, heard_ms: -1, ..Node::default() }], ..StatusReply::default() };
+        let mut status = StatusReply {
+            nodes: vec![Node { id: 2, heard_ms: -1, unknown: true, ..Node::default() }],
+            ..StatusReply::default()
+        };
+        assert!(to_text(&status).contains("unknown") && to_json(&status)["nodes"][0]["state"] == "unknown");
+        assert_eq!(to_json(&status)["nodes"][0]["alive"], false);
         assert!(to_json(&status)["leader"].is_null());
         assert_eq!(to_json(&status)["nodes"][0]["id"], 2);
         assert!(to_text(&status).contains("none is known"));

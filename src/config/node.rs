@@ -11,8 +11,12 @@ section! {
     NodeConfig("") {
         /// Id of this node, unique in the cluster, from 1.
         id "id": Option<NodeId> = None, "1";
-        /// Where other nodes and operators reach this node; it listens there.
+        /// Where other nodes and operators reach this node; it listens there unless admin_listen says otherwise.
         admin "admin": Option<HostPort> = None, "127.0.0.1:19101";
+        /// Where it listens for them instead, when they reach it through something else (a published port, a relay).
+        admin_listen "admin_listen": Option<HostPort> = None, "0.0.0.0:19101";
+        /// IP address of this machine that its calls to other nodes come from; not set: as the system chooses.
+        source "source": Option<IpAddr> = None, "10.0.0.5";
         /// Nodes that form the cluster together, this one included; the same list on each. Ignored once there is a cluster.
         peers "peers": BTreeMap<NodeId, HostPort> = BTreeMap::new(), "1=127.0.0.1:19101,2=127.0.0.1:19102,3=127.0.0.1:19103";
         /// Admin address of any node of a running cluster that this node joins, instead of peers. Ignored once it is a member.
@@ -54,6 +58,14 @@ impl NodeConfig {
     /// When it is not set.
     pub fn admin(&self) -> Result<&HostPort, String> {
         self.admin.as_ref().ok_or_else(|| missing("admin", "--admin", "127.0.0.1:19101"))
+    }
+
+    /// Where it listens for other nodes and operators.
+    ///
+    /// # Errors
+    /// When the admin address is not set.
+    pub fn admin_listen(&self) -> Result<&HostPort, String> {
+        self.admin_listen.as_ref().map_or_else(|| self.admin(), Ok)
     }
 
     /// The data directory.
@@ -133,8 +145,13 @@ impl NodeConfig {
                  give it to every node with --secret-file FILE, or say --insecure where the network is trusted"
             ))
         };
-        if !is_loopback(admin.host()) {
-            return beyond("admin", admin.host());
+        // What counts is what is bound: what others are told may lead here through a relay.
+        let (key, listen) = match &self.admin_listen {
+            Some(listen) => ("admin_listen", listen),
+            None => ("admin", admin),
+        };
+        if !is_loopback(listen.host()) {
+            return beyond(key, listen.host());
         }
         if !self.bind.is_loopback() {
             return beyond("bind", &self.bind.to_string());

@@ -138,6 +138,7 @@ fn what_does_not_fit_together_is_refused() {
     check(&|c| c.set("bind", "0.0.0.0").unwrap(), "no cluster secret");
     check(&|c| c.set("bind", "::").unwrap(), "no cluster secret");
     check(&|c| c.set("admin", "db1.example.org:1").unwrap(), "--insecure");
+    check(&|c| c.set("admin_listen", "0.0.0.0:19101").unwrap(), "admin_listen: 0.0.0.0 is beyond loopback");
     check(&|c| c.set("advertise", "a:1").unwrap(), "advertise");
     check(&|c| c.proxy.clients_max = 0, "proxy.clients_max");
     check(&|c| c.proxy.workers = 1000, "proxy.workers");
@@ -153,6 +154,22 @@ fn what_does_not_fit_together_is_refused() {
     open.node.secret_file = Some("/etc/pontoon/secret".into());
     open.check().unwrap();
     assert_eq!(open.node.advertise_host(), "127.0.0.1");
+}
+
+#[test]
+fn the_address_that_is_bound_may_differ_from_the_one_that_is_told() {
+    let mut config = good();
+    assert_eq!(config.node.admin_listen().unwrap().as_str(), "127.0.0.1:19101");
+    config.set("peers", "").unwrap();
+    config.set("join", "db2.example.org:19101").unwrap();
+    config.set("admin", "db1.example.org:19101").unwrap();
+    config.check().unwrap_err();
+    // Reached through a relay on this machine: nothing is bound beyond loopback.
+    config.set("admin_listen", "127.0.0.1:19109").unwrap();
+    config.set("source", "127.0.0.1").unwrap();
+    config.check().unwrap();
+    assert_eq!(config.node.admin_listen().unwrap().as_str(), "127.0.0.1:19109");
+    assert_eq!(config.node.admin().unwrap().as_str(), "db1.example.org:19101");
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Consensus {
         let id = config.me.id.0;
         let cluster = if pristine { None } else { facts.cluster_id };
         let me = Arc::new(Identity { id, uuid: facts.uuid, cluster: cluster.into() });
-        let network = Network::new(me.clone(), config.secret.clone());
+        let network = Network::new(me.clone(), config.secret.clone(), config.source);
         let millis = |d: Duration| d.as_millis() as u64;
         let raft_config = openraft::Config {
             cluster_name: "pontoon".into(),

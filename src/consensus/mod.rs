@@ -17,7 +17,7 @@ mod witness;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use directory::{DirLock, identity, lock};
 pub use handle::Consensus;
@@ -43,6 +43,8 @@ pub struct ConsensusConfig {
     pub data_dir: PathBuf,
     /// The cluster secret.
     pub secret: ClusterSecret,
+    /// Address of this machine that calls to other nodes come from; none: as the system chooses.
+    pub source: Option<IpAddr>,
     /// Raft's heartbeat interval and election timeout (min, max).
     pub timing: Timing,
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -79,6 +80,7 @@ pub struct Network {
 struct Shared {
     me: Arc<Identity>,
     auth: ClientAuth,
+    source: Option<IpAddr>,
     book: Mutex<Book>,
 }
 
@@ -97,9 +99,9 @@ struct Book {
 const CHANNELS_MAX: usize = 1024;
 
 impl Network {
-    /// No connection is made yet.
-    pub fn new(me: Arc<Identity>, secret: ClusterSecret) -> Self {
-        Self { shared: Arc::new(Shared { me, auth: ClientAuth(secret), book: Mutex::default() }) }
+    /// No connection is made yet. `source`: address of this machine that connections come from; none: as the system chooses.
+    pub fn new(me: Arc<Identity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
+        Self { shared: Arc::new(Shared { me, auth: ClientAuth(secret), source, book: Mutex::default() }) }
     }
 
     /// A node is at `admin` now.
@@ -141,6 +143,7 @@ impl Network {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| Status::unavailable(format!("'{address}' is no address: {e}")))?
             .connect_timeout(CONNECT)
+            .local_address(self.shared.source)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
@@ -329,7 +332,7 @@ mod tests {
     #[test]
     fn a_learned_address_counts_until_the_log_has_a_newer_one() {
         let me = Arc::new(Identity { id: 1, uuid: Uuid(1), cluster: None.into() });
-        let network = Network::new(me, ClusterSecret::none());
+        let network = Network::new(me, ClusterSecret::none(), None);
         let at = |port: u16| format!("127.0.0.1:{port}");
         let node = |port| RaftNode { uuid: Uuid(2), admin: at(port), ..RaftNode::default() };
         let learn = |port| network.learn(Uuid(2), &HostPort::parse(&at(port)).unwrap());

@@ -172,6 +172,9 @@ impl Assign {
     /// Looks at all owners for keys of the slots: a sentence that names one, or `None`. `GiveUp`: an owner could not be read.
     async fn scan(&self) -> Result<Option<String>, Stop> {
         let (state, assignment) = self.assignment().ok_or(Stop::Gone)?;
+        if assignment.abandon {
+            return Ok(None);
+        }
         let product = state.products.get(&assignment.product).ok_or(Stop::Gone)?;
         for (owner, slots) in owners(product, &assignment) {
             let Some(group) = product.groups.get(&owner) else { continue };

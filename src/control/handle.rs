@@ -14,7 +14,8 @@ use crate::{
     consensus::{Applied, Consensus, Leadership, ProposeError},
     model::{
         change::Change,
-        ids::{AssignmentId, Epoch, NodeId, ProductId, Uuid},
+        ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, Uuid},
+        migration::{EndPhase, Phase},
         state::{ClusterState, EndedAssignment},
     },
 };
@@ -91,6 +92,16 @@ pub enum WaitError {
 const LISTENER_GRACE: Duration = Duration::from_millis(2500);
 /// How often waiting looks again without news: silence of a node is no event.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why a migration will not be done by itself, if it will not.
+fn failed(state: &ClusterState, id: MigrationId) -> Option<String> {
+    if let Some(open) = state.migrations.get(&id) {
+        let (why, paused) = (&open.why, open.phase == Phase::Paused);
+        return paused.then(|| format!("migration {id} is paused: {why}; `pontoon migrate resume {id}` lets it go on"));
+    }
+    let end = state.ended_migrations.iter().find(|e| e.id == id)?;
+    (end.end == EndPhase::Cancelled).then(|| format!("migration {id} was cancelled: {}", end.why))
+}
 
 /// What a look at the nodes shows.
 enum Look {
@@ -222,6 +233,44 @@ impl Control {
             format!("the assignment of {slots} slots goes on{}", self.waiting_on())
         };
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until all of these migrations are done, or the first of them is cancelled or paused: then with a sentence.
+    ///
+    /// # Errors
+    /// The deadline, with what is not done and why.
+    pub async fn wait_migrations(
+        &self,
+        ids: &[MigrationId],
+        deadline: Instant,
+    ) -> Result<Result<(), String>, WaitError> {
+        let settled = |state: &ClusterState| match ids.iter().find_map(|id| failed(state, *id)) {
+            Some(why) => Some(Err(why)),
+            None => ids.iter().all(|id| !state.migrations.contains_key(id)).then_some(Ok(())),
+        };
+        let waiting = || {
+            let state = self.log.state().borrow().clone();
+            let open = ids.iter().filter_map(|id| state.migrations.get(id));
+            let each = open.map(|m| format!("migration {} is {}", m.id, m.phase.name()));
+            each.collect::<Vec<_>>().join(", ") + &self.waiting_on()
+        };
+        self.wait_state(settled, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until a migration has ended, however.
+    ///
+    /// # Errors
+    /// The deadline, with what is waited for.
+    pub async fn wait_migration_over(&self, id: MigrationId, deadline: Instant) -> Result<(), WaitError> {
+        let over = |state: &ClusterState| (!state.migrations.contains_key(&id)).then_some(());
+        let waiting = || format!("migration {id} has not ended{}", self.waiting_on());
+        self.wait_state(over, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until something has happened after this entry. False: not in time.
+    pub async fn wait_event(&self, after: Epoch, deadline: Instant) -> bool {
+        let new = |state: &ClusterState| state.events.back().filter(|e| e.index > after).map(|_| ());
+        self.wait_state(new, deadline).await.is_some()
     }
 
     /// Waits until the member with this id and uuid is gone.

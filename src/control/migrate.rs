@@ -21,6 +21,7 @@ use super::{
 use crate::{
     clock::boottime_ns,
     consensus::Consensus,
+    faults::{self, Point, Rule},
     model::{
         change::Change,
         ids::{GroupId, HoldId, HostPort, NodeId, Term, Uuid},
@@ -111,12 +112,16 @@ impl Task {
                     memory.preflighted(boottime_ns(), result);
                 }
                 Step::Close { server, group, runs } => {
+                    if parts.is_some() {
+                        faults::pause_at(Point::Finished).await;
+                    }
                     let result = self.close(&newest, &server, group, runs).await;
                     if let Err(why) = &result {
                         warn!(job = %self.job, runs, %server, %why, "runs could not be closed");
                     }
                     if let Some(parts) = &mut parts {
                         parts.closed = Some(Instant::now());
+                        faults::pause_at(Point::BeforeSwitch).await;
                     }
                     memory.closed(boottime_ns(), server, runs, result, self.jobs.leases.timing());
                 }
@@ -124,6 +129,7 @@ impl Task {
                     if let Some(parts) = &mut parts {
                         parts.barrier = Some(Instant::now());
                     }
+                    faults::pause_at(Point::BarrierPassed).await;
                     let result = self.finish(&newest, hold, run, worker, by_ns).await;
                     if let Some(parts) = &mut parts {
                         parts.finished = Some(Instant::now());
@@ -131,6 +137,9 @@ impl Task {
                     memory.finished(hold, result);
                 }
                 Step::Propose(change) => {
+                    if matches!(change, Change::Hold { .. }) {
+                        faults::pause_at(Point::BeforeHold).await;
+                    }
                     let asked = (Instant::now(), boottime_ns());
                     let Some(result) = self.propose(change.clone()).await else { return };
                     self.tell(&change, &result);
@@ -139,8 +148,13 @@ impl Task {
                             let held = Instant::now();
                             let none = None;
                             parts = Some(Parts { asked: asked.0, held, barrier: none, finished: none, closed: none });
+                            faults::pause_at(Point::Held).await;
                         }
-                        (Change::Switch { .. }, Ok(_)) => self.tell_parts(parts.take()),
+                        (Change::Switch { .. }, Ok(_)) => {
+                            self.tell_parts(parts.take());
+                            faults::pause_at(Point::Switched).await;
+                        }
+                        (Change::Release { .. } | Change::RestartMigration { .. }, _) => parts = None,
                         _ => {}
                     }
                     let times = (asked.1, boottime_ns());
@@ -162,7 +176,10 @@ impl Task {
             Job::Migration(id) => state.migrations.get(&id).and_then(|m| m.hold()).and_then(|h| state.holds.get(&h)),
             Job::Sweep { .. } => None,
         };
-        let barrier: Option<Barrier> = hold.map(|hold| self.jobs.leases.barrier(hold, self.term()));
+        let mut barrier: Option<Barrier> = hold.map(|hold| self.jobs.leases.barrier(hold, self.term()));
+        if barrier.is_some() && faults::without(Rule::Barrier) {
+            barrier = Some(Barrier::Passed);
+        }
         let mover: Option<&MoverView> = view.movers.get(&self.job);
         let seen = Seen {
             state,
@@ -228,6 +245,9 @@ impl Task {
         let Some(known) = self.jobs.approver.close(self.term(), self.job, runs) else {
             return Err("this node does not lead any more".into());
         };
+        if faults::without(Rule::Fence) {
+            return Ok(());
+        }
         let ids: Vec<u64> = known.iter().filter(|c| c.server == *server).map(|c| c.client_id).collect();
         let name = run_prefix(self.jobs.cluster, self.job);
         let closed = self.jobs.fence.close(&at, &name, &ids, Instant::now() + CLOSE_MAX).await;

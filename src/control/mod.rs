@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod approve;
 pub mod assign;
+pub mod desk;
 pub mod driver;
 pub mod fence;
 pub mod handle;
@@ -12,6 +13,7 @@ pub mod migrate;
 pub mod migration_admission;
 pub mod peers;
 pub mod preflight;
+pub mod rebalance;
 pub mod rounds;
 pub mod scan;
 pub mod status;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -32,6 +33,7 @@ type Client = NodeClient<InterceptedService<Channel, ClientAuth>>;
 #[derive(Clone, Debug)]
 pub struct Peers {
     secret: ClusterSecret,
+    source: Option<IpAddr>,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
 
@@ -39,7 +41,13 @@ impl Peers {
     /// No channel is opened before it is used.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
-        Self { secret, channels: Arc::default() }
+        Self { secret, source: None, channels: Arc::default() }
+    }
+
+    /// Calls from now on come from this address of the machine.
+    #[must_use]
+    pub fn calling_from(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
     }
 
     /// Asks a node who it is, telling it who asks.
@@ -112,6 +120,7 @@ impl Peers {
             let endpoint = Endpoint::from_shared(format!("http://{admin}"))
                 .map_err(|e| Status::invalid_argument(format!("{admin} is not an address: {e}")))?
                 .connect_timeout(CONNECT_MAX)
+                .local_address(self.source)
                 .tcp_nodelay(true)
                 // A peer that vanished without a word is noticed before the next lease would end.
                 .http2_keep_alive_interval(Duration::from_secs(2))

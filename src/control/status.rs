@@ -15,6 +15,8 @@ use crate::{
 pub struct LeaderView {
     /// The term; `None`: this node does not lead.
     pub term: Option<Term>,
+    /// Since when it leads in it, nanoseconds of `CLOCK_BOOTTIME`.
+    pub since_ns: u64,
     /// What was heard from each member in this term.
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// What control loops wait for, a sentence each.

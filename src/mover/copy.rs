@@ -113,6 +113,8 @@ pub(super) struct Copy<'a> {
     pub flying: usize,
     /// Bytes of values asked for and not yet taken by the target, by estimate.
     pub flying_bytes: usize,
+    /// Bytes of values asked for and not answered, by estimate.
+    pub asked_bytes: usize,
     /// PTTL of the key whose DUMP comes next.
     pub ttl: i64,
     /// COMMAND GETKEYS under way: their keys are not marked yet.
@@ -245,6 +247,7 @@ pub(super) async fn run(
         answered: 0,
         flying: 0,
         flying_bytes: 0,
+        asked_bytes: 0,
         ttl: 0,
         asks: 0,
         keyspaces: 0,

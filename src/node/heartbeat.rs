@@ -1,19 +1,25 @@
 //! "I live, I have reached this, renew my lease": every half second to the leader, and at once when there is news.
 //! Knows nothing of who leads or why; it is told, and asks around when nobody tells.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
-use super::{introduction, movers::Movers, service::LeaderDesk};
+use super::{
+    introduction,
+    lease::{Granted, Lease, Sent},
+    movers::Movers,
+    service::LeaderDesk,
+};
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
     control::peers::Peers,
+    faults::{self, Point},
     model::{
         change::NewMember,
-        ids::{Epoch, Incarnation, Uuid},
+        ids::{Epoch, HoldId, Incarnation, Uuid},
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
@@ -61,9 +67,15 @@ impl Heartbeat {
     pub async fn run(mut self) -> Ended {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
-        let mut moved = self.movers.news();
+        // Beside the one that makes a heartbeat: news that come during an exchange are still to be sent after it.
+        let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
         let mut without = Without::default();
+        let mut lease = Lease::new(self.permit.clone());
+        let mut moved = self.movers.news();
+        let mut told: BTreeSet<HoldId> = BTreeSet::new();
+        // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
+        let mut broken_off = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -73,22 +85,36 @@ impl Heartbeat {
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
             }
-            self.report.borrow_and_update();
+            let report = self.report.borrow_and_update().clone();
+            lease.reached(report.route_epoch);
+            let drained = drained(&report);
+            if !drained.is_subset(&told) {
+                faults::pause_at(Point::BeforeAck).await;
+            }
+            told = drained;
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
-            let sent_ns = boottime_ns();
-            // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
+            let mut news = self.report.clone();
             let answer = tokio::select! {
                 biased;
-                answer = self.exchange(&now) => answer,
+                answer = Sent::before(boottime_ns, self.exchange(&now)) => answer,
+                // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
                     continue;
                 }
+                // Clients wait for the end of a hold; the round of this heartbeat may take longer than all its other parts.
+                () = drained_more(&mut news, &told), if !broken_off => {
+                    broken_off = true;
+                    next = tokio::time::Instant::now();
+                    continue;
+                }
+                () = keep_up(&mut reports, &mut lease) => None,
             };
-            let Some(answer) = answer else { continue };
-            if let Some(ended) = self.take(answer, sent_ns, &mut without) {
-                self.permit.revoke();
+            broken_off = false;
+            let Some((sent, answer)) = answer else { continue };
+            if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
+                lease.revoke();
                 return ended;
             }
         }
@@ -128,7 +154,7 @@ impl Heartbeat {
     }
 
     /// Acts on an answer.
-    fn take(&self, answer: HeartbeatReply, sent_ns: u64, without: &mut Without) -> Option<Ended> {
+    fn take(&self, answer: HeartbeatReply, sent: Sent, lease: &mut Lease, without: &mut Without) -> Option<Ended> {
         if answer.not_a_member {
             error!(
                 "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
@@ -142,9 +168,12 @@ impl Heartbeat {
             return Some(Ended::Twin);
         }
         if answer.granted {
-            let lease_ns = u64::from(answer.lease_ms) * 1_000_000;
-            // Counted from the send, so that the leader, who counts from its answer, always counts longer.
-            self.permit.renew(sent_ns + lease_ns, Epoch(answer.min_applied));
+            let granted = Granted {
+                length: Duration::from_millis(answer.lease_ms.into()),
+                min_applied: Epoch(answer.min_applied),
+            };
+            let reached = self.report.borrow().route_epoch;
+            lease.granted(sent, granted, reached, boottime_ns());
             without.granted();
         } else if answer.leader.is_none() && !answer.why_not.is_empty() {
             without.refused(&answer.why_not);
@@ -198,6 +227,18 @@ impl Heartbeat {
             }
         }
         None
+    }
+}
+
+/// Holds that this node can ack.
+fn drained(report: &ProxyReport) -> BTreeSet<HoldId> {
+    report.holds.iter().filter(|(_, progress)| progress.drained).map(|(hold, _)| *hold).collect()
+}
+
+/// Resolves when there is a hold to be acked that is not among `told`.
+async fn drained_more(report: &mut watch::Receiver<Arc<ProxyReport>>, told: &BTreeSet<HoldId>) {
+    if report.wait_for(|report| !drained(report).is_subset(told)).await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -276,6 +317,15 @@ async fn another_leads(leadership: &mut watch::Receiver<Leadership>, before: &Le
     if leadership.wait_for(other).await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Tells the lease what the workers' tables have reached. Never resolves.
+async fn keep_up(reports: &mut watch::Receiver<Arc<ProxyReport>>, lease: &mut Lease) {
+    while reports.changed().await.is_ok() {
+        let reached = reports.borrow_and_update().route_epoch;
+        lease.reached(reached);
+    }
+    std::future::pending().await
 }
 
 /// Resolves when the log has just admitted this start.

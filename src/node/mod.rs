@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod heartbeat;
 pub mod hot_path;
 pub mod introduction;
+pub mod lease;
 pub mod mover_wire;
 pub mod movers;
 pub mod routes;
@@ -65,16 +66,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         me: me.clone(),
         data_dir,
         secret: secret.clone(),
+        source: config.node.source,
         timing: config.raft_timing(),
     });
     let log = log.await?;
     if log.is_pristine() {
         config.node.check_pristine().map_err(|e| anyhow!(e))?;
     }
-    let listener = tokio::net::TcpListener::bind(admin.as_str())
+    let listen = config.node.admin_listen().map_err(|e| anyhow!(e))?;
+    let listener = tokio::net::TcpListener::bind(listen.as_str())
         .await
-        .with_context(|| format!("the admin port {admin} cannot be bound; is another program or node using it?"))?;
-    info!(node = %me.id, uuid = %me.uuid, %admin, "the admin port is bound");
+        .with_context(|| format!("the admin port {listen} cannot be bound; is another program or node using it?"))?;
+    info!(node = %me.id, uuid = %me.uuid, %admin, %listen, "the admin port is bound");
 
     let permit = Arc::new(Permit::none());
     let proxy = Proxy::start(hot_path::config(&config, me.id), routes::publish(log.state()), permit.clone())
@@ -85,7 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         lease: config.timing.lease,
         ..plan::timing::Timing::default()
     };
-    let peers = Peers::new(secret.clone());
+    let peers = Peers::new(secret.clone()).calling_from(config.node.source);
     let leases = Leases::start(log.clone(), timing);
     let approver = Approver::new(log.clone(), leases.rounds().clone());
     let desk = LeaderDesk { leases: leases.clone(), approver: approver.clone() };
@@ -110,6 +113,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             raft: log.service(),
             node: NodeServer::new(service),
             secret: secret.clone(),
+            source: config.node.source,
             leased: Arc::new(move || leased.leased()),
         },
         until(stopped_calls),

@@ -139,6 +139,8 @@ pub struct Memory {
     pub hold: Option<OwnHold>,
     /// Nothing is begun earlier, and why it did not work the last time.
     not_before: Option<(u64, String)>,
+    /// The same for the fence: nothing that failed elsewhere makes it later.
+    no_fence_before: Option<(u64, String)>,
     /// Attempts and runs in a row that did not get to a hold, or to their end.
     pub failures: u32,
     /// Holds in a row that were released.
@@ -221,8 +223,17 @@ impl Memory {
     /// A pause that is not over, as a step.
     #[must_use]
     pub fn pausing(&self, now_ns: u64) -> Option<Step> {
-        let (until_ns, why) = self.not_before.as_ref().filter(|(until, _)| now_ns < *until)?;
-        Some(Step::Wait { why: why.clone(), until_ns: *until_ns })
+        wait_until(self.not_before.as_ref(), now_ns)
+    }
+
+    /// The fence at `server` for all runs so far, as a step; `None`: it is there.
+    #[must_use]
+    pub fn fence(&self, now_ns: u64, server: &HostPort, group: GroupId, runs: u32) -> Option<Step> {
+        if self.is_closed(server, runs) {
+            return None;
+        }
+        let close = || Step::Close { server: server.clone(), group, runs };
+        Some(wait_until(self.no_fence_before.as_ref(), now_ns).unwrap_or_else(close))
     }
 
     /// A survey is through.
@@ -241,7 +252,7 @@ impl Memory {
             Ok(()) => self.closed = Some((server, runs)),
             Err(why) => match &mut self.hold {
                 Some(hold) => hold.broken = Some(why),
-                None => self.pause(now_ns, why, timing, CLOSE_FAILURES),
+                None => self.no_fence_before = Some((now_ns + backoff_ns(timing, CLOSE_FAILURES), why)),
             },
         }
     }
@@ -306,9 +317,7 @@ impl Memory {
     }
 
     fn pause(&mut self, now_ns: u64, why: String, timing: Timing, failures: u32) {
-        let first_ns = u64::try_from(timing.backoff.as_nanos()).unwrap_or(BACKOFF_MAX_NS);
-        let factor = 1u64 << failures.saturating_sub(1).min(16);
-        self.not_before = Some((now_ns + first_ns.saturating_mul(factor).min(BACKOFF_MAX_NS), why));
+        self.not_before = Some((now_ns + backoff_ns(timing, failures), why));
     }
 
     /// Why the current run is lost, if it is: its node restarted, is silent, gave up, or does not know of it.
@@ -357,6 +366,18 @@ impl Memory {
             (runs_of(seen.state, *id), self.failures > 0 && Some(*id) == self.last_worker, *id == seen.me, *id)
         })
     }
+}
+
+/// The pause after so many failures in a row: doubled each time.
+fn backoff_ns(timing: Timing, failures: u32) -> u64 {
+    let first_ns = u64::try_from(timing.backoff.as_nanos()).unwrap_or(BACKOFF_MAX_NS);
+    let factor = 1u64 << failures.saturating_sub(1).min(16);
+    first_ns.saturating_mul(factor).min(BACKOFF_MAX_NS)
+}
+
+fn wait_until(until: Option<&(u64, String)>, now_ns: u64) -> Option<Step> {
+    let (until_ns, why) = until.filter(|(until_ns, _)| now_ns < *until_ns)?;
+    Some(Step::Wait { why: why.clone(), until_ns: *until_ns })
 }
 
 /// How many runs a node has.

@@ -19,7 +19,7 @@ use crate::model::{
     limits::ATTEMPTS_PER_TARGET_MAX,
     migration::{Job, Migration, Phase, ProgressPhase, Run, RunKind},
     route::HoldKind,
-    state::{Cause, Group, Product},
+    state::{Cause, Group},
 };
 
 /// Released holds in a row after which somebody has to look (serving.md, "Hold").
@@ -44,7 +44,7 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, id: MigrationId) -> Step {
     let view = || {
         let product = seen.state.products.get(&migration.product)?;
         let (from, to) = (product.groups.get(&migration.from)?, product.groups.get(&migration.to)?);
-        Some(View { seen, memory, migration, product, from, to })
+        Some(View { seen, memory, migration, from, to })
     };
     // The model keeps product and groups of an open migration.
     let Some(view) = view() else { return Step::Over };
@@ -63,7 +63,6 @@ struct View<'a> {
     seen: &'a Seen<'a>,
     memory: &'a Memory,
     migration: &'a Migration,
-    product: &'a Product,
     from: &'a Group,
     to: &'a Group,
 }
@@ -89,12 +88,7 @@ impl View<'_> {
     /// The fence at the primary of `group`, if it is not there yet.
     fn fence(&self, group: &Group) -> Option<Step> {
         let Some(primary) = group.servers.first() else { return Some(self.wait("the group has no server")) };
-        if self.memory.is_closed(&primary.addr, self.migration.runs) {
-            return None;
-        }
-        let pausing = self.memory.pausing(self.seen.now_ns);
-        let close = Step::Close { server: primary.addr.clone(), group: group.id, runs: self.migration.runs };
-        Some(pausing.unwrap_or(close))
+        self.memory.fence(self.seen.now_ns, &primary.addr, group.id, self.migration.runs)
     }
 
     fn planned(&self) -> Step {

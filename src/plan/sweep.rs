@@ -25,14 +25,11 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
     let Some(primary) = group_state.servers.first() else { return Step::Over };
     let runs = product_state.sweep_runs;
     let wait = |why: String| Step::Wait { why, until_ns: seen.now_ns + LOOK_NS };
-    let close = || {
-        let close = Step::Close { server: primary.addr.clone(), group, runs };
-        (!memory.is_closed(&primary.addr, runs)).then(|| memory.pausing(seen.now_ns).unwrap_or(close))
-    };
+    let fence = || memory.fence(seen.now_ns, &primary.addr, group, runs);
     if let Some(sweep) = &group_state.sweep {
         let (run, term) = (sweep.run.run, seen.term);
         if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run) {
-            return close().unwrap_or(Step::Propose(Change::Cleaned { job, run, term, deleted }));
+            return fence().unwrap_or(Step::Propose(Change::Cleaned { job, run, term, deleted }));
         }
         let why = match comes(seen, product, group) {
             Some(what) => Some(format!("{what} is to bring slots to group {group}")),
@@ -40,7 +37,7 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
             None => memory.lost(seen, job, &sweep.run),
         };
         return match why {
-            Some(why) => close().unwrap_or(Step::Propose(Change::EndSweep { product, group, run, term, why })),
+            Some(why) => fence().unwrap_or(Step::Propose(Change::EndSweep { product, group, run, term, why })),
             None => wait(format!("node {} sweeps group {group}", sweep.run.worker)),
         };
     }
@@ -57,8 +54,8 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
     if let Some(pausing) = memory.pausing(seen.now_ns) {
         return pausing;
     }
-    if let Some(close) = close() {
-        return close;
+    if let Some(fence) = fence() {
+        return fence;
     }
     let Some(worker) = memory.choose_worker(seen) else { return wait("no node is alive that could do it".into()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());

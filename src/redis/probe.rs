@@ -269,7 +269,7 @@ async fn psync(
     }
     // The subscription's own confirmation is one reply; the next is that of PSYNC.
     match raw.ask(&[b"PSYNC", b"?", b"-1"], deadline).await {
-        Err(RedisError::Refused { text, .. }) if text.contains("in this context") || text.contains("only") => {}
+        Err(RedisError::Refused { text, .. }) if text.contains("in this context") => {}
         Err(error) if !error.answered() => return Err(error),
         Err(error) => return Ok(Err(refusal("PSYNC", error))),
         Ok(_) => return Ok(Err(format!("{addr} answers PSYNC to a subscriber: this is no Redis that we know"))),

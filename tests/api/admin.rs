@@ -3,14 +3,14 @@
 use std::{
     convert::Infallible,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use pontoon::{
     api::server::{Services, serve},
+    clock::boottime_ns,
     model::{
         change::Change,
-        ids::{AssignmentId, HoldId, Term, Uuid},
+        ids::{AssignmentId, HoldId, NodeId, Term, Uuid},
         outcome::Outcome,
         route::HoldKind,
         state::Cause,
@@ -36,6 +36,7 @@ use tonic::{
 use crate::{
     log::{Node, Shared},
     server::Redis,
+    wait::meanwhile,
 };
 
 /// In the place of the services between nodes.
@@ -62,11 +63,11 @@ impl<const N: usize> Service<http::Request<Body>> for Nothing<N> {
 
 const SECRET: &str = "0123456789abcdef-secret";
 
-type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
+pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
-struct World {
-    shared: Arc<Shared>,
-    nodes: Vec<Node>,
+pub struct World {
+    pub shared: Arc<Shared>,
+    pub nodes: Vec<Node>,
     addrs: Vec<String>,
     tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
 }
@@ -82,7 +83,7 @@ fn secret() -> ClusterSecret {
 }
 
 /// Two nodes, the first leads. No heartbeats: tests that wait send them.
-async fn world() -> World {
+pub async fn world() -> World {
     let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let addrs: Vec<String> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
     // Hosts differ, so that both could listen for products.
@@ -96,6 +97,7 @@ async fn world() -> World {
             raft: Nothing::<0>,
             node: Nothing::<1>,
             secret: secret(),
+            source: None,
             leased: Arc::new(|| true),
         };
         world.tasks.push(tokio::spawn(serve(listener, services, std::future::pending())));
@@ -105,7 +107,7 @@ async fn world() -> World {
 
 impl World {
     /// A client of node 0 (the leader) or 1.
-    fn client(&self, node: usize) -> Client {
+    pub fn client(&self, node: usize) -> Client {
         self.client_with(node, secret())
     }
 
@@ -114,26 +116,26 @@ impl World {
         AdminClient::with_interceptor(channel, ClientAuth(secret))
     }
 
-    fn proposals(&self) -> usize {
+    pub fn proposals(&self) -> usize {
         self.shared.proposals.load(Ordering::SeqCst)
     }
 
-    async fn group(&self, id: u32, redis: &Redis) -> admin::ChangeReply {
+    pub async fn group(&self, id: u32, redis: &Redis) -> admin::ChangeReply {
         self.client(1).create_group(create_group(id, redis)).await.unwrap().into_inner()
     }
 
-    async fn assign(&self, first: u32, last: u32, group: u32) -> Result<admin::ChangeReply, tonic::Status> {
+    pub async fn assign(&self, first: u32, last: u32, group: u32) -> Result<admin::ChangeReply, tonic::Status> {
         let request = admin::AssignSlotsRequest {
             product: "default".into(),
             slots: vec![SlotSpan { first, last }],
             group,
-            options: None,
+            ..Default::default()
         };
         self.client(1).assign_slots(request).await.map(tonic::Response::into_inner)
     }
 
     /// Plays the leader's assignment loop: whatever begins is held and finished.
-    fn finish_assignments(&self) -> tokio::task::JoinHandle<()> {
+    pub fn finish_assignments(&self) -> tokio::task::JoinHandle<()> {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let (mut changed, mut id) = (shared.changed(), 1000);
@@ -170,7 +172,7 @@ fn create_group(id: u32, redis: &Redis) -> admin::CreateGroupRequest {
     admin::CreateGroupRequest { product: "default".into(), id, primary: redis.addr.to_string(), ..Default::default() }
 }
 
-fn with_id(byte: u8) -> Option<ChangeOptions> {
+pub fn with_id(byte: u8) -> Option<ChangeOptions> {
     Some(ChangeOptions { change_id: vec![byte; 16].into(), ..Default::default() })
 }
 
@@ -271,6 +273,7 @@ async fn groups_and_slots() {
         slots: vec![SlotSpan { first: slot, last: slot }],
         group: 1,
         options,
+        ..Default::default()
     };
     reused(world.client(1).assign_slots(slots(3, with_id(5))).await.unwrap_err());
     let assigned = world.client(1).assign_slots(slots(3, with_id(6))).await.unwrap().into_inner();
@@ -411,7 +414,7 @@ async fn waiting_for_nodes() {
     request.options = Some(ChangeOptions { wait: true, timeout_ms: 20_000, ..Default::default() });
     let mut client = world.client(1);
     let waiting = tokio::spawn(async move { client.create_product(request).await });
-    while !waiting.is_finished() {
+    let reply = meanwhile(waiting, || {
         let state = world.shared.state();
         for id in [1, 2] {
             world.nodes[0].heard(id, |seen| {
@@ -419,9 +422,8 @@ async fn waiting_for_nodes() {
                 seen.listeners = state.products.keys().map(|id| (*id, Default::default())).collect();
             });
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let reply = waiting.await.unwrap().unwrap().into_inner();
+    });
+    let reply = reply.await.unwrap().into_inner();
     assert!(reply.warnings.iter().all(|w| !w.contains("not alive")), "{reply:?}");
 
     // Nobody reports any more: made, but not within the time.
@@ -431,11 +433,36 @@ async fn waiting_for_nodes() {
     let late = world.client(1).create_product(request).await.unwrap_err();
     assert!(late.code() == Code::DeadlineExceeded && late.message().contains("was made"), "{late:?}");
 
-    // What the leader sees is told by every node.
+    // What the leader sees is told by every node; of one it has not heard of, that it surely serves no more.
+    world.nodes[0].view.send_modify(|view| drop(Arc::make_mut(view).nodes.remove(&NodeId(2))));
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(!status.nodes[1].alive && !status.nodes[1].unknown, "{status:?}");
+    assert!(status.warnings.iter().any(|w| w.contains("node 2") && w.contains("not alive")), "{status:?}");
+    // One that has just begun cannot say that.
+    world.nodes[0].view.send_modify(|view| Arc::make_mut(view).since_ns = boottime_ns() + 60_000_000_000);
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.nodes[1].unknown && status.warnings.iter().all(|w| !w.contains("not alive")), "{status:?}");
     world.nodes[0].heard(2, |seen| seen.version = "9.9".into());
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.leader, status.answered_by, status.nodes.len()), (1, 2, 2));
     assert!(status.nodes[1].alive && status.nodes[1].version == "9.9" && status.nodes[1].role == "voter", "{status:?}");
+    assert!(!status.nodes[1].unknown);
+    // Without a leader nobody knows.
+    world.nodes.iter().for_each(Node::nobody_leads);
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.nodes.iter().all(|n| n.unknown && !n.alive), "{status:?}");
+}
+
+#[tokio::test]
+async fn settings_are_shown_by_every_node() {
+    let world = world().await;
+    let shown = async |node| world.client(node).show_cluster(admin::ShowClusterRequest {}).await.unwrap().into_inner();
+    assert_eq!(shown(1).await, admin::ShowClusterReply { voters: 5, hold_ms_max: 250 });
+    let set = admin::SetClusterRequest { voters: Some(3), hold_ms_max: Some(400), options: None };
+    world.client(1).set_cluster(set).await.unwrap();
+    for node in [0, 1] {
+        assert_eq!(shown(node).await, admin::ShowClusterReply { voters: 3, hold_ms_max: 400 });
+    }
 }
 
 #[tokio::test]

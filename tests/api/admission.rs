@@ -15,7 +15,8 @@ use pontoon::{
 use crate::{
     fake,
     log::Shared,
-    server::{Redis, password, soon},
+    server::{Redis, password},
+    wait::soon,
 };
 
 struct World {

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     fake,
-    server::{Redis, password, soon},
+    server::{Redis, password},
+    wait::soon,
 };
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use pontoon::{
 
 use crate::{
     fake,
-    server::{PATIENCE, Redis, password},
+    server::{Redis, password},
+    wait::{PATIENCE, soon},
 };
 
 fn slots_but(key: &str) -> (SlotId, BTreeSet<SlotId>) {
@@ -22,7 +23,7 @@ async fn keys_are_found_in_every_database() {
     let secret = password("pw");
     let redis = Redis::start_with(&["--requirepass", "pw"], Some(secret.clone())).await;
     let mut client = redis.client().await;
-    let deadline = crate::server::soon();
+    let deadline = soon();
     for (db, number) in [(0, 3000), (9, 1)] {
         client.select(db, deadline).await.unwrap();
         for i in 0..number {

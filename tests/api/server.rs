@@ -3,7 +3,6 @@
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use pontoon::{
@@ -13,14 +12,8 @@ use pontoon::{
     },
     redis::{Client, Reply},
 };
-use tokio::time::Instant;
 
-/// Far beyond what anything here takes, also on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
-pub fn soon() -> Instant {
-    Instant::now() + PATIENCE
-}
+use crate::wait::{soon, wait_for};
 
 pub fn password(text: &str) -> Credentials {
     Credentials { username: None, password: Secret::new(text.into()) }
@@ -68,19 +61,15 @@ impl Redis {
             .expect("redis-server must be installed");
         let addr = HostPort::parse(&format!("127.0.0.1:{port}")).unwrap();
         let mut redis = Self { child, addr, credentials, _dir: dir };
-        let deadline = soon();
-        loop {
+        let runs = wait_for("redis-server to answer", async || {
             if redis.child.try_wait().unwrap().is_some() {
-                return None;
+                return Ok(false);
             }
-            if let Ok(mut client) = Client::connect(&redis.addr, redis.credentials.as_ref(), "test", deadline).await
-                && client.ask(&[b"PING"], deadline).await.is_ok()
-            {
-                return Some(redis);
-            }
-            assert!(Instant::now() < deadline, "redis-server does not answer");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            let connected = Client::connect(&redis.addr, redis.credentials.as_ref(), "test", soon()).await;
+            let mut client = connected.map_err(|e| e.to_string())?;
+            client.ask(&[b"PING"], soon()).await.map(|_| true).map_err(|e| e.to_string())
+        });
+        runs.await.then_some(redis)
     }
 
     /// A replica of `self`, in sync.
@@ -101,16 +90,12 @@ impl Redis {
     }
 
     pub async fn until_info(&self, field: &str, value: &str) {
-        let deadline = soon();
         let mut client = self.client().await;
-        loop {
-            let info = client.info("default", deadline).await.unwrap();
-            if info.get(field) == Some(value) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{field} is {:?}, not {value}", info.get(field));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        wait_for(&format!("{field} to be {value}"), async || {
+            let info = client.info("default", soon()).await.unwrap();
+            if info.get(field) == Some(value) { Ok(()) } else { Err(format!("{:?}", info.get(field))) }
+        })
+        .await;
     }
 
     pub async fn client(&self) -> Client {

@@ -18,7 +18,7 @@ use pontoon::{
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Endpoint;
 
-use crate::{admin::Nothing, server::PATIENCE};
+use crate::{admin::Nothing, wait::PATIENCE};
 
 #[tokio::test]
 async fn changes_reach_the_log_and_repeats_are_known() {
@@ -40,7 +40,7 @@ async fn changes_reach_the_log_and_repeats_are_known() {
         election_max: Duration::from_millis(300),
     };
     let secret = ClusterSecret::none();
-    let config = ConsensusConfig { me: me.clone(), data_dir, secret: secret.clone(), timing };
+    let config = ConsensusConfig { me: me.clone(), data_dir, secret: secret.clone(), source: None, timing };
     let log = Consensus::open(config).await.unwrap();
     log.initialize(Uuid(42), vec![me.clone()]).await.unwrap();
     let mut leadership = log.leadership();
@@ -55,6 +55,7 @@ async fn changes_reach_the_log_and_repeats_are_known() {
         raft: log.service(),
         node: Nothing::<1>,
         secret: secret.clone(),
+        source: None,
         leased: Arc::new(|| false),
     };
     let (stop, mut stopped) = watch::channel(false);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     log::{Node, Shared},
-    server::soon,
+    wait::{meanwhile, soon},
 };
 
 const ADMIN: [(u64, &str); 2] = [(1, "127.0.0.1:7101"), (2, "127.0.0.2:7101")];
@@ -42,11 +42,7 @@ async fn the_silent_are_named_and_not_waited_for() {
     let control = node.control.clone();
     let waiting = tokio::spawn(async move { control.wait_epoch(Epoch(5), None, soon()).await });
     // Node 2 is never heard of: after a lease it surely serves nothing. Node 1 goes on.
-    while !waiting.is_finished() {
-        node.heard(1, |seen| seen.route_epoch = Epoch(5));
-        tokio::task::yield_now().await;
-    }
-    let notes = waiting.await.unwrap().unwrap();
+    let notes = meanwhile(waiting, || node.heard(1, |seen| seen.route_epoch = Epoch(5))).await.unwrap();
     assert!(notes.len() == 1 && notes[0].contains("node 2"), "{notes:?}");
 }
 
@@ -58,16 +54,15 @@ async fn a_port_that_is_taken_fails_the_wait() {
         |error: &str| ListenerView { address: "127.0.0.1:7000".into(), error: error.into(), ..Default::default() };
     let control = node.control.clone();
     let waiting = tokio::spawn(async move { control.wait_epoch(Epoch(5), product, soon()).await });
-    while !waiting.is_finished() {
+    let ended = meanwhile(waiting, || {
         for id in [1, 2] {
             node.heard(id, |seen| {
                 seen.route_epoch = Epoch(5);
                 seen.listeners.insert(ProductId(1), listener(if id == 2 { "address already in use" } else { "" }));
             });
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let Err(WaitError::Listener(text)) = waiting.await.unwrap() else { panic!() };
+    });
+    let Err(WaitError::Listener(text)) = ended.await else { panic!() };
     assert!(text.contains("node 2") && text.contains("127.0.0.1:7000") && text.contains("in use"), "{text}");
     node.heard(1, |_| {});
     node.heard(2, |seen| *seen.listeners.get_mut(&ProductId(1)).unwrap() = listener(""));

@@ -14,7 +14,10 @@ use pontoon::{
     },
 };
 
-use crate::server::{Redis, password, soon};
+use crate::{
+    server::{Redis, password},
+    wait::soon,
+};
 
 const FROM: GroupId = GroupId(1);
 const TO: GroupId = GroupId(2);
@@ -186,6 +189,7 @@ async fn a_replica_feeds_where_there_is_a_healthy_one() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
     let replica = source.replica().await;
     source.run("CONFIG SET min-replicas-to-write 1").await;
+    source.until_info("min_slaves_good_slaves", "1").await;
     let world = World::new(&[&source.addr, &replica.addr], &[&target.addr]);
     assert_eq!(world.admit().await, Ok(vec![]));
     // Alone the primary must feed, and then it counts us.

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use pontoon::redis::Client;
 
-use crate::server::{Redis, soon};
+use crate::{server::Redis, wait::soon};
 
 pub type Command = Vec<Vec<u8>>;
 

@@ -2,7 +2,7 @@
 
 use pontoon::{mover::functions, redis::Reply};
 
-use crate::server::{Redis, soon};
+use crate::{server::Redis, wait::soon};
 
 async fn libraries(redis: &Redis) -> functions::Libraries {
     let reply = redis.client().await.ask(functions::LIST, soon()).await.unwrap();

@@ -2,12 +2,19 @@
 //! Knows nothing of the copy itself.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../api/fake.rs"]
+#[allow(dead_code)]
+mod fake;
 #[path = "../api/server.rs"]
 #[allow(dead_code)]
 mod server;
+#[path = "../api/wait.rs"]
+#[allow(dead_code)]
+mod wait;
 
 mod admission;
 mod dataset;
+mod engine;
 mod functions;
 mod payloads;
 mod probing;

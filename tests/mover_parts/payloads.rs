@@ -3,10 +3,7 @@
 use fastrand::Rng;
 use pontoon::{mover::payload, redis::Reply};
 
-use crate::{
-    dataset,
-    server::{Redis, soon},
-};
+use crate::{dataset, server::Redis, wait::soon};
 
 /// The payload with another version at its end.
 fn forged(dump: &[u8], version: u16) -> Vec<u8> {

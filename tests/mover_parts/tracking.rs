@@ -12,10 +12,7 @@ use pontoon::{
 };
 use tokio::time::Instant;
 
-use crate::{
-    server::{Redis, soon},
-    verification::endpoint,
-};
+use crate::{server::Redis, verification::endpoint, wait::soon};
 
 /// What a feed told.
 #[derive(Default)]

@@ -1,9 +1,10 @@
-//! A leader: the desk where heartbeats become leases, the rounds behind it, and assignments on their way, as
+//! A leader: the real desk (src/control/desk.rs), the rounds behind it, and assignments on their way, as
 //! src/control/{leases,rounds,assign,driver}.rs do. Knows nothing of whether it still leads: the rules must see to that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::{
+    control::desk::{self, Asked, Desk, Grant, Reply, Step},
     model::{
         change::Change,
         ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, NodeId, Term, Uuid},
@@ -11,10 +12,7 @@ use pontoon::{
         route::HoldKind,
         state::{Cause, ClusterState},
     },
-    plan::{
-        lease::{Barrier, LeaseTable, Verdict},
-        timing::Timing,
-    },
+    plan::{lease::Barrier, timing::Timing},
 };
 
 use super::{
@@ -25,10 +23,11 @@ use super::{
     world::{Event, PRODUCT, World},
 };
 
-/// `control::assign::{PREFLIGHT_MAX, BARRIER_LOOK}`, `control::leases::ADMIT_WITHIN`.
+/// `control::assign::{PREFLIGHT_MAX, BARRIER_LOOK}`.
 const PREFLIGHT_MAX: Ns = 30 * SECOND;
 const BARRIER_LOOK: Ns = 5 * MS;
-const ADMIT_WITHIN: Ns = SECOND;
+/// A node that wants to join asks again after so long.
+const JOIN_WITHIN: Ns = SECOND;
 /// How often a leader looks for assignments that nobody carries out.
 const DRIVE: Ns = 50 * MS;
 
@@ -43,15 +42,6 @@ pub struct Beat {
     pub stopping: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grant {
-    Lease(Epoch),
-    NotYet,
-    NotLeader,
-    /// The node is removed, or is being removed: it stops serving.
-    NotMember,
-}
-
 /// Who waits for a proposal's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
@@ -62,15 +52,13 @@ pub enum Tag {
 /// A node's leadership of one term.
 pub struct Lead {
     pub term: Term,
-    table: LeaseTable,
-    /// When each node was last heard.
-    heard: BTreeMap<NodeId, (Incarnation, Ns)>,
-    /// When the admission of a start was proposed.
-    arriving: BTreeMap<Uuid, Ns>,
+    desk: Desk,
+    /// When a start that is no member was proposed as one.
+    joining: BTreeMap<Uuid, Ns>,
     rounds: u64,
     /// Who waits for the round that runs, and for the next.
-    in_round: Vec<(Beat, Incarnation)>,
-    asked: Vec<(Beat, Incarnation)>,
+    in_round: Vec<(Beat, Asked)>,
+    asked: Vec<(Beat, Asked)>,
     runs: bool,
     tasks: BTreeMap<AssignmentId, Task>,
     driven: Ns,
@@ -106,11 +94,12 @@ enum Stage {
 
 impl Lead {
     pub fn new(term: Term, since: Ns, timing: Timing) -> Self {
+        let mut desk = Desk::new(timing);
+        desk.open(Some(term), since);
         Self {
             term,
-            table: LeaseTable::new(term, since, timing),
-            heard: BTreeMap::new(),
-            arriving: BTreeMap::new(),
+            desk,
+            joining: BTreeMap::new(),
             rounds: 0,
             in_round: Vec::new(),
             asked: Vec::new(),
@@ -132,60 +121,69 @@ impl World {
     }
 
     fn reply_to(&mut self, node: usize, beat: &Beat, grant: Grant) {
-        self.send(node, beat.node, NodeEvent::BeatAnswer { beat: beat.beat, grant });
+        if !beat.stopping {
+            self.send(node, beat.node, NodeEvent::BeatAnswer { beat: beat.beat, grant });
+        }
     }
 
     // The desk.
 
+    /// A heartbeat as it is sent.
+    fn said(&self, beat: &Beat) -> desk::Beat {
+        desk::Beat {
+            node: self.member(beat.node),
+            start: beat.start,
+            incarnation: beat.incarnation,
+            applied: Epoch::default(),
+            route_epoch: Epoch::default(),
+            drained: beat.drained.clone(),
+            waiting: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            version: String::new(),
+            stopping: beat.stopping,
+            movers: Vec::new(),
+        }
+    }
+
     /// A heartbeat arrives: facts first, then a place in the next round.
     pub fn desk(&mut self, node: usize, beat: Beat) {
-        let (state, now) = (self.state(node), self.local(node));
+        let (state, now, said) = (self.state(node), self.local(node), self.said(&beat));
         let id = self.member_id(beat.node);
-        let silence = 2 * self.timing.heartbeat.as_nanos() as Ns;
         let Some(lead) = &mut self.nodes[node].lead else {
             self.reply_to(node, &beat, Grant::NotLeader);
             return;
         };
-        let Some(member) = state.members.get(&id) else {
-            // A start that never was a member joins; one that was has been removed.
-            if beat.incarnation.is_none()
-                && !beat.stopping
-                && lead.arriving.get(&beat.start).is_none_or(|at| now > at + ADMIT_WITHIN)
-            {
-                lead.arriving.insert(beat.start, now);
+        if !state.members.contains_key(&id) && beat.incarnation.is_none() {
+            // A start that never was a member joins; one that was has been removed, and is told so.
+            if !beat.stopping && lead.joining.get(&beat.start).is_none_or(|at| now > at + JOIN_WITHIN) {
+                lead.joining.insert(beat.start, now);
                 let change = Change::AddMember(self.member(beat.node));
                 self.wants(node, change, Tag::Nobody, Registers::new());
             }
-            let grant = if beat.incarnation.is_none() { Grant::NotYet } else { Grant::NotMember };
-            self.reply_to(node, &beat, grant);
+            self.reply_to(node, &beat, Grant::NotYet("it joins".into()));
             return;
-        };
-        let Some(admission) = member.admitted.filter(|a| a.start == beat.start) else {
-            let former = member.admitted.and_then(|a| lead.heard.get(&id).filter(|(i, _)| *i == a.incarnation));
-            let speaks = former.is_some_and(|(_, heard)| now < heard + silence)
-                && !lead.table.surely_silent(member, pontoon::model::route::Isolated::Serve, 0);
-            let proposed = lead.arriving.get(&beat.start).is_some_and(|at| now < at + ADMIT_WITHIN);
-            if !speaks && !proposed && beat.incarnation.is_none() && !beat.stopping {
-                lead.arriving.insert(beat.start, now);
-                let change = Change::Admit { member: self.member(beat.node), start: beat.start };
-                self.wants(node, change, Tag::Nobody, Registers::new());
+        }
+        match lead.desk.arrives(&said, &state, now) {
+            Step::Done(reply) => self.answers(node, &beat, reply),
+            Step::Round(asked) if self.rules.round => {
+                lead.asked.push((beat, asked));
+                self.begin_round(node);
             }
-            self.reply_to(node, &beat, Grant::NotYet);
-            return;
-        };
-        lead.table.ack(id, admission.incarnation, &beat.drained);
-        lead.heard.insert(id, (admission.incarnation, now));
-        if beat.stopping {
-            lead.table.stopped(id, admission.incarnation);
-        } else if member.leaving.is_some() {
-            self.reply_to(node, &beat, Grant::NotMember);
-        } else if self.rules.round {
-            lead.asked.push((beat, admission.incarnation));
-            self.begin_round(node);
-        } else {
-            self.grant(node, &beat, admission.incarnation);
+            Step::Round(asked) => self.after_round(node, &beat, asked),
         }
         self.look_at_barriers(node);
+    }
+
+    fn answers(&mut self, node: usize, beat: &Beat, reply: Reply) {
+        let grant = match reply {
+            Reply::Grant(grant) => grant,
+            Reply::Admit => {
+                let change = Change::Admit { member: self.member(beat.node), start: beat.start };
+                self.wants(node, change, Tag::Nobody, Registers::new());
+                Grant::NotYet("this start is being admitted".into())
+            }
+        };
+        self.reply_to(node, beat, grant);
     }
 
     fn begin_round(&mut self, node: usize) {
@@ -211,9 +209,9 @@ impl World {
             return;
         }
         lead.runs = false;
-        for (beat, incarnation) in std::mem::take(&mut lead.in_round) {
+        for (beat, asked) in std::mem::take(&mut lead.in_round) {
             if proof.is_some() {
-                self.grant(node, &beat, incarnation);
+                self.after_round(node, &beat, asked);
             } else {
                 self.reply_to(node, &beat, Grant::NotLeader);
             }
@@ -221,15 +219,11 @@ impl World {
         self.begin_round(node);
     }
 
-    fn grant(&mut self, node: usize, beat: &Beat, incarnation: Incarnation) {
-        let (state, now, id) = (self.state(node), self.local(node), self.member_id(beat.node));
+    fn after_round(&mut self, node: usize, beat: &Beat, asked: Asked) {
+        let (state, now, said) = (self.state(node), self.local(node), self.said(beat));
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        let Some(member) = state.members.get(&id) else { return };
-        let grant = match lead.table.grant(member, incarnation, &state, now) {
-            Verdict::Lease(min_applied) => Grant::Lease(min_applied),
-            Verdict::NotYet(_) => Grant::NotYet,
-        };
-        self.reply_to(node, beat, grant);
+        let reply = lead.desk.after_round(&said, asked, lead.term, &state, now);
+        self.answers(node, beat, reply);
     }
 
     // Assignments.
@@ -251,7 +245,7 @@ impl World {
         let (local, term) = (n.clock.read(now), lead.term);
         let leaving = state.members.values().filter(|m| m.leaving.is_some());
         let ready: Vec<Change> = leaving
-            .filter(|m| lead.table.removable(m, &state, local).is_ok())
+            .filter(|m| lead.desk.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
             .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
             .collect();
         for change in ready {
@@ -290,7 +284,8 @@ impl World {
         let isolated = state.products[&PRODUCT].isolated;
         let serial = self.rng.u64(..);
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        let servers = state.members.values().filter(|m| !lead.table.surely_silent(m, isolated, now));
+        let servers =
+            state.members.values().filter(|m| !lead.desk.table().is_some_and(|t| t.surely_silent(m, isolated, now)));
         let waiting: BTreeSet<usize> = servers.map(|m| m.id.0 as usize - 1).collect();
         let Some(task) = lead.tasks.get_mut(&id) else { return };
         task.serial = serial;
@@ -352,7 +347,7 @@ impl World {
         };
         let (hold, deadline, serial, term) = (*hold, *deadline, *serial, lead.term);
         let Some(open) = state.holds.get(&hold) else { return self.gone(node, id) };
-        let barrier = lead.table.barrier(open, &state, now);
+        let Some(barrier) = lead.desk.table().map(|t| t.barrier(open, &state, now)) else { return };
         if barrier == Barrier::Passed || !self.rules.barrier {
             let change = Change::FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() };
             self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));

@@ -101,7 +101,7 @@ fn catches_a_new_leader_that_does_not_wait() {
 
 #[test]
 fn catches_a_missing_min_applied() {
-    catches(350, Rules { min_applied: false, ..Rules::default() });
+    catches(1100, Rules { min_applied: false, ..Rules::default() });
 }
 
 #[test]

@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use pontoon::{
+    control::desk::Grant,
     model::{
         ids::{Epoch, HoldId, Incarnation, SlotId, Term, Uuid},
         route::{Isolated, RouteTable, SlotRoute},
         state::Admission,
     },
+    node::lease::{Granted, Lease, Sent},
     proxy::permit::Permit,
 };
 
 use super::{
     clients::Answer,
-    leader::{Beat, Grant, Lead, Tag},
+    leader::{Beat, Lead, Tag},
     network::{self, Clock, MS, Ns, SECOND, spread},
     raft::Proposal,
     world::{Event, PRODUCT, World},
@@ -78,7 +80,7 @@ pub struct Node {
     pub backlog: Vec<NodeEvent>,
     pub applied: usize,
     pub workers: Vec<Worker>,
-    pub permit: Permit,
+    pub lease: Lease,
     /// Who leads, as far as it knows.
     pub leader: Option<(usize, Term)>,
     /// A term of its own whose first entry it has not applied yet.
@@ -87,7 +89,7 @@ pub struct Node {
     /// Entries it has appended, whose results it waits for.
     pub proposed: Vec<(usize, Tag)>,
     /// The heartbeat that is not answered, and when it was sent.
-    beat: Option<(u64, Ns)>,
+    beat: Option<(u64, Sent)>,
     beats: u64,
     news: bool,
 }
@@ -104,7 +106,7 @@ impl Node {
             backlog: Vec::new(),
             applied: 0,
             workers: (0..rng.usize(1..=2)).map(|_| Worker::default()).collect(),
-            permit: Permit::none(),
+            lease: Lease::new(Permit::none().into()),
             leader: None,
             to_lead: None,
             lead: None,
@@ -231,12 +233,13 @@ impl World {
         self.note(format!("node {} starts", node + 1));
         let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
         let n = &self.nodes[node];
-        let new = Node { boot: n.boot, cut: n.cut, applied, ..Node::new(n.clock, &mut self.rng) };
+        let new = Node { boot: n.boot, cut: n.cut, applied, beats: n.beats, ..Node::new(n.clock, &mut self.rng) };
         self.nodes[node] = new;
         for worker in 0..self.nodes[node].workers.len() {
             self.at_node(node, MS, NodeEvent::Swap { worker });
         }
-        self.at_node(node, 2 * MS, NodeEvent::BeatDue { serial: 0 });
+        let serial = self.nodes[node].beats;
+        self.at_node(node, 2 * MS, NodeEvent::BeatDue { serial });
     }
 
     // Heartbeats.
@@ -272,7 +275,7 @@ impl World {
             self.at_node(node, every, NodeEvent::BeatDue { serial });
             return;
         }
-        n.beat = Some((serial, now));
+        n.beat = Some((serial, Sent::at(now)));
         let (leader, patience) = (n.leader, n.clock.lasts(ANSWER_WITHIN));
         self.at_node(node, every, NodeEvent::BeatDue { serial });
         self.at_node(node, patience, NodeEvent::BeatTimeout { beat: serial });
@@ -284,15 +287,20 @@ impl World {
 
     fn beat_answered(&mut self, node: usize, beat: u64, grant: Grant) {
         let Some((_, sent)) = self.nodes[node].beat.filter(|(id, _)| *id == beat) else { return };
-        let from = if self.rules.from_send { sent } else { self.local(node) };
-        if let Grant::Lease(min_applied) = grant {
-            let demand = if self.rules.min_applied { min_applied } else { Epoch(0) };
-            let lease = self.timing.lease.as_nanos() as Ns;
-            self.nodes[node].permit.renew(from + lease, demand);
+        let now = self.local(node);
+        let sent = if self.rules.from_send { sent } else { Sent::at(now) };
+        if let Grant::Lease { length, min_applied } = grant {
+            let min_applied = if self.rules.min_applied { min_applied } else { Epoch(0) };
+            let granted = Granted { length, min_applied };
+            let reached = self.reached(node);
+            self.nodes[node].lease.granted(sent, granted, reached, now);
+        }
+        if grant == Grant::Twin {
+            self.violated(format!("node {} hears of a twin, and there is none", node + 1));
         }
         if grant == Grant::NotMember {
             // It stops, says so, and is started again by somebody.
-            self.nodes[node].permit.revoke();
+            self.nodes[node].lease.revoke();
             self.note(format!("node {} hears that it is removed", node + 1));
             self.stop(node, true);
             let pause = self.fault_length();
@@ -319,13 +327,18 @@ impl World {
 
     // Workers.
 
+    /// What all workers' tables have reached.
+    fn reached(&self, node: usize) -> Epoch {
+        (0..self.nodes[node].workers.len()).map(|w| self.table(node, w).epoch).min().unwrap_or_default()
+    }
+
     fn table(&self, node: usize, worker: usize) -> &RouteTable {
         &self.raft.log[self.nodes[node].workers[worker].table].table
     }
 
     /// `proxy::check::gate`.
     fn gate(&self, node: usize, worker: usize) -> bool {
-        let (table, permit) = (self.table(node, worker), &self.nodes[node].permit);
+        let (table, permit) = (self.table(node, worker), self.nodes[node].lease.permit());
         let until = permit.lease_until_ns();
         let Some(product) = table.products.get(&PRODUCT) else { return false };
         until != 0
@@ -343,8 +356,10 @@ impl World {
     fn swap(&mut self, node: usize, worker: usize) {
         let applied = self.nodes[node].applied;
         let table = self.raft.log[applied].table.clone();
+        self.nodes[node].workers[worker].table = applied;
+        let reached = self.reached(node);
+        self.nodes[node].lease.reached(reached);
         let w = &mut self.nodes[node].workers[worker];
-        w.table = applied;
         w.holds.retain(|id, _| table.holds.contains_key(id));
         for id in table.holds.keys() {
             w.holds.entry(*id).or_insert(!self.rules.drain);

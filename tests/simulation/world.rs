@@ -431,7 +431,8 @@ impl World {
         for (i, node) in self.nodes.iter().enumerate() {
             for worker in &node.workers {
                 let table = &self.raft.log[worker.table].table;
-                let leased = self.local(i) < node.permit.lease_until_ns() && node.permit.table_is_recent(table.epoch);
+                let leased = self.local(i) < node.lease.permit().lease_until_ns()
+                    && node.lease.permit().table_is_recent(table.epoch);
                 if !leased || table.epoch != newest.table.epoch || !worker.parked.is_empty() {
                     return Err(format!("node {} is not well: lease {leased}, {worker:?}", i + 1));
                 }

@@ -16,7 +16,11 @@
 //!   so a leader may know less or more than the proxy beside it.
 //! - A heartbeat to the same leader replaces the one before, which is its loss.
 
+mod forget;
+mod log;
+
 use super::checker::Model;
+use log::{Entry, Log, gone, incarnation, leaving, open_hold, route_epoch, switched};
 
 /// A rule of serving.md that can be left out, to see what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,67 +101,6 @@ const NODES: usize = 2;
 /// a stale read takes a write and a read, replies out of order take any two; and the nodes are alike.
 const OPS: usize = NODES;
 const WRITER: usize = 0;
-/// Hold, Release, Hold, Switch, an admission and two entries of a removal.
-const LOG_MAX: usize = 8;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Entry {
-    Nothing,
-    Hold,
-    Release,
-    Switch,
-    Admit(u8),
-    Leaving(u8),
-    Gone(u8),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Log {
-    entries: [Entry; LOG_MAX],
-    len: u8,
-}
-
-impl Log {
-    fn prefix(&self, len: u8) -> &[Entry] {
-        &self.entries[..usize::from(len)]
-    }
-    fn all(&self) -> &[Entry] {
-        self.prefix(self.len)
-    }
-    fn push(&mut self, entry: Entry) {
-        self.entries[usize::from(self.len)] = entry;
-        self.len += 1;
-    }
-}
-
-/// Id of the open hold (its index, from 1); 0: none.
-fn open_hold(log: &[Entry]) -> u8 {
-    let last = log.iter().rposition(|e| matches!(e, Entry::Hold | Entry::Release | Entry::Switch));
-    last.filter(|i| log[*i] == Entry::Hold).map_or(0, |i| i as u8 + 1)
-}
-
-fn switched(log: &[Entry]) -> bool {
-    log.contains(&Entry::Switch)
-}
-
-/// Index of the last routing entry, from 1; 0: none.
-fn route_epoch(log: &[Entry]) -> u8 {
-    let routing = |e: &Entry| matches!(e, Entry::Hold | Entry::Release | Entry::Switch | Entry::Admit(_));
-    log.iter().rposition(routing).map_or(0, |i| i as u8 + 1)
-}
-
-fn incarnation(log: &[Entry], node: usize) -> u8 {
-    log.iter().filter(|e| **e == Entry::Admit(node as u8)).count() as u8
-}
-
-fn leaving(log: &[Entry], node: usize) -> bool {
-    log.contains(&Entry::Leaving(node as u8))
-}
-
-fn gone(log: &[Entry], node: usize) -> bool {
-    log.contains(&Entry::Gone(node as u8))
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Node {
     /// Starts before this one; its incarnation once an entry has admitted it.
@@ -344,87 +287,6 @@ impl Lease {
         }
         l.stopped[node] |= stopped;
         Some((age, start))
-    }
-
-    /// Makes states equal that differ only in what can have no effect any more.
-    fn forget(&self, s: &mut State) {
-        let over = switched(s.log.all());
-        for node in 0..NODES {
-            if s.ops[WRITER] == Op::Done {
-                // Nothing demands the write any more.
-                s.content = [false; 2];
-                for l in &mut s.leaders {
-                    l.verdict = l.verdict.map(|(hold, _)| (hold, false));
-                }
-            }
-            let idle = matches!(s.ops[node], Op::Done | Op::Acked);
-            if idle {
-                // It has no more operations: what it is permitted does not matter, only what leaders think of it.
-                s.nodes[node].lease = 0;
-                s.nodes[node].leased_once = false;
-                s.nodes[node].min_applied = 0;
-            }
-            for beat in &mut s.beats[node] {
-                let useless = match *beat {
-                    // Such a grant is no lease; that the leader would wait for it allows nothing more.
-                    Beat::Confirmed { age, .. } => idle || age >= self.lease && !self.lacks(Rule::CountFromSend),
-                    Beat::Granted { age, start, .. } => {
-                        start != s.nodes[node].start || idle || age >= self.lease && !self.lacks(Rule::CountFromSend)
-                    }
-                    Beat::Sent { age, ack, stopped, .. } => {
-                        let old = age >= self.lease && !self.lacks(Rule::CountFromSend);
-                        (ack == 0 || over) && !stopped && (old || idle)
-                    }
-                    Beat::None => false,
-                };
-                if useless {
-                    *beat = Beat::None;
-                }
-            }
-        }
-        for l in &mut s.leaders {
-            if over {
-                l.acks = Default::default();
-                l.verdict = None;
-            }
-            if over && !self.removal {
-                l.leases = [0; NODES];
-                l.wait = 0;
-            }
-        }
-        let strict =
-            ![Rule::TermOnSwitch, Rule::TermOnRemoval, Rule::RoundAfterHeartbeat].iter().any(|r| self.lacks(*r));
-        if s.term == 1 && strict {
-            self.forget_deposed(s);
-        }
-    }
-
-    /// Of a deposed leader only the grants matter that it had a quorum round for: no entry takes its verdicts.
-    fn forget_deposed(&self, s: &mut State) {
-        let l = &mut s.leaders[0];
-        (l.leases, l.wait, l.verdict, l.stopped) = ([0; NODES], 0, None, [false; NODES]);
-        let mut owes = false;
-        for (node, beats) in s.beats.iter_mut().enumerate() {
-            if matches!(beats[0], Beat::Sent { .. }) {
-                beats[0] = Beat::None;
-            }
-            match beats[0] {
-                Beat::Confirmed { .. } => owes = true,
-                _ => l.acks[node] = (0, 0),
-            }
-        }
-        if !owes {
-            l.applied = s.log.len;
-        }
-    }
-
-    /// Whether nothing that is left can violate anything: no operations, or all holds are spent without a switch.
-    fn settled(&self, s: &State) -> bool {
-        let all = s.log.all();
-        let holds = all.iter().filter(|e| **e == Entry::Hold).count();
-        let no_switch = !switched(all) && open_hold(all) == 0 && holds == usize::from(self.holds);
-        let idle = s.ops.iter().all(|op| *op == Op::Done || *op == Op::Acked && switched(all));
-        no_switch || idle
     }
 
     fn answer(&self, s: &mut State, node: usize, leader: usize) -> Option<()> {
@@ -650,7 +512,7 @@ impl Model for Lease {
     fn initial(&self) -> State {
         let leading = Leader { active: true, ..Leader::default() };
         State {
-            log: Log { entries: [Entry::Nothing; LOG_MAX], len: 0 },
+            log: Log::EMPTY,
             term: 0,
             nodes: [Node::default(); NODES],
             leaders: [leading, Leader::default()],

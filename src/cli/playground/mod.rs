@@ -157,7 +157,7 @@ async fn make_groups(layout: &Layout, remote: &Remote) -> Result<(), CliError> {
             group::create(remote, &wanted).await?;
         }
         let (first, last) = layout.slots(id);
-        slot::assign(remote, &[SlotSpan { first, last }], gid).await?;
+        slot::assign(remote, &[SlotSpan { first, last }], gid, false).await?;
     }
     Ok(())
 }

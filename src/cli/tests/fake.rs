@@ -127,5 +127,13 @@ calls! {
     list_slots(ListSlotsRequest) -> ListSlotsReply;
     assign_slots(AssignSlotsRequest) -> ChangeReply, options;
     locate_key(LocateKeyRequest) -> LocateKeyReply;
+    show_cluster(ShowClusterRequest) -> ShowClusterReply;
+    start_migration(StartMigrationRequest) -> ChangeReply, options;
+    list_migrations(ListMigrationsRequest) -> ListMigrationsReply;
+    cancel_migration(CancelMigrationRequest) -> ChangeReply, options;
+    pause_migration(PauseMigrationRequest) -> ChangeReply, options;
+    resume_migration(ResumeMigrationRequest) -> ChangeReply, options;
+    set_migration(SetMigrationRequest) -> ChangeReply, options;
+    list_events(ListEventsRequest) -> ListEventsReply;
     set_cluster(SetClusterRequest) -> ChangeReply, options;
 }

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use super::*;
 
 mod fake;
+mod migrate;
 mod retries;
 
 #[test]
@@ -44,4 +45,21 @@ fn what_the_documents_show_is_understood() {
     check("pontoon slot key {user}x --timeout 2h", false);
     check("pontoon cluster set voters=5 hold-max=250ms", true);
     check("pontoon cluster set", false);
+    check("pontoon cluster show --output json", true);
+    check("pontoon slot assign 0-511 1 --abandon-data", true);
+    check("pontoon product set shop auto-rebalance=on", true);
+    check("pontoon migrate start 0-255 --to 2 --verify full --wipe --wait", true);
+    check("pontoon migrate start 0-255 --to 2 --hold-max 100ms --keys-per-second 1000", true);
+    check("pontoon migrate start 0-255", false);
+    check("pontoon migrate start 0-255 --to 2 --verify some", false);
+    check("pontoon migrate ls --output json", true);
+    check("pontoon migrate show 17", true);
+    check("pontoon migrate watch", true);
+    check("pontoon migrate watch 17", true);
+    check("pontoon migrate cancel 17 --wait", true);
+    check("pontoon migrate pause", false);
+    check("pontoon migrate resume 17", true);
+    check("pontoon migrate set 17 keys-per-second=1000 bytes-per-second=0 hold-max=250ms", true);
+    check("pontoon migrate set 17", false);
+    check("pontoon events --follow", true);
 }

@@ -19,7 +19,7 @@ const LOST: Say = Say::No(Code::Unknown, "the leader went away", None);
 const REFUSED: Say = Say::No(Code::FailedPrecondition, "there is no node 7", None);
 
 /// Runs a command against `node`, as typed.
-async fn typed(node: &str, line: &str) -> Result<(), CliError> {
+pub(super) async fn typed(node: &str, line: &str) -> Result<(), CliError> {
     let words = ["pontoon", "--node", node].into_iter().chain(line.split_whitespace());
     let Cli { common, command } = Cli::try_parse_from(words).unwrap();
     remote(command, common).await
@@ -35,7 +35,7 @@ fn unknown(result: Result<(), CliError>) -> String {
     }
 }
 
-fn failed(result: Result<(), CliError>) -> String {
+pub(super) fn failed(result: Result<(), CliError>) -> String {
     match result {
         Err(error @ CliError::Failed(_)) => {
             assert_eq!(error.code(), ExitCode::from(1));

@@ -82,8 +82,13 @@ impl Site {
 
     async fn start_keeping(&self, keep: Keep) -> Node {
         let lock = directory::lock(&self.dir).unwrap();
-        let config =
-            ConsensusConfig { me: self.member.clone(), data_dir: self.dir.clone(), secret: secret(), timing: TIMING };
+        let config = ConsensusConfig {
+            me: self.member.clone(),
+            data_dir: self.dir.clone(),
+            secret: secret(),
+            source: None,
+            timing: TIMING,
+        };
         let consensus = Consensus::open_keeping(config, keep).await.unwrap();
         let listener = TcpListener::bind(self.member.admin.as_str()).await.unwrap();
         let service = InterceptedService::new(consensus.service(), ServerAuth(secret()));
@@ -213,7 +218,7 @@ async fn elect_propose_hand_over_stop_restart() {
 
     // A candidate with a member's id and another uuid is a former node.
     let former = Identity { id: follower.member.id.0, uuid: Uuid(99), cluster: Some(Uuid(77)).into() };
-    let network = Network::new(Arc::new(former), secret());
+    let network = Network::new(Arc::new(former), secret(), None);
     let node = RaftNode::of(&all[at].member);
     let request = pb::VoteRequest {
         header: Some(network.header(all[at].member.id.0, &node)),
@@ -356,7 +361,7 @@ async fn strangers_are_refused() {
     let me = RaftNode::of(&site.member);
     let call = |cluster: u128, uuid: Uuid, secret: ClusterSecret| {
         let identity = Identity { id: 9, uuid: Uuid(9), cluster: Some(Uuid(cluster)).into() };
-        let network = Network::new(Arc::new(identity), secret);
+        let network = Network::new(Arc::new(identity), secret, None);
         let header = network.header(1, &RaftNode { uuid, ..me.clone() });
         let request = pb::AppendEntriesRequest {
             header: Some(header),
@@ -419,7 +424,7 @@ async fn a_survivor_recovers_alone() {
     let former = sites[0].start().await;
     let mine = RaftNode::of(&survivor.member);
     let identity = Identity { id: 1, uuid: former.member.uuid, cluster: former.consensus.cluster_id().into() };
-    let network = Network::new(Arc::new(identity), secret());
+    let network = Network::new(Arc::new(identity), secret(), None);
     let request = pb::VoteRequest {
         header: Some(network.header(2, &mine)),
         vote: Some(convert::vote_pb(&Vote::new(1000, 1))),

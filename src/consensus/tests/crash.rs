@@ -127,7 +127,7 @@ async fn child_of_full_disk() {
         election_min: Duration::from_millis(300),
         election_max: Duration::from_millis(600),
     };
-    let config = ConsensusConfig { me: me.clone(), data_dir: dir, secret: ClusterSecret::none(), timing };
+    let config = ConsensusConfig { me: me.clone(), data_dir: dir, secret: ClusterSecret::none(), source: None, timing };
     let consensus = Consensus::open(config).await.unwrap();
     let mut stopped = consensus.stopped();
     consensus.initialize(Uuid(5), vec![me]).await.unwrap();

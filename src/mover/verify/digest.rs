@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
-    hash::{BuildHasher, Hash, Hasher},
+    hash::BuildHasher,
 };
 
 use bytes::Bytes;
@@ -23,10 +23,8 @@ impl Seed {
     /// The digest of anything that has parts.
     #[must_use]
     pub fn of(&self, parts: &[&[u8]]) -> u64 {
-        let mut hasher = self.0.build_hasher();
         // Slices write their length first, so ("ab", "c") is not ("a", "bc").
-        parts.hash(&mut hasher);
-        hasher.finish()
+        self.0.hash_one(parts)
     }
 
     /// For elements whose order counts.

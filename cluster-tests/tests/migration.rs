@@ -1,0 +1,207 @@
+//! Slots move with their keys while clients use them: to the end, cancelled, paused, back again, and while nodes die.
+//! Knows nothing of how keys are copied.
+
+#![allow(clippy::unwrap_used)]
+
+use cluster_tests::{
+    client::request,
+    cluster::Cluster,
+    redis::RedisOptions,
+    wait::{GENEROUS, wait_for},
+    workload::Mix,
+};
+use pontoon::faults::Point;
+use serde_json::Value;
+
+/// Three nodes, `groups` groups, and clients of every kind on every node.
+fn busy(groups: u16) -> (Cluster, Mix) {
+    let cluster = Cluster::serving(groups);
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
+    let mix = Mix::start(&ports, 2_000);
+    mix.wait_more(200);
+    (cluster, mix)
+}
+
+/// What `migrate ls` says of a migration, through this node.
+fn look(cluster: &Cluster, node: u16, id: u64) -> Result<Value, String> {
+    let all = cluster.node(node).cli().try_json(&["migrate", "ls"])?;
+    let found = all.as_array().and_then(|all| all.iter().find(|m| m["id"] == id)).cloned();
+    found.ok_or_else(|| format!("migration {id} is not in {all}"))
+}
+
+#[track_caller]
+fn wait_state(cluster: &Cluster, node: u16, id: u64, states: &[&str]) -> Value {
+    wait_for(&format!("migration {id} to be {states:?}"), GENEROUS, || {
+        let seen = look(cluster, node, id)?;
+        if states.iter().any(|state| seen["state"] == *state) { Ok(seen) } else { Err(seen.to_string()) }
+    })
+}
+
+/// Starts the migration of these slots, which belong to one group; its id.
+#[track_caller]
+fn start(cluster: &Cluster, node: u16, slots: &str, to: &str) -> u64 {
+    let before = cluster.node(node).cli().json(&["migrate", "ls"]);
+    let known = |id: &Value| before.as_array().unwrap().iter().any(|m| m["id"] == *id);
+    cluster.node(node).cli().ok(&["migrate", "start", slots, "--to", to]);
+    wait_for("the migration to be listed", GENEROUS, || {
+        let all = cluster.node(node).cli().try_json(&["migrate", "ls"])?;
+        let new = all.as_array().and_then(|all| all.iter().find(|m| !known(&m["id"])));
+        new.and_then(|m| m["id"].as_u64()).ok_or_else(|| all.to_string())
+    })
+}
+
+#[test]
+fn slots_move_there_and_back_under_load() {
+    let (cluster, mix) = busy(2);
+    for to in ["2", "1"] {
+        let id = start(&cluster, 1, "0-255", to);
+        let done = wait_state(&cluster, 1, id, &["done"]);
+        assert_eq!(done["attempt"], 1, "{done}");
+        assert!(done["keys_copied"].as_u64().unwrap() > 100, "{done}");
+        let slots = cluster.cli().json(&["slot", "ls"]);
+        let owner = slots.as_array().unwrap().iter().find(|s| s["slots"].as_str().unwrap().starts_with("0-")).unwrap();
+        assert_eq!(owner["group"].to_string(), to);
+        mix.wait_more(200);
+    }
+    let noticed = mix.finish(&cluster);
+    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}
+
+/// The node whose worker has begun a run of this kind, and not the leader.
+#[track_caller]
+fn worker(cluster: &Cluster, id: u64) -> u16 {
+    let begun = format!("job=migration {id} ");
+    wait_for("a worker to begin", GENEROUS, || {
+        let found = cluster
+            .nodes
+            .iter()
+            .find(|n| n.log().lines().any(|line| line.contains("a run begins") && line.contains(&begun)));
+        found.map(|n| n.id).ok_or("no node says that it begins a run")
+    })
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced() {
+    let (mut cluster, mix) = busy(2);
+    let leader = cluster.leader();
+    cluster.nodes.iter().for_each(|n| n.faults.pause_at(Point::BeforeHold));
+    let id = start(&cluster, leader, "0-255", "2");
+    let worker = worker(&cluster, id);
+    assert_ne!(worker, leader, "a leader has enough to do");
+    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    cluster.node_mut(worker).kill9();
+    cluster.nodes.iter().for_each(|n| n.faults.go_on(Point::BeforeHold));
+    let done = wait_state(&cluster, leader, id, &["done"]);
+    assert!(done["attempt"].as_u64().unwrap() >= 2, "{done}");
+    cluster.node_mut(worker).start();
+    cluster.wait_serving(&[1, 2, 3]);
+    let noticed = mix.finish(&cluster);
+    let dead = cluster.node(worker).client_port;
+    let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
+    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}");
+}
+
+/// kill -9 of the leader at a point of the cut-over; the next one ends it, and nothing is lost.
+fn leader_dies_at(point: Point) {
+    let (mut cluster, mix) = busy(2);
+    let leader = cluster.leader();
+    cluster.node(leader).faults.pause_at(point);
+    let other = leader % 3 + 1;
+    let id = start(&cluster, other, "0-255", "2");
+    cluster.node(leader).faults.wait_reached(point);
+    cluster.node_mut(leader).kill9();
+    let done = wait_state(&cluster, other, id, &["done"]);
+    cluster.node(leader).faults.go_on(point);
+    cluster.node_mut(leader).start();
+    cluster.wait_serving(&[1, 2, 3]);
+    let noticed = mix.finish(&cluster);
+    let dead = cluster.node(leader).client_port;
+    let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
+    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}; {done}");
+}
+
+#[test]
+fn the_leader_dies_while_slots_are_held() {
+    leader_dies_at(Point::Held);
+}
+
+#[test]
+fn the_leader_dies_when_the_worker_has_finished() {
+    leader_dies_at(Point::Finished);
+}
+
+#[test]
+fn the_leader_dies_when_the_run_is_closed() {
+    leader_dies_at(Point::BeforeSwitch);
+}
+
+#[test]
+fn the_leader_dies_behind_the_switch() {
+    leader_dies_at(Point::Switched);
+}
+
+#[test]
+fn a_migration_is_paused_resumed_and_cancelled_and_leaves_no_trace() {
+    let (cluster, mix) = busy(2);
+    let cli = cluster.cli();
+    let leader = cluster.leader();
+    cluster.node(leader).faults.pause_at(Point::BeforeHold);
+    let id = start(&cluster, 1, "0-255", "2");
+    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    cli.ok(&["migrate", "pause", &id.to_string()]);
+    wait_state(&cluster, 1, id, &["paused"]);
+    cluster.node(leader).faults.go_on(Point::BeforeHold);
+    mix.wait_more(100);
+    assert_eq!(look(&cluster, 1, id).unwrap()["state"], "paused");
+    cluster.node(leader).faults.pause_at(Point::BeforeHold);
+    cli.ok(&["migrate", "resume", &id.to_string()]);
+    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    assert_eq!(look(&cluster, 1, id).unwrap()["attempt"], 2);
+    cli.ok(&["migrate", "cancel", &id.to_string()]);
+    cluster.node(leader).faults.go_on(Point::BeforeHold);
+    wait_state(&cluster, 1, id, &["cancelled"]);
+    let noticed = mix.finish(&cluster);
+    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}
+
+#[test]
+fn two_migrations_share_a_source_and_a_target() {
+    let (cluster, mix) = busy(3);
+    // From group 1: one after the other. To group 3: two at once.
+    let ids = [("0-99", "3"), ("100-199", "2"), ("400-499", "3")].map(|(slots, to)| start(&cluster, 1, slots, to));
+    for id in ids {
+        wait_state(&cluster, 1, id, &["done"]);
+    }
+    let noticed = mix.finish(&cluster);
+    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}
+
+#[test]
+fn a_source_that_stops_for_a_moment_costs_a_hold_and_not_the_migration() {
+    let mut cluster = Cluster::start(3);
+    let debug = RedisOptions { more: vec!["--enable-debug-command".into(), "yes".into()], ..RedisOptions::default() };
+    let (a, b) = (cluster.add_server(&debug), cluster.add_server(&debug));
+    let cli = cluster.cli();
+    cli.ok(&["group", "create", "1", "--primary", &cluster.servers[a].addr()]);
+    cli.ok(&["group", "create", "2", "--primary", &cluster.servers[b].addr()]);
+    cli.ok(&["slot", "assign", "0-511", "1"]);
+    cli.ok(&["slot", "assign", "512-1023", "2", "--wait", "--timeout", "40s"]);
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
+    let mix = Mix::start(&ports, 500);
+    mix.wait_more(100);
+    let leader = cluster.leader();
+    cluster.node(leader).faults.pause_at(Point::BeforeHold);
+    let id = start(&cluster, 1, "0-255", "2");
+    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    // Longer than a hold's budget: what is in flight there is not answered before it is over.
+    let mut client = cluster.servers[a].client();
+    client.send(&request(&["DEBUG", "SLEEP", "0.6"])).unwrap();
+    cluster.node(leader).faults.go_on(Point::BeforeHold);
+    let done = wait_state(&cluster, 1, id, &["done"]);
+    assert_eq!(done["attempt"], 1, "{done}");
+    assert!(cluster.node(leader).log().contains("its slots are released"), "the hold was not released");
+    let noticed = mix.finish(&cluster);
+    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}

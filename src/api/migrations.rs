@@ -1,0 +1,268 @@
+//! Changes of migrations: start, cancel, pause, resume, set; and their list.
+//! Knows nothing of how they are carried on; the leader's loops do that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api,
+    change::{self, Call, Perform, Said, forwardable},
+    error::Failure,
+    forward, migration_view, validate,
+};
+use crate::{
+    control::{
+        migration_admission::{self, Wanted},
+        status::LeaderView,
+    },
+    model::{
+        apply,
+        change::Change,
+        ids::{Epoch, GroupId, MigrationId, SlotId, Uuid},
+        migration::MigrationOptions,
+        outcome::Outcome,
+        reject::Reject,
+        slot::spans,
+        state::{ClusterState, Product},
+    },
+    wire::pb::admin::{
+        CancelMigrationRequest, ChangeReply, ListMigrationsReply, ListMigrationsRequest, PauseMigrationRequest,
+        ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest,
+    },
+};
+
+/// What is recorded as the reason of what an operator did.
+const BY_OPERATOR: &str = "an operator asked for it";
+
+impl Perform for StartMigrationRequest {
+    forwardable!(start_migration);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let to = validate::group(self.to)?;
+        let limits = validate::limits(self.limits)?;
+        let options = MigrationOptions { verify: validate::verify(&self.verify)?, wipe: self.wipe, limits };
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let slots = validate::slots(&self.slots, product.layout)?;
+        if !product.groups.contains_key(&to) {
+            return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
+        }
+        // A repeat finds what an earlier attempt has planned, and plans the rest.
+        let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, product, call.id)? };
+        let mut plans = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
+        let mut said = Said::default().about(&product.name);
+        let mut started: Vec<(Epoch, MigrationId)> = earlier;
+        let mut would = Vec::new();
+        for (from, slots) in &plans {
+            let change = plan(product, slots, *from, to, options);
+            would.extend(apply::dry_run(&state, &change)?);
+        }
+        // The log would take them all; now the servers are asked, before the first is planned.
+        for (from, slots) in &plans {
+            let wanted = Wanted { product, from: *from, to, slots, options };
+            let warnings = migration_admission::admit(wanted, call.deadline).await.map_err(Failure::Refused)?;
+            said.warnings.extend(warnings.into_iter().filter(|w| !said.warnings.contains(w)).collect::<Vec<_>>());
+        }
+        if call.dry_run {
+            let unchanged = plans.is_empty();
+            return Ok(ChangeReply { done: would, unchanged, warnings: said.warnings, ..ChangeReply::default() });
+        }
+        while let Some((from, slots)) = plans.pop_first() {
+            let part = Call { id: part_id(call.id, from), ..*call };
+            match api.propose(&part, plan(product, &slots, from, to, options)).await {
+                Ok((index, Outcome::Migration(id))) => started.push((index, id)),
+                Ok(_) => {}
+                // What is planned already goes on; a repeat under the same id plans the rest.
+                Err(Failure::Refused(why)) if !started.is_empty() => {
+                    return Err(Failure::Stuck(format!(
+                        "{} planned, but the slots of group {from} were refused: {why}",
+                        names(&started)
+                    )));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        started.sort_unstable();
+        let ids: Vec<MigrationId> = started.iter().map(|(_, id)| *id).collect();
+        said.done = told(&api.state(), &ids);
+        if call.wait && !ids.is_empty() {
+            match api.control.wait_migrations(&ids, call.deadline).await {
+                Ok(Ok(())) => said.done.push(format!("{} done", names(&started))),
+                Ok(Err(why)) => return Err(Failure::Stuck(why)),
+                Err(missing) => {
+                    return Err(Failure::Deadline(format!(
+                        "not done in time, it goes on: {missing}; `pontoon migrate watch` shows how"
+                    )));
+                }
+            }
+        }
+        let index = started.last().map_or(Epoch(0), |(index, _)| *index);
+        let reply = api.conclude(call, index, ids.is_empty(), said).await?;
+        Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), ..reply })
+    }
+}
+
+fn plan(product: &Product, slots: &BTreeSet<SlotId>, from: GroupId, to: GroupId, options: MigrationOptions) -> Change {
+    Change::PlanMigration { product: product.id, slots: slots.clone(), from, to, options }
+}
+
+/// A change id for each source, of one call: another for another group (an odd factor maps no two numbers to one).
+const fn part_id(call: Uuid, from: GroupId) -> Uuid {
+    Uuid(call.0 ^ (from.0 as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+}
+
+/// What an earlier attempt under this id has planned.
+fn planned_before(state: &ClusterState, product: &Product, call: Uuid) -> Result<Vec<(Epoch, MigrationId)>, Failure> {
+    let mut planned = Vec::new();
+    for group in product.groups.keys() {
+        let Some(first) = state.results.get(&part_id(call, *group)) else { continue };
+        match &first.outcome {
+            Ok(Outcome::Migration(id)) => planned.push((first.index, *id)),
+            Ok(_) => {}
+            Err(why) => return Err(why.clone().into()),
+        }
+    }
+    Ok(planned)
+}
+
+/// Slots of migrations, open or ended.
+fn earlier_slots(state: &ClusterState, planned: &[(Epoch, MigrationId)]) -> BTreeSet<SlotId> {
+    let mut slots = BTreeSet::new();
+    for (_, id) in planned {
+        slots.extend(state.migrations.get(id).into_iter().flat_map(|m| &m.slots));
+        slots.extend(state.ended_migrations.iter().filter(|e| e.id == *id).flat_map(|e| &e.slots));
+    }
+    slots
+}
+
+/// The slots that have to move, by owner.
+fn by_owner(
+    product: &Product,
+    slots: &BTreeSet<SlotId>,
+    to: GroupId,
+    planned: &BTreeSet<SlotId>,
+) -> Result<BTreeMap<GroupId, BTreeSet<SlotId>>, Failure> {
+    let mut owners: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
+    let mut free = BTreeSet::new();
+    for slot in slots.difference(planned) {
+        match product.slots.get(usize::from(slot.0)).and_then(|state| state.owner) {
+            Some(owner) if owner == to => {}
+            Some(owner) => {
+                owners.entry(owner).or_default().insert(*slot);
+            }
+            None => {
+                free.insert(*slot);
+            }
+        }
+    }
+    if free.is_empty() {
+        return Ok(owners);
+    }
+    Err(Failure::Refused(format!(
+        "slots {} belong to no group, so there is nothing to migrate; assign them: pontoon slot assign {} {to}",
+        spans(&free),
+        spans(&free).replace(' ', "")
+    )))
+}
+
+/// "migrations 17, 18 are", "migration 17 is".
+fn names(started: &[(Epoch, MigrationId)]) -> String {
+    let ids: Vec<String> = started.iter().map(|(_, id)| id.to_string()).collect();
+    let plural = if ids.len() == 1 { (" ", "is") } else { ("s ", "are") };
+    format!("migration{}{} {}", plural.0, ids.join(", "), plural.1)
+}
+
+fn told(state: &ClusterState, ids: &[MigrationId]) -> Vec<String> {
+    let open = ids.iter().filter_map(|id| state.migrations.get(id)).map(|m| (m.id, &m.slots, m.from, m.to));
+    let ended = state.ended_migrations.iter().filter(|e| ids.contains(&e.id)).map(|e| (e.id, &e.slots, e.from, e.to));
+    let mut all: Vec<_> = open.chain(ended).collect();
+    all.sort_unstable_by_key(|(id, ..)| *id);
+    let each = |(id, slots, from, to): (MigrationId, &BTreeSet<SlotId>, GroupId, GroupId)| {
+        format!("migration {id}: slots {} from group {from} to group {to}", spans(slots))
+    };
+    all.into_iter().map(each).collect()
+}
+
+impl Perform for CancelMigrationRequest {
+    forwardable!(cancel_migration);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let migration = validate::migration(self.id)?;
+        let said = Said::of(format!("migration {migration} is cancelled; what was copied is deleted at the target"));
+        let reply = api.make(call, Change::CancelMigration { migration, why: BY_OPERATOR.into() }, said).await?;
+        if call.wait && !call.dry_run {
+            api.control.wait_migration_over(migration, call.deadline).await?;
+        }
+        Ok(reply)
+    }
+}
+
+impl Perform for PauseMigrationRequest {
+    forwardable!(pause_migration);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let migration = validate::migration(self.id)?;
+        let said =
+            Said::of(format!("migration {migration} is paused; `pontoon migrate resume {migration}` lets it go on"));
+        api.make(call, Change::PauseMigration { migration, why: BY_OPERATOR.into() }, said).await
+    }
+}
+
+impl Perform for ResumeMigrationRequest {
+    forwardable!(resume_migration);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let migration = validate::migration(self.id)?;
+        let said = Said::of(format!("migration {migration} goes on, from the beginning"));
+        api.make(call, Change::ResumeMigration { migration }, said).await
+    }
+}
+
+impl Perform for SetMigrationRequest {
+    forwardable!(set_migration);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let migration = validate::migration(self.id)?;
+        let (keys_per_second, bytes_per_second) = (self.keys_per_second, self.bytes_per_second);
+        let hold_ms_max = self.hold_ms_max.map(validate::migration_hold_ms).transpose()?;
+        if keys_per_second.is_none() && bytes_per_second.is_none() && hold_ms_max.is_none() {
+            let text = "nothing to set; give keys-per-second=N, bytes-per-second=N or hold-max=250ms";
+            return Err(Failure::Bad(text.into()));
+        }
+        let said = Said::of(format!("migration {migration} has other limits"));
+        let change = Change::SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max };
+        api.make(call, change, said).await
+    }
+}
+
+impl Api {
+    /// The migrations: as the leader shows them, who hears the workers; where it cannot be asked, as the log has them.
+    ///
+    /// # Errors
+    /// There is no such product.
+    pub async fn migrations(
+        &self,
+        request: Request<ListMigrationsRequest>,
+    ) -> Result<Response<ListMigrationsReply>, Status> {
+        let once = forward::was_forwarded(&request);
+        let wanted = request.into_inner();
+        if !wanted.product.is_empty() {
+            change::product(&self.state(), &wanted.product)?;
+        }
+        let asked = wanted.clone();
+        let ask = |mut client: forward::Client| async move {
+            client.list_migrations(forward::forwarded(asked, super::grpc::ASK_LEADER)).await
+        };
+        let without_live = match self.ask_leader(once, ask).await {
+            Some(Ok(reply)) => return Ok(Response::new(reply)),
+            Some(Err(why)) => why,
+            None => String::new(),
+        };
+        let (state, view): (_, std::sync::Arc<LeaderView>) = (self.state(), self.control.view.borrow().clone());
+        let mut migrations = migration_view::all(&state, &view);
+        migrations.retain(|m| wanted.product.is_empty() || m.product == wanted.product);
+        migrations.retain(|m| wanted.ids.is_empty() || wanted.ids.contains(&m.id));
+        Ok(Response::new(ListMigrationsReply { migrations, without_live }))
+    }
+}

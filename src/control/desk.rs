@@ -1,0 +1,525 @@
+//! The desk of a leader, one term long: what heartbeats say goes in, and what they are answered comes out. Says when a
+//! quorum round has to lie between the two. Reads no clock and knows nothing of how rounds are made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::status::{LeaderView, ListenerView, NodeView};
+use crate::{
+    model::{
+        change::NewMember,
+        ids::{Epoch, HoldId, Incarnation, NodeId, ProductId, Term, Uuid},
+        migration::Job,
+        route::Isolated,
+        state::{ClusterState, Member},
+    },
+    plan::{
+        lease::{LeaseTable, Verdict},
+        mover::MoverView,
+        timing::Timing,
+    },
+};
+
+/// An admission is one entry of the log; a proposal of this age is made again.
+pub const ADMIT_WITHIN: Duration = Duration::from_secs(1);
+/// Starts remembered while they wait; more than a cluster has nodes.
+const ARRIVING_MAX: usize = 1024;
+/// So often a former start must speak beside a new one to be alive. What it had sent before it died may be read late
+/// (a leader that was starved or stopped finds it in its sockets), but then all at once.
+const TWIN_SPEAKS: u32 = 2;
+
+/// What a heartbeat says, checked.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// Who, with its present address.
+    pub node: NewMember,
+    /// Which start of it.
+    pub start: Uuid,
+    /// As it knows it.
+    pub incarnation: Option<Incarnation>,
+    /// Last entry applied.
+    pub applied: Epoch,
+    /// What all its workers' tables have reached.
+    pub route_epoch: Epoch,
+    /// Holds it has acked.
+    pub drained: BTreeSet<HoldId>,
+    /// Holds it has not, and what is in flight.
+    pub waiting: BTreeMap<HoldId, String>,
+    /// Its listeners.
+    pub listeners: BTreeMap<ProductId, ListenerView>,
+    /// Version of its program.
+    pub version: String,
+    /// It has stopped serving, for good.
+    pub stopping: bool,
+    /// The runs it works on.
+    pub movers: Vec<(Job, MoverView)>,
+}
+
+/// What a heartbeat is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Serve until so long after the heartbeat was sent, with tables at this epoch or later.
+    Lease {
+        /// As the node counts it.
+        length: Duration,
+        /// Route epoch demanded.
+        min_applied: Epoch,
+    },
+    /// No lease now; why.
+    NotYet(String),
+    /// Ask the leader.
+    NotLeader,
+    /// The cluster has removed this node, or is about to: stop serving.
+    NotMember,
+    /// Another process with this identity is alive.
+    Twin,
+}
+
+/// What to do with a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing more has to be known.
+    Done(Reply),
+    /// A quorum round that begins now, then [`Desk::after_round`].
+    Round(Asked),
+}
+
+/// What a heartbeat comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer.
+    Grant(Grant),
+    /// Propose the admission of this start, and answer that it is not admitted yet.
+    Admit,
+}
+
+/// What a round is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A lease for this incarnation.
+    Lease(Incarnation),
+    /// To tell a node that it must end.
+    End,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub struct Desk {
+    timing: Timing,
+    table: Option<LeaseTable>,
+    view: LeaderView,
+    /// Starts that wait for an admission.
+    arriving: BTreeMap<Uuid, Arriving>,
+    /// What open holds wait for, by node.
+    holding: BTreeMap<(HoldId, NodeId), String>,
+}
+
+/// A start that is not in the log yet.
+#[derive(Clone, Copy, Debug)]
+struct Arriving {
+    /// Of which node.
+    node: NodeId,
+    /// When its admission was last proposed.
+    proposed_ns: Option<u64>,
+    /// When the former start was last counted in `former`; at first, when this one was first heard.
+    counted_ns: u64,
+    /// How often the former start has spoken since, heartbeats that came together counted once.
+    former: u32,
+}
+
+/// The member that a heartbeat comes from.
+#[must_use]
+pub fn member<'a>(state: &'a ClusterState, beat: &Beat) -> Option<&'a Member> {
+    state.members.get(&beat.node.id).filter(|m| m.uuid == beat.node.uuid)
+}
+
+impl Desk {
+    /// A closed one: this node does not lead.
+    #[must_use]
+    pub fn new(timing: Timing) -> Self {
+        let (arriving, holding) = (BTreeMap::new(), BTreeMap::new());
+        Self { timing, table: None, view: LeaderView::default(), arriving, holding }
+    }
+
+    /// Makes it that of `term`, empty if it was another's; `None`: closes it. The leader has applied an entry of the term
+    /// by `now_ns`.
+    pub fn open(&mut self, term: Option<Term>, now_ns: u64) {
+        if self.table.as_ref().map(LeaseTable::term) == term {
+            return;
+        }
+        *self = Self {
+            table: term.map(|term| LeaseTable::new(term, now_ns, self.timing)),
+            view: LeaderView { term, since_ns: now_ns, ..LeaderView::default() },
+            ..Self::new(self.timing)
+        };
+    }
+
+    /// Leases and acks, while this node leads.
+    #[must_use]
+    pub fn table(&self) -> Option<&LeaseTable> {
+        self.table.as_ref()
+    }
+
+    /// The same, if the desk is that of `term`.
+    #[must_use]
+    pub fn table_of(&self, term: Term) -> Option<&LeaseTable> {
+        self.table.as_ref().filter(|table| table.term() == term)
+    }
+
+    /// What the leader sees.
+    #[must_use]
+    pub fn view(&self) -> &LeaderView {
+        &self.view
+    }
+
+    /// Shows what control loops wait for.
+    pub fn waiting_on(&mut self, sentences: Vec<String>) {
+        self.view.waiting_on = sentences;
+    }
+
+    /// Shows what the task of a job does or waits for; `None`: the job is over. Whether that is new.
+    pub fn job_waits(&mut self, job: Job, why: Option<String>) -> bool {
+        if self.view.jobs.get(&job) == why.as_ref() {
+            return false;
+        }
+        match why {
+            Some(why) => self.view.jobs.insert(job, why),
+            None => self.view.jobs.remove(&job),
+        };
+        true
+    }
+
+    /// What a hold waits for, a sentence for each node that has said so.
+    pub fn holding(&self, hold: HoldId) -> impl Iterator<Item = String> {
+        let of_hold = self.holding.iter().filter(move |((id, _), _)| *id == hold);
+        of_hold.map(|((_, node), what)| format!("node {node}: {what}"))
+    }
+
+    /// A heartbeat arrives. Its facts count at once; for what it is granted, or told to end for, a round is demanded.
+    pub fn arrives(&mut self, beat: &Beat, state: &ClusterState, now_ns: u64) -> Step {
+        match self.facts(beat, state, now_ns) {
+            // It serves no more: nothing can be granted, and nobody waits for the answer.
+            Ok(_) | Err(Reply::Admit) if beat.stopping => Step::Done(not_yet("the node stops")),
+            Ok(incarnation) => Step::Round(Asked::Lease(incarnation)),
+            // These end the node. A leader of yesterday that has just woken up must not say so of one it never met.
+            Err(Reply::Grant(Grant::NotMember | Grant::Twin)) if !beat.stopping => Step::Round(Asked::End),
+            Err(reply) => Step::Done(reply),
+        }
+    }
+
+    /// The round that [`Desk::arrives`] demanded is through: this node led in `term` throughout it. `state` is the newest.
+    pub fn after_round(&mut self, beat: &Beat, asked: Asked, term: Term, state: &ClusterState, now_ns: u64) -> Reply {
+        if self.table.as_ref().is_none_or(|t| t.term() < term) {
+            self.open(Some(term), now_ns);
+        }
+        let incarnation = match asked {
+            Asked::Lease(incarnation) => incarnation,
+            // Looked at again: what the round made this node apply may say otherwise.
+            Asked::End => match self.facts(beat, state, now_ns) {
+                Ok(incarnation) => incarnation,
+                Err(reply) => return reply,
+            },
+        };
+        let Some(member) = member(state, beat) else { return Reply::Grant(Grant::NotMember) };
+        let Some(table) = self.table.as_mut().filter(|t| t.term() == term) else {
+            return Reply::Grant(Grant::NotLeader);
+        };
+        match table.grant(member, incarnation, state, now_ns) {
+            Verdict::Lease(min_applied) => {
+                if let Some(seen) = self.view.nodes.get_mut(&beat.node.id) {
+                    seen.lease_ends_ns = table.lease_ends_ns(beat.node.id);
+                }
+                Reply::Grant(Grant::Lease { length: self.timing.lease, min_applied })
+            }
+            Verdict::NotYet(why) => not_yet(&why),
+        }
+    }
+
+    /// Takes what a heartbeat says. `Ok`: it comes from the admitted start of a member.
+    fn facts(&mut self, beat: &Beat, state: &ClusterState, now_ns: u64) -> Result<Incarnation, Reply> {
+        if state.members.is_empty() {
+            return Err(not_yet("the cluster is being formed"));
+        }
+        let Some(member) = member(state, beat) else { return Err(Reply::Grant(Grant::NotMember)) };
+        let current = member.admitted.filter(|a| a.start == beat.start);
+        let Some(admission) = current else {
+            if member.leaving.is_some() {
+                return Err(self.arrival_at_removal(beat, member, now_ns));
+            }
+            return Err(self.arrival(beat, member, now_ns));
+        };
+        if let Some(table) = &mut self.table {
+            table.ack(member.id, admission.incarnation, &beat.drained);
+            if beat.stopping {
+                table.stopped(member.id, admission.incarnation);
+            }
+        }
+        self.note(beat, admission.incarnation, now_ns);
+        if member.leaving.is_some() {
+            // It stops serving, says so with its last heartbeat, and only then is dropped.
+            return Err(Reply::Grant(Grant::NotMember));
+        }
+        Ok(admission.incarnation)
+    }
+
+    fn note(&mut self, beat: &Beat, incarnation: Incarnation, now_ns: u64) {
+        self.arriving.remove(&beat.start);
+        let apart_ns = as_ns(self.timing.heartbeat) / 2;
+        for arriving in self.arriving.values_mut().filter(|a| a.node == beat.node.id) {
+            if now_ns >= arriving.counted_ns + apart_ns {
+                arriving.counted_ns = now_ns;
+                arriving.former += 1;
+            }
+        }
+        self.holding.retain(|(_, node), _| *node != beat.node.id);
+        self.holding.extend(beat.waiting.iter().map(|(hold, what)| ((*hold, beat.node.id), what.clone())));
+        self.view.movers.retain(|_, mover| mover.node != beat.node.id);
+        for (job, mover) in &beat.movers {
+            if self.view.movers.get(job).is_none_or(|known| known.run <= mover.run) {
+                let mover = MoverView { node: beat.node.id, incarnation, ..mover.clone() };
+                self.view.movers.insert(*job, mover);
+            }
+        }
+        let seen = self.view.nodes.entry(beat.node.id).or_default();
+        *seen = NodeView {
+            incarnation,
+            heard_ns: now_ns,
+            lease_ends_ns: seen.lease_ends_ns,
+            route_epoch: beat.route_epoch,
+            applied: beat.applied,
+            version: beat.version.clone(),
+            listeners: beat.listeners.clone(),
+        };
+    }
+
+    /// A start that is not the admitted one: the node was restarted, or its data directory was copied. The former start
+    /// must have been silent for two heartbeats; when it goes on speaking, there are two.
+    fn arrival(&mut self, beat: &Beat, member: &Member, now_ns: u64) -> Reply {
+        if let Some(own) = beat.incarnation {
+            // A node may have applied its admission before the leader has: only a later start retires one.
+            return if member.admitted.is_some_and(|a| a.incarnation > own) {
+                Reply::Grant(Grant::Twin)
+            } else {
+                not_yet("the leader has not applied the admission of this start yet")
+            };
+        }
+        if self.arriving.len() >= ARRIVING_MAX {
+            self.arriving.clear();
+        }
+        let new = Arriving { node: member.id, proposed_ns: None, counted_ns: now_ns, former: 0 };
+        let arriving = *self.arriving.entry(beat.start).or_insert(new);
+        let proposed_ns = arriving.proposed_ns;
+        let silence_ns = 2 * as_ns(self.timing.heartbeat);
+        let former =
+            self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
+        match former.map(|v| v.heard_ns) {
+            Some(_) if arriving.former >= TWIN_SPEAKS => Reply::Grant(Grant::Twin),
+            Some(heard_ns) if now_ns < heard_ns + silence_ns && !self.has_stopped(member) => {
+                not_yet("waiting for the former start of this node to be silent")
+            }
+            _ if proposed_ns.is_some_and(|at| now_ns < at + as_ns(ADMIT_WITHIN)) => {
+                not_yet("this start is being admitted")
+            }
+            _ => {
+                self.arriving.insert(beat.start, Arriving { proposed_ns: Some(now_ns), ..arriving });
+                Reply::Admit
+            }
+        }
+    }
+
+    /// A start of a node that is being removed: none is admitted any more. By what would admit it, the former one has ended;
+    /// so the removal need not wait for a last word that was lost, which where a product is `serve` would be for ever.
+    fn arrival_at_removal(&mut self, beat: &Beat, member: &Member, now_ns: u64) -> Reply {
+        if !self.has_stopped(member) {
+            match self.arrival(beat, member, now_ns) {
+                Reply::Admit => {}
+                wait => return wait,
+            }
+            if let (Some(table), Some(former)) = (&mut self.table, member.admitted) {
+                table.stopped(member.id, former.incarnation);
+            }
+        }
+        Reply::Grant(Grant::NotMember)
+    }
+
+    fn has_stopped(&self, member: &Member) -> bool {
+        let strictest = Isolated::Serve;
+        self.table.as_ref().is_some_and(|t| t.surely_silent(member, strictest, 0))
+    }
+}
+
+fn not_yet(why: &str) -> Reply {
+    Reply::Grant(Grant::NotYet(why.to_owned()))
+}
+
+fn as_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::{
+        ids::HostPort,
+        state::{Admission, Leaving, Role},
+    };
+
+    const FORMER: Uuid = Uuid(1);
+    const NEW: Uuid = Uuid(2);
+    /// Half a heartbeat.
+    const HALF: u64 = 250_000_000;
+
+    fn member() -> Member {
+        Member {
+            id: NodeId(1),
+            uuid: Uuid(9),
+            admin: HostPort::parse("127.0.0.1:24101").unwrap(),
+            advertise: "127.0.0.1".into(),
+            port_offset: 1,
+            role: Role::Auto,
+            admitted: Some(Admission { start: FORMER, incarnation: Incarnation(5) }),
+            leaving: None,
+        }
+    }
+
+    fn beat(start: Uuid, incarnation: Option<u64>) -> Beat {
+        let m = member();
+        Beat {
+            node: NewMember {
+                id: m.id,
+                uuid: m.uuid,
+                admin: m.admin,
+                advertise: m.advertise,
+                port_offset: m.port_offset,
+            },
+            start,
+            incarnation: incarnation.map(Incarnation),
+            applied: Epoch(5),
+            route_epoch: Epoch(5),
+            drained: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            version: String::new(),
+            stopping: false,
+            movers: Vec::new(),
+        }
+    }
+
+    fn former_speaks(desk: &mut Desk, now: u64) {
+        desk.note(&beat(FORMER, Some(5)), Incarnation(5), now);
+    }
+
+    fn new_speaks(desk: &mut Desk, now: u64) -> &'static str {
+        match desk.arrival(&beat(NEW, None), &member(), now) {
+            Reply::Admit => "admit",
+            Reply::Grant(Grant::Twin) => "twin",
+            Reply::Grant(_) => "wait",
+        }
+    }
+
+    #[test]
+    fn what_a_dead_start_had_sent_is_no_sign_of_life() {
+        let mut desk = Desk::new(Timing::default());
+        former_speaks(&mut desk, 0);
+        assert_eq!(new_speaks(&mut desk, HALF), "wait");
+        // The leader was starved: heartbeats of the dead start lie in its sockets, and are read in any order.
+        for late in 1..5 {
+            former_speaks(&mut desk, 4 * HALF + late);
+        }
+        assert_eq!(new_speaks(&mut desk, 4 * HALF + 9), "wait");
+        assert_eq!(new_speaks(&mut desk, 9 * HALF), "admit");
+        assert_eq!(new_speaks(&mut desk, 9 * HALF + 1), "wait");
+    }
+
+    #[test]
+    fn a_start_beside_a_living_one_is_a_twin_and_never_admitted() {
+        let mut desk = Desk::new(Timing::default());
+        let mut last = "";
+        for i in 0..6 {
+            former_speaks(&mut desk, 2 * i * HALF);
+            last = new_speaks(&mut desk, 2 * i * HALF + 1);
+            assert_ne!(last, "admit");
+        }
+        assert_eq!(last, "twin");
+    }
+
+    /// Member 1, admitted as `FORMER`, in a cluster at route epoch 40.
+    fn state(change: impl FnOnce(&mut Member)) -> ClusterState {
+        let mut member = member();
+        change(&mut member);
+        ClusterState { route_epoch: Epoch(40), members: [(NodeId(1), member)].into(), ..ClusterState::default() }
+    }
+
+    fn open_desk() -> Desk {
+        let mut desk = Desk::new(Timing::default());
+        desk.open(Some(Term(3)), 0);
+        desk
+    }
+
+    #[test]
+    fn a_lease_is_granted_after_a_round_only_and_in_its_term_only() {
+        let (mut desk, state, beat) = (open_desk(), state(|_| ()), beat(FORMER, Some(5)));
+        let asked = Asked::Lease(Incarnation(5));
+        assert_eq!(desk.arrives(&beat, &state, HALF), Step::Round(asked));
+        assert_eq!(desk.view().nodes[&NodeId(1)].lease_ends_ns, 0, "nothing is granted before the round");
+        let lease = Reply::Grant(Grant::Lease { length: Timing::default().lease, min_applied: Epoch(40) });
+        assert_eq!(desk.after_round(&beat, asked, Term(3), &state, 2 * HALF), lease);
+        let leader_counts = as_ns(Timing::default().lease_at_leader());
+        assert_eq!(desk.view().nodes[&NodeId(1)].lease_ends_ns, 2 * HALF + leader_counts, "from the answer on");
+        // A round of a former term proves nothing now; one of a later term begins with an empty table.
+        assert_eq!(desk.after_round(&beat, asked, Term(2), &state, HALF), Reply::Grant(Grant::NotLeader));
+        assert_eq!(desk.after_round(&beat, asked, Term(4), &state, HALF), lease);
+        assert_eq!(desk.view().term, Some(Term(4)));
+    }
+
+    /// A leader of yesterday, paused before the node was made a member (or was admitted), must not end it.
+    #[test]
+    fn a_node_is_told_to_end_after_a_round_only() {
+        let gone = ClusterState { members: BTreeMap::new(), ..state(|_| ()) };
+        let other = state(|m| m.uuid = Uuid(8));
+        let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
+        let restarted = state(|m| m.admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) }));
+        let mut desk = open_desk();
+        let former = beat(FORMER, Some(5));
+        for (state, verdict) in [(&other, Grant::NotMember), (&leaving, Grant::NotMember), (&restarted, Grant::Twin)] {
+            assert_eq!(desk.arrives(&former, state, 0), Step::Round(Asked::End), "{verdict:?}");
+            assert_eq!(desk.after_round(&former, Asked::End, Term(3), state, 0), Reply::Grant(verdict));
+        }
+        assert!(matches!(desk.arrives(&former, &gone, 0), Step::Done(Reply::Grant(Grant::NotYet(_)))));
+        // What the round brought says otherwise: it is a member, and has its lease.
+        assert_eq!(desk.arrives(&former, &other, 0), Step::Round(Asked::End));
+        let reply = desk.after_round(&former, Asked::End, Term(3), &state(|_| ()), 0);
+        assert!(matches!(reply, Reply::Grant(Grant::Lease { .. })), "{reply:?}");
+    }
+
+    /// Its last word was lost. Found by the simulation.
+    #[test]
+    fn a_restart_during_a_removal_shows_that_the_former_start_is_over() {
+        let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
+        let silent =
+            |desk: &Desk| desk.table().unwrap().surely_silent(&leaving.members[&NodeId(1)], Isolated::Serve, 0);
+        let mut desk = open_desk();
+        assert_eq!(desk.arrives(&beat(FORMER, Some(5)), &leaving, 0), Step::Round(Asked::End));
+        let step = desk.arrives(&beat(NEW, None), &leaving, HALF);
+        assert!(matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_)))), "it spoke just now: {step:?}");
+        assert!(!silent(&desk));
+        assert_eq!(desk.arrives(&beat(NEW, None), &leaving, 5 * HALF), Step::Round(Asked::End));
+        let reply = desk.after_round(&beat(NEW, None), Asked::End, Term(3), &leaving, 5 * HALF);
+        assert_eq!(reply, Reply::Grant(Grant::NotMember));
+        assert!(silent(&desk));
+    }
+
+    #[test]
+    fn a_start_that_stops_is_neither_admitted_nor_leased() {
+        let mut desk = open_desk();
+        let stopping = |start, incarnation| Beat { stopping: true, ..beat(start, incarnation) };
+        for beat in [stopping(FORMER, Some(5)), stopping(NEW, None)] {
+            let step = desk.arrives(&beat, &state(|_| ()), 0);
+            assert!(matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_)))), "{step:?}");
+        }
+        assert!(desk.table().unwrap().surely_silent(&member(), Isolated::Serve, 0), "nobody waits for it");
+    }
+}

@@ -1,0 +1,36 @@
+//! Waiting for a condition until a deadline; the only place of these tests that sleeps.
+
+use std::time::Duration;
+
+use tokio::{task::JoinHandle, time::Instant};
+
+/// Far beyond what anything here takes, also on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+pub fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Looks until there is a value; the last reason why not is told when the time is over.
+pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = soon();
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(why) if Instant::now() >= deadline => panic!("waited {PATIENCE:?} for {what}: {why}"),
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Does something again and again until a task has ended; what came of the task.
+pub async fn meanwhile<T>(task: JoinHandle<T>, mut act: impl FnMut()) -> T {
+    wait_for("a task to end", async || {
+        act();
+        if task.is_finished() { Ok(()) } else { Err("it goes on".into()) }
+    })
+    .await;
+    task.await.unwrap()
+}

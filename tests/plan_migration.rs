@@ -1,0 +1,615 @@
+//! `plan::migration` and `plan::sweep` with the real model under them: whatever dies, fails or is cancelled, nothing is
+//! switched, begun or ended in front of its fence, and every migration ends when the world is quiet again.
+//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for approval at any time.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use pontoon::{
+    model::{
+        apply::apply,
+        change::{Change, NewMember, NewProduct},
+        ids::{GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+        migration::{Job, Limits, MigrationOptions, Phase, RunKind, Verify},
+        outcome::Outcome,
+        route::{Isolated, Mode},
+        slot::Layout,
+        state::{ClusterState, Entry, Position, Server},
+    },
+    plan::{
+        self,
+        approval::{Approvals, CONNECTIONS_MAX, Connection},
+        job::{Found, Memory, NodeSeen, Seen, Step},
+        lease::Barrier,
+        mover::{MoverView, Work},
+        sweep::QUIET_NS,
+        timing::Timing,
+    },
+};
+
+const MS: u64 = 1_000_000;
+const PRODUCT: ProductId = ProductId(1);
+const NODES: u64 = 3;
+
+fn addr(port: u64) -> HostPort {
+    HostPort::parse(&format!("127.0.0.1:{port}")).unwrap()
+}
+
+fn member(id: u64) -> NewMember {
+    NewMember {
+        id: NodeId(id),
+        uuid: Uuid(id.into()),
+        admin: addr(19_100 + id),
+        advertise: "127.0.0.1".into(),
+        port_offset: u16::try_from(id).unwrap(),
+    }
+}
+
+fn server(group: u32) -> Server {
+    Server { addr: addr(6_000 + u64::from(group)), run_id: format!("run{group}"), keys_when_added: 0 }
+}
+
+/// A copy that a worker makes, or a zombie that thinks so.
+#[derive(Clone, Debug)]
+struct Worker {
+    job: Job,
+    run: u32,
+    node: NodeId,
+    incarnation: Incarnation,
+    kind: RunKind,
+    work: Work,
+    approved: bool,
+}
+
+struct World {
+    rng: Rng,
+    state: ClusterState,
+    index: u64,
+    term: Term,
+    now_ns: u64,
+    leader: NodeId,
+    alive: BTreeSet<NodeId>,
+    heard: BTreeMap<NodeId, NodeSeen>,
+    workers: Vec<Worker>,
+    /// Approved and not killed: what may change a server.
+    open: BTreeSet<(HostPort, Job, u32)>,
+    memory: Memory,
+    approvals: Approvals,
+    barrier: Option<HoldId>,
+    finished: Option<(HoldId, u32)>,
+    /// Likelihood of a fault in a turn, percent.
+    faults: u32,
+    trace: Vec<String>,
+    switches: u32,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            rng: Rng::with_seed(seed),
+            state: ClusterState::default(),
+            index: 0,
+            term: Term(1),
+            now_ns: 1_000 * MS,
+            leader: NodeId(1),
+            alive: (1..=NODES).map(NodeId).collect(),
+            heard: BTreeMap::new(),
+            workers: Vec::new(),
+            open: BTreeSet::new(),
+            memory: Memory::new(1_000 * MS),
+            approvals: Approvals::new(Term(1)),
+            barrier: None,
+            finished: None,
+            faults: 0,
+            trace: Vec::new(),
+            switches: 0,
+        };
+        world.make(Change::Bootstrap { members: (1..=NODES).map(member).collect(), port: 19_000 });
+        world.make(Change::CreateProduct(NewProduct {
+            name: "p".into(),
+            port: 19_500,
+            layout: Layout::Codis,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: 16,
+            auth: None,
+        }));
+        (1..=NODES).for_each(|id| world.admit(NodeId(id)));
+        for group in 1..=2 {
+            world.make(Change::CreateGroup {
+                product: PRODUCT,
+                group: GroupId(group),
+                servers: vec![server(group)],
+                credentials: None,
+            });
+        }
+        let slots = (0..20).map(SlotId).collect();
+        world.make(Change::AssignFree { product: PRODUCT, slots, to: GroupId(1) });
+        world
+    }
+
+    fn apply(&mut self, change: Change) -> Result<Outcome, String> {
+        self.index += 1;
+        let entry = Entry { id: Uuid(u128::from(self.index) << 64), at_ms: self.now_ns / MS, change };
+        let at = Position { index: pontoon::model::ids::Epoch(self.index), term: self.term };
+        let result = apply(&mut self.state, &entry, at).map_err(|reject| reject.to_string());
+        let wrong = pontoon::model::check::check(&self.state);
+        assert!(wrong.is_empty(), "{wrong:?}\n{}", self.trace.join("\n"));
+        result
+    }
+
+    fn make(&mut self, change: Change) -> Outcome {
+        self.apply(change.clone()).unwrap_or_else(|why| panic!("{change:?}: {why}"))
+    }
+
+    fn admit(&mut self, node: NodeId) {
+        let start = Uuid(u128::from(self.rng.u64(1..)));
+        self.make(Change::Admit { member: member(node.0), start });
+    }
+
+    fn plan(&mut self) -> MigrationId {
+        let slots = (0..10).map(SlotId).collect();
+        let limits = Limits::default();
+        let options = MigrationOptions { verify: Verify::None, wipe: false, limits };
+        let (from, to) = (GroupId(1), GroupId(2));
+        match self.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options }) {
+            Outcome::Migration(id) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn incarnation(&self, node: NodeId) -> Incarnation {
+        self.state.members[&node].admitted.unwrap().incarnation
+    }
+
+    fn happens(&mut self) -> bool {
+        self.rng.u32(0..100) < self.faults
+    }
+
+    /// Nodes live and die, workers work, zombies try.
+    fn others(&mut self, job: Job) {
+        if self.happens() {
+            let node = NodeId(self.rng.u64(1..=NODES));
+            match self.rng.u32(0..4) {
+                // A node dies or comes back as a new start; its connections may live on in the kernel.
+                0 if self.alive.contains(&node) && node != self.leader => {
+                    self.alive.remove(&node);
+                }
+                0 | 1 => {
+                    if self.alive.insert(node) || self.rng.bool() {
+                        self.admit(node);
+                    }
+                }
+                2 => {
+                    self.term = Term(self.term.0 + 1);
+                    self.leader = node;
+                    self.alive.insert(node);
+                    self.heard.clear();
+                    self.memory = Memory::new(self.now_ns);
+                    self.approvals = Approvals::new(self.term);
+                    self.barrier = None;
+                    self.trace.push(format!("node {node} leads in term {}", self.term));
+                }
+                _ => {
+                    for worker in self.workers.iter_mut().filter(|w| w.node == node) {
+                        worker.work = Work::Failed("a connection was lost".into());
+                    }
+                }
+            }
+        }
+        for node in self.alive.clone() {
+            let (incarnation, applied) = (self.incarnation(node), self.state.applied);
+            self.heard.insert(node, NodeSeen { incarnation, heard_ns: self.now_ns, applied });
+        }
+        if let Some(run) = self.state.current_run(job).cloned() {
+            let incarnation = self.incarnation(run.worker);
+            let known = self.workers.iter().any(|w| w.job == job && w.run == run.run);
+            if self.alive.contains(&run.worker) && incarnation.0 < run.began.0 && !known {
+                let (node, kind) = (run.worker, run.kind);
+                let work = Work::Opening;
+                self.workers.push(Worker { job, run: run.run, node, incarnation, kind, work, approved: false });
+            }
+        }
+        for at in 0..self.workers.len() {
+            let worker = self.workers[at].clone();
+            let lives = self.alive.contains(&worker.node) && self.incarnation(worker.node) == worker.incarnation;
+            // One that does not live any more is a zombie: what it had begun to do may still happen.
+            if lives || self.rng.u32(0..100) < 10 {
+                self.works(at);
+            }
+        }
+    }
+
+    fn works(&mut self, at: usize) {
+        let worker = self.workers[at].clone();
+        let at_server = |group| server(group).addr;
+        let server = match worker.kind {
+            RunKind::Attempt | RunKind::WipeTarget => at_server(2),
+            RunKind::CleanSource | RunKind::Sweep => at_server(1),
+        };
+        let next = match worker.work {
+            Work::Opening => {
+                let asked = [Connection { server: server.clone(), client_id: u64::from(worker.run) }];
+                match self.approvals.approve(&self.state, (worker.job, worker.run), worker.node, &asked) {
+                    Ok(()) => {
+                        self.open.insert((server, worker.job, worker.run));
+                        self.workers[at].approved = true;
+                        if worker.kind == RunKind::Attempt { Work::CleaningTarget } else { Work::Cleaning }
+                    }
+                    Err(why) => Work::Failed(why),
+                }
+            }
+            // Its connections were killed.
+            _ if worker.approved && !self.open.contains(&(server, worker.job, worker.run)) => {
+                Work::Failed("its connections were closed".into())
+            }
+            Work::CleaningTarget if self.rng.bool() => Work::Copying,
+            Work::Copying if self.rng.bool() => Work::CaughtUp,
+            Work::Cleaning if self.rng.bool() => Work::Cleaned,
+            Work::Finished(hold) if !self.state.holds.contains_key(&hold) => Work::Copying,
+            same => same,
+        };
+        self.workers[at].work = next;
+    }
+
+    fn mover(&self, job: Job) -> Option<MoverView> {
+        let newest =
+            self.workers.iter().filter(|w| w.job == job && self.alive.contains(&w.node)).max_by_key(|w| w.run)?;
+        (self.incarnation(newest.node) == newest.incarnation).then(|| MoverView {
+            node: newest.node,
+            incarnation: newest.incarnation,
+            run: newest.run,
+            work: newest.work.clone(),
+            ..MoverView::default()
+        })
+    }
+
+    /// Time passes, less of it while clients wait; then the leader does all it can at once. Its steps.
+    fn turn(&mut self, job: Job, ms: u64) -> Vec<Step> {
+        let ms = if self.state.holds.is_empty() { ms } else { ms.min(self.rng.u64(1..60)) };
+        self.now_ns += ms * MS;
+        self.others(job);
+        let mut steps = Vec::new();
+        while steps.len() < 20 {
+            steps.push(self.lead(job));
+            if matches!(steps.last(), Some(Step::Wait { .. } | Step::Over)) {
+                break;
+            }
+        }
+        steps
+    }
+
+    /// One decision of the leader, carried out; what it was.
+    fn lead(&mut self, job: Job) -> Step {
+        let hold = self.state.holds.keys().next().copied();
+        let barrier = hold.map(|hold| match self.barrier == Some(hold) {
+            true => Barrier::Passed,
+            false => Barrier::Waiting(vec!["node 2 has not acked".into()]),
+        });
+        let mover = self.mover(job);
+        let seen = Seen {
+            state: &self.state,
+            term: self.term,
+            me: self.leader,
+            now_ns: self.now_ns,
+            nodes: &self.heard,
+            mover: mover.as_ref(),
+            barrier: barrier.as_ref(),
+            timing: Timing::default(),
+        };
+        self.memory.observe(&seen, job);
+        let step = match job {
+            Job::Migration(id) => plan::migration::next(&seen, &self.memory, id),
+            Job::Sweep { product, group } => plan::sweep::next(&seen, &self.memory, product, group),
+        };
+        if !matches!(step, Step::Wait { .. }) {
+            self.trace.push(format!("{} ms: {step:?}", self.now_ns / MS));
+        }
+        self.carry_out(job, step.clone());
+        step
+    }
+
+    fn carry_out(&mut self, job: Job, step: Step) {
+        let now_ns = self.now_ns;
+        let fails = self.happens();
+        match step {
+            Step::Over => {}
+            Step::Wait { .. } => {
+                if let Some(hold) = self.state.holds.keys().next().filter(|_| !fails) {
+                    self.barrier = Some(*hold);
+                }
+            }
+            Step::Survey => {
+                let groups = &self.state.products[&PRODUCT].groups;
+                let found = Found {
+                    feed: server(1).addr,
+                    target: server(2).addr,
+                    group_epochs: groups.values().map(|g| (g.id, g.epoch)).collect(),
+                };
+                self.memory.surveyed(now_ns, if fails { Err("no answer".into()) } else { Ok(found) });
+            }
+            Step::Preflight => {
+                self.memory.preflighted(now_ns, if fails { Err("node 3 is silent".into()) } else { Ok(()) });
+            }
+            Step::Close { server, runs, .. } => {
+                let _ = self.approvals.close(&self.state, job, runs);
+                // It may have worked all the same, or in part.
+                if !fails || self.rng.bool() {
+                    self.open.retain(|(at, of, _)| *at != server || *of != job);
+                }
+                let result = if fails { Err("no answer".into()) } else { Ok(()) };
+                self.memory.closed(now_ns, server, runs, result, Timing::default());
+            }
+            Step::Finish { hold, run, worker, by_ns } => {
+                assert_eq!(self.barrier, Some(hold), "before the barrier: {}", self.trace.join("\n"));
+                assert!(by_ns > now_ns);
+                let busy = self.workers.iter_mut().find(|w| w.job == job && w.run == run && w.node == worker);
+                match busy.filter(|w| w.work == Work::CaughtUp && !fails) {
+                    Some(busy) => {
+                        busy.work = Work::Finished(hold);
+                        self.finished = Some((hold, run));
+                        self.memory.finished(hold, Ok(()));
+                    }
+                    None => self.memory.finished(hold, Err("it did not finish".into())),
+                }
+            }
+            Step::Propose(change) => {
+                self.look(job, &change);
+                let result = self.apply(change.clone());
+                if let Err(why) = &result {
+                    panic!("the leader proposes what is refused: {change:?}: {why}\n{}", self.trace.join("\n"));
+                }
+                let times = (now_ns, now_ns);
+                self.memory.proposed(times, &change, result.as_ref().map_err(Clone::clone), Timing::default());
+            }
+        }
+    }
+
+    /// What must hold in front of a change.
+    fn look(&mut self, job: Job, change: &Change) {
+        let nobody = |server: &HostPort| {
+            let there: Vec<_> = self.open.iter().filter(|(at, of, _)| at == server && *of == job).collect();
+            assert!(there.is_empty(), "{change:?} in front of the fence: {there:?}\n{}", self.trace.join("\n"));
+        };
+        match change {
+            Change::StartMigration { target, .. } => nobody(target),
+            Change::StartRun { server, .. } => nobody(server),
+            Change::Switch { hold, .. } => {
+                nobody(&server(2).addr);
+                let run = self.state.current_run(job).unwrap().run;
+                assert_eq!(self.finished, Some((*hold, run)), "nobody finished: {}", self.trace.join("\n"));
+                assert_eq!(self.barrier, Some(*hold));
+                self.switches += 1;
+            }
+            Change::Cleaned { .. } | Change::EndSweep { .. } => {
+                nobody(&self.state.current_run(job).unwrap().server);
+            }
+            _ => {}
+        }
+    }
+
+    /// An operator who cannot make up their mind.
+    fn operate(&mut self, id: MigrationId) {
+        let why = "an operator wants it".to_owned();
+        let change = match self.rng.u32(0..10) {
+            0 => Change::CancelMigration { migration: id, why },
+            1..=4 => Change::PauseMigration { migration: id, why },
+            _ => Change::ResumeMigration { migration: id },
+        };
+        if self.apply(change.clone()).is_ok() {
+            self.trace.push(format!("{change:?}"));
+        }
+    }
+}
+
+fn ended(world: &World, id: MigrationId) -> bool {
+    world.state.migrations.get(&id).is_none_or(|m| m.phase == Phase::Paused)
+}
+
+#[test]
+fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
+    let (mut switched, mut phases) = (0, BTreeSet::new());
+    for seed in 0..500 {
+        let mut world = World::new(seed);
+        let id = world.plan();
+        let job = Job::Migration(id);
+        world.faults = [0, 5, 15, 30][(seed % 4) as usize];
+        for _ in 0..300 {
+            let ms = world.rng.u64(1..300);
+            world.turn(job, ms);
+            if world.rng.u32(0..200) == 0 {
+                world.operate(id);
+            }
+            if let Some(open) = world.state.migrations.get(&id) {
+                phases.insert(open.phase.name());
+            }
+        }
+        // Quiet: everybody lives, nothing fails.
+        world.faults = 0;
+        world.alive = (1..=NODES).map(NodeId).collect();
+        let mut turns = 0;
+        while !ended(&world, id) {
+            world.turn(job, 400);
+            turns += 1;
+            assert!(turns < 2_000, "seed {seed} does not end:\n{}", world.trace.join("\n"));
+        }
+        if world.state.migrations.is_empty() {
+            assert_eq!(world.lead(job), Step::Over);
+            assert!(world.state.holds.is_empty());
+        }
+        switched += world.switches;
+    }
+    assert!(switched > 250, "too few switches to mean anything: {switched}");
+    let all = ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
+    assert_eq!(phases, BTreeSet::from(all), "a phase was never reached");
+}
+
+/// Turns without faults until the step is one that is looked for.
+#[track_caller]
+fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
+    for _ in 0..500 {
+        world.now_ns += 5 * MS;
+        world.others(job);
+        let step = world.lead(job);
+        if wanted(&step) {
+            return step;
+        }
+    }
+    panic!("it never came:\n{}", world.trace.join("\n"));
+}
+
+fn is_hold(step: &Step) -> bool {
+    matches!(step, Step::Propose(Change::Hold { .. }))
+}
+
+#[test]
+fn a_hold_that_does_not_get_through_is_released_and_after_five_it_pauses() {
+    let mut world = World::new(1);
+    let id = world.plan();
+    let job = Job::Migration(id);
+    let mut pauses = Vec::new();
+    for _ in 0..plan::migration::RELEASES_MAX {
+        until(&mut world, job, is_hold);
+        let held_ns = world.now_ns;
+        // The barrier never passes.
+        let release = loop {
+            world.now_ns += MS;
+            world.faults = 100;
+            let step = world.lead(job);
+            world.faults = 0;
+            if !matches!(step, Step::Wait { .. }) {
+                break step;
+            }
+        };
+        let Step::Propose(Change::Release { why, .. }) = release else { panic!("{release:?}") };
+        assert!(why.contains("node 2 has not acked"), "{why}");
+        assert!((200..=250).contains(&((world.now_ns - held_ns) / MS)), "the budget is 250 ms");
+        let released_ns = world.now_ns;
+        let next = until(&mut world, job, |s| matches!(s, Step::Preflight | Step::Propose(_)));
+        pauses.push((world.now_ns - released_ns) / MS);
+        if let Step::Propose(change) = next {
+            assert!(matches!(&change, Change::PauseMigration { why, .. } if why.contains("node 2")), "{change:?}");
+        }
+    }
+    assert_eq!(world.state.migrations[&id].phase, Phase::Paused);
+    assert_eq!(world.state.migrations[&id].attempt, 1, "a release costs no attempt");
+    assert!(pauses.windows(2).take(3).all(|p| p[1] > p[0] + p[0] / 2), "they double: {pauses:?}");
+    // Its run is closed, though nothing is to begin.
+    until(&mut world, job, |s| matches!(s, Step::Wait { why, .. } if why.contains("paused")));
+    assert!(world.open.is_empty());
+}
+
+#[test]
+fn a_new_leader_releases_a_hold_that_is_not_its_own() {
+    let mut world = World::new(1);
+    let job = Job::Migration(world.plan());
+    until(&mut world, job, is_hold);
+    world.term = Term(2);
+    (world.memory, world.approvals) = (Memory::new(world.now_ns), Approvals::new(Term(2)));
+    let step = world.lead(job);
+    assert!(matches!(step, Step::Propose(Change::Release { .. })), "{step:?}");
+}
+
+#[test]
+fn a_release_behind_a_closed_run_is_a_restart() {
+    let mut world = World::new(1);
+    let job = Job::Migration(world.plan());
+    until(&mut world, job, is_hold);
+    until(&mut world, job, |s| matches!(s, Step::Finish { .. }));
+    world.now_ns += MS;
+    world.faults = 100;
+    let close = world.lead(job);
+    assert!(matches!(close, Step::Close { .. }), "{close:?}");
+    world.faults = 0;
+    let step = world.lead(job);
+    assert!(matches!(step, Step::Propose(Change::RestartMigration { .. })), "{step:?}");
+}
+
+#[test]
+fn the_worker_is_the_node_with_the_fewest_runs_and_rather_not_the_leader() {
+    let mut world = World::new(1);
+    let job = Job::Migration(world.plan());
+    let started = |s: &Step| matches!(s, Step::Propose(Change::StartMigration { .. }));
+    let Step::Propose(Change::StartMigration { worker, .. }) = until(&mut world, job, started) else { panic!() };
+    assert_eq!(worker, NodeId(2), "node 1 leads");
+    // It dies: another one, and not the leader as long as there is a third.
+    world.alive.remove(&worker);
+    let silent = until_silent(&mut world, job);
+    assert!(
+        matches!(&silent, Step::Propose(Change::RestartMigration { why, .. }) if why.contains("silent")),
+        "{silent:?}"
+    );
+    let Step::Propose(Change::StartMigration { worker, .. }) = until(&mut world, job, started) else { panic!() };
+    assert_eq!(worker, NodeId(3));
+}
+
+#[track_caller]
+fn until_silent(world: &mut World, job: Job) -> Step {
+    let began_ns = world.now_ns;
+    let step = until_slowly(world, job, |s| matches!(s, Step::Propose(Change::RestartMigration { .. })));
+    assert!(world.now_ns - began_ns > 3_000 * MS, "a lease must pass");
+    step
+}
+
+#[track_caller]
+fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
+    for _ in 0..10_000 {
+        if let Some(step) = world.turn(job, 100).into_iter().find(&wanted) {
+            return step;
+        }
+    }
+    panic!("it never came:\n{}", world.trace.join("\n"));
+}
+
+#[test]
+fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
+    let mut world = World::new(1);
+    let id = world.plan();
+    let migration = Job::Migration(id);
+    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
+    world.memory = Memory::new(world.now_ns);
+    let began_ns = world.now_ns;
+    let run = |s: &Step| matches!(s, Step::Propose(Change::StartRun { .. }));
+    until_slowly(&mut world, sweep, run);
+    assert!(world.now_ns - began_ns >= QUIET_NS);
+    // The slots are to come back: the sweep is closed first.
+    let slots = (0..10).map(SlotId).collect();
+    let (from, to) = (GroupId(2), GroupId(1));
+    world.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options: MigrationOptions::default() });
+    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::EndSweep { .. })));
+    assert!(world.open.is_empty());
+}
+
+#[test]
+fn an_untouched_sweep_is_carried_to_its_end() {
+    let mut world = World::new(1);
+    let migration = Job::Migration(world.plan());
+    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
+    world.memory = Memory::new(world.now_ns);
+    until_slowly(&mut world, sweep, |s| matches!(s, Step::Over));
+    assert!(world.state.products[&PRODUCT].groups[&GroupId(1)].given_away.is_empty());
+}
+
+#[test]
+fn approvals_are_for_the_current_run_at_its_server_until_it_is_closed() {
+    let mut world = World::new(1);
+    let job = Job::Migration(world.plan());
+    until(&mut world, job, |s| matches!(s, Step::Propose(Change::StartMigration { .. })));
+    let run = world.state.current_run(job).unwrap().clone();
+    let mut table = Approvals::new(world.term);
+    let at = |server: u32, n| vec![Connection { server: addr(6_000 + u64::from(server)), client_id: 1 }; n];
+    let state = world.state.clone();
+    let mut ask = |job, run, node, connections: &[Connection]| table.approve(&state, (job, run), node, connections);
+    assert!(ask(job, run.run + 1, run.worker, &at(2, 1)).unwrap_err().contains("not current"));
+    assert!(ask(Job::Migration(MigrationId(99)), run.run, run.worker, &at(2, 1)).is_err());
+    assert!(ask(job, run.run, NodeId(3), &at(2, 1)).unwrap_err().contains("work of node 2"));
+    assert!(ask(job, run.run, run.worker, &at(1, 1)).unwrap_err().contains("changes 127.0.0.1:6002"));
+    assert!(ask(job, run.run, run.worker, &at(2, CONNECTIONS_MAX + 1)).is_err());
+    ask(job, run.run, run.worker, &at(2, 2)).unwrap();
+    assert_eq!(table.close(&state, job, run.run).len(), 2);
+    let refused = table.approve(&state, (job, run.run), run.worker, &at(2, 1)).unwrap_err();
+    assert!(refused.contains("being closed"), "{refused}");
+}

@@ -15,7 +15,10 @@ use pontoon::{
     redis::{Client, Reply},
 };
 
-use crate::server::{Redis, password, soon};
+use crate::{
+    server::{Redis, password},
+    wait::soon,
+};
 
 const CLUSTER: Uuid = Uuid(0xc1);
 

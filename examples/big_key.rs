@@ -134,18 +134,18 @@ impl Client {
         Ok(())
     }
 
-    /// The longest command since the last look, from SLOWLOG, in milliseconds; 0 if none took one.
-    fn slowest(&mut self) -> Res<f64> {
+    /// The longest command since the last look, from SLOWLOG, with its milliseconds; none if none took one.
+    fn slowest(&mut self) -> Res<String> {
         let reply = String::from_utf8_lossy(&self.say("SLOWLOG GET 128")?).into_owned();
         self.say("SLOWLOG RESET")?;
         // Of each entry: id, time, duration; then its arguments.
-        let mut worst = 0;
+        let mut worst = (0, String::new());
         for entry in reply.split("*6\r\n").skip(1) {
-            let numbers: Vec<u64> =
-                entry.split("\r\n").take(3).filter_map(|l| l.strip_prefix(':')?.parse().ok()).collect();
-            worst = worst.max(numbers.get(2).copied().unwrap_or(0));
+            let lines: Vec<&str> = entry.split("\r\n").take(6).collect();
+            let [_, _, micros, _, _, name] = lines[..] else { continue };
+            worst = worst.max((micros.trim_start_matches(':').parse::<u64>()?, name.to_owned()));
         }
-        Ok(worst as f64 / 1000.0)
+        Ok(if worst.0 == 0 { "-".into() } else { format!("{:.1} {}", worst.0 as f64 / 1000.0, worst.1) })
     }
 }
 
@@ -157,13 +157,14 @@ struct Loop<T> {
 
 impl<T: Send + Default + 'static> Loop<T> {
     fn start(
+        name: &str,
         mut client: Client,
         every: Duration,
         mut turn: impl FnMut(&mut Client, &mut T) -> Res<()> + Send + 'static,
-    ) -> Self {
+    ) -> Res<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             let mut state = T::default();
             let mut next = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
@@ -172,8 +173,8 @@ impl<T: Send + Default + 'static> Loop<T> {
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
             Ok(state)
-        });
-        Self { stop, thread }
+        })?;
+        Ok(Self { stop, thread })
     }
 
     fn stop(self) -> Res<T> {
@@ -184,12 +185,12 @@ impl<T: Send + Default + 'static> Loop<T> {
 
 /// PINGs; the times of their answers.
 fn probe(server: &Server) -> Res<Loop<Vec<Duration>>> {
-    Ok(Loop::start(server.client()?, PING_EVERY, |client, times: &mut Vec<Duration>| {
+    Loop::start("probe", server.client()?, PING_EVERY, |client, times: &mut Vec<Duration>| {
         let began = Instant::now();
         client.say("PING")?;
         times.push(began.elapsed());
         Ok(())
-    }))
+    })
 }
 
 /// p99 and the longest, in milliseconds.
@@ -288,7 +289,7 @@ fn measure(servers: &[Server; 2], what: &str, work: impl FnOnce() -> Res<String>
     let [source, target] = probes.map(Loop::stop);
     let slowest = [servers[0].client()?.slowest()?, servers[1].client()?.slowest()?];
     println!(
-        "{what:38} {:7.2} s   {}   {}   {:6.1} {:6.1}   {more}",
+        "{what:38} {:7.2} s   {}   {}   {:18} {:18} {more}",
         took.as_secs_f64(),
         told(source?),
         told(target?),
@@ -330,11 +331,11 @@ fn main() -> Res<()> {
         measure(&servers, case.name, || wait_caught_up(&handle).map(|()| String::new()))?;
         drop(handle);
         let Some(hot) = case.hot else { continue };
-        let writer = Loop::start(servers[0].client()?, WRITE_EVERY, move |client, count: &mut usize| {
+        let writer = Loop::start("writer", servers[0].client()?, WRITE_EVERY, move |client, count: &mut usize| {
             client.say(&hot(*count, elements))?;
             *count += 1;
             Ok(())
-        });
+        })?;
         let handle = copy(&servers)?;
         measure(&servers, &format!("{}, written", case.name), || {
             wait_caught_up(&handle)?;

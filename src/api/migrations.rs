@@ -12,7 +12,10 @@ use super::{
     forward, migration_view, validate,
 };
 use crate::{
-    control::status::LeaderView,
+    control::{
+        migration_admission::{self, Wanted},
+        status::LeaderView,
+    },
     model::{
         apply,
         change::Change,
@@ -54,6 +57,12 @@ impl Perform for StartMigrationRequest {
         for (from, slots) in &plans {
             let change = plan(product, slots, *from, to, options);
             would.extend(apply::dry_run(&state, &change)?);
+        }
+        // The log would take them all; now the servers are asked, before the first is planned.
+        for (from, slots) in &plans {
+            let wanted = Wanted { product, from: *from, to, slots, options };
+            let warnings = migration_admission::admit(wanted, call.deadline).await.map_err(Failure::Refused)?;
+            said.warnings.extend(warnings.into_iter().filter(|w| !said.warnings.contains(w)).collect::<Vec<_>>());
         }
         if call.dry_run {
             let unchanged = plans.is_empty();

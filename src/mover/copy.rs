@@ -117,6 +117,8 @@ pub(super) struct Copy<'a> {
     pub ttl: i64,
     /// COMMAND GETKEYS under way: their keys are not marked yet.
     pub asks: usize,
+    /// Values and parts of values that the source has answered.
+    pub fetched: u64,
     /// Looks at the keyspace that were answered.
     pub keyspaces: u64,
     pub counters: Counters,
@@ -247,6 +249,7 @@ pub(super) async fn run(
         flying_bytes: 0,
         ttl: 0,
         asks: 0,
+        fetched: 0,
         keyspaces: 0,
         counters,
         meter: Meter::new(now),
@@ -363,8 +366,8 @@ impl<'a> Copy<'a> {
                 }
                 let look = self.primary.look_now(now);
                 let target_look = self.target_server.look_now(now);
-                let keys = self.counters.keys;
-                self.phase = Phase::Finishing(Finishing::new(hold, deadline, done, (look, target_look), keys, now));
+                let before = (self.fetched, self.counters.keys);
+                self.phase = Phase::Finishing(Finishing::new(hold, deadline, done, (look, target_look), before, now));
             }
             Order::GoOn(hold) => {
                 let same = match &self.phase {

@@ -121,6 +121,7 @@ impl Copy<'_> {
                     });
                 }
                 Fetching::Value(wanted, size) => {
+                    self.fetched += 1;
                     let bytes = restore(&mut self.target, &wanted, reply, self.ttl, self.lowers);
                     match bytes {
                         Some(lowered) => {
@@ -136,6 +137,7 @@ impl Copy<'_> {
                 }
                 Fetching::Big(item) => self.begin_big(item, now),
                 Fetching::Chunk(id, db) => {
+                    self.fetched += 1;
                     let mut out = Requests::default();
                     let done = self.marks.big.answer(id, reply, &mut out, now.into_std());
                     done.map_err(|error| error.to_string())?;

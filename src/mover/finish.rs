@@ -32,6 +32,8 @@ pub(super) struct Finishing {
     done: Option<oneshot::Sender<Result<Finished, String>>>,
     /// Of primary and target.
     looks: (u64, u64),
+    /// What the source had answered when the primary was asked for its offset.
+    fetched: u64,
     step: Step,
     offset: u64,
     keys_before: u64,
@@ -44,10 +46,10 @@ impl Finishing {
         deadline: Instant,
         done: oneshot::Sender<Result<Finished, String>>,
         looks: (u64, u64),
-        keys_before: u64,
+        (fetched, keys_before): (u64, u64),
         began: Instant,
     ) -> Self {
-        Self { hold, deadline, done: Some(done), looks, step: Step::Looking, offset: 0, keys_before, began }
+        Self { hold, deadline, done: Some(done), looks, fetched, step: Step::Looking, offset: 0, keys_before, began }
     }
 
     fn answer(&mut self, result: Result<Finished, String>) {
@@ -71,6 +73,7 @@ impl Copy<'_> {
                 return self.give_up(why);
             }
             let (step, looks, deadline) = (finishing.step, finishing.looks, finishing.deadline);
+            let fetched_before = finishing.fetched;
             let next = match step {
                 Step::Looking if self.primary.looked(looks.0) && self.target_server.looked(looks.1) => {
                     let offset = self.primary.seen().offset;
@@ -80,6 +83,15 @@ impl Copy<'_> {
                 }
                 Step::Reading if self.feed.passed_barrier() => Step::Databases(self.ask_keyspace(now)),
                 Step::Databases(count) if self.keyspaces >= count => Step::Draining,
+                // A write that nobody waits for any more may have been executed in the middle of a fetch, and tell of itself
+                // only now (the model: a torn fetch). So the offset that counts is one asked for after the last fetch.
+                Step::Draining if self.is_drained() && self.fetched != fetched_before => {
+                    let look = self.primary.look_now(now);
+                    if let Phase::Finishing(finishing) = &mut self.phase {
+                        (finishing.fetched, finishing.looks.0) = (self.fetched, look);
+                    }
+                    Step::Looking
+                }
                 Step::Draining if self.is_drained() => match self.target_server.seen().replicas {
                     0 => return self.finished(0, now),
                     replicas => {

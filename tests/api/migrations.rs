@@ -162,6 +162,28 @@ async fn one_migration_per_source() {
 }
 
 #[tokio::test]
+async fn servers_are_asked_before_anything_is_planned() {
+    let (world, servers) = three_groups().await;
+    let mut client = world.client(1);
+    servers[2].run("SET a{}b somebodys").await; // Slot 0, never group 3's.
+    let before = world.proposals();
+    let foreign = client.start_migration(start(0, 19, 3)).await.unwrap_err();
+    assert_eq!(foreign.code(), Code::FailedPrecondition);
+    assert!(foreign.message().contains("'a{}b'") && foreign.message().contains("--wipe"), "{foreign:?}");
+    // A target that takes no writes; a dry run says so too.
+    let [host, port] = [servers[0].addr.host(), &servers[0].addr.port().to_string()];
+    servers[2].run(&format!("REPLICAOF {host} {port}")).await;
+    let dry = Some(ChangeOptions { dry_run: true, ..Default::default() });
+    let request = admin::StartMigrationRequest { wipe: true, options: dry, ..start(0, 19, 3) };
+    let replica = client.start_migration(request).await.unwrap_err();
+    assert!(replica.message().contains("REPLICAOF NO ONE"), "{replica:?}");
+    assert_eq!(world.proposals(), before, "nothing was planned for any source");
+    servers[2].run("REPLICAOF NO ONE").await;
+    let made = client.start_migration(admin::StartMigrationRequest { wipe: true, ..start(0, 19, 3) }).await;
+    assert_eq!(made.unwrap().into_inner().migrations.len(), 2);
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_asked_for_again() {
     let (world, _servers) = three_groups().await;
     // The first plan is made and its answer lost; the node repeats the call under its id.

@@ -1,6 +1,6 @@
 # What people type. Every recipe works on a fresh machine that has a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench chaos fmt fix tools
+.PHONY: demo test quick build bench bench-copy chaos fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -40,6 +40,10 @@ bench: ## the README's table
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nutcracker haproxy redis-tools; break; }; done
 	cargo build --release
 	python3 benches/proxies.py
+
+bench-copy: redis ## what moving slots costs, beside MIGRATE; ARGS='keys port'
+	cargo build --release --example copy
+	target/release/examples/copy $(ARGS)
 
 chaos: redis ## migrations under faults chosen by chance; ARGS='--seconds 3600' or '--seed N'
 	cargo build

@@ -90,7 +90,7 @@ impl<'a> Cleaner<'a> {
         let mut selected = None;
         let mut doomed: Vec<Bytes> = Vec::new();
         let mut stop = false;
-        while let Some((db, cursor)) = scan.next().filter(|_| !stop) {
+        while let Some((db, cursor)) = scan.next_page().filter(|_| !stop) {
             let now = Instant::now();
             let share = self.share.adapt(self.server, now);
             let began = now;
@@ -109,13 +109,10 @@ impl<'a> Cleaner<'a> {
                 self.connection.send(&[b"INFO", b"stats"]);
             }
             let mut page = None;
-            self.answers(&kinds, &mut |kind, reply, server| {
-                match kind {
-                    Kind::Page => page = Page::parse(reply),
-                    Kind::Stats(ours) => server.load(text(reply).unwrap_or_default(), *ours, Instant::now()),
-                    Kind::Select | Kind::Unlink => {}
-                }
-                Ok(())
+            self.answers(&kinds, &mut |kind, reply, server| match kind {
+                Kind::Page => page = Page::parse(reply),
+                Kind::Stats(ours) => server.load(text(reply).unwrap_or_default(), ours, Instant::now()),
+                Kind::Select | Kind::Unlink => {}
             })
             .await?;
             let page =
@@ -145,7 +142,6 @@ impl<'a> Cleaner<'a> {
                 self.answers(&[Kind::Unlink], &mut |_, reply, _| {
                     let count = number::parse(&reply[1..reply.len() - 2]).unwrap_or(0);
                     deleted += u64::try_from(count).unwrap_or(0);
-                    Ok(())
                 })
                 .await?;
                 self.rests.worked(began.elapsed(), share, Instant::now());
@@ -183,11 +179,7 @@ impl<'a> Cleaner<'a> {
     }
 
     /// Waits for as many answers as there are `kinds`.
-    async fn answers(
-        &mut self,
-        kinds: &[Kind],
-        each: &mut dyn FnMut(&Kind, &[u8], &mut Server) -> Result<(), String>,
-    ) -> Result<(), String> {
+    async fn answers(&mut self, kinds: &[Kind], each: &mut dyn FnMut(Kind, &[u8], &mut Server)) -> Result<(), String> {
         let text = |error: RedisError| error.to_string();
         let mut kinds = kinds.iter();
         while self.connection.awaited() > 0 {
@@ -203,7 +195,7 @@ impl<'a> Cleaner<'a> {
                     let said = String::from_utf8_lossy(&reply[1..len - 2]);
                     return Err(RedisError::of_answer(self.connection.addr(), kind.name(), &said).to_string());
                 }
-                each(kind, reply, self.server)?;
+                each(*kind, reply, self.server);
                 self.connection.input.consume(len);
                 self.connection.answered();
             }

@@ -146,7 +146,7 @@ impl Copy<'_> {
                 }
                 Fetching::Page => {
                     let page = Page::parse(reply).ok_or_else(|| self.shape("SCAN"))?;
-                    let db = self.scan.next().map_or(0, |(db, _)| db);
+                    let db = self.scan.next_page().map_or(0, |(db, _)| db);
                     self.counters.scanned += page.keys.len() as u64;
                     for key in page.keys {
                         if self.job.slots.has_key(&key) && !self.marks.big.holds(db, &key) {
@@ -347,7 +347,7 @@ impl Copy<'_> {
         if self.page_asked || self.found.len() >= FOUND_MIN {
             return 0;
         }
-        let Some((db, cursor)) = self.scan.next() else { return 0 };
+        let Some((db, cursor)) = self.scan.next_page() else { return 0 };
         self.source.select(db, Fetching::Select);
         let (cursor, count) = (cursor.to_string(), if shared { COUNT_SHARED } else { COUNT }.to_string());
         self.source.send(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()], Fetching::Page);

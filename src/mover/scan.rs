@@ -100,7 +100,7 @@ impl Scan {
     }
 
     /// Database and cursor of the next page; `None` when it is done. Ask again only after [`Scan::went`].
-    pub fn next(&mut self) -> Option<(u32, u64)> {
+    pub fn next_page(&mut self) -> Option<(u32, u64)> {
         if self.current.is_none() {
             self.current = self.waiting.pop_front().map(|db| (db, 0));
         }
@@ -138,17 +138,17 @@ mod tests {
         scan.add(3);
         scan.add(0);
         scan.add(3);
-        assert_eq!(scan.next(), Some((3, 0)));
+        assert_eq!(scan.next_page(), Some((3, 0)));
         scan.went(7);
-        assert_eq!(scan.next(), Some((3, 7)));
+        assert_eq!(scan.next_page(), Some((3, 7)));
         scan.add(1);
         scan.went(0);
-        assert_eq!(scan.next(), Some((0, 0)));
+        assert_eq!(scan.next_page(), Some((0, 0)));
         scan.went(0);
         scan.add(3);
-        assert_eq!(scan.next(), Some((1, 0)));
+        assert_eq!(scan.next_page(), Some((1, 0)));
         scan.went(0);
-        assert_eq!(scan.next(), None);
+        assert_eq!(scan.next_page(), None);
         assert!(scan.is_done());
     }
 }

@@ -14,6 +14,7 @@ mod wait;
 
 mod admission;
 mod dataset;
+mod engine;
 mod functions;
 mod payloads;
 mod probing;

@@ -23,7 +23,8 @@ use pontoon::{
 use crate::{
     dataset::{self, Command, words},
     fake,
-    server::{Redis, soon},
+    server::Redis,
+    wait::soon,
 };
 
 /// Everything has the encoding for big values here, and pages of its own size.
@@ -44,13 +45,13 @@ pub fn endpoint(redis: &Redis) -> Endpoint {
     Endpoint { addr: redis.addr.clone(), credentials: None }
 }
 
-fn all_slots() -> SlotSet {
+pub fn all_slots() -> SlotSet {
     SlotSet::new(Layout::Codis, &(0..Layout::Codis.slots()).map(SlotId).collect())
 }
 
 /// A copy that stands still, or one in which some keys always change.
 #[derive(Default)]
-struct Still {
+pub struct Still {
     hot: Vec<Bytes>,
     watched: RefCell<BTreeMap<Place, u64>>,
 }
@@ -72,7 +73,7 @@ impl Changes for Still {
     }
 }
 
-async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &Still) -> Outcome {
+pub async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &Still) -> Outcome {
     let scope = Scope { slots, databases: 16, verify, keys: 700 };
     let comparison = Comparison::open(&endpoint(source), &endpoint(target), "pt:test", scope).await.unwrap();
     comparison.run(changes, |_| {}).await.unwrap()

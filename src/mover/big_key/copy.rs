@@ -197,6 +197,12 @@ impl BigCopy {
         more && self.asked.is_empty()
     }
 
+    /// Bytes of the names of fields that wait for being fetched again.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.dirty.bytes()
+    }
+
     /// Elements in all, when last asked.
     #[must_use]
     pub fn total(&self) -> u64 {

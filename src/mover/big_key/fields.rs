@@ -45,6 +45,12 @@ impl Fields {
         taken
     }
 
+    /// Bytes of the names that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {

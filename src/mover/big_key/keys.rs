@@ -18,11 +18,14 @@ const READING_MAX: usize = 2;
 const CLEAN_MAX: usize = 32_768;
 /// Keys that may wait for being read before the engine should stop looking for more.
 const WAITING_MAX: usize = 1_000;
-/// A lost copy is begun anew after this at the earliest, and after [`LATE_FACTOR`] times what it had taken,
+/// Most bytes of names of dirty fields, of all keys together: our memory. Beyond it a key is lost instead of noted.
+const NAMES_MAX: usize = 128 << 20;
+/// A lost copy is begun anew after this at the earliest: what is written once is often written again.
 const LATE_MIN: Duration = Duration::from_millis(100);
-/// so that a list that is written all the time costs the servers a fifth of the copying,
+/// It waits this many times what the lost one had taken, so that a list that is written all the time costs the servers a
+/// fifth of the copying.
 const LATE_FACTOR: u32 = 4;
-/// but after this at the latest.
+/// A lost copy is begun anew after this at the latest: writers may have stopped.
 const LATE_MAX: Duration = Duration::from_secs(30);
 /// Losses in a row after which a key is shown to people.
 const HOT_LOSSES: u32 = 3;
@@ -76,6 +79,8 @@ struct Entry {
     late: bool,
     /// It counts among those that got clean.
     counted: bool,
+    /// Bytes of names of its dirty fields that are in the sum.
+    names: usize,
     began: Instant,
 }
 
@@ -95,6 +100,8 @@ pub struct BigKeys {
     unclean: BTreeSet<BigId>,
     /// Clean ones, the longest clean first; ids may be here that have become unclean since.
     clean: VecDeque<BigId>,
+    /// Bytes of names of dirty fields of all keys.
+    names: usize,
     reading: usize,
     pages_are_next: bool,
     hurried: bool,
@@ -124,6 +131,7 @@ impl BigKeys {
             reading: false,
             late: false,
             counted: false,
+            names: 0,
             began: now,
         };
         self.entries.insert(id, entry);
@@ -155,6 +163,9 @@ impl BigKeys {
         let Some(id) = self.find(db, key) else { return false };
         if let Some(entry) = self.entries.get_mut(&id) {
             change(&mut entry.copy);
+            if self.names.saturating_sub(entry.names) + entry.copy.names() > NAMES_MAX {
+                entry.copy.lose();
+            }
         }
         self.place(id, now);
         true
@@ -186,10 +197,12 @@ impl BigKeys {
             while let Some(id) = if self.pages_are_next { self.next_page(now) } else { self.fields.pop_front() } {
                 let Some(entry) = self.entries.get_mut(&id) else { continue };
                 entry.queued = false;
+                let db = entry.db;
                 let before = source.count();
                 entry.copy.ask(source, target);
+                self.count_names(id);
                 if source.count() > before {
-                    return Some(Round { id, db: entry.db });
+                    return Some(Round { id, db });
                 }
             }
         }
@@ -258,8 +271,16 @@ impl BigKeys {
         Ok(())
     }
 
+    fn count_names(&mut self, id: BigId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            let names = entry.copy.names();
+            self.names = self.names.saturating_sub(std::mem::replace(&mut entry.names, names)) + names;
+        }
+    }
+
     /// Puts a key where it belongs after something has happened to it.
     fn place(&mut self, id: BigId, now: Instant) {
+        self.count_names(id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let standing = entry.copy.standing();
         if entry.late {
@@ -303,6 +324,7 @@ impl BigKeys {
 
     fn remove(&mut self, id: BigId, back: Option<bool>) {
         let Some(entry) = self.entries.remove(&id) else { return };
+        self.names = self.names.saturating_sub(entry.names);
         self.unclean.remove(&id);
         if let Some(keys) = self.by_key.get_mut(&entry.db) {
             keys.remove(entry.copy.key());

@@ -49,8 +49,8 @@ impl PageSize {
     /// Learns from a page. Elements of one key are often alike; where they are not, a page after small ones is at most
     /// twice as large, and one after large ones small at once.
     pub fn learn(&mut self, elements: usize, bytes: usize) {
-        if elements > 0 {
-            self.count = fitting((bytes / elements) as u64).min(self.count * 2);
+        if let Some(each) = bytes.checked_div(elements) {
+            self.count = fitting(each as u64).min(self.count * 2);
         }
     }
 

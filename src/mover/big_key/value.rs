@@ -34,7 +34,6 @@ impl<'a> Reader<'a> {
     }
 
     /// The next value; `None` at the end, or where the bytes are no RESP2.
-    #[expect(clippy::should_implement_trait, reason = "an iterator would promise that values are alike")]
     pub fn next(&mut self) -> Option<Value<'a>> {
         let (&kind, _) = self.rest.split_first()?;
         match kind {

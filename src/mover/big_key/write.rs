@@ -127,8 +127,8 @@ pub fn member(kind: Kind, key: &[u8], name: &Bytes, value: Value<'_>, out: &mut 
     Some(())
 }
 
-/// Writes when fields of a hash expire, as HPTTL answered. HSET has taken former times off them. Returns whether any expires.
-pub fn field_times(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<bool> {
+/// Writes when fields of a hash expire, as HPTTL answered. HSET has taken former times off them.
+pub fn field_times(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<()> {
     let mut reader = Reader::new(reply);
     // Null or an empty array: the hash is gone, and the feed will say so.
     let count = match reader.next()? {
@@ -137,19 +137,17 @@ pub fn field_times(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests
         _ => return None,
     };
     if count == 0 {
-        return Some(false);
+        return Some(());
     }
     (count == names.len()).then_some(())?;
-    let mut any = false;
     for name in names {
         let left = reader.int()?;
         // -1: for ever; -2: no such field, of which an event tells.
         if left >= 0 {
-            any = true;
             out.push(&[b"HPEXPIRE", key, left.max(1).to_string().as_bytes(), b"FIELDS", b"1", name]);
         }
     }
-    Some(any)
+    Some(())
 }
 
 fn delete(command: &[u8], key: &[u8], names: &[&Bytes], out: &mut Requests) {
@@ -216,11 +214,11 @@ mod tests {
     fn times_of_fields() {
         let names = [Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")];
         let mut out = Requests::default();
-        assert_eq!(field_times(b"k", &names, b"*3\r\n:-1\r\n:0\r\n:70\r\n", &mut out), Some(true));
+        assert_eq!(field_times(b"k", &names, b"*3\r\n:-1\r\n:0\r\n:70\r\n", &mut out), Some(()));
         assert_eq!(
             text(&out),
             "*6 $8 HPEXPIRE $1 k $1 1 $6 FIELDS $1 1 $1 b *6 $8 HPEXPIRE $1 k $2 70 $6 FIELDS $1 1 $1 c "
         );
-        assert_eq!(field_times(b"k", &names, b"*-1\r\n", &mut out), Some(false));
+        assert_eq!(field_times(b"k", &names, b"*-1\r\n", &mut out), Some(()));
     }
 }

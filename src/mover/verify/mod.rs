@@ -31,8 +31,11 @@ const SAMPLE_MIN: u64 = 1000;
 const BATCH: usize = 100;
 /// A page of SCAN, as in the copy.
 const SCAN_COUNT: u32 = 500;
-/// How often a key that differs is compared again before it is given up as one that always changes.
+/// How often a key that differs is compared again before it is given up as one that always changes: it did not come to
+/// rest, or ...
 const ROUNDS_MAX: u32 = 20;
+/// ... it changed while it was compared, so often.
+const CHANGES_MAX: u32 = 5;
 /// Pause before each further round, times the round: the copy has time to follow.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);
 /// Keys named in the outcome.
@@ -98,6 +101,8 @@ pub struct Comparison<'a> {
     source: Reader,
     target: Reader,
     scope: Scope<'a>,
+    /// Keys that differed when they were first compared.
+    suspects: Vec<Place>,
     outcome: Outcome,
 }
 
@@ -113,6 +118,7 @@ impl<'a> Comparison<'a> {
             source: Reader::open(source, name, seed.clone()).await.map_err(text)?,
             target: Reader::open(target, name, seed).await.map_err(text)?,
             scope,
+            suspects: Vec::new(),
             outcome: Outcome::default(),
         })
     }
@@ -133,6 +139,10 @@ impl<'a> Comparison<'a> {
                 self.pass(side, db, one_in, changes, &progress).await?;
             }
         }
+        while !self.suspects.is_empty() {
+            self.resolve(changes).await?;
+        }
+        progress(self.outcome.verified);
         Ok(self.outcome)
     }
 
@@ -194,30 +204,55 @@ impl<'a> Comparison<'a> {
         Ok(absent)
     }
 
-    /// Compares keys, those that differ again and again.
+    /// Compares keys; those that differ are gathered, and compared again when there are many.
     async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl Changes) -> Result<(), String> {
-        let mut suspects: Vec<Place> = self.differing(db, keys).await?.into_iter().map(|(key, _)| (db, key)).collect();
+        let differing = self.differing(db, keys).await?;
+        self.suspects.extend(differing.into_iter().map(|(key, _)| (db, key)));
+        while self.suspects.len() >= BATCH {
+            self.resolve(changes).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares some of the keys that differed again and again, until each is equal, different or known to change always.
+    async fn resolve(&mut self, changes: &impl Changes) -> Result<(), String> {
+        let mut suspects = self.suspects.split_off(self.suspects.len().saturating_sub(BATCH));
         if suspects.is_empty() {
             return Ok(());
         }
+        // SCAN may return a key twice.
+        suspects.sort_unstable();
+        suspects.dedup();
         changes.watch(&suspects);
+        let mut changed: BTreeMap<Place, u32> = BTreeMap::new();
         for round in 0..ROUNDS_MAX {
             sleep(ROUND_PAUSE * round).await;
             changes.barrier().await?;
             let before: BTreeMap<Place, Look> = suspects.iter().map(|key| (key.clone(), changes.look(key))).collect();
-            let keys = suspects.iter().map(|(_, key)| key.clone()).collect();
-            let differing = self.differing(db, keys).await?;
+            let mut by_db: BTreeMap<u32, Vec<Bytes>> = BTreeMap::new();
+            for (db, key) in suspects.drain(..) {
+                by_db.entry(db).or_default().push(key);
+            }
+            let mut differing = Vec::new();
+            for (db, keys) in by_db {
+                differing.extend(self.differing(db, keys).await?.into_iter().map(|(key, why)| ((db, key), why)));
+            }
             changes.barrier().await?;
-            suspects.clear();
-            for (key, why) in differing {
-                let place = (db, key);
-                let after = changes.look(&place);
-                if before.get(&place).is_some_and(|before| before.settled && before.changes == after.changes) {
+            for (place, why) in differing {
+                let (before, after) = (before.get(&place).copied().unwrap_or_default(), changes.look(&place));
+                if before.changes != after.changes {
+                    let times = changed.entry(place.clone()).or_default();
+                    *times += 1;
+                    if *times >= CHANGES_MAX {
+                        self.outcome.busy += 1;
+                        continue;
+                    }
+                } else if before.settled {
                     self.outcome.verified.different += 1;
                     name(&mut self.outcome.different, &place, &why);
-                } else {
-                    suspects.push(place);
+                    continue;
                 }
+                suspects.push(place);
             }
             if suspects.is_empty() {
                 return Ok(());

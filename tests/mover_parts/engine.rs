@@ -1,0 +1,123 @@
+//! Verification inside the copy engine, with either feed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use pontoon::{
+    model::{
+        ids::HoldId,
+        migration::{Limits, Verify},
+        slot::Layout,
+    },
+    mover::{self, Approval, Approve, CopyJob, Handle, Job, Named, State},
+};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use crate::{
+    dataset,
+    server::Redis,
+    verification::{Still, all_slots, compare, endpoint},
+    wait::{PATIENCE, soon},
+};
+
+struct Yes;
+
+impl Approve for Yes {
+    fn approve(&self, _: Vec<Named>) -> Approval {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn start(source: &Redis, target: &Redis) -> (Handle, watch::Sender<Limits>) {
+    let slots = Arc::new(all_slots());
+    let job = CopyJob {
+        name: "pt:test:run:m1.1".into(),
+        layout: Layout::Codis,
+        slots: slots.clone(),
+        databases: 16,
+        primary: endpoint(source),
+        feed: endpoint(source),
+        target: endpoint(target),
+        ours_at_target: slots,
+        wipe: false,
+        verify: Verify::Full,
+    };
+    let (limits, receiver) = watch::channel(Limits::default());
+    (mover::start(Job::Copy(job), Arc::new(Yes), receiver), limits)
+}
+
+/// Waits until the mover is in a state that `is`, or has failed.
+async fn until(handle: &Handle, is: impl Fn(&State) -> bool) -> mover::Report {
+    let mut report = handle.report();
+    let found = report.wait_for(|report| is(&report.state) || matches!(report.state, State::Failed(_)));
+    tokio::time::timeout(3 * PATIENCE, found).await.expect("in time").expect("a report").clone()
+}
+
+/// Runs commands over and over until told to stop.
+fn writer(redis: &Redis, stop: &Arc<AtomicBool>, commands: Vec<String>) -> JoinHandle<()> {
+    let (addr, stop) = (redis.addr.clone(), stop.clone());
+    tokio::spawn(async move {
+        let mut client = pontoon::redis::Client::connect(&addr, None, "writer", soon()).await.unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            for command in &commands {
+                let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+                // The type of a key may be another for a moment.
+                client.pipeline(&[&words], soon()).await.unwrap();
+            }
+        }
+    })
+}
+
+async fn under_writes(feed: &str) {
+    let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
+    if feed == "tracking" {
+        source.run("ACL SETUSER default -psync").await;
+    }
+    dataset::send(&source, 0, &dataset::commands(fastrand::u64(..), 350, Rng::with_seed(1))).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut commands: Vec<String> = (0..40).map(|i| format!("INCR counter:{i}")).collect();
+    commands.extend((0..7).map(|i| format!("XADD key:{} * a b", 7 * i + 6)));
+    // Only a group changes: tracking does not tell.
+    commands.extend((0..7).map(|i| format!("XREADGROUP GROUP g{0} alice COUNT 1 STREAMS key:{0} >", 7 * i + 6)));
+    commands.push("SET session x PX 60000".into());
+    commands.push("RENAME key:1 other".into());
+    commands.push("RENAME other key:1".into());
+    let writing = writer(&source, &stop, commands);
+    let (handle, _limits) = start(&source, &target);
+    let report = until(&handle, |state| *state == State::CaughtUp).await;
+    let verified = report.verified.unwrap_or_else(|| panic!("{feed}: {report:?}"));
+    assert!(verified.keys >= 350 && verified.different == 0, "{feed}: {report:?}");
+    stop.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+    handle.finish(HoldId(1), Instant::now() + PATIENCE).await.unwrap();
+    drop(handle);
+    let outcome = compare(&source, &target, &all_slots(), Verify::Full, &Still::default()).await;
+    assert!(outcome.different.is_empty() && outcome.verified.keys >= 390, "{feed}: {outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_meanwhile_is_no_difference() {
+    tokio::join!(under_writes("psync"), under_writes("tracking"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_copy_is_found_before_any_hold() {
+    let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
+    dataset::send(&source, 0, &dataset::commands(fastrand::u64(..), 70, Rng::with_seed(1))).await;
+    source.run("SET victim right").await;
+    // Someone writes to the target, past the proxies, as soon as the key is there.
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = writer(&target, &stop, vec!["SET victim wrong XX".into()]);
+    let (handle, _limits) = start(&source, &target);
+    let report = until(&handle, |_| false).await;
+    let State::Failed(why) = &report.state else { panic!("{report:?}") };
+    assert!(why.contains("differ") && why.contains("victim (database 0): the values of this string differ"), "{why}");
+    stop.store(true, Ordering::Relaxed);
+    tokio::time::timeout(Duration::from_secs(20), writing).await.unwrap().unwrap();
+}

@@ -142,4 +142,12 @@ pub trait Approve: Send + Sync {
     /// Asked once, with every connection that will change something. They are open, logged in and named.
     /// An error, a sentence for people, ends the run: nothing has been changed.
     fn approve(&self, connections: Vec<Named>) -> Approval;
+
+    /// Asked by a copy whose target is clean, before the first key is written there. Returns when the log says that the
+    /// copy has begun: from then on whoever comes after this run knows that keys of these slots at the target are ours.
+    /// Without it, keys of a run that died just now would be taken for someone else's, and neither overwritten nor wiped.
+    /// An error ends the run.
+    fn may_write(&self) -> Approval {
+        Box::pin(async { Ok(()) })
+    }
 }

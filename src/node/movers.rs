@@ -319,6 +319,21 @@ impl Approve for Ask {
         let asking = self.runtime.spawn(async move { inner.ask(job, run, connections).await });
         Box::pin(async move { asking.await.map_err(|error| error.to_string())? })
     }
+
+    fn may_write(&self) -> Approval {
+        let (mut state, job, run) = (self.inner.consensus.state(), self.job, self.run);
+        Box::pin(async move {
+            let begun = |state: &Arc<ClusterState>| match job {
+                Job::Migration(id) => state.migrations.get(&id).is_none_or(|m| m.runs != run || m.staged),
+                Job::Sweep { .. } => true,
+            };
+            let seen = state.wait_for(begun).await.map_err(|_| "the node stops".to_owned())?;
+            match seen.current_run(job) {
+                Some(current) if current.run == run => Ok(()),
+                _ => Err(format!("run {run} of {job} is over")),
+            }
+        })
+    }
 }
 
 impl Inner {

@@ -20,6 +20,7 @@ use super::{
     server::Server,
 };
 use crate::{
+    faults::{self, Point},
     model::migration::Limits,
     redis::{Info, RedisError},
     resp::{number, write},
@@ -272,6 +273,7 @@ pub(super) async fn run(
     }
     approve.approve(vec![connection.named()]).await?;
     reports.send_modify(|report| report.state = State::Cleaning);
+    faults::pause_at(Point::CleaningSource).await;
     let mut before = (0, 0);
     // Whether the last pass found nothing.
     let mut clean = false;

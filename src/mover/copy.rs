@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     commands::Args,
+    faults::{self, Point},
     model::{
         ids::HoldId,
         migration::{Counters, Limits, Verified, Verify},
@@ -166,6 +167,7 @@ pub(super) async fn run(
     approve.approve(vec![target.named()]).await?;
 
     reports.send_modify(|report| report.state = State::CleaningTarget);
+    faults::pause_at(Point::CleaningTarget).await;
     let mut foreign = Vec::new();
     let mut counters = Counters::default();
     let mut cleaner = Cleaner::new(&mut target, &mut target_server, orders, limits.clone());
@@ -197,6 +199,9 @@ pub(super) async fn run(
             foreign.join(", ")
         ));
     }
+    reports.send_modify(|report| report.state = State::Copying);
+    approve.staged().await?;
+    faults::pause_at(Point::Copying).await;
 
     // The feed first: what changes from now on is told.
     let deadline = Instant::now() + OPEN_MAX;

@@ -142,4 +142,11 @@ pub trait Approve: Send + Sync {
     /// Asked once, with every connection that will change something. They are open, logged in and named.
     /// An error, a sentence for people, ends the run: nothing has been changed.
     fn approve(&self, connections: Vec<Named>) -> Approval;
+
+    /// Asked once, when the target has been shown to hold no keys of others and before the first one is written there.
+    /// Returns when whoever cleans up later is sure to know that keys of these slots there are ours from now on.
+    /// An error ends the run.
+    fn staged(&self) -> Approval {
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -102,7 +102,8 @@ fn live(
         shown.queue_ms = seen.queue_ms;
         shown.eta_ms = eta(m, seen);
         shown.hot.clone_from(&seen.hot);
-        if !seen.waiting_on.is_empty() {
+        // The leader's sentence often has the worker's in it.
+        if !seen.waiting_on.is_empty() && !waiting.iter().any(|why| why.contains(&seen.waiting_on)) {
             waiting.push(seen.waiting_on.clone());
         }
     }

@@ -1,8 +1,12 @@
 //! Changes of migrations: start, cancel, pause, resume, set; and their list.
 //! Knows nothing of how they are carried on; the leader's loops do that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -19,7 +23,7 @@ use crate::{
     model::{
         apply,
         change::Change,
-        ids::{Epoch, GroupId, MigrationId, SlotId, Uuid},
+        ids::{Epoch, GroupId, MigrationId, ProductId, SlotId, Uuid},
         migration::MigrationOptions,
         outcome::Outcome,
         reject::Reject,
@@ -34,6 +38,9 @@ use crate::{
 
 /// What is recorded as the reason of what an operator did.
 const BY_OPERATOR: &str = "an operator asked for it";
+/// Sources whose servers are asked at the same time: enough that a large cluster fits into a call's deadline, few enough
+/// that their common target hardly notices.
+const ADMIT_AT_ONCE: usize = 8;
 
 impl Perform for StartMigrationRequest {
     forwardable!(start_migration);
@@ -59,11 +66,7 @@ impl Perform for StartMigrationRequest {
             would.extend(apply::dry_run(&state, &change)?);
         }
         // The log would take them all; now the servers are asked, before the first is planned.
-        for (from, slots) in &plans {
-            let wanted = Wanted { product, from: *from, to, slots, options };
-            let warnings = migration_admission::admit(wanted, call.deadline).await.map_err(Failure::Refused)?;
-            said.warnings.extend(warnings.into_iter().filter(|w| !said.warnings.contains(w)).collect::<Vec<_>>());
-        }
+        said.warnings = admitted(&state, product.id, &plans, (to, options), call).await?;
         if call.dry_run {
             let unchanged = plans.is_empty();
             return Ok(ChangeReply { done: would, unchanged, warnings: said.warnings, ..ChangeReply::default() });
@@ -100,6 +103,42 @@ impl Perform for StartMigrationRequest {
         let index = started.last().map_or(Epoch(0), |(index, _)| *index);
         let reply = api.conclude(call, index, ids.is_empty(), said).await?;
         Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), ..reply })
+    }
+}
+
+/// Asks all servers concerned, several sources at a time; warnings, each once.
+async fn admitted(
+    state: &Arc<ClusterState>,
+    product: ProductId,
+    plans: &BTreeMap<GroupId, BTreeSet<SlotId>>,
+    (to, options): (GroupId, MigrationOptions),
+    call: &Call,
+) -> Result<Vec<String>, Failure> {
+    let mut warnings = Vec::new();
+    let mut asking = JoinSet::new();
+    let mut left = plans.iter();
+    loop {
+        while asking.len() < ADMIT_AT_ONCE
+            && let Some((from, slots)) = left.next()
+        {
+            let (state, from, slots, deadline) = (state.clone(), *from, slots.clone(), call.deadline);
+            asking.spawn(async move {
+                let Some(product) = state.products.get(&product) else {
+                    return Err(Reject::UnknownProduct.to_string());
+                };
+                migration_admission::admit(Wanted { product, from, to, slots: &slots, options }, deadline).await
+            });
+        }
+        // What was begun for others ends with the set.
+        match asking.join_next().await {
+            None => return Ok(warnings),
+            Some(Ok(Ok(more))) => {
+                let new: Vec<String> = more.into_iter().filter(|w| !warnings.contains(w)).collect();
+                warnings.extend(new);
+            }
+            Some(Ok(Err(why))) => return Err(Failure::Refused(why)),
+            Some(Err(broken)) => return Err(Failure::Refused(format!("the servers could not be asked: {broken}"))),
+        }
     }
 }
 
@@ -259,7 +298,7 @@ impl Api {
             Some(Err(why)) => why,
             None => String::new(),
         };
-        let (state, view): (_, std::sync::Arc<LeaderView>) = (self.state(), self.control.view.borrow().clone());
+        let (state, view): (_, Arc<LeaderView>) = (self.state(), self.control.view.borrow().clone());
         let mut migrations = migration_view::all(&state, &view);
         migrations.retain(|m| wanted.product.is_empty() || m.product == wanted.product);
         migrations.retain(|m| wanted.ids.is_empty() || wanted.ids.contains(&m.id));

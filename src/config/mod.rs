@@ -32,7 +32,7 @@ pub struct Config {
 /// Variables of the environment begin so; then the key in capitals, its section before it.
 const ENV_PREFIX: &str = "PONTOON_";
 /// Variables with our prefix that are not settings of a node: the CLI's default node, and where tests find the program.
-const ENV_OTHERS: [&str; 2] = ["PONTOON_NODE", "PONTOON_BIN"];
+const ENV_OTHERS: [&str; 3] = ["PONTOON_NODE", "PONTOON_BIN", "PONTOON_FAULTS"];
 
 impl Config {
     /// Reads the file, lays the environment over it, and the flags over that (`(key, text)`, as `("proxy.workers", "2")`).

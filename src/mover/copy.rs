@@ -114,6 +114,8 @@ pub(super) struct Copy<'a> {
     pub flying: usize,
     /// Bytes of values asked for and not yet taken by the target, by estimate.
     pub flying_bytes: usize,
+    /// Bytes of values asked for and not answered, by estimate.
+    pub asked_bytes: usize,
     /// PTTL of the key whose DUMP comes next.
     pub ttl: i64,
     /// COMMAND GETKEYS under way: their keys are not marked yet.
@@ -252,6 +254,7 @@ pub(super) async fn run(
         answered: 0,
         flying: 0,
         flying_bytes: 0,
+        asked_bytes: 0,
         ttl: 0,
         asks: 0,
         fetched: 0,
@@ -288,6 +291,7 @@ impl<'a> Copy<'a> {
         // Before the first page: which databases have no times to live, as of a moment after the feed began.
         self.ask_keyspace(Instant::now());
         self.report(Instant::now(), reports);
+        faults::pause_at(Point::Copying).await;
         let mut order = None;
         let mut compared = None;
         loop {

@@ -22,8 +22,11 @@ use crate::{
 
 /// Keys under way: enough that neither server waits for us.
 const FLYING_MAX: usize = 2048;
-/// Values under way, by estimate: bounds our memory and how long their answers keep a socket busy.
+/// Values under way until the target has them, by estimate: bounds our memory.
 const FLYING_BYTES_MAX: usize = 16 << 20;
+/// Values asked for and not answered, by estimate. A server does in one go what it finds in a connection's buffer, and makes
+/// about 100 MB of payloads a second: so nobody waits for more than some milliseconds behind ours.
+const ASKED_BYTES_MAX: usize = 512 << 10;
 /// Found keys that wait to be asked for; below, the next page is asked for.
 const FOUND_MIN: usize = 1024;
 /// The least that a value under way is counted for.
@@ -122,6 +125,7 @@ impl Copy<'_> {
                 }
                 Fetching::Value(wanted, size) => {
                     self.fetched += 1;
+                    self.asked_bytes -= size;
                     let bytes = restore(&mut self.target, &wanted, reply, self.ttl, self.lowers);
                     match bytes {
                         Some(lowered) => {
@@ -275,11 +279,13 @@ impl Copy<'_> {
         while let Some(ready) = self.ready.pop_front() {
             match ready {
                 Ready::Small(wanted, size) => {
-                    if self.flying_bytes > 0 && self.flying_bytes + size > FLYING_BYTES_MAX {
+                    let full = self.flying_bytes > 0 && self.flying_bytes + size > FLYING_BYTES_MAX;
+                    if full || (self.asked_bytes > 0 && self.asked_bytes + size > ASKED_BYTES_MAX) {
                         self.ready.push_front(Ready::Small(wanted, size));
                         return;
                     }
                     self.flying_bytes += size;
+                    self.asked_bytes += size;
                     self.source.select(wanted.item.db, Fetching::Select);
                     if wanted.ttl {
                         of_key(self.source.out(), b"PTTL", &wanted.item.key);

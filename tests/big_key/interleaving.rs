@@ -68,7 +68,7 @@ impl World {
         let (name, value) = (u64::from(a) % NAMES, b);
         let line = match (b % 32, self.kind) {
             (0, _) => "DEL k".to_owned(),
-            (1, _) => format!("PEXPIRE k {}", 20 + u64::from(a)),
+            (1 | 5, _) => format!("PEXPIRE k {}", 20 + 5 * u64::from(a)),
             (2, _) => "PERSIST k".to_owned(),
             // Another type than before.
             (3, 1) => "ZADD k 1 other".to_owned(),
@@ -167,7 +167,7 @@ impl World {
     }
 
     fn act(&mut self, (what, a, b): (u8, u8, u8)) {
-        match what % 16 {
+        match what % 20 {
             0..=2 => drop(self.ask()),
             3 | 4 => drop(self.source_runs()),
             5 | 6 => drop(self.source_answers()),
@@ -176,9 +176,27 @@ impl World {
             11 | 12 => drop(self.event()),
             13 => self.fetch(),
             14 => self.write(a, b),
-            // Mostly short, sometimes longer than any time to live.
-            _ => self.tick(if b < 16 { 400 } else { u64::from(b % 8) }),
+            // Times to live, short and long.
+            18 | 19 => self.write(a, [1, 2, 5][usize::from(b) % 3]),
+            // Mostly short, sometimes as long as many times to live.
+            15 => self.tick(if b < 64 { 400 } else { u64::from(b % 8) }),
+            // The copy gets ahead, with all events or while they are late.
+            more => {
+                for _ in 0..usize::from(a) * 2 {
+                    if more == 16 {
+                        self.event();
+                        self.fetch();
+                    }
+                    self.turn();
+                }
+            }
         }
+    }
+
+    /// Everything one step on, but events; whether there was anything.
+    fn turn(&mut self) -> bool {
+        let busy = [self.ask(), self.source_runs(), self.source_answers(), self.target_runs(), self.target_answers()];
+        busy != [false; 5]
     }
 
     /// The barrier has passed: nobody writes, and everything under way arrives.
@@ -187,9 +205,7 @@ impl World {
         for _ in 0..10_000 {
             while self.event() {}
             self.fetch();
-            let busy =
-                [self.ask(), self.source_runs(), self.source_answers(), self.target_runs(), self.target_answers()];
-            if busy == [false; 5] && !self.dirty && self.feed.is_empty() {
+            if !self.turn() && !self.dirty && self.feed.is_empty() {
                 assert!(self.big.is_clean(), "{:?} with nothing to do", self.big.left());
                 return;
             }

@@ -300,7 +300,8 @@ fn to_json(m: &Migration) -> Value {
         "worker": (m.worker != 0).then_some(m.worker),
         "feed": (!m.feed.is_empty()).then_some(&m.feed),
         "server": (!m.server.is_empty()).then_some(&m.server),
-        "verify": m.verify,
+        // Options are known of those that have not ended.
+        "verify": (!m.verify.is_empty()).then_some(&m.verify),
         "verified": m.verified.map(|v| json!({"keys": v.keys, "different": v.different})),
         "wipe": m.wipe,
         "limits": {

@@ -2,212 +2,23 @@
 //! says what to do, leaving the state as it was.
 #![allow(clippy::unwrap_used)]
 
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
-    apply::{apply, dry_run},
-    change::{Change, NewMember},
-    check::check,
+    apply::dry_run,
+    change::Change,
     event::EventKind,
-    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, MigrationId, NodeId, Term},
     limits::{ENDED_MIGRATIONS_MAX, EVENTS_MAX, MIGRATIONS_MAX},
-    migration::{
-        Counters, EndPhase, Job, Limits, Migration, MigrationOptions, Phase, ProgressPhase, RunKind, Verified,
-    },
+    migration::{Counters, EndPhase, Job, Limits, MigrationOptions, Phase, ProgressPhase, RunKind, Verified},
     outcome::Outcome,
     route::HoldKind,
-    state::{Cause, ClusterState, Entry, Position, Server},
+    state::Cause,
 };
 
-const PRODUCT: ProductId = ProductId(1);
-const TERM: Term = Term(1);
-
-/// Groups 1 to 4; slots 0 to 99 are group 1's, 100 to 199 group 2's, 200 to 299 group 4's.
-struct World {
-    state: ClusterState,
-}
-
-impl World {
-    fn new() -> Self {
-        let mut world = Self { state: ClusterState::default() };
-        let member = |id: u64| NewMember {
-            id: NodeId(id),
-            uuid: Uuid(u128::from(id)),
-            admin: HostPort::parse(&format!("10.0.0.{id}:19101")).unwrap(),
-            advertise: format!("n{id}"),
-            port_offset: 0,
-        };
-        world.does(Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 });
-        for group in 1..=4 {
-            let server = |n: u32| Server { addr: addr(group, n), run_id: format!("{group}-{n}"), keys_when_added: 0 };
-            let servers = vec![server(1), server(2)];
-            world.does(Change::CreateGroup { product: PRODUCT, group: GroupId(group), servers, credentials: None });
-        }
-        for (first, last, to) in [(0, 99, 1), (100, 199, 2), (200, 299, 4)] {
-            world.does(Change::AssignFree { product: PRODUCT, slots: slots(first, last), to: GroupId(to) });
-        }
-        world
-    }
-
-    fn act_in(&mut self, change: Change, term: Term) -> Result<Outcome, String> {
-        let index = self.state.applied.0 + 1;
-        let before = self.state.clone();
-        let entry = Entry { id: Uuid(u128::from(index)), at_ms: 1000 * index, change };
-        let result = apply(&mut self.state, &entry, Position { index: Epoch(index), term });
-        assert_eq!(check(&self.state), [], "after {entry:?}");
-        if result.is_err() || result == Ok(Outcome::Unchanged) {
-            assert_eq!(decided(&self.state), decided(&before), "changed nothing: {entry:?}");
-        }
-        result.map_err(|reject| reject.to_string())
-    }
-
-    fn act(&mut self, change: Change) -> Result<Outcome, String> {
-        self.act_in(change, TERM)
-    }
-
-    fn does(&mut self, change: Change) -> Outcome {
-        let said = format!("{change:?}");
-        self.act(change).unwrap_or_else(|why| panic!("{said}: {why}"))
-    }
-
-    #[track_caller]
-    fn refuses(&mut self, change: Change, sentence: &str) {
-        let said = format!("{change:?}");
-        let why = self.act(change).expect_err(&said);
-        assert!(why.contains(sentence), "{said}: {why}");
-    }
-
-    fn plan(&mut self, first: u16, last: u16, from: u32, to: u32) -> MigrationId {
-        match self.does(plan(first, last, from, to)) {
-            Outcome::Migration(id) => id,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn migration(&self, id: MigrationId) -> &Migration {
-        &self.state.migrations[&id]
-    }
-
-    fn epochs(&self, id: MigrationId) -> BTreeMap<GroupId, Epoch> {
-        let m = self.migration(id);
-        [m.from, m.to].map(|g| (g, self.state.products[&PRODUCT].groups[&g].epoch)).into()
-    }
-
-    fn start(&self, id: MigrationId) -> Change {
-        let m = self.migration(id);
-        Change::StartMigration {
-            migration: id,
-            attempt: m.attempt + 1,
-            worker: NodeId(2),
-            feed: addr(m.from.0, 2),
-            target: addr(m.to.0, 1),
-            group_epochs: self.epochs(id),
-            term: TERM,
-        }
-    }
-
-    fn progress(&self, id: MigrationId, phase: ProgressPhase) -> Change {
-        let counters = Counters { keys: 5, bytes: 50, ..Counters::default() };
-        Change::MigrationProgress {
-            migration: id,
-            attempt: self.migration(id).attempt,
-            phase,
-            counters,
-            verified: None,
-        }
-    }
-
-    fn hold(&self, id: MigrationId) -> Change {
-        let attempt = self.migration(id).attempt;
-        Change::Hold { cause: Cause::Migration(id), attempt, kind: HoldKind::Wait, reason: "cut-over".into() }
-    }
-
-    fn switch(&self, id: MigrationId) -> Change {
-        let (attempt, hold) = (self.migration(id).attempt, self.migration(id).hold().unwrap_or_default());
-        Change::Switch { migration: id, attempt, hold, term: TERM, group_epochs: self.epochs(id) }
-    }
-
-    fn clean(&self, id: MigrationId, server: HostPort) -> Change {
-        let job = Job::Migration(id);
-        Change::StartRun { job, run: self.state.next_run(job).unwrap(), worker: NodeId(3), server, term: TERM }
-    }
-
-    fn cleaned(&self, job: Job) -> Change {
-        Change::Cleaned { job, run: self.state.current_run(job).unwrap().run, term: TERM, deleted: 9 }
-    }
-
-    /// Makes the migration's own steps until it stands in this phase.
-    fn reach(&mut self, id: MigrationId, phase: &str) {
-        for _ in 0..10 {
-            let now = self.migration(id).phase;
-            if now.name() == phase {
-                return;
-            }
-            let step = match now {
-                Phase::Planned => self.start(id),
-                Phase::CleaningTarget => self.progress(id, ProgressPhase::Copying),
-                Phase::Copying => self.progress(id, ProgressPhase::CaughtUp),
-                Phase::CaughtUp => self.hold(id),
-                Phase::Held(_) => self.switch(id),
-                Phase::Switched | Phase::Cancelling | Phase::Paused => panic!("{now:?} is behind {phase}"),
-            };
-            self.does(step);
-        }
-        panic!("{phase} was not reached");
-    }
-
-    /// A migration of slots 0 to 9 from group 1 to group 2 that stands there.
-    fn at(phase: &str) -> (Self, MigrationId) {
-        let mut world = Self::new();
-        let id = world.plan(0, 9, 1, 2);
-        match phase {
-            "cancelling" => {
-                world.reach(id, "copying");
-                world.does(Change::CancelMigration { migration: id, why: "test".into() });
-            }
-            "paused" => {
-                world.reach(id, "copying");
-                world.does(Change::PauseMigration { migration: id, why: "test".into() });
-            }
-            _ => world.reach(id, phase),
-        }
-        (world, id)
-    }
-
-    fn owner(&self, slot: u16) -> GroupId {
-        self.state.products[&PRODUCT].slots[usize::from(slot)].owner.unwrap()
-    }
-
-    fn given_away(&self, group: u32) -> &BTreeSet<SlotId> {
-        &self.state.products[&PRODUCT].groups[&GroupId(group)].given_away
-    }
-}
-
-fn decided(state: &ClusterState) -> ClusterState {
-    ClusterState { applied: Epoch(0), results: BTreeMap::new(), results_order: Default::default(), ..state.clone() }
-}
-
-fn addr(group: u32, n: u32) -> HostPort {
-    HostPort::parse(&format!("10.1.{group}.{n}:6379")).unwrap()
-}
-
-fn slots(first: u16, last: u16) -> BTreeSet<SlotId> {
-    (first..=last).map(SlotId).collect()
-}
-
-fn plan(first: u16, last: u16, from: u32, to: u32) -> Change {
-    let (from, to, options) = (GroupId(from), GroupId(to), MigrationOptions::default());
-    Change::PlanMigration { product: PRODUCT, slots: slots(first, last), from, to, options }
-}
-
-fn sweep(group: u32) -> Job {
-    Job::Sweep { product: PRODUCT, group: GroupId(group) }
-}
-
-fn sweep_start(world: &World, group: u32) -> Change {
-    let (job, worker, server) = (sweep(group), NodeId(1), addr(group, 1));
-    Change::StartRun { job, run: world.state.next_run(job).unwrap(), worker, server, term: TERM }
-}
+use world::{PRODUCT, TERM, World, addr, plan, slots, sweep, sweep_start};
 
 const PHASES: [&str; 8] =
     ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];

@@ -52,11 +52,9 @@ impl Finishing {
         Self { hold, deadline, done: Some(done), looks, fetched, step: Step::Looking, offset: 0, keys_before, began }
     }
 
-    fn answer(&mut self, result: Result<Finished, String>) {
-        if let Some(done) = self.done.take() {
-            // Whoever asked may have gone; then nothing is switched under this hold.
-            let _ = done.send(result);
-        }
+    /// Tells whoever asked; `false`: nobody waits for it any more, so nothing is switched under this hold.
+    fn answer(&mut self, result: Result<Finished, String>) -> bool {
+        self.done.take().is_some_and(|done| done.send(result).is_ok())
     }
 }
 
@@ -146,13 +144,17 @@ impl Copy<'_> {
             took: now.saturating_duration_since(finishing.began),
         };
         let hold = finishing.hold;
-        finishing.answer(Ok(finished));
-        self.phase = Phase::Finished(hold);
+        if finishing.answer(Ok(finished)) {
+            self.phase = Phase::Finished(hold);
+        } else {
+            self.go_on();
+        }
     }
 
     fn give_up(&mut self, why: String) {
         if let Phase::Finishing(finishing) = &mut self.phase {
-            finishing.answer(Err(why));
+            // Whoever has gone has given up, too.
+            let _ = finishing.answer(Err(why));
         }
         self.go_on();
     }

@@ -201,7 +201,8 @@ pub struct Migration {
     pub runs: u32,
     /// The run that is current, if one is.
     pub run: Option<Run>,
-    /// An attempt has reached Copying: keys of these slots at the target are ours, whoever's they were before.
+    /// An attempt has reached Copying: keys of these slots at the target are ours, whoever's they were before. A worker
+    /// writes none there before this is in the log (`mover::Approve::may_write`).
     pub staged: bool,
     /// Holds that ended without a switch since it was planned or resumed.
     pub releases: u32,

@@ -201,9 +201,9 @@ pub(super) async fn run(
             foreign.join(", ")
         ));
     }
+    // The log is told, while the rest is opened.
     reports.send_modify(|report| report.state = State::Copying);
-    approve.staged().await?;
-    faults::pause_at(Point::Copying).await;
+    let mut written = approve.may_write();
 
     // The feed first: what changes from now on is told.
     let deadline = Instant::now() + OPEN_MAX;
@@ -278,6 +278,13 @@ pub(super) async fn run(
         still: (0, now),
         waiting_on: String::new(),
     };
+    loop {
+        tokio::select! {
+            result = &mut written => break result?,
+            // Nothing is asked of a copy that has not begun; its owner may be gone.
+            order = orders.recv() => if order.is_none() { return Ok(()) },
+        }
+    }
     engine.turns(orders, reports).await
 }
 

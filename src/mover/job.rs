@@ -143,10 +143,11 @@ pub trait Approve: Send + Sync {
     /// An error, a sentence for people, ends the run: nothing has been changed.
     fn approve(&self, connections: Vec<Named>) -> Approval;
 
-    /// Asked once, when the target has been shown to hold no keys of others and before the first one is written there.
-    /// Returns when whoever cleans up later is sure to know that keys of these slots there are ours from now on.
+    /// Asked by a copy whose target is clean, before the first key is written there. Returns when the log says that the
+    /// copy has begun: from then on whoever comes after this run knows that keys of these slots at the target are ours.
+    /// Without it, keys of a run that died just now would be taken for someone else's, and neither overwritten nor wiped.
     /// An error ends the run.
-    fn staged(&self) -> Approval {
+    fn may_write(&self) -> Approval {
         Box::pin(async { Ok(()) })
     }
 }

@@ -30,8 +30,6 @@ const APPROVE_WITHIN: Duration = Duration::from_secs(5);
 const ASK_MAX: Duration = Duration::from_secs(1);
 /// Between two askings, when no leader is known or the one that was asked leads no more.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// An entry of the log, with an election before it.
-const STAGED_WITHIN: Duration = Duration::from_secs(10);
 /// A wiped target is written by nobody; two passes in a row are enough.
 const WIPE_PASSES_APART: Duration = Duration::from_millis(100);
 
@@ -322,22 +320,18 @@ impl Approve for Ask {
         Box::pin(async move { asking.await.map_err(|error| error.to_string())? })
     }
 
-    fn staged(&self) -> Approval {
+    fn may_write(&self) -> Approval {
         let (mut state, job, run) = (self.inner.consensus.state(), self.job, self.run);
         Box::pin(async move {
-            // The leader brings it into the log as soon as it hears that the copy begins.
-            let known = state.wait_for(|state| {
-                let current = state.current_run(job).is_some_and(|current| current.run == run);
-                let staged = matches!(job, Job::Migration(id) if state.migrations.get(&id).is_some_and(|m| m.staged));
-                !current || staged
-            });
-            let state = match tokio::time::timeout(STAGED_WITHIN, known).await {
-                Ok(Ok(state)) => state.clone(),
-                Ok(Err(_)) => return Err("the node stops".into()),
-                Err(_) => return Err("the log did not learn in time that the copy begins".into()),
+            let begun = |state: &Arc<ClusterState>| match job {
+                Job::Migration(id) => state.migrations.get(&id).is_none_or(|m| m.runs != run || m.staged),
+                Job::Sweep { .. } => true,
             };
-            let current = state.current_run(job).is_some_and(|current| current.run == run);
-            if current { Ok(()) } else { Err("the run is over".into()) }
+            let seen = state.wait_for(begun).await.map_err(|_| "the node stops".to_owned())?;
+            match seen.current_run(job) {
+                Some(current) if current.run == run => Ok(()),
+                _ => Err(format!("run {run} of {job} is over")),
+            }
         })
     }
 }

@@ -314,6 +314,13 @@ fn to_json(m: &Migration) -> Value {
     })
 }
 
+fn attempts(m: &Migration) -> String {
+    if is_over(m) {
+        return m.attempt.to_string();
+    }
+    format!("{} ({} runs, {} holds without a switch)", m.attempt, m.runs, m.releases)
+}
+
 fn to_text(m: &Migration) -> String {
     let mut lines = vec![
         ("migration", m.id.to_string()),
@@ -322,7 +329,7 @@ fn to_text(m: &Migration) -> String {
         ("from, to", format!("group {}, group {}", m.from, m.to)),
         ("state", format!("{} since {}", m.state, output::utc(m.changed_ms))),
         ("planned", output::utc(m.planned_ms)),
-        ("attempt", format!("{} ({} runs, {} holds without a switch)", m.attempt, m.runs, m.releases)),
+        ("attempt", attempts(m)),
         ("copied", format!("{} keys, {}", progress(m), output::size(m.bytes_copied))),
         ("copied again", format!("{} keys, {} are dirty now", m.keys_refetched, m.dirty)),
         ("deleted", format!("{} keys", m.keys_deleted)),

@@ -122,6 +122,30 @@ fn leader_dies_at(point: Point) {
 }
 
 #[test]
+fn the_leader_dies_while_keys_are_copied() {
+    let (mut cluster, mix) = busy(2);
+    cluster.nodes.iter().for_each(|n| n.faults.pause_at(Point::Copying));
+    let leader = cluster.leader();
+    let other = leader % 3 + 1;
+    let id = start(&cluster, other, "0-255", "2");
+    let worker = worker(&cluster, id);
+    cluster.node(worker).faults.wait_reached(Point::Copying);
+    cluster.node_mut(leader).kill9();
+    let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
+    cluster.leader_of(&others);
+    cluster.nodes.iter().for_each(|n| n.faults.go_on(Point::Copying));
+    // The worker lives and works on under the next leader.
+    let done = wait_state(&cluster, other, id, &["done"]);
+    assert_eq!(done["attempt"], 1, "{done}");
+    cluster.node_mut(leader).start();
+    cluster.wait_serving(&[1, 2, 3]);
+    let noticed = mix.finish(&cluster);
+    let dead = cluster.node(leader).client_port;
+    let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
+    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}");
+}
+
+#[test]
 fn the_leader_dies_while_slots_are_held() {
     leader_dies_at(Point::Held);
 }

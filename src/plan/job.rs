@@ -2,7 +2,7 @@
 //! term, and which steps there are. Who carries a step out tells the memory what came of it.
 //! Knows nothing of clocks, servers or calls: times are the leader's own, as they are passed in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     lease::Barrier,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     change::Change,
-    ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, Term},
+    ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, SlotId, Term},
     migration::{Job, Phase, Run},
     outcome::Outcome,
     state::ClusterState,
@@ -155,6 +155,8 @@ pub struct Memory {
     pub told_ns: u64,
     /// This run has deleted everything, and how much.
     pub cleaned: Option<(u32, u64)>,
+    /// What there was to sweep when it was last looked at, and since when it has been that.
+    quiet: Option<(BTreeSet<SlotId>, u64)>,
 }
 
 impl Memory {
@@ -181,6 +183,12 @@ impl Memory {
                 | Phase::Cancelling => {}
             }
         }
+        if let Job::Sweep { product, group } = job {
+            let slots = seen.state.sweepable(product, group);
+            if self.quiet.as_ref().is_none_or(|(known, _)| *known != slots) {
+                self.quiet = Some((slots, seen.now_ns));
+            }
+        }
         let Some(run) = seen.state.current_run(job) else {
             self.run_seen = None;
             self.caught_up_ns = None;
@@ -203,6 +211,12 @@ impl Memory {
     pub fn is_closed(&self, server: &HostPort, runs: u32) -> bool {
         // A job that never had a run has no connections either.
         runs == 0 || self.closed.as_ref().is_some_and(|(at, up_to)| at == server && *up_to >= runs)
+    }
+
+    /// Since when the slots that are to be swept have been the same.
+    #[must_use]
+    pub fn quiet_since_ns(&self) -> u64 {
+        self.quiet.as_ref().map_or(self.began_ns, |(_, since_ns)| *since_ns)
     }
 
     /// The survey, if it is fresh.

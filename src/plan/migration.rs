@@ -28,6 +28,8 @@ pub const RELEASES_MAX: u32 = 5;
 pub const FAILURES_MAX: u32 = 10;
 /// What is dirty must be copied in this time, or the hold would be long: a fifth of what a switch may take at worst.
 const QUEUE_MS_MAX: u64 = 10;
+/// So much of the feed is read within a few milliseconds; a replica that lags more would make the hold long.
+const LAG_MAX: u64 = 1 << 20;
 /// Writers that never let the queue get that short get a longer hold after this, within its budget.
 const SHORT_QUEUE_AWAITED_NS: u64 = 20_000_000_000;
 /// Of a hold's budget so much is left for the fence and the switch, as a divisor.
@@ -212,6 +214,10 @@ impl View<'_> {
             let ms = mover.queue_ms;
             return self
                 .wait(format!("what is dirty takes {ms} ms to copy, more than the {queue_max} ms before a hold"));
+        }
+        if mover.lag_bytes > LAG_MAX {
+            let lag = mover.lag_bytes;
+            return self.wait(format!("the feed is {lag} bytes behind, more than the {LAG_MAX} before a hold"));
         }
         match self.memory.preflight(now_ns) {
             None => Step::Preflight,

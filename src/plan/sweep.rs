@@ -15,8 +15,7 @@ pub const QUIET_NS: u64 = 600_000_000_000;
 /// Without news it is looked at again so often.
 const LOOK_NS: u64 = 5_000_000_000;
 
-/// The next step of the sweep of a group. `memory` has observed `seen`; it began when this leader first saw that there is
-/// something to sweep, or that it changed.
+/// The next step of the sweep of a group. `memory` has observed `seen`. A new leader waits from the beginning.
 #[must_use]
 pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId) -> Step {
     let job = Job::Sweep { product, group };
@@ -47,7 +46,7 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
     if let Some(what) = comes(seen, product, group) {
         return wait(format!("group {group} is swept after {what}"));
     }
-    let quiet_until_ns = memory.began_ns + QUIET_NS;
+    let quiet_until_ns = memory.quiet_since_ns() + QUIET_NS;
     if seen.now_ns < quiet_until_ns {
         return Step::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
     }

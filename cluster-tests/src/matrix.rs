@@ -2,7 +2,10 @@
 //! then it has to end, and the checkers have to be content.
 //! Knows nothing of which pairs are run: tests/migration_faults.rs and `make chaos` choose.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use pontoon::faults::{Point, Rule};
 use serde_json::Value;
@@ -71,6 +74,10 @@ pub enum Fault {
     Pause,
     /// The source rewrites its append-only file.
     Rewrite,
+    /// A node that is neither is cut from the others for less than a lease, and still reaches servers and clients.
+    CutOther,
+    /// What the worker has sent to the target arrives twenty seconds late; the worker is killed meanwhile.
+    LateWrites,
 }
 
 /// All faults, for choosing one by chance.
@@ -101,6 +108,8 @@ pub const FAULTS: &[Fault] = &[
     Fault::Cancel,
     Fault::Pause,
     Fault::Rewrite,
+    Fault::CutOther,
+    Fault::LateWrites,
 ];
 
 /// All points, in the order of a migration.
@@ -136,6 +145,8 @@ pub struct Case {
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
 /// How long a fault of a server or a link lasts: longer than a hold, shorter than a test.
 const A_WHILE: Duration = Duration::from_millis(700);
+/// How late writes come: after a lease, a new attempt and a switch.
+const LATE: Duration = Duration::from_secs(20);
 /// A migration of a few thousand keys takes a second; with a fault in it, a lease, an election and some back-off more.
 const ENDS_WITHIN: Duration = Duration::from_secs(90);
 /// The groups: 1 has all slots and gives half of them to 2.
@@ -154,6 +165,8 @@ struct Run {
     hit: BTreeSet<u16>,
     /// Clients of every node may see errors: a server was hit.
     all_hit: bool,
+    /// When the last late byte arrives.
+    late: Option<Instant>,
 }
 
 /// Runs a case.
@@ -188,6 +201,10 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     run.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
     run.heal(case);
     run.wait_done(id);
+    if let Some(late) = run.late {
+        assert!(Instant::now() < late, "the migration took longer than the late writes");
+        let_pass(late.saturating_duration_since(Instant::now()) + A_WHILE);
+    }
     mix.wait_more(200);
     let noticed = mix.verdict(&run.cluster)?;
     let unexplained: Vec<String> = noticed
@@ -233,7 +250,7 @@ impl Run {
         (1..=3).for_each(|id| cluster.wait_answers(id));
         let random = fastrand::Rng::with_seed(case.seed);
         let hit = BTreeSet::new();
-        Self { cluster, source, target, replica, to_source, to_target, random, hit, all_hit: false }
+        Self { cluster, source, target, replica, to_source, to_target, random, hit, all_hit: false, late: None }
     }
 
     /// All nodes stop at the point; at `BeforeAck` one of them.
@@ -242,6 +259,8 @@ impl Run {
             let leader = self.cluster.leader();
             let followers: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
             let one = followers[self.random.usize(0..followers.len())];
+            // Its heartbeats stand still, too.
+            self.hit.insert(one);
             self.cluster.node(one).faults.pause_at(point);
         } else {
             self.cluster.nodes.iter().for_each(|n| n.faults.pause_at(point));
@@ -368,6 +387,17 @@ impl Run {
                 if paused {
                     self.any_cli(&["migrate", "resume", &text]);
                 }
+            }
+            Fault::CutOther => self.cut(self.other(*id), false),
+            Fault::LateWrites => {
+                let worker = self.worker(*id);
+                self.to_target.set(Mode::Delay(LATE));
+                self.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+                let_pass(A_WHILE);
+                // What is on its way is late; what is sent from now on is not.
+                self.to_target.set(Mode::Open);
+                self.kill(worker);
+                self.late = Some(Instant::now() + LATE);
             }
             Fault::Rewrite => {
                 let _ = self.cluster.servers[self.source].call(&["BGREWRITEAOF"]);

@@ -35,7 +35,9 @@ matrix! {
     copying_feed_killed: Copying, KillFeed, true, 13;
     copying_feed_killed_on_the_primary: Copying, KillFeed, false, 14;
     copying_target_full: Copying, TargetFull, false, 15;
-    copying_target_flushed: Copying, FlushTarget, false, 16;
+    caught_up_target_flushed: BeforeHold, FlushTarget, false, 16;
+    copying_late_writes: Copying, LateWrites, false, 44;
+    caught_up_other_cut_off: BeforeHold, CutOther, false, 45;
     copying_source_rewrites_its_file: Copying, Rewrite, false, 17;
     copying_paused: Copying, Pause, true, 18;
     copying_target_half_open: Copying, HalfOpenTarget, false, 19;

@@ -18,6 +18,7 @@ use cluster_tests::{
     redis::RedisOptions,
     wait::{GENEROUS, let_pass, wait_for, wait_until},
 };
+use pontoon::faults::Rule;
 
 /// Longer than a lease (3 s) and the leader's allowance for clocks.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
@@ -25,10 +26,17 @@ const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
 /// A node has sent a write to the slot's server; it is stopped; the write is executed and answered; the node's lease ends
 /// and the slot, empty again, gets another owner; the node goes on and finds the reply.
 fn stands_still_with_a_reply_before_it(leads: bool) {
+    let told = reply_after_standing_still(leads, None);
+    assert!(told.is_error("ERR outcome unknown"), "the write is not there, and the client was told {told:?}");
+}
+
+/// The same; what the client is told, with a rule left out if there is one.
+fn reply_after_standing_still(leads: bool, without: Option<Rule>) -> Reply {
     let mut cluster = Cluster::prepared(3);
     // The request's own deadline must not be what refuses the reply.
     for node in &mut cluster.nodes {
         node.more.extend(["--set".to_owned(), "proxy.request_deadline_ms=60000".to_owned()]);
+        without.iter().for_each(|rule| node.faults.without(*rule));
     }
     cluster.start_all();
     cluster.add_groups(2);
@@ -64,7 +72,6 @@ fn stands_still_with_a_reply_before_it(leads: bool) {
 
     cluster.node(paused).resume();
     let told = client.read().unwrap();
-    assert!(told.is_error("ERR outcome unknown"), "the write is not there, and the client was told {told:?}");
     // It serves again, by the new table.
     wait_for("the node to serve again", GENEROUS, || {
         let mut client = cluster.node(paused).client();
@@ -76,6 +83,13 @@ fn stands_still_with_a_reply_before_it(leads: bool) {
     });
     assert_eq!(elsewhere.call(&["GET", &key]).unwrap(), Reply::bulk("after"));
     assert_eq!(cluster.servers[0].call(&["EXISTS", &key]), Reply::Integer(0));
+    told
+}
+
+/// The net catches fish: the check at reply time is what refuses.
+#[test]
+fn without_the_check_at_reply_time_a_lost_write_is_acknowledged() {
+    assert_eq!(reply_after_standing_still(false, Some(Rule::ReplyCheck)), Reply::ok());
 }
 
 #[test]

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     commands::Args,
-    faults::{self, Point},
+    faults::{self, Point, Rule},
     model::{
         ids::HoldId,
         migration::{Counters, Limits, Verified, Verify},
@@ -120,6 +120,8 @@ pub(super) struct Copy<'a> {
     pub ttl: i64,
     /// COMMAND GETKEYS under way: their keys are not marked yet.
     pub asks: usize,
+    /// A test wants changes replayed instead of fetched; never in a release build.
+    replays: bool,
     /// Values and parts of values that the source has answered.
     pub fetched: u64,
     /// Looks at the keyspace that were answered.
@@ -257,6 +259,7 @@ pub(super) async fn run(
         asked_bytes: 0,
         ttl: 0,
         asks: 0,
+        replays: faults::without(Rule::Refetch),
         fetched: 0,
         keyspaces: 0,
         counters,
@@ -401,9 +404,14 @@ impl<'a> Copy<'a> {
     /// Reads the feed and marks what it tells.
     fn read_feed(&mut self, now: Instant) -> Result<(), String> {
         let filled = self.feed.connection().fill();
-        let Self { feed, marks, scan, source, asks, job, carrying, .. } = self;
+        let Self { feed, marks, scan, source, target, asks, job, carrying, replays, .. } = self;
         let mut wrong = Ok(());
         feed.drain(&mut |event| match event {
+            Event::Changed { db: Some(db), key, command: Some(command) } if *replays && job.slots.has_key(key) => {
+                target.select(db, Writing::Select);
+                let args: Vec<&[u8]> = (0..command.len()).map(|i| command.get(i)).collect();
+                target.send(&args, Writing::Replayed);
+            }
             Event::Changed { db, key, command } if job.slots.has_key(key) => {
                 if let Err(why) = marks.change(scan, db, key, command, now) {
                     wrong = Err(why);

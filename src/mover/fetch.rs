@@ -90,6 +90,8 @@ pub(super) enum Writing {
     Wait(u32),
     /// As [`Fetching::Stats`].
     Stats(u64),
+    /// What a test wants replayed.
+    Replayed,
 }
 
 /// Keys that wait for their turn.
@@ -212,6 +214,7 @@ impl Copy<'_> {
                     let reply = Reply::decode(&Bytes::copy_from_slice(reply))?;
                     self.libraries_of(Side::Target, &reply)?;
                 }
+                (Writing::Replayed, _) => {}
                 (what, b'-') => return Err(self.target_error(len, &what)),
                 (Writing::Select | Writing::Ping | Writing::Load, _) => {}
                 (Writing::Restore(wanted, bytes, size, _), _) => {
@@ -405,7 +408,7 @@ impl Copy<'_> {
             Writing::Chunk(_) => of("a part of a big key"),
             Writing::Libraries | Writing::Load => of("FUNCTION"),
             Writing::Select => of("SELECT"),
-            Writing::Ping => of("PING"),
+            Writing::Ping | Writing::Replayed => of("PING"),
             Writing::Wait(_) => of("WAIT"),
             Writing::Stats(_) => of("INFO"),
         }

@@ -77,6 +77,8 @@ pub(super) struct Worker {
     pub(super) config: Arc<ProxyConfig>,
     pub(super) shared: Arc<Shared>,
     pub(super) permit: Arc<Permit>,
+    /// A test has taken check 2 out; never in a release build.
+    pub(super) unchecked: bool,
     pub(super) products: RefCell<BTreeMap<ProductId, Rc<ProductView>>>,
     pub(super) epoch: Cell<Epoch>,
     /// Counts swaps of the table.
@@ -121,6 +123,7 @@ async fn serve(start: Start) {
         config,
         shared,
         permit,
+        unchecked: crate::faults::without(crate::faults::Rule::ReplyCheck),
         products: RefCell::default(),
         epoch: Cell::new(Epoch(0)),
         generation: Cell::new(0),

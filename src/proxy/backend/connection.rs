@@ -211,7 +211,8 @@ impl Pump<'_> {
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
         self.last_read = self.worker.tick.get();
         // After the read that brought them, once for all of them.
-        let open = self.worker.gate(&self.backend.product) == Gate::Open;
+        let unchecked = cfg!(debug_assertions) && self.worker.unchecked;
+        let open = unchecked || self.worker.gate(&self.backend.product) == Gate::Open;
         let generation = self.worker.generation.get();
         let mut at = 0;
         let mut swapped = false;
@@ -231,7 +232,7 @@ impl Pump<'_> {
                         continue;
                     }
                     swapped = true;
-                    if open && entry.is_current(&self.backend.product) {
+                    if open && (unchecked || entry.is_current(&self.backend.product)) {
                         entry.deliver(self.worker, reply);
                     } else {
                         entry.withhold(self.worker);

@@ -76,6 +76,8 @@ pub enum Fault {
     Rewrite,
     /// A node that is neither is cut from the others for less than a lease, and still reaches servers and clients.
     CutOther,
+    /// Nothing passes between the target and anybody for longer than a session's time to live.
+    SilentTarget,
     /// What the worker has sent to the target arrives twenty seconds late; the worker is killed meanwhile.
     LateWrites,
 }
@@ -109,6 +111,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::Pause,
     Fault::Rewrite,
     Fault::CutOther,
+    Fault::SilentTarget,
     Fault::LateWrites,
 ];
 
@@ -388,7 +391,14 @@ impl Run {
                     self.any_cli(&["migrate", "resume", &text]);
                 }
             }
-            Fault::CutOther => self.cut(self.other(*id), false),
+            Fault::CutOther => {
+                self.cut(self.other(*id), false);
+                self.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+            }
+            Fault::SilentTarget => {
+                self.all_hit = true;
+                self.to_target.set(Mode::Silent);
+            }
             Fault::LateWrites => {
                 let worker = self.worker(*id);
                 self.to_target.set(Mode::Delay(LATE));
@@ -409,9 +419,12 @@ impl Run {
             | Fault::StopOther
             | Fault::StopSource
             | Fault::StopTarget
+            | Fault::SilentTarget
             | Fault::CutLeader
             | Fault::DeafenFromLeader
             | Fault::CutWorker => LONGER_THAN_A_LEASE,
+            // Shorter than a lease: it serves all the time.
+            Fault::CutOther => A_WHILE * 2,
             _ => A_WHILE,
         };
         let_pass(lasts);

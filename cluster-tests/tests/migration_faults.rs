@@ -37,6 +37,7 @@ matrix! {
     copying_target_full: Copying, TargetFull, false, 15;
     caught_up_target_flushed: BeforeHold, FlushTarget, false, 16;
     copying_late_writes: Copying, LateWrites, false, 44;
+    caught_up_target_silent: BeforeHold, SilentTarget, false, 46;
     caught_up_other_cut_off: BeforeHold, CutOther, false, 45;
     copying_source_rewrites_its_file: Copying, Rewrite, false, 17;
     copying_paused: Copying, Pause, true, 18;

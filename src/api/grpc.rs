@@ -10,12 +10,13 @@ use crate::{
     clock::boottime_ns,
     wire::pb::admin::{
         AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, CreateGroupRequest,
-        CreateProductRequest, ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest,
-        ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
-        ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, Node,
-        PauseMigrationRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest,
-        ResumeMigrationRequest, SetClusterRequest, SetMigrationRequest, SetNodeRoleRequest, SetProductRequest,
-        ShowClusterReply, ShowClusterRequest, StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
+        CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply,
+        ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest,
+        ListProductsReply, ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest,
+        Node, PauseMigrationRequest, RebalanceRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
+        RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetMigrationRequest, SetNodeRoleRequest,
+        SetProductRequest, ShowClusterReply, ShowClusterRequest, StartMigrationRequest, StatusReply, StatusRequest,
+        admin_server::Admin,
     },
 };
 
@@ -209,6 +210,14 @@ impl Admin for Api {
     async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ShowClusterReply>, Status> {
         let settings = &self.state().settings;
         Ok(Response::new(ShowClusterReply { voters: settings.voters.into(), hold_ms_max: settings.hold_ms_max }))
+    }
+
+    async fn rebalance(&self, request: Request<RebalanceRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn drain_group(&self, request: Request<DrainGroupRequest>) -> Changed {
+        self.change(request).await
     }
 
     async fn start_migration(&self, request: Request<StartMigrationRequest>) -> Changed {

@@ -30,6 +30,7 @@ use crate::{
         slot::spans,
         state::{ClusterState, Product},
     },
+    plan::rebalance::Move,
     wire::pb::admin::{
         CancelMigrationRequest, ChangeReply, ListMigrationsReply, ListMigrationsRequest, PauseMigrationRequest,
         ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest,
@@ -56,72 +57,87 @@ impl Perform for StartMigrationRequest {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
         }
         // A repeat finds what an earlier attempt has planned, and plans the rest.
-        let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, product, call.id)? };
-        let mut plans = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
-        let mut said = Said::default().about(&product.name);
-        let mut started: Vec<(Epoch, MigrationId)> = earlier;
-        let mut would = Vec::new();
-        for (from, slots) in &plans {
-            let change = plan(product, slots, *from, to, options);
-            would.extend(apply::dry_run(&state, &change)?);
-        }
-        // The log would take them all; now the servers are asked, before the first is planned.
-        said.warnings = admitted(&state, product.id, &plans, (to, options), call).await?;
-        if call.dry_run {
-            let unchanged = plans.is_empty();
-            return Ok(ChangeReply { done: would, unchanged, warnings: said.warnings, ..ChangeReply::default() });
-        }
-        while let Some((from, slots)) = plans.pop_first() {
-            let part = Call { id: part_id(call.id, from), ..*call };
-            match api.propose(&part, plan(product, &slots, from, to, options)).await {
-                Ok((index, Outcome::Migration(id))) => started.push((index, id)),
-                Ok(_) => {}
-                // What is planned already goes on; a repeat under the same id plans the rest.
-                Err(Failure::Refused(why)) if !started.is_empty() => {
-                    return Err(Failure::Stuck(format!(
-                        "{} planned, but the slots of group {from} were refused: {why}",
-                        names(&started)
-                    )));
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        started.sort_unstable();
-        let ids: Vec<MigrationId> = started.iter().map(|(_, id)| *id).collect();
-        said.done = told(&api.state(), &ids);
-        if call.wait && !ids.is_empty() {
-            match api.control.wait_migrations(&ids, call.deadline).await {
-                Ok(Ok(())) => said.done.push(format!("{} done", names(&started))),
-                Ok(Err(why)) => return Err(Failure::Stuck(why)),
-                Err(missing) => {
-                    return Err(Failure::Deadline(format!(
-                        "not done in time, it goes on: {missing}; `pontoon migrate watch` shows how"
-                    )));
-                }
-            }
-        }
-        let index = started.last().map_or(Epoch(0), |(index, _)| *index);
-        let reply = api.conclude(call, index, ids.is_empty(), said).await?;
-        Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), ..reply })
+        let pairs = product.groups.keys().map(|from| (*from, to));
+        let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, pairs, call.id)? };
+        let owners = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
+        let moves = owners.into_iter().map(|(from, slots)| Move { from, to, slots }).collect();
+        start(api, call, &state, product, moves, earlier, options).await
     }
+}
+
+/// Plans a migration for each move, after the servers were asked. `earlier`: those that this call has planned before.
+pub(super) async fn start(
+    api: &Api,
+    call: &Call,
+    state: &Arc<ClusterState>,
+    product: &Product,
+    moves: Vec<Move>,
+    earlier: Vec<(Epoch, MigrationId)>,
+    options: MigrationOptions,
+) -> Result<ChangeReply, Failure> {
+    let mut said = Said::default().about(&product.name);
+    let mut started = earlier;
+    let mut would = Vec::new();
+    for m in &moves {
+        would.extend(apply::dry_run(state, &plan(product, m, options))?);
+    }
+    // The log would take them all; now the servers are asked, before the first is planned.
+    said.warnings = admitted(state, product.id, &moves, options, call).await?;
+    if call.dry_run {
+        let unchanged = moves.is_empty();
+        return Ok(ChangeReply { done: would, unchanged, warnings: said.warnings, ..ChangeReply::default() });
+    }
+    for m in &moves {
+        let part = Call { id: part_id(call.id, (m.from, m.to)), ..*call };
+        match api.propose(&part, plan(product, m, options)).await {
+            Ok((index, Outcome::Migration(id))) => started.push((index, id)),
+            Ok(_) => {}
+            // What is planned already goes on; a repeat under the same id plans the rest.
+            Err(Failure::Refused(why)) if !started.is_empty() => {
+                return Err(Failure::Stuck(format!(
+                    "{} planned, but the slots of group {} were refused: {why}",
+                    names(&started),
+                    m.from
+                )));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    started.sort_unstable();
+    let ids: Vec<MigrationId> = started.iter().map(|(_, id)| *id).collect();
+    said.done = told(&api.state(), &ids);
+    if call.wait && !ids.is_empty() {
+        match api.control.wait_migrations(&ids, call.deadline).await {
+            Ok(Ok(())) => said.done.push(format!("{} done", names(&started))),
+            Ok(Err(why)) => return Err(Failure::Stuck(why)),
+            Err(missing) => {
+                return Err(Failure::Deadline(format!(
+                    "not done in time, it goes on: {missing}; `pontoon migrate watch` shows how"
+                )));
+            }
+        }
+    }
+    let index = started.last().map_or(Epoch(0), |(index, _)| *index);
+    let reply = api.conclude(call, index, ids.is_empty(), said).await?;
+    Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), ..reply })
 }
 
 /// Asks all servers concerned, several sources at a time; warnings, each once.
 async fn admitted(
     state: &Arc<ClusterState>,
     product: ProductId,
-    plans: &BTreeMap<GroupId, BTreeSet<SlotId>>,
-    (to, options): (GroupId, MigrationOptions),
+    moves: &[Move],
+    options: MigrationOptions,
     call: &Call,
 ) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     let mut asking = JoinSet::new();
-    let mut left = plans.iter();
+    let mut left = moves.iter();
     loop {
         while asking.len() < ADMIT_AT_ONCE
-            && let Some((from, slots)) = left.next()
+            && let Some(Move { from, to, slots }) = left.next().cloned()
         {
-            let (state, from, slots, deadline) = (state.clone(), *from, slots.clone(), call.deadline);
+            let (state, deadline) = (state.clone(), call.deadline);
             asking.spawn(async move {
                 let Some(product) = state.products.get(&product) else {
                     return Err(Reject::UnknownProduct.to_string());
@@ -142,20 +158,26 @@ async fn admitted(
     }
 }
 
-fn plan(product: &Product, slots: &BTreeSet<SlotId>, from: GroupId, to: GroupId, options: MigrationOptions) -> Change {
-    Change::PlanMigration { product: product.id, slots: slots.clone(), from, to, options }
+fn plan(product: &Product, m: &Move, options: MigrationOptions) -> Change {
+    let Move { from, to, slots } = m.clone();
+    Change::PlanMigration { product: product.id, slots, from, to, options }
 }
 
-/// A change id for each source, of one call: another for another group (an odd factor maps no two numbers to one).
-const fn part_id(call: Uuid, from: GroupId) -> Uuid {
-    Uuid(call.0 ^ (from.0 as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+/// A change id for each pair of groups, of one call: another for another pair (an odd factor maps no two numbers to one).
+const fn part_id(call: Uuid, (from, to): (GroupId, GroupId)) -> Uuid {
+    let pair = ((from.0 as u128) << 32) | to.0 as u128;
+    Uuid(call.0 ^ pair.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }
 
-/// What an earlier attempt under this id has planned.
-fn planned_before(state: &ClusterState, product: &Product, call: Uuid) -> Result<Vec<(Epoch, MigrationId)>, Failure> {
+/// What an earlier attempt under this id has planned for these pairs (from, to).
+pub(super) fn planned_before(
+    state: &ClusterState,
+    pairs: impl Iterator<Item = (GroupId, GroupId)>,
+    call: Uuid,
+) -> Result<Vec<(Epoch, MigrationId)>, Failure> {
     let mut planned = Vec::new();
-    for group in product.groups.keys() {
-        let Some(first) = state.results.get(&part_id(call, *group)) else { continue };
+    for pair in pairs {
+        let Some(first) = state.results.get(&part_id(call, pair)) else { continue };
         match &first.outcome {
             Ok(Outcome::Migration(id)) => planned.push((first.index, *id)),
             Ok(_) => {}

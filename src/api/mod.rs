@@ -20,6 +20,7 @@ pub mod migration_view;
 pub mod migrations;
 pub mod nodes;
 pub mod products;
+pub mod rebalance;
 pub mod server;
 pub mod show;
 pub mod slots;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Remote, client::Client, error::CliError, output, product::password};
 use crate::wire::pb::admin::{
-    AddServerRequest, CreateGroupRequest, Group, ListGroupsRequest, RemoveGroupRequest, RemoveServerRequest,
+    AddServerRequest, CreateGroupRequest, DrainGroupRequest, Group, ListGroupsRequest, RemoveGroupRequest,
+    RemoveServerRequest,
 };
 
 /// `pontoon group ...`
@@ -52,6 +53,12 @@ pub enum GroupCommand {
         #[arg(value_name = "HOST:PORT")]
         address: String,
     },
+    /// Move all its slots, with their keys, to the other groups, so that it can be removed
+    Drain {
+        /// The group
+        #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+        id: u32,
+    },
     /// Remove a group that owns no slots; its servers keep running
     Remove {
         /// The group
@@ -92,6 +99,13 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 }
             };
             remote.change(&look, call).await?
+        }
+        GroupCommand::Drain { id } => {
+            let call = |mut c: Client, options| {
+                let product = product.clone();
+                async move { c.drain_group(DrainGroupRequest { product, id, options: Some(options) }).await }
+            };
+            remote.change("pontoon migrate ls", call).await?
         }
         GroupCommand::Remove { id } => {
             let call = |mut c: Client, options| {

@@ -13,6 +13,7 @@ mod node;
 mod output;
 mod playground;
 mod product;
+mod rebalance;
 mod recover;
 mod serve;
 mod slot;
@@ -99,6 +100,8 @@ enum Command {
     /// Move slots with their keys, while clients use them
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// Level the groups of the product: show which slots would move, and move them with --apply
+    Rebalance(rebalance::RebalanceArgs),
     /// What happened, with the evidence
     Events(events::EventsArgs),
     /// Settings of the whole cluster
@@ -138,6 +141,7 @@ async fn remote(command: Command, common: Common) -> Result<(), CliError> {
         Command::Group(command) => group::run(command, &remote).await,
         Command::Slot(command) => slot::run(command, &remote).await,
         Command::Migrate(command) => migrate::run(command, &remote).await,
+        Command::Rebalance(args) => rebalance::run(args, &remote).await,
         Command::Events(args) => events::run(args, &remote).await,
         Command::Cluster(command) => cluster::run(command, &remote).await,
         Command::Serve(_) | Command::Recover(_) | Command::Playground(_) | Command::ExecChild(_) => Ok(()),

@@ -8,8 +8,9 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use super::migration_admission::{self, Wanted};
 use crate::{
     consensus::Consensus,
     model::{
@@ -32,6 +33,8 @@ pub const AUTO_TOLERANCE_PERCENT: u64 = 20;
 const KEYS_THAT_COUNT: u64 = 1_000;
 /// How often a product that levels itself is looked at: groups change by hand, loads drift in minutes.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the servers of a move may take to say whether they allow it.
+const ADMIT_MAX: Duration = Duration::from_secs(10);
 /// A proposal that takes longer has lost its quorum; the next look proposes it again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -191,13 +194,16 @@ pub async fn by_itself(consensus: Consensus) {
 async fn propose(consensus: &Consensus, product: &Product, moves: Vec<Move>) {
     for m in moves {
         let said = sentence(&m, product);
-        let change = Change::PlanMigration {
-            product: product.id,
-            slots: m.slots,
-            from: m.from,
-            to: m.to,
-            options: MigrationOptions::default(),
-        };
+        let options = MigrationOptions::default();
+        let wanted = Wanted { product, from: m.from, to: m.to, slots: &m.slots, options };
+        match migration_admission::admit(wanted, Instant::now() + ADMIT_MAX).await {
+            Ok(warnings) => warnings.iter().for_each(|warning| warn!(product = product.name, warning)),
+            Err(why) => {
+                warn!(product = product.name, said, why, "the groups are not level, and the move is refused");
+                continue;
+            }
+        }
+        let change = Change::PlanMigration { product: product.id, slots: m.slots, from: m.from, to: m.to, options };
         let id = Uuid(uuid::Uuid::new_v4().as_u128());
         match consensus.propose(id, change, PROPOSE_WITHIN).await.map(|applied| applied.result) {
             Ok(Ok(_)) => info!(product = product.name, said, "levelled by itself"),

@@ -37,7 +37,7 @@ use crate::{
     api,
     config::Config,
     consensus::{self, Consensus, ConsensusConfig},
-    control::{approve::Approver, driver::Driver, handle::Control, leases::Leases, peers::Peers},
+    control::{approve::Approver, driver::Driver, handle::Control, leases::Leases, peers::Peers, rebalance},
     model::{change::NewMember, ids::Uuid},
     plan,
     proxy::{Proxy, permit::Permit},
@@ -133,6 +133,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         default_port: config.node.default_port,
     };
     let driver = tokio::spawn(driver.run());
+    let levelling = tokio::spawn(rebalance::by_itself(log.clone()));
     let moving = tokio::spawn(movers.clone().run());
     let heartbeat = Heartbeat {
         me: me.clone(),
@@ -166,6 +167,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if !matches!(why, Why::Log(_)) {
         farewell.say(left().min(Duration::from_secs(1))).await;
         driver.abort();
+        levelling.abort();
         log.hand_over(left()).await;
     }
     let _ = stop_calls.send(true);

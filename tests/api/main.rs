@@ -9,6 +9,7 @@ mod fence;
 mod given_up;
 mod log;
 mod migrations;
+mod rebalance;
 mod scan;
 mod server;
 mod single;

@@ -128,6 +128,8 @@ calls! {
     assign_slots(AssignSlotsRequest) -> ChangeReply, options;
     locate_key(LocateKeyRequest) -> LocateKeyReply;
     show_cluster(ShowClusterRequest) -> ShowClusterReply;
+    rebalance(RebalanceRequest) -> ChangeReply, options;
+    drain_group(DrainGroupRequest) -> ChangeReply, options;
     start_migration(StartMigrationRequest) -> ChangeReply, options;
     list_migrations(ListMigrationsRequest) -> ListMigrationsReply;
     cancel_migration(CancelMigrationRequest) -> ChangeReply, options;

@@ -62,4 +62,9 @@ fn what_the_documents_show_is_understood() {
     check("pontoon migrate set 17 keys-per-second=1000 bytes-per-second=0 hold-max=250ms", true);
     check("pontoon migrate set 17", false);
     check("pontoon events --follow", true);
+    check("pontoon rebalance", true);
+    check("pontoon rebalance --by memory --weights g1=1,g2=2 --apply", true);
+    check("pontoon rebalance --by size", false);
+    check("pontoon group drain 3", true);
+    check("pontoon group drain 0", false);
 }

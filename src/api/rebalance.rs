@@ -1,0 +1,104 @@
+//! Levelling the groups of a product, and emptying one: moves that become migrations.
+//! Knows nothing of which slots should move; the plan says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Api,
+    change::{self, Call, Perform, forwardable},
+    error::Failure,
+    migrations, validate,
+};
+use crate::{
+    control::rebalance::{self, By, sentence, waits},
+    model::{
+        ids::GroupId,
+        migration::MigrationOptions,
+        state::{ClusterState, Product},
+    },
+    plan::rebalance::Move,
+    wire::pb::admin::{ChangeReply, DrainGroupRequest, GroupWeight, RebalanceRequest},
+};
+
+/// Largest weight: shares are compared, and nobody needs finer ones.
+const WEIGHT_MAX: u32 = 1_000_000;
+
+impl Perform for RebalanceRequest {
+    forwardable!(rebalance);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let by = By::parse(&self.by).map_err(Failure::Bad)?;
+        let weights = weights(&self.weights)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let moves = rebalance::plan(&state, product, by, &weights).await.map_err(Failure::Refused)?;
+        if self.apply && !call.dry_run {
+            return make(api, call, moves, &self.product).await;
+        }
+        let mut done: Vec<String> = moves.iter().map(|m| sentence(m, product)).collect();
+        done.extend(waits(&moves));
+        Ok(ChangeReply { unchanged: moves.is_empty(), done, warnings: unowned(product), ..ChangeReply::default() })
+    }
+}
+
+impl Perform for DrainGroupRequest {
+    forwardable!(drain_group);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let group = validate::group(self.id)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let moves = rebalance::plan_drain(&state, product, group).map_err(Failure::Refused)?;
+        make(api, call, moves, &self.product).await
+    }
+}
+
+/// Starts what is planned. A repeat of the call finds what it has started already, and plans the rest.
+async fn make(api: &Api, call: &Call, moves: Vec<Move>, product: &str) -> Result<ChangeReply, Failure> {
+    let state = api.state();
+    let product = change::product(&state, product).map_err(change::refused)?;
+    let earlier = if call.dry_run { Vec::new() } else { planned(&state, product, call)? };
+    let known: BTreeSet<(GroupId, GroupId)> = earlier.iter().map(|(_, pair)| *pair).collect();
+    let moves: Vec<Move> = moves.into_iter().filter(|m| !known.contains(&(m.from, m.to))).collect();
+    let waits = waits(&moves);
+    let earlier = earlier.into_iter().map(|(planned, _)| planned).collect();
+    let mut reply = migrations::start(api, call, &state, product, moves, earlier, MigrationOptions::default()).await?;
+    reply.done.extend(waits);
+    reply.warnings.extend(unowned(product));
+    Ok(reply)
+}
+
+type Planned = ((crate::model::ids::Epoch, crate::model::ids::MigrationId), (GroupId, GroupId));
+
+fn planned(state: &ClusterState, product: &Product, call: &Call) -> Result<Vec<Planned>, Failure> {
+    let mut all = Vec::new();
+    for from in product.groups.keys() {
+        for to in product.groups.keys() {
+            let found = migrations::planned_before(state, std::iter::once((*from, *to)), call.id)?;
+            all.extend(found.into_iter().map(|planned| (planned, (*from, *to))));
+        }
+    }
+    Ok(all)
+}
+
+fn weights(given: &[GroupWeight]) -> Result<BTreeMap<GroupId, u32>, Failure> {
+    let mut weights = BTreeMap::new();
+    for GroupWeight { group, weight } in given {
+        if *weight > WEIGHT_MAX {
+            return Err(Failure::Bad(format!("weight {weight} of group {group} is more than {WEIGHT_MAX}")));
+        }
+        if weights.insert(validate::group(*group)?, *weight).is_some() {
+            return Err(Failure::Bad(format!("group {group} has two weights")));
+        }
+    }
+    Ok(weights)
+}
+
+/// Levelling moves what somebody owns; what nobody owns is only told of.
+fn unowned(product: &Product) -> Vec<String> {
+    let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
+    if free == 0 {
+        return Vec::new();
+    }
+    vec![format!("{free} slots belong to no group and were not counted; assign them: pontoon slot assign")]
+}

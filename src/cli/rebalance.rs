@@ -1,0 +1,91 @@
+//! `pontoon rebalance`: levels the groups of a product. The one command that only shows unless it is told to act.
+//! Knows nothing of loads and plans; nodes do.
+
+use clap::{Args, ValueEnum};
+
+use super::{Remote, client::Client, error::CliError, output};
+use crate::wire::pb::admin::{GroupWeight, RebalanceRequest};
+
+/// `pontoon rebalance ...`
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// What is to be level
+    #[arg(long, value_enum, default_value = "slots")]
+    by: By,
+    /// Shares of groups compared with each other, as g1=1,g2=2; 1 for those that are not named, 0 for none
+    #[arg(long, value_name = "WEIGHTS", default_value = "", hide_default_value = true)]
+    weights: String,
+    /// Start the migrations; without it, only show them
+    #[arg(long)]
+    apply: bool,
+}
+
+/// What is to be level.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum By {
+    /// Number of slots.
+    Slots,
+    /// Number of keys.
+    Keys,
+    /// Bytes of data.
+    Memory,
+    /// Commands a second.
+    Ops,
+}
+
+pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliError> {
+    let by = match args.by {
+        By::Slots => "slots",
+        By::Keys => "keys",
+        By::Memory => "memory",
+        By::Ops => "ops",
+    };
+    let wanted = RebalanceRequest {
+        product: remote.common.product.clone(),
+        by: by.into(),
+        weights: weights(&args.weights).map_err(CliError::Usage)?,
+        apply: args.apply,
+        options: None,
+    };
+    let call = |mut c: Client, options| {
+        let request = RebalanceRequest { options: Some(options), ..wanted.clone() };
+        async move { c.rebalance(request).await }
+    };
+    let reply = remote.change("pontoon migrate ls", call).await?;
+    let only_shown = !args.apply && !reply.unchanged && !remote.json();
+    output::changed(remote, &reply)?;
+    if only_shown {
+        println!("nothing was started; --apply starts it");
+    }
+    Ok(())
+}
+
+/// `g1=1,g2=2`, or without the g.
+fn weights(text: &str) -> Result<Vec<GroupWeight>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let read = || {
+                let (group, weight) = part.split_once('=')?;
+                let group = group.strip_prefix('g').unwrap_or(group).parse().ok().filter(|id| *id > 0)?;
+                Some(GroupWeight { group, weight: weight.parse().ok()? })
+            };
+            read().ok_or_else(|| format!("'{part}' is no weight of a group; write g1=1,g2=2"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_read() {
+        let weight = |group, weight| GroupWeight { group, weight };
+        assert_eq!(weights("g1=1, 2=30"), Ok(vec![weight(1, 1), weight(2, 30)]));
+        assert_eq!(weights(""), Ok(Vec::new()));
+        for bad in ["g1", "g1=", "=1", "g0=1", "x1=1", "g1=-1"] {
+            assert!(weights(bad).is_err_and(|why| why.contains("g1=1,g2=2")), "{bad}");
+        }
+    }
+}

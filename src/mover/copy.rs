@@ -407,8 +407,8 @@ impl<'a> Copy<'a> {
         let Self { feed, marks, scan, source, target, asks, job, carrying, replays, .. } = self;
         let mut wrong = Ok(());
         feed.drain(&mut |event| match event {
-            Event::Changed { db: Some(db), key, command: Some(command) } if *replays && job.slots.has_key(key) => {
-                target.select(db, Writing::Select);
+            Event::Changed { db, key, command: Some(command) } if *replays && job.slots.has_key(key) => {
+                target.select(db.unwrap_or(0), Writing::Select);
                 let args: Vec<&[u8]> = (0..command.len()).map(|i| command.get(i)).collect();
                 target.send(&args, Writing::Replayed);
             }

@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -37,6 +37,7 @@ use super::{
     report::{Report, State},
     scan::Scan,
     server::Server,
+    untimed::Untimed,
 };
 use crate::{
     commands::Args,
@@ -103,8 +104,8 @@ pub(super) struct Copy<'a> {
     pub ready: VecDeque<Ready>,
     pub marks: Marks,
     pub carrying: Carrying,
-    /// Databases none of whose keys had a time to live at the last look.
-    pub no_ttl: BTreeSet<u32>,
+    /// Databases none of whose keys has a time to live.
+    pub untimed: Untimed,
     /// The target refuses the versions of the source's payloads.
     pub lowers: bool,
     /// Number of the last fetch, and of the last one that is through.
@@ -163,7 +164,8 @@ pub(super) async fn run(
     let text = |error: crate::redis::RedisError| error.to_string();
     let name = job.name.as_str();
     let mut target = Connection::open(&job.target, name, deadline).await.map_err(text)?;
-    let mut target_server = Server::open(&job.target, name, deadline).await.map_err(text)?;
+    let mut target_server =
+        Server::open_guarded(&job.target, name, !job.cache, deadline).await.map_err(text)?;
     if target_server.identity().role != "master" {
         return Err(format!("{} is a replica and takes no writes; the target is its group's primary", job.target.addr));
     }
@@ -250,7 +252,7 @@ pub(super) async fn run(
         ready: VecDeque::new(),
         marks: Marks::default(),
         carrying: Carrying::default(),
-        no_ttl: BTreeSet::new(),
+        untimed: Untimed::default(),
         lowers: false,
         begun: 0,
         answered: 0,
@@ -404,7 +406,7 @@ impl<'a> Copy<'a> {
     /// Reads the feed and marks what it tells.
     fn read_feed(&mut self, now: Instant) -> Result<(), String> {
         let filled = self.feed.connection().fill();
-        let Self { feed, marks, scan, source, target, asks, job, carrying, replays, .. } = self;
+        let Self { feed, marks, scan, source, target, asks, job, carrying, replays, untimed, .. } = self;
         let mut wrong = Ok(());
         feed.drain(&mut |event| match event {
             Event::Changed { db, key, command: Some(command) } if *replays && job.slots.has_key(key) => {
@@ -413,6 +415,7 @@ impl<'a> Copy<'a> {
                 target.send(&args, Writing::Replayed);
             }
             Event::Changed { db, key, command } if job.slots.has_key(key) => {
+                untimed.changed(db, command);
                 if let Err(why) = marks.change(scan, db, key, command, now) {
                     wrong = Err(why);
                 }
@@ -500,8 +503,7 @@ impl<'a> Copy<'a> {
     pub fn ask_keyspace(&mut self, now: Instant) -> u64 {
         self.keyspace_asked = now;
         self.source.send(&[b"INFO", b"keyspace"], Fetching::Keyspace);
-        let under_way = self.source.awaited.iter().filter(|what| matches!(what, Fetching::Keyspace)).count() as u64;
-        self.keyspaces + under_way
+        self.untimed.ask()
     }
 
     /// Whether anything may be sent to the target.

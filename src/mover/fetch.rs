@@ -79,6 +79,8 @@ pub(super) enum Writing {
     Restore(Wanted, usize, usize, bool),
     /// UNLINK, the number of the fetch, and the estimate that is given back.
     Unlink(u64, usize),
+    /// PING in the place of a RESTORE that is not wanted any more, as [`Writing::Unlink`].
+    Passed(u64, usize),
     /// Of a chunk.
     Chunk(BigId),
     Libraries,
@@ -128,6 +130,13 @@ impl Copy<'_> {
                 Fetching::Value(wanted, size) => {
                     self.fetched += 1;
                     self.asked_bytes -= size;
+                    if self.marks.big.holds(wanted.item.db, &wanted.item.key) {
+                        // It was big, small when this was asked for, and is being copied in chunks: which were all asked for
+                        // later, and would be added to a list that is there already.
+                        self.target.send(&[b"PING"], Writing::Passed(wanted.number, size));
+                        self.source.done(len);
+                        continue;
+                    }
                     let bytes = restore(&mut self.target, &wanted, reply, self.ttl, self.lowers);
                     match bytes {
                         Some(lowered) => {
@@ -165,6 +174,7 @@ impl Copy<'_> {
                 Fetching::Keys { db, name } => {
                     let keys = bulks(reply).ok_or_else(|| self.shape(&format!("COMMAND GETKEYS {name}")))?;
                     for key in keys.iter().filter(|key| self.job.slots.has_key(key)) {
+                        self.untimed.changed(db, None);
                         self.marks.change(&mut self.scan, db, key, None, now)?;
                     }
                     self.asks -= 1;
@@ -172,12 +182,12 @@ impl Copy<'_> {
                 Fetching::Keyspace => {
                     let info = text(reply).ok_or_else(|| self.shape("INFO"))?;
                     let info = Info::parse(&String::from_utf8_lossy(info));
-                    self.no_ttl =
-                        info.expires().into_iter().filter(|(_, count)| *count == 0).map(|(db, _)| db).collect();
+                    self.keyspaces += 1;
+                    let none = info.expires().into_iter().filter(|(_, count)| *count == 0).map(|(db, _)| db);
+                    self.untimed.answered(self.keyspaces, none);
                     for db in info.keyspace().keys() {
                         self.scan.add(*db);
                     }
-                    self.keyspaces += 1;
                 }
                 Fetching::Libraries => {
                     let reply = Reply::decode(&Bytes::copy_from_slice(reply))?;
@@ -226,6 +236,7 @@ impl Copy<'_> {
                     self.counters.deleted += u64::from(reply != b":0\r\n");
                     self.through(number, size);
                 }
+                (Writing::Passed(number, size), _) => self.through(number, size),
                 (Writing::Wait(wanted), _) => {
                     let got = number::parse(&reply[1..len - 2]).unwrap_or(0);
                     self.waited(u32::try_from(got).unwrap_or(0), wanted, now);
@@ -310,7 +321,7 @@ impl Copy<'_> {
             let (item, ttl) = match self.found.pop_front() {
                 Some(item) => {
                     // A database without times to live has none for this key; had it got one since, that would be an event.
-                    let ttl = self.marks.dirty.clear(&item) || !self.no_ttl.contains(&item.db);
+                    let ttl = self.marks.dirty.clear(&item) || !self.untimed.has(item.db);
                     (item, ttl)
                 }
                 None if self.scan.is_done() => {
@@ -408,7 +419,7 @@ impl Copy<'_> {
             Writing::Chunk(_) => of("a part of a big key"),
             Writing::Libraries | Writing::Load => of("FUNCTION"),
             Writing::Select => of("SELECT"),
-            Writing::Ping | Writing::Replayed => of("PING"),
+            Writing::Ping | Writing::Passed(..) | Writing::Replayed => of("PING"),
             Writing::Wait(_) => of("WAIT"),
             Writing::Stats(_) => of("INFO"),
         }

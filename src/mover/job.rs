@@ -94,6 +94,8 @@ pub struct CopyJob {
     pub ours_at_target: Arc<SlotSet>,
     /// Keys of someone else at the target may be wiped, too.
     pub wipe: bool,
+    /// The product is a cache: keys that the target evicts are no loss.
+    pub cache: bool,
     /// What is compared before the state is [`super::State::CaughtUp`].
     pub verify: Verify,
 }

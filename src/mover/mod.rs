@@ -16,12 +16,14 @@ mod handle;
 pub mod job;
 mod lane;
 mod libraries;
+mod losses;
 mod marks;
 mod pace;
 pub mod payload;
 pub mod report;
 pub mod scan;
 pub mod server;
+mod untimed;
 pub mod verify;
 
 pub use handle::{Handle, start};

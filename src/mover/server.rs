@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     connection::{ANSWER_MAX, Connection},
     job::Endpoint,
+    losses::Losses,
     scan::text,
 };
 use crate::redis::{Info, RedisError, Reply};
@@ -73,6 +74,8 @@ impl Seen {
 #[derive(Clone, Copy, Debug)]
 enum Asked {
     Ping(Instant),
+    Commands,
+    Stats,
     Server,
     Replication,
 }
@@ -86,6 +89,10 @@ pub struct Server {
     seen: Seen,
     /// INFO server of the look that is under way.
     half: Option<Info>,
+    /// What it had lost at the last look, if that is watched, and whether evictions count.
+    guard: Option<(Losses, bool)>,
+    /// INFO commandstats of the look that is under way.
+    commands: Option<Info>,
     /// Looks that were begun and ended.
     begun: u64,
     ended: u64,
@@ -124,6 +131,8 @@ impl Server {
             first: seen.identity.clone(),
             seen,
             half: None,
+            guard: None,
+            commands: None,
             begun: 0,
             ended: 0,
             looked: now,
@@ -134,6 +143,23 @@ impl Server {
             others: 0,
             link_down: None,
         })
+    }
+
+    /// As [`Server::open`], and from now on a flush ends it, and so do evictions if they count.
+    ///
+    /// # Errors
+    /// As [`Server::open`].
+    pub async fn open_guarded(
+        endpoint: &Endpoint,
+        name: &str,
+        evictions: bool,
+        deadline: Instant,
+    ) -> Result<Self, RedisError> {
+        let mut this = Self::open(endpoint, name, deadline).await?;
+        let commands = info(&mut this.connection, b"commandstats", deadline).await?;
+        let stats = info(&mut this.connection, b"stats", deadline).await?;
+        this.guard = Some((Losses::of(&commands, &stats), evictions));
+        Ok(this)
     }
 
     /// For waiting.
@@ -183,6 +209,11 @@ impl Server {
     fn look(&mut self, now: Instant) {
         self.looked = now;
         self.begun += 1;
+        if self.guard.is_some() {
+            self.connection.send(&[b"INFO", b"commandstats"]);
+            self.connection.send(&[b"INFO", b"stats"]);
+            self.asked.extend([Asked::Commands, Asked::Stats]);
+        }
         self.connection.send(&[b"INFO", b"server"]);
         self.connection.send(&[b"INFO", b"replication"]);
         self.asked.extend([Asked::Server, Asked::Replication]);
@@ -206,6 +237,17 @@ impl Server {
                     self.pings.pop_front();
                 }
                 self.pings.push_back(now.saturating_duration_since(sent));
+            }
+            Asked::Commands => self.commands = Some(info()?),
+            Asked::Stats => {
+                let stats = info()?;
+                if let (Some((before, evictions)), Some(commands)) = (&mut self.guard, self.commands.take()) {
+                    let now = Losses::of(&commands, &stats);
+                    if let Some(what) = before.until(&now, *evictions) {
+                        return Err(format!("{addr} {what}"));
+                    }
+                    *before = now;
+                }
             }
             Asked::Server => self.half = Some(info()?),
             Asked::Replication => {

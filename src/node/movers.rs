@@ -18,6 +18,7 @@ use crate::{
         change::NewMember,
         ids::{HoldId, HostPort, NodeId, SlotId, Uuid},
         migration::{Job, Limits, Phase, Run, RunKind, run_name},
+        route::Mode,
         state::{ClusterState, Group, Product},
     },
     mover::{self, Approval, Approve, CleanJob, CopyJob, Endpoint, Finished, Handle, Named, SlotSet},
@@ -271,6 +272,7 @@ fn what(state: &ClusterState, job: Job, run: &Run, name: String, late_writes: Du
                         target: endpoint(to, run.server.clone()),
                         ours_at_target: Arc::new(SlotSet::new(product.layout, &ours)),
                         wipe: open.options.wipe,
+                        cache: product.mode == Mode::Cache,
                         verify: open.options.verify,
                     }));
                 }

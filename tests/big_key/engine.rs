@@ -63,6 +63,7 @@ impl Cluster {
             target: endpoint(1),
             ours_at_target: slots(false),
             wipe: false,
+            cache: false,
             verify: Verify::None,
         };
         mover::start(Job::Copy(job), Arc::new(Yes), limits)

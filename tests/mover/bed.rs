@@ -180,6 +180,7 @@ impl Bed {
             target: endpoint(&self.target),
             ours_at_target: layout_slots(|_| false),
             wipe: false,
+            cache: false,
             verify: Verify::None,
         }
     }

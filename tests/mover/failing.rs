@@ -51,6 +51,61 @@ fn flushing_and_swapping_end_it() {
 }
 
 #[test]
+fn what_was_copied_and_is_gone_from_the_target_ends_it() {
+    for (command, what) in [
+        ("FLUSHALL", "flushed"),
+        ("FLUSHDB", "flushed"),
+        ("SWAPDB 0 1", "flushed"),
+        ("EVAL return(redis.call('flushall')) 0", "flushed"),
+        ("CONFIG RESETSTAT", "RESETSTAT"),
+    ] {
+        let (mut bed, handle) = copying();
+        bed.t.say(command);
+        let why = bed.failed(&handle);
+        assert!(why.contains(what), "{command}: {why}");
+    }
+}
+
+#[test]
+fn a_flush_at_the_target_just_before_the_hold_is_noticed_under_it() {
+    let mut bed = Bed::start();
+    for i in 0..1000 {
+        bed.s.say(&format!("SET key:{i} {i}"));
+    }
+    let handle = bed.copy(bed.job(&layout_slots(|_| true)));
+    bed.caught_up(&handle);
+    bed.t.say("FLUSHALL");
+    let why = bed.finish_in(&handle, 1, Duration::from_secs(5)).unwrap_err();
+    assert!(why.contains("flushed") || why.contains("ended"), "{why}");
+    assert!(bed.failed(&handle).contains("flushed"));
+}
+
+#[test]
+fn evictions_at_the_target_end_it_unless_the_product_is_a_cache() {
+    for cache in [false, true] {
+        let mut bed = Bed::start();
+        for i in 0..1000 {
+            bed.s.say(&format!("SET key:{i} {}", "v".repeat(1000)));
+            bed.t.say(&format!("SET other:{i} {}", "v".repeat(1000)));
+        }
+        let slots = layout_slots(|slot| slot % 2 == 1);
+        bed.t.say("CONFIG SET maxmemory-policy allkeys-random");
+        let mut job = bed.job(&slots);
+        job.cache = cache;
+        job.ours_at_target = layout_slots(|_| true);
+        let handle = bed.copy(job);
+        bed.caught_up(&handle);
+        bed.t.say("CONFIG SET maxmemory 1mb");
+        super::bed::until("something is evicted", || bed.t.info("stats", "evicted_keys") != "0");
+        let finished = bed.finish_in(&handle, 1, Duration::from_secs(5));
+        assert_eq!(finished.is_ok(), cache, "{finished:?}");
+        if !cache {
+            assert!(bed.failed(&handle).contains("noeviction"));
+        }
+    }
+}
+
+#[test]
 fn a_change_of_roles_ends_it() {
     let (mut bed, handle) = copying();
     let other = start_server();

@@ -46,6 +46,7 @@ fn start(source: &Redis, target: &Redis) -> (Handle, watch::Sender<Limits>) {
         target: endpoint(target),
         ours_at_target: slots,
         wipe: false,
+        cache: false,
         verify: Verify::Full,
     };
     let (limits, receiver) = watch::channel(Limits::default());

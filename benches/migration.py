@@ -1,0 +1,466 @@
+#!/usr/bin/env python3
+"""Issue 4's speed numbers with the whole product: three release nodes, stock redis-servers, migrations by the command line.
+
+Parts (--only speed,load,switches,bighash):
+  speed     keys/s of string keys of 100 B and MB/s of 1 KB values, nothing else running; passes of SCAN; beside MIGRATE KEYS of 100
+  load      paced GET/SET of slots that stay, at half of what the servers can do: p99, errors, and the source primary's CPU per
+            request, with and without half of the slots being copied; interleaved, so that a noisy machine hits both alike
+  switches  single slots move between two groups under load: each hold by the leader's log and by a writer of that slot
+  bighash   PINGs each 0.2 ms of both servers while a hash of a million fields moves, also while it is written; beside MIGRATE
+The load comes from examples/load.rs. Figures are of this machine in this hour: the load average is printed beside them.
+"""
+import argparse, collections, datetime, json, os, random, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time, zlib
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+PONTOON = os.environ.get("PONTOON_BIN", os.path.join(ROOT, "target", "release", "pontoon"))
+LOAD = os.path.join(ROOT, "target", "release", "examples", "load")
+TICK = os.sysconf("SC_CLK_TCK")
+PATIENCE = 120
+SCAN_COUNT = 500
+MIGRATE_KEYS = 100
+CLIENTS = 48
+
+def until(what, condition, patience=PATIENCE, every=0.02):
+    end = time.time() + patience
+    while time.time() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(every)
+    raise TimeoutError(f"waited {patience} s in vain for {what}")
+
+def slot(key):
+    """Codis' layout; our keys have no tags."""
+    return zlib.crc32(key) % 1024
+
+class Conn:
+    """A blocking connection to a redis-server that understands what the bench asks."""
+    def __init__(self, port):
+        self.sock = socket.create_connection(("127.0.0.1", port), 5)
+        self.sock.settimeout(PATIENCE)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = self.sock.makefile("rb", 1 << 20)
+    @staticmethod
+    def pack(words):
+        words = [w if isinstance(w, bytes) else str(w).encode() for w in words]
+        return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
+    def reply(self):
+        line = self.file.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self.reply() for _ in range(int(rest))]
+        return rest
+    def ask(self, *words):
+        self.sock.sendall(self.pack(words))
+        return self.reply()
+    def fill(self, commands):
+        batch = []
+        def flush():
+            self.sock.sendall(b"".join(batch))
+            for _ in batch:
+                self.reply()
+            batch.clear()
+        for command in commands:
+            batch.append(self.pack(command))
+            if len(batch) == 1000:
+                flush()
+        flush()
+    def info(self, section):
+        lines = self.ask("INFO", section).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+    def scans(self):
+        found = self.info("commandstats").get("cmdstat_scan", "calls=0,")
+        return int(found.split("calls=")[1].split(",")[0])
+    def slowest(self):
+        """The longest command since the last look, in ms with its name."""
+        worst = max(((entry[2] / 1000, entry[3][0].decode()) for entry in self.ask("SLOWLOG", "GET", 128)), default=(0, "-"))
+        self.ask("SLOWLOG", "RESET")
+        return worst
+
+class Redis:
+    def __init__(self, port, tmp, of=None):
+        self.port, self.addr = port, f"127.0.0.1:{port}"
+        args = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp, "--slowlog-log-slower-than", "1000"]
+        if of:
+            args += ["--replicaof", "127.0.0.1", str(of.port), "--repl-diskless-sync-delay", "0"]
+        self.proc = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.conn = until(self.addr, self.connect)
+        if of:
+            until("the replica", lambda: self.conn.info("replication").get("master_link_status") == "up")
+    def connect(self):
+        try:
+            return Conn(self.port)
+        except OSError:
+            return None
+    def cpu(self):
+        f = open(f"/proc/{self.proc.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(f[11]) + int(f[12])) / TICK
+
+class Cluster:
+    """Three nodes; `groups`: for each group its primary and replicas."""
+    def __init__(self, base, tmp, groups, slots):
+        self.admin = f"127.0.0.1:{base + 11}"
+        self.nodes = [f"127.0.0.1:{base + 20 + i}" for i in (1, 2, 3)]
+        peers = ",".join(f"{i}=127.0.0.1:{base + 10 + i}" for i in (1, 2, 3))
+        self.events, self.procs, self.logs = [], [], []
+        for i in (1, 2, 3):
+            log = f"{tmp}/node-{i}.log"
+            out = open(log, "wb")
+            self.procs.append(subprocess.Popen(
+                [PONTOON, "serve", "--id", str(i), "--admin", f"127.0.0.1:{base + 10 + i}", "--peers", peers, "--bind", "127.0.0.1",
+                 "--port-offset", str(i), "--data-dir", f"{tmp}/data-{i}", "--log-format", "json", "--set", f"default_port={base + 20}"],
+                stdout=out, stderr=out))
+            self.logs.append(open(log, "rb"))
+        until("the cluster", lambda: self.run("slot", "ls", "--timeout", "1s", check=False).returncode == 0, every=0.2)
+        for i, servers in enumerate(groups):
+            replicas = [word for s in servers[1:] for word in ("--replica", s.addr)]
+            self.run("group", "create", str(i + 1), "--primary", servers[0].addr, *replicas)
+        for spans, group in slots:
+            self.run("slot", "assign", spans, str(group), "--wait")
+    def run(self, *args, check=True):
+        done = subprocess.run([PONTOON, "--node", self.admin, *args], capture_output=True, text=True)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"pontoon {' '.join(args)}: {done.stderr or done.stdout}")
+        return done
+    def migrations(self):
+        return json.loads(self.run("migrate", "ls", "--output", "json").stdout)
+    def show(self, id):
+        return json.loads(self.run("migrate", "show", str(id), "--output", "json").stdout)
+    def start(self, spans, to):
+        self.read_logs()
+        self.events.clear()
+        self.run("migrate", "start", spans, "--to", str(to))
+        return self.event("Plan or Start", lambda f: "an attempt begins" in f["message"])
+    def read_logs(self):
+        for log in self.logs:
+            while True:
+                at = log.tell()
+                line = log.readline()
+                if not line.endswith(b"\n"):
+                    log.seek(at)
+                    break
+                try:
+                    entry = json.loads(line)
+                    when = datetime.datetime.fromisoformat(entry["timestamp"].replace("Z", "+00:00")).timestamp()
+                    self.events.append((when, entry["fields"]))
+                except (ValueError, KeyError):
+                    pass
+    def event(self, what, condition, patience=PATIENCE, job=None):
+        def look():
+            self.read_logs()
+            return next(((at, f) for at, f in self.events if condition(f) and job in (None, f.get("job"))), None)
+        at, fields = until(what, look, patience, 0.003)
+        return at, fields
+    def said(self, text, job=None, patience=PATIENCE):
+        return self.event(text, lambda f: f["message"].startswith(text), patience, job)
+    def done(self):
+        until("all migrations to end", lambda: all(m["state"] in ("done", "cancelled") for m in self.migrations()), every=0.3)
+
+class Load:
+    def __init__(self, cluster, **wanted):
+        args = [LOAD, "to=" + ",".join(cluster.nodes)] + [f"{k}={v}" for k, v in wanted.items()]
+        self.proc = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def say(self, line):
+        self.proc.stdin.write(line + "\n")
+        self.proc.stdin.flush()
+        answer = self.proc.stdout.readline()
+        if not answer:
+            raise RuntimeError("the load has ended")
+        return json.loads(answer)
+    def mark(self):
+        return self.say("mark")
+    def stop(self):
+        self.proc.kill()
+        self.proc.wait()
+
+class Bed:
+    """A directory, servers and nodes; all gone when left."""
+    def __init__(self, base):
+        self.base, self.tmp, self.servers, self.clusters, self.loads = base, tempfile.mkdtemp(prefix="bench-migration-"), [], [], []
+    def __enter__(self):
+        return self
+    def __exit__(self, kind, *_):
+        for load in self.loads:
+            load.stop()
+        procs = [p for c in self.clusters for p in c.procs] + [s.proc for s in self.servers]
+        for p in procs:
+            p.kill()
+        for p in procs:
+            p.wait()
+        if kind is None:
+            shutil.rmtree(self.tmp, ignore_errors=True)
+        else:
+            print(f"# logs: {self.tmp}", file=sys.stderr)
+    def redis(self, of=None):
+        self.servers.append(Redis(self.base + len(self.servers), self.tmp, of))
+        return self.servers[-1]
+    def cluster(self, groups, slots):
+        self.clusters.append(Cluster(self.base, self.tmp, groups, slots))
+        return self.clusters[-1]
+    def load(self, cluster, **wanted):
+        self.loads.append(Load(cluster, **wanted))
+        return self.loads[-1]
+
+def values(keys, size, only=lambda key: True):
+    """Random values, so that compression does not flatter."""
+    noise = random.Random(1).randbytes(1 << 20)
+    for i in range(keys):
+        key = b"key:%012d" % i
+        if only(key):
+            at = i * 7919 % ((1 << 20) - size)
+            yield (b"SET", key, noise[at:at + size])
+
+def by_keys(source, target, only=lambda key: True, stop=lambda: False):
+    """Key-by-key: MIGRATE of 100 keys at a time; how many it moved."""
+    cursor, moved, batch = b"0", 0, []
+    while not stop():
+        cursor, keys = source.conn.ask("SCAN", cursor, "COUNT", SCAN_COUNT)
+        batch += [k for k in keys if only(k)]
+        while len(batch) >= MIGRATE_KEYS or (cursor == b"0" and batch):
+            part, batch = batch[:MIGRATE_KEYS], batch[MIGRATE_KEYS:]
+            source.conn.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", *part)
+            moved += len(part)
+        if cursor == b"0":
+            break
+    return moved
+
+def row(what, figure, goal="", note=""):
+    print(f"  {what:64} {figure:>22}   {goal:14} {note}", flush=True)
+
+def med(figures):
+    return statistics.median(figures)
+
+def at(figures, part):
+    return sorted(figures)[min(len(figures) - 1, int(len(figures) * part))]
+
+def loads():
+    return "load average " + " ".join(f"{x:.1f}" for x in os.getloadavg()[:2])
+
+def speed(a):
+    print(f"\nNo load ({loads()})")
+    for keys, size in ((a.keys, 100), (a.keys // 5, 1000)):
+        rates, opened, holds, scans, theirs = [], [], [], [], []
+        for _ in range(a.rounds):
+            with Bed(a.base) as bed:
+                one, two = bed.redis(), bed.redis()
+                cluster = bed.cluster([[one], [two]], [("0-1023", 1)])
+                one.conn.fill(values(keys, size))
+                scans_before, began = one.conn.scans(), time.time()
+                cluster.start("0-1023", 2)
+                copying, _ = cluster.said("Copying")
+                caught_up, _ = cluster.said("CaughtUp")
+                scans.append((one.conn.scans() - scans_before) * SCAN_COUNT / keys)
+                _, hold = cluster.said("the hold and its parts")
+                rates.append(keys / (caught_up - copying))
+                opened.append((copying - began) * 1000)
+                holds.append(hold["total_ms"])
+                got = two.conn.ask("DBSIZE")
+                if got != keys:
+                    raise RuntimeError(f"{got} of {keys} keys are at the target")
+            with Bed(a.base) as bed:
+                one, two = bed.redis(), bed.redis()
+                one.conn.fill(values(keys, size))
+                began = time.time()
+                theirs.append(by_keys(one, two) / (time.time() - began))
+        if size == 100:
+            row(f"{keys} keys of 100 B, Copying to CaughtUp", f"{med(rates):,.0f} keys/s", ">= 200,000", f"of {[round(r) for r in rates]}")
+        else:
+            row(f"{keys} values of 1 KB", f"{med(rates) * size / 1e6:.0f} MB/s", ">= 70", f"of {[round(r * size / 1e6) for r in rates]}")
+        row("  the command until copying; the hold, source's slots all", f"{med(opened):.0f} ms; {med(holds):.1f} ms")
+        row("  passes of SCAN (calls x COUNT / keys)", f"{med(scans):.2f}", "1")
+        figure = f"{med(theirs):,.0f} keys/s" if size == 100 else f"{med(theirs) * size / 1e6:.0f} MB/s"
+        row("  MIGRATE KEYS of 100 (one client, zero round trip)", figure, "", f"of {[round(r) for r in theirs]} keys/s")
+
+def most(bed, cluster, keys, slots):
+    """What clients get who ask as fast as they are answered."""
+    load = bed.load(cluster, clients=CLIENTS, keys=keys, slots=slots)
+    time.sleep(1)
+    load.mark()
+    time.sleep(3)
+    rate = load.mark()["clients"]["requests"] / 3
+    load.stop()
+    return rate
+
+def load(a):
+    keys, half = a.keys, lambda key: slot(key) >= 512
+    with Bed(a.base) as bed:
+        one = bed.redis()
+        one.conn.fill(values(keys, 100))
+        replica, two = bed.redis(one), bed.redis()
+        cluster = bed.cluster([[one, replica], [two]], [("0-1023", 1)])
+        rate = a.rate or most(bed, cluster, keys, "0-511") / 2
+        print(f"\nUnder load: {rate:,.0f} requests/s of slots 0-511, 20 % SET of 100 B, {CLIENTS} clients, {keys} keys; slots 512-1023 are copied ({loads()})")
+        clients = bed.load(cluster, clients=CLIENTS, keys=keys, slots="0-511", rate=rate)
+        errors, seen = [], collections.defaultdict(list)
+        def window(name, run):
+            clients.mark()
+            cpu, began = one.cpu(), time.time()
+            copied = run()
+            took, cpu, m = time.time() - began, one.cpu() - cpu, clients.mark()["clients"]
+            if m["errors"]:
+                errors.append((name, m["errors"], m["first_error"]))
+            seen[name].append(dict(cpu=cpu / m["requests"] * 1e6, p50=m["p50"], p99=m["p99"], p999=m["p999"], max=m["max"],
+                                   rate=m["requests"] / took, copied=copied / took))
+        def still():
+            time.sleep(a.window)
+            return 0
+        def copying(id):
+            began, before = time.time(), cluster.show(id)["keys_copied"]
+            while time.time() - began < a.window:
+                time.sleep(0.1)
+                now = cluster.show(id)
+                if now["state"] != "copying" or now["keys_copied"] > keys * 0.35:
+                    break
+            return cluster.show(id)["keys_copied"] - before
+        def move(name):
+            cluster.start("512-1023", 2)
+            cluster.said("Copying")
+            id = max(m["id"] for m in cluster.migrations())
+            window(name, lambda: copying(id))
+            cluster.run("migrate", "cancel", str(id), check=False)
+            cluster.done()
+            if cluster.show(id)["state"] != "cancelled":
+                raise RuntimeError("the copy was over before it could be cancelled; more keys are needed")
+        time.sleep(1)
+        for _ in range(a.rounds * 2 + 1):
+            window("nothing moves", still)
+            move("a replica feeds")
+        cluster.run("group", "remove-server", "1", replica.addr)
+        replica.conn.ask("REPLICAOF", "NO", "ONE")
+        for _ in range(a.rounds):
+            window("nothing moves, no replica", still)
+            move("the primary feeds")
+        def ours():
+            end = time.time() + a.window
+            return by_keys(one, two, half, lambda: time.time() > end)
+        for _ in range(a.rounds):
+            window("MIGRATE KEYS of 100", ours)
+        for name, rows in seen.items():
+            m = {k: med([r[k] for r in rows]) for k in rows[0]}
+            row(name, f"{m['cpu']:.2f} us/request", "", f"p50 {m['p50']:.2f} p99 {m['p99']:.2f} p99.9 {m['p999']:.2f} max {m['max']:.1f} ms; "
+                f"{m['rate']:,.0f} requests/s; {m['copied']:,.0f} keys/s moved; {len(rows)} windows")
+        pairs = list(zip(seen["nothing moves"], seen["a replica feeds"]))
+        row("primary's CPU per request, a replica feeds", f"{(med([b['cpu'] / q['cpu'] for q, b in pairs]) - 1) * 100:+.1f} %", "<= +5 %",
+            f"of {[round((b['cpu'] / q['cpu'] - 1) * 100, 1) for q, b in pairs]}")
+        row("client errors", str(sum(n for _, n, _ in errors)), "0", str(errors[:3]) if errors else "")
+
+def switches(a):
+    keys = a.switch_keys
+    with Bed(a.base) as bed:
+        one, two = bed.redis(), bed.redis()
+        cluster = bed.cluster([[one], [two]], [("0-511", 1), ("512-1023", 2)])
+        one.conn.fill(values(keys, 100, lambda k: slot(k) < 512))
+        two.conn.fill(values(keys, 100, lambda k: slot(k) >= 512))
+        rate = a.rate or most(bed, cluster, keys, "0-1023") / 2
+        print(f"\n{a.switches} switches of single slots under {rate:,.0f} requests/s of all slots, {keys} keys ({loads()})")
+        clients = bed.load(cluster, clients=CLIENTS, keys=keys, rate=rate)
+        time.sleep(2)
+        quiet = clients.mark()["clients"]
+        key_of = {}
+        for i in range(100000):
+            key_of.setdefault(slot(b"w:%d" % i), f"w:{i}")
+        # The first half goes there, the second half comes back; both directions alternate.
+        n = max(2, a.switches // 4)
+        there = [x for i in range(n) for x in ((i, 2), (512 + i, 1))]
+        back = [x for i in range(n) for x in ((i, 1), (512 + i, 2))]
+        parts, gaps, errors, releases, began = collections.defaultdict(list), [], [], 0, time.time()
+        end = began + a.switch_seconds
+        for s, to in there + back:
+            if time.time() > end:
+                break
+            clients.say(f"watch {key_of[s]}")
+            cluster.start(str(s), to)
+            _, hold = cluster.said("the hold and its parts")
+            time.sleep(0.02)
+            seen = clients.say("unwatch")
+            releases += sum("slots are released" in f["message"] for _, f in cluster.events)
+            gaps.append(seen["gap"])
+            errors += seen["errors"]
+            for k, v in hold.items():
+                if k.endswith("_ms"):
+                    parts[k].append(v)
+        busy = clients.mark()["clients"]
+        cluster.done()
+        total = parts.pop("total_ms")
+        row(f"hold by the leader's log, {len(total)} switches, p50", f"{at(total, .5):.1f} ms", "<= 15")
+        row("  p99; longest", f"{at(total, .99):.1f} ms; {max(total):.1f} ms", "<= 50")
+        for k, v in parts.items():
+            row(f"  of it {k[:-3]}: p50; p99", f"{at(v, .5):.2f} ms; {at(v, .99):.1f} ms")
+        row("longest gap of a writer of the slot: p50; p99; longest", f"{at(gaps, .5):.1f}; {at(gaps, .99):.1f}; {max(gaps):.1f} ms", "<= 15; 50")
+        row("clients: p50; p99; p99.9; longest", f"{busy['p50']:.2f}; {busy['p99']:.2f}; {busy['p999']:.2f}; {busy['max']:.1f}", "",
+            f"before: {quiet['p50']:.2f}; {quiet['p99']:.2f}; {quiet['p999']:.2f}; {quiet['max']:.1f} ms")
+        row("client errors", str(busy["errors"] + len(errors)), "0", str((busy["first_error"], errors[:2])) if busy["errors"] or errors else "")
+        row("holds released without a switch", str(releases), "", f"{len(total) / (time.time() - began):.1f} switches/s; {loads()}")
+        if a.json:
+            json.dump(dict(total=total, gaps=gaps, **parts), open(a.json, "w"))
+
+def bighash(a):
+    fields, key = a.fields, "big"
+    print(f"\nA hash of {fields} fields ({loads()})")
+    with Bed(a.base) as bed:
+        one, two = bed.redis(), bed.redis()
+        s = slot(key.encode())
+        cluster = bed.cluster([[one], [two]], [("0-1023", 1)])
+        one.conn.fill(("HSET", key, f"field:{i:010}", f"value:{i:010}") for i in range(fields))
+        for server in (one, two):
+            server.conn.slowest()
+        probes = dict(probe=f"{one.addr},{two.addr}")
+        seen = collections.defaultdict(list)
+        def measure(name, run, **more):
+            load = bed.load(cluster, **probes, **more)
+            time.sleep(1)
+            load.mark()
+            [server.conn.slowest() for server in (one, two)]
+            began = time.time()
+            run()
+            took, m = time.time() - began, load.mark()
+            load.stop()
+            slow = [server.conn.slowest() for server in (one, two)]
+            seen[name].append((took, max(p["max"] for p in m["probes"].values()), max(p["p99"] for p in m["probes"].values()), max(slow), m["hot"]))
+        def move(to):
+            cluster.start(str(s), to)
+            cluster.said("the hold and its parts")
+        for i in range(a.rounds):
+            measure("no copy", lambda: time.sleep(3))
+            measure("it moves", lambda: move(2))
+            cluster.done()
+            measure("it moves while 1,000 of its fields are written per second", lambda: move(1), hot=f"{key}:{fields}:1000")
+            cluster.done()
+        measure("MIGRATE", lambda: one.conn.ask("MIGRATE", "127.0.0.1", two.port, key, 0, 60000, "REPLACE"))
+        for name, rows in seen.items():
+            hot = rows[0][4]
+            row(name + ": longest stall of either server", f"{med([r[1] for r in rows]):.1f} ms", "" if name in ("no copy", "MIGRATE") else "<= 10",
+                f"of {[round(r[1], 1) for r in rows]}; p99 {med([r[2] for r in rows]):.2f}; longest command {max(r[3] for r in rows)}; "
+                f"{med([r[0] for r in rows]):.1f} s" + (f"; writer's max {hot['max']:.1f} ms, {hot['errors']} errors {hot['first_error']}" if hot["requests"] or hot["errors"] else ""))
+
+PARTS = dict(speed=speed, load=load, switches=switches, bighash=bighash)
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--only", default=",".join(PARTS))
+    ap.add_argument("--base", type=int, default=25200, help="first of thirty ports")
+    ap.add_argument("--rounds", type=int, default=3)
+    ap.add_argument("--keys", type=int, default=1_000_000)
+    ap.add_argument("--rate", type=float, default=0, help="requests per second; default: half of what is possible")
+    ap.add_argument("--window", type=float, default=4, help="seconds of one measurement under load")
+    ap.add_argument("--switches", type=int, default=500)
+    ap.add_argument("--switch-keys", type=int, default=100_000)
+    ap.add_argument("--switch-seconds", type=float, default=900, help="no further switch is begun after this")
+    ap.add_argument("--fields", type=int, default=1_000_000)
+    ap.add_argument("--json", help="write each switch's figures here")
+    a = ap.parse_args()
+    for binary in (PONTOON, LOAD):
+        if not os.path.exists(binary):
+            sys.exit(f"{binary} is missing; `make bench-migration` builds it")
+    for part in a.only.split(","):
+        PARTS[part](a)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()

@@ -202,6 +202,10 @@ pub(super) async fn run(
         ));
     }
 
+    // From here on keys of ours are there, and the log must know it before: see `Approve::copying`.
+    reports.send_modify(|report| report.state = State::Copying);
+    approve.copying().await?;
+
     // The feed first: what changes from now on is told.
     let deadline = Instant::now() + OPEN_MAX;
     let feed = feed::open(&job.feed, name, deadline).await?;

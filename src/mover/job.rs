@@ -142,4 +142,12 @@ pub trait Approve: Send + Sync {
     /// Asked once, with every connection that will change something. They are open, logged in and named.
     /// An error, a sentence for people, ends the run: nothing has been changed.
     fn approve(&self, connections: Vec<Named>) -> Approval;
+
+    /// Asked once by a copy, when it has reported [`super::State::Copying`] and before it writes its first key. Returns when
+    /// whoever has to delete the copy one day knows that keys of these slots at the target are ours: a worker that dies
+    /// before that must not leave keys that nobody takes for its own. Without a log there is nobody to tell.
+    /// An error, a sentence for people, ends the run.
+    fn copying(&self) -> Approval {
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -319,9 +319,33 @@ impl Approve for Ask {
         let asking = self.runtime.spawn(async move { inner.ask(job, run, connections).await });
         Box::pin(async move { asking.await.map_err(|error| error.to_string())? })
     }
+
+    fn copying(&self) -> Approval {
+        let (inner, job, run) = (self.inner.clone(), self.job, self.run);
+        let waiting = self.runtime.spawn(async move { inner.staged(job, run).await });
+        Box::pin(async move { waiting.await.map_err(|error| error.to_string())? })
+    }
 }
 
 impl Inner {
+    /// Waits until the log says that a copy is at the target, as long as the run is current.
+    async fn staged(&self, job: Job, run: u32) -> Result<(), String> {
+        let Job::Migration(id) = job else { return Ok(()) };
+        let mut state = self.consensus.state();
+        loop {
+            {
+                let newest = state.borrow_and_update();
+                if newest.current_run(job).is_none_or(|current| current.run != run) {
+                    return Err(format!("run {run} of {job} is over"));
+                }
+                if newest.migrations.get(&id).is_some_and(|m| m.staged) {
+                    return Ok(());
+                }
+            }
+            state.changed().await.map_err(|_| "the node stops".to_owned())?;
+        }
+    }
+
     /// Asks the leader, whoever it is, until one answers.
     async fn ask(&self, job: Job, run: u32, connections: Vec<Named>) -> Result<(), String> {
         let request = mover_wire::ask(job, run, self.me.id, connections);

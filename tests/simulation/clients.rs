@@ -7,7 +7,7 @@ use super::{
     invariants::Version,
     network::{self, MS, Ns, SECOND, spread},
     node::NodeEvent,
-    world::{Event, SLOTS, World},
+    world::{Event, KEYS_PER_SLOT, SLOTS, World},
 };
 
 /// A client that hears nothing for so long asks another node.
@@ -36,6 +36,7 @@ pub struct Client {
 pub struct Op {
     pub client: usize,
     pub slot: u16,
+    pub key: u16,
     pub is_write: bool,
     /// A read must show at least this.
     floor: Version,
@@ -45,6 +46,9 @@ pub struct Op {
     pub boot: u32,
     /// The server it was sent to.
     pub server: usize,
+    /// Which of its addresses, and the life of it that executed.
+    pub which: u16,
+    pub life: u32,
 }
 
 impl World {
@@ -52,15 +56,20 @@ impl World {
         let node = self.rng.usize(0..self.nodes.len());
         let slot = self.rng.u16(0..SLOTS);
         let worker = self.rng.usize(0..self.nodes[node].workers.len());
+        // Without migrations a slot is one register.
+        let key = if self.rules.migrations { slot + SLOTS * self.rng.u16(0..KEYS_PER_SLOT) } else { slot };
         let op = Op {
             client,
             slot,
+            key,
             is_write: self.rng.bool(),
-            floor: self.witness.floor(slot),
+            floor: self.witness.floor(key),
             node,
             worker,
             boot: self.nodes[node].boot,
             server: 0,
+            which: 0,
+            life: 0,
         };
         let id = self.ops.len();
         self.ops.push(op);
@@ -84,10 +93,10 @@ impl World {
         let seen = match answer {
             Answer::Done(version) if op.is_write => {
                 self.seen.acked += 1;
-                let at_owner = self.servers[self.owner(SlotId(op.slot))].get(&op.slot).copied().unwrap_or(0);
-                self.witness.acknowledged(op.slot, version, at_owner)
+                let at_owner = self.servers[self.owner(SlotId(op.slot))].get(&op.key).copied().unwrap_or(0);
+                self.witness.acknowledged(op.key, version, at_owner)
             }
-            Answer::Done(version) => self.witness.read(op.slot, version, op.floor),
+            Answer::Done(version) => self.witness.read(op.key, version, op.floor),
             Answer::Refused => {
                 self.seen.refused += 1;
                 Ok(())
@@ -118,12 +127,18 @@ impl World {
     /// A server executes a request, whatever has become of who sent it.
     pub fn execute(&mut self, id: usize) {
         let op = self.ops[id].clone();
+        if !self.serves((op.server, op.which)) {
+            // Nobody is there, or a replica that refuses: the connection ends.
+            self.at_boot(op.node, op.boot, MS, NodeEvent::Deadline { op: id });
+            return;
+        }
+        self.ops[id].life = self.stores[op.server].life;
         let version = if op.is_write {
             self.executions += 1;
-            self.servers[op.server].insert(op.slot, self.executions);
+            self.write(op.server, op.key, self.executions, true);
             self.executions
         } else {
-            self.servers[op.server].get(&op.slot).copied().unwrap_or(0)
+            self.servers[op.server].get(&op.key).copied().unwrap_or(0)
         };
         let slow = self.server_slow[op.server];
         let delay = network::server(&mut self.rng, slow);

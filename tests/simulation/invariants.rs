@@ -1,7 +1,7 @@
 //! What must never be seen: a lost acknowledged write, a stale read, a reply under an old slot epoch after one under a
 //! newer. Knows nothing of leases and holds; it looks from outside, with true time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::ids::Epoch;
 
@@ -13,8 +13,10 @@ pub type Registers = BTreeMap<u16, Version>;
 /// The witness.
 #[derive(Default)]
 pub struct Witness {
-    /// Highest version of which a client has an acknowledgement, or that a client has read, by slot.
-    known: Registers,
+    /// Versions of which a client has an acknowledgement, or that a client has read, by key.
+    known: BTreeMap<u16, BTreeSet<Version>>,
+    /// Writes that were lost with a primary before its replica had them: that is what an asynchronous replica promises.
+    lost: BTreeSet<Version>,
     /// Highest slot epoch under which a reply has passed, by slot.
     passed: BTreeMap<u16, Epoch>,
 }
@@ -22,7 +24,7 @@ pub struct Witness {
 impl Witness {
     /// What every read that is sent from now on must at least show.
     pub fn floor(&self, slot: u16) -> Version {
-        self.known.get(&slot).copied().unwrap_or(0)
+        self.known.get(&slot).and_then(BTreeSet::last).copied().unwrap_or(0)
     }
 
     /// A worker lets a reply pass.
@@ -37,6 +39,9 @@ impl Witness {
 
     /// A client has the acknowledgement of a write; `at_owner` is what the slot's owner keeps now.
     pub fn acknowledged(&mut self, slot: u16, version: Version, at_owner: Version) -> Result<(), String> {
+        if self.lost.contains(&version) {
+            return Ok(());
+        }
         if at_owner < version {
             return Err(format!("slot {slot}: write {version} is acknowledged, the owner has {at_owner}: lost"));
         }
@@ -46,6 +51,11 @@ impl Witness {
 
     /// A client has the answer of a read that was sent when the floor was `floor`.
     pub fn read(&mut self, slot: u16, version: Version, floor: Version) -> Result<(), String> {
+        // What was lost since the read was sent need not be seen.
+        let floor = self.known.get(&slot).and_then(|known| known.range(..=floor).next_back()).copied().unwrap_or(0);
+        if self.lost.contains(&version) {
+            return Ok(());
+        }
         if version < floor {
             return Err(format!("slot {slot}: a read shows {version}, but {floor} was known when it was sent: stale"));
         }
@@ -62,8 +72,22 @@ impl Witness {
         Ok(())
     }
 
+    /// These writes are gone with a primary.
+    pub fn lose(&mut self, lost: impl Iterator<Item = (u16, Version)>) {
+        for (key, version) in lost {
+            self.lost.insert(version);
+            if let Some(known) = self.known.get_mut(&key) {
+                known.remove(&version);
+            }
+        }
+    }
+
+    /// Whether a client knows of this version.
+    pub fn knows(&self, key: u16, version: Version) -> bool {
+        self.known.get(&key).is_some_and(|known| known.contains(&version))
+    }
+
     fn learn(&mut self, slot: u16, version: Version) {
-        let known = self.known.entry(slot).or_default();
-        *known = version.max(*known);
+        self.known.entry(slot).or_default().insert(version);
     }
 }

@@ -8,15 +8,17 @@ use pontoon::{
     model::{
         change::Change,
         ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, NodeId, Term, Uuid},
+        migration::Job,
         outcome::Outcome,
         route::HoldKind,
         state::{Cause, ClusterState},
     },
-    plan::{lease::Barrier, timing::Timing},
+    plan::{approval::Approvals, lease::Barrier, mover::MoverView, timing::Timing},
 };
 
 use super::{
     invariants::Registers,
+    jobs::Carried,
     network::{self, MS, Ns, SECOND},
     node::NodeEvent,
     raft::Proposal,
@@ -40,6 +42,8 @@ pub struct Beat {
     pub incarnation: Option<Incarnation>,
     pub drained: BTreeSet<HoldId>,
     pub stopping: bool,
+    pub applied: usize,
+    pub movers: Vec<(Job, MoverView)>,
 }
 
 /// Who waits for a proposal's result.
@@ -47,12 +51,17 @@ pub struct Beat {
 pub enum Tag {
     Nobody,
     Task(u64),
+    Job(u64),
 }
 
 /// A node's leadership of one term.
 pub struct Lead {
     pub term: Term,
-    desk: Desk,
+    pub desk: Desk,
+    pub jobs: BTreeMap<Job, Carried>,
+    pub approvals: Approvals,
+    /// A look at barriers is due.
+    pub looks: bool,
     /// When a start that is no member was proposed as one.
     joining: BTreeMap<Uuid, Ns>,
     rounds: u64,
@@ -99,6 +108,9 @@ impl Lead {
         Self {
             term,
             desk,
+            jobs: BTreeMap::new(),
+            approvals: Approvals::new(term),
+            looks: false,
             joining: BTreeMap::new(),
             rounds: 0,
             in_round: Vec::new(),
@@ -116,7 +128,7 @@ impl World {
     }
 
     /// The newest state that a node knows.
-    fn state(&self, node: usize) -> std::rc::Rc<ClusterState> {
+    pub fn state(&self, node: usize) -> std::rc::Rc<ClusterState> {
         self.raft.log[self.nodes[node].applied].state.clone()
     }
 
@@ -134,14 +146,14 @@ impl World {
             node: self.member(beat.node),
             start: beat.start,
             incarnation: beat.incarnation,
-            applied: Epoch::default(),
+            applied: Epoch(beat.applied as u64),
             route_epoch: Epoch::default(),
             drained: beat.drained.clone(),
             waiting: BTreeMap::new(),
             listeners: BTreeMap::new(),
             version: String::new(),
             stopping: beat.stopping,
-            movers: Vec::new(),
+            movers: beat.movers.clone(),
         }
     }
 
@@ -172,6 +184,7 @@ impl World {
             Step::Round(asked) => self.after_round(node, &beat, asked),
         }
         self.look_at_barriers(node);
+        self.carry_on(node);
     }
 
     fn answers(&mut self, node: usize, beat: &Beat, reply: Reply) {
@@ -229,7 +242,7 @@ impl World {
     // Assignments.
 
     /// Hands a change to the node's own Raft; between the decision and the append the process may be paused.
-    fn wants(&mut self, node: usize, change: Change, tag: Tag, copied: Registers) {
+    pub fn wants(&mut self, node: usize, change: Change, tag: Tag, copied: Registers) {
         let proposal = Proposal { change, tag, since: self.now, copied };
         let delay = network::turn(&mut self.rng) + network::message(&mut self.rng);
         self.at_node(node, delay, NodeEvent::Propose(Box::new(proposal)));
@@ -403,6 +416,10 @@ impl World {
 
     /// What came of a proposal; `Err(None)`: nobody knows, so the task begins anew or another leader does.
     pub fn proposal_ends(&mut self, node: usize, tag: Tag, result: Result<Outcome, Option<String>>) {
+        if let Tag::Job(serial) = tag {
+            self.job_proposed(node, serial, result);
+            return;
+        }
         let Tag::Task(serial) = tag else { return };
         let Some(id) = self.task_of(node, serial) else { return };
         let (state, now) = (self.state(node), self.local(node));

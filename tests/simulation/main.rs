@@ -7,10 +7,14 @@
 
 mod clients;
 mod invariants;
+mod jobs;
 mod leader;
+mod migrations;
+mod mover;
 mod network;
 mod node;
 mod raft;
+mod store;
 mod world;
 
 use world::{Rules, World};
@@ -44,8 +48,14 @@ fn holds(rules: Rules, test: &str) {
     println!("{} seeds: {seen:?}", seeds.clone().count());
     // A run that does nothing finds nothing.
     if seeds.count() >= 100 {
-        let busy = [seen.acked, seen.moved, seen.released, seen.elections, seen.refused, seen.unknown, seen.silent];
-        assert!(busy.iter().all(|n| *n > 20), "the simulation is too quiet: {seen:?}");
+        let of_kind = if rules.migrations {
+            [seen.switched, seen.done, seen.cancelled, seen.failovers, seen.swept, seen.restarted]
+        } else {
+            [seen.moved, seen.silent, 1000, 1000, 1000, 1000]
+        };
+        let always = [seen.acked, seen.released, seen.elections, seen.refused, seen.unknown];
+        let mut busy = always.iter().chain(&of_kind);
+        assert!(busy.all(|n| *n > 20), "the simulation is too quiet: {seen:?}");
     }
 }
 
@@ -69,6 +79,16 @@ fn clients_see_one_owner_per_slot() {
 }
 
 /// 5 % fast or slow against true time.
+fn migrating() -> Rules {
+    Rules { migrations: true, ..Rules::default() }
+}
+
+/// Migrations under every fault; see `migrations`.
+#[test]
+fn migrations_lose_nothing_and_end() {
+    holds(migrating(), "migrations_lose_nothing_and_end");
+}
+
 #[test]
 fn catches_clocks_that_are_off_by_five_per_cent() {
     catches(170, Rules { rates_differ: 0.1, ..Rules::default() });
@@ -112,4 +132,55 @@ fn catches_a_lease_counted_from_its_arrival() {
 #[test]
 fn catches_a_grant_without_a_round() {
     catches(300, Rules { round: false, ..Rules::default() });
+}
+
+#[test]
+fn migrations_catch_a_missing_check_at_reply() {
+    catches(0, Rules { check_at_reply: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_a_missing_barrier() {
+    catches(0, Rules { barrier: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_a_missing_fence() {
+    catches(0, Rules { fence: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_an_approval_without_a_round() {
+    catches(0, Rules { approval_round: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_a_switch_of_another_term() {
+    catches(0, Rules { switch_term: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_group_epochs_that_stay() {
+    catches(0, Rules { group_epochs: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_replay_instead_of_refetch() {
+    catches(0, Rules { refetch: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_an_offset_of_before_the_barrier() {
+    catches(0, Rules { offset_after_barrier: false, ..migrating() });
+}
+
+#[test]
+fn migrations_catch_a_mark_cleared_after_the_answer() {
+    catches(0, Rules { mark_before_fetch: false, ..migrating() });
+}
+
+/// A worker that dies before the log knows of its copy leaves keys that nobody takes for its own.
+#[test]
+fn migrations_catch_a_copy_that_the_log_does_not_know() {
+    catches(0, Rules { staged_first: false, ..migrating() });
 }

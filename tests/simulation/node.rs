@@ -7,7 +7,8 @@ use fastrand::Rng;
 use pontoon::{
     control::desk::Grant,
     model::{
-        ids::{Epoch, HoldId, Incarnation, SlotId, Term, Uuid},
+        ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, SlotId, Term, Uuid},
+        migration::Job,
         route::{Isolated, RouteTable, SlotRoute},
         state::Admission,
     },
@@ -17,7 +18,9 @@ use pontoon::{
 
 use super::{
     clients::Answer,
+    jobs::Asking,
     leader::{Beat, Lead, Tag},
+    mover::{Mover, News},
     network::{self, Clock, MS, Ns, SECOND, spread},
     raft::Proposal,
     world::{Event, PRODUCT, World},
@@ -45,6 +48,13 @@ pub enum NodeEvent {
     Probe { from: usize, nonce: u64 },
     ProbeAnswer { from: usize, nonce: u64 },
     TaskWake { serial: u64 },
+    Mover { job: Job, run: u32, news: News },
+    Approve { from: usize, job: Job, run: u32, server: HostPort, line: u64 },
+    ApprovalRoundEnd { term: Term, proof: Option<usize>, asking: Box<Asking> },
+    Looked { serial: u64 },
+    Closed { serial: u64, result: Result<(), String> },
+    Finished { serial: u64, result: Result<(), String> },
+    JobsLook,
     Request { op: usize },
     Reply { op: usize, version: u64 },
     Deadline { op: usize },
@@ -92,6 +102,8 @@ pub struct Node {
     beat: Option<(u64, Sent)>,
     beats: u64,
     news: bool,
+    /// Runs that it works on.
+    pub movers: BTreeMap<Job, Mover>,
 }
 
 impl Node {
@@ -114,6 +126,7 @@ impl Node {
             beat: None,
             beats: 0,
             news: false,
+            movers: BTreeMap::new(),
         }
     }
 }
@@ -141,6 +154,20 @@ impl World {
             NodeEvent::Probe { from, nonce } => self.send(node, from, NodeEvent::ProbeAnswer { from: node, nonce }),
             NodeEvent::ProbeAnswer { from, nonce } => self.probe_answered(node, from, nonce),
             NodeEvent::TaskWake { serial } => self.task_wakes(node, serial),
+            NodeEvent::Mover { job, run, news } => self.on_mover(node, job, run, news),
+            NodeEvent::Approve { from, job, run, server, line } => {
+                self.approve(node, Asking { from, job, run, server, line });
+            }
+            NodeEvent::ApprovalRoundEnd { term, proof, asking } => self.approval_round_ends(node, term, proof, asking),
+            NodeEvent::Looked { serial } => self.looked(node, serial),
+            NodeEvent::Closed { serial, result } => self.job_closed(node, serial, result),
+            NodeEvent::Finished { serial, result } => self.job_finished(node, serial, result),
+            NodeEvent::JobsLook => {
+                if let Some(lead) = &mut self.nodes[node].lead {
+                    lead.looks = false;
+                }
+                self.carry_on(node);
+            }
             NodeEvent::Request { op } => self.request(node, op),
             NodeEvent::Reply { op, version } => self.reply(node, op, version),
             NodeEvent::Deadline { op } => self.deadline(node, op),
@@ -182,6 +209,10 @@ impl World {
         for (index, tag) in known {
             let result = self.raft.log[index].result.clone();
             self.proposal_ends(node, tag, result.map_err(Some));
+        }
+        if self.rules.migrations {
+            self.follow(node);
+            self.carry_on(node);
         }
     }
 
@@ -245,7 +276,7 @@ impl World {
     // Heartbeats.
 
     /// This start's admission, as far as this node knows.
-    fn admission(&self, node: usize) -> Option<Admission> {
+    pub fn admission(&self, node: usize) -> Option<Admission> {
         let n = &self.nodes[node];
         let member = self.raft.log[n.applied].state.members.get(&self.member_id(node))?;
         member.admitted.filter(|a| a.start == n.start)
@@ -260,7 +291,16 @@ impl World {
             drained = Some(drained.map_or(its.clone(), |all| all.intersection(&its).copied().collect()));
         }
         let incarnation: Option<Incarnation> = self.admission(node).map(|a| a.incarnation);
-        Beat { node, beat, start: n.start, incarnation, drained: drained.unwrap_or_default(), stopping: false }
+        Beat {
+            node,
+            beat,
+            start: n.start,
+            incarnation,
+            drained: drained.unwrap_or_default(),
+            stopping: false,
+            applied: n.applied,
+            movers: self.reports(node),
+        }
     }
 
     fn beat(&mut self, node: usize) {
@@ -408,6 +448,11 @@ impl World {
             return;
         };
         let server = usize::from(group);
+        if self.rules.migrations {
+            let table = self.nodes[node].workers[worker].table;
+            let group = &self.raft.log[table].state.products[&PRODUCT].groups[&GroupId(server as u32 + 1)];
+            self.ops[id].which = Self::place(&group.servers[0].addr).1;
+        }
         self.ops[id].server = server;
         self.nodes[node].workers[worker].inflight.insert(id, InFlight { slot, epoch: route.epoch });
         let slow = self.server_slow[server];
@@ -419,6 +464,10 @@ impl World {
 
     /// Check 2, the decisive one.
     fn reply(&mut self, node: usize, id: usize, version: u64) {
+        if self.ops[id].life != self.stores[self.ops[id].server].life {
+            // The server died before this was on the wire.
+            return self.deadline(node, id);
+        }
         let worker = self.ops[id].worker;
         let Some(entry) = self.nodes[node].workers[worker].inflight.remove(&id) else { return };
         let epoch_is = self.route(node, worker, entry.slot).epoch == entry.epoch || !self.rules.epoch_at_reply;

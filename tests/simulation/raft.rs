@@ -86,6 +86,7 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.drive(node);
+            self.carry_on(node);
         }
         let works = self.raft.leader.is_some_and(|l| !self.nodes[l].paused && self.has_quorum(l));
         if works {
@@ -133,7 +134,7 @@ impl World {
         self.at_node(node, delay, NodeEvent::Apply { upto });
     }
 
-    fn commit(&mut self, moment: Moment) {
+    pub fn commit(&mut self, moment: Moment) {
         self.raft.log.push(moment);
         for node in 0..self.nodes.len() {
             if !self.nodes[node].cut {
@@ -175,11 +176,20 @@ impl World {
             self.at_node(node, 50 * MS, NodeEvent::Propose(Box::new(proposal)));
             return;
         }
-        let Proposal { change, tag, copied, .. } = proposal;
+        let Proposal { mut change, tag, copied, .. } = proposal;
+        if let Change::Switch { term, .. } = &mut change
+            && !self.rules.switch_term
+        {
+            *term = self.raft.term;
+        }
         let finishes = matches!(change, Change::FinishAssign { .. });
         let moving = self.moving(&change);
         let released = matches!(change, Change::Release { .. });
-        let result = self.append(change);
+        let before = self.raft.last();
+        let result = self.append(change.clone());
+        if result.is_ok() {
+            self.look_after(&change, before);
+        }
         if result.is_ok() && finishes {
             self.seen.moved += 1;
             self.install(&moving, &copied);

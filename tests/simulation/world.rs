@@ -3,14 +3,15 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
 };
 
 use fastrand::Rng;
 use pontoon::{
     model::{
         change::{Change, NewMember, NewProduct},
-        ids::{GroupId, HostPort, NodeId, ProductId, SlotId, Uuid},
+        ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+        migration::Job,
         route::{Isolated, Mode},
         slot::Layout,
         state::Server,
@@ -21,24 +22,31 @@ use pontoon::{
 use super::{
     clients::{Answer, Client, Op},
     invariants::{Registers, Version, Witness},
+    jobs::Asking,
     leader::Tag,
     network::{self, Clock, MS, Ns, SECOND, spread},
     node::{Node, NodeEvent},
     raft::{Proposal, Raft},
+    store::{Closing, Store},
 };
 
 /// The product under test, beside `default`.
 pub const PRODUCT: ProductId = ProductId(2);
 /// Slots that clients use; a slot is a register.
 pub const SLOTS: u16 = 4;
-const GROUPS: u16 = 2;
+pub const KEYS_PER_SLOT: u16 = 2;
+pub const GROUPS: u16 = 2;
 const CLIENTS: usize = 8;
 /// Faults happen until then.
 const FAULTS: Ns = 20 * SECOND;
+/// The same in a world with migrations: more of such worlds.
+pub const MIGRATION_FAULTS: Ns = 12 * SECOND;
 /// Then everything has so long to settle: five attempts with their back-off, an election and a lease.
 const SETTLE: Ns = 20 * SECOND;
 /// Lines of the trace that a failure shows.
 const TRACE: usize = 120;
+/// Ten times what a world needs.
+const EVENTS_MAX: usize = 2_000_000;
 
 /// What is in force. Leaving one out must be noticed.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +61,16 @@ pub struct Rules {
     pub min_applied: bool,
     pub from_send: bool,
     pub round: bool,
+    /// Migrations instead of assignments; what follows is of theirs.
+    pub migrations: bool,
+    pub fence: bool,
+    pub approval_round: bool,
+    pub switch_term: bool,
+    pub group_epochs: bool,
+    pub refetch: bool,
+    pub offset_after_barrier: bool,
+    pub mark_before_fetch: bool,
+    pub staged_first: bool,
 }
 
 impl Default for Rules {
@@ -67,6 +85,15 @@ impl Default for Rules {
             min_applied: true,
             from_send: true,
             round: true,
+            migrations: false,
+            fence: true,
+            approval_round: true,
+            switch_term: true,
+            group_epochs: true,
+            refetch: true,
+            offset_after_barrier: true,
+            mark_before_fetch: true,
+            staged_first: true,
         }
     }
 }
@@ -84,6 +111,13 @@ pub struct Seen {
     pub removed: u64,
     /// Barriers that passed while a node was silent.
     pub silent: u64,
+    /// Switches, ends, and failovers of groups.
+    pub switched: u64,
+    pub done: u64,
+    pub cancelled: u64,
+    pub failovers: u64,
+    pub swept: u64,
+    pub restarted: u64,
 }
 
 impl Seen {
@@ -96,6 +130,12 @@ impl Seen {
         self.elections += other.elections;
         self.removed += other.removed;
         self.silent += other.silent;
+        self.switched += other.switched;
+        self.done += other.done;
+        self.cancelled += other.cancelled;
+        self.failovers += other.failovers;
+        self.swept += other.swept;
+        self.restarted += other.restarted;
     }
 }
 
@@ -117,6 +157,35 @@ pub enum Event {
     },
     Nemesis,
     Operator,
+    Replicate,
+    Failover(usize),
+    Open {
+        place: (usize, u16),
+        job: Job,
+        run: u32,
+        node: usize,
+        boot: u32,
+    },
+    /// A run's connection: its next command is executed.
+    Line {
+        server: usize,
+        line: u64,
+    },
+    /// A run's next question to its source.
+    Source {
+        node: usize,
+        boot: u32,
+        job: Job,
+        run: u32,
+    },
+    Control(Box<Closing>),
+    ControlRound(Box<Closing>),
+    ApprovalRound {
+        node: usize,
+        boot: u32,
+        term: Term,
+        asking: Box<Asking>,
+    },
     Resume(usize),
     Heal(usize),
     Restart(usize),
@@ -142,6 +211,9 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub servers: Vec<Registers>,
     pub server_slow: Vec<bool>,
+    pub stores: Vec<Store>,
+    /// Executions before the switch of a migration that has not ended.
+    pub switched: BTreeMap<MigrationId, Version>,
     pub executions: Version,
     pub clients: Vec<Client>,
     pub ops: Vec<Op>,
@@ -167,6 +239,8 @@ impl World {
             raft: Raft::new(),
             nodes,
             servers: vec![Registers::new(); usize::from(GROUPS)],
+            stores: (0..GROUPS).map(|_| Store::default()).collect(),
+            switched: BTreeMap::new(),
             server_slow: vec![false; usize::from(GROUPS)],
             executions: 0,
             clients: vec![Client::default(); CLIENTS],
@@ -199,7 +273,11 @@ impl World {
         let mut changes = vec![Change::Bootstrap { members, port: 19000 }, Change::CreateProduct(product)];
         for group in 1..=GROUPS {
             let run_id = format!("{group:040x}");
-            let servers = vec![Server { addr: host(30000 + group), run_id, keys_when_added: 0 }];
+            let mut servers = vec![Server { addr: host(30000 + group), run_id, keys_when_added: 0 }];
+            if self.rules.migrations {
+                let run_id = format!("{:040x}", 100 + group);
+                servers.push(Server { addr: host(40000 + group), run_id, keys_when_added: 0 });
+            }
             let group = GroupId(group.into());
             changes.push(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
         }
@@ -218,8 +296,12 @@ impl World {
         for client in 0..CLIENTS {
             self.schedule(MS, Event::ClientNext(client));
         }
-        self.schedule(2 * SECOND, Event::Nemesis);
-        self.schedule(2 * SECOND, Event::Operator);
+        let first = if self.rules.migrations { 500 * MS } else { 2 * SECOND };
+        if self.rules.migrations {
+            self.schedule(0, Event::Replicate);
+        }
+        self.schedule(first, Event::Nemesis);
+        self.schedule(first, Event::Operator);
     }
 
     /// A node as it introduces itself.
@@ -236,6 +318,9 @@ impl World {
 
     /// Faults, then peace; everything must be well at the end.
     pub fn run(&mut self) -> Result<(), String> {
+        if self.rules.migrations {
+            return self.run_migrations();
+        }
         self.run_faults()?;
         self.until(FAULTS + SETTLE)?;
         self.settled()
@@ -243,7 +328,7 @@ impl World {
 
     /// Only the part with faults.
     pub fn run_faults(&mut self) -> Result<(), String> {
-        self.until(FAULTS)?;
+        self.until(if self.rules.migrations { MIGRATION_FAULTS } else { FAULTS })?;
         self.faults = false;
         for node in 0..self.nodes.len() {
             self.heal(node);
@@ -256,11 +341,14 @@ impl World {
         Ok(())
     }
 
-    fn until(&mut self, end: Ns) -> Result<(), String> {
+    pub fn until(&mut self, end: Ns) -> Result<(), String> {
         while let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= end) {
             self.queue.pop();
             self.now = at;
             let event = self.events[id].take().unwrap();
+            if self.events.len() > EVENTS_MAX {
+                return Err("it does the same again and again".into());
+            }
             self.happen(event);
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
@@ -289,6 +377,14 @@ impl World {
                 let delay = network::message(&mut self.rng);
                 self.at_node(node, delay, NodeEvent::RoundEnd { round, term, proof });
             }
+            Event::Replicate => self.replicate(),
+            Event::Failover(server) => self.fail_over(server),
+            Event::Open { place, job, run, node, boot } => self.opens(place, (job, run), node, boot),
+            Event::Line { server, line } => self.line(server, line),
+            Event::Source { node, boot, job, run } => self.source(node, boot, job, run),
+            Event::Control(closing) => self.closes(*closing),
+            Event::ControlRound(closing) => self.control_round(*closing),
+            Event::ApprovalRound { node, boot, term, asking } => self.approval_round(node, boot, term, *asking),
             Event::Nemesis => self.nemesis(),
             Event::Operator => self.operator(),
             Event::Resume(node) => self.resume(node),
@@ -317,6 +413,11 @@ impl World {
         self.schedule(delay, Event::Node { node, boot, from: None, what });
     }
 
+    /// Something that happens in this start of the node, if it is still that.
+    pub fn at_boot(&mut self, node: usize, boot: u32, delay: Ns, what: NodeEvent) {
+        self.schedule(delay, Event::Node { node, boot, from: None, what });
+    }
+
     /// A message between nodes; what a node tells itself takes no network.
     pub fn send(&mut self, from: usize, to: usize, what: NodeEvent) {
         if self.nodes[from].cut && from != to {
@@ -339,7 +440,12 @@ impl World {
         self.schedule(next, Event::Nemesis);
         let node = self.rng.usize(0..self.nodes.len());
         let length = self.fault_length();
-        match self.rng.u8(0..10) {
+        let most = if self.rules.migrations { 12 } else { 10 };
+        match self.rng.u8(0..most) {
+            10 | 11 => {
+                let server = self.rng.usize(0..self.servers.len());
+                self.crash(server);
+            }
             0..=2 if self.nodes[node].up && !self.nodes[node].paused => {
                 self.note(format!("node {} is paused for {} ms", node + 1, length / MS));
                 self.nodes[node].paused = true;
@@ -406,6 +512,9 @@ impl World {
         }
         let next = spread(&mut self.rng, 20 * MS, 1500 * MS);
         self.schedule(next, Event::Operator);
+        if self.rules.migrations {
+            return self.migrate();
+        }
         let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
         let to = GroupId(self.rng.u16(1..=GROUPS).into());
         let state = self.raft.log[self.raft.last()].state.clone();

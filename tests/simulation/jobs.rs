@@ -1,0 +1,321 @@
+//! A leader's tasks for migrations and sweeps: carries out what the real `plan::{migration, sweep, job, approval}` decide, as
+//! src/control/{migrate,approve,fence}.rs do. Knows nothing of whether it still leads: the rules must see to that.
+
+use std::collections::BTreeMap;
+
+use pontoon::{
+    control::desk::Desk,
+    model::{
+        change::Change,
+        ids::{HostPort, NodeId, Term},
+        migration::Job,
+        outcome::Outcome,
+        state::ClusterState,
+    },
+    plan::{
+        self,
+        approval::Connection,
+        job::{Found, Memory, NodeSeen, Seen, Step},
+        lease::Barrier,
+    },
+};
+
+use super::{
+    invariants::Registers,
+    leader::Tag,
+    mover::News,
+    network::{self, MS, Ns, SECOND},
+    node::NodeEvent,
+    store::Closing,
+    world::{Event, PRODUCT, World},
+};
+
+/// `control::migrate::{CLOSE_MAX, BARRIER_LOOK, FINISH_GRACE}`.
+const CLOSE_MAX: Ns = SECOND;
+const BARRIER_LOOK: Ns = 5 * MS;
+const FINISH_GRACE: Ns = 20 * MS;
+/// A sweep's quiet time is longer than a world: here all but this has passed when a leader begins.
+const QUIET: Ns = SECOND;
+
+/// One job, carried on.
+pub struct Carried {
+    memory: Memory,
+    /// What it waits for; 0: nothing.
+    serial: u64,
+    doing: Doing,
+}
+
+enum Doing {
+    Nothing,
+    Survey,
+    Preflight,
+    Close(HostPort, u32),
+    Finish(pontoon::model::ids::HoldId),
+    Propose(Box<Change>, Ns),
+}
+
+/// A worker that asks for approval.
+#[derive(Clone)]
+pub struct Asking {
+    pub from: usize,
+    pub job: Job,
+    pub run: u32,
+    pub server: HostPort,
+    pub line: u64,
+}
+
+impl World {
+    /// Every open job has one task, that looks for what is to be done now.
+    pub fn carry_on(&mut self, node: usize) {
+        if !self.rules.migrations || !self.nodes[node].up || self.nodes[node].paused {
+            return;
+        }
+        let (state, now) = (self.state(node), self.local(node));
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        let sweeps = state.products[&PRODUCT]
+            .groups
+            .values()
+            .filter(|g| g.sweep.is_some() || !state.sweepable(PRODUCT, g.id).is_empty());
+        let sweeps = sweeps.map(|g| Job::Sweep { product: PRODUCT, group: g.id });
+        let open: Vec<Job> = state.migrations.keys().map(|id| Job::Migration(*id)).chain(sweeps).collect();
+        for job in &open {
+            lead.jobs.entry(*job).or_insert_with(|| {
+                let quiet = plan::sweep::QUIET_NS - QUIET;
+                let since = if matches!(job, Job::Sweep { .. }) { now - quiet } else { now };
+                Carried { memory: Memory::new(since), serial: 0, doing: Doing::Nothing }
+            });
+        }
+        let idle: Vec<Job> =
+            lead.jobs.iter().filter(|(_, c)| matches!(c.doing, Doing::Nothing)).map(|(j, _)| *j).collect();
+        for job in idle {
+            self.step(node, job, &state);
+        }
+    }
+
+    fn decide(&mut self, node: usize, job: Job, state: &ClusterState) -> Option<Step> {
+        let (now, me, rules, timing) = (self.local(node), self.member_id(node), self.rules, self.timing);
+        let lead = self.nodes[node].lead.as_mut()?;
+        let desk: &Desk = &lead.desk;
+        let view = desk.view();
+        let heard = |n: &pontoon::control::status::NodeView| NodeSeen {
+            incarnation: n.incarnation,
+            heard_ns: n.heard_ns,
+            applied: n.applied,
+        };
+        let nodes: BTreeMap<NodeId, NodeSeen> = view.nodes.iter().map(|(id, n)| (*id, heard(n))).collect();
+        let hold = match job {
+            Job::Migration(id) => state.migrations.get(&id).and_then(|m| m.hold()).and_then(|h| state.holds.get(&h)),
+            Job::Sweep { .. } => None,
+        };
+        let mut barrier = hold.and_then(|hold| Some(desk.table()?.barrier(hold, state, now)));
+        if barrier.is_some() && !rules.barrier {
+            barrier = Some(Barrier::Passed);
+        }
+        let seen = Seen {
+            state,
+            term: lead.term,
+            me,
+            now_ns: now,
+            nodes: &nodes,
+            mover: view.movers.get(&job),
+            barrier: barrier.as_ref(),
+            timing,
+        };
+        let memory = &mut lead.jobs.get_mut(&job)?.memory;
+        memory.observe(&seen, job);
+        Some(match job {
+            Job::Migration(id) => plan::migration::next(&seen, memory, id),
+            Job::Sweep { product, group } => plan::sweep::next(&seen, memory, product, group),
+        })
+    }
+
+    fn step(&mut self, node: usize, job: Job, state: &ClusterState) {
+        let Some(step) = self.decide(node, job, state) else { return };
+        let serial = self.rng.u64(1..);
+        let (now, boot) = (self.local(node), self.nodes[node].boot);
+        let delay = network::message(&mut self.rng);
+        let doing = match step {
+            Step::Over => {
+                if let Some(lead) = &mut self.nodes[node].lead {
+                    lead.jobs.remove(&job);
+                }
+                return;
+            }
+            Step::Wait { .. } => {
+                let held = self.carried(node, job).is_some_and(|c| c.memory.hold.is_some());
+                let Some(lead) = &mut self.nodes[node].lead else { return };
+                if held && !std::mem::replace(&mut lead.looks, true) {
+                    self.at_node(node, BARRIER_LOOK, NodeEvent::JobsLook);
+                }
+                return;
+            }
+            Step::Survey | Step::Preflight => {
+                self.at_node(node, delay, NodeEvent::Looked { serial });
+                if step == Step::Survey { Doing::Survey } else { Doing::Preflight }
+            }
+            Step::Close { server, runs, .. } => {
+                // Marked before anything is killed.
+                let Some(lead) = &mut self.nodes[node].lead else { return };
+                let _ = lead.approvals.close(state, job, runs);
+                let (term, place) = (lead.term, Self::place(&server));
+                let closing =
+                    Closing { node, boot, term, serial, server: place.0, which: place.1, job, confirmed: false };
+                self.schedule(delay, Event::Control(Box::new(closing)));
+                let patience = self.nodes[node].clock.lasts(CLOSE_MAX);
+                let late = Err("no answer in time".into());
+                self.at_node(node, patience, NodeEvent::Closed { serial, result: late });
+                Doing::Close(server, runs)
+            }
+            Step::Finish { hold, run, worker, by_ns } => {
+                let within = by_ns.saturating_sub(now);
+                let news = News::Finish { serial, leader: node, hold, within };
+                self.send(node, worker.0 as usize - 1, NodeEvent::Mover { job, run, news });
+                let patience = self.nodes[node].clock.lasts(within + FINISH_GRACE);
+                let late = Err("no answer in time".into());
+                self.at_node(node, patience, NodeEvent::Finished { serial, result: late });
+                Doing::Finish(hold)
+            }
+            Step::Propose(change) => {
+                self.wants(node, change.clone(), Tag::Job(serial), Registers::new());
+                Doing::Propose(Box::new(change), now)
+            }
+        };
+        if let Some(carried) = self.carried(node, job) {
+            (carried.serial, carried.doing) = (serial, doing);
+        }
+    }
+
+    fn carried(&mut self, node: usize, job: Job) -> Option<&mut Carried> {
+        self.nodes[node].lead.as_mut()?.jobs.get_mut(&job)
+    }
+
+    /// The task that waits for this, which waits no more.
+    fn awaited(&mut self, node: usize, serial: u64) -> Option<(Job, Doing)> {
+        let lead = self.nodes[node].lead.as_mut()?;
+        let (job, carried) = lead.jobs.iter_mut().find(|(_, c)| c.serial == serial)?;
+        carried.serial = 0;
+        Some((*job, std::mem::replace(&mut carried.doing, Doing::Nothing)))
+    }
+
+    /// A survey or a preflight is through. It only chooses the moment, so it may know more than it could.
+    pub fn looked(&mut self, node: usize, serial: u64) {
+        let Some((job, doing)) = self.awaited(node, serial) else { return };
+        let (now, state) = (self.local(node), self.state(node));
+        let Job::Migration(id) = job else { return };
+        let Some(migration) = state.migrations.get(&id) else { return };
+        let (from, to) = (migration.from, migration.to);
+        let groups = &state.products[&PRODUCT].groups;
+        let there = [from, to].map(|g| groups[&g].servers[0].addr.clone());
+        let all = there.iter().all(|addr| self.serves(Self::place(addr)));
+        if matches!(doing, Doing::Survey) {
+            let replica = self.rng.bool();
+            let feed = groups[&from].servers[usize::from(replica)].addr.clone();
+            let group_epochs = [from, to].map(|g| (g, groups[&g].epoch)).into();
+            let found = Found { feed, target: there[1].clone(), group_epochs };
+            let found = if all { Ok(found) } else { Err("a primary is not there".to_owned()) };
+            if let Some(carried) = self.carried(node, job) {
+                carried.memory.surveyed(now, found);
+            }
+        } else {
+            let silent = (0..self.nodes.len()).any(|n| {
+                let there = self.nodes[n].up && !self.nodes[n].paused && !self.nodes[n].cut;
+                let member = state.members.get(&self.member_id(n));
+                let isolated = state.products[&PRODUCT].isolated;
+                let table = self.nodes[node].lead.as_ref().and_then(|l| l.desk.table());
+                !there && member.is_some_and(|m| !table.is_some_and(|t| t.surely_silent(m, isolated, now)))
+            });
+            // A fault may begin right after any preflight, so a few that lie show more.
+            let well = (all && !silent) || self.rng.u8(0..10) == 0;
+            let result = if well { Ok(()) } else { Err("somebody does not answer".to_owned()) };
+            if let Some(carried) = self.carried(node, job) {
+                carried.memory.preflighted(now, result);
+            }
+        }
+        self.carry_on(node);
+    }
+
+    pub fn job_closed(&mut self, node: usize, serial: u64, result: Result<(), String>) {
+        let Some((job, Doing::Close(server, runs))) = self.awaited(node, serial) else { return };
+        let (now, timing) = (self.local(node), self.timing);
+        self.note(format!("node {}: runs of {job} up to {runs} closed at {server}: {result:?}", node + 1));
+        if let Some(carried) = self.carried(node, job) {
+            carried.memory.closed(now, server, runs, result, timing);
+        }
+        self.carry_on(node);
+    }
+
+    pub fn job_finished(&mut self, node: usize, serial: u64, result: Result<(), String>) {
+        let Some((job, Doing::Finish(hold))) = self.awaited(node, serial) else { return };
+        self.note(format!("node {}: {job} finished: {result:?}", node + 1));
+        if let Some(carried) = self.carried(node, job) {
+            carried.memory.finished(hold, result);
+        }
+        self.carry_on(node);
+    }
+
+    pub fn job_proposed(&mut self, node: usize, serial: u64, result: Result<Outcome, Option<String>>) {
+        let Some((job, Doing::Propose(change, asked))) = self.awaited(node, serial) else { return };
+        let (now, timing) = (self.local(node), self.timing);
+        let result = match &result {
+            Ok(outcome) => Ok(outcome),
+            Err(Some(why)) => Err(why.clone()),
+            Err(None) => {
+                // Nobody knows: the task ends, and another begins.
+                if let Some(lead) = &mut self.nodes[node].lead {
+                    lead.jobs.remove(&job);
+                }
+                return;
+            }
+        };
+        if let Some(carried) = self.carried(node, job) {
+            carried.memory.proposed((asked, now), &change, result, timing);
+        }
+        self.carry_on(node);
+    }
+
+    // Approvals.
+
+    /// A worker names its connection. The round begins after that.
+    pub fn approve(&mut self, node: usize, asking: Asking) {
+        let boot = self.nodes[node].boot;
+        let Some(term) = self.nodes[node].lead.as_ref().map(|l| l.term) else {
+            return self.approved(node, &asking, Err(None));
+        };
+        if !self.rules.approval_round {
+            return self.decides(node, &asking);
+        }
+        let delay = network::message(&mut self.rng);
+        self.schedule(delay, Event::ApprovalRound { node, boot, term, asking: Box::new(asking) });
+    }
+
+    pub fn approval_round(&mut self, node: usize, boot: u32, term: Term, asking: Asking) {
+        let proof = if self.nodes[node].boot == boot { self.quorum_round(node, term) } else { None };
+        let delay = network::message(&mut self.rng);
+        let what = NodeEvent::ApprovalRoundEnd { term, proof, asking: Box::new(asking) };
+        self.schedule(delay, Event::Node { node, boot, from: None, what });
+    }
+
+    pub fn approval_round_ends(&mut self, node: usize, term: Term, proof: Option<usize>, asking: Box<Asking>) {
+        let leads = self.nodes[node].lead.as_ref().is_some_and(|l| l.term == term);
+        match proof {
+            Some(index) if leads && self.nodes[node].applied < index => {
+                self.at_node(node, MS, NodeEvent::ApprovalRoundEnd { term, proof, asking });
+            }
+            Some(_) if leads => self.decides(node, &asking),
+            _ => self.approved(node, &asking, Err(None)),
+        }
+    }
+
+    fn decides(&mut self, node: usize, asking: &Asking) {
+        let (state, worker) = (self.state(node), self.member_id(asking.from));
+        let Some(lead) = &mut self.nodes[node].lead else { return };
+        let connection = Connection { server: asking.server.clone(), client_id: asking.line };
+        let result = lead.approvals.approve(&state, (asking.job, asking.run), worker, &[connection]);
+        self.approved(node, asking, result.map_err(Some));
+    }
+
+    fn approved(&mut self, node: usize, asking: &Asking, result: Result<(), Option<String>>) {
+        let news = News::Approved(result);
+        self.send(node, asking.from, NodeEvent::Mover { job: asking.job, run: asking.run, news });
+    }
+}

@@ -1,0 +1,322 @@
+//! A group's servers as a migration meets them: a replication log, a replica that is behind, connections with names, and
+//! commands on their way that are executed late unless their connection is closed. Knows nothing of who may send what.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pontoon::model::{
+    apply::note_applied,
+    ids::{Epoch, GroupId, HostPort, SlotId, Term},
+    migration::Job,
+    outcome::Outcome,
+    route::RouteTable,
+    state::Cause,
+};
+
+use super::{
+    invariants::Version,
+    mover::{FromTarget, News},
+    network::{self, MS, Ns, spread},
+    node::NodeEvent,
+    raft::Moment,
+    world::{Event, PRODUCT, World},
+};
+
+/// How often a replica gets more of its primary's log.
+const REPLICATES: Ns = 10 * MS;
+
+/// What a connection of a run asks its server.
+#[derive(Clone, Copy, Debug)]
+pub enum Command {
+    Scan,
+    Restore(u16, Version),
+    Unlink(u16),
+    /// Answered when the replica has everything.
+    Wait,
+}
+
+/// A connection of a run. It outlives the process that sent: what is on its way is executed.
+pub struct Line {
+    pub job: Job,
+    pub run: u32,
+    node: usize,
+    boot: u32,
+    pending: VecDeque<Command>,
+}
+
+/// An entry of the replication log.
+#[derive(Clone, Copy)]
+pub struct Written {
+    pub key: u16,
+    /// 0: deleted.
+    pub version: Version,
+    /// Else a run wrote it.
+    pub by_client: bool,
+}
+
+/// A primary and its replica.
+#[derive(Default)]
+pub struct Store {
+    /// Which of the two addresses is the primary's.
+    pub primary: u16,
+    pub down: bool,
+    /// Crashes so far; an answer of an earlier life is not heard.
+    pub life: u32,
+    pub log: Vec<Written>,
+    /// How much of it the replica has.
+    pub replica: usize,
+    lines: BTreeMap<u64, Line>,
+    next_line: u64,
+    /// The leader whose control connection is there.
+    control: Option<(usize, u32, Term)>,
+}
+
+impl Store {
+    /// What a key held when so much was written.
+    pub fn at(&self, key: u16, offset: usize) -> Version {
+        self.log[..offset].iter().rev().find(|w| w.key == key).map_or(0, |w| w.version)
+    }
+
+    /// Who wrote last what the key holds.
+    pub fn is_clients(&self, key: u16) -> bool {
+        self.log.iter().rev().find(|w| w.key == key).is_some_and(|w| w.by_client)
+    }
+}
+
+/// A leader that closes all connections of a job.
+#[derive(Clone)]
+pub struct Closing {
+    pub node: usize,
+    pub boot: u32,
+    pub term: Term,
+    pub serial: u64,
+    pub server: usize,
+    pub which: u16,
+    pub job: Job,
+    /// The round of a new control connection has confirmed its leader.
+    pub confirmed: bool,
+}
+
+impl World {
+    pub fn address(server: usize, which: u16) -> HostPort {
+        HostPort::parse(&format!("127.0.0.1:{}", 30001 + server as u16 + 10000 * which)).unwrap()
+    }
+
+    /// Server and which of its two addresses.
+    pub fn place(addr: &HostPort) -> (usize, u16) {
+        let port: u16 = addr.as_str().rsplit(':').next().unwrap().parse().unwrap();
+        (usize::from((port - 30001) % 10000), (port - 30001) / 10000)
+    }
+
+    /// Whether this address is a primary's that lives.
+    pub fn serves(&self, (server, which): (usize, u16)) -> bool {
+        !self.stores[server].down && self.stores[server].primary == which
+    }
+
+    pub fn write(&mut self, server: usize, key: u16, version: Version, by_client: bool) {
+        if version == 0 {
+            self.servers[server].remove(&key);
+        } else {
+            self.servers[server].insert(key, version);
+        }
+        self.stores[server].log.push(Written { key, version, by_client });
+    }
+
+    /// Replicas follow, mostly closely.
+    pub fn replicate(&mut self) {
+        self.schedule(REPLICATES, Event::Replicate);
+        for store in &mut self.stores {
+            let behind = store.log.len() - store.replica;
+            if behind > 0 && !store.down && self.rng.u8(0..6) > 0 {
+                store.replica += self.rng.usize(1..=behind);
+            }
+        }
+    }
+
+    // Connections of runs.
+
+    /// A run's connection arrives and is named.
+    pub fn opens(&mut self, place: (usize, u16), (job, run): (Job, u32), node: usize, boot: u32) {
+        if !self.serves(place) {
+            self.tell_mover(node, boot, (job, run), News::Lost("the server is not there".into()));
+            return;
+        }
+        let store = &mut self.stores[place.0];
+        store.next_line += 1;
+        let id = store.next_line;
+        store.lines.insert(id, Line { job, run, node, boot, pending: VecDeque::new() });
+        self.tell_mover(node, boot, (job, run), News::Opened(id));
+    }
+
+    pub fn tell_mover(&mut self, node: usize, boot: u32, run: (Job, u32), news: News) {
+        let delay = network::message(&mut self.rng);
+        let what = NodeEvent::Mover { job: run.0, run: run.1, news };
+        self.schedule(delay, Event::Node { node, boot, from: None, what });
+    }
+
+    /// Sends a command. It may be long on its way, but not out of order.
+    pub fn to_line(&mut self, server: usize, line: u64, command: Command) {
+        if let Some(open) = self.stores[server].lines.get_mut(&line) {
+            open.pending.push_back(command);
+            let delay = match self.rng.u8(0..if self.faults { 60 } else { 250 }) {
+                0 => spread(&mut self.rng, 50 * MS, 6000 * MS),
+                _ => spread(&mut self.rng, MS / 20, 2 * MS),
+            };
+            self.schedule(delay, Event::Line { server, line });
+        }
+    }
+
+    /// The next command of a connection is executed.
+    pub fn line(&mut self, server: usize, line: u64) {
+        let store = &mut self.stores[server];
+        let all = store.replica == store.log.len();
+        let Some(open) = store.lines.get_mut(&line) else { return };
+        let Some(command) = open.pending.front().copied() else { return };
+        if matches!(command, Command::Wait) && !all {
+            self.schedule(5 * MS, Event::Line { server, line });
+            return;
+        }
+        open.pending.pop_front();
+        let (node, boot, run) = (open.node, open.boot, (open.job, open.run));
+        let answer = match command {
+            Command::Scan => FromTarget::Keys(self.servers[server].keys().copied().collect()),
+            Command::Restore(key, version) => {
+                self.write(server, key, version, false);
+                FromTarget::Done
+            }
+            Command::Unlink(key) => {
+                if self.servers[server].contains_key(&key) {
+                    self.write(server, key, 0, false);
+                }
+                FromTarget::Done
+            }
+            Command::Wait => FromTarget::Waited,
+        };
+        if self.nodes[node].boot == boot
+            && let Some(mover) = self.nodes[node].movers.get_mut(&run.0).filter(|m| m.run == run.1)
+        {
+            mover.from_target.push_back(answer);
+        }
+        self.tell_mover(node, boot, run, News::FromTarget);
+    }
+
+    // The leader's fence.
+
+    /// A leader's control connection arrives, or its command on one that is open.
+    pub fn closes(&mut self, closing: Closing) {
+        let Closing { node, boot, term, server, which, job, confirmed, .. } = closing;
+        let own = (node, boot, term);
+        if !self.serves((server, which)) {
+            return self.closed(&closing, Err("the server is not there".into()));
+        }
+        let store = &mut self.stores[server];
+        if store.control.is_some_and(|(_, _, newest)| newest > term) {
+            return self.closed(&closing, Err("a later leader is there".into()));
+        }
+        if store.control != Some(own) && !confirmed {
+            let delay = network::message(&mut self.rng);
+            self.schedule(delay, Event::ControlRound(Box::new(closing)));
+            return;
+        }
+        store.control = Some(own);
+        if self.rules.fence {
+            let gone: Vec<u64> = store.lines.iter().filter(|(_, l)| l.job == job).map(|(id, _)| *id).collect();
+            for id in gone {
+                if let Some(line) = self.stores[server].lines.remove(&id) {
+                    self.tell_mover(line.node, line.boot, (line.job, line.run), News::Lost("it was closed".into()));
+                }
+            }
+        }
+        self.closed(&closing, Ok(()));
+    }
+
+    pub fn control_round(&mut self, closing: Closing) {
+        let leads = self.nodes[closing.node].boot == closing.boot;
+        if leads && self.quorum_round(closing.node, closing.term).is_some() {
+            let delay = network::message(&mut self.rng) + network::turn(&mut self.rng);
+            self.schedule(delay, Event::Control(Box::new(Closing { confirmed: true, ..closing })));
+        } else {
+            self.closed(&closing, Err("it does not lead".into()));
+        }
+    }
+
+    fn closed(&mut self, closing: &Closing, result: Result<(), String>) {
+        let delay = network::message(&mut self.rng);
+        let what = NodeEvent::Closed { serial: closing.serial, result };
+        self.schedule(delay, Event::Node { node: closing.node, boot: closing.boot, from: None, what });
+    }
+
+    // Failovers.
+
+    /// A primary dies, and with it every connection and every answer on its way.
+    pub fn crash(&mut self, server: usize) {
+        if self.stores[server].down {
+            return;
+        }
+        self.note(format!("the primary of group {} dies", server + 1));
+        let store = &mut self.stores[server];
+        store.down = true;
+        store.life += 1;
+        store.control = None;
+        for line in std::mem::take(&mut store.lines).into_values() {
+            self.tell_mover(line.node, line.boot, (line.job, line.run), News::Lost("the server died".into()));
+        }
+        let delay = spread(&mut self.rng, 50 * MS, 2000 * MS);
+        self.schedule(delay, Event::Failover(server));
+    }
+
+    /// The replica takes over with what it has. There is no entry for this yet: the state is changed here as FinishPromotion
+    /// will change it, at one log index for every node; no hold is needed, since who is dead answers nobody.
+    pub fn fail_over(&mut self, server: usize) {
+        let group = GroupId(server as u32 + 1);
+        let before = &self.raft.log[self.raft.last()];
+        let blocked = before.state.holds.values().any(|hold| match hold.cause {
+            Cause::Migration(id) => before.state.migrations.get(&id).is_some_and(|m| m.from == group || m.to == group),
+            Cause::Assignment(_) => false,
+        });
+        if blocked || !self.raft.leader.is_some_and(|l| self.has_quorum(l)) {
+            self.schedule(20 * MS, Event::Failover(server));
+            return;
+        }
+        let index = Epoch(self.raft.log.len() as u64);
+        let mut state = (*before.state).clone();
+        note_applied(&mut state, index);
+        let product = state.products.get_mut(&PRODUCT).unwrap();
+        let entry = product.groups.get_mut(&group).unwrap();
+        entry.servers.swap(0, 1);
+        if self.rules.group_epochs {
+            entry.epoch = index;
+        }
+        for slot in product.slots.iter_mut().filter(|s| s.owner == Some(group)) {
+            slot.epoch = index;
+        }
+        state.route_epoch = index;
+        let table = RouteTable::derive_from(&state, &before.table).into();
+        self.seen.failovers += 1;
+        let store = &mut self.stores[server];
+        let lost = store.log.split_off(store.replica);
+        store.primary = 1 - store.primary;
+        store.down = false;
+        self.note(format!("group {group} fails over, {} writes are lost", lost.len()));
+        let mut data = super::invariants::Registers::new();
+        for written in &self.stores[server].log {
+            if written.version == 0 {
+                data.remove(&written.key)
+            } else {
+                data.insert(written.key, written.version)
+            };
+        }
+        self.servers[server] = data;
+        self.witness.lose(lost.iter().filter(|w| w.by_client).map(|w| (w.key, w.version)));
+        self.commit(Moment { state: state.into(), table, result: Ok(Outcome::Done) });
+        for key in self.keys_where(|world, slot| world.owner(slot) == server) {
+            if let Err(why) = self.witness.moved(key, &self.servers[server]) {
+                self.violated(format!("after a failover: {why}"));
+            }
+        }
+    }
+
+    /// Keys of slots of which `wanted` is true.
+    pub fn keys_where(&self, wanted: impl Fn(&Self, SlotId) -> bool) -> Vec<u16> {
+        (0..self.keys()).filter(|key| wanted(self, Self::slot_of(*key))).collect()
+    }
+}

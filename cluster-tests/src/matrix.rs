@@ -213,10 +213,19 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     let unexplained: Vec<String> = noticed
         .errors
         .iter()
+        .filter(|(_, error)| !(within_hold(case.point) && error.contains("held for too long")))
         .filter(|(port, _)| !run.all_hit && !run.hit.iter().any(|id| run.cluster.node(*id).client_port == *port))
         .map(|(port, error)| format!("a client of port {port}, which was not hit, saw: {error}"))
         .collect();
     if unexplained.is_empty() { Ok(noticed) } else { Err(unexplained) }
+}
+
+/// Whether clients wait while somebody stands at the point; a test may let them wait longer than they do by themselves.
+fn within_hold(point: Point) -> bool {
+    match point {
+        Point::Held | Point::BeforeAck | Point::BarrierPassed | Point::Finished | Point::BeforeSwitch => true,
+        Point::CleaningTarget | Point::Copying | Point::BeforeHold | Point::Switched | Point::CleaningSource => false,
+    }
 }
 
 impl Run {
@@ -272,7 +281,9 @@ impl Run {
 
     fn start_migration(&self) -> u64 {
         wait_for("the migration to be taken", GENEROUS, || {
-            let ran = self.cluster.cli().run(&["migrate", "start", MOVING, "--to", "2", "--timeout", "10s"]);
+            // A machine that does much else needs longer for a hold than the default; how long one takes is for the benchmark.
+            let start = ["migrate", "start", MOVING, "--to", "2", "--hold-max", "1s", "--timeout", "10s"];
+            let ran = self.cluster.cli().run(&start);
             match self.open() {
                 Some(open) => Ok(open["id"].as_u64().unwrap_or(0)),
                 None => Err(ran.err),
@@ -299,8 +310,14 @@ impl Run {
     #[track_caller]
     fn wait_reached(&self, point: Point) {
         wait_for(&format!("a node to reach {}", point.name()), ENDS_WITHIN, || {
-            let reached = self.cluster.nodes.iter().any(|n| n.faults.has_reached(point));
-            if reached { Ok(()) } else { Err(format!("{:?}", self.migrations())) }
+            if self.cluster.nodes.iter().any(|n| n.faults.has_reached(point)) {
+                return Ok(());
+            }
+            let open = self.open();
+            if let Some(paused) = open.as_ref().filter(|m| m["state"] == "paused") {
+                self.any_cli(&["migrate", "resume", &paused["id"].to_string()]);
+            }
+            Err(format!("{open:?}"))
         });
     }
 
@@ -401,6 +418,8 @@ impl Run {
             }
             Fault::LateWrites => {
                 let worker = self.worker(*id);
+                // Clients use the target, too, from the switch on.
+                self.all_hit = !matches!(case.point, Point::CleaningTarget | Point::Copying);
                 self.to_target.set(Mode::Delay(LATE));
                 self.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
                 let_pass(A_WHILE);

@@ -276,7 +276,7 @@ impl World {
             let mut servers = vec![Server { addr: host(30000 + group), run_id, keys_when_added: 0 }];
             if self.rules.migrations {
                 let run_id = format!("{:040x}", 100 + group);
-                servers.push(Server { addr: host(40000 + group), run_id, keys_when_added: 0 });
+                servers.push(Server { addr: host(30010 + group), run_id, keys_when_added: 0 });
             }
             let group = GroupId(group.into());
             changes.push(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });

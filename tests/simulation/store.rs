@@ -291,9 +291,7 @@ impl World {
             keys_when_added: 0,
         };
         entry.servers = vec![entry.servers[1].clone(), fresh];
-        if self.rules.group_epochs {
-            entry.epoch = index;
-        }
+        entry.epoch = index;
         for slot in product.slots.iter_mut().filter(|s| s.owner == Some(group)) {
             slot.epoch = index;
         }

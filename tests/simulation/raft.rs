@@ -176,12 +176,7 @@ impl World {
             self.at_node(node, 50 * MS, NodeEvent::Propose(Box::new(proposal)));
             return;
         }
-        let Proposal { mut change, tag, copied, .. } = proposal;
-        if let Change::Switch { term, .. } = &mut change
-            && !self.rules.switch_term
-        {
-            *term = self.raft.term;
-        }
+        let Proposal { change, tag, copied, .. } = proposal;
         let finishes = matches!(change, Change::FinishAssign { .. });
         let moving = self.moving(&change);
         let released = matches!(change, Change::Release { .. });

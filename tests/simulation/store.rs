@@ -9,7 +9,7 @@ use pontoon::model::{
     migration::Job,
     outcome::Outcome,
     route::RouteTable,
-    state::Cause,
+    state::{Cause, Server},
 };
 
 use super::{
@@ -56,7 +56,8 @@ pub struct Written {
 /// A primary and its replica.
 #[derive(Default)]
 pub struct Store {
-    /// Which of the two addresses is the primary's.
+    /// Which of the group's addresses is the primary's; the next is the replica's. None is used again: a node that has
+    /// not heard of two failovers must not meet a primary where the first one was (the barrier sees to that).
     pub primary: u16,
     pub down: bool,
     /// Crashes so far; an answer of an earlier life is not heard.
@@ -98,13 +99,13 @@ pub struct Closing {
 
 impl World {
     pub fn address(server: usize, which: u16) -> HostPort {
-        HostPort::parse(&format!("127.0.0.1:{}", 30001 + server as u16 + 10000 * which)).unwrap()
+        HostPort::parse(&format!("127.0.0.1:{}", 30001 + server as u16 + 10 * which)).unwrap()
     }
 
-    /// Server and which of its two addresses.
+    /// Server and which of its addresses.
     pub fn place(addr: &HostPort) -> (usize, u16) {
         let port: u16 = addr.as_str().rsplit(':').next().unwrap().parse().unwrap();
-        (usize::from((port - 30001) % 10000), (port - 30001) / 10000)
+        (usize::from((port - 30001) % 10), (port - 30001) / 10)
     }
 
     /// Whether this address is a primary's that lives.
@@ -282,10 +283,15 @@ impl World {
         note_applied(&mut state, index);
         let product = state.products.get_mut(&PRODUCT).unwrap();
         let entry = product.groups.get_mut(&group).unwrap();
-        entry.servers.swap(0, 1);
-        if self.rules.group_epochs {
-            entry.epoch = index;
-        }
+        // The dead one is replaced by a fresh replica.
+        let which = self.stores[server].primary + 2;
+        let fresh = Server {
+            addr: Self::address(server, which),
+            run_id: format!("{:040x}", 1000 + 10 * which + server as u16),
+            keys_when_added: 0,
+        };
+        entry.servers = vec![entry.servers[1].clone(), fresh];
+        entry.epoch = index;
         for slot in product.slots.iter_mut().filter(|s| s.owner == Some(group)) {
             slot.epoch = index;
         }
@@ -294,7 +300,7 @@ impl World {
         self.seen.failovers += 1;
         let store = &mut self.stores[server];
         let lost = store.log.split_off(store.replica);
-        store.primary = 1 - store.primary;
+        store.primary += 1;
         store.down = false;
         self.note(format!("group {group} fails over, {} writes are lost", lost.len()));
         let mut data = super::invariants::Registers::new();

@@ -64,9 +64,6 @@ pub struct Rules {
     /// Migrations instead of assignments; what follows is of theirs.
     pub migrations: bool,
     pub fence: bool,
-    pub approval_round: bool,
-    pub switch_term: bool,
-    pub group_epochs: bool,
     pub refetch: bool,
     pub offset_after_barrier: bool,
     pub mark_before_fetch: bool,
@@ -87,9 +84,6 @@ impl Default for Rules {
             round: true,
             migrations: false,
             fence: true,
-            approval_round: true,
-            switch_term: true,
-            group_epochs: true,
             refetch: true,
             offset_after_barrier: true,
             mark_before_fetch: true,
@@ -276,7 +270,7 @@ impl World {
             let mut servers = vec![Server { addr: host(30000 + group), run_id, keys_when_added: 0 }];
             if self.rules.migrations {
                 let run_id = format!("{:040x}", 100 + group);
-                servers.push(Server { addr: host(40000 + group), run_id, keys_when_added: 0 });
+                servers.push(Server { addr: host(30010 + group), run_id, keys_when_added: 0 });
             }
             let group = GroupId(group.into());
             changes.push(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });

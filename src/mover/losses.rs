@@ -60,9 +60,11 @@ mod tests {
     #[test]
     fn flushes_evictions_and_resets_are_seen() {
         let before = at("cmdstat_ping:calls=20,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\n", 5);
-        let same = at("cmdstat_ping:calls=25,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\ncmdstat_del:calls=1,usec=1\r\n", 5);
+        let same =
+            at("cmdstat_ping:calls=25,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\ncmdstat_del:calls=1,usec=1\r\n", 5);
         assert_eq!(before.until(&same, true), None);
-        let flushed = at("cmdstat_ping:calls=25,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\ncmdstat_flushdb:calls=1\r\n", 5);
+        let flushed =
+            at("cmdstat_ping:calls=25,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\ncmdstat_flushdb:calls=1\r\n", 5);
         assert!(before.until(&flushed, true).is_some_and(|why| why.contains("flushed")));
         let evicted = at("cmdstat_ping:calls=25,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\n", 7);
         assert!(before.until(&evicted, true).is_some_and(|why| why.contains("evicted 2 keys")));

@@ -8,8 +8,29 @@ use crate::commands::Args;
 
 /// Commands that give no key a time to live, as a replication stream names them: those that make most of it.
 const HARMLESS: &[&[u8]] = &[
-    b"incr", b"incrby", b"decr", b"decrby", b"append", b"setrange", b"del", b"unlink", b"hset", b"hincrby", b"hdel",
-    b"lpush", b"rpush", b"lpop", b"rpop", b"sadd", b"srem", b"zadd", b"zrem", b"zincrby", b"xadd", b"xack", b"xclaim",
+    b"incr",
+    b"incrby",
+    b"decr",
+    b"decrby",
+    b"append",
+    b"setrange",
+    b"del",
+    b"unlink",
+    b"hset",
+    b"hincrby",
+    b"hdel",
+    b"lpush",
+    b"rpush",
+    b"lpop",
+    b"rpop",
+    b"sadd",
+    b"srem",
+    b"zadd",
+    b"zrem",
+    b"zincrby",
+    b"xadd",
+    b"xack",
+    b"xclaim",
 ];
 
 /// What is known of the databases.

@@ -223,6 +223,7 @@ fn copy(servers: &[Server; 2]) -> Res<mover::Handle> {
         target: endpoint(1)?,
         ours_at_target: Arc::new(SlotSet::new(layout, &all)),
         wipe: true,
+        cache: false,
         verify: Verify::None,
     };
     let (_, limits) = watch::channel(Limits::default());

@@ -221,6 +221,7 @@ fn job(source: &Server, target: &Server) -> Res<CopyJob> {
         target: target.endpoint()?,
         ours_at_target: slots,
         wipe: false,
+        cache: false,
         verify: Verify::None,
     })
 }

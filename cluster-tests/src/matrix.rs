@@ -148,6 +148,9 @@ pub struct Case {
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
 /// How long a fault of a server or a link lasts: longer than a hold, shorter than a test.
 const A_WHILE: Duration = Duration::from_millis(700);
+/// A stop of the leader that is longer may be seen by clients of every node: their requests wait for five seconds at most, and
+/// some of that goes into reaching the point and into the release.
+const STOPPED_MAX: Duration = Duration::from_millis(4_000);
 /// How late writes come: after a lease, a new attempt and a switch.
 const LATE: Duration = Duration::from_secs(20);
 /// A migration of a few thousand keys takes a second; with a fault in it, a lease, an election and some back-off more.
@@ -200,8 +203,11 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     run.stop_at(case.point);
     let mut id = run.start_migration();
     run.wait_reached(case.point);
+    let reached = Instant::now();
     run.inject(case, &mut id);
     run.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+    // It is this harness that kept the leader from releasing its hold: beyond the request deadline every client notices.
+    run.all_hit |= reached.elapsed() > STOPPED_MAX;
     run.heal(case);
     run.wait_done(id);
     if let Some(late) = run.late {
@@ -417,6 +423,11 @@ impl Run {
                 self.to_target.set(Mode::Silent);
             }
             Fault::LateWrites => {
+                // Behind the switch clients use this link, too.
+                self.all_hit |= matches!(
+                    case.point,
+                    Point::Finished | Point::BeforeSwitch | Point::Switched | Point::CleaningSource
+                );
                 let worker = self.worker(*id);
                 // Clients use the target, too, from the switch on.
                 self.all_hit = !matches!(case.point, Point::CleaningTarget | Point::Copying);

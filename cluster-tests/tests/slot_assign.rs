@@ -53,6 +53,25 @@ fn empty_slots_change_their_owner_under_load_and_full_ones_do_not() {
 }
 
 #[test]
+fn what_a_late_write_left_at_a_former_owner_does_not_come_alive() {
+    let cluster = Cluster::serving(2);
+    let cli = cluster.cli();
+    let slot = cluster.locate("late")["slot"].to_string();
+    let owner = cluster.locate("late")["group"].as_u64().unwrap();
+    let other = (3 - owner).to_string();
+    cli.ok(&["slot", "assign", &slot, &other, "--wait", "--timeout", "40s"]);
+    // A write whose answer nobody waits for any more, and that its server executes only now.
+    let former = &cluster.servers[usize::try_from(owner).unwrap() - 1];
+    assert_eq!(former.call(&["SET", "late", "of before"]), Reply::ok());
+    let mut client = cluster.node(1).client();
+    assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
+    cli.refused(&["slot", "assign", &slot, &owner.to_string()], &["'late'", "come alive"]);
+    assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
+    assert_eq!(former.call(&["DEL", "late"]), Reply::Integer(1));
+    cli.ok(&["slot", "assign", &slot, &owner.to_string(), "--wait", "--timeout", "40s"]);
+}
+
+#[test]
 fn a_slot_is_written_to_while_it_changes_hands() {
     let cluster = Cluster::serving(2);
     // Empty and written to by turns: the scan may find a key or none, an acknowledged write is never lost.

@@ -176,7 +176,10 @@ impl Assign {
             return Ok(None);
         }
         let product = state.products.get(&assignment.product).ok_or(Stop::Gone)?;
-        for (owner, slots) in owners(product, &assignment) {
+        // What the new owner once gave away is looked for there, too: late writes of that time would come alive.
+        let left = product.groups.get(&assignment.to).map(|to| &to.given_away & &assignment.slots);
+        let left = left.filter(|slots| !slots.is_empty()).map(|slots| (assignment.to, slots));
+        for (owner, slots) in owners(product, &assignment).into_iter().chain(left) {
             let Some(group) = product.groups.get(&owner) else { continue };
             let Some(primary) = group.servers.first() else { continue };
             let budget = self.leases.timing().scan_max;
@@ -190,6 +193,14 @@ impl Assign {
             );
             match found.await {
                 scan::ScanResult::Empty { .. } => {}
+                scan::ScanResult::Found { key, slot, db } if owner == assignment.to => {
+                    let key = key.escape_ascii().to_string();
+                    return Ok(Some(format!(
+                        "slot {slot} was group {owner}'s before, and a late write of that time has left key '{key}' in database \
+                         {db} of {}: it would come alive. Delete it there, or migrate the slot, which deletes it first",
+                        primary.addr
+                    )));
+                }
                 scan::ScanResult::Found { key, slot, db } => {
                     let key = key.escape_ascii().to_string();
                     return Ok(Some(format!(

@@ -9,3 +9,4 @@ mod cleaning;
 mod common;
 mod copying;
 mod failing;
+mod sizes;

@@ -332,7 +332,7 @@ impl World {
         let mover = self.its(node, job);
         mover.unanswered += 1;
         let (server, line) = (mover.server.0, mover.line.unwrap_or_default());
-        self.to_line(server, line, command);
+        self.send_line(server, line, command);
     }
 
     fn ask_source(&mut self, node: usize, job: Job, what: ToSource) {

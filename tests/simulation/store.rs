@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Sends a command. It may be long on its way, but not out of order.
-    pub fn to_line(&mut self, server: usize, line: u64, command: Command) {
+    pub fn send_line(&mut self, server: usize, line: u64, command: Command) {
         if let Some(open) = self.stores[server].lines.get_mut(&line) {
             open.pending.push_back(command);
             let delay = match self.rng.u8(0..if self.faults { 60 } else { 250 }) {

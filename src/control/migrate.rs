@@ -248,9 +248,6 @@ impl Task {
         if faults::without(Rule::Fence) {
             return Ok(());
         }
-        if faults::without(Rule::Fence) {
-            return Ok(());
-        }
         let ids: Vec<u64> = known.iter().filter(|c| c.server == *server).map(|c| c.client_id).collect();
         let name = run_prefix(self.jobs.cluster, self.job);
         let closed = self.jobs.fence.close(&at, &name, &ids, Instant::now() + CLOSE_MAX).await;

@@ -7,14 +7,13 @@ Parts (--only speed,load,switches,bighash):
             request, with and without half of the slots being copied; interleaved, so that a noisy machine hits both alike
   switches  single slots move between two groups under load: each hold by the leader's log and by a writer of that slot
   bighash   PINGs each 0.2 ms of both servers while a hash of a million fields moves, also while it is written; beside MIGRATE
-The load comes from examples/load.rs. Figures are of this machine in this hour: the load average is printed beside them.
+The load comes from examples/load.rs. KEEP=1 keeps the nodes' logs. Figures are of this machine in this hour: the load average is printed beside them.
 """
 import argparse, collections, datetime, json, os, random, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time, zlib
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 PONTOON = os.environ.get("PONTOON_BIN", os.path.join(ROOT, "target", "release", "pontoon"))
 LOAD = os.path.join(ROOT, "target", "release", "examples", "load")
-TICK = os.sysconf("SC_CLK_TCK")
 PATIENCE = 120
 SCAN_COUNT = 500
 MIGRATE_KEYS = 100
@@ -84,12 +83,14 @@ class Conn:
         return worst
 
 class Redis:
-    def __init__(self, port, tmp, of=None):
+    def __init__(self, port, tmp, procs, of=None):
         self.port, self.addr = port, f"127.0.0.1:{port}"
-        args = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp, "--slowlog-log-slower-than", "1000"]
+        dir = tempfile.mkdtemp(prefix=f"redis-{port}-", dir=tmp)
+        args = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", dir, "--slowlog-log-slower-than", "1000"]
         if of:
             args += ["--replicaof", "127.0.0.1", str(of.port), "--repl-diskless-sync-delay", "0"]
         self.proc = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        procs.append(self.proc)
         self.conn = until(self.addr, self.connect)
         if of:
             until("the replica", lambda: self.conn.info("replication").get("master_link_status") == "up")
@@ -99,20 +100,20 @@ class Redis:
         except OSError:
             return None
     def cpu(self):
-        f = open(f"/proc/{self.proc.pid}/stat").read().rsplit(")", 1)[1].split()
-        return (int(f[11]) + int(f[12])) / TICK
+        """Seconds; of its main thread, which executes commands. `stat` knows hundredths only."""
+        return int(open(f"/proc/{self.proc.pid}/schedstat").read().split()[0]) / 1e9
 
 class Cluster:
     """Three nodes; `groups`: for each group its primary and replicas."""
-    def __init__(self, base, tmp, groups, slots):
+    def __init__(self, base, tmp, groups, slots, procs):
         self.admin = f"127.0.0.1:{base + 11}"
         self.nodes = [f"127.0.0.1:{base + 20 + i}" for i in (1, 2, 3)]
         peers = ",".join(f"{i}=127.0.0.1:{base + 10 + i}" for i in (1, 2, 3))
-        self.events, self.procs, self.logs = [], [], []
+        self.events, self.logs = [], []
         for i in (1, 2, 3):
             log = f"{tmp}/node-{i}.log"
             out = open(log, "wb")
-            self.procs.append(subprocess.Popen(
+            procs.append(subprocess.Popen(
                 [PONTOON, "serve", "--id", str(i), "--admin", f"127.0.0.1:{base + 10 + i}", "--peers", peers, "--bind", "127.0.0.1",
                  "--port-offset", str(i), "--data-dir", f"{tmp}/data-{i}", "--log-format", "json", "--set", f"default_port={base + 20}"],
                 stdout=out, stderr=out))
@@ -182,27 +183,26 @@ class Load:
 class Bed:
     """A directory, servers and nodes; all gone when left."""
     def __init__(self, base):
-        self.base, self.tmp, self.servers, self.clusters, self.loads = base, tempfile.mkdtemp(prefix="bench-migration-"), [], [], []
+        self.base, self.tmp, self.servers, self.procs, self.loads = base, tempfile.mkdtemp(prefix="bench-migration-"), [], [], []
     def __enter__(self):
         return self
     def __exit__(self, kind, *_):
         for load in self.loads:
             load.stop()
-        procs = [p for c in self.clusters for p in c.procs] + [s.proc for s in self.servers]
+        procs = self.procs
         for p in procs:
             p.kill()
         for p in procs:
             p.wait()
-        if kind is None:
+        if kind is None and not os.environ.get("KEEP"):
             shutil.rmtree(self.tmp, ignore_errors=True)
         else:
             print(f"# logs: {self.tmp}", file=sys.stderr)
     def redis(self, of=None):
-        self.servers.append(Redis(self.base + len(self.servers), self.tmp, of))
+        self.servers.append(Redis(self.base + len(self.servers), self.tmp, self.procs, of))
         return self.servers[-1]
     def cluster(self, groups, slots):
-        self.clusters.append(Cluster(self.base, self.tmp, groups, slots))
-        return self.clusters[-1]
+        return Cluster(self.base, self.tmp, groups, slots, self.procs)
     def load(self, cluster, **wanted):
         self.loads.append(Load(cluster, **wanted))
         return self.loads[-1]
@@ -371,9 +371,12 @@ def switches(a):
         back = [x for i in range(n) for x in ((i, 1), (512 + i, 2))]
         parts, gaps, errors, releases, began = collections.defaultdict(list), [], [], 0, time.time()
         end = began + a.switch_seconds
-        for s, to in there + back:
+        for i, (s, to) in enumerate(there + back):
             if time.time() > end:
                 break
+            if i == len(there):
+                # A slot comes back when the source it left is clean.
+                cluster.done()
             clients.say(f"watch {key_of[s]}")
             cluster.start(str(s), to)
             _, hold = cluster.said("the hold and its parts")
@@ -398,7 +401,7 @@ def switches(a):
         row("client errors", str(busy["errors"] + len(errors)), "0", str((busy["first_error"], errors[:2])) if busy["errors"] or errors else "")
         row("holds released without a switch", str(releases), "", f"{len(total) / (time.time() - began):.1f} switches/s; {loads()}")
         if a.json:
-            json.dump(dict(total=total, gaps=gaps, **parts), open(a.json, "w"))
+            json.dump(dict(total=total, gaps=gaps, busy=busy, quiet=quiet, **parts), open(a.json, "w"))
 
 def bighash(a):
     fields, key = a.fields, "big"

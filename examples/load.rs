@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use pontoon::{model::slot::Layout, resp::reply::ReplyScanner, resp::write};
@@ -94,13 +94,20 @@ impl Wanted {
 struct Seen {
     /// Microseconds.
     times: Vec<u32>,
+    /// The longest, and when it ended, in seconds since 1970.
+    longest: (u32, f64),
     errors: u64,
     first_error: String,
 }
 
 impl Seen {
     fn answered(&mut self, took: Duration) {
-        self.times.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        if micros > self.longest.0 {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.longest = (micros, now.as_secs_f64());
+        }
+        self.times.push(micros);
     }
 
     fn failed(&mut self, why: &str) {
@@ -119,7 +126,7 @@ impl Seen {
         };
         json!({
             "requests": seen.times.len(), "errors": seen.errors, "first_error": seen.first_error,
-            "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0),
+            "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0), "max_at": seen.longest.1,
         })
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 
 /// An answer that comes later is worth little of its lease; the next heartbeat is better.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// News (a drained hold, a reached epoch) is not sent more often than this: a burst of changes makes one heartbeat.
+/// News (a reached epoch) is not sent more often than this: a burst of changes makes one heartbeat. A drained hold does not wait.
 const NEWS_EVERY: Duration = Duration::from_millis(1);
 
 /// What a node says of itself, and to whom.
@@ -79,7 +79,11 @@ impl Heartbeat {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                Ok(()) = self.report.changed() => tokio::time::sleep(NEWS_EVERY).await,
+                Ok(()) = self.report.changed() => {
+                    // Not a drained hold: clients wait for it, and a timer of one millisecond may take two.
+                    let mut news = self.report.clone();
+                    let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &told)).await;
+                }
                 Ok(()) = moved.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // Our admission is news: without it there is no lease.

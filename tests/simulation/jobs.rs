@@ -122,6 +122,11 @@ impl World {
             timing,
         };
         let memory = &mut lead.jobs.get_mut(&job)?.memory;
+        if let Job::Sweep { .. } = job {
+            // What it sees for the first time has been so for most of the quiet time.
+            let since = now.saturating_sub(plan::sweep::QUIET_NS - QUIET);
+            memory.observe(&Seen { now_ns: since, ..seen }, job);
+        }
         memory.observe(&seen, job);
         Some(match job {
             Job::Migration(id) => plan::migration::next(&seen, memory, id),

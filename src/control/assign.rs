@@ -204,9 +204,9 @@ impl Assign {
                 scan::ScanResult::Found { key, slot, db } => {
                     let key = key.escape_ascii().to_string();
                     return Ok(Some(format!(
-                        "slot {slot} is not empty: group {owner} ({}) has key '{key}' in database {db}. Slots with keys \
-                         can be assigned when they are empty; moving data is not possible yet",
-                        primary.addr
+                        "slot {slot} is not empty: group {owner} ({}) has key '{key}' in database {db}; move the slot with \
+                         its keys (pontoon migrate start {slot} --to {}), or give them up (--abandon-data)",
+                        primary.addr, assignment.to
                     )));
                 }
                 scan::ScanResult::Unfinished { why } => {

@@ -157,6 +157,51 @@ pub enum RunKind {
     Sweep,
 }
 
+/// What a mover does just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Work {
+    /// It opens its connections and asks for their approval.
+    #[default]
+    Opening,
+    /// It deletes what is ours at the target.
+    CleaningTarget,
+    /// It copies.
+    Copying,
+    /// It compares.
+    Verifying,
+    /// Only what changes now is missing.
+    CaughtUp,
+    /// It brings the last changes over, under this hold.
+    Finishing(HoldId),
+    /// The target has everything, under this hold.
+    Finished(HoldId),
+    /// It deletes leftovers.
+    Cleaning,
+    /// There are no leftovers any more.
+    Cleaned,
+    /// The run cannot go on; why.
+    Failed(String),
+}
+
+impl Work {
+    /// As people and machines read it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::CleaningTarget => "cleaning-target",
+            Self::Copying => "copying",
+            Self::Verifying => "verifying",
+            Self::CaughtUp => "caught-up",
+            Self::Finishing(_) => "finishing",
+            Self::Finished(_) => "finished",
+            Self::Cleaning => "cleaning",
+            Self::Cleaned => "cleaned",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// What may act on servers now for a job; fenced by its connections (serving.md, "Acts on servers").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {

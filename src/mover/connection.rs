@@ -17,7 +17,7 @@ use tokio::{
 use super::job::{Endpoint, Named};
 use crate::{
     model::ids::HostPort,
-    redis::{RedisError, Reply, client::CONNECT_MAX},
+    redis::{RedisError, Reply, client::dial},
     resp::{reply::ReplyScanner, write},
 };
 
@@ -113,13 +113,7 @@ impl Connection {
     /// When the server cannot be reached or refuses any of this.
     pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, RedisError> {
         let addr = &endpoint.addr;
-        let by = deadline.min(Instant::now() + CONNECT_MAX);
-        let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
-        let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
-            .await
-            .map_err(|_| unreachable("no connection in time".into()))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        let _ = stream.set_nodelay(true);
+        let stream = dial(addr, deadline).await?;
         let mut connection = Self {
             addr: addr.clone(),
             stream,

@@ -3,36 +3,10 @@
 
 use std::time::Duration;
 
-use crate::model::{
-    ids::HoldId,
-    migration::{Counters, Verified},
-};
+use crate::model::migration::{Counters, Verified};
 
-/// Where a mover is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// Connecting, probing, waiting for the approval.
-    #[default]
-    Opening,
-    /// Deleting leftovers at the target.
-    CleaningTarget,
-    /// The first pass over the keys, or behind the writers.
-    Copying,
-    /// Comparing both sides.
-    Verifying,
-    /// Almost nothing waits to be copied; ready for a hold.
-    CaughtUp,
-    /// Under this hold: copying the last changes.
-    Finishing(HoldId),
-    /// Under this hold: the target has everything. Nothing is sent to it any more unless told to go on.
-    Finished(HoldId),
-    /// Deleting keys.
-    Cleaning,
-    /// Nothing is left to delete. The end of a [`super::CleanJob`].
-    Cleaned,
-    /// It ended; a sentence for people. Nothing more is sent to any server.
-    Failed(String),
-}
+/// Where a mover is, as it also comes to the leader.
+pub use crate::model::migration::Work as State;
 
 /// A mover's view of its work, several times a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,54 +2,11 @@
 //! Knows nothing of how it is copied, nor how it came here.
 
 use crate::model::{
-    ids::{HoldId, Incarnation, NodeId},
+    ids::{Incarnation, NodeId},
     migration::{Counters, Verified},
 };
 
-/// What a mover does just now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Work {
-    /// It opens its connections and asks for their approval.
-    #[default]
-    Opening,
-    /// It deletes what is ours at the target.
-    CleaningTarget,
-    /// It copies.
-    Copying,
-    /// It compares.
-    Verifying,
-    /// Only what changes now is missing.
-    CaughtUp,
-    /// It brings the last changes over, under this hold.
-    Finishing(HoldId),
-    /// The target has everything, under this hold.
-    Finished(HoldId),
-    /// It deletes leftovers.
-    Cleaning,
-    /// There are no leftovers any more.
-    Cleaned,
-    /// The run cannot go on; why.
-    Failed(String),
-}
-
-impl Work {
-    /// As people and machines read it.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Opening => "opening",
-            Self::CleaningTarget => "cleaning-target",
-            Self::Copying => "copying",
-            Self::Verifying => "verifying",
-            Self::CaughtUp => "caught-up",
-            Self::Finishing(_) => "finishing",
-            Self::Finished(_) => "finished",
-            Self::Cleaning => "cleaning",
-            Self::Cleaned => "cleaned",
-            Self::Failed(_) => "failed",
-        }
-    }
-}
+pub use crate::model::migration::Work;
 
 /// The newest report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -54,13 +54,7 @@ impl Client {
         name: &str,
         deadline: Instant,
     ) -> Result<Self, RedisError> {
-        let by = deadline.min(Instant::now() + CONNECT_MAX);
-        let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
-        let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
-            .await
-            .map_err(|_| unreachable("no connection in time".into()))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        let _ = stream.set_nodelay(true);
+        let stream = dial(addr, deadline).await?;
         let mut client = Self { addr: addr.clone(), stream, input: BytesMut::with_capacity(READ_BUFFER) };
         if let Some(Credentials { username, password }) = credentials {
             let mut auth: Vec<&[u8]> = vec![b"AUTH"];
@@ -236,8 +230,23 @@ impl Client {
     }
 }
 
+/// Opens a TCP connection that sends at once, before `deadline` and within [`CONNECT_MAX`].
+///
+/// # Errors
+/// When the server cannot be reached.
+pub async fn dial(addr: &HostPort, deadline: Instant) -> Result<TcpStream, RedisError> {
+    let by = deadline.min(Instant::now() + CONNECT_MAX);
+    let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
+    let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
+        .await
+        .map_err(|_| unreachable("no connection in time".into()))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
 /// The command's name for messages, never its arguments: they may be a password.
-fn name_of(command: &[&[u8]]) -> String {
+pub(super) fn name_of(command: &[&[u8]]) -> String {
     String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned()
 }
 

@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{client::CONNECT_MAX, error::RedisError};
+use super::{
+    client::{dial, name_of},
+    error::RedisError,
+};
 use crate::{
     model::{ids::HostPort, secret::Credentials},
     resp::{reply::ReplyScanner, write},
@@ -38,13 +41,7 @@ impl Raw {
         name: &str,
         deadline: Instant,
     ) -> Result<Self, RedisError> {
-        let by = deadline.min(Instant::now() + CONNECT_MAX);
-        let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
-        let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
-            .await
-            .map_err(|_| unreachable("no connection in time".into()))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        let _ = stream.set_nodelay(true);
+        let stream = dial(addr, deadline).await?;
         let input = BytesMut::with_capacity(READ_BUFFER);
         let mut raw = Self { addr: addr.clone(), stream, input, scanner: ReplyScanner::default() };
         if let Some(Credentials { username, password }) = credentials {
@@ -148,9 +145,4 @@ impl Raw {
         }
         Ok((whole, end))
     }
-}
-
-/// The command's name for messages, never its arguments: they may be a password.
-fn name_of(command: &[&[u8]]) -> String {
-    String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned()
 }

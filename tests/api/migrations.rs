@@ -20,6 +20,7 @@ use tonic::{Code, Response};
 use crate::{
     admin::{World, with_id, world},
     server::Redis,
+    wait::meanwhile,
 };
 
 /// Groups 1, 2 and 3; slots 0 to 9 are group 1's, 10 to 19 group 2's.
@@ -274,16 +275,15 @@ async fn waiting_ends_with_the_last_or_the_first_failure() {
     // Both nodes are served: `wait` ends with the routes everywhere.
     let loops = carry_on(world.clone());
     let done = waiting(admin::StartMigrationRequest { options: wait(), ..start(0, 19, 3) });
-    while !done.is_finished() {
+    let done = meanwhile(done, || {
         for id in [1, 2] {
             world.nodes[0].heard(id, |seen| {
                 seen.route_epoch = world.shared.state().route_epoch;
                 seen.listeners.insert(ProductId(1), ListenerView::default());
             });
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let done = done.await.unwrap().unwrap();
+    });
+    let done = done.await.unwrap();
     assert_eq!(done.migrations.len(), 2, "{done:?}");
     assert!(done.done.last().unwrap().ends_with("are done"), "{done:?}");
     let state = world.shared.state();

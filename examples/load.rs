@@ -101,7 +101,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn answered(&mut self, took: Duration) {
+    fn answered(&mut self, took: Duration, missed: &[Duration]) {
+        self.times.extend(missed.iter().map(|waited| u32::try_from(waited.as_micros()).unwrap_or(u32::MAX)));
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         if micros > self.longest.0 {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -137,8 +138,9 @@ fn with<T>(shared: &Shared, act: impl FnOnce(&mut Seen) -> T) -> T {
     act(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The next time of something that is due every so often. What is late because the last one was slow counts from when it
-/// was due: a stall is seen by all that should have run in it. A late timer is not the server's fault and does not count.
+/// The next time of something that is due every so often. What falls due while the one before is not answered yet is not sent
+/// late, which would make one stall a queue of many: it counts as answered with it, from when it was due, so that a stall is
+/// seen by all that should have run in it. A late timer is not the server's fault and does not count.
 struct Pace {
     every: Duration,
     due: Instant,
@@ -149,14 +151,23 @@ impl Pace {
         Self { every, due: first }
     }
 
-    /// When it is due, and whether one must wait for that.
-    fn next(&mut self) -> (Instant, bool) {
-        let now = Instant::now();
+    /// When the next is due.
+    fn next(&mut self) -> Instant {
         if self.every.is_zero() {
-            return (now, false);
+            return Instant::now();
         }
         self.due += self.every;
-        (self.due, self.due > now)
+        self.due
+    }
+
+    /// How long each that fell due until `now` has waited; they are not sent.
+    fn missed(&mut self, now: Instant) -> Vec<Duration> {
+        let mut waited = Vec::new();
+        while !self.every.is_zero() && self.due + self.every <= now {
+            self.due += self.every;
+            waited.push(now - self.due);
+        }
+        waited
     }
 }
 
@@ -191,12 +202,8 @@ async fn talk(
 ) -> Res<()> {
     let (mut request, mut buffer) = (Vec::new(), Vec::new());
     loop {
-        let (due, wait) = pace.next();
-        let mut began = due;
-        if wait {
-            tokio::time::sleep_until(due.into()).await;
-            began = Instant::now();
-        }
+        tokio::time::sleep_until(pace.next().into()).await;
+        let began = Instant::now();
         request.clear();
         let key = format!("key:{:012}", keys[random.usize(..keys.len())]);
         if random.usize(..100) < wanted.sets {
@@ -213,10 +220,11 @@ async fn talk(
                 return Err("the node closed the connection".into());
             }
         }
-        let took = began.elapsed();
+        let now = Instant::now();
+        let missed = pace.missed(now);
         with(seen, |seen| match buffer.first() {
             Some(b'-') => seen.failed(&String::from_utf8_lossy(&buffer)),
-            _ => seen.answered(took),
+            _ => seen.answered(now - began, &missed),
         });
     }
 }
@@ -262,17 +270,14 @@ fn repeat(addr: &str, every: Duration, seen: &Shared, words: impl Fn(u64) -> Vec
     std::thread::spawn(move || {
         let mut pace = Pace::new(every, Instant::now());
         for i in 0.. {
-            let (due, wait) = pace.next();
-            let mut began = due;
-            if wait {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                began = Instant::now();
-            }
+            std::thread::sleep(pace.next().saturating_duration_since(Instant::now()));
+            let began = Instant::now();
             let words = words(i);
             let answer = asker.ask(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
-            let took = began.elapsed();
+            let now = Instant::now();
+            let missed = pace.missed(now);
             match answer {
-                Ok(()) => with(&seen, |seen| seen.answered(took)),
+                Ok(()) => with(&seen, |seen| seen.answered(now - began, &missed)),
                 Err(why) => return with(&seen, |seen| seen.failed(&why.to_string())),
             }
         }

@@ -8,6 +8,7 @@ pub mod lease;
 pub mod membership;
 pub mod migration;
 pub mod mover;
+pub mod observation;
 pub mod rebalance;
 pub mod sweep;
 pub mod timing;

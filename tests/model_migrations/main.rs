@@ -2,6 +2,7 @@
 //! says what to do, leaving the state as it was.
 #![allow(clippy::unwrap_used)]
 
+mod promotions;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

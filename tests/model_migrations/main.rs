@@ -2,6 +2,8 @@
 //! says what to do, leaving the state as it was.
 #![allow(clippy::unwrap_used)]
 
+mod exclusion;
+mod groups;
 mod promotions;
 mod world;
 

@@ -1,13 +1,21 @@
 //! What the leader sees of the nodes, as plain values for the API. Not replicated; empty on other nodes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     model::{
-        ids::{Epoch, Incarnation, NodeId, ProductId, Term},
+        ids::{Epoch, HostPort, Incarnation, NodeId, ProductId, Term},
         migration::Job,
+        state::ClusterState,
     },
-    plan::mover::MoverView,
+    plan::{
+        mover::MoverView,
+        observation::{Observation, Reported, Sight},
+    },
 };
 
 /// The leader's view of the cluster in one term.
@@ -25,7 +33,83 @@ pub struct LeaderView {
     pub movers: BTreeMap<Job, MoverView>,
     /// What each of them waits for or does, a sentence.
     pub jobs: BTreeMap<Job, String>,
+    /// What each node's present start has reported of each server that the log names. Shared: it is large, and shown often.
+    pub servers: Arc<Servers>,
 }
+
+/// Reports by server and node.
+pub type Servers = BTreeMap<HostPort, BTreeMap<NodeId, SightView>>;
+
+/// A node's newest report of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SightView {
+    /// Which start of the node.
+    pub incarnation: Incarnation,
+    /// When it came, nanoseconds of `CLOCK_BOOTTIME` of the leader: the ages in it count back from here.
+    pub heard_ns: u64,
+    /// What.
+    pub sight: Arc<Sight>,
+}
+
+impl LeaderView {
+    /// Keeps what a node's present start has seen. What was seen by former starts, by nodes that are gone, or of servers that
+    /// `state` does not name, is dropped.
+    pub fn keep_sights(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        sights: &[(HostPort, Sight)],
+        state: &ClusterState,
+        now_ns: u64,
+    ) {
+        let groups = state.products.values().flat_map(|product| product.groups.values());
+        let named: BTreeSet<&HostPort> = groups.flat_map(|group| group.servers.iter().map(|s| &s.addr)).collect();
+        let present = |id: &NodeId, seen: &SightView| {
+            let admitted = state.members.get(id).and_then(|member| member.admitted);
+            admitted.is_some_and(|a| a.incarnation == seen.incarnation)
+        };
+        let stays = |(addr, by): (&HostPort, &BTreeMap<NodeId, SightView>)| {
+            named.contains(addr) && by.iter().all(|(id, seen)| present(id, seen))
+        };
+        if sights.is_empty() && self.servers.iter().all(stays) {
+            // It is shared with whoever reads it, and would be copied.
+            return;
+        }
+        let servers = Arc::make_mut(&mut self.servers);
+        servers.retain(|addr, by| {
+            by.retain(|id, seen| present(id, seen));
+            named.contains(addr)
+        });
+        for (addr, sight) in sights.iter().filter(|(addr, _)| named.contains(addr)) {
+            let seen = SightView { incarnation, heard_ns: now_ns, sight: Arc::new(sight.clone()) };
+            servers.entry(addr.clone()).or_default().insert(node, seen);
+        }
+    }
+
+    /// What nodes have reported, with its age at `now_ns`; empty where nobody leads.
+    #[must_use]
+    pub fn observation(&self, now_ns: u64) -> Observation {
+        let reported = |(node, seen): (&NodeId, &SightView)| {
+            let age_ms = now_ns.saturating_sub(seen.heard_ns) / NS_PER_MS;
+            (*node, Reported { sight: (*seen.sight).clone(), age_ms })
+        };
+        self.servers.iter().map(|(addr, by)| (addr.clone(), by.iter().map(reported).collect())).collect()
+    }
+
+    /// Those of `voters` that are alive at `now_ns`: heard within a lease. A leader that has not led for that long has not
+    /// heard everyone yet, and takes all for alive: a majority of the few that came first is none.
+    #[must_use]
+    pub fn alive(&self, voters: impl IntoIterator<Item = NodeId>, lease: Duration, now_ns: u64) -> BTreeSet<NodeId> {
+        let lease_ns = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
+        let early = now_ns < self.since_ns.saturating_add(lease_ns);
+        let heard =
+            |node: &NodeId| self.nodes.get(node).is_some_and(|seen| now_ns < seen.heard_ns.saturating_add(lease_ns));
+        voters.into_iter().filter(|node| early || heard(node)).collect()
+    }
+}
+
+/// Nanoseconds of a millisecond.
+const NS_PER_MS: u64 = 1_000_000;
 
 /// A node as the leader last heard it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

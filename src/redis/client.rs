@@ -97,11 +97,27 @@ impl Client {
             encode(&mut output, command);
         }
         let what = commands.first().map_or_else(String::new, |command| name_of(command));
-        let mut replies = Vec::with_capacity(commands.len());
+        self.exchange(&output, commands.len(), &what, deadline).await
+    }
+
+    /// As [`Client::pipeline`], for `count` commands that were encoded before; `what` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Client::pipeline`].
+    pub async fn exchange(
+        &mut self,
+        output: &[u8],
+        count: usize,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, RedisError> {
+        // What former replies have left of the buffer may be little; when they are dropped, this takes it back.
+        self.input.reserve(READ_BUFFER);
+        let mut replies = Vec::with_capacity(count);
         // Read while writing: a server that fills its output before it reads on must not deadlock with us.
         let mut written = 0;
         let mut scan = FrameScan::default();
-        while replies.len() < commands.len() {
+        while replies.len() < count {
             let (mut reader, mut writer) = self.stream.split();
             let input = &mut self.input;
             let step = async {
@@ -114,17 +130,21 @@ impl Client {
                 }
             };
             match timeout_at(deadline, step).await {
-                Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+                Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
                 Ok(Err(error)) => {
                     // A server in protected mode says so and closes; that is better than "closed".
                     if let Some(Ok(Reply::Error(text))) = self.next_reply(&mut scan) {
-                        return Err(RedisError::of_answer(&self.addr, &what, &text));
+                        return Err(RedisError::of_answer(&self.addr, what, &text));
                     }
-                    return Err(RedisError::Closed { addr: self.addr.clone(), command: what, why: error.to_string() });
+                    return Err(RedisError::Closed {
+                        addr: self.addr.clone(),
+                        command: what.to_owned(),
+                        why: error.to_string(),
+                    });
                 }
                 Ok(Ok(())) => {}
             }
-            while replies.len() < commands.len() {
+            while replies.len() < count {
                 match self.next_reply(&mut scan) {
                     Some(reply) => replies.push(reply?),
                     None => break,
@@ -135,6 +155,11 @@ impl Client {
             return Err(self.protocol("it answers more than it was asked".into()));
         }
         Ok(replies)
+    }
+
+    /// Resolves when the connection has ended although nothing is asked, or the server speaks unasked: it is of no use then.
+    pub async fn broken(&self) {
+        let _ = self.stream.peek(&mut [0]).await;
     }
 
     /// Takes a whole reply from the input, if there is one.
@@ -240,9 +265,19 @@ pub async fn dial(addr: &HostPort, deadline: Instant) -> Result<TcpStream, Redis
     let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
         .await
         .map_err(|_| unreachable("no connection in time".into()))?
-        .map_err(|error| unreachable(error.to_string()))?;
+        .map_err(|error| match is_exhaustion(&error) {
+            true => RedisError::Exhausted { addr: addr.clone(), why: error.to_string() },
+            false => unreachable(error.to_string()),
+        })?;
     let _ = stream.set_nodelay(true);
     Ok(stream)
+}
+
+/// Whether it is this machine that has no files, memory or local ports left.
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
 /// The command's name for messages, never its arguments: they may be a password.
@@ -256,5 +291,24 @@ fn encode(output: &mut Vec<u8>, command: &[&[u8]]) {
         output.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
         output.extend_from_slice(argument);
         output.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_servers_fault() {
+        use rustix::io::Errno;
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
+            assert!(is_exhaustion(&Error::from(ours)), "{ours}");
+        }
+        for its in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::CONNRESET] {
+            assert!(!is_exhaustion(&Error::from(its)), "{its}");
+        }
+        assert!(!is_exhaustion(&Error::other("no such host")));
     }
 }

@@ -70,6 +70,8 @@ pub struct Linked {
     pub to: HostPort,
     /// Under which replication id.
     pub replid: String,
+    /// Of its process then: after a restart it has what it last saved, and that may be old.
+    pub run_id: String,
     /// How long ago, milliseconds.
     pub ago_ms: u64,
 }

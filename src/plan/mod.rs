@@ -6,6 +6,7 @@ pub mod approval;
 pub mod failover;
 pub mod job;
 pub mod lease;
+pub mod liveness;
 pub mod membership;
 pub mod migration;
 pub mod mover;

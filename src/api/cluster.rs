@@ -30,6 +30,7 @@ impl Perform for SetClusterRequest {
             }
         }
         said.done.extend(hold_ms_max.map(|ms| format!("hold-max: {ms} ms")));
-        api.make(call, Change::SetCluster { voters, hold_ms_max }, said).await
+        api.make(call, Change::SetCluster { voters, hold_ms_max, maintenance: None, failover_share_max: None }, said)
+            .await
     }
 }

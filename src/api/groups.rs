@@ -17,7 +17,7 @@ use crate::{
         limits::SERVERS_MAX,
         outcome::Outcome,
         reject::Reject,
-        state::{Group, Server},
+        state::{Group, GroupOptions, Server},
     },
     wire::pb::admin::{AddServerRequest, ChangeReply, CreateGroupRequest, RemoveGroupRequest, RemoveServerRequest},
 };
@@ -35,7 +35,7 @@ impl Perform for CreateGroupRequest {
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let unasked = |addr: &HostPort| Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let unasked = |addr: &HostPort| Server::new(addr.clone(), String::new(), 0);
         let repeat = Change::CreateGroup {
             product: product.id,
             group,
@@ -63,8 +63,17 @@ impl Perform for CreateGroupRequest {
             }
             servers.push(server);
         }
-        let new =
-            Group { id: group, servers, credentials, epoch: Epoch(0), given_away: Default::default(), sweep: None };
+        let new = Group {
+            id: group,
+            servers,
+            credentials,
+            epoch: Epoch(0),
+            given_away: Default::default(),
+            sweep: None,
+            options: GroupOptions::default(),
+            replid: String::new(),
+            reached: None,
+        };
         let said = said(&new, &product.name);
         let Group { servers, credentials, .. } = new;
         api.make(call, Change::CreateGroup { product: product.id, group, servers, credentials }, said).await
@@ -125,7 +134,7 @@ impl Perform for AddServerRequest {
         let said = |server: &Server| {
             Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
-        let unasked = Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let unasked = Server::new(addr.clone(), String::new(), 0);
         let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
         if let Some(first) = api.recorded(call, &repeat)? {
             let added = group.servers.iter().find(|server| server.addr == addr);

@@ -69,7 +69,7 @@ impl World {
         self.index += 1;
         let entry = Entry { id: Uuid(self.index.into()), at_ms: self.index, change };
         let at = Position { index: Epoch(self.index), term: Term(1) };
-        apply(&mut self.state, at, &entry).unwrap()
+        apply(&mut self.state, &entry, at).unwrap()
     }
 
     fn group(&mut self, id: u32, ports: &[u16]) {
@@ -303,11 +303,13 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
     let watchers = Watchers::new(&world.seen, voters());
     let decided = decide(&world.state, &world.seen, &watchers, ME);
-    let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) = decided[0].act.as_deref()
+    let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
+        decided[0].act.as_deref()
     else {
         panic!("{decided:?}");
     };
-    for part in ["node 1 for 4.1 s", "node 2", "node 3", "connection refused", "7002 is chosen, at offset 1000", "7003"] {
+    for part in ["node 1 for 4.1 s", "node 2", "node 3", "connection refused", "7002 is chosen, at offset 1000", "7003"]
+    {
         assert!(why.contains(part), "{part}: {why}");
     }
 }

@@ -3,14 +3,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use super::status::{LeaderView, ListenerView, NodeView};
+use super::status::{LeaderView, ListenerView, NodeView, SightView};
 use crate::{
     model::{
         change::NewMember,
-        ids::{Epoch, HoldId, Incarnation, NodeId, ProductId, Term, Uuid},
+        ids::{Epoch, HoldId, HostPort, Incarnation, NodeId, ProductId, Term, Uuid},
         migration::Job,
         route::Isolated,
         state::{ClusterState, Member},
@@ -18,6 +19,7 @@ use crate::{
     plan::{
         lease::{LeaseTable, Verdict},
         mover::MoverView,
+        observation::Sight,
         timing::Timing,
     },
 };
@@ -55,6 +57,8 @@ pub struct Beat {
     pub stopping: bool,
     /// The runs it works on.
     pub movers: Vec<(Job, MoverView)>,
+    /// What it has seen of servers since its last heartbeat that was kept.
+    pub servers: Vec<(HostPort, Sight)>,
 }
 
 /// What a heartbeat is answered.
@@ -207,6 +211,30 @@ impl Desk {
             Err(Reply::Grant(Grant::NotMember | Grant::Twin)) if !beat.stopping => Step::Round(Asked::End),
             Err(reply) => Step::Done(reply),
         }
+    }
+
+    /// Keeps what a heartbeat says of servers, if it comes from the admitted start of a member: until the term ends, a later
+    /// start of that node speaks, or the log names the server no more. The term in which it is kept; `None`: it is not.
+    pub fn keep_sights(&mut self, beat: &Beat, state: &ClusterState, now_ns: u64) -> Option<Term> {
+        let term = self.view.term?;
+        let admission = member(state, beat)?.admitted.filter(|a| a.start == beat.start)?;
+        let (node, incarnation) = (beat.node.id, admission.incarnation);
+        let groups = state.products.values().flat_map(|product| product.groups.values());
+        let named: BTreeSet<&HostPort> = groups.flat_map(|group| group.servers.iter().map(|s| &s.addr)).collect();
+        let present = |id: &NodeId, seen: &SightView| match state.members.get(id) {
+            Some(member) => member.admitted.is_some_and(|a| a.incarnation == seen.incarnation),
+            None => false,
+        };
+        let servers = Arc::make_mut(&mut self.view.servers);
+        servers.retain(|addr, by| {
+            by.retain(|id, seen| present(id, seen));
+            named.contains(addr)
+        });
+        for (addr, sight) in beat.servers.iter().filter(|(addr, _)| named.contains(addr)) {
+            let seen = SightView { incarnation, heard_ns: now_ns, sight: Arc::new(sight.clone()) };
+            servers.entry(addr.clone()).or_default().insert(node, seen);
+        }
+        Some(term)
     }
 
     /// The round that [`Desk::arrives`] demanded is through: this node led in `term` throughout it. `state` is the newest.
@@ -405,6 +433,7 @@ mod tests {
             version: String::new(),
             stopping: false,
             movers: Vec::new(),
+            servers: Vec::new(),
         }
     }
 

@@ -1,7 +1,10 @@
 //! The leader's leases at work: heartbeats come in, go over the desk and through a quorum round, and are answered; the view
 //! of who lives is kept for everyone else. Decides nothing itself: `desk` and `plan::lease` do.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -17,13 +20,28 @@ use crate::{
     consensus::Consensus,
     model::{
         change::Change,
-        ids::{Term, Uuid},
+        ids::{NodeId, Term, Uuid},
         migration::Job,
         route::Isolated,
         state::{ClusterState, Hold, Member},
     },
-    plan::{lease::Barrier, timing::Timing},
+    plan::{lease::Barrier, observation::Observation, timing::Timing},
 };
+
+/// What a heartbeat is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// A lease, or why there is none.
+    pub grant: Grant,
+    /// In which term's desk its sights of servers were kept; `None`: they were not.
+    pub sights_kept_in: Option<Term>,
+}
+
+impl From<Grant> for Answer {
+    fn from(grant: Grant) -> Self {
+        Self { grant, sights_kept_in: None }
+    }
+}
 
 /// The leader's desk. Cheap to clone; on other nodes it only refuses.
 #[derive(Clone)]
@@ -76,21 +94,22 @@ impl Leases {
     }
 
     /// Takes a heartbeat and answers it, after a quorum round that began after it arrived.
-    pub async fn heartbeat(&self, beat: Beat) -> Grant {
+    pub async fn heartbeat(&self, beat: Beat) -> Answer {
         if !self.consensus.leadership().borrow().is_me {
-            return Grant::NotLeader;
+            return Grant::NotLeader.into();
         }
-        let step = self.on_desk(|desk, state| {
+        let (step, sights_kept_in) = self.on_desk(|desk, state| {
             if desk::member(state, &beat).is_some() {
                 // Raft finds a node that has moved from here on, before the log says where it is.
                 self.consensus.learn_address(beat.node.uuid, beat.node.admin.clone());
             }
-            desk.arrives(&beat, state, boottime_ns())
+            let now_ns = boottime_ns();
+            (desk.arrives(&beat, state, now_ns), desk.keep_sights(&beat, state, now_ns))
         });
         let reply = match step {
             Step::Done(reply) => reply,
             Step::Round(asked) => {
-                let Ok(term) = self.rounds.confirm().await else { return Grant::NotLeader };
+                let Ok(term) = self.rounds.confirm().await else { return Grant::NotLeader.into() };
                 self.on_desk(|desk, state| {
                     if !self.consensus.leadership().borrow().is_me {
                         return Reply::Grant(Grant::NotLeader);
@@ -99,13 +118,29 @@ impl Leases {
                 })
             }
         };
-        match reply {
+        let grant = match reply {
             Reply::Grant(grant) => grant,
             Reply::Admit => {
                 self.admit(&beat);
                 Grant::NotYet("this start is being admitted".into())
             }
-        }
+        };
+        Answer { grant, sights_kept_in }
+    }
+
+    /// What nodes have reported of servers in this term, with its age at `now_ns` (`CLOCK_BOOTTIME`); empty elsewhere.
+    #[must_use]
+    pub fn observation(&self, now_ns: u64) -> Observation {
+        let view = self.view.borrow().clone();
+        view.observation(now_ns)
+    }
+
+    /// Voters that are alive at `now_ns`: heard within a lease, or all while this node has not led for so long.
+    #[must_use]
+    pub fn alive_voters(&self, now_ns: u64) -> BTreeSet<NodeId> {
+        let voters = self.consensus.leadership().borrow().voters.clone();
+        let view = self.view.borrow().clone();
+        view.alive(voters, self.timing.lease_at_leader(), now_ns)
     }
 
     /// Whether the barrier of a hold has passed in `term`; also `Waiting` when this node does not lead in it any more.

@@ -1,6 +1,7 @@
 //! Leader-only loops and their handle: leases and barriers, membership, assignments; what is asked of servers before a change.
 //! Controllers keep no truth: kill the leader at any line, the next one continues from state and observation.
 
+pub mod acts;
 pub mod admission;
 pub mod approve;
 pub mod assign;
@@ -13,6 +14,7 @@ pub mod migrate;
 pub mod migration_admission;
 pub mod peers;
 pub mod preflight;
+pub mod promote_admission;
 pub mod rebalance;
 pub mod rounds;
 pub mod scan;

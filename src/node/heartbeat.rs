@@ -212,6 +212,7 @@ impl Heartbeat {
             version: env!("CARGO_PKG_VERSION").into(),
             stopping: false,
             movers: self.movers.reports(),
+            servers: Vec::new(),
         }
     }
 

@@ -16,6 +16,7 @@ pub mod mover_wire;
 pub mod movers;
 pub mod routes;
 pub mod service;
+pub mod sight_wire;
 
 use std::{sync::Arc, time::Duration};
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::{introduction, mover_wire, movers::Movers};
+use super::{introduction, mover_wire, movers::Movers, sight_wire};
 use crate::{
     consensus::{Consensus, ProposeError},
     control::{
@@ -42,7 +42,11 @@ impl LeaderDesk {
     /// Takes a heartbeat, as it came over the wire or from this very process.
     pub async fn heartbeat(&self, request: HeartbeatRequest) -> HeartbeatReply {
         match read(request) {
-            Ok(beat) => written(self.leases.heartbeat(beat).await),
+            Ok(beat) => {
+                let answer = self.leases.heartbeat(beat).await;
+                let sights_kept_in = answer.sights_kept_in.map_or(0, |term| term.0);
+                HeartbeatReply { sights_kept_in, ..written(answer.grant) }
+            }
             Err(why) => HeartbeatReply { why_not: why, ..HeartbeatReply::default() },
         }
     }
@@ -197,6 +201,7 @@ fn read(request: HeartbeatRequest) -> Result<Beat, String> {
         version: request.version.chars().take(64).collect(),
         stopping: request.stopping,
         movers: request.movers.into_iter().map(mover_wire::view).collect::<Result<_, _>>()?,
+        servers: sight_wire::read(request.servers)?,
     })
 }
 

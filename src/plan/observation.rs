@@ -11,7 +11,8 @@ pub struct Sight {
     pub look: Option<(Look, u64)>,
     /// Looks have failed without a break for so many milliseconds; `None`: the last one was answered.
     pub failing_ms: Option<u64>,
-    /// Why the last look failed, for people; empty: it did not.
+    /// Why the last look failed, for people; empty: it did not. With `failing_ms: None` the server answers, and cannot be
+    /// asked: it refuses the password or a command, or says to everything that it loads. Then `look` is of before, if any.
     pub error: String,
     /// The last time it was seen as a replica whose link was up and that was neither loading nor syncing.
     pub linked: Option<Linked>,
@@ -28,6 +29,8 @@ pub struct Look {
     pub replid: String,
     /// Replication offset, bytes: a primary's own, or how far a replica has executed its primary's stream.
     pub offset: u64,
+    /// The replication id of before it was promoted, and the first offset that is not of it any more.
+    pub replid2: Option<(String, u64)>,
     /// It loads its data: alive, and not ready.
     pub loading: bool,
     /// Bytes in use.
@@ -56,7 +59,7 @@ pub enum RoleSeen {
         of: HostPort,
         /// The link is up and the first copy is through.
         link_up: bool,
-        /// For how long it has not been, milliseconds; 0: it is up.
+        /// For how long it has not been, milliseconds; 0: it is up; `u64::MAX`: it never was, since that server started.
         link_down_ms: u64,
         /// A full copy is being received.
         syncing: bool,
@@ -70,6 +73,8 @@ pub struct Linked {
     pub to: HostPort,
     /// Under which replication id.
     pub replid: String,
+    /// Of its process then: after a restart it has what it last saved, and that may be old.
+    pub run_id: String,
     /// How long ago, milliseconds.
     pub ago_ms: u64,
 }

@@ -154,6 +154,7 @@ impl World {
             version: String::new(),
             stopping: beat.stopping,
             movers: beat.movers.clone(),
+            servers: Vec::new(),
         }
     }
 

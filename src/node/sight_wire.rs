@@ -1,0 +1,128 @@
+//! What nodes see of servers, between plan's types and node.proto.
+//! Knows nothing of who looks, nor of who reads it.
+
+use crate::{
+    model::{
+        ids::HostPort,
+        limits::{RUN_ID_LEN_MAX, TEXT_LEN_MAX},
+    },
+    plan::observation::{Linked, Look, RoleSeen, Sight},
+    wire::pb::node as pb,
+};
+
+/// Sights that a heartbeat may carry. A page ([`super::sights`]) is smaller by its bytes; this bounds what is taken.
+pub const SIGHTS_MAX: usize = 16_384;
+/// Replicas of a primary that are told of: four times what a group has, since others may follow it, too.
+pub const REPLICAS_MAX: usize = 64;
+
+/// A sight for a heartbeat.
+#[must_use]
+pub fn write(server: &HostPort, sight: &Sight) -> pb::ServerSight {
+    let linked = |linked: &Linked| pb::LinkSeen {
+        to: linked.to.to_string(),
+        replid: linked.replid.clone(),
+        ago_ms: linked.ago_ms,
+    };
+    pb::ServerSight {
+        server: server.to_string(),
+        look: sight.look.as_ref().map(|(look, _)| look_to_wire(look)),
+        look_age_ms: sight.look.as_ref().map_or(0, |(_, age_ms)| *age_ms),
+        failing_ms: sight.failing_ms,
+        error: sight.error.clone(),
+        linked: sight.linked.as_ref().map(linked),
+    }
+}
+
+/// What a heartbeat says of servers. A role that this program does not know makes a sight without a look.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(sights: Vec<pb::ServerSight>) -> Result<Vec<(HostPort, Sight)>, String> {
+    if sights.len() > SIGHTS_MAX {
+        return Err(format!("a heartbeat tells of more than {SIGHTS_MAX} servers"));
+    }
+    sights.into_iter().map(sight).collect()
+}
+
+fn look_to_wire(look: &Look) -> pb::ServerLook {
+    let role = match &look.role {
+        RoleSeen::Primary { replicas } => {
+            let replica =
+                |(server, offset): &(HostPort, u64)| pb::ReplicaOffset { server: server.to_string(), offset: *offset };
+            let replicas = replicas.iter().take(REPLICAS_MAX).map(replica).collect();
+            pb::server_look::Role::Primary(pb::PrimarySeen { replicas })
+        }
+        RoleSeen::Replica { of, link_up, link_down_ms, syncing } => pb::server_look::Role::Replica(pb::ReplicaSeen {
+            of: of.to_string(),
+            link_up: *link_up,
+            link_down_ms: *link_down_ms,
+            syncing: *syncing,
+        }),
+    };
+    let (replid2, replid2_until) = look.replid2.clone().unwrap_or_default();
+    pb::ServerLook {
+        run_id: look.run_id.clone(),
+        role: Some(role),
+        replid: look.replid.clone(),
+        offset: look.offset,
+        replid2,
+        replid2_until,
+        loading: look.loading,
+        used_memory: look.used_memory,
+        keys: look.keys,
+        ops_per_second: look.ops_per_second,
+        ping_us: look.ping_us,
+        persistent: look.persistent,
+    }
+}
+
+fn sight(sight: pb::ServerSight) -> Result<(HostPort, Sight), String> {
+    let linked = |seen: pb::LinkSeen| {
+        Ok::<_, String>(Linked { to: HostPort::parse(&seen.to)?, replid: id(&seen.replid), ago_ms: seen.ago_ms })
+    };
+    let look = sight.look.map(look).transpose()?.flatten();
+    let seen = Sight {
+        look: look.map(|look| (look, sight.look_age_ms)),
+        failing_ms: sight.failing_ms,
+        error: sight.error.chars().take(TEXT_LEN_MAX).collect(),
+        linked: sight.linked.map(linked).transpose()?,
+    };
+    Ok((HostPort::parse(&sight.server)?, seen))
+}
+
+fn look(look: pb::ServerLook) -> Result<Option<Look>, String> {
+    let role = match look.role {
+        None => return Ok(None),
+        Some(pb::server_look::Role::Primary(primary)) => {
+            let replica = |r: pb::ReplicaOffset| Ok::<_, String>((HostPort::parse(&r.server)?, r.offset));
+            let replicas = primary.replicas.into_iter().take(REPLICAS_MAX).map(replica).collect::<Result<_, _>>()?;
+            RoleSeen::Primary { replicas }
+        }
+        Some(pb::server_look::Role::Replica(replica)) => RoleSeen::Replica {
+            of: HostPort::parse(&replica.of)?,
+            link_up: replica.link_up,
+            link_down_ms: replica.link_down_ms,
+            syncing: replica.syncing,
+        },
+    };
+    let replid2 = id(&look.replid2);
+    Ok(Some(Look {
+        run_id: id(&look.run_id),
+        role,
+        replid: id(&look.replid),
+        offset: look.offset,
+        replid2: (!replid2.is_empty()).then_some((replid2, look.replid2_until)),
+        loading: look.loading,
+        used_memory: look.used_memory,
+        keys: look.keys,
+        ops_per_second: look.ops_per_second,
+        ping_us: look.ping_us,
+        persistent: look.persistent,
+    }))
+}
+
+/// A run id or replication id as a server tells it: shortened to what the log would take.
+#[must_use]
+pub fn id(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(RUN_ID_LEN_MAX).collect()
+}

@@ -33,7 +33,7 @@ pub enum GroupCommand {
         /// The primary
         #[arg(long, value_name = "HOST:PORT")]
         primary: String,
-        /// A replica; it must follow the primary already (may be repeated)
+        /// A replica: it follows the primary already, or has no keys and is made to follow it (may be repeated)
         #[arg(long, value_name = "HOST:PORT")]
         replica: Vec<String>,
         /// User name that the servers are logged in to with

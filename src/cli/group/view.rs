@@ -82,7 +82,6 @@ pub(super) fn to_json(g: &Group) -> Value {
         "down_after_ms": g.down_after_ms,
         "maintenance": g.maintenance,
         "promotion": g.promotion.as_ref().map(promotion),
-        "replid": known(&g.replid),
     })
 }
 
@@ -150,6 +149,7 @@ fn promotion(p: &Promotion) -> Value {
 /// One group with everything, as `group show` shows it.
 pub(super) fn shown_to_json(reply: &ShowGroupReply) -> Value {
     let mut shown = reply.group.as_ref().map(to_json).unwrap_or_default();
+    shown["replid"] = json!(reply.group.as_ref().and_then(|g| known(&g.replid)));
     shown["waiting_on"] = json!(reply.waiting_on);
     shown["warnings"] = json!(reply.warnings);
     shown["ended_promotions"] = reply.ended.iter().map(promotion).collect();

@@ -40,7 +40,7 @@ fn member(id: u64) -> NewMember {
 
 fn server(n: u16) -> Server {
     let addr = HostPort::parse(&format!("10.0.1.{n}:6379")).unwrap();
-    Server { addr, run_id: format!("{n:040x}"), keys_when_added: 3 }
+    Server::new(addr, format!("{n:040x}"), 3)
 }
 
 fn auth() -> Option<Credentials> {
@@ -113,7 +113,10 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("remove_product", Change::RemoveProduct { product: ProductId(5) }),
         ("remove_server", Change::RemoveServer { product, group: GroupId(1), addr: server(3).addr }),
         ("remove_group", Change::RemoveGroup { product, group: GroupId(1) }),
-        ("set_cluster", Change::SetCluster { voters: Some(3), hold_ms_max: Some(400) }),
+        (
+            "set_cluster",
+            Change::SetCluster { voters: Some(3), hold_ms_max: Some(400), maintenance: None, failover_share_max: None },
+        ),
         ("start_assign_2", Change::StartAssign { product, slots: slots(100, 100), to: GroupId(2), abandon: false }),
         ("finish_remove", Change::FinishRemove { node: NodeId(4), uuid: member(4).uuid, term: Term(2) }),
         ("recover", Change::Recover { keep: NodeId(9) }),
@@ -175,7 +178,14 @@ fn migrations() -> Vec<(&'static str, Change)> {
         ("hold_migration", Change::Hold { cause, attempt: 1, kind: HoldKind::Wait, reason: why() }),
         (
             "switch",
-            Change::Switch { migration: first, attempt: 1, hold: HoldId(9), term, group_epochs: epochs.clone() },
+            Change::Switch {
+                migration: first,
+                attempt: 1,
+                hold: HoldId(9),
+                term,
+                group_epochs: epochs.clone(),
+                target_at: None,
+            },
         ),
         ("start_run", run(Job::Migration(first), 2, 1)),
         ("cleaned", Change::Cleaned { job: Job::Migration(first), run: 2, term, deleted: 8 }),
@@ -286,12 +296,12 @@ fn only_what_needs_it_says_level_two() {
 fn what_a_later_version_wrote_is_named_as_such() {
     let mut bytes = encode_entry(&numbered(changes())[0].1);
     // Field 3, the feature level, stands behind id and time; protobuf takes the last value of a field.
-    bytes.extend([3 << 3, 3]);
-    assert_eq!(decode_entry(&bytes), Err(DecodeError::TooNew { needs: 3 }));
+    bytes.extend([3 << 3, 4]);
+    assert_eq!(decode_entry(&bytes), Err(DecodeError::TooNew { needs: 4 }));
     let mut bytes = encode_state(&ClusterState::default());
-    bytes.extend([1 << 3, 3]);
-    assert_eq!(decode_state(&bytes), Err(DecodeError::TooNew { needs: 3 }));
+    bytes.extend([1 << 3, 4]);
+    assert_eq!(decode_state(&bytes), Err(DecodeError::TooNew { needs: 4 }));
     // An entry whose change is of a kind (field 99, empty) that this version does not know.
     let unknown = [0x0a, 0x02, 0x10, 0x01, 0x18, 0x01, 0x22, 0x03, 0x9a, 0x06, 0x00];
-    assert_eq!(decode_entry(&unknown), Err(DecodeError::TooNew { needs: 3 }));
+    assert_eq!(decode_entry(&unknown), Err(DecodeError::TooNew { needs: 4 }));
 }

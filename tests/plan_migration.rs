@@ -47,7 +47,7 @@ fn member(id: u64) -> NewMember {
 }
 
 fn server(group: u32) -> Server {
-    Server { addr: addr(6_000 + u64::from(group)), run_id: format!("run{group}"), keys_when_added: 0 }
+    Server::new(addr(6_000 + u64::from(group)), format!("run{group}"), 0)
 }
 
 /// A copy that a worker makes, or a zombie that thinks so.
@@ -349,7 +349,7 @@ impl World {
                     Some(busy) => {
                         busy.work = Work::Finished(hold);
                         self.finished = Some((hold, run));
-                        self.memory.finished(hold, Ok(()));
+                        self.memory.finished(hold, Ok(None));
                     }
                     None => self.memory.finished(hold, Err("it did not finish".into())),
                 }

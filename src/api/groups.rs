@@ -35,7 +35,7 @@ impl Perform for CreateGroupRequest {
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let unasked = |addr: &HostPort| Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let unasked = |addr: &HostPort| Server::new(addr.clone(), String::new(), 0);
         let repeat = Change::CreateGroup {
             product: product.id,
             group,
@@ -142,7 +142,7 @@ impl Perform for AddServerRequest {
         let said = |server: &Server| {
             Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
-        let unasked = Server { addr: addr.clone(), run_id: String::new(), keys_when_added: 0 };
+        let unasked = Server::new(addr.clone(), String::new(), 0);
         let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
         if let Some(first) = api.recorded(call, &repeat)? {
             let Some(added) = group.servers.iter().find(|server| server.addr == addr) else {

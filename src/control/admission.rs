@@ -194,7 +194,7 @@ impl Asking<'_> {
         let role = client.role(by).await.map_err(text)?;
         let warnings = self.persistence(&mut client, &info).await.map_err(text)?;
         let keys_when_added = info.keyspace().values().sum();
-        let server = Server { addr: addr.clone(), run_id: run_id.to_owned(), keys_when_added };
+        let server = Server::new(addr.clone(), run_id.to_owned(), keys_when_added);
         let replid = info.get("master_replid").unwrap_or_default().to_owned();
         Ok(Answers { server, role, replid, warnings })
     }

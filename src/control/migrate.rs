@@ -27,6 +27,7 @@ use crate::{
         ids::{GroupId, HoldId, HostPort, NodeId, Term, Uuid},
         migration::{Job, run_prefix},
         outcome::Outcome,
+        promotion::Reached,
         state::{ClusterState, Group, Product},
     },
     plan::{
@@ -264,13 +265,14 @@ impl Task {
         run: u32,
         worker: NodeId,
         by_ns: u64,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Reached>, String> {
         let Some(member) = state.members.get(&worker) else { return Err(format!("node {worker} is gone")) };
         let left = Duration::from_nanos(by_ns.saturating_sub(boottime_ns()));
         let within_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let order = pb::FinishRequest { job: Some(job_to_wire(self.job)), run, hold: hold.0, within_ms };
         match self.jobs.peers.finish(member.admin.as_str(), order, left + FINISH_GRACE).await {
-            Ok(reply) if reply.finished => Ok(()),
+            Ok(reply) if reply.finished => Ok((!reply.target_replid.is_empty())
+                .then_some(Reached { replid: reply.target_replid, offset: reply.target_offset })),
             Ok(reply) => Err(reply.why_not),
             Err(status) => Err(status.message().to_owned()),
         }

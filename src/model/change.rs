@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+    ids::{
+        AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term, Uuid,
+    },
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified},
+    promotion::{PromotionKind, Reached},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -138,9 +141,9 @@ pub enum Change {
     Hold {
         /// What for.
         cause: Cause,
-        /// Attempt of the cause: of an assignment last + 1, of a migration the present one.
+        /// Attempt of the cause: of an assignment and a promotion last + 1, of a migration the present one.
         attempt: u32,
-        /// Wait or Abandon.
+        /// Wait or Abandon; of a promotion what its kind demands.
         kind: HoldKind,
         /// For people.
         reason: String,
@@ -176,6 +179,10 @@ pub enum Change {
         voters: Option<u8>,
         /// Budget of a hold of kind Wait in milliseconds, 10 to 10000.
         hold_ms_max: Option<u32>,
+        /// Nothing is changed automatically.
+        maintenance: Option<bool>,
+        /// Percent of the primaries that may be down at once for automatic failovers, 1 to 100.
+        failover_share_max: Option<u8>,
     },
     /// Plans a migration. The servers have been asked.
     PlanMigration {
@@ -232,6 +239,9 @@ pub enum Change {
         term: Term,
         /// Epochs of `from` and `to` when the worker finished.
         group_epochs: BTreeMap<GroupId, Epoch>,
+        /// Where the target's primary was when the worker was done: whoever is promoted there must have got there.
+        /// `None`: the worker did not say, being of an older version.
+        target_at: Option<Reached>,
     },
     /// Ends an attempt before its switch; the next one begins anew. Ends its hold if one is open.
     RestartMigration {
@@ -307,6 +317,91 @@ pub enum Change {
         term: Term,
         /// For people.
         why: String,
+    },
+    /// A group is to get another primary. In the log before anything is done at a server.
+    StartPromotion {
+        /// In which product.
+        product: ProductId,
+        /// Which group.
+        group: GroupId,
+        /// The replica that is to be the primary.
+        to: HostPort,
+        /// Unplanned or planned.
+        kind: PromotionKind,
+        /// Epoch of the group when its servers were looked at.
+        group_epoch: Epoch,
+        /// `Group::reached` that the choice respected: refused when slots have come since.
+        reached: Option<Reached>,
+        /// The operator demands it of a server that has diverged.
+        forced: bool,
+        /// Why, and why this replica.
+        why: String,
+    },
+    /// The replica is the primary now. Proposed when it has said so.
+    FinishPromotion {
+        /// Which.
+        promotion: PromotionId,
+        /// Its open hold, whose barrier passed.
+        hold: HoldId,
+        /// Term of the verdict; refused in another.
+        term: Term,
+    },
+    /// The group keeps its primary; ends the hold if one is open.
+    GiveUpPromotion {
+        /// Which.
+        promotion: PromotionId,
+        /// For people.
+        why: String,
+        /// The old primary has been seen with its data: a failover that was held is given up only then, or if forced.
+        primary_back: bool,
+        /// The operator demands it.
+        forced: bool,
+    },
+    /// Notes under which replication id a primary writes.
+    NotePrimary {
+        /// In which product.
+        product: ProductId,
+        /// Of which group.
+        group: GroupId,
+        /// Epoch of the group when its primary was looked at.
+        epoch: Epoch,
+        /// The replication id.
+        replid: String,
+    },
+    /// A server that had diverged follows its group's primary, and has all of it.
+    MarkResynced {
+        /// In which product.
+        product: ProductId,
+        /// Of which group.
+        group: GroupId,
+        /// Which server.
+        addr: HostPort,
+        /// Epoch of the group when its servers were looked at.
+        epoch: Epoch,
+    },
+    /// Changes options of a group; only what is `Some` changes.
+    SetGroup {
+        /// In which product.
+        product: ProductId,
+        /// Which.
+        group: GroupId,
+        /// Milliseconds without an answer after which a server is down, 500 to 600000.
+        down_after_ms: Option<u32>,
+        /// Nothing is changed automatically in it.
+        maintenance: Option<bool>,
+    },
+    /// Changes what the operator says of a server; only what is `Some` changes.
+    SetServer {
+        /// In which product.
+        product: ProductId,
+        /// Of which group.
+        group: GroupId,
+        /// Which.
+        addr: HostPort,
+        /// Larger is preferred; 0: never promoted by itself.
+        priority: Option<u32>,
+        /// Where it stands; empty: not said.
+        zone: Option<String>,
     },
 }
 

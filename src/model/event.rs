@@ -59,11 +59,29 @@ pub enum EventKind {
     SweepEnded,
     /// A sweep is through.
     Swept,
+    /// A group is to get another primary.
+    PromotionStarted,
+    /// Its slots are held for that.
+    PromotionHeld,
+    /// That hold ended without a change of primary.
+    PromotionReleased,
+    /// A group has another primary.
+    Promoted,
+    /// It keeps its primary after all.
+    PromotionGivenUp,
+    /// A primary has another replication id than it had: it restarted, or was replaced by hand.
+    PrimaryNoted,
+    /// A server that was no candidate follows its primary again.
+    Resynced,
+    /// Nothing is changed automatically any more.
+    MaintenanceOn,
+    /// Changes are made automatically again.
+    MaintenanceOff,
 }
 
 impl EventKind {
     /// All of them, in the order of the durable format.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 27] = [
         Self::Planned,
         Self::Started,
         Self::Copying,
@@ -82,6 +100,15 @@ impl EventKind {
         Self::Cancelled,
         Self::SweepEnded,
         Self::Swept,
+        Self::PromotionStarted,
+        Self::PromotionHeld,
+        Self::PromotionReleased,
+        Self::Promoted,
+        Self::PromotionGivenUp,
+        Self::PrimaryNoted,
+        Self::Resynced,
+        Self::MaintenanceOn,
+        Self::MaintenanceOff,
     ];
 
     /// As people and machines read it.
@@ -106,6 +133,15 @@ impl EventKind {
             Self::Cancelled => "cancelled",
             Self::SweepEnded => "sweep-ended",
             Self::Swept => "swept",
+            Self::PromotionStarted => "promotion-started",
+            Self::PromotionHeld => "promotion-held",
+            Self::PromotionReleased => "promotion-released",
+            Self::Promoted => "promoted",
+            Self::PromotionGivenUp => "promotion-given-up",
+            Self::PrimaryNoted => "primary-noted",
+            Self::Resynced => "resynced",
+            Self::MaintenanceOn => "maintenance-on",
+            Self::MaintenanceOff => "maintenance-off",
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use super::{
     change::{Change, NewMember, NewProduct},
-    ids::{Epoch, GroupId, HostPort, SlotId},
+    ids::{Epoch, GroupId, HostPort, ProductId, SlotId},
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified, Verify},
+    promotion::{PromotionKind, Reached},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -62,6 +63,21 @@ impl Fnv {
     /// What the operator said of it; the rest is what it answered when it was asked, which a repeat does not do again.
     fn server(&mut self, s: &Server) {
         self.addr(&s.addr);
+        // Came later: fed only where it is said, so that older entries keep their fingerprint.
+        if (s.priority, s.zone.as_str()) != (Server::PRIORITY, "") {
+            self.num(u64::from(s.priority));
+            self.text(&s.zone);
+        }
+    }
+
+    fn place(&mut self, product: ProductId, group: GroupId) {
+        self.num(u64::from(product.0));
+        self.num(u64::from(group.0));
+    }
+
+    fn reached(&mut self, r: &Reached) {
+        self.text(&r.replid);
+        self.num(r.offset);
     }
 
     fn member(&mut self, m: &NewMember) {
@@ -249,6 +265,10 @@ impl Fnv {
                         self.num(2);
                         self.num(id.0);
                     }
+                    Cause::Promotion(id) => {
+                        self.num(3);
+                        self.num(id.0);
+                    }
                 }
                 self.num(u64::from(*attempt));
                 self.num(match kind {
@@ -274,10 +294,19 @@ impl Fnv {
                 self.num(assignment.0);
                 self.text(why);
             }
-            Change::SetCluster { voters, hold_ms_max } => {
+            Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max } => {
                 self.num(30);
                 self.maybe(*voters, |f, v| f.num(u64::from(v)));
                 self.maybe(*hold_ms_max, |f, h| f.num(u64::from(h)));
+                // Both came later: each fed only where it is said, under a number of its own.
+                if let Some(on) = maintenance {
+                    self.num(1);
+                    self.num(u64::from(*on));
+                }
+                if let Some(percent) = failover_share_max {
+                    self.num(2);
+                    self.num(u64::from(*percent));
+                }
             }
             Change::PlanMigration { product, slots, from, to, options } => {
                 self.num(31);
@@ -311,13 +340,17 @@ impl Fnv {
                     f.num(different);
                 });
             }
-            Change::Switch { migration, attempt, hold, term, group_epochs } => {
+            Change::Switch { migration, attempt, hold, term, group_epochs, target_at } => {
                 self.num(34);
                 self.num(migration.0);
                 self.num(u64::from(*attempt));
                 self.num(hold.0);
                 self.num(term.0);
                 self.epochs(group_epochs.iter());
+                // Came later, like those of SetCluster.
+                if let Some(reached) = target_at {
+                    self.reached(reached);
+                }
             }
             Change::RestartMigration { migration, why } => {
                 self.num(35);
@@ -367,6 +400,57 @@ impl Fnv {
                 self.num(u64::from(*run));
                 self.num(term.0);
                 self.text(why);
+            }
+            Change::StartPromotion { product, group, to, kind, group_epoch, reached, forced, why } => {
+                self.num(43);
+                self.place(*product, *group);
+                self.addr(to);
+                self.num(match kind {
+                    PromotionKind::Failover => 1,
+                    PromotionKind::Switchover => 2,
+                });
+                self.num(group_epoch.0);
+                self.maybe(reached.as_ref(), Self::reached);
+                self.num(u64::from(*forced));
+                self.text(why);
+            }
+            Change::FinishPromotion { promotion, hold, term } => {
+                self.num(44);
+                self.num(promotion.0);
+                self.num(hold.0);
+                self.num(term.0);
+            }
+            Change::GiveUpPromotion { promotion, why, primary_back, forced } => {
+                self.num(45);
+                self.num(promotion.0);
+                self.text(why);
+                self.num(u64::from(*primary_back));
+                self.num(u64::from(*forced));
+            }
+            Change::NotePrimary { product, group, epoch, replid } => {
+                self.num(46);
+                self.place(*product, *group);
+                self.num(epoch.0);
+                self.text(replid);
+            }
+            Change::MarkResynced { product, group, addr, epoch } => {
+                self.num(47);
+                self.place(*product, *group);
+                self.addr(addr);
+                self.num(epoch.0);
+            }
+            Change::SetGroup { product, group, down_after_ms, maintenance } => {
+                self.num(48);
+                self.place(*product, *group);
+                self.maybe(*down_after_ms, |f, ms| f.num(u64::from(ms)));
+                self.maybe(*maintenance, |f, on| f.num(u64::from(on)));
+            }
+            Change::SetServer { product, group, addr, priority, zone } => {
+                self.num(49);
+                self.place(*product, *group);
+                self.addr(addr);
+                self.maybe(*priority, |f, p| f.num(u64::from(p)));
+                self.maybe(zone.as_deref(), Self::text);
             }
         }
     }

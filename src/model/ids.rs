@@ -53,6 +53,10 @@ id!(
     MigrationId(u64)
 );
 id!(
+    /// A promotion: the log index of its StartPromotion entry.
+    PromotionId(u64)
+);
+id!(
     /// A Raft term.
     Term(u64)
 );

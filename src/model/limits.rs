@@ -31,6 +31,13 @@ pub const MIGRATIONS_MAX: usize = 256;
 pub const ENDED_MIGRATIONS_MAX: usize = 100;
 /// Attempts into one target at a time: more would only share its time.
 pub const ATTEMPTS_PER_TARGET_MAX: usize = 2;
+/// Promotions that ended, kept for whoever waits for one and for the history of a group. (Of those that have not ended
+/// there is one for a group at most.)
+pub const PROMOTIONS_ENDED_MAX: usize = 100;
+/// Bytes of a replication id; Redis' has 40.
+pub const REPLID_LEN_MAX: usize = 64;
+/// Bytes of a zone's name: it stands in tables.
+pub const ZONE_LEN_MAX: usize = 64;
 /// Events: some dozens for a migration, so the last migrations are told in full; together below half a megabyte.
 pub const EVENTS_MAX: usize = 1000;
 /// First results by change id. A repeat comes within minutes; this many changes take longer than that.
@@ -40,3 +47,8 @@ pub const NOT_CLEANED_MAX: usize = 256;
 /// Budget of a hold of kind Wait, milliseconds: below, no barrier passes; above, requests would be refused (they are
 /// parked 5 s at most in the default, and a client waits).
 pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
+/// How long a primary must not have answered, milliseconds: below two looks (one every 500 ms) one lost packet would
+/// fail a group over; above ten minutes an operator is quicker.
+pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
+/// Share of the primaries that may be down at once, percent: 0 would never fail over, which is what maintenance is for.
+pub const FAILOVER_SHARE: std::ops::RangeInclusive<u8> = 1..=100;

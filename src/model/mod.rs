@@ -15,6 +15,7 @@ pub mod limits;
 pub mod migration;
 pub mod outcome;
 pub mod ports;
+pub mod promotion;
 pub mod reject;
 pub mod route;
 pub mod secret;

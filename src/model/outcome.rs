@@ -1,6 +1,6 @@
 //! What a change that was accepted did, for whoever asked for it.
 
-use super::ids::{AssignmentId, HoldId, Incarnation, MigrationId, ProductId};
+use super::ids::{AssignmentId, HoldId, Incarnation, MigrationId, ProductId, PromotionId};
 
 /// What came of an accepted change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Outcome {
     Assignment(AssignmentId),
     /// A migration was planned; its end is to be waited for.
     Migration(MigrationId),
+    /// A promotion began; its end is to be waited for.
+    Promotion(PromotionId),
     /// A hold was opened.
     Held(HoldId),
     /// Slots were assigned: how many changed.

@@ -6,10 +6,12 @@ use super::{
     change::Change,
     event::Event,
     ids::{
-        AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid,
+        AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, PromotionId,
+        SlotId, Term, Uuid,
     },
     migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
+    promotion::{EndedPromotion, Promotion, Reached},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -40,6 +42,10 @@ pub struct ClusterState {
     pub migrations: BTreeMap<MigrationId, Migration>,
     /// The last `ENDED_MIGRATIONS_MAX` migrations that ended, oldest first.
     pub ended_migrations: VecDeque<EndedMigration>,
+    /// Promotions that have not ended; one for a group at most.
+    pub promotions: BTreeMap<PromotionId, Promotion>,
+    /// The last `PROMOTIONS_ENDED_MAX` promotions that ended, oldest first.
+    pub ended_promotions: VecDeque<EndedPromotion>,
     /// The last `EVENTS_MAX` things that happened, oldest first.
     pub events: VecDeque<Event>,
     /// First results of the last `RESULTS_MAX` changes by change id, so that a repeat returns the first result.
@@ -68,12 +74,17 @@ pub struct Settings {
     pub voters: u8,
     /// Budget of a hold of kind Wait, milliseconds.
     pub hold_ms_max: u32,
+    /// Nothing is changed automatically, in no group: no failover, no wiring.
+    pub maintenance: bool,
+    /// Nobody is failed over automatically while more than this share of all primaries is down, percent, 1 to 100.
+    pub failover_share_max: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // 5 voters survive two failures; more make every commit slower. 250 ms: serving.md, constants.
-        Self { voters: 5, hold_ms_max: 250 }
+        // More than half of all primaries down is more likely to be a fault of the network, or of ours, than of all of them.
+        Self { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 }
     }
 }
 
@@ -181,6 +192,28 @@ pub struct Group {
     pub given_away: BTreeSet<SlotId>,
     /// The sweep of (some of) them, while one is open.
     pub sweep: Option<Sweep>,
+    /// What the operator chose.
+    pub options: GroupOptions,
+    /// Replication id of the primary as last noted in the log; empty: not known (never noted, or the primary is new).
+    pub replid: String,
+    /// Where the primary was when slots last came to it; a replica that has not got there lacks keys that its group owns.
+    pub reached: Option<Reached>,
+}
+
+/// What an operator may choose for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupOptions {
+    /// A server is down when a majority has not been answered by it for so long, milliseconds, 500 to 600000.
+    pub down_after_ms: u32,
+    /// Nothing is changed automatically in this group.
+    pub maintenance: bool,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        // Three seconds: longer than a pause for a fork or a slow command usually is, short for those who wait.
+        Self { down_after_ms: 3000, maintenance: false }
+    }
 }
 
 /// One Redis process.
@@ -192,6 +225,24 @@ pub struct Server {
     pub run_id: String,
     /// Keys it held when it was added.
     pub keys_when_added: u64,
+    /// Of candidates that are equally far the one with the largest is promoted; 0: never by itself.
+    pub priority: u32,
+    /// Where it stands; empty: not said. At most `ZONE_LEN_MAX` of `[A-Za-z0-9_.-]`.
+    pub zone: String,
+    /// It may have what its group's primary never had: it was the primary, or was perhaps promoted and given up. No
+    /// candidate until it has been seen to follow the primary again.
+    pub diverged: bool,
+}
+
+impl Server {
+    /// The priority of a server of which nothing was said; in the middle, so that others can stand on both sides.
+    pub const PRIORITY: u32 = 100;
+
+    /// A server of which only this is known.
+    #[must_use]
+    pub const fn new(addr: HostPort, run_id: String, keys_when_added: u64) -> Self {
+        Self { addr, run_id, keys_when_added, priority: Self::PRIORITY, zone: String::new(), diverged: false }
+    }
 }
 
 /// An open hold.
@@ -217,13 +268,15 @@ pub struct Hold {
     pub reason: String,
 }
 
-/// What a hold is for. Promotions join in a later issue.
+/// What a hold is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// An assignment of slots that have an owner.
     Assignment(AssignmentId),
     /// A migration, about to switch.
     Migration(MigrationId),
+    /// A promotion.
+    Promotion(PromotionId),
 }
 
 /// Slots that have an owner are being given to another group, without data.

@@ -239,7 +239,7 @@ impl Copy<'_> {
                 (Writing::Passed(number, size), _) => self.through(number, size),
                 (Writing::Wait(wanted), _) => {
                     let got = number::parse(&reply[1..len - 2]).unwrap_or(0);
-                    self.waited(u32::try_from(got).unwrap_or(0), wanted, now);
+                    self.waited(u32::try_from(got).unwrap_or(0), wanted);
                 }
                 (Writing::Stats(ours), _) => {
                     let stats = text(reply).unwrap_or_default().to_vec();

@@ -8,7 +8,7 @@ use super::{
     fetch::Writing,
     report::Finished,
 };
-use crate::model::ids::HoldId;
+use crate::model::{ids::HoldId, promotion::Reached};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -20,8 +20,8 @@ enum Step {
     Databases(u64),
     /// Everything is fetched and written.
     Draining,
-    /// The target's replicas get it.
-    Replicating,
+    /// The target's replicas get it, and the target is asked where it is: which look that is.
+    Replicating(u64),
 }
 
 /// A cut-over under way.
@@ -36,6 +36,8 @@ pub(super) struct Finishing {
     fetched: u64,
     step: Step,
     offset: u64,
+    /// So many of the target's replicas have everything; `None`: not said yet.
+    waited: Option<u32>,
     keys_before: u64,
     began: Instant,
 }
@@ -49,7 +51,18 @@ impl Finishing {
         (fetched, keys_before): (u64, u64),
         began: Instant,
     ) -> Self {
-        Self { hold, deadline, done: Some(done), looks, fetched, step: Step::Looking, offset: 0, keys_before, began }
+        Self {
+            hold,
+            deadline,
+            done: Some(done),
+            looks,
+            fetched,
+            step: Step::Looking,
+            offset: 0,
+            waited: None,
+            keys_before,
+            began,
+        }
     }
 
     /// Tells whoever asked; `false`: nobody waits for it any more, so nothing is switched under this hold.
@@ -71,7 +84,7 @@ impl Copy<'_> {
                 return self.give_up(why);
             }
             let (step, looks, deadline) = (finishing.step, finishing.looks, finishing.deadline);
-            let fetched_before = finishing.fetched;
+            let (fetched_before, waited) = (finishing.fetched, finishing.waited);
             let next = match step {
                 Step::Looking if self.primary.looked(looks.0) && self.target_server.looked(looks.1) => {
                     let offset = self.primary.seen().offset;
@@ -90,16 +103,29 @@ impl Copy<'_> {
                     }
                     Step::Looking
                 }
-                Step::Draining if self.is_drained() => match self.target_server.seen().replicas {
-                    0 => return self.finished(0, now),
-                    replicas => {
-                        // WAIT on a connection that has written nothing answers at once; ours has. 0 would wait for ever.
-                        let ms = deadline.saturating_duration_since(now).as_millis().max(1).to_string();
-                        let count = replicas.to_string();
-                        self.target.send(&[b"PING"], Writing::Ping);
-                        self.target.send(&[b"WAIT", count.as_bytes(), ms.as_bytes()], Writing::Wait(replicas));
-                        Step::Replicating
+                Step::Draining if self.is_drained() => {
+                    // Its offset is asked for behind the last answer, so everything is below it. While the replicas are
+                    // waited for, not after: others write there too, and a later offset would be theirs to reach.
+                    let look = self.target_server.look_now(now);
+                    match self.target_server.seen().replicas {
+                        0 => {
+                            if let Phase::Finishing(finishing) = &mut self.phase {
+                                finishing.waited = Some(0);
+                            }
+                        }
+                        replicas => {
+                            // WAIT on a connection that has written nothing answers at once; ours has. 0 would wait for ever.
+                            let ms = deadline.saturating_duration_since(now).as_millis().max(1).to_string();
+                            let count = replicas.to_string();
+                            self.target.send(&[b"PING"], Writing::Ping);
+                            self.target.send(&[b"WAIT", count.as_bytes(), ms.as_bytes()], Writing::Wait(replicas));
+                        }
                     }
+                    Step::Replicating(look)
+                }
+                Step::Replicating(look) if self.target_server.looked(look) => match waited {
+                    Some(replicas) => return self.finished(replicas, now),
+                    None => return,
                 },
                 _ => return,
             };
@@ -110,10 +136,10 @@ impl Copy<'_> {
     }
 
     /// So many of the target's replicas have everything.
-    pub fn waited(&mut self, got: u32, wanted: u32, now: Instant) {
-        let Phase::Finishing(Finishing { step: Step::Replicating, .. }) = &self.phase else { return };
+    pub fn waited(&mut self, got: u32, wanted: u32) {
+        let Phase::Finishing(Finishing { step: Step::Replicating(_), waited, .. }) = &mut self.phase else { return };
         if got >= wanted {
-            self.finished(got, now);
+            *waited = Some(got);
         } else {
             self.give_up(format!(
                 "of {wanted} replicas of {} only {got} have got everything in time",
@@ -136,11 +162,14 @@ impl Copy<'_> {
 
     fn finished(&mut self, replicas: u32, now: Instant) {
         let keys = self.counters.keys;
+        let seen = self.target_server.seen();
+        let target_at = Reached { replid: seen.identity.replid.clone(), offset: seen.offset };
         let Phase::Finishing(finishing) = &mut self.phase else { return };
         let finished = Finished {
             offset: finishing.offset,
             keys: keys - finishing.keys_before,
             replicas,
+            target_at,
             took: now.saturating_duration_since(finishing.began),
         };
         let hold = finishing.hold;
@@ -176,7 +205,10 @@ impl Copy<'_> {
                 let keys = format!("{} keys were not copied in time", self.waiting());
                 if left.keys > 0 { keys + &big } else { keys }
             }
-            Step::Replicating => format!("the replicas of {} did not get everything in time", self.job.target.addr),
+            Step::Replicating(_) if finishing.waited.is_some() => {
+                format!("{} did not say in time where it is", self.job.target.addr)
+            }
+            Step::Replicating(_) => format!("the replicas of {} did not get everything in time", self.job.target.addr),
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::model::migration::{Counters, Verified};
+use crate::model::{
+    migration::{Counters, Verified},
+    promotion::Reached,
+};
 
 /// Where a mover is, as it also comes to the leader.
 pub use crate::model::migration::Work as State;
@@ -47,6 +50,8 @@ pub struct Finished {
     pub keys: u64,
     /// Replicas of the target that have everything, too.
     pub replicas: u32,
+    /// Where the target was after its last answer: a replica of it that has got there has everything.
+    pub target_at: Reached,
     /// What it took.
     pub took: Duration,
 }

@@ -197,6 +197,8 @@ impl Server {
     /// Asks who it is and where, now; [`Server::looked`] says when the answer is in.
     pub fn look_now(&mut self, now: Instant) -> u64 {
         self.look(now);
+        // Not with the next turn: nothing else may happen before. If it fails, that turn fails, too.
+        let _ = self.connection.flush();
         self.begun
     }
 

@@ -167,6 +167,8 @@ impl node_server::Node for NodeService {
                 why_not: String::new(),
                 keys: done.keys,
                 took_us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
+                target_replid: done.target_at.replid,
+                target_offset: done.target_at.offset,
             },
             Err(why) => FinishReply { why_not: why, ..FinishReply::default() },
         };

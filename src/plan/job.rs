@@ -14,6 +14,7 @@ use crate::model::{
     ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, SlotId, Term},
     migration::{Job, Phase, Run},
     outcome::Outcome,
+    promotion::Reached,
     state::ClusterState,
 };
 
@@ -118,8 +119,8 @@ pub struct OwnHold {
     pub id: HoldId,
     /// When it was asked for.
     pub since_ns: u64,
-    /// What the worker said, once it was asked.
-    pub finished: Option<Result<(), String>>,
+    /// What the worker said, once it was asked: where the target was when it was done, if it tells.
+    pub finished: Option<Result<Option<Reached>, String>>,
     /// The run could not be closed, or the switch was refused; why.
     pub broken: Option<String>,
 }
@@ -272,7 +273,7 @@ impl Memory {
     }
 
     /// The worker answered to Finish, or did not.
-    pub fn finished(&mut self, hold: HoldId, result: Result<(), String>) {
+    pub fn finished(&mut self, hold: HoldId, result: Result<Option<Reached>, String>) {
         if let Some(own) = self.hold.as_mut().filter(|own| own.id == hold) {
             own.finished = Some(result);
         }

@@ -93,6 +93,13 @@ impl View<'_> {
         self.memory.fence(self.seen.now_ns, &primary.addr, group.id, self.migration.runs)
     }
 
+    /// Neither attempt nor hold begins while one of the groups gets another primary.
+    fn promoted(&self) -> Option<Step> {
+        let of = |group: &Group| self.seen.state.promotion_of(self.migration.product, group.id);
+        let open = of(self.from).or_else(|| of(self.to))?;
+        Some(self.wait(format!("group {} gets {} as its primary first", open.group, open.to)))
+    }
+
     fn planned(&self) -> Step {
         let m = self.migration;
         if self.memory.failures >= FAILURES_MAX {
@@ -114,6 +121,9 @@ impl View<'_> {
         }
         if self.to.sweep.is_some() {
             return self.wait(format!("the sweep of group {} is being ended", m.to));
+        }
+        if let Some(promoted) = self.promoted() {
+            return promoted;
         }
         if let Some(fence) = self.fence(self.to) {
             return fence;
@@ -198,7 +208,7 @@ impl View<'_> {
             let why = "its connections were closed behind a hold that did not get through".to_owned();
             return Step::Propose(Change::RestartMigration { migration: m.id, why });
         }
-        if let Some(pausing) = self.memory.pausing(now_ns) {
+        if let Some(pausing) = self.memory.pausing(now_ns).or_else(|| self.promoted()) {
             return pausing;
         }
         let Some(mover) = self.mover(run) else {
@@ -249,18 +259,19 @@ impl View<'_> {
         if let Some(why) = &own.broken {
             return restart(why.clone());
         }
-        let finished = matches!(own.finished, Some(Ok(())));
-        if finished && self.memory.is_closed(&run.server, m.runs) {
+        if let Some(Ok(target_at)) = &own.finished
+            && self.memory.is_closed(&run.server, m.runs)
+        {
             let (migration, attempt, term) = (m.id, m.attempt, self.seen.term);
-            let group_epochs = self.group_epochs();
-            return Step::Propose(Change::Switch { migration, attempt, hold: id, term, group_epochs });
+            let (group_epochs, target_at) = (self.group_epochs(), target_at.clone());
+            return Step::Propose(Change::Switch { migration, attempt, hold: id, term, group_epochs, target_at });
         }
         if let Some(end) = self.ends(run) {
             return end;
         }
         let budget_ns = self.budget_ns();
         match &own.finished {
-            Some(Ok(())) => Step::Close { server: run.server.clone(), group: m.to, runs: m.runs },
+            Some(Ok(_)) => Step::Close { server: run.server.clone(), group: m.to, runs: m.runs },
             Some(Err(why)) => release(format!("node {} could not finish: {why}", run.worker)),
             None => {
                 let by_ns = own.since_ns + budget_ns - budget_ns / BUDGET_KEPT;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::pb::state as pb;
 use crate::model::{
     change::{NewMember, NewProduct},
-    ids::{AssignmentId, HostPort, MigrationId, NodeId, SlotId, Uuid},
+    ids::{AssignmentId, HostPort, MigrationId, NodeId, PromotionId, SlotId, Uuid},
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
     slot::{Layout, runs},
@@ -14,12 +14,14 @@ use crate::model::{
 };
 
 /// The newest feature level this program understands; entries and states say which one they need.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// The level of everything that was there before migrations.
 pub(super) const LEVEL_FIRST: u32 = 1;
 /// The level of what came with migrations. What needs it not says the first, so that an older program reads it.
 pub(super) const LEVEL_MIGRATIONS: u32 = 2;
+/// The level of what came with promotions.
+pub(super) const LEVEL_PROMOTIONS: u32 = 3;
 
 /// Why bytes are no entry or no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,11 +169,30 @@ pub(super) fn credentials_from(c: pb::Credentials) -> Credentials {
 }
 
 pub(super) fn server_to(s: &Server) -> pb::Server {
-    pb::Server { addr: s.addr.to_string(), run_id: s.run_id.clone(), keys_when_added: s.keys_when_added }
+    pb::Server {
+        addr: s.addr.to_string(),
+        run_id: s.run_id.clone(),
+        keys_when_added: s.keys_when_added,
+        priority: (s.priority != Server::PRIORITY).then_some(s.priority),
+        zone: s.zone.clone(),
+        diverged: s.diverged,
+    }
 }
 
 pub(super) fn server_from(s: pb::Server) -> Result<Server, DecodeError> {
-    Ok(Server { addr: addr_from(&s.addr)?, run_id: s.run_id, keys_when_added: s.keys_when_added })
+    Ok(Server {
+        addr: addr_from(&s.addr)?,
+        run_id: s.run_id,
+        keys_when_added: s.keys_when_added,
+        priority: s.priority.unwrap_or(Server::PRIORITY),
+        zone: s.zone,
+        diverged: s.diverged,
+    })
+}
+
+/// Something is said of it that came with promotions.
+pub(super) fn server_is_new(s: &Server) -> bool {
+    s.diverged || s.priority != Server::PRIORITY || !s.zone.is_empty()
 }
 
 pub(super) fn slots_to(slots: &BTreeSet<SlotId>) -> Vec<pb::SlotRun> {
@@ -200,6 +221,7 @@ pub(super) fn cause_to(cause: Cause) -> Option<pb::Cause> {
     let kind = match cause {
         Cause::Assignment(id) => pb::cause::Kind::Assignment(id.0),
         Cause::Migration(id) => pb::cause::Kind::Migration(id.0),
+        Cause::Promotion(id) => pb::cause::Kind::Promotion(id.0),
     };
     Some(pb::Cause { kind: Some(kind) })
 }
@@ -208,6 +230,7 @@ pub(super) fn cause_from(cause: Option<pb::Cause>) -> Result<Cause, DecodeError>
     match need(cause.and_then(|c| c.kind), "the cause of a hold")? {
         pb::cause::Kind::Assignment(id) => Ok(Cause::Assignment(AssignmentId(id))),
         pb::cause::Kind::Migration(id) => Ok(Cause::Migration(MigrationId(id))),
+        pb::cause::Kind::Promotion(id) => Ok(Cause::Promotion(PromotionId(id))),
     }
 }
 

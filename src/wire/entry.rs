@@ -5,19 +5,21 @@ use prost::Message;
 
 use super::{
     convert::{
-        DecodeError, LEVEL, LEVEL_FIRST, LEVEL_MIGRATIONS, addr_from, bad, cause_from, cause_to, credentials_from,
-        credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need, product_from,
-        product_to, role_from, role_to, server_from, server_to, slots_from, slots_to, u16_from,
+        DecodeError, LEVEL, LEVEL_FIRST, LEVEL_MIGRATIONS, LEVEL_PROMOTIONS, addr_from, bad, cause_from, cause_to,
+        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need,
+        product_from, product_to, role_from, role_to, server_from, server_is_new, server_to, slots_from, slots_to,
+        u16_from,
     },
     migration::{
         counters_from, counters_to, epochs_from, epochs_to, job_from, job_to, options_from, options_to, progress_from,
         progress_to, verified_from, verified_to,
     },
     pb::state as pb,
+    promotion::{promotion_kind_from, promotion_kind_to, reached_from, reached_to},
 };
 use crate::model::{
     change::Change,
-    ids::{AssignmentId, GroupId, HoldId, MigrationId, NodeId, ProductId, Term},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, MigrationId, NodeId, ProductId, PromotionId, Term},
     state::{Cause, Entry},
 };
 
@@ -57,6 +59,19 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
 /// The level a node needs for this change: what was there before migrations is written as it always was.
 fn level_of(change: &Change) -> u32 {
     match change {
+        Change::StartPromotion { .. }
+        | Change::FinishPromotion { .. }
+        | Change::GiveUpPromotion { .. }
+        | Change::NotePrimary { .. }
+        | Change::MarkResynced { .. }
+        | Change::SetGroup { .. }
+        | Change::SetServer { .. }
+        | Change::SetCluster { maintenance: Some(_), .. }
+        | Change::SetCluster { failover_share_max: Some(_), .. }
+        | Change::Switch { target_at: Some(_), .. }
+        | Change::Hold { cause: Cause::Promotion(_), .. } => LEVEL_PROMOTIONS,
+        Change::CreateGroup { servers, .. } if servers.iter().any(server_is_new) => LEVEL_PROMOTIONS,
+        Change::AddServer { server, .. } if server_is_new(server) => LEVEL_PROMOTIONS,
         Change::PlanMigration { .. }
         | Change::StartMigration { .. }
         | Change::MigrationProgress { .. }
@@ -141,8 +156,13 @@ fn change_to(change: &Change) -> pb::change::Kind {
         Change::GiveUpAssign { assignment, why } => {
             Kind::GiveUpAssign(pb::GiveUpAssign { assignment: assignment.0, why: why.clone() })
         }
-        Change::SetCluster { voters, hold_ms_max } => {
-            Kind::SetCluster(pb::SetCluster { voters: voters.map(u32::from), hold_ms_max: *hold_ms_max })
+        Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max } => {
+            Kind::SetCluster(pb::SetCluster {
+                voters: voters.map(u32::from),
+                hold_ms_max: *hold_ms_max,
+                maintenance: *maintenance,
+                failover_share_max: failover_share_max.map(u32::from),
+            })
         }
         Change::PlanMigration { product, slots, from, to, options } => Kind::PlanMigration(pb::PlanMigration {
             product: product.0,
@@ -171,12 +191,13 @@ fn change_to(change: &Change) -> pb::change::Kind {
                 verified: verified_to(*verified),
             })
         }
-        Change::Switch { migration, attempt, hold, term, group_epochs } => Kind::Switch(pb::Switch {
+        Change::Switch { migration, attempt, hold, term, group_epochs, target_at } => Kind::Switch(pb::Switch {
             migration: migration.0,
             attempt: *attempt,
             hold: hold.0,
             term: term.0,
             group_epochs: epochs_to(group_epochs),
+            target_at: reached_to(target_at.as_ref()),
         }),
         Change::RestartMigration { migration, why } => Kind::RestartMigration(end_to(*migration, why)),
         Change::CancelMigration { migration, why } => Kind::CancelMigration(end_to(*migration, why)),
@@ -206,6 +227,54 @@ fn change_to(change: &Change) -> pb::change::Kind {
             run: *run,
             term: term.0,
             why: why.clone(),
+        }),
+        Change::StartPromotion { product, group, to, kind, group_epoch, reached, forced, why } => {
+            Kind::StartPromotion(pb::StartPromotion {
+                product: product.0,
+                group: group.0,
+                to: to.to_string(),
+                kind: promotion_kind_to(*kind),
+                group_epoch: group_epoch.0,
+                reached: reached_to(reached.as_ref()),
+                forced: *forced,
+                why: why.clone(),
+            })
+        }
+        Change::FinishPromotion { promotion, hold, term } => {
+            Kind::FinishPromotion(pb::FinishPromotion { promotion: promotion.0, hold: hold.0, term: term.0 })
+        }
+        Change::GiveUpPromotion { promotion, why, primary_back, forced } => {
+            Kind::GiveUpPromotion(pb::GiveUpPromotion {
+                promotion: promotion.0,
+                why: why.clone(),
+                primary_back: *primary_back,
+                forced: *forced,
+            })
+        }
+        Change::NotePrimary { product, group, epoch, replid } => Kind::NotePrimary(pb::NotePrimary {
+            product: product.0,
+            group: group.0,
+            epoch: epoch.0,
+            replid: replid.clone(),
+        }),
+        Change::MarkResynced { product, group, addr, epoch } => Kind::MarkResynced(pb::MarkResynced {
+            product: product.0,
+            group: group.0,
+            addr: addr.to_string(),
+            epoch: epoch.0,
+        }),
+        Change::SetGroup { product, group, down_after_ms, maintenance } => Kind::SetGroup(pb::SetGroup {
+            product: product.0,
+            group: group.0,
+            down_after_ms: *down_after_ms,
+            maintenance: *maintenance,
+        }),
+        Change::SetServer { product, group, addr, priority, zone } => Kind::SetServer(pb::SetServer {
+            product: product.0,
+            group: group.0,
+            addr: addr.to_string(),
+            priority: *priority,
+            zone: zone.clone(),
         }),
     }
 }
@@ -279,6 +348,11 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
         Kind::SetCluster(c) => Change::SetCluster {
             voters: c.voters.map(|v| u8::try_from(v).or_else(|_| bad("the number of voters", v))).transpose()?,
             hold_ms_max: c.hold_ms_max,
+            maintenance: c.maintenance,
+            failover_share_max: c
+                .failover_share_max
+                .map(|percent| u8::try_from(percent).or_else(|_| bad("a share of primaries", percent)))
+                .transpose()?,
         },
         Kind::PlanMigration(c) => Change::PlanMigration {
             product: ProductId(c.product),
@@ -309,6 +383,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             hold: HoldId(c.hold),
             term: Term(c.term),
             group_epochs: epochs_from(&c.group_epochs),
+            target_at: reached_from(c.target_at),
         },
         Kind::RestartMigration(c) => Change::RestartMigration { migration: MigrationId(c.migration), why: c.why },
         Kind::CancelMigration(c) => Change::CancelMigration { migration: MigrationId(c.migration), why: c.why },
@@ -336,6 +411,51 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             run: c.run,
             term: Term(c.term),
             why: c.why,
+        },
+        Kind::StartPromotion(c) => Change::StartPromotion {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            to: addr_from(&c.to)?,
+            kind: promotion_kind_from(c.kind)?,
+            group_epoch: Epoch(c.group_epoch),
+            reached: reached_from(c.reached),
+            forced: c.forced,
+            why: c.why,
+        },
+        Kind::FinishPromotion(c) => {
+            let (promotion, hold) = (PromotionId(c.promotion), HoldId(c.hold));
+            Change::FinishPromotion { promotion, hold, term: Term(c.term) }
+        }
+        Kind::GiveUpPromotion(c) => Change::GiveUpPromotion {
+            promotion: PromotionId(c.promotion),
+            why: c.why,
+            primary_back: c.primary_back,
+            forced: c.forced,
+        },
+        Kind::NotePrimary(c) => Change::NotePrimary {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            epoch: Epoch(c.epoch),
+            replid: c.replid,
+        },
+        Kind::MarkResynced(c) => Change::MarkResynced {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            addr: addr_from(&c.addr)?,
+            epoch: Epoch(c.epoch),
+        },
+        Kind::SetGroup(c) => Change::SetGroup {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            down_after_ms: c.down_after_ms,
+            maintenance: c.maintenance,
+        },
+        Kind::SetServer(c) => Change::SetServer {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            addr: addr_from(&c.addr)?,
+            priority: c.priority,
+            zone: c.zone,
         },
     })
 }

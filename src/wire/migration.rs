@@ -287,6 +287,11 @@ pub(super) fn event_from(e: pb::Event) -> Result<Event, DecodeError> {
     })
 }
 
+/// Whether it came with promotions: the kinds are numbered in the order in which they came.
+pub(super) fn event_is_new(kind: EventKind) -> bool {
+    i32::from(kind_to(kind)) > i32::from(pb::EventKind::Swept)
+}
+
 const fn kind_to(kind: EventKind) -> pb::EventKind {
     match kind {
         EventKind::Planned => pb::EventKind::Planned,
@@ -307,5 +312,14 @@ const fn kind_to(kind: EventKind) -> pb::EventKind {
         EventKind::Cancelled => pb::EventKind::Cancelled,
         EventKind::SweepEnded => pb::EventKind::SweepEnded,
         EventKind::Swept => pb::EventKind::Swept,
+        EventKind::PromotionStarted => pb::EventKind::PromotionStarted,
+        EventKind::PromotionHeld => pb::EventKind::PromotionHeld,
+        EventKind::PromotionReleased => pb::EventKind::PromotionReleased,
+        EventKind::Promoted => pb::EventKind::Promoted,
+        EventKind::PromotionGivenUp => pb::EventKind::PromotionGivenUp,
+        EventKind::PrimaryNoted => pb::EventKind::PrimaryNoted,
+        EventKind::Resynced => pb::EventKind::Resynced,
+        EventKind::MaintenanceOn => pb::EventKind::MaintenanceOn,
+        EventKind::MaintenanceOff => pb::EventKind::MaintenanceOff,
     }
 }

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod convert;
 pub mod entry;
 mod migration;
+mod promotion;
 pub mod snapshot;
 
 /// Metadata of a status: what became of the change. `none`: surely not executed. `made`: it was made, what failed came after.

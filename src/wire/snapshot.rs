@@ -7,21 +7,22 @@ use prost::Message;
 
 use super::{
     convert::{
-        DecodeError, LEVEL_FIRST, LEVEL_MIGRATIONS, addr_from, bad, cause_from, cause_to, credentials_from,
-        credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need, product_from,
-        product_to, role_from, role_to, server_from, server_to, slots_from, slots_to,
+        DecodeError, LEVEL_FIRST, LEVEL_MIGRATIONS, LEVEL_PROMOTIONS, addr_from, bad, cause_from, cause_to,
+        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need,
+        product_from, product_to, role_from, role_to, server_from, server_is_new, server_to, slots_from, slots_to,
     },
-    migration::{self, event_from, event_to, migration_from, migration_to, sweep_from, sweep_to},
+    migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
+    promotion::{self, promotion_from, promotion_to, reached_from, reached_to},
 };
 use crate::model::{
     change::{NewMember, NewProduct},
-    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, Term, Uuid},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, PromotionId, Term, Uuid},
     outcome::Outcome,
     reject::Reject,
     state::{
-        Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Leaving, Member, NotCleaned, Product,
-        Recorded, Settings, SlotState,
+        Admission, Assignment, Cause, ClusterState, EndedAssignment, Group, GroupOptions, Hold, Leaving, Member,
+        NotCleaned, Product, Recorded, Settings, SlotState,
     },
 };
 
@@ -49,6 +50,11 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
         migrations: state.migrations.values().map(migration_to).collect(),
         ended_migrations: state.ended_migrations.iter().map(migration::ended_to).collect(),
         events: state.events.iter().map(event_to).collect(),
+        maintenance: state.settings.maintenance,
+        failover_share_max: (state.settings.failover_share_max != Settings::default().failover_share_max)
+            .then(|| u32::from(state.settings.failover_share_max)),
+        promotions: state.promotions.values().map(promotion_to).collect(),
+        ended_promotions: state.ended_promotions.iter().map(promotion::ended_to).collect(),
     }
     .encode_to_vec()
 }
@@ -70,6 +76,11 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         settings: Settings {
             voters: u8::try_from(state.voters).or_else(|_| bad("the number of voters", state.voters))?,
             hold_ms_max: state.hold_ms_max,
+            maintenance: state.maintenance,
+            failover_share_max: match state.failover_share_max {
+                Some(percent) => u8::try_from(percent).or_else(|_| bad("a share of primaries", percent))?,
+                None => Settings::default().failover_share_max,
+            },
         },
         members: keyed(state.members, member_state_from, |m| m.id, "two members")?,
         products: keyed(state.products, product_state_from, |p| p.id, "two products")?,
@@ -83,11 +94,16 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         migrations: keyed(state.migrations, migration_from, |m| m.id, "two migrations")?,
         ended_migrations: state.ended_migrations.into_iter().map(migration::ended_from).collect::<Result<_, _>>()?,
         events: state.events.into_iter().map(event_from).collect::<Result<_, _>>()?,
+        promotions: keyed(state.promotions, promotion_from, |p| p.id, "two promotions")?,
+        ended_promotions: state.ended_promotions.into_iter().map(promotion::ended_from).collect::<Result<_, _>>()?,
     })
 }
 
 /// The level a node needs for this state: without anything of migrations it is written as it always was.
 fn level_of(state: &ClusterState) -> u32 {
+    if has_promotions(state) {
+        return LEVEL_PROMOTIONS;
+    }
     let product = |p: &Product| p.auto_rebalance || p.sweep_runs > 0;
     let new = !state.migrations.is_empty()
         || !state.ended_migrations.is_empty()
@@ -96,6 +112,25 @@ fn level_of(state: &ClusterState) -> u32 {
         || state.assignments.values().any(|a| a.abandon)
         || state.results.values().any(|r| matches!(r.outcome, Ok(Outcome::Migration(_))));
     if new { LEVEL_MIGRATIONS } else { LEVEL_FIRST }
+}
+
+/// Whether there is anything that came with promotions.
+fn has_promotions(state: &ClusterState) -> bool {
+    let group = |g: &Group| {
+        g.options != GroupOptions::default()
+            || !g.replid.is_empty()
+            || g.reached.is_some()
+            || g.servers.iter().any(server_is_new)
+    };
+    let Settings { maintenance, failover_share_max, .. } = state.settings;
+    maintenance
+        || failover_share_max != Settings::default().failover_share_max
+        || !state.promotions.is_empty()
+        || !state.ended_promotions.is_empty()
+        || state.products.values().flat_map(|p| p.groups.values()).any(group)
+        || state.holds.values().any(|h| matches!(h.cause, Cause::Promotion(_)))
+        || state.events.iter().any(|e| event_is_new(e.kind))
+        || state.results.values().any(|r| matches!(r.outcome, Ok(Outcome::Promotion(_))))
 }
 
 /// A map of decoded values; the same key twice is damage.
@@ -221,6 +256,9 @@ fn group_to(g: &Group) -> pb::Group {
         epoch: g.epoch.0,
         given_away: slots_to(&g.given_away),
         sweep: g.sweep.as_ref().map(sweep_to),
+        options: promotion::options_to(g.options),
+        replid: g.replid.clone(),
+        reached: reached_to(g.reached.as_ref()),
     }
 }
 
@@ -232,6 +270,9 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         epoch: Epoch(g.epoch),
         given_away: slots_from(&g.given_away)?,
         sweep: g.sweep.map(sweep_from).transpose()?,
+        options: promotion::options_from(g.options),
+        replid: g.replid,
+        reached: reached_from(g.reached),
     })
 }
 
@@ -305,6 +346,7 @@ fn result_to(id: Uuid, recorded: &Recorded) -> pb::Result {
         Ok(Outcome::Assignment(id)) => Kind::Assignment(id.0),
         Ok(Outcome::Held(id)) => Kind::Held(id.0),
         Ok(Outcome::Migration(id)) => Kind::Migration(id.0),
+        Ok(Outcome::Promotion(id)) => Kind::Promotion(id.0),
         Ok(Outcome::Slots(n)) => Kind::Slots(*n),
     };
     pb::Result { id: id_to(id), index: recorded.index.0, fingerprint: recorded.fingerprint, outcome: Some(outcome) }
@@ -321,6 +363,7 @@ fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {
         Kind::Assignment(id) => Ok(Outcome::Assignment(AssignmentId(id))),
         Kind::Held(id) => Ok(Outcome::Held(HoldId(id))),
         Kind::Migration(id) => Ok(Outcome::Migration(MigrationId(id))),
+        Kind::Promotion(id) => Ok(Outcome::Promotion(PromotionId(id))),
         Kind::Slots(n) => Ok(Outcome::Slots(n)),
     };
     Ok((id_from(r.id, "a change id")?, Recorded { index: Epoch(r.index), fingerprint: r.fingerprint, outcome }))

@@ -83,7 +83,7 @@ fn step(world: &World, id: MigrationId) {
         Phase::CaughtUp => {
             Change::Hold { cause: Cause::Migration(id), attempt, kind: HoldKind::Wait, reason: "test".into() }
         }
-        Phase::Held(hold) => Change::Switch { migration: id, attempt, hold, term, group_epochs },
+        Phase::Held(hold) => Change::Switch { migration: id, attempt, hold, term, group_epochs, target_at: None },
         Phase::Switched => run(primary(m.from)),
         Phase::Cancelling => run(primary(m.to)),
         Phase::Paused => return,

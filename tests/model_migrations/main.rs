@@ -7,15 +7,16 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
-    apply::dry_run,
+    apply::{apply, dry_run},
     change::Change,
+    check::check,
     event::EventKind,
-    ids::{AssignmentId, Epoch, GroupId, HoldId, MigrationId, NodeId, Term},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, MigrationId, NodeId, Term, Uuid},
     limits::{ENDED_MIGRATIONS_MAX, EVENTS_MAX, MIGRATIONS_MAX},
     migration::{Counters, EndPhase, Job, Limits, MigrationOptions, Phase, ProgressPhase, RunKind, Verified},
     outcome::Outcome,
     route::HoldKind,
-    state::Cause,
+    state::{Cause, Entry, Position},
 };
 
 use world::{PRODUCT, TERM, World, addr, plan, slots, sweep, sweep_start};
@@ -218,6 +219,7 @@ fn switch_demands() {
         hold,
         term,
         group_epochs: group_epochs.clone(),
+        target_at: None,
     };
     world.refuses(other(2, hold, TERM, &group_epochs), "attempt 2 of migration");
     world.refuses(other(1, HoldId(1), TERM, &group_epochs), "hold 1 is not the one of migration");
@@ -238,16 +240,20 @@ fn switch_demands() {
     world.refuses(second, "is switched, so it cannot switch");
 }
 
-/// A promotion in between is not built yet; the epoch it will change is what Switch looks at.
+/// A promotion ends the attempt, so no log gets here; Switch does not rely on that. (The state is made by hand.)
 #[test]
 fn a_failover_since_the_start_refuses_the_switch() {
     let (mut world, id) = World::at("held");
     world.state.route_epoch = world.state.applied;
     let (now, index) = (world.state.applied, GroupId(2));
     world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&index).unwrap().epoch = now;
+    let [found] = &check(&world.state)[..] else { panic!("{:?}", check(&world.state)) };
+    assert!(found.0.contains("goes on although a primary of its attempt was replaced"), "{found:?}");
     let fresh = world.switch(id);
     assert!(matches!(&fresh, Change::Switch { group_epochs, .. } if group_epochs[&index] == now));
-    world.refuses(fresh, "group 2 changed since its servers were looked at");
+    let at = Position { index: Epoch(now.0 + 1), term: TERM };
+    let refused = apply(&mut world.state, &Entry { id: Uuid(99), at_ms: 0, change: fresh }, at).unwrap_err();
+    assert!(refused.to_string().contains("group 2 changed since its servers were looked at"), "{refused}");
     world.does(Change::RestartMigration { migration: id, why: "group 2 has another primary".into() });
     world.reach(id, "switched");
 }

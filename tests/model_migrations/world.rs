@@ -9,6 +9,7 @@ use pontoon::model::{
     ids::{Epoch, GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
     migration::{Counters, Job, Migration, MigrationOptions, Phase, ProgressPhase},
     outcome::Outcome,
+    promotion::Reached,
     route::HoldKind,
     state::{Cause, ClusterState, Entry, Position, Server},
 };
@@ -33,7 +34,7 @@ impl World {
         };
         world.does(Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 });
         for group in 1..=4 {
-            let server = |n: u32| Server { addr: addr(group, n), run_id: format!("{group}-{n}"), keys_when_added: 0 };
+            let server = |n: u32| Server::new(addr(group, n), format!("{group}-{n}"), 0);
             let servers = vec![server(1), server(2)];
             world.does(Change::CreateGroup { product: PRODUCT, group: GroupId(group), servers, credentials: None });
         }
@@ -118,7 +119,8 @@ impl World {
 
     pub fn switch(&self, id: MigrationId) -> Change {
         let (attempt, hold) = (self.migration(id).attempt, self.migration(id).hold().unwrap_or_default());
-        Change::Switch { migration: id, attempt, hold, term: TERM, group_epochs: self.epochs(id) }
+        let target_at = Some(Reached { replid: "ab".into(), offset: 7 });
+        Change::Switch { migration: id, attempt, hold, term: TERM, group_epochs: self.epochs(id), target_at }
     }
 
     pub fn clean(&self, id: MigrationId, server: HostPort) -> Change {

@@ -6,6 +6,7 @@ use pontoon::model::{
     change::Change,
     ids::{Epoch, GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
     migration::{Counters, Job, Limits, Migration, MigrationOptions, Phase, ProgressPhase, Verified, Verify},
+    promotion::Reached,
     route::HoldKind,
     state::{Cause, ClusterState, Group, Position},
 };
@@ -75,7 +76,11 @@ fn next(m: &Migration, id: MigrationId, [_, b, c, d, e, _]: [u16; 6], state: &Cl
             kind: if d % 12 == 0 { HoldKind::Abandon } else { HoldKind::Wait },
             reason: "test".to_owned(),
         },
-        Phase::Held(hold) => Change::Switch { migration: id, attempt, hold, term, group_epochs },
+        Phase::Held(hold) => {
+            let target_at =
+                (c % 4 != 0).then(|| Reached { replid: "ab".repeat(usize::from(d % 40)), offset: b.into() });
+            Change::Switch { migration: id, attempt, hold, term, group_epochs, target_at }
+        }
         Phase::Switched | Phase::Cancelling if m.run.is_some() && b % 8 != 0 => cleaned(u64::from(b)),
         Phase::Switched | Phase::Cancelling => {
             let right = if m.phase == Phase::Switched { from } else { to };

@@ -10,7 +10,7 @@ use pontoon::{
         route::{Isolated, Mode},
         secret::Credentials,
         slot::Layout,
-        state::{Group, Product, Server, SlotState},
+        state::{Group, GroupOptions, Product, Server, SlotState},
     },
 };
 
@@ -29,7 +29,7 @@ struct World {
 }
 
 fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -> Group {
-    let server = |addr: &&HostPort| Server { addr: (*addr).clone(), run_id: String::new(), keys_when_added: 0 };
+    let server = |addr: &&HostPort| Server::new((*addr).clone(), String::new(), 0);
     Group {
         id,
         servers: servers.iter().map(server).collect(),
@@ -37,6 +37,9 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         epoch: Epoch(1),
         given_away: BTreeSet::new(),
         sweep: None,
+        options: GroupOptions::default(),
+        replid: String::new(),
+        reached: None,
     }
 }
 

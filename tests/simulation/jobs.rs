@@ -253,7 +253,7 @@ impl World {
         let Some((job, Doing::Finish(hold))) = self.awaited(node, serial) else { return };
         self.note(format!("node {}: {job} finished: {result:?}", node + 1));
         if let Some(carried) = self.carried(node, job) {
-            carried.memory.finished(hold, result);
+            carried.memory.finished(hold, result.map(|()| None));
         }
         self.carry_on(node);
     }

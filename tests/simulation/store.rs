@@ -272,7 +272,7 @@ impl World {
         let before = &self.raft.log[self.raft.last()];
         let blocked = before.state.holds.values().any(|hold| match hold.cause {
             Cause::Migration(id) => before.state.migrations.get(&id).is_some_and(|m| m.from == group || m.to == group),
-            Cause::Assignment(_) => false,
+            Cause::Assignment(_) | Cause::Promotion(_) => false,
         });
         if blocked || !self.raft.leader.is_some_and(|l| self.has_quorum(l)) {
             self.schedule(20 * MS, Event::Failover(server));
@@ -285,11 +285,7 @@ impl World {
         let entry = product.groups.get_mut(&group).unwrap();
         // The dead one is replaced by a fresh replica.
         let which = self.stores[server].primary + 2;
-        let fresh = Server {
-            addr: Self::address(server, which),
-            run_id: format!("{:040x}", 1000 + 10 * which + server as u16),
-            keys_when_added: 0,
-        };
+        let fresh = Server::new(Self::address(server, which), format!("{:040x}", 1000 + 10 * which + server as u16), 0);
         entry.servers = vec![entry.servers[1].clone(), fresh];
         entry.epoch = index;
         for slot in product.slots.iter_mut().filter(|s| s.owner == Some(group)) {

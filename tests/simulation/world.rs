@@ -267,10 +267,10 @@ impl World {
         let mut changes = vec![Change::Bootstrap { members, port: 19000 }, Change::CreateProduct(product)];
         for group in 1..=GROUPS {
             let run_id = format!("{group:040x}");
-            let mut servers = vec![Server { addr: host(30000 + group), run_id, keys_when_added: 0 }];
+            let mut servers = vec![Server::new(host(30000 + group), run_id, 0)];
             if self.rules.migrations {
                 let run_id = format!("{:040x}", 100 + group);
-                servers.push(Server { addr: host(30010 + group), run_id, keys_when_added: 0 });
+                servers.push(Server::new(host(30010 + group), run_id, 0));
             }
             let group = GroupId(group.into());
             changes.push(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });

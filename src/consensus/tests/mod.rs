@@ -19,7 +19,12 @@ use crate::model::{change::Change, ids::Uuid, state::Entry};
 
 /// A change that can be told from others.
 fn change(n: u64) -> Change {
-    Change::SetCluster { voters: None, hold_ms_max: Some(10 + (n % 9000) as u32) }
+    Change::SetCluster {
+        voters: None,
+        hold_ms_max: Some(10 + (n % 9000) as u32),
+        maintenance: None,
+        failover_share_max: None,
+    }
 }
 
 fn log_id(term: u64, index: u64) -> LogId {

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{clipped, group, product, routed, same_term, slot, slots_usable};
+use super::{clipped, group, product, promotion, routed, same_term, slot, slots_usable};
 use crate::model::{
     ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
     limits::{ASSIGNMENTS_MAX, ENDED_MAX},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
-    state::{Assignment, Cause, ClusterState, EndedAssignment, Group, Position},
+    state::{Assignment, Cause, ClusterState, EndedAssignment, Group, Position, Product},
 };
 
 pub(super) fn start(
@@ -30,9 +30,11 @@ pub(super) fn start(
     if state.assignments.len() >= ASSIGNMENTS_MAX {
         return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
     }
-
     let id = AssignmentId(at.index.0);
-    state.assignments.insert(id, Assignment { id, product: product_id, slots: moving, to, attempts: 0, abandon });
+    let new = Assignment { id, product: product_id, slots: moving, to, attempts: 0, abandon };
+    promotion::none_open(state, product_id, concerned(product, &new))?;
+
+    state.assignments.insert(id, new);
     Ok(Outcome::Assignment(id))
 }
 
@@ -52,9 +54,7 @@ pub(super) fn finish(
     same_term(term, at)?;
     let product = product(state, assignment.product)?;
     not_swept(group(product, assignment.to)?)?;
-    let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
-    let concerned: BTreeSet<GroupId> = owners.chain(std::iter::once(assignment.to)).collect();
-    for id in concerned {
+    for id in concerned(product, assignment) {
         let now = group(product, id)?.epoch;
         let given = group_epochs.get(&id).copied().unwrap_or_default();
         if now != given {
@@ -82,6 +82,12 @@ pub(super) fn give_up(state: &mut ClusterState, id: AssignmentId, why: &str, at:
     }
     ended(state, EndedAssignment { id, at: at.index, failed: Some(clipped(why)) });
     Ok(Outcome::Done)
+}
+
+/// The owners of its slots, and who gets them.
+pub(super) fn concerned(product: &Product, assignment: &Assignment) -> BTreeSet<GroupId> {
+    let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
+    owners.chain(std::iter::once(assignment.to)).collect()
 }
 
 /// Refuses while leftovers are deleted where slots are to come: a late UNLINK could meet their keys.

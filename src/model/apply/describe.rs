@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    ids::{GroupId, SlotId},
+    ids::{GroupId, HostPort, SlotId},
     slot::spans,
     state::{ClusterState, Group, Member, Product, Role},
 };
@@ -29,11 +29,19 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
         said.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
     }
     migrations(before, after, &mut said);
+    promotions(before, after, &mut said);
     if before.settings.voters != after.settings.voters {
         said.push(format!("voters: {} instead of {}", after.settings.voters, before.settings.voters));
     }
     if before.settings.hold_ms_max != after.settings.hold_ms_max {
         said.push(format!("hold-max: {} ms instead of {} ms", after.settings.hold_ms_max, before.settings.hold_ms_max));
+    }
+    if before.settings.maintenance != after.settings.maintenance {
+        said.push(maintenance("all groups", after.settings.maintenance));
+    }
+    let (old, new) = (before.settings.failover_share_max, after.settings.failover_share_max);
+    if old != new {
+        said.push(format!("failovers while {new} % of the primaries are down at most, instead of {old} %"));
     }
     said
 }
@@ -71,6 +79,33 @@ fn migrations(before: &ClusterState, after: &ClusterState, said: &mut Vec<String
     for end in after.ended_migrations.iter().filter(|e| before.migrations.contains_key(&e.id)) {
         said.push(format!("migration {} is {}", end.id, end.end.name()));
     }
+}
+
+fn promotions(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+    for new in after.promotions.values() {
+        let (group, to) = (new.group, &new.to);
+        match before.promotions.get(&new.id) {
+            None => {
+                said.push(format!("{to} becomes the primary of group {group} instead of {}, under a hold", new.from))
+            }
+            Some(old) if old.attempts != new.attempts => {
+                said.push(format!("promotion {}: attempt {} begins", new.id, new.attempts));
+            }
+            Some(_) => {}
+        }
+    }
+    for end in after.ended_promotions.iter().filter(|e| before.promotions.contains_key(&e.promotion.id)) {
+        let (id, group) = (end.promotion.id, end.promotion.group);
+        said.push(match end.failed {
+            None => format!("promotion {id}: {} is the primary of group {group}", end.promotion.to),
+            Some(_) => format!("promotion {id} is given up: {} stays the primary of group {group}", end.promotion.from),
+        });
+    }
+}
+
+fn maintenance(what: &str, on: bool) -> String {
+    let now = if on { "is changed automatically no more" } else { "is looked after automatically again" };
+    format!("{what}: what is amiss {now}")
 }
 
 fn number(limit: u64) -> String {
@@ -189,11 +224,38 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
 }
 
 fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
-    for server in new.servers.iter().filter(|s| !old.servers.contains(s)) {
-        said.push(format!("product '{name}': group {} gets server {}", new.id, server.addr));
+    let same = |group: &Group, addr: &HostPort| group.servers.iter().find(|s| s.addr == *addr).cloned();
+    for server in &new.servers {
+        let addr = &server.addr;
+        let Some(before) = same(old, addr) else {
+            said.push(format!("product '{name}': group {} gets server {addr}", new.id));
+            continue;
+        };
+        if before.priority != server.priority {
+            said.push(format!("server {addr}: priority {} instead of {}", server.priority, before.priority));
+        }
+        if before.zone != server.zone {
+            said.push(format!("server {addr}: zone '{}' instead of '{}'", server.zone, before.zone));
+        }
+        if before.diverged && !server.diverged {
+            said.push(format!("server {addr} may be promoted again"));
+        }
+        if server.diverged && !before.diverged {
+            said.push(format!("server {addr} is no candidate until it has followed the primary again"));
+        }
     }
-    for server in old.servers.iter().filter(|s| !new.servers.contains(s)) {
+    for server in old.servers.iter().filter(|s| same(new, &s.addr).is_none()) {
         said.push(format!("product '{name}': group {} loses server {}", new.id, server.addr));
+    }
+    if old.options.down_after_ms != new.options.down_after_ms {
+        let (after, instead) = (new.options.down_after_ms, old.options.down_after_ms);
+        said.push(format!("product '{name}': group {}: down-after {after} ms instead of {instead} ms", new.id));
+    }
+    if old.options.maintenance != new.options.maintenance {
+        said.push(maintenance(&format!("product '{name}': group {}", new.id), new.options.maintenance));
+    }
+    if old.replid != new.replid && !new.replid.is_empty() {
+        said.push(format!("group {}: its primary's replication id is noted", new.id));
     }
     if old.sweep != new.sweep {
         let now = if new.sweep.is_some() { "are being deleted" } else { "are no longer being deleted" };

@@ -1,4 +1,4 @@
-//! Events: what an entry did to a migration or a sweep, written down for people.
+//! Events: what an entry did to a migration, a sweep or a group, written down for people.
 //! Knows nothing of why it did; the families say so, with their evidence.
 
 use super::clipped;
@@ -9,7 +9,7 @@ use crate::model::{
     state::{ClusterState, Position},
 };
 
-/// Where and when an entry stands: what the families of migrations and runs take beside it.
+/// Where and when an entry stands: what the families that make events take beside it.
 #[derive(Clone, Copy)]
 pub(super) struct When {
     /// Its place in the log.
@@ -23,7 +23,7 @@ pub(super) fn push(
     state: &mut ClusterState,
     when: When,
     kind: EventKind,
-    product: ProductId,
+    product: Option<ProductId>,
     subject: String,
     text: &str,
 ) {
@@ -31,12 +31,5 @@ pub(super) fn push(
     while state.events.len() >= EVENTS_MAX {
         state.events.pop_front();
     }
-    state.events.push_back(Event {
-        index: Epoch(index),
-        at_ms: when.ms,
-        kind,
-        product: Some(product),
-        subject,
-        text: clipped(text),
-    });
+    state.events.push_back(Event { index: Epoch(index), at_ms: when.ms, kind, product, subject, text: clipped(text) });
 }

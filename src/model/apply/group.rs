@@ -3,16 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use super::{credentials_usable, group, product, product_mut, routed};
+use super::{
+    credentials_usable,
+    events::{self, When},
+    group, product, product_mut, promotion, routed,
+};
 use crate::model::{
+    event::EventKind,
     ids::{GroupId, HostPort, ProductId, SlotId},
-    limits::{GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX},
+    limits::{DOWN_AFTER_MS, GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
     migration::Migration,
     outcome::Outcome,
     ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
-    reject::{MigrationReject, Reject},
+    reject::{MigrationReject, PromotionReject, Reject},
     secret::Credentials,
-    state::{ClusterState, Group, NotCleaned, Position, Server},
+    state::{ClusterState, Group, GroupOptions, NotCleaned, Position, Server},
 };
 
 pub(super) fn create(
@@ -52,11 +57,14 @@ pub(super) fn create(
 
     let group = Group {
         id,
-        servers: new.to_vec(),
+        servers: new.iter().map(fresh).collect(),
         credentials: credentials.cloned(),
         epoch: at.index,
         given_away: BTreeSet::new(),
         sweep: None,
+        options: GroupOptions::default(),
+        replid: String::new(),
+        reached: None,
     };
     product_mut(state, product_id)?.groups.insert(id, group);
     routed(state, at);
@@ -78,7 +86,7 @@ pub(super) fn add_server(
     listeners_apart(state, std::slice::from_ref(new))?;
 
     if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
-        group.servers.push(new.clone());
+        group.servers.push(fresh(new));
     }
     routed(state, at);
     Ok(Outcome::Done)
@@ -93,14 +101,11 @@ pub(super) fn remove_server(
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
     let group = group(product, id)?;
-    // By its key, so that it can be named as the operator knows it.
-    let key = addr_key(addr);
-    let Some(place) = group.servers.iter().position(|s| addr_key(&s.addr) == key) else {
-        return Err(Reject::UnknownServer { addr: addr.clone(), product: product.name.clone(), group: id });
-    };
+    let place = promotion::server_at(product, group, addr)?;
     if place == 0 {
         return Err(Reject::PrimaryStays { addr: addr.clone(), group: id });
     }
+    promotion::none_open(state, product_id, [id])?;
 
     if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
         group.servers.remove(place);
@@ -131,6 +136,7 @@ pub(super) fn remove(
     if group.sweep.is_some() {
         return Err(MigrationReject::SweepOpen(id).into());
     }
+    promotion::none_open(state, product_id, [id])?;
     let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
         product: product.name.clone(),
         group: id,
@@ -149,11 +155,84 @@ pub(super) fn remove(
     Ok(Outcome::Done)
 }
 
+pub(super) fn set(
+    state: &mut ClusterState,
+    (product_id, id): (ProductId, GroupId),
+    down_after_ms: Option<u32>,
+    maintenance: Option<bool>,
+    when: When,
+) -> Result<Outcome, Reject> {
+    let before = group(product(state, product_id)?, id)?.options;
+    let new = GroupOptions {
+        down_after_ms: down_after_ms.unwrap_or(before.down_after_ms),
+        maintenance: maintenance.unwrap_or(before.maintenance),
+    };
+    if !DOWN_AFTER_MS.contains(&new.down_after_ms) {
+        return Err(PromotionReject::BadDownAfter(new.down_after_ms).into());
+    }
+    if new == before {
+        return Ok(Outcome::Unchanged);
+    }
+
+    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+        group.options = new;
+    }
+    if new.maintenance != before.maintenance {
+        let (kind, text) = if new.maintenance {
+            (EventKind::MaintenanceOn, "nothing is changed automatically in this group")
+        } else {
+            (EventKind::MaintenanceOff, "this group is looked after again")
+        };
+        events::push(state, when, kind, Some(product_id), promotion::subject(id), text);
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set_server(
+    state: &mut ClusterState,
+    (product_id, id): (ProductId, GroupId),
+    addr: &HostPort,
+    priority: Option<u32>,
+    zone: Option<&str>,
+) -> Result<Outcome, Reject> {
+    let product = product(state, product_id)?;
+    let group = group(product, id)?;
+    let place = promotion::server_at(product, group, addr)?;
+    zone.map_or(Ok(()), zone_allowed)?;
+    let before = &group.servers[place];
+    if priority.is_none_or(|p| p == before.priority) && zone.is_none_or(|z| z == before.zone) {
+        return Ok(Outcome::Unchanged);
+    }
+
+    let servers = product_mut(state, product_id)?.groups.get_mut(&id).map(|group| &mut group.servers);
+    if let Some(server) = servers.and_then(|servers| servers.get_mut(place)) {
+        server.priority = priority.unwrap_or(server.priority);
+        if let Some(zone) = zone {
+            zone.clone_into(&mut server.zone);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// A server as it enters a group: what it has been elsewhere is no matter.
+fn fresh(new: &Server) -> Server {
+    Server { diverged: false, ..new.clone() }
+}
+
+fn zone_allowed(zone: &str) -> Result<(), Reject> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if zone.len() <= ZONE_LEN_MAX && zone.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(PromotionReject::BadZone(zone.chars().take(ZONE_LEN_MAX).collect()).into())
+}
+
 /// The server is in no group of any product, neither under this address nor under another.
 fn server_new(state: &ClusterState, new: &Server) -> Result<(), Reject> {
     if new.run_id.len() > RUN_ID_LEN_MAX {
         return Err(Reject::BadRunId(new.addr.clone()));
     }
+    zone_allowed(&new.zone)?;
     for product in state.products.values() {
         for group in product.groups.values() {
             for known in &group.servers {

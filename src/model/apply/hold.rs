@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{assign::not_swept, clipped, events::When, group, migration, product, routed};
+use super::{assign, clipped, events::When, group, migration, product, promotion, routed};
 use crate::model::{
     ids::{AssignmentId, HoldId, ProductId, SlotId},
     outcome::Outcome,
@@ -28,6 +28,7 @@ pub(super) fn open(
             }
             migration::may_hold(state, id, attempt)?
         }
+        Cause::Promotion(id) => promotion::may_hold(state, id, attempt, kind)?,
     };
     for held in state.holds.values().filter(|h| h.product == product) {
         if let Some(slot) = held.slots.intersection(&slots).next() {
@@ -48,7 +49,7 @@ pub(super) fn open(
         since_ms: when.ms,
         reason: reason.clone(),
     };
-    state.holds.insert(id, hold);
+    state.holds.insert(id, hold.clone());
     match cause {
         Cause::Assignment(cause) => {
             if let Some(assignment) = state.assignments.get_mut(&cause) {
@@ -56,6 +57,7 @@ pub(super) fn open(
             }
         }
         Cause::Migration(cause) => migration::held(state, cause, id, &reason, when),
+        Cause::Promotion(cause) => promotion::held(state, cause, &hold, when),
     }
     routed(state, when.at);
     Ok(Outcome::Held(id))
@@ -68,6 +70,7 @@ pub(super) fn release(state: &mut ClusterState, hold: HoldId, why: &str, when: W
     match ended.cause {
         Cause::Assignment(_) => {}
         Cause::Migration(id) => migration::released(state, id, &ended, why, when),
+        Cause::Promotion(id) => promotion::released(state, id, &ended, why, when),
     }
     routed(state, when.at);
     Ok(Outcome::Done)
@@ -86,7 +89,8 @@ fn for_assignment(
     if kind != HoldKind::Wait && product.mode == Mode::Store {
         return Err(Reject::WrongHoldKind);
     }
-    not_swept(group(product, assignment.to)?)?;
+    assign::not_swept(group(product, assignment.to)?)?;
+    promotion::none_open(state, product.id, assign::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {
         let attempts = assignment.attempts;
         return Err(Reject::WrongAttempt { assignment: id, attempts, given: attempt });

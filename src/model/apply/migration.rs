@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     clipped,
     events::{self, When},
-    group, member, product, routed, same_term, slot, slots_usable,
+    group, member, product, product_mut, promotion, routed, same_term, slot, slots_usable,
 };
 use crate::model::{
     change::Change,
@@ -18,7 +18,8 @@ use crate::model::{
         Verified,
     },
     outcome::Outcome,
-    reject::{MigrationReject, Reject},
+    promotion::Reached,
+    reject::{MigrationReject, PromotionReject, Reject},
     slot::spans,
     state::{ClusterState, Group, Hold},
 };
@@ -98,6 +99,7 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
     }
     let (from, to) = (group(product, migration.from)?, group(product, migration.to)?);
     epochs_unchanged([from, to], new.group_epochs)?;
+    promotion::none_open(state, migration.product, [from.id, to.id])?;
     if !from.servers.iter().any(|s| s.addr == *new.feed) {
         return Err(not_server(new.feed, "a server", from.id));
     }
@@ -199,6 +201,7 @@ pub(super) fn may_hold(
     if attempt != migration.attempt {
         return Err(wrong_attempt(migration, attempt, migration.attempt));
     }
+    promotion::none_open(state, migration.product, [migration.from, migration.to])?;
     Ok((migration.product, migration.slots.clone()))
 }
 
@@ -223,6 +226,7 @@ pub(super) fn switch(
     (id, attempt, hold): (MigrationId, u32, HoldId),
     term: Term,
     group_epochs: &BTreeMap<GroupId, Epoch>,
+    target_at: Option<&Reached>,
     when: When,
 ) -> Result<Outcome, Reject> {
     let migration = find(state, id)?;
@@ -243,14 +247,21 @@ pub(super) fn switch(
     if let Some(run) = &migration.run {
         epochs_unchanged(groups, &run.group_epochs)?;
     }
+    // (No promotion of either is open: none begins while slots are held, and no hold while one is open.)
     for slot in &migration.slots {
         owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
+    }
+    if target_at.is_some_and(|at| !promotion::replid_allowed(&at.replid)) {
+        return Err(PromotionReject::BadReplid(migration.to).into());
     }
     let (product_id, slots, from, to) = (migration.product, migration.slots.clone(), migration.from, migration.to);
 
     let held = held_ms(open, when);
     slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
     state.holds.remove(&hold);
+    if let (Some(reached), Some(group)) = (target_at, product_mut(state, product_id)?.groups.get_mut(&to)) {
+        group.reached = Some(reached.clone());
+    }
     if let Some(m) = state.migrations.get_mut(&id) {
         m.run = None;
     }
@@ -270,6 +281,22 @@ pub(super) fn restart(state: &mut ClusterState, id: MigrationId, why: &str, when
     end_attempt(state, id, Phase::Planned, why, when);
     tell(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
     Ok(Outcome::Done)
+}
+
+/// A group has another primary: attempts that read or write it end, and begin anew. No event of each: an entry makes one.
+pub(super) fn primary_changed(
+    state: &mut ClusterState,
+    product: ProductId,
+    group: GroupId,
+    why: &str,
+    when: When,
+) -> Vec<MigrationId> {
+    let concerned = |m: &&Migration| m.product == product && (m.from == group || m.to == group) && m.phase.attempting();
+    let ids: Vec<MigrationId> = state.migrations.values().filter(concerned).map(|m| m.id).collect();
+    for id in &ids {
+        end_attempt(state, *id, Phase::Planned, why, when);
+    }
+    ids
 }
 
 pub(super) fn cancel(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
@@ -391,7 +418,7 @@ pub(super) fn wrong_phase(migration: &Migration, verb: &'static str, remedy: &'s
 
 pub(super) fn tell(state: &mut ClusterState, id: MigrationId, when: When, kind: EventKind, text: &str) {
     let Some(product) = state.migrations.get(&id).map(|m| m.product) else { return };
-    events::push(state, when, kind, product, format!("migration {id}"), text);
+    events::push(state, when, kind, Some(product), format!("migration {id}"), text);
 }
 
 /// The migration is over: from the open ones to the remembered ones, with the event that says so.

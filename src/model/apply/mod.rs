@@ -12,6 +12,7 @@ mod hold;
 mod member;
 mod migration;
 mod product;
+mod promotion;
 mod run;
 mod settings;
 mod slot;
@@ -112,7 +113,9 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
             assign::finish(state, *assignment, *hold, *term, group_epochs, at)
         }
         Change::GiveUpAssign { assignment, why } => assign::give_up(state, *assignment, why, at),
-        Change::SetCluster { voters, hold_ms_max } => settings::set(state, *voters, *hold_ms_max),
+        Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max } => {
+            settings::set(state, (*voters, *hold_ms_max), (*maintenance, *failover_share_max), when)
+        }
         Change::PlanMigration { product, slots, from, to, options } => {
             migration::plan(state, *product, slots, (*from, *to), *options, when)
         }
@@ -123,8 +126,8 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::MigrationProgress { migration: id, attempt, phase, counters, verified } => {
             migration::progress(state, (*id, *attempt), *phase, *counters, *verified, when)
         }
-        Change::Switch { migration: id, attempt, hold, term, group_epochs } => {
-            migration::switch(state, (*id, *attempt, *hold), *term, group_epochs, when)
+        Change::Switch { migration: id, attempt, hold, term, group_epochs, target_at } => {
+            migration::switch(state, (*id, *attempt, *hold), *term, group_epochs, target_at.as_ref(), when)
         }
         Change::RestartMigration { migration: id, why } => migration::restart(state, *id, why, when),
         Change::CancelMigration { migration: id, why } => migration::cancel(state, *id, why, when),
@@ -141,12 +144,37 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::EndSweep { product, group, run, term, why } => {
             run::end_sweep(state, (*product, *group), *run, *term, why, when)
         }
+        Change::StartPromotion { product, group, to, kind, group_epoch, reached, forced, why } => {
+            let (product, group, kind, group_epoch) = (*product, *group, *kind, *group_epoch);
+            let (reached, forced) = (reached.as_ref(), *forced);
+            let new = promotion::Start { product, group, to, kind, group_epoch, reached, forced, why };
+            promotion::start(state, &new, when)
+        }
+        Change::FinishPromotion { promotion: id, hold, term } => promotion::finish(state, *id, *hold, *term, when),
+        Change::GiveUpPromotion { promotion: id, why, primary_back, forced } => {
+            promotion::give_up(state, *id, why, (*primary_back, *forced), when)
+        }
+        Change::NotePrimary { product, group, epoch, replid } => {
+            promotion::note_primary(state, (*product, *group), *epoch, replid, when)
+        }
+        Change::MarkResynced { product, group, addr, epoch } => {
+            promotion::mark_resynced(state, (*product, *group), addr, *epoch, when)
+        }
+        Change::SetGroup { product, group, down_after_ms, maintenance } => {
+            group::set(state, (*product, *group), *down_after_ms, *maintenance, when)
+        }
+        Change::SetServer { product, group, addr, priority, zone } => {
+            group::set_server(state, (*product, *group), addr, *priority, zone.as_deref())
+        }
     }
 }
 
 /// The term in which a dry run pretends to stand: that of the verdict, where the change carries one.
 fn verdict_term(change: &Change) -> Term {
-    if let Change::FinishRemove { term, .. } | Change::FinishAssign { term, .. } = change {
+    if let Change::FinishRemove { term, .. }
+    | Change::FinishAssign { term, .. }
+    | Change::FinishPromotion { term, .. } = change
+    {
         *term
     } else {
         migration::verdict_term(change).unwrap_or_default()

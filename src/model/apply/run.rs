@@ -14,7 +14,7 @@ use crate::model::{
     outcome::Outcome,
     reject::{MigrationReject, Reject},
     slot::spans,
-    state::ClusterState,
+    state::{ClusterState, Group},
 };
 
 /// What StartRun carries.
@@ -82,7 +82,7 @@ fn start_sweep(
     if let Some(group) = product.groups.get_mut(&group_id) {
         group.sweep = Some(Sweep { run: run(new, RunKind::Sweep, when), slots });
     }
-    events::push(state, when, EventKind::RunStarted, product_id, format!("group {group_id}"), &text);
+    events::push(state, when, EventKind::RunStarted, Some(product_id), format!("group {group_id}"), &text);
     Ok(Outcome::Done)
 }
 
@@ -102,6 +102,10 @@ pub(super) fn cleaned(
     let Some(kind) = current.map(|r| r.kind) else {
         return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
     };
+    // What it deleted at a primary that was replaced since, the new one may still have.
+    if let (Some(current), Some(group)) = (current, cleaned_group(state, job, kind)) {
+        migration::is_primary(group, &current.server)?;
+    }
 
     match job {
         Job::Migration(id) => {
@@ -120,7 +124,7 @@ pub(super) fn cleaned(
                 open.given_away.retain(|slot| !swept.contains(slot));
             }
             let text = format!("{deleted} leftover keys deleted");
-            events::push(state, when, EventKind::Swept, product, format!("group {group}"), &text);
+            events::push(state, when, EventKind::Swept, Some(product), format!("group {group}"), &text);
         }
     }
     Ok(Outcome::Done)
@@ -145,8 +149,20 @@ pub(super) fn end_sweep(
     if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&group_id) {
         group.sweep = None;
     }
-    events::push(state, when, EventKind::SweepEnded, product_id, format!("group {group_id}"), why);
+    events::push(state, when, EventKind::SweepEnded, Some(product_id), format!("group {group_id}"), why);
     Ok(Outcome::Done)
+}
+
+/// The group where a run of this kind deletes.
+fn cleaned_group(state: &ClusterState, job: Job, kind: RunKind) -> Option<&Group> {
+    let (product, group) = match job {
+        Job::Sweep { product, group } => (product, group),
+        Job::Migration(id) => {
+            let open = state.migrations.get(&id)?;
+            (open.product, if kind == RunKind::CleanSource { open.from } else { open.to })
+        }
+    };
+    state.products.get(&product)?.groups.get(&group)
 }
 
 fn run(new: &Start<'_>, kind: RunKind, when: When) -> Run {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{group, product, product_mut, routed, slots_usable};
+use super::{group, product, product_mut, promotion, routed, slots_usable};
 use crate::model::{
     ids::{GroupId, ProductId, SlotId},
     outcome::Outcome,
@@ -33,6 +33,8 @@ pub(super) fn assign_free(
     if free.is_empty() {
         return Ok(Outcome::Unchanged);
     }
+    // A promotion holds what its group has when it holds.
+    promotion::none_open(state, product_id, [to])?;
 
     give(state, product_id, free.iter().copied(), to, true, at)?;
     Ok(Outcome::Slots(free.len() as u32))

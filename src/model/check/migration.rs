@@ -79,6 +79,11 @@ fn phase(state: &ClusterState, m: &Migration, found: &mut Found) {
     found.unless(kinds.contains(&kind), || format!("migration {id} is {name} with a run of kind {kind:?}"));
     if let Some(run) = &m.run {
         found.unless(run.run == m.runs && run.began <= state.applied, || format!("migration {id}: run {}", run.run));
+        let epoch = |id: &GroupId| state.products.get(&m.product).and_then(|p| p.groups.get(id)).map(|g| g.epoch);
+        let today = run.group_epochs.iter().all(|(id, then)| epoch(id) == Some(*then));
+        found.unless(run.kind != RunKind::Attempt || today, || {
+            format!("migration {id} goes on although a primary of its attempt was replaced")
+        });
         found.unless(run.feed.is_some() == (run.kind == RunKind::Attempt), || {
             format!("migration {id}: only an attempt has a feed")
         });

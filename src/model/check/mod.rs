@@ -2,14 +2,15 @@
 //! Knows nothing of changes; it looks at one state.
 
 mod migration;
+mod promotion;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ids::{NodeId, ProductId, SlotId, Uuid},
     limits::{
-        ASSIGNMENTS_MAX, DATABASES_MAX, ENDED_MAX, GROUPS_MAX, HOLD_MS, MEMBERS_MAX, NOT_CLEANED_MAX, PRODUCTS_MAX,
-        RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
+        ASSIGNMENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MEMBERS_MAX, NOT_CLEANED_MAX,
+        PRODUCTS_MAX, RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
     },
     ports::host_key,
     state::{Cause, ClusterState, Product, Role},
@@ -51,6 +52,8 @@ pub fn check(state: &ClusterState) -> Vec<Violation> {
     migration::migrations(state, &mut moving, &mut found);
     migration::sweeps(state, &mut found);
     migration::events(state, &mut found);
+    promotion::promotions(state, &mut found);
+    promotion::groups(state, &mut found);
     holds(state, &mut found);
     found.0
 }
@@ -76,6 +79,9 @@ fn numbers(state: &ClusterState, found: &mut Found) {
     found.unless(s.results.len() <= RESULTS_MAX, || format!("{} results", s.results.len()));
     found.unless((1..=VOTERS_MAX).contains(&s.settings.voters), || format!("{} voters wanted", s.settings.voters));
     found.unless(HOLD_MS.contains(&s.settings.hold_ms_max), || format!("hold of {} ms", s.settings.hold_ms_max));
+    found.unless(FAILOVER_SHARE.contains(&s.settings.failover_share_max), || {
+        format!("failovers up to {} %", s.settings.failover_share_max)
+    });
     let order: BTreeSet<&Uuid> = s.results_order.iter().collect();
     let same = order.len() == s.results_order.len() && order.into_iter().eq(s.results.keys());
     found.unless(same, || "results and their order name different changes".to_owned());
@@ -185,6 +191,12 @@ fn holds(state: &ClusterState, found: &mut Found) {
                 .is_some_and(|a| (a.product, &a.slots, a.attempts) == (product, slots, attempt)),
             Cause::Migration(cause) => (state.migrations.get(&cause)).is_some_and(|m| {
                 m.hold() == Some(*id) && (m.product, &m.slots, m.attempt) == (product, slots, attempt)
+            }),
+            Cause::Promotion(cause) => (state.promotions.get(&cause)).is_some_and(|p| {
+                // All that its group owns, whatever happened since: nothing may come or go.
+                let slots_of = state.products.get(&p.product).into_iter().flat_map(|product| &product.slots);
+                let owned = (0u16..).zip(slots_of).filter(|(_, s)| s.owner == Some(p.group)).map(|(i, _)| SlotId(i));
+                (p.product, p.attempts, p.kind.hold()) == (product, attempt, h.kind) && owned.eq(slots.iter().copied())
             }),
         };
         found.unless(same, || format!("hold {id} is not what {:?} asked for", h.cause));

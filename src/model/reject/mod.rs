@@ -2,8 +2,10 @@
 //! Knows nothing of status codes or of who asked.
 
 mod migration;
+mod promotion;
 
 pub use migration::MigrationReject;
+pub use promotion::PromotionReject;
 
 use super::ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term, Uuid};
 
@@ -385,6 +387,11 @@ pub enum Reject {
     /// About a migration, a run or a sweep.
     #[error(transparent)]
     Migration(#[from] MigrationReject),
+
+    // Promotions.
+    /// About a promotion, or about what an operator says of groups and servers.
+    #[error(transparent)]
+    Promotion(#[from] PromotionReject),
 
     // Settings.
     /// Number of voters out of range.

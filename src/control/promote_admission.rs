@@ -41,6 +41,8 @@ pub struct Wanted<'a> {
 /// A promotion that can work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
+    /// To be proposed before: an open promotion to another server is given up, since the operator forces this one.
+    pub before: Option<Change>,
     /// To be proposed: StartPromotion, of kind Switchover, or a forced Failover.
     pub change: Change,
     /// What the operator should know.
@@ -53,7 +55,7 @@ pub struct Admitted {
 /// # Errors
 /// A sentence: what is in the way, and what to do. Nothing has been changed anywhere.
 pub async fn admit(state: &ClusterState, wanted: Wanted<'_>, deadline: Instant) -> Result<Admitted, String> {
-    let group = by_the_log(state, wanted)?;
+    let (group, before) = by_the_log(state, wanted)?;
     let (to, force) = (wanted.to, wanted.force);
     let primary = group.servers.first().map(|s| &s.addr).ok_or("the group has no server")?;
     let by = deadline.min(Instant::now() + ASK_MAX);
@@ -83,13 +85,13 @@ pub async fn admit(state: &ClusterState, wanted: Wanted<'_>, deadline: Instant) 
         None => {
             let why = format!("an operator asked for it; {primary} answers, and {to} is in step with it");
             let warnings = if force { vec!["nothing is lost, so --force was not needed".into()] } else { Vec::new() };
-            Ok(Admitted { change: started(PromotionKind::Switchover, false, why), warnings })
+            Ok(Admitted { before, change: started(PromotionKind::Switchover, false, why), warnings })
         }
         Some(obstacle) if force => {
             let keys = theirs.keys;
             let warnings = vec![format!("{obstacle}; {to} is promoted as it is ({keys} keys), what it lacks is lost")];
             let why = format!("an operator forced it, although {obstacle}");
-            Ok(Admitted { change: started(PromotionKind::Failover, true, why), warnings })
+            Ok(Admitted { before, change: started(PromotionKind::Failover, true, why), warnings })
         }
         Some(obstacle) => Err(format!(
             "{obstacle}; repair that and try again, or give --force: {to} is then promoted as it is, and what it lacks is lost"
@@ -98,7 +100,7 @@ pub async fn admit(state: &ClusterState, wanted: Wanted<'_>, deadline: Instant) 
 }
 
 /// What the log says against it.
-fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<&'a Group, String> {
+fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<(&'a Group, Option<Change>), String> {
     let Wanted { product, group: id, to, force } = wanted;
     let product = state.products.get(&product).ok_or("there is no such product; see 'pontoon product ls'")?;
     let group = product.groups.get(&id).ok_or_else(|| {
@@ -114,9 +116,14 @@ fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<&'a Gro
     if at == 0 {
         return Err(format!("{to} is the primary of group {id} already; nothing to do"));
     }
-    if let Some(open) = state.promotions.values().find(|p| p.product == product.id && p.group == id) {
+    let mut before = None;
+    if let Some(open) = state.promotion_of(product.id, id) {
         let kind = open.kind.name();
-        return Err(format!("a {kind} of group {id} to {} is open ({}); wait for its end", open.to, open.why));
+        if !force || open.to == *to {
+            return Err(format!("a {kind} of group {id} to {} is open ({}); wait for its end", open.to, open.why));
+        }
+        let why = format!("an operator forces {to} instead");
+        before = Some(Change::GiveUpPromotion { promotion: open.id, why, primary_back: false, forced: true });
     }
     for hold in state.holds.values().filter(|hold| hold.product == product.id) {
         if let Cause::Migration(migration) = hold.cause
@@ -133,7 +140,7 @@ fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<&'a Gro
              show {id}), or give --force: what it lacks is lost"
         ));
     }
-    Ok(group)
+    Ok((group, before))
 }
 
 /// Whether everything that the primary has is at the other one, or will be in a moment.

@@ -21,6 +21,7 @@ pub fn write(server: &HostPort, sight: &Sight) -> pb::ServerSight {
     let linked = |linked: &Linked| pb::LinkSeen {
         to: linked.to.to_string(),
         replid: linked.replid.clone(),
+        run_id: linked.run_id.clone(),
         ago_ms: linked.ago_ms,
     };
     pb::ServerSight {
@@ -78,7 +79,8 @@ fn look_to_wire(look: &Look) -> pb::ServerLook {
 
 fn sight(sight: pb::ServerSight) -> Result<(HostPort, Sight), String> {
     let linked = |seen: pb::LinkSeen| {
-        Ok::<_, String>(Linked { to: HostPort::parse(&seen.to)?, replid: id(&seen.replid), ago_ms: seen.ago_ms })
+        let (replid, run_id) = (id(&seen.replid), id(&seen.run_id));
+        Ok::<_, String>(Linked { to: HostPort::parse(&seen.to)?, replid, run_id, ago_ms: seen.ago_ms })
     };
     let look = sight.look.map(look).transpose()?.flatten();
     let seen = Sight {

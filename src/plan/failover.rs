@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use super::observation::{Look, Observation, Reported, RoleSeen, Sight};
+use super::{
+    liveness::{Verdict, Watchers, may_fail_over, verdict},
+    observation::{Look, Observation, Reported, RoleSeen, Sight},
+};
 use crate::model::{
-    ids::{HostPort, NodeId},
-    state::{Group, Server},
+    change::Change,
+    ids::{GroupId, HostPort, NodeId, ProductId},
+    promotion::{Promotion, PromotionKind},
+    state::{ClusterState, Group, Server},
 };
 
 /// A look is today's for so long, milliseconds: looks come every half second, heartbeats too, and a busy machine is late.
@@ -148,7 +153,9 @@ fn candidate(
     }
     let by_node = seen.get(&server.addr);
     let mine = by_node.and_then(|by_node| by_node.get(&me));
-    if let Some(Reported { sight: Sight { failing_ms: Some(_), error, .. }, .. }) = mine {
+    if let Some(Reported { sight: Sight { failing_ms, error, .. }, .. }) = mine
+        && (failing_ms.is_some() || !error.is_empty())
+    {
         return Err(format!("it does not answer node {me}, which leads ({error})"));
     }
     let Some(look) = today(seen, &server.addr) else { return Err("it does not answer".into()) };
@@ -205,4 +212,95 @@ pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
         .collect();
     let error = failing.iter().map(|(_, _, error)| *error).find(|error| !error.is_empty()).unwrap_or("no answer");
     if each.is_empty() { "nobody".into() } else { format!("{} ({error})", each.join(", ")) }
+}
+
+/// What is to be done about a group whose primary is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// In which product.
+    pub product: ProductId,
+    /// Which group.
+    pub group: GroupId,
+    /// What the log has to learn, in this order; or the sentence that says why nothing is done.
+    pub act: Result<Vec<Change>, String>,
+}
+
+/// A decision for each group whose primary is down and that is not being promoted. `me`: the leader.
+#[must_use]
+pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>, me: NodeId) -> Vec<Decision> {
+    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let down = |group: &Group| {
+        let primary = group.servers.first()?;
+        let verdict = verdict(watchers, &primary.addr, group.options.down_after_ms);
+        matches!(verdict, Verdict::Down { .. }).then(|| primary.addr.clone())
+    };
+    let all_down: Vec<_> = groups().filter_map(|(p, g)| Some((p, g, down(g)?))).collect();
+    let guard = may_fail_over(all_down.len(), groups().count(), state.settings.failover_share_max);
+    let mut decisions = Vec::new();
+    for (product, group, primary) in all_down {
+        if state.promotion_of(product.id, group.id).is_some() {
+            continue;
+        }
+        let name = format!("group {} of product '{}'", group.id, product.name);
+        let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
+        let down = format!("{primary}, primary of {name}, is down: it does not answer {who}");
+        let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
+        let choice = choose(group, seen, me);
+        let act = if state.settings.maintenance || group.options.maintenance {
+            Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
+        } else if let Err(guard) = &guard {
+            Err(format!("{down}; {guard}"))
+        } else if group.servers.len() < 2 {
+            Err(format!("{down}; it has no replica, so its slots wait for it: start it again"))
+        } else if let Some(best) = choice.best() {
+            let history = History::of(group, seen);
+            let epoch = group.epoch;
+            let note = Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
+            let start = Change::StartPromotion {
+                product: product.id,
+                group: group.id,
+                to: best.addr.clone(),
+                kind: PromotionKind::Failover,
+                group_epoch: epoch,
+                reached: group.reached.clone(),
+                forced: false,
+                why: format!("no answer to {who}; {}", choice.evidence()),
+            };
+            // The next leader finds in the log which history the choice is of.
+            let known = history.replid == group.replid;
+            Ok(if known { vec![start] } else { vec![note, start] })
+        } else {
+            let none = choice.evidence();
+            Err(format!("{down}; no replica can replace it: {none}; start it again, or take what is lost: {by_hand}"))
+        };
+        decisions.push(Decision { product: product.id, group: group.id, act });
+    }
+    decisions
+}
+
+/// Whether the primary that a failover was to replace is there again, so that it need not be replaced, and why one may say so:
+/// a majority is answered, it is a primary, and it has the data it had; or it has some data, and the chosen one is not there.
+#[must_use]
+pub fn primary_back(
+    group: &Group,
+    promotion: &Promotion,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+) -> Option<String> {
+    let from = &promotion.from;
+    let answered = watchers.reports(from).filter(|(node, r)| r.sight.failing_ms.is_none() && watchers.alive().contains(node));
+    let majority = answered.count() > watchers.alive().len() / 2;
+    let look = today(seen, from).filter(|_| majority)?;
+    if look.loading || !matches!(look.role, RoleSeen::Primary { .. }) {
+        return None;
+    }
+    let same = !group.replid.is_empty() && look.replid == group.replid;
+    // Where an operator forced it, it was there perhaps all the time.
+    if same && !promotion.forced {
+        return Some(format!("{from} answers again, as the primary that it was"));
+    }
+    let chosen = verdict(watchers, &promotion.to, group.options.down_after_ms);
+    let gone = matches!(chosen, Verdict::Down { .. });
+    (gone && (same || look.keys > 0))
+        .then(|| format!("{from} is back with {} keys, and {} does not answer", look.keys, promotion.to))
 }

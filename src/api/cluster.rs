@@ -32,7 +32,8 @@ impl Perform for SetClusterRequest {
         let maintenance = self.maintenance;
         if voters.is_none() && hold_ms_max.is_none() && failover_share_max.is_none() && maintenance.is_none() {
             return Err(Failure::Bad(
-                "nothing to set; give voters=N, hold-max=250ms, failover-share-max=PERCENT or maintenance=on|off".into(),
+                "nothing to set; give voters=N, hold-max=250ms, failover-share-max=PERCENT or maintenance=on|off"
+                    .into(),
             ));
         }
         let mut said = Said::default();

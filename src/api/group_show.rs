@@ -9,7 +9,7 @@ use super::{Api, change, error::Failure, forward, group_view, grpc::ASK_LEADER, 
 use crate::{
     clock::boottime_ns,
     model::{
-        ids::{HostPort, NodeId},
+        ids::{GroupId, HostPort, NodeId},
         reject::Reject,
         state::{ClusterState, Group},
     },
@@ -60,11 +60,11 @@ impl Api {
         let once = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         let id = validate::group(wanted.id)?;
-        let missing = |product: &str| Failure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string());
+        let missing =
+            |product: &str| Failure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string());
         let asked = wanted.clone();
-        let ask = |mut client: forward::Client| async move {
-            client.show_group(forward::forwarded(asked, ASK_LEADER)).await
-        };
+        let ask =
+            |mut client: forward::Client| async move { client.show_group(forward::forwarded(asked, ASK_LEADER)).await };
         let without_live = match self.ask_leader(once, ask).await {
             Some(Ok(reply)) => return Ok(Response::new(reply)),
             Some(Err(why)) => why,
@@ -160,9 +160,51 @@ impl<'a> Eyes<'a> {
         said
     }
 
-    /// Those of the leader's sentences that name the group.
+    /// Those of the leader's sentences that name the group or one of its servers.
     fn waits_for(&self, product: &str, group: &Group) -> Vec<String> {
-        let name = format!("group {} of product '{product}'", group.id);
-        self.seen.waiting_on.iter().filter(|sentence| sentence.contains(&name)).cloned().collect()
+        let concerns = |sentence: &&String| {
+            names_group(sentence, product, group.id)
+                || group.servers.iter().any(|server| names(sentence, server.addr.as_str()).next().is_some())
+        };
+        self.seen.waiting_on.iter().filter(concerns).cloned().collect()
+    }
+}
+
+/// What follows a word, wherever it stands in a sentence by itself.
+fn names<'a>(sentence: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let begins = |before: &str| !before.ends_with(|c: char| c.is_ascii_alphanumeric());
+    sentence.match_indices(word).filter_map(move |(at, word)| {
+        let rest = &sentence[at + word.len()..];
+        (begins(&sentence[..at]) && ends(rest)).then_some(rest)
+    })
+}
+
+/// Whether a sentence names a group, of this product if it says of which.
+fn names_group(sentence: &str, product: &str, group: GroupId) -> bool {
+    let other =
+        |rest: &str| rest.strip_prefix(" of product '").is_some_and(|rest| !rest.starts_with(&format!("{product}'")));
+    names(sentence, &format!("group {group}")).any(|rest| !other(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_about_the_group_that_it_names() {
+        for (sentence, about) in [
+            ("group 3 of product 'shop' has no candidate", true),
+            ("group 3 of product 'shopping' has no candidate", false),
+            ("failover of group 3 to a:1: the barrier", true),
+            ("failover of group 33 to a:1: the barrier", false),
+            ("group 33 of product 'shop' and then group 3", true),
+            ("subgroup 3", false),
+        ] {
+            assert_eq!(names_group(sentence, "shop", GroupId(3)), about, "{sentence}");
+        }
+        assert!(names("10.0.0.1:7000 is to follow", "10.0.0.1:700").next().is_none());
+        assert!(names("110.0.0.1:700 is to follow", "10.0.0.1:700").next().is_none());
+        assert!(names("x; 10.0.0.1:700, and", "10.0.0.1:700").next().is_some());
     }
 }

@@ -268,6 +268,7 @@ fn foreign(group: &Group, linked: &[(HostPort, u64)]) -> Vec<HostPort> {
     let mut take = |same: &dyn Fn(&HostPort) -> bool| {
         own.iter().position(|addr| same(addr)).map(|place| own.swap_remove(place)).is_some()
     };
-    let unnamed: Vec<&HostPort> = linked.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
+    let unnamed: Vec<&HostPort> =
+        linked.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
     unnamed.into_iter().filter(|addr| !take(&|own| own.port() == addr.port())).cloned().collect()
 }

@@ -109,12 +109,7 @@ fn asking_by(call: &Call) -> Instant {
 
 impl Api {
     /// The reply to a repeat of a change for which servers were asked: not asked again, since they are ours by now.
-    async fn repeated(
-        &self,
-        call: &Call,
-        (index, outcome): Recorded,
-        said: Said,
-    ) -> Result<ChangeReply, Failure> {
+    async fn repeated(&self, call: &Call, (index, outcome): Recorded, said: Said) -> Result<ChangeReply, Failure> {
         let outcome = outcome?;
         self.conclude(call, index, outcome == Outcome::Unchanged, said).await
     }

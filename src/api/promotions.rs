@@ -11,7 +11,7 @@ use crate::{
     control::promote_admission::{self, Admitted, Wanted},
     model::{
         change::Change,
-        ids::{Epoch, GroupId, HostPort, PromotionId},
+        ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
     },
@@ -43,13 +43,27 @@ impl Perform for PromoteRequest {
         }
         let wanted = Wanted { product: product.id, group, to: &to, force: self.force };
         let admitted = promote_admission::admit(&state, wanted, call.deadline).await;
-        let Admitted { change, warnings } = admitted.map_err(Failure::Refused)?;
-        if call.dry_run {
-            return api.dry_run(&change, warnings);
+        let Admitted { before, change, warnings } = admitted.map_err(Failure::Refused)?;
+        match (before, call.dry_run) {
+            (None, true) => return api.dry_run(&change, warnings),
+            (Some(before), true) => {
+                let mut reply = api.dry_run(&before, warnings)?;
+                reply.done.push(format!("{to} becomes the primary of group {group}"));
+                return Ok(reply);
+            }
+            (Some(before), false) => {
+                api.propose(&Call { id: before_id(call.id), ..*call }, before).await?;
+            }
+            (None, false) => {}
         }
         let (index, outcome) = api.propose(call, change).await?;
         wish.conclude(api, call, index, &outcome, warnings).await
     }
+}
+
+/// The id of what is proposed before the promotion itself.
+const fn before_id(call: Uuid) -> Uuid {
+    Uuid(!call.0)
 }
 
 /// What is asked for.
@@ -71,7 +85,9 @@ impl Wish<'_> {
     ) -> Result<ChangeReply, Failure> {
         let Self { product, group, to } = *self;
         let Outcome::Promotion(id) = *outcome else {
-            return api.conclude(call, index, *outcome == Outcome::Unchanged, Said { warnings, ..Said::default() }).await;
+            return api
+                .conclude(call, index, *outcome == Outcome::Unchanged, Said { warnings, ..Said::default() })
+                .await;
         };
         let done = if call.wait {
             self.wait(api, call, id).await?;

@@ -31,7 +31,8 @@ impl Perform for SetGroupRequest {
         let product = product_id(&api.state(), &self.product)?;
         let mut said = Said::default();
         said.done.extend(
-            down_after_ms.map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
+            down_after_ms
+                .map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
         );
         said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
         api.make(call, Change::SetGroup { product, group, down_after_ms, maintenance }, said.about(&self.product)).await
@@ -57,7 +58,9 @@ impl Perform for SetServerRequest {
         let mut said = Said::default();
         said.done.extend(priority.map(|priority| match priority {
             0 => format!("{addr} is never promoted by itself"),
-            _ => format!("{addr} has priority {priority}: of replicas equally far the one with the largest is promoted"),
+            _ => {
+                format!("{addr} has priority {priority}: of replicas equally far the one with the largest is promoted")
+            }
         }));
         said.done.extend(zone.as_ref().map(|zone| match zone.as_str() {
             "" => format!("{addr} is in no zone"),

@@ -9,7 +9,7 @@ use crate::{
         ids::{GroupId, HoldId, NodeId, SlotId},
         route::{Isolated, Mode},
         slot::Layout,
-        state::{Cause, ClusterState, Group, Member, Product, Role},
+        state::{Cause, ClusterState, Member, Product, Role},
     },
     wire::pb::admin,
 };

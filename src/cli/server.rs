@@ -53,7 +53,8 @@ mod tests {
     fn settings() {
         let wanted = parse("a:1".into(), &["priority=0".into(), "zone=".into()]).unwrap();
         assert_eq!((wanted.priority, wanted.zone.as_deref(), wanted.address.as_str()), (Some(0), Some(""), "a:1"));
-        for (bad, part) in [("priority=high", "a number from 0"), ("weight=1", "priority and zone"), ("zone", "KEY=VALUE")]
+        for (bad, part) in
+            [("priority=high", "a number from 0"), ("weight=1", "priority and zone"), ("zone", "KEY=VALUE")]
         {
             let refused = parse("a:1".into(), &[bad.into()]).unwrap_err();
             assert!(refused.contains(part), "{refused}");

@@ -49,6 +49,8 @@ struct Answers {
     server: Server,
     role: Role,
     replid: String,
+    /// Connected to it, in step or not yet.
+    replicas: u64,
     warnings: Vec<String>,
 }
 
@@ -79,7 +81,7 @@ impl Asking<'_> {
     /// # Errors
     /// A sentence that names the server, what is wrong with it and what to do.
     pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Fit, String> {
-        let Answers { server, role, replid, .. } = self.ask(addr).await?;
+        let Answers { server, role, replid, replicas, .. } = self.ask(addr).await?;
         let Primary { run_id, warnings } = self.primary_now(primary).await?;
         if server.run_id == run_id {
             return Err(format!("{addr} and {primary} are one and the same server; name a replica of it"));
@@ -91,9 +93,8 @@ impl Asking<'_> {
                  run FLUSHALL on {addr} and try again",
                 server.keys_when_added
             )),
-            Role::Primary { replicas, .. } if !replicas.is_empty() => Err(format!(
-                "{addr} is the primary of {}:{}; point its replicas elsewhere (REPLICAOF) and try again",
-                replicas[0].host, replicas[0].port
+            Role::Primary { .. } if replicas > 0 => Err(format!(
+                "{addr} has {replicas} replica(s) of its own; point them elsewhere (REPLICAOF) and try again"
             )),
             Role::Primary { .. } => Ok(Fit { server, warnings, to_be_wired: true }),
             Role::Replica { host, port, link, .. } => {
@@ -196,7 +197,8 @@ impl Asking<'_> {
         let keys_when_added = info.keyspace().values().sum();
         let server = Server::new(addr.clone(), run_id.to_owned(), keys_when_added);
         let replid = info.get("master_replid").unwrap_or_default().to_owned();
-        Ok(Answers { server, role, replid, warnings })
+        let replicas = info.get("connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0);
+        Ok(Answers { server, role, replid, replicas, warnings })
     }
 
     /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names and containers

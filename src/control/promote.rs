@@ -250,7 +250,10 @@ impl Task {
             Ok(_) => self.finish(hold).await,
             Err(why @ (FenceError::Refused { .. } | FenceError::NotLeader { .. })) => Err(Stop::Retry(why.to_string())),
             // It may be a primary by now, or become one: then it must not be taken for a replica.
-            Err(why) => Err(Stop::GiveUp { why: format!("it is not known whether {to} was promoted: {why}"), primary_back: false }),
+            Err(why) => Err(Stop::GiveUp {
+                why: format!("it is not known whether {to} was promoted: {why}"),
+                primary_back: false,
+            }),
         }
     }
 
@@ -353,7 +356,8 @@ impl Task {
         more: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
         end: Instant,
     ) -> Result<Standing, FenceError> {
-        let check = |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
+        let check =
+            |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
         let by = end.min(Instant::now() + ACT_MAX);
         let at = now.at(&now.promotion.to);
         let promoted = self.jobs.fence.promote(&at, &check, by).await?;

@@ -104,7 +104,10 @@ fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<(&'a Gr
     let Wanted { product, group: id, to, force } = wanted;
     let product = state.products.get(&product).ok_or("there is no such product; see 'pontoon product ls'")?;
     let group = product.groups.get(&id).ok_or_else(|| {
-        format!("product '{}' has no group {id}; see 'pontoon group ls', or create it (pontoon group create)", product.name)
+        format!(
+            "product '{}' has no group {id}; see 'pontoon group ls', or create it (pontoon group create)",
+            product.name
+        )
     })?;
     let Some(at) = group.servers.iter().position(|s| s.addr == *to) else {
         let servers: Vec<_> = group.servers.iter().map(|s| s.addr.as_str()).collect();
@@ -144,13 +147,7 @@ fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<(&'a Gr
 }
 
 /// Whether everything that the primary has is at the other one, or will be in a moment.
-fn in_step(
-    group: &Group,
-    primary: &HostPort,
-    old: &Standing,
-    to: &HostPort,
-    theirs: &Standing,
-) -> Result<(), String> {
+fn in_step(group: &Group, primary: &HostPort, old: &Standing, to: &HostPort, theirs: &Standing) -> Result<(), String> {
     if let Some((host, port)) = &old.follows {
         return Err(format!("the primary {primary} is itself a replica of {host}:{port}"));
     }

@@ -153,7 +153,7 @@ async fn close_runs(jobs: &Jobs, state: &ClusterState, at: &At, by: Instant) -> 
     let mut known = Vec::new();
     let here = |run: Option<&Run>| run.is_some_and(|run| run.server == at.addr);
     let migrations = state.migrations.values().filter(|m| here(m.run.as_ref())).map(|m| (Job::Migration(m.id), m.runs));
-    let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p, g)));
+    let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
     let sweeps = groups.filter(|(_, g)| here(g.sweep.as_ref().map(|sweep| &sweep.run)));
     let sweeps = sweeps.map(|(p, g)| (Job::Sweep { product: p.id, group: g.id }, p.sweep_runs));
     for (job, runs) in migrations.chain(sweeps) {

@@ -206,10 +206,8 @@ pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
         .iter()
         .filter_map(|(node, r)| Some((node, r.sight.failing_ms?.saturating_add(r.age_ms), r.sight.error.as_str())))
         .collect();
-    let each: Vec<String> = failing
-        .iter()
-        .map(|(node, ms, _)| format!("node {node} for {}.{} s", ms / 1000, ms % 1000 / 100))
-        .collect();
+    let each: Vec<String> =
+        failing.iter().map(|(node, ms, _)| format!("node {node} for {}.{} s", ms / 1000, ms % 1000 / 100)).collect();
     let error = failing.iter().map(|(_, _, error)| *error).find(|error| !error.is_empty()).unwrap_or("no answer");
     if each.is_empty() { "nobody".into() } else { format!("{} ({error})", each.join(", ")) }
 }
@@ -255,7 +253,8 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
         } else if let Some(best) = choice.best() {
             let history = History::of(group, seen);
             let epoch = group.epoch;
-            let note = Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
+            let note =
+                Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
             let start = Change::StartPromotion {
                 product: product.id,
                 group: group.id,
@@ -288,7 +287,8 @@ pub fn primary_back(
     watchers: &Watchers<'_>,
 ) -> Option<String> {
     let from = &promotion.from;
-    let answered = watchers.reports(from).filter(|(node, r)| r.sight.failing_ms.is_none() && watchers.alive().contains(node));
+    let answered =
+        watchers.reports(from).filter(|(node, r)| r.sight.failing_ms.is_none() && watchers.alive().contains(node));
     let majority = answered.count() > watchers.alive().len() / 2;
     let look = today(seen, from).filter(|_| majority)?;
     if look.loading || !matches!(look.role, RoleSeen::Primary { .. }) {

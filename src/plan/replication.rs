@@ -68,13 +68,7 @@ pub fn wiring(state: &ClusterState, seen: &Observation) -> (Vec<Wire>, Vec<Strin
     (wires, odd)
 }
 
-fn wire_group(
-    product: &Product,
-    group: &Group,
-    seen: &Observation,
-    wires: &mut Vec<Wire>,
-    odd: &mut Vec<String>,
-) {
+fn wire_group(product: &Product, group: &Group, seen: &Observation, wires: &mut Vec<Wire>, odd: &mut Vec<String>) {
     let Some((primary, replicas)) = group.servers.split_first() else { return };
     // Where the primary does not answer, a replica keeps what it has and goes on trying by itself.
     let Some(look) = today(seen, &primary.addr).filter(|look| !look.loading) else { return };

@@ -471,8 +471,7 @@ async fn waiting_for_nodes() {
 async fn settings_are_shown_by_every_node() {
     let world = world().await;
     let shown = async |node| world.client(node).show_cluster(admin::ShowClusterRequest {}).await.unwrap().into_inner();
-    let default =
-        admin::ShowClusterReply { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 };
+    let default = admin::ShowClusterReply { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 };
     assert_eq!(shown(1).await, default);
     let set = admin::SetClusterRequest {
         voters: Some(3),

@@ -84,7 +84,8 @@ async fn a_switchover_begins_and_is_waited_for() {
     let replica = primary.replica().await;
     group(&world, &primary, &replica).await;
     let proposals = world.proposals();
-    let dry = promote(&world, wish(&replica, Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
+    let dry =
+        promote(&world, wish(&replica, Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
     assert!(!dry.done.is_empty() && dry.promotion == 0 && world.proposals() == proposals, "{dry:?}");
 
     let begun = promote(&world, wish(&replica, with_id(3))).await.unwrap();
@@ -168,10 +169,8 @@ async fn settings_are_changed_and_shown() {
         maintenance: Some(true),
         options: None,
     };
-    let dry = admin::SetGroupRequest {
-        options: Some(ChangeOptions { dry_run: true, ..Default::default() }),
-        ..set.clone()
-    };
+    let dry =
+        admin::SetGroupRequest { options: Some(ChangeOptions { dry_run: true, ..Default::default() }), ..set.clone() };
     assert!(!client.set_group(dry).await.unwrap().into_inner().done.is_empty());
     let shown = async || {
         let request = admin::ShowGroupRequest { product: "default".into(), id: 1 };
@@ -192,11 +191,8 @@ async fn settings_are_changed_and_shown() {
     client.set_server(set).await.unwrap();
     let server = shown().await.servers[1].clone();
     assert_eq!((server.priority, server.zone.as_str()), (0, "rack-7"));
-    let unzoned = admin::SetServerRequest {
-        address: replica.addr.to_string(),
-        zone: Some(String::new()),
-        ..Default::default()
-    };
+    let unzoned =
+        admin::SetServerRequest { address: replica.addr.to_string(), zone: Some(String::new()), ..Default::default() };
     client.set_server(unzoned).await.unwrap();
     let server = shown().await.servers[1].clone();
     assert_eq!((server.priority, server.zone.as_str()), (0, ""));

@@ -111,7 +111,10 @@ async fn a_group_as_nodes_see_it() {
         assert_eq!((primary.state.as_str(), primary.role.as_str(), primary.link.as_str()), ("up", "primary", ""));
         assert_eq!((replica.state.as_str(), replica.role.as_str(), replica.link.as_str()), ("up", "replica", "up"));
         assert_eq!((replica.lag_bytes, replica.follows.as_str(), primary.lag_bytes), (Some(600), PRIMARY, None));
-        assert_eq!((primary.used_memory, primary.keys, primary.ops_per_second, primary.ping_us), (5 << 20, 77, 900, 250));
+        assert_eq!(
+            (primary.used_memory, primary.keys, primary.ops_per_second, primary.ping_us),
+            (5 << 20, 77, 900, 250)
+        );
         assert_eq!((replica.run_id.as_str(), replica.offset, replica.persistent), ("r9", 400, Some(true)));
         assert!(replica.no_candidate.is_empty() && replica.failing.is_empty(), "{replica:?}");
         let shown = shown(&world, node).await;
@@ -237,7 +240,8 @@ async fn what_an_operator_should_know_is_told() {
     let reply = shown(&world, 1).await;
     assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
     let told = |reply: &admin::ShowGroupReply, part: &str| reply.warnings.iter().filter(|w| w.contains(part)).count();
-    for part in ["restart would empty it", "foreign replica is linked to the primary: 10.9.9.9:7777", "maintenance off"] {
+    for part in ["restart would empty it", "foreign replica is linked to the primary: 10.9.9.9:7777", "maintenance off"]
+    {
         assert_eq!(told(&reply, part), 1, "{part}: {reply:?}");
     }
     assert_eq!((told(&reply, REPLICA), told(&reply, "restarted")), (0, 0), "{reply:?}");

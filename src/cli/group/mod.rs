@@ -100,7 +100,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
     let product = &remote.common.product;
     let look = format!("pontoon group ls --product {product}");
     let reply = match command {
-        GroupCommand::Ls => return list(remote).await,
+        GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
         GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await?,
         GroupCommand::Set { id, settings } => {
@@ -192,12 +192,17 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
     Ok(wanted)
 }
 
-async fn list(remote: &Remote) -> Result<(), CliError> {
+/// The groups of the product.
+pub(super) async fn list(remote: &Remote) -> Result<ListGroupsReply, CliError> {
     let call = |mut c: Client| {
         let product = remote.common.product.clone();
         async move { c.list_groups(ListGroupsRequest { product }).await }
     };
-    let ListGroupsReply { groups, without_live } = remote.read(call).await?;
+    remote.read(call).await
+}
+
+async fn ls(remote: &Remote) -> Result<(), CliError> {
+    let ListGroupsReply { groups, without_live } = list(remote).await?;
     if remote.json() {
         output::print_json(&Value::Array(groups.iter().map(view::to_json).collect()));
     } else {

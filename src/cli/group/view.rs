@@ -105,7 +105,8 @@ fn known(text: &str) -> Option<&str> {
 fn seen(s: &ServerSeen) -> Value {
     // Numbers of a look that there never was are none.
     let of_look = |number: u64| s.ago_ms.map(|_| number);
-    let failing = |f: &crate::wire::pb::admin::FailureSeen| json!({"node": f.node, "for_ms": f.for_ms, "error": f.error});
+    let failing =
+        |f: &crate::wire::pb::admin::FailureSeen| json!({"node": f.node, "for_ms": f.for_ms, "error": f.error});
     json!({
         "state": s.state,
         "role": known(&s.role),
@@ -282,7 +283,8 @@ mod tests {
             no_candidate: "it lags".into(),
             ..ServerSeen::default()
         };
-        let mut server = Server { address: "b:2".into(), role: "replica".into(), run_id: "r1".into(), ..Server::default() };
+        let mut server =
+            Server { address: "b:2".into(), role: "replica".into(), run_id: "r1".into(), ..Server::default() };
         server.priority = 100;
         server.zone = "rack-7".into();
         server.seen = Some(seen);
@@ -316,7 +318,12 @@ mod tests {
 
     #[test]
     fn everything_is_shown() {
-        let ended = Promotion { kind: "failover".into(), state: "given-up".into(), failed: "it is back".into(), ..Promotion::default() };
+        let ended = Promotion {
+            kind: "failover".into(),
+            state: "given-up".into(),
+            failed: "it is back".into(),
+            ..Promotion::default()
+        };
         let reply = ShowGroupReply {
             group: Some(group()),
             warnings: vec!["a:1 does not persist".into()],
@@ -346,7 +353,10 @@ mod tests {
         assert!(json["servers"][0]["seen"].is_null());
         let seen = &json["servers"][1]["seen"];
         assert_eq!((&seen["lag_bytes"], &seen["keys"], &seen["persistent"]), (&json!(1536), &json!(77), &Value::Null));
-        assert_eq!((&json["promotion"]["state"], &json["warnings"][0]), (&json!("held"), &json!("a:1 does not persist")));
+        assert_eq!(
+            (&json["promotion"]["state"], &json["warnings"][0]),
+            (&json!("held"), &json!("a:1 does not persist"))
+        );
         assert_eq!(json["ended_promotions"][0]["failed"], "it is back");
     }
 

@@ -3,11 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
-use super::status::{LeaderView, ListenerView, NodeView, SightView};
+use super::status::{LeaderView, ListenerView, NodeView};
 use crate::{
     model::{
         change::NewMember,
@@ -218,22 +217,7 @@ impl Desk {
     pub fn keep_sights(&mut self, beat: &Beat, state: &ClusterState, now_ns: u64) -> Option<Term> {
         let term = self.view.term?;
         let admission = member(state, beat)?.admitted.filter(|a| a.start == beat.start)?;
-        let (node, incarnation) = (beat.node.id, admission.incarnation);
-        let groups = state.products.values().flat_map(|product| product.groups.values());
-        let named: BTreeSet<&HostPort> = groups.flat_map(|group| group.servers.iter().map(|s| &s.addr)).collect();
-        let present = |id: &NodeId, seen: &SightView| match state.members.get(id) {
-            Some(member) => member.admitted.is_some_and(|a| a.incarnation == seen.incarnation),
-            None => false,
-        };
-        let servers = Arc::make_mut(&mut self.view.servers);
-        servers.retain(|addr, by| {
-            by.retain(|id, seen| present(id, seen));
-            named.contains(addr)
-        });
-        for (addr, sight) in beat.servers.iter().filter(|(addr, _)| named.contains(addr)) {
-            let seen = SightView { incarnation, heard_ns: now_ns, sight: Arc::new(sight.clone()) };
-            servers.entry(addr.clone()).or_default().insert(node, seen);
-        }
+        self.view.keep_sights(beat.node.id, admission.incarnation, &beat.servers, state, now_ns);
         Some(term)
     }
 

@@ -10,6 +10,7 @@ use crate::{
     model::{
         ids::{Epoch, HostPort, Incarnation, NodeId, ProductId, Term},
         migration::Job,
+        state::ClusterState,
     },
     plan::{
         mover::MoverView,
@@ -51,6 +52,40 @@ pub struct SightView {
 }
 
 impl LeaderView {
+    /// Keeps what a node's present start has seen. What was seen by former starts, by nodes that are gone, or of servers that
+    /// `state` does not name, is dropped.
+    pub fn keep_sights(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        sights: &[(HostPort, Sight)],
+        state: &ClusterState,
+        now_ns: u64,
+    ) {
+        let groups = state.products.values().flat_map(|product| product.groups.values());
+        let named: BTreeSet<&HostPort> = groups.flat_map(|group| group.servers.iter().map(|s| &s.addr)).collect();
+        let present = |id: &NodeId, seen: &SightView| {
+            let admitted = state.members.get(id).and_then(|member| member.admitted);
+            admitted.is_some_and(|a| a.incarnation == seen.incarnation)
+        };
+        let stays = |(addr, by): (&HostPort, &BTreeMap<NodeId, SightView>)| {
+            named.contains(addr) && by.iter().all(|(id, seen)| present(id, seen))
+        };
+        if sights.is_empty() && self.servers.iter().all(stays) {
+            // It is shared with whoever reads it, and would be copied.
+            return;
+        }
+        let servers = Arc::make_mut(&mut self.servers);
+        servers.retain(|addr, by| {
+            by.retain(|id, seen| present(id, seen));
+            named.contains(addr)
+        });
+        for (addr, sight) in sights.iter().filter(|(addr, _)| named.contains(addr)) {
+            let seen = SightView { incarnation, heard_ns: now_ns, sight: Arc::new(sight.clone()) };
+            servers.entry(addr.clone()).or_default().insert(node, seen);
+        }
+    }
+
     /// What nodes have reported, with its age at `now_ns`; empty where nobody leads.
     #[must_use]
     pub fn observation(&self, now_ns: u64) -> Observation {

@@ -10,7 +10,9 @@ use super::{
     introduction,
     lease::{Granted, Lease, Sent},
     movers::Movers,
+    prober::Prober,
     service::LeaderDesk,
+    sights::Page,
 };
 use crate::{
     clock::boottime_ns,
@@ -19,7 +21,7 @@ use crate::{
     faults::{self, Point},
     model::{
         change::NewMember,
-        ids::{Epoch, HoldId, Incarnation, Uuid},
+        ids::{Epoch, HoldId, Incarnation, Term, Uuid},
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
@@ -47,6 +49,8 @@ pub struct Heartbeat {
     pub report: watch::Receiver<Arc<ProxyReport>>,
     /// The runs this node works on.
     pub movers: Movers,
+    /// What it sees of servers.
+    pub prober: Prober,
     /// What the workers may.
     pub permit: Arc<Permit>,
     /// How often, at least.
@@ -73,6 +77,7 @@ impl Heartbeat {
         let mut without = Without::default();
         let mut lease = Lease::new(self.permit.clone());
         let mut moved = self.movers.news();
+        let mut sighted = self.prober.news();
         let mut told: BTreeSet<HoldId> = BTreeSet::new();
         // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
         let mut broken_off = false;
@@ -85,6 +90,7 @@ impl Heartbeat {
                     let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &told)).await;
                 }
                 Ok(()) = moved.changed() => {}
+                Ok(()) = sighted.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
@@ -99,9 +105,11 @@ impl Heartbeat {
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let mut news = self.report.clone();
+            sighted.borrow_and_update();
+            let page = self.prober.page();
             let answer = tokio::select! {
                 biased;
-                answer = Sent::before(boottime_ns, self.exchange(&now)) => answer,
+                answer = Sent::before(boottime_ns, self.exchange(&now, &page)) => answer,
                 // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
@@ -117,6 +125,9 @@ impl Heartbeat {
             };
             broken_off = false;
             let Some((sent, answer)) = answer else { continue };
+            if answer.sights_kept_in > 0 && self.prober.kept(&page, Term(answer.sights_kept_in)) {
+                next = tokio::time::Instant::now();
+            }
             if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
                 lease.revoke();
                 return ended;
@@ -137,8 +148,8 @@ impl Heartbeat {
     }
 
     /// One heartbeat and its answer; `None` when nobody answered.
-    async fn exchange(&self, leadership: &Leadership) -> Option<HeartbeatReply> {
-        let heartbeat = self.compose();
+    async fn exchange(&self, leadership: &Leadership, page: &Page) -> Option<HeartbeatReply> {
+        let heartbeat = self.compose(page);
         if leadership.leader == Some(self.me.id) {
             return Some(self.desk.heartbeat(heartbeat).await);
         }
@@ -185,7 +196,7 @@ impl Heartbeat {
         None
     }
 
-    fn compose(&self) -> HeartbeatRequest {
+    fn compose(&self, page: &Page) -> HeartbeatRequest {
         let state = self.consensus.state().borrow().clone();
         let report = self.report.borrow().clone();
         HeartbeatRequest {
@@ -212,7 +223,7 @@ impl Heartbeat {
             version: env!("CARGO_PKG_VERSION").into(),
             stopping: false,
             movers: self.movers.reports(),
-            servers: Vec::new(),
+            servers: page.sights.clone(),
         }
     }
 

@@ -12,11 +12,14 @@ pub mod heartbeat;
 pub mod hot_path;
 pub mod introduction;
 pub mod lease;
+pub mod look;
 pub mod mover_wire;
 pub mod movers;
+pub mod prober;
 pub mod routes;
 pub mod service;
 pub mod sight_wire;
+pub mod sights;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +35,7 @@ use self::{
     bootstrap::{Bootstrap, Origin},
     heartbeat::{Ended, Heartbeat},
     movers::Movers,
+    prober::Prober,
     service::{LeaderDesk, NodeService},
 };
 use crate::{
@@ -136,6 +140,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let driver = tokio::spawn(driver.run());
     let levelling = tokio::spawn(rebalance::by_itself(log.clone()));
     let moving = tokio::spawn(movers.clone().run());
+    let prober = Prober::new(me.id);
+    let formed = log.clone();
+    let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));
     let heartbeat = Heartbeat {
         me: me.clone(),
         start,
@@ -144,6 +151,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         desk: desk.clone(),
         report: proxy.report(),
         movers: movers.clone(),
+        prober,
         permit: permit.clone(),
         every: timing.heartbeat,
     };
@@ -162,6 +170,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     proxy.drain(config.node.shutdown_deadline / 3).await;
     info!("the clients are drained");
     beating.abort();
+    looking.abort();
     moving.abort();
     movers.stop();
     permit.revoke();

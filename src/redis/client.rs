@@ -97,11 +97,27 @@ impl Client {
             encode(&mut output, command);
         }
         let what = commands.first().map_or_else(String::new, |command| name_of(command));
-        let mut replies = Vec::with_capacity(commands.len());
+        self.exchange(&output, commands.len(), &what, deadline).await
+    }
+
+    /// As [`Client::pipeline`], for `count` commands that were encoded before; `what` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Client::pipeline`].
+    pub async fn exchange(
+        &mut self,
+        output: &[u8],
+        count: usize,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, RedisError> {
+        // What former replies have left of the buffer may be little; when they are dropped, this takes it back.
+        self.input.reserve(READ_BUFFER);
+        let mut replies = Vec::with_capacity(count);
         // Read while writing: a server that fills its output before it reads on must not deadlock with us.
         let mut written = 0;
         let mut scan = FrameScan::default();
-        while replies.len() < commands.len() {
+        while replies.len() < count {
             let (mut reader, mut writer) = self.stream.split();
             let input = &mut self.input;
             let step = async {
@@ -114,17 +130,21 @@ impl Client {
                 }
             };
             match timeout_at(deadline, step).await {
-                Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+                Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
                 Ok(Err(error)) => {
                     // A server in protected mode says so and closes; that is better than "closed".
                     if let Some(Ok(Reply::Error(text))) = self.next_reply(&mut scan) {
-                        return Err(RedisError::of_answer(&self.addr, &what, &text));
+                        return Err(RedisError::of_answer(&self.addr, what, &text));
                     }
-                    return Err(RedisError::Closed { addr: self.addr.clone(), command: what, why: error.to_string() });
+                    return Err(RedisError::Closed {
+                        addr: self.addr.clone(),
+                        command: what.to_owned(),
+                        why: error.to_string(),
+                    });
                 }
                 Ok(Ok(())) => {}
             }
-            while replies.len() < commands.len() {
+            while replies.len() < count {
                 match self.next_reply(&mut scan) {
                     Some(reply) => replies.push(reply?),
                     None => break,
@@ -135,6 +155,11 @@ impl Client {
             return Err(self.protocol("it answers more than it was asked".into()));
         }
         Ok(replies)
+    }
+
+    /// Resolves when the connection has ended although nothing is asked, or the server speaks unasked: it is of no use then.
+    pub async fn broken(&self) {
+        let _ = self.stream.peek(&mut [0]).await;
     }
 
     /// Takes a whole reply from the input, if there is one.

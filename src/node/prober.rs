@@ -1,0 +1,207 @@
+//! Watches every server that the log names: a task and a connection for each, a look twice a second.
+//! Knows nothing of what follows from what is seen; heartbeats carry it to the leader.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    look::{Eye, LOOK_MAX, look_at},
+    sights::{Page, Seen, Sights},
+};
+use crate::{
+    clock::boottime_ns,
+    model::{
+        ids::{HostPort, NodeId, Term, Uuid},
+        secret::Credentials,
+        state::ClusterState,
+    },
+    plan::observation::Sight,
+    redis::client::NAME_PREFIX,
+};
+
+/// Between the beginnings of two looks: six fit into the default down-after of 3 s, so one that is lost is no news.
+const EVERY: Duration = Duration::from_millis(500);
+/// Looks are so much earlier or later, in percent, so that nodes do not look in step.
+const JITTER_PERCENT: u64 = 10;
+/// First looks at servers that came together are spread over this.
+const FIRST_WITHIN: Duration = Duration::from_millis(50);
+/// A connection that breaks is replaced at once, but not more often than this: the server may go on closing them.
+const AGAIN_MIN: Duration = Duration::from_millis(100);
+/// News are announced together, at most this often: a machine with forty servers goes down in one heartbeat, not in forty.
+const NEWS_EVERY: Duration = Duration::from_millis(10);
+/// The log changes often while slots move; who is watched is compared no more often than this.
+const FOLLOW_EVERY: Duration = Duration::from_millis(20);
+
+/// The eyes of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Prober {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    me: NodeId,
+    sights: Mutex<Sights>,
+    news: watch::Sender<u64>,
+    /// News are about to be announced.
+    announcing: AtomicBool,
+}
+
+/// The task of a server; dropped, it ends and its connection with it.
+struct Watching {
+    credentials: Option<Credentials>,
+    task: AbortHandle,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Prober {
+    /// Watches nothing yet.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        let (news, _) = watch::channel(0);
+        let announcing = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { me, sights: Mutex::default(), news, announcing }) }
+    }
+
+    /// Follows the log for as long as the node runs. `cluster` tells the cluster's id when there is one; the log names no
+    /// server before. Dropped, all looking ends.
+    pub async fn run(self, cluster: impl Fn() -> Option<Uuid>, mut state: watch::Receiver<Arc<ClusterState>>) {
+        let mut watching: BTreeMap<HostPort, Watching> = BTreeMap::new();
+        loop {
+            let newest = state.borrow_and_update().clone();
+            if let Some(cluster) = cluster() {
+                let name = format!("{NAME_PREFIX}{cluster}:probe:{}", self.inner.me);
+                self.follow(&newest, &name, &mut watching);
+            }
+            drop(newest);
+            sleep(FOLLOW_EVERY).await;
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Changes when a server begins or ceases to answer, or is another than before: worth a heartbeat at once.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.inner.news.subscribe()
+    }
+
+    /// What the next heartbeat should carry.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        self.sights().page(boottime_ns())
+    }
+
+    /// The leader of this term has kept a page. True: it should have another at once.
+    pub fn kept(&self, page: &Page, term: Term) -> bool {
+        self.sights().kept(page, term)
+    }
+
+    /// What is known of a server; `None`: it is not watched.
+    #[must_use]
+    pub fn sight(&self, server: &HostPort) -> Option<Sight> {
+        self.sights().get(server, boottime_ns())
+    }
+
+    /// Starts and ends tasks, so that there is one for each server of `state`.
+    fn follow(&self, state: &ClusterState, name: &str, watching: &mut BTreeMap<HostPort, Watching>) {
+        let groups = state.products.values().flat_map(|product| product.groups.values());
+        let wanted: BTreeMap<&HostPort, Option<&Credentials>> = groups
+            .flat_map(|group| group.servers.iter().map(|server| (&server.addr, group.credentials.as_ref())))
+            .collect();
+        let before = watching.len();
+        watching
+            .retain(|addr, task| wanted.get(addr).is_some_and(|credentials| *credentials == task.credentials.as_ref()));
+        let kept = watching.len();
+        self.sights().watch_only(&wanted.keys().copied().collect::<BTreeSet<_>>());
+        for (addr, credentials) in wanted {
+            if !watching.contains_key(addr) {
+                let credentials = credentials.cloned();
+                let task = tokio::spawn(self.clone().watch(addr.clone(), credentials.clone(), name.to_owned()));
+                watching.insert(addr.clone(), Watching { credentials, task: task.abort_handle() });
+            }
+        }
+        if before != kept || watching.len() != kept {
+            info!(servers = watching.len(), "servers are watched");
+        }
+    }
+
+    /// Looks at a server for ever.
+    async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
+        let mut eye: Option<Eye> = None;
+        let mut failing = false;
+        let mut next = Instant::now() + FIRST_WITHIN.mul_f64(fastrand::f64());
+        let mut began = next;
+        loop {
+            if let Some(open) = &eye {
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = open.broken() => {
+                        eye = None;
+                        next = next.min(began + AGAIN_MIN);
+                    }
+                }
+            }
+            sleep_until(next).await;
+            let began_ns = boottime_ns();
+            began = Instant::now();
+            let seen = look_at(&mut eye, &addr, credentials.as_ref(), &name, began + LOOK_MAX).await;
+            failing = tell(&addr, &seen, failing);
+            if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
+                self.announce();
+            }
+            next = began + jittered(EVERY);
+        }
+    }
+
+    fn announce(&self) {
+        if self.inner.announcing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            sleep(NEWS_EVERY).await;
+            // First: what is noted after this is announced by another.
+            inner.announcing.store(false, Ordering::Release);
+            inner.news.send_modify(|n| *n += 1);
+        });
+    }
+
+    fn sights(&self) -> MutexGuard<'_, Sights> {
+        self.inner.sights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs when a server begins and ceases to fail. Whether it fails now.
+fn tell(addr: &HostPort, seen: &Seen, failing: bool) -> bool {
+    match seen {
+        Seen::Failed(why) if !failing => warn!(server = %addr, why, "a server does not answer this node"),
+        Seen::Answered(_) | Seen::Unusable(_) if failing => info!(server = %addr, "a server answers again"),
+        Seen::Unusable(why) => debug!(server = %addr, why, "a server cannot be asked"),
+        Seen::Answered(_) | Seen::Failed(_) => {}
+    }
+    matches!(seen, Seen::Failed(_))
+}
+
+fn jittered(every: Duration) -> Duration {
+    let percent = fastrand::u64(100 - JITTER_PERCENT..=100 + JITTER_PERCENT);
+    every * u32::try_from(percent).unwrap_or(100) / 100
+}

@@ -64,7 +64,7 @@ fn cluster(servers: &[HostPort]) -> ClusterState {
     };
     let mut changes = vec![Change::Bootstrap { members: vec![member], port: 19_000 }];
     for (group, servers) in (1..).zip(servers.chunks(SERVERS_MAX)) {
-        let server = |addr: &HostPort| Server { addr: addr.clone(), run_id: addr.to_string(), keys_when_added: 0 };
+        let server = |addr: &HostPort| Server::new(addr.clone(), addr.to_string(), 0);
         let servers = servers.iter().map(server).collect();
         changes.push(Change::CreateGroup { product: ProductId(1), group: GroupId(group), servers, credentials: None });
     }

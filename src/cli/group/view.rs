@@ -245,7 +245,8 @@ fn remarks(s: &Server) -> String {
             let before = if seen.run_id == s.run_id { "as when it was added" } else { "another one when it was added" };
             said.push(format!("run_id {} ({before}), history {}:{}", seen.run_id, seen.replid, seen.offset));
         }
-        if !seen.no_candidate.is_empty() {
+        // (Of one that has diverged it says the same.)
+        if !seen.no_candidate.is_empty() && !s.diverged {
             said.push(format!("is not promoted by itself: {}", seen.no_candidate));
         }
     }

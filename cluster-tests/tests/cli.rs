@@ -216,3 +216,45 @@ fn a_server_of_a_redis_cluster_or_a_replica_is_no_primary() {
     let clustered = RedisServer::start_with(ports.server(2), dir.path(), &clustered);
     cluster.cli().refused(&["group", "create", "1", "--primary", &clustered.addr()], &[&clustered.addr(), "luster"]);
 }
+
+#[test]
+fn groups_are_shown_wired_and_promoted() {
+    let mut cluster = Cluster::serving(1);
+    let fresh = cluster.add_server(&RedisOptions::default());
+    let (addr, old) = (cluster.servers[fresh].addr(), cluster.servers[0].addr());
+    let cli = cluster.node(cluster.follower()).cli();
+    let added = cli.ok(&["group", "add-server", "1", &addr]);
+    assert!(added.out.contains(&format!("{addr} is made to follow {old}")), "{added:?}");
+    let show = || cli.try_json(&["group", "show", "1", "--timeout", "5s"]);
+    wait_for("the fresh server to be in step, seen by all", GENEROUS, || {
+        let shown = show()?;
+        let seen = &shown["servers"][1]["seen"];
+        let ready = seen["link"] == "up" && seen["state"] == "up" && seen["no_candidate"].is_null();
+        if ready && seen["lag_bytes"].is_u64() { Ok(()) } else { Err(shown.to_string()) }
+    });
+    let primary = &show().unwrap()["servers"][0]["seen"];
+    assert!(primary["role"] == "primary" && primary["ping_us"].is_u64() && primary["run_id"].is_string(), "{primary}");
+    assert!(cli.ok(&["group", "ls"]).out.lines().any(|l| l.contains(&addr) && l.contains("replica  up")), "{primary}");
+
+    cli.ok(&["server", "set", &addr, "priority=200", "zone=rack-7"]);
+    cli.refused(&["server", "set", "127.0.0.1:1", "priority=1"], &["no group"]);
+    cli.refused(&["group", "promote", "1", &old], &[&old, "already"]);
+    let promoted = cli.json(&["group", "promote", "1", &addr, "--wait", "--timeout", "60s"]);
+    let shown = show().unwrap();
+    let servers: Vec<_> = [0, 1].map(|i| shown["servers"][i]["address"].as_str().unwrap().to_owned()).into();
+    assert_eq!(servers, [addr.clone(), old]);
+    assert_eq!((&shown["servers"][0]["priority"], &shown["servers"][0]["zone"]), (&200.into(), &"rack-7".into()));
+    let ended = &shown["ended_promotions"][0];
+    assert_eq!((&ended["id"], &ended["state"]), (&promoted["promotion"], &"done".into()));
+    let events = cli.json(&["events"]);
+    let kinds: Vec<_> = events.as_array().unwrap().iter().filter_map(|e| e["kind"].as_str()).collect();
+    assert!(["promotion-started", "promotion-held", "promoted"].iter().all(|k| kinds.contains(k)), "{kinds:?}");
+
+    cli.ok(&["maintenance", "on"]);
+    assert_eq!(cli.json(&["cluster", "show"])["maintenance"], true);
+    assert!(cli.ok(&["status"]).out.contains("maintenance is on"));
+    cli.ok(&["maintenance", "off"]);
+    cli.ok(&["group", "set", "1", "down-after=5s", "maintenance=on"]);
+    let shown = show().unwrap();
+    assert_eq!((&shown["down_after_ms"], &shown["maintenance"]), (&5000.into(), &true.into()));
+}

@@ -464,7 +464,8 @@ fn only_what_needs_it_says_level_three() {
         edit(state.products.get_mut(&ProductId(1)).unwrap().groups.get_mut(&GroupId(1)).unwrap());
     };
     let last = last_state(&log);
-    let edits: Vec<(&str, Box<dyn Fn(&mut ClusterState)>)> = vec![
+    type Edit<'a> = (&'static str, Box<dyn Fn(&mut ClusterState) + 'a>);
+    let edits: Vec<Edit<'_>> = vec![
         ("maintenance", Box::new(|s| s.settings.maintenance = true)),
         ("share", Box::new(|s| s.settings.failover_share_max = 51)),
         ("options", Box::new(|s| group(s, &|g| g.options.down_after_ms = 3001))),

@@ -13,6 +13,7 @@ use pontoon::{
         ids::{GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
         migration::{Job, Limits, MigrationOptions, Phase, RunKind, Verify},
         outcome::Outcome,
+        promotion::{PromotionKind, Reached},
         route::{Isolated, Mode},
         slot::Layout,
         state::{ClusterState, Entry, Position, Server},
@@ -349,7 +350,7 @@ impl World {
                     Some(busy) => {
                         busy.work = Work::Finished(hold);
                         self.finished = Some((hold, run));
-                        self.memory.finished(hold, Ok(None));
+                        self.memory.finished(hold, Ok(Some(target_at(run))));
                     }
                     None => self.memory.finished(hold, Err("it did not finish".into())),
                 }
@@ -375,10 +376,11 @@ impl World {
         match change {
             Change::StartMigration { target, .. } => nobody(target),
             Change::StartRun { server, .. } => nobody(server),
-            Change::Switch { hold, .. } => {
+            Change::Switch { hold, target_at, .. } => {
                 nobody(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
                 assert_eq!(self.finished, Some((*hold, run)), "nobody finished: {}", self.trace.join("\n"));
+                assert_eq!(*target_at, Some(self::target_at(run)), "what its worker said");
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }
@@ -445,6 +447,11 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
     assert_eq!(phases, BTreeSet::from(all), "a phase was never reached");
 }
 
+/// Where the target is when this run has finished.
+fn target_at(run: u32) -> Reached {
+    Reached { replid: "ab".into(), offset: u64::from(run) }
+}
+
 /// Turns without faults until the step is one that is looked for.
 #[track_caller]
 fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
@@ -509,6 +516,60 @@ fn a_new_leader_releases_a_hold_that_is_not_its_own() {
     (world.memory, world.approvals) = (Memory::new(world.now_ns), Approvals::new(Term(2)));
     let step = world.lead(job);
     assert!(matches!(step, Step::Propose(Change::Release { .. })), "{step:?}");
+}
+
+/// Else an attempt or a hold would be refused again and again, and in the end it would pause.
+#[test]
+fn it_waits_while_a_group_of_it_is_promoted() {
+    for group in [1, 2] {
+        let mut world = World::new(1);
+        let id = world.plan();
+        let job = Job::Migration(id);
+        let replica = Server::new(addr(7_000), "replica".into(), 0);
+        world.make(Change::AddServer { product: PRODUCT, group: GroupId(group), server: replica });
+        let promoted = |world: &mut World| {
+            let start = Change::StartPromotion {
+                product: PRODUCT,
+                group: GroupId(group),
+                to: addr(7_000),
+                kind: PromotionKind::Switchover,
+                group_epoch: world.state.products[&PRODUCT].groups[&GroupId(group)].epoch,
+                reached: None,
+                forced: false,
+                why: "test".into(),
+            };
+            let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
+            promotion
+        };
+        let waits = |world: &mut World| {
+            let phase = world.state.migrations[&id].phase;
+            for _ in 0..500 {
+                world.now_ns += 5 * MS;
+                world.others(job);
+                let step = world.lead(job);
+                let moves = matches!(step, Step::Propose(Change::StartMigration { .. } | Change::Hold { .. }));
+                assert!(!moves, "{step:?}");
+            }
+            assert_eq!(world.state.migrations[&id].phase, phase);
+            let last = world.lead(job);
+            let why = format!("group {group} gets {} as its primary first", addr(7_000));
+            assert!(matches!(&last, Step::Wait { why: said, .. } if *said == why), "{last:?}");
+        };
+        let gives_up = |world: &mut World, promotion| {
+            let (why, primary_back, forced) = ("test".into(), false, false);
+            world.make(Change::GiveUpPromotion { promotion, why, primary_back, forced });
+        };
+        let promotion = promoted(&mut world);
+        waits(&mut world);
+        gives_up(&mut world, promotion);
+        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
+        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
+        assert_eq!(world.state.migrations[&id].phase, Phase::CaughtUp);
+        let promotion = promoted(&mut world);
+        waits(&mut world);
+        gives_up(&mut world, promotion);
+        until(&mut world, job, is_hold);
+    }
 }
 
 #[test]

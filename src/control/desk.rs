@@ -600,7 +600,7 @@ mod tests {
             databases: 16,
             auth: None,
         };
-        let server = |addr: &HostPort| Server { addr: addr.clone(), run_id: "run".into(), keys_when_added: 0 };
+        let server = |addr: &HostPort| Server::new(addr.clone(), "run".into(), 0);
         let servers = servers.iter().map(server).collect();
         let mut make = |index: u64, change| {
             let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };

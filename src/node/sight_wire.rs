@@ -156,7 +156,7 @@ mod tests {
             look: Some((look, 7)),
             failing_ms: Some(0),
             error: "it hangs".into(),
-            linked: Some(Linked { to: addr(2), replid: "id".into(), ago_ms: 8 }),
+            linked: Some(Linked { to: addr(2), replid: "id".into(), run_id: "run".into(), ago_ms: 8 }),
         }
     }
 

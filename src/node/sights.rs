@@ -299,7 +299,7 @@ mod tests {
         let looks = vec![(100, Seen::Answered(replica(true, false))), (600, Seen::Answered(replica(false, false)))];
         let (sights, _) = book(looks);
         let linked = sights.get(&addr(1), 1_101 * MS).unwrap().linked.unwrap();
-        assert_eq!(linked, Linked { to: addr(1), replid: "id".into(), ago_ms: 1_000 });
+        assert_eq!(linked, Linked { to: addr(1), replid: "id".into(), run_id: "run".into(), ago_ms: 1_000 });
     }
 
     #[test]

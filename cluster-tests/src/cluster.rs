@@ -225,9 +225,15 @@ impl Cluster {
 
     /// A group with a primary and `replicas` replicas that follow it, which owns these slots and is served by every node. The
     /// places of its servers, the primary first.
-    pub fn add_group_with_replicas(&mut self, gid: u16, slots: &str, replicas: usize) -> Vec<usize> {
-        let primary = self.add_server(&RedisOptions::default());
-        let options = RedisOptions { primary: Some(self.servers[primary].port), ..RedisOptions::default() };
+    pub fn add_group_with_replicas(
+        &mut self,
+        gid: u16,
+        slots: &str,
+        replicas: usize,
+        options: &RedisOptions,
+    ) -> Vec<usize> {
+        let primary = self.add_server(options);
+        let options = RedisOptions { primary: Some(self.servers[primary].port), ..options.clone() };
         let mut all = vec![primary];
         all.extend((0..replicas).map(|_| self.add_server(&options)));
         let (cli, gid) = (self.cli(), gid.to_string());

@@ -75,6 +75,7 @@ fn a_dry_run_does_nothing_and_a_change_happens_at_any_node() {
 fn what_cannot_be_done_is_refused_with_the_reason() {
     let mut cluster = Cluster::serving(1);
     let second = cluster.add_server(&RedisOptions::default());
+    assert_eq!(cluster.servers[second].call(&["SET", "k", "v"]), Reply::ok());
     let (first, second) = (cluster.servers[0].addr(), cluster.servers[second].addr());
     let other_port = cluster.ports.product(1);
     let cli = cluster.cli();
@@ -90,7 +91,7 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
     cli.refused(&["group", "create", "2", "--primary", &nobody], &[&nobody]);
     let proxy = format!("127.0.0.1:{}", cluster.node(2).client_port);
     cli.refused(&["group", "create", "2", "--primary", &proxy], &[&proxy]);
-    cli.refused(&["group", "add-server", "1", &second], &[&second, "replica"]);
+    cli.refused(&["group", "add-server", "1", &second], &[&second, "holds 1 keys", "FLUSHALL"]);
     cli.refused(&["group", "remove-server", "1", &first], &["primary"]);
     cli.refused(&["slot", "ls", "--product", "none"], &["none"]);
     cli.refused(&["product", "create", "default", "--port", &other_port.to_string()], &["already"]);

@@ -288,7 +288,6 @@ mod tests {
                 FailureSeen { node: 4, for_ms: None, error: "it wants a password".into() },
             ],
             no_candidate: "it lags".into(),
-            ..ServerSeen::default()
         };
         let mut server =
             Server { address: "b:2".into(), role: "replica".into(), run_id: "r1".into(), ..Server::default() };

@@ -30,6 +30,14 @@ pub enum Point {
     Switched,
     /// Worker: the source is being cleaned.
     CleaningSource,
+    /// Leader: a promotion is in the log, its hold not proposed yet.
+    PromotionBegun,
+    /// Leader: a promotion's hold is in the log, the barrier not asked yet.
+    PromotionHeld,
+    /// Leader: a promotion's barrier has passed, REPLICAOF NO ONE not sent yet.
+    PromotionBarrier,
+    /// Leader: the chosen one is a primary, the log not told yet.
+    Promoted,
 }
 
 impl Point {
@@ -47,6 +55,10 @@ impl Point {
             Self::BeforeSwitch => "before-switch",
             Self::Switched => "switched",
             Self::CleaningSource => "cleaning-source",
+            Self::PromotionBegun => "promotion-begun",
+            Self::PromotionHeld => "promotion-held",
+            Self::PromotionBarrier => "promotion-barrier",
+            Self::Promoted => "promoted",
         }
     }
 }
@@ -62,6 +74,8 @@ pub enum Rule {
     Fence,
     /// A changed key is fetched again; without it, the change itself is sent to the target.
     Refetch,
+    /// Of several candidates the one with the largest offset is promoted; without it, the smallest.
+    LargestOffset,
 }
 
 impl Rule {
@@ -73,6 +87,7 @@ impl Rule {
             Self::Barrier => "barrier",
             Self::Fence => "fence",
             Self::Refetch => "refetch",
+            Self::LargestOffset => "largest-offset",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         ids::{GroupId, HoldId, NodeId, SlotId},
         route::{Isolated, Mode},
         slot::Layout,
-        state::{Cause, ClusterState, Group, Member, Product, Role},
+        state::{Cause, ClusterState, Member, Product, Role},
     },
     wire::pb::admin,
 };
@@ -117,26 +117,6 @@ pub fn listeners(
     view.nodes.iter().filter_map(of).collect()
 }
 
-/// A group of a product.
-#[must_use]
-pub fn group(product: &Product, group: &Group) -> admin::Group {
-    let owned = product.slots.iter().filter(|slot| slot.owner == Some(group.id)).count();
-    let servers = group.servers.iter().enumerate().map(|(i, server)| admin::Server {
-        address: server.addr.to_string(),
-        role: if i == 0 { "primary" } else { "replica" }.into(),
-        run_id: server.run_id.clone(),
-        keys_when_added: server.keys_when_added,
-    });
-    admin::Group {
-        id: group.id.0,
-        servers: servers.collect(),
-        slots: u32::try_from(owned).unwrap_or(u32::MAX),
-        password: group.credentials.is_some(),
-        username: group.credentials.as_ref().and_then(|c| c.username.clone()).unwrap_or_default(),
-        epoch: group.epoch.0,
-    }
-}
-
 /// The slots of a product as ranges that are alike in owner, epoch and hold, ascending and without gaps.
 #[must_use]
 pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
@@ -210,6 +190,18 @@ pub fn warnings(state: &ClusterState, leadership: &Leadership) -> Vec<String> {
         let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
         if free > 0 && !product.groups.is_empty() {
             said.push(format!("product '{}': {free} slots belong to no group; their keys are refused", product.name));
+        }
+    }
+    if state.settings.maintenance {
+        said.push("maintenance is on: nothing is failed over or wired by itself (pontoon maintenance off)".into());
+    }
+    for product in state.products.values() {
+        for group in product.groups.values().filter(|group| group.options.maintenance) {
+            said.push(format!(
+                "group {} of product '{}' is in maintenance: nothing is failed over or wired by itself there (pontoon \
+                 maintenance off {} --product {})",
+                group.id, product.name, group.id, product.name
+            ));
         }
     }
     if leadership.voters.len() == 2 {

@@ -10,7 +10,7 @@ use super::{
     Remote,
     client::Client,
     error::{CliError, failed},
-    output,
+    output, setting,
 };
 use crate::{
     config::secret_file,
@@ -156,7 +156,7 @@ pub(super) fn password(file: Option<PathBuf>) -> Result<Option<String>, CliError
 fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String> {
     let mut wanted = SetProductRequest { name, ..SetProductRequest::default() };
     for setting in settings {
-        let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
+        let (key, value) = setting::split(setting)?;
         match key {
             "port" => {
                 wanted.port = Some(
@@ -167,13 +167,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 wanted.databases =
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
-            "auto-rebalance" => {
-                wanted.auto_rebalance = Some(match value {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(format!("auto-rebalance: on or off is expected, not '{value}'")),
-                })
-            }
+            "auto-rebalance" => wanted.auto_rebalance = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.

@@ -1,5 +1,5 @@
 //! The leader's loop: looks at the newest state, does what is to be done next, says what it waits for.
-//! Carries no data from one activation to the next but the tasks of open assignments, which can be begun anew at any time.
+//! Carries no data from one activation to the next but tasks, which can be begun anew at any time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 use tracing::{error, info, warn};
 
 use super::{
     approve::Approver,
     assign,
+    failover::Groups,
     fence::Fence,
     leases::Leases,
     migrate::{self, Jobs},
@@ -64,7 +65,7 @@ impl Driver {
             if now.is_me {
                 self.assignments(now.term, &mut assigning);
                 self.jobs(now.term, &mut moving);
-                let activation = tokio::spawn(self.clone().activate(now));
+                let activation = tokio::spawn(self.clone().activate(now, moving.groups()));
                 if let Err(panic) = activation.await {
                     error!(%panic, "a control loop failed; it is tried again");
                 }
@@ -81,13 +82,17 @@ impl Driver {
         }
     }
 
-    /// One look at everything but assignments, which take their time.
-    async fn activate(self, leadership: Leadership) {
+    /// One look at everything that has no task of its own; promotions and servers get theirs here.
+    async fn activate(self, leadership: Leadership, groups: Option<(Jobs, Arc<Mutex<Groups>>)>) {
         let state = self.consensus.state().borrow().clone();
         let mut waiting = Vec::new();
         if state.members.is_empty() {
             self.bootstrap().await;
             return;
+        }
+        // First: clients of a group whose primary is gone wait for it.
+        if let Some((jobs, groups)) = groups {
+            waiting.extend(groups.lock().await.look(&jobs).await);
         }
         if let Err(error) = self.membership(&state, &leadership).await {
             waiting.push(format!("the membership is to change, and could not: {error}"));
@@ -187,7 +192,7 @@ impl Driver {
                 cluster,
             });
         }
-        let Moving { jobs: Some(jobs), tasks } = moving else { return };
+        let Moving { jobs: Some(jobs), tasks, .. } = moving else { return };
         tasks.retain(|_, task| !task.is_finished());
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
         let swept = groups.filter(|(p, g)| g.sweep.is_some() || !state.sweepable(*p, g.id).is_empty());
@@ -198,11 +203,19 @@ impl Driver {
     }
 }
 
-/// The tasks of one term's migrations and sweeps, and what they share. Dropped, they end.
+/// The tasks of one term's migrations, sweeps and groups, and what they share. Dropped, they end.
 #[derive(Default)]
 struct Moving {
     jobs: Option<Jobs>,
     tasks: BTreeMap<Job, JoinHandle<()>>,
+    groups: Arc<Mutex<Groups>>,
+}
+
+impl Moving {
+    /// What a look at the groups needs, once the cluster has formed.
+    fn groups(&self) -> Option<(Jobs, Arc<Mutex<Groups>>)> {
+        Some((self.jobs.clone()?, self.groups.clone()))
+    }
 }
 
 impl Drop for Moving {

@@ -62,6 +62,14 @@ pub enum FenceError {
     /// The server gave no usable answer.
     #[error(transparent)]
     Server(#[from] RedisError),
+    /// It is not what it was chosen for; nothing was done.
+    #[error("{addr}: {why}")]
+    Refused {
+        /// Where.
+        addr: HostPort,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The server answers, and what it shows is not what it should be.
     #[error("{addr} {why}")]
     Odd {
@@ -134,7 +142,7 @@ impl Fence {
 
     /// Uses the control connection, opening it if needed. One user at a time; a connection that failed, or whose user went
     /// away in the middle, is not used again.
-    async fn with<T>(
+    pub(super) async fn with<T>(
         &self,
         at: &At,
         deadline: Instant,

@@ -3,6 +3,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod approval;
+pub mod failover;
 pub mod job;
 pub mod lease;
 pub mod liveness;
@@ -11,5 +12,6 @@ pub mod migration;
 pub mod mover;
 pub mod observation;
 pub mod rebalance;
+pub mod replication;
 pub mod sweep;
 pub mod timing;

@@ -9,9 +9,11 @@ pub mod probe;
 pub mod raw;
 pub mod reply;
 pub mod role;
+pub mod standing;
 
 pub use client::Client;
 pub use error::RedisError;
 pub use info::Info;
 pub use reply::Reply;
 pub use role::Role;
+pub use standing::Standing;

@@ -1,0 +1,109 @@
+//! What a leader does at servers to make one follow another, or nobody: over its control connections only, looking before and
+//! after. Knows nothing of who should follow whom.
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::fence::{At, Fence, FenceError};
+use crate::{
+    model::{
+        ids::HostPort,
+        secret::{Credentials, Secret},
+    },
+    redis::{Client, RedisError, Standing},
+};
+
+impl Fence {
+    /// Where a server stands, asked over the control connection: whoever opened one before can change nothing there any more.
+    ///
+    /// # Errors
+    /// See [`FenceError`].
+    pub async fn standing(&self, at: &At, deadline: Instant) -> Result<Standing, FenceError> {
+        self.with(at, deadline, async |client| Ok(Standing::ask(client, deadline).await?)).await
+    }
+
+    /// Makes a replica a primary (`REPLICAOF NO ONE`), if `check` finds nothing wrong with where it stands just before. One
+    /// that is a primary already, and passes, is left alone. Where it stands afterwards.
+    ///
+    /// # Errors
+    /// See [`FenceError`]; only with [`FenceError::Refused`] is it certain that nothing was done.
+    pub async fn promote(
+        &self,
+        at: &At,
+        check: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
+        deadline: Instant,
+    ) -> Result<Standing, FenceError> {
+        self.with(at, deadline, async |client| promote(client, check, deadline).await).await
+    }
+
+    /// Makes a server a replica of `primary`, with the group's credentials. False: it was one already.
+    ///
+    /// # Errors
+    /// See [`FenceError`].
+    pub async fn follow(&self, at: &At, primary: &HostPort, deadline: Instant) -> Result<bool, FenceError> {
+        self.with(at, deadline, async |client| follow(client, at, primary, deadline).await).await
+    }
+}
+
+async fn promote(
+    client: &mut Client,
+    check: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
+    deadline: Instant,
+) -> Result<Standing, FenceError> {
+    let addr = client.addr().clone();
+    let before = Standing::ask(client, deadline).await?;
+    check(&before).map_err(|why| FenceError::Refused { addr: addr.clone(), why })?;
+    if before.follows.is_none() {
+        return Ok(before);
+    }
+    client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await?;
+    let after = Standing::ask(client, deadline).await?;
+    if after.follows.is_some() || after.run_id != before.run_id {
+        return Err(FenceError::Odd { addr, why: "is no primary after REPLICAOF NO ONE".into() });
+    }
+    info!(%addr, offset = before.offset, "a replica is a primary now");
+    Ok(after)
+}
+
+async fn follow(client: &mut Client, at: &At, primary: &HostPort, deadline: Instant) -> Result<bool, FenceError> {
+    let (host, port) = host_and_port(primary);
+    let before = Standing::ask(client, deadline).await?;
+    // Also where nothing else differs: the group's password may be new, and a link that breaks needs it.
+    credentials(client, at.credentials.as_ref(), deadline).await?;
+    if before.is_replica_of(host, port) {
+        return Ok(false);
+    }
+    client.ask(&[b"REPLICAOF", host.as_bytes(), port.to_string().as_bytes()], deadline).await?;
+    let after = Standing::ask(client, deadline).await?;
+    if !after.is_replica_of(host, port) {
+        let why = format!("does not follow {primary} after REPLICAOF");
+        return Err(FenceError::Odd { addr: at.addr.clone(), why });
+    }
+    info!(addr = %at.addr, %primary, "a server follows its group's primary now");
+    Ok(true)
+}
+
+/// What it logs in to its primary with. Servers without CONFIG (managed ones) are set up for that by whoever runs them.
+async fn credentials(
+    client: &mut Client,
+    credentials: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<(), FenceError> {
+    let Some(Credentials { username, password }) = credentials else { return Ok(()) };
+    let user = username.as_deref().unwrap_or_default();
+    let password: &Secret = password;
+    for (name, value) in [("masteruser", user), ("masterauth", password.reveal())] {
+        match client.ask(&[b"CONFIG", b"SET", name.as_bytes(), value.as_bytes()], deadline).await {
+            Ok(_) | Err(RedisError::NotAllowed { .. } | RedisError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// As REPLICAOF takes them: an IPv6 host without its brackets.
+#[must_use]
+pub fn host_and_port(addr: &HostPort) -> (&str, u16) {
+    let host = addr.host();
+    (host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host), addr.port())
+}

@@ -1,0 +1,98 @@
+//! The leader's look at the groups: begins the failovers that `plan::failover` decides, has open promotions carried on and
+//! servers wired, one task each. Keeps nothing beyond its term.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::{migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
+use crate::{
+    clock::boottime_ns,
+    faults::{self, Rule},
+    model::{
+        change::Change,
+        ids::{PromotionId, Uuid},
+        state::ClusterState,
+    },
+    plan::{failover::decide, liveness::Watchers, observation::Observation},
+};
+
+/// A proposal that takes longer has lost its quorum; the next look tries again.
+const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What is going on at the groups' servers, in one term. Dropped, it ends.
+#[derive(Debug, Default)]
+pub struct Groups {
+    promotions: BTreeMap<PromotionId, JoinHandle<()>>,
+    waits: Waits,
+    wiring: Wiring,
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        self.promotions.values().for_each(JoinHandle::abort);
+    }
+}
+
+impl Groups {
+    /// Looks at everything once, and begins what is to be done. Sentences about what is waited for.
+    pub async fn look(&mut self, jobs: &Jobs) -> Vec<String> {
+        let state = jobs.consensus.state().borrow().clone();
+        let now_ns = boottime_ns();
+        let seen = jobs.leases.observation(now_ns);
+        let watchers = Watchers::new(&seen, jobs.leases.alive_voters(now_ns));
+        let mut sentences = self.wiring.look(jobs, &state, &seen);
+        let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
+        for decision in decide(&state, told.as_ref().unwrap_or(&seen), &watchers, jobs.me) {
+            match decision.act {
+                Ok(changes) => {
+                    if let Err(why) = begin(jobs, changes).await {
+                        let group = decision.group;
+                        warn!(%group, %why, "a failover could not be begun; it is tried again");
+                        sentences.push(format!("group {group} is to be failed over, and could not be yet: {why}"));
+                    }
+                }
+                Err(why) => sentences.push(why),
+            }
+        }
+        self.promote(jobs, &jobs.consensus.state().borrow().clone());
+        for promotion in state.promotions.values() {
+            let why = self.waits.of(promotion.id).unwrap_or_else(|| "it goes on".into());
+            let (kind, group, to) = (promotion.kind.name(), promotion.group, &promotion.to);
+            sentences.push(format!("{kind} of group {group} to {to}: {why}"));
+        }
+        sentences
+    }
+
+    /// Every open promotion has one task.
+    fn promote(&mut self, jobs: &Jobs, state: &ClusterState) {
+        self.promotions.retain(|_, task| !task.is_finished());
+        for id in state.promotions.keys() {
+            let begin = || tokio::spawn(promote::run(jobs.clone(), *id, self.waits.clone()));
+            self.promotions.entry(*id).or_insert_with(begin);
+        }
+    }
+}
+
+/// What a test makes of offsets that wants the replica that lags most to look best.
+fn upside_down(seen: &Observation) -> Observation {
+    let mut seen = seen.clone();
+    for (look, _) in seen.values_mut().flat_map(|by_node| by_node.values_mut()).filter_map(|r| r.sight.look.as_mut()) {
+        look.offset = u64::MAX - look.offset;
+    }
+    seen
+}
+
+/// Appends what a failover begins with; stops at the first that is refused.
+async fn begin(jobs: &Jobs, changes: Vec<Change>) -> Result<(), String> {
+    for change in changes {
+        if let Change::StartPromotion { group, to, why, .. } = &change {
+            info!(%group, %to, %why, "a failover begins");
+        }
+        let id = Uuid(uuid::Uuid::new_v4().as_u128());
+        let applied = jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
+        applied.result.map_err(|reject| reject.to_string())?;
+    }
+    Ok(())
+}

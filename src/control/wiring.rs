@@ -1,0 +1,177 @@
+//! Makes servers follow their group's primary: carries out what `plan::replication` decides, one task per server, and gives a
+//! promotion the same act for those it leaves behind. Decides nothing; looks at the log again before it acts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+use super::{acts::host_and_port, fence::At, migrate::Jobs};
+use crate::{
+    model::{
+        change::Change,
+        ids::{Epoch, GroupId, HostPort, ProductId, Uuid},
+        migration::{Job, Run},
+        state::{ClusterState, Group},
+    },
+    plan::{
+        observation::Observation,
+        replication::{Act, Wire, wiring},
+    },
+};
+
+/// One server, some answers; a server that needs more is tried again.
+const ACT_MAX: Duration = Duration::from_secs(2);
+/// Longer than all waits of an act together; then it is given up, whatever it hangs on.
+const TASK_MAX: Duration = Duration::from_secs(10);
+/// A proposal that takes longer has lost its quorum, and with it the term.
+const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
+/// After an act that failed, the next one at that server. Also after one that was done: what nodes see of it comes later.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What is odd for so long is told: right after a promotion, nodes still have looks of before.
+const ODD_FOR: Duration = Duration::from_secs(2);
+/// Servers at a time: enough for all groups of a machine that returns, few beside a leader's other work.
+const AT_ONCE: usize = 16;
+
+/// The acts that are going on, and what came of the last ones. Belongs to one term; dropped, they end.
+#[derive(Debug, Default)]
+pub struct Wiring {
+    tasks: JoinSet<(HostPort, Result<(), String>)>,
+    busy: BTreeSet<HostPort>,
+    /// When a server may be acted on again, and why the last act failed, if it did.
+    not_before: BTreeMap<HostPort, (Instant, Option<String>)>,
+    /// What has been odd, and since when.
+    odd: BTreeMap<String, Instant>,
+}
+
+impl Wiring {
+    /// Begins what is to be done now. Sentences about what does not get done.
+    pub fn look(&mut self, jobs: &Jobs, state: &ClusterState, seen: &Observation) -> Vec<String> {
+        let now = Instant::now();
+        while let Some(ended) = self.tasks.try_join_next() {
+            let Ok((addr, result)) = ended else { continue };
+            self.busy.remove(&addr);
+            self.not_before.insert(addr, (now + AGAIN_AFTER, result.err()));
+        }
+        if self.tasks.is_empty() {
+            // Also after a panic, which names no server.
+            self.busy.clear();
+        }
+        let (wires, odd) = wiring(state, seen);
+        self.odd.retain(|why, _| odd.contains(why));
+        odd.into_iter().for_each(|why| _ = self.odd.entry(why).or_insert(now));
+        let lasting = self.odd.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= ODD_FOR);
+        let mut sentences: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
+        let wanted: BTreeSet<&HostPort> = wires.iter().map(|wire| &wire.addr).collect();
+        self.not_before.retain(|addr, (at, _)| *at > now || wanted.contains(addr));
+        for wire in wires {
+            if let Act::Repoint { to, why } = &wire.act {
+                let failed = self.not_before.get(&wire.addr).and_then(|(_, failed)| failed.as_ref());
+                let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
+                sentences.push(format!("{} is to follow {to}, and {why}{failed}", wire.addr));
+            }
+            let resting = self.not_before.get(&wire.addr).is_some_and(|(at, _)| *at > now);
+            if resting || self.busy.len() >= AT_ONCE || !self.busy.insert(wire.addr.clone()) {
+                continue;
+            }
+            let (jobs, addr) = (jobs.clone(), wire.addr.clone());
+            self.tasks.spawn(async move {
+                let done = timeout(TASK_MAX, act(&jobs, wire)).await;
+                (addr, done.unwrap_or_else(|_| Err("it took too long".into())))
+            });
+        }
+        sentences
+    }
+}
+
+async fn act(jobs: &Jobs, wire: Wire) -> Result<(), String> {
+    let Wire { product, group, epoch, addr, act } = wire;
+    let state = jobs.consensus.state().borrow().clone();
+    let Some(found) = still(&state, product, group, epoch) else { return Ok(()) };
+    let at = At { addr: addr.clone(), credentials: found.credentials.clone() };
+    let change = match act {
+        Act::Repoint { to, why } => {
+            info!(%addr, primary = %to, %why, "a server is to follow its group's primary");
+            return repoint(jobs, (product, group, epoch), &at, &to).await;
+        }
+        Act::Note { replid } => Change::NotePrimary { product, group, epoch, replid },
+        Act::Resynced { of, replid } => {
+            // The control connection makes sure that nothing older is on its way to it.
+            let standing = jobs.fence.standing(&at, Instant::now() + ACT_MAX).await.map_err(|e| e.to_string())?;
+            let (host, port) = host_and_port(&of);
+            let in_step = standing.link_up && !standing.syncing && standing.replid == replid;
+            if !in_step || !standing.is_replica_of(host, port) {
+                return Err(format!("{addr} does not follow {of} yet"));
+            }
+            Change::MarkResynced { product, group, addr, epoch }
+        }
+    };
+    let id = Uuid(uuid::Uuid::new_v4().as_u128());
+    let applied = jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
+    applied.result.map(|_| ()).map_err(|reject| reject.to_string())
+}
+
+/// The group, if it is what it was at that epoch and is not being promoted.
+fn still(state: &ClusterState, product: ProductId, group: GroupId, epoch: Epoch) -> Option<&Group> {
+    let found = state.products.get(&product)?.groups.get(&group)?;
+    (found.epoch == epoch && state.promotion_of(product, group).is_none()).then_some(found)
+}
+
+/// Makes a server of this group, at this epoch, follow `to`, its primary. Runs on a server that was a primary are closed first:
+/// they must not act on it, and not on one that is promoted again.
+///
+/// # Errors
+/// A sentence: it does not answer, refuses, or the group has changed.
+pub async fn repoint(
+    jobs: &Jobs,
+    (product, group, epoch): (ProductId, GroupId, Epoch),
+    at: &At,
+    to: &HostPort,
+) -> Result<(), String> {
+    let by = Instant::now() + ACT_MAX;
+    let standing = jobs.fence.standing(at, by).await.map_err(|error| error.to_string())?;
+    let state = jobs.consensus.state().borrow().clone();
+    let mine = |group: &Group| {
+        let mut servers = group.servers.iter().map(|server| &server.addr);
+        servers.next() == Some(to) && servers.any(|addr| *addr == at.addr)
+    };
+    if !still(&state, product, group, epoch).is_some_and(mine) {
+        return Err(format!("group {group} has changed; {} is looked at again", at.addr));
+    }
+    if standing.follows.is_none() {
+        close_runs(jobs, &state, at, by).await?;
+    }
+    match jobs.fence.follow(at, to, by).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            warn!(addr = %at.addr, primary = %to, %error, "a server could not be made to follow its group's primary");
+            Err(error.to_string())
+        }
+    }
+}
+
+/// Marks the runs that act on this server closed, then kills their connections there.
+async fn close_runs(jobs: &Jobs, state: &ClusterState, at: &At, by: Instant) -> Result<(), String> {
+    let mut known = Vec::new();
+    let here = |run: Option<&Run>| run.is_some_and(|run| run.server == at.addr);
+    let migrations = state.migrations.values().filter(|m| here(m.run.as_ref())).map(|m| (Job::Migration(m.id), m.runs));
+    let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let sweeps = groups.filter(|(_, g)| here(g.sweep.as_ref().map(|sweep| &sweep.run)));
+    let sweeps = sweeps.map(|(p, g)| (Job::Sweep { product: p.id, group: g.id }, p.sweep_runs));
+    for (job, runs) in migrations.chain(sweeps) {
+        let closed = jobs.approver.close(jobs.fence.term(), job, runs).ok_or("this node does not lead any more")?;
+        known.extend(closed.into_iter().filter(|c| c.server == at.addr).map(|c| c.client_id));
+    }
+    let name = format!("pt:{}:run:", jobs.cluster);
+    let closed = jobs.fence.close(at, &name, &known, by).await.map_err(|error| error.to_string())?;
+    if closed.killed > 0 {
+        info!(addr = %at.addr, killed = closed.killed, "runs on a replaced primary are closed");
+    }
+    Ok(())
+}

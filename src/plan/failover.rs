@@ -1,0 +1,306 @@
+//! Which replica is to replace a primary that is down, and why none of the others: from what nodes have seen of the group.
+//! Knows nothing of who is down (`liveness`), nor of how a replica is promoted.
+
+use std::collections::BTreeMap;
+
+use super::{
+    liveness::{Verdict, Watchers, may_fail_over, verdict},
+    observation::{Look, Observation, Reported, RoleSeen, Sight},
+};
+use crate::model::{
+    change::Change,
+    ids::{GroupId, HostPort, NodeId, ProductId},
+    promotion::{Promotion, PromotionKind},
+    state::{ClusterState, Group, Server},
+};
+
+/// A look is today's for so long, milliseconds: looks come every half second, heartbeats too, and a busy machine is late.
+pub const FRESH_MS: u64 = 3_000;
+/// A replica must have been in step no longer than this before the primary was last seen alive, milliseconds: a link that
+/// breaks with the primary is seen to break earlier or later by some looks, a replica without a link lags ever more.
+pub const STALE_MS: u64 = 10_000;
+
+/// A replica that may be promoted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub addr: HostPort,
+    /// How far it has executed the primary's stream, bytes.
+    pub offset: u64,
+    /// As the operator set it; larger is preferred.
+    pub priority: u32,
+    /// It stands in the zone of the primary.
+    pub near: bool,
+}
+
+/// The best candidate and all the others; those that are none with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Best first.
+    pub candidates: Vec<Candidate>,
+    /// Replicas that are none, in the order of the group, and why, a sentence's end each.
+    pub none: Vec<(HostPort, String)>,
+}
+
+impl Choice {
+    /// The one to promote.
+    #[must_use]
+    pub fn best(&self) -> Option<&Candidate> {
+        self.candidates.first()
+    }
+
+    /// Why this one and none of the others, for the log.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(best) = self.best() {
+            parts.push(format!("{} is chosen, at offset {} (priority {})", best.addr, best.offset, best.priority));
+        }
+        let others = self.candidates.iter().skip(1);
+        parts.extend(others.map(|c| format!("{} is at {} (priority {})", c.addr, c.offset, c.priority)));
+        parts.extend(self.none.iter().map(|(addr, why)| format!("{addr} is none: {why}")));
+        parts.join("; ")
+    }
+}
+
+/// The replication history of a group, by what is known of its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The primary's replication id; empty: nobody knows it.
+    pub replid: String,
+    /// How long ago the primary was last seen alive, milliseconds; `None`: by nobody.
+    pub alive_ms: Option<u64>,
+}
+
+impl History {
+    /// By the primary's last answered look as a primary, else by the log.
+    #[must_use]
+    pub fn of(group: &Group, seen: &Observation) -> Self {
+        let last = group.servers.first().and_then(|primary| newest(seen, &primary.addr));
+        let known = last.filter(|(look, _)| matches!(look.role, RoleSeen::Primary { .. }) && !look.replid.is_empty());
+        Self {
+            replid: known.map_or_else(|| group.replid.clone(), |(look, _)| look.replid.clone()),
+            alive_ms: last.map(|(_, age_ms)| age_ms),
+        }
+    }
+}
+
+/// The newest answered look at a server, of all nodes, and its age in milliseconds.
+#[must_use]
+pub fn newest<'a>(seen: &'a Observation, addr: &HostPort) -> Option<(&'a Look, u64)> {
+    let looks = seen.get(addr)?.values().filter_map(|reported| {
+        let (look, ago_ms) = reported.sight.look.as_ref()?;
+        Some((look, ago_ms.saturating_add(reported.age_ms)))
+    });
+    looks.min_by_key(|(_, age_ms)| *age_ms)
+}
+
+/// The newest look, if it is today's.
+#[must_use]
+pub fn today<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Look> {
+    newest(seen, addr).filter(|(_, age_ms)| *age_ms <= FRESH_MS).map(|(look, _)| look)
+}
+
+/// How long ago some node last saw this process of a server in step with `primary` under `replid`, milliseconds.
+#[must_use]
+pub fn linked_ms(seen: &Observation, addr: &HostPort, primary: &HostPort, replid: &str, run_id: &str) -> Option<u64> {
+    let sights = seen.get(addr)?.values();
+    let linked = sights.filter_map(|Reported { sight, age_ms }| Some((sight.linked.as_ref()?, age_ms)));
+    let same = linked.filter(|(l, _)| l.to == *primary && l.replid == replid && l.run_id == run_id);
+    same.map(|(l, age_ms)| l.ago_ms.saturating_add(*age_ms)).min()
+}
+
+/// Whether this process of a server was ever seen in step under `replid`, by whatever primary: what it says of itself
+/// afterwards is then true of the same data.
+#[must_use]
+pub fn was_linked(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
+    let linked = |sight: &Sight| sight.linked.as_ref().is_some_and(|l| l.replid == replid && l.run_id == run_id);
+    seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| linked(&reported.sight)))
+}
+
+/// All replicas of a group, as candidates or not. `me`: the node that would promote.
+#[must_use]
+pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> Choice {
+    let mut choice = Choice { candidates: Vec::new(), none: Vec::new() };
+    let Some((primary, replicas)) = group.servers.split_first() else { return choice };
+    let history = History::of(group, seen);
+    for server in replicas {
+        match candidate(group, primary, server, &history, seen, me) {
+            Ok(candidate) => choice.candidates.push(candidate),
+            Err(why) => choice.none.push((server.addr.clone(), why)),
+        }
+    }
+    choice.candidates.sort_by(|a, b| {
+        let order = |c: &Candidate| (std::cmp::Reverse((c.offset, c.priority, c.near)), c.addr.clone());
+        order(a).cmp(&order(b))
+    });
+    choice
+}
+
+fn candidate(
+    group: &Group,
+    primary: &Server,
+    server: &Server,
+    history: &History,
+    seen: &Observation,
+    me: NodeId,
+) -> Result<Candidate, String> {
+    if server.diverged {
+        return Err("it was a primary, or nearly, and has not copied the present one's data since".into());
+    }
+    if server.priority == 0 {
+        return Err("its priority is 0".into());
+    }
+    let by_node = seen.get(&server.addr);
+    let mine = by_node.and_then(|by_node| by_node.get(&me));
+    if let Some(Reported { sight: Sight { failing_ms, error, .. }, .. }) = mine
+        && (failing_ms.is_some() || !error.is_empty())
+    {
+        return Err(format!("it does not answer node {me}, which leads ({error})"));
+    }
+    let Some(look) = today(seen, &server.addr) else { return Err("it does not answer".into()) };
+    let RoleSeen::Replica { of, syncing, .. } = &look.role else {
+        return Err("it says that it is a primary itself".into());
+    };
+    if look.loading {
+        return Err("it is loading its data".into());
+    }
+    if *syncing {
+        return Err("it is in the middle of a full copy".into());
+    }
+    if *of != primary.addr {
+        return Err(format!("it follows {of}"));
+    }
+    if history.replid.is_empty() {
+        return Err("nobody knows under which replication id the primary was".into());
+    }
+    if look.replid != history.replid {
+        return Err("its data is of another replication id than the primary's".into());
+    }
+    let Some(linked_ms) = linked_ms(seen, &server.addr, &primary.addr, &history.replid, &look.run_id) else {
+        return Err("no node has seen it in step with the primary since it was started".into());
+    };
+    let alone_ms = history.alive_ms.map_or(0, |alive_ms| linked_ms.saturating_sub(alive_ms));
+    if alone_ms > STALE_MS {
+        let seconds = alone_ms / 1000;
+        return Err(format!("it was last in step {seconds} s before the primary was last seen alive"));
+    }
+    if let Some(reached) = group.reached.as_ref().filter(|r| r.replid == look.replid && look.offset < r.offset) {
+        return Err(format!(
+            "it is at offset {}, and slots have moved to this group with data up to {}",
+            look.offset, reached.offset
+        ));
+    }
+    Ok(Candidate {
+        addr: server.addr.clone(),
+        offset: look.offset,
+        priority: server.priority,
+        near: !primary.zone.is_empty() && server.zone == primary.zone,
+    })
+}
+
+/// What those who see a server fail say of it, for the log: who, for how long, and the last error.
+#[must_use]
+pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
+    let failing: Vec<_> = by_node
+        .iter()
+        .filter_map(|(node, r)| Some((node, r.sight.failing_ms?.saturating_add(r.age_ms), r.sight.error.as_str())))
+        .collect();
+    let each: Vec<String> =
+        failing.iter().map(|(node, ms, _)| format!("node {node} for {}.{} s", ms / 1000, ms % 1000 / 100)).collect();
+    let error = failing.iter().map(|(_, _, error)| *error).find(|error| !error.is_empty()).unwrap_or("no answer");
+    if each.is_empty() { "nobody".into() } else { format!("{} ({error})", each.join(", ")) }
+}
+
+/// What is to be done about a group whose primary is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// In which product.
+    pub product: ProductId,
+    /// Which group.
+    pub group: GroupId,
+    /// What the log has to learn, in this order; or the sentence that says why nothing is done.
+    pub act: Result<Vec<Change>, String>,
+}
+
+/// A decision for each group whose primary is down and that is not being promoted. `me`: the leader.
+#[must_use]
+pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>, me: NodeId) -> Vec<Decision> {
+    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let down = |group: &Group| {
+        let primary = group.servers.first()?;
+        let verdict = verdict(watchers, &primary.addr, group.options.down_after_ms);
+        matches!(verdict, Verdict::Down { .. }).then(|| primary.addr.clone())
+    };
+    let all_down: Vec<_> = groups().filter_map(|(p, g)| Some((p, g, down(g)?))).collect();
+    let guard = may_fail_over(all_down.len(), groups().count(), state.settings.failover_share_max);
+    let mut decisions = Vec::new();
+    for (product, group, primary) in all_down {
+        if state.promotion_of(product.id, group.id).is_some() {
+            continue;
+        }
+        let name = format!("group {} of product '{}'", group.id, product.name);
+        let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
+        let down = format!("{primary}, primary of {name}, is down: it does not answer {who}");
+        let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
+        let choice = choose(group, seen, me);
+        let act = if state.settings.maintenance || group.options.maintenance {
+            Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
+        } else if let Err(guard) = &guard {
+            Err(format!("{down}; {guard}"))
+        } else if group.servers.len() < 2 {
+            Err(format!("{down}; it has no replica, so its slots wait for it: start it again"))
+        } else if let Some(best) = choice.best() {
+            let history = History::of(group, seen);
+            let epoch = group.epoch;
+            let note =
+                Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
+            let start = Change::StartPromotion {
+                product: product.id,
+                group: group.id,
+                to: best.addr.clone(),
+                kind: PromotionKind::Failover,
+                group_epoch: epoch,
+                reached: group.reached.clone(),
+                forced: false,
+                why: format!("no answer to {who}; {}", choice.evidence()),
+            };
+            // The next leader finds in the log which history the choice is of.
+            let known = history.replid == group.replid;
+            Ok(if known { vec![start] } else { vec![note, start] })
+        } else {
+            let none = choice.evidence();
+            Err(format!("{down}; no replica can replace it: {none}; start it again, or take what is lost: {by_hand}"))
+        };
+        decisions.push(Decision { product: product.id, group: group.id, act });
+    }
+    decisions
+}
+
+/// Whether the primary that a failover was to replace is there again, so that it need not be replaced, and why one may say so:
+/// a majority is answered, it is a primary, and it has the data it had; or it has some data, and the chosen one is not there.
+#[must_use]
+pub fn primary_back(
+    group: &Group,
+    promotion: &Promotion,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+) -> Option<String> {
+    let from = &promotion.from;
+    let answered =
+        watchers.reports(from).filter(|(node, r)| r.sight.failing_ms.is_none() && watchers.alive().contains(node));
+    let majority = answered.count() > watchers.alive().len() / 2;
+    let look = today(seen, from).filter(|_| majority)?;
+    if look.loading || !matches!(look.role, RoleSeen::Primary { .. }) {
+        return None;
+    }
+    let same = !group.replid.is_empty() && look.replid == group.replid;
+    // Where an operator forced it, it was there perhaps all the time.
+    if same && !promotion.forced {
+        return Some(format!("{from} answers again, as the primary that it was"));
+    }
+    let chosen = verdict(watchers, &promotion.to, group.options.down_after_ms);
+    let gone = matches!(chosen, Verdict::Down { .. });
+    (gone && (same || look.keys > 0))
+        .then(|| format!("{from} is back with {} keys, and {} does not answer", look.keys, promotion.to))
+}

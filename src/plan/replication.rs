@@ -1,0 +1,122 @@
+//! Who is to follow whom: what differs, in each group, between the replication that nodes see and the one that the log wants,
+//! and what is to be done about it. Only about servers of groups, never in maintenance, never while a promotion is open.
+//! Knows nothing of how it is done at a server.
+
+use super::{
+    failover::today,
+    observation::{Look, Observation, RoleSeen},
+};
+use crate::model::{
+    ids::{Epoch, GroupId, HostPort, ProductId},
+    state::{ClusterState, Group, Product, Server},
+};
+
+/// Something to do, in one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// In which product.
+    pub product: ProductId,
+    /// Of which group.
+    pub group: GroupId,
+    /// Epoch of the group when this was decided.
+    pub epoch: Epoch,
+    /// Which server.
+    pub addr: HostPort,
+    /// What.
+    pub act: Act,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Make it follow the group's primary.
+    Repoint {
+        /// The primary.
+        to: HostPort,
+        /// What it does instead, for people.
+        why: String,
+    },
+    /// Note the primary's replication id in the log.
+    Note {
+        /// The id.
+        replid: String,
+    },
+    /// It seems to follow its primary again: look closely, and say so in the log.
+    Resynced {
+        /// The primary.
+        of: HostPort,
+        /// Under this replication id.
+        replid: String,
+    },
+}
+
+/// What is to be done, in all groups, and sentences about what is odd and is left to the operator.
+#[must_use]
+pub fn wiring(state: &ClusterState, seen: &Observation) -> (Vec<Wire>, Vec<String>) {
+    let (mut wires, mut odd) = (Vec::new(), Vec::new());
+    if state.settings.maintenance {
+        return (wires, odd);
+    }
+    for product in state.products.values() {
+        for group in product.groups.values().filter(|group| !group.options.maintenance) {
+            let promoted = |(id, g): (ProductId, GroupId)| id == product.id && g == group.id;
+            if !state.promotions.values().any(|p| promoted((p.product, p.group))) {
+                wire_group(product, group, seen, &mut wires, &mut odd);
+            }
+        }
+    }
+    (wires, odd)
+}
+
+fn wire_group(product: &Product, group: &Group, seen: &Observation, wires: &mut Vec<Wire>, odd: &mut Vec<String>) {
+    let Some((primary, replicas)) = group.servers.split_first() else { return };
+    // Where the primary does not answer, a replica keeps what it has and goes on trying by itself.
+    let Some(look) = today(seen, &primary.addr).filter(|look| !look.loading) else { return };
+    let wire = |addr: &HostPort, act| Wire {
+        product: product.id,
+        group: group.id,
+        epoch: group.epoch,
+        addr: addr.clone(),
+        act,
+    };
+    let name = format!("group {} of product '{}'", group.id, product.name);
+    if let RoleSeen::Replica { of, .. } = &look.role {
+        odd.push(format!(
+            "{}, primary of {name}, is a replica of {of} and takes no writes; if its data is the right one, run REPLICAOF \
+             NO ONE there, else promote another server (pontoon group promote)",
+            primary.addr
+        ));
+        return;
+    }
+    if !look.replid.is_empty() && look.replid != group.replid {
+        wires.push(wire(&primary.addr, Act::Note { replid: look.replid.clone() }));
+    }
+    for server in replicas {
+        let Some(theirs) = today(seen, &server.addr).filter(|look| !look.loading) else { continue };
+        match replica(server, theirs, primary, look) {
+            Ok(Some(act)) => wires.push(wire(&server.addr, act)),
+            Ok(None) => {}
+            Err(why) => odd.push(format!("{} of {name} {why}", server.addr)),
+        }
+    }
+}
+
+/// What is to be done at a replica; `Err`: left to the operator, the rest of a sentence.
+fn replica(server: &Server, theirs: &Look, primary: &Server, look: &Look) -> Result<Option<Act>, String> {
+    let repoint = |why: String| Ok(Some(Act::Repoint { to: primary.addr.clone(), why }));
+    match &theirs.role {
+        RoleSeen::Primary { .. } if !server.diverged && look.keys == 0 && theirs.keys > 0 => Err(format!(
+            "is no replica and has {} keys, while the primary {} has none: it is not made a replica, since that would \
+             delete them; if they are what is wanted, promote it (pontoon group promote --force), else delete them \
+             (FLUSHALL there)",
+            theirs.keys, primary.addr
+        )),
+        RoleSeen::Primary { .. } => repoint("it is a primary".into()),
+        RoleSeen::Replica { of, .. } if *of != primary.addr => repoint(format!("it follows {of}")),
+        RoleSeen::Replica { link_up, syncing, .. } => {
+            let in_step = *link_up && !syncing && theirs.replid == look.replid;
+            let resynced = Act::Resynced { of: primary.addr.clone(), replid: look.replid.clone() };
+            Ok((server.diverged && in_step).then_some(resynced))
+        }
+    }
+}

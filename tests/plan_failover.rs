@@ -1,0 +1,462 @@
+//! `plan::failover` and `plan::replication` by tables: who is a candidate and who is not, who is chosen, who is failed over at
+//! all, who is made to follow whom. Knows nothing of servers: what nodes have seen of them is made up here.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use pontoon::{
+    model::{
+        apply::apply,
+        change::{Change, NewMember},
+        ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
+        outcome::Outcome,
+        promotion::{PromotionKind, Reached},
+        state::{ClusterState, Entry, Group, Position, Server},
+    },
+    plan::{
+        failover::{Choice, STALE_MS, choose, decide, primary_back},
+        liveness::Watchers,
+        observation::{Linked, Look, Observation, Reported, RoleSeen, Sight},
+        replication::{Act, wiring},
+    },
+};
+
+const PRODUCT: ProductId = ProductId(1);
+const GROUP: GroupId = GroupId(1);
+const ME: NodeId = NodeId(1);
+const PRIMARY: u16 = 7001;
+/// Age of every report.
+const REPORT_MS: u64 = 100;
+
+fn addr(port: u16) -> HostPort {
+    HostPort::parse(&format!("127.0.0.1:{port}")).unwrap()
+}
+
+fn voters() -> BTreeSet<NodeId> {
+    (1..=3).map(NodeId).collect()
+}
+
+/// A cluster of three nodes with groups, and what the nodes have seen of their servers.
+struct World {
+    state: ClusterState,
+    index: u64,
+    seen: Observation,
+}
+
+impl World {
+    /// One group: a primary that has not answered for 4 s, and two replicas that were in step with it.
+    fn down() -> Self {
+        let mut world = Self::up();
+        world.fail(PRIMARY, 4_000);
+        world
+    }
+
+    fn up() -> Self {
+        let mut world = Self { state: ClusterState::default(), index: 0, seen: Observation::new() };
+        let member = |id: u16| NewMember {
+            id: NodeId(id.into()),
+            uuid: Uuid(id.into()),
+            admin: addr(19_100 + id),
+            advertise: "127.0.0.1".into(),
+            port_offset: id,
+        };
+        world.make(Change::Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 });
+        world.group(1, &[PRIMARY, 7002, 7003]);
+        world
+    }
+
+    fn make(&mut self, change: Change) -> Outcome {
+        self.index += 1;
+        let entry = Entry { id: Uuid(self.index.into()), at_ms: self.index, change };
+        let at = Position { index: Epoch(self.index), term: Term(1) };
+        apply(&mut self.state, &entry, at).unwrap()
+    }
+
+    fn group(&mut self, id: u32, ports: &[u16]) {
+        let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
+        let group = GroupId(id);
+        self.make(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
+        self.note(id, &format!("id{id}"));
+        for port in ports {
+            let role = if *port == ports[0] {
+                RoleSeen::Primary { replicas: Vec::new() }
+            } else {
+                RoleSeen::Replica { of: addr(ports[0]), link_up: true, link_down_ms: 0, syncing: false }
+            };
+            for node in voters() {
+                let sight = sight(*port, &format!("id{id}"), role.clone());
+                self.seen.entry(addr(*port)).or_default().insert(node, Reported { sight, age_ms: REPORT_MS });
+            }
+        }
+    }
+
+    fn note(&mut self, id: u32, replid: &str) {
+        let epoch = self.state.products[&PRODUCT].groups[&GroupId(id)].epoch;
+        self.make(Change::NotePrimary { product: PRODUCT, group: GroupId(id), epoch, replid: replid.into() });
+    }
+
+    fn of(&self) -> &Group {
+        &self.state.products[&PRODUCT].groups[&GROUP]
+    }
+
+    fn edit(&mut self, edit: impl FnOnce(&mut Group)) {
+        edit(self.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GROUP).unwrap());
+    }
+
+    /// All nodes see this of a server.
+    fn see(&mut self, port: u16, edit: impl Fn(&mut Sight)) {
+        self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.sight));
+    }
+
+    fn look(&mut self, port: u16, edit: impl Fn(&mut Look)) {
+        self.see(port, |sight| edit(&mut sight.look.as_mut().unwrap().0));
+    }
+
+    fn fail(&mut self, port: u16, for_ms: u64) {
+        self.see(port, |sight| {
+            sight.failing_ms = Some(for_ms);
+            sight.error = "connection refused".into();
+            if let Some((_, age_ms)) = &mut sight.look {
+                *age_ms = for_ms;
+            }
+        });
+        // Replicas lost their link with it.
+        let ports: Vec<_> = self.of().servers.iter().skip(1).map(|s| s.addr.port()).collect();
+        if port == PRIMARY {
+            for port in ports {
+                self.look(port, |look| {
+                    if let RoleSeen::Replica { link_up, link_down_ms, .. } = &mut look.role {
+                        (*link_up, *link_down_ms) = (false, for_ms);
+                    }
+                });
+                self.see(port, |sight| sight.linked.as_mut().unwrap().ago_ms = for_ms + 200);
+            }
+        }
+    }
+
+    fn choice(&self) -> Choice {
+        choose(self.of(), &self.seen, ME)
+    }
+
+    fn order(&self) -> Vec<u16> {
+        self.choice().candidates.iter().map(|c| c.addr.port()).collect()
+    }
+
+    /// Sentences of those that are left alone, and the promotions that begin.
+    fn decisions(&self) -> (Vec<String>, Vec<u16>) {
+        let watchers = Watchers::new(&self.seen, voters());
+        let (mut sentences, mut begun) = (Vec::new(), Vec::new());
+        for decision in decide(&self.state, &self.seen, &watchers, ME) {
+            match decision.act {
+                Err(why) => sentences.push(why),
+                Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
+                    Change::StartPromotion { to, .. } => Some(to.port()),
+                    _ => None,
+                })),
+            }
+        }
+        (sentences, begun)
+    }
+
+    fn back(&self) -> Option<String> {
+        let promotion = self.state.promotions.values().next().unwrap();
+        primary_back(self.of(), promotion, &self.seen, &Watchers::new(&self.seen, voters()))
+    }
+
+    fn acts(&self) -> Vec<(u16, Act)> {
+        wiring(&self.state, &self.seen).0.into_iter().map(|wire| (wire.addr.port(), wire.act)).collect()
+    }
+
+    fn start(&mut self, to: u16, forced: bool) {
+        self.make(Change::StartPromotion {
+            product: PRODUCT,
+            group: GROUP,
+            to: addr(to),
+            kind: PromotionKind::Failover,
+            group_epoch: self.of().epoch,
+            reached: self.of().reached.clone(),
+            forced,
+            why: "a test".into(),
+        });
+    }
+}
+
+fn sight(port: u16, replid: &str, role: RoleSeen) -> Sight {
+    let run_id = format!("run{port}");
+    let linked = match &role {
+        RoleSeen::Replica { of, .. } => {
+            Some(Linked { to: of.clone(), replid: replid.into(), run_id: run_id.clone(), ago_ms: 0 })
+        }
+        RoleSeen::Primary { .. } => None,
+    };
+    let look = Look {
+        run_id,
+        role,
+        replid: replid.into(),
+        offset: 1_000,
+        replid2: None,
+        loading: false,
+        used_memory: 0,
+        keys: 10,
+        ops_per_second: 0,
+        ping_us: 100,
+        persistent: Some(false),
+    };
+    Sight { look: Some((look, 0)), failing_ms: None, error: String::new(), linked }
+}
+
+fn follows(port: u16) -> RoleSeen {
+    RoleSeen::Replica { of: addr(port), link_up: false, link_down_ms: 1, syncing: false }
+}
+
+#[test]
+fn the_farthest_is_chosen_then_priority_then_zone_then_address() {
+    assert_eq!(World::down().order(), [7002, 7003]);
+    let mut world = World::down();
+    world.edit(|group| {
+        group.servers[0].zone = "a".into();
+        group.servers[2].zone = "a".into();
+    });
+    assert_eq!(world.order(), [7003, 7002], "the zone of the primary");
+    world.edit(|group| group.servers[1].priority = 200);
+    assert_eq!(world.order(), [7002, 7003], "priority before zone");
+    world.look(7003, |look| look.offset = 1_001);
+    assert_eq!(world.order(), [7003, 7002], "offset before priority");
+    let evidence = world.choice().evidence();
+    assert!(evidence.contains("127.0.0.1:7003 is chosen, at offset 1001 (priority 100)"), "{evidence}");
+    assert!(evidence.contains("127.0.0.1:7002 is at 1000 (priority 200)"), "{evidence}");
+}
+
+#[test]
+fn who_is_no_candidate_and_why() {
+    type Edit = fn(&mut World);
+    let table: &[(&str, Edit)] = &[
+        ("has not copied", |w| w.edit(|g| g.servers[1].diverged = true)),
+        ("priority is 0", |w| w.edit(|g| g.servers[1].priority = 0)),
+        ("does not answer node 1", |w| {
+            let mine = w.seen.get_mut(&addr(7002)).unwrap().get_mut(&ME).unwrap();
+            (mine.sight.failing_ms, mine.sight.error) = (Some(1), "refused".into());
+        }),
+        ("(NOAUTH)", |w| w.see(7002, |sight| sight.error = "NOAUTH".into())),
+        ("it does not answer", |w| w.see(7002, |sight| sight.look.as_mut().unwrap().1 = 3_000)),
+        ("it does not answer", |w| w.see(7002, |sight| sight.look = None)),
+        ("a primary itself", |w| w.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() })),
+        ("loading", |w| w.look(7002, |l| l.loading = true)),
+        ("full copy", |w| {
+            w.look(7002, |l| {
+                l.role = RoleSeen::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 1, syncing: true }
+            })
+        }),
+        ("it follows 127.0.0.1:7009", |w| w.look(7002, |l| l.role = follows(7009))),
+        ("another replication id", |w| w.look(7002, |l| l.replid = "old".into())),
+        // The primary came back empty under another id, and died before its replica had copied that.
+        ("another replication id", |w| w.look(PRIMARY, |l| l.replid = "new".into())),
+        ("nobody knows under which", |w| {
+            w.look(PRIMARY, |l| l.replid.clear());
+            w.edit(|g| g.replid.clear());
+        }),
+        ("in step with the primary since it was started", |w| w.see(7002, |sight| sight.linked = None)),
+        // It was restarted with what it saved once.
+        ("in step with the primary since it was started", |w| w.look(7002, |l| l.run_id = "restarted".into())),
+        ("in step with the primary since it was started", |w| {
+            w.see(7002, |sight| sight.linked.as_mut().unwrap().to = addr(7009))
+        }),
+        ("s before the primary was last seen alive", |w| {
+            w.see(7002, |sight| sight.linked.as_mut().unwrap().ago_ms = 4_000 + STALE_MS + 1_000)
+        }),
+        ("slots have moved to this group", |w| {
+            w.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 1_001 }))
+        }),
+    ];
+    for (why, edit) in table {
+        let mut world = World::down();
+        edit(&mut world);
+        let choice = world.choice();
+        let (port, said) = choice.none.first().unwrap_or_else(|| panic!("{why}: {choice:?}"));
+        assert!(*port == addr(7002) && said.contains(why), "wanted {why}: {choice:?}");
+    }
+}
+
+#[test]
+fn who_is_a_candidate_though_something_is_odd() {
+    type Edit = fn(&mut World);
+    let table: &[(&str, Edit)] = &[
+        ("long dead: both ages grow", |w| w.fail(PRIMARY, 600_000)),
+        ("the nodes have never seen the primary, and the log knows its id", |w| w.see(PRIMARY, |s| s.look = None)),
+        ("reached another history", |w| w.edit(|g| g.reached = Some(Reached { replid: "x".into(), offset: u64::MAX }))),
+        ("just reached", |w| w.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 1_000 }))),
+        ("one node alone has seen it in step", |w| {
+            let by_node = w.seen.get_mut(&addr(7002)).unwrap();
+            by_node.values_mut().skip(1).for_each(|reported| reported.sight.linked = None);
+        }),
+    ];
+    for (what, edit) in table {
+        let mut world = World::down();
+        edit(&mut world);
+        assert!(world.order().contains(&7002), "{what}: {:?}", world.choice());
+    }
+}
+
+#[test]
+fn a_failover_begins_and_its_reason_is_the_evidence() {
+    let world = World::down();
+    assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
+    let watchers = Watchers::new(&world.seen, voters());
+    let decided = decide(&world.state, &world.seen, &watchers, ME);
+    let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
+        decided[0].act.as_deref()
+    else {
+        panic!("{decided:?}");
+    };
+    for part in ["node 1 for 4.1 s", "node 2", "node 3", "connection refused", "7002 is chosen, at offset 1000", "7003"]
+    {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+}
+
+#[test]
+fn who_is_not_failed_over_and_why() {
+    type Edit = fn(&mut World);
+    let table: &[(&str, Edit)] = &[
+        ("maintenance is on", |w| w.state.settings.maintenance = true),
+        ("maintenance is on", |w| w.edit(|g| g.options.maintenance = true)),
+        ("no replica, so its slots wait", |w| w.edit(|g| g.servers.truncate(1))),
+        ("no replica can replace it: 127.0.0.1:7002 is none: its priority is 0", |w| {
+            w.edit(|g| g.servers.iter_mut().for_each(|s| s.priority = 0))
+        }),
+        ("nothing is failed over by itself when more than", |w| {
+            for group in 2..=4_u16 {
+                w.group(group.into(), &[7_000 + 10 * group, 7_001 + 10 * group]);
+            }
+            for group in 2..=4_u16 {
+                w.fail(7_000 + 10 * group, 4_000);
+            }
+        }),
+    ];
+    for (why, edit) in table {
+        let mut world = World::down();
+        edit(&mut world);
+        let (sentences, begun) = world.decisions();
+        assert!(begun.is_empty() && sentences.iter().any(|s| s.contains(why)), "wanted {why}: {sentences:?} {begun:?}");
+    }
+    let mut soon = World::down();
+    soon.edit(|g| g.options.down_after_ms = 5_000);
+    assert_eq!(soon.decisions(), (Vec::new(), Vec::new()), "it is not down yet");
+    let mut open = World::down();
+    open.start(7002, false);
+    assert_eq!(open.decisions(), (Vec::new(), Vec::new()), "a promotion is open");
+}
+
+#[test]
+fn a_new_history_is_noted_before_the_failover_begins() {
+    let mut world = World::down();
+    for port in [PRIMARY, 7002, 7003] {
+        world.look(port, |l| l.replid = "id9".into());
+        world.see(port, |sight| {
+            if let Some(linked) = &mut sight.linked {
+                linked.replid = "id9".into();
+            }
+        });
+    }
+    let watchers = Watchers::new(&world.seen, voters());
+    let decided = decide(&world.state, &world.seen, &watchers, ME);
+    let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].act.as_deref() else {
+        panic!("{decided:?}");
+    };
+    assert_eq!(replid, "id9");
+}
+
+#[test]
+fn when_the_old_primary_is_back() {
+    let mut world = World::down();
+    world.start(7002, false);
+    assert_eq!(world.back(), None);
+    let mut back = World::up();
+    back.start(7002, false);
+    assert!(back.back().unwrap().contains("answers again"));
+    // One node of three reaches it.
+    for node in [2, 3] {
+        back.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(node)).unwrap().sight.failing_ms = Some(4_000);
+    }
+    assert_eq!(back.back(), None);
+    // It was restarted: while the chosen one is there, that one is the better choice.
+    let mut restarted = World::up();
+    restarted.start(7002, false);
+    restarted.look(PRIMARY, |l| l.replid = "new".into());
+    assert_eq!(restarted.back(), None);
+    restarted.fail(7002, 60_000);
+    assert!(restarted.back().unwrap().contains("with 10 keys"));
+    restarted.look(PRIMARY, |l| l.keys = 0);
+    assert_eq!(restarted.back(), None, "it has nothing that could be served");
+    // An operator promotes although the primary answers.
+    let mut forced = World::up();
+    forced.start(7002, true);
+    assert_eq!(forced.back(), None);
+    forced.fail(7002, 60_000);
+    assert!(forced.back().is_some());
+    // A replica by now.
+    let mut replica = World::up();
+    replica.start(7002, false);
+    replica.look(PRIMARY, |l| l.role = follows(7002));
+    assert_eq!(replica.back(), None);
+}
+
+#[test]
+fn who_is_made_to_follow() {
+    let repoint = |port| Act::Repoint { to: addr(PRIMARY), why: port };
+    assert_eq!(World::up().acts(), []);
+    let mut world = World::up();
+    world.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+    world.look(7003, |l| l.role = follows(7002));
+    let wanted = [(7002, repoint("it is a primary".into())), (7003, repoint("it follows 127.0.0.1:7002".into()))];
+    assert_eq!(world.acts(), wanted);
+    for quiet in [
+        |w: &mut World| w.state.settings.maintenance = true,
+        |w: &mut World| w.edit(|g| g.options.maintenance = true),
+        |w: &mut World| w.fail(PRIMARY, 10_000),
+        |w: &mut World| w.look(PRIMARY, |l| l.loading = true),
+        |w: &mut World| w.look(PRIMARY, |l| l.role = follows(7009)),
+    ] {
+        let mut quiet_world = World::up();
+        quiet_world.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+        quiet(&mut quiet_world);
+        assert_eq!(quiet_world.acts(), []);
+    }
+    let mut open = World::up();
+    open.look(7003, |l| l.role = follows(7002));
+    open.start(7002, false);
+    assert_eq!(open.acts(), [], "a promotion is open");
+    // The primary came back empty, and this one has what it lost.
+    let mut empty = World::up();
+    empty.look(PRIMARY, |l| l.keys = 0);
+    empty.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+    assert_eq!(empty.acts(), []);
+    assert!(wiring(&empty.state, &empty.seen).1[0].contains("it is not made a replica"));
+    empty.edit(|g| g.servers[1].diverged = true);
+    assert_eq!(empty.acts(), [(7002, repoint("it is a primary".into()))], "its keys are the replaced ones");
+}
+
+#[test]
+fn what_the_log_learns_of_primaries_and_of_those_that_are_back_in_step() {
+    let mut world = World::up();
+    world.look(PRIMARY, |l| l.replid = "new".into());
+    assert_eq!(world.acts(), [(PRIMARY, Act::Note { replid: "new".into() })]);
+    let mut back = World::up();
+    back.edit(|g| g.servers[1].diverged = true);
+    let resynced = Act::Resynced { of: addr(PRIMARY), replid: "id1".into() };
+    assert_eq!(back.acts(), [(7002, resynced)]);
+    for edit in [
+        |l: &mut Look| l.replid = "other".into(),
+        |l: &mut Look| {
+            l.role = RoleSeen::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 1, syncing: false };
+        },
+        |l: &mut Look| {
+            l.role = RoleSeen::Replica { of: addr(PRIMARY), link_up: true, link_down_ms: 0, syncing: true };
+        },
+    ] {
+        let mut not_yet = World::up();
+        not_yet.edit(|g| g.servers[1].diverged = true);
+        not_yet.look(7002, edit);
+        assert_eq!(not_yet.acts(), []);
+    }
+}

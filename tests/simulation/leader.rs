@@ -140,6 +140,11 @@ impl World {
 
     // The desk.
 
+    /// Raft's voters as a leader sees them.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.raft.voters.iter().map(|n| self.member_id(*n)).collect()
+    }
+
     /// A heartbeat as it is sent.
     fn said(&self, beat: &Beat) -> desk::Beat {
         desk::Beat {
@@ -159,7 +164,7 @@ impl World {
 
     /// A heartbeat arrives: facts first, then a place in the next round.
     pub fn desk(&mut self, node: usize, beat: Beat) {
-        let (state, now, said) = (self.state(node), self.local(node), self.said(&beat));
+        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(&beat), self.voters());
         let id = self.member_id(beat.node);
         let Some(lead) = &mut self.nodes[node].lead else {
             self.reply_to(node, &beat, Grant::NotLeader);
@@ -175,6 +180,7 @@ impl World {
             self.reply_to(node, &beat, Grant::NotYet("it joins".into()));
             return;
         }
+        lead.desk.needed(voters);
         match lead.desk.arrives(&said, &state, now) {
             Step::Done(reply) => self.answers(node, &beat, reply),
             Step::Round(asked) if self.rules.round => {
@@ -233,8 +239,9 @@ impl World {
     }
 
     fn after_round(&mut self, node: usize, beat: &Beat, asked: Asked) {
-        let (state, now, said) = (self.state(node), self.local(node), self.said(beat));
+        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(beat), self.voters());
         let Some(lead) = &mut self.nodes[node].lead else { return };
+        lead.desk.needed(voters);
         let reply = lead.desk.after_round(&said, asked, lead.term, &state, now);
         self.answers(node, beat, reply);
     }
@@ -250,7 +257,7 @@ impl World {
 
     /// Every open assignment has one task. Called now and then.
     pub fn drive(&mut self, node: usize) {
-        let (state, now) = (self.state(node), self.now);
+        let (state, now, voters) = (self.state(node), self.now, self.raft.voters.clone());
         let n = &mut self.nodes[node];
         let Some(lead) = n.lead.as_mut().filter(|l| n.up && !n.paused && now >= l.driven + DRIVE) else { return };
         lead.driven = now;
@@ -258,9 +265,15 @@ impl World {
         let (local, term) = (n.clock.read(now), lead.term);
         let leaving = state.members.values().filter(|m| m.leaving.is_some());
         let ready: Vec<Change> = leaving
+            // Raft lets it go first.
+            .filter(|m| !voters.contains(&(m.id.0 as usize - 1)))
             .filter(|m| lead.desk.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
             .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
             .collect();
+        if let Some(voters) = self.voters_wanted(&state) {
+            let delay = 2 * network::message(&mut self.rng);
+            self.at_node(node, delay, NodeEvent::ChangeVoters { term, voters });
+        }
         for change in ready {
             self.wants(node, change, Tag::Nobody, Registers::new());
         }

@@ -2,7 +2,8 @@
 //! faults, clients and owner changes in virtual time; one thread, one seed, the same run every time.
 //! Knows nothing of openraft, sockets or tokio: the log is abstract, the rules around the pure code are told again here.
 //!
-//! `PONTOON_SIM_SEEDS=5000` runs more seeds, `PONTOON_SIM_SEED=17` runs one.
+//! `PONTOON_SIM_SEEDS=5000` runs more seeds, `PONTOON_SIM_FIRST=40000` others, `PONTOON_SIM_THREADS=2` several at once,
+//! `PONTOON_SIM_SEED=17` one. `make simulate` runs ten thousand of each kind.
 #![allow(clippy::unwrap_used)]
 
 mod clients;
@@ -17,7 +18,9 @@ mod raft;
 mod store;
 mod world;
 
-use world::{Rules, World};
+use std::{ops::Range, sync::Mutex, time::Instant};
+
+use world::{Rules, Seen, World};
 
 /// Seeds of an ordinary run; about ten seconds on one slow core.
 const SEEDS: u64 = 200;
@@ -28,26 +31,50 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs the seeds of this run; panics with the first that fails.
+/// The lowest seed of those that fail here, and how.
+type Failure = Mutex<Option<(u64, String)>>;
+
+/// Runs the seeds that nobody has taken yet, until one fails anywhere. A world is one thread's from its beginning to its end.
+fn work(rules: Rules, left: &Mutex<Range<u64>>, failure: &Failure) -> Seen {
+    let mut seen = Seen::default();
+    while failure.lock().unwrap().is_none() {
+        let Some(seed) = left.lock().unwrap().next() else { break };
+        let mut world = World::new(seed, rules);
+        match world.run() {
+            Ok(()) => seen.add(&world.seen),
+            Err(violation) => {
+                let mut failure = failure.lock().unwrap();
+                if failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+                    *failure = Some((seed, format!("{violation}\n{}", world.trace())));
+                }
+            }
+        }
+    }
+    seen
+}
+
+/// Runs the seeds of this run; panics with one that fails.
 fn holds(rules: Rules, test: &str) {
+    let first = number("PONTOON_SIM_FIRST").unwrap_or(0);
     let seeds = match number("PONTOON_SIM_SEED") {
         Some(one) => one..one + 1,
-        None => 0..number("PONTOON_SIM_SEEDS").unwrap_or(SEEDS),
+        None => first..first + number("PONTOON_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let mut seen = world::Seen::default();
-    for seed in seeds.clone() {
-        let mut world = World::new(seed, rules);
-        if let Err(violation) = world.run() {
-            panic!(
-                "seed {seed}: {violation}\n{}\nrepeat: PONTOON_SIM_SEED={seed} cargo test --test simulation {test}",
-                world.trace()
-            );
-        }
-        seen.add(&world.seen);
+    let (count, began) = (seeds.end - seeds.start, Instant::now());
+    let (left, failure) = (Mutex::new(seeds), Failure::default());
+    let mut seen = Seen::default();
+    std::thread::scope(|scope| {
+        let threads = number("PONTOON_SIM_THREADS").unwrap_or(1);
+        let working: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(rules, &left, &failure))).collect();
+        working.into_iter().for_each(|thread| seen.add(&thread.join().unwrap()));
+    });
+    if let Some((seed, what)) = failure.into_inner().unwrap() {
+        panic!("seed {seed}: {what}\nrepeat: PONTOON_SIM_SEED={seed} cargo test --test simulation {test}");
     }
-    println!("{} seeds: {seen:?}", seeds.clone().count());
+    let took = began.elapsed().as_secs_f64();
+    println!("{test}: {count} seeds in {took:.1} s, {:.0} per second: {seen:?}", count as f64 / took);
     // A run that does nothing finds nothing.
-    if seeds.count() >= 100 {
+    if count >= 100 {
         let of_kind = if rules.migrations {
             [seen.switched, seen.done, seen.cancelled, seen.failovers, seen.swept, seen.restarted]
         } else {

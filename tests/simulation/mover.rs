@@ -42,6 +42,8 @@ pub enum News {
     FromSource,
     /// The feed has something, perhaps.
     Feed,
+    /// It is at another place: what the log says may concern it now.
+    Moved,
     /// The second pass is due.
     Pass,
     Finish {
@@ -228,7 +230,11 @@ impl World {
         let mover = self.its(node, job);
         if mover.work != work {
             self.note(format!("node {}: {job} is {work:?}", node + 1));
-            self.its(node, job).work = work;
+            let mover = self.its(node, job);
+            mover.work = work;
+            let moved = NodeEvent::Mover { job, run: mover.run, news: News::Moved };
+            // `node::movers` looks at the log again, for a hold that was released meanwhile.
+            self.at_node(node, MS, moved);
             self.at_node(node, MS, NodeEvent::BeatNews);
         }
     }
@@ -277,6 +283,7 @@ impl World {
                 }
             }
             News::Feed => self.reads(node, job),
+            News::Moved => self.go_on(node, job),
             News::Pass => self.ask_target(node, job, Command::Scan),
             News::Finish { serial, leader, hold, within } => {
                 if mover.work != Work::CaughtUp {

@@ -1,16 +1,19 @@
 //! The log as Raft gives it: terms with at most one leader, entries in one order, rounds that prove leadership.
 //! Knows nothing of votes and followers' logs; who is deposed does not know it yet.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
-use pontoon::model::{
-    apply::{apply, note_applied},
-    change::Change,
-    check::check,
-    ids::{Epoch, SlotId, Term, Uuid},
-    outcome::Outcome,
-    route::RouteTable,
-    state::{ClusterState, Entry, Position},
+use pontoon::{
+    model::{
+        apply::{apply, note_applied},
+        change::Change,
+        check::check,
+        ids::{Epoch, SlotId, Term, Uuid},
+        outcome::Outcome,
+        route::RouteTable,
+        state::{ClusterState, Entry, Position},
+    },
+    plan::membership,
 };
 
 use super::{
@@ -39,15 +42,18 @@ pub struct Raft {
     pub leader: Option<usize>,
     /// Index of the first entry of the term.
     pub term_begins: usize,
+    /// Whose votes count. Both halves of a change of them are one step here.
+    pub voters: BTreeSet<usize>,
     /// When the leader was last seen to work, and how long the others wait for it.
     leader_seen: Ns,
     patience: Ns,
 }
 
 impl Raft {
-    pub fn new() -> Self {
+    pub fn new(nodes: usize) -> Self {
         let first = Moment { state: Rc::default(), table: Rc::default(), result: Ok(Outcome::Done) };
-        Self { log: vec![first], term: Term(1), leader: None, term_begins: 0, leader_seen: 0, patience: 0 }
+        let voters = (0..nodes).collect();
+        Self { log: vec![first], term: Term(1), leader: None, term_begins: 0, voters, leader_seen: 0, patience: 0 }
     }
 
     pub fn last(&self) -> usize {
@@ -66,11 +72,34 @@ pub struct Proposal {
 }
 
 impl World {
-    /// Whether a node and a majority hear each other.
+    /// Whether a voter and a majority of the voters hear each other.
     pub fn has_quorum(&self, node: usize) -> bool {
+        self.raft.voters.contains(&node) && self.reaches_most(node, &self.raft.voters)
+    }
+
+    fn reaches_most(&self, node: usize, voters: &BTreeSet<usize>) -> bool {
         let talks = |n: usize| self.nodes[n].up && !self.nodes[n].cut;
-        let others = (0..self.nodes.len()).filter(|n| *n != node && talks(*n) && !self.nodes[*n].paused).count();
-        talks(node) && 2 * (others + 1) > self.nodes.len()
+        let there = voters.iter().filter(|n| **n == node || talks(**n) && !self.nodes[**n].paused).count();
+        talks(node) && 2 * there > voters.len()
+    }
+
+    /// A leader brings Raft's voters to what the log says, as `Consensus::change_membership` does: most of the old and most
+    /// of the new ones have to agree. A leader that votes no more has ended its term by that.
+    pub fn change_voters(&mut self, node: usize, term: Term, voters: BTreeSet<usize>) {
+        let leads = self.raft.leader == Some(node) && self.raft.term == term && self.has_quorum(node);
+        if !leads || self.raft.voters == voters || !self.reaches_most(node, &voters) {
+            return;
+        }
+        self.note(format!("term {term}: the voters are {:?}", voters.iter().map(|n| n + 1).collect::<Vec<_>>()));
+        self.raft.voters = voters;
+        self.commit_nothing();
+    }
+
+    /// The voters as the log wants them, if they are not.
+    pub fn voters_wanted(&self, state: &ClusterState) -> Option<BTreeSet<usize>> {
+        let now = self.voters();
+        let wanted = membership::decide(state, &now).filter(|wanted| wanted.voters != now)?;
+        Some(wanted.voters.iter().map(|id| id.0 as usize - 1).collect())
     }
 
     /// Every 100 ms: who lags hears of the newest entry; a leader that is not heard of is replaced.
@@ -106,15 +135,20 @@ impl World {
         self.raft.term = Term(self.raft.term.0 + 1);
         self.raft.leader = Some(leader);
         self.raft.leader_seen = self.now;
-        let mut state = (*self.raft.log[self.raft.last()].state).clone();
-        note_applied(&mut state, Epoch(self.raft.log.len() as u64));
-        let table = self.raft.log[self.raft.last()].table.clone();
         self.note(format!("term {} of node {}", self.raft.term, leader + 1));
-        self.commit(Moment { state: Rc::new(state), table, result: Ok(Outcome::Done) });
+        self.commit_nothing();
         self.raft.term_begins = self.raft.last();
         for node in 0..self.nodes.len() {
             self.tell_leader(node);
         }
+    }
+
+    /// An entry of Raft's own.
+    fn commit_nothing(&mut self) {
+        let before = &self.raft.log[self.raft.last()];
+        let (mut state, table) = ((*before.state).clone(), before.table.clone());
+        note_applied(&mut state, Epoch(self.raft.log.len() as u64));
+        self.commit(Moment { state: Rc::new(state), table, result: Ok(Outcome::Done) });
     }
 
     /// A node hears who leads, if it hears anything.

@@ -222,7 +222,8 @@ impl World {
     pub fn new(seed: u64, rules: Rules) -> Self {
         let mut rng = Rng::with_seed(seed);
         let nodes = rng.usize(3..=4);
-        let nodes = (0..nodes).map(|_| Node::new(Clock::random(&mut rng, rules.rates_differ), &mut rng)).collect();
+        let nodes: Vec<Node> =
+            (0..nodes).map(|_| Node::new(Clock::random(&mut rng, rules.rates_differ), &mut rng)).collect();
         let mut world = Self {
             rng,
             rules,
@@ -230,7 +231,7 @@ impl World {
             now: 0,
             queue: BinaryHeap::new(),
             events: Vec::new(),
-            raft: Raft::new(),
+            raft: Raft::new(nodes.len()),
             nodes,
             servers: vec![Registers::new(); usize::from(GROUPS)],
             stores: (0..GROUPS).map(|_| Store::default()).collect(),

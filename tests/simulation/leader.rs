@@ -250,7 +250,7 @@ impl World {
 
     /// Hands a change to the node's own Raft; between the decision and the append the process may be paused.
     pub fn wants(&mut self, node: usize, change: Change, tag: Tag, copied: Registers) {
-        let proposal = Proposal { change, tag, since: self.now, copied };
+        let proposal = Proposal { change, tag, copied };
         let delay = network::turn(&mut self.rng) + network::message(&mut self.rng);
         self.at_node(node, delay, NodeEvent::Propose(Box::new(proposal)));
     }
@@ -377,7 +377,7 @@ impl World {
         if barrier == Barrier::Passed || !self.rules.barrier {
             let change = Change::FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() };
             self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
-            self.note(format!("node {}: the barrier of hold {hold} has passed", node + 1));
+            self.note(format_args!("node {}: the barrier of hold {hold} has passed", node + 1));
             let copied = open.slots.iter().filter_map(|s| Some((s.0, *self.servers[self.owner(*s)].get(&s.0)?)));
             let copied = copied.collect();
             self.next(node, id, Stage::Finish { hold }, change, copied);

@@ -14,6 +14,7 @@ mod migrations;
 mod mover;
 mod network;
 mod node;
+mod queue;
 mod raft;
 mod store;
 mod world;
@@ -43,6 +44,9 @@ fn work(rules: Rules, left: &Mutex<Range<u64>>, failure: &Failure) -> Seen {
         match world.run() {
             Ok(()) => seen.add(&world.seen),
             Err(violation) => {
+                // The same again, with its trace.
+                let mut world = World::told(seed, rules);
+                let _ = world.run();
                 let mut failure = failure.lock().unwrap();
                 if failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
                     *failure = Some((seed, format!("{violation}\n{}", world.trace())));

@@ -229,7 +229,7 @@ impl World {
     fn works(&mut self, node: usize, job: Job, work: Work) {
         let mover = self.its(node, job);
         if mover.work != work {
-            self.note(format!("node {}: {job} is {work:?}", node + 1));
+            self.note(format_args!("node {}: {job} is {work:?}", node + 1));
             let mover = self.its(node, job);
             mover.work = work;
             let moved = NodeEvent::Mover { job, run: mover.run, news: News::Moved };

@@ -253,7 +253,7 @@ impl World {
         if self.stores[server].down {
             return;
         }
-        self.note(format!("the primary of group {} dies", server + 1));
+        self.note(format_args!("the primary of group {} dies", server + 1));
         let store = &mut self.stores[server];
         store.down = true;
         store.life += 1;
@@ -269,6 +269,7 @@ impl World {
     /// will change it, at one log index for every node; no hold is needed, since who is dead answers nobody.
     pub fn fail_over(&mut self, server: usize) {
         let group = GroupId(server as u32 + 1);
+        self.commit_waiting();
         let before = &self.raft.log[self.raft.last()];
         let blocked = before.state.holds.values().any(|hold| match hold.cause {
             Cause::Migration(id) => before.state.migrations.get(&id).is_some_and(|m| m.from == group || m.to == group),
@@ -302,7 +303,7 @@ impl World {
         let lost = store.log.split_off(store.replica);
         store.primary += 1;
         store.down = false;
-        self.note(format!("group {group} fails over, {} writes are lost", lost.len()));
+        self.note(format_args!("group {group} fails over, {} writes are lost", lost.len()));
         let mut data = super::invariants::Registers::new();
         for written in &self.stores[server].log {
             if written.version == 0 {

@@ -1,10 +1,7 @@
 //! The world: virtual time, the queue of what happens next, the faults, and the end when everything must be well again.
 //! Knows nothing of the rules of serving.md; nodes and leaders keep those.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use pontoon::{
@@ -26,6 +23,7 @@ use super::{
     leader::Tag,
     network::{self, Clock, MS, Ns, SECOND, spread},
     node::{Node, NodeEvent},
+    queue::Queue,
     raft::{Proposal, Raft},
     store::{Closing, Store},
 };
@@ -45,8 +43,6 @@ pub const MIGRATION_FAULTS: Ns = 12 * SECOND;
 const SETTLE: Ns = 20 * SECOND;
 /// Lines of the trace that a failure shows.
 const TRACE: usize = 120;
-/// Ten times what a world needs.
-const EVENTS_MAX: usize = 2_000_000;
 
 /// What is in force. Leaving one out must be noticed.
 #[derive(Clone, Copy, Debug)]
@@ -198,9 +194,7 @@ pub struct World {
     pub rules: Rules,
     pub timing: Timing,
     pub now: Ns,
-    queue: BinaryHeap<Reverse<(Ns, usize)>>,
-    /// Everything that was ever scheduled; taken out when it happens.
-    events: Vec<Option<Event>>,
+    queue: Queue<Event>,
     pub raft: Raft,
     pub nodes: Vec<Node>,
     pub servers: Vec<Registers>,
@@ -215,11 +209,22 @@ pub struct World {
     pub seen: Seen,
     violation: Option<String>,
     pub faults: bool,
+    /// Whether the trace is kept: sentences cost more than what they tell of.
+    told: bool,
     trace: VecDeque<String>,
 }
 
 impl World {
     pub fn new(seed: u64, rules: Rules) -> Self {
+        Self::begin(seed, rules, false)
+    }
+
+    /// The same, with its trace.
+    pub fn told(seed: u64, rules: Rules) -> Self {
+        Self::begin(seed, rules, true)
+    }
+
+    fn begin(seed: u64, rules: Rules, told: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let nodes = rng.usize(3..=4);
         let nodes: Vec<Node> =
@@ -229,8 +234,7 @@ impl World {
             rules,
             timing: Timing::default(),
             now: 0,
-            queue: BinaryHeap::new(),
-            events: Vec::new(),
+            queue: Queue::new(),
             raft: Raft::new(nodes.len()),
             nodes,
             servers: vec![Registers::new(); usize::from(GROUPS)],
@@ -244,6 +248,7 @@ impl World {
             seen: Seen::default(),
             violation: None,
             faults: true,
+            told,
             trace: VecDeque::new(),
         };
         world.found();
@@ -281,7 +286,7 @@ impl World {
             changes.push(Change::AssignFree { product: PRODUCT, slots: [SlotId(slot)].into(), to });
         }
         for change in changes {
-            self.append(change).unwrap();
+            self.append(change, Term(1)).unwrap();
         }
         self.elect();
         for node in 0..self.nodes.len() {
@@ -337,11 +342,9 @@ impl World {
     }
 
     pub fn until(&mut self, end: Ns) -> Result<(), String> {
-        while let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= end) {
-            self.queue.pop();
+        while let Some((at, event)) = self.queue.pop(end) {
             self.now = at;
-            let event = self.events[id].take().unwrap();
-            if self.events.len() > EVENTS_MAX {
+            if self.queue.is_endless() {
                 return Err("it does the same again and again".into());
             }
             self.happen(event);
@@ -398,8 +401,7 @@ impl World {
     }
 
     pub fn schedule(&mut self, delay: Ns, event: Event) {
-        self.queue.push(Reverse((self.now + delay, self.events.len())));
-        self.events.push(Some(event));
+        self.queue.push(self.now + delay, event);
     }
 
     /// Something that happens in this start of the node.
@@ -442,24 +444,24 @@ impl World {
                 self.crash(server);
             }
             0..=2 if self.nodes[node].up && !self.nodes[node].paused => {
-                self.note(format!("node {} is paused for {} ms", node + 1, length / MS));
+                self.note(format_args!("node {} is paused for {} ms", node + 1, length / MS));
                 self.nodes[node].paused = true;
                 self.schedule(length, Event::Resume(node));
             }
             3..=5 if !self.nodes[node].cut => {
-                self.note(format!("node {} is cut off for {} ms", node + 1, length / MS));
+                self.note(format_args!("node {} is cut off for {} ms", node + 1, length / MS));
                 self.nodes[node].cut = true;
                 self.schedule(length, Event::Heal(node));
             }
             6 if self.nodes[node].up && !self.nodes[node].paused => {
                 let polite = self.rng.bool();
-                self.note(format!("node {} stops, polite: {polite}", node + 1));
+                self.note(format_args!("node {} stops, polite: {polite}", node + 1));
                 self.stop(node, polite);
                 self.schedule(length, Event::Restart(node));
             }
             7 => {
                 let server = self.rng.usize(0..self.servers.len());
-                self.note(format!("server {} is slow for {} ms", server + 1, length / MS));
+                self.note(format_args!("server {} is slow for {} ms", server + 1, length / MS));
                 self.server_slow[server] = true;
                 self.schedule(length, Event::ServerWell(server));
             }
@@ -479,12 +481,12 @@ impl World {
         }
         let change = Change::BeginRemove { node: self.member_id(node), assume_dead: false };
         self.seen.removed += 1;
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
     }
 
     fn heal(&mut self, node: usize) {
         if std::mem::take(&mut self.nodes[node].cut) {
-            self.note(format!("node {} is back on the network", node + 1));
+            self.note(format_args!("node {} is back on the network", node + 1));
         }
     }
 
@@ -492,7 +494,7 @@ impl World {
         if !std::mem::take(&mut self.nodes[node].paused) {
             return;
         }
-        self.note(format!("node {} goes on", node + 1));
+        self.note(format_args!("node {} goes on", node + 1));
         // Its threads find everything at once, in any order.
         for what in std::mem::take(&mut self.nodes[node].backlog) {
             let delay = spread(&mut self.rng, 1000, 60 * MS);
@@ -520,7 +522,7 @@ impl World {
             return;
         }
         let change = Change::StartAssign { product: PRODUCT, slots, to, abandon: false };
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
     }
 
     /// After the faults: everyone serves, nothing is held, parked or half done.
@@ -551,7 +553,10 @@ impl World {
         self.violation.get_or_insert_with(|| format!("at {at} ms: {what}"));
     }
 
-    pub fn note(&mut self, what: String) {
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        if !self.told {
+            return;
+        }
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }

@@ -247,7 +247,11 @@ impl World {
         }
         match news {
             News::Begin => {
-                let delay = spread(&mut self.rng, MS / 5, 20 * MS);
+                // A connection that nobody accepts waits in the kernel, and is served later.
+                let delay = match self.rng.u8(0..20) {
+                    0 => spread(&mut self.rng, 20 * MS, 5000 * MS),
+                    _ => spread(&mut self.rng, MS / 5, 20 * MS),
+                };
                 let place = self.its(node, job).server;
                 self.schedule(delay, Event::Open { place, job, run, node, boot });
             }
@@ -541,6 +545,9 @@ impl World {
             return self.ask_source(node, job, ToSource::Look);
         }
         finishing.waits = true;
+        if !rules.wait {
+            return self.target_answers(node, job, FromTarget::Waited);
+        }
         self.ask_target(node, job, Command::Wait);
     }
 }

@@ -286,9 +286,6 @@ impl World {
         let Some(term) = self.nodes[node].lead.as_ref().map(|l| l.term) else {
             return self.approved(node, &asking, Err(None));
         };
-        if !self.rules.approval_round {
-            return self.decides(node, &asking);
-        }
         let delay = network::message(&mut self.rng);
         self.schedule(delay, Event::ApprovalRound { node, boot, term, asking: Box::new(asking) });
     }

@@ -124,17 +124,17 @@ fn migrations_lose_nothing_and_end() {
 /// 5 % fast or slow against true time.
 #[test]
 fn catches_clocks_that_are_off_by_five_per_cent() {
-    catches(170, Rules { rates_differ: 0.1, ..Rules::default() });
+    catches(15, Rules { rates_differ: 0.1, ..Rules::default() });
 }
 
 #[test]
 fn catches_a_missing_check_at_reply() {
-    catches(40, Rules { check_at_reply: false, ..Rules::default() });
+    catches(15, Rules { check_at_reply: false, ..Rules::default() });
 }
 
 #[test]
 fn catches_a_missing_epoch_at_reply() {
-    catches(75, Rules { epoch_at_reply: false, ..Rules::default() });
+    catches(90, Rules { epoch_at_reply: false, ..Rules::default() });
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn catches_a_missing_barrier() {
 
 #[test]
 fn catches_a_missing_drain() {
-    catches(15, Rules { drain: false, ..Rules::default() });
+    catches(40, Rules { drain: false, ..Rules::default() });
 }
 
 #[test]
@@ -154,78 +154,57 @@ fn catches_a_new_leader_that_does_not_wait() {
 
 #[test]
 fn catches_a_missing_min_applied() {
-    catches(1100, Rules { min_applied: false, ..Rules::default() });
+    catches(765, Rules { min_applied: false, ..Rules::default() });
 }
 
 #[test]
 fn catches_a_lease_counted_from_its_arrival() {
-    catches(400, Rules { from_send: false, ..Rules::default() });
+    catches(195, Rules { from_send: false, ..Rules::default() });
 }
 
 #[test]
 fn catches_a_grant_without_a_round() {
-    catches(300, Rules { round: false, ..Rules::default() });
+    catches(25, Rules { round: false, ..Rules::default() });
 }
 
 #[test]
 fn migrations_catch_a_missing_check_at_reply() {
-    catches(380, Rules { check_at_reply: false, ..migrating() });
+    catches(85, Rules { check_at_reply: false, ..migrating() });
 }
 
 #[test]
 fn migrations_catch_a_missing_barrier() {
-    catches(0, Rules { barrier: false, ..migrating() });
+    catches(10, Rules { barrier: false, ..migrating() });
 }
 
 #[test]
 fn migrations_catch_a_missing_fence() {
-    catches(60, Rules { fence: false, ..migrating() });
+    catches(110, Rules { fence: false, ..migrating() });
 }
 
 #[test]
 fn migrations_catch_replay_instead_of_refetch() {
-    catches(0, Rules { refetch: false, ..migrating() });
+    catches(310, Rules { refetch: false, ..migrating() });
 }
 
 #[test]
 fn migrations_catch_an_offset_of_before_the_barrier() {
-    catches(0, Rules { offset_after_barrier: false, ..migrating() });
+    catches(10, Rules { offset_after_barrier: false, ..migrating() });
 }
 
 #[test]
 fn migrations_catch_a_mark_cleared_after_the_answer() {
-    catches(55, Rules { mark_before_fetch: false, ..migrating() });
+    catches(25, Rules { mark_before_fetch: false, ..migrating() });
 }
 
 /// A worker that dies before the log knows of its copy leaves keys that nobody takes for its own.
 #[test]
 fn migrations_catch_a_copy_that_the_log_does_not_know() {
-    catches(12, Rules { staged_first: false, ..migrating() });
+    catches(0, Rules { staged_first: false, ..migrating() });
 }
 
 /// The target's primary dies right after the switch, and its replica has not got everything.
 #[test]
 fn migrations_catch_a_replica_that_is_not_waited_for() {
-    catches(0, Rules { wait: false, ..migrating() });
-}
-
-/// A leader that was deposed approves what its log still says is current.
-#[test]
-fn migrations_catch_an_approval_without_a_round() {
-    catches(0, Rules { approval_round: false, ..migrating() });
-}
-
-#[test]
-fn migrations_catch_a_switch_of_another_term() {
-    catches(0, Rules { term_on_switch: false, ..migrating() });
-}
-
-#[test]
-fn catches_a_switch_of_another_term() {
-    catches(0, Rules { term_on_switch: false, ..Rules::default() });
-}
-
-#[test]
-fn migrations_catch_a_switch_between_other_primaries() {
-    catches(0, Rules { epochs_on_switch: false, ..migrating() });
+    catches(240, Rules { wait: false, ..migrating() });
 }

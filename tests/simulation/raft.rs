@@ -2,7 +2,7 @@
 //! Knows nothing of votes and followers' logs; who is deposed does not know it yet.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -11,7 +11,7 @@ use pontoon::{
         apply::{apply, note_applied},
         change::Change,
         check::check,
-        ids::{Epoch, GroupId, SlotId, Term, Uuid},
+        ids::{Epoch, SlotId, Term, Uuid},
         outcome::Outcome,
         route::RouteTable,
         state::{ClusterState, Entry, Position},
@@ -214,7 +214,6 @@ impl World {
         let index = self.raft.log.len() as u64;
         let before = &self.raft.log[self.raft.last()];
         let mut state = (*before.state).clone();
-        let change = self.leave_out(&mut state, change, term);
         let entry = Entry { id: Uuid(u128::from(index)), at_ms: 0, change };
         let at = Position { index: Epoch(index), term };
         let result = apply(&mut state, &entry, at).map_err(|reject| reject.to_string());
@@ -231,27 +230,6 @@ impl World {
         self.note(format_args!("entry {index} term {}: {:?} -> {result:?}", at.term, entry.change));
         self.commit(Moment { state: Rc::new(state), table, result: result.clone() });
         result
-    }
-
-    /// What `apply` would compare, made equal where that rule is left out.
-    fn leave_out(&self, state: &mut ClusterState, mut change: Change, of_entry: Term) -> Change {
-        let (Change::Switch { term, group_epochs, .. } | Change::FinishAssign { term, group_epochs, .. }) = &mut change
-        else {
-            return change;
-        };
-        if !self.rules.term_on_switch {
-            *term = of_entry;
-        }
-        if !self.rules.epochs_on_switch {
-            let groups = &state.products[&PRODUCT].groups;
-            let now = |epochs: &mut BTreeMap<GroupId, Epoch>| {
-                epochs.iter_mut().for_each(|(group, epoch)| *epoch = groups[group].epoch);
-            };
-            now(group_epochs);
-            let runs = state.migrations.values_mut().filter_map(|m| m.run.as_mut());
-            runs.for_each(|run| now(&mut run.group_epochs));
-        }
-        change
     }
 
     /// A node's own Raft is asked to append. It may be called late, and in another term than it was meant for.

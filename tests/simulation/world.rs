@@ -57,9 +57,6 @@ pub struct Rules {
     pub min_applied: bool,
     pub from_send: bool,
     pub round: bool,
-    /// A change of owner is of the term of its verdict, and of the groups' primaries that it was copied between.
-    pub term_on_switch: bool,
-    pub epochs_on_switch: bool,
     /// Migrations instead of assignments; what follows is of theirs.
     pub migrations: bool,
     pub fence: bool,
@@ -67,8 +64,6 @@ pub struct Rules {
     pub offset_after_barrier: bool,
     pub mark_before_fetch: bool,
     pub staged_first: bool,
-    /// Of an approval.
-    pub approval_round: bool,
     /// For the target's replica, before the worker is done.
     pub wait: bool,
 }
@@ -85,15 +80,12 @@ impl Default for Rules {
             min_applied: true,
             from_send: true,
             round: true,
-            term_on_switch: true,
-            epochs_on_switch: true,
             migrations: false,
             fence: true,
             refetch: true,
             offset_after_barrier: true,
             mark_before_fetch: true,
             staged_first: true,
-            approval_round: true,
             wait: true,
         }
     }

@@ -117,6 +117,8 @@ pub struct Desk {
     arriving: BTreeMap<Uuid, Arriving>,
     /// What open holds wait for, by node.
     holding: BTreeMap<(HoldId, NodeId), String>,
+    /// Whom Raft needs for its decisions.
+    voters: BTreeSet<NodeId>,
 }
 
 /// A start that is not in the log yet.
@@ -142,8 +144,8 @@ impl Desk {
     /// A closed one: this node does not lead.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
-        let (arriving, holding) = (BTreeMap::new(), BTreeMap::new());
-        Self { timing, table: None, view: LeaderView::default(), arriving, holding }
+        let (arriving, holding, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { timing, table: None, view: LeaderView::default(), arriving, holding, voters }
     }
 
     /// Makes it that of `term`, empty if it was another's; `None`: closes it. The leader has applied an entry of the term
@@ -155,8 +157,15 @@ impl Desk {
         *self = Self {
             table: term.map(|term| LeaseTable::new(term, now_ns, self.timing)),
             view: LeaderView { term, since_ns: now_ns, ..LeaderView::default() },
+            voters: std::mem::take(&mut self.voters),
             ..Self::new(self.timing)
         };
+    }
+
+    /// Whom Raft needs for its decisions. Said before each step: a member that is being removed is told to end only when
+    /// Raft can do without it, or those that stay could neither decide that nor anything else.
+    pub fn needed(&mut self, voters: impl IntoIterator<Item = NodeId>) {
+        self.voters = voters.into_iter().collect();
     }
 
     /// Leases and acks, while this node leads.
@@ -271,9 +280,17 @@ impl Desk {
         self.note(beat, admission.incarnation, now_ns);
         if member.leaving.is_some() {
             // It stops serving, says so with its last heartbeat, and only then is dropped.
-            return Err(Reply::Grant(Grant::NotMember));
+            return Err(self.end_of(member));
         }
         Ok(admission.incarnation)
+    }
+
+    /// What a member that is being removed is told.
+    fn end_of(&self, member: &Member) -> Reply {
+        if self.voters.contains(&member.id) {
+            return not_yet("it is being removed, and leaves Raft's voters first");
+        }
+        Reply::Grant(Grant::NotMember)
     }
 
     fn note(&mut self, beat: &Beat, incarnation: Incarnation, now_ns: u64) {
@@ -353,7 +370,7 @@ impl Desk {
                 table.stopped(member.id, former.incarnation);
             }
         }
-        Reply::Grant(Grant::NotMember)
+        self.end_of(member)
     }
 
     fn has_stopped(&self, member: &Member) -> bool {
@@ -506,6 +523,26 @@ mod tests {
         assert_eq!(desk.arrives(&former, &other, 0), Step::Round(Asked::End));
         let reply = desk.after_round(&former, Asked::End, Term(3), &state(|_| ()), 0);
         assert!(matches!(reply, Reply::Grant(Grant::Lease { .. })), "{reply:?}");
+    }
+
+    /// The process ends, and does not come back. Of three voters two that are removed together would leave one that can
+    /// decide nothing, and a cluster's only voter one that never voted. Found by the simulation.
+    #[test]
+    fn a_voter_is_told_to_end_when_raft_can_do_without_it() {
+        let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
+        let mut desk = open_desk();
+        desk.needed([NodeId(1), NodeId(2)]);
+        for beat in [beat(FORMER, Some(5)), beat(NEW, None)] {
+            let step = desk.arrives(&beat, &leaving, 10 * HALF);
+            assert!(matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_)))), "{step:?}");
+        }
+        desk.open(Some(Term(4)), 20 * HALF);
+        let step = desk.arrives(&beat(FORMER, Some(5)), &leaving, 20 * HALF);
+        assert!(matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_)))), "another term needs it no less: {step:?}");
+        desk.needed([NodeId(2)]);
+        assert_eq!(desk.arrives(&beat(FORMER, Some(5)), &leaving, 21 * HALF), Step::Round(Asked::End));
+        let reply = desk.after_round(&beat(FORMER, Some(5)), Asked::End, Term(4), &leaving, 21 * HALF);
+        assert_eq!(reply, Reply::Grant(Grant::NotMember));
     }
 
     /// Its last word was lost. Found by the simulation.

@@ -55,7 +55,7 @@ pub const TRIGGERS: &[Trigger] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
     /// Nothing.
-    None,
+    Nothing,
     /// The last replica gets nothing for a second, with its link up.
     Lag,
     /// What the last replica gets, it gets late.
@@ -72,10 +72,10 @@ pub enum Before {
 
 /// All, for choosing one by chance; the first ones more often.
 pub const BEFORE: &[Before] = &[
-    Before::None,
-    Before::None,
-    Before::None,
-    Before::None,
+    Before::Nothing,
+    Before::Nothing,
+    Before::Nothing,
+    Before::Nothing,
     Before::Lag,
     Before::Slow,
     Before::Busy,
@@ -93,8 +93,8 @@ pub const BEFORE: &[Before] = &[
 /// What hits when the promotion has come to its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Second {
-    /// Nothing.
-    None,
+    /// Nothing: it only stands there for a while.
+    Nothing,
     /// kill -9 of the leader.
     KillLeader,
     /// SIGSTOP for longer than a lease.
@@ -120,7 +120,7 @@ pub enum Second {
 
 /// All, for choosing one by chance.
 pub const SECONDS: &[Second] = &[
-    Second::None,
+    Second::Nothing,
     Second::KillLeader,
     Second::StopLeader,
     Second::CutLeader,
@@ -143,10 +143,8 @@ pub struct Case {
     pub trigger: Trigger,
     /// What is so before.
     pub before: Before,
-    /// Where the promotion stands when it is hit.
-    pub point: Option<Point>,
-    /// By what.
-    pub second: Second,
+    /// Where the promotion stands when it is hit, and by what.
+    pub hit: Option<(Point, Second)>,
     /// Replicas of group 1, 1 or 2.
     pub replicas: usize,
     /// Chooses how many keys there are, and which nodes are hit.
@@ -177,8 +175,8 @@ impl Case {
         let trigger = one(TRIGGERS, &mut random);
         let before = one(BEFORE, &mut random);
         let point = random.bool().then(|| one(POINTS, &mut random)).filter(|_| trigger.surely_begins());
-        let second = if point.is_some() { one(SECONDS, &mut random) } else { Second::None };
-        Self { trigger, before, point, second, replicas: random.usize(1..3), seed, without: Vec::new() }
+        let hit = point.map(|point| (point, one(SECONDS, &mut random)));
+        Self { trigger, before, hit, replicas: random.usize(1..3), seed, without: Vec::new() }
     }
 
     /// What has to come of it.
@@ -188,9 +186,9 @@ impl Case {
         match self.trigger {
             Trigger::BothPrimaryFirst | Trigger::BothReplicaFirst if self.replicas == 1 => Expected::Stays,
             Trigger::CutFromOne => Expected::Stays,
-            trigger if trigger.surely_begins() && !last_replica_may_be_gone => match self.second {
-                Second::None | Second::KillLeader | Second::LeaderLeaves | Second::KillOther => Expected::Promoted,
-                _ => Expected::Either,
+            trigger if trigger.surely_begins() && !last_replica_may_be_gone => match self.hit.map(|(_, second)| second) {
+                None | Some(Second::Nothing | Second::KillLeader | Second::LeaderLeaves | Second::KillOther) => Expected::Promoted,
+                Some(_) => Expected::Either,
             },
             _ => Expected::Either,
         }

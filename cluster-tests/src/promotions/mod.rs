@@ -77,14 +77,14 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     mix.wait_more(100);
     run.wait_replicated();
     run.before(case);
-    if let Some(point) = case.point {
+    if let Some((point, _)) = case.hit {
         run.bed.cluster.nodes.iter().for_each(|n| n.faults.pause_at(point));
     }
     run.trigger(case);
     run.let_migration_go(case);
-    if let Some(point) = case.point {
+    if let Some((point, second)) = case.hit {
         run.wait_reached(point);
-        run.second(case);
+        run.second(case, point, second);
         run.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
     }
     run.come_to_an_end(case);
@@ -94,7 +94,7 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     mix.wait_more(200);
     let (losses, mut wrong) = run.bed.losses(run.lag);
     run.bed.wait_well();
-    let quiet = case.trigger == Trigger::Switchover && case.before == Before::None && case.point.is_none();
+    let quiet = case.trigger == Trigger::Switchover && case.before == Before::Nothing && case.hit.is_none();
     match mix.verdict_after(&run.bed.cluster, &losses) {
         Ok(noticed) if wrong.is_empty() => match noticed.errors.first() {
             Some((port, error)) if quiet => Err(vec![format!("a switchover showed a client of port {port}: {error}")]),
@@ -144,7 +144,7 @@ impl Run {
     fn before(&mut self, case: &Case) {
         let (primary, last) = (self.primary(), self.last_replica());
         match case.before {
-            Before::None => {}
+            Before::Nothing => {}
             Before::Lag => {
                 self.lag = LAG;
                 self.bed.gates[primary].set(Caller::Server(last), Mode::HalfOpen);
@@ -277,7 +277,7 @@ impl Run {
         });
     }
 
-    fn second(&mut self, case: &Case) {
+    fn second(&mut self, case: &Case, point: Point, second: Second) {
         let leader = self.bed.cluster.leader();
         let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
         let other = match case.trigger {
@@ -285,8 +285,8 @@ impl Run {
             _ => others[self.random.usize(0..others.len())],
         };
         let chosen = self.bed.chosen().unwrap_or(self.bed.groups[0][1]);
-        let lasts = match case.second {
-            Second::None => A_WHILE,
+        let lasts = match second {
+            Second::Nothing => A_WHILE,
             Second::KillLeader => {
                 self.bed.cluster.node_mut(leader).kill9();
                 A_WHILE
@@ -300,7 +300,6 @@ impl Run {
                 LONGER_THAN_A_LEASE
             }
             Second::LeaderLeaves => {
-                let point = case.point.expect("it stands at a point");
                 self.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
                 let _ = self.bed.cluster.node_mut(leader).terminate(GENEROUS);
                 Duration::ZERO
@@ -312,7 +311,6 @@ impl Run {
             Second::CutOther => {
                 self.bed.cluster.mesh().isolate(other);
                 // What it does while it knows nothing is what this is for.
-                let point = case.point.expect("it stands at a point");
                 self.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
                 A_WHILE * 3
             }
@@ -339,7 +337,7 @@ impl Run {
     /// Until there is another primary, if there has to be; else for a while.
     #[track_caller]
     fn come_to_an_end(&mut self, case: &Case) {
-        let interfered = !matches!(case.second, Second::None | Second::LeaderLeaves);
+        let interfered = case.hit.is_some_and(|(_, second)| second != Second::Nothing);
         if interfered {
             // Everything but the primary is healed: now it can go on.
             self.heal_nodes();

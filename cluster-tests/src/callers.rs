@@ -2,11 +2,11 @@
 //! a server can tell the nodes apart, which all call it by the same address. Knows nothing of what is done with the answer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Who calls.
@@ -23,12 +23,19 @@ pub enum Caller {
 /// The processes of one test, by a directory that only each of them names on its command line or works in. Kept over restarts:
 /// a process is looked for when it calls.
 #[derive(Clone, Debug, Default)]
-pub struct Callers(Arc<Mutex<BTreeMap<PathBuf, Caller>>>);
+pub struct Callers(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    dirs: BTreeMap<PathBuf, Caller>,
+    /// Where they were found the last times: /proc has many entries, and a relay must not be slow.
+    processes: BTreeSet<PathBuf>,
+}
 
 impl Callers {
     /// The process that works in `dir`, or has it as an argument, is this one.
     pub fn know(&self, dir: &Path, caller: Caller) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf(), caller);
+        self.lock().dirs.insert(dir.to_path_buf(), caller);
     }
 
     /// Who has the connection that comes from `from` and goes to 127.0.0.1:`port`.
@@ -37,20 +44,23 @@ impl Callers {
         inode(from, port).and_then(|inode| self.holder(&inode)).unwrap_or(Caller::Other)
     }
 
-    /// Only children of this process: they are the ones that tests start.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn holder(&self, inode: &str) -> Option<Caller> {
-        let socket = format!("socket:[{inode}]");
+        let known = self.lock().processes.clone();
+        if let Some(process) = known.iter().find(|process| holds(process, inode)) {
+            return self.which(process);
+        }
+        // Only children of this process: they are the ones that tests start.
         let me = std::process::id().to_string();
         for process in fs::read_dir("/proc").ok()?.flatten() {
+            let is_process = process.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
             let dir = process.path();
-            if !process.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) || parent(&dir)? != me {
-                continue;
-            }
-            let Some(caller) = self.which(&dir) else { continue };
-            let holds = |fds: fs::ReadDir| {
-                fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
-            };
-            if fs::read_dir(dir.join("fd")).is_ok_and(holds) {
+            if is_process && !known.contains(&dir) && parent(&dir) == me && holds(&dir, inode) {
+                let caller = self.which(&dir)?;
+                self.lock().processes.insert(dir);
                 return Some(caller);
             }
         }
@@ -58,19 +68,24 @@ impl Callers {
     }
 
     fn which(&self, process: &Path) -> Option<Caller> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let works_in = fs::read_link(process.join("cwd")).ok()?;
         let line = fs::read(process.join("cmdline")).ok()?;
         let named = |dir: &PathBuf| line.split(|byte| *byte == 0).any(|arg| arg == dir.as_os_str().as_encoded_bytes());
-        known.iter().find(|(dir, _)| **dir == works_in || named(dir)).map(|(_, caller)| *caller)
+        self.lock().dirs.iter().find(|(dir, _)| **dir == works_in || named(dir)).map(|(_, caller)| *caller)
     }
 }
 
 /// Process id of a process' parent; empty if it has just ended.
-fn parent(process: &Path) -> Option<String> {
+fn parent(process: &Path) -> String {
     let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
     // "12 (name) S 11 ...": the name may hold anything, so look behind its last parenthesis.
-    Some(stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).unwrap_or_default().to_owned())
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).unwrap_or_default().to_owned()
+}
+
+fn holds(process: &Path, inode: &str) -> bool {
+    let socket = format!("socket:[{inode}]");
+    let is_it = |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str());
+    fs::read_dir(process.join("fd")).is_ok_and(|fds| fds.flatten().any(is_it))
 }
 
 /// Of the caller's socket.

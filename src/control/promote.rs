@@ -278,13 +278,19 @@ impl Task {
         if follows { Ok(()) } else { Err(Stop::Retry(format!("{addr} is not in step with {primary}"))) }
     }
 
-    /// Unless the old primary is back with its data, and the chosen one is none yet: then it stays the primary.
+    /// Unless the old primary is back with its data, and the chosen one was not made one yet: then it stays the primary. One
+    /// that is a primary without having been promoted was started again as such.
     async fn not_back(&self, now: &Now) -> Step<()> {
         let Some(why) = self.is_back(now) else { return Ok(()) };
         match self.ask(now, &now.promotion.to).await {
-            Ok(standing) if standing.follows.is_none() => Ok(()),
+            Ok(standing) if standing.follows.is_none() && self.has_history(now, &standing) => Ok(()),
             Ok(_) | Err(_) => Err(Stop::GiveUp { why, primary_back: true }),
         }
+    }
+
+    /// A primary that was promoted out of this group's history, or by force.
+    fn has_history(&self, now: &Now, standing: &Standing) -> bool {
+        now.promotion.forced || standing.former_replid == now.group.replid
     }
 
     fn is_back(&self, now: &Now) -> Option<String> {

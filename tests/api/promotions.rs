@@ -156,6 +156,29 @@ async fn only_what_loses_nothing_or_is_forced() {
 }
 
 #[tokio::test]
+async fn the_operator_overrules_a_promotion_that_goes_on() {
+    let world = world().await;
+    let primary = Redis::start(&[]).await;
+    let (one, two) = (primary.replica().await, primary.replica().await);
+    group(&world, &primary, &one).await;
+    let add =
+        admin::AddServerRequest { product: "default".into(), group: 1, address: two.addr.to_string(), options: None };
+    world.client(1).add_server(add).await.unwrap();
+    let first = promote(&world, wish(&one, None)).await.unwrap();
+    refused(promote(&world, wish(&two, None)).await, &[one.addr.as_str(), "wait"]);
+    let force = |options| admin::PromoteRequest { force: true, ..wish(&two, options) };
+    let dry = promote(&world, force(Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
+    assert!(dry.done.last().unwrap().contains(two.addr.as_str()), "{dry:?}");
+    assert_eq!(world.shared.state().promotions.keys().map(|id| id.0).collect::<Vec<_>>(), [first.promotion]);
+    let second = promote(&world, force(with_id(8))).await.unwrap();
+    assert_eq!(promote(&world, force(with_id(8))).await.unwrap().promotion, second.promotion);
+    let state = world.shared.state();
+    assert_eq!(state.promotions.values().map(|p| (p.id.0, &p.to)).collect::<Vec<_>>(), [(second.promotion, &two.addr)]);
+    let ended = state.ended_promotions.back().unwrap();
+    assert!(ended.promotion.id.0 == first.promotion && ended.failed.is_some(), "{ended:?}");
+}
+
+#[tokio::test]
 async fn settings_are_changed_and_shown() {
     let world = world().await;
     let primary = Redis::start(&[]).await;

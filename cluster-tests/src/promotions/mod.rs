@@ -356,7 +356,14 @@ impl Run {
                 for gid in 1..=groups {
                     wait_for(&format!("group {gid} to have another primary"), PROMOTED_WITHIN, || {
                         self.resume_migration();
-                        if self.bed.promoted(gid) > 0 { Ok(()) } else { Err(self.shown()) }
+                        if self.bed.promoted(gid) > 0 {
+                            return Ok(());
+                        }
+                        if case.trigger == Trigger::Switchover && self.bed.group(1).is_some_and(|(_, open)| open.is_none()) {
+                            // It was given up, and says why: the operator tries again.
+                            let _ = self.bed.any_cli(&["group", "promote", "1", &self.bed.gates[self.bed.groups[0][1]].addr()]);
+                        }
+                        Err(self.shown())
                     });
                 }
             }

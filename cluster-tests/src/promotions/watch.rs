@@ -51,7 +51,7 @@ pub struct Watch {
 pub struct Measured {
     /// What was acknowledged before this, the best replica had.
     pub kept: Instant,
-    /// From then until the old primary was last seen alive.
+    /// From then until the old primary was last seen alive before the hold.
     pub behind: Duration,
 }
 
@@ -76,11 +76,11 @@ impl Watch {
         Self { stop, seen }
     }
 
-    /// What was kept when `to` replaced `from` at `at`; `others` might have been chosen, too.
+    /// What was kept when `to` replaced `from` at `at`, after a first hold at `held`; `others` might have been chosen, too.
     ///
     /// # Errors
     /// What was not seen, or cannot be.
-    pub fn cut(&self, from: usize, to: usize, others: &[usize], at: Instant) -> Result<Measured, String> {
+    pub fn cut(&self, from: usize, to: usize, others: &[usize], held: Instant, at: Instant) -> Result<Measured, String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let promoted = seen[to].iter().find(|s| s.standing.primary && !s.standing.former.0.is_empty() && s.last + SEEN_WITHIN >= at);
         let (replid, reached) = promoted.map(|s| (s.standing.former.0.clone(), s.standing.former.1.saturating_sub(1))).ok_or_else(|| {
@@ -93,14 +93,15 @@ impl Watch {
         let best = best.max().unwrap_or(0).max(reached);
         let of_primary = || seen[from].iter().filter(|s| s.first <= at && s.standing.primary && s.standing.replid == replid);
         let kept = of_primary().filter(|s| s.standing.offset <= best).map(|s| s.last).max();
-        let alive = of_primary().map(|s| s.last).max();
+        // Behind the hold nothing is acknowledged, whether it lives or not.
+        let alive = of_primary().filter(|s| s.first <= held).map(|s| s.last.min(held)).max();
         let (Some(kept), Some(alive)) = (kept, alive) else {
             return Err(format!(
                 "server {to} was promoted with a history ({replid}, up to {best}) that the primary {from} was not seen to have: {:?}",
                 seen[from].last()
             ));
         };
-        let (kept, alive) = (kept.min(at), alive.min(at));
+        let kept = kept.min(at);
         Ok(Measured { kept, behind: alive.saturating_duration_since(kept) })
     }
 }

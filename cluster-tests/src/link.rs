@@ -134,7 +134,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Panics
 /// When the port is taken.
-pub(crate) fn relay(port: u16, to: u16, life: &Arc<Edge>, choose: impl Fn(SocketAddr) -> Arc<Edge> + Send + Sync + 'static) {
+pub(crate) fn relay(
+    port: u16,
+    to: u16,
+    life: &Arc<Edge>,
+    choose: impl Fn(SocketAddr) -> Arc<Edge> + Send + Sync + 'static,
+) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the relay's port is free");
     listener.set_nonblocking(true).expect("a listener can be made non-blocking");
     let (life, choose) = (life.clone(), Arc::new(choose));

@@ -99,7 +99,8 @@ pub fn check(writes: &[Acked], losses: &Losses, wrong: &mut Vec<String>) -> usiz
     }
     for cut in losses.all() {
         let of_cut = |w: &&Acked| cut.steady.contains(&slot(&w.key));
-        let Some(first) = lost.iter().copied().filter(of_cut).filter(|w| cut.covers(w.end)).min_by_key(|w| w.end) else {
+        let Some(first) = lost.iter().copied().filter(of_cut).filter(|w| cut.covers(w.end)).min_by_key(|w| w.end)
+        else {
             continue;
         };
         let later = writes.iter().filter(of_cut).find(|w| w.kept && w.begin > first.end && w.end <= cut.at);

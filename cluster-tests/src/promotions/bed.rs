@@ -209,7 +209,8 @@ impl Bed {
         let mut changes = Vec::new();
         for event in events.as_array()? {
             let text = event["text"].as_str().unwrap_or_default();
-            let Some(group) = event["subject"].as_str().and_then(|s| s.strip_prefix("group ")?.parse::<usize>().ok()) else {
+            let Some(group) = event["subject"].as_str().and_then(|s| s.strip_prefix("group ")?.parse::<usize>().ok())
+            else {
                 continue;
             };
             let at = Duration::from_millis(event["at_ms"].as_u64()?);
@@ -221,7 +222,14 @@ impl Bed {
                     let mut words = text.split([' ', ',']);
                     let to = self.server_at(words.next()?)?;
                     let from = self.server_at(words.nth(2)?)?;
-                    changes.push(Change { group, from, to, failover: failover[group], held: held[group].unwrap_or(at), at });
+                    changes.push(Change {
+                        group,
+                        from,
+                        to,
+                        failover: failover[group],
+                        held: held[group].unwrap_or(at),
+                        at,
+                    });
                 }
                 _ => {}
             }

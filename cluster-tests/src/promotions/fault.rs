@@ -186,8 +186,11 @@ impl Case {
         match self.trigger {
             Trigger::BothPrimaryFirst | Trigger::BothReplicaFirst if self.replicas == 1 => Expected::Stays,
             Trigger::CutFromOne => Expected::Stays,
-            trigger if trigger.surely_begins() && !last_replica_may_be_gone => match self.hit.map(|(_, second)| second) {
-                None | Some(Second::Nothing | Second::KillLeader | Second::LeaderLeaves | Second::KillOther) => Expected::Promoted,
+            trigger if trigger.surely_begins() && !last_replica_may_be_gone => match self.hit.map(|(_, second)| second)
+            {
+                None | Some(Second::Nothing | Second::KillLeader | Second::LeaderLeaves | Second::KillOther) => {
+                    Expected::Promoted
+                }
                 Some(_) => Expected::Either,
             },
             _ => Expected::Either,
@@ -208,7 +211,9 @@ impl Trigger {
             | Self::NotHeard
             | Self::Deaf
             | Self::TwoGroups => true,
-            Self::StopBriefly | Self::CutFromOne | Self::Flap | Self::BothPrimaryFirst | Self::BothReplicaFirst => false,
+            Self::StopBriefly | Self::CutFromOne | Self::Flap | Self::BothPrimaryFirst | Self::BothReplicaFirst => {
+                false
+            }
         }
     }
 }

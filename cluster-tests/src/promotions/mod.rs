@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use pontoon::faults::Point;
 use serde_json::Value;
 
-pub use self::fault::{BEFORE, Before, Case, Expected, POINTS, SECONDS, Second, TRIGGERS, Trigger};
 use self::bed::{Bed, DOWN_AFTER};
+pub use self::fault::{BEFORE, Before, Case, Expected, POINTS, SECONDS, Second, TRIGGERS, Trigger};
 use crate::{
     callers::Caller,
     client::Reply,
@@ -132,7 +132,8 @@ impl Run {
             wait_for("everything to be replicated", GENEROUS, || {
                 let mut client = self.bed.cluster.servers[group[0]].client();
                 // A WAIT on a connection that has written nothing answers at once.
-                let asked = client.call(&["PUBLISH", "harness", "x"]).and_then(|_| client.call(&["WAIT", &replicas, "1000"]));
+                let asked =
+                    client.call(&["PUBLISH", "harness", "x"]).and_then(|_| client.call(&["WAIT", &replicas, "1000"]));
                 match asked {
                     Ok(Reply::Integer(n)) if n.to_string() == replicas => Ok(()),
                     other => Err(format!("{other:?}")),
@@ -359,9 +360,16 @@ impl Run {
                         if self.bed.promoted(gid) > 0 {
                             return Ok(());
                         }
-                        if case.trigger == Trigger::Switchover && self.bed.group(1).is_some_and(|(_, open)| open.is_none()) {
+                        if case.trigger == Trigger::Switchover
+                            && self.bed.group(1).is_some_and(|(_, open)| open.is_none())
+                        {
                             // It was given up, and says why: the operator tries again.
-                            let _ = self.bed.any_cli(&["group", "promote", "1", &self.bed.gates[self.bed.groups[0][1]].addr()]);
+                            let _ = self.bed.any_cli(&[
+                                "group",
+                                "promote",
+                                "1",
+                                &self.bed.gates[self.bed.groups[0][1]].addr(),
+                            ]);
                         }
                         Err(self.shown())
                     });
@@ -412,7 +420,8 @@ impl Run {
         let Some(id) = self.migration else { return };
         let id_text = id.to_string();
         let paused = |m: &Value| m["id"] == id && m["state"] == "paused";
-        if self.bed.json(&["migrate", "ls"]).is_some_and(|all| all.as_array().is_some_and(|all| all.iter().any(paused))) {
+        if self.bed.json(&["migrate", "ls"]).is_some_and(|all| all.as_array().is_some_and(|all| all.iter().any(paused)))
+        {
             let _ = self.bed.any_cli(&["migrate", "resume", &id_text]);
         }
     }
@@ -424,8 +433,11 @@ impl Run {
             self.resume_migration();
             let all = self.bed.json(&["migrate", "ls"]).ok_or("no node answers")?;
             let mine = all.as_array().and_then(|all| all.iter().find(|m| m["id"] == id)).cloned();
-            if mine.as_ref().is_some_and(|m| m["state"] == "done") { Ok(()) } else { Err(format!("{case:?}: {mine:?}")) }
+            if mine.as_ref().is_some_and(|m| m["state"] == "done") {
+                Ok(())
+            } else {
+                Err(format!("{case:?}: {mine:?}"))
+            }
         });
     }
 }
-

@@ -80,18 +80,30 @@ impl Watch {
     ///
     /// # Errors
     /// What was not seen, or cannot be.
-    pub fn cut(&self, from: usize, to: usize, others: &[usize], held: Instant, at: Instant) -> Result<Measured, String> {
+    pub fn cut(
+        &self,
+        from: usize,
+        to: usize,
+        others: &[usize],
+        held: Instant,
+        at: Instant,
+    ) -> Result<Measured, String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let promoted = seen[to].iter().find(|s| s.standing.primary && !s.standing.former.0.is_empty() && s.last + SEEN_WITHIN >= at);
-        let (replid, reached) = promoted.map(|s| (s.standing.former.0.clone(), s.standing.former.1.saturating_sub(1))).ok_or_else(|| {
-            format!("server {to} was never seen as a primary with a history behind: {:?}", seen[to].last())
-        })?;
+        let promoted = seen[to]
+            .iter()
+            .find(|s| s.standing.primary && !s.standing.former.0.is_empty() && s.last + SEEN_WITHIN >= at);
+        let (replid, reached) =
+            promoted.map(|s| (s.standing.former.0.clone(), s.standing.former.1.saturating_sub(1))).ok_or_else(
+                || format!("server {to} was never seen as a primary with a history behind: {:?}", seen[to].last()),
+            )?;
         let best = others.iter().filter_map(|other| {
-            let of_history = seen[*other].iter().filter(|s| s.first <= at && s.standing.replid == replid && !s.standing.primary);
+            let of_history =
+                seen[*other].iter().filter(|s| s.first <= at && s.standing.replid == replid && !s.standing.primary);
             of_history.filter(|s| s.last + SEEN_WITHIN >= at).map(|s| s.standing.offset).max()
         });
         let best = best.max().unwrap_or(0).max(reached);
-        let of_primary = || seen[from].iter().filter(|s| s.first <= at && s.standing.primary && s.standing.replid == replid);
+        let of_primary =
+            || seen[from].iter().filter(|s| s.first <= at && s.standing.primary && s.standing.replid == replid);
         let kept = of_primary().filter(|s| s.standing.offset <= best).map(|s| s.last).max();
         // Behind the hold nothing is acknowledged, whether it lives or not.
         let alive = of_primary().filter(|s| s.first <= held).map(|s| s.last.min(held)).max();
@@ -135,7 +147,10 @@ fn parse(text: &str) -> Option<Standing> {
         primary,
         replid: field("master_replid")?.to_owned(),
         offset: field(offset)?.parse().ok()?,
-        former: (if former.is_empty() { former } else { field("master_replid2")?.to_owned() }, field("second_repl_offset")?.parse().unwrap_or(0)),
+        former: (
+            if former.is_empty() { former } else { field("master_replid2")?.to_owned() },
+            field("second_repl_offset")?.parse().unwrap_or(0),
+        ),
     })
 }
 
@@ -150,7 +165,10 @@ mod tests {
                     master_replid2:0000000000000000000000000000000000000000\r\nmaster_repl_offset:43\r\nsecond_repl_offset:-1\r\n";
         let replica = Standing { primary: false, replid: "aaaa".into(), offset: 42, former: (String::new(), 0) };
         assert_eq!(parse(text), Some(replica));
-        let text = text.replace("slave\r", "master\r").replace(":0000000000000000000000000000000000000000", ":a0").replace("-1", "43");
+        let text = text
+            .replace("slave\r", "master\r")
+            .replace(":0000000000000000000000000000000000000000", ":a0")
+            .replace("-1", "43");
         let primary = Standing { primary: true, replid: "aaaa".into(), offset: 43, former: ("a0".into(), 43) };
         assert_eq!(parse(&text), Some(primary));
     }

@@ -68,7 +68,9 @@ pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong
             if let (Some(before), Some(first)) = (before, values.first())
                 && *first <= before
             {
-                wrong.push(format!("{key}: {before} was counted and replicated, and a later primary counts on from {first}"));
+                wrong.push(format!(
+                    "{key}: {before} was counted and replicated, and a later primary counts on from {first}"
+                ));
             }
         }
         let (acknowledged, all_acknowledged) = (kept().count() as i64, answers().count() as i64);

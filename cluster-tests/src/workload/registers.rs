@@ -86,11 +86,15 @@ fn may_be_last(ops: &[Op], kept: u64, at: u64) -> BTreeSet<Option<u64>> {
         })
     };
     let replaced = |op: &Op| {
-        let by = |(_, later): (u64, &Op)| op.end.is_some_and(|end| end < later.begin) && later.end.is_some_and(|e| e <= kept);
+        let by = |(_, later): (u64, &Op)| {
+            op.end.is_some_and(|end| end < later.begin) && later.end.is_some_and(|e| e <= kept)
+        };
         writes().any(by)
     };
-    let mut values: BTreeSet<Option<u64>> =
-        writes().filter(|(_, op)| op.begin <= at && op.end.is_none_or(|end| end <= at) && !replaced(op)).map(|(value, _)| Some(value)).collect();
+    let mut values: BTreeSet<Option<u64>> = writes()
+        .filter(|(_, op)| op.begin <= at && op.end.is_none_or(|end| end <= at) && !replaced(op))
+        .map(|(value, _)| Some(value))
+        .collect();
     if !writes().any(|(_, op)| op.end.is_some_and(|end| end <= kept)) {
         values.insert(None);
     }

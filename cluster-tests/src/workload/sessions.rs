@@ -50,7 +50,11 @@ fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Kno
         let early = Instant::now() + SKEW < due;
         match told {
             Told::Reply(Reply::Null) if early => {
-                shared.wrong_unless_lost(key, acked, format!("{key} vanished {:?} before its time", due - Instant::now()));
+                shared.wrong_unless_lost(
+                    key,
+                    acked,
+                    format!("{key} vanished {:?} before its time", due - Instant::now()),
+                );
                 *until = None;
             }
             Told::Reply(_) => shared.answered(),

@@ -33,9 +33,11 @@ struct Known {
 }
 
 impl Callers {
-    /// The process that works in `dir`, or has it as an argument, is this one.
-    pub fn know(&self, dir: &Path, caller: Caller) {
-        self.lock().dirs.insert(dir.to_path_buf(), caller);
+    /// The process that works in `dir`, or has it as an argument, is this one; `pid` is its first.
+    pub fn know(&self, dir: &Path, pid: u32, caller: Caller) {
+        let mut known = self.lock();
+        known.dirs.insert(dir.to_path_buf(), caller);
+        known.processes.insert(Path::new("/proc").join(pid.to_string()));
     }
 
     /// Who has the connection that comes from `from` and goes to 127.0.0.1:`port`.
@@ -119,7 +121,7 @@ mod tests {
     fn a_replica_is_known_when_it_calls() {
         let (ports, dir, callers) = (Ports::take(), Scratch::new(), Callers::default());
         let replica = RedisServer::start_with(ports.server(0), dir.path(), &RedisOptions::default());
-        callers.know(&dir.path().join(format!("redis-{}", replica.port)), Caller::Server(7));
+        callers.know(replica.home(), 0, Caller::Server(7));
         let primary = TcpListener::bind(("127.0.0.1", ports.server(1))).unwrap();
         let _ = replica.call(&["REPLICAOF", "127.0.0.1", &ports.server(1).to_string()]);
         primary.set_nonblocking(true).unwrap();

@@ -94,6 +94,12 @@ impl RedisServer {
             .expect("the limit of a child can be set");
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether its process is there.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()

@@ -63,7 +63,7 @@ impl Bed {
         }
         cluster.start_all();
         let callers = Callers::default();
-        cluster.nodes.iter().for_each(|node| callers.know(&node.data_dir, Caller::Node(node.id)));
+        cluster.nodes.iter().for_each(|node| callers.know(&node.data_dir, node.pid(), Caller::Node(node.id)));
         let mut gates = Vec::new();
         let mut groups = [Vec::new(), Vec::new()];
         for (group, replicas) in groups.iter_mut().zip(replicas) {
@@ -71,7 +71,7 @@ impl Bed {
                 let n = gates.len();
                 let port = cluster.ports.server(20 + u16::try_from(n).expect("few servers"));
                 group.push(cluster.add_server(&options(port)));
-                callers.know(cluster.servers[n].home(), Caller::Server(n));
+                callers.know(cluster.servers[n].home(), cluster.servers[n].pid(), Caller::Server(n));
                 gates.push(Gate::start(port, cluster.servers[n].port, &callers));
             }
         }

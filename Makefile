@@ -1,6 +1,6 @@
 # What people type. Every recipe works on a fresh machine that has a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-migration bench-failover chaos fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover chaos fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -44,6 +44,10 @@ bench: ## the README's table
 bench-copy: redis ## what moving slots costs, beside MIGRATE; ARGS='keys port'
 	cargo build --release --example copy
 	target/release/examples/copy $(ARGS)
+
+bench-prober: redis ## what watching 200 servers costs a node; ARGS='servers=200 seconds=20'
+	cargo build --release --example prober
+	target/release/examples/prober $(ARGS)
 
 bench-migration: redis ## issue 4's numbers with three nodes, about fifteen minutes; ARGS='--only switches --switches 100'
 	cargo build --release --bin pontoon --example load

@@ -36,6 +36,9 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(500);
 /// Looks are so much earlier or later, in percent, so that nodes do not look in step.
 const JITTER_PERCENT: u64 = 10;
+/// Looks begin together, at multiples of this since the node's start: with many servers, waking up for each look alone costs
+/// as much as the look.
+const GRID: Duration = Duration::from_millis(20);
 /// First looks at servers that came together are spread over this.
 const FIRST_WITHIN: Duration = Duration::from_millis(50);
 /// A connection that breaks is replaced at once, but not more often than this: the server may go on closing them.
@@ -55,6 +58,7 @@ struct Inner {
     me: NodeId,
     sights: Mutex<Sights>,
     news: watch::Sender<u64>,
+    began: Instant,
     /// News are about to be announced.
     announcing: AtomicBool,
 }
@@ -77,7 +81,7 @@ impl Prober {
     pub fn new(me: NodeId) -> Self {
         let (news, _) = watch::channel(0);
         let announcing = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { me, sights: Mutex::default(), news, announcing }) }
+        Self { inner: Arc::new(Inner { me, sights: Mutex::default(), news, began: Instant::now(), announcing }) }
     }
 
     /// Follows the log for as long as the node runs. `cluster` tells the cluster's id when there is one; the log names no
@@ -164,12 +168,25 @@ impl Prober {
             let began_ns = boottime_ns();
             began = Instant::now();
             let seen = look_at(&mut eye, &addr, credentials.as_ref(), &name, began + LOOK_MAX).await;
-            failing = tell(&addr, &seen, failing);
-            if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
-                self.announce();
+            match seen {
+                Ok(seen) => {
+                    failing = tell(&addr, &seen, failing);
+                    if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
+                        self.announce();
+                    }
+                }
+                // Not noted: what the leader has of this node grows old, and then counts no more.
+                Err(why) => debug!(server = %addr, why, "this node cannot look"),
             }
-            next = began + jittered(EVERY);
+            next = self.on_grid(began + jittered(EVERY));
         }
+    }
+
+    /// The grid's point nearest to `at`.
+    fn on_grid(&self, at: Instant) -> Instant {
+        let since = at.saturating_duration_since(self.inner.began) + GRID / 2;
+        let points = u32::try_from(since.as_nanos() / GRID.as_nanos()).unwrap_or(u32::MAX);
+        self.inner.began + GRID * points
     }
 
     fn announce(&self) {

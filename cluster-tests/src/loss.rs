@@ -1,7 +1,10 @@
 //! What failovers of asynchronously replicated groups may have lost: acknowledged writes of a stretch of time each, the last ones
 //! before the new primary. Knows nothing of workloads, nor of how the stretch was measured.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use pontoon::model::{ids::SlotId, slot::Layout};
 
@@ -12,6 +15,8 @@ pub struct Cut {
     pub kept: Instant,
     /// From here on the new primary answers; the old one has answered nothing any more for a while.
     pub at: Instant,
+    /// What is lost was acknowledged no longer than this before the last that the old primary acknowledged.
+    pub window: Duration,
     /// Slots that the group owned at any time of the test.
     pub slots: BTreeSet<u16>,
     /// Slots that it owned all the time: what is lost of them is a suffix.
@@ -81,7 +86,7 @@ pub struct Acked {
 }
 
 /// Each lost write has to have an excuse, and what a failover lost has to be a suffix of what its group executed: no write is
-/// there that was sent after a lost one was answered. How many were lost.
+/// there that was sent after a lost one was answered, and it is short. How many were lost.
 pub fn check(writes: &[Acked], losses: &Losses, wrong: &mut Vec<String>) -> usize {
     let lost: Vec<&Acked> = writes.iter().filter(|w| !w.kept).collect();
     let bare: Vec<&&Acked> = lost.iter().filter(|w| !losses.excuse(&w.key, w.end)).collect();
@@ -103,6 +108,16 @@ pub fn check(writes: &[Acked], losses: &Losses, wrong: &mut Vec<String>) -> usiz
         else {
             continue;
         };
+        let last = writes.iter().filter(of_cut).map(|w| w.end).filter(|end| *end <= cut.at).max().unwrap_or(first.end);
+        if last - first.end > cut.window {
+            wrong.push(format!(
+                "{} of {} is lost, which was acknowledged {:?} before the last that its primary acknowledged, more than {:?}",
+                first.what,
+                first.key,
+                last - first.end,
+                cut.window
+            ));
+        }
         let later = writes.iter().filter(of_cut).find(|w| w.kept && w.begin > first.end && w.end <= cut.at);
         if let Some(later) = later {
             wrong.push(format!(
@@ -120,15 +135,14 @@ pub fn check(writes: &[Acked], losses: &Losses, wrong: &mut Vec<String>) -> usiz
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn verdict(writes: &[(u64, bool)]) -> Vec<String> {
         let zero = Instant::now();
         let at = |ms| zero + Duration::from_millis(ms);
         let slots: BTreeSet<u16> = [slot("k")].into();
-        let losses = Losses::of(vec![Cut { kept: at(100), at: at(200), steady: slots.clone(), slots }]);
+        let window = Duration::from_millis(50);
+        let losses = Losses::of(vec![Cut { kept: at(100), at: at(200), window, steady: slots.clone(), slots }]);
         let acked = |(end, kept): &(u64, bool)| Acked {
             key: "k".into(),
             what: end.to_string(),
@@ -145,7 +159,9 @@ mod tests {
     fn only_a_suffix_of_the_last_stretch_may_be_lost() {
         assert_eq!(verdict(&[(50, true), (110, true), (150, true), (250, true)]), Vec::<String>::new());
         assert_eq!(verdict(&[(50, true), (110, true), (150, false), (160, false), (250, true)]), Vec::<String>::new());
-        // Too old, after the new primary, a hole. Overlapping ones may go either way.
+        // Too much, too old, after the new primary, a hole.
+        assert!(verdict(&[(110, false), (150, false), (161, false)])[0].contains("more than"));
+        // Overlapping ones may go either way.
         assert!(verdict(&[(90, false)])[0].contains("without an excuse"));
         assert!(verdict(&[(210, false)])[0].contains("without an excuse"));
         assert!(verdict(&[(110, false), (150, true)])[0].contains("is there"));

@@ -46,15 +46,6 @@ pub struct Watch {
     seen: Arc<Mutex<Vec<Vec<Span>>>>,
 }
 
-/// What a failover left behind, measured.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// What was acknowledged before this, the best replica had.
-    pub kept: Instant,
-    /// From then until the old primary was last seen alive before the hold.
-    pub behind: Duration,
-}
-
 impl Watch {
     /// Watches the servers at these ports, named by their places in the list from now on.
     #[must_use]
@@ -76,18 +67,12 @@ impl Watch {
         Self { stop, seen }
     }
 
-    /// What was kept when `to` replaced `from` at `at`, after a first hold at `held`; `others` might have been chosen, too.
+    /// What was acknowledged before this moment was kept when `to` replaced `from` at `at`: the best replica had it. `others`
+    /// might have been chosen, too.
     ///
     /// # Errors
     /// What was not seen, or cannot be.
-    pub fn cut(
-        &self,
-        from: usize,
-        to: usize,
-        others: &[usize],
-        held: Instant,
-        at: Instant,
-    ) -> Result<Measured, String> {
+    pub fn cut(&self, from: usize, to: usize, others: &[usize], at: Instant) -> Result<Instant, String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let promoted = seen[to]
             .iter()
@@ -105,16 +90,12 @@ impl Watch {
         let of_primary =
             || seen[from].iter().filter(|s| s.first <= at && s.standing.primary && s.standing.replid == replid);
         let kept = of_primary().filter(|s| s.standing.offset <= best).map(|s| s.last).max();
-        // Behind the hold nothing is acknowledged, whether it lives or not.
-        let alive = of_primary().filter(|s| s.first <= held).map(|s| s.last.min(held)).max();
-        let (Some(kept), Some(alive)) = (kept, alive) else {
-            return Err(format!(
+        kept.map(|kept| kept.min(at)).ok_or_else(|| {
+            format!(
                 "server {to} was promoted with a history ({replid}, up to {best}) that the primary {from} was not seen to have: {:?}",
                 seen[from].last()
-            ));
-        };
-        let kept = kept.min(at);
-        Ok(Measured { kept, behind: alive.saturating_duration_since(kept) })
+            )
+        })
     }
 }
 

@@ -57,7 +57,7 @@ bench-failover: redis ## how long a failover and a switchover take; ARGS='--only
 	cargo build --release --bin pontoon --example load
 	python3 benches/failover.py $(ARGS)
 
-chaos: redis ## migrations under faults chosen by chance; ARGS='--seconds 3600' or '--seed N'
+chaos: redis ## migrations and promotions under faults chosen by chance; ARGS='--seconds 3600', '--kind promotions' or '--seed N'
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
 

@@ -394,6 +394,34 @@ fn when_the_old_primary_is_back() {
     assert_eq!(forced.back(), None);
     forced.fail(7002, 60_000);
     assert!(forced.back().is_some());
+    // Started again from its disk, it is of another replication id: what counts is what became of the chosen one.
+    let restarted = || {
+        let mut world = World::up();
+        world.note(1, "id1");
+        world.start(7002, false);
+        world.look(PRIMARY, |l| l.replid = "another".into());
+        world
+    };
+    assert_eq!(restarted().back(), None);
+    let mut copied = restarted();
+    copied.look(7002, |l| l.replid = "another".into());
+    assert!(copied.back().is_some_and(|why| why.contains("copied")));
+    copied.look(PRIMARY, |l| l.keys = 0);
+    assert!(copied.back().is_some(), "the chosen one has none either");
+    let promoted = |former: Option<&str>| {
+        let mut world = restarted();
+        world.look(7002, |l| {
+            l.role = RoleSeen::Primary { replicas: Vec::new() };
+            l.replid = "its own".into();
+            l.replid2 = former.map(|id| (id.to_owned(), 1_001));
+        });
+        world
+    };
+    assert_eq!(promoted(Some("id1")).back(), None);
+    let mut lost = promoted(None);
+    assert!(lost.back().is_some_and(|why| why.contains("another replication id")));
+    lost.look(PRIMARY, |l| l.keys = 0);
+    assert_eq!(lost.back(), None, "an operator has to choose");
     // A replica by now.
     let mut replica = World::up();
     replica.start(7002, false);

@@ -48,6 +48,12 @@ impl History {
         u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// The same of another moment; 0: before the history's begin.
+    #[must_use]
+    pub fn at(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.zero).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Adds an operation. What surely was not executed, and a read that was not answered, are left out: they say nothing.
     pub fn add(&self, op: Op) {
         self.ops.lock().unwrap_or_else(PoisonError::into_inner).push(op);

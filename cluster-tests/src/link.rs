@@ -134,19 +134,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Panics
 /// When the port is taken.
-pub(crate) fn relay(port: u16, to: u16, life: &Arc<Edge>, choose: impl Fn(SocketAddr) -> Arc<Edge> + Send + 'static) {
+pub(crate) fn relay(
+    port: u16,
+    to: u16,
+    life: &Arc<Edge>,
+    choose: impl Fn(SocketAddr) -> Arc<Edge> + Send + Sync + 'static,
+) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the relay's port is free");
     listener.set_nonblocking(true).expect("a listener can be made non-blocking");
-    let life = life.clone();
+    let (life, choose) = (life.clone(), Arc::new(choose));
     std::thread::spawn(move || {
         while !life.stopped() {
             match listener.accept() {
                 Ok((near, from)) => {
-                    let edge = choose(from);
-                    if edge.mode() != Mode::Cut {
-                        // A server that is down looks like one: the near side is closed.
-                        let _ = join(near, to, &edge);
-                    }
+                    let choose = choose.clone();
+                    // To find out who calls takes a moment, in which others call.
+                    std::thread::spawn(move || {
+                        let edge = choose(from);
+                        if edge.mode() != Mode::Cut {
+                            // A server that is down looks like one: the near side is closed.
+                            let _ = join(near, to, &edge);
+                        }
+                    });
                 }
                 Err(_) => let_pass(LOOK_EVERY),
             }

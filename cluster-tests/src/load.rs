@@ -104,6 +104,11 @@ impl Load {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// Clients begin nothing new.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Stops; what each client saw, in the order of the ports, and the history.
     ///
     /// # Panics

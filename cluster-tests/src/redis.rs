@@ -33,6 +33,8 @@ pub struct RedisOptions {
     pub password: Option<String>,
     /// Further arguments.
     pub more: Vec<String>,
+    /// Its files can be limited later (`RedisServer::limit_files`).
+    pub limitable: bool,
 }
 
 impl RedisServer {
@@ -75,8 +77,50 @@ impl RedisServer {
         self.process = Self::launch(self.port, &self.home, &self.options);
     }
 
+    /// The same without waiting; one that still runs is killed.
+    pub fn start_again(&mut self) {
+        self.process.kill9();
+        self.process = Self::launch(self.port, &self.home, &self.options);
+    }
+
+    /// From now on no file of it may become larger than so many bytes, as on a full disk; `None`: the disk has room again.
+    ///
+    /// # Panics
+    /// When the limit cannot be set.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).expect("a process id"));
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit)
+            .expect("the limit of a child can be set");
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether its process is there.
+    pub fn runs(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// The directory that it works in.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     fn launch(port: u16, home: &Path, options: &RedisOptions) -> Process {
-        let mut command = Command::new("redis-server");
+        let mut command = match options.limitable {
+            false => Command::new("redis-server"),
+            // Without SIGXFSZ the write fails, as on a full disk.
+            true => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "sh"]);
+                shell
+            }
+        };
         command.current_dir(home);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
         command.arg("--port").arg(port.to_string());

@@ -278,7 +278,8 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
 }
 
 /// Whether the primary that a failover was to replace is there again, so that it need not be replaced, and why one may say so:
-/// a majority is answered, it is a primary, and it has the data it had; or it has some data, and the chosen one is not there.
+/// a majority is answered, it is a primary, and it has the data it had; or the chosen one has copied what it has; or it has some
+/// data, and the chosen one is not there, or not what it was.
 #[must_use]
 pub fn primary_back(
     group: &Group,
@@ -299,8 +300,29 @@ pub fn primary_back(
     if same && !promotion.forced {
         return Some(format!("{from} answers again, as the primary that it was"));
     }
+    let to = today(seen, &promotion.to);
+    // Then the chosen one has nothing that the primary has not, whatever that is.
+    let copied = |to: &Look| match &to.role {
+        RoleSeen::Replica { of, link_up, syncing, .. } => {
+            of == from && *link_up && !syncing && !to.loading && to.replid == look.replid
+        }
+        RoleSeen::Primary { .. } => false,
+    };
+    if !promotion.forced && to.is_some_and(copied) {
+        return Some(format!("{from} is a primary again, and {} has copied what it has", promotion.to));
+    }
     let chosen = verdict(watchers, &promotion.to, group.options.down_after_ms);
-    let gone = matches!(chosen, Verdict::Down { .. });
-    (gone && (same || look.keys > 0))
-        .then(|| format!("{from} is back with {} keys, and {} does not answer", look.keys, promotion.to))
+    if matches!(chosen, Verdict::Down { .. }) && (same || look.keys > 0) {
+        return Some(format!("{from} is back with {} keys, and {} does not answer", look.keys, promotion.to));
+    }
+    // Started again or led elsewhere, it cannot be promoted any more; nobody but its old primary's clients has written since.
+    let other_history = |to: &Look| match &to.role {
+        RoleSeen::Replica { .. } => to.replid != group.replid,
+        RoleSeen::Primary { .. } => to.replid2.as_ref().is_none_or(|(id, _)| *id != group.replid),
+    };
+    let lost = !promotion.forced && !group.replid.is_empty() && to.is_some_and(|to| !to.loading && other_history(to));
+    (lost && look.keys > 0).then(|| {
+        let Promotion { to, .. } = promotion;
+        format!("{from} is back with {} keys, and the data of {to} is of another replication id by now", look.keys)
+    })
 }

@@ -1,7 +1,8 @@
-//! `make chaos`: runs of the fault matrix chosen by chance, for as long as asked; a failure prints the command that repeats it.
-//! Knows nothing of what a run does (cluster_tests::matrix).
+//! `make chaos`: runs of the fault matrices chosen by chance, for as long as asked; a failure prints the command that repeats it.
+//! Knows nothing of what a run does (cluster_tests::matrix, cluster_tests::promotions).
 //!
-//! `chaos [--seconds N] [--seed N]`: with `--seed` the run of that seed, once.
+//! `chaos [--kind migrations|promotions] [--seconds N] [--seed N]`: with `--seed` the run of that seed, once, of each kind; without
+//! `--kind` both in turn.
 
 use std::{
     panic::catch_unwind,
@@ -9,56 +10,101 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster_tests::matrix::{Case, FAULTS, POINTS, run};
+use cluster_tests::{matrix, promotions};
 
 /// Ten minutes, if nothing is said.
 const SECONDS: u64 = 600;
 
-/// The run of a seed.
-fn case(seed: u64) -> Case {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let point = POINTS[random.usize(0..POINTS.len())];
-    let fault = FAULTS[random.usize(0..FAULTS.len())];
-    Case { point, fault, replica: random.bool(), seed, without: Vec::new() }
+/// What is run.
+#[derive(Clone, Copy)]
+enum Kind {
+    Migrations,
+    Promotions,
 }
 
-fn once(seed: u64) -> bool {
-    let case = case(seed);
-    println!("seed {seed}: {:?} at {:?}{}", case.fault, case.point, if case.replica { ", with a replica" } else { "" });
+/// Both, in turn.
+const KINDS: &[Kind] = &[Kind::Promotions, Kind::Migrations];
+
+impl Kind {
+    fn parse(name: &str) -> Option<Self> {
+        KINDS.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Migrations => "migrations",
+            Self::Promotions => "promotions",
+        }
+    }
+
+    /// Says which run the seed is, and runs it.
+    fn run(self, seed: u64) -> bool {
+        match self {
+            Self::Migrations => {
+                let case = migration(seed);
+                let replica = if case.replica { ", with a replica" } else { "" };
+                println!("seed {seed}: {:?} at {:?}{replica}", case.fault, case.point);
+                catch_unwind(|| matrix::run(&case)).is_ok()
+            }
+            Self::Promotions => {
+                let case = promotions::Case::by_chance(seed);
+                let promotions::Case { trigger, before, hit, replicas, .. } = &case;
+                println!("seed {seed}: {trigger:?}, before {before:?}, hit {hit:?}, replicas {replicas}");
+                catch_unwind(|| promotions::run(&case)).is_ok()
+            }
+        }
+    }
+}
+
+/// The migration of a seed.
+fn migration(seed: u64) -> matrix::Case {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let point = matrix::POINTS[random.usize(0..matrix::POINTS.len())];
+    let fault = matrix::FAULTS[random.usize(0..matrix::FAULTS.len())];
+    matrix::Case { point, fault, replica: random.bool(), seed, without: Vec::new() }
+}
+
+fn once(kind: Kind, seed: u64) -> bool {
     let began = Instant::now();
-    let good = catch_unwind(|| run(&case)).is_ok();
+    let good = kind.run(seed);
     if good {
         println!("seed {seed}: good, {:.1} s", began.elapsed().as_secs_f64());
     } else {
-        println!("seed {seed}: FAILED; to repeat it: make chaos ARGS='--seed {seed}'");
+        println!("seed {seed}: FAILED; to repeat it: make chaos ARGS='--kind {} --seed {seed}'", kind.name());
     }
     good
 }
 
 fn main() -> ExitCode {
-    let (mut seconds, mut seed) = (SECONDS, None);
+    let (mut seconds, mut seed, mut kinds) = (SECONDS, None, KINDS.to_vec());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let value = args.next().and_then(|v| v.parse::<u64>().ok());
-        match (arg.as_str(), value) {
-            ("--seconds", Some(n)) => seconds = n,
-            ("--seed", Some(n)) => seed = Some(n),
+        let value = args.next().unwrap_or_default();
+        let number = value.parse::<u64>().ok();
+        match (arg.as_str(), number, Kind::parse(&value)) {
+            ("--seconds", Some(n), _) => seconds = n,
+            ("--seed", Some(n), _) => seed = Some(n),
+            ("--kind", _, Some(kind)) => kinds = vec![kind],
             _ => {
-                eprintln!("usage: chaos [--seconds N] [--seed N]");
+                eprintln!("usage: chaos [--kind migrations|promotions] [--seconds N] [--seed N]");
                 return ExitCode::from(2);
             }
         }
     }
     if let Some(seed) = seed {
-        return if once(seed) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let all_good = kinds.iter().all(|kind| once(*kind, seed));
+        return if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let until = Instant::now() + Duration::from_secs(seconds);
     let (mut runs, mut failed) = (0u32, Vec::new());
-    while Instant::now() < until {
+    for kind in kinds.iter().cycle() {
+        if Instant::now() >= until {
+            break;
+        }
         let seed = fastrand::u64(0..1 << 32);
         runs += 1;
-        if !once(seed) {
-            failed.push(seed);
+        if !once(*kind, seed) {
+            failed.push((kind.name(), seed));
         }
     }
     println!("{runs} runs, {} failed {failed:?}", failed.len());

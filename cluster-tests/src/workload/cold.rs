@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use pontoon::model::{ids::SlotId, slot::Layout};
+use serde_json::Value;
 
 use super::Reader;
 use crate::{
@@ -79,15 +80,20 @@ impl Cold {
     }
 }
 
-/// Group by slot.
 fn owners(cluster: &Cluster) -> Vec<u64> {
-    let ranges = wait_for("the slot table", GENEROUS, || {
+    let slots = wait_for("the slot table", GENEROUS, || {
         let ids = cluster.nodes.iter();
         let mut answers = ids.map(|n| n.cli().try_json(&["slot", "ls", "--timeout", "5s"]));
         answers.find_map(Result::ok).ok_or("no node answers")
     });
+    owners_in(&slots)
+}
+
+/// Group by slot, as `slot ls` shows it; 0: none.
+#[must_use]
+pub fn owners_in(ranges: &Value) -> Vec<u64> {
     let mut owners = vec![0; usize::from(Layout::Codis.slots())];
-    let ranges = ranges.get("ranges").cloned().unwrap_or(ranges);
+    let ranges = ranges.get("ranges").unwrap_or(ranges);
     for range in ranges.as_array().cloned().unwrap_or_default() {
         let bound = |name: &str| range[name].as_u64().unwrap_or(0) as usize;
         for owner in owners.iter_mut().take(bound("last") + 1).skip(bound("first")) {

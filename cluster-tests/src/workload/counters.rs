@@ -4,15 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread::JoinHandle,
+    time::Instant,
 };
 
 use super::{Caller, KEYS, Reader, Shared, Told};
-use crate::client::Reply;
+use crate::{client::Reply, loss::Losses};
 
 /// What one client was told, by key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counted {
-    answers: BTreeMap<String, Vec<i64>>,
+    /// Answer, and when it came.
+    answers: BTreeMap<String, Vec<(i64, Instant)>>,
     unknown: BTreeMap<String, i64>,
 }
 
@@ -26,10 +28,7 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
             match caller.call(&["INCR", &key]) {
                 Told::Reply(Reply::Integer(value)) => {
                     let answers = counted.answers.entry(key.clone()).or_default();
-                    if let Some(last) = answers.last().filter(|last| **last >= value) {
-                        shared.wrong(format!("{key}: one client was told {last}, and later {value}"));
-                    }
-                    answers.push(value);
+                    answers.push((value, Instant::now()));
                     shared.answered();
                 }
                 Told::Reply(other) => shared.wrong(format!("INCR {key} was answered {other:?}")),
@@ -41,17 +40,40 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-/// Every answer came once, and the last value is what was counted.
-pub(crate) fn check(all: &[Counted], reader: &mut Reader, wrong: &mut Vec<String>) {
+/// Every answer came once, each client's in ascending order, and the last value is what was counted; but for what a failover may
+/// have lost: then the count goes on from what was kept.
+pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong: &mut Vec<String>) {
     let keys: BTreeSet<&String> = all.iter().flat_map(|c| c.answers.keys().chain(c.unknown.keys())).collect();
     for key in keys {
-        let mut seen = BTreeSet::new();
-        for value in all.iter().filter_map(|c| c.answers.get(key)).flatten() {
-            if !seen.insert(*value) {
-                wrong.push(format!("{key}: two clients were told {value}"));
+        let cuts = losses.of_key(key);
+        // Answers of different primaries do not know of each other.
+        let phase = |at: Instant| cuts.iter().filter(|cut| cut.at < at).count();
+        let mut seen: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
+        for answers in all.iter().filter_map(|c| c.answers.get(key)) {
+            for (value, at) in answers {
+                if !seen.entry(phase(*at)).or_default().insert(*value) {
+                    wrong.push(format!("{key}: two clients were told {value}"));
+                }
+            }
+            for pair in answers.windows(2).filter(|pair| phase(pair[0].1) == phase(pair[1].1)) {
+                if pair[0].0 >= pair[1].0 {
+                    wrong.push(format!("{key}: one client was told {}, and later {}", pair[0].0, pair[1].0));
+                }
             }
         }
-        let acknowledged = seen.len() as i64;
+        let answers = || all.iter().filter_map(|c| c.answers.get(key)).flatten();
+        let kept = || answers().filter(|(_, at)| !losses.excuse(key, *at));
+        for (later, values) in &seen {
+            let before = kept().filter(|(_, at)| phase(*at) < *later).map(|(value, _)| *value).max();
+            if let (Some(before), Some(first)) = (before, values.first())
+                && *first <= before
+            {
+                wrong.push(format!(
+                    "{key}: {before} was counted and replicated, and a later primary counts on from {first}"
+                ));
+            }
+        }
+        let (acknowledged, all_acknowledged) = (kept().count() as i64, answers().count() as i64);
         let unknown: i64 = all.iter().filter_map(|c| c.unknown.get(key)).sum();
         let Reply::Bulk(text) = reader.read(&["GET", key]) else {
             if acknowledged > 0 {
@@ -60,10 +82,11 @@ pub(crate) fn check(all: &[Counted], reader: &mut Reader, wrong: &mut Vec<String
             continue;
         };
         let value: i64 = String::from_utf8_lossy(&text).parse().unwrap_or(-1);
-        let highest = seen.last().copied().unwrap_or(0);
-        if value < acknowledged || value > acknowledged + unknown || value < highest {
+        let highest = kept().map(|(value, _)| *value).max().unwrap_or(0);
+        if value < acknowledged || value > all_acknowledged + unknown || value < highest {
             wrong.push(format!(
-                "{key} is {value}: {acknowledged} INCR were acknowledged (the highest answer was {highest}), {unknown} unknown"
+                "{key} is {value}: {acknowledged} INCR were acknowledged and have to be kept (the highest answer was {highest}) of \
+                 {all_acknowledged}, {unknown} unknown"
             ));
         }
     }

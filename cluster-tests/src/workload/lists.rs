@@ -4,15 +4,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread::JoinHandle,
+    time::Instant,
 };
 
 use super::{Caller, KEYS, Reader, Shared, Told};
-use crate::client::Reply;
+use crate::{
+    client::Reply,
+    loss::{self, Acked, Losses},
+};
 
 /// What one client pushed, by key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pushed {
-    acknowledged: BTreeMap<String, Vec<String>>,
+    /// Element, just before it was sent, just after it was answered.
+    acknowledged: BTreeMap<String, Vec<(String, Instant, Instant)>>,
     unknown: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -24,9 +29,10 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
             let key = format!("list{}", (turn as usize + n) % KEYS);
             let element = format!("{n}:{turn}");
             turn += 1;
+            let begin = Instant::now();
             match caller.call(&["RPUSH", &key, &element]) {
                 Told::Reply(Reply::Integer(_)) => {
-                    pushed.acknowledged.entry(key).or_default().push(element);
+                    pushed.acknowledged.entry(key).or_default().push((element, begin, Instant::now()));
                     shared.answered();
                 }
                 Told::Reply(other) => shared.wrong(format!("RPUSH {key} was answered {other:?}")),
@@ -40,14 +46,18 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-pub(crate) fn check(all: &[Pushed], reader: &mut Reader, wrong: &mut Vec<String>) {
+/// How many acknowledged elements are lost, all of which have an excuse.
+pub(crate) fn check(all: &[Pushed], losses: &Losses, reader: &mut Reader, wrong: &mut Vec<String>) -> usize {
     let keys: BTreeSet<&String> = all.iter().flat_map(|p| p.acknowledged.keys().chain(p.unknown.keys())).collect();
+    let mut writes = Vec::new();
     for key in keys {
-        let Reply::Array(items) = reader.read(&["LRANGE", key, "0", "-1"]) else {
-            wrong.push(format!("{key} is no list"));
-            continue;
+        let items = match reader.read(&["LRANGE", key, "0", "-1"]) {
+            Reply::Array(items) => items.iter().map(Reply::text).collect(),
+            other => {
+                wrong.push(format!("{key} is no list: {other:?}"));
+                Vec::new()
+            }
         };
-        let items: Vec<String> = items.iter().map(Reply::text).collect();
         let mut places = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
             if places.insert(item.clone(), at).is_some() {
@@ -56,17 +66,20 @@ pub(crate) fn check(all: &[Pushed], reader: &mut Reader, wrong: &mut Vec<String>
         }
         for pushed in all {
             let own = pushed.acknowledged.get(key).map(Vec::as_slice).unwrap_or_default();
-            let lost: Vec<&String> = own.iter().filter(|e| !places.contains_key(*e)).collect();
-            if !lost.is_empty() {
-                wrong.push(format!("{key}: {} acknowledged elements are lost, the first {}", lost.len(), lost[0]));
-            }
-            if !own.iter().filter_map(|e| places.get(e)).is_sorted() {
+            writes.extend(own.iter().map(|(element, begin, end)| Acked {
+                key: key.clone(),
+                what: element.clone(),
+                begin: *begin,
+                end: *end,
+                kept: places.contains_key(element),
+            }));
+            if !own.iter().filter_map(|(e, ..)| places.get(e)).is_sorted() {
                 wrong.push(format!("{key}: elements of one client are out of their order"));
             }
         }
         let known = |item: &String| {
             all.iter().any(|p| {
-                p.acknowledged.get(key).is_some_and(|l| l.contains(item))
+                p.acknowledged.get(key).is_some_and(|l| l.iter().any(|(e, ..)| e == item))
                     || p.unknown.get(key).is_some_and(|l| l.contains(item))
             })
         };
@@ -74,4 +87,5 @@ pub(crate) fn check(all: &[Pushed], reader: &mut Reader, wrong: &mut Vec<String>
             wrong.push(format!("{key}: {item} is there, and nobody pushed it or was told it was not executed"));
         }
     }
+    loss::check(&writes, losses, wrong)
 }

@@ -13,10 +13,11 @@
 mod cold;
 mod counters;
 mod lists;
+mod registers;
 mod sessions;
 mod written;
 
-pub use cold::Cold;
+pub use cold::{Cold, owners_in};
 pub use written::{Write, Written};
 
 use std::{
@@ -25,15 +26,15 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     client::{Client, Reply},
     cluster::Cluster,
     history::History,
-    linear,
     load::Load,
+    loss::Losses,
     wait::{GENEROUS, let_pass, wait_for, wait_until},
 };
 
@@ -104,12 +105,20 @@ impl Caller {
     }
 }
 
+/// Something that must never be seen.
+#[derive(Clone, Debug)]
+struct Wrong {
+    what: String,
+    /// Unless this key's write, acknowledged then, may be lost.
+    unless: Option<(String, Instant)>,
+}
+
 /// What threads of a workload share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    wrong: Arc<Mutex<Vec<String>>>,
+    wrong: Arc<Mutex<Vec<Wrong>>>,
 }
 
 impl Shared {
@@ -124,7 +133,16 @@ impl Shared {
 
     /// Something that must never be seen.
     pub(crate) fn wrong(&self, what: String) {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.add(Wrong { what, unless: None });
+    }
+
+    /// The same, if the write of `key` that was acknowledged then has to be there.
+    pub(crate) fn wrong_unless_lost(&self, key: &str, acked: Instant, what: String) {
+        self.add(Wrong { what, unless: Some((key.to_owned(), acked)) });
+    }
+
+    fn add(&self, wrong: Wrong) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(wrong);
     }
 }
 
@@ -158,6 +176,8 @@ pub struct Noticed {
     pub errors: Vec<(u16, String)>,
     /// Requests that were answered.
     pub answered: u64,
+    /// Acknowledged elements of lists that are lost, all with an excuse.
+    pub lost: usize,
 }
 
 impl Mix {
@@ -195,6 +215,12 @@ impl Mix {
         wait_until("requests to be answered", GENEROUS, || self.shared.done.load(Ordering::Relaxed) >= from + more);
     }
 
+    /// Clients begin nothing new.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.registers.stop();
+    }
+
     /// Stops all clients and checks everything that can be checked: histories, final values, and that every key is in
     /// exactly one group, the one that owns its slot.
     ///
@@ -217,7 +243,19 @@ impl Mix {
     /// When a client panicked, or the cluster does not answer any more.
     #[track_caller]
     pub fn verdict(self, cluster: &Cluster) -> Result<Noticed, Vec<String>> {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.verdict_after(cluster, &Losses::default())
+    }
+
+    /// The same after failovers, which may have lost something.
+    ///
+    /// # Errors
+    /// What was seen that must not be.
+    ///
+    /// # Panics
+    /// When a client panicked, or the cluster does not answer any more.
+    #[track_caller]
+    pub fn verdict_after(self, cluster: &Cluster, losses: &Losses) -> Result<Noticed, Vec<String>> {
+        self.stop();
         let mut noticed = Noticed::default();
         let (seen, history): (_, History) = self.registers.finish();
         for (port, seen) in self.ports.iter().zip(seen) {
@@ -240,13 +278,15 @@ impl Mix {
         for caller in callers {
             noticed.errors.extend(caller.errors.into_iter().map(|e| (caller.port, e)));
         }
-        let mut wrong = self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Err(why) = linear::check(&history.ops()) {
+        let seen = self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let excused = |w: &Wrong| w.unless.as_ref().is_some_and(|(key, acked)| losses.excuse(key, *acked));
+        let mut wrong: Vec<String> = seen.into_iter().filter(|w| !excused(w)).map(|w| w.what).collect();
+        if let Err(why) = registers::check(&history, losses) {
             wrong.push(why);
         }
         let mut reader = Reader(self.ports[0]);
-        counters::check(&counted, &mut reader, &mut wrong);
-        lists::check(&pushed, &mut reader, &mut wrong);
+        counters::check(&counted, losses, &mut reader, &mut wrong);
+        noticed.lost = lists::check(&pushed, losses, &mut reader, &mut wrong);
         self.cold.check(&mut reader, cluster, &mut wrong);
         if wrong.is_empty() { Ok(noticed) } else { Err(wrong) }
     }

@@ -19,7 +19,7 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     std::thread::spawn(move || {
         let keys: Vec<String> = (0..KEYS).map(|k| format!("session{n}-{k}")).collect();
         // Until when each key must be there.
-        let mut until: Vec<Option<Instant>> = vec![None; keys.len()];
+        let mut until: Vec<Option<Known>> = vec![None; keys.len()];
         while !shared.stopped() {
             let began = Instant::now();
             for (key, until) in keys.iter().zip(&mut until) {
@@ -34,14 +34,27 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Instant>) {
-    if let Some(due) = *until {
+/// What a client knows of a key.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// It is there until then.
+    due: Instant,
+    /// When the refresh that says so was acknowledged.
+    acked: Instant,
+}
+
+fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Known>) {
+    if let Some(Known { due, acked }) = *until {
         let told = caller.call(&["GET", key]);
         // What counts is when the answer was there: a key that was seen missing by then was missing too early.
         let early = Instant::now() + SKEW < due;
         match told {
             Told::Reply(Reply::Null) if early => {
-                shared.wrong(format!("{key} vanished {:?} before its time", due - Instant::now()));
+                shared.wrong_unless_lost(
+                    key,
+                    acked,
+                    format!("{key} vanished {:?} before its time", due - Instant::now()),
+                );
                 *until = None;
             }
             Told::Reply(_) => shared.answered(),
@@ -51,10 +64,10 @@ fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Ins
     let asked = Instant::now();
     let ttl = TTL.as_millis().to_string();
     let refreshed = match *until {
-        Some(due) => match caller.call(&["PEXPIRE", key, &ttl]) {
+        Some(Known { due, acked }) => match caller.call(&["PEXPIRE", key, &ttl]) {
             Told::Reply(Reply::Integer(1)) => true,
             Told::Reply(Reply::Integer(_)) if Instant::now() + SKEW < due => {
-                shared.wrong(format!("{key} was not there to be refreshed"));
+                shared.wrong_unless_lost(key, acked, format!("{key} was not there to be refreshed"));
                 false
             }
             Told::Reply(_) => false,
@@ -63,7 +76,7 @@ fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Ins
         },
         None => matches!(caller.call(&["SET", key, "session", "PX", &ttl]), Told::Reply(Reply::Simple(_))),
     };
-    *until = refreshed.then_some(asked + TTL);
+    *until = refreshed.then(|| Known { due: asked + TTL, acked: Instant::now() });
     if refreshed {
         shared.answered();
     }

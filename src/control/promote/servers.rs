@@ -22,11 +22,12 @@ use crate::{
 const UNFIT_MAX: Duration = Duration::from_secs(3);
 
 impl Task {
-    /// Unless the old primary is back with its data, and the chosen one is none yet: then it stays the primary.
+    /// Unless the old primary is back with its data, and the chosen one was not made one yet: then it stays the primary. One
+    /// that is a primary without having been promoted was started again as such.
     pub(super) async fn not_back(&self, now: &Now) -> Step<()> {
         let Some(why) = self.is_back(now) else { return Ok(()) };
         match self.ask(now, &now.promotion.to).await {
-            Ok(standing) if standing.follows.is_none() => Ok(()),
+            Ok(standing) if standing.follows.is_none() && has_history(now, &standing) => Ok(()),
             Ok(_) | Err(_) => Err(Stop::GiveUp { why, primary_back: true }),
         }
     }
@@ -129,4 +130,9 @@ impl Task {
     pub(super) async fn ask_by(&self, now: &Now, addr: &HostPort, by: Instant) -> Result<Standing, String> {
         self.jobs.fence.standing(&now.at(addr), by).await.map_err(|error| error.to_string())
     }
+}
+
+/// A primary that was promoted out of this group's history, or by force.
+fn has_history(now: &Now, standing: &Standing) -> bool {
+    now.promotion.forced || standing.former_replid == now.group.replid
 }

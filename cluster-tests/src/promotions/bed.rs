@@ -1,0 +1,269 @@
+//! Three nodes and two groups, each server behind a relay that tells its callers apart; what the log says of the groups, and
+//! what came of their promotions. Knows nothing of faults.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
+
+use pontoon::faults::Rule;
+use serde_json::Value;
+
+use super::watch::Watch;
+use crate::{
+    callers::{Caller, Callers},
+    client::Client,
+    cluster::Cluster,
+    gate::Gate,
+    loss::{Cut, Losses},
+    redis::RedisOptions,
+    wait::{GENEROUS, wait_for},
+};
+
+/// Of group 1 and 2. Shorter than the default: a test waits for it.
+pub const DOWN_AFTER: Duration = Duration::from_millis(1500);
+/// What a failover of a group without lag may lose: replication takes a millisecond, on a machine that does much else a replica
+/// gets its turn later.
+pub const REPL_WINDOW: Duration = Duration::from_millis(2500);
+/// A group heals by itself within this: a lease, an election, a hold that was released, a full copy.
+const HEALS_WITHIN: Duration = Duration::from_secs(90);
+
+/// What a run works with.
+#[derive(Debug)]
+pub struct Bed {
+    /// Nodes and servers.
+    pub cluster: Cluster,
+    /// The relay before each server.
+    pub gates: Vec<Gate>,
+    /// Servers of group 1 and of group 2, as they were at first: the primary, then its replicas.
+    pub groups: [Vec<usize>; 2],
+    watch: Watch,
+    at_first: Vec<u64>,
+}
+
+/// A change of primary.
+#[derive(Clone, Debug)]
+struct Change {
+    group: usize,
+    from: usize,
+    to: usize,
+    failover: bool,
+    at: Instant,
+}
+
+impl Bed {
+    /// Group 1 with so many replicas has slots 0-511, group 2 the rest.
+    #[must_use]
+    pub fn prepare(replicas: [usize; 2], without: &[Rule]) -> Self {
+        let mut cluster = Cluster::prepared_with_mesh(3);
+        for node in &cluster.nodes {
+            without.iter().for_each(|rule| node.faults.without(*rule));
+        }
+        cluster.start_all();
+        let callers = Callers::default();
+        cluster.nodes.iter().for_each(|node| callers.know(&node.data_dir, node.pid(), Caller::Node(node.id)));
+        let mut gates = Vec::new();
+        let mut groups = [Vec::new(), Vec::new()];
+        for (group, replicas) in groups.iter_mut().zip(replicas) {
+            for _ in 0..=replicas {
+                let n = gates.len();
+                let port = cluster.ports.server(20 + u16::try_from(n).expect("few servers"));
+                group.push(cluster.add_server(&options(port)));
+                callers.know(cluster.servers[n].home(), cluster.servers[n].pid(), Caller::Server(n));
+                gates.push(Gate::start(port, cluster.servers[n].port, &callers));
+            }
+        }
+        let watch = Watch::start(&cluster.servers.iter().map(|s| s.port).collect::<Vec<_>>());
+        let bed = Self { cluster, gates, groups, watch, at_first: Vec::new() };
+        bed.make_groups()
+    }
+
+    fn make_groups(mut self) -> Self {
+        let cli = self.cluster.cli();
+        // A machine that does much else needs longer for a hold than the default; how long one takes is for the benchmark.
+        cli.ok(&["cluster", "set", "hold-max=1s", "--timeout", "40s"]);
+        let down_after = format!("down-after={}ms", DOWN_AFTER.as_millis());
+        for (n, group) in self.groups.iter().enumerate() {
+            let gid = (n + 1).to_string();
+            let addrs: Vec<String> = group.iter().map(|server| self.gates[*server].addr()).collect();
+            let mut create = vec!["group", "create", &gid, "--primary", &addrs[0]];
+            addrs[1..].iter().for_each(|addr| create.extend(["--replica", addr]));
+            create.extend(["--timeout", "40s"]);
+            cli.ok(&create);
+            cli.ok(&["group", "set", &gid, &down_after, "--timeout", "40s"]);
+            let slots = ["0-511", "512-1023"][n];
+            cli.ok(&["slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
+        }
+        (1..=3).for_each(|id| self.cluster.wait_answers(id));
+        self.wait_well();
+        self.at_first = self.owners();
+        self
+    }
+
+    /// JSON through whichever node answers.
+    #[must_use]
+    pub fn json(&self, args: &[&str]) -> Option<Value> {
+        let args = [args, &["--timeout", "3s"]].concat();
+        self.cluster.nodes.iter().find_map(|n| n.cli().try_json(&args).ok())
+    }
+
+    /// Runs a command through whichever node takes it; what the last one said if none does.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn any_cli(&self, args: &[&str]) -> Result<(), String> {
+        let args = [args, &["--timeout", "5s"]].concat();
+        let mut said = String::new();
+        for node in &self.cluster.nodes {
+            let ran = node.cli().run(&args);
+            if ran.code == 0 {
+                return Ok(());
+            }
+            said = ran.err;
+        }
+        Err(said)
+    }
+
+    /// The server whose relay has this address.
+    #[must_use]
+    pub fn server_at(&self, addr: &str) -> Option<usize> {
+        self.gates.iter().position(|gate| gate.addr() == addr)
+    }
+
+    /// What the log says of group 1 or 2: its servers, the primary first, and whether a promotion of it is open.
+    #[must_use]
+    pub fn group(&self, gid: usize) -> Option<(Vec<usize>, Option<Value>)> {
+        let all = self.json(&["group", "ls"])?;
+        let group = all.as_array()?.iter().find(|g| g["id"] == gid)?;
+        let servers = group["servers"].as_array()?;
+        let servers = servers.iter().filter_map(|s| self.server_at(s["address"].as_str()?)).collect();
+        Some((servers, Some(group["promotion"].clone()).filter(|p| !p.is_null())))
+    }
+
+    /// The chosen one of group 1's open promotion.
+    #[must_use]
+    pub fn chosen(&self) -> Option<usize> {
+        self.group(1)?.1.and_then(|promotion| self.server_at(promotion["to"].as_str()?))
+    }
+
+    /// Waits until both groups are as they should be: no promotion is open, the primary takes writes, the others are in step
+    /// with it, and no server is held to be diverged.
+    #[track_caller]
+    pub fn wait_well(&self) {
+        for gid in 1..=2 {
+            wait_for(&format!("group {gid} to be well"), HEALS_WITHIN, || self.is_well(gid));
+        }
+    }
+
+    fn is_well(&self, gid: usize) -> Result<(), String> {
+        let (servers, promotion) = self.group(gid).ok_or("no node answers")?;
+        let shown = || self.json(&["group", "show", &gid.to_string()]).map(|g| g.to_string()).unwrap_or_default();
+        if let Some(promotion) = promotion {
+            return Err(format!("a promotion is open: {promotion}\n{}", shown()));
+        }
+        let (primary, replicas) = servers.split_first().ok_or("no servers")?;
+        let info = |server: usize| {
+            let mut client = Client::connect_within(self.cluster.servers[server].port, Duration::from_secs(1))?;
+            client.call(&["INFO", "replication"]).map(|reply| reply.text())
+        };
+        let of_primary = info(*primary).map_err(|e| format!("the primary, server {primary}: {e}"))?;
+        if !of_primary.contains("role:master") {
+            return Err(format!("server {primary} is to be the primary and is none: {of_primary}\n{}", shown()));
+        }
+        let port = format!("master_port:{}\r", self.gates[*primary].port);
+        for replica in replicas {
+            let info = info(*replica).map_err(|e| format!("server {replica}: {e}"))?;
+            if !info.contains(&port) || !info.contains("master_link_status:up") {
+                return Err(format!("server {replica} is not in step with server {primary}: {info}\n{}", shown()));
+            }
+        }
+        let all = self.json(&["group", "ls"]).ok_or("no node answers")?;
+        let diverged = |s: &Value| s["diverged"] == true;
+        let group = all.as_array().and_then(|all| all.iter().find(|g| g["id"] == gid)).cloned().unwrap_or_default();
+        match group["servers"].as_array().and_then(|all| all.iter().find(|s| diverged(s))) {
+            Some(server) => Err(format!("{server} is still held to be diverged\n{}", shown())),
+            None => Ok(()),
+        }
+    }
+
+    /// Group by slot.
+    #[must_use]
+    pub fn owners(&self) -> Vec<u64> {
+        let slots = wait_for("the slot table", GENEROUS, || self.json(&["slot", "ls"]).ok_or("no node answers"));
+        crate::workload::owners_in(&slots)
+    }
+
+    /// How many promotions of the group have ended with another primary.
+    #[must_use]
+    pub fn promoted(&self, gid: usize) -> usize {
+        self.changes().unwrap_or_default().iter().filter(|change| change.group == gid).count()
+    }
+
+    /// From the events, the earliest first.
+    fn changes(&self) -> Option<Vec<Change>> {
+        let events = self.json(&["events"])?;
+        let (now, wall) = (Instant::now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?);
+        let mut failover = [false; 3];
+        let mut changes = Vec::new();
+        for event in events.as_array()? {
+            let text = event["text"].as_str().unwrap_or_default();
+            let Some(group) = event["subject"].as_str().and_then(|s| s.strip_prefix("group ")?.parse::<usize>().ok())
+            else {
+                continue;
+            };
+            let at = Duration::from_millis(event["at_ms"].as_u64()?);
+            let at = now.checked_sub(wall.saturating_sub(at))?;
+            match event["kind"].as_str() {
+                Some("promotion-started") => failover[group] = text.starts_with("failover"),
+                Some("promoted") => {
+                    let mut words = text.split([' ', ',']);
+                    let to = self.server_at(words.next()?)?;
+                    let from = self.server_at(words.nth(2)?)?;
+                    changes.push(Change { group, from, to, failover: failover[group], at });
+                }
+                _ => {}
+            }
+        }
+        Some(changes)
+    }
+
+    /// What the failovers of this run may have lost, measured; and why it cannot be said, if so. `more`: replicas were made to lag
+    /// by so much.
+    #[must_use]
+    pub fn losses(&self, more: Duration) -> (Losses, Vec<String>) {
+        let (mut cuts, mut wrong) = (Vec::new(), Vec::new());
+        let now = self.owners();
+        for change in wait_for("the events", GENEROUS, || self.changes().ok_or("no node answers")) {
+            if !change.failover {
+                continue;
+            }
+            let slots_of = |owners: &[u64]| -> BTreeSet<u16> {
+                (0u16..).zip(owners).filter(|(_, owner)| **owner == change.group as u64).map(|(slot, _)| slot).collect()
+            };
+            let (before, after) = (slots_of(&self.at_first), slots_of(&now));
+            let others: Vec<usize> = self.groups[change.group - 1]
+                .iter()
+                .copied()
+                .filter(|server| *server != change.from && *server != change.to)
+                .collect();
+            match self.watch.cut(change.from, change.to, &others, change.at) {
+                Ok(kept) => cuts.push(Cut {
+                    kept,
+                    at: change.at,
+                    window: REPL_WINDOW + more,
+                    slots: before.union(&after).copied().collect(),
+                    steady: before.intersection(&after).copied().collect(),
+                }),
+                Err(why) => wrong.push(format!("what {change:?} has lost cannot be said: {why}")),
+            }
+        }
+        (Losses::of(cuts), wrong)
+    }
+}
+
+fn options(announce: u16) -> RedisOptions {
+    let more = ["--appendonly", "yes", "--appendfsync", "everysec", "--enable-debug-command", "yes"];
+    let mut more: Vec<String> = more.map(str::to_owned).to_vec();
+    more.extend(["--replica-announce-port".into(), announce.to_string()]);
+    RedisOptions { more, limitable: true, ..RedisOptions::default() }
+}

@@ -1,0 +1,81 @@
+//! The fault matrix of promotions: each fault at least once (cluster_tests::promotions).
+//! Not here: min-acks, cache mode and replica reads, which Pontoon has not yet.
+//!
+//! A run by itself: `cargo test -p cluster-tests --test failover_faults NAME -- --nocapture` shows what was lost, measured. More of
+//! them, by chance: `make chaos`.
+
+use cluster_tests::promotions::{Before, Case, Second, Trigger, run};
+use pontoon::faults::Point;
+
+/// name: what begins it, what is so before, [where it stands, what hits it there], replicas, seed.
+macro_rules! matrix {
+    ($($name:ident: $trigger:ident, $before:ident $(($at:ident))?, [$($point:ident, $second:ident)?], $replicas:literal, $seed:literal;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                run(&Case {
+                    trigger: Trigger::$trigger,
+                    before: Before::$before $((Point::$at))?,
+                    hit: [$((Point::$point, Second::$second))?].first().copied(),
+                    replicas: $replicas,
+                    seed: $seed,
+                    without: Vec::new(),
+                });
+            }
+        )*
+    };
+}
+
+matrix! {
+    switchover: Switchover, Nothing, [], 1, 1;
+    switchover_of_three: Switchover, Nothing, [PromotionHeld, Nothing], 2, 2;
+    switchover_lagging: Switchover, Slow, [], 1, 3;
+    switchover_begun_leader_killed: Switchover, Nothing, [PromotionBegun, KillLeader], 1, 4;
+    switchover_held_leader_killed: Switchover, Nothing, [PromotionHeld, KillLeader], 1, 5;
+    switchover_behind_the_barrier_leader_cut_off: Switchover, Nothing, [PromotionBarrier, CutLeader], 1, 6;
+    switchover_promoted_leader_killed: Switchover, Nothing, [Promoted, KillLeader], 1, 7;
+    switchover_held_replica_killed: Switchover, Nothing, [PromotionHeld, KillChosen], 1, 8;
+    switchover_while_copying: Switchover, MigrationFrom(Copying), [], 1, 9;
+    switchover_while_caught_up: Switchover, MigrationFrom(BeforeHold), [], 1, 10;
+    switchover_while_slots_are_held: Switchover, MigrationFrom(Held), [], 1, 11;
+    switchover_while_the_source_is_cleaned: Switchover, MigrationFrom(CleaningSource), [], 1, 12;
+    switchover_of_a_target: Switchover, MigrationTo(Copying), [], 1, 13;
+    killed: Kill, Nothing, [], 1, 20;
+    killed_begun_leader_killed: Kill, Nothing, [PromotionBegun, KillLeader], 1, 21;
+    killed_held_leader_killed: Kill, Nothing, [PromotionHeld, KillLeader], 1, 22;
+    killed_held_leader_stopped: Kill, Nothing, [PromotionHeld, StopLeader], 1, 23;
+    killed_behind_the_barrier_leader_killed: Kill, Nothing, [PromotionBarrier, KillLeader], 1, 24;
+    killed_behind_the_barrier_leader_cut_off: Kill, Nothing, [PromotionBarrier, CutLeader], 1, 25;
+    killed_promoted_leader_killed: Kill, Nothing, [Promoted, KillLeader], 1, 26;
+    killed_promoted_leader_leaves: Kill, Nothing, [Promoted, LeaderLeaves], 2, 27;
+    killed_held_other_killed: Kill, Nothing, [PromotionHeld, KillOther], 1, 28;
+    killed_begun_replica_killed: Kill, Nothing, [PromotionBegun, KillChosen], 2, 29;
+    killed_held_replica_killed: Kill, Nothing, [PromotionHeld, KillChosen], 1, 30;
+    killed_behind_the_barrier_replica_stopped: Kill, Nothing, [PromotionBarrier, StopChosen], 2, 31;
+    killed_promoted_replica_killed: Kill, Nothing, [Promoted, KillChosen], 1, 32;
+    killed_behind_the_barrier_replica_reset: Kill, Nothing, [PromotionBarrier, ResetChosen], 1, 33;
+    killed_held_primary_back: Kill, Nothing, [PromotionHeld, PrimaryBack], 1, 34;
+    killed_promoted_primary_back: Kill, Nothing, [Promoted, PrimaryBack], 1, 35;
+    killed_with_a_replica_that_lags: Kill, Lag, [], 2, 36;
+    killed_with_only_a_replica_that_lags: Kill, Lag, [], 1, 37;
+    killed_with_a_busy_replica: Kill, Busy, [], 2, 38;
+    killed_with_a_full_disk_at_a_replica: Kill, DiskFull, [], 2, 39;
+    killed_while_copying: Kill, MigrationFrom(Copying), [], 1, 40;
+    killed_while_slots_are_held: Kill, MigrationFrom(Held), [], 1, 41;
+    killed_target_behind_the_switch: Kill, MigrationTo(CleaningSource), [], 1, 42;
+    stopped: Stop, Nothing, [], 1, 50;
+    stopped_held_wakes: Stop, Nothing, [PromotionHeld, PrimaryBack], 1, 51;
+    stopped_promoted_wakes: Stop, Nothing, [Promoted, PrimaryBack], 1, 52;
+    stopped_briefly: StopBriefly, Nothing, [], 1, 53;
+    cut_from_all: CutFromAll, Nothing, [], 1, 60;
+    cut_from_some: CutFromSome, Nothing, [], 1, 61;
+    cut_from_some_and_the_other_from_its_peers: CutFromSome, Nothing, [PromotionBegun, CutOther], 1, 62;
+    cut_from_one: CutFromOne, Nothing, [], 1, 63;
+    not_heard: NotHeard, Nothing, [], 1, 64;
+    deaf: Deaf, Nothing, [], 1, 65;
+    flapping: Flap, Nothing, [], 1, 70;
+    both_die_primary_first: BothPrimaryFirst, Nothing, [], 1, 71;
+    both_die_replica_first: BothReplicaFirst, Nothing, [], 1, 72;
+    two_groups: TwoGroups, Nothing, [], 1, 73;
+    full_disk_at_the_only_replica: StopBriefly, DiskFull, [], 1, 74;
+}

@@ -7,55 +7,49 @@
 //! ```
 //! Chooses nobody: `plan::failover` or an operator did.
 
-use std::{sync::Arc, time::Duration};
+mod servers;
+mod steps;
 
-use tokio::{task::JoinSet, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
     acts::host_and_port,
     fence::{At, FenceError},
     migrate::Jobs,
-    preflight,
     promotion_waits::Waits,
-    wiring::repoint,
 };
 use crate::{
-    clock::boottime_ns,
-    faults::{self, Point, Rule},
+    faults::{self, Point},
     model::{
         change::Change,
-        ids::{Epoch, HoldId, HostPort, PromotionId, Uuid},
-        outcome::Outcome,
+        ids::{Epoch, HoldId, HostPort, PromotionId},
         promotion::{Promotion, PromotionKind},
         route::{Isolated, Mode},
-        state::{Cause, ClusterState, Group, Hold},
-    },
-    plan::{
-        failover::{primary_back, was_linked},
-        lease::Barrier,
-        liveness::{Verdict, Watchers, verdict},
+        state::{ClusterState, Group, Hold},
     },
     redis::Standing,
 };
 
-/// A proposal that takes longer has lost its quorum, and with it the term.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// A server that takes longer for a few answers is not there; in a hold, clients wait for it.
 const ACT_MAX: Duration = Duration::from_secs(1);
 /// Budget of a failover's hold: longer than a lease, so that a silent node is outwaited; then requests are refused at once
 /// rather than parked, until the next one.
 const HOLD_MAX: Duration = Duration::from_secs(10);
-/// The chosen one may be unfit for so long before anything was held: a new leader has to hear first what nodes have seen.
-const UNFIT_MAX: Duration = Duration::from_secs(3);
 /// A switchover that cannot begin for so long ends: whoever asked for it waits. Longer than a lease and an election together.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
 /// A hold that a former leader left for a switchover is open for so long at most while the chosen one does not answer.
 const LEFT_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at something that does not answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How often a barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
-const BARRIER_LOOK: Duration = Duration::from_millis(5);
 /// Between two looks at a replica that has almost everything: its primary sends in less.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
 /// The longest pause after a hold that was released.
@@ -67,6 +61,8 @@ const LAG_AT_HOLD: u64 = 256 << 10;
 enum Stop {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
+    /// It ends although it was held: this very task knows that the chosen one was told nothing, and it is gone.
+    Untold { why: String },
     /// Tried again after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing to do here.
@@ -77,7 +73,7 @@ type Step<T> = Result<T, Stop>;
 
 /// Carries a promotion to its end, or until this node leads no more.
 pub async fn run(jobs: Jobs, id: PromotionId, waits: Waits) {
-    let task = Task { jobs, id, began: Instant::now(), waits };
+    let task = Task { jobs, id, began: Instant::now(), waits, holds: AtomicU32::new(0), told: AtomicBool::new(false) };
     task.run().await;
     task.waits.tell(id, None);
 }
@@ -87,6 +83,10 @@ struct Task {
     id: PromotionId,
     began: Instant,
     waits: Waits,
+    /// Holds that this task has opened.
+    holds: AtomicU32,
+    /// REPLICAOF NO ONE may have been sent by it.
+    told: AtomicBool,
 }
 
 /// The promotion and what it is about, at one moment.
@@ -126,14 +126,15 @@ impl Task {
                     return;
                 }
                 Err(Stop::Gone) => return,
-                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, primary_back).await,
+                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, (primary_back, false)).await,
+                Err(Stop::Untold { why }) => return self.give_up(&now, why, (false, true)).await,
                 Err(Stop::Retry(why)) => why,
             };
             if now.promotion.kind == PromotionKind::Switchover {
                 let attempts = now.promotion.attempts + u32::from(held);
                 if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
                     let why = format!("{attempts} holds did not get through; the last: {why}");
-                    return self.give_up(&now, why, false).await;
+                    return self.give_up(&now, why, (false, false)).await;
                 }
             }
             if self.waits.of(self.id).as_ref() != Some(&why) {
@@ -168,12 +169,19 @@ impl Task {
             faults::pause_at(Point::PromotionBarrier).await;
             loop {
                 self.not_back(now).await?;
-                match self.promote(now, &|_| Ok(()), end).await {
+                // Asked first: while it does not even answer that, it is told nothing.
+                let promoted = match self.ask(now, &now.promotion.to).await {
+                    Ok(_) => self.promote(now, &|_| Ok(()), end).await.map_err(|error| error.to_string()),
+                    Err(why) => Err(why),
+                };
+                match promoted {
                     Ok(_) => break,
-                    Err(why) if Instant::now() + LOOK_AGAIN >= end => return Err(Stop::Retry(why.to_string())),
                     Err(why) => {
-                        self.now()?;
-                        self.waits.tell(self.id, Some(why.to_string()));
+                        self.not_gone(&self.now()?, &why)?;
+                        if Instant::now() + LOOK_AGAIN >= end {
+                            return Err(Stop::Retry(why));
+                        }
+                        self.waits.tell(self.id, Some(why));
                         tokio::time::sleep(LOOK_AGAIN).await;
                     }
                 }
@@ -274,7 +282,7 @@ impl Task {
         match asked {
             Ok(standing) if standing.follows.is_none() && !standing.loading => Ok(standing),
             Ok(_) => Err(Stop::Retry(format!("{from} is not ready, or no primary"))),
-            Err(why) if self.is_down(now) => {
+            Err(why) if self.is_down(now, from) => {
                 let why = format!("{from} is down, so nothing can be brought over from it any more: {why}");
                 Err(Stop::GiveUp { why, primary_back: false })
             }
@@ -287,256 +295,5 @@ impl Task {
         let (host, port) = host_and_port(primary);
         let follows = to.is_replica_of(host, port) && to.link_up && !to.syncing && to.replid == from.replid;
         if follows { Ok(()) } else { Err(Stop::Retry(format!("{addr} is not in step with {primary}"))) }
-    }
-
-    /// Unless the old primary is back with its data, and the chosen one was not made one yet: then it stays the primary. One
-    /// that is a primary without having been promoted was started again as such.
-    async fn not_back(&self, now: &Now) -> Step<()> {
-        let Some(why) = self.is_back(now) else { return Ok(()) };
-        match self.ask(now, &now.promotion.to).await {
-            Ok(standing) if standing.follows.is_none() && self.has_history(now, &standing) => Ok(()),
-            Ok(_) | Err(_) => Err(Stop::GiveUp { why, primary_back: true }),
-        }
-    }
-
-    /// A primary that was promoted out of this group's history, or by force.
-    fn has_history(&self, now: &Now, standing: &Standing) -> bool {
-        now.promotion.forced || standing.former_replid == now.group.replid
-    }
-
-    fn is_back(&self, now: &Now) -> Option<String> {
-        let at_ns = boottime_ns();
-        let seen = self.jobs.leases.observation(at_ns);
-        let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
-        primary_back(&now.group, &now.promotion, &seen, &watchers)
-    }
-
-    fn is_down(&self, now: &Now) -> bool {
-        let at_ns = boottime_ns();
-        let seen = self.jobs.leases.observation(at_ns);
-        let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
-        matches!(verdict(&watchers, &now.promotion.from, now.group.options.down_after_ms), Verdict::Down { .. })
-    }
-
-    /// The chosen one is there and still what it was chosen for. Before anything was held, it may also be given up.
-    async fn fit(&self, now: &Now) -> Step<()> {
-        let to = &now.promotion.to;
-        let fit = match self.ask(now, to).await {
-            Ok(standing) => self.may_be_promoted(now, &standing).map_err(|why| format!("{to}: {why}")),
-            Err(why) => Err(why),
-        };
-        match fit {
-            Ok(()) => Ok(()),
-            Err(why) if now.promotion.attempts == 0 && self.began.elapsed() >= UNFIT_MAX => {
-                Err(Stop::GiveUp { why: format!("the chosen one cannot be promoted: {why}"), primary_back: false })
-            }
-            Err(why) => Err(Stop::Retry(why)),
-        }
-    }
-
-    /// What speaks against promoting it for a failover, where it stands now.
-    fn may_be_promoted(&self, now: &Now, standing: &Standing) -> Result<(), String> {
-        if standing.loading {
-            return Err("it is loading its data".into());
-        }
-        if standing.syncing {
-            return Err("it is in the middle of a full copy".into());
-        }
-        if now.promotion.forced {
-            return Ok(());
-        }
-        if standing.follows.is_none() && now.promotion.attempts == 0 {
-            return Err("it is a primary already, and nobody of us made it one".into());
-        }
-        self.is_the_chosen(now, standing, &now.group.replid)
-    }
-
-    /// Whether its data is of this history, up to where it was in step: the same process that nodes have seen in step, still
-    /// under that replication id, or under another since it was promoted.
-    fn is_the_chosen(&self, now: &Now, standing: &Standing, replid: &str) -> Result<(), String> {
-        let own = if standing.follows.is_some() { &standing.replid } else { &standing.former_replid };
-        if own != replid {
-            return Err("its data is of another replication id than the primary's".into());
-        }
-        let seen = self.jobs.leases.observation(boottime_ns());
-        if !was_linked(&seen, &now.promotion.to, replid, &standing.run_id) {
-            return Err("no node has seen this process of it in step with the primary".into());
-        }
-        Ok(())
-    }
-
-    /// REPLICAOF NO ONE, with what always has to be true just before, and `more`.
-    async fn promote(
-        &self,
-        now: &Now,
-        more: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
-        end: Instant,
-    ) -> Result<Standing, FenceError> {
-        let check =
-            |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
-        let by = end.min(Instant::now() + ACT_MAX);
-        let at = now.at(&now.promotion.to);
-        let promoted = self.jobs.fence.promote(&at, &check, by).await?;
-        faults::pause_at(Point::Promoted).await;
-        Ok(promoted)
-    }
-
-    async fn ask(&self, now: &Now, addr: &HostPort) -> Result<Standing, String> {
-        self.ask_by(now, addr, Instant::now() + ACT_MAX).await
-    }
-
-    async fn ask_by(&self, now: &Now, addr: &HostPort, by: Instant) -> Result<Standing, String> {
-        self.jobs.fence.standing(&now.at(addr), by).await.map_err(|error| error.to_string())
-    }
-
-    /// Every possible server answers, or is surely out of lease; for a switchover, both servers answer quickly, too.
-    async fn preflight(&self, now: &Now) -> Step<()> {
-        if now.promotion.kind == PromotionKind::Failover && now.mode == Mode::Cache {
-            return Ok(());
-        }
-        let silent = preflight::silent(&self.jobs.leases, &self.jobs.peers, now.isolated);
-        if let Some(node) = silent.await.map_err(Stop::Retry)?.first() {
-            return Err(Stop::Retry(format!(
-                "node {node} does not answer and may still serve; bring it back, or run `pontoon node remove {node}`"
-            )));
-        }
-        if now.promotion.kind == PromotionKind::Failover {
-            return Ok(());
-        }
-        let max = self.jobs.leases.timing().probe_max;
-        for addr in [&now.promotion.from, &now.promotion.to] {
-            let took = self.jobs.fence.warm(&now.at(addr), Instant::now() + ACT_MAX).await;
-            let took = took.map_err(|error| Stop::Retry(error.to_string()))?;
-            if took > max {
-                let ms = took.as_millis();
-                return Err(Stop::Retry(format!("{addr} took {ms} ms to answer; a hold would be long")));
-            }
-        }
-        Ok(())
-    }
-
-    async fn hold(&self, now: &Now) -> Step<HoldId> {
-        faults::pause_at(Point::PromotionBegun).await;
-        let Promotion { group, kind, to, attempts, .. } = &now.promotion;
-        let reason = format!("{} of group {group} to {to}", kind.name());
-        let cause = Cause::Promotion(self.id);
-        let hold = Change::Hold { cause, attempt: attempts + 1, kind: kind.hold(), reason };
-        let Outcome::Held(hold) = self.propose(hold).await? else {
-            return Err(Stop::Retry("no hold was opened".into()));
-        };
-        faults::pause_at(Point::PromotionHeld).await;
-        Ok(hold)
-    }
-
-    async fn barrier(&self, hold: HoldId, end: Instant) -> Step<()> {
-        if faults::without(Rule::Barrier) {
-            return Ok(());
-        }
-        let mut view = self.jobs.leases.view();
-        loop {
-            view.borrow_and_update();
-            let now = self.now()?;
-            let open = now.state.holds.get(&hold).ok_or(Stop::Gone)?;
-            let whom = match self.jobs.leases.barrier(open, self.jobs.fence.term()) {
-                Barrier::Passed => return Ok(()),
-                Barrier::Waiting(whom) => whom.join("; "),
-            };
-            if Instant::now() >= end {
-                return Err(Stop::Retry(format!("not all nodes held in time: {whom}")));
-            }
-            self.waits.tell(self.id, Some(whom));
-            let _ = tokio::time::timeout(BARRIER_LOOK, view.changed()).await;
-        }
-    }
-
-    async fn finish(&self, hold: HoldId) -> Step<Epoch> {
-        let change = Change::FinishPromotion { promotion: self.id, hold, term: self.jobs.fence.term() };
-        self.propose_at(change).await.map(|(index, _)| index)
-    }
-
-    /// Every way out but success and giving up releases the hold.
-    async fn released<T>(&self, hold: HoldId, result: Step<T>) -> Step<T> {
-        if let Err(Stop::Retry(why)) = &result {
-            self.propose(Change::Release { hold, why: why.clone() }).await?;
-        }
-        result
-    }
-
-    async fn give_up(&self, now: &Now, why: String, primary_back: bool) {
-        info!(promotion = %self.id, %why, "the promotion is given up");
-        let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced: false };
-        if self.propose(change).await.is_err() || now.promotion.kind == PromotionKind::Failover {
-            return;
-        }
-        // The log must assume that it was promoted. Behind our own control connection we can see that it was not, and never
-        // will be; the primary may be dead by now, and then it is needed.
-        let Promotion { product, group, from, to, group_epoch, .. } = &now.promotion;
-        let (host, port) = host_and_port(from);
-        if let Ok(standing) = self.ask(now, to).await
-            && standing.is_replica_of(host, port)
-            && !standing.syncing
-            && self.is_the_chosen(now, &standing, &now.group.replid).is_ok()
-        {
-            let (product, group, addr, epoch) = (*product, *group, to.clone(), *group_epoch);
-            let _ = self.propose_at(Change::MarkResynced { product, group, addr, epoch }).await;
-        }
-    }
-
-    /// The others follow the new primary at once; whoever does not answer now is seen to by the wiring.
-    async fn repoint_others(&self, before: &Now, epoch: Epoch) {
-        let Promotion { product, group, to, .. } = before.promotion.clone();
-        let mut acts = JoinSet::new();
-        for server in before.group.servers.iter().filter(|server| server.addr != to) {
-            let (jobs, at, to) = (self.jobs.clone(), before.at(&server.addr), to.clone());
-            acts.spawn(async move { repoint(&jobs, (product, group, epoch), &at, &to).await });
-        }
-        acts.join_all().await;
-    }
-
-    async fn propose(&self, change: Change) -> Step<Outcome> {
-        self.propose_at(change).await.map(|(_, outcome)| outcome)
-    }
-
-    async fn propose_at(&self, change: Change) -> Step<(Epoch, Outcome)> {
-        if !self.leads() {
-            return Err(Stop::Gone);
-        }
-        let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        match self.jobs.consensus.propose(id, change, PROPOSE_WITHIN).await {
-            Ok(applied) => {
-                let outcome = applied.result.map_err(|reject| Stop::Retry(reject.to_string()))?;
-                Ok((applied.index, outcome))
-            }
-            // Whoever leads next finds the promotion and its hold, and goes on.
-            Err(_) => Err(Stop::Gone),
-        }
-    }
-
-    fn leads(&self) -> bool {
-        let leadership = self.jobs.consensus.leadership().borrow().clone();
-        leadership.is_me && leadership.term == self.jobs.fence.term()
-    }
-
-    /// The newest of it, or what it was before.
-    fn later(&self, before: &Now) -> Now {
-        self.now().unwrap_or_else(|_| Now {
-            state: before.state.clone(),
-            promotion: before.promotion.clone(),
-            mode: before.mode,
-            isolated: before.isolated,
-            group: before.group.clone(),
-        })
-    }
-
-    fn now(&self) -> Step<Now> {
-        if !self.leads() {
-            return Err(Stop::Gone);
-        }
-        let state = self.jobs.consensus.state().borrow().clone();
-        let promotion = state.promotions.get(&self.id).ok_or(Stop::Gone)?.clone();
-        let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?;
-        let (mode, isolated) = (product.mode, product.isolated);
-        let group = product.groups.get(&promotion.group).ok_or(Stop::Gone)?.clone();
-        Ok(Now { state, promotion, mode, isolated, group })
     }
 }

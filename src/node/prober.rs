@@ -45,6 +45,8 @@ const FIRST_WITHIN: Duration = Duration::from_millis(50);
 const AGAIN_MIN: Duration = Duration::from_millis(100);
 /// News are announced together, at most this often: a machine with forty servers goes down in one heartbeat, not in forty.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
+/// So many looks in a row must fail before people are told: one that is late on a busy machine is no news to them.
+const TOLD_FROM: u32 = 2;
 /// The log changes often while slots move; who is watched is compared no more often than this.
 const FOLLOW_EVERY: Duration = Duration::from_millis(20);
 
@@ -151,7 +153,7 @@ impl Prober {
     /// Looks at a server for ever.
     async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
         let mut eye: Option<Eye> = None;
-        let mut failing = false;
+        let mut failed = 0;
         let mut next = Instant::now() + FIRST_WITHIN.mul_f64(fastrand::f64());
         let mut began = next;
         loop {
@@ -170,7 +172,7 @@ impl Prober {
             let seen = look_at(&mut eye, &addr, credentials.as_ref(), &name, began + LOOK_MAX).await;
             match seen {
                 Ok(seen) => {
-                    failing = tell(&addr, &seen, failing);
+                    failed = tell(&addr, &seen, failed);
                     if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
                         self.announce();
                     }
@@ -207,15 +209,18 @@ impl Prober {
     }
 }
 
-/// Logs when a server begins and ceases to fail. Whether it fails now.
-fn tell(addr: &HostPort, seen: &Seen, failing: bool) -> bool {
+/// Logs when a server fails and when it answers again. How many looks in a row have failed now, `before` of them before.
+fn tell(addr: &HostPort, seen: &Seen, before: u32) -> u32 {
     match seen {
-        Seen::Failed(why) if !failing => warn!(server = %addr, why, "a server does not answer this node"),
-        Seen::Answered(_) | Seen::Unusable(_) if failing => info!(server = %addr, "a server answers again"),
+        Seen::Failed(why) if before + 1 == TOLD_FROM => {
+            warn!(server = %addr, why, "a server does not answer this node")
+        }
+        Seen::Failed(why) => debug!(server = %addr, why, "a server does not answer this node"),
+        Seen::Answered(_) | Seen::Unusable(_) if before >= TOLD_FROM => info!(server = %addr, "a server answers again"),
         Seen::Unusable(why) => debug!(server = %addr, why, "a server cannot be asked"),
-        Seen::Answered(_) | Seen::Failed(_) => {}
+        Seen::Answered(_) => {}
     }
-    matches!(seen, Seen::Failed(_))
+    if matches!(seen, Seen::Failed(_)) { before.saturating_add(1) } else { 0 }
 }
 
 fn jittered(every: Duration) -> Duration {

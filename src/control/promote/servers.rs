@@ -132,7 +132,7 @@ impl Task {
     }
 }
 
-/// A primary that was promoted out of this group's history, or by force.
+/// Whether a primary was promoted out of this group's history, or by force.
 fn has_history(now: &Now, standing: &Standing) -> bool {
     now.promotion.forced || standing.former_replid == now.group.replid
 }

@@ -141,6 +141,8 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         layout,
         mode: Mode::Store,
         isolated: Isolated::Refuse,
+        min_acks: 0,
+        min_acks_ms: 1000,
         databases: 16,
         port,
         auth: None,

@@ -63,6 +63,7 @@ struct Row {
 struct InStep {
     to: HostPort,
     replid: String,
+    run_id: String,
     at_ns: u64,
 }
 
@@ -99,7 +100,7 @@ impl Sights {
             Seen::Answered(look) => {
                 let news = first || !usable || row.look.as_ref().is_none_or(|(before, _)| differ(before, &look));
                 if let Some((to, replid)) = in_step(&look) {
-                    row.linked = Some(InStep { to, replid, at_ns: now_ns });
+                    row.linked = Some(InStep { to, replid, run_id: look.run_id.clone(), at_ns: now_ns });
                 }
                 (row.failing_since_ns, row.error) = (None, String::new());
                 row.look = Some((look, now_ns));
@@ -173,9 +174,10 @@ impl Row {
             look: self.look.as_ref().map(|(look, at_ns)| (look.clone(), age(*at_ns))),
             failing_ms: self.failing_since_ns.map(age),
             error: self.error.clone(),
-            linked: self.linked.as_ref().map(|InStep { to, replid, at_ns }| Linked {
+            linked: self.linked.as_ref().map(|InStep { to, replid, run_id, at_ns }| Linked {
                 to: to.clone(),
                 replid: replid.clone(),
+                run_id: run_id.clone(),
                 ago_ms: age(*at_ns),
             }),
         }

@@ -7,7 +7,7 @@
 //! ```
 //! Chooses nobody: `plan::failover` or an operator did.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
@@ -32,6 +32,7 @@ use crate::{
         state::{Cause, ClusterState, Group, Hold, Product},
     },
     plan::{
+        acks::{Missing, has_all_confirmed},
         failover::{primary_back, was_linked},
         lease::Barrier,
         liveness::Watchers,
@@ -65,6 +66,8 @@ const LAG_AT_HOLD: u64 = 256 << 10;
 enum Stop {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
+    /// It ends, because a replica has confirmed writes that the chosen one lacks; then another one is chosen.
+    Lacks(String),
     /// Tried again after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing to do here.
@@ -123,14 +126,15 @@ impl Task {
                     return;
                 }
                 Err(Stop::Gone) => return,
-                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, primary_back).await,
+                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, primary_back, false).await,
+                Err(Stop::Lacks(why)) => return self.give_up(&now, why, false, true).await,
                 Err(Stop::Retry(why)) => why,
             };
             if now.promotion.kind == PromotionKind::Switchover {
                 let attempts = now.promotion.attempts + u32::from(held);
                 if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
                     let why = format!("{attempts} holds did not get through; the last: {why}");
-                    return self.give_up(&now, why, false).await;
+                    return self.give_up(&now, why, false, false).await;
                 }
             }
             if self.waits.of(self.id).as_ref() != Some(&why) {
@@ -152,6 +156,7 @@ impl Task {
             None => {
                 self.not_back(now).await?;
                 self.fit(now).await?;
+                self.has_all_confirmed(now).await?;
                 self.preflight(now).await?;
                 self.hold(now).await?
             }
@@ -163,6 +168,8 @@ impl Task {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
+            // Until the barrier, nodes that reached the old primary may have acknowledged more.
+            self.has_all_confirmed(now).await?;
             loop {
                 self.not_back(now).await?;
                 match self.promote(now, &|_| Ok(()), end).await {
@@ -318,6 +325,34 @@ impl Task {
         }
     }
 
+    /// With `min-acks`: enough replicas answer, and none has more than the chosen one.
+    async fn has_all_confirmed(&self, now: &Now) -> Step<()> {
+        let Promotion { to, forced, .. } = &now.promotion;
+        if now.product.min_acks == 0 || *forced {
+            return Ok(());
+        }
+        let mut asking = JoinSet::new();
+        let end = Instant::now() + ACT_MAX;
+        for server in now.group.servers.iter().skip(1).filter(|server| !server.diverged) {
+            let (fence, at) = (self.jobs.fence.clone(), now.at(&server.addr));
+            asking.spawn(async move { (fence.standing(&at, end).await, at.addr) });
+        }
+        let mut offsets: BTreeMap<HostPort, u64> = BTreeMap::new();
+        for (standing, addr) in asking.join_all().await {
+            let Ok(standing) = standing else { continue };
+            // The chosen one may be a primary since an earlier attempt.
+            let own = if standing.follows.is_some() { &standing.replid } else { &standing.former_replid };
+            if !standing.loading && !standing.syncing && *own == now.group.replid {
+                offsets.insert(addr, standing.offset);
+            }
+        }
+        let all = has_all_confirmed(&now.group, now.product.min_acks, to, |addr| offsets.get(addr).copied());
+        all.map_err(|missing| match missing {
+            Missing::Answers(why) => Stop::Retry(why),
+            Missing::Writes(why) => Stop::Lacks(why),
+        })
+    }
+
     /// What speaks against promoting it for a failover, where it stands now.
     fn may_be_promoted(&self, now: &Now, standing: &Standing) -> Result<(), String> {
         if standing.loading {
@@ -446,10 +481,11 @@ impl Task {
         result
     }
 
-    async fn give_up(&self, now: &Now, why: String, primary_back: bool) {
+    /// `forced`: although it may have been promoted; nobody is acknowledged anything by it, as long as the log does not say so.
+    async fn give_up(&self, now: &Now, why: String, primary_back: bool, forced: bool) {
         info!(promotion = %self.id, %why, "the promotion is given up");
-        let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced: false };
-        if self.propose(change).await.is_err() || now.promotion.kind == PromotionKind::Failover {
+        let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced };
+        if self.propose(change).await.is_err() || (now.promotion.kind == PromotionKind::Failover && !forced) {
             return;
         }
         // The log must assume that it was promoted. Behind our own control connection we can see that it was not, and never

@@ -11,7 +11,7 @@ use super::{
     client::Client,
     duration,
     error::{CliError, failed},
-    output,
+    output, setting,
 };
 use crate::{
     config::secret_file,
@@ -158,7 +158,7 @@ pub(super) fn password(file: Option<PathBuf>) -> Result<Option<String>, CliError
 fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String> {
     let mut wanted = SetProductRequest { name, ..SetProductRequest::default() };
     for setting in settings {
-        let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
+        let (key, value) = setting::split(setting)?;
         match key {
             "port" => {
                 wanted.port = Some(
@@ -169,13 +169,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 wanted.databases =
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
-            "auto-rebalance" => {
-                wanted.auto_rebalance = Some(match value {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(format!("auto-rebalance: on or off is expected, not '{value}'")),
-                })
-            }
+            "auto-rebalance" => wanted.auto_rebalance = Some(setting::on_off(key, value)?),
             "min-acks" => {
                 wanted.min_acks =
                     Some(value.parse().map_err(|_| format!("min-acks: 0 (off) to 15 is expected, not '{value}'"))?)

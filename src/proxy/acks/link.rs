@@ -58,9 +58,9 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
             }
             continue;
         }
-        let given_up = acks.given_up.get();
         let asked = tokio::select! {
             biased;
+            // First: then an answer that has come is about those who still wait.
             () = acks.void.notified() => None,
             asked = ask(&acks, &mut link, not_before, &worker) => Some(asked),
         };
@@ -69,10 +69,6 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
             link = None;
             continue;
         };
-        if acks.given_up.get() != given_up {
-            link = None;
-            continue;
-        }
         let Asked { count, wanted, outcome } = asked;
         match outcome {
             Ok(have) if have >= wanted => acks.settle(&worker, count, &Verdict::Confirmed),

@@ -56,8 +56,6 @@ pub(super) struct Acks {
     pub(super) credentials: Option<Credentials>,
     product: Rc<ProductView>,
     queue: RefCell<Queue>,
-    /// Counts how often the queue was emptied without an answer: what was asked before that is about nobody any more.
-    given_up: Cell<u32>,
     /// Its server is no primary any more, or its product is gone.
     retired: Cell<bool>,
     /// There is something to do for a task that rests.
@@ -81,7 +79,6 @@ impl Acks {
             credentials,
             product,
             queue: RefCell::default(),
-            given_up: Cell::new(0),
             retired: Cell::new(false),
             work: Notify::new(),
             void: Notify::new(),
@@ -122,7 +119,6 @@ impl Acks {
     /// Its server has been given up: nobody will ever know which replicas have what waits.
     pub(super) fn abandon(&self, worker: &Worker) {
         let writes = std::mem::take(&mut *self.queue.borrow_mut()).writes;
-        self.given_up.set(self.given_up.get().wrapping_add(1));
         self.void.notify_one();
         if writes.is_empty() {
             return;

@@ -359,7 +359,7 @@ fn with_min_acks_enough_replicas_have_to_answer_and_none_may_have_more() {
         ("2 of the 2 replicas have to answer", 1, |w| w.see(7003, |sight| sight.look = None)),
         ("there answer: 127.0.0.1:7002", 1, |w| w.look(7003, |look| look.replid = "other".into())),
         ("2 of the 2 replicas have to answer", 1, |w| w.look(7003, |look| look.loading = true)),
-        ("2 of the 2 replicas have to answer", 1, |w| w.edit(|g| g.servers[2].diverged = true)),
+        ("begins", 1, |w| w.edit(|g| g.servers[2].diverged = true)),
         ("127.0.0.1:7003 has more (offset 1001) than 127.0.0.1:7002 (1000)", 1, |w| {
             w.look(7003, |look| look.offset = 1_001);
             w.edit(|group| group.servers[2].priority = 0);

@@ -15,6 +15,7 @@ use cluster_tests::{
     wait::{GENEROUS, holds_for, wait_for, wait_until},
     workload::Written,
 };
+use pontoon::faults::Point;
 
 /// Three nodes, one group with all slots and `replicas` replicas, one of which has to confirm. The places of its servers, the
 /// primary first.
@@ -36,6 +37,12 @@ fn set(cluster: &Cluster, node: u16, key: &str) -> Reply {
 fn primary(cluster: &Cluster) -> String {
     let key = cluster.locate("any");
     key["server"].as_str().unwrap_or_default().to_owned()
+}
+
+/// What most nodes see of a server of the group, by its place there.
+fn state(cluster: &Cluster, place: usize) -> String {
+    let group = cluster.cli().json(&["group", "show", "1"]);
+    group["servers"][place]["seen"]["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits until another server than this one has the slots. Its address.
@@ -146,4 +153,46 @@ fn a_failover_waits_for_replicas_that_may_have_more() {
     written.wait_acknowledged(|_| true);
     let (all, lost) = written.finish(cluster.node(1).client_port);
     assert!(lost.is_empty(), "{} of {} writes are lost: {lost:?}", lost.len(), all.len());
+}
+
+/// The primary is back for a moment after its successor was chosen, and acknowledges what only another replica has.
+#[test]
+fn what_was_confirmed_after_the_choice_is_not_lost() {
+    let (cluster, places) = confirming(2, "2s");
+    let servers: Vec<_> = places.iter().map(|place| &cluster.servers[*place]).collect();
+    cluster.cli().ok(&["server", "set", &servers[1].addr(), "priority=200"]);
+    let leader = cluster.node(cluster.leader());
+    leader.faults.pause_at(Point::PromotionBegun);
+    servers[0].pause();
+    leader.faults.wait_reached(Point::PromotionBegun);
+    let promotion = cluster.cli().json(&["group", "show", "1"])["promotion"].clone();
+    assert_eq!(promotion["to"], servers[1].addr().as_str(), "{promotion}");
+
+    servers[1].pause();
+    servers[0].resume();
+    // What is sent to the first one from now on does not wait for it in its socket: it has to connect again.
+    servers[0].call(&["CLIENT", "KILL", "TYPE", "replica"]);
+    wait_until("the other replica to confirm", GENEROUS, || set(&cluster, 1, "late") == Reply::ok());
+    servers[0].pause();
+    servers[1].resume();
+    wait_for("the primary to be seen down again", GENEROUS, || match state(&cluster, 0).as_str() {
+        "down" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    leader.faults.go_on(Point::PromotionBegun);
+    let new = wait_other_primary(&cluster, places[0]);
+    assert_eq!(new, servers[2].addr(), "the one that has what was confirmed last");
+    wait_for("the write to be read", GENEROUS, || {
+        let mut client = Client::connect(cluster.node(1).client_port).map_err(|e| e.to_string())?;
+        match client.call(&["GET", "late"]) {
+            Ok(Reply::Error(text)) => Err(text),
+            Ok(reply) => {
+                assert_eq!(reply, Reply::bulk("late"), "an acknowledged write is lost");
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    let events = cluster.cli().ok(&["events"]).out;
+    assert!(events.contains("confirmed writes would be lost"), "{events}");
 }

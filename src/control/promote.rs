@@ -333,7 +333,7 @@ impl Task {
         }
         let mut asking = JoinSet::new();
         let end = Instant::now() + ACT_MAX;
-        for server in now.group.servers.iter().skip(1).filter(|server| !server.diverged) {
+        for server in now.group.servers.iter().skip(1) {
             let (fence, at) = (self.jobs.fence.clone(), now.at(&server.addr));
             asking.spawn(async move { (fence.standing(&at, end).await, at.addr) });
         }

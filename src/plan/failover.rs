@@ -213,10 +213,10 @@ pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
     if each.is_empty() { "nobody".into() } else { format!("{} ({error})", each.join(", ")) }
 }
 
-/// How far a replica is that answers and whose data is of the primary's history, whether it may be promoted or not.
-fn answering(group: &Group, addr: &HostPort, history: &History, seen: &Observation) -> Option<u64> {
-    let server = group.servers.iter().find(|server| server.addr == *addr).filter(|server| !server.diverged)?;
-    let look = today(seen, &server.addr).filter(|look| !look.loading && look.replid == history.replid)?;
+/// How far a replica is that answers and whose data is of the primary's history, whether it may be promoted or not. (One that
+/// was promoted has another replication id, until it has copied its primary's data.)
+fn answering(addr: &HostPort, history: &History, seen: &Observation) -> Option<u64> {
+    let look = today(seen, addr).filter(|look| !look.loading && look.replid == history.replid)?;
     matches!(look.role, RoleSeen::Replica { syncing: false, .. }).then_some(look.offset)
 }
 
@@ -260,7 +260,7 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
             Err(format!("{down}; it has no replica, so its slots wait for it: start it again"))
         } else if let Some(best) = choice.best() {
             let history = History::of(group, seen);
-            let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(group, a, &history, seen));
+            let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(a, &history, seen));
             let epoch = group.epoch;
             let note =
                 Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };

@@ -9,6 +9,7 @@
 //!                                 |    |  v                      +--> gather (split commands)     |
 //!                                 |  replies <--- check 2 <--- in-flight, first in first out <---+
 //!                                 +---------------------------------------------------------------+
+//!                     With min-acks: check 2 ---> acks: PING, WAIT for all that gather ---> check 2 ---> replies
 //!         RouteTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
 //! ```
 

@@ -81,11 +81,7 @@ fn cluster(servers: &[&str], password: Option<&str>) -> ClusterState {
         advertise: "127.0.0.1".into(),
         port_offset: 0,
     };
-    let server = |addr: &&str| Server {
-        addr: HostPort::parse(addr).unwrap(),
-        run_id: format!("run of {addr}"),
-        keys_when_added: 0,
-    };
+    let server = |addr: &&str| Server::new(HostPort::parse(addr).unwrap(), format!("run of {addr}"), 0);
     let group = Change::CreateGroup {
         product: ProductId(1),
         group: GroupId(1),

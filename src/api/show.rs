@@ -194,6 +194,18 @@ pub fn warnings(state: &ClusterState, leadership: &Leadership) -> Vec<String> {
             said.push(format!("product '{}': {free} slots belong to no group; their keys are refused", product.name));
         }
     }
+    if state.settings.maintenance {
+        said.push("maintenance is on: nothing is failed over or wired by itself (pontoon maintenance off)".into());
+    }
+    for product in state.products.values() {
+        for group in product.groups.values().filter(|group| group.options.maintenance) {
+            said.push(format!(
+                "group {} of product '{}' is in maintenance: nothing is failed over or wired by itself there (pontoon \
+                 maintenance off {} --product {})",
+                group.id, product.name, group.id, product.name
+            ));
+        }
+    }
     if leadership.voters.len() == 2 {
         said.push("two voters survive no failure; three survive one".into());
     }

@@ -7,7 +7,7 @@
 //! ```
 //! Chooses nobody: `plan::failover` or an operator did.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
@@ -28,14 +28,14 @@ use crate::{
         ids::{Epoch, HoldId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
         promotion::{Promotion, PromotionKind},
-        route::Mode,
-        state::{Cause, ClusterState, Group, Hold, Product},
+        route::{Isolated, Mode},
+        state::{Cause, ClusterState, Group, Hold},
     },
     plan::{
         acks::{Missing, has_all_confirmed},
         failover::{primary_back, was_linked},
         lease::Barrier,
-        liveness::Watchers,
+        liveness::{Verdict, Watchers, verdict},
     },
     redis::Standing,
 };
@@ -51,6 +51,8 @@ const HOLD_MAX: Duration = Duration::from_secs(10);
 const UNFIT_MAX: Duration = Duration::from_secs(3);
 /// A switchover that cannot begin for so long ends: whoever asked for it waits. Longer than a lease and an election together.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
+/// A hold that a former leader left for a switchover is open for so long at most while the chosen one does not answer.
+const LEFT_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at something that does not answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often a barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
@@ -92,9 +94,10 @@ struct Task {
 
 /// The promotion and what it is about, at one moment.
 struct Now {
-    state: std::sync::Arc<ClusterState>,
+    state: Arc<ClusterState>,
     promotion: Promotion,
-    product: Product,
+    mode: Mode,
+    isolated: Isolated,
     group: Group,
 }
 
@@ -164,7 +167,7 @@ impl Task {
         let end = Instant::now() + HOLD_MAX;
         let promoted = async {
             // Cached data may be stale or lost; a wait for nodes is worse (serving.md).
-            if now.product.mode == Mode::Store {
+            if now.mode == Mode::Store {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
@@ -192,7 +195,15 @@ impl Task {
     async fn switchover(&self, now: &Now) -> Step<Epoch> {
         if let Some(left) = now.hold() {
             // A former leader got so far that it was promoted: by then it had everything, and nobody has written since.
-            let to = self.ask(now, &now.promotion.to).await.map_err(Stop::Retry)?;
+            let to = match self.ask(now, &now.promotion.to).await {
+                Ok(to) => to,
+                // Clients wait. Whether it was promoted is not known; the old primary goes on, and that one resyncs.
+                Err(why) if self.began.elapsed() >= LEFT_MAX => {
+                    let why = format!("a former leader's hold is open, and {why}");
+                    return Err(Stop::GiveUp { why, primary_back: false });
+                }
+                Err(why) => return Err(Stop::Retry(why)),
+            };
             if to.follows.is_none() && self.is_the_chosen(now, &to, now.group.replid.as_str()).is_ok() {
                 let end = Instant::now() + HOLD_MAX;
                 let result = async {
@@ -210,7 +221,7 @@ impl Task {
         self.in_step(now, &from, &to)?;
         if from.replid != now.group.replid {
             // The next leader finds in the log of which history the new primary has to be.
-            let (product, group, epoch) = (now.product.id, now.group.id, now.group.epoch);
+            let (product, group, epoch) = (now.promotion.product, now.group.id, now.group.epoch);
             self.propose(Change::NotePrimary { product, group, epoch, replid: from.replid }).await?;
             return Err(Stop::Retry("the primary's replication id had to be noted first".into()));
         }
@@ -302,7 +313,6 @@ impl Task {
     }
 
     fn is_down(&self, now: &Now) -> bool {
-        use crate::plan::liveness::{Verdict, verdict};
         let at_ns = boottime_ns();
         let seen = self.jobs.leases.observation(at_ns);
         let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
@@ -410,10 +420,10 @@ impl Task {
 
     /// Every possible server answers, or is surely out of lease; for a switchover, both servers answer quickly, too.
     async fn preflight(&self, now: &Now) -> Step<()> {
-        if now.promotion.kind == PromotionKind::Failover && now.product.mode == Mode::Cache {
+        if now.promotion.kind == PromotionKind::Failover && now.mode == Mode::Cache {
             return Ok(());
         }
-        let silent = preflight::silent(&self.jobs.leases, &self.jobs.peers, now.product.isolated);
+        let silent = preflight::silent(&self.jobs.leases, &self.jobs.peers, now.isolated);
         if let Some(node) = silent.await.map_err(Stop::Retry)?.first() {
             return Err(Stop::Retry(format!(
                 "node {node} does not answer and may still serve; bring it back, or run `pontoon node remove {node}`"
@@ -542,7 +552,8 @@ impl Task {
         self.now().unwrap_or_else(|_| Now {
             state: before.state.clone(),
             promotion: before.promotion.clone(),
-            product: before.product.clone(),
+            mode: before.mode,
+            isolated: before.isolated,
             group: before.group.clone(),
         })
     }
@@ -553,8 +564,9 @@ impl Task {
         }
         let state = self.jobs.consensus.state().borrow().clone();
         let promotion = state.promotions.get(&self.id).ok_or(Stop::Gone)?.clone();
-        let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?.clone();
+        let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?;
+        let (mode, isolated) = (product.mode, product.isolated);
         let group = product.groups.get(&promotion.group).ok_or(Stop::Gone)?.clone();
-        Ok(Now { state, promotion, product, group })
+        Ok(Now { state, promotion, mode, isolated, group })
     }
 }

@@ -322,7 +322,8 @@ pub enum Change {
         /// For people.
         why: String,
     },
-    /// A group is to get another primary. In the log before anything is done at a server.
+    /// A group is to get another primary. In the log before anything is done at a server; and nothing is done there before
+    /// the first hold, since what is given up before it leaves no mark.
     StartPromotion {
         /// In which product.
         product: ProductId,
@@ -372,7 +373,8 @@ pub enum Change {
         /// The replication id.
         replid: String,
     },
-    /// A server that had diverged follows its group's primary, and has all of it.
+    /// A server that had diverged follows its group's primary, and has all of it. Proposed after a look that began when the
+    /// proposer had applied the entry by which the server diverged: an older look says nothing of what was done to it since.
     MarkResynced {
         /// In which product.
         product: ProductId,

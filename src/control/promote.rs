@@ -7,7 +7,14 @@
 //! ```
 //! Chooses nobody: `plan::failover` or an operator did.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
@@ -68,8 +75,10 @@ const LAG_AT_HOLD: u64 = 256 << 10;
 enum Stop {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
-    /// It ends, because a replica has confirmed writes that the chosen one lacks; then another one is chosen.
-    Lacks(String),
+    /// It ends although it was held: a replica has confirmed writes that the chosen one lacks.
+    Lacks { why: String },
+    /// It ends although it was held: this very task knows that the chosen one was told nothing, and it is gone.
+    Untold { why: String },
     /// Tried again after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing to do here.
@@ -80,7 +89,7 @@ type Step<T> = Result<T, Stop>;
 
 /// Carries a promotion to its end, or until this node leads no more.
 pub async fn run(jobs: Jobs, id: PromotionId, waits: Waits) {
-    let task = Task { jobs, id, began: Instant::now(), waits };
+    let task = Task { jobs, id, began: Instant::now(), waits, holds: AtomicU32::new(0), told: AtomicBool::new(false) };
     task.run().await;
     task.waits.tell(id, None);
 }
@@ -90,6 +99,10 @@ struct Task {
     id: PromotionId,
     began: Instant,
     waits: Waits,
+    /// Holds that this task has opened.
+    holds: AtomicU32,
+    /// REPLICAOF NO ONE may have been sent by it.
+    told: AtomicBool,
 }
 
 /// The promotion and what it is about, at one moment.
@@ -129,15 +142,15 @@ impl Task {
                     return;
                 }
                 Err(Stop::Gone) => return,
-                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, primary_back, false).await,
-                Err(Stop::Lacks(why)) => return self.give_up(&now, why, false, true).await,
+                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, (primary_back, false)).await,
+                Err(Stop::Untold { why } | Stop::Lacks { why }) => return self.give_up(&now, why, (false, true)).await,
                 Err(Stop::Retry(why)) => why,
             };
             if now.promotion.kind == PromotionKind::Switchover {
                 let attempts = now.promotion.attempts + u32::from(held);
                 if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
                     let why = format!("{attempts} holds did not get through; the last: {why}");
-                    return self.give_up(&now, why, false, false).await;
+                    return self.give_up(&now, why, (false, false)).await;
                 }
             }
             if self.waits.of(self.id).as_ref() != Some(&why) {
@@ -175,12 +188,19 @@ impl Task {
             self.has_all_confirmed(now).await?;
             loop {
                 self.not_back(now).await?;
-                match self.promote(now, &|_| Ok(()), end).await {
+                // Asked first: while it does not even answer that, it is told nothing.
+                let promoted = match self.ask(now, &now.promotion.to).await {
+                    Ok(_) => self.promote(now, &|_| Ok(()), end).await.map_err(|error| error.to_string()),
+                    Err(why) => Err(why),
+                };
+                match promoted {
                     Ok(_) => break,
-                    Err(why) if Instant::now() + LOOK_AGAIN >= end => return Err(Stop::Retry(why.to_string())),
                     Err(why) => {
-                        self.now()?;
-                        self.waits.tell(self.id, Some(why.to_string()));
+                        self.not_gone(&self.now()?, &why)?;
+                        if Instant::now() + LOOK_AGAIN >= end {
+                            return Err(Stop::Retry(why));
+                        }
+                        self.waits.tell(self.id, Some(why));
                         tokio::time::sleep(LOOK_AGAIN).await;
                     }
                 }
@@ -281,7 +301,7 @@ impl Task {
         match asked {
             Ok(standing) if standing.follows.is_none() && !standing.loading => Ok(standing),
             Ok(_) => Err(Stop::Retry(format!("{from} is not ready, or no primary"))),
-            Err(why) if self.is_down(now) => {
+            Err(why) if self.is_down(now, from) => {
                 let why = format!("{from} is down, so nothing can be brought over from it any more: {why}");
                 Err(Stop::GiveUp { why, primary_back: false })
             }
@@ -312,11 +332,11 @@ impl Task {
         primary_back(&now.group, &now.promotion, &seen, &watchers)
     }
 
-    fn is_down(&self, now: &Now) -> bool {
+    fn is_down(&self, now: &Now, server: &HostPort) -> bool {
         let at_ns = boottime_ns();
         let seen = self.jobs.leases.observation(at_ns);
         let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
-        matches!(verdict(&watchers, &now.promotion.from, now.group.options.down_after_ms), Verdict::Down { .. })
+        matches!(verdict(&watchers, server, now.group.options.down_after_ms), Verdict::Down { .. })
     }
 
     /// The chosen one is there and still what it was chosen for. Before anything was held, it may also be given up.
@@ -331,8 +351,21 @@ impl Task {
             Err(why) if now.promotion.attempts == 0 && self.began.elapsed() >= UNFIT_MAX => {
                 Err(Stop::GiveUp { why: format!("the chosen one cannot be promoted: {why}"), primary_back: false })
             }
-            Err(why) => Err(Stop::Retry(why)),
+            Err(why) => {
+                self.not_gone(now, &why)?;
+                Err(Stop::Retry(why))
+            }
         }
+    }
+
+    /// Unless the chosen one is down, and was surely told nothing: then another one can be chosen. What every attempt so far
+    /// has done is known to this task alone, and only if it has made them all.
+    fn not_gone(&self, now: &Now, why: &str) -> Step<()> {
+        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
+        if !all_mine || self.told.load(Ordering::Relaxed) || !self.is_down(now, &now.promotion.to) {
+            return Ok(());
+        }
+        Err(Stop::Untold { why: format!("the chosen one went down before it was promoted: {why}") })
     }
 
     /// With `min-acks`: enough replicas answer, and none has more than the chosen one.
@@ -359,7 +392,7 @@ impl Task {
         let all = has_all_confirmed(&now.group, now.product.min_acks, to, |addr| offsets.get(addr).copied());
         all.map_err(|missing| match missing {
             Missing::Answers(why) => Stop::Retry(why),
-            Missing::Writes(why) => Stop::Lacks(why),
+            Missing::Writes(why) => Stop::Lacks { why },
         })
     }
 
@@ -405,6 +438,7 @@ impl Task {
             |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
         let by = end.min(Instant::now() + ACT_MAX);
         let at = now.at(&now.promotion.to);
+        self.told.store(true, Ordering::Relaxed);
         let promoted = self.jobs.fence.promote(&at, &check, by).await?;
         faults::pause_at(Point::Promoted).await;
         Ok(promoted)
@@ -453,6 +487,7 @@ impl Task {
         let Outcome::Held(hold) = self.propose(hold).await? else {
             return Err(Stop::Retry("no hold was opened".into()));
         };
+        self.holds.fetch_add(1, Ordering::Relaxed);
         faults::pause_at(Point::PromotionHeld).await;
         Ok(hold)
     }
@@ -491,11 +526,10 @@ impl Task {
         result
     }
 
-    /// `forced`: although it may have been promoted; nobody is acknowledged anything by it, as long as the log does not say so.
-    async fn give_up(&self, now: &Now, why: String, primary_back: bool, forced: bool) {
+    async fn give_up(&self, now: &Now, why: String, (primary_back, forced): (bool, bool)) {
         info!(promotion = %self.id, %why, "the promotion is given up");
         let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced };
-        if self.propose(change).await.is_err() || (now.promotion.kind == PromotionKind::Failover && !forced) {
+        if self.propose(change).await.is_err() || now.promotion.kind == PromotionKind::Failover {
             return;
         }
         // The log must assume that it was promoted. Behind our own control connection we can see that it was not, and never

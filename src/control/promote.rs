@@ -111,6 +111,7 @@ struct Now {
     promotion: Promotion,
     mode: Mode,
     isolated: Isolated,
+    min_acks: u8,
     group: Group,
 }
 
@@ -371,7 +372,7 @@ impl Task {
     /// With `min-acks`: enough replicas answer, and none has more than the chosen one.
     async fn has_all_confirmed(&self, now: &Now) -> Step<()> {
         let Promotion { to, forced, .. } = &now.promotion;
-        if now.product.min_acks == 0 || *forced {
+        if now.min_acks == 0 || *forced {
             return Ok(());
         }
         let mut asking = JoinSet::new();
@@ -389,7 +390,7 @@ impl Task {
                 offsets.insert(addr, standing.offset);
             }
         }
-        let all = has_all_confirmed(&now.group, now.product.min_acks, to, |addr| offsets.get(addr).copied());
+        let all = has_all_confirmed(&now.group, now.min_acks, to, |addr| offsets.get(addr).copied());
         all.map_err(|missing| match missing {
             Missing::Answers(why) => Stop::Retry(why),
             Missing::Writes(why) => Stop::Lacks { why },
@@ -587,6 +588,7 @@ impl Task {
             state: before.state.clone(),
             promotion: before.promotion.clone(),
             mode: before.mode,
+            min_acks: before.min_acks,
             isolated: before.isolated,
             group: before.group.clone(),
         })
@@ -599,8 +601,8 @@ impl Task {
         let state = self.jobs.consensus.state().borrow().clone();
         let promotion = state.promotions.get(&self.id).ok_or(Stop::Gone)?.clone();
         let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?;
-        let (mode, isolated) = (product.mode, product.isolated);
+        let (mode, isolated, min_acks) = (product.mode, product.isolated, product.min_acks);
         let group = product.groups.get(&promotion.group).ok_or(Stop::Gone)?.clone();
-        Ok(Now { state, promotion, mode, isolated, group })
+        Ok(Now { state, promotion, mode, isolated, min_acks, group })
     }
 }

@@ -1,0 +1,132 @@
+//! What the servers of a promotion show, by what nodes have seen and by asking them over the control connections: whether the
+//! old primary is back, whether the chosen one is still what it was chosen for. Changes one thing: promotes it.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{ACT_MAX, Now, Step, Stop, Task};
+use crate::{
+    clock::boottime_ns,
+    control::fence::FenceError,
+    faults::{self, Point},
+    model::ids::HostPort,
+    plan::{
+        failover::{primary_back, was_linked},
+        liveness::{Verdict, Watchers, verdict},
+    },
+    redis::Standing,
+};
+
+/// The chosen one may be unfit for so long before anything was held: a new leader has to hear first what nodes have seen.
+const UNFIT_MAX: Duration = Duration::from_secs(3);
+
+impl Task {
+    /// Unless the old primary is back with its data, and the chosen one is none yet: then it stays the primary.
+    pub(super) async fn not_back(&self, now: &Now) -> Step<()> {
+        let Some(why) = self.is_back(now) else { return Ok(()) };
+        match self.ask(now, &now.promotion.to).await {
+            Ok(standing) if standing.follows.is_none() => Ok(()),
+            Ok(_) | Err(_) => Err(Stop::GiveUp { why, primary_back: true }),
+        }
+    }
+
+    pub(super) fn is_back(&self, now: &Now) -> Option<String> {
+        let at_ns = boottime_ns();
+        let seen = self.jobs.leases.observation(at_ns);
+        let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
+        primary_back(&now.group, &now.promotion, &seen, &watchers)
+    }
+
+    pub(super) fn is_down(&self, now: &Now, server: &HostPort) -> bool {
+        let at_ns = boottime_ns();
+        let seen = self.jobs.leases.observation(at_ns);
+        let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
+        matches!(verdict(&watchers, server, now.group.options.down_after_ms), Verdict::Down { .. })
+    }
+
+    /// The chosen one is there and still what it was chosen for. Before anything was held, it may also be given up.
+    pub(super) async fn fit(&self, now: &Now) -> Step<()> {
+        let to = &now.promotion.to;
+        let fit = match self.ask(now, to).await {
+            Ok(standing) => self.may_be_promoted(now, &standing).map_err(|why| format!("{to}: {why}")),
+            Err(why) => Err(why),
+        };
+        match fit {
+            Ok(()) => Ok(()),
+            Err(why) if now.promotion.attempts == 0 && self.began.elapsed() >= UNFIT_MAX => {
+                Err(Stop::GiveUp { why: format!("the chosen one cannot be promoted: {why}"), primary_back: false })
+            }
+            Err(why) => {
+                self.not_gone(now, &why)?;
+                Err(Stop::Retry(why))
+            }
+        }
+    }
+
+    /// Unless the chosen one is down, and was surely told nothing: then another one can be chosen. What every attempt so far
+    /// has done is known to this task alone, and only if it has made them all.
+    pub(super) fn not_gone(&self, now: &Now, why: &str) -> Step<()> {
+        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
+        if !all_mine || self.told.load(Ordering::Relaxed) || !self.is_down(now, &now.promotion.to) {
+            return Ok(());
+        }
+        Err(Stop::Untold { why: format!("the chosen one went down before it was promoted: {why}") })
+    }
+
+    /// What speaks against promoting it for a failover, where it stands now.
+    pub(super) fn may_be_promoted(&self, now: &Now, standing: &Standing) -> Result<(), String> {
+        if standing.loading {
+            return Err("it is loading its data".into());
+        }
+        if standing.syncing {
+            return Err("it is in the middle of a full copy".into());
+        }
+        if now.promotion.forced {
+            return Ok(());
+        }
+        if standing.follows.is_none() && now.promotion.attempts == 0 {
+            return Err("it is a primary already, and nobody of us made it one".into());
+        }
+        self.is_the_chosen(now, standing, &now.group.replid)
+    }
+
+    /// Whether its data is of this history, up to where it was in step: the same process that nodes have seen in step, still
+    /// under that replication id, or under another since it was promoted.
+    pub(super) fn is_the_chosen(&self, now: &Now, standing: &Standing, replid: &str) -> Result<(), String> {
+        let own = if standing.follows.is_some() { &standing.replid } else { &standing.former_replid };
+        if own != replid {
+            return Err("its data is of another replication id than the primary's".into());
+        }
+        let seen = self.jobs.leases.observation(boottime_ns());
+        if !was_linked(&seen, &now.promotion.to, replid, &standing.run_id) {
+            return Err("no node has seen this process of it in step with the primary".into());
+        }
+        Ok(())
+    }
+
+    /// REPLICAOF NO ONE, with what always has to be true just before, and `more`.
+    pub(super) async fn promote(
+        &self,
+        now: &Now,
+        more: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
+        end: Instant,
+    ) -> Result<Standing, FenceError> {
+        let check =
+            |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
+        let by = end.min(Instant::now() + ACT_MAX);
+        let at = now.at(&now.promotion.to);
+        self.told.store(true, Ordering::Relaxed);
+        let promoted = self.jobs.fence.promote(&at, &check, by).await?;
+        faults::pause_at(Point::Promoted).await;
+        Ok(promoted)
+    }
+
+    pub(super) async fn ask(&self, now: &Now, addr: &HostPort) -> Result<Standing, String> {
+        self.ask_by(now, addr, Instant::now() + ACT_MAX).await
+    }
+
+    pub(super) async fn ask_by(&self, now: &Now, addr: &HostPort, by: Instant) -> Result<Standing, String> {
+        self.jobs.fence.standing(&now.at(addr), by).await.map_err(|error| error.to_string())
+    }
+}

@@ -113,6 +113,8 @@ fn changes() -> Vec<(&'static str, Change)> {
                 databases: Some(8),
                 auth: Some(None),
                 auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
             },
         ),
         ("remove_product", Change::RemoveProduct { product: ProductId(5) }),
@@ -216,7 +218,15 @@ fn migrations() -> Vec<(&'static str, Change)> {
         ("m_start_2", start(MigrationId(23), 1)),
         (
             "set_product_2",
-            Change::SetProduct { product, port: None, databases: None, auth: None, auto_rebalance: Some(true) },
+            Change::SetProduct {
+                product,
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: Some(true),
+                min_acks: None,
+                min_acks_ms: None,
+            },
         ),
         ("start_assign_3", Change::StartAssign { product, slots: slots(400, 401), to: GroupId(2), abandon: true }),
         ("m_plan_3", plan(30, 39)),
@@ -506,6 +516,45 @@ fn only_what_needs_it_says_level_two() {
     let state = |entries: &[_]| pb::State::decode(&*encode_state(&last_state(entries))).unwrap().level;
     assert_eq!((state(&numbered(changes())), state(&numbered(migrations())[..4])), (1, 1));
     assert_eq!((state(&numbered(migrations())[..5]), state(&numbered(migrations()))), (2, 2));
+}
+
+/// Of level 3, because a program that does not know it would acknowledge what no replica has.
+#[test]
+fn min_acks_are_read_and_written_as_they_were() {
+    let product = ProductId(1);
+    let change = Change::SetProduct {
+        product,
+        port: None,
+        databases: None,
+        auth: None,
+        auto_rebalance: None,
+        min_acks: Some(2),
+        min_acks_ms: Some(500),
+    };
+    let entry = Entry { id: Uuid(77), at_ms: 1_700_000_000_000, change };
+    let bytes = encode_entry(&entry);
+    let kept = kept("set_product_3", &bytes);
+    assert_eq!((decode_entry(&kept).unwrap(), &bytes), (entry.clone(), &kept));
+    assert_eq!(pb::Entry::decode(&*bytes).unwrap().level, 3);
+
+    let mut state = last_state(&numbered(changes())[..1]);
+    let level = |state: &ClusterState| pb::State::decode(&*encode_state(state)).unwrap().level;
+    assert_eq!((level(&state), decode_state(&encode_state(&state)).unwrap()), (1, state.clone()));
+    let at = Position { index: Epoch(state.applied.0 + 1), term: Term(1) };
+    apply(&mut state, &entry, at).unwrap();
+    let set = &state.products[&product];
+    assert_eq!((set.min_acks, set.min_acks_ms, state.route_epoch), (2, 500, at.index));
+    assert_eq!((level(&state), decode_state(&encode_state(&state)).unwrap()), (3, state.clone()));
+    let before = state.products.clone();
+    for (n, refused) in (1..).zip([(Some(16), None), (None, Some(9)), (None, Some(60_001))]) {
+        let mut other = Entry { id: Uuid(77 + u128::from(n)), ..entry.clone() };
+        if let Change::SetProduct { min_acks, min_acks_ms, .. } = &mut other.change {
+            (*min_acks, *min_acks_ms) = refused;
+        }
+        let at = Position { index: Epoch(at.index.0 + n), term: Term(1) };
+        assert!(apply(&mut state, &other, at).is_err_and(|why| why.to_string().contains("choose")), "{refused:?}");
+        assert_eq!(state.products, before);
+    }
 }
 
 #[test]

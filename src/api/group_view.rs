@@ -14,6 +14,7 @@ use crate::{
         state::{Cause, ClusterState, Group, Product, Server},
     },
     plan::{
+        acks::foreign_replicas,
         failover::{self, Choice},
         observation::{Look, Observation, Reported, RoleSeen},
     },
@@ -224,6 +225,21 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
                 group.id
             )
         }));
+    }
+    let (min_acks, count) = (u32::from(product.min_acks), replicas.len());
+    if count < usize::from(product.min_acks) {
+        said.push(format!(
+            "min-acks is {min_acks}, and there are {count} replica(s): every write is answered -NOREPLICAS (pontoon group \
+             add-server {}, or product set {} min-acks=0)",
+            group.id, product.name
+        ));
+    }
+    let demanded =
+        min_acks + foreign_replicas(group, |addr| failover::newest(seen, addr).map(|(look, _)| look.clone()));
+    if min_acks > 0 && demanded > min_acks {
+        said.push(format!(
+            "min-acks is {min_acks}, and because of the foreign ones a write waits for {demanded} replicas"
+        ));
     }
     if replicas.is_empty() && product.mode == Mode::Store {
         said.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));

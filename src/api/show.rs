@@ -97,6 +97,8 @@ pub fn product(product: &Product) -> admin::Product {
         slots: product.layout.slots().into(),
         listeners: Vec::new(),
         auto_rebalance: product.auto_rebalance,
+        min_acks: product.min_acks.into(),
+        min_acks_ms: product.min_acks_ms,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `pontoon product`: tenants.
 //! Knows nothing of how names and ports are judged; nodes do that.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Remote,
     client::Client,
+    duration,
     error::{CliError, failed},
     output, setting,
 };
@@ -48,7 +49,8 @@ pub enum ProductCommand {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off
+    /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off,
+    /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     Set {
         /// Its name
         name: String,
@@ -168,6 +170,14 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
             "auto-rebalance" => wanted.auto_rebalance = Some(setting::on_off(key, value)?),
+            "min-acks" => {
+                wanted.min_acks =
+                    Some(value.parse().map_err(|_| format!("min-acks: 0 (off) to 15 is expected, not '{value}'"))?)
+            }
+            "min-acks-timeout" => {
+                let within = duration::parse(value).map_err(|why| format!("min-acks-timeout: {why}"))?;
+                wanted.min_acks_ms = Some(within.as_millis().try_into().unwrap_or(u32::MAX))
+            }
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
@@ -181,7 +191,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             }
             _ => {
                 return Err(format!(
-                    "'{key}' is no setting of a product; there are port, databases, username, password= (none) and auto-rebalance"
+                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, min-acks \
+                     and min-acks-timeout"
                 ));
             }
         }
@@ -205,6 +216,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
                 p.mode.clone(),
                 p.isolated.clone(),
                 p.databases.to_string(),
+                acks(p),
                 if p.password && !p.username.is_empty() {
                     format!("yes, user {}", p.username)
                 } else {
@@ -215,8 +227,18 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
             ]
         })
         .collect();
-    let headings =
-        ["product", "port", "layout", "mode", "isolated", "databases", "password", "groups", "slots assigned"];
+    let headings = [
+        "product",
+        "port",
+        "layout",
+        "mode",
+        "isolated",
+        "databases",
+        "min-acks",
+        "password",
+        "groups",
+        "slots assigned",
+    ];
     let mut out = output::table(&headings, &rows);
     for p in &products {
         for l in &p.listeners {
@@ -227,6 +249,14 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     }
     output::print_text(&out);
     Ok(())
+}
+
+/// Replicas that a write waits for, and how long.
+fn acks(p: &Product) -> String {
+    match p.min_acks {
+        0 => "off".into(),
+        n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_ms.into()))),
+    }
 }
 
 /// What of a product is replicated, so that it is the same on every node; listeners are not.
@@ -245,6 +275,8 @@ fn to_json(p: &Product) -> Value {
         "slots": p.slots,
         "slots_assigned": p.slots_assigned,
         "auto_rebalance": p.auto_rebalance,
+        "min_acks": p.min_acks,
+        "min_acks_ms": p.min_acks_ms,
     })
 }
 
@@ -265,6 +297,10 @@ mod tests {
         check("mode=cache", "fixed");
         check("port=70000", "65535");
         check("auto-rebalance=maybe", "on or off");
+        check("min-acks=some", "0 (off) to 15");
+        check("min-acks-timeout=soon", "duration");
+        let wanted = parse("p".into(), &["min-acks=1".into(), "min-acks-timeout=500ms".into()]).unwrap();
+        assert_eq!((wanted.min_acks, wanted.min_acks_ms), (Some(1), Some(500)));
         check("colour=red", "no setting");
         check("port", "KEY=VALUE");
     }

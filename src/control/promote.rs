@@ -7,6 +7,7 @@
 //! ```
 //! Chooses nobody: `plan::failover` or an operator did.
 
+mod confirmed;
 mod servers;
 mod steps;
 
@@ -63,6 +64,8 @@ enum Stop {
     GiveUp { why: String, primary_back: bool },
     /// It ends although it was held: this very task knows that the chosen one was told nothing, and it is gone.
     Untold { why: String },
+    /// It ends although it was held: a replica has confirmed writes that the chosen one lacks.
+    Lacks { why: String },
     /// Tried again after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing to do here.
@@ -95,6 +98,7 @@ struct Now {
     promotion: Promotion,
     mode: Mode,
     isolated: Isolated,
+    min_acks: u8,
     group: Group,
 }
 
@@ -127,7 +131,7 @@ impl Task {
                 }
                 Err(Stop::Gone) => return,
                 Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, (primary_back, false)).await,
-                Err(Stop::Untold { why }) => return self.give_up(&now, why, (false, true)).await,
+                Err(Stop::Untold { why } | Stop::Lacks { why }) => return self.give_up(&now, why, (false, true)).await,
                 Err(Stop::Retry(why)) => why,
             };
             if now.promotion.kind == PromotionKind::Switchover {
@@ -156,6 +160,7 @@ impl Task {
             None => {
                 self.not_back(now).await?;
                 self.fit(now).await?;
+                self.has_all_confirmed(now).await?;
                 self.preflight(now).await?;
                 self.hold(now).await?
             }
@@ -167,6 +172,8 @@ impl Task {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
+            // Until the barrier, nodes that reached the old primary may have acknowledged more.
+            self.has_all_confirmed(now).await?;
             loop {
                 self.not_back(now).await?;
                 // Asked first: while it does not even answer that, it is told nothing.

@@ -75,6 +75,10 @@ pub enum Change {
         auth: Option<Option<Credentials>>,
         /// Whether migrations are planned by themselves.
         auto_rebalance: Option<bool>,
+        /// Replicas that must have a write before it is acknowledged; 0: none.
+        min_acks: Option<u8>,
+        /// How long that is waited for, milliseconds.
+        min_acks_ms: Option<u32>,
     },
     /// Removes a product that has no groups.
     RemoveProduct {

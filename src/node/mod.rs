@@ -8,6 +8,7 @@
 //! ```
 
 pub mod bootstrap;
+pub mod foreign;
 pub mod heartbeat;
 pub mod hot_path;
 pub mod introduction;
@@ -45,7 +46,7 @@ use crate::{
     control::{approve::Approver, driver::Driver, handle::Control, leases::Leases, peers::Peers, rebalance},
     model::{change::NewMember, ids::Uuid},
     plan,
-    proxy::{Proxy, permit::Permit},
+    proxy::{ForeignReplicas, Proxy, permit::Permit},
     wire::pb::node::node_server::NodeServer,
 };
 
@@ -85,8 +86,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(node = %me.id, uuid = %me.uuid, %admin, %listen, "the admin port is bound");
 
     let permit = Arc::new(Permit::none());
-    let proxy = Proxy::start(hot_path::config(&config, me.id), routes::publish(log.state()), permit.clone())
-        .context("the proxy's threads could not be started")?;
+    let foreign = ForeignReplicas::default();
+    let proxy =
+        Proxy::start(hot_path::config(&config, me.id, foreign.clone()), routes::publish(log.state()), permit.clone())
+            .context("the proxy's threads could not be started")?;
 
     let timing = plan::timing::Timing {
         heartbeat: config.timing.heartbeat,
@@ -143,6 +146,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let prober = Prober::new(me.id);
     let formed = log.clone();
     let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));
+    let counting = tokio::spawn(foreign::run(prober.clone(), log.state(), foreign));
     let heartbeat = Heartbeat {
         me: me.clone(),
         start,
@@ -171,6 +175,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!("the clients are drained");
     beating.abort();
     looking.abort();
+    counting.abort();
     moving.abort();
     movers.stop();
     permit.revoke();

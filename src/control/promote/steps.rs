@@ -162,6 +162,7 @@ impl Task {
             state: before.state.clone(),
             promotion: before.promotion.clone(),
             mode: before.mode,
+            min_acks: before.min_acks,
             isolated: before.isolated,
             group: before.group.clone(),
         })
@@ -174,8 +175,8 @@ impl Task {
         let state = self.jobs.consensus.state().borrow().clone();
         let promotion = state.promotions.get(&self.id).ok_or(Stop::Gone)?.clone();
         let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?;
-        let (mode, isolated) = (product.mode, product.isolated);
+        let (mode, isolated, min_acks) = (product.mode, product.isolated, product.min_acks);
         let group = product.groups.get(&promotion.group).ok_or(Stop::Gone)?.clone();
-        Ok(Now { state, promotion, mode, isolated, group })
+        Ok(Now { state, promotion, mode, isolated, min_acks, group })
     }
 }

@@ -2,7 +2,7 @@
 //! Knows nothing of clients' sockets; its task is in `connection`, the log-in in `handshake`.
 
 mod connection;
-mod handshake;
+pub(super) mod handshake;
 mod inflight;
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 pub(super) use connection::run;
-pub(super) use inflight::{Entry, Owner};
+pub(super) use inflight::{AtReply, Entry, Owner};
 
 use super::{product::ProductView, worker::Worker};
 use crate::{
@@ -51,6 +51,8 @@ pub(super) struct Backend {
     pub(super) credentials: Option<Credentials>,
     pub(super) product: Rc<ProductView>,
     pub(super) link: Cell<Link>,
+    /// Run id of the process that the connection leads to.
+    run_id: RefCell<Rc<str>>,
     /// Its server is no primary any more: closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
     /// A hold of kind Abandon: closed at once, all in flight unknown.
@@ -84,6 +86,7 @@ impl Backend {
             credentials,
             product,
             link: Cell::new(Link::Connecting),
+            run_id: RefCell::new("".into()),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
             out: RefCell::default(),

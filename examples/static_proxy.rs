@@ -36,6 +36,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         databases: 16,
         port,
         auth: None,
+        reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
     };

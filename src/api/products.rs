@@ -10,7 +10,9 @@ use super::{
 use crate::{
     model::{
         change::{Change, NewProduct},
+        reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
+        state::Product,
     },
     wire::pb::admin::{ChangeReply, CreateProductRequest, RemoveProductRequest, SetProductRequest},
 };
@@ -50,6 +52,20 @@ fn open_to_all(name: &str) -> String {
     )
 }
 
+/// Reads that never go to the primary find nobody in a group without replicas.
+fn without_replicas(product: &Product, policy: ReadPolicy) -> Option<String> {
+    let alone = product.groups.values().filter(|group| group.servers.len() < 2).map(|group| group.id.to_string());
+    let alone: Vec<String> = alone.collect();
+    (policy.from == ReadFrom::Replica && !alone.is_empty()).then(|| {
+        format!(
+            "group {} of product '{}' has no replica: all reads of its slots are answered -TRYAGAIN; pontoon group \
+             add-server gives it one, read-from=prefer-replica reads from its primary",
+            alone.join(", "),
+            product.name
+        )
+    })
+}
+
 impl Perform for SetProductRequest {
     forwardable!(set_product);
 
@@ -63,9 +79,17 @@ impl Perform for SetProductRequest {
         }
         let databases = self.databases.map(validate::databases).transpose()?;
         let auth = self.auth(product.auth.as_ref())?;
-        if port.is_none() && databases.is_none() && auth.is_none() && self.auto_rebalance.is_none() {
+        let reads = SetReads {
+            from: self.read_from.as_deref().map(validate::read_from).transpose()?,
+            max_lag_ms: self.max_lag_ms,
+            own_writes: self.read_your_writes,
+        };
+        let nothing = port.is_none() && databases.is_none() && auth.is_none() && self.auto_rebalance.is_none();
+        if nothing && !reads.says_something() {
             return Err(Failure::Bad(
-                "nothing to set; give port=P, databases=N, auto-rebalance=on|off or --password-file FILE".into(),
+                "nothing to set; give port=P, databases=N, auto-rebalance=on|off, read-from=WHERE, max-lag=1s, \
+                 read-your-writes=on|off or --password-file FILE"
+                    .into(),
             ));
         }
         let mut said = Said::default().about(name);
@@ -75,6 +99,11 @@ impl Perform for SetProductRequest {
             true => format!("product '{name}': slots are rebalanced by themselves when groups change or load drifts"),
             false => format!("product '{name}': slots move only when told"),
         }));
+        if reads.says_something() {
+            let policy = reads.of(product.reads);
+            said.done.push(format!("product '{name}': {policy}"));
+            said.warnings.extend(without_replicas(product, policy));
+        }
         match &auth {
             None => {}
             Some(None) => {
@@ -85,7 +114,14 @@ impl Perform for SetProductRequest {
         }
         api.make(
             call,
-            Change::SetProduct { product: product.id, port, databases, auth, auto_rebalance: self.auto_rebalance },
+            Change::SetProduct {
+                product: product.id,
+                port,
+                databases,
+                auth,
+                auto_rebalance: self.auto_rebalance,
+                reads,
+            },
             said,
         )
         .await

@@ -97,6 +97,9 @@ pub fn product(product: &Product) -> admin::Product {
         slots: product.layout.slots().into(),
         listeners: Vec::new(),
         auto_rebalance: product.auto_rebalance,
+        read_from: product.reads.from.name().into(),
+        max_lag_ms: product.reads.max_lag_ms,
+        read_your_writes: product.reads.own_writes,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
         limits::{CREDENTIAL_LEN_MAX, DATABASES_MAX, HOLD_MS, NAME_LEN_MAX, VOTERS_MAX},
         migration::{Limits, Verify},
+        reads::ReadFrom,
         route::{Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -128,6 +129,19 @@ pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), Failure> {
         }
     };
     Ok((mode, isolated))
+}
+
+/// Where reads go.
+///
+/// # Errors
+/// A sentence.
+pub fn read_from(text: &str) -> Result<ReadFrom, Failure> {
+    match ReadFrom::ALL.into_iter().find(|from| from.name() == text) {
+        Some(from) => Ok(from),
+        None => {
+            bad(format!("reads cannot go to '{}'; choose primary, prefer-replica, replica or nearest", quote(text)))
+        }
+    }
 }
 
 /// Number of databases; 0: 16.

@@ -1,7 +1,7 @@
 //! `pontoon product`: tenants.
 //! Knows nothing of how names and ports are judged; nodes do that.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Remote,
     client::Client,
+    duration,
     error::{CliError, failed},
     output,
 };
@@ -49,6 +50,9 @@ pub enum ProductCommand {
         password_file: Option<PathBuf>,
     },
     /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off
+    ///
+    /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica further behind serves nothing;
+    /// 0: however far), read-your-writes=on|off (a session finds what it has written)
     Set {
         /// Its name
         name: String,
@@ -167,13 +171,10 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 wanted.databases =
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
-            "auto-rebalance" => {
-                wanted.auto_rebalance = Some(match value {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(format!("auto-rebalance: on or off is expected, not '{value}'")),
-                })
-            }
+            "auto-rebalance" => wanted.auto_rebalance = Some(on_or_off(key, value)?),
+            "read-from" => wanted.read_from = Some(value.to_owned()),
+            "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
+            "read-your-writes" => wanted.read_your_writes = Some(on_or_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
@@ -187,12 +188,30 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             }
             _ => {
                 return Err(format!(
-                    "'{key}' is no setting of a product; there are port, databases, username, password= (none) and auto-rebalance"
+                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, read-from, max-lag and read-your-writes"
                 ));
             }
         }
     }
     Ok(wanted)
+}
+
+fn on_or_off(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{key}: on or off is expected, not '{value}'")),
+    }
+}
+
+/// Milliseconds; 0: however far a replica is behind.
+fn max_lag(value: &str) -> Result<u32, String> {
+    if value == "0" {
+        return Ok(0);
+    }
+    let lag =
+        duration::parse(value).map_err(|e| format!("max-lag: {e}, and no 0 (however far a replica is behind)"))?;
+    u32::try_from(lag.as_millis()).map_err(|e| format!("max-lag: {e}"))
 }
 
 async fn list(remote: &Remote) -> Result<(), CliError> {
@@ -218,11 +237,22 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
                 },
                 p.groups.to_string(),
                 format!("{} of {}", p.slots_assigned, p.slots),
+                reads(p),
             ]
         })
         .collect();
-    let headings =
-        ["product", "port", "layout", "mode", "isolated", "databases", "password", "groups", "slots assigned"];
+    let headings = [
+        "product",
+        "port",
+        "layout",
+        "mode",
+        "isolated",
+        "databases",
+        "password",
+        "groups",
+        "slots assigned",
+        "reads from",
+    ];
     let mut out = output::table(&headings, &rows);
     for p in &products {
         for l in &p.listeners {
@@ -233,6 +263,18 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     }
     output::print_text(&out);
     Ok(())
+}
+
+/// Where reads go, as short as it can be said.
+fn reads(p: &Product) -> String {
+    if p.read_from == "primary" {
+        return p.read_from.clone();
+    }
+    let lag = match p.max_lag_ms {
+        0 => "any lag".to_owned(),
+        ms => format!("lag {}", duration::show(Duration::from_millis(ms.into()))),
+    };
+    format!("{} ({lag}{})", p.read_from, if p.read_your_writes { ", own writes" } else { "" })
 }
 
 /// What of a product is replicated, so that it is the same on every node; listeners are not.
@@ -251,6 +293,9 @@ fn to_json(p: &Product) -> Value {
         "slots": p.slots,
         "slots_assigned": p.slots_assigned,
         "auto_rebalance": p.auto_rebalance,
+        "read_from": p.read_from,
+        "max_lag_ms": p.max_lag_ms,
+        "read_your_writes": p.read_your_writes,
     })
 }
 
@@ -271,7 +316,16 @@ mod tests {
         check("mode=cache", "fixed");
         check("port=70000", "65535");
         check("auto-rebalance=maybe", "on or off");
+        check("read-your-writes=perhaps", "on or off");
+        check("max-lag=soon", "no duration");
         check("colour=red", "no setting");
+        let reads = ["read-from=nearest".into(), "max-lag=250ms".into(), "read-your-writes=on".into()];
+        let wanted = parse("p".into(), &reads).unwrap();
+        assert_eq!(
+            (wanted.read_from.as_deref(), wanted.max_lag_ms, wanted.read_your_writes),
+            (Some("nearest"), Some(250), Some(true))
+        );
+        assert_eq!(parse("p".into(), &["max-lag=0".into()]).unwrap().max_lag_ms, Some(0));
         check("port", "KEY=VALUE");
     }
 

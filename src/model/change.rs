@@ -8,6 +8,7 @@ use super::{
     },
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified},
     promotion::{PromotionKind, Reached},
+    reads::SetReads,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -75,6 +76,8 @@ pub enum Change {
         auth: Option<Option<Credentials>>,
         /// Whether migrations are planned by themselves.
         auto_rebalance: Option<bool>,
+        /// Where reads go.
+        reads: SetReads,
     },
     /// Removes a product that has no groups.
     RemoveProduct {

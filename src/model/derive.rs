@@ -63,6 +63,7 @@ fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
         databases: product.databases,
         port: product.port,
         auth: product.auth.clone(),
+        reads: product.reads,
         groups: product.groups.values().filter_map(group).collect(),
         slots,
     }

@@ -12,6 +12,7 @@ use super::{
     migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
     promotion::{EndedPromotion, Promotion, Reached},
+    reads::ReadPolicy,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -162,6 +163,8 @@ pub struct Product {
     pub groups: BTreeMap<GroupId, Group>,
     /// Migrations are planned by themselves when groups change or load drifts.
     pub auto_rebalance: bool,
+    /// Where reads go.
+    pub reads: ReadPolicy,
     /// Runs of sweeps so far, of all its groups: their numbers are never used twice, also when a group's id is.
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.

@@ -218,6 +218,7 @@ mod tests {
             auth: None,
             groups: BTreeMap::new(),
             auto_rebalance: false,
+            reads: crate::model::reads::ReadPolicy::default(),
             sweep_runs: 0,
             slots: Vec::new(),
         };

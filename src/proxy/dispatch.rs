@@ -319,6 +319,7 @@ mod tests {
             databases: 16,
             port: 1,
             auth: None,
+            reads: Default::default(),
             groups: vec![group(1), group(2)],
             slots,
         }

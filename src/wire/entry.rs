@@ -16,6 +16,7 @@ use super::{
     },
     pb::state as pb,
     promotion::{promotion_kind_from, promotion_kind_to, reached_from, reached_to},
+    reads::{set_reads_from, set_reads_to},
 };
 use crate::model::{
     change::Change,
@@ -70,6 +71,7 @@ fn level_of(change: &Change) -> u32 {
         | Change::SetCluster { failover_share_max: Some(_), .. }
         | Change::Switch { target_at: Some(_), .. }
         | Change::Hold { cause: Cause::Promotion(_), .. } => LEVEL_PROMOTIONS,
+        Change::SetProduct { reads, .. } if reads.says_something() => LEVEL_PROMOTIONS,
         Change::CreateGroup { servers, .. } if servers.iter().any(server_is_new) => LEVEL_PROMOTIONS,
         Change::AddServer { server, .. } if server_is_new(server) => LEVEL_PROMOTIONS,
         Change::PlanMigration { .. }
@@ -110,13 +112,16 @@ fn change_to(change: &Change) -> pb::change::Kind {
         Change::SetRole { node, role } => Kind::SetRole(pb::SetRole { node: node.0, role: role_to(*role) }),
         Change::Recover { keep } => Kind::Recover(pb::Recover { keep: keep.0 }),
         Change::CreateProduct(product) => Kind::CreateProduct(product_to(product)),
-        Change::SetProduct { product, port, databases, auth, auto_rebalance } => Kind::SetProduct(pb::SetProduct {
-            product: product.0,
-            port: port.map(u32::from),
-            databases: *databases,
-            auth: auth.as_ref().map(|a| pb::SetAuth { credentials: a.as_ref().map(credentials_to) }),
-            auto_rebalance: *auto_rebalance,
-        }),
+        Change::SetProduct { product, port, databases, auth, auto_rebalance, reads } => {
+            Kind::SetProduct(pb::SetProduct {
+                product: product.0,
+                port: port.map(u32::from),
+                databases: *databases,
+                auth: auth.as_ref().map(|a| pb::SetAuth { credentials: a.as_ref().map(credentials_to) }),
+                auto_rebalance: *auto_rebalance,
+                reads: set_reads_to(*reads),
+            })
+        }
         Change::RemoveProduct { product } => Kind::RemoveProduct(pb::RemoveProduct { product: product.0 }),
         Change::CreateGroup { product, group, servers, credentials } => Kind::CreateGroup(pb::CreateGroup {
             product: product.0,
@@ -308,6 +313,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             databases: c.databases,
             auth: c.auth.map(|a| a.credentials.map(credentials_from)),
             auto_rebalance: c.auto_rebalance,
+            reads: set_reads_from(c.reads)?,
         },
         Kind::RemoveProduct(c) => Change::RemoveProduct { product: ProductId(c.product) },
         Kind::CreateGroup(c) => Change::CreateGroup {

@@ -14,11 +14,13 @@ use super::{
     migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
     promotion::{self, promotion_from, promotion_to, reached_from, reached_to},
+    reads::{policy_from, policy_to},
 };
 use crate::model::{
     change::{NewMember, NewProduct},
     ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, PromotionId, Term, Uuid},
     outcome::Outcome,
+    reads::ReadPolicy,
     reject::Reject,
     state::{
         Admission, Assignment, Cause, ClusterState, EndedAssignment, Group, GroupOptions, Hold, Leaving, Member,
@@ -127,6 +129,7 @@ fn has_promotions(state: &ClusterState) -> bool {
         || failover_share_max != Settings::default().failover_share_max
         || !state.promotions.is_empty()
         || !state.ended_promotions.is_empty()
+        || state.products.values().any(|p| p.reads != ReadPolicy::default())
         || state.products.values().flat_map(|p| p.groups.values()).any(group)
         || state.holds.values().any(|h| matches!(h.cause, Cause::Promotion(_)))
         || state.events.iter().any(|e| event_is_new(e.kind))
@@ -201,6 +204,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         groups: p.groups.values().map(group_to).collect(),
         slots: slot_states_to(&p.slots),
         auto_rebalance: p.auto_rebalance,
+        reads: policy_to(p.reads),
         sweep_runs: p.sweep_runs,
     }
 }
@@ -219,6 +223,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         databases: settings.databases,
         auth: settings.auth,
         auto_rebalance: p.auto_rebalance,
+        reads: policy_from(p.reads)?,
         sweep_runs: p.sweep_runs,
     })
 }

@@ -144,6 +144,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         databases: 16,
         port,
         auth: None,
+        reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
     };

@@ -12,6 +12,7 @@ use pontoon::{
         check::check,
         event::EventKind,
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+        reads::{ReadFrom, SetReads},
         reject::Reject,
         route::{HoldKind, Isolated, Mode, RouteTable},
         secret::{Credentials, Secret},
@@ -106,6 +107,11 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             databases: (c % 2 == 0).then_some(u32::from(c % 30)),
             auth: (d % 2 == 0).then(|| auth(e)),
             auto_rebalance: (e % 3 == 0).then_some(f % 2 == 0),
+            reads: SetReads {
+                from: (a % 3 == 0).then_some(ReadFrom::ALL[usize::from(b % 4)]),
+                max_lag_ms: (c % 3 == 0).then_some(u32::from(d) * 10),
+                own_writes: (d % 3 == 0).then_some(e % 2 == 0),
+            },
         },
         10 => Change::RemoveProduct { product },
         11..=13 => Change::CreateGroup {

@@ -59,6 +59,7 @@ impl World {
             auth: None,
             groups,
             auto_rebalance: false,
+            reads: Default::default(),
             sweep_runs: 0,
             slots: vec![owned; 1024],
         };

@@ -5,9 +5,10 @@ use super::{credentials_usable, product, product_mut, routed};
 use crate::model::{
     change::NewProduct,
     ids::ProductId,
-    limits::{DATABASES_MAX, NAME_LEN_MAX, PRODUCTS_MAX},
+    limits::{DATABASES_MAX, MAX_LAG_MS, NAME_LEN_MAX, PRODUCTS_MAX},
     outcome::Outcome,
     ports::{NodePorts, no_listeners_meet, products, servers},
+    reads::{ReadPolicy, SetReads},
     reject::Reject,
     secret::Credentials,
     state::{ClusterState, Position, Product, SlotState},
@@ -36,6 +37,7 @@ pub(super) fn create(state: &mut ClusterState, new: &NewProduct, at: Position) -
     Ok(Outcome::Product(id))
 }
 
+#[expect(clippy::too_many_arguments, reason = "one for each setting")]
 pub(super) fn set(
     state: &mut ClusterState,
     id: ProductId,
@@ -43,6 +45,7 @@ pub(super) fn set(
     databases: Option<u32>,
     auth: Option<&Option<Credentials>>,
     auto_rebalance: Option<bool>,
+    reads: SetReads,
     at: Position,
 ) -> Result<Outcome, Reject> {
     let before = product(state, id)?;
@@ -52,9 +55,13 @@ pub(super) fn set(
     if let Some(Some(auth)) = auth {
         credentials_usable(auth)?;
     }
+    if let Some(ms) = reads.max_lag_ms.filter(|ms| *ms != 0 && !MAX_LAG_MS.contains(ms)) {
+        return Err(Reject::BadMaxLag(ms));
+    }
     let same = port.is_none_or(|p| p == before.port)
         && databases.is_none_or(|d| d == before.databases)
-        && auth.is_none_or(|a| *a == before.auth);
+        && auth.is_none_or(|a| *a == before.auth)
+        && reads.of(before.reads) == before.reads;
     let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
     if same && !switched {
         return Ok(Outcome::Unchanged);
@@ -72,6 +79,7 @@ pub(super) fn set(
         product.auth.clone_from(auth);
     }
     product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
+    product.reads = reads.of(product.reads);
     // Workers need not know how slots come to move.
     if !same {
         routed(state, at);
@@ -107,6 +115,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         auth: new.auth.clone(),
         groups: Default::default(),
         auto_rebalance: false,
+        reads: ReadPolicy::default(),
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
     };

@@ -158,6 +158,9 @@ pub enum Reject {
     /// Number of databases out of range.
     #[error("a product cannot have {0} databases; choose 1 to 1024")]
     BadDatabases(u32),
+    /// How far behind a replica may be, out of range.
+    #[error("replicas that are {0} ms behind cannot be told from others; choose 100 ms to 60 s, or 0: however far")]
+    BadMaxLag(u32),
     /// User name or password cannot be used.
     #[error("the credentials cannot be used: {0}")]
     BadCredentials(&'static str),

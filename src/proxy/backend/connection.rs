@@ -126,7 +126,7 @@ impl Pump<'_> {
         let backend = self.backend;
         backend.watch(cx);
         if backend.abandoned.get() {
-            return Poll::Ready("was given up by a failover".into());
+            return Poll::Ready(backend.given_up().into());
         }
         if let Some(why) = self.overdue() {
             return Poll::Ready(why);

@@ -1,4 +1,4 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, CLIENT SETNAME, in one write.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, at a replica INFO, CLIENT SETNAME, in one write.
 //! Knows nothing of the requests that will follow.
 
 use std::io;
@@ -45,6 +45,10 @@ pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpSt
         write::request(&mut requests, &[b"SELECT", backend.db.to_string().as_bytes()]);
         steps.push("SELECT");
     }
+    if backend.replica {
+        write::request(&mut requests, &[b"INFO", b"server"]);
+        steps.push(WHO);
+    }
     // The name tells an operator of the server whose connection it is; old servers may refuse it.
     write::request(&mut requests, &[b"CLIENT", b"SETNAME", format!("pontoon:{node}").as_bytes()]);
     steps.push("CLIENT SETNAME");
@@ -69,9 +73,21 @@ pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpSt
             let text = String::from_utf8_lossy(&buffer[1..len]).trim_end().to_owned();
             return Err(io::Error::other(format!("refused {step}: {text}")));
         }
+        if step == WHO && !is_process(&buffer[..len], &backend.process.borrow()) {
+            return Err(io::Error::other("was started anew and has not been looked at since"));
+        }
         buffer.drain(..len);
     }
     if buffer.is_empty() { Ok(stream) } else { Err(io::Error::other("answers what nobody asked")) }
+}
+
+/// Which process it is.
+const WHO: &str = "INFO server";
+
+/// Whether INFO is of the process with this `run_id`.
+fn is_process(info: &[u8], run_id: &str) -> bool {
+    let lines = info.split(|c| *c == b'\n').filter_map(|line| line.strip_prefix(b"run_id:"));
+    !run_id.is_empty() && lines.map(<[u8]>::trim_ascii_end).any(|id| id == run_id.as_bytes())
 }
 
 /// A server may not know the command or not allow it, and serve all the same. Anything else it says here is about the

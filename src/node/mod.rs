@@ -16,6 +16,7 @@ pub mod look;
 pub mod mover_wire;
 pub mod movers;
 pub mod prober;
+pub mod reads;
 pub mod routes;
 pub mod service;
 pub mod sight_wire;
@@ -85,7 +86,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(node = %me.id, uuid = %me.uuid, %admin, %listen, "the admin port is bound");
 
     let permit = Arc::new(Permit::none());
-    let proxy = Proxy::start(hot_path::config(&config, me.id), routes::publish(log.state()), permit.clone())
+    let prober = Prober::new(me.id);
+    let readable = reads::publish(prober.clone(), log.state(), config.node.zone.clone());
+    let hot_path = hot_path::config(&config, me.id);
+    let proxy = Proxy::start_with_reads(hot_path, routes::publish(log.state()), permit.clone(), readable)
         .context("the proxy's threads could not be started")?;
 
     let timing = plan::timing::Timing {
@@ -140,7 +144,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let driver = tokio::spawn(driver.run());
     let levelling = tokio::spawn(rebalance::by_itself(log.clone()));
     let moving = tokio::spawn(movers.clone().run());
-    let prober = Prober::new(me.id);
     let formed = log.clone();
     let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));
     let heartbeat = Heartbeat {

@@ -309,14 +309,8 @@ impl SessionTask {
         match fate {
             Dispatch::Forward(target) => self.forward(worker, routes, &target, call, muted),
             Dispatch::Split { kind, spec } => {
-                let started = Gather::start(
-                    worker,
-                    session,
-                    &session.lane(),
-                    call,
-                    (kind, spec, muted),
-                    (routes, &scratch.keys),
-                );
+                let started =
+                    Gather::start(worker, session, &session.lane(), call, (kind, spec, muted), (routes, &scratch.keys));
                 match started {
                     Ok(()) => worker.stats.forwarded.set(worker.stats.forwarded.get() + 1),
                     Err(text) => self.refuse(worker, muted, &text),
@@ -337,14 +331,7 @@ impl SessionTask {
     }
 
     #[inline]
-    fn forward(
-        &self,
-        worker: &Rc<Worker>,
-        routes: &ProductRoutes,
-        target: &Target,
-        call: &Call<'_>,
-        muted: bool,
-    ) {
+    fn forward(&self, worker: &Rc<Worker>, routes: &ProductRoutes, target: &Target, call: &Call<'_>, muted: bool) {
         let session = &self.session;
         if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
             match self.at_replica(worker, routes, target) {

@@ -14,6 +14,7 @@ use std::{
 use pontoon::{
     model::{
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
+        reads::ReadTable,
         route::{GroupRoute, HoldKind, HoldRoutes, Isolated, Mode, ProductRoutes, RouteTable, SlotRoute},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -99,6 +100,10 @@ impl Conn {
     }
 }
 
+/// What scripted servers say of themselves.
+pub const FAKE_RUN_ID: &str = "fake";
+const FAKE_INFO: &str = "# Server\r\nrun_id:fake\r\n";
+
 /// A scripted server; each connection, after its log-in, is given to `script`. Returns its address.
 pub fn fake(script: impl Fn(Conn) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -111,7 +116,11 @@ pub fn fake(script: impl Fn(Conn) + Send + Sync + 'static) -> String {
                 let mut conn = Conn { stream, buffer: Vec::new() };
                 // The log-in: the name comes last.
                 while let Some(request) = conn.request() {
-                    conn.reply(b"+OK\r\n");
+                    match &*request[0] {
+                        // Who it is, asked of replicas.
+                        b"INFO" => conn.reply(format!("${}\r\n{FAKE_INFO}\r\n", FAKE_INFO.len()).as_bytes()),
+                        _ => conn.reply(b"+OK\r\n"),
+                    }
                     if request[0] == b"CLIENT" {
                         return script(conn);
                     }
@@ -180,6 +189,7 @@ pub fn password(text: &str) -> Credentials {
 pub struct Bed {
     pub port: u16,
     pub routes: watch::Sender<Arc<RouteTable>>,
+    pub reads: watch::Sender<Arc<ReadTable>>,
     pub permit: Arc<Permit>,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
@@ -201,9 +211,10 @@ impl Bed {
         let (routes, receiver) = watch::channel(Arc::new(table));
         let permit = Arc::new(Permit::forever());
         let config = ProxyConfig { workers, limits, ..ProxyConfig::default() };
-        let proxy = Proxy::start(config, receiver, permit.clone()).unwrap();
+        let (reads, readable) = watch::channel(Arc::default());
+        let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bed = Self { port, routes, permit, proxy, runtime };
+        let bed = Self { port, routes, reads, permit, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

@@ -1,6 +1,6 @@
 # What people type. Every recipe works on a fresh machine that has a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-migration chaos fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-migration bench-failover chaos fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -48,6 +48,10 @@ bench-copy: redis ## what moving slots costs, beside MIGRATE; ARGS='keys port'
 bench-migration: redis ## issue 4's numbers with three nodes, about fifteen minutes; ARGS='--only switches --switches 100'
 	cargo build --release --bin pontoon --example load
 	python3 benches/migration.py $(ARGS)
+
+bench-failover: redis ## how long a failover and a switchover take; ARGS='--only kill --rounds 3'
+	cargo build --release --bin pontoon --example load
+	python3 benches/failover.py $(ARGS)
 
 chaos: redis ## migrations under faults chosen by chance; ARGS='--seconds 3600' or '--seed N'
 	cargo build

@@ -2,11 +2,10 @@
 //! while a thousand of its fields are written per second, beside one DUMP and RESTORE and beside no copy at all.
 //! `cargo run --release --example big_key [elements] [first port]`; needs redis-server. Prints what it measured; judges nothing.
 
+mod support;
+
 use std::{
     collections::BTreeSet,
-    io::{BufReader, Read, Write},
-    net::TcpStream,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,131 +21,33 @@ use pontoon::{
         slot::Layout,
     },
     mover::{self, Approval, Approve, CopyJob, Endpoint, Job, Named, SlotSet, State},
-    resp::{reply::ReplyScanner, write},
+    resp::write,
 };
+use support::{Client, PATIENCE, Res, Server};
 use tokio::sync::watch;
 
-type Res<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two PINGs of a probe.
 const PING_EVERY: Duration = Duration::from_micros(200);
 /// Between two writes to a hot key: a thousand per second.
 const WRITE_EVERY: Duration = Duration::from_millis(1);
 
-struct Server {
-    child: Child,
-    addr: String,
-    _dir: tempfile::TempDir,
+/// Commands `line(0)`, `line(1)`, ...
+fn fill(server: &mut Client, count: usize, line: impl Fn(usize) -> String) -> Res<()> {
+    server.fill(count, |out, i| write::request(out, &line(i).split(' ').map(str::as_bytes).collect::<Vec<_>>()))
 }
 
-impl Server {
-    fn start(port: u16) -> Res<Self> {
-        let dir = tempfile::tempdir()?;
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(dir.path())
-            .args(["--enable-debug-command", "yes", "--slowlog-log-slower-than", "1000"])
-            .stdout(Stdio::null())
-            .spawn()?;
-        let server = Self { child, addr: format!("127.0.0.1:{port}"), _dir: dir };
-        let began = Instant::now();
-        while TcpStream::connect(&server.addr).is_err() {
-            if began.elapsed() > PATIENCE {
-                return Err("redis-server does not start".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(server)
+/// The longest command since the last look, from SLOWLOG, with its milliseconds; none if none took one.
+fn slowest(server: &mut Client) -> Res<String> {
+    let reply = String::from_utf8_lossy(&server.say("SLOWLOG GET 128")?).into_owned();
+    server.say("SLOWLOG RESET")?;
+    // Of each entry: id, time, duration; then its arguments.
+    let mut worst = (0, String::new());
+    for entry in reply.split("*6\r\n").skip(1) {
+        let lines: Vec<&str> = entry.split("\r\n").take(6).collect();
+        let [_, _, micros, _, _, name] = lines[..] else { continue };
+        worst = worst.max((micros.trim_start_matches(':').parse::<u64>()?, name.to_owned()));
     }
-
-    fn client(&self) -> Res<Client> {
-        let stream = TcpStream::connect(&self.addr)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Client {
-            writer: stream.try_clone()?,
-            reader: BufReader::with_capacity(1 << 20, stream),
-            buffer: Vec::new(),
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A blocking client.
-struct Client {
-    writer: TcpStream,
-    reader: BufReader<TcpStream>,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn reply(&mut self) -> Res<Vec<u8>> {
-        let mut scanner = ReplyScanner::default();
-        loop {
-            if let Some(len) = scanner.scan(&self.buffer)? {
-                let reply: Vec<u8> = self.buffer.drain(..len).collect();
-                if reply.starts_with(b"-") {
-                    return Err(String::from_utf8_lossy(&reply).into_owned().into());
-                }
-                return Ok(reply);
-            }
-            let mut more = vec![0; 256 << 10];
-            let n = self.reader.read(&mut more)?;
-            if n == 0 {
-                return Err("the server has closed the connection".into());
-            }
-            self.buffer.extend_from_slice(&more[..n]);
-        }
-    }
-
-    fn ask(&mut self, args: &[&[u8]]) -> Res<Vec<u8>> {
-        let mut bytes = Vec::new();
-        write::request(&mut bytes, args);
-        self.writer.write_all(&bytes)?;
-        self.reply()
-    }
-
-    fn say(&mut self, line: &str) -> Res<Vec<u8>> {
-        self.ask(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
-    }
-
-    /// Commands `line(0)`, `line(1)`, ... in pipelines.
-    fn fill(&mut self, count: usize, line: impl Fn(usize) -> String) -> Res<()> {
-        for start in (0..count).step_by(1000) {
-            let lines = start..count.min(start + 1000);
-            let mut bytes = Vec::new();
-            for i in lines.clone() {
-                write::request(&mut bytes, &line(i).split(' ').map(str::as_bytes).collect::<Vec<_>>());
-            }
-            self.writer.write_all(&bytes)?;
-            for _ in lines {
-                self.reply()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The longest command since the last look, from SLOWLOG, with its milliseconds; none if none took one.
-    fn slowest(&mut self) -> Res<String> {
-        let reply = String::from_utf8_lossy(&self.say("SLOWLOG GET 128")?).into_owned();
-        self.say("SLOWLOG RESET")?;
-        // Of each entry: id, time, duration; then its arguments.
-        let mut worst = (0, String::new());
-        for entry in reply.split("*6\r\n").skip(1) {
-            let lines: Vec<&str> = entry.split("\r\n").take(6).collect();
-            let [_, _, micros, _, _, name] = lines[..] else { continue };
-            worst = worst.max((micros.trim_start_matches(':').parse::<u64>()?, name.to_owned()));
-        }
-        Ok(if worst.0 == 0 { "-".into() } else { format!("{:.1} {}", worst.0 as f64 / 1000.0, worst.1) })
-    }
+    Ok(if worst.0 == 0 { "-".into() } else { format!("{:.1} {}", worst.0 as f64 / 1000.0, worst.1) })
 }
 
 /// Runs something again and again until told to stop.
@@ -242,22 +143,22 @@ struct Case {
 const CASES: &[Case] = &[
     Case {
         name: "hash",
-        fill: |c, n| c.fill(n, |i| format!("HSET k field:{i:010} value:{i:010}")),
+        fill: |c, n| fill(c, n, |i| format!("HSET k field:{i:010} value:{i:010}")),
         hot: Some(|i, n| format!("HSET k field:{:010} new:{i}", i * 7919 % n)),
     },
     Case {
         name: "sorted set",
-        fill: |c, n| c.fill(n, |i| format!("ZADD k {}.5 member:{i:010}", i * 7919 % 1_000_003)),
+        fill: |c, n| fill(c, n, |i| format!("ZADD k {}.5 member:{i:010}", i * 7919 % 1_000_003)),
         hot: Some(|i, n| format!("ZINCRBY k 0.25 member:{:010}", i * 7919 % n)),
     },
-    Case { name: "sorted set, one score", fill: |c, n| c.fill(n, |i| format!("ZADD k 0 member:{i:010}")), hot: None },
+    Case { name: "sorted set, one score", fill: |c, n| fill(c, n, |i| format!("ZADD k 0 member:{i:010}")), hot: None },
     Case {
         name: "set",
-        fill: |c, n| c.fill(n, |i| format!("SADD k member:{i:010}")),
+        fill: |c, n| fill(c, n, |i| format!("SADD k member:{i:010}")),
         hot: Some(|i, n| format!("SREM k member:{:010}", i * 7919 % n)),
     },
-    Case { name: "list", fill: |c, n| c.fill(n, |i| format!("RPUSH k element:{i:010}")), hot: None },
-    Case { name: "stream", fill: |c, n| c.fill(n, |i| format!("XADD k {}-1 field value:{i:010}", i + 1)), hot: None },
+    Case { name: "list", fill: |c, n| fill(c, n, |i| format!("RPUSH k element:{i:010}")), hot: None },
+    Case { name: "stream", fill: |c, n| fill(c, n, |i| format!("XADD k {}-1 field value:{i:010}", i + 1)), hot: None },
     Case {
         name: "string of 100 bytes each",
         fill: |c, n| c.say(&format!("SETRANGE k {} x", n * 100)).map(|_| ()),
@@ -281,21 +182,21 @@ fn wait_caught_up(handle: &mover::Handle) -> Res<()> {
 
 fn measure(servers: &[Server; 2], what: &str, work: impl FnOnce() -> Res<String>) -> Res<()> {
     for server in servers {
-        server.client()?.slowest()?;
+        slowest(&mut server.client()?)?;
     }
     let probes = [probe(&servers[0])?, probe(&servers[1])?];
     let began = Instant::now();
     let more = work()?;
     let took = began.elapsed();
     let [source, target] = probes.map(Loop::stop);
-    let slowest = [servers[0].client()?.slowest()?, servers[1].client()?.slowest()?];
+    let longest = [slowest(&mut servers[0].client()?)?, slowest(&mut servers[1].client()?)?];
     println!(
         "{what:38} {:7.2} s   {}   {}   {:18} {:18} {more}",
         took.as_secs_f64(),
         told(source?),
         told(target?),
-        slowest[0],
-        slowest[1]
+        longest[0],
+        longest[1]
     );
     Ok(())
 }

@@ -1,11 +1,10 @@
 //! Measures the copy engine between two redis-servers of its own, beside key-by-key MIGRATE of 100 keys at a time.
 //! `cargo run --release --example copy [keys]`; needs redis-server. Prints what it measured; it judges nothing.
 
+mod support;
+
 use std::{
     collections::BTreeSet,
-    io::{BufReader, Read, Write},
-    net::TcpStream,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,128 +19,35 @@ use pontoon::{
         slot::Layout,
     },
     mover::{self, Approval, Approve, CopyJob, Endpoint, Job, Named, Report, SlotSet, State},
-    resp::{reply::ReplyScanner, write},
+    resp::write,
 };
+use support::{Client, PATIENCE, Res, Server};
 use tokio::sync::watch;
 
-type Res<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Keys of one MIGRATE.
 const MIGRATE_KEYS: usize = 100;
 
-struct Server {
-    child: Child,
-    addr: String,
-    _dir: tempfile::TempDir,
+fn endpoint(server: &Server) -> Res<Endpoint> {
+    Ok(Endpoint { addr: HostPort::parse(&server.addr)?, credentials: None })
 }
 
-impl Server {
-    fn start(port: u16) -> Res<Self> {
-        let dir = tempfile::tempdir()?;
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(dir.path())
-            .args(["--enable-debug-command", "yes"])
-            .stdout(Stdio::null())
-            .spawn()?;
-        let server = Self { child, addr: format!("127.0.0.1:{port}"), _dir: dir };
-        let began = Instant::now();
-        while TcpStream::connect(&server.addr).is_err() {
-            if began.elapsed() > PATIENCE {
-                return Err("redis-server does not start".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(server)
-    }
-
-    fn client(&self) -> Res<Client> {
-        let stream = TcpStream::connect(&self.addr)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Client {
-            writer: stream.try_clone()?,
-            reader: BufReader::with_capacity(1 << 20, stream),
-            buffer: Vec::new(),
-        })
-    }
-
-    fn endpoint(&self) -> Res<Endpoint> {
-        Ok(Endpoint { addr: HostPort::parse(&self.addr)?, credentials: None })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A blocking client.
-struct Client {
-    writer: TcpStream,
-    reader: BufReader<TcpStream>,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn reply(&mut self) -> Res<Vec<u8>> {
-        let mut scanner = ReplyScanner::default();
-        loop {
-            if let Some(len) = scanner.scan(&self.buffer)? {
-                return Ok(self.buffer.drain(..len).collect());
-            }
-            let mut more = vec![0; 64 << 10];
-            let n = self.reader.read(&mut more)?;
-            if n == 0 {
-                return Err("closed".into());
-            }
-            self.buffer.extend_from_slice(&more[..n]);
-        }
-    }
-
-    fn ask(&mut self, args: &[&[u8]]) -> Res<Vec<u8>> {
-        let mut out = Vec::new();
-        write::request(&mut out, args);
-        self.writer.write_all(&out)?;
-        self.reply()
-    }
-
-    fn text(&mut self, args: &[&[u8]]) -> Res<String> {
-        Ok(String::from_utf8_lossy(&self.ask(args)?).into_owned())
-    }
-
-    fn field(&mut self, section: &str, name: &str) -> Res<f64> {
-        let info = self.text(&[b"INFO", section.as_bytes()])?;
+/// CPU seconds of the server's main thread.
+fn cpu(server: &mut Client) -> Res<f64> {
+    let info = String::from_utf8_lossy(&server.say("INFO cpu")?).into_owned();
+    let field = |name: &str| -> Res<f64> {
         let value = info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).ok_or("no such field")?;
         Ok(value.trim().parse()?)
-    }
+    };
+    Ok(field("used_cpu_user_main_thread")? + field("used_cpu_sys_main_thread")?)
+}
 
-    fn cpu(&mut self) -> Res<f64> {
-        Ok(self.field("cpu", "used_cpu_user_main_thread")? + self.field("cpu", "used_cpu_sys_main_thread")?)
-    }
-
-    /// Random values, so that compression does not flatter.
-    fn fill(&mut self, keys: usize, size: usize, random: &mut fastrand::Rng) -> Res<()> {
-        let mut value = vec![0u8; size];
-        let mut done = 0;
-        while done < keys {
-            let batch = (keys - done).min(1000);
-            let mut out = Vec::new();
-            for i in 0..batch {
-                random.fill(&mut value);
-                write::request(&mut out, &[b"SET", format!("key:{:012}", done + i).as_bytes(), &value]);
-            }
-            self.writer.write_all(&out)?;
-            let mut replies = vec![0; batch * 5];
-            self.reader.read_exact(&mut replies)?;
-            done += batch;
-        }
-        Ok(())
-    }
+/// Random values, so that compression does not flatter.
+fn fill(server: &mut Client, keys: usize, size: usize, random: &mut fastrand::Rng) -> Res<()> {
+    let mut value = vec![0u8; size];
+    server.fill(keys, |out, i| {
+        random.fill(&mut value);
+        write::request(out, &[b"SET", format!("key:{i:012}").as_bytes(), &value]);
+    })
 }
 
 /// PINGs a server until dropped.
@@ -216,9 +122,9 @@ fn job(source: &Server, target: &Server) -> Res<CopyJob> {
         layout,
         slots: slots.clone(),
         databases: 16,
-        primary: source.endpoint()?,
-        feed: source.endpoint()?,
-        target: target.endpoint()?,
+        primary: endpoint(source)?,
+        feed: endpoint(source)?,
+        target: endpoint(target)?,
         ours_at_target: slots,
         wipe: false,
         cache: false,
@@ -237,7 +143,7 @@ async fn until(reports: &mut watch::Receiver<Report>, what: impl Fn(&State) -> b
 
 async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res<()> {
     let (mut s, mut t) = (source.client()?, target.client()?);
-    let (cpu_s, cpu_t) = (s.cpu()?, t.cpu()?);
+    let (cpu_s, cpu_t) = (cpu(&mut s)?, cpu(&mut t)?);
     let probes = (Prober::start(source)?, Prober::start(target)?);
     let (_limits, limits) = watch::channel(Limits::default());
     let began = Instant::now();
@@ -248,10 +154,10 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let began = Instant::now();
     until(&mut reports, |state| *state == State::CaughtUp).await?;
     let took = began.elapsed().as_secs_f64();
-    let cpu = (s.cpu()? - cpu_s, t.cpu()? - cpu_t, mover_cpu());
+    let used = (cpu(&mut s)? - cpu_s, cpu(&mut t)? - cpu_t, mover_cpu());
     let (probe_s, probe_t) = (probes.0.end(), probes.1.end());
     let finished = handle.finish(HoldId(1), tokio::time::Instant::now() + Duration::from_secs(1)).await?;
-    let (a, b) = (s.text(&[b"DEBUG", b"DIGEST"])?, t.text(&[b"DEBUG", b"DIGEST"])?);
+    let (a, b) = (s.say("DEBUG DIGEST")?, t.say("DEBUG DIGEST")?);
     let payload = (keys * size) as f64 / 1e6;
     println!(
         "pre-copy   {keys} keys of {size} B: {:.0} keys/s, {:.1} MB/s, opened in {:.0} ms, finished in {:.2} ms, digests {}",
@@ -264,9 +170,9 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let each = |cpu: f64| cpu * 1e6 / keys as f64;
     println!(
         "           CPU us/key: source {:.2} target {:.2} mover {:.2}; PING of source {probe_s}; of target {probe_t}",
-        each(cpu.0),
-        each(cpu.1),
-        each(cpu.2)
+        each(used.0),
+        each(used.1),
+        each(used.2)
     );
     Ok(())
 }
@@ -286,10 +192,7 @@ fn migrate(source: &Server, target: &Server, keys: usize, size: usize) -> Res<()
                 vec![b"MIGRATE", b"127.0.0.1", port.as_bytes(), b"", b"0", b"5000", b"REPLACE", b"KEYS"];
             args.extend(batch.iter().map(|key| &key[..]));
             moved += batch.len();
-            let answer = s.text(&args)?;
-            if answer.starts_with('-') {
-                return Err(answer.into());
-            }
+            s.ask(&args)?;
         }
         if page.cursor == 0 {
             break;
@@ -314,7 +217,7 @@ fn main() -> Res<()> {
     let mut random = fastrand::Rng::with_seed(1);
     for (keys, size) in [(keys, 100), (keys / 5, 1000), (keys / 20, 10_000)] {
         let (source, target) = (Server::start(base)?, Server::start(base + 1)?);
-        source.client()?.fill(keys, size, &mut random)?;
+        fill(&mut source.client()?, keys, size, &mut random)?;
         runtime.block_on(copy(&source, &target, keys, size))?;
         drop(target);
         let target = Server::start(base + 1)?;

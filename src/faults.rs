@@ -74,7 +74,7 @@ pub enum Rule {
     Fence,
     /// A changed key is fetched again; without it, the change itself is sent to the target.
     Refetch,
-    /// Of several candidates the one with the largest offset is promoted; without it, the last one.
+    /// Of several candidates the one with the largest offset is promoted; without it, the smallest.
     LargestOffset,
 }
 

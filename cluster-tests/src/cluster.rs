@@ -223,6 +223,28 @@ impl Cluster {
         }
     }
 
+    /// A group with a primary and `replicas` replicas that follow it, which owns these slots and is served by every node. The
+    /// places of its servers, the primary first.
+    pub fn add_group_with_replicas(
+        &mut self,
+        gid: u16,
+        slots: &str,
+        replicas: usize,
+        options: &RedisOptions,
+    ) -> Vec<usize> {
+        let primary = self.add_server(options);
+        let options = RedisOptions { primary: Some(self.servers[primary].port), ..options.clone() };
+        let mut all = vec![primary];
+        all.extend((0..replicas).map(|_| self.add_server(&options)));
+        let (cli, gid) = (self.cli(), gid.to_string());
+        let addrs: Vec<String> = all.iter().map(|n| self.servers[*n].addr()).collect();
+        let mut args = vec!["group", "create", &gid, "--primary", &addrs[0]];
+        args.extend(addrs[1..].iter().flat_map(|addr| ["--replica", addr]));
+        cli.ok(&args);
+        cli.ok(&["slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
+        all
+    }
+
     /// `slot`, `group` and `server` of a key.
     #[track_caller]
     pub fn locate(&self, key: &str) -> Value {

@@ -62,9 +62,17 @@ impl RedisServer {
     /// # Panics
     /// When it does not come up.
     pub fn restart(&mut self) {
+        self.launch_again();
+        self.wait_ready();
+    }
+
+    /// As [`RedisServer::restart`], and waits for nothing: a replica whose primary is down does not get ready.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn launch_again(&mut self) {
         self.process.kill9();
         self.process = Self::launch(self.port, &self.home, &self.options);
-        self.wait_ready();
     }
 
     fn launch(port: u16, home: &Path, options: &RedisOptions) -> Process {

@@ -265,7 +265,7 @@ impl Api {
             done,
             warnings,
             unchanged,
-            migrations: Vec::new(),
+            ..ChangeReply::default()
         })
     }
 }

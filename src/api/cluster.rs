@@ -12,14 +12,29 @@ use crate::{
     wire::pb::admin::{ChangeReply, SetClusterRequest},
 };
 
+/// What maintenance means, for the whole cluster or a group.
+#[must_use]
+pub fn maintained(on: bool, whose: &str) -> String {
+    if on {
+        format!("maintenance is on: no failover and no wiring by itself in {whose}, until it is off")
+    } else {
+        format!("maintenance is off in {whose}")
+    }
+}
+
 impl Perform for SetClusterRequest {
     forwardable!(set_cluster);
 
     async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
         let voters = self.voters.map(validate::voters).transpose()?;
         let hold_ms_max = self.hold_ms_max.map(validate::hold_ms).transpose()?;
-        if voters.is_none() && hold_ms_max.is_none() {
-            return Err(Failure::Bad("nothing to set; give voters=N or hold-max=MS".into()));
+        let failover_share_max = self.failover_share_max.map(validate::failover_share).transpose()?;
+        let maintenance = self.maintenance;
+        if voters.is_none() && hold_ms_max.is_none() && failover_share_max.is_none() && maintenance.is_none() {
+            return Err(Failure::Bad(
+                "nothing to set; give voters=N, hold-max=250ms, failover-share-max=PERCENT or maintenance=on|off"
+                    .into(),
+            ));
         }
         let mut said = Said::default();
         if let Some(voters) = voters {
@@ -30,7 +45,8 @@ impl Perform for SetClusterRequest {
             }
         }
         said.done.extend(hold_ms_max.map(|ms| format!("hold-max: {ms} ms")));
-        api.make(call, Change::SetCluster { voters, hold_ms_max, maintenance: None, failover_share_max: None }, said)
-            .await
+        said.done.extend(failover_share_max.map(|share| format!("failover-share-max: {share} %")));
+        said.done.extend(maintenance.map(|on| maintained(on, "any group")));
+        api.make(call, Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max }, said).await
     }
 }

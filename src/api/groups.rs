@@ -5,19 +5,19 @@ use tokio::time::Instant;
 
 use super::{
     Api,
-    change::{self, Call, Perform, Said, forwardable, product_id},
+    change::{self, Call, Perform, Recorded, Said, forwardable, product_id},
     error::Failure,
     validate,
 };
 use crate::{
-    control::admission::{ASK_MAX, Asking},
+    control::admission::{ASK_MAX, Asking, Fit},
     model::{
         change::Change,
-        ids::{Epoch, HostPort},
+        ids::{GroupId, HostPort},
         limits::SERVERS_MAX,
         outcome::Outcome,
         reject::Reject,
-        state::{Group, GroupOptions, Server},
+        state::Server,
     },
     wire::pb::admin::{AddServerRequest, ChangeReply, CreateGroupRequest, RemoveGroupRequest, RemoveServerRequest},
 };
@@ -42,19 +42,25 @@ impl Perform for CreateGroupRequest {
             servers: std::iter::once(&primary).chain(&replicas).map(unasked).collect(),
             credentials: credentials.clone(),
         };
+        let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
         if let Some(first) = api.recorded(call, &repeat)? {
-            return api
-                .repeated(call, first, |group_now| said(group_now, product.name.as_str()), product.groups.get(&group))
-                .await;
+            let Some(made) = product.groups.get(&group) else { return api.gone(call, first).await };
+            let mut said = said(group, &made.servers, &product.name);
+            said.warnings.extend(asking.warnings(&primary).await);
+            return api.repeated(call, first, said).await;
         }
         // Told before servers are asked: a repeated command would else be told that its servers are taken.
         if product.groups.contains_key(&group) {
             return Err(Reject::GroupExists { product: product.name.clone(), group }.into());
         }
-        let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
-        let mut servers = vec![asking.primary(&primary).await.map_err(Failure::Refused)?];
+        let Fit { server, mut warnings, .. } = asking.primary(&primary).await.map_err(Failure::Refused)?;
+        let mut servers = vec![server];
+        let mut wired = Vec::new();
         for replica in &replicas {
-            let server = asking.replica(replica, &primary).await.map_err(Failure::Refused)?;
+            let fit = asking.replica(replica, &primary).await.map_err(Failure::Refused)?;
+            wired.extend(to_be_wired(&fit, &primary));
+            warnings.extend(fit.warnings.into_iter().filter(|w| !warnings.contains(w)).collect::<Vec<_>>());
+            let server = fit.server;
             if let Some(twin) = servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id) {
                 return Err(Failure::Refused(format!(
                     "{replica} and {} are one and the same server; name it once",
@@ -63,34 +69,24 @@ impl Perform for CreateGroupRequest {
             }
             servers.push(server);
         }
-        let new = Group {
-            id: group,
-            servers,
-            credentials,
-            epoch: Epoch(0),
-            given_away: Default::default(),
-            sweep: None,
-            options: GroupOptions::default(),
-            replid: String::new(),
-            reached: None,
-        };
-        let said = said(&new, &product.name);
-        let Group { servers, credentials, .. } = new;
+        let mut said = said(group, &servers, &product.name);
+        said.done.extend(wired);
+        said.warnings.extend(warnings);
         api.make(call, Change::CreateGroup { product: product.id, group, servers, credentials }, said).await
     }
 }
 
 /// What is told of a group that was made.
-fn said(group: &Group, product: &str) -> Said {
-    let mut done = vec![format!("group {} is made in product '{product}'", group.id)];
-    for (i, server) in group.servers.iter().enumerate() {
+fn said(group: GroupId, servers: &[Server], product: &str) -> Said {
+    let mut done = vec![format!("group {group} is made in product '{product}'")];
+    for (i, server) in servers.iter().enumerate() {
         done.push(told(server, if i == 0 { "primary" } else { "replica" }));
     }
     let mut warnings = Vec::new();
-    if let Some(primary) = group.servers.first().filter(|primary| primary.keys_when_added > 0) {
+    if let Some(primary) = servers.first().filter(|primary| primary.keys_when_added > 0) {
         warnings.push(format!(
-            "{} holds {} keys already; clients see those whose slots are assigned to group {}",
-            primary.addr, primary.keys_when_added, group.id
+            "{} holds {} keys already; clients see those whose slots are assigned to group {group}",
+            primary.addr, primary.keys_when_added
         ));
     }
     Said { done, warnings, product: Some(product.to_owned()) }
@@ -100,6 +96,12 @@ fn told(server: &Server, role: &str) -> String {
     format!("{role} {}: {} keys", server.addr, server.keys_when_added)
 }
 
+/// What follows for a server that is not a replica yet.
+fn to_be_wired(fit: &Fit, primary: &HostPort) -> Option<String> {
+    let addr = &fit.server.addr;
+    fit.to_be_wired.then(|| format!("{addr} is made to follow {primary}; `pontoon group ls` shows when it does"))
+}
+
 /// Servers are asked one after the other, and a commit must still follow.
 fn asking_by(call: &Call) -> Instant {
     call.deadline.min(Instant::now() + ASK_MAX * 4)
@@ -107,16 +109,14 @@ fn asking_by(call: &Call) -> Instant {
 
 impl Api {
     /// The reply to a repeat of a change for which servers were asked: not asked again, since they are ours by now.
-    async fn repeated(
-        &self,
-        call: &Call,
-        (index, outcome): (Epoch, Result<Outcome, Reject>),
-        said: impl FnOnce(&Group) -> Said,
-        group: Option<&Group>,
-    ) -> Result<ChangeReply, Failure> {
+    async fn repeated(&self, call: &Call, (index, outcome): Recorded, said: Said) -> Result<ChangeReply, Failure> {
         let outcome = outcome?;
-        let said = group.map_or_else(|| Said::of("it was made, and is gone again".into()), said);
         self.conclude(call, index, outcome == Outcome::Unchanged, said).await
+    }
+
+    /// The same where what was made is there no more.
+    async fn gone(&self, call: &Call, first: Recorded) -> Result<ChangeReply, Failure> {
+        self.repeated(call, first, Said::of("it was made, and is gone again".into())).await
     }
 }
 
@@ -131,25 +131,30 @@ impl Perform for AddServerRequest {
         let Some(group) = product.groups.get(&id) else {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
         };
+        let Some(primary) = group.servers.first() else { return Err(Reject::NoServers(id).into()) };
+        let asking =
+            Asking { state: &state, product, credentials: group.credentials.as_ref(), deadline: asking_by(call) };
         let said = |server: &Server| {
             Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
         let unasked = Server::new(addr.clone(), String::new(), 0);
         let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
         if let Some(first) = api.recorded(call, &repeat)? {
-            let added = group.servers.iter().find(|server| server.addr == addr);
-            let said = |_: &Group| added.map_or_else(|| Said::of("it was added, and is gone again".into()), &said);
-            return api.repeated(call, first, said, Some(group)).await;
+            let Some(added) = group.servers.iter().find(|server| server.addr == addr) else {
+                return api.gone(call, first).await;
+            };
+            let mut said = said(added);
+            said.warnings = asking.warnings(&primary.addr).await;
+            return api.repeated(call, first, said).await;
         }
         if group.servers.iter().any(|server| server.addr == addr) {
             return Err(Failure::Refused(format!("{addr} is in group {id} already; there is nothing to do")));
         }
-        let Some(primary) = group.servers.first() else { return Err(Reject::NoServers(id).into()) };
-        let asking =
-            Asking { state: &state, product, credentials: group.credentials.as_ref(), deadline: asking_by(call) };
-        let server = asking.replica(&addr, &primary.addr).await.map_err(Failure::Refused)?;
-        let said = said(&server);
-        api.make(call, Change::AddServer { product: product.id, group: id, server }, said).await
+        let fit = asking.replica(&addr, &primary.addr).await.map_err(Failure::Refused)?;
+        let mut said = said(&fit.server);
+        said.done.extend(to_be_wired(&fit, &primary.addr));
+        said.warnings = fit.warnings;
+        api.make(call, Change::AddServer { product: product.id, group: id, server: fit.server }, said).await
     }
 }
 

@@ -13,9 +13,10 @@ use crate::{
         CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply,
         ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest,
         ListProductsReply, ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest,
-        Node, PauseMigrationRequest, RebalanceRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
-        RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetMigrationRequest, SetNodeRoleRequest,
-        SetProductRequest, ShowClusterReply, ShowClusterRequest, StartMigrationRequest, StatusReply, StatusRequest,
+        Node, PauseMigrationRequest, PromoteRequest, RebalanceRequest, RemoveGroupRequest, RemoveNodeRequest,
+        RemoveProductRequest, RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest,
+        SetMigrationRequest, SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply,
+        ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest,
         admin_server::Admin,
     },
 };
@@ -147,10 +148,11 @@ impl Admin for Api {
     }
 
     async fn list_groups(&self, request: Request<ListGroupsRequest>) -> Result<Response<ListGroupsReply>, Status> {
-        let state = self.state();
-        let product = product(&state, &request.get_ref().product)?;
-        let groups = product.groups.values().map(|group| show::group(product, group)).collect();
-        Ok(Response::new(ListGroupsReply { groups }))
+        self.groups(request).await
+    }
+
+    async fn show_group(&self, request: Request<ShowGroupRequest>) -> Result<Response<ShowGroupReply>, Status> {
+        self.group(request).await
     }
 
     async fn list_slots(&self, request: Request<ListSlotsRequest>) -> Result<Response<ListSlotsReply>, Status> {
@@ -203,13 +205,30 @@ impl Admin for Api {
         self.change(request).await
     }
 
+    async fn promote(&self, request: Request<PromoteRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn set_group(&self, request: Request<SetGroupRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn set_server(&self, request: Request<SetServerRequest>) -> Changed {
+        self.change(request).await
+    }
+
     async fn assign_slots(&self, request: Request<AssignSlotsRequest>) -> Changed {
         self.change(request).await
     }
 
     async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ShowClusterReply>, Status> {
         let settings = &self.state().settings;
-        Ok(Response::new(ShowClusterReply { voters: settings.voters.into(), hold_ms_max: settings.hold_ms_max }))
+        Ok(Response::new(ShowClusterReply {
+            voters: settings.voters.into(),
+            hold_ms_max: settings.hold_ms_max,
+            maintenance: settings.maintenance,
+            failover_share_max: settings.failover_share_max.into(),
+        }))
     }
 
     async fn rebalance(&self, request: Request<RebalanceRequest>) -> Changed {

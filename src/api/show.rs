@@ -9,7 +9,7 @@ use crate::{
         ids::{GroupId, HoldId, NodeId, SlotId},
         route::{Isolated, Mode},
         slot::Layout,
-        state::{Cause, ClusterState, Group, Member, Product, Role},
+        state::{Cause, ClusterState, Member, Product, Role},
     },
     wire::pb::admin,
 };
@@ -118,26 +118,6 @@ pub fn listeners(
         Some(admin::Listener { node: node.0, address, error, note })
     };
     view.nodes.iter().filter_map(of).collect()
-}
-
-/// A group of a product.
-#[must_use]
-pub fn group(product: &Product, group: &Group) -> admin::Group {
-    let owned = product.slots.iter().filter(|slot| slot.owner == Some(group.id)).count();
-    let servers = group.servers.iter().enumerate().map(|(i, server)| admin::Server {
-        address: server.addr.to_string(),
-        role: if i == 0 { "primary" } else { "replica" }.into(),
-        run_id: server.run_id.clone(),
-        keys_when_added: server.keys_when_added,
-    });
-    admin::Group {
-        id: group.id.0,
-        servers: servers.collect(),
-        slots: u32::try_from(owned).unwrap_or(u32::MAX),
-        password: group.credentials.is_some(),
-        username: group.credentials.as_ref().and_then(|c| c.username.clone()).unwrap_or_default(),
-        epoch: group.epoch.0,
-    }
 }
 
 /// The slots of a product as ranges that are alike in owner, epoch and hold, ascending and without gaps.

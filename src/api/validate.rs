@@ -9,7 +9,10 @@ use super::{change::Call, error::Failure};
 use crate::{
     model::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
-        limits::{CREDENTIAL_LEN_MAX, DATABASES_MAX, HOLD_MS, NAME_LEN_MAX, VOTERS_MAX},
+        limits::{
+            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, FAILOVER_SHARE, HOLD_MS, NAME_LEN_MAX, VOTERS_MAX,
+            ZONE_LEN_MAX,
+        },
         migration::{Limits, Verify},
         reads::ReadFrom,
         route::{Isolated, Mode},
@@ -256,6 +259,44 @@ pub fn hold_ms(ms: u32) -> Result<u32, Failure> {
     bad(format!("hold-max is {} to {} ms, not {ms}", HOLD_MS.start(), HOLD_MS.end()))
 }
 
+/// How long a server has to fail until it counts as down.
+///
+/// # Errors
+/// A sentence.
+pub fn down_after_ms(ms: u32) -> Result<u32, Failure> {
+    if DOWN_AFTER_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    bad(format!("down-after is {} ms to {} s, not {ms} ms", DOWN_AFTER_MS.start(), DOWN_AFTER_MS.end() / 1000))
+}
+
+/// Share of the primaries that may be down at once, percent.
+///
+/// # Errors
+/// A sentence.
+pub fn failover_share(percent: u32) -> Result<u8, Failure> {
+    match u8::try_from(percent) {
+        Ok(share) if FAILOVER_SHARE.contains(&share) => Ok(share),
+        _ => bad(format!(
+            "failover-share-max is {} to {} percent, not {percent}; to stop failovers: pontoon maintenance on",
+            FAILOVER_SHARE.start(),
+            FAILOVER_SHARE.end()
+        )),
+    }
+}
+
+/// Where a server is; empty: not said.
+///
+/// # Errors
+/// A sentence.
+pub fn zone(text: &str) -> Result<String, Failure> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if text.len() <= ZONE_LEN_MAX && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    bad(format!("'{}' is no zone; a zone has at most {ZONE_LEN_MAX} of A-Z a-z 0-9 _ . - (none: zone=)", quote(text)))
+}
+
 /// How much is compared; empty: nothing.
 ///
 /// # Errors
@@ -313,6 +354,22 @@ mod tests {
         assert!(databases(1025).is_err());
         assert_eq!(databases(0).unwrap(), 16);
         assert!(voters(0).is_err() && voters(8).is_err() && hold_ms(9).is_err() && hold_ms(10_001).is_err());
+    }
+
+    #[test]
+    fn what_promotions_go_by() {
+        assert_eq!((down_after_ms(500).unwrap(), down_after_ms(600_000).unwrap()), (500, 600_000));
+        assert!(down_after_ms(499).is_err() && down_after_ms(600_001).is_err());
+        assert_eq!((failover_share(1).unwrap(), failover_share(100).unwrap()), (1, 100));
+        for none in [0, 101, 256, u32::MAX] {
+            assert!(failover_share(none).unwrap_err().to_string().contains("maintenance on"), "{none}");
+        }
+        for good in ["", "rack-7", "eu.west_1", &"x".repeat(64)] {
+            assert_eq!(zone(good).unwrap(), good);
+        }
+        for wrong in ["a b", "a/b", "ä", &"x".repeat(65)] {
+            assert!(zone(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

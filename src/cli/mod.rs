@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod exec_child;
 mod group;
+mod maintenance;
 mod migrate;
 mod node;
 mod output;
@@ -16,6 +17,8 @@ mod product;
 mod rebalance;
 mod recover;
 mod serve;
+mod server;
+mod setting;
 mod slot;
 mod status;
 
@@ -94,6 +97,11 @@ enum Command {
     /// List, create, change or remove groups (a primary and its replicas)
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Choose which replicas are promoted first
+    #[command(subcommand)]
+    Server(server::ServerCommand),
+    /// Stop what happens to servers by itself (failover, wiring), or let it go on
+    Maintenance(maintenance::MaintenanceArgs),
     /// List or assign slots, or find the one of a key
     #[command(subcommand)]
     Slot(slot::SlotCommand),
@@ -139,6 +147,8 @@ async fn remote(command: Command, common: Common) -> Result<(), CliError> {
         Command::Node(command) => node::run(command, &remote).await,
         Command::Product(command) => product::run(command, &remote).await,
         Command::Group(command) => group::run(command, &remote).await,
+        Command::Server(command) => server::run(command, &remote).await,
+        Command::Maintenance(args) => maintenance::run(args, &remote).await,
         Command::Slot(command) => slot::run(command, &remote).await,
         Command::Migrate(command) => migrate::run(command, &remote).await,
         Command::Rebalance(args) => rebalance::run(args, &remote).await,

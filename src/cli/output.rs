@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Remote, error::CliError};
+pub use crate::clock::utc;
 use crate::wire::pb::admin::ChangeReply;
 
 /// Rows under headings, columns aligned, two spaces between.
@@ -80,21 +81,6 @@ pub fn yes(truth: bool) -> String {
     if truth { "yes".into() } else { String::new() }
 }
 
-/// A moment, milliseconds since the Unix epoch, as `2023-11-14T22:13:20.123Z`. Days to a date as in Howard Hinnant's
-/// "chrono-Compatible Low-Level Date Algorithms": years begin in March, so that a leap day is a year's last.
-#[must_use]
-pub fn utc(ms: u64) -> String {
-    let (days, of_day) = (ms / 86_400_000 + 719_468, ms % 86_400_000);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * from_march + 2) / 5 + 1, (from_march + 2) % 12 + 1);
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (h, m, s, ms) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
-}
-
 /// Bytes for people.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -110,17 +96,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_moments_and_sizes() {
+    fn columns_and_sizes() {
         let rows = [vec!["1".to_owned(), "a".to_owned()], vec!["100".to_owned(), String::new()]];
-        let moments = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
-            (1_735_689_600_000, "2025-01-01T00:00:00.000Z"),
-        ];
-        for (ms, text) in moments {
-            assert_eq!(utc(ms), text);
-        }
         assert_eq!((size(0), size(1536), size(5 << 30)), ("0 B".into(), "1.5 KB".into(), "5.0 GB".into()));
         assert_eq!(table(&["id", "name"], &rows), "id   name\n1    a\n100\n");
     }

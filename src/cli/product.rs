@@ -11,7 +11,7 @@ use super::{
     client::Client,
     duration,
     error::{CliError, failed},
-    output,
+    output, setting,
 };
 use crate::{
     config::secret_file,
@@ -160,7 +160,7 @@ pub(super) fn password(file: Option<PathBuf>) -> Result<Option<String>, CliError
 fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String> {
     let mut wanted = SetProductRequest { name, ..SetProductRequest::default() };
     for setting in settings {
-        let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
+        let (key, value) = setting::split(setting)?;
         match key {
             "port" => {
                 wanted.port = Some(
@@ -171,10 +171,10 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 wanted.databases =
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
-            "auto-rebalance" => wanted.auto_rebalance = Some(on_or_off(key, value)?),
+            "auto-rebalance" => wanted.auto_rebalance = Some(setting::on_off(key, value)?),
             "read-from" => wanted.read_from = Some(value.to_owned()),
             "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
-            "read-your-writes" => wanted.read_your_writes = Some(on_or_off(key, value)?),
+            "read-your-writes" => wanted.read_your_writes = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
@@ -194,14 +194,6 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
         }
     }
     Ok(wanted)
-}
-
-fn on_or_off(key: &str, value: &str) -> Result<bool, String> {
-    match value {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("{key}: on or off is expected, not '{value}'")),
-    }
 }
 
 /// Milliseconds; 0: however far a replica is behind.

@@ -51,6 +51,8 @@ pub type Failure = String;
 pub struct Disk {
     trees: RwLock<Option<Trees>>,
     writer: Mutex<Writer>,
+    /// Apart from the writer, which need not wait for its late sync. Locked after the writer, when both are.
+    witness: Mutex<Witness>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +65,6 @@ struct Trees {
 
 #[derive(Debug)]
 struct Writer {
-    witness: Witness,
     /// sled's database file, for `sync_data`.
     file: File,
     last: Option<LogId>,
@@ -115,8 +116,8 @@ impl Disk {
         let io = |e: std::io::Error| OpenError(format!("cannot open {}: {e}", folder.display()));
         // Opened for writing: POSIX lets a system refuse fsync on a read-only handle.
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(io)?;
-        let writer = Writer { witness, file, last: None, purged: None, generation: 0, snapshot: None, failed: None };
-        let disk = Self { trees: RwLock::new(Some(trees)), writer: Mutex::new(writer) };
+        let writer = Writer { file, last: None, purged: None, generation: 0, snapshot: None, failed: None };
+        let disk = Self { trees: RwLock::new(Some(trees)), writer: Mutex::new(writer), witness: Mutex::new(witness) };
         disk.verify().map_err(|e| remedy(data_dir, &e))?;
         if fresh {
             disk.lock().flush(&disk.trees().map_err(OpenError)?).map_err(OpenError)?;
@@ -128,6 +129,9 @@ impl Disk {
 
     /// Closes sled; every later call fails. What was acknowledged is on disk already.
     pub fn close(&self) {
+        if let Err(error) = self.settle() {
+            tracing::warn!(%error, "the witness file could not be synced at its end");
+        }
         let taken = self.trees.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(trees) = taken
             && let Err(error) = trees.db.flush()
@@ -146,9 +150,13 @@ impl Disk {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn witness(&self) -> MutexGuard<'_, Witness> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Uuid, cluster, vote and last entry as witnessed.
     pub fn facts(&self) -> Facts {
-        self.lock().witness.facts().clone()
+        self.witness().facts().clone()
     }
 
     /// Where the log begins and ends.
@@ -170,17 +178,14 @@ impl Disk {
 
     /// Puts this node into another cluster, durably; for `recover` alone.
     pub fn replace_cluster(&self, id: Uuid) -> Result<(), Failure> {
-        let mut w = self.lock();
-        let facts = Facts { cluster_id: Some(id), ..w.witness.facts().clone() };
-        w.attest(facts)
+        self.attest(&mut self.lock(), |facts| facts.cluster_id = Some(id))
     }
 
-    /// Appends entries; on disk when this returns.
+    /// Appends entries; on disk when this returns. [`Disk::settle`] is to follow when the append is acknowledged.
     pub fn append(&self, entries: &[LogEntry]) -> Result<(), Failure> {
         let Some(last) = entries.last().map(|e| e.log_id) else { return Ok(()) };
         let trees = self.trees()?;
-        let mut w = self.lock();
-        w.usable()?;
+        let mut w = self.ready()?;
         let mut batch = sled::Batch::default();
         for entry in entries {
             let sealed = seal(&convert::log_entry_pb(entry).encode_to_vec());
@@ -192,7 +197,36 @@ impl Disk {
         w.check("append to the log", done)?;
         w.flush(&trees)?;
         w.last = Some(last);
-        w.attest_last()
+        let facts = Facts { last: w.last, ..self.facts() };
+        let done = self.witness().put(facts);
+        done.map_err(|e| w.fail("write the witness file", &e))
+    }
+
+    /// Syncs the witness of the last append. Only what writes to the log next waits for it.
+    pub fn settle(&self) -> Result<(), Failure> {
+        let done = self.witness().settle();
+        done.map_err(|e| self.lock().fail("sync the witness file", &e))
+    }
+
+    /// The writer, when the log may be written to: nothing has failed, and the witness of the last append is on disk.
+    fn ready(&self) -> Result<MutexGuard<'_, Writer>, Failure> {
+        self.settle()?;
+        let w = self.lock();
+        w.usable()?;
+        Ok(w)
+    }
+
+    fn attest_last(&self, w: &mut Writer) -> Result<(), Failure> {
+        let last = w.last;
+        self.attest(w, |facts| facts.last = last)
+    }
+
+    /// Changes what is witnessed; on disk when this returns.
+    fn attest(&self, w: &mut Writer, change: impl FnOnce(&mut Facts)) -> Result<(), Failure> {
+        let mut witness = self.witness();
+        let mut facts = witness.facts().clone();
+        change(&mut facts);
+        witness.write(facts).map_err(|e| w.fail("write the witness file", &e))
     }
 
     /// Throws away the entries from `since` on.
@@ -202,11 +236,10 @@ impl Disk {
             Some(index) => entries_of(&trees, index, Some(index + 1), 0)?.pop().map(|e| e.log_id),
             None => None,
         };
-        let mut w = self.lock();
-        w.usable()?;
+        let mut w = self.ready()?;
         // The witness first: a crash in between leaves more in the log than it asks for, never less.
         w.last = before.or(w.purged);
-        w.attest_last()?;
+        self.attest_last(&mut w)?;
         let done = remove(&trees.log, Bound::Included(log_key(since, 0).to_vec()), Bound::Unbounded);
         w.check("truncate the log", done)?;
         w.flush(&trees)
@@ -215,8 +248,7 @@ impl Disk {
     /// Throws away the entries up to and with `upto`, which a snapshot contains.
     pub fn purge(&self, upto: LogId) -> Result<(), Failure> {
         let trees = self.trees()?;
-        let mut w = self.lock();
-        w.usable()?;
+        let mut w = self.ready()?;
         let mut batch = sled::Batch::default();
         let end = log_key(upto.index + 1, 0);
         let done = trees
@@ -234,7 +266,7 @@ impl Disk {
         if w.last.is_none_or(|l| l.index <= upto.index) {
             w.last = Some(upto);
         }
-        w.attest_last()
+        self.attest_last(&mut w)
     }
 
     /// Entries from `start` to before `end`, at most about `bytes` (0: no limit) and at least one if there is one.
@@ -245,13 +277,11 @@ impl Disk {
     /// Saves the vote; on disk when this returns.
     pub fn save_vote(&self, vote: &Vote) -> Result<(), Failure> {
         let trees = self.trees()?;
-        let mut w = self.lock();
-        w.usable()?;
+        let mut w = self.ready()?;
         let done = trees.meta.insert(VOTE, seal(&convert::vote_pb(vote).encode_to_vec()));
         w.check("save the vote", done)?;
         w.flush(&trees)?;
-        let facts = Facts { vote: Some(*vote), ..w.witness.facts().clone() };
-        w.attest(facts)
+        self.attest(&mut w, |facts| facts.vote = Some(*vote))
     }
 
     /// The last vote.
@@ -263,6 +293,7 @@ impl Disk {
     /// Remembers what is committed. Not synced: an older position is as right, only later.
     pub fn save_committed(&self, committed: Option<LogId>) -> Result<(), Failure> {
         let trees = self.trees()?;
+        // Not `ready`: nothing is synced here, and the application of what is committed waits for it.
         let mut w = self.lock();
         w.usable()?;
         let done = match committed {
@@ -282,8 +313,7 @@ impl Disk {
     /// Stores a snapshot in place of the former one; on disk when this returns.
     pub fn save_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), Failure> {
         let trees = self.trees()?;
-        let mut w = self.lock();
-        w.usable()?;
+        let mut w = self.ready()?;
         if meta.last_log_id < w.snapshot {
             // Built here while a newer one came from the leader, which the log was purged up to.
             return Ok(());
@@ -381,8 +411,8 @@ impl Disk {
         }
         self.committed()?;
         let vote = self.vote()?;
+        let facts = self.facts();
         let mut w = self.lock();
-        let facts = w.witness.facts();
         if let Some(promised) = facts.vote
             && vote.is_none_or(|v| v < promised)
         {
@@ -423,15 +453,6 @@ impl Writer {
         let done = trees.db.flush();
         self.check("flush the log", done)?;
         self.file.sync_data().map_err(|e| self.fail("sync the log", &e))
-    }
-
-    fn attest_last(&mut self) -> Result<(), Failure> {
-        let facts = Facts { last: self.last, ..self.witness.facts().clone() };
-        self.attest(facts)
-    }
-
-    fn attest(&mut self, facts: Facts) -> Result<(), Failure> {
-        self.witness.write(facts).map_err(|e| self.fail("write the witness file", &e))
     }
 }
 

@@ -120,6 +120,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         match blocking(&self.disk, move |d| d.append(&entries)).await {
             Ok(()) => {
                 callback.log_io_completed(Ok(()));
+                // Behind the answer. A failure is kept by the disk: the next write tells it.
+                let disk = self.disk.clone();
+                drop(tokio::task::spawn_blocking(move || disk.settle()));
                 Ok(())
             }
             Err(e) => {

@@ -1,9 +1,12 @@
 //! A small checksummed file beside the log that says what the log must contain: sled can lose data quietly when its
 //! file is damaged. It also keeps this node's uuid and its cluster's id. Knows nothing of sled.
 //!
-//! Two slots are written in turn and synced each time, so that a torn write leaves the former one. Order, which the
-//! log store keeps: append and vote: log synced, then witness, then the answer; truncation: witness first. So the
-//! log is never behind its witness, unless something was lost.
+//! Two slots are written in turn, each synced before the other is written, so that a torn write leaves the former one.
+//! Order, which the log store keeps: vote: log synced, then witness synced, then the answer; truncation: witness first;
+//! append: log synced, then witness written ([`Witness::put`]: that survives the death of the process), then the answer,
+//! then witness synced ([`Witness::settle`]), before anything more is written to the log. So the log is never behind its
+//! witness, unless something was lost. What the late sync gives up: a power cut in the milliseconds between, together with
+//! a loss of what was synced already and not written to since. What it gains: half the time of a commit.
 
 use std::{
     fs::{File, OpenOptions},
@@ -45,6 +48,8 @@ pub struct Witness {
     file: File,
     sequence: u64,
     facts: Facts,
+    /// The newest slot is written and not synced.
+    unsettled: bool,
 }
 
 /// Where it lies.
@@ -84,10 +89,12 @@ impl Witness {
         match (decode(a), decode(b)) {
             (Some(x), Some(y)) => {
                 let (sequence, facts) = if x.0 > y.0 { x } else { y };
-                Ok(Self { file, sequence, facts })
+                Ok(Self { file, sequence, facts, unsettled: false })
             }
             // The other slot was torn by a crash while it was written: it was not acknowledged.
-            (Some((sequence, facts)), None) | (None, Some((sequence, facts))) => Ok(Self { file, sequence, facts }),
+            (Some((sequence, facts)), None) | (None, Some((sequence, facts))) => {
+                Ok(Self { file, sequence, facts, unsettled: false })
+            }
             (None, None) => Err(damaged("has no slot with a right checksum")),
         }
     }
@@ -102,16 +109,39 @@ impl Witness {
     /// # Errors
     /// Those of the file system; what was witnessed before is still there.
     pub fn write(&mut self, facts: Facts) -> io::Result<()> {
+        self.put(facts)?;
+        self.settle()
+    }
+
+    /// Replaces it; safe from the death of this process when this returns, and from a power cut after [`Witness::settle`].
+    ///
+    /// # Errors
+    /// Those of the file system; what was witnessed before is still there.
+    pub fn put(&mut self, facts: Facts) -> io::Result<()> {
         if facts == self.facts {
             return Ok(());
         }
+        // Else a power cut could tear both slots.
+        self.settle()?;
         let sequence = self.sequence + 1;
         // Odd numbers live in the first slot, so that the newest is never the one that is overwritten.
         let at = if sequence % 2 == 1 { 0 } else { SLOT as u64 };
         self.file.write_all_at(&encode(sequence, &facts), at)?;
-        self.file.sync_data()?;
+        self.unsettled = true;
         self.sequence = sequence;
         self.facts = facts;
+        Ok(())
+    }
+
+    /// Syncs what was put, if anything was.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if self.unsettled {
+            self.file.sync_data()?;
+            self.unsettled = false;
+        }
         Ok(())
     }
 }
@@ -189,6 +219,24 @@ mod tests {
             w.write(facts(n)).unwrap();
             assert_eq!(*Witness::open(dir.path()).unwrap().facts(), facts(n));
         }
+    }
+
+    #[test]
+    fn what_is_put_is_there_for_the_next_process_and_torn_leaves_the_former() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut w = Witness::create(dir.path(), Facts::default()).unwrap();
+        for n in 1..6 {
+            w.put(facts(n)).unwrap();
+            assert_eq!(*Witness::open(dir.path()).unwrap().facts(), facts(n));
+            let good = std::fs::read(path(dir.path())).unwrap();
+            let mut torn = good.clone();
+            torn[if n % 2 == 0 { 20 } else { SLOT + 20 }] ^= 1;
+            std::fs::write(path(dir.path()), &torn).unwrap();
+            let former = if n == 1 { Facts::default() } else { facts(n - 1) };
+            assert_eq!(*Witness::open(dir.path()).unwrap().facts(), former);
+            std::fs::write(path(dir.path()), &good).unwrap();
+        }
+        w.settle().unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     model::{
         ids::{GroupId, HostPort},
+        route::Mode,
         secret::Credentials,
         state::{ClusterState, Product, Server},
     },
@@ -32,11 +33,31 @@ pub struct Asking<'a> {
     pub deadline: Instant,
 }
 
+/// A server that may be added, and what its operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// To be proposed.
+    pub server: Server,
+    /// A sentence each.
+    pub warnings: Vec<String>,
+    /// It is a primary without keys: it is made a replica when it is in the group.
+    pub to_be_wired: bool,
+}
+
 /// What a server said of itself.
 struct Answers {
     server: Server,
     role: Role,
     replid: String,
+    /// Connected to it, in step or not yet.
+    replicas: u64,
+    warnings: Vec<String>,
+}
+
+/// What the primary of the group said of itself.
+struct Primary {
+    run_id: String,
+    warnings: Vec<String>,
 }
 
 impl Asking<'_> {
@@ -44,10 +65,10 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// A sentence that names the server, what is wrong with it and what to do.
-    pub async fn primary(&self, addr: &HostPort) -> Result<Server, String> {
-        let answers = self.ask(addr).await?;
-        match answers.role {
-            Role::Primary { .. } => Ok(answers.server),
+    pub async fn primary(&self, addr: &HostPort) -> Result<Fit, String> {
+        let Answers { server, role, warnings, .. } = self.ask(addr).await?;
+        match role {
+            Role::Primary { .. } => Ok(Fit { server, warnings, to_be_wired: false }),
             Role::Replica { host, port, .. } => Err(format!(
                 "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE on {addr}"
             )),
@@ -55,25 +76,35 @@ impl Asking<'_> {
         }
     }
 
-    /// Asks a server that is to be a replica in the group whose primary is `primary`.
+    /// Asks a server that is to be a replica in the group whose primary is `primary`: it is one, or has nothing to lose.
     ///
     /// # Errors
     /// A sentence that names the server, what is wrong with it and what to do.
-    pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Server, String> {
-        let answers = self.ask(addr).await?;
-        let wire = || {
-            let port = primary.port();
-            format!("run REPLICAOF {} {port} on {addr}, wait until it is in sync, and try again", primary.host())
-        };
-        match answers.role {
-            Role::Primary { .. } => Err(format!("{addr} is a primary, not a replica of {primary}; {}", wire())),
+    pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Fit, String> {
+        let Answers { server, role, replid, replicas, .. } = self.ask(addr).await?;
+        let Primary { run_id, warnings } = self.primary_now(primary).await?;
+        if server.run_id == run_id {
+            return Err(format!("{addr} and {primary} are one and the same server; name a replica of it"));
+        }
+        match role {
             Role::Sentinel => Err(sentinel(addr)),
+            Role::Primary { .. } if server.keys_when_added > 0 => Err(format!(
+                "{addr} is a primary and holds {} keys, which it would lose as a replica of {primary}; if nobody needs them, \
+                 run FLUSHALL on {addr} and try again",
+                server.keys_when_added
+            )),
+            Role::Primary { .. } if replicas > 0 => Err(format!(
+                "{addr} has {replicas} replica(s) of its own; point them elsewhere (REPLICAOF) and try again"
+            )),
+            Role::Primary { .. } => Ok(Fit { server, warnings, to_be_wired: true }),
             Role::Replica { host, port, link, .. } => {
-                if answers.server.run_id == self.run_id_of(primary).await? {
-                    return Err(format!("{addr} and {primary} are one and the same server; name a replica of it"));
-                }
-                if !self.follows(addr, &host, port, &answers.replid, primary).await? {
-                    return Err(format!("{addr} is a replica of {host}:{port}, not of {primary}; {}", wire()));
+                if !self.follows(addr, &host, port, &replid, primary).await? {
+                    return Err(format!(
+                        "{addr} is a replica of {host}:{port}, not of {primary}; if it is to change, run REPLICAOF {} {} on \
+                         {addr}, wait until it is in sync, and try again",
+                        primary.host(),
+                        primary.port()
+                    ));
                 }
                 if link != "connected" {
                     return Err(format!(
@@ -81,9 +112,35 @@ impl Asking<'_> {
                          ROLE on {addr} says 'connected', then try again (if it never does: masterauth, and the log of {addr})"
                     ));
                 }
-                Ok(answers.server)
+                Ok(Fit { server, warnings, to_be_wired: false })
             }
         }
+    }
+
+    /// What the operator should know of a primary that was asked before, as far as it answers.
+    pub async fn warnings(&self, primary: &HostPort) -> Vec<String> {
+        self.primary_now(primary).await.map(|now| now.warnings).unwrap_or_default()
+    }
+
+    /// The primary of the group as it is now.
+    async fn primary_now(&self, addr: &HostPort) -> Result<Primary, String> {
+        let ask = async {
+            let mut client = self.connect(addr).await?;
+            let info = client.info("default", self.by()).await?;
+            let warnings = self.persistence(&mut client, &info).await?;
+            Ok(Primary { run_id: info.get("run_id").unwrap_or_default().to_owned(), warnings })
+        };
+        ask.await.map_err(|error: RedisError| error.to_string())
+    }
+
+    /// A warning if a primary that is to keep its data writes it nowhere by itself.
+    async fn persistence(&self, client: &mut Client, info: &Info) -> Result<Vec<String>, RedisError> {
+        // A cache may forget. Who does not tell is not suspected.
+        if self.product.mode == Mode::Cache || info.get("aof_enabled") != Some("0") {
+            return Ok(Vec::new());
+        }
+        let save = client.config("save", self.by()).await?;
+        Ok(Vec::from_iter(save.is_some_and(|points| points.is_empty()).then(|| not_persistent(client.addr()))))
     }
 
     fn by(&self) -> Instant {
@@ -136,9 +193,12 @@ impl Asking<'_> {
             ));
         }
         let role = client.role(by).await.map_err(text)?;
+        let warnings = self.persistence(&mut client, &info).await.map_err(text)?;
         let keys_when_added = info.keyspace().values().sum();
         let server = Server::new(addr.clone(), run_id.to_owned(), keys_when_added);
-        Ok(Answers { server, role, replid: info.get("master_replid").unwrap_or_default().to_owned() })
+        let replid = info.get("master_replid").unwrap_or_default().to_owned();
+        let replicas = info.get("connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0);
+        Ok(Answers { server, role, replid, replicas, warnings })
     }
 
     /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names and containers
@@ -174,6 +234,15 @@ impl Asking<'_> {
         let Role::Primary { replicas, .. } = client.role(by).await.map_err(text)? else { return Ok(false) };
         Ok(replicas.iter().any(|seen| seen.port == replica.port()))
     }
+}
+
+/// What follows when a primary does not persist, for operators.
+#[must_use]
+pub fn not_persistent(addr: &HostPort) -> String {
+    format!(
+        "the primary {addr} does not persist (no save points, no append-only file): a restart would empty it and its \
+         replicas; set 'save' or 'appendonly yes' in its redis.conf and by CONFIG SET"
+    )
 }
 
 fn sentinel(addr: &HostPort) -> String {

@@ -374,9 +374,9 @@ fn as_ns(duration: Duration) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::{
-        ids::HostPort,
-        state::{Admission, Leaving, Role},
+    use crate::{
+        model::state::{Admission, Leaving, Role},
+        plan::observation::Reported,
     };
 
     const FORMER: Uuid = Uuid(1);
@@ -523,6 +523,91 @@ mod tests {
         let reply = desk.after_round(&beat(NEW, None), Asked::End, Term(3), &leaving, 5 * HALF);
         assert_eq!(reply, Reply::Grant(Grant::NotMember));
         assert!(silent(&desk));
+    }
+
+    #[test]
+    fn sights_are_kept_of_the_admitted_start_and_for_the_term() {
+        let server = HostPort::parse("127.0.0.1:6379").unwrap();
+        let mut state = state(|_| ());
+        named(&mut state, std::slice::from_ref(&server));
+        let sees = |failing_ms| Sight { failing_ms, ..Sight::default() };
+        let says = |start, incarnation, failing_ms| Beat {
+            servers: vec![(server.clone(), sees(failing_ms)), (HostPort::parse("127.0.0.1:1").unwrap(), sees(None))],
+            ..beat(start, incarnation)
+        };
+        let mut desk = Desk::new(Timing::default());
+        assert_eq!(desk.keep_sights(&says(FORMER, Some(5), None), &state, 0), None, "it does not lead");
+        desk.open(Some(Term(3)), 0);
+        assert_eq!(desk.keep_sights(&says(NEW, None, None), &state, 0), None, "not admitted");
+        let stranger =
+            Beat { node: NewMember { uuid: Uuid(8), ..says(FORMER, Some(5), None).node }, ..beat(FORMER, None) };
+        assert_eq!(desk.keep_sights(&stranger, &state, 0), None);
+        assert!(desk.view().servers.is_empty());
+        assert_eq!(desk.keep_sights(&says(FORMER, Some(5), Some(9)), &state, HALF), Some(Term(3)));
+        let observed = desk.view().observation(3 * HALF);
+        assert_eq!(observed.keys().collect::<Vec<_>>(), [&server], "the log names no other");
+        assert_eq!(observed[&server][&NodeId(1)], Reported { sight: sees(Some(9)), age_ms: 500 });
+        // A heartbeat without sights takes nothing back.
+        assert_eq!(desk.keep_sights(&beat(FORMER, Some(5)), &state, 2 * HALF), Some(Term(3)));
+        assert_eq!(desk.view().observation(3 * HALF), observed);
+        // A later start has seen nothing yet; what the former one saw is not its.
+        let admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) });
+        state.members.get_mut(&NodeId(1)).unwrap().admitted = admitted;
+        assert_eq!(desk.keep_sights(&beat(NEW, Some(6)), &state, 3 * HALF), Some(Term(3)));
+        assert!(desk.view().observation(3 * HALF).values().all(BTreeMap::is_empty));
+        assert_eq!(desk.keep_sights(&says(FORMER, Some(5), None), &state, 3 * HALF), None, "it is over");
+        assert_eq!(desk.keep_sights(&says(NEW, Some(6), None), &state, 3 * HALF), Some(Term(3)));
+        assert_eq!(desk.view().observation(3 * HALF)[&server][&NodeId(1)].sight, sees(None));
+        // Another term begins with nothing; a server or a node that is gone takes its sights with it.
+        let of_3 = desk.view().clone();
+        desk.open(Some(Term(4)), 4 * HALF);
+        assert!(desk.view().servers.is_empty());
+        for gone in [ClusterState { products: BTreeMap::new(), ..state.clone() }, ClusterState::default()] {
+            let mut view = of_3.clone();
+            view.keep_sights(NodeId(2), Incarnation(9), &[], &gone, 4 * HALF);
+            assert!(view.observation(4 * HALF).values().all(BTreeMap::is_empty));
+        }
+    }
+
+    #[test]
+    fn who_is_alive_is_known_after_a_lease() {
+        let mut desk = open_desk();
+        desk.note(&beat(FORMER, Some(5)), Incarnation(5), HALF);
+        let lease = Timing::default().lease;
+        let alive = |now: u64| desk.view().alive([NodeId(1), NodeId(2)], lease, now);
+        assert_eq!(alive(5 * HALF), BTreeSet::from([NodeId(1), NodeId(2)]), "the second may be about to speak");
+        assert_eq!(alive(12 * HALF), BTreeSet::from([NodeId(1)]));
+        assert_eq!(alive(13 * HALF), BTreeSet::new());
+    }
+
+    /// A group of these servers.
+    fn named(state: &mut ClusterState, servers: &[HostPort]) {
+        use crate::model::{
+            apply::apply,
+            change::{Change, NewProduct},
+            ids::GroupId,
+            outcome::Outcome,
+            route::Mode,
+            slot::Layout,
+            state::{Entry, Position, Server},
+        };
+        let product = NewProduct {
+            name: "p".into(),
+            port: 19_000,
+            layout: Layout::Codis,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: 16,
+            auth: None,
+        };
+        let server = |addr: &HostPort| Server::new(addr.clone(), "run".into(), 0);
+        let servers = servers.iter().map(server).collect();
+        let mut make = |index: u64, change| {
+            let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+            apply(state, &entry, Position { index: Epoch(index), term: Term(3) }).unwrap()
+        };
+        let Outcome::Product(product) = make(50, Change::CreateProduct(product)) else { panic!("another outcome") };
+        make(51, Change::CreateGroup { product, group: GroupId(1), servers, credentials: None });
     }
 
     #[test]

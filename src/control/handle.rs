@@ -14,7 +14,7 @@ use crate::{
     consensus::{Applied, Consensus, Leadership, ProposeError},
     model::{
         change::Change,
-        ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, Uuid},
+        ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, PromotionId, Uuid},
         migration::{EndPhase, Phase},
         state::{ClusterState, EndedAssignment},
     },
@@ -265,6 +265,25 @@ impl Control {
         let over = |state: &ClusterState| (!state.migrations.contains_key(&id)).then_some(());
         let waiting = || format!("migration {id} has not ended{}", self.waiting_on());
         self.wait_state(over, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until a promotion has ended: `None` if the group has the primary that was wanted, else why not.
+    ///
+    /// # Errors
+    /// The deadline, with what is waited for.
+    pub async fn wait_promotion(&self, id: PromotionId, deadline: Instant) -> Result<Option<String>, WaitError> {
+        let ended = |state: &ClusterState| {
+            if let Some(ended) = state.ended_promotions.iter().find(|ended| ended.promotion.id == id) {
+                return Some(ended.failed.clone());
+            }
+            (!state.promotions.contains_key(&id)).then(|| Some("its end is not remembered".to_owned()))
+        };
+        let waiting = || {
+            let held = self.log.state().borrow().promotion_hold(id).is_some();
+            let how = if held { "its slots are held" } else { "its slots are not held now" };
+            format!("promotion {id} has not ended, {how}{}", self.waiting_on())
+        };
+        self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
     /// Waits until something has happened after this entry. False: not in time.

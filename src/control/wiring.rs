@@ -34,6 +34,8 @@ const TASK_MAX: Duration = Duration::from_secs(10);
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// After an act that failed, the next one at that server. Also after one that was done: what nodes see of it comes later.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What is odd for so long is told: right after a promotion, nodes still have looks of before.
+const ODD_FOR: Duration = Duration::from_secs(2);
 /// Servers at a time: enough for all groups of a machine that returns, few beside a leader's other work.
 const AT_ONCE: usize = 16;
 
@@ -44,6 +46,8 @@ pub struct Wiring {
     busy: BTreeSet<HostPort>,
     /// When a server may be acted on again, and why the last act failed, if it did.
     not_before: BTreeMap<HostPort, (Instant, Option<String>)>,
+    /// What has been odd, and since when.
+    odd: BTreeMap<String, Instant>,
 }
 
 impl Wiring {
@@ -59,7 +63,11 @@ impl Wiring {
             // Also after a panic, which names no server.
             self.busy.clear();
         }
-        let (wires, mut sentences) = wiring(state, seen);
+        let (wires, odd) = wiring(state, seen);
+        self.odd.retain(|why, _| odd.contains(why));
+        odd.into_iter().for_each(|why| _ = self.odd.entry(why).or_insert(now));
+        let lasting = self.odd.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= ODD_FOR);
+        let mut sentences: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
         let wanted: BTreeSet<&HostPort> = wires.iter().map(|wire| &wire.addr).collect();
         self.not_before.retain(|addr, (at, _)| *at > now || wanted.contains(addr));
         for wire in wires {

@@ -5,7 +5,7 @@ use super::{
     change::{Change, NewMember, NewProduct},
     ids::{Epoch, GroupId, HostPort, ProductId, SlotId},
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified, Verify},
-    promotion::{PromotionKind, Reached},
+    promotion::Reached,
     reads::{ReadFrom, SetReads},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
@@ -417,18 +417,11 @@ impl Fnv {
                 self.num(term.0);
                 self.text(why);
             }
-            Change::StartPromotion { product, group, to, kind, group_epoch, reached, forced, why } => {
+            // What is asked for; the rest is what the servers answered then, which a repeat does not ask again.
+            Change::StartPromotion { product, group, to, kind: _, group_epoch: _, reached: _, forced: _, why: _ } => {
                 self.num(43);
                 self.place(*product, *group);
                 self.addr(to);
-                self.num(match kind {
-                    PromotionKind::Failover => 1,
-                    PromotionKind::Switchover => 2,
-                });
-                self.num(group_epoch.0);
-                self.maybe(reached.as_ref(), Self::reached);
-                self.num(u64::from(*forced));
-                self.text(why);
             }
             Change::FinishPromotion { promotion, hold, term } => {
                 self.num(44);

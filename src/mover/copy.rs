@@ -9,7 +9,6 @@ use std::{
     cell::RefCell,
     collections::{HashSet, VecDeque},
     rc::Rc,
-    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -21,15 +20,14 @@ use tokio::{
 };
 
 use super::{
-    clean::{Cleaner, Verdict, keyspace},
+    attempt::Opened,
     comparing::{Comparing, verdict},
-    connection::Connection,
     dirty::Item,
-    feed::{self, Event, Feed},
+    feed::{Event, Feed},
     fetch::{Fetching, Ready, Writing},
     finish::Finishing,
     handle::Order,
-    job::{Approve, CopyJob},
+    job::CopyJob,
     lane::Lane,
     libraries::Carrying,
     marks::{Marks, Watched},
@@ -48,8 +46,6 @@ use crate::{
     },
 };
 
-/// Connecting, logging in and attaching to the feed; a server that never had a replica prepares for some seconds.
-const OPEN_MAX: Duration = Duration::from_secs(20);
 /// The loop looks at the clock at least this often.
 const TICK: Duration = Duration::from_millis(5);
 /// Between two reports.
@@ -68,8 +64,6 @@ const FEED_STILL_MAX: Duration = Duration::from_secs(15);
 const RATE_FIRST: f64 = 20_000.0;
 /// A report with more keys waiting than this tells how fast we are; with fewer, how little there was to do.
 const BUSY: usize = 256;
-/// Foreign keys named when a target is refused.
-const NAMED_MAX: usize = 5;
 
 /// What the engine is at.
 pub(super) enum Phase {
@@ -149,152 +143,72 @@ pub(super) struct Copy<'a> {
     waiting_on: String,
 }
 
-/// Copies until told to stop.
-///
-/// # Errors
-/// The attempt cannot go on; a sentence for people.
-pub(super) async fn run(
-    job: &CopyJob,
-    approve: Arc<dyn Approve>,
-    limits: watch::Receiver<Limits>,
-    orders: &mut mpsc::Receiver<Order>,
-    reports: &watch::Sender<Report>,
-) -> Result<(), String> {
-    let deadline = Instant::now() + OPEN_MAX;
-    let text = |error: crate::redis::RedisError| error.to_string();
-    let name = job.name.as_str();
-    let mut target = Connection::open(&job.target, name, deadline).await.map_err(text)?;
-    let mut target_server = Server::open_guarded(&job.target, name, !job.cache, deadline).await.map_err(text)?;
-    if target_server.identity().role != "master" {
-        return Err(format!("{} is a replica and takes no writes; the target is its group's primary", job.target.addr));
-    }
-    let mut source = Connection::open(&job.feed, name, deadline).await.map_err(text)?;
-    approve.approve(vec![target.named()]).await?;
-
-    reports.send_modify(|report| report.state = State::CleaningTarget);
-    faults::pause_at(Point::CleaningTarget).await;
-    let mut foreign = Vec::new();
-    let mut counters = Counters::default();
-    let mut cleaner = Cleaner::new(&mut target, &mut target_server, orders, limits.clone());
-    let cleaned = cleaner
-        .pass(
-            &mut |key| {
-                if !job.slots.has_key(key) {
-                    return Verdict::Keep;
-                }
-                if job.wipe || job.ours_at_target.has_key(key) {
-                    return Verdict::Delete;
-                }
-                foreign.push(format!("'{}'", key.escape_ascii()));
-                if foreign.len() < NAMED_MAX { Verdict::Keep } else { Verdict::Stop }
-            },
-            &mut |_, deleted| {
-                counters.deleted = deleted;
-                reports.send_modify(|report| report.counters = counters);
-            },
-        )
-        .await?;
-    if cleaned.is_none() {
-        return Ok(());
-    }
-    if !foreign.is_empty() {
-        return Err(format!(
-            "{} holds keys of these slots that were never this group's: {}; delete them or give --wipe",
-            job.target.addr,
-            foreign.join(", ")
-        ));
-    }
-    // The log is told, while the rest is opened.
-    reports.send_modify(|report| report.state = State::Copying);
-    let mut written = approve.may_write();
-
-    // The feed first: what changes from now on is told.
-    let deadline = Instant::now() + OPEN_MAX;
-    let feed = feed::open(&job.feed, name, deadline).await?;
-    // After the feed: making a server keep a backlog gives it another replication id.
-    let primary = Server::open(&job.primary, name, deadline).await.map_err(text)?;
-    if primary.identity().role != "master" {
-        return Err(format!("{} is not a primary any more", job.primary.addr));
-    }
-    let replica = if job.feed.addr == job.primary.addr {
-        None
-    } else {
-        let replica = Server::open(&job.feed, name, deadline).await.map_err(text)?;
-        let (of_replica, of_primary) = (&replica.identity().replid, &primary.identity().replid);
-        if of_replica != of_primary || !replica.seen().link_up {
-            return Err(format!("{} does not follow {} now", job.feed.addr, job.primary.addr));
-        }
-        Some(replica)
-    };
-    let databases = keyspace(&mut source, deadline).await?;
-    let mut scan = Scan::default();
-    databases.keys().for_each(|db| scan.add(*db));
-    let keys_total =
-        databases.values().sum::<u64>() * job.slots.len() as u64 / u64::from(job.slots.layout().slots()).max(1);
-    let now = Instant::now();
-    let share_source = Share::new(if replica.is_some() { SHARE_REPLICA } else { SHARE_PRIMARY }, now);
-    let engine = Copy {
-        job,
-        limits,
-        phase: Phase::Copying,
-        source: Lane::new(source),
-        target: Lane::new(target),
-        tells_groups: feed.tells_stream_groups(),
-        streams: HashSet::new(),
-        feed,
-        primary,
-        replica,
-        target_server,
-        scan,
-        page_asked: false,
-        found: VecDeque::new(),
-        ready: VecDeque::new(),
-        marks: Marks::default(),
-        carrying: Carrying::default(),
-        untimed: Untimed::default(),
-        lowers: false,
-        begun: 0,
-        answered: 0,
-        flying: 0,
-        flying_bytes: 0,
-        asked_bytes: 0,
-        ttl: 0,
-        asks: 0,
-        replays: faults::without(Rule::Refetch),
-        fetched: 0,
-        keyspaces: 0,
-        counters,
-        meter: Meter::new(now),
-        comparing: None,
-        verified: None,
-        rests: Rests::default(),
-        share_source,
-        share_target: Share::new(SHARE_PRIMARY, now),
-        burst: None,
-        burst_share: 1.0,
-        keyspace_asked: now,
-        keys_total,
-        reported: now,
-        reported_keys: 0,
-        was_busy: false,
-        rate: 0.0,
-        rate_most: RATE_FIRST,
-        still: (0, now),
-        waiting_on: String::new(),
-    };
-    loop {
-        tokio::select! {
-            result = &mut written => break result?,
-            // Nothing is asked of a copy that has not begun; its owner may be gone.
-            order = orders.recv() => if order.is_none() { return Ok(()) },
-        }
-    }
-    engine.turns(orders, reports).await
-}
-
 impl<'a> Copy<'a> {
-    /// The loop.
-    async fn turns(
+    /// Of an attempt whose connections are open and whose target is clean.
+    pub fn new(job: &'a CopyJob, limits: watch::Receiver<Limits>, opened: Opened) -> Self {
+        let Opened { source, target, feed, primary, replica, target_server, databases, counters } = opened;
+        let mut scan = Scan::default();
+        databases.keys().for_each(|db| scan.add(*db));
+        let keys_total =
+            databases.values().sum::<u64>() * job.slots.len() as u64 / u64::from(job.slots.layout().slots()).max(1);
+        let now = Instant::now();
+        let share_source = Share::new(if replica.is_some() { SHARE_REPLICA } else { SHARE_PRIMARY }, now);
+        Self {
+            job,
+            limits,
+            phase: Phase::Copying,
+            source: Lane::new(source),
+            target: Lane::new(target),
+            tells_groups: feed.tells_stream_groups(),
+            streams: HashSet::new(),
+            feed,
+            primary,
+            replica,
+            target_server,
+            scan,
+            page_asked: false,
+            found: VecDeque::new(),
+            ready: VecDeque::new(),
+            marks: Marks::default(),
+            carrying: Carrying::default(),
+            untimed: Untimed::default(),
+            lowers: false,
+            begun: 0,
+            answered: 0,
+            flying: 0,
+            flying_bytes: 0,
+            asked_bytes: 0,
+            ttl: 0,
+            asks: 0,
+            replays: faults::without(Rule::Refetch),
+            fetched: 0,
+            keyspaces: 0,
+            counters,
+            meter: Meter::new(now),
+            comparing: None,
+            verified: None,
+            rests: Rests::default(),
+            share_source,
+            share_target: Share::new(SHARE_PRIMARY, now),
+            burst: None,
+            burst_share: 1.0,
+            keyspace_asked: now,
+            keys_total,
+            reported: now,
+            reported_keys: 0,
+            was_busy: false,
+            rate: 0.0,
+            rate_most: RATE_FIRST,
+            still: (0, now),
+            waiting_on: String::new(),
+        }
+    }
+
+    /// The loop: copies until told to stop.
+    ///
+    /// # Errors
+    /// The attempt cannot go on; a sentence for people.
+    pub async fn turns(
         mut self,
         orders: &mut mpsc::Receiver<Order>,
         reports: &watch::Sender<Report>,

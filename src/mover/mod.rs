@@ -1,6 +1,7 @@
 //! Copies slots from one server to another and deletes them, as migration.md says.
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
+mod attempt;
 mod big;
 pub mod big_key;
 mod clean;
@@ -45,7 +46,7 @@ async fn run(
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     match &job {
-        Job::Copy(job) => copy::run(job, approve, limits, &mut orders, reports).await,
+        Job::Copy(job) => attempt::run(job, approve, limits, &mut orders, reports).await,
         Job::Clean(job) => clean::run(job, approve, limits, &mut orders, reports).await,
     }
 }

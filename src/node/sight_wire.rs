@@ -128,3 +128,66 @@ fn look(look: pb::ServerLook) -> Result<Option<Look>, String> {
 pub fn id(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).take(RUN_ID_LEN_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn addr(n: usize) -> HostPort {
+        HostPort::parse(&format!("127.0.0.1:{n}")).unwrap()
+    }
+
+    fn seen(role: RoleSeen) -> Sight {
+        let look = Look {
+            run_id: "run".into(),
+            role,
+            replid: "id".into(),
+            offset: 5,
+            replid2: Some(("former".into(), 3)),
+            loading: true,
+            used_memory: 1,
+            keys: 2,
+            ops_per_second: 3,
+            ping_us: 4,
+            persistent: Some(false),
+        };
+        Sight {
+            look: Some((look, 7)),
+            failing_ms: Some(0),
+            error: "it hangs".into(),
+            linked: Some(Linked { to: addr(2), replid: "id".into(), run_id: "run".into(), ago_ms: 8 }),
+        }
+    }
+
+    #[test]
+    fn a_sight_arrives_as_it_was_sent() {
+        let replica = RoleSeen::Replica { of: addr(3), link_up: false, link_down_ms: u64::MAX, syncing: true };
+        let primary = RoleSeen::Primary { replicas: vec![(addr(4), 9)] };
+        let never = Sight { failing_ms: None, ..Sight::default() };
+        for sight in [seen(replica), seen(primary), never] {
+            let read = read(vec![write(&addr(1), &sight)]).unwrap();
+            assert_eq!(read, [(addr(1), sight)]);
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_cut_or_refused() {
+        let many = RoleSeen::Primary { replicas: (1..=2 * REPLICAS_MAX).map(|n| (addr(n), 0)).collect() };
+        let sight = Sight { error: "x".repeat(2 * TEXT_LEN_MAX), ..seen(many) };
+        let mut wire = write(&addr(1), &sight);
+        wire.look.as_mut().unwrap().run_id = "r ".repeat(RUN_ID_LEN_MAX);
+        let (_, taken) = read(vec![wire.clone()]).unwrap().remove(0);
+        assert_eq!(taken.error.len(), TEXT_LEN_MAX);
+        let (look, _) = taken.look.unwrap();
+        assert_eq!(look.run_id, "r".repeat(RUN_ID_LEN_MAX));
+        assert!(matches!(look.role, RoleSeen::Primary { replicas } if replicas.len() == REPLICAS_MAX));
+        assert!(read(vec![pb::ServerSight::default(); SIGHTS_MAX + 1]).is_err());
+        for bad in ["", "host", "host:0"] {
+            assert!(read(vec![pb::ServerSight { server: bad.into(), ..wire.clone() }]).is_err(), "{bad}");
+        }
+        // A role of a later version: the server is there, and what it is is not known.
+        wire.look.as_mut().unwrap().role = None;
+        assert_eq!(read(vec![wire]).unwrap()[0].1.look, None);
+    }
+}

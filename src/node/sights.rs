@@ -208,3 +208,178 @@ fn in_step(look: &Look) -> Option<(HostPort, String)> {
         RoleSeen::Replica { .. } | RoleSeen::Primary { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const MS: u64 = NS_PER_MS;
+
+    fn addr(n: u16) -> HostPort {
+        HostPort::parse(&format!("127.0.0.1:{n}")).unwrap()
+    }
+
+    fn look(role: RoleSeen) -> Look {
+        Look {
+            run_id: "run".into(),
+            role,
+            replid: "id".into(),
+            offset: 5,
+            replid2: None,
+            loading: false,
+            used_memory: 1,
+            keys: 2,
+            ops_per_second: 3,
+            ping_us: 4,
+            persistent: Some(true),
+        }
+    }
+
+    fn primary() -> Look {
+        look(RoleSeen::Primary { replicas: Vec::new() })
+    }
+
+    fn replica(link_up: bool, syncing: bool) -> Look {
+        look(RoleSeen::Replica { of: addr(1), link_up, link_down_ms: 0, syncing })
+    }
+
+    fn failed() -> Seen {
+        Seen::Failed("it does not answer".into())
+    }
+
+    /// A book of one server, with looks at these milliseconds that took 1 ms each.
+    fn book(looks: Vec<(u64, Seen)>) -> (Sights, Vec<bool>) {
+        let mut sights = Sights::default();
+        sights.watch_only(&BTreeSet::from([&addr(1)]));
+        let news = looks.into_iter().map(|(at, seen)| sights.note(&addr(1), seen, at * MS, (at + 1) * MS)).collect();
+        (sights, news)
+    }
+
+    #[test]
+    fn failing_counts_from_the_first_look_that_failed() {
+        let (sights, news) = book(vec![(100, Seen::Answered(primary())), (600, failed()), (1_100, failed())]);
+        let sight = sights.get(&addr(1), 2_000 * MS).unwrap();
+        assert_eq!((sight.failing_ms, sight.look.unwrap().1), (Some(1_400), 1_899));
+        assert_eq!(sight.error, "it does not answer");
+        assert_eq!(news, [true, true, false]);
+        let (sights, news) = book(vec![(600, failed()), (1_100, Seen::Answered(primary()))]);
+        let sight = sights.get(&addr(1), 2_000 * MS).unwrap();
+        assert_eq!((sight.failing_ms, sight.error.as_str()), (None, ""));
+        assert_eq!(news, [true, true]);
+    }
+
+    #[test]
+    fn a_node_that_did_not_run_has_not_seen_a_failure() {
+        // It was stopped between two looks: the failure after counts from itself on.
+        let (sights, _) = book(vec![(600, failed()), (9_000, failed())]);
+        assert_eq!(sights.get(&addr(1), 9_100 * MS).unwrap().failing_ms, Some(100));
+        // It was stopped within a look: nobody knows what the server did meanwhile.
+        let (mut sights, _) = book(vec![(600, Seen::Answered(primary()))]);
+        sights.note(&addr(1), failed(), 1_100 * MS, 9_000 * MS);
+        assert_eq!(sights.get(&addr(1), 9_100 * MS).unwrap().failing_ms, Some(100));
+    }
+
+    #[test]
+    fn a_server_that_answers_and_cannot_be_asked_does_not_fail() {
+        let refuses = || Seen::Unusable("it refuses the password".into());
+        let (sights, news) = book(vec![(0, failed()), (500, refuses()), (1_000, refuses())]);
+        let sight = sights.get(&addr(1), 2_000 * MS).unwrap();
+        assert_eq!((sight.failing_ms, sight.error.as_str()), (None, "it refuses the password"));
+        assert_eq!(news, [true, true, false]);
+    }
+
+    #[test]
+    fn only_a_replica_in_step_is_noted_as_linked() {
+        let loading = Look { loading: true, ..replica(true, false) };
+        for look in [primary(), replica(false, false), replica(true, true), loading] {
+            let (sights, _) = book(vec![(100, Seen::Answered(look.clone()))]);
+            assert_eq!(sights.get(&addr(1), 0).unwrap().linked, None, "{look:?}");
+        }
+        let looks = vec![(100, Seen::Answered(replica(true, false))), (600, Seen::Answered(replica(false, false)))];
+        let (sights, _) = book(looks);
+        let linked = sights.get(&addr(1), 1_101 * MS).unwrap().linked.unwrap();
+        assert_eq!(linked, Linked { to: addr(1), replid: "id".into(), run_id: "run".into(), ago_ms: 1_000 });
+    }
+
+    #[test]
+    fn what_decisions_rest_on_is_news_and_time_is_not() {
+        let later = Look { offset: 9, keys: 9, ping_us: 9, ..primary() };
+        let restarted = Look { run_id: "other".into(), ..primary() };
+        let other_data = Look { replid: "other".into(), ..primary() };
+        let loading = Look { loading: true, ..primary() };
+        let elsewhere = look(RoleSeen::Replica { of: addr(2), link_up: true, link_down_ms: 0, syncing: false });
+        for (before, now, is_news) in [
+            (primary(), later, false),
+            (primary(), restarted, true),
+            (primary(), other_data, true),
+            (primary(), loading, true),
+            (primary(), replica(true, false), true),
+            (replica(true, false), replica(true, false), false),
+            (replica(true, false), replica(false, false), true),
+            (replica(false, false), replica(false, true), true),
+            (replica(true, false), elsewhere, true),
+        ] {
+            let said = format!("{before:?} {now:?}");
+            let (_, news) = book(vec![(0, Seen::Answered(before)), (500, Seen::Answered(now))]);
+            assert_eq!(news, [true, is_news], "{said}");
+        }
+    }
+
+    fn named(page: &Page) -> Vec<&str> {
+        page.sights.iter().map(|s| s.server.as_str()).collect()
+    }
+
+    #[test]
+    fn a_leader_hears_what_is_new_and_a_new_leader_everything() {
+        let mut sights = Sights::default();
+        let (one, two, three) = (addr(1), addr(2), addr(3));
+        sights.watch_only(&BTreeSet::from([&one, &two, &three]));
+        assert_eq!(sights.page(0), Page::default(), "nobody has looked yet");
+        sights.note(&one, Seen::Answered(primary()), 0, MS);
+        sights.note(&two, Seen::Answered(primary()), 0, MS);
+        let page = sights.page(MS);
+        assert_eq!(named(&page), ["127.0.0.1:1", "127.0.0.1:2"]);
+        assert_eq!(named(&sights.page(MS)), named(&page), "nobody has answered");
+        // While it travels, there is another look.
+        sights.note(&two, Seen::Answered(primary()), 0, MS);
+        assert!(!sights.kept(&page, Term(3)));
+        assert_eq!(named(&sights.page(MS)), ["127.0.0.1:2"]);
+        sights.note(&three, failed(), 0, MS);
+        assert_eq!(named(&sights.page(MS)), ["127.0.0.1:3", "127.0.0.1:2"], "news come first");
+        let page = sights.page(MS);
+        assert!(sights.kept(&page, Term(4)), "it has not heard of the first");
+        assert_eq!(named(&sights.page(MS)), ["127.0.0.1:1"]);
+        // One that has left is told of no more.
+        sights.watch_only(&BTreeSet::from([&three]));
+        assert_eq!(sights.page(MS), Page::default());
+        assert!(!sights.note(&one, failed(), 0, MS), "a look that ends after");
+        assert_eq!(sights.get(&one, MS), None);
+    }
+
+    #[test]
+    fn many_servers_are_told_in_pages() {
+        let servers: Vec<HostPort> = (1..=9_000).map(addr).collect();
+        let mut sights = Sights::default();
+        sights.watch_only(&servers.iter().collect());
+        let replicas = (1..=8).map(|n| (addr(n), 1 << 40)).collect();
+        for server in &servers {
+            let seen = Seen::Answered(look(RoleSeen::Primary { replicas: Vec::clone(&replicas) }));
+            sights.note(server, seen, 0, MS);
+        }
+        let (mut told, mut pages) = (BTreeSet::new(), 0);
+        loop {
+            let page = sights.page(MS);
+            assert!(page.sights.iter().map(Message::encoded_len).sum::<usize>() <= PAGE_BYTES_MAX);
+            for sight in &page.sights {
+                assert!(told.insert(sight.server.clone()), "{} is told twice", sight.server);
+            }
+            pages += 1;
+            if !sights.kept(&page, Term(1)) {
+                break;
+            }
+        }
+        assert_eq!(told.len(), servers.len());
+        assert!((2..20).contains(&pages), "{pages}");
+    }
+}

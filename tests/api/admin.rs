@@ -350,6 +350,20 @@ async fn replicas_come_and_go() {
     let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
     let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role.as_str())).collect();
     assert_eq!(servers, [(primary.addr.as_str(), "primary"), (replica.addr.as_str(), "replica")]);
+    // A primary without keys joins too, and is told of; one with keys would lose them.
+    let (fresh, full) = (Redis::start(&[]).await, Redis::start(&[]).await);
+    full.run("SET k v").await;
+    let join = |redis: &Redis| admin::AddServerRequest {
+        product: "default".into(),
+        group: 1,
+        address: redis.addr.to_string(),
+        options: None,
+    };
+    let joined = world.client(1).add_server(join(&fresh)).await.unwrap().into_inner();
+    assert!(joined.done[1].contains(&format!("{} is made to follow {}", fresh.addr, primary.addr)), "{joined:?}");
+    assert!(joined.warnings.iter().any(|w| w.contains("does not persist") && w.contains(primary.addr.as_str())));
+    let refused = world.client(1).add_server(join(&full)).await.unwrap_err();
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("FLUSHALL"), "{refused:?}");
     let remove = |redis: &Redis| admin::RemoveServerRequest {
         product: "default".into(),
         group: 1,
@@ -457,11 +471,19 @@ async fn waiting_for_nodes() {
 async fn settings_are_shown_by_every_node() {
     let world = world().await;
     let shown = async |node| world.client(node).show_cluster(admin::ShowClusterRequest {}).await.unwrap().into_inner();
-    assert_eq!(shown(1).await, admin::ShowClusterReply { voters: 5, hold_ms_max: 250 });
-    let set = admin::SetClusterRequest { voters: Some(3), hold_ms_max: Some(400), options: None };
+    let default = admin::ShowClusterReply { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 };
+    assert_eq!(shown(1).await, default);
+    let set = admin::SetClusterRequest {
+        voters: Some(3),
+        hold_ms_max: Some(400),
+        maintenance: Some(true),
+        failover_share_max: Some(30),
+        options: None,
+    };
     world.client(1).set_cluster(set).await.unwrap();
     for node in [0, 1] {
-        assert_eq!(shown(node).await, admin::ShowClusterReply { voters: 3, hold_ms_max: 400 });
+        let now = admin::ShowClusterReply { voters: 3, hold_ms_max: 400, maintenance: true, failover_share_max: 30 };
+        assert_eq!(shown(node).await, now);
     }
 }
 

@@ -1,14 +1,14 @@
 //! control::admission against real servers and some that are none.
 
 use pontoon::{
-    control::admission::Asking,
+    control::admission::{Asking, Fit},
     model::{
         change::{Change, NewProduct},
         ids::{GroupId, HostPort, Uuid},
         route::{Isolated, Mode},
         secret::Credentials,
         slot::Layout,
-        state::{ClusterState, Server},
+        state::ClusterState,
     },
 };
 
@@ -33,13 +33,13 @@ impl World {
         self.shared.state()
     }
 
-    async fn primary(&self, addr: &HostPort) -> Result<Server, String> {
+    async fn primary(&self, addr: &HostPort) -> Result<Fit, String> {
         let state = self.state();
         let product = state.products.values().next().unwrap();
         Asking { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() }.primary(addr).await
     }
 
-    async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Server, String> {
+    async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Fit, String> {
         let state = self.state();
         let product = state.products.values().next().unwrap();
         let asking = Asking { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() };
@@ -64,20 +64,63 @@ async fn a_primary_and_its_replica() {
     let primary = Redis::start(&[]).await;
     primary.run("MSET a 1 b 2 c 3").await;
     let replica = primary.replica().await;
-    let server = world.primary(&primary.addr).await.unwrap();
+    let Fit { server, .. } = world.primary(&primary.addr).await.unwrap();
     assert_eq!((server.keys_when_added, server.run_id.len()), (3, 40));
-    assert_eq!(world.replica(&replica.addr, &primary.addr).await.unwrap().keys_when_added, 3);
+    let fit = world.replica(&replica.addr, &primary.addr).await.unwrap();
+    assert!(fit.server.keys_when_added == 3 && !fit.to_be_wired, "{fit:?}");
     // Other names of the same hosts.
     world.replica(&replica.as_localhost(), &primary.as_localhost()).await.unwrap();
     // Wrong roles.
     world.no_primary(&replica.addr, &format!("is a replica of {}", primary.addr)).await;
-    world.no_replica(&primary.addr, &primary.addr, "is a primary").await;
     let other = Redis::start(&[]).await;
     world.no_replica(&replica.addr, &other.addr, &format!("not of {}", other.addr)).await;
     world.no_replica(&replica.addr, &replica.as_localhost(), "one and the same server").await;
     // A replica of the replica has the same replication id, and is still not a replica of the primary.
     let chained = replica.replica().await;
     world.no_replica(&chained.addr, &primary.addr, "not of").await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_nothing_to_lose_may_become_a_replica() {
+    let world = World::new();
+    let (primary, fresh) = (Redis::start(&[]).await, Redis::start(&[]).await);
+    let fit = world.replica(&fresh.addr, &primary.addr).await.unwrap();
+    assert!(fit.to_be_wired && fit.server.addr == fresh.addr, "{fit:?}");
+    world.no_replica(&primary.as_localhost(), &primary.addr, "one and the same server").await;
+    // Keys of whatever database are something to lose, and are left alone.
+    let mut client = fresh.client().await;
+    client.select(7, soon()).await.unwrap();
+    client.ask(&[b"SET", b"k", b"v"], soon()).await.unwrap();
+    world.no_replica(&fresh.addr, &primary.addr, "holds 1 keys").await;
+    world.no_replica(&fresh.addr, &primary.addr, "FLUSHALL").await;
+    assert_eq!(client.dbsize(soon()).await.unwrap(), 1);
+    client.ask(&[b"FLUSHALL"], soon()).await.unwrap();
+    // So are replicas of its own.
+    let _follower = fresh.replica().await;
+    world.no_replica(&fresh.addr, &primary.addr, "has 1 replica(s) of its own").await;
+}
+
+#[tokio::test]
+async fn a_primary_that_forgets_is_warned_about() {
+    let world = World::new();
+    let forgetful = Redis::start(&[]).await;
+    let warned = |fit: &Fit, addr: &HostPort| {
+        let about = |w: &String| w.contains(addr.as_str()) && w.contains("restart would empty it");
+        fit.warnings.iter().filter(|w| about(w)).count()
+    };
+    let fit = world.primary(&forgetful.addr).await.unwrap();
+    assert_eq!(warned(&fit, &forgetful.addr), 1, "{fit:?}");
+    // It is the primary that matters, whoever is added.
+    let replica = forgetful.replica().await;
+    replica.run("CONFIG SET appendonly yes").await;
+    let fit = world.replica(&replica.addr, &forgetful.addr).await.unwrap();
+    assert_eq!(warned(&fit, &forgetful.addr), 1, "{fit:?}");
+    // Either way of persisting will do; and who does not tell is not suspected.
+    for careful in [&["--save", "3600 1"][..], &["--appendonly", "yes"], &["--rename-command", "CONFIG", ""]] {
+        let redis = Redis::start(careful).await;
+        let fit = world.primary(&redis.addr).await.unwrap();
+        assert!(fit.warnings.is_empty(), "{careful:?}: {fit:?}");
+    }
 }
 
 #[tokio::test]
@@ -100,7 +143,7 @@ async fn a_replica_that_cannot_log_in_is_not_in_sync() {
 async fn a_server_belongs_to_one_group() {
     let world = World::new();
     let redis = Redis::start(&[]).await;
-    let server = world.primary(&redis.addr).await.unwrap();
+    let Fit { server, .. } = world.primary(&redis.addr).await.unwrap();
     let product = world.state().products.values().next().unwrap().id;
     let change = Change::CreateGroup { product, group: GroupId(1), servers: vec![server], credentials: None };
     world.shared.append(Uuid(2), change).result.unwrap();

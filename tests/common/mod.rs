@@ -45,8 +45,12 @@ impl Redis {
     }
 
     pub fn start_with(args: &[&str]) -> Self {
+        Self::start_at(free_port(), args)
+    }
+
+    /// On this port, which nobody listens on.
+    pub fn start_at(port: u16, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(dir.path())
@@ -61,6 +65,22 @@ impl Redis {
             std::thread::yield_now();
         }
         Self { addr, child, _dir: dir }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.addr.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
+    /// Sends the process a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 

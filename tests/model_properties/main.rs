@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod migrations;
+mod promotions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,8 +63,11 @@ fn auth(n: u16) -> Option<Credentials> {
     n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
 }
 
-/// Below: everything but migrations; from here on: migrations, half of all changes.
-const OTHER_KINDS: u8 = 140;
+/// Below: everything but migrations and promotions, somewhat less than half of all changes; from here on: migrations.
+const OTHER_KINDS: u8 = 112;
+/// From here on: promotions, a fifth of all changes, in half of the logs. (They end so many attempts that in few of the
+/// others a migration gets far.)
+const PROMOTIONS: u8 = 204;
 
 fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) -> Change {
     let product = pick(state.products.keys().copied(), a).filter(|_| f % 16 != 0).unwrap_or(ProductId(9));
@@ -71,6 +75,9 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
     let assignment = pick(state.assignments.keys().copied(), a).unwrap_or(AssignmentId(3));
     let hold = pick(state.holds.keys().copied(), b).unwrap_or(HoldId(4));
     let term = if f % 8 == 0 { Term(at.term.0 + 1) } else { at.term };
+    if kind >= PROMOTIONS {
+        return promotions::resolve(kind - PROMOTIONS, [a, b, c, d, e, f], state, at);
+    }
     if kind >= OTHER_KINDS {
         return migrations::resolve(kind - OTHER_KINDS, [a, b, c, d, e, f], state, at);
     }
@@ -173,7 +180,7 @@ fn opening(i: usize) -> Option<Change> {
     let group = |n: u32, s: u16| Change::CreateGroup {
         product,
         group: GroupId(n),
-        servers: vec![server(s)],
+        servers: vec![server(s), server(s + 2)],
         credentials: None,
     };
     match i {
@@ -189,8 +196,12 @@ fn opening(i: usize) -> Option<Change> {
 fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let mut state = ClusterState::default();
     let (mut log, mut states): (Vec<(Entry, Position)>, Vec<ClusterState>) = (Vec::new(), Vec::new());
+    let promotes = raws.first().is_some_and(|(_, numbers)| numbers[0] % 2 == 0);
     for (i, raw) in raws.iter().enumerate() {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
+        // Without promotions their share goes to migrations.
+        let kind = if promotes || raw.0 < PROMOTIONS { raw.0 } else { raw.0 - (PROMOTIONS - OTHER_KINDS) };
+        let raw = &(kind, raw.1);
         // The first change is mostly Bootstrap; later some entries repeat one of before.
         let entry = match raw.1[5] {
             n if n % 13 == 0 && i > 3 => log[usize::from(n) % log.len()].0.clone(),
@@ -232,14 +243,25 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     (log, states)
 }
 
-/// Epochs only grow, and a changed owner is a changed slot epoch: this entry's index.
+/// Epochs only grow: a changed primary is a changed group epoch, and a changed owner or a changed primary of it a changed
+/// slot epoch: this entry's index.
 fn epochs_advance(before: &ClusterState, after: &ClusterState, at: Position) {
     assert!(after.route_epoch == before.route_epoch || after.route_epoch == at.index);
     for (id, new) in &after.products {
         let Some(old) = before.products.get(id) else { continue };
+        let mut promoted = BTreeSet::new();
+        for (group, was) in new.groups.values().filter_map(|g| Some((g, old.groups.get(&g.id)?))) {
+            let another = group.servers[0].addr != was.servers[0].addr;
+            assert_eq!(group.epoch, if another { at.index } else { was.epoch });
+            if another {
+                promoted.insert(group.id);
+                assert!(was.servers.iter().all(|s| group.servers.iter().any(|now| now.addr == s.addr)), "one is lost");
+            }
+        }
         for (a, b) in old.slots.iter().zip(&new.slots) {
             assert!(b.epoch == a.epoch || b.epoch == at.index);
-            assert_eq!(a.owner == b.owner, a.epoch == b.epoch);
+            let same = a.owner == b.owner && b.owner.is_none_or(|owner| !promoted.contains(&owner));
+            assert_eq!(same, a.epoch == b.epoch);
         }
     }
 }
@@ -283,25 +305,30 @@ proptest! {
     }
 }
 
-/// The same for migrations: every phase, both ends, every kind of run and of event.
+/// The same for migrations and promotions: every phase, every end, every kind of run and of event.
 #[test]
-fn random_logs_reach_every_phase_of_a_migration() {
+fn random_logs_reach_every_phase_of_a_migration_and_end_of_a_promotion() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = prop::collection::vec(any::<Raw>(), 110);
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for _ in 0..24 {
+    for _ in 0..64 {
         let raws = strategy.new_tree(&mut runner).unwrap().current();
         let (_, states) = run(&raws);
-        let shown: BTreeSet<String> = states.iter().flat_map(migrations::shown).collect();
+        let shown: BTreeSet<String> = states
+            .iter()
+            .flat_map(|state| migrations::shown(state).into_iter().chain(promotions::shown(state)))
+            .collect();
         shown.into_iter().for_each(|what| *seen.entry(what).or_default() += 1);
     }
     let phases = ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
     let rest = ["done", "cancelled", "Attempt", "CleanSource", "WipeTarget", "Sweep", "second attempt"];
-    let events =
-        EventKind::ALL.iter().filter(|kind| **kind <= EventKind::Swept).map(|kind| format!("event {}", kind.name()));
-    let wanted = phases.iter().chain(&rest).map(|name| (*name).to_owned()).chain(events);
-    let missing: Vec<String> = wanted.filter(|name| !seen.contains_key(name)).collect();
+    let ends = ["failover finished", "failover given up", "switchover finished", "switchover given up"];
+    let promotions = ["second hold", "restarted a migration", "diverged", "reached", "noted", "hold of no slots"];
+    let events = EventKind::ALL.iter().map(|kind| format!("event {}", kind.name()));
+    let wanted = phases.iter().chain(&rest).chain(&ends).chain(&promotions).map(|name| (*name).to_owned());
+    let missing: Vec<String> = wanted.chain(events).filter(|name| !seen.contains_key(name)).collect();
     assert!(missing.is_empty(), "no log reached {missing:?}; reached were {seen:?}");
+    println!("{seen:?}");
 }
 
 /// The random logs are worth something only if they reach the deep states; this says that they do.

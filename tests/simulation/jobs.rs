@@ -213,8 +213,9 @@ impl World {
         let there = [from, to].map(|g| groups[&g].servers[0].addr.clone());
         let all = there.iter().all(|addr| self.serves(Self::place(addr)));
         if matches!(doing, Doing::Survey) {
-            let replica = self.rng.bool();
-            let feed = groups[&from].servers[usize::from(replica)].addr.clone();
+            // Behind a failover the dead primary stands between the two for a moment.
+            let servers = &groups[&from].servers;
+            let feed = if self.rng.bool() { servers.last() } else { servers.first() }.unwrap().addr.clone();
             let group_epochs = [from, to].map(|g| (g, groups[&g].epoch)).into();
             let found = Found { feed, target: there[1].clone(), group_epochs };
             let found = if all { Ok(found) } else { Err("a primary is not there".to_owned()) };

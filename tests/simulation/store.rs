@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pontoon::model::{
-    apply::note_applied,
-    ids::{Epoch, GroupId, HostPort, SlotId, Term},
+    apply::dry_run,
+    change::Change,
+    ids::{GroupId, HostPort, SlotId, Term},
     migration::Job,
     outcome::Outcome,
-    route::RouteTable,
+    promotion::PromotionKind,
     state::{Cause, Server},
 };
 
@@ -17,7 +18,6 @@ use super::{
     mover::{FromTarget, News},
     network::{self, MS, Ns, spread},
     node::NodeEvent,
-    raft::Moment,
     world::{Event, PRODUCT, World},
 };
 
@@ -265,34 +265,39 @@ impl World {
         self.schedule(delay, Event::Failover(server));
     }
 
-    /// The replica takes over with what it has. There is no entry for this yet: the state is changed here as FinishPromotion
-    /// will change it, at one log index for every node; no hold is needed, since who is dead answers nobody.
+    /// The replica takes over with what it has: the entries of a failover, one behind the other. Its barrier is not waited
+    /// for, since who is dead answers nobody.
     pub fn fail_over(&mut self, server: usize) {
         let group = GroupId(server as u32 + 1);
-        let before = &self.raft.log[self.raft.last()];
-        let blocked = before.state.holds.values().any(|hold| match hold.cause {
-            Cause::Migration(id) => before.state.migrations.get(&id).is_some_and(|m| m.from == group || m.to == group),
-            Cause::Assignment(_) | Cause::Promotion(_) => false,
-        });
-        if blocked || !self.raft.leader.is_some_and(|l| self.has_quorum(l)) {
+        let state = &self.raft.log[self.raft.last()].state;
+        let now = &state.products[&PRODUCT].groups[&group];
+        let (old, to) = (now.servers[0].addr.clone(), now.servers[1].addr.clone());
+        let start = Change::StartPromotion {
+            product: PRODUCT,
+            group,
+            to,
+            kind: PromotionKind::Failover,
+            group_epoch: now.epoch,
+            reached: now.reached.clone(),
+            forced: false,
+            why: "its primary died".into(),
+        };
+        // A migration that holds slots of the group has to end that first.
+        if dry_run(state, &start).is_err() || !self.raft.leader.is_some_and(|l| self.has_quorum(l)) {
             self.schedule(20 * MS, Event::Failover(server));
             return;
         }
-        let index = Epoch(self.raft.log.len() as u64);
-        let mut state = (*before.state).clone();
-        note_applied(&mut state, index);
-        let product = state.products.get_mut(&PRODUCT).unwrap();
-        let entry = product.groups.get_mut(&group).unwrap();
         // The dead one is replaced by a fresh replica.
         let which = self.stores[server].primary + 2;
-        let fresh = Server::new(Self::address(server, which), format!("{:040x}", 1000 + 10 * which + server as u16), 0);
-        entry.servers = vec![entry.servers[1].clone(), fresh];
-        entry.epoch = index;
-        for slot in product.slots.iter_mut().filter(|s| s.owner == Some(group)) {
-            slot.epoch = index;
-        }
-        state.route_epoch = index;
-        let table = RouteTable::derive_from(&state, &before.table).into();
+        let run_id = format!("{:040x}", 1000 + 10 * which + server as u16);
+        let fresh = Server::new(Self::address(server, which), run_id, 0);
+        self.append(Change::AddServer { product: PRODUCT, group, server: fresh }).unwrap();
+        let Ok(Outcome::Promotion(promotion)) = self.append(start) else { panic!("it was refused after all") };
+        let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
+        let hold = Change::Hold { cause, attempt: 1, kind, reason: "its primary died".into() };
+        let Ok(Outcome::Held(hold)) = self.append(hold) else { panic!("the slots are held by something else") };
+        self.append(Change::FinishPromotion { promotion, hold, term: self.raft.term }).unwrap();
+        self.append(Change::RemoveServer { product: PRODUCT, group, addr: old }).unwrap();
         self.seen.failovers += 1;
         let store = &mut self.stores[server];
         let lost = store.log.split_off(store.replica);
@@ -309,7 +314,6 @@ impl World {
         }
         self.servers[server] = data;
         self.witness.lose(lost.iter().filter(|w| w.by_client).map(|w| (w.key, w.version)));
-        self.commit(Moment { state: state.into(), table, result: Ok(Outcome::Done) });
         for key in self.keys_where(|world, slot| world.owner(slot) == server) {
             if let Err(why) = self.witness.moved(key, &self.servers[server]) {
                 self.violated(format!("after a failover: {why}"));

@@ -8,13 +8,16 @@
 //! | lists | an element lost, doubled, or out of its client's order |
 //! | sessions | a key that dies before its time to live, which a client refreshes again and again |
 //! | cold | keys that nobody touches: lost, changed, or in two groups |
+//! | [`Written`] (by itself) | how much of what was acknowledged a failover has lost, and from when |
 
 mod cold;
 mod counters;
 mod lists;
 mod sessions;
+mod written;
 
 pub use cold::Cold;
+pub use written::{Write, Written};
 
 use std::{
     sync::{

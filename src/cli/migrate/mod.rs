@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Remote, client::Client, duration, error::CliError, output, slot::parse_spans};
+use super::{Remote, client::Client, duration, error::CliError, output, setting, slot::parse_spans};
 use crate::wire::pb::admin::{
     CancelMigrationRequest, ListMigrationsReply, ListMigrationsRequest, Migration, MigrationLimits,
     PauseMigrationRequest, ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest,
@@ -156,7 +156,7 @@ fn parse(id: u64, settings: &[String]) -> Result<SetMigrationRequest, String> {
         value.parse::<u64>().map_err(|_| format!("{key}: a number is expected (0: no limit), not '{value}'"))
     };
     for setting in settings {
-        let Some((key, value)) = setting.split_once('=') else { return Err(format!("'{setting}' is not KEY=VALUE")) };
+        let (key, value) = setting::split(setting)?;
         match key {
             "keys-per-second" => wanted.keys_per_second = Some(number(key, value)?),
             "bytes-per-second" => wanted.bytes_per_second = Some(number(key, value)?),

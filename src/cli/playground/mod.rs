@@ -142,7 +142,7 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
 
 /// Groups 1 to n with equal contiguous ranges; those that a former run has made are left alone.
 async fn make_groups(layout: &Layout, remote: &Remote) -> Result<(), CliError> {
-    let existing = group::list(remote).await?;
+    let existing = group::list(remote).await?.groups;
     for id in 1..=layout.shape().groups {
         let gid = u32::from(id);
         let mut servers = layout.servers().filter(|s| s.group == id).map(|s| s.address());

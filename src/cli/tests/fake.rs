@@ -120,6 +120,10 @@ calls! {
     set_product(SetProductRequest) -> ChangeReply, options;
     remove_product(RemoveProductRequest) -> ChangeReply, options;
     list_groups(ListGroupsRequest) -> ListGroupsReply;
+    show_group(ShowGroupRequest) -> ShowGroupReply;
+    promote(PromoteRequest) -> ChangeReply, options;
+    set_group(SetGroupRequest) -> ChangeReply, options;
+    set_server(SetServerRequest) -> ChangeReply, options;
     create_group(CreateGroupRequest) -> ChangeReply, options;
     add_server(AddServerRequest) -> ChangeReply, options;
     remove_server(RemoveServerRequest) -> ChangeReply, options;

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use super::*;
 
 mod fake;
+mod group;
 mod migrate;
 mod retries;
 
@@ -67,4 +68,19 @@ fn what_the_documents_show_is_understood() {
     check("pontoon rebalance --by size", false);
     check("pontoon group drain 3", true);
     check("pontoon group drain 0", false);
+    check("pontoon group ls --output json", true);
+    check("pontoon group show 3", true);
+    check("pontoon group show", false);
+    check("pontoon group promote 3 127.0.0.1:7002 --wait", true);
+    check("pontoon group promote 3 127.0.0.1:7002 --force --dry-run", true);
+    check("pontoon group promote 3", false);
+    check("pontoon group set 3 down-after=5s maintenance=on", true);
+    check("pontoon group set 3", false);
+    check("pontoon server set 127.0.0.1:7002 priority=200 zone=rack-7", true);
+    check("pontoon server set 127.0.0.1:7002", false);
+    check("pontoon maintenance on", true);
+    check("pontoon maintenance off 3", true);
+    check("pontoon maintenance", false);
+    check("pontoon maintenance perhaps", false);
+    check("pontoon cluster set failover-share-max=50", true);
 }

@@ -1,0 +1,126 @@
+//! Writes of new keys, one after the other, and when each was acknowledged: where a failover may lose what its replica had not
+//! got, this tells how much, and of when.
+//! Knows nothing of who died.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{Caller, Reader, Told};
+use crate::{
+    client::Reply,
+    wait::{GENEROUS, let_pass, wait_until},
+};
+
+/// Between two writes of a client.
+const BETWEEN: Duration = Duration::from_millis(1);
+/// Keys that are read at once at the end.
+const AT_ONCE: usize = 200;
+
+/// What a client was told of one write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The key, which no other write has; its value is itself.
+    pub key: String,
+    /// The node's port.
+    pub port: u16,
+    /// When it was answered.
+    pub at: Instant,
+    /// `None`: acknowledged. Else the error.
+    pub error: Option<String>,
+}
+
+/// Clients that write.
+#[derive(Debug)]
+pub struct Written {
+    stop: Arc<AtomicBool>,
+    all: Arc<Mutex<Vec<Write>>>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Written {
+    /// A client on each of `ports`; keys begin with `name`.
+    #[must_use]
+    pub fn start(ports: &[u16], name: &str) -> Self {
+        let (stop, all) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::default()));
+        let clients = ports.iter().enumerate().map(|(c, port)| {
+            let (stop, all, name, port) = (stop.clone(), all.clone(), name.to_owned(), *port);
+            std::thread::spawn(move || {
+                let mut caller = Caller::new(port);
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let key = format!("{name}:{c}:{n}");
+                    let error = match caller.call(&["SET", &key, &key]) {
+                        Told::Reply(Reply::Simple(_)) => None,
+                        Told::Reply(other) => Some(format!("answered {other:?}")),
+                        Told::NotExecuted(why) | Told::Unknown(why) => Some(why),
+                    };
+                    let mut all: std::sync::MutexGuard<'_, Vec<Write>> =
+                        all.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.push(Write { key, port, at: Instant::now(), error });
+                    drop(all);
+                    let_pass(BETWEEN);
+                }
+            })
+        });
+        let clients = clients.collect();
+        Self { stop, all, clients }
+    }
+
+    /// Everything so far.
+    #[must_use]
+    pub fn so_far(&self) -> Vec<Write> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until a write is acknowledged that is `wanted`, from now on. When it was.
+    #[track_caller]
+    pub fn wait_acknowledged(&self, wanted: impl Fn(&Write) -> bool) -> Instant {
+        let now = Instant::now();
+        let mut found = None;
+        wait_until("a write to be acknowledged", GENEROUS, || {
+            let all = self.so_far();
+            found = all.iter().find(|w| w.at > now && w.error.is_none() && wanted(w)).map(|w| w.at);
+            found.is_some()
+        });
+        found.unwrap_or(now)
+    }
+
+    /// Stops, and reads all keys through the node at `port`. All writes, and those acknowledged ones that are lost.
+    ///
+    /// # Panics
+    /// When a client has panicked, or the node does not answer.
+    #[track_caller]
+    pub fn finish(mut self, port: u16) -> (Vec<Write>, Vec<Write>) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients.drain(..) {
+            client.join().expect("a client has not panicked");
+        }
+        let all = self.so_far();
+        let acknowledged: Vec<&Write> = all.iter().filter(|w| w.error.is_none()).collect();
+        let mut lost = Vec::new();
+        let mut reader = Reader(port);
+        for part in acknowledged.chunks(AT_ONCE) {
+            let mut args = vec!["MGET"];
+            args.extend(part.iter().map(|w| w.key.as_str()));
+            let Reply::Array(values) = reader.read(&args) else { panic!("MGET is not answered with an array") };
+            assert_eq!(values.len(), part.len());
+            let missing = part.iter().zip(values).filter(|(write, value)| *value != Reply::bulk(&write.key));
+            lost.extend(missing.map(|(write, _)| (*write).clone()));
+        }
+        (all, lost)
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,210 @@
+//! Groups with what nodes see of their servers: the leader hears all of them, so it is asked; where it cannot be, the answer
+//! has what the log says. Knows nothing of how a group is told.
+
+use std::collections::BTreeSet;
+
+use tonic::{Request, Response, Status};
+
+use super::{Api, change, error::Failure, forward, group_view, grpc::ASK_LEADER, validate};
+use crate::{
+    clock::boottime_ns,
+    model::{
+        ids::{GroupId, HostPort, NodeId},
+        reject::Reject,
+        state::{ClusterState, Group},
+    },
+    plan::{
+        liveness::{Verdict, Watchers, may_fail_over, verdict},
+        observation::Observation,
+    },
+    wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ShowGroupReply, ShowGroupRequest},
+};
+
+impl Api {
+    /// The groups of a product.
+    ///
+    /// # Errors
+    /// There is no such product.
+    pub async fn groups(&self, request: Request<ListGroupsRequest>) -> Result<Response<ListGroupsReply>, Status> {
+        let once = forward::was_forwarded(&request);
+        let wanted = request.into_inner();
+        change::product(&self.state(), &wanted.product)?;
+        let asked = wanted.clone();
+        let ask = |mut client: forward::Client| async move {
+            client.list_groups(forward::forwarded(asked, ASK_LEADER)).await
+        };
+        let without_live = match self.ask_leader(once, ask).await {
+            Some(Ok(reply)) => return Ok(Response::new(reply)),
+            Some(Err(why)) => why,
+            None => String::new(),
+        };
+        let (state, seen) = (self.state(), self.seen());
+        let eyes = seen.as_ref().map(|seen| Eyes::new(seen, self.control.me));
+        let product = change::product(&state, &wanted.product)?;
+        let shown = |group| {
+            let mut shown = group_view::group(&state, product, group);
+            if let Some(eyes) = &eyes {
+                eyes.see(&mut shown, group);
+            }
+            shown
+        };
+        let groups = product.groups.values().map(shown).collect();
+        Ok(Response::new(ListGroupsReply { groups, without_live: without(without_live, eyes.is_some()) }))
+    }
+
+    /// Everything about one group.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub async fn group(&self, request: Request<ShowGroupRequest>) -> Result<Response<ShowGroupReply>, Status> {
+        let once = forward::was_forwarded(&request);
+        let wanted = request.into_inner();
+        let id = validate::group(wanted.id)?;
+        let missing =
+            |product: &str| Failure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string());
+        let asked = wanted.clone();
+        let ask =
+            |mut client: forward::Client| async move { client.show_group(forward::forwarded(asked, ASK_LEADER)).await };
+        let without_live = match self.ask_leader(once, ask).await {
+            Some(Ok(reply)) => return Ok(Response::new(reply)),
+            Some(Err(why)) => why,
+            None => String::new(),
+        };
+        let (state, seen) = (self.state(), self.seen());
+        let eyes = seen.as_ref().map(|seen| Eyes::new(seen, self.control.me));
+        let product = change::product(&state, &wanted.product)?;
+        let group = product.groups.get(&id).ok_or_else(|| missing(&product.name))?;
+        let mut shown = group_view::group(&state, product, group);
+        let nothing = Observation::new();
+        let observation = seen.as_ref().map_or(&nothing, |seen| &seen.observation);
+        let mut warnings = group_view::warnings(&state, product, group, observation);
+        let mut waiting_on = Vec::new();
+        if let Some(eyes) = &eyes {
+            eyes.see(&mut shown, group);
+            warnings.extend(eyes.warnings(&state, group));
+            waiting_on = eyes.waits_for(&product.name, group);
+        }
+        Ok(Response::new(ShowGroupReply {
+            group: Some(shown),
+            without_live: without(without_live, eyes.is_some()),
+            waiting_on,
+            warnings,
+            ended: group_view::ended_of(&state, product, id),
+        }))
+    }
+
+    /// What nodes have reported to this node, if it leads.
+    fn seen(&self) -> Option<Seen> {
+        let view = self.control.view.borrow().clone();
+        view.term?;
+        let now = boottime_ns();
+        let voters = self.control.log.leadership().borrow().voters.clone();
+        let alive = view.alive(voters, self.control.lease, now);
+        Some(Seen { observation: view.observation(now), alive, waiting_on: view.waiting_on.clone() })
+    }
+}
+
+/// Why nothing is told of what nodes see.
+fn without(why: String, known: bool) -> String {
+    if known || !why.is_empty() { why } else { "this node does not lead, and nobody else was asked".into() }
+}
+
+/// What the leader has heard.
+struct Seen {
+    observation: Observation,
+    alive: BTreeSet<NodeId>,
+    waiting_on: Vec<String>,
+}
+
+/// What it makes of it.
+struct Eyes<'a> {
+    seen: &'a Seen,
+    watchers: Watchers<'a>,
+    me: NodeId,
+}
+
+impl<'a> Eyes<'a> {
+    fn new(seen: &'a Seen, me: NodeId) -> Self {
+        Self { seen, watchers: Watchers::new(&seen.observation, seen.alive.clone()), me }
+    }
+
+    fn see(&self, shown: &mut admin::Group, group: &Group) {
+        group_view::see(shown, group, &self.seen.observation, self.me, |addr| match self.verdict(addr, group) {
+            Verdict::Up => "up",
+            Verdict::Loading => "loading",
+            Verdict::Suspect { .. } => "suspect",
+            Verdict::Down { .. } => "down",
+            Verdict::Unknown => "unknown",
+        });
+    }
+
+    fn verdict(&self, addr: &HostPort, group: &Group) -> Verdict {
+        verdict(&self.watchers, addr, group.options.down_after_ms)
+    }
+
+    fn primary_down(&self, group: &Group) -> bool {
+        group.servers.first().is_some_and(|primary| matches!(self.verdict(&primary.addr, group), Verdict::Down { .. }))
+    }
+
+    /// What follows from what others see, or not.
+    fn warnings(&self, state: &ClusterState, group: &Group) -> Vec<String> {
+        let mut said = Vec::new();
+        if self.primary_down(group) {
+            let groups = || state.products.values().flat_map(|product| product.groups.values());
+            let down = groups().filter(|group| self.primary_down(group)).count();
+            said.extend(may_fail_over(down, groups().count(), state.settings.failover_share_max).err());
+        }
+        for node in self.watchers.blind() {
+            said.push(format!("no server answers node {node}, while they answer others: what it sees does not count"));
+        }
+        said
+    }
+
+    /// Those of the leader's sentences that name the group or one of its servers.
+    fn waits_for(&self, product: &str, group: &Group) -> Vec<String> {
+        let concerns = |sentence: &&String| {
+            names_group(sentence, product, group.id)
+                || group.servers.iter().any(|server| names(sentence, server.addr.as_str()).next().is_some())
+        };
+        self.seen.waiting_on.iter().filter(concerns).cloned().collect()
+    }
+}
+
+/// What follows a word, wherever it stands in a sentence by itself.
+fn names<'a>(sentence: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let begins = |before: &str| !before.ends_with(|c: char| c.is_ascii_alphanumeric());
+    sentence.match_indices(word).filter_map(move |(at, word)| {
+        let rest = &sentence[at + word.len()..];
+        (begins(&sentence[..at]) && ends(rest)).then_some(rest)
+    })
+}
+
+/// Whether a sentence names a group, of this product if it says of which.
+fn names_group(sentence: &str, product: &str, group: GroupId) -> bool {
+    let other =
+        |rest: &str| rest.strip_prefix(" of product '").is_some_and(|rest| !rest.starts_with(&format!("{product}'")));
+    names(sentence, &format!("group {group}")).any(|rest| !other(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_about_the_group_that_it_names() {
+        for (sentence, about) in [
+            ("group 3 of product 'shop' has no candidate", true),
+            ("group 3 of product 'shopping' has no candidate", false),
+            ("failover of group 3 to a:1: the barrier", true),
+            ("failover of group 33 to a:1: the barrier", false),
+            ("group 33 of product 'shop' and then group 3", true),
+            ("subgroup 3", false),
+        ] {
+            assert_eq!(names_group(sentence, "shop", GroupId(3)), about, "{sentence}");
+        }
+        assert!(names("10.0.0.1:7000 is to follow", "10.0.0.1:700").next().is_none());
+        assert!(names("110.0.0.1:700 is to follow", "10.0.0.1:700").next().is_none());
+        assert!(names("x; 10.0.0.1:700, and", "10.0.0.1:700").next().is_some());
+    }
+}

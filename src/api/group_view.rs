@@ -1,0 +1,274 @@
+//! Groups as answers: what the log says of them, and what nodes see of their servers.
+//! Knows nothing of what is done about it.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    control::admission::not_persistent,
+    model::{
+        event::EventKind,
+        ids::{GroupId, HostPort, NodeId},
+        promotion::{EndedPromotion, Promotion},
+        route::Mode,
+        state::{Cause, ClusterState, Group, Product, Server},
+    },
+    plan::{
+        failover::{self, Choice},
+        observation::{Look, Observation, Reported, RoleSeen},
+    },
+    wire::pb::admin,
+};
+
+/// Two looks at a primary that are nearer to each other tell no rate, milliseconds: looks are not that exact.
+const RATE_OVER_MS: u64 = 100;
+
+/// A group of a product, as the log has it.
+#[must_use]
+pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::Group {
+    let owned = product.slots.iter().filter(|slot| slot.owner == Some(group.id)).count();
+    let servers = group.servers.iter().enumerate().map(|(i, server)| admin::Server {
+        address: server.addr.to_string(),
+        role: if i == 0 { "primary" } else { "replica" }.into(),
+        run_id: server.run_id.clone(),
+        keys_when_added: server.keys_when_added,
+        priority: server.priority,
+        zone: server.zone.clone(),
+        diverged: server.diverged,
+        seen: None,
+    });
+    admin::Group {
+        id: group.id.0,
+        servers: servers.collect(),
+        slots: u32::try_from(owned).unwrap_or(u32::MAX),
+        password: group.credentials.is_some(),
+        username: group.credentials.as_ref().and_then(|c| c.username.clone()).unwrap_or_default(),
+        epoch: group.epoch.0,
+        down_after_ms: group.options.down_after_ms,
+        maintenance: group.options.maintenance,
+        promotion: state.promotion_of(product.id, group.id).map(|open| promotion(state, open)),
+        replid: group.replid.clone(),
+    }
+}
+
+/// A promotion that has not ended.
+fn promotion(state: &ClusterState, p: &Promotion) -> admin::Promotion {
+    let hold = state.holds.values().find(|hold| hold.cause == Cause::Promotion(p.id));
+    admin::Promotion {
+        state: if hold.is_some() { "held" } else { "started" }.into(),
+        held_since_ms: hold.map_or(0, |hold| hold.since_ms),
+        ..known(state, p)
+    }
+}
+
+fn ended(state: &ClusterState, e: &EndedPromotion) -> admin::Promotion {
+    admin::Promotion {
+        state: if e.failed.is_none() { "done" } else { "given-up" }.into(),
+        ended_ms: e.at_ms,
+        failed: e.failed.clone().unwrap_or_default(),
+        ..known(state, &e.promotion)
+    }
+}
+
+/// What is the same of both; the rest is for `..`.
+fn known(state: &ClusterState, p: &Promotion) -> admin::Promotion {
+    admin::Promotion {
+        id: p.id.0,
+        product: state.products.get(&p.product).map(|product| product.name.clone()).unwrap_or_default(),
+        group: p.group.0,
+        from: p.from.to_string(),
+        to: p.to.to_string(),
+        kind: p.kind.name().into(),
+        forced: p.forced,
+        why: p.why.clone(),
+        attempts: p.attempts,
+        started_ms: p.started_ms,
+        ..admin::Promotion::default()
+    }
+}
+
+/// The promotions of a group that ended and are remembered, oldest first.
+#[must_use]
+pub fn ended_of(state: &ClusterState, product: &Product, group: GroupId) -> Vec<admin::Promotion> {
+    let of = |e: &&EndedPromotion| (e.promotion.product, e.promotion.group) == (product.id, group);
+    state.ended_promotions.iter().filter(of).map(|e| ended(state, e)).collect()
+}
+
+/// What nodes see of the servers of a group, put into its answer. `verdict`: "up", "down" and so on.
+pub fn see(
+    shown: &mut admin::Group,
+    group: &Group,
+    seen: &Observation,
+    leader: NodeId,
+    verdict: impl Fn(&HostPort) -> &'static str,
+) {
+    let choice = failover::choose(group, seen, leader);
+    for (server, shown) in group.servers.iter().zip(&mut shown.servers) {
+        shown.seen = Some(server_seen(group, server, seen, &choice, verdict(&server.addr)));
+    }
+}
+
+fn server_seen(
+    group: &Group,
+    server: &Server,
+    seen: &Observation,
+    choice: &Choice,
+    verdict: &str,
+) -> admin::ServerSeen {
+    let none = choice.none.iter().find(|(addr, _)| *addr == server.addr);
+    let mut shown = admin::ServerSeen {
+        state: verdict.into(),
+        failing: seen.get(&server.addr).map(failing).unwrap_or_default(),
+        no_candidate: none.map(|(_, why)| why.clone()).unwrap_or_default(),
+        ..admin::ServerSeen::default()
+    };
+    let Some((look, ago_ms)) = failover::newest(seen, &server.addr) else { return shown };
+    shown.used_memory = look.used_memory;
+    shown.keys = look.keys;
+    shown.ops_per_second = look.ops_per_second;
+    shown.ping_us = look.ping_us;
+    shown.run_id.clone_from(&look.run_id);
+    shown.replid.clone_from(&look.replid);
+    shown.offset = look.offset;
+    shown.ago_ms = Some(ago_ms);
+    shown.persistent = look.persistent;
+    match &look.role {
+        RoleSeen::Primary { .. } => shown.role = "primary".into(),
+        RoleSeen::Replica { of, link_up, link_down_ms, syncing } => {
+            shown.role = "replica".into();
+            shown.follows = of.to_string();
+            shown.link = match (syncing, link_up) {
+                (true, _) => "syncing",
+                (false, true) => "up",
+                (false, false) => "down",
+            }
+            .into();
+            let primary = group.servers.first().filter(|primary| primary.addr != server.addr);
+            let lag = primary.and_then(|primary| lag(look, ago_ms, &looks(seen, &primary.addr)));
+            shown.lag_bytes = lag.map(|(bytes, _)| bytes);
+            shown.lag_ms = if *link_up {
+                lag.and_then(|(_, ms)| ms)
+            } else {
+                let apart = primary.and_then(|primary| {
+                    failover::linked_ms(seen, &server.addr, &primary.addr, &look.replid, &look.run_id)
+                });
+                // (The largest number stands for a link that never was.)
+                apart.or_else(|| link_down_ms.checked_add(ago_ms))
+            };
+        }
+    }
+    shown
+}
+
+fn failing(by_node: &BTreeMap<NodeId, Reported>) -> Vec<admin::FailureSeen> {
+    let of = |(node, reported): (&NodeId, &Reported)| {
+        let Reported { sight, age_ms } = reported;
+        let for_ms = sight.failing_ms.map(|ms| ms.saturating_add(*age_ms));
+        let fails = for_ms.is_some() || !sight.error.is_empty();
+        fails.then(|| admin::FailureSeen { node: node.0, for_ms, error: sight.error.clone() })
+    };
+    by_node.iter().filter_map(of).collect()
+}
+
+/// All answered looks at a server, of whatever node, with their ages in milliseconds.
+fn looks<'a>(seen: &'a Observation, addr: &HostPort) -> Vec<(&'a Look, u64)> {
+    let of = |reported: &'a Reported| {
+        let (look, ago_ms) = reported.sight.look.as_ref()?;
+        Some((look, ago_ms.saturating_add(reported.age_ms)))
+    };
+    seen.get(addr).into_iter().flat_map(|by_node| by_node.values().filter_map(of)).collect()
+}
+
+/// How far a replica is behind: in bytes against the look at the primary that is nearest in time, in milliseconds by the
+/// rate at which the primary writes, where two looks tell one. `None`: their offsets do not count the same stream.
+fn lag(replica: &Look, ago_ms: u64, primary: &[(&Look, u64)]) -> Option<(u64, Option<u64>)> {
+    let same = || primary.iter().filter(|(look, _)| !look.replid.is_empty() && look.replid == replica.replid);
+    let (nearest, _) = same().min_by_key(|(_, ago)| ago.abs_diff(ago_ms))?;
+    let bytes = nearest.offset.saturating_sub(replica.offset);
+    if bytes == 0 {
+        return Some((0, Some(0)));
+    }
+    let (first, first_ago) = same().max_by_key(|(_, ago)| *ago)?;
+    let (last, last_ago) = same().min_by_key(|(_, ago)| *ago)?;
+    let (written, within_ms) = (last.offset.saturating_sub(first.offset), first_ago.saturating_sub(*last_ago));
+    let ms = (within_ms >= RATE_OVER_MS && written > 0)
+        .then(|| u64::try_from(u128::from(bytes) * u128::from(within_ms) / u128::from(written)).unwrap_or(u64::MAX));
+    Some((bytes, ms))
+}
+
+/// What an operator should know of a group.
+#[must_use]
+pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &Observation) -> Vec<String> {
+    let Some((primary, replicas)) = group.servers.split_first() else { return Vec::new() };
+    let mut said = Vec::new();
+    if state.settings.maintenance {
+        said.push(
+            "maintenance is on in the whole cluster: nothing is failed over or wired by itself (pontoon maintenance off)"
+                .to_owned(),
+        );
+    }
+    let look = failover::newest(seen, &primary.addr).map(|(look, _)| look);
+    if let Some(at_ms) = restarted(state, product, group) {
+        let empty = look.is_some_and(|look| look.keys == 0 && !look.loading);
+        said.push(Restarted { primary: &primary.addr, at_ms, empty, replicas: replicas.len() }.sentence());
+    }
+    if product.mode == Mode::Store && look.is_some_and(|look| look.persistent == Some(false)) {
+        said.push(not_persistent(&primary.addr));
+    }
+    if let Some(Look { role: RoleSeen::Primary { replicas: linked }, .. }) = look {
+        said.extend(foreign(group, linked).iter().map(|addr| {
+            format!(
+                "a foreign replica is linked to the primary: {addr}; add it to the group (pontoon group add-server {} \
+                 {addr}), or see that it may have the data",
+                group.id
+            )
+        }));
+    }
+    if replicas.is_empty() && product.mode == Mode::Store {
+        said.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));
+    }
+    said
+}
+
+/// When the present primary was last seen to have begun another history.
+fn restarted(state: &ClusterState, product: &Product, group: &Group) -> Option<u64> {
+    let subject = format!("group {}", group.id);
+    let of = |e: &&crate::model::event::Event| {
+        e.kind == EventKind::PrimaryNoted && e.product == Some(product.id) && e.subject == subject
+    };
+    // What was before the group had this primary is of another one.
+    state.events.iter().rev().find(of).filter(|e| e.index > group.epoch).map(|e| e.at_ms)
+}
+
+struct Restarted<'a> {
+    primary: &'a HostPort,
+    at_ms: u64,
+    empty: bool,
+    replicas: usize,
+}
+
+impl Restarted<'_> {
+    fn sentence(&self) -> String {
+        let Self { primary, at_ms, .. } = self;
+        let at = crate::clock::utc(*at_ms);
+        match (self.empty, self.replicas) {
+            (true, 0) => format!("the primary {primary} restarted empty at {at}: what it had is lost"),
+            (true, _) => format!(
+                "the primary {primary} restarted empty at {at}: its replicas copy that, and what they had is lost; a backup \
+                 can be restored, and a primary that persists does not lose it"
+            ),
+            (false, _) => format!("the primary {primary} restarted, or was replaced by hand, at {at}"),
+        }
+    }
+}
+
+/// Replicas that a primary has and that are not of its group. Hosts have many names, so the port decides where no address
+/// does: as many of one port as the group has are taken for its own.
+fn foreign(group: &Group, linked: &[(HostPort, u64)]) -> Vec<HostPort> {
+    let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
+    let mut take = |same: &dyn Fn(&HostPort) -> bool| {
+        own.iter().position(|addr| same(addr)).map(|place| own.swap_remove(place)).is_some()
+    };
+    let unnamed: Vec<&HostPort> =
+        linked.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
+    unnamed.into_iter().filter(|addr| !take(&|own| own.port() == addr.port())).cloned().collect()
+}

@@ -1,0 +1,113 @@
+//! A replica is made the primary because an operator asks for it.
+//! Knows nothing of what that takes at the servers; the leader's task does it.
+
+use super::{
+    Api,
+    change::{self, Call, Perform, Said, forwardable},
+    error::Failure,
+    validate,
+};
+use crate::{
+    control::promote_admission::{self, Admitted, Wanted},
+    model::{
+        change::Change,
+        ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
+        outcome::Outcome,
+        promotion::PromotionKind,
+    },
+    wire::pb::admin::{ChangeReply, PromoteRequest},
+};
+
+impl Perform for PromoteRequest {
+    forwardable!(promote);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let group = validate::group(self.group)?;
+        let to = validate::address(&self.address)?;
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let wish = Wish { product: &product.name, group, to: &to };
+        // A repeat is known by what was asked for, not by what the servers said then.
+        let repeat = Change::StartPromotion {
+            product: product.id,
+            group,
+            to: to.clone(),
+            kind: PromotionKind::Switchover,
+            group_epoch: Epoch(0),
+            reached: None,
+            forced: false,
+            why: String::new(),
+        };
+        if let Some((index, outcome)) = api.recorded(call, &repeat)? {
+            return wish.conclude(api, call, index, &outcome?, Vec::new()).await;
+        }
+        let wanted = Wanted { product: product.id, group, to: &to, force: self.force };
+        let admitted = promote_admission::admit(&state, wanted, call.deadline).await;
+        let Admitted { before, change, warnings } = admitted.map_err(Failure::Refused)?;
+        match (before, call.dry_run) {
+            (None, true) => return api.dry_run(&change, warnings),
+            (Some(before), true) => {
+                let mut reply = api.dry_run(&before, warnings)?;
+                reply.done.push(format!("{to} becomes the primary of group {group}"));
+                return Ok(reply);
+            }
+            (Some(before), false) => {
+                api.propose(&Call { id: before_id(call.id), ..*call }, before).await?;
+            }
+            (None, false) => {}
+        }
+        let (index, outcome) = api.propose(call, change).await?;
+        wish.conclude(api, call, index, &outcome, warnings).await
+    }
+}
+
+/// The id of what is proposed before the promotion itself.
+const fn before_id(call: Uuid) -> Uuid {
+    Uuid(!call.0)
+}
+
+/// What is asked for.
+struct Wish<'a> {
+    product: &'a str,
+    group: GroupId,
+    to: &'a HostPort,
+}
+
+impl Wish<'_> {
+    /// The reply to a promotion that is in the log; waits for its end first, if asked to.
+    async fn conclude(
+        &self,
+        api: &Api,
+        call: &Call,
+        index: Epoch,
+        outcome: &Outcome,
+        warnings: Vec<String>,
+    ) -> Result<ChangeReply, Failure> {
+        let Self { product, group, to } = *self;
+        let Outcome::Promotion(id) = *outcome else {
+            return api
+                .conclude(call, index, *outcome == Outcome::Unchanged, Said { warnings, ..Said::default() })
+                .await;
+        };
+        let done = if call.wait {
+            self.wait(api, call, id).await?;
+            format!("promotion {id}: {to} is the primary of group {group}")
+        } else {
+            format!("promotion {id}: {to} becomes the primary of group {group}; `pontoon group show {group}` shows how")
+        };
+        let said = Said { warnings, ..Said::of(done).about(product) };
+        let reply = api.conclude(call, index, false, said).await?;
+        Ok(ChangeReply { promotion: id.0, ..reply })
+    }
+
+    async fn wait(&self, api: &Api, call: &Call, id: PromotionId) -> Result<(), Failure> {
+        let group = self.group;
+        match api.control.wait_promotion(id, call.deadline).await {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(Failure::Stuck(format!("promotion {id} of group {group} was given up: {why}"))),
+            Err(missing) => Err(Failure::Deadline(format!(
+                "not done in time, it goes on: {missing}; `pontoon group show {group}` shows how"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Changes of what operators say of servers and groups: priorities, zones, patience, maintenance.
+//! Knows nothing of what follows from it.
+
+use super::{
+    Api,
+    change::{Call, Perform, Said, forwardable, product_id},
+    cluster::maintained,
+    error::Failure,
+    validate,
+};
+use crate::{
+    model::{
+        change::Change,
+        ids::{GroupId, HostPort, ProductId},
+        ports::addr_key,
+        state::ClusterState,
+    },
+    wire::pb::admin::{ChangeReply, SetGroupRequest, SetServerRequest},
+};
+
+impl Perform for SetGroupRequest {
+    forwardable!(set_group);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let group = validate::group(self.id)?;
+        let down_after_ms = self.down_after_ms.map(validate::down_after_ms).transpose()?;
+        let maintenance = self.maintenance;
+        if down_after_ms.is_none() && maintenance.is_none() {
+            return Err(Failure::Bad("nothing to set; give down-after=3s or maintenance=on|off".into()));
+        }
+        let product = product_id(&api.state(), &self.product)?;
+        let mut said = Said::default();
+        said.done.extend(
+            down_after_ms
+                .map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
+        );
+        said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
+        api.make(call, Change::SetGroup { product, group, down_after_ms, maintenance }, said.about(&self.product)).await
+    }
+}
+
+impl Perform for SetServerRequest {
+    forwardable!(set_server);
+
+    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+        let addr = validate::address(&self.address)?;
+        let priority = self.priority;
+        let zone = self.zone.as_deref().map(validate::zone).transpose()?;
+        if priority.is_none() && zone.is_none() {
+            return Err(Failure::Bad("nothing to set; give priority=N or zone=NAME (zone= for none)".into()));
+        }
+        let state = api.state();
+        let Some((product, group)) = owner(&state, &addr) else {
+            return Err(Failure::Refused(format!(
+                "{addr} is in no group of any product; `pontoon group ls` shows the servers of a product's groups"
+            )));
+        };
+        let mut said = Said::default();
+        said.done.extend(priority.map(|priority| match priority {
+            0 => format!("{addr} is never promoted by itself"),
+            _ => {
+                format!("{addr} has priority {priority}: of replicas equally far the one with the largest is promoted")
+            }
+        }));
+        said.done.extend(zone.as_ref().map(|zone| match zone.as_str() {
+            "" => format!("{addr} is in no zone"),
+            zone => format!("{addr} is in zone {zone}"),
+        }));
+        api.make(call, Change::SetServer { product, group, addr, priority, zone }, said).await
+    }
+}
+
+/// Whose the server is. An address is in one group of all, by whatever way it is written.
+fn owner(state: &ClusterState, addr: &HostPort) -> Option<(ProductId, GroupId)> {
+    let key = addr_key(addr);
+    state.products.values().find_map(|product| {
+        let group = product.groups.values().find(|group| group.servers.iter().any(|s| addr_key(&s.addr) == key))?;
+        Some((product.id, group.id))
+    })
+}

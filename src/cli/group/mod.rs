@@ -1,0 +1,256 @@
+//! `pontoon group`: primaries and their replicas.
+//! Knows nothing of how servers are asked; nodes do that.
+
+mod view;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{Remote, client::Client, duration, error::CliError, output, product::password, setting};
+use crate::wire::pb::admin::{
+    AddServerRequest, ChangeReply, CreateGroupRequest, DrainGroupRequest, ListGroupsReply, ListGroupsRequest,
+    PromoteRequest, RemoveGroupRequest, RemoveServerRequest, SetGroupRequest, ShowGroupReply, ShowGroupRequest,
+};
+
+/// `pontoon group ...`
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// List the groups of the product, and how their servers are
+    Ls,
+    /// Show everything about one
+    Show {
+        /// The group
+        #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+        id: u32,
+    },
+    /// Make a group of servers that run already
+    Create {
+        /// Its id in the product, from 1
+        #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+        id: u32,
+        /// The primary
+        #[arg(long, value_name = "HOST:PORT")]
+        primary: String,
+        /// A replica: it follows the primary already, or has no keys and is made to follow it (may be repeated)
+        #[arg(long, value_name = "HOST:PORT")]
+        replica: Vec<String>,
+        /// User name that the servers are logged in to with
+        #[arg(long, requires = "password_file")]
+        username: Option<String>,
+        /// File with the servers' password; - is standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Add a replica: one that follows the primary already, or a primary without keys, which is made to follow it
+    AddServer {
+        /// The group
+        #[arg(value_name = "GID")]
+        id: u32,
+        /// The server
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+    },
+    /// Take a replica out; it keeps running
+    RemoveServer {
+        /// The group
+        #[arg(value_name = "GID")]
+        id: u32,
+        /// The server
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+    },
+    /// Make a replica the primary, without losing a write; with --wait, return when it is
+    Promote {
+        /// The group
+        #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+        id: u32,
+        /// The replica
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// The primary is dead: give up what it acknowledged and did not replicate
+        #[arg(long)]
+        force: bool,
+    },
+    /// Change a group: down-after=500ms..10m (until a server that fails counts as down), maintenance=on|off
+    Set {
+        /// The group
+        #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+        id: u32,
+        /// As down-after=5s or maintenance=on
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Move all its slots, with their keys, to the other groups, so that it can be removed
+    Drain {
+        /// The group
+        #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+        id: u32,
+    },
+    /// Remove a group that owns no slots; its servers keep running
+    Remove {
+        /// The group
+        #[arg(value_name = "GID")]
+        id: u32,
+    },
+}
+
+pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), CliError> {
+    let product = &remote.common.product;
+    let look = format!("pontoon group ls --product {product}");
+    let reply = match command {
+        GroupCommand::Ls => return ls(remote).await,
+        GroupCommand::Show { id } => return show(remote, id).await,
+        GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await?,
+        GroupCommand::Set { id, settings } => {
+            let wanted = SetGroupRequest { product: product.clone(), ..parse(id, &settings).map_err(CliError::Usage)? };
+            let call = |mut c: Client, options| {
+                let request = SetGroupRequest { options: Some(options), ..wanted.clone() };
+                async move { c.set_group(request).await }
+            };
+            remote.change(&look, call).await?
+        }
+        GroupCommand::Create { id, primary, replica, username, password_file } => {
+            let wanted = CreateGroupRequest {
+                product: product.clone(),
+                id,
+                primary,
+                replicas: replica,
+                username: username.unwrap_or_default(),
+                password: password(password_file)?.unwrap_or_default(),
+                options: None,
+            };
+            create(remote, &wanted).await?
+        }
+        GroupCommand::AddServer { id, address } => {
+            let call = |mut c: Client, options| {
+                let (product, address) = (product.clone(), address.clone());
+                async move { c.add_server(AddServerRequest { product, group: id, address, options: Some(options) }).await }
+            };
+            remote.change(&look, call).await?
+        }
+        GroupCommand::RemoveServer { id, address } => {
+            let call = |mut c: Client, options| {
+                let (product, address) = (product.clone(), address.clone());
+                async move {
+                    c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await
+                }
+            };
+            remote.change(&look, call).await?
+        }
+        GroupCommand::Drain { id } => {
+            let call = |mut c: Client, options| {
+                let product = product.clone();
+                async move { c.drain_group(DrainGroupRequest { product, id, options: Some(options) }).await }
+            };
+            remote.change("pontoon migrate ls", call).await?
+        }
+        GroupCommand::Remove { id } => {
+            let call = |mut c: Client, options| {
+                let product = product.clone();
+                async move { c.remove_group(RemoveGroupRequest { product, id, options: Some(options) }).await }
+            };
+            remote.change(&look, call).await?
+        }
+    };
+    output::changed(remote, &reply)
+}
+
+/// Makes a group; also the playground's way.
+pub(super) async fn create(remote: &Remote, wanted: &CreateGroupRequest) -> Result<ChangeReply, CliError> {
+    let call = |mut c: Client, options| {
+        let request = CreateGroupRequest { options: Some(options), ..wanted.clone() };
+        async move { c.create_group(request).await }
+    };
+    remote.change(&format!("pontoon group ls --product {}", wanted.product), call).await
+}
+
+async fn promote(remote: &Remote, group: u32, address: &str, force: bool) -> Result<ChangeReply, CliError> {
+    let product = &remote.common.product;
+    let call = |mut c: Client, options| {
+        let (product, address) = (product.clone(), address.to_owned());
+        let request = PromoteRequest { product, group, address, force, options: Some(options) };
+        async move { c.promote(request).await }
+    };
+    remote.change(&format!("pontoon group show {group} --product {product}"), call).await
+}
+
+fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
+    let mut wanted = SetGroupRequest { id, ..SetGroupRequest::default() };
+    for setting in settings {
+        let (key, value) = setting::split(setting)?;
+        match key {
+            "down-after" => {
+                let ms = duration::parse(value).map_err(|e| format!("down-after: {e}"))?.as_millis();
+                wanted.down_after_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
+            }
+            "maintenance" => wanted.maintenance = Some(setting::on_off(key, value)?),
+            _ => return Err(format!("'{key}' is no setting of a group; there are down-after and maintenance")),
+        }
+    }
+    Ok(wanted)
+}
+
+/// The groups of the product.
+pub(super) async fn list(remote: &Remote) -> Result<ListGroupsReply, CliError> {
+    let call = |mut c: Client| {
+        let product = remote.common.product.clone();
+        async move { c.list_groups(ListGroupsRequest { product }).await }
+    };
+    remote.read(call).await
+}
+
+async fn ls(remote: &Remote) -> Result<(), CliError> {
+    let ListGroupsReply { groups, without_live } = list(remote).await?;
+    if remote.json() {
+        output::print_json(&Value::Array(groups.iter().map(view::to_json).collect()));
+    } else {
+        output::print_text(&view::to_table(&groups));
+        warn(&without_live);
+    }
+    Ok(())
+}
+
+async fn show(remote: &Remote, id: u32) -> Result<(), CliError> {
+    let call = |mut c: Client| {
+        let product = remote.common.product.clone();
+        async move { c.show_group(ShowGroupRequest { product, id }).await }
+    };
+    let reply: ShowGroupReply = remote.read(call).await?;
+    if remote.json() {
+        output::print_json(&view::shown_to_json(&reply));
+    } else {
+        output::print_text(&view::to_text(&reply, &remote.common.product));
+        warn(&reply.without_live);
+    }
+    Ok(())
+}
+
+fn warn(without_live: &str) {
+    if !without_live.is_empty() {
+        eprintln!("warning: without what nodes see of the servers: {without_live}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let wanted = parse(3, &["down-after=500ms".into(), "maintenance=on".into()]).unwrap();
+        assert_eq!((wanted.id, wanted.down_after_ms, wanted.maintenance), (3, Some(500), Some(true)));
+        assert_eq!(parse(3, &["down-after=5".into()]).unwrap().down_after_ms, Some(5000));
+        for (bad, part) in [
+            ("down-after=soon", "down-after: "),
+            ("maintenance=perhaps", "maintenance: on or off"),
+            ("colour=red", "down-after and maintenance"),
+            ("down-after", "KEY=VALUE"),
+        ] {
+            let refused = parse(3, &[bad.into()]).unwrap_err();
+            assert!(refused.contains(part), "{refused}");
+        }
+    }
+}

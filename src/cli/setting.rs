@@ -1,0 +1,54 @@
+//! Settings as people type them: KEY=VALUE.
+//! Knows nothing of which settings there are.
+
+/// Key and value of `KEY=VALUE`.
+///
+/// # Errors
+/// A sentence when there is no `=`.
+pub fn split(setting: &str) -> Result<(&str, &str), String> {
+    setting.split_once('=').ok_or_else(|| format!("'{setting}' is not KEY=VALUE"))
+}
+
+/// A switch.
+///
+/// # Errors
+/// A sentence that names `key` when the value is neither `on` nor `off`.
+pub fn on_off(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{key}: on or off is expected, not '{value}'")),
+    }
+}
+
+/// A number that fits.
+///
+/// # Errors
+/// A sentence that names `key` and says what is `expected`, as "1 to 100".
+pub fn number<N: std::str::FromStr>(key: &str, value: &str, expected: &str) -> Result<N, String> {
+    value.parse().map_err(|_| format!("{key}: {expected} is expected, not '{value}'"))
+}
+
+/// As it is typed.
+#[must_use]
+pub fn show_switch(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_switches_and_numbers() {
+        assert_eq!(split("a=b=c"), Ok(("a", "b=c")));
+        assert_eq!(split("zone="), Ok(("zone", "")));
+        assert!(split("a").is_err_and(|why| why.contains("KEY=VALUE")));
+        for on in [true, false] {
+            assert_eq!(on_off("m", show_switch(on)), Ok(on));
+        }
+        assert!(on_off("maintenance", "yes").is_err_and(|why| why.contains("maintenance: on or off")));
+        assert_eq!(number::<u8>("share", "200", "1 to 100"), Ok(200));
+        assert!(number::<u8>("share", "300", "1 to 100").is_err_and(|why| why.contains("share: 1 to 100")));
+    }
+}

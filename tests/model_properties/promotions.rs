@@ -1,0 +1,142 @@
+//! Random changes of promotions, groups and servers that have a chance of being accepted in the state they meet.
+
+use std::collections::BTreeSet;
+
+use pontoon::model::{
+    change::Change,
+    ids::{Epoch, GroupId, HostPort, ProductId, PromotionId, Term},
+    promotion::{Promotion, PromotionKind, Reached},
+    route::HoldKind,
+    state::{Cause, ClusterState, Group, Position, Product},
+};
+
+use super::pick;
+
+/// How many kinds `resolve` knows.
+pub const KINDS: u8 = 24;
+
+/// `numbers` decide; most of the time the next step of a promotion that is there, sometimes a wrong one.
+pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) -> Change {
+    let [a, b, c, d, e, f] = numbers;
+    let term = if f % 16 == 0 { Term(at.term.0 + 1) } else { at.term };
+    let all = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let Some(place) = pick(all(), b) else {
+        return Change::SetGroup { product: ProductId(1), group: GroupId(1), down_after_ms: None, maintenance: None };
+    };
+    let (product, group) = (place.0.id, place.1.id);
+    let epoch = Epoch(place.1.epoch.0 - u64::from(c % 12 == 0));
+    match kind % KINDS {
+        0 => Change::SetGroup {
+            product,
+            group,
+            down_after_ms: (c % 2 == 0).then_some(u32::from(d) * 3),
+            maintenance: (d % 2 == 0).then_some(!place.1.options.maintenance),
+        },
+        1 => Change::SetServer {
+            product,
+            group,
+            addr: some_server(place.1, c),
+            priority: (d % 2 == 0).then_some(u32::from(e % 3) * 100),
+            zone: (e % 2 == 0)
+                .then(|| ["", "a", "eu-1", "no zone"][usize::from(f % 4)].repeat(1 + usize::from(d % 20))),
+        },
+        2 | 3 => {
+            Change::NotePrimary { product, group, epoch, replid: ["ab", "cd", "ef", ""][usize::from(d % 4)].repeat(20) }
+        }
+        4 | 5 => {
+            // Mostly of one that has diverged.
+            let diverged =
+                all().flat_map(|(p, g)| g.servers.iter().map(move |s| (p, g, s))).filter(|(_, _, s)| s.diverged);
+            match pick(diverged, c).filter(|_| d % 8 != 0) {
+                Some((product, group, server)) => Change::MarkResynced {
+                    product: product.id,
+                    group: group.id,
+                    addr: server.addr.clone(),
+                    epoch: group.epoch,
+                },
+                None => Change::MarkResynced { product, group, addr: some_server(place.1, c), epoch },
+            }
+        }
+        6..=9 => start(place, numbers),
+        n => match pick(state.promotions.values(), a) {
+            Some(promotion) => next(n, promotion, numbers, state, term),
+            None => start(place, numbers),
+        },
+    }
+}
+
+fn start((product, group): (&Product, &Group), [_, b, c, d, e, f]: [u16; 6]) -> Change {
+    Change::StartPromotion {
+        product: product.id,
+        group: group.id,
+        to: match group.servers.last() {
+            Some(last) if d % 8 != 0 => last.addr.clone(),
+            Some(_) | None => some_server(group, c),
+        },
+        kind: if b % 2 == 0 { PromotionKind::Failover } else { PromotionKind::Switchover },
+        group_epoch: Epoch(group.epoch.0 + u64::from(e % 12 == 0)),
+        reached: if f % 12 == 0 { Some(Reached { replid: "ab".into(), offset: 1 }) } else { group.reached.clone() },
+        forced: e % 4 == 0,
+        why: "w".repeat(usize::from(b % 700)),
+    }
+}
+
+/// What a leader would propose next, with one thing wrong now and then.
+fn next(kind: u8, p: &Promotion, [_, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -> Change {
+    let id = if e % 16 == 0 { PromotionId(p.id.0 + 1) } else { p.id };
+    let why = "w".repeat(usize::from(b % 700));
+    let give_up = |why| Change::GiveUpPromotion { promotion: id, why, primary_back: c % 2 == 0, forced: d % 8 == 0 };
+    match state.promotion_hold(p.id) {
+        _ if kind == 10 => give_up(why),
+        Some(hold) if kind < 14 => Change::Release { hold, why },
+        Some(_) if kind == 14 => hold(p, id, 1, p.kind.hold()),
+        Some(hold) => {
+            let other = state.holds.keys().next().copied().filter(|_| d % 12 == 0).unwrap_or(hold);
+            Change::FinishPromotion { promotion: id, hold: other, term }
+        }
+        None => {
+            let wrong = if p.kind == PromotionKind::Failover { HoldKind::Wait } else { HoldKind::Abandon };
+            let kind = if d % 12 == 0 { wrong } else { p.kind.hold() };
+            hold(p, id, 1 + u32::from(c % 12 == 0), kind)
+        }
+    }
+}
+
+fn hold(p: &Promotion, id: PromotionId, more: u32, kind: HoldKind) -> Change {
+    Change::Hold { cause: Cause::Promotion(id), attempt: p.attempts + more, kind, reason: "test".to_owned() }
+}
+
+fn some_server(group: &Group, n: u16) -> HostPort {
+    pick(group.servers.iter(), n).map_or_else(|| HostPort::parse("127.0.0.1:1").unwrap(), |s| s.addr.clone())
+}
+
+/// What a state shows of promotions: what a set of random logs must have reached.
+pub fn shown(state: &ClusterState) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    for ended in &state.ended_promotions {
+        let how = if ended.failed.is_none() { "finished" } else { "given up" };
+        seen.insert(format!("{} {how}", ended.promotion.kind.name()));
+        if ended.promotion.attempts > 1 {
+            seen.insert("second hold".to_owned());
+        }
+        if ended.failed.is_none() && state.events.iter().any(|e| e.index == ended.at && e.text.contains("begin anew")) {
+            seen.insert("restarted a migration".to_owned());
+        }
+    }
+    for group in state.products.values().flat_map(|p| p.groups.values()) {
+        if group.servers.iter().any(|s| s.diverged) {
+            seen.insert("diverged".to_owned());
+        }
+        if group.reached.is_some() {
+            seen.insert("reached".to_owned());
+        }
+        if !group.replid.is_empty() {
+            seen.insert("noted".to_owned());
+        }
+    }
+    let empty = |h: &pontoon::model::state::Hold| matches!(h.cause, Cause::Promotion(_)) && h.slots.is_empty();
+    if state.holds.values().any(empty) {
+        seen.insert("hold of no slots".to_owned());
+    }
+    seen
+}

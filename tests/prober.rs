@@ -1,0 +1,310 @@
+//! `node::prober` against real redis-servers and scripted ones: what is seen of a server that dies, hangs, loads, refuses,
+//! follows and comes back. Knows nothing of what the leader makes of it.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{Client, PATIENCE, Redis, fake};
+use pontoon::{
+    model::{
+        apply::apply,
+        change::{Change, NewMember},
+        ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
+        secret::{Credentials, Secret},
+        state::{ClusterState, Entry, Position, Server},
+    },
+    node::{look::LOOK_MAX, prober::Prober},
+    plan::observation::{Look, RoleSeen, Sight},
+};
+use tokio::sync::watch;
+
+/// Between two looks of a condition when no news come.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const CLUSTER: Uuid = Uuid(0x77);
+/// Two looks, the second of which began when the first ended, and something for a machine that is busy.
+const FRESH_MS: u64 = 1_400;
+
+/// A node's prober, and the state it follows.
+struct Bed {
+    prober: Prober,
+    state: watch::Sender<Arc<ClusterState>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Bed {
+    fn watching(servers: &[&str], password: Option<&str>) -> Self {
+        let prober = Prober::new(NodeId(7));
+        let (state, watched) = watch::channel(Arc::new(cluster(servers, password)));
+        let task = tokio::spawn(prober.clone().run(|| Some(CLUSTER), watched));
+        Self { prober, state, task }
+    }
+
+    fn sight(&self, server: &str) -> Option<Sight> {
+        self.prober.sight(&HostPort::parse(server).unwrap())
+    }
+
+    async fn until(&self, what: &str, server: &str, met: impl Fn(&Sight) -> bool) -> Sight {
+        let mut news = self.prober.news();
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Some(sight) = self.sight(server).filter(&met) {
+                    return sight;
+                }
+                let _ = tokio::time::timeout(LOOK_AGAIN, news.changed()).await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}; {:?}", self.sight(server)))
+    }
+
+    /// A look that was answered, and not long ago.
+    async fn look(&self, what: &str, server: &str, met: impl Fn(&Look) -> bool) -> Look {
+        let fresh = |s: &Sight| s.look.as_ref().is_some_and(|(l, age)| *age < FRESH_MS && s.error.is_empty() && met(l));
+        self.until(what, server, fresh).await.look.unwrap().0
+    }
+}
+
+/// A group of these servers.
+fn cluster(servers: &[&str], password: Option<&str>) -> ClusterState {
+    let mut state = ClusterState::default();
+    let member = NewMember {
+        id: NodeId(7),
+        uuid: Uuid(7),
+        admin: HostPort::parse("127.0.0.1:19107").unwrap(),
+        advertise: "127.0.0.1".into(),
+        port_offset: 0,
+    };
+    let server = |addr: &&str| Server::new(HostPort::parse(addr).unwrap(), format!("run of {addr}"), 0);
+    let group = Change::CreateGroup {
+        product: ProductId(1),
+        group: GroupId(1),
+        servers: servers.iter().map(server).collect(),
+        credentials: password.map(|p| Credentials { username: None, password: Secret::new(p.into()) }),
+    };
+    let mut changes = vec![Change::Bootstrap { members: vec![member], port: 19_000 }];
+    changes.extend((!servers.is_empty()).then_some(group));
+    for (index, change) in (1u64..).zip(changes) {
+        let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+        apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
+    }
+    state
+}
+
+fn replica_of(primary: &Redis, args: &[&str]) -> Redis {
+    let port = primary.port().to_string();
+    Redis::start_with(&[&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"], args].concat())
+}
+
+fn linked(look: &Look) -> bool {
+    matches!(&look.role, RoleSeen::Replica { link_up: true, syncing: false, .. }) && !look.loading
+}
+
+fn is_primary(look: &Look) -> bool {
+    matches!(look.role, RoleSeen::Primary { .. })
+}
+
+/// The lines of CLIENT LIST that are of probers.
+fn probers(redis: &Redis) -> Vec<String> {
+    let mut client = Client::connect(redis.port());
+    let head = client.call("CLIENT LIST").line();
+    let mut text = vec![0; head[1..].parse::<usize>().unwrap()];
+    std::io::Read::read_exact(&mut client.stream, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    text.lines().filter(|line| line.contains(&format!("name=pt:{CLUSTER}:probe:7 "))).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_servers_say_is_seen() {
+    let primary = Redis::start_with(&["--appendonly", "yes", "--repl-diskless-sync-delay", "0"]);
+    let replica = replica_of(&primary, &[]);
+    let mut client = Client::connect(primary.port());
+    client.call("SET a 1").expect("+OK\r\n").call("SELECT 3").expect("+OK\r\n").call("SET b 1").expect("+OK\r\n");
+    let bed = Bed::watching(&[&primary.addr, &replica.addr], None);
+    let of_replica = bed.look("a replica in step", &replica.addr, |l| linked(l) && l.keys == 2).await;
+    let address = HostPort::parse(&replica.addr).unwrap();
+    let acked = |l: &Look| match &l.role {
+        RoleSeen::Primary { replicas } => replicas.iter().any(|(r, offset)| *r == address && *offset > 0),
+        RoleSeen::Replica { .. } => false,
+    };
+    let of_primary = bed.look("a primary and its replica", &primary.addr, acked).await;
+    assert_eq!(of_primary.replid, of_replica.replid);
+    assert_eq!((of_primary.run_id.len(), of_primary.keys), (40, 2));
+    assert_ne!(of_primary.run_id, of_replica.run_id);
+    assert!(of_primary.used_memory > 100_000 && of_primary.ping_us > 0 && !of_primary.loading, "{of_primary:?}");
+    assert_eq!((of_primary.persistent, of_replica.persistent), (Some(true), Some(false)));
+    assert_eq!((&of_primary.replid2, &of_replica.replid2), (&None, &None));
+    let RoleSeen::Replica { of, link_down_ms, .. } = &of_replica.role else { panic!("{of_replica:?}") };
+    assert_eq!((of.as_str(), *link_down_ms), (primary.addr.as_str(), 0));
+    // Both count what is written.
+    client.call("SET c 1").expect("+OK\r\n");
+    let further = bed.look("a write", &primary.addr, |l| l.offset > of_primary.offset).await.offset;
+    bed.look("the same write", &replica.addr, |l| l.offset >= further).await;
+    assert_eq!(probers(&primary).len(), 1, "one connection, by its name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_fails_and_comes_back_as_another() {
+    let mut primary = Redis::start();
+    let bed = Bed::watching(&[&primary.addr], None);
+    let before = bed.look("it", &primary.addr, is_primary).await;
+    let mut news = bed.prober.news();
+    news.borrow_and_update();
+    primary.kill();
+    let gone = std::time::Instant::now();
+    let sight = bed.until("it fails", &primary.addr, |s| s.failing_ms.is_some()).await;
+    assert!(gone.elapsed() < PATIENCE / 2, "the broken connection tells");
+    assert!(sight.error.contains("cannot be reached"), "{sight:?}");
+    assert_eq!(sight.look.unwrap().0.run_id, before.run_id, "what was seen stays");
+    tokio::time::timeout(PATIENCE, news.changed()).await.unwrap().unwrap();
+    let failing = bed.until("it fails on", &primary.addr, |s| s.failing_ms.is_some_and(|ms| ms > 1_200)).await;
+    let (_, age_ms) = failing.look.unwrap();
+    assert!(failing.failing_ms.unwrap() <= age_ms, "since the first look that failed");
+    let port = primary.port();
+    drop(primary);
+    let again = Redis::start_at(port, &[]);
+    let after = bed.look("it answers again", &again.addr, |l| l.run_id != before.run_id).await;
+    assert_eq!(after.run_id.len(), 40);
+    assert_eq!(bed.sight(&again.addr).unwrap().failing_ms, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_fails_by_the_deadline_and_delays_no_other() {
+    let (hung, other) = (Redis::start(), Redis::start());
+    let bed = Bed::watching(&[&hung.addr, &other.addr], None);
+    let before = bed.look("the one", &hung.addr, is_primary).await;
+    bed.look("the other", &other.addr, is_primary).await;
+    hung.signal("STOP");
+    let sight = bed.until("it fails", &hung.addr, |s| s.failing_ms.is_some()).await;
+    assert!(sight.error.contains("in time"), "{sight:?}");
+    assert!(sight.failing_ms.unwrap() >= LOOK_MAX.as_millis() as u64, "since that look began: {sight:?}");
+    bed.until("it hangs on", &hung.addr, |s| s.failing_ms.is_some_and(|ms| ms > 2_500)).await;
+    bed.look("the other", &other.addr, is_primary).await;
+    assert_eq!(bed.sight(&other.addr).unwrap().failing_ms, None);
+    hung.signal("CONT");
+    let after = bed.look("it goes on", &hung.addr, is_primary).await;
+    assert_eq!(after.run_id, before.run_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_its_primary_keeps_its_offset_and_says_that_its_link_is_down() {
+    let mut primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let replica = replica_of(&primary, &[]);
+    Client::connect(primary.port()).call("SET a 1").expect("+OK\r\n");
+    let bed = Bed::watching(&[&primary.addr, &replica.addr], None);
+    let up = bed.look("in step", &replica.addr, |l| linked(l) && l.keys == 1).await;
+    let seen = bed.sight(&replica.addr).unwrap().linked.unwrap();
+    assert_eq!((seen.to.as_str(), &seen.replid), (primary.addr.as_str(), &up.replid));
+    primary.kill();
+    let down = bed.look("its link is down", &replica.addr, |l| !linked(l)).await;
+    assert!(down.offset >= up.offset && down.replid == up.replid, "{down:?}");
+    let aged = bed.until("it was in step", &replica.addr, |s| s.linked.as_ref().unwrap().ago_ms > 1_500).await;
+    let linked_then = aged.linked.unwrap();
+    assert_eq!((linked_then.to, linked_then.replid), (seen.to, seen.replid));
+    // Promoted, it tells under which id its offsets counted before.
+    Client::connect(replica.port()).call("REPLICAOF NO ONE").expect("+OK\r\n");
+    let promoted = bed.look("it is a primary", &replica.addr, is_primary).await;
+    assert_ne!(promoted.replid, up.replid);
+    let (former, until) = promoted.replid2.unwrap();
+    assert_eq!(former, up.replid);
+    assert!(until > up.offset, "the first offset that is not of it: {until}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_the_password_is_alive() {
+    let redis = Redis::start_with(&["--requirepass", "right"]);
+    let bed = Bed::watching(&[&redis.addr], Some("wrong"));
+    let sight = bed.until("it refuses", &redis.addr, |s| !s.error.is_empty()).await;
+    assert_eq!((sight.failing_ms, &sight.look), (None, &None));
+    assert!(sight.error.contains("refuses the password of its group"), "{sight:?}");
+    assert!(!sight.error.contains("wrong "), "no password in it: {sight:?}");
+    bed.state.send_replace(Arc::new(cluster(&[&redis.addr], None)));
+    let needed = |s: &Sight| s.error.contains("wants a password") && s.failing_ms.is_none();
+    bed.until("it wants one", &redis.addr, needed).await;
+    bed.state.send_replace(Arc::new(cluster(&[&redis.addr], Some("right"))));
+    bed.look("it answers", &redis.addr, is_primary).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_loads_is_alive_and_not_ready() {
+    // As Redis does: ROLE and INFO are answered while it loads.
+    let loads = fake(|mut conn| {
+        while let Some(request) = conn.request() {
+            match (&request[0][..], request.get(1).map(|s| &s[..])) {
+                (b"PING", _) => conn.reply(b"-LOADING Redis is loading the dataset in memory\r\n"),
+                (b"ROLE", _) => conn.reply(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+                (b"INFO", Some(b"replication")) => {
+                    let text = "# Replication\r\nrole:master\r\nmaster_replid:abc\r\nmaster_repl_offset:12\r\n";
+                    conn.reply(format!("${}\r\n{text}\r\n", text.len()).as_bytes());
+                }
+                _ => conn.reply(b"-LOADING Redis is loading the dataset in memory\r\n"),
+            }
+        }
+    });
+    // And one that says nothing else.
+    let only_loads = fake(|mut conn| {
+        while conn.request().is_some() {
+            conn.reply(b"-LOADING Redis is loading the dataset in memory\r\n");
+        }
+    });
+    let bed = Bed::watching(&[&loads, &only_loads], None);
+    let look = bed.look("it loads", &loads, |l| l.loading).await;
+    assert_eq!((look.replid.as_str(), look.offset, look.run_id.as_str(), look.persistent), ("abc", 12, "", None));
+    let sight = bed.until("it says only that", &only_loads, |s| s.error.contains("loading")).await;
+    assert_eq!((sight.look, sight.failing_ms), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_no_redis_fails() {
+    let web = fake(|mut conn| {
+        while conn.request().is_some() {
+            conn.reply(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let bed = Bed::watching(&[&web], None);
+    let sight = bed.until("it fails", &web, |s| s.failing_ms.is_some()).await;
+    assert!(sight.error.contains("does not answer as a Redis server does"), "{sight:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_leaves_is_looked_at_no_more() {
+    let (stays, leaves) = (Redis::start(), Redis::start());
+    let bed = Bed::watching(&[&stays.addr, &leaves.addr], None);
+    bed.look("the one", &leaves.addr, is_primary).await;
+    bed.look("the other", &stays.addr, is_primary).await;
+    assert_eq!(probers(&leaves).len(), 1);
+    let before = probers(&stays);
+    bed.state.send_replace(Arc::new(cluster(&[&stays.addr], None)));
+    let end = std::time::Instant::now() + PATIENCE;
+    while !probers(&leaves).is_empty() || bed.sight(&leaves.addr).is_some() {
+        assert!(std::time::Instant::now() < end, "it is watched on");
+        tokio::task::yield_now().await;
+    }
+    let id = |lines: &[String]| lines[0].split(' ').next().unwrap().to_owned();
+    assert_eq!(id(&probers(&stays)), id(&before), "the connection to the other stays");
+}
+
+/// The connection is closed under it, as `CLIENT KILL` and a proxy in between do: that is no failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_closed_is_opened_again_at_once() {
+    let redis = Redis::start();
+    let bed = Bed::watching(&[&redis.addr], None);
+    bed.look("it", &redis.addr, is_primary).await;
+    let id = |line: &String| line.split(' ').next().unwrap().trim_start_matches("id=").to_owned();
+    let first = id(&probers(&redis)[0]);
+    Client::connect(redis.port()).call(&format!("CLIENT KILL ID {first}")).expect(":1\r\n");
+    let end = std::time::Instant::now() + PATIENCE;
+    while probers(&redis).first().map(id).is_none_or(|now| now == first) {
+        assert!(std::time::Instant::now() < end, "it is not opened again");
+        let sight = bed.sight(&redis.addr).unwrap();
+        assert_eq!((sight.failing_ms, sight.error.as_str()), (None, ""));
+        tokio::task::yield_now().await;
+    }
+    bed.look("it", &redis.addr, is_primary).await;
+}

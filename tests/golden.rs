@@ -13,7 +13,7 @@ use pontoon::{
         change::{Change, NewMember, NewProduct},
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
         migration::{Counters, Job, Limits, MigrationOptions, ProgressPhase, Verified, Verify},
-        reads::SetReads,
+        reads::{ReadFrom, ReadPolicy, SetReads},
         route::{HoldKind, Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -299,6 +299,44 @@ fn only_what_needs_it_says_level_two() {
     let state = |entries: &[_]| pb::State::decode(&*encode_state(&last_state(entries))).unwrap().level;
     assert_eq!((state(&numbered(changes())), state(&numbered(migrations())[..4])), (1, 1));
     assert_eq!((state(&numbered(migrations())[..5]), state(&numbered(migrations()))), (2, 2));
+}
+
+/// Where reads go came with level 3: what is said and what is not comes back, and what says nothing of it is as it was.
+#[test]
+fn where_reads_go_is_written_and_read_back() {
+    let set = |reads| {
+        let (port, databases, auth, auto_rebalance) = (None, None, None, None);
+        Change::SetProduct { product: ProductId(1), port, databases, auth, auto_rebalance, reads }
+    };
+    let all = |from, max_lag_ms, own_writes| SetReads {
+        from: Some(from),
+        max_lag_ms: Some(max_lag_ms),
+        own_writes: Some(own_writes),
+    };
+    let some = [
+        SetReads { from: Some(ReadFrom::PreferReplica), ..SetReads::default() },
+        SetReads { own_writes: Some(false), ..SetReads::default() },
+        all(ReadFrom::Replica, 0, false),
+        all(ReadFrom::Nearest, 60_000, true),
+    ];
+    let mut log = vec![("bootstrap", changes()[0].1.clone())];
+    for (i, reads) in some.into_iter().enumerate() {
+        log.push(("set_product_reads", set(reads)));
+        let entries = numbered(log.clone());
+        let bytes = encode_entry(&entries[i + 1].1);
+        assert_eq!(decode_entry(&bytes).unwrap(), entries[i + 1].1);
+        assert_eq!(pb::Entry::decode(&*bytes).unwrap().level, 3);
+        let state = last_state(&entries);
+        let bytes = encode_state(&state);
+        assert_eq!(decode_state(&bytes).unwrap(), state);
+        assert_eq!(pb::State::decode(&*bytes).unwrap().level, 3);
+        assert_ne!(state.products[&ProductId(1)].reads, ReadPolicy::default());
+    }
+    log.push(("set_product_reads", set(all(ReadFrom::Primary, 1000, false))));
+    let state = last_state(&numbered(log));
+    assert_eq!(state.products[&ProductId(1)].reads, ReadPolicy::default());
+    assert_eq!(pb::State::decode(&*encode_state(&state)).unwrap().level, 1, "the default is not written");
+    assert_eq!(decode_state(&encode_state(&state)).unwrap(), state);
 }
 
 #[test]

@@ -162,7 +162,8 @@ fn only_while_it_may() {
 
     let slot = Layout::Codis.slot(b"k");
     let say = |replica: Readable, moving: Vec<SlotId>| pair.say(vec![replica], "", moving);
-    let no: [(&str, Box<dyn Fn()>); 4] = [
+    type SayNo<'a> = Box<dyn Fn() + 'a>;
+    let no: [(&str, SayNo<'_>); 4] = [
         (
             "its slot changed after what it has",
             Box::new(|| say(Readable { as_of: Epoch(0), ..pair.in_step() }, Vec::new())),

@@ -1,6 +1,6 @@
 # What people type. Every recipe works on a fresh machine that has a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-migration bench-failover chaos fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover chaos simulate fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -45,6 +45,10 @@ bench-copy: redis ## what moving slots costs, beside MIGRATE; ARGS='keys port'
 	cargo build --release --example copy
 	target/release/examples/copy $(ARGS)
 
+bench-prober: redis ## what watching 200 servers costs a node; ARGS='servers=200 seconds=20'
+	cargo build --release --example prober
+	target/release/examples/prober $(ARGS)
+
 bench-migration: redis ## issue 4's numbers with three nodes, about fifteen minutes; ARGS='--only switches --switches 100'
 	cargo build --release --bin pontoon --example load
 	python3 benches/migration.py $(ARGS)
@@ -56,6 +60,11 @@ bench-failover: redis ## how long a failover and a switchover take; ARGS='--only
 chaos: redis ## migrations under faults chosen by chance; ARGS='--seconds 3600' or '--seed N'
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
+
+SEEDS ?= 10000
+simulate: ## the control plane in virtual time, 10,000 seeds of each kind; SEEDS=100000, FIRST=1000000
+	PONTOON_SIM_SEEDS=$(SEEDS) PONTOON_SIM_FIRST=$(or $(FIRST),0) PONTOON_SIM_THREADS=$$(nproc) \
+	  cargo test --release --test simulation -- --test-threads 1 --nocapture clients_see migrations_lose
 
 fmt:
 	cargo fmt --all

@@ -68,6 +68,8 @@ fn routes() -> ProductRoutes {
         layout,
         mode: Mode::Store,
         isolated: Isolated::Refuse,
+        min_acks: 0,
+        min_acks_ms: 1000,
         databases: 16,
         port: 1,
         auth: None,

@@ -101,15 +101,19 @@ async fn measure(servers: &[HostPort], seconds: u16) {
     }
     let (took, used) = (began.elapsed(), cpu() - before);
     let answered = answered();
+    let mut pings: Vec<u64> = servers.iter().filter_map(|s| Some(prober.sight(s)?.look?.0.ping_us)).collect();
+    pings.sort_unstable();
     looking.abort();
     println!(
-        "{} of {} servers answer; {:.0} looks/s, {:.1} KB/s of sights; {:.2} % of a core, {:.1} us a look",
+        "{} of {} servers answer; {:.0} looks/s, {:.1} KB/s of sights; {:.2} % of a core, {:.1} us a look; \
+         a look takes {} us at the median",
         answered,
         servers.len(),
         carried as f64 / took.as_secs_f64(),
         bytes as f64 / took.as_secs_f64() / 1e3,
         100.0 * used.as_secs_f64() / took.as_secs_f64(),
         1e6 * used.as_secs_f64() / carried.max(1) as f64,
+        pings.get(pings.len() / 2).copied().unwrap_or_default(),
     );
 }
 

@@ -33,6 +33,8 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         layout,
         mode: Mode::Store,
         isolated: Isolated::Refuse,
+        min_acks: 0,
+        min_acks_ms: 1000,
         databases: 16,
         port,
         auth: None,

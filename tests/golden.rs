@@ -11,13 +11,18 @@ use pontoon::{
     model::{
         apply::apply,
         change::{Change, NewMember, NewProduct},
-        ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
+        ids::{
+            AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term,
+            Uuid,
+        },
         migration::{Counters, Job, Limits, MigrationOptions, ProgressPhase, Verified, Verify},
+        outcome::Outcome,
+        promotion::{PromotionKind, Reached},
         reads::{ReadFrom, ReadPolicy, SetReads},
         route::{HoldKind, Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
-        state::{Cause, ClusterState, Entry, Position, Role, Server},
+        state::{Cause, ClusterState, Entry, Group, GroupOptions, Position, Role, Server},
     },
     wire::{
         convert::DecodeError,
@@ -109,6 +114,8 @@ fn changes() -> Vec<(&'static str, Change)> {
                 databases: Some(8),
                 auth: Some(None),
                 auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
                 reads: SetReads::default(),
             },
         ),
@@ -219,11 +226,128 @@ fn migrations() -> Vec<(&'static str, Change)> {
                 databases: None,
                 auth: None,
                 auto_rebalance: Some(true),
+                min_acks: None,
+                min_acks_ms: None,
                 reads: SetReads::default(),
             },
         ),
         ("start_assign_3", Change::StartAssign { product, slots: slots(400, 401), to: GroupId(2), abandon: true }),
         ("m_plan_3", plan(30, 39)),
+    ]
+}
+
+/// The same for promotions, which came after migrations (level 3).
+fn promotions() -> Vec<(&'static str, Change)> {
+    let product = ProductId(1);
+    let slots = |from: u16, to: u16| (from..=to).map(SlotId).collect::<BTreeSet<_>>();
+    let group = |group: u32, n: u16| Change::CreateGroup {
+        product,
+        group: GroupId(group),
+        servers: vec![server(n), server(n + 1)],
+        credentials: None,
+    };
+    let (one, two, term, why) = (GroupId(1), GroupId(2), Term(1), || "why".to_owned());
+    let reached = |offset| Some(Reached { replid: "ab".repeat(20), offset });
+    let promote = |group, to: u16, kind, group_epoch, reached, forced| Change::StartPromotion {
+        product,
+        group,
+        to: server(to).addr,
+        kind,
+        group_epoch: Epoch(group_epoch),
+        reached,
+        forced,
+        why: why(),
+    };
+    let hold = |promotion, kind| Change::Hold {
+        cause: Cause::Promotion(PromotionId(promotion)),
+        attempt: 1,
+        kind,
+        reason: why(),
+    };
+    let finish =
+        |promotion, hold| Change::FinishPromotion { promotion: PromotionId(promotion), hold: HoldId(hold), term };
+    let give_up = |promotion, primary_back, forced| Change::GiveUpPromotion {
+        promotion: PromotionId(promotion),
+        why: why(),
+        primary_back,
+        forced,
+    };
+    let progress = Change::MigrationProgress {
+        migration: MigrationId(5),
+        attempt: 1,
+        phase: ProgressPhase::CaughtUp,
+        counters: Counters::default(),
+        verified: None,
+    };
+    let epochs = BTreeMap::from([(one, Epoch(2)), (two, Epoch(3))]);
+    let start = |migration, group_epochs| Change::StartMigration {
+        migration: MigrationId(migration),
+        attempt: 1,
+        worker: NodeId(2),
+        feed: server(2).addr,
+        target: server(11).addr,
+        group_epochs,
+        term,
+    };
+    let plan = |from: u16, to: u16| Change::PlanMigration {
+        product,
+        slots: slots(from, to),
+        from: one,
+        to: two,
+        options: MigrationOptions::default(),
+    };
+    let said = Server { priority: 7, zone: "eu-1".into(), ..server(3) };
+    vec![
+        ("bootstrap", Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 }),
+        ("m_create_group", group(1, 1)),
+        ("m_create_group_2", group(2, 11)),
+        ("m_assign_free", Change::AssignFree { product, slots: slots(0, 511), to: one }),
+        ("p_plan", plan(0, 9)),
+        ("p_start", start(5, epochs.clone())),
+        ("p_progress", progress),
+        (
+            "p_hold",
+            Change::Hold { cause: Cause::Migration(MigrationId(5)), attempt: 1, kind: HoldKind::Wait, reason: why() },
+        ),
+        (
+            "switch_2",
+            Change::Switch {
+                migration: MigrationId(5),
+                attempt: 1,
+                hold: HoldId(8),
+                term,
+                group_epochs: epochs.clone(),
+                target_at: reached(77),
+            },
+        ),
+        ("add_server_2", Change::AddServer { product, group: one, server: said }),
+        ("note_primary", Change::NotePrimary { product, group: two, epoch: Epoch(3), replid: "ab".repeat(20) }),
+        ("start_promotion", promote(one, 2, PromotionKind::Failover, 2, None, true)),
+        ("hold_promotion", hold(12, HoldKind::Abandon)),
+        ("finish_promotion", finish(12, 13)),
+        ("mark_resynced", Change::MarkResynced { product, group: one, addr: server(1).addr, epoch: Epoch(14) }),
+        ("start_promotion_2", promote(two, 12, PromotionKind::Switchover, 3, reached(77), false)),
+        ("hold_promotion_2", hold(16, HoldKind::Wait)),
+        ("give_up_promotion", give_up(16, true, false)),
+        ("set_group", Change::SetGroup { product, group: one, down_after_ms: Some(5000), maintenance: Some(true) }),
+        ("set_group_2", Change::SetGroup { product, group: two, down_after_ms: None, maintenance: None }),
+        (
+            "set_server",
+            Change::SetServer { product, group: two, addr: server(12).addr, priority: Some(0), zone: Some("b".into()) },
+        ),
+        ("set_server_2", Change::SetServer { product, group: two, addr: server(12).addr, priority: None, zone: None }),
+        (
+            "set_cluster_2",
+            Change::SetCluster {
+                voters: None,
+                hold_ms_max: None,
+                maintenance: Some(true),
+                failover_share_max: Some(20),
+            },
+        ),
+        ("start_promotion_3", promote(one, 1, PromotionKind::Failover, 14, None, false)),
+        ("hold_promotion_3", hold(24, HoldKind::Abandon)),
+        ("give_up_promotion_2", give_up(99, false, true)),
     ]
 }
 
@@ -251,7 +375,8 @@ fn kept(name: &str, now: &[u8]) -> Vec<u8> {
 
 #[test]
 fn entries_are_read_and_written_as_they_were() {
-    for (name, entry) in numbered(changes()).into_iter().chain(numbered(migrations())) {
+    let all = [changes(), migrations(), promotions()];
+    for (name, entry) in all.into_iter().flat_map(numbered) {
         let bytes = encode_entry(&entry);
         let kept = kept(name, &bytes);
         assert_eq!(decode_entry(&kept).unwrap(), entry, "{name}");
@@ -285,6 +410,101 @@ fn a_state_with_migrations_is_read_and_written_as_it_was() {
     assert_eq!(bytes, kept);
 }
 
+#[test]
+fn a_state_with_promotions_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(promotions()));
+    // Every entry but the last was accepted, and of everything that came with promotions there is one.
+    let refused = |state: &ClusterState| state.results.values().filter(|r| r.outcome.is_err()).count();
+    assert_eq!(refused(&state), 1, "{:?}", state.results);
+    let [one, two] = [1, 2].map(|id| &state.products[&ProductId(1)].groups[&GroupId(id)]);
+    assert!(one.options != GroupOptions::default() && one.servers.iter().any(|s| s.zone == "eu-1" && s.priority == 7));
+    assert!(two.servers.iter().any(|s| s.diverged && s.priority == 0) && two.reached.is_some());
+    assert_eq!(two.replid, "ab".repeat(20));
+    assert!(state.promotions.values().any(|p| state.promotion_hold(p.id).is_some()));
+    assert!(state.settings.maintenance && state.settings.failover_share_max == 20);
+    let ends: Vec<bool> = state.ended_promotions.iter().map(|e| e.failed.is_some()).collect();
+    assert_eq!(ends, [false, true]);
+    let bytes = encode_state(&state);
+    let kept = kept("state_promotions", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+/// What a program of before promotions wrote says nothing of them: then everything is as it was without.
+#[test]
+fn a_state_of_before_promotions_gets_their_defaults() {
+    for name in ["state", "state_migrations"] {
+        let bytes = kept(name, &[]);
+        assert!(pb::State::decode(&*bytes).unwrap().level < 3);
+        let state = decode_state(&bytes).unwrap();
+        assert_eq!((state.settings.maintenance, state.settings.failover_share_max), (false, 50), "{name}");
+        assert!(state.promotions.is_empty() && state.ended_promotions.is_empty());
+        let groups: Vec<_> = state.products.values().flat_map(|p| p.groups.values()).collect();
+        assert!(!groups.is_empty());
+        for group in groups {
+            assert_eq!(group.options, GroupOptions { down_after_ms: 3000, maintenance: false });
+            assert!(group.replid.is_empty() && group.reached.is_none());
+            let server = |s: &Server| Server::new(s.addr.clone(), s.run_id.clone(), s.keys_when_added);
+            assert!(group.servers.iter().all(|s| *s == server(s)));
+        }
+    }
+}
+
+/// A program that knows only migrations reads what needs no more, and stops at everything that came with promotions.
+#[test]
+fn only_what_needs_it_says_level_three() {
+    let level = |bytes: &[u8]| pb::Entry::decode(bytes).unwrap().level;
+    let old = ["bootstrap", "m_create_group", "m_create_group_2", "m_assign_free"];
+    let older = ["p_plan", "p_start", "p_progress", "p_hold"];
+    for (name, entry) in numbered(promotions()) {
+        let expected = if old.contains(&name) {
+            1
+        } else if older.contains(&name) {
+            2
+        } else {
+            3
+        };
+        assert_eq!(level(&encode_entry(&entry)), expected, "{name}");
+    }
+    let state_level = |state: &ClusterState| pb::State::decode(&*encode_state(state)).unwrap().level;
+    let log = numbered(promotions());
+    let levels: Vec<u32> = [4, 8, 9, log.len()].map(|n| state_level(&last_state(&log[..n]))).into();
+    assert_eq!(levels, [1, 2, 3, 3]);
+
+    // Each new thing alone makes a state that an older program must not read; taken back, it may again.
+    let base = last_state(&log[..4]);
+    let group = |state: &mut ClusterState, edit: &dyn Fn(&mut Group)| {
+        edit(state.products.get_mut(&ProductId(1)).unwrap().groups.get_mut(&GroupId(1)).unwrap());
+    };
+    let last = last_state(&log);
+    type Edit<'a> = (&'static str, Box<dyn Fn(&mut ClusterState) + 'a>);
+    let edits: Vec<Edit<'_>> = vec![
+        ("maintenance", Box::new(|s| s.settings.maintenance = true)),
+        ("share", Box::new(|s| s.settings.failover_share_max = 51)),
+        ("options", Box::new(|s| group(s, &|g| g.options.down_after_ms = 3001))),
+        ("replid", Box::new(|s| group(s, &|g| g.replid = "ab".into()))),
+        ("reached", Box::new(|s| group(s, &|g| g.reached = Some(Reached { replid: "ab".into(), offset: 0 })))),
+        ("priority", Box::new(|s| group(s, &|g| g.servers[1].priority = 0))),
+        ("zone", Box::new(|s| group(s, &|g| g.servers[0].zone = "a".into()))),
+        ("diverged", Box::new(|s| group(s, &|g| g.servers[1].diverged = true))),
+        ("promotion", Box::new(|s| s.promotions.clone_from(&last.promotions))),
+        ("ended", Box::new(|s| s.ended_promotions.clone_from(&last.ended_promotions))),
+        ("hold", Box::new(|s| s.holds.clone_from(&last.holds))),
+        ("event", Box::new(|s| s.events.push_back(last.events.back().unwrap().clone()))),
+        (
+            "result",
+            Box::new(|s| s.results.values_mut().for_each(|r| r.outcome = Ok(Outcome::Promotion(PromotionId(1))))),
+        ),
+    ];
+    assert_eq!(state_level(&base), 1);
+    for (what, edit) in edits {
+        let mut state = base.clone();
+        edit(&mut state);
+        assert_eq!(state_level(&state), 3, "{what}");
+        assert_eq!(decode_state(&encode_state(&state)).unwrap(), state, "{what}");
+    }
+}
+
 /// An older program reads what it knows, and stops at what it does not.
 #[test]
 fn only_what_needs_it_says_level_two() {
@@ -301,12 +521,62 @@ fn only_what_needs_it_says_level_two() {
     assert_eq!((state(&numbered(migrations())[..5]), state(&numbered(migrations()))), (2, 2));
 }
 
+/// Of level 3, because a program that does not know it would acknowledge what no replica has.
+#[test]
+fn min_acks_are_read_and_written_as_they_were() {
+    let product = ProductId(1);
+    let change = Change::SetProduct {
+        product,
+        port: None,
+        databases: None,
+        auth: None,
+        auto_rebalance: None,
+        min_acks: Some(2),
+        min_acks_ms: Some(500),
+        reads: SetReads::default(),
+    };
+    let entry = Entry { id: Uuid(77), at_ms: 1_700_000_000_000, change };
+    let bytes = encode_entry(&entry);
+    let kept = kept("set_product_3", &bytes);
+    assert_eq!((decode_entry(&kept).unwrap(), &bytes), (entry.clone(), &kept));
+    assert_eq!(pb::Entry::decode(&*bytes).unwrap().level, 3);
+
+    let mut state = last_state(&numbered(changes())[..1]);
+    let level = |state: &ClusterState| pb::State::decode(&*encode_state(state)).unwrap().level;
+    assert_eq!((level(&state), decode_state(&encode_state(&state)).unwrap()), (1, state.clone()));
+    let at = Position { index: Epoch(state.applied.0 + 1), term: Term(1) };
+    apply(&mut state, &entry, at).unwrap();
+    let set = &state.products[&product];
+    assert_eq!((set.min_acks, set.min_acks_ms, state.route_epoch), (2, 500, at.index));
+    assert_eq!((level(&state), decode_state(&encode_state(&state)).unwrap()), (3, state.clone()));
+    let before = state.products.clone();
+    for (n, refused) in (1..).zip([(Some(16), None), (None, Some(9)), (None, Some(60_001))]) {
+        let mut other = Entry { id: Uuid(77 + u128::from(n)), ..entry.clone() };
+        if let Change::SetProduct { min_acks, min_acks_ms, .. } = &mut other.change {
+            (*min_acks, *min_acks_ms) = refused;
+        }
+        let at = Position { index: Epoch(at.index.0 + n), term: Term(1) };
+        assert!(apply(&mut state, &other, at).is_err_and(|why| why.to_string().contains("choose")), "{refused:?}");
+        assert_eq!(state.products, before);
+    }
+}
+
 /// Where reads go came with level 3: what is said and what is not comes back, and what says nothing of it is as it was.
 #[test]
 fn where_reads_go_is_written_and_read_back() {
     let set = |reads| {
         let (port, databases, auth, auto_rebalance) = (None, None, None, None);
-        Change::SetProduct { product: ProductId(1), port, databases, auth, auto_rebalance, reads }
+        let (min_acks, min_acks_ms) = (None, None);
+        Change::SetProduct {
+            product: ProductId(1),
+            port,
+            databases,
+            auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+        }
     };
     let all = |from, max_lag_ms, own_writes| SetReads {
         from: Some(from),

@@ -348,6 +348,38 @@ fn who_is_not_failed_over_and_why() {
 }
 
 #[test]
+fn with_min_acks_enough_replicas_have_to_answer_and_none_may_have_more() {
+    type Edit = fn(&mut World);
+    let table: &[(&str, u8, Edit)] = &[
+        ("begins", 0, |w| w.see(7003, |sight| sight.look = None)),
+        ("begins", 1, |_| {}),
+        ("begins", 2, |w| w.see(7003, |sight| sight.look = None)),
+        // It need not have been in step to be counted: what it has, it has.
+        ("begins", 1, |w| w.see(7003, |sight| sight.linked = None)),
+        ("2 of the 2 replicas have to answer", 1, |w| w.see(7003, |sight| sight.look = None)),
+        ("there answer: 127.0.0.1:7002", 1, |w| w.look(7003, |look| look.replid = "other".into())),
+        ("2 of the 2 replicas have to answer", 1, |w| w.look(7003, |look| look.loading = true)),
+        ("begins", 1, |w| w.edit(|g| g.servers[2].diverged = true)),
+        ("127.0.0.1:7003 has more (offset 1001) than 127.0.0.1:7002 (1000)", 1, |w| {
+            w.look(7003, |look| look.offset = 1_001);
+            w.edit(|group| group.servers[2].priority = 0);
+        }),
+    ];
+    for (want, min_acks, edit) in table {
+        let mut world = World::down();
+        world.state.products.get_mut(&PRODUCT).unwrap().min_acks = *min_acks;
+        edit(&mut world);
+        let (sentences, begun) = world.decisions();
+        if *want == "begins" {
+            assert_eq!(begun, [7002], "{sentences:?}");
+        } else {
+            assert!(begun.is_empty() && sentences[0].contains(want), "wanted {want}: {begun:?} {sentences:?}");
+            assert!(sentences[0].contains("--force"), "{sentences:?}");
+        }
+    }
+}
+
+#[test]
 fn a_new_history_is_noted_before_the_failover_begins() {
     let mut world = World::down();
     for port in [PRIMARY, 7002, 7003] {

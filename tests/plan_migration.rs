@@ -13,9 +13,10 @@ use pontoon::{
         ids::{GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
         migration::{Job, Limits, MigrationOptions, Phase, RunKind, Verify},
         outcome::Outcome,
+        promotion::{PromotionKind, Reached},
         route::{Isolated, Mode},
         slot::Layout,
-        state::{ClusterState, Entry, Position, Server},
+        state::{Cause, ClusterState, Entry, Position, Server},
     },
     plan::{
         self,
@@ -349,7 +350,7 @@ impl World {
                     Some(busy) => {
                         busy.work = Work::Finished(hold);
                         self.finished = Some((hold, run));
-                        self.memory.finished(hold, Ok(None));
+                        self.memory.finished(hold, Ok(Some(target_at(run))));
                     }
                     None => self.memory.finished(hold, Err("it did not finish".into())),
                 }
@@ -375,10 +376,11 @@ impl World {
         match change {
             Change::StartMigration { target, .. } => nobody(target),
             Change::StartRun { server, .. } => nobody(server),
-            Change::Switch { hold, .. } => {
+            Change::Switch { hold, target_at, .. } => {
                 nobody(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
                 assert_eq!(self.finished, Some((*hold, run)), "nobody finished: {}", self.trace.join("\n"));
+                assert_eq!(*target_at, Some(self::target_at(run)), "what its worker said");
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }
@@ -445,6 +447,11 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
     assert_eq!(phases, BTreeSet::from(all), "a phase was never reached");
 }
 
+/// Where the target is when this run has finished.
+fn target_at(run: u32) -> Reached {
+    Reached { replid: "ab".into(), offset: u64::from(run) }
+}
+
 /// Turns without faults until the step is one that is looked for.
 #[track_caller]
 fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
@@ -509,6 +516,60 @@ fn a_new_leader_releases_a_hold_that_is_not_its_own() {
     (world.memory, world.approvals) = (Memory::new(world.now_ns), Approvals::new(Term(2)));
     let step = world.lead(job);
     assert!(matches!(step, Step::Propose(Change::Release { .. })), "{step:?}");
+}
+
+/// Else an attempt or a hold would be refused again and again, and in the end it would pause.
+#[test]
+fn it_waits_while_a_group_of_it_is_promoted() {
+    for group in [1, 2] {
+        let mut world = World::new(1);
+        let id = world.plan();
+        let job = Job::Migration(id);
+        let replica = Server::new(addr(7_000), "replica".into(), 0);
+        world.make(Change::AddServer { product: PRODUCT, group: GroupId(group), server: replica });
+        let promoted = |world: &mut World| {
+            let start = Change::StartPromotion {
+                product: PRODUCT,
+                group: GroupId(group),
+                to: addr(7_000),
+                kind: PromotionKind::Switchover,
+                group_epoch: world.state.products[&PRODUCT].groups[&GroupId(group)].epoch,
+                reached: None,
+                forced: false,
+                why: "test".into(),
+            };
+            let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
+            promotion
+        };
+        let waits = |world: &mut World| {
+            let phase = world.state.migrations[&id].phase;
+            for _ in 0..500 {
+                world.now_ns += 5 * MS;
+                world.others(job);
+                let step = world.lead(job);
+                let moves = matches!(step, Step::Propose(Change::StartMigration { .. } | Change::Hold { .. }));
+                assert!(!moves, "{step:?}");
+            }
+            assert_eq!(world.state.migrations[&id].phase, phase);
+            let last = world.lead(job);
+            let why = format!("group {group} gets {} as its primary first", addr(7_000));
+            assert!(matches!(&last, Step::Wait { why: said, .. } if *said == why), "{last:?}");
+        };
+        let gives_up = |world: &mut World, promotion| {
+            let (why, primary_back, forced) = ("test".into(), false, false);
+            world.make(Change::GiveUpPromotion { promotion, why, primary_back, forced });
+        };
+        let promotion = promoted(&mut world);
+        waits(&mut world);
+        gives_up(&mut world, promotion);
+        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
+        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
+        assert_eq!(world.state.migrations[&id].phase, Phase::CaughtUp);
+        let promotion = promoted(&mut world);
+        waits(&mut world);
+        gives_up(&mut world, promotion);
+        until(&mut world, job, is_hold);
+    }
 }
 
 #[test]
@@ -591,6 +652,46 @@ fn an_untouched_sweep_is_carried_to_its_end() {
     world.memory = Memory::new(world.now_ns);
     until_slowly(&mut world, sweep, |s| matches!(s, Step::Over));
     assert!(world.state.products[&PRODUCT].groups[&GroupId(1)].given_away.is_empty());
+}
+
+/// What the old primary was cleaned of, the new one may have.
+#[test]
+fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
+    let mut world = World::new(1);
+    let migration = Job::Migration(world.plan());
+    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    let (sweep, group) = (Job::Sweep { product: PRODUCT, group: GroupId(1) }, GroupId(1));
+    world.memory = Memory::new(world.now_ns);
+    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::StartRun { .. })));
+    while world.mover(sweep).is_none_or(|mover| mover.work != Work::Cleaned) {
+        world.now_ns += MS;
+        world.others(sweep);
+    }
+    let replica = Server::new(addr(7_000), "replica".into(), 0);
+    world.make(Change::AddServer { product: PRODUCT, group, server: replica });
+    let start = Change::StartPromotion {
+        product: PRODUCT,
+        group,
+        to: addr(7_000),
+        kind: PromotionKind::Failover,
+        group_epoch: world.state.products[&PRODUCT].groups[&group].epoch,
+        reached: None,
+        forced: false,
+        why: "test".into(),
+    };
+    let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
+    let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
+    let Outcome::Held(hold) = world.make(Change::Hold { cause, attempt: 1, kind, reason: "test".into() }) else {
+        panic!()
+    };
+    world.make(Change::FinishPromotion { promotion, hold, term: world.term });
+    // It is dead, and with it every connection.
+    world.open.clear();
+    let ended = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
+    let Step::Propose(Change::EndSweep { why, .. }) = &ended else { panic!("{ended:?}") };
+    assert_eq!(why, "the primary has changed");
+    let next = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
+    assert!(matches!(&next, Step::Propose(Change::StartRun { server, .. }) if *server == addr(7_000)), "{next:?}");
 }
 
 #[test]

@@ -71,7 +71,8 @@ impl World {
 
     fn set(&mut self, reads: SetReads) {
         let (port, databases, auth, auto_rebalance) = (None, None, None, None);
-        self.make(Change::SetProduct { product: PRODUCT, port, databases, auth, auto_rebalance, reads });
+        let (product, min_acks, min_acks_ms) = (PRODUCT, None, None);
+        self.make(Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads });
     }
 
     fn edit(&mut self, edit: impl FnOnce(&mut Group)) {

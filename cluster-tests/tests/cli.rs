@@ -75,6 +75,7 @@ fn a_dry_run_does_nothing_and_a_change_happens_at_any_node() {
 fn what_cannot_be_done_is_refused_with_the_reason() {
     let mut cluster = Cluster::serving(1);
     let second = cluster.add_server(&RedisOptions::default());
+    assert_eq!(cluster.servers[second].call(&["SET", "k", "v"]), Reply::ok());
     let (first, second) = (cluster.servers[0].addr(), cluster.servers[second].addr());
     let other_port = cluster.ports.product(1);
     let cli = cluster.cli();
@@ -90,7 +91,7 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
     cli.refused(&["group", "create", "2", "--primary", &nobody], &[&nobody]);
     let proxy = format!("127.0.0.1:{}", cluster.node(2).client_port);
     cli.refused(&["group", "create", "2", "--primary", &proxy], &[&proxy]);
-    cli.refused(&["group", "add-server", "1", &second], &[&second, "replica"]);
+    cli.refused(&["group", "add-server", "1", &second], &[&second, "holds 1 keys", "FLUSHALL"]);
     cli.refused(&["group", "remove-server", "1", &first], &["primary"]);
     cli.refused(&["slot", "ls", "--product", "none"], &["none"]);
     cli.refused(&["product", "create", "default", "--port", &other_port.to_string()], &["already"]);
@@ -215,4 +216,46 @@ fn a_server_of_a_redis_cluster_or_a_replica_is_no_primary() {
     // The cluster bus takes its port + 10000 where it cannot be chosen as 0; then there is nothing to ask.
     let clustered = RedisServer::start_with(ports.server(2), dir.path(), &clustered);
     cluster.cli().refused(&["group", "create", "1", "--primary", &clustered.addr()], &[&clustered.addr(), "luster"]);
+}
+
+#[test]
+fn groups_are_shown_wired_and_promoted() {
+    let mut cluster = Cluster::serving(1);
+    let fresh = cluster.add_server(&RedisOptions::default());
+    let (addr, old) = (cluster.servers[fresh].addr(), cluster.servers[0].addr());
+    let cli = cluster.node(cluster.follower()).cli();
+    let added = cli.ok(&["group", "add-server", "1", &addr]);
+    assert!(added.out.contains(&format!("{addr} is made to follow {old}")), "{added:?}");
+    let show = || cli.try_json(&["group", "show", "1", "--timeout", "5s"]);
+    wait_for("the fresh server to be in step, seen by all", GENEROUS, || {
+        let shown = show()?;
+        let seen = &shown["servers"][1]["seen"];
+        let ready = seen["link"] == "up" && seen["state"] == "up" && seen["no_candidate"].is_null();
+        if ready && seen["lag_bytes"].is_u64() { Ok(()) } else { Err(shown.to_string()) }
+    });
+    let primary = &show().unwrap()["servers"][0]["seen"];
+    assert!(primary["role"] == "primary" && primary["ping_us"].is_u64() && primary["run_id"].is_string(), "{primary}");
+    assert!(cli.ok(&["group", "ls"]).out.lines().any(|l| l.contains(&addr) && l.contains("replica  up")), "{primary}");
+
+    cli.ok(&["server", "set", &addr, "priority=200", "zone=rack-7"]);
+    cli.refused(&["server", "set", "127.0.0.1:1", "priority=1"], &["no group"]);
+    cli.refused(&["group", "promote", "1", &old], &[&old, "already"]);
+    let promoted = cli.json(&["group", "promote", "1", &addr, "--wait", "--timeout", "60s"]);
+    let shown = show().unwrap();
+    let servers: Vec<_> = [0, 1].map(|i| shown["servers"][i]["address"].as_str().unwrap().to_owned()).into();
+    assert_eq!(servers, [addr.clone(), old]);
+    assert_eq!((&shown["servers"][0]["priority"], &shown["servers"][0]["zone"]), (&200.into(), &"rack-7".into()));
+    let ended = &shown["ended_promotions"][0];
+    assert_eq!((&ended["id"], &ended["state"]), (&promoted["promotion"], &"done".into()));
+    let events = cli.json(&["events"]);
+    let kinds: Vec<_> = events.as_array().unwrap().iter().filter_map(|e| e["kind"].as_str()).collect();
+    assert!(["promotion-started", "promotion-held", "promoted"].iter().all(|k| kinds.contains(k)), "{kinds:?}");
+
+    cli.ok(&["maintenance", "on"]);
+    assert_eq!(cli.json(&["cluster", "show"])["maintenance"], true);
+    assert!(cli.ok(&["status"]).out.contains("maintenance is on"));
+    cli.ok(&["maintenance", "off"]);
+    cli.ok(&["group", "set", "1", "down-after=5s", "maintenance=on"]);
+    let shown = show().unwrap();
+    assert_eq!((&shown["down_after_ms"], &shown["maintenance"]), (&5000.into(), &true.into()));
 }

@@ -423,6 +423,44 @@ fn the_chosen_one_dies_and_the_old_primary_returns() {
     wait_event(&cluster, ALL, "resynced");
 }
 
+/// The chosen one dies when slots are held for it, before it is told anything; another one is chosen.
+#[test]
+fn the_chosen_one_dies_and_another_is_chosen() {
+    let (mut cluster, servers, written) = healing(2);
+    let leader = cluster.leader();
+    cluster.node(leader).faults.pause_at(Point::PromotionBarrier);
+    cluster.servers[servers[0]].kill9();
+    cluster.node(leader).faults.wait_reached(Point::PromotionBarrier);
+    let begun = events(&cluster, ALL);
+    let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
+    let chosen = |server: &usize| begun.contains(&format!("to {}:", cluster.servers[*server].addr()));
+    let (chosen, other): (Vec<usize>, Vec<usize>) = servers[1..].iter().partition(|server| chosen(server));
+    cluster.servers[chosen[0]].kill9();
+    cluster.node(leader).faults.go_on(Point::PromotionBarrier);
+    assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), other[0]);
+    written.wait_acknowledged(in_group_1);
+}
+
+#[test]
+fn two_groups_fail_over_at_once() {
+    let mut cluster = Cluster::start(3);
+    let groups = [(1, "0-511"), (2, OTHERS)];
+    let groups = groups.map(|(gid, slots)| cluster.add_group_with_replicas(gid, slots, 1, &RedisOptions::default()));
+    for gid in ["1", "2"] {
+        cluster.cli().ok(&["group", "set", gid, DOWN_AFTER]);
+    }
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
+    let written = Written::start(&ports, "w");
+    written.wait_acknowledged(in_group_1);
+    groups.iter().for_each(|servers| cluster.servers[servers[0]].kill9());
+    let died = Instant::now();
+    written.wait_acknowledged(in_group_1);
+    written.wait_acknowledged(|write| !in_group_1(write));
+    let (_, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
+}
+
 /// A replica that lags, though its link is up, and one that does not; the primary dies. Whether what the second one had is
 /// still there.
 fn one_replica_lags(rule: bool) -> bool {

@@ -8,6 +8,7 @@ use cluster_tests::{
     load::Load,
     wait::{GENEROUS, wait_for, wait_until},
 };
+use pontoon::wire::pb::admin::{SetClusterRequest, admin_client::AdminClient};
 
 fn role(cluster: &Cluster, id: u64) -> String {
     let nodes = cluster.cli().json(&["node", "ls"]);
@@ -201,4 +202,40 @@ fn a_node_that_restarts_while_it_is_being_removed_is_told_so() {
     assert!(cluster.node(victim).log().contains("the cluster has removed this node"));
     // That it was started again shows that its former start is over: nobody has to vouch for that.
     wait_until("it to be removed", GENEROUS, || role(&cluster, u64::from(victim)) == "none");
+}
+
+/// Entries that a learner lacks so that it is not made a voter yet: more than `consensus::handle::CAUGHT_UP`.
+const BEHIND: usize = 210;
+
+/// A removed node ends its process and does not come back: a cluster's only voter must not, before another votes.
+#[test]
+fn a_voter_that_is_removed_stays_until_raft_can_do_without_it() {
+    let mut cluster = Cluster::serving(1);
+    cluster.cli().ok(&["cluster", "set", "voters=1"]);
+    wait_until("node 1 alone to vote", GENEROUS, || {
+        [1, 2, 3].map(|id| role(&cluster, id)) == ["voter", "learner", "learner"]
+    });
+    wait_until("node 1 to lead", GENEROUS, || cluster.leader() == 1);
+    cluster.node(2).pause();
+    cluster.node(3).pause();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = AdminClient::connect(format!("http://{}", cluster.node(1).admin())).await.unwrap();
+        for n in 0..BEHIND {
+            let hold_ms_max = Some(250 + n as u32 % 2);
+            client.set_cluster(SetClusterRequest { hold_ms_max, ..SetClusterRequest::default() }).await.unwrap();
+        }
+    });
+    let begun = cluster.node(1).cli().run(&["node", "remove", "1", "--timeout", "3s"]);
+    assert_ne!(begun.code, 0, "{begun:?}");
+    assert!(cluster.node_mut(1).runs(), "it ended, and nobody votes: {}", cluster.node(1).log());
+    cluster.node(2).resume();
+    cluster.node(3).resume();
+    assert!(cluster.node_mut(1).wait_end(GENEROUS).success());
+    let leader = cluster.leader_of(&[2, 3]);
+    wait_until("it to be removed", GENEROUS, || {
+        let nodes = cluster.node(leader).cli().json(&["node", "ls"]);
+        nodes.as_array().unwrap().iter().all(|n| n["id"] != 1)
+    });
+    cluster.wait_answers(2);
 }

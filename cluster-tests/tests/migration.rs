@@ -62,6 +62,13 @@ fn slots_move_there_and_back_under_load() {
         let slots = cluster.cli().json(&["slot", "ls"]);
         let owner = slots.as_array().unwrap().iter().find(|s| s["slots"].as_str().unwrap().starts_with("0-")).unwrap();
         assert_eq!(owner["group"].to_string(), to);
+        // Whoever is promoted there must have got so far.
+        let target = &cluster.servers[to.parse::<usize>().unwrap() - 1];
+        let info = target.call(&["INFO", "replication"]);
+        let replid = info.text().lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap().to_owned();
+        let events = cluster.cli().json(&["events"]).to_string();
+        let [place, replid] = [format!("; the primary of group {to} was at offset "), format!(" of {replid}")];
+        assert!(events.contains(&place) && events.contains(&replid), "{events}");
         mix.wait_more(200);
     }
     let noticed = mix.finish(&cluster);

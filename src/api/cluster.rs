@@ -8,7 +8,7 @@ use super::{
     validate,
 };
 use crate::{
-    model::change::Change,
+    model::{change::Change, state::ClusterState},
     wire::pb::admin::{ChangeReply, SetClusterRequest},
 };
 
@@ -16,10 +16,24 @@ use crate::{
 #[must_use]
 pub fn maintained(on: bool, whose: &str) -> String {
     if on {
-        format!("maintenance is on: no failover and no wiring by itself in {whose}, until it is off")
+        format!("maintenance is on in {whose}: no failover and no wiring by itself, until it is off")
     } else {
         format!("maintenance is off in {whose}")
     }
+}
+
+/// Groups that stay in maintenance when the whole cluster is not any more.
+fn still_maintained(state: &ClusterState) -> Vec<String> {
+    let groups = state.products.values().flat_map(|product| product.groups.values().map(move |group| (product, group)));
+    let maintained = groups.filter(|(_, group)| group.options.maintenance);
+    maintained
+        .map(|(product, group)| {
+            format!(
+                "group {} of product '{}' stays in maintenance of its own (pontoon maintenance off {} --product {})",
+                group.id, product.name, group.id, product.name
+            )
+        })
+        .collect()
 }
 
 impl Perform for SetClusterRequest {
@@ -46,7 +60,10 @@ impl Perform for SetClusterRequest {
         }
         said.done.extend(hold_ms_max.map(|ms| format!("hold-max: {ms} ms")));
         said.done.extend(failover_share_max.map(|share| format!("failover-share-max: {share} %")));
-        said.done.extend(maintenance.map(|on| maintained(on, "any group")));
+        said.done.extend(maintenance.map(|on| maintained(on, "the whole cluster")));
+        if maintenance == Some(false) {
+            said.warnings.extend(still_maintained(&api.state()));
+        }
         api.make(call, Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max }, said).await
     }
 }

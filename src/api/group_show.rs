@@ -20,6 +20,9 @@ use crate::{
     wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ShowGroupReply, ShowGroupRequest},
 };
 
+/// Servers that are down and named in the status: a screen's worth; of more than that nobody reads each.
+const DOWN_SHOWN_MAX: usize = 20;
+
 impl Api {
     /// The groups of a product.
     ///
@@ -91,6 +94,40 @@ impl Api {
             warnings,
             ended: group_view::ended_of(&state, product, id),
         }))
+    }
+
+    /// Servers that most see fail, a sentence each, if this node leads.
+    #[must_use]
+    pub fn servers_down(&self) -> Vec<String> {
+        let (state, Some(seen)) = (self.state(), self.seen()) else { return Vec::new() };
+        let eyes = Eyes::new(&seen, self.control.me);
+        let mut down = Vec::new();
+        for product in state.products.values() {
+            for group in product.groups.values() {
+                for (place, server) in group.servers.iter().enumerate() {
+                    let Verdict::Down { by, for_ms } = eyes.verdict(&server.addr, group) else { continue };
+                    let role = if place == 0 { "primary" } else { "replica" };
+                    let by: Vec<_> = by.iter().map(ToString::to_string).collect();
+                    down.push(format!(
+                        "{} ({role} in group {} of product '{}') is down for {} s (nodes {}): pontoon group show {} \
+                         --product {}",
+                        server.addr,
+                        group.id,
+                        product.name,
+                        for_ms / 1000,
+                        by.join(", "),
+                        group.id,
+                        product.name
+                    ));
+                }
+            }
+        }
+        let more = down.len().saturating_sub(DOWN_SHOWN_MAX);
+        if more > 0 {
+            down.truncate(DOWN_SHOWN_MAX);
+            down.push(format!("{more} more servers are down: pontoon group ls"));
+        }
+        down
     }
 
     /// What nodes have reported to this node, if it leads.

@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    clock::utc,
     control::admission::not_persistent,
     model::{
-        event::EventKind,
+        event::{Event, EventKind},
         ids::{GroupId, HostPort, NodeId},
         promotion::{EndedPromotion, Promotion},
         route::Mode,
         state::{Cause, ClusterState, Group, Product, Server},
     },
     plan::{
+        acks::foreign_replicas,
         failover::{self, Choice},
         observation::{Look, Observation, Reported, RoleSeen},
     },
@@ -207,9 +209,10 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
         );
     }
     let look = failover::newest(seen, &primary.addr).map(|(look, _)| look);
-    if let Some(at_ms) = restarted(state, product, group) {
-        let empty = look.is_some_and(|look| look.keys == 0 && !look.loading);
-        said.push(Restarted { primary: &primary.addr, at_ms, empty, replicas: replicas.len() }.sentence());
+    // A primary begins a new history for its first replica, too: then it is the process that it was when it was added.
+    let same = look.is_some_and(|look| !look.run_id.is_empty() && look.run_id == primary.run_id);
+    if let Some(at_ms) = new_history(state, product, group).filter(|_| !same) {
+        said.push(restarted(&primary.addr, at_ms, look.is_some_and(|look| look.keys == 0 && !look.loading)));
     }
     if product.mode == Mode::Store && look.is_some_and(|look| look.persistent == Some(false)) {
         said.push(not_persistent(&primary.addr));
@@ -223,6 +226,21 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
             )
         }));
     }
+    let (min_acks, count) = (u32::from(product.min_acks), replicas.len());
+    if count < usize::from(product.min_acks) {
+        said.push(format!(
+            "min-acks is {min_acks}, and there are {count} replica(s): every write is answered -NOREPLICAS (pontoon group \
+             add-server {}, or product set {} min-acks=0)",
+            group.id, product.name
+        ));
+    }
+    let demanded =
+        min_acks + foreign_replicas(group, |addr| failover::newest(seen, addr).map(|(look, _)| look.clone()));
+    if min_acks > 0 && demanded > min_acks {
+        said.push(format!(
+            "min-acks is {min_acks}, and because of the foreign ones a write waits for {demanded} replicas"
+        ));
+    }
     if replicas.is_empty() && product.mode == Mode::Store {
         said.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));
     }
@@ -230,34 +248,22 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
 }
 
 /// When the present primary was last seen to have begun another history.
-fn restarted(state: &ClusterState, product: &Product, group: &Group) -> Option<u64> {
+fn new_history(state: &ClusterState, product: &Product, group: &Group) -> Option<u64> {
     let subject = format!("group {}", group.id);
-    let of = |e: &&crate::model::event::Event| {
-        e.kind == EventKind::PrimaryNoted && e.product == Some(product.id) && e.subject == subject
-    };
+    let of = |e: &&Event| e.kind == EventKind::PrimaryNoted && e.product == Some(product.id) && e.subject == subject;
     // What was before the group had this primary is of another one.
     state.events.iter().rev().find(of).filter(|e| e.index > group.epoch).map(|e| e.at_ms)
 }
 
-struct Restarted<'a> {
-    primary: &'a HostPort,
-    at_ms: u64,
-    empty: bool,
-    replicas: usize,
-}
-
-impl Restarted<'_> {
-    fn sentence(&self) -> String {
-        let Self { primary, at_ms, .. } = self;
-        let at = crate::clock::utc(*at_ms);
-        match (self.empty, self.replicas) {
-            (true, 0) => format!("the primary {primary} restarted empty at {at}: what it had is lost"),
-            (true, _) => format!(
-                "the primary {primary} restarted empty at {at}: its replicas copy that, and what they had is lost; a backup \
-                 can be restored, and a primary that persists does not lose it"
-            ),
-            (false, _) => format!("the primary {primary} restarted, or was replaced by hand, at {at}"),
-        }
+fn restarted(primary: &HostPort, at_ms: u64, empty: bool) -> String {
+    let at = utc(at_ms);
+    if empty {
+        format!(
+            "the primary {primary} restarted empty at {at}: if it had keys, they are lost, also on its replicas, which \
+             copy it; restore a backup, and let it persist"
+        )
+    } else {
+        format!("the primary {primary} restarted, or was replaced by hand, at {at}")
     }
 }
 

@@ -58,7 +58,7 @@ impl Perform for CreateGroupRequest {
         let mut wired = Vec::new();
         for replica in &replicas {
             let fit = asking.replica(replica, &primary).await.map_err(Failure::Refused)?;
-            wired.extend(to_be_wired(&fit, &primary));
+            wired.extend(to_be_wired(&fit, &primary, state.settings.maintenance));
             warnings.extend(fit.warnings.into_iter().filter(|w| !warnings.contains(w)).collect::<Vec<_>>());
             let server = fit.server;
             if let Some(twin) = servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id) {
@@ -97,9 +97,10 @@ fn told(server: &Server, role: &str) -> String {
 }
 
 /// What follows for a server that is not a replica yet.
-fn to_be_wired(fit: &Fit, primary: &HostPort) -> Option<String> {
+fn to_be_wired(fit: &Fit, primary: &HostPort, maintenance: bool) -> Option<String> {
     let addr = &fit.server.addr;
-    fit.to_be_wired.then(|| format!("{addr} is made to follow {primary}; `pontoon group ls` shows when it does"))
+    let when = if maintenance { " as soon as maintenance is off" } else { "" };
+    fit.to_be_wired.then(|| format!("{addr} is made to follow {primary}{when}; `pontoon group ls` shows when it does"))
 }
 
 /// Servers are asked one after the other, and a commit must still follow.
@@ -152,7 +153,8 @@ impl Perform for AddServerRequest {
         }
         let fit = asking.replica(&addr, &primary.addr).await.map_err(Failure::Refused)?;
         let mut said = said(&fit.server);
-        said.done.extend(to_be_wired(&fit, &primary.addr));
+        let maintenance = state.settings.maintenance || group.options.maintenance;
+        said.done.extend(to_be_wired(&fit, &primary.addr, maintenance));
         said.warnings = fit.warnings;
         api.make(call, Change::AddServer { product: product.id, group: id, server: fit.server }, said).await
     }

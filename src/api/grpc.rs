@@ -46,6 +46,7 @@ impl Api {
                     warnings.push(format!("node {} ({}) is not alive: {heard}", node.id, node.admin));
                 }
             }
+            warnings.extend(self.servers_down());
         }
         StatusReply {
             cluster_id: self.control.log.cluster_id().map(|id| id.to_string()).unwrap_or_default(),

@@ -79,16 +79,19 @@ impl Perform for SetProductRequest {
         }
         let databases = self.databases.map(validate::databases).transpose()?;
         let auth = self.auth(product.auth.as_ref())?;
+        let min_acks = self.min_acks.map(validate::min_acks).transpose()?;
+        let min_acks_ms = self.min_acks_ms.map(validate::min_acks_ms).transpose()?;
         let reads = SetReads {
             from: self.read_from.as_deref().map(validate::read_from).transpose()?,
             max_lag_ms: self.max_lag_ms,
             own_writes: self.read_your_writes,
         };
-        let nothing = port.is_none() && databases.is_none() && auth.is_none() && self.auto_rebalance.is_none();
-        if nothing && !reads.says_something() {
+        let setting = self.auto_rebalance.is_some() || min_acks.is_some() || min_acks_ms.is_some();
+        let setting = setting || reads.says_something();
+        if port.is_none() && databases.is_none() && auth.is_none() && !setting {
             return Err(Failure::Bad(
-                "nothing to set; give port=P, databases=N, auto-rebalance=on|off, read-from=WHERE, max-lag=1s, \
-                 read-your-writes=on|off or --password-file FILE"
+                "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
+                 read-from=WHERE, max-lag=1s, read-your-writes=on|off or --password-file FILE"
                     .into(),
             ));
         }
@@ -99,6 +102,12 @@ impl Perform for SetProductRequest {
             true => format!("product '{name}': slots are rebalanced by themselves when groups change or load drifts"),
             false => format!("product '{name}': slots move only when told"),
         }));
+        said.done.extend(min_acks.map(|n| match n {
+            0 => format!("product '{name}': writes are acknowledged without waiting for replicas"),
+            n => format!("product '{name}': a write is acknowledged when {n} replica(s) have it"),
+        }));
+        said.done.extend(min_acks_ms.map(|ms| format!("product '{name}': replicas are waited for {ms} ms")));
+        said.warnings.extend(min_acks.and_then(|n| too_few_replicas(product, n)));
         if reads.says_something() {
             let policy = reads.of(product.reads);
             said.done.push(format!("product '{name}': {policy}"));
@@ -120,12 +129,29 @@ impl Perform for SetProductRequest {
                 databases,
                 auth,
                 auto_rebalance: self.auto_rebalance,
+                min_acks,
+                min_acks_ms,
                 reads,
             },
             said,
         )
         .await
     }
+}
+
+/// Groups in which no write can be confirmed.
+fn too_few_replicas(product: &Product, min_acks: u8) -> Option<String> {
+    let few = |servers: usize| servers <= usize::from(min_acks);
+    let groups: Vec<_> =
+        product.groups.values().filter(|g| few(g.servers.len())).map(|group| group.id.to_string()).collect();
+    (min_acks > 0 && !groups.is_empty()).then(|| {
+        format!(
+            "group(s) {} of product '{}' have fewer than {min_acks} replica(s): every write there is answered -NOREPLICAS \
+             until there are enough (pontoon group add-server)",
+            groups.join(", "),
+            product.name
+        )
+    })
 }
 
 impl SetProductRequest {

@@ -28,13 +28,17 @@ impl Perform for SetGroupRequest {
         if down_after_ms.is_none() && maintenance.is_none() {
             return Err(Failure::Bad("nothing to set; give down-after=3s or maintenance=on|off".into()));
         }
-        let product = product_id(&api.state(), &self.product)?;
+        let state = api.state();
+        let product = product_id(&state, &self.product)?;
         let mut said = Said::default();
         said.done.extend(
             down_after_ms
                 .map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
         );
         said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
+        if maintenance == Some(false) && state.settings.maintenance {
+            said.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
+        }
         api.make(call, Change::SetGroup { product, group, down_after_ms, maintenance }, said.about(&self.product)).await
     }
 }

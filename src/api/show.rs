@@ -97,6 +97,8 @@ pub fn product(product: &Product) -> admin::Product {
         slots: product.layout.slots().into(),
         listeners: Vec::new(),
         auto_rebalance: product.auto_rebalance,
+        min_acks: product.min_acks.into(),
+        min_acks_ms: product.min_acks_ms,
         read_from: product.reads.from.name().into(),
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,
@@ -193,6 +195,18 @@ pub fn warnings(state: &ClusterState, leadership: &Leadership) -> Vec<String> {
         let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
         if free > 0 && !product.groups.is_empty() {
             said.push(format!("product '{}': {free} slots belong to no group; their keys are refused", product.name));
+        }
+    }
+    if state.settings.maintenance {
+        said.push("maintenance is on: nothing is failed over or wired by itself (pontoon maintenance off)".into());
+    }
+    for product in state.products.values() {
+        for group in product.groups.values().filter(|group| group.options.maintenance) {
+            said.push(format!(
+                "group {} of product '{}' is in maintenance: nothing is failed over or wired by itself there (pontoon \
+                 maintenance off {} --product {})",
+                group.id, product.name, group.id, product.name
+            ));
         }
     }
     if leadership.voters.len() == 2 {

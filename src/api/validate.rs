@@ -10,8 +10,8 @@ use crate::{
     model::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
         limits::{
-            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, FAILOVER_SHARE, HOLD_MS, NAME_LEN_MAX, VOTERS_MAX,
-            ZONE_LEN_MAX,
+            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX, MIN_ACKS_MS,
+            NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
         },
         migration::{Limits, Verify},
         reads::ReadFrom,
@@ -157,6 +157,28 @@ pub fn databases(number: u32) -> Result<u32, Failure> {
         1..=DATABASES_MAX => Ok(number),
         _ => bad(format!("{number} databases cannot be; 1 to {DATABASES_MAX}")),
     }
+}
+
+/// Replicas that must have a write.
+///
+/// # Errors
+/// A sentence.
+pub fn min_acks(number: u32) -> Result<u8, Failure> {
+    match u8::try_from(number) {
+        Ok(n) if n <= MIN_ACKS_MAX => Ok(n),
+        _ => bad(format!("min-acks {number} cannot be reached; 0 (off) to {MIN_ACKS_MAX}")),
+    }
+}
+
+/// How long replicas are waited for, milliseconds.
+///
+/// # Errors
+/// A sentence.
+pub fn min_acks_ms(ms: u32) -> Result<u32, Failure> {
+    if MIN_ACKS_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    bad(format!("replicas cannot be waited for {ms} ms; {} ms to {} s", MIN_ACKS_MS.start(), MIN_ACKS_MS.end() / 1000))
 }
 
 /// User name and password; both empty: none.

@@ -51,6 +51,7 @@ pub fn changed(remote: &Remote, reply: &ChangeReply) -> Result<(), CliError> {
             "warnings": reply.warnings,
             "unchanged": reply.unchanged,
             "migrations": reply.migrations,
+            "promotion": (reply.promotion > 0).then_some(reply.promotion),
             "dry_run": remote.common.dry_run,
         }));
         return Ok(());

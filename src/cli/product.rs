@@ -49,7 +49,8 @@ pub enum ProductCommand {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off
+    /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off,
+    /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica further behind serves nothing;
     /// 0: however far), read-your-writes=on|off (a session finds what it has written)
@@ -172,6 +173,14 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
             "auto-rebalance" => wanted.auto_rebalance = Some(setting::on_off(key, value)?),
+            "min-acks" => {
+                wanted.min_acks =
+                    Some(value.parse().map_err(|_| format!("min-acks: 0 (off) to 15 is expected, not '{value}'"))?)
+            }
+            "min-acks-timeout" => {
+                let within = duration::parse(value).map_err(|why| format!("min-acks-timeout: {why}"))?;
+                wanted.min_acks_ms = Some(within.as_millis().try_into().unwrap_or(u32::MAX))
+            }
             "read-from" => wanted.read_from = Some(value.to_owned()),
             "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
             "read-your-writes" => wanted.read_your_writes = Some(setting::on_off(key, value)?),
@@ -188,7 +197,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             }
             _ => {
                 return Err(format!(
-                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, read-from, max-lag and read-your-writes"
+                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, min-acks, \
+                     min-acks-timeout, read-from, max-lag and read-your-writes"
                 ));
             }
         }
@@ -222,6 +232,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
                 p.mode.clone(),
                 p.isolated.clone(),
                 p.databases.to_string(),
+                acks(p),
                 if p.password && !p.username.is_empty() {
                     format!("yes, user {}", p.username)
                 } else {
@@ -240,6 +251,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
         "mode",
         "isolated",
         "databases",
+        "min-acks",
         "password",
         "groups",
         "slots assigned",
@@ -255,6 +267,14 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     }
     output::print_text(&out);
     Ok(())
+}
+
+/// Replicas that a write waits for, and how long.
+fn acks(p: &Product) -> String {
+    match p.min_acks {
+        0 => "off".into(),
+        n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_ms.into()))),
+    }
 }
 
 /// Where reads go, as short as it can be said.
@@ -285,6 +305,8 @@ fn to_json(p: &Product) -> Value {
         "slots": p.slots,
         "slots_assigned": p.slots_assigned,
         "auto_rebalance": p.auto_rebalance,
+        "min_acks": p.min_acks,
+        "min_acks_ms": p.min_acks_ms,
         "read_from": p.read_from,
         "max_lag_ms": p.max_lag_ms,
         "read_your_writes": p.read_your_writes,
@@ -308,6 +330,10 @@ mod tests {
         check("mode=cache", "fixed");
         check("port=70000", "65535");
         check("auto-rebalance=maybe", "on or off");
+        check("min-acks=some", "0 (off) to 15");
+        check("min-acks-timeout=soon", "duration");
+        let wanted = parse("p".into(), &["min-acks=1".into(), "min-acks-timeout=500ms".into()]).unwrap();
+        assert_eq!((wanted.min_acks, wanted.min_acks_ms), (Some(1), Some(500)));
         check("read-your-writes=perhaps", "on or off");
         check("max-lag=soon", "no duration");
         check("colour=red", "no setting");

@@ -75,6 +75,8 @@ pub struct Leadership {
     pub voters: Vec<NodeId>,
     /// Raft's learners.
     pub learners: Vec<NodeId>,
+    /// Voters and learners are committed: a majority of these voters knows that it is one.
+    pub settled: bool,
 }
 
 /// An entry that was committed and applied here.

@@ -65,5 +65,6 @@ fn derive(me: u64, m: &RaftMetrics<u64, RaftNode>, network: &Network) -> Leaders
         is_me,
         voters: membership.voter_ids().map(NodeId).collect(),
         learners: membership.learner_ids().map(NodeId).collect(),
+        settled: applied.is_some() && *m.membership_config.log_id() <= m.last_applied,
     }
 }

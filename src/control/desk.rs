@@ -117,6 +117,8 @@ pub struct Desk {
     arriving: BTreeMap<Uuid, Arriving>,
     /// What open holds wait for, by node.
     holding: BTreeMap<(HoldId, NodeId), String>,
+    /// Whom Raft needs for its decisions.
+    voters: BTreeSet<NodeId>,
 }
 
 /// A start that is not in the log yet.
@@ -142,8 +144,8 @@ impl Desk {
     /// A closed one: this node does not lead.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
-        let (arriving, holding) = (BTreeMap::new(), BTreeMap::new());
-        Self { timing, table: None, view: LeaderView::default(), arriving, holding }
+        let (arriving, holding, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { timing, table: None, view: LeaderView::default(), arriving, holding, voters }
     }
 
     /// Makes it that of `term`, empty if it was another's; `None`: closes it. The leader has applied an entry of the term
@@ -155,8 +157,15 @@ impl Desk {
         *self = Self {
             table: term.map(|term| LeaseTable::new(term, now_ns, self.timing)),
             view: LeaderView { term, since_ns: now_ns, ..LeaderView::default() },
+            voters: std::mem::take(&mut self.voters),
             ..Self::new(self.timing)
         };
+    }
+
+    /// Whom Raft needs for its decisions. Said before each step: a member that is being removed is told to end only when
+    /// Raft can do without it, or those that stay could neither decide that nor anything else.
+    pub fn needed(&mut self, voters: impl IntoIterator<Item = NodeId>) {
+        self.voters = voters.into_iter().collect();
     }
 
     /// Leases and acks, while this node leads.
@@ -271,9 +280,17 @@ impl Desk {
         self.note(beat, admission.incarnation, now_ns);
         if member.leaving.is_some() {
             // It stops serving, says so with its last heartbeat, and only then is dropped.
-            return Err(Reply::Grant(Grant::NotMember));
+            return Err(self.end_of(member));
         }
         Ok(admission.incarnation)
+    }
+
+    /// What a member that is being removed is told.
+    fn end_of(&self, member: &Member) -> Reply {
+        if self.voters.contains(&member.id) {
+            return not_yet("it is being removed, and leaves Raft's voters first");
+        }
+        Reply::Grant(Grant::NotMember)
     }
 
     fn note(&mut self, beat: &Beat, incarnation: Incarnation, now_ns: u64) {
@@ -309,13 +326,11 @@ impl Desk {
     /// A start that is not the admitted one: the node was restarted, or its data directory was copied. The former start
     /// must have been silent for two heartbeats; when it goes on speaking, there are two.
     fn arrival(&mut self, beat: &Beat, member: &Member, now_ns: u64) -> Reply {
-        if let Some(own) = beat.incarnation {
-            // A node may have applied its admission before the leader has: only a later start retires one.
-            return if member.admitted.is_some_and(|a| a.incarnation > own) {
-                Reply::Grant(Grant::Twin)
-            } else {
-                not_yet("the leader has not applied the admission of this start yet")
-            };
+        // A node may have applied its admission before the leader has: only a later one retires it. That may be of a start
+        // that is over, whose heartbeats a stopped leader finds in its sockets beside those of the living one.
+        let retired = beat.incarnation.is_some_and(|own| member.admitted.is_some_and(|a| a.incarnation > own));
+        if beat.incarnation.is_some() && !retired {
+            return not_yet("the leader has not applied the admission of this start yet");
         }
         if self.arriving.len() >= ARRIVING_MAX {
             self.arriving.clear();
@@ -330,6 +345,9 @@ impl Desk {
             Some(_) if arriving.former >= TWIN_SPEAKS => Reply::Grant(Grant::Twin),
             Some(heard_ns) if now_ns < heard_ns + silence_ns && !self.has_stopped(member) => {
                 not_yet("waiting for the former start of this node to be silent")
+            }
+            None if retired && now_ns < arriving.counted_ns + silence_ns => {
+                not_yet("waiting for a sign of life of the start that was admitted after this one")
             }
             _ if proposed_ns.is_some_and(|at| now_ns < at + as_ns(ADMIT_WITHIN)) => {
                 not_yet("this start is being admitted")
@@ -353,7 +371,7 @@ impl Desk {
                 table.stopped(member.id, former.incarnation);
             }
         }
-        Reply::Grant(Grant::NotMember)
+        self.end_of(member)
     }
 
     fn has_stopped(&self, member: &Member) -> bool {
@@ -494,18 +512,67 @@ mod tests {
         let gone = ClusterState { members: BTreeMap::new(), ..state(|_| ()) };
         let other = state(|m| m.uuid = Uuid(8));
         let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
-        let restarted = state(|m| m.admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) }));
         let mut desk = open_desk();
         let former = beat(FORMER, Some(5));
-        for (state, verdict) in [(&other, Grant::NotMember), (&leaving, Grant::NotMember), (&restarted, Grant::Twin)] {
-            assert_eq!(desk.arrives(&former, state, 0), Step::Round(Asked::End), "{verdict:?}");
-            assert_eq!(desk.after_round(&former, Asked::End, Term(3), state, 0), Reply::Grant(verdict));
+        for state in [&other, &leaving] {
+            assert_eq!(desk.arrives(&former, state, 0), Step::Round(Asked::End));
+            assert_eq!(desk.after_round(&former, Asked::End, Term(3), state, 0), Reply::Grant(Grant::NotMember));
         }
         assert!(matches!(desk.arrives(&former, &gone, 0), Step::Done(Reply::Grant(Grant::NotYet(_)))));
         // What the round brought says otherwise: it is a member, and has its lease.
         assert_eq!(desk.arrives(&former, &other, 0), Step::Round(Asked::End));
         let reply = desk.after_round(&former, Asked::End, Term(3), &state(|_| ()), 0);
         assert!(matches!(reply, Reply::Grant(Grant::Lease { .. })), "{reply:?}");
+    }
+
+    /// Two starts wait for admission, the leader is stopped, and finds the heartbeats of both: the dead one may be admitted
+    /// last, and must not end the living one by that. Found by the simulation.
+    #[test]
+    fn a_start_that_a_dead_one_has_retired_is_admitted_again() {
+        let retired = state(|m| m.admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) }));
+        let (living, dead) = (beat(FORMER, Some(5)), beat(NEW, Some(6)));
+        let waits = |step: &Step| matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_))));
+        let mut desk = open_desk();
+        assert!(waits(&desk.arrives(&living, &retired, 0)));
+        // What it had sent is read at once.
+        desk.arrives(&dead, &retired, 1);
+        desk.arrives(&dead, &retired, 2);
+        assert!(waits(&desk.arrives(&living, &retired, 2 * HALF)));
+        assert_eq!(desk.arrives(&living, &retired, 5 * HALF), Step::Done(Reply::Admit));
+        // One that was never heard is not waited for any longer.
+        let mut desk = open_desk();
+        assert!(waits(&desk.arrives(&living, &retired, 0)));
+        assert!(waits(&desk.arrives(&living, &retired, 2 * HALF)));
+        assert_eq!(desk.arrives(&living, &retired, 4 * HALF), Step::Done(Reply::Admit));
+        // But one that goes on speaking lives.
+        let mut desk = open_desk();
+        for i in 0..2 {
+            assert!(waits(&desk.arrives(&living, &retired, 2 * i * HALF)));
+            desk.arrives(&dead, &retired, 2 * i * HALF + HALF);
+        }
+        assert_eq!(desk.arrives(&living, &retired, 4 * HALF), Step::Round(Asked::End));
+        let reply = desk.after_round(&living, Asked::End, Term(3), &retired, 4 * HALF);
+        assert_eq!(reply, Reply::Grant(Grant::Twin));
+    }
+
+    /// The process ends, and does not come back. Of three voters two that are removed together would leave one that can
+    /// decide nothing, and a cluster's only voter one that never voted. Found by the simulation.
+    #[test]
+    fn a_voter_is_told_to_end_when_raft_can_do_without_it() {
+        let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
+        let mut desk = open_desk();
+        desk.needed([NodeId(1), NodeId(2)]);
+        for beat in [beat(FORMER, Some(5)), beat(NEW, None)] {
+            let step = desk.arrives(&beat, &leaving, 10 * HALF);
+            assert!(matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_)))), "{step:?}");
+        }
+        desk.open(Some(Term(4)), 20 * HALF);
+        let step = desk.arrives(&beat(FORMER, Some(5)), &leaving, 20 * HALF);
+        assert!(matches!(step, Step::Done(Reply::Grant(Grant::NotYet(_)))), "another term needs it no less: {step:?}");
+        desk.needed([NodeId(2)]);
+        assert_eq!(desk.arrives(&beat(FORMER, Some(5)), &leaving, 21 * HALF), Step::Round(Asked::End));
+        let reply = desk.after_round(&beat(FORMER, Some(5)), Asked::End, Term(4), &leaving, 21 * HALF);
+        assert_eq!(reply, Reply::Grant(Grant::NotMember));
     }
 
     /// Its last word was lost. Found by the simulation.

@@ -211,6 +211,13 @@ impl Leases {
     fn on_desk<T>(&self, step: impl FnOnce(&mut Desk, &ClusterState) -> T) -> T {
         let mut desk = self.desk();
         let state = self.state();
+        {
+            let leadership = self.consensus.leadership();
+            let leadership = leadership.borrow();
+            // A membership that is not committed may be undone, or has to be committed by those that it drops.
+            let undecided = state.members.keys().filter(|_| !leadership.settled);
+            desk.needed(leadership.voters.iter().chain(undecided).copied());
+        }
         let done = step(&mut desk, &state);
         let shown = self.view.borrow().clone();
         if *shown != *desk.view() {

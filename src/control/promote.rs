@@ -7,7 +7,14 @@
 //! ```
 //! Chooses nobody: `plan::failover` or an operator did.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
@@ -28,13 +35,14 @@ use crate::{
         ids::{Epoch, HoldId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
         promotion::{Promotion, PromotionKind},
-        route::Mode,
-        state::{Cause, ClusterState, Group, Hold, Product},
+        route::{Isolated, Mode},
+        state::{Cause, ClusterState, Group, Hold},
     },
     plan::{
+        acks::{Missing, has_all_confirmed},
         failover::{primary_back, was_linked},
         lease::Barrier,
-        liveness::Watchers,
+        liveness::{Verdict, Watchers, verdict},
     },
     redis::Standing,
 };
@@ -50,6 +58,8 @@ const HOLD_MAX: Duration = Duration::from_secs(10);
 const UNFIT_MAX: Duration = Duration::from_secs(3);
 /// A switchover that cannot begin for so long ends: whoever asked for it waits. Longer than a lease and an election together.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
+/// A hold that a former leader left for a switchover is open for so long at most while the chosen one does not answer.
+const LEFT_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at something that does not answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often a barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
@@ -65,6 +75,10 @@ const LAG_AT_HOLD: u64 = 256 << 10;
 enum Stop {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
+    /// It ends although it was held: a replica has confirmed writes that the chosen one lacks.
+    Lacks { why: String },
+    /// It ends although it was held: this very task knows that the chosen one was told nothing, and it is gone.
+    Untold { why: String },
     /// Tried again after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing to do here.
@@ -75,7 +89,7 @@ type Step<T> = Result<T, Stop>;
 
 /// Carries a promotion to its end, or until this node leads no more.
 pub async fn run(jobs: Jobs, id: PromotionId, waits: Waits) {
-    let task = Task { jobs, id, began: Instant::now(), waits };
+    let task = Task { jobs, id, began: Instant::now(), waits, holds: AtomicU32::new(0), told: AtomicBool::new(false) };
     task.run().await;
     task.waits.tell(id, None);
 }
@@ -85,13 +99,19 @@ struct Task {
     id: PromotionId,
     began: Instant,
     waits: Waits,
+    /// Holds that this task has opened.
+    holds: AtomicU32,
+    /// REPLICAOF NO ONE may have been sent by it.
+    told: AtomicBool,
 }
 
 /// The promotion and what it is about, at one moment.
 struct Now {
-    state: std::sync::Arc<ClusterState>,
+    state: Arc<ClusterState>,
     promotion: Promotion,
-    product: Product,
+    mode: Mode,
+    isolated: Isolated,
+    min_acks: u8,
     group: Group,
 }
 
@@ -123,14 +143,15 @@ impl Task {
                     return;
                 }
                 Err(Stop::Gone) => return,
-                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, primary_back).await,
+                Err(Stop::GiveUp { why, primary_back }) => return self.give_up(&now, why, (primary_back, false)).await,
+                Err(Stop::Untold { why } | Stop::Lacks { why }) => return self.give_up(&now, why, (false, true)).await,
                 Err(Stop::Retry(why)) => why,
             };
             if now.promotion.kind == PromotionKind::Switchover {
                 let attempts = now.promotion.attempts + u32::from(held);
                 if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
                     let why = format!("{attempts} holds did not get through; the last: {why}");
-                    return self.give_up(&now, why, false).await;
+                    return self.give_up(&now, why, (false, false)).await;
                 }
             }
             if self.waits.of(self.id).as_ref() != Some(&why) {
@@ -152,6 +173,7 @@ impl Task {
             None => {
                 self.not_back(now).await?;
                 self.fit(now).await?;
+                self.has_all_confirmed(now).await?;
                 self.preflight(now).await?;
                 self.hold(now).await?
             }
@@ -159,18 +181,27 @@ impl Task {
         let end = Instant::now() + HOLD_MAX;
         let promoted = async {
             // Cached data may be stale or lost; a wait for nodes is worse (serving.md).
-            if now.product.mode == Mode::Store {
+            if now.mode == Mode::Store {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
+            // Until the barrier, nodes that reached the old primary may have acknowledged more.
+            self.has_all_confirmed(now).await?;
             loop {
                 self.not_back(now).await?;
-                match self.promote(now, &|_| Ok(()), end).await {
+                // Asked first: while it does not even answer that, it is told nothing.
+                let promoted = match self.ask(now, &now.promotion.to).await {
+                    Ok(_) => self.promote(now, &|_| Ok(()), end).await.map_err(|error| error.to_string()),
+                    Err(why) => Err(why),
+                };
+                match promoted {
                     Ok(_) => break,
-                    Err(why) if Instant::now() + LOOK_AGAIN >= end => return Err(Stop::Retry(why.to_string())),
                     Err(why) => {
-                        self.now()?;
-                        self.waits.tell(self.id, Some(why.to_string()));
+                        self.not_gone(&self.now()?, &why)?;
+                        if Instant::now() + LOOK_AGAIN >= end {
+                            return Err(Stop::Retry(why));
+                        }
+                        self.waits.tell(self.id, Some(why));
                         tokio::time::sleep(LOOK_AGAIN).await;
                     }
                 }
@@ -185,7 +216,15 @@ impl Task {
     async fn switchover(&self, now: &Now) -> Step<Epoch> {
         if let Some(left) = now.hold() {
             // A former leader got so far that it was promoted: by then it had everything, and nobody has written since.
-            let to = self.ask(now, &now.promotion.to).await.map_err(Stop::Retry)?;
+            let to = match self.ask(now, &now.promotion.to).await {
+                Ok(to) => to,
+                // Clients wait. Whether it was promoted is not known; the old primary goes on, and that one resyncs.
+                Err(why) if self.began.elapsed() >= LEFT_MAX => {
+                    let why = format!("a former leader's hold is open, and {why}");
+                    return Err(Stop::GiveUp { why, primary_back: false });
+                }
+                Err(why) => return Err(Stop::Retry(why)),
+            };
             if to.follows.is_none() && self.is_the_chosen(now, &to, now.group.replid.as_str()).is_ok() {
                 let end = Instant::now() + HOLD_MAX;
                 let result = async {
@@ -203,7 +242,7 @@ impl Task {
         self.in_step(now, &from, &to)?;
         if from.replid != now.group.replid {
             // The next leader finds in the log of which history the new primary has to be.
-            let (product, group, epoch) = (now.product.id, now.group.id, now.group.epoch);
+            let (product, group, epoch) = (now.promotion.product, now.group.id, now.group.epoch);
             self.propose(Change::NotePrimary { product, group, epoch, replid: from.replid }).await?;
             return Err(Stop::Retry("the primary's replication id had to be noted first".into()));
         }
@@ -263,7 +302,7 @@ impl Task {
         match asked {
             Ok(standing) if standing.follows.is_none() && !standing.loading => Ok(standing),
             Ok(_) => Err(Stop::Retry(format!("{from} is not ready, or no primary"))),
-            Err(why) if self.is_down(now) => {
+            Err(why) if self.is_down(now, from) => {
                 let why = format!("{from} is down, so nothing can be brought over from it any more: {why}");
                 Err(Stop::GiveUp { why, primary_back: false })
             }
@@ -294,12 +333,11 @@ impl Task {
         primary_back(&now.group, &now.promotion, &seen, &watchers)
     }
 
-    fn is_down(&self, now: &Now) -> bool {
-        use crate::plan::liveness::{Verdict, verdict};
+    fn is_down(&self, now: &Now, server: &HostPort) -> bool {
         let at_ns = boottime_ns();
         let seen = self.jobs.leases.observation(at_ns);
         let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(at_ns));
-        matches!(verdict(&watchers, &now.promotion.from, now.group.options.down_after_ms), Verdict::Down { .. })
+        matches!(verdict(&watchers, server, now.group.options.down_after_ms), Verdict::Down { .. })
     }
 
     /// The chosen one is there and still what it was chosen for. Before anything was held, it may also be given up.
@@ -314,8 +352,49 @@ impl Task {
             Err(why) if now.promotion.attempts == 0 && self.began.elapsed() >= UNFIT_MAX => {
                 Err(Stop::GiveUp { why: format!("the chosen one cannot be promoted: {why}"), primary_back: false })
             }
-            Err(why) => Err(Stop::Retry(why)),
+            Err(why) => {
+                self.not_gone(now, &why)?;
+                Err(Stop::Retry(why))
+            }
         }
+    }
+
+    /// Unless the chosen one is down, and was surely told nothing: then another one can be chosen. What every attempt so far
+    /// has done is known to this task alone, and only if it has made them all.
+    fn not_gone(&self, now: &Now, why: &str) -> Step<()> {
+        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
+        if !all_mine || self.told.load(Ordering::Relaxed) || !self.is_down(now, &now.promotion.to) {
+            return Ok(());
+        }
+        Err(Stop::Untold { why: format!("the chosen one went down before it was promoted: {why}") })
+    }
+
+    /// With `min-acks`: enough replicas answer, and none has more than the chosen one.
+    async fn has_all_confirmed(&self, now: &Now) -> Step<()> {
+        let Promotion { to, forced, .. } = &now.promotion;
+        if now.min_acks == 0 || *forced {
+            return Ok(());
+        }
+        let mut asking = JoinSet::new();
+        let end = Instant::now() + ACT_MAX;
+        for server in now.group.servers.iter().skip(1) {
+            let (fence, at) = (self.jobs.fence.clone(), now.at(&server.addr));
+            asking.spawn(async move { (fence.standing(&at, end).await, at.addr) });
+        }
+        let mut offsets: BTreeMap<HostPort, u64> = BTreeMap::new();
+        for (standing, addr) in asking.join_all().await {
+            let Ok(standing) = standing else { continue };
+            // The chosen one may be a primary since an earlier attempt.
+            let own = if standing.follows.is_some() { &standing.replid } else { &standing.former_replid };
+            if !standing.loading && !standing.syncing && *own == now.group.replid {
+                offsets.insert(addr, standing.offset);
+            }
+        }
+        let all = has_all_confirmed(&now.group, now.min_acks, to, |addr| offsets.get(addr).copied());
+        all.map_err(|missing| match missing {
+            Missing::Answers(why) => Stop::Retry(why),
+            Missing::Writes(why) => Stop::Lacks { why },
+        })
     }
 
     /// What speaks against promoting it for a failover, where it stands now.
@@ -360,6 +439,7 @@ impl Task {
             |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
         let by = end.min(Instant::now() + ACT_MAX);
         let at = now.at(&now.promotion.to);
+        self.told.store(true, Ordering::Relaxed);
         let promoted = self.jobs.fence.promote(&at, &check, by).await?;
         faults::pause_at(Point::Promoted).await;
         Ok(promoted)
@@ -375,10 +455,10 @@ impl Task {
 
     /// Every possible server answers, or is surely out of lease; for a switchover, both servers answer quickly, too.
     async fn preflight(&self, now: &Now) -> Step<()> {
-        if now.promotion.kind == PromotionKind::Failover && now.product.mode == Mode::Cache {
+        if now.promotion.kind == PromotionKind::Failover && now.mode == Mode::Cache {
             return Ok(());
         }
-        let silent = preflight::silent(&self.jobs.leases, &self.jobs.peers, now.product.isolated);
+        let silent = preflight::silent(&self.jobs.leases, &self.jobs.peers, now.isolated);
         if let Some(node) = silent.await.map_err(Stop::Retry)?.first() {
             return Err(Stop::Retry(format!(
                 "node {node} does not answer and may still serve; bring it back, or run `pontoon node remove {node}`"
@@ -408,6 +488,7 @@ impl Task {
         let Outcome::Held(hold) = self.propose(hold).await? else {
             return Err(Stop::Retry("no hold was opened".into()));
         };
+        self.holds.fetch_add(1, Ordering::Relaxed);
         faults::pause_at(Point::PromotionHeld).await;
         Ok(hold)
     }
@@ -446,9 +527,9 @@ impl Task {
         result
     }
 
-    async fn give_up(&self, now: &Now, why: String, primary_back: bool) {
+    async fn give_up(&self, now: &Now, why: String, (primary_back, forced): (bool, bool)) {
         info!(promotion = %self.id, %why, "the promotion is given up");
-        let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced: false };
+        let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced };
         if self.propose(change).await.is_err() || now.promotion.kind == PromotionKind::Failover {
             return;
         }
@@ -506,7 +587,9 @@ impl Task {
         self.now().unwrap_or_else(|_| Now {
             state: before.state.clone(),
             promotion: before.promotion.clone(),
-            product: before.product.clone(),
+            mode: before.mode,
+            min_acks: before.min_acks,
+            isolated: before.isolated,
             group: before.group.clone(),
         })
     }
@@ -517,8 +600,9 @@ impl Task {
         }
         let state = self.jobs.consensus.state().borrow().clone();
         let promotion = state.promotions.get(&self.id).ok_or(Stop::Gone)?.clone();
-        let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?.clone();
+        let product = state.products.get(&promotion.product).ok_or(Stop::Gone)?;
+        let (mode, isolated, min_acks) = (product.mode, product.isolated, product.min_acks);
         let group = product.groups.get(&promotion.group).ok_or(Stop::Gone)?.clone();
-        Ok(Now { state, promotion, product, group })
+        Ok(Now { state, promotion, mode, isolated, min_acks, group })
     }
 }

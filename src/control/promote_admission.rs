@@ -41,7 +41,7 @@ pub struct Wanted<'a> {
 /// A promotion that can work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// To be proposed before: an open promotion to another server is given up, since the operator forces this one.
+    /// To be proposed before: an open promotion is given up, since the operator forces this one.
     pub before: Option<Change>,
     /// To be proposed: StartPromotion, of kind Switchover, or a forced Failover.
     pub change: Change,
@@ -85,7 +85,9 @@ pub async fn admit(state: &ClusterState, wanted: Wanted<'_>, deadline: Instant) 
         None => {
             let why = format!("an operator asked for it; {primary} answers, and {to} is in step with it");
             let warnings = if force { vec!["nothing is lost, so --force was not needed".into()] } else { Vec::new() };
-            Ok(Admitted { before, change: started(PromotionKind::Switchover, false, why), warnings })
+            // What the log does not know yet, the servers have said.
+            let diverged = group.servers.iter().any(|s| s.addr == *to && s.diverged);
+            Ok(Admitted { before, change: started(PromotionKind::Switchover, diverged, why), warnings })
         }
         Some(obstacle) if force => {
             let keys = theirs.keys;
@@ -122,10 +124,10 @@ fn by_the_log<'a>(state: &'a ClusterState, wanted: Wanted<'_>) -> Result<(&'a Gr
     let mut before = None;
     if let Some(open) = state.promotion_of(product.id, id) {
         let kind = open.kind.name();
-        if !force || open.to == *to {
+        if !force || (open.forced && open.to == *to) {
             return Err(format!("a {kind} of group {id} to {} is open ({}); wait for its end", open.to, open.why));
         }
-        let why = format!("an operator forces {to} instead");
+        let why = format!("an operator forces {to}");
         before = Some(Change::GiveUpPromotion { promotion: open.id, why, primary_back: false, forced: true });
     }
     for hold in state.holds.values().filter(|hold| hold.product == product.id) {

@@ -76,6 +76,10 @@ pub enum Change {
         auth: Option<Option<Credentials>>,
         /// Whether migrations are planned by themselves.
         auto_rebalance: Option<bool>,
+        /// Replicas that must have a write before it is acknowledged; 0: none.
+        min_acks: Option<u8>,
+        /// How long that is waited for, milliseconds.
+        min_acks_ms: Option<u32>,
         /// Where reads go.
         reads: SetReads,
     },
@@ -321,7 +325,8 @@ pub enum Change {
         /// For people.
         why: String,
     },
-    /// A group is to get another primary. In the log before anything is done at a server.
+    /// A group is to get another primary. In the log before anything is done at a server; and nothing is done there before
+    /// the first hold, since what is given up before it leaves no mark.
     StartPromotion {
         /// In which product.
         product: ProductId,
@@ -371,7 +376,8 @@ pub enum Change {
         /// The replication id.
         replid: String,
     },
-    /// A server that had diverged follows its group's primary, and has all of it.
+    /// A server that had diverged follows its group's primary, and has all of it. Proposed after a look that began when the
+    /// proposer had applied the entry by which the server diverged: an older look says nothing of what was done to it since.
     MarkResynced {
         /// In which product.
         product: ProductId,

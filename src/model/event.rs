@@ -69,7 +69,7 @@ pub enum EventKind {
     Promoted,
     /// It keeps its primary after all.
     PromotionGivenUp,
-    /// A primary has another replication id than it had: it restarted, or was replaced by hand.
+    /// A primary has another replication id than it had: it restarted, was replaced by hand, or got its first replica.
     PrimaryNoted,
     /// A server that was no candidate follows its primary again.
     Resynced,

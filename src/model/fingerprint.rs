@@ -201,7 +201,7 @@ impl Fnv {
                 self.num(17);
                 self.product(product);
             }
-            Change::SetProduct { product, port, databases, auth, auto_rebalance, reads } => {
+            Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } => {
                 self.num(18);
                 self.num(u64::from(product.0));
                 self.maybe(*port, |f, p| f.num(u64::from(p)));
@@ -210,6 +210,15 @@ impl Fnv {
                 // Came later: fed only where it is said, so that older entries keep their fingerprint.
                 if let Some(on) = auto_rebalance {
                     self.num(u64::from(*on));
+                }
+                // Each with what it is: numbers alone would be taken for each other.
+                if let Some(replicas) = min_acks {
+                    self.text("min-acks");
+                    self.num(u64::from(*replicas));
+                }
+                if let Some(ms) = min_acks_ms {
+                    self.text("min-acks-ms");
+                    self.num(u64::from(*ms));
                 }
                 if reads.says_something() {
                     // Told apart from what came before it.

@@ -34,6 +34,13 @@ pub const ATTEMPTS_PER_TARGET_MAX: usize = 2;
 /// Promotions that ended, kept for whoever waits for one and for the history of a group. (Of those that have not ended
 /// there is one for a group at most.)
 pub const PROMOTIONS_ENDED_MAX: usize = 100;
+/// Replicas that may have to confirm a write: a group has no more.
+pub const MIN_ACKS_MAX: u8 = SERVERS_MAX as u8 - 1;
+/// How long a write may wait for its replicas, milliseconds: below, a healthy replica on a busy machine is late; above a
+/// minute no client waits.
+pub const MIN_ACKS_MS: std::ops::RangeInclusive<u32> = 10..=60_000;
+/// How long it waits if nobody says: a replica that is up confirms in a millisecond or two, a fork takes some hundred.
+pub const DEFAULT_MIN_ACKS_MS: u32 = 1_000;
 /// Bytes of a replication id; Redis' has 40.
 pub const REPLID_LEN_MAX: usize = 64;
 /// Bytes of a zone's name: it stands in tables.

@@ -78,6 +78,10 @@ pub struct ProductRoutes {
     pub databases: u32,
     /// Port before a node's offset is added.
     pub port: u16,
+    /// Replicas that must have a write before its reply is delivered; 0: none.
+    pub min_acks: u8,
+    /// How long that is waited for, milliseconds.
+    pub min_acks_ms: u32,
     /// What clients must AUTH with; `None`: nothing, and then the port is bound on loopback only.
     pub auth: Option<Credentials>,
     /// Where reads go; which replicas may serve them comes apart, in a `ReadTable`.

@@ -163,6 +163,10 @@ pub struct Product {
     pub groups: BTreeMap<GroupId, Group>,
     /// Migrations are planned by themselves when groups change or load drifts.
     pub auto_rebalance: bool,
+    /// Replicas that must have a write before it is acknowledged; 0: none.
+    pub min_acks: u8,
+    /// How long that is waited for, milliseconds.
+    pub min_acks_ms: u32,
     /// Where reads go.
     pub reads: ReadPolicy,
     /// Runs of sweeps so far, of all its groups: their numbers are never used twice, also when a group's id is.

@@ -97,7 +97,7 @@ impl Copy<'_> {
                 // A write that nobody waits for any more may have been executed in the middle of a fetch, and tell of itself
                 // only now (the model: a torn fetch). So the offset that counts is one asked for after the last fetch.
                 Step::Draining if self.is_drained() && self.fetched != fetched_before => {
-                    let look = self.primary.look_now(now);
+                    let look = self.primary.look_at_once(now);
                     if let Phase::Finishing(finishing) = &mut self.phase {
                         (finishing.fetched, finishing.looks.0) = (self.fetched, look);
                     }
@@ -106,7 +106,7 @@ impl Copy<'_> {
                 Step::Draining if self.is_drained() => {
                     // Its offset is asked for behind the last answer, so everything is below it. While the replicas are
                     // waited for, not after: others write there too, and a later offset would be theirs to reach.
-                    let look = self.target_server.look_now(now);
+                    let look = self.target_server.look_at_once(now);
                     match self.target_server.seen().replicas {
                         0 => {
                             if let Phase::Finishing(finishing) = &mut self.phase {

@@ -197,9 +197,15 @@ impl Server {
     /// Asks who it is and where, now; [`Server::looked`] says when the answer is in.
     pub fn look_now(&mut self, now: Instant) -> u64 {
         self.look(now);
-        // Not with the next turn: nothing else may happen before. If it fails, that turn fails, too.
-        let _ = self.connection.flush();
         self.begun
+    }
+
+    /// As [`Server::look_now`], and not with the next turn: clients wait, and nothing else may happen before.
+    pub fn look_at_once(&mut self, now: Instant) -> u64 {
+        let look = self.look_now(now);
+        // If it fails, the next turn fails, too.
+        let _ = self.connection.flush();
+        look
     }
 
     /// Whether the answer to this look is in [`Server::seen`].

@@ -3,12 +3,12 @@
 use crate::{
     config::Config,
     model::ids::NodeId,
-    proxy::{Limits, ProxyConfig},
+    proxy::{ForeignReplicas, Limits, ProxyConfig},
 };
 
 /// What the proxy is started with.
 #[must_use]
-pub fn config(config: &Config, node: NodeId) -> ProxyConfig {
+pub fn config(config: &Config, node: NodeId, foreign: ForeignReplicas) -> ProxyConfig {
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -16,6 +16,7 @@ pub fn config(config: &Config, node: NodeId) -> ProxyConfig {
         port_offset: config.node.port_offset,
         insecure: config.node.insecure,
         node,
+        foreign,
         limits: Limits {
             clients_max: proxy.clients_max,
             pipeline_max: proxy.pipeline_max,
@@ -37,7 +38,7 @@ mod tests {
 
     #[test]
     fn the_limits_that_are_documented_are_those_of_the_proxy() {
-        let configured = self::config(&Config::default(), NodeId(1)).limits;
+        let configured = self::config(&Config::default(), NodeId(1), ForeignReplicas::default()).limits;
         assert_eq!(format!("{configured:?}"), format!("{:?}", Limits::default()));
     }
 }

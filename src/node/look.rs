@@ -237,13 +237,16 @@ impl Replication {
 }
 
 /// One look, over the connection there is or a new one, which then stays. One that has broken since is opened anew at once.
+///
+/// # Errors
+/// This node cannot look at anyone now, which says nothing of the server.
 pub async fn look_at(
     eye: &mut Option<Eye>,
     addr: &HostPort,
     credentials: Option<&Credentials>,
     name: &str,
     deadline: Instant,
-) -> Seen {
+) -> Result<Seen, String> {
     let mut result = match eye {
         Some(open) => open.look(deadline).await,
         None => anew(eye, addr, credentials, name, deadline).await,
@@ -252,14 +255,14 @@ pub async fn look_at(
         result = anew(eye, addr, credentials, name, deadline).await;
     }
     match result {
-        Ok(look) => Seen::Answered(look),
+        Ok(look) => Ok(Seen::Answered(look)),
+        Err(error @ RedisError::Exhausted { .. }) => Err(error.to_string()),
+        Err(error) if error.answered() && !matches!(error, RedisError::Protocol { .. }) => {
+            Ok(Seen::Unusable(in_words(&error)))
+        }
         Err(error) => {
-            let odd = matches!(error, RedisError::Protocol { .. });
-            if odd || !error.answered() {
-                *eye = None;
-                return Seen::Failed(in_words(&error));
-            }
-            Seen::Unusable(in_words(&error))
+            *eye = None;
+            Ok(Seen::Failed(in_words(&error)))
         }
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod bootstrap;
+pub mod foreign;
 pub mod heartbeat;
 pub mod hot_path;
 pub mod introduction;
@@ -46,7 +47,7 @@ use crate::{
     control::{approve::Approver, driver::Driver, handle::Control, leases::Leases, peers::Peers, rebalance},
     model::{change::NewMember, ids::Uuid},
     plan,
-    proxy::{Proxy, permit::Permit},
+    proxy::{ForeignReplicas, Proxy, permit::Permit},
     wire::pb::node::node_server::NodeServer,
 };
 
@@ -86,9 +87,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(node = %me.id, uuid = %me.uuid, %admin, %listen, "the admin port is bound");
 
     let permit = Arc::new(Permit::none());
+    let foreign = ForeignReplicas::default();
     let prober = Prober::new(me.id);
     let readable = reads::publish(prober.clone(), log.state(), config.node.zone.clone());
-    let hot_path = hot_path::config(&config, me.id);
+    let hot_path = hot_path::config(&config, me.id, foreign.clone());
     let proxy = Proxy::start_with_reads(hot_path, routes::publish(log.state()), permit.clone(), readable)
         .context("the proxy's threads could not be started")?;
 
@@ -146,6 +148,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let moving = tokio::spawn(movers.clone().run());
     let formed = log.clone();
     let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));
+    let counting = tokio::spawn(foreign::run(prober.clone(), log.state(), foreign));
     let heartbeat = Heartbeat {
         me: me.clone(),
         start,
@@ -174,6 +177,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!("the clients are drained");
     beating.abort();
     looking.abort();
+    counting.abort();
     moving.abort();
     movers.stop();
     permit.revoke();

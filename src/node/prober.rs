@@ -40,12 +40,17 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(500);
 /// Looks are so much earlier or later, in percent, so that nodes do not look in step.
 const JITTER_PERCENT: u64 = 10;
+/// Looks begin together, at multiples of this since the node's start: with many servers, waking up for each look alone costs
+/// as much as the look.
+const GRID: Duration = Duration::from_millis(20);
 /// First looks at servers that came together are spread over this.
 const FIRST_WITHIN: Duration = Duration::from_millis(50);
 /// A connection that breaks is replaced at once, but not more often than this: the server may go on closing them.
 const AGAIN_MIN: Duration = Duration::from_millis(100);
 /// News are announced together, at most this often: a machine with forty servers goes down in one heartbeat, not in forty.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
+/// So many looks in a row must fail before people are told: one that is late on a busy machine is no news to them.
+const TOLD_FROM: u32 = 2;
 /// The log changes often while slots move; who is watched is compared no more often than this.
 const FOLLOW_EVERY: Duration = Duration::from_millis(20);
 
@@ -64,6 +69,7 @@ struct Inner {
     applied: AtomicU64,
     looked: watch::Sender<u64>,
     news: watch::Sender<u64>,
+    began: Instant,
     /// News are about to be announced.
     announcing: AtomicBool,
 }
@@ -92,6 +98,7 @@ impl Prober {
                 applied: AtomicU64::new(0),
                 looked: watch::Sender::new(0),
                 news: watch::Sender::new(0),
+                began: Instant::now(),
                 announcing: AtomicBool::new(false),
             }),
         }
@@ -180,7 +187,7 @@ impl Prober {
     /// Looks at a server for ever.
     async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
         let mut eye: Option<Eye> = None;
-        let mut failing = false;
+        let mut failed = 0;
         let mut next = Instant::now() + FIRST_WITHIN.mul_f64(fastrand::f64());
         let mut began = next;
         loop {
@@ -198,15 +205,28 @@ impl Prober {
             let began_ns = boottime_ns();
             began = Instant::now();
             let seen = look_at(&mut eye, &addr, credentials.as_ref(), &name, began + LOOK_MAX).await;
-            failing = tell(&addr, &seen, failing);
-            let look = if let Seen::Answered(look) = &seen { Some(look) } else { None };
-            self.book().note(&addr, look, began_ns, boottime_ns(), as_of);
-            self.inner.looked.send_modify(|n| *n += 1);
-            if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
-                self.announce();
+            match seen {
+                Ok(seen) => {
+                    failed = tell(&addr, &seen, failed);
+                    let look = if let Seen::Answered(look) = &seen { Some(look) } else { None };
+                    self.book().note(&addr, look, began_ns, boottime_ns(), as_of);
+                    self.inner.looked.send_modify(|n| *n += 1);
+                    if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
+                        self.announce();
+                    }
+                }
+                // Not noted: what the leader has of this node grows old, and then counts no more.
+                Err(why) => debug!(server = %addr, why, "this node cannot look"),
             }
-            next = began + jittered(EVERY);
+            next = self.on_grid(began + jittered(EVERY));
         }
+    }
+
+    /// The grid's point nearest to `at`.
+    fn on_grid(&self, at: Instant) -> Instant {
+        let since = at.saturating_duration_since(self.inner.began) + GRID / 2;
+        let points = u32::try_from(since.as_nanos() / GRID.as_nanos()).unwrap_or(u32::MAX);
+        self.inner.began + GRID * points
     }
 
     fn announce(&self) {
@@ -231,15 +251,18 @@ impl Prober {
     }
 }
 
-/// Logs when a server begins and ceases to fail. Whether it fails now.
-fn tell(addr: &HostPort, seen: &Seen, failing: bool) -> bool {
+/// Logs when a server fails and when it answers again. How many looks in a row have failed now, `before` of them before.
+fn tell(addr: &HostPort, seen: &Seen, before: u32) -> u32 {
     match seen {
-        Seen::Failed(why) if !failing => warn!(server = %addr, why, "a server does not answer this node"),
-        Seen::Answered(_) | Seen::Unusable(_) if failing => info!(server = %addr, "a server answers again"),
+        Seen::Failed(why) if before + 1 == TOLD_FROM => {
+            warn!(server = %addr, why, "a server does not answer this node")
+        }
+        Seen::Failed(why) => debug!(server = %addr, why, "a server does not answer this node"),
+        Seen::Answered(_) | Seen::Unusable(_) if before >= TOLD_FROM => info!(server = %addr, "a server answers again"),
         Seen::Unusable(why) => debug!(server = %addr, why, "a server cannot be asked"),
-        Seen::Answered(_) | Seen::Failed(_) => {}
+        Seen::Answered(_) => {}
     }
-    matches!(seen, Seen::Failed(_))
+    if matches!(seen, Seen::Failed(_)) { before.saturating_add(1) } else { 0 }
 }
 
 fn jittered(every: Duration) -> Duration {

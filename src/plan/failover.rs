@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    acks::has_all_confirmed,
     liveness::{Verdict, Watchers, may_fail_over, verdict},
     observation::{Look, Observation, Reported, RoleSeen, Sight},
 };
@@ -212,6 +213,13 @@ pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
     if each.is_empty() { "nobody".into() } else { format!("{} ({error})", each.join(", ")) }
 }
 
+/// How far a replica is that answers and whose data is of the primary's history, whether it may be promoted or not. (One that
+/// was promoted has another replication id, until it has copied its primary's data.)
+fn answering(addr: &HostPort, history: &History, seen: &Observation) -> Option<u64> {
+    let look = today(seen, addr).filter(|look| !look.loading && look.replid == history.replid)?;
+    matches!(look.role, RoleSeen::Replica { syncing: false, .. }).then_some(look.offset)
+}
+
 /// What is to be done about a group whose primary is down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -252,6 +260,7 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
             Err(format!("{down}; it has no replica, so its slots wait for it: start it again"))
         } else if let Some(best) = choice.best() {
             let history = History::of(group, seen);
+            let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(a, &history, seen));
             let epoch = group.epoch;
             let note =
                 Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
@@ -267,7 +276,13 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
             };
             // The next leader finds in the log which history the choice is of.
             let known = history.replid == group.replid;
-            Ok(if known { vec![start] } else { vec![note, start] })
+            match all {
+                Ok(()) => Ok(if known { vec![start] } else { vec![note, start] }),
+                Err(missing) => {
+                    let (missing, none) = (missing.into_text(), choice.evidence());
+                    Err(format!("{down}; {missing} ({none}); start them again, or take what is lost: {by_hand}"))
+                }
+            }
         } else {
             let none = choice.evidence();
             Err(format!("{down}; no replica can replace it: {none}; start it again, or take what is lost: {by_hand}"))

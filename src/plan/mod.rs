@@ -2,6 +2,7 @@
 //! Knows no clock: `now` is an argument, in nanoseconds of `CLOCK_BOOTTIME`.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod acks;
 pub mod approval;
 pub mod failover;
 pub mod job;

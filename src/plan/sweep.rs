@@ -27,12 +27,14 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
     let fence = || memory.fence(seen.now_ns, &primary.addr, group, runs);
     if let Some(sweep) = &group_state.sweep {
         let (run, term) = (sweep.run.run, seen.term);
-        if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run) {
+        // What a replaced primary was cleaned of, the new one may have.
+        let there = sweep.run.server == primary.addr;
+        if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run && there) {
             return fence().unwrap_or(Step::Propose(Change::Cleaned { job, run, term, deleted }));
         }
         let why = match comes(seen, product, group) {
             Some(what) => Some(format!("{what} is to bring slots to group {group}")),
-            None if sweep.run.server != primary.addr => Some("the primary has changed".into()),
+            None if !there => Some("the primary has changed".into()),
             None => memory.lost(seen, job, &sweep.run),
         };
         return match why {

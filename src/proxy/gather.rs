@@ -236,10 +236,11 @@ impl Gather {
         }
         let mut reply = Vec::new();
         match (&merged.error, self.kind) {
-            (Some(error), _) if self.is_write && merged.touched > 0 && !error.starts_with(b"-ERR outcome unknown") => {
+            (Some(error), _) if self.is_write && merged.touched > 0 && !says_all(error) => {
                 reply.extend_from_slice(b"-ERR outcome unknown: executed for some keys only; a part failed: ");
                 reply.extend_from_slice(error.strip_prefix(b"-").unwrap_or(error));
             }
+            // Of an error that is only this one, every part was executed.
             (Some(error), _) => reply.extend_from_slice(error),
             (None, Split::Mset) => write::simple(&mut reply, "OK"),
             (None, Split::Sum) => write::int(&mut reply, merged.sum),
@@ -256,14 +257,24 @@ impl Gather {
     }
 }
 
+/// How the error of a part begins that was executed, and not enough replicas are known to have it.
+const UNCONFIRMED: &[u8] = b"-NOREPLICAS executed";
+
+/// Whether the error of a part says what has become of the whole command.
+fn says_all(error: &[u8]) -> bool {
+    error.starts_with(b"-ERR outcome unknown") || error.starts_with(UNCONFIRMED)
+}
+
 /// Capacity above which a part's buffer is not kept for the next command.
 const KEEP_BUFFER: usize = 64 * 1024;
 
 impl Merged {
-    /// Keeps one error: that of an unknown outcome before any other, because it says most.
+    /// Keeps one error: that of an unknown outcome before any other, because it says most; that of a part that was executed
+    /// and is not confirmed behind any other, because it says least.
     fn note_error(&mut self, error: &[u8]) {
         let unknown = error.starts_with(b"-ERR outcome unknown");
-        if self.error.is_none() || unknown {
+        let weak = self.error.as_ref().is_some_and(|error| error.starts_with(UNCONFIRMED));
+        if self.error.is_none() || unknown || weak {
             self.error = Some(error.to_vec());
         }
     }

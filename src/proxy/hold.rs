@@ -94,6 +94,12 @@ impl Worker {
                 return Some(format!("{what}{slot} runs for {age} ms on {}", backend.addr));
             }
         }
+        for acks in product.acks_and_retired() {
+            if let Some(tick) = acks.waits_for(&held) {
+                let age = self.age(tick).as_millis();
+                return Some(format!("a write of {age} ms ago waits for the replicas of {}", acks.addr));
+            }
+        }
         None
     }
 

@@ -20,6 +20,9 @@ pub struct Limits {
     pub backend_queued_max: usize,
     /// From sending a request to its reply; then the connection is closed.
     pub request_deadline: Duration,
+    /// Bytes of replies that wait for replicas (`min-acks`), per worker and server, places in the queue included; beyond, a
+    /// write is answered as not confirmed.
+    pub unconfirmed_max: usize,
     /// A connection to a server that nobody has used for so long is closed; the next request opens it again.
     pub backend_idle: Duration,
     /// For connecting to a server and logging in.
@@ -49,6 +52,8 @@ impl Default for Limits {
             backend_queued_max: 64 * MB,
             // serving.md, constants, like the three of parking.
             request_deadline: Duration::from_secs(5),
+            // As much as may be queued for the server.
+            unconfirmed_max: 64 * MB,
             // Below what firewalls forget connections after, so that no request meets a dead one; above any rhythm of use.
             backend_idle: Duration::from_secs(300),
             connect_deadline: Duration::from_secs(1),

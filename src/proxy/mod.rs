@@ -9,13 +9,16 @@
 //!                                 |    |  v                      +--> gather (split commands)     |
 //!                                 |  replies <--- check 2 <--- in-flight, first in first out <---+
 //!                                 +---------------------------------------------------------------+
+//!                     With min-acks: check 2 ---> acks: PING, WAIT for all that gather ---> check 2 ---> replies
 //!         RouteTable and ReadTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
 //! ```
 
+mod acks;
 pub mod backend;
 mod check;
 mod client;
 mod dispatch;
+mod foreign;
 mod gather;
 mod hold;
 mod limits;
@@ -40,6 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 #[doc(hidden)]
 pub use dispatch::DispatchBench;
+pub use foreign::ForeignReplicas;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
 
@@ -63,6 +67,8 @@ pub struct ProxyConfig {
     pub insecure: bool,
     /// This node, for INFO and names of connections.
     pub node: NodeId,
+    /// Replicas that do not count for `min-acks`.
+    pub foreign: ForeignReplicas,
     /// Limits and deadlines.
     pub limits: Limits,
     /// Shown by INFO.
@@ -77,6 +83,7 @@ impl Default for ProxyConfig {
             port_offset: 0,
             insecure: false,
             node: NodeId(1),
+            foreign: ForeignReplicas::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),
         }

@@ -1,9 +1,16 @@
 //! One product as a worker has it: its newest routes and its backends.
 //! Knows nothing of other products; is changed between turns only.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
+    acks::{self, Acks},
     backend::{self, Backend},
     worker::Worker,
 };
@@ -24,12 +31,18 @@ const STUCK_AFTER: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct ProductView {
     pub(super) routes: RefCell<Arc<ProductRoutes>>,
+    /// Of `routes`, where a reply finds it at hand.
+    pub(super) min_acks: Cell<u8>,
     /// Which replicas may serve; `None`: its reads go to its primaries, or nobody has looked yet.
     pub(super) reads: RefCell<Option<Arc<ProductReads>>>,
     lanes: RefCell<Vec<Rc<Lane>>>,
     backends: RefCell<Vec<Rc<Backend>>>,
     /// Retired ones that may still have something in flight.
     retired: RefCell<Vec<Rc<Backend>>>,
+    /// Where written replies wait for replicas, one for each server that has been written to.
+    acks: RefCell<Vec<Rc<Acks>>>,
+    /// Retired ones in which something may still wait.
+    retired_acks: RefCell<Vec<Rc<Acks>>>,
 }
 
 /// The backends of one (database, RESP version), by index of the group: what a session keeps at hand.
@@ -45,17 +58,37 @@ pub(super) struct Lane {
 impl ProductView {
     pub(super) fn new(routes: Arc<ProductRoutes>) -> Self {
         Self {
+            min_acks: Cell::new(routes.min_acks),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             lanes: RefCell::default(),
             backends: RefCell::default(),
             retired: RefCell::default(),
+            acks: RefCell::default(),
+            retired_acks: RefCell::default(),
         }
     }
 
     /// Every backend that may have something in flight.
     pub(super) fn backends_and_retired(&self) -> Vec<Rc<Backend>> {
         self.backends.borrow().iter().chain(self.retired.borrow().iter()).cloned().collect()
+    }
+
+    /// Everything in which writes may wait for replicas.
+    pub(super) fn acks_and_retired(&self) -> Vec<Rc<Acks>> {
+        self.acks.borrow().iter().chain(self.retired_acks.borrow().iter()).cloned().collect()
+    }
+
+    /// Where the writes of a backend wait for replicas.
+    pub(super) fn acks(self: &Rc<Self>, worker: &Rc<Worker>, backend: &Backend) -> Rc<Acks> {
+        let mut all = self.acks.borrow_mut();
+        if let Some(acks) = all.iter().find(|a| a.addr == backend.addr && a.credentials == backend.credentials) {
+            return acks.clone();
+        }
+        let acks = Rc::new(Acks::new(self.clone(), backend.addr.clone(), backend.credentials.clone()));
+        all.push(acks.clone());
+        tokio::task::spawn_local(acks::run(acks.clone(), worker.clone()));
+        acks
     }
 
     /// Lets every backend look at its deadline, closes those that nobody uses, and forgets retired ones that are done.
@@ -71,6 +104,7 @@ impl ProductView {
         }
         self.retire_unless(|backend| !backend.is_idle(worker));
         self.retired.borrow_mut().retain(|backend| !backend.inflight.borrow().is_empty());
+        self.retired_acks.borrow_mut().retain(|acks| !acks.is_empty());
     }
 
     /// The lane of a database and version; there are few, so they are looked for one by one.
@@ -94,6 +128,15 @@ impl ProductView {
         self.retire_unless(|backend| {
             routes.groups.iter().any(|g| is_still(backend, g) && g.credentials == backend.credentials)
         });
+        self.acks.borrow_mut().retain(|acks| {
+            let stays = routes.groups.iter().any(|g| g.primary == acks.addr && g.credentials == acks.credentials);
+            if !stays {
+                acks.retire();
+                self.retired_acks.borrow_mut().push(acks.clone());
+            }
+            stays
+        });
+        self.min_acks.set(routes.min_acks);
         // The order of groups may be another.
         self.clear_lanes();
         *self.routes.borrow_mut() = routes;
@@ -141,6 +184,13 @@ impl ProductView {
         let backends = self.backends_and_retired();
         self.backends.borrow_mut().clear();
         self.retired.borrow_mut().clear();
+        let acks = self.acks_and_retired();
+        self.acks.borrow_mut().clear();
+        self.retired_acks.borrow_mut().clear();
+        for acks in acks {
+            acks.retire();
+            acks.abandon(worker);
+        }
         for backend in backends {
             backend.retired.set(true);
             // Its clients are being closed, so nobody waits for what is in flight.
@@ -153,6 +203,9 @@ impl ProductView {
     pub(super) fn abandon(&self, worker: &Worker, server: &HostPort) {
         for backend in self.backends_and_retired().iter().filter(|b| b.addr == *server) {
             backend.abandon(worker);
+        }
+        for acks in self.acks_and_retired().iter().filter(|a| a.addr == *server) {
+            acks.abandon(worker);
         }
     }
 }

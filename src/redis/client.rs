@@ -265,9 +265,19 @@ pub async fn dial(addr: &HostPort, deadline: Instant) -> Result<TcpStream, Redis
     let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
         .await
         .map_err(|_| unreachable("no connection in time".into()))?
-        .map_err(|error| unreachable(error.to_string()))?;
+        .map_err(|error| match is_exhaustion(&error) {
+            true => RedisError::Exhausted { addr: addr.clone(), why: error.to_string() },
+            false => unreachable(error.to_string()),
+        })?;
     let _ = stream.set_nodelay(true);
     Ok(stream)
+}
+
+/// Whether it is this machine that has no files, memory or local ports left.
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
 /// The command's name for messages, never its arguments: they may be a password.
@@ -281,5 +291,24 @@ fn encode(output: &mut Vec<u8>, command: &[&[u8]]) {
         output.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
         output.extend_from_slice(argument);
         output.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_servers_fault() {
+        use rustix::io::Errno;
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
+            assert!(is_exhaustion(&Error::from(ours)), "{ours}");
+        }
+        for its in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::CONNRESET] {
+            assert!(!is_exhaustion(&Error::from(its)), "{its}");
+        }
+        assert!(!is_exhaustion(&Error::other("no such host")));
     }
 }

@@ -14,6 +14,16 @@ pub enum RedisError {
         /// From the operating system, or the deadline.
         why: String,
     },
+    /// This machine cannot connect to anyone now: that says nothing of the server.
+    #[error(
+        "this machine cannot open a connection to {addr}: {why}; raise its limits (LimitNOFILE, ip_local_port_range)"
+    )]
+    Exhausted {
+        /// Which server.
+        addr: HostPort,
+        /// From the operating system.
+        why: String,
+    },
     /// Connected, but no complete answer in time.
     #[error("{addr} did not answer {command} in time; it may hang or be overloaded")]
     Timeout {
@@ -115,6 +125,6 @@ impl RedisError {
     /// Whether the server answered, and the answer was no (rather than silence).
     #[must_use]
     pub fn answered(&self) -> bool {
-        !matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Closed { .. })
+        !matches!(self, Self::Unreachable { .. } | Self::Exhausted { .. } | Self::Timeout { .. } | Self::Closed { .. })
     }
 }

@@ -267,3 +267,7 @@ pub(super) fn role_from(role: i32) -> Result<Role, DecodeError> {
         Ok(pb::Role::Unspecified) | Err(_) => bad("a role", role),
     }
 }
+
+pub(super) fn min_acks_from(replicas: u32) -> Result<u8, DecodeError> {
+    u8::try_from(replicas).or_else(|_| bad("min-acks", replicas))
+}

@@ -6,9 +6,9 @@ use prost::Message;
 use super::{
     convert::{
         DecodeError, LEVEL, LEVEL_FIRST, LEVEL_MIGRATIONS, LEVEL_PROMOTIONS, addr_from, bad, cause_from, cause_to,
-        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need,
-        product_from, product_to, role_from, role_to, server_from, server_is_new, server_to, slots_from, slots_to,
-        u16_from,
+        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to,
+        min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
+        slots_from, slots_to, u16_from,
     },
     migration::{
         counters_from, counters_to, epochs_from, epochs_to, job_from, job_to, options_from, options_to, progress_from,
@@ -67,6 +67,8 @@ fn level_of(change: &Change) -> u32 {
         | Change::MarkResynced { .. }
         | Change::SetGroup { .. }
         | Change::SetServer { .. }
+        | Change::SetProduct { min_acks: Some(_), .. }
+        | Change::SetProduct { min_acks_ms: Some(_), .. }
         | Change::SetCluster { maintenance: Some(_), .. }
         | Change::SetCluster { failover_share_max: Some(_), .. }
         | Change::Switch { target_at: Some(_), .. }
@@ -112,13 +114,15 @@ fn change_to(change: &Change) -> pb::change::Kind {
         Change::SetRole { node, role } => Kind::SetRole(pb::SetRole { node: node.0, role: role_to(*role) }),
         Change::Recover { keep } => Kind::Recover(pb::Recover { keep: keep.0 }),
         Change::CreateProduct(product) => Kind::CreateProduct(product_to(product)),
-        Change::SetProduct { product, port, databases, auth, auto_rebalance, reads } => {
+        Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } => {
             Kind::SetProduct(pb::SetProduct {
                 product: product.0,
                 port: port.map(u32::from),
                 databases: *databases,
                 auth: auth.as_ref().map(|a| pb::SetAuth { credentials: a.as_ref().map(credentials_to) }),
                 auto_rebalance: *auto_rebalance,
+                min_acks: min_acks.map(u32::from),
+                min_acks_ms: *min_acks_ms,
                 reads: set_reads_to(*reads),
             })
         }
@@ -313,6 +317,8 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             databases: c.databases,
             auth: c.auth.map(|a| a.credentials.map(credentials_from)),
             auto_rebalance: c.auto_rebalance,
+            min_acks: c.min_acks.map(min_acks_from).transpose()?,
+            min_acks_ms: c.min_acks_ms,
             reads: set_reads_from(c.reads)?,
         },
         Kind::RemoveProduct(c) => Change::RemoveProduct { product: ProductId(c.product) },

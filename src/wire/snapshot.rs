@@ -8,8 +8,9 @@ use prost::Message;
 use super::{
     convert::{
         DecodeError, LEVEL_FIRST, LEVEL_MIGRATIONS, LEVEL_PROMOTIONS, addr_from, bad, cause_from, cause_to,
-        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to, need,
-        product_from, product_to, role_from, role_to, server_from, server_is_new, server_to, slots_from, slots_to,
+        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to,
+        min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
+        slots_from, slots_to,
     },
     migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
@@ -19,6 +20,7 @@ use super::{
 use crate::model::{
     change::{NewMember, NewProduct},
     ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, PromotionId, Term, Uuid},
+    limits::DEFAULT_MIN_ACKS_MS,
     outcome::Outcome,
     reads::ReadPolicy,
     reject::Reject,
@@ -124,12 +126,14 @@ fn has_promotions(state: &ClusterState) -> bool {
             || g.reached.is_some()
             || g.servers.iter().any(server_is_new)
     };
+    let product = |p: &Product| p.min_acks != 0 || p.min_acks_ms != DEFAULT_MIN_ACKS_MS;
     let Settings { maintenance, failover_share_max, .. } = state.settings;
     maintenance
         || failover_share_max != Settings::default().failover_share_max
         || !state.promotions.is_empty()
         || !state.ended_promotions.is_empty()
         || state.products.values().any(|p| p.reads != ReadPolicy::default())
+        || state.products.values().any(product)
         || state.products.values().flat_map(|p| p.groups.values()).any(group)
         || state.holds.values().any(|h| matches!(h.cause, Cause::Promotion(_)))
         || state.events.iter().any(|e| event_is_new(e.kind))
@@ -206,6 +210,9 @@ fn product_state_to(p: &Product) -> pb::Product {
         auto_rebalance: p.auto_rebalance,
         reads: policy_to(p.reads),
         sweep_runs: p.sweep_runs,
+        min_acks: u32::from(p.min_acks),
+        // 0 stands for the default, so that what was there before is written as it always was.
+        min_acks_ms: if p.min_acks_ms == DEFAULT_MIN_ACKS_MS { 0 } else { p.min_acks_ms },
     }
 }
 
@@ -225,6 +232,8 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         auto_rebalance: p.auto_rebalance,
         reads: policy_from(p.reads)?,
         sweep_runs: p.sweep_runs,
+        min_acks: min_acks_from(p.min_acks)?,
+        min_acks_ms: if p.min_acks_ms == 0 { DEFAULT_MIN_ACKS_MS } else { p.min_acks_ms },
     })
 }
 

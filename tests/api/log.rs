@@ -149,6 +149,7 @@ impl Node {
             is_me,
             voters: self.log.shared.state().members.keys().copied().collect(),
             learners: Vec::new(),
+            settled: true,
         });
         if is_me {
             self.view.send_modify(|view| Arc::make_mut(view).term = Some(Term(1)));

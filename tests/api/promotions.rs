@@ -203,6 +203,16 @@ async fn settings_are_changed_and_shown() {
     client.set_group(set.clone()).await.unwrap();
     assert_eq!((shown().await.down_after_ms, shown().await.maintenance), (5000, true));
     assert!(client.set_group(set).await.unwrap().into_inner().unchanged);
+    // One kind of maintenance ends without the other, and that is told.
+    let cluster = |on| admin::SetClusterRequest { maintenance: Some(on), ..Default::default() };
+    client.set_cluster(cluster(true)).await.unwrap();
+    let off = client.set_cluster(cluster(false)).await.unwrap().into_inner();
+    assert!(off.warnings.iter().any(|w| w.contains("group 1 of product 'default' stays")), "{off:?}");
+    client.set_cluster(cluster(true)).await.unwrap();
+    let mine =
+        admin::SetGroupRequest { product: "default".into(), id: 1, maintenance: Some(false), ..Default::default() };
+    let off = client.set_group(mine).await.unwrap().into_inner();
+    assert!(off.warnings.iter().any(|w| w.contains("whole cluster stays")), "{off:?}");
 
     // Of whatever product the server is, and by whatever name it is called.
     let set = admin::SetServerRequest {

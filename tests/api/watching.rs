@@ -185,6 +185,9 @@ async fn who_sees_it_fail_and_since_when() {
     let reply = shown(&world, 1).await;
     let primary_seen = seen(reply.group.as_ref().unwrap(), 0);
     assert_eq!((primary_seen.state.as_str(), primary_seen.failing.len()), ("down", 2));
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    let down: Vec<_> = status.warnings.iter().filter(|w| w.contains("is down")).collect();
+    assert!(down.len() == 1 && down[0].contains(PRIMARY) && down[0].contains("nodes 1, 2"), "{status:?}");
     // What was seen last is still told, with its age.
     assert_eq!((primary_seen.keys, primary_seen.role.as_str()), (77, "primary"));
 
@@ -237,6 +240,8 @@ async fn what_an_operator_should_know_is_told() {
         Arc::make_mut(view).waiting_on = said.map(str::to_owned).to_vec();
     };
     world.nodes[0].view.send_modify(waiting);
+    let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.warnings.iter().any(|w| w.contains("maintenance off")), "{status:?}");
     let reply = shown(&world, 1).await;
     assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
     let told = |reply: &admin::ShowGroupReply, part: &str| reply.warnings.iter().filter(|w| w.contains(part)).count();
@@ -249,6 +254,16 @@ async fn what_an_operator_should_know_is_told() {
     // It restarted: another history, and whether it has its keys.
     world.client(1).set_cluster(maintenance(false)).await.unwrap();
     world.shared.append(Uuid(61), note("other")).result.unwrap();
+    // (The process is that of before, and has its first replica: no restart.)
+    let mut same = odd.clone();
+    same.look.as_mut().unwrap().0.run_id = "r1".into();
+    for node in [1, 2] {
+        sees(&world.nodes[0], node, PRIMARY, same.clone());
+    }
+    assert_eq!(told(&shown(&world, 1).await, "restarted"), 0);
+    for node in [1, 2] {
+        sees(&world.nodes[0], node, PRIMARY, odd.clone());
+    }
     let reply = shown(&world, 1).await;
     assert_eq!((told(&reply, "restarted, or was replaced"), told(&reply, "restarted empty")), (1, 0), "{reply:?}");
     assert_eq!(told(&reply, "maintenance off"), 0, "{reply:?}");

@@ -19,7 +19,7 @@ use pontoon::{
         secret::{Credentials, Secret},
         slot::Layout,
     },
-    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, permit::Permit},
+    proxy::{ForeignReplicas, Limits, Proxy, ProxyConfig, ProxyReport, permit::Permit},
     resp::request::{RequestScanner, Scanned},
 };
 use tokio::sync::watch;
@@ -94,6 +94,8 @@ impl Drop for Redis {
 /// One connection to a scripted server.
 pub struct Conn {
     pub stream: TcpStream,
+    /// As the proxy has named it.
+    pub name: String,
     buffer: Vec<u8>,
 }
 
@@ -122,27 +124,36 @@ impl Conn {
 
 /// What scripted servers say of themselves.
 pub const FAKE_RUN_ID: &str = "fake";
-const FAKE_INFO: &str = "# Server\r\nrun_id:fake\r\n";
 
 /// A scripted server; each connection, after its log-in, is given to `script`. Returns its address.
 pub fn fake(script: impl Fn(Conn) + Send + Sync + 'static) -> String {
+    fake_with(|| FAKE_RUN_ID.into(), script)
+}
+
+/// The same; `run_id` is what a connection is told when it logs in.
+pub fn fake_with(
+    run_id: impl Fn() -> String + Send + Sync + 'static,
+    script: impl Fn(Conn) + Send + Sync + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let script = Arc::new(script);
+    let script = Arc::new((script, run_id));
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let script = script.clone();
             std::thread::spawn(move || {
-                let mut conn = Conn { stream, buffer: Vec::new() };
+                let mut conn = Conn { stream, name: String::new(), buffer: Vec::new() };
                 // The log-in: the name comes last.
                 while let Some(request) = conn.request() {
-                    match &*request[0] {
-                        // Who it is, asked of replicas.
-                        b"INFO" => conn.reply(format!("${}\r\n{FAKE_INFO}\r\n", FAKE_INFO.len()).as_bytes()),
-                        _ => conn.reply(b"+OK\r\n"),
+                    if request[0] == b"INFO" {
+                        let text = format!("# Server\r\nrun_id:{}\r\n", (script.1)());
+                        conn.reply(format!("${}\r\n{text}\r\n", text.len()).as_bytes());
+                        continue;
                     }
+                    conn.reply(b"+OK\r\n");
                     if request[0] == b"CLIENT" {
-                        return script(conn);
+                        conn.name = String::from_utf8_lossy(&request[2]).into_owned();
+                        return (script.0)(conn);
                     }
                 }
             });
@@ -170,6 +181,8 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         layout,
         mode: Mode::Store,
         isolated: Isolated::Refuse,
+        min_acks: 0,
+        min_acks_ms: 1000,
         databases: 16,
         port,
         auth: None,
@@ -211,6 +224,7 @@ pub struct Bed {
     pub routes: watch::Sender<Arc<RouteTable>>,
     pub reads: watch::Sender<Arc<ReadTable>>,
     pub permit: Arc<Permit>,
+    pub foreign: ForeignReplicas,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -230,11 +244,12 @@ impl Bed {
         let table = change(table(1, port, servers));
         let (routes, receiver) = watch::channel(Arc::new(table));
         let permit = Arc::new(Permit::forever());
-        let config = ProxyConfig { workers, limits, ..ProxyConfig::default() };
+        let foreign = ForeignReplicas::default();
+        let config = ProxyConfig { workers, limits, foreign: foreign.clone(), ..ProxyConfig::default() };
         let (reads, readable) = watch::channel(Arc::default());
         let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bed = Self { port, routes, reads, permit, proxy, runtime };
+        let bed = Self { port, routes, reads, permit, foreign, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

@@ -2,6 +2,9 @@
 //! says what to do, leaving the state as it was.
 #![allow(clippy::unwrap_used)]
 
+mod exclusion;
+mod groups;
+mod promotions;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

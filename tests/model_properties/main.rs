@@ -114,6 +114,8 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             databases: (c % 2 == 0).then_some(u32::from(c % 30)),
             auth: (d % 2 == 0).then(|| auth(e)),
             auto_rebalance: (e % 3 == 0).then_some(f % 2 == 0),
+            min_acks: (e % 4 == 0).then_some((f % 18) as u8),
+            min_acks_ms: (e % 5 == 0).then_some(u32::from(f) * 8),
             reads: SetReads {
                 from: (a % 3 == 0).then_some(ReadFrom::ALL[usize::from(b % 4)]),
                 max_lag_ms: (c % 3 == 0).then_some(u32::from(d) * 10),

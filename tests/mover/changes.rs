@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pontoon::{model::ids::HoldId, mover::State};
+use pontoon::{model::ids::HoldId, mover::State, redis::Reply};
 
 use super::{
     bed::{Bed, Conn, Writer, follow, layout_slots, start_server},
@@ -149,6 +149,7 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     bed.caught_up(&handle);
     let finished = bed.finish(&handle, 1);
     assert_eq!(finished.replicas, 1);
+    assert_eq!(finished.target_at.replid, bed.t.info("replication", "master_replid"));
     let mut r = Conn::open(&replica);
     assert_eq!(r.say("DBSIZE"), bed.t.say("DBSIZE"));
     // A replica that stands still: not in time, and the copy goes on.
@@ -167,4 +168,19 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     bed.caught_up(&handle);
     assert_eq!(bed.finish_in(&handle, 3, PATIENCE).unwrap().replicas, 1);
     assert_eq!(r.say("GET string:2").text(), Some("changed"));
+    // Where the target says it was is behind all that was copied, and not behind what came later.
+    let offset = |conn: &mut Conn| conn.info("replication", "master_repl_offset").parse::<u64>().unwrap();
+    handle.go_on(HoldId(3));
+    bed.caught_up(&handle);
+    let before = offset(&mut bed.t);
+    // Nothing that gets small in a payload.
+    let next = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+    let noise: Vec<u8> = std::iter::successors(Some(1), next).map(|n| (n >> 56) as u8).take(100_000).collect();
+    bed.s.ask(&[b"SET", b"string:3", &noise]);
+    let reached = bed.finish(&handle, 4).target_at.offset;
+    let payload = bed.s.ask(&[b"DUMP", b"string:3"]);
+    let Reply::Bulk(payload) = payload else { panic!("{payload:?}") };
+    assert!(reached >= before + payload.len() as u64, "{reached} is not behind {before} and {} bytes", payload.len());
+    bed.t.ask(&[b"SET", b"later", &noise]);
+    assert!(reached + noise.len() as u64 <= offset(&mut bed.t));
 }

@@ -57,6 +57,9 @@ fn everything_of_the_slots_and_nothing_else() {
     assert!(report.counters.keys > 600 && report.counters.keys < report.counters.scanned / 2, "{report:?}");
     let finished = bed.finish(&handle, 1);
     assert_eq!(finished.replicas, 0);
+    let [replid, offset] = ["master_replid", "master_repl_offset"].map(|field| bed.t.info("replication", field));
+    let at = (finished.target_at.replid, finished.target_at.offset.to_string());
+    assert_eq!(at, (replid, offset), "nobody else writes there");
     // The answer may be there a moment before the report.
     let state = State::Finished(pontoon::model::ids::HoldId(1));
     super::bed::until("the report says so", || handle.report().borrow().state == state);

@@ -243,7 +243,7 @@ impl World {
     pub fn job_closed(&mut self, node: usize, serial: u64, result: Result<(), String>) {
         let Some((job, Doing::Close(server, runs))) = self.awaited(node, serial) else { return };
         let (now, timing) = (self.local(node), self.timing);
-        self.note(format!("node {}: runs of {job} up to {runs} closed at {server}: {result:?}", node + 1));
+        self.note(format_args!("node {}: runs of {job} up to {runs} closed at {server}: {result:?}", node + 1));
         if let Some(carried) = self.carried(node, job) {
             carried.memory.closed(now, server, runs, result, timing);
         }
@@ -252,7 +252,7 @@ impl World {
 
     pub fn job_finished(&mut self, node: usize, serial: u64, result: Result<(), String>) {
         let Some((job, Doing::Finish(hold))) = self.awaited(node, serial) else { return };
-        self.note(format!("node {}: {job} finished: {result:?}", node + 1));
+        self.note(format_args!("node {}: {job} finished: {result:?}", node + 1));
         if let Some(carried) = self.carried(node, job) {
             carried.memory.finished(hold, result.map(|()| None));
         }

@@ -140,6 +140,11 @@ impl World {
 
     // The desk.
 
+    /// Raft's voters as a leader sees them.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.raft.voters.iter().map(|n| self.member_id(*n)).collect()
+    }
+
     /// A heartbeat as it is sent.
     fn said(&self, beat: &Beat) -> desk::Beat {
         desk::Beat {
@@ -160,7 +165,7 @@ impl World {
 
     /// A heartbeat arrives: facts first, then a place in the next round.
     pub fn desk(&mut self, node: usize, beat: Beat) {
-        let (state, now, said) = (self.state(node), self.local(node), self.said(&beat));
+        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(&beat), self.voters());
         let id = self.member_id(beat.node);
         let Some(lead) = &mut self.nodes[node].lead else {
             self.reply_to(node, &beat, Grant::NotLeader);
@@ -176,6 +181,7 @@ impl World {
             self.reply_to(node, &beat, Grant::NotYet("it joins".into()));
             return;
         }
+        lead.desk.needed(voters);
         match lead.desk.arrives(&said, &state, now) {
             Step::Done(reply) => self.answers(node, &beat, reply),
             Step::Round(asked) if self.rules.round => {
@@ -234,8 +240,9 @@ impl World {
     }
 
     fn after_round(&mut self, node: usize, beat: &Beat, asked: Asked) {
-        let (state, now, said) = (self.state(node), self.local(node), self.said(beat));
+        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(beat), self.voters());
         let Some(lead) = &mut self.nodes[node].lead else { return };
+        lead.desk.needed(voters);
         let reply = lead.desk.after_round(&said, asked, lead.term, &state, now);
         self.answers(node, beat, reply);
     }
@@ -244,14 +251,14 @@ impl World {
 
     /// Hands a change to the node's own Raft; between the decision and the append the process may be paused.
     pub fn wants(&mut self, node: usize, change: Change, tag: Tag, copied: Registers) {
-        let proposal = Proposal { change, tag, since: self.now, copied };
+        let proposal = Proposal { change, tag, copied };
         let delay = network::turn(&mut self.rng) + network::message(&mut self.rng);
         self.at_node(node, delay, NodeEvent::Propose(Box::new(proposal)));
     }
 
     /// Every open assignment has one task. Called now and then.
     pub fn drive(&mut self, node: usize) {
-        let (state, now) = (self.state(node), self.now);
+        let (state, now, voters) = (self.state(node), self.now, self.raft.voters.clone());
         let n = &mut self.nodes[node];
         let Some(lead) = n.lead.as_mut().filter(|l| n.up && !n.paused && now >= l.driven + DRIVE) else { return };
         lead.driven = now;
@@ -259,9 +266,15 @@ impl World {
         let (local, term) = (n.clock.read(now), lead.term);
         let leaving = state.members.values().filter(|m| m.leaving.is_some());
         let ready: Vec<Change> = leaving
+            // Raft lets it go first.
+            .filter(|m| !voters.contains(&(m.id.0 as usize - 1)))
             .filter(|m| lead.desk.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
             .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
             .collect();
+        if let Some(voters) = self.voters_wanted(&state) {
+            let delay = 2 * network::message(&mut self.rng);
+            self.at_node(node, delay, NodeEvent::ChangeVoters { term, voters });
+        }
         for change in ready {
             self.wants(node, change, Tag::Nobody, Registers::new());
         }
@@ -365,7 +378,7 @@ impl World {
         if barrier == Barrier::Passed || !self.rules.barrier {
             let change = Change::FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() };
             self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
-            self.note(format!("node {}: the barrier of hold {hold} has passed", node + 1));
+            self.note(format_args!("node {}: the barrier of hold {hold} has passed", node + 1));
             let copied = open.slots.iter().filter_map(|s| Some((s.0, *self.servers[self.owner(*s)].get(&s.0)?)));
             let copied = copied.collect();
             self.next(node, id, Stage::Finish { hold }, change, copied);

@@ -67,7 +67,7 @@ impl World {
         let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
         let state = self.raft.log[self.raft.last()].state.clone();
         let Some(change) = self.wish(&state) else { return };
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
     }
 
     fn wish(&mut self, state: &ClusterState) -> Option<Change> {

@@ -42,6 +42,8 @@ pub enum News {
     FromSource,
     /// The feed has something, perhaps.
     Feed,
+    /// It is at another place: what the log says may concern it now.
+    Moved,
     /// The second pass is due.
     Pass,
     Finish {
@@ -227,8 +229,12 @@ impl World {
     fn works(&mut self, node: usize, job: Job, work: Work) {
         let mover = self.its(node, job);
         if mover.work != work {
-            self.note(format!("node {}: {job} is {work:?}", node + 1));
-            self.its(node, job).work = work;
+            self.note(format_args!("node {}: {job} is {work:?}", node + 1));
+            let mover = self.its(node, job);
+            mover.work = work;
+            let moved = NodeEvent::Mover { job, run: mover.run, news: News::Moved };
+            // `node::movers` looks at the log again, for a hold that was released meanwhile.
+            self.at_node(node, MS, moved);
             self.at_node(node, MS, NodeEvent::BeatNews);
         }
     }
@@ -241,7 +247,11 @@ impl World {
         }
         match news {
             News::Begin => {
-                let delay = spread(&mut self.rng, MS / 5, 20 * MS);
+                // A connection that nobody accepts waits in the kernel, and is served later.
+                let delay = match self.rng.u8(0..20) {
+                    0 => spread(&mut self.rng, 20 * MS, 5000 * MS),
+                    _ => spread(&mut self.rng, MS / 5, 20 * MS),
+                };
                 let place = self.its(node, job).server;
                 self.schedule(delay, Event::Open { place, job, run, node, boot });
             }
@@ -277,6 +287,7 @@ impl World {
                 }
             }
             News::Feed => self.reads(node, job),
+            News::Moved => self.go_on(node, job),
             News::Pass => self.ask_target(node, job, Command::Scan),
             News::Finish { serial, leader, hold, within } => {
                 if mover.work != Work::CaughtUp {
@@ -534,6 +545,9 @@ impl World {
             return self.ask_source(node, job, ToSource::Look);
         }
         finishing.waits = true;
+        if !rules.wait {
+            return self.target_answers(node, job, FromTarget::Waited);
+        }
         self.ask_target(node, job, Command::Wait);
     }
 }

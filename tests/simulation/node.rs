@@ -44,7 +44,9 @@ pub enum NodeEvent {
     Beat(Box<Beat>),
     RoundEnd { round: u64, term: Term, proof: Option<usize> },
     Propose(Box<Proposal>),
+    ChangeVoters { term: Term, voters: BTreeSet<usize> },
     ProposalFailed { tag: Tag },
+    ProposalLate { tag: Tag },
     Probe { from: usize, nonce: u64 },
     ProbeAnswer { from: usize, nonce: u64 },
     TaskWake { serial: u64 },
@@ -150,7 +152,9 @@ impl World {
             NodeEvent::Beat(beat) => self.desk(node, *beat),
             NodeEvent::RoundEnd { round, term, proof } => self.round_ends(node, round, term, proof),
             NodeEvent::Propose(proposal) => self.propose(node, *proposal),
+            NodeEvent::ChangeVoters { term, voters } => self.change_voters(node, term, voters),
             NodeEvent::ProposalFailed { tag } => self.proposal_ends(node, tag, Err(None)),
+            NodeEvent::ProposalLate { tag } => self.proposal_is_late(node, tag),
             NodeEvent::Probe { from, nonce } => self.send(node, from, NodeEvent::ProbeAnswer { from: node, nonce }),
             NodeEvent::ProbeAnswer { from, nonce } => self.probe_answered(node, from, nonce),
             NodeEvent::TaskWake { serial } => self.task_wakes(node, serial),
@@ -261,7 +265,7 @@ impl World {
 
     /// A new start: it knows its log, nearly to the end, and nothing else.
     pub fn restart(&mut self, node: usize) {
-        self.note(format!("node {} starts", node + 1));
+        self.note(format_args!("node {} starts", node + 1));
         let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
         let n = &self.nodes[node];
         let new = Node { boot: n.boot, cut: n.cut, applied, beats: n.beats, ..Node::new(n.clock, &mut self.rng) };
@@ -341,7 +345,7 @@ impl World {
         if grant == Grant::NotMember {
             // It stops, says so, and is started again by somebody.
             self.nodes[node].lease.revoke();
-            self.note(format!("node {} hears that it is removed", node + 1));
+            self.note(format_args!("node {} hears that it is removed", node + 1));
             self.stop(node, true);
             let pause = self.fault_length();
             self.schedule(pause, Event::Restart(node));

@@ -1,16 +1,22 @@
 //! The log as Raft gives it: terms with at most one leader, entries in one order, rounds that prove leadership.
 //! Knows nothing of votes and followers' logs; who is deposed does not know it yet.
 
-use std::rc::Rc;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
 
-use pontoon::model::{
-    apply::{apply, note_applied},
-    change::Change,
-    check::check,
-    ids::{Epoch, SlotId, Term, Uuid},
-    outcome::Outcome,
-    route::RouteTable,
-    state::{ClusterState, Entry, Position},
+use pontoon::{
+    model::{
+        apply::{apply, note_applied},
+        change::Change,
+        check::check,
+        ids::{Epoch, SlotId, Term, Uuid},
+        outcome::Outcome,
+        route::RouteTable,
+        state::{ClusterState, Entry, Position},
+    },
+    plan::membership,
 };
 
 use super::{
@@ -39,15 +45,29 @@ pub struct Raft {
     pub leader: Option<usize>,
     /// Index of the first entry of the term.
     pub term_begins: usize,
+    /// Whose votes count. Both halves of a change of them are one step here.
+    pub voters: BTreeSet<usize>,
+    /// What the leader has appended, in which term, and no majority has yet.
+    waiting: VecDeque<(Term, Proposal)>,
     /// When the leader was last seen to work, and how long the others wait for it.
     leader_seen: Ns,
     patience: Ns,
 }
 
 impl Raft {
-    pub fn new() -> Self {
+    pub fn new(nodes: usize) -> Self {
         let first = Moment { state: Rc::default(), table: Rc::default(), result: Ok(Outcome::Done) };
-        Self { log: vec![first], term: Term(1), leader: None, term_begins: 0, leader_seen: 0, patience: 0 }
+        let voters = (0..nodes).collect();
+        Self {
+            log: vec![first],
+            term: Term(1),
+            leader: None,
+            term_begins: 0,
+            voters,
+            waiting: VecDeque::new(),
+            leader_seen: 0,
+            patience: 0,
+        }
     }
 
     pub fn last(&self) -> usize {
@@ -60,17 +80,39 @@ impl Raft {
 pub struct Proposal {
     pub change: Change,
     pub tag: Tag,
-    pub since: Ns,
     /// What a migration has copied; it counts if the change does.
     pub copied: super::invariants::Registers,
 }
 
 impl World {
-    /// Whether a node and a majority hear each other.
+    /// Whether a voter and a majority of the voters hear each other.
     pub fn has_quorum(&self, node: usize) -> bool {
+        self.raft.voters.contains(&node) && self.reaches_most(node, &self.raft.voters)
+    }
+
+    fn reaches_most(&self, node: usize, voters: &BTreeSet<usize>) -> bool {
         let talks = |n: usize| self.nodes[n].up && !self.nodes[n].cut;
-        let others = (0..self.nodes.len()).filter(|n| *n != node && talks(*n) && !self.nodes[*n].paused).count();
-        talks(node) && 2 * (others + 1) > self.nodes.len()
+        let there = voters.iter().filter(|n| **n == node || talks(**n) && !self.nodes[**n].paused).count();
+        talks(node) && 2 * there > voters.len()
+    }
+
+    /// A leader brings Raft's voters to what the log says, as `Consensus::change_membership` does: most of the old and most
+    /// of the new ones have to agree. A leader that votes no more has ended its term by that.
+    pub fn change_voters(&mut self, node: usize, term: Term, voters: BTreeSet<usize>) {
+        let leads = self.raft.leader == Some(node) && self.raft.term == term && self.has_quorum(node);
+        if !leads || self.raft.voters == voters || !self.reaches_most(node, &voters) {
+            return;
+        }
+        self.note(format_args!("term {term}: the voters are {:?}", voters.iter().map(|n| n + 1).collect::<Vec<_>>()));
+        self.raft.voters = voters;
+        self.commit_nothing();
+    }
+
+    /// The voters as the log wants them, if they are not.
+    pub fn voters_wanted(&self, state: &ClusterState) -> Option<BTreeSet<usize>> {
+        let now = self.voters();
+        let wanted = membership::decide(state, &now).filter(|wanted| wanted.voters != now)?;
+        Some(wanted.voters.iter().map(|id| id.0 as usize - 1).collect())
     }
 
     /// Every 100 ms: who lags hears of the newest entry; a leader that is not heard of is replaced.
@@ -84,6 +126,7 @@ impl World {
                 self.tell_leader(node);
             }
         }
+        self.commit_waiting();
         for node in 0..self.nodes.len() {
             self.drive(node);
             self.carry_on(node);
@@ -103,18 +146,41 @@ impl World {
             (0..self.nodes.len()).filter(|n| !self.nodes[*n].paused && self.has_quorum(*n)).collect();
         let Some(leader) = self.rng.choice(able) else { return };
         self.seen.elections += 1;
+        self.keep_appended(leader);
         self.raft.term = Term(self.raft.term.0 + 1);
         self.raft.leader = Some(leader);
         self.raft.leader_seen = self.now;
-        let mut state = (*self.raft.log[self.raft.last()].state).clone();
-        note_applied(&mut state, Epoch(self.raft.log.len() as u64));
-        let table = self.raft.log[self.raft.last()].table.clone();
-        self.note(format!("term {} of node {}", self.raft.term, leader + 1));
-        self.commit(Moment { state: Rc::new(state), table, result: Ok(Outcome::Done) });
+        let term = self.raft.term;
+        self.note(format_args!("term {term} of node {}", leader + 1));
+        self.commit_nothing();
         self.raft.term_begins = self.raft.last();
         for node in 0..self.nodes.len() {
             self.tell_leader(node);
         }
+    }
+
+    /// What was appended and not committed survives with whoever has it: a leader that is elected again has all of it, another
+    /// one what reached it. It is committed now, as entries of their own terms; for others than its leader it has no proposer.
+    fn keep_appended(&mut self, leader: usize) {
+        let kept = match self.raft.leader {
+            Some(former) if former == leader => self.raft.waiting.len(),
+            Some(former) if !self.nodes[former].cut => self.rng.usize(0..=self.raft.waiting.len()),
+            Some(_) | None => 0,
+        };
+        let again = self.raft.leader == Some(leader);
+        let waiting: Vec<(Term, Proposal)> = self.raft.waiting.drain(..).take(kept).collect();
+        for (term, proposal) in waiting {
+            let tag = if again { proposal.tag } else { Tag::Nobody };
+            self.commit_proposal(leader, term, Proposal { tag, ..proposal });
+        }
+    }
+
+    /// An entry of Raft's own.
+    fn commit_nothing(&mut self) {
+        let before = &self.raft.log[self.raft.last()];
+        let (mut state, table) = ((*before.state).clone(), before.table.clone());
+        note_applied(&mut state, Epoch(self.raft.log.len() as u64));
+        self.commit(Moment { state: Rc::new(state), table, result: Ok(Outcome::Done) });
     }
 
     /// A node hears who leads, if it hears anything.
@@ -143,13 +209,13 @@ impl World {
         }
     }
 
-    /// An entry of the present term is committed: the real `apply` decides what it does.
-    pub fn append(&mut self, change: Change) -> Result<Outcome, String> {
+    /// An entry is committed: the real `apply` decides what it does.
+    pub fn append(&mut self, change: Change, term: Term) -> Result<Outcome, String> {
         let index = self.raft.log.len() as u64;
         let before = &self.raft.log[self.raft.last()];
         let mut state = (*before.state).clone();
         let entry = Entry { id: Uuid(u128::from(index)), at_ms: 0, change };
-        let at = Position { index: Epoch(index), term: self.raft.term };
+        let at = Position { index: Epoch(index), term };
         let result = apply(&mut state, &entry, at).map_err(|reject| reject.to_string());
         let table = if state.route_epoch == before.state.route_epoch {
             before.table.clone()
@@ -161,27 +227,51 @@ impl World {
         if !found.is_empty() {
             self.violated(format!("entry {index}: {found:?}"));
         }
-        self.note(format!("entry {index} term {}: {:?} -> {result:?}", at.term, entry.change));
+        self.note(format_args!("entry {index} term {}: {:?} -> {result:?}", at.term, entry.change));
         self.commit(Moment { state: Rc::new(state), table, result: result.clone() });
         result
     }
 
     /// A node's own Raft is asked to append. It may be called late, and in another term than it was meant for.
     pub fn propose(&mut self, node: usize, proposal: Proposal) {
-        if self.raft.leader != Some(node) || self.now > proposal.since + PROPOSE_WITHIN {
-            self.at_node(node, MS, NodeEvent::ProposalFailed { tag: proposal.tag });
+        let tag = proposal.tag;
+        if self.raft.leader != Some(node) {
+            self.at_node(node, MS, NodeEvent::ProposalFailed { tag });
             return;
         }
-        if !self.has_quorum(node) {
-            self.at_node(node, 50 * MS, NodeEvent::Propose(Box::new(proposal)));
-            return;
+        self.raft.waiting.push_back((self.raft.term, proposal));
+        self.commit_waiting();
+        if tag != Tag::Nobody && self.raft.waiting.iter().any(|(_, p)| p.tag == tag) {
+            let patience = self.nodes[node].clock.lasts(PROPOSE_WITHIN);
+            self.at_node(node, patience, NodeEvent::ProposalLate { tag });
         }
-        let Proposal { change, tag, copied, .. } = proposal;
+    }
+
+    /// Who proposed waits no longer for what no majority has. The entry itself stays where it is.
+    pub fn proposal_is_late(&mut self, node: usize, tag: Tag) {
+        let waiting = self.raft.waiting.iter_mut().find(|(_, p)| p.tag == tag);
+        if let Some((_, proposal)) = waiting {
+            proposal.tag = Tag::Nobody;
+            self.proposal_ends(node, tag, Err(None));
+        }
+    }
+
+    /// Commits what the leader has appended, in its order, if a majority is there.
+    pub fn commit_waiting(&mut self) {
+        let Some(leader) = self.raft.leader else { return };
+        while self.has_quorum(leader) {
+            let Some((term, proposal)) = self.raft.waiting.pop_front() else { return };
+            self.commit_proposal(leader, term, proposal);
+        }
+    }
+
+    fn commit_proposal(&mut self, node: usize, term: Term, proposal: Proposal) {
+        let Proposal { change, tag, copied } = proposal;
         let finishes = matches!(change, Change::FinishAssign { .. });
         let moving = self.moving(&change);
         let released = matches!(change, Change::Release { .. });
         let before = self.raft.last();
-        let result = self.append(change.clone());
+        let result = self.append(change.clone(), term);
         if result.is_ok() {
             self.look_after(&change, before);
         }

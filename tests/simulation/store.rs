@@ -253,7 +253,7 @@ impl World {
         if self.stores[server].down {
             return;
         }
-        self.note(format!("the primary of group {} dies", server + 1));
+        self.note(format_args!("the primary of group {} dies", server + 1));
         let store = &mut self.stores[server];
         store.down = true;
         store.life += 1;
@@ -269,6 +269,7 @@ impl World {
     /// for, since who is dead answers nobody.
     pub fn fail_over(&mut self, server: usize) {
         let group = GroupId(server as u32 + 1);
+        self.commit_waiting();
         let state = &self.raft.log[self.raft.last()].state;
         let now = &state.products[&PRODUCT].groups[&group];
         let (old, to) = (now.servers[0].addr.clone(), now.servers[1].addr.clone());
@@ -287,23 +288,24 @@ impl World {
             self.schedule(20 * MS, Event::Failover(server));
             return;
         }
+        let term = self.raft.term;
         // The dead one is replaced by a fresh replica.
         let which = self.stores[server].primary + 2;
         let run_id = format!("{:040x}", 1000 + 10 * which + server as u16);
         let fresh = Server::new(Self::address(server, which), run_id, 0);
-        self.append(Change::AddServer { product: PRODUCT, group, server: fresh }).unwrap();
-        let Ok(Outcome::Promotion(promotion)) = self.append(start) else { panic!("it was refused after all") };
+        self.append(Change::AddServer { product: PRODUCT, group, server: fresh }, term).unwrap();
+        let Ok(Outcome::Promotion(promotion)) = self.append(start, term) else { panic!("it was refused after all") };
         let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
         let hold = Change::Hold { cause, attempt: 1, kind, reason: "its primary died".into() };
-        let Ok(Outcome::Held(hold)) = self.append(hold) else { panic!("the slots are held by something else") };
-        self.append(Change::FinishPromotion { promotion, hold, term: self.raft.term }).unwrap();
-        self.append(Change::RemoveServer { product: PRODUCT, group, addr: old }).unwrap();
+        let Ok(Outcome::Held(hold)) = self.append(hold, term) else { panic!("the slots are held by something else") };
+        self.append(Change::FinishPromotion { promotion, hold, term }, term).unwrap();
+        self.append(Change::RemoveServer { product: PRODUCT, group, addr: old }, term).unwrap();
         self.seen.failovers += 1;
         let store = &mut self.stores[server];
         let lost = store.log.split_off(store.replica);
         store.primary += 1;
         store.down = false;
-        self.note(format!("group {group} fails over, {} writes are lost", lost.len()));
+        self.note(format_args!("group {group} fails over, {} writes are lost", lost.len()));
         let mut data = super::invariants::Registers::new();
         for written in &self.stores[server].log {
             if written.version == 0 {

@@ -1,10 +1,7 @@
 //! The world: virtual time, the queue of what happens next, the faults, and the end when everything must be well again.
 //! Knows nothing of the rules of serving.md; nodes and leaders keep those.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use pontoon::{
@@ -26,6 +23,7 @@ use super::{
     leader::Tag,
     network::{self, Clock, MS, Ns, SECOND, spread},
     node::{Node, NodeEvent},
+    queue::Queue,
     raft::{Proposal, Raft},
     store::{Closing, Store},
 };
@@ -45,8 +43,6 @@ pub const MIGRATION_FAULTS: Ns = 12 * SECOND;
 const SETTLE: Ns = 20 * SECOND;
 /// Lines of the trace that a failure shows.
 const TRACE: usize = 120;
-/// Ten times what a world needs.
-const EVENTS_MAX: usize = 2_000_000;
 
 /// What is in force. Leaving one out must be noticed.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +64,8 @@ pub struct Rules {
     pub offset_after_barrier: bool,
     pub mark_before_fetch: bool,
     pub staged_first: bool,
+    /// For the target's replica, before the worker is done.
+    pub wait: bool,
 }
 
 impl Default for Rules {
@@ -88,6 +86,7 @@ impl Default for Rules {
             offset_after_barrier: true,
             mark_before_fetch: true,
             staged_first: true,
+            wait: true,
         }
     }
 }
@@ -198,9 +197,7 @@ pub struct World {
     pub rules: Rules,
     pub timing: Timing,
     pub now: Ns,
-    queue: BinaryHeap<Reverse<(Ns, usize)>>,
-    /// Everything that was ever scheduled; taken out when it happens.
-    events: Vec<Option<Event>>,
+    queue: Queue<Event>,
     pub raft: Raft,
     pub nodes: Vec<Node>,
     pub servers: Vec<Registers>,
@@ -215,22 +212,33 @@ pub struct World {
     pub seen: Seen,
     violation: Option<String>,
     pub faults: bool,
+    /// Whether the trace is kept: sentences cost more than what they tell of.
+    told: bool,
     trace: VecDeque<String>,
 }
 
 impl World {
     pub fn new(seed: u64, rules: Rules) -> Self {
+        Self::begin(seed, rules, false)
+    }
+
+    /// The same, with its trace.
+    pub fn told(seed: u64, rules: Rules) -> Self {
+        Self::begin(seed, rules, true)
+    }
+
+    fn begin(seed: u64, rules: Rules, told: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let nodes = rng.usize(3..=4);
-        let nodes = (0..nodes).map(|_| Node::new(Clock::random(&mut rng, rules.rates_differ), &mut rng)).collect();
+        let nodes: Vec<Node> =
+            (0..nodes).map(|_| Node::new(Clock::random(&mut rng, rules.rates_differ), &mut rng)).collect();
         let mut world = Self {
             rng,
             rules,
             timing: Timing::default(),
             now: 0,
-            queue: BinaryHeap::new(),
-            events: Vec::new(),
-            raft: Raft::new(),
+            queue: Queue::new(),
+            raft: Raft::new(nodes.len()),
             nodes,
             servers: vec![Registers::new(); usize::from(GROUPS)],
             stores: (0..GROUPS).map(|_| Store::default()).collect(),
@@ -243,6 +251,7 @@ impl World {
             seen: Seen::default(),
             violation: None,
             faults: true,
+            told,
             trace: VecDeque::new(),
         };
         world.found();
@@ -280,7 +289,7 @@ impl World {
             changes.push(Change::AssignFree { product: PRODUCT, slots: [SlotId(slot)].into(), to });
         }
         for change in changes {
-            self.append(change).unwrap();
+            self.append(change, Term(1)).unwrap();
         }
         self.elect();
         for node in 0..self.nodes.len() {
@@ -336,11 +345,9 @@ impl World {
     }
 
     pub fn until(&mut self, end: Ns) -> Result<(), String> {
-        while let Some(Reverse((at, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= end) {
-            self.queue.pop();
+        while let Some((at, event)) = self.queue.pop(end) {
             self.now = at;
-            let event = self.events[id].take().unwrap();
-            if self.events.len() > EVENTS_MAX {
+            if self.queue.is_endless() {
                 return Err("it does the same again and again".into());
             }
             self.happen(event);
@@ -397,8 +404,7 @@ impl World {
     }
 
     pub fn schedule(&mut self, delay: Ns, event: Event) {
-        self.queue.push(Reverse((self.now + delay, self.events.len())));
-        self.events.push(Some(event));
+        self.queue.push(self.now + delay, event);
     }
 
     /// Something that happens in this start of the node.
@@ -441,24 +447,24 @@ impl World {
                 self.crash(server);
             }
             0..=2 if self.nodes[node].up && !self.nodes[node].paused => {
-                self.note(format!("node {} is paused for {} ms", node + 1, length / MS));
+                self.note(format_args!("node {} is paused for {} ms", node + 1, length / MS));
                 self.nodes[node].paused = true;
                 self.schedule(length, Event::Resume(node));
             }
             3..=5 if !self.nodes[node].cut => {
-                self.note(format!("node {} is cut off for {} ms", node + 1, length / MS));
+                self.note(format_args!("node {} is cut off for {} ms", node + 1, length / MS));
                 self.nodes[node].cut = true;
                 self.schedule(length, Event::Heal(node));
             }
             6 if self.nodes[node].up && !self.nodes[node].paused => {
                 let polite = self.rng.bool();
-                self.note(format!("node {} stops, polite: {polite}", node + 1));
+                self.note(format_args!("node {} stops, polite: {polite}", node + 1));
                 self.stop(node, polite);
                 self.schedule(length, Event::Restart(node));
             }
             7 => {
                 let server = self.rng.usize(0..self.servers.len());
-                self.note(format!("server {} is slow for {} ms", server + 1, length / MS));
+                self.note(format_args!("server {} is slow for {} ms", server + 1, length / MS));
                 self.server_slow[server] = true;
                 self.schedule(length, Event::ServerWell(server));
             }
@@ -478,12 +484,12 @@ impl World {
         }
         let change = Change::BeginRemove { node: self.member_id(node), assume_dead: false };
         self.seen.removed += 1;
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
     }
 
     fn heal(&mut self, node: usize) {
         if std::mem::take(&mut self.nodes[node].cut) {
-            self.note(format!("node {} is back on the network", node + 1));
+            self.note(format_args!("node {} is back on the network", node + 1));
         }
     }
 
@@ -491,7 +497,7 @@ impl World {
         if !std::mem::take(&mut self.nodes[node].paused) {
             return;
         }
-        self.note(format!("node {} goes on", node + 1));
+        self.note(format_args!("node {} goes on", node + 1));
         // Its threads find everything at once, in any order.
         for what in std::mem::take(&mut self.nodes[node].backlog) {
             let delay = spread(&mut self.rng, 1000, 60 * MS);
@@ -519,7 +525,7 @@ impl World {
             return;
         }
         let change = Change::StartAssign { product: PRODUCT, slots, to, abandon: false };
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, since: self.now, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
     }
 
     /// After the faults: everyone serves, nothing is held, parked or half done.
@@ -550,7 +556,10 @@ impl World {
         self.violation.get_or_insert_with(|| format!("at {at} ms: {what}"));
     }
 
-    pub fn note(&mut self, what: String) {
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        if !self.told {
+            return;
+        }
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }

@@ -243,9 +243,15 @@ fn remarks(s: &Server) -> String {
         }
         if !seen.run_id.is_empty() {
             let before = if seen.run_id == s.run_id { "as when it was added" } else { "another one when it was added" };
-            said.push(format!("run_id {} ({before}), history {}:{}", seen.run_id, seen.replid, seen.offset));
+            let persists = match seen.persistent {
+                Some(true) => ", persists",
+                Some(false) => ", does not persist",
+                None => "",
+            };
+            said.push(format!("run_id {} ({before}), history {}:{}{persists}", seen.run_id, seen.replid, seen.offset));
         }
-        if !seen.no_candidate.is_empty() {
+        // (Of one that has diverged it says the same.)
+        if !seen.no_candidate.is_empty() && !s.diverged {
             said.push(format!("is not promoted by itself: {}", seen.no_candidate));
         }
     }
@@ -276,12 +282,12 @@ mod tests {
             replid: "h".into(),
             offset: 5000,
             ago_ms: Some(340),
+            persistent: Some(false),
             failing: vec![
                 FailureSeen { node: 3, for_ms: Some(2100), error: "no connection in time".into() },
                 FailureSeen { node: 4, for_ms: None, error: "it wants a password".into() },
             ],
             no_candidate: "it lags".into(),
-            ..ServerSeen::default()
         };
         let mut server =
             Server { address: "b:2".into(), role: "replica".into(), run_id: "r1".into(), ..Server::default() };
@@ -342,7 +348,7 @@ mod tests {
             "rack-7",
             "b:2: node 3 has seen it fail for 2.1 s: no connection in time",
             "b:2: it answers node 4, and cannot be asked: it wants a password",
-            "b:2: run_id r2 (another one when it was added), history h:5000",
+            "b:2: run_id r2 (another one when it was added), history h:5000, does not persist",
             "b:2: is not promoted by itself: it lags",
             "waits for: the barrier",
             "warning: a:1 does not persist",
@@ -352,7 +358,7 @@ mod tests {
         let json = shown_to_json(&reply);
         assert!(json["servers"][0]["seen"].is_null());
         let seen = &json["servers"][1]["seen"];
-        assert_eq!((&seen["lag_bytes"], &seen["keys"], &seen["persistent"]), (&json!(1536), &json!(77), &Value::Null));
+        assert_eq!((&seen["lag_bytes"], &seen["keys"], &seen["persistent"]), (&json!(1536), &json!(77), &json!(false)));
         assert_eq!(
             (&json["promotion"]["state"], &json["warnings"][0]),
             (&json!("held"), &json!("a:1 does not persist"))

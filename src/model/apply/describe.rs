@@ -179,6 +179,15 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
     if old.databases != new.databases {
         said.push(format!("product '{name}': {} databases instead of {}", new.databases, old.databases));
     }
+    if old.min_acks != new.min_acks {
+        said.push(match new.min_acks {
+            0 => format!("product '{name}': writes are acknowledged without waiting for replicas"),
+            n => format!("product '{name}': writes are acknowledged when {n} replica(s) have them"),
+        });
+    }
+    if old.min_acks_ms != new.min_acks_ms {
+        said.push(format!("product '{name}': replicas are waited for {} ms", new.min_acks_ms));
+    }
     if old.auto_rebalance != new.auto_rebalance {
         let now = if new.auto_rebalance { "slots are rebalanced by themselves" } else { "slots move only when told" };
         said.push(format!("product '{name}': {now}"));

@@ -266,7 +266,10 @@ pub(super) fn switch(
         m.run = None;
     }
     enter(state, id, Phase::Switched, when);
-    let text = format!("{} slot(s) from group {from} to group {to}, held {held} ms (hold {hold})", slots.len());
+    let mut text = format!("{} slot(s) from group {from} to group {to}, held {held} ms (hold {hold})", slots.len());
+    if let Some(Reached { replid, offset }) = target_at {
+        text = format!("{text}; the primary of group {to} was at offset {offset} of {replid}");
+    }
     tell(state, id, when, EventKind::Switched, &text);
     Ok(Outcome::Slots(slots.len() as u32))
 }

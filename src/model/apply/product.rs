@@ -5,7 +5,7 @@ use super::{credentials_usable, product, product_mut, routed};
 use crate::model::{
     change::NewProduct,
     ids::ProductId,
-    limits::{DATABASES_MAX, MAX_LAG_MS, NAME_LEN_MAX, PRODUCTS_MAX},
+    limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
     outcome::Outcome,
     ports::{NodePorts, no_listeners_meet, products, servers},
     reads::{ReadPolicy, SetReads},
@@ -41,10 +41,10 @@ pub(super) fn create(state: &mut ClusterState, new: &NewProduct, at: Position) -
 pub(super) fn set(
     state: &mut ClusterState,
     id: ProductId,
-    port: Option<u16>,
-    databases: Option<u32>,
+    (port, databases): (Option<u16>, Option<u32>),
     auth: Option<&Option<Credentials>>,
     auto_rebalance: Option<bool>,
+    (min_acks, min_acks_ms): (Option<u8>, Option<u32>),
     reads: SetReads,
     at: Position,
 ) -> Result<Outcome, Reject> {
@@ -52,6 +52,7 @@ pub(super) fn set(
     if let Some(databases) = databases {
         databases_allowed(databases)?;
     }
+    acks_allowed(min_acks, min_acks_ms)?;
     if let Some(Some(auth)) = auth {
         credentials_usable(auth)?;
     }
@@ -61,6 +62,8 @@ pub(super) fn set(
     let same = port.is_none_or(|p| p == before.port)
         && databases.is_none_or(|d| d == before.databases)
         && auth.is_none_or(|a| *a == before.auth)
+        && min_acks.is_none_or(|n| n == before.min_acks)
+        && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms)
         && reads.of(before.reads) == before.reads;
     let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
     if same && !switched {
@@ -78,6 +81,8 @@ pub(super) fn set(
     if let Some(auth) = auth {
         product.auth.clone_from(auth);
     }
+    product.min_acks = min_acks.unwrap_or(product.min_acks);
+    product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
     product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
     product.reads = reads.of(product.reads);
     // Workers need not know how slots come to move.
@@ -115,6 +120,8 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         auth: new.auth.clone(),
         groups: Default::default(),
         auto_rebalance: false,
+        min_acks: 0,
+        min_acks_ms: DEFAULT_MIN_ACKS_MS,
         reads: ReadPolicy::default(),
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
@@ -132,4 +139,14 @@ fn name_allowed(name: &str) -> bool {
 
 fn databases_allowed(databases: u32) -> Result<(), Reject> {
     if (1..=DATABASES_MAX).contains(&databases) { Ok(()) } else { Err(Reject::BadDatabases(databases)) }
+}
+
+fn acks_allowed(replicas: Option<u8>, ms: Option<u32>) -> Result<(), Reject> {
+    if let Some(replicas) = replicas.filter(|n| *n > MIN_ACKS_MAX) {
+        return Err(Reject::BadMinAcks(replicas));
+    }
+    match ms {
+        Some(ms) if !MIN_ACKS_MS.contains(&ms) => Err(Reject::BadMinAcksMs(ms)),
+        Some(_) | None => Ok(()),
+    }
 }

@@ -211,7 +211,7 @@ pub(super) fn note_primary(
 
     let known = !group.replid.is_empty();
     let text = format!(
-        "{} has replication id {replid} instead of {}: it restarted, or was replaced by hand",
+        "{} has replication id {replid} instead of {}: it restarted, was replaced by hand, or got its first replica",
         group.servers.first().map_or("nobody", |s| s.addr.as_str()),
         group.replid
     );

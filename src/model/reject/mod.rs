@@ -158,6 +158,12 @@ pub enum Reject {
     /// Number of databases out of range.
     #[error("a product cannot have {0} databases; choose 1 to 1024")]
     BadDatabases(u32),
+    /// More replicas than a group can have.
+    #[error("min-acks {0} cannot be reached; a group has at most 15 replicas: choose 0 (off) to 15")]
+    BadMinAcks(u8),
+    /// A wait for replicas out of range.
+    #[error("replicas cannot be waited for {0} ms; choose 10 ms to 60 s")]
+    BadMinAcksMs(u32),
     /// How far behind a replica may be, out of range.
     #[error("replicas that are {0} ms behind cannot be told from others; choose 100 ms to 60 s, or 0: however far")]
     BadMaxLag(u32),

@@ -15,9 +15,12 @@ use tokio::{
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
 };
 
-use super::{Backend, Link, handshake};
+use super::{
+    AtReply, Backend, Entry, Link,
+    handshake::{self, LogIn},
+};
 use crate::{
-    proxy::{check::Gate, worker::Worker},
+    proxy::{acks::Acks, worker::Worker},
     resp::{reply::ReplyScanner, write::Version},
 };
 
@@ -40,21 +43,33 @@ const KEEP_OUT: usize = 256 * 1024;
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
     let mut backoff = BACKOFF_MIN;
+    let name = format!("pontoon:{}", worker.config.node);
     loop {
         if !wait_until_wanted(&backend).await {
             backend.fail_all(&worker, "was removed");
             return;
         }
         backend.wanted.set(false);
-        let connect = handshake::connect(&backend, worker.config.node);
+        let connect = handshake::connect(LogIn {
+            addr: &backend.addr,
+            credentials: backend.credentials.as_ref(),
+            db: backend.db,
+            version: backend.version,
+            name: &name,
+        });
         let connected = tokio::time::timeout(worker.config.limits.connect_deadline, connect).await;
         let error = match connected {
-            Ok(Ok(stream)) => {
+            Ok(Ok((_, run_id))) if backend.replica && run_id != *backend.process.borrow() => {
+                io::Error::other("was started anew and has not been looked at since")
+            }
+            Ok(Ok((stream, run_id))) => {
                 backoff = BACKOFF_MIN;
+                *backend.run_id.borrow_mut() = run_id.into();
                 let (reader, writer) = stream.into_split();
                 let mut pump = Pump {
                     backend: &backend,
                     worker: &worker,
+                    acks: None,
                     reader,
                     writer,
                     rest: Vec::new(),
@@ -110,7 +125,9 @@ impl Backend {
 /// Moves bytes both ways while the connection is up.
 struct Pump<'a> {
     backend: &'a Backend,
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
+    /// Where written replies wait for replicas; looked for anew in each batch.
+    acks: Option<Rc<Acks>>,
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
     /// The beginning of a reply that has not come whole.
@@ -211,9 +228,8 @@ impl Pump<'_> {
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
         self.last_read = self.worker.tick.get();
         // After the read that brought them, once for all of them.
-        let unchecked = cfg!(debug_assertions) && self.worker.unchecked;
-        let open = unchecked || self.worker.gate(&self.backend.product) == Gate::Open;
-        let generation = self.worker.generation.get();
+        let check = AtReply::now(self.worker, &self.backend.product);
+        let confirm = self.backend.product.min_acks.get() > 0;
         let mut at = 0;
         let mut swapped = false;
         let outcome = loop {
@@ -227,26 +243,32 @@ impl Pump<'_> {
                     let Some(entry) = self.backend.inflight.borrow_mut().pop_front() else {
                         break Err("answers what nobody asked".to_owned());
                     };
-                    if open && entry.generation == generation {
-                        entry.deliver(self.worker, reply);
-                        continue;
-                    }
-                    swapped = true;
-                    if open && (unchecked || entry.is_current(&self.backend.product)) {
-                        entry.deliver(self.worker, reply);
-                    } else {
+                    swapped |= !check.same_table(&entry);
+                    if !check.passes(&entry, &self.backend.product) {
                         entry.withhold(self.worker);
+                    } else if confirm && entry.is_write && !matches!(reply[0], b'-' | b'!') {
+                        self.await_replicas(entry, reply);
+                    } else {
+                        entry.deliver(self.worker, reply);
                     }
                 }
                 Ok(None) => break Ok(at),
                 Err(error) => break Err(format!("sends what is no reply ({error})")),
             }
         };
+        self.acks = None;
         self.worker.flush_touched();
         if swapped {
             self.worker.recount_holds();
         }
         outcome
+    }
+
+    /// A write's reply is there; its client gets it when enough replicas have the write.
+    fn await_replicas(&mut self, entry: Entry, reply: &[u8]) {
+        let backend = self.backend;
+        let acks = self.acks.get_or_insert_with(|| backend.product.acks(self.worker, backend));
+        acks.push(self.worker, entry, reply, backend.run_id.borrow().clone());
     }
 
     /// Writes all that is queued; what the socket does not take waits for it to become writable.

@@ -1,4 +1,4 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, at a replica INFO, CLIENT SETNAME, in one write.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server, CLIENT SETNAME, in one write.
 //! Knows nothing of the requests that will follow.
 
 use std::io;
@@ -8,9 +8,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Backend;
 use crate::{
-    model::ids::NodeId,
+    model::{ids::HostPort, limits::RUN_ID_LEN_MAX, secret::Credentials},
     resp::{
         reply::ReplyScanner,
         write::{self, Version},
@@ -20,16 +19,29 @@ use crate::{
 /// Bytes of all replies to the handshake. HELLO's map is the longest; modules are listed in it.
 const REPLIES_MAX: usize = 64 * 1024;
 
-/// A connection that is ready for requests.
+const INFO: &str = "INFO server";
+
+/// Whom to connect to, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct LogIn<'a> {
+    pub(in crate::proxy) addr: &'a HostPort,
+    pub(in crate::proxy) credentials: Option<&'a Credentials>,
+    pub(in crate::proxy) db: u32,
+    pub(in crate::proxy) version: Version,
+    /// Of the connection, for operators of the server.
+    pub(in crate::proxy) name: &'a str,
+}
+
+/// A connection that is ready for requests, and the run id of the process behind it; empty: it does not tell.
 ///
 /// # Errors
 /// Not reachable, or the server refused one of the steps; the text of the server is in the error, never a password.
-pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(backend.addr.as_str()).await?;
+pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect(to.addr.as_str()).await?;
     stream.set_nodelay(true)?;
     let mut requests = Vec::new();
     let mut steps: Vec<&str> = Vec::new();
-    if let Some(credentials) = &backend.credentials {
+    if let Some(credentials) = to.credentials {
         let password = credentials.password.reveal().as_bytes();
         match &credentials.username {
             Some(user) => write::request(&mut requests, &[b"AUTH", user.as_bytes(), password]),
@@ -37,23 +49,23 @@ pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpSt
         }
         steps.push("AUTH");
     }
-    if backend.version == Version::Resp3 {
+    if to.version == Version::Resp3 {
         write::request(&mut requests, &[b"HELLO", b"3"]);
         steps.push("HELLO 3");
     }
-    if backend.db != 0 {
-        write::request(&mut requests, &[b"SELECT", backend.db.to_string().as_bytes()]);
+    if to.db != 0 {
+        write::request(&mut requests, &[b"SELECT", to.db.to_string().as_bytes()]);
         steps.push("SELECT");
     }
-    if backend.replica {
-        write::request(&mut requests, &[b"INFO", b"server"]);
-        steps.push(WHO);
-    }
+    // An address may have another process behind it tomorrow: what one was told, the next does not know.
+    write::request(&mut requests, &[b"INFO", b"server"]);
+    steps.push(INFO);
     // The name tells an operator of the server whose connection it is; old servers may refuse it.
-    write::request(&mut requests, &[b"CLIENT", b"SETNAME", format!("pontoon:{node}").as_bytes()]);
+    write::request(&mut requests, &[b"CLIENT", b"SETNAME", to.name.as_bytes()]);
     steps.push("CLIENT SETNAME");
     stream.write_all(&requests).await?;
 
+    let mut run_id = String::new();
     let mut buffer = Vec::new();
     let mut scanner = ReplyScanner::default();
     for step in steps {
@@ -69,25 +81,23 @@ pub(super) async fn connect(backend: &Backend, node: NodeId) -> io::Result<TcpSt
                 return Err(io::Error::other(format!("closed the connection at {step}")));
             }
         };
-        if buffer[0] == b'-' && !(step == "CLIENT SETNAME" && is_about_the_name(&buffer[..len])) {
+        if step == INFO {
+            // Who refuses it serves all the same.
+            run_id = run_id_of(&buffer[..len]);
+        } else if buffer[0] == b'-' && !(step == "CLIENT SETNAME" && is_about_the_name(&buffer[..len])) {
             let text = String::from_utf8_lossy(&buffer[1..len]).trim_end().to_owned();
             return Err(io::Error::other(format!("refused {step}: {text}")));
         }
-        if step == WHO && !is_process(&buffer[..len], &backend.process.borrow()) {
-            return Err(io::Error::other("was started anew and has not been looked at since"));
-        }
         buffer.drain(..len);
     }
-    if buffer.is_empty() { Ok(stream) } else { Err(io::Error::other("answers what nobody asked")) }
+    if buffer.is_empty() { Ok((stream, run_id)) } else { Err(io::Error::other("answers what nobody asked")) }
 }
 
-/// Which process it is.
-const WHO: &str = "INFO server";
-
-/// Whether INFO is of the process with this `run_id`.
-fn is_process(info: &[u8], run_id: &str) -> bool {
-    let lines = info.split(|c| *c == b'\n').filter_map(|line| line.strip_prefix(b"run_id:"));
-    !run_id.is_empty() && lines.map(<[u8]>::trim_ascii_end).any(|id| id == run_id.as_bytes())
+/// The run id in an answer to INFO; empty: there is none.
+fn run_id_of(reply: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reply);
+    let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+    run_id.chars().take(RUN_ID_LEN_MAX).collect()
 }
 
 /// A server may not know the command or not allow it, and serve all the same. Anything else it says here is about the

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
+        check::Gate,
         gather::Gather,
         product::ProductView,
         reads::{ReplicaRead, is_no_answer},
@@ -44,6 +45,36 @@ impl Owner {
             Self::Replica(read) => read.reader(),
             Self::Session(..) | Self::Part(..) => self,
         }
+    }
+}
+
+/// Check 2 for the replies of one `read()`: made after it, once for all of them.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct AtReply {
+    open: bool,
+    /// A test has taken the check out.
+    unchecked: bool,
+    generation: u32,
+}
+
+impl AtReply {
+    #[inline]
+    pub(in crate::proxy) fn now(worker: &Worker, product: &ProductView) -> Self {
+        let unchecked = cfg!(debug_assertions) && worker.unchecked;
+        let open = unchecked || worker.gate(product) == Gate::Open;
+        Self { open, unchecked, generation: worker.generation.get() }
+    }
+
+    /// Whether the table is still the one under which it was sent.
+    #[inline]
+    pub(in crate::proxy) fn same_table(&self, entry: &Entry) -> bool {
+        entry.generation == self.generation
+    }
+
+    /// Whether its reply may be delivered.
+    #[inline]
+    pub(in crate::proxy) fn passes(&self, entry: &Entry, product: &ProductView) -> bool {
+        self.open && (self.same_table(entry) || self.unchecked || entry.is_current(product))
     }
 }
 
@@ -100,6 +131,15 @@ impl Entry {
     /// The reply came, but may not pass any more.
     pub(in crate::proxy) fn withhold(self, worker: &Worker) {
         self.fail(worker, true, "answered, but this node may not vouch for the slot any more");
+    }
+
+    /// It was executed, but not enough replicas are known to have it; `text` is the whole error.
+    pub(in crate::proxy) fn unconfirmed(self, worker: &Worker, text: &[u8]) {
+        match self.owner {
+            Owner::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
+            Owner::Part(gather, part) => gather.fail(worker, part as usize, true, text),
+            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.unconfirmed(worker, text),
+        }
     }
 
     /// No reply will come. `sent`: the server may have got it whole.

@@ -2,7 +2,7 @@
 //! Knows nothing of clients' sockets; its task is in `connection`, the log-in in `handshake`.
 
 mod connection;
-mod handshake;
+pub(super) mod handshake;
 mod inflight;
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 pub(super) use connection::run;
-pub(super) use inflight::{Entry, Owner};
+pub(super) use inflight::{AtReply, Entry, Owner};
 
 use super::{product::ProductView, worker::Worker};
 use crate::{
@@ -55,6 +55,8 @@ pub(super) struct Backend {
     /// Of a replica: the `run_id` of the process that may be asked. One that was started since may have older data.
     process: RefCell<String>,
     pub(super) link: Cell<Link>,
+    /// Run id of the process that the connection leads to.
+    run_id: RefCell<Rc<str>>,
     /// Its server is no primary any more: closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
     /// A hold of kind Abandon: closed at once, all in flight unknown.
@@ -90,6 +92,7 @@ impl Backend {
             replica,
             process: RefCell::default(),
             link: Cell::new(Link::Connecting),
+            run_id: RefCell::new("".into()),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
             out: RefCell::default(),

@@ -1,0 +1,181 @@
+//! What `min-acks` demands of a group: which replicas of a primary count, and how many have to answer before one of them may
+//! replace it. Knows nothing of how writes wait for replicas (`proxy::acks`), nor of who asks the servers.
+
+use super::observation::{Look, RoleSeen};
+use crate::model::{ids::HostPort, state::Group};
+
+/// Replicas that hang on a group's primary and are no servers of the group: they confirm writes to the primary, and are no
+/// help when it fails, so that many more confirmations are demanded. `look`: the last look at a server.
+///
+/// A server may know a replica by another address than the group does (names, address translation). So many of those that
+/// are unknown by address as say themselves that they follow this primary are taken for the group's own.
+#[must_use]
+pub fn foreign_replicas(group: &Group, look: impl Fn(&HostPort) -> Option<Look>) -> u32 {
+    let Some((primary, servers)) = group.servers.split_first() else { return 0 };
+    let Some(Look { role: RoleSeen::Primary { replicas }, replid, .. }) = look(&primary.addr) else { return 0 };
+    let unknown = replicas.iter().filter(|(addr, _)| !servers.iter().any(|s| s.addr == *addr)).count();
+    if unknown == 0 {
+        return 0;
+    }
+    let follows = |server: &HostPort| {
+        look(server).is_some_and(|l| l.replid == replid && matches!(l.role, RoleSeen::Replica { link_up: true, .. }))
+    };
+    let own = servers.iter().filter(|server| follows(&server.addr)).count();
+    u32::try_from(unknown.min(replicas.len().saturating_sub(own))).unwrap_or(u32::MAX)
+}
+
+/// How many of a group's replicas have to answer so that at least one of them has every write that `min_acks` of them
+/// confirmed. (With fewer replicas than `min_acks` nothing is ever confirmed, and any one will do.)
+#[must_use]
+pub fn needed(group: &Group, min_acks: u8) -> usize {
+    let replicas = group.servers.len().saturating_sub(1);
+    (replicas + 1).saturating_sub(usize::from(min_acks)).max(1)
+}
+
+/// Whether `to` surely has every confirmed write: enough replicas answer, and none of them has more. `offset`: how far a
+/// replica is that answers and whose data is of the primary's history; `None` for any other.
+///
+/// # Errors
+/// See [`Missing`].
+pub fn has_all_confirmed(
+    group: &Group,
+    min_acks: u8,
+    to: &HostPort,
+    offset: impl Fn(&HostPort) -> Option<u64>,
+) -> Result<(), Missing> {
+    if min_acks == 0 {
+        return Ok(());
+    }
+    let answer: Vec<_> =
+        group.servers.iter().skip(1).filter_map(|server| Some((&server.addr, offset(&server.addr)?))).collect();
+    let needed = needed(group, min_acks);
+    let theirs = answer.iter().find(|(addr, _)| *addr == to).map(|(_, offset)| *offset);
+    let (Some(theirs), true) = (theirs, answer.len() >= needed) else {
+        let who: Vec<_> = answer.iter().map(|(addr, _)| addr.to_string()).collect();
+        let who = if who.is_empty() { "none".to_owned() } else { who.join(", ") };
+        return Err(Missing::Answers(format!(
+            "min-acks is {min_acks}, so {needed} of the {} replicas have to answer that have its data, lest confirmed writes \
+             be lost; there answer: {who}",
+            group.servers.len().saturating_sub(1)
+        )));
+    };
+    match answer.iter().filter(|(_, offset)| *offset > theirs).max_by_key(|(_, offset)| *offset) {
+        None => Ok(()),
+        Some((addr, offset)) => Err(Missing::Writes(format!(
+            "min-acks is {min_acks}, and {addr} has more (offset {offset}) than {to} ({theirs}): confirmed writes would be lost"
+        ))),
+    }
+}
+
+/// What keeps a replica from being promoted by itself; each a sentence's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Too few replicas answer.
+    Answers(String),
+    /// Another one has more.
+    Writes(String),
+}
+
+impl Missing {
+    /// For people.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Answers(text) | Self::Writes(text) => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{
+        ids::{Epoch, GroupId},
+        state::{GroupOptions, Server},
+    };
+
+    fn addr(port: u16) -> HostPort {
+        HostPort::parse(&format!("10.0.0.1:{port}")).unwrap()
+    }
+
+    fn group(servers: u16) -> Group {
+        Group {
+            id: GroupId(1),
+            servers: (1..=servers).map(|port| Server::new(addr(port), String::new(), 0)).collect(),
+            credentials: None,
+            epoch: Epoch(1),
+            given_away: Default::default(),
+            sweep: None,
+            options: GroupOptions::default(),
+            replid: String::new(),
+            reached: None,
+        }
+    }
+
+    fn look(role: RoleSeen, replid: &str) -> Look {
+        Look {
+            run_id: String::new(),
+            role,
+            replid: replid.into(),
+            offset: 0,
+            replid2: None,
+            loading: false,
+            used_memory: 0,
+            keys: 0,
+            ops_per_second: 0,
+            ping_us: 0,
+            persistent: None,
+        }
+    }
+
+    #[test]
+    fn foreign() {
+        let check = |listed: &[u16], following: &[u16], want: u32| {
+            let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
+            let mut looks = BTreeMap::from([(addr(1), look(RoleSeen::Primary { replicas }, "id"))]);
+            for port in following {
+                let role = RoleSeen::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
+                looks.insert(addr(*port), look(role, "id"));
+            }
+            assert_eq!(foreign_replicas(&group(3), |a| looks.get(a).cloned()), want, "{listed:?} {following:?}");
+        };
+        check(&[2, 3], &[2, 3], 0);
+        check(&[2, 3, 9], &[2, 3], 1);
+        check(&[2, 9], &[2], 1);
+        check(&[9], &[], 1);
+        // The primary sees the group's own by other addresses.
+        check(&[82, 83], &[2, 3], 0);
+        check(&[82, 83, 9], &[2, 3], 1);
+        // One of its own is listed still, and says no more that it follows.
+        check(&[2, 3], &[2], 0);
+        assert_eq!(foreign_replicas(&group(3), |_| None), 0);
+    }
+
+    #[test]
+    fn confirmed() {
+        let check = |servers: u16, min_acks: u8, offsets: &[(u16, u64)], want: &str| {
+            let offsets: BTreeMap<_, _> = offsets.iter().map(|(port, offset)| (addr(*port), *offset)).collect();
+            let got = has_all_confirmed(&group(servers), min_acks, &addr(2), |a| offsets.get(a).copied());
+            let got = match got {
+                Ok(()) => "yes",
+                Err(Missing::Answers(_)) => "answers",
+                Err(Missing::Writes(_)) => "writes",
+            };
+            assert_eq!(got, want, "{servers} servers, min-acks {min_acks}, {offsets:?}");
+        };
+        check(3, 0, &[], "yes");
+        check(2, 1, &[(2, 5)], "yes");
+        check(3, 1, &[(2, 5)], "answers");
+        check(3, 1, &[(2, 5), (3, 5)], "yes");
+        check(3, 1, &[(2, 5), (3, 6)], "writes");
+        check(3, 2, &[(2, 5)], "yes");
+        check(3, 2, &[(3, 5)], "answers");
+        check(4, 1, &[(2, 5), (3, 4)], "answers");
+        check(4, 2, &[(2, 5), (3, 4)], "yes");
+        // Nothing was ever confirmed there.
+        check(2, 2, &[(2, 5)], "yes");
+    }
+}

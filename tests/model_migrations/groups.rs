@@ -1,0 +1,121 @@
+//! What the log knows of groups and servers beside who is the primary: what was seen of them, and what operators say.
+
+use pontoon::model::{
+    change::Change,
+    event::EventKind,
+    ids::{Epoch, GroupId},
+    outcome::Outcome,
+    state::{GroupOptions, Server, Settings},
+};
+
+use super::{
+    promotions::SWITCHOVER,
+    world::{PRODUCT, World, addr},
+};
+
+#[test]
+fn the_primary_is_noted() {
+    let mut world = World::new();
+    let note =
+        |epoch, replid: &str| Change::NotePrimary { product: PRODUCT, group: GroupId(1), epoch, replid: replid.into() };
+    let epoch = world.group(1).epoch;
+    world.refuses(note(Epoch(1), "ab"), "group 1 changed since");
+    for replid in ["", "a b", "a\n", &"a".repeat(65)] {
+        world.refuses(note(epoch, replid), "the replication id of the primary of group 1 is none");
+    }
+    let (events, route) = (world.state.events.len(), world.state.route_epoch);
+    assert_eq!(world.does(note(epoch, "ab")), Outcome::Done);
+    assert_eq!(world.does(note(epoch, "ab")), Outcome::Unchanged);
+    assert_eq!((world.state.events.len(), world.state.route_epoch), (events, route), "the first time is no news");
+    assert_eq!(world.does(note(epoch, "cd")), Outcome::Done);
+    let text = "10.1.1.1:6379 has replication id cd instead of ab: it restarted, or was replaced by hand";
+    assert_eq!(world.last_event(), (EventKind::PrimaryNoted, "group 1", text));
+    // A promotion makes another one the primary: what is noted next is no news either.
+    world.promoted(1, SWITCHOVER);
+    let events = world.state.events.len();
+    world.refuses(note(epoch, "ef"), "group 1 changed since");
+    world.does(note(world.group(1).epoch, "ef"));
+    assert_eq!((world.group(1).replid.as_str(), world.state.events.len()), ("ef", events));
+}
+
+#[test]
+fn what_an_operator_says_of_groups_and_servers() {
+    let mut world = World::new();
+    assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 3000, maintenance: false });
+    let set = |down_after_ms, maintenance| Change::SetGroup {
+        product: PRODUCT,
+        group: GroupId(1),
+        down_after_ms,
+        maintenance,
+    };
+    for bad in [0, 499, 600_001] {
+        world
+            .refuses(set(Some(bad), None), &format!("a server cannot be down after {bad} ms; choose 500 ms to 10 min"));
+    }
+    let (events, route) = (world.state.events.len(), world.state.route_epoch);
+    assert_eq!(world.does(set(Some(500), None)), Outcome::Done);
+    assert_eq!(world.does(set(Some(500), Some(false))), Outcome::Unchanged);
+    assert_eq!(world.does(set(None, None)), Outcome::Unchanged);
+    assert_eq!(world.state.events.len(), events);
+    world.does(set(None, Some(true)));
+    assert_eq!(
+        world.last_event(),
+        (EventKind::MaintenanceOn, "group 1", "nothing is changed automatically in this group")
+    );
+    world.does(set(Some(600_000), Some(false)));
+    assert_eq!(world.last_event().0, EventKind::MaintenanceOff);
+    assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, maintenance: false });
+
+    let set = |n: u32, priority, zone: Option<&str>| Change::SetServer {
+        product: PRODUCT,
+        group: GroupId(1),
+        addr: addr(1, n),
+        priority,
+        zone: zone.map(str::to_owned),
+    };
+    assert_eq!((world.server(1, 2).priority, world.server(1, 2).zone.as_str()), (100, ""));
+    world.refuses(set(9, Some(1), None), "has no server 10.1.1.9:6379");
+    for bad in ["a b", "ü", &"z".repeat(65)] {
+        world.refuses(set(2, Some(1), Some(bad)), "is not a zone: at most 64 letters");
+    }
+    assert_eq!(world.does(set(2, Some(0), Some("eu-1.A_"))), Outcome::Done);
+    assert_eq!(world.does(set(2, Some(0), None)), Outcome::Unchanged);
+    assert_eq!(world.does(set(2, None, Some("eu-1.A_"))), Outcome::Unchanged);
+    assert_eq!((world.server(1, 2).priority, world.server(1, 2).zone.as_str()), (0, "eu-1.A_"));
+    assert_eq!(world.does(set(2, None, Some(""))), Outcome::Done);
+    // A zone in a group that is made is looked at, too; what a server was elsewhere is no matter.
+    let odd = |zone: &str| Change::AddServer {
+        product: PRODUCT,
+        group: GroupId(1),
+        server: Server { zone: zone.into(), diverged: true, priority: 7, ..Server::new(addr(1, 4), String::new(), 0) },
+    };
+    world.refuses(odd("a b"), "is not a zone");
+    world.does(odd("b"));
+    let new = world.server(1, 4);
+    assert_eq!((new.diverged, new.priority, new.zone.as_str()), (false, 7, "b"));
+    assert_eq!(world.state.route_epoch, world.state.applied, "only the new server is a matter of routes");
+    assert!(route < world.state.applied);
+}
+
+#[test]
+fn maintenance_of_all_and_the_share() {
+    let mut world = World::new();
+    let set = |maintenance, failover_share_max| Change::SetCluster {
+        voters: None,
+        hold_ms_max: None,
+        maintenance,
+        failover_share_max,
+    };
+    for bad in [0, 101] {
+        world.refuses(set(None, Some(bad)), "choose 1 to 100");
+    }
+    assert_eq!(world.does(set(Some(false), Some(50))), Outcome::Unchanged);
+    world.does(set(Some(true), Some(100)));
+    assert_eq!(world.last_event().0, EventKind::MaintenanceOn);
+    assert_eq!(world.state.events.back().unwrap().product, None);
+    assert_eq!(world.does(set(Some(true), None)), Outcome::Unchanged);
+    world.does(set(Some(false), None));
+    assert_eq!(world.last_event().0, EventKind::MaintenanceOff);
+    let default = Settings::default();
+    assert_eq!(world.state.settings, Settings { failover_share_max: 100, ..default });
+}

@@ -1,0 +1,414 @@
+//! `min-acks` at the wire: what the proxy asks a primary for, when, and what its clients are told. The servers are scripted.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, Read},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use common::{Bed, Client, Conn, PATIENCE, Redis, fake_with, held, with_product};
+use pontoon::{
+    model::{
+        ids::{HoldId, HostPort},
+        route::{HoldKind, ProductRoutes, RouteTable},
+    },
+    proxy::Limits,
+};
+
+/// What a scripted primary is told to do with a `WAIT`.
+enum Say {
+    Count(u32),
+    /// Nothing, ever.
+    Nothing,
+    /// Closes the connection.
+    Close,
+}
+
+/// A primary that executes everything at once, and is told what its replicas have.
+struct Primary {
+    addr: String,
+    say: mpsc::SyncSender<Say>,
+    /// What came over its acks connections.
+    asked: mpsc::Receiver<String>,
+    executed: Arc<AtomicUsize>,
+}
+
+impl Primary {
+    fn start() -> Self {
+        Self::start_with(|_| "one".into())
+    }
+
+    /// `run_id` is told to the log-in of this number.
+    fn start_with(run_id: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+        let (say, to_say) = mpsc::sync_channel(64);
+        let (tell, asked) = mpsc::sync_channel(4096);
+        let to_say = Arc::new(Mutex::new(to_say));
+        let executed = Arc::new(AtomicUsize::new(0));
+        let (count, log_ins) = (executed.clone(), AtomicUsize::new(0));
+        let addr = fake_with(
+            move || run_id(log_ins.fetch_add(1, Ordering::SeqCst)),
+            move |mut conn: Conn| {
+                let acks = conn.name.ends_with(":acks");
+                while let Some(words) = conn.request() {
+                    if acks {
+                        let words: Vec<_> = words.iter().map(|w| String::from_utf8_lossy(w)).collect();
+                        tell.send(words.join(" ")).unwrap();
+                        if words[0] == "PING" {
+                            conn.reply(b"+PONG\r\n");
+                            continue;
+                        }
+                        match to_say.lock().unwrap().recv() {
+                            Ok(Say::Count(n)) => conn.reply(format!(":{n}\r\n").as_bytes()),
+                            Ok(Say::Nothing) => {}
+                            Ok(Say::Close) | Err(_) => return,
+                        }
+                        continue;
+                    }
+                    conn.reply(match &words[0][..] {
+                        b"GET" => b"$1\r\nv\r\n",
+                        b"DEL" => b":1\r\n",
+                        _ if words[1] == b"bad" => b"-WRONGTYPE it is bad\r\n",
+                        _ => b"+OK\r\n",
+                    });
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            },
+        );
+        Self { addr, say, asked, executed }
+    }
+
+    /// The next PING and WAIT, which come in this order.
+    #[track_caller]
+    fn expect(&self, wait: &str) {
+        assert_eq!(self.asked.recv_timeout(PATIENCE).unwrap(), "PING");
+        assert_eq!(self.asked.recv_timeout(PATIENCE).unwrap(), wait);
+    }
+
+    fn say(&self, say: Say) {
+        self.say.send(say).unwrap();
+    }
+
+    fn has_executed(&self, count: usize) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while self.executed.load(Ordering::SeqCst) < count {
+            assert!(std::time::Instant::now() < end, "{count} are not executed");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn with_acks(min_acks: u8, ms: u32) -> impl FnOnce(RouteTable) -> RouteTable {
+    move |table| with_product(table, |p| set(p, min_acks, ms))
+}
+
+fn set(product: &mut ProductRoutes, min_acks: u8, ms: u32) {
+    (product.min_acks, product.min_acks_ms) = (min_acks, ms);
+}
+
+fn bed(primaries: &[&Primary]) -> Bed {
+    let addrs: Vec<_> = primaries.iter().map(|p| p.addr.as_str()).collect();
+    Bed::start_with(&addrs, Limits::default(), 1, with_acks(1, 20_000))
+}
+
+/// Nothing has been sent to this client. Asked after something else that came later has been answered.
+fn is_silent(client: &mut Client) {
+    client.stream.set_nonblocking(true).unwrap();
+    let got = client.stream.read(&mut [0; 64]);
+    client.stream.set_nonblocking(false).unwrap();
+    assert_eq!(got.map_err(|e| e.kind()), Err(ErrorKind::WouldBlock));
+}
+
+#[test]
+fn a_write_is_answered_when_a_replica_has_it() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    let (mut one, mut two) = (bed.client(), bed.client());
+    // A read behind a write keeps its place; those of others do not wait.
+    one.call("SET k 1").call("GET k");
+    primary.expect("WAIT 1 20000");
+    primary.has_executed(2);
+    two.call("GET k").expect("$1\r\nv\r\n");
+    is_silent(&mut one);
+    primary.say(Say::Count(1));
+    one.expect("+OK\r\n$1\r\nv\r\n");
+    // More than enough is enough.
+    two.call("SET k 2");
+    primary.expect("WAIT 1 20000");
+    primary.say(Say::Count(3));
+    two.expect("+OK\r\n");
+}
+
+#[test]
+fn what_comes_while_one_group_waits_is_the_next() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    let mut clients: Vec<_> = (0..20).map(|_| bed.client()).collect();
+    clients[0].call("SET a 1");
+    primary.expect("WAIT 1 20000");
+    for client in &mut clients[1..] {
+        client.call("SET b 1").call("DEL b");
+    }
+    primary.has_executed(39);
+    // Their replies are read: the proxy has answered something that came later.
+    bed.client().call("GET c").expect("$1\r\nv\r\n");
+    for client in &mut clients {
+        is_silent(client);
+    }
+    primary.say(Say::Count(1));
+    clients[0].expect("+OK\r\n");
+    primary.expect("WAIT 1 20000");
+    primary.say(Say::Count(1));
+    for client in &mut clients[1..] {
+        client.expect("+OK\r\n:1\r\n");
+    }
+    assert!(primary.asked.try_recv().is_err(), "38 writes are one group");
+}
+
+#[test]
+fn too_few_replicas() {
+    let primary = Primary::start();
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(2, 700));
+    let mut client = bed.client();
+    client.call("SET k 1");
+    primary.expect("WAIT 2 700");
+    primary.say(Say::Count(1));
+    let line = client.line();
+    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 2 replicas: 1 have it after 700 ms");
+    // The session, and the connection, go on.
+    client.call("SET k 2");
+    primary.expect("WAIT 2 700");
+    primary.say(Say::Count(2));
+    client.expect("+OK\r\n");
+}
+
+#[test]
+fn no_answer_and_a_broken_connection() {
+    let primary = Primary::start();
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, 10));
+    let mut client = bed.client();
+    let check = |client: &mut Client, say, part: &str| {
+        client.call("SET k 1");
+        primary.expect("WAIT 1 10");
+        primary.say(say);
+        let line = client.line();
+        assert!(line.starts_with("-NOREPLICAS executed, not confirmed on 1 replicas: "), "{line}");
+        assert!(line.contains(part), "{line}");
+    };
+    check(&mut client, Say::Nothing, "did not answer WAIT within 10 ms");
+    // Over a new connection each, for the former is of no use any more.
+    check(&mut client, Say::Close, "closed the connection");
+    check(&mut client, Say::Count(0), "0 have it");
+    client.call("SET k 1");
+    primary.expect("WAIT 1 10");
+    primary.say(Say::Count(1));
+    client.expect("+OK\r\n");
+}
+
+#[test]
+fn errors_and_reads_do_not_wait() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    bed.client().call("SET bad 1").expect("-WRONGTYPE it is bad\r\n").call("GET k").expect("$1\r\nv\r\n");
+    assert!(primary.asked.try_recv().is_err());
+}
+
+#[test]
+fn it_is_turned_on_and_off() {
+    let primary = Primary::start();
+    let bed = Bed::start(&[&primary.addr]);
+    let (mut client, mut other) = (bed.client(), bed.client());
+    client.call("SET k 1").expect("+OK\r\n");
+    assert!(primary.asked.try_recv().is_err());
+    let mut epoch = 1;
+    let mut publish = |min_acks| {
+        epoch += 1;
+        let mut table = with_acks(min_acks, 20_000)(bed.table());
+        table.epoch.0 = epoch;
+        bed.publish(table);
+        bed.until("the setting", |r| r.route_epoch.0 == epoch);
+    };
+    publish(1);
+    client.call("SET k 2");
+    primary.expect("WAIT 1 20000");
+    publish(0);
+    // The one before still waits for what it was sent under.
+    other.call("SET k 3").expect("+OK\r\n");
+    is_silent(&mut client);
+    primary.say(Say::Count(1));
+    client.expect("+OK\r\n");
+}
+
+#[test]
+fn another_process_cannot_confirm() {
+    // The data connection logs in first, the acks connection after it: to a server that was restarted between.
+    let primary = Primary::start_with(|n| if n == 0 { "one".into() } else { "two".into() });
+    let bed = bed(&[&primary]);
+    let line = bed.client().call("SET k 1").line();
+    assert!(
+        line.starts_with("-NOREPLICAS executed, not confirmed on 1 replicas: ") && line.contains("restarted"),
+        "{line}"
+    );
+    assert!(primary.asked.try_recv().is_err(), "nobody is asked who cannot know");
+    let silent = Primary::start_with(|_| String::new());
+    let line = self::bed(&[&silent]).client().call("SET k 1").line();
+    assert!(line.contains("does not tell its run id"), "{line}");
+}
+
+#[test]
+fn foreign_replicas_do_not_count() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    bed.foreign.publish(BTreeMap::from([(HostPort::parse(&primary.addr).unwrap(), 1)]));
+    let mut client = bed.client();
+    client.call("SET k 1");
+    primary.expect("WAIT 2 20000");
+    primary.say(Say::Count(1));
+    assert!(client.line().starts_with("-NOREPLICAS executed, not confirmed on 2 replicas"));
+}
+
+#[test]
+fn parts_are_confirmed_one_by_one() {
+    let (a, b) = (Primary::start(), Primary::start());
+    let bed = bed(&[&a, &b]);
+    let mut client = bed.client();
+    for (theirs, want) in [
+        ([1, 1], "+OK"),
+        ([1, 0], "-NOREPLICAS executed, not confirmed on 1 replicas: 0 have it after 20000 ms"),
+        ([0, 0], "-NOREPLICAS executed, not confirmed on 1 replicas: 0 have it after 20000 ms"),
+    ] {
+        // crc32 mod 1024: foo is in the lower half, hello in the upper.
+        client.call("MSET foo 1 hello 2");
+        for (primary, count) in [&a, &b].into_iter().zip(theirs) {
+            primary.expect("WAIT 1 20000");
+            primary.say(Say::Count(count));
+        }
+        assert_eq!(client.line(), want);
+    }
+}
+
+#[test]
+fn a_failover_makes_it_unknown_at_once() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    let mut client = bed.client();
+    client.call("SET k 1");
+    primary.expect("WAIT 1 20000");
+    bed.publish(held(bed.table(), 7, HoldKind::Abandon, "k"));
+    let line = client.line();
+    assert!(line.starts_with("-ERR outcome unknown: ") && line.contains("given up by a failover"), "{line}");
+    bed.until("drained", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.drained));
+}
+
+#[test]
+fn a_hold_waits_for_the_replicas() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    let mut client = bed.client();
+    client.call("SET k 1");
+    primary.expect("WAIT 1 20000");
+    bed.publish(held(bed.table(), 7, HoldKind::Wait, "k"));
+    let report = bed.until("the hold", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.waiting_on != "not looked yet"));
+    let hold = &report.holds[&HoldId(7)];
+    assert!(!hold.drained && hold.waiting_on.contains("waits for the replicas of"), "{hold:?}");
+    primary.say(Say::Count(1));
+    client.expect("+OK\r\n");
+    bed.until("drained", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.drained));
+}
+
+#[test]
+fn it_is_checked_again_when_the_replicas_have_it() {
+    let primary = Primary::start();
+    let bed = bed(&[&primary]);
+    let mut client = bed.client();
+    client.call("SET k 1");
+    primary.expect("WAIT 1 20000");
+    // Another owner meanwhile: the same server, so that nothing else ends the wait.
+    let mut table = with_product(bed.table(), |p| p.slots.iter_mut().for_each(|slot| slot.epoch.0 = 9));
+    table.epoch.0 = 9;
+    bed.publish(table);
+    bed.until("the routes", |r| r.route_epoch.0 == 9);
+    primary.say(Say::Count(1));
+    let line = client.line();
+    assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
+
+    client.call("SET k 2");
+    primary.expect("WAIT 1 20000");
+    bed.permit.revoke();
+    primary.say(Say::Count(1));
+    let line = client.line();
+    assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let primary = Primary::start();
+    let limits = Limits { unconfirmed_max: 1000, ..Limits::default() };
+    let bed = Bed::start_with(&[&primary.addr], limits, 1, with_acks(1, 20_000));
+    let mut client = bed.client();
+    client.call("SET k 1");
+    primary.expect("WAIT 1 20000");
+    let mut others: Vec<_> = (0..20).map(|_| bed.client()).collect();
+    for (i, other) in others.iter_mut().enumerate() {
+        other.call("SET k 1");
+        primary.has_executed(2 * i + 2);
+        // Their replies are read: the proxy has answered something that came later.
+        bed.client().call("GET c").expect("$1\r\nv\r\n");
+    }
+    // The last one came when there was no room left.
+    let line = others[19].line();
+    assert!(line.contains("too many writes wait"), "{line}");
+    primary.say(Say::Count(1));
+    client.expect("+OK\r\n");
+}
+
+/// What all of the above rests on, with a real server: after a PING a `WAIT` counts replicas, and there are none.
+#[test]
+fn a_real_server_without_replicas_confirms_nothing() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 2, with_acks(1, 50));
+    let line = bed.client().call("SET k 1").line();
+    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 1 replicas: 0 have it after 50 ms");
+    bed.client().call("GET k").expect("$1\r\n1\r\n");
+}
+
+/// Many writers before a real primary with a real replica: every write is confirmed, and the replica has it by then.
+#[test]
+fn a_real_replica_has_what_was_acknowledged() {
+    let primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let port = primary.addr.rsplit(':').next().unwrap().to_owned();
+    let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]);
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 2, with_acks(1, 5_000));
+    let direct = |addr: &str| Client::connect(addr.rsplit(':').next().unwrap().parse().unwrap());
+    let end = std::time::Instant::now() + PATIENCE;
+    while !bed.client().call("SET first 1").line().starts_with("+OK") {
+        assert!(std::time::Instant::now() < end, "the replica does not come");
+    }
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let (mut client, mut replica) = (bed.client(), direct(&replica.addr));
+            scope.spawn(move || {
+                for i in 0..200 {
+                    client.call(&format!("SET {writer}:{i} x")).expect("+OK\r\n");
+                    replica.call(&format!("GET {writer}:{i}")).expect("$1\r\nx\r\n");
+                }
+            });
+        }
+    });
+    // And without the replica nothing is acknowledged.
+    drop(replica);
+    let mut table = with_acks(1, 50)(bed.table());
+    table.epoch.0 = 2;
+    bed.publish(table);
+    bed.until("the setting", |r| r.route_epoch.0 == 2);
+    let mut client = bed.client();
+    client.stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert!(client.call("SET last 1").line().starts_with("-NOREPLICAS executed"));
+}

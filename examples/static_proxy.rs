@@ -38,6 +38,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         databases: 16,
         port,
         auth: None,
+        reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
     };

@@ -18,6 +18,7 @@ use pontoon::{
         migration::{Counters, Job, Limits, MigrationOptions, ProgressPhase, Verified, Verify},
         outcome::Outcome,
         promotion::{PromotionKind, Reached},
+        reads::{ReadFrom, ReadPolicy, SetReads},
         route::{HoldKind, Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -115,6 +116,7 @@ fn changes() -> Vec<(&'static str, Change)> {
                 auto_rebalance: None,
                 min_acks: None,
                 min_acks_ms: None,
+                reads: SetReads::default(),
             },
         ),
         ("remove_product", Change::RemoveProduct { product: ProductId(5) }),
@@ -226,6 +228,7 @@ fn migrations() -> Vec<(&'static str, Change)> {
                 auto_rebalance: Some(true),
                 min_acks: None,
                 min_acks_ms: None,
+                reads: SetReads::default(),
             },
         ),
         ("start_assign_3", Change::StartAssign { product, slots: slots(400, 401), to: GroupId(2), abandon: true }),
@@ -530,6 +533,7 @@ fn min_acks_are_read_and_written_as_they_were() {
         auto_rebalance: None,
         min_acks: Some(2),
         min_acks_ms: Some(500),
+        reads: SetReads::default(),
     };
     let entry = Entry { id: Uuid(77), at_ms: 1_700_000_000_000, change };
     let bytes = encode_entry(&entry);
@@ -555,6 +559,54 @@ fn min_acks_are_read_and_written_as_they_were() {
         assert!(apply(&mut state, &other, at).is_err_and(|why| why.to_string().contains("choose")), "{refused:?}");
         assert_eq!(state.products, before);
     }
+}
+
+/// Where reads go came with level 3: what is said and what is not comes back, and what says nothing of it is as it was.
+#[test]
+fn where_reads_go_is_written_and_read_back() {
+    let set = |reads| {
+        let (port, databases, auth, auto_rebalance) = (None, None, None, None);
+        let (min_acks, min_acks_ms) = (None, None);
+        Change::SetProduct {
+            product: ProductId(1),
+            port,
+            databases,
+            auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+        }
+    };
+    let all = |from, max_lag_ms, own_writes| SetReads {
+        from: Some(from),
+        max_lag_ms: Some(max_lag_ms),
+        own_writes: Some(own_writes),
+    };
+    let some = [
+        SetReads { from: Some(ReadFrom::PreferReplica), ..SetReads::default() },
+        SetReads { own_writes: Some(false), ..SetReads::default() },
+        all(ReadFrom::Replica, 0, false),
+        all(ReadFrom::Nearest, 60_000, true),
+    ];
+    let mut log = vec![("bootstrap", changes()[0].1.clone())];
+    for (i, reads) in some.into_iter().enumerate() {
+        log.push(("set_product_reads", set(reads)));
+        let entries = numbered(log.clone());
+        let bytes = encode_entry(&entries[i + 1].1);
+        assert_eq!(decode_entry(&bytes).unwrap(), entries[i + 1].1);
+        assert_eq!(pb::Entry::decode(&*bytes).unwrap().level, 3);
+        let state = last_state(&entries);
+        let bytes = encode_state(&state);
+        assert_eq!(decode_state(&bytes).unwrap(), state);
+        assert_eq!(pb::State::decode(&*bytes).unwrap().level, 3);
+        assert_ne!(state.products[&ProductId(1)].reads, ReadPolicy::default());
+    }
+    log.push(("set_product_reads", set(all(ReadFrom::Primary, 1000, false))));
+    let state = last_state(&numbered(log));
+    assert_eq!(state.products[&ProductId(1)].reads, ReadPolicy::default());
+    assert_eq!(pb::State::decode(&*encode_state(&state)).unwrap().level, 1, "the default is not written");
+    assert_eq!(decode_state(&encode_state(&state)).unwrap(), state);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     model::{
         change::{Change, NewProduct},
+        reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
         state::Product,
     },
@@ -51,6 +52,20 @@ fn open_to_all(name: &str) -> String {
     )
 }
 
+/// Reads that never go to the primary find nobody in a group without replicas.
+fn without_replicas(product: &Product, policy: ReadPolicy) -> Option<String> {
+    let alone = product.groups.values().filter(|group| group.servers.len() < 2).map(|group| group.id.to_string());
+    let alone: Vec<String> = alone.collect();
+    (policy.from == ReadFrom::Replica && !alone.is_empty()).then(|| {
+        format!(
+            "group {} of product '{}' has no replica: all reads of its slots are answered -TRYAGAIN; pontoon group \
+             add-server gives it one, read-from=prefer-replica reads from its primary",
+            alone.join(", "),
+            product.name
+        )
+    })
+}
+
 impl Perform for SetProductRequest {
     forwardable!(set_product);
 
@@ -66,11 +81,17 @@ impl Perform for SetProductRequest {
         let auth = self.auth(product.auth.as_ref())?;
         let min_acks = self.min_acks.map(validate::min_acks).transpose()?;
         let min_acks_ms = self.min_acks_ms.map(validate::min_acks_ms).transpose()?;
+        let reads = SetReads {
+            from: self.read_from.as_deref().map(validate::read_from).transpose()?,
+            max_lag_ms: self.max_lag_ms,
+            own_writes: self.read_your_writes,
+        };
         let setting = self.auto_rebalance.is_some() || min_acks.is_some() || min_acks_ms.is_some();
+        let setting = setting || reads.says_something();
         if port.is_none() && databases.is_none() && auth.is_none() && !setting {
             return Err(Failure::Bad(
-                "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME or \
-                 --password-file FILE"
+                "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
+                 read-from=WHERE, max-lag=1s, read-your-writes=on|off or --password-file FILE"
                     .into(),
             ));
         }
@@ -87,6 +108,11 @@ impl Perform for SetProductRequest {
         }));
         said.done.extend(min_acks_ms.map(|ms| format!("product '{name}': replicas are waited for {ms} ms")));
         said.warnings.extend(min_acks.and_then(|n| too_few_replicas(product, n)));
+        if reads.says_something() {
+            let policy = reads.of(product.reads);
+            said.done.push(format!("product '{name}': {policy}"));
+            said.warnings.extend(without_replicas(product, policy));
+        }
         match &auth {
             None => {}
             Some(None) => {
@@ -105,6 +131,7 @@ impl Perform for SetProductRequest {
                 auto_rebalance: self.auto_rebalance,
                 min_acks,
                 min_acks_ms,
+                reads,
             },
             said,
         )

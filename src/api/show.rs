@@ -99,6 +99,9 @@ pub fn product(product: &Product) -> admin::Product {
         auto_rebalance: product.auto_rebalance,
         min_acks: product.min_acks.into(),
         min_acks_ms: product.min_acks_ms,
+        read_from: product.reads.from.name().into(),
+        max_lag_ms: product.reads.max_lag_ms,
+        read_your_writes: product.reads.own_writes,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
             NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
         },
         migration::{Limits, Verify},
+        reads::ReadFrom,
         route::{Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -131,6 +132,19 @@ pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), Failure> {
         }
     };
     Ok((mode, isolated))
+}
+
+/// Where reads go.
+///
+/// # Errors
+/// A sentence.
+pub fn read_from(text: &str) -> Result<ReadFrom, Failure> {
+    match ReadFrom::ALL.into_iter().find(|from| from.name() == text) {
+        Some(from) => Ok(from),
+        None => {
+            bad(format!("reads cannot go to '{}'; choose primary, prefer-replica, replica or nearest", quote(text)))
+        }
+    }
 }
 
 /// Number of databases; 0: 16.

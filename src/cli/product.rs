@@ -51,6 +51,9 @@ pub enum ProductCommand {
     },
     /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off,
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
+    ///
+    /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica further behind serves nothing;
+    /// 0: however far), read-your-writes=on|off (a session finds what it has written)
     Set {
         /// Its name
         name: String,
@@ -178,6 +181,9 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 let within = duration::parse(value).map_err(|why| format!("min-acks-timeout: {why}"))?;
                 wanted.min_acks_ms = Some(within.as_millis().try_into().unwrap_or(u32::MAX))
             }
+            "read-from" => wanted.read_from = Some(value.to_owned()),
+            "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
+            "read-your-writes" => wanted.read_your_writes = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Arguments can be read by every user of the machine, and stay in the shell's history.
@@ -191,13 +197,23 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             }
             _ => {
                 return Err(format!(
-                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, min-acks \
-                     and min-acks-timeout"
+                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, min-acks, \
+                     min-acks-timeout, read-from, max-lag and read-your-writes"
                 ));
             }
         }
     }
     Ok(wanted)
+}
+
+/// Milliseconds; 0: however far a replica is behind.
+fn max_lag(value: &str) -> Result<u32, String> {
+    if value == "0" {
+        return Ok(0);
+    }
+    let lag =
+        duration::parse(value).map_err(|e| format!("max-lag: {e}, and no 0 (however far a replica is behind)"))?;
+    u32::try_from(lag.as_millis()).map_err(|e| format!("max-lag: {e}"))
 }
 
 async fn list(remote: &Remote) -> Result<(), CliError> {
@@ -224,6 +240,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
                 },
                 p.groups.to_string(),
                 format!("{} of {}", p.slots_assigned, p.slots),
+                reads(p),
             ]
         })
         .collect();
@@ -238,6 +255,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
         "password",
         "groups",
         "slots assigned",
+        "reads from",
     ];
     let mut out = output::table(&headings, &rows);
     for p in &products {
@@ -259,6 +277,18 @@ fn acks(p: &Product) -> String {
     }
 }
 
+/// Where reads go, as short as it can be said.
+fn reads(p: &Product) -> String {
+    if p.read_from == "primary" {
+        return p.read_from.clone();
+    }
+    let lag = match p.max_lag_ms {
+        0 => "any lag".to_owned(),
+        ms => format!("lag {}", duration::show(Duration::from_millis(ms.into()))),
+    };
+    format!("{} ({lag}{})", p.read_from, if p.read_your_writes { ", own writes" } else { "" })
+}
+
 /// What of a product is replicated, so that it is the same on every node; listeners are not.
 fn to_json(p: &Product) -> Value {
     json!({
@@ -277,6 +307,9 @@ fn to_json(p: &Product) -> Value {
         "auto_rebalance": p.auto_rebalance,
         "min_acks": p.min_acks,
         "min_acks_ms": p.min_acks_ms,
+        "read_from": p.read_from,
+        "max_lag_ms": p.max_lag_ms,
+        "read_your_writes": p.read_your_writes,
     })
 }
 
@@ -301,7 +334,16 @@ mod tests {
         check("min-acks-timeout=soon", "duration");
         let wanted = parse("p".into(), &["min-acks=1".into(), "min-acks-timeout=500ms".into()]).unwrap();
         assert_eq!((wanted.min_acks, wanted.min_acks_ms), (Some(1), Some(500)));
+        check("read-your-writes=perhaps", "on or off");
+        check("max-lag=soon", "no duration");
         check("colour=red", "no setting");
+        let reads = ["read-from=nearest".into(), "max-lag=250ms".into(), "read-your-writes=on".into()];
+        let wanted = parse("p".into(), &reads).unwrap();
+        assert_eq!(
+            (wanted.read_from.as_deref(), wanted.max_lag_ms, wanted.read_your_writes),
+            (Some("nearest"), Some(250), Some(true))
+        );
+        assert_eq!(parse("p".into(), &["max-lag=0".into()]).unwrap().max_lag_ms, Some(0));
         check("port", "KEY=VALUE");
     }
 

@@ -46,6 +46,10 @@ pub mod flag {
     /// May change data or be replicated although it has not [`WRITE`]: scripts, functions, PFCOUNT, PUBLISH.
     pub const MAY_REPLICATE: u32 = 1 << 19;
 
+    /// Only reads, and is for the primary all the same: a cursor means something only at the server that gave it out, and what
+    /// is told of access times and memory is the server's own, not the data's. Ours; Redis has no such flag.
+    pub const PRIMARY_ONLY: u32 = 1 << 20;
+
     /// Each flag that `COMMAND` reports, with the name it has there.
     pub const REPORTED: [(u32, &str); 19] = [
         (WRITE, "write"),
@@ -120,6 +124,12 @@ impl Spec {
     /// Whether a server may refuse it for being a replica: [`Spec::is_write`], and PFCOUNT.
     pub const fn needs_primary(&self) -> bool {
         self.flags.has(flag::WRITE | flag::MAY_REPLICATE)
+    }
+
+    /// Whether a replica's answer is as good as the primary's, but for its age. (An expired key is none on a replica, too,
+    /// since Redis 3.2, and times to live are absolute there, so what is told of them is no older than the rest.)
+    pub const fn may_read_replica(&self) -> bool {
+        self.flags.has(flag::READONLY) && !self.needs_primary() && !self.flags.has(flag::PRIMARY_ONLY)
     }
 
     /// First key, last key (negative: from the end) and step as `COMMAND` reports them; all 0 where it finds none that way.

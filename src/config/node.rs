@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{check, section::section};
-use crate::model::ids::{HostPort, NodeId};
+use crate::model::{
+    ids::{HostPort, NodeId},
+    limits::ZONE_LEN_MAX,
+};
 
 section! {
     /// The node itself; the top level of the file.
@@ -29,6 +32,8 @@ section! {
         port_offset "port_offset": u16 = 0, "1";
         /// Base port of the product `default`, which the node that starts a cluster makes.
         default_port "default_port": u16 = 19_000, "19000";
+        /// Where this node stands; a product with read-from=nearest reads from servers of the same zone (pontoon server set).
+        zone "zone": String = String::new(), "rack-1";
         /// Directory of this node's log; made with mode 0700. Never copy one.
         data_dir "data_dir": Option<PathBuf> = None, "/var/lib/pontoon";
         /// File with the cluster secret, mode 0600. Needed as soon as anything is bound beyond loopback.
@@ -134,6 +139,12 @@ impl NodeConfig {
                 ));
             }
         }
+        let name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        check(
+            self.zone.len() <= ZONE_LEN_MAX && self.zone.chars().all(name),
+            "zone",
+            "at most 64 of A-Z a-z 0-9 _ . -",
+        )?;
         check(self.default_port > 0, "default_port", "1 to 65535")?;
         check(self.shutdown_deadline >= Duration::from_millis(100), "shutdown_deadline_ms", "at least 100")?;
         if self.insecure || self.secret_file.is_some() {

@@ -8,6 +8,7 @@ use super::{
     },
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified},
     promotion::{PromotionKind, Reached},
+    reads::SetReads,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -79,6 +80,8 @@ pub enum Change {
         min_acks: Option<u8>,
         /// How long that is waited for, milliseconds.
         min_acks_ms: Option<u32>,
+        /// Where reads go.
+        reads: SetReads,
     },
     /// Removes a product that has no groups.
     RemoveProduct {

@@ -65,6 +65,7 @@ fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
         min_acks: product.min_acks,
         min_acks_ms: product.min_acks_ms,
         auth: product.auth.clone(),
+        reads: product.reads,
         groups: product.groups.values().filter_map(group).collect(),
         slots,
     }

@@ -6,6 +6,7 @@ use super::{
     ids::{Epoch, GroupId, HostPort, ProductId, SlotId},
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified, Verify},
     promotion::Reached,
+    reads::{ReadFrom, SetReads},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -200,7 +201,7 @@ impl Fnv {
                 self.num(17);
                 self.product(product);
             }
-            Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms } => {
+            Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } => {
                 self.num(18);
                 self.num(u64::from(product.0));
                 self.maybe(*port, |f, p| f.num(u64::from(p)));
@@ -218,6 +219,21 @@ impl Fnv {
                 if let Some(ms) = min_acks_ms {
                     self.text("min-acks-ms");
                     self.num(u64::from(*ms));
+                }
+                if reads.says_something() {
+                    // Told apart from what came before it.
+                    self.text("reads");
+                    let SetReads { from, max_lag_ms, own_writes } = *reads;
+                    self.maybe(from, |f, from| {
+                        f.num(match from {
+                            ReadFrom::Primary => 1,
+                            ReadFrom::PreferReplica => 2,
+                            ReadFrom::Replica => 3,
+                            ReadFrom::Nearest => 4,
+                        });
+                    });
+                    self.maybe(max_lag_ms, |f, ms| f.num(u64::from(ms)));
+                    self.maybe(own_writes, |f, on| f.num(u64::from(on)));
                 }
             }
             Change::RemoveProduct { product } => {

@@ -57,5 +57,8 @@ pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
 /// How long a primary must not have answered, milliseconds: below two looks (one every 500 ms) one lost packet would
 /// fail a group over; above ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
+/// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: below, looks every half second
+/// could not tell; above, a node would have to remember a primary's offsets of more than a minute.
+pub const MAX_LAG_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Share of the primaries that may be down at once, percent: 0 would never fail over, which is what maintenance is for.
 pub const FAILOVER_SHARE: std::ops::RangeInclusive<u8> = 1..=100;

@@ -16,6 +16,7 @@ pub mod migration;
 pub mod outcome;
 pub mod ports;
 pub mod promotion;
+pub mod reads;
 pub mod reject;
 pub mod route;
 pub mod secret;

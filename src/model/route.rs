@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
+    reads::ReadPolicy,
     secret::Credentials,
     slot::Layout,
 };
@@ -83,6 +84,8 @@ pub struct ProductRoutes {
     pub min_acks_ms: u32,
     /// What clients must AUTH with; `None`: nothing, and then the port is bound on loopback only.
     pub auth: Option<Credentials>,
+    /// Where reads go; which replicas may serve them comes apart, in a `ReadTable`.
+    pub reads: ReadPolicy,
     /// Groups, ascending by id.
     pub groups: Vec<GroupRoute>,
     /// One entry per slot; its length is `layout.slots()`.
@@ -96,7 +99,7 @@ pub struct GroupRoute {
     pub id: GroupId,
     /// Its primary.
     pub primary: HostPort,
-    /// Its replicas, in the order of the group; no traffic goes there yet.
+    /// Its replicas, in the order of the group; reads go there where the product wants it and a `ReadTable` allows it.
     pub replicas: Vec<HostPort>,
     /// How to log in to its servers.
     pub credentials: Option<Credentials>,

@@ -12,6 +12,7 @@ use super::{
     migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
     promotion::{EndedPromotion, Promotion, Reached},
+    reads::ReadPolicy,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
     slot::Layout,
@@ -166,6 +167,8 @@ pub struct Product {
     pub min_acks: u8,
     /// How long that is waited for, milliseconds.
     pub min_acks_ms: u32,
+    /// Where reads go.
+    pub reads: ReadPolicy,
     /// Runs of sweeps so far, of all its groups: their numbers are never used twice, also when a group's id is.
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.

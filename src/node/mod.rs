@@ -17,6 +17,7 @@ pub mod look;
 pub mod mover_wire;
 pub mod movers;
 pub mod prober;
+pub mod reads;
 pub mod routes;
 pub mod service;
 pub mod sight_wire;
@@ -87,9 +88,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let permit = Arc::new(Permit::none());
     let foreign = ForeignReplicas::default();
-    let proxy =
-        Proxy::start(hot_path::config(&config, me.id, foreign.clone()), routes::publish(log.state()), permit.clone())
-            .context("the proxy's threads could not be started")?;
+    let prober = Prober::new(me.id);
+    let readable = reads::publish(prober.clone(), log.state(), config.node.zone.clone());
+    let hot_path = hot_path::config(&config, me.id, foreign.clone());
+    let proxy = Proxy::start_with_reads(hot_path, routes::publish(log.state()), permit.clone(), readable)
+        .context("the proxy's threads could not be started")?;
 
     let timing = plan::timing::Timing {
         heartbeat: config.timing.heartbeat,
@@ -143,7 +146,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let driver = tokio::spawn(driver.run());
     let levelling = tokio::spawn(rebalance::by_itself(log.clone()));
     let moving = tokio::spawn(movers.clone().run());
-    let prober = Prober::new(me.id);
     let formed = log.clone();
     let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));
     let counting = tokio::spawn(foreign::run(prober.clone(), log.state(), foreign));

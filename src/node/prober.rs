@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,11 +24,15 @@ use super::{
 use crate::{
     clock::boottime_ns,
     model::{
-        ids::{HostPort, NodeId, Term, Uuid},
+        ids::{Epoch, HostPort, NodeId, Term, Uuid},
+        reads::ReadTable,
         secret::Credentials,
         state::ClusterState,
     },
-    plan::observation::Sight,
+    plan::{
+        observation::Sight,
+        reads::{self, Book},
+    },
     redis::client::NAME_PREFIX,
 };
 
@@ -59,6 +63,11 @@ pub struct Prober {
 struct Inner {
     me: NodeId,
     sights: Mutex<Sights>,
+    /// For reads at replicas.
+    book: Mutex<Book>,
+    /// The last entry of the log that the prober has seen applied; the log may be further.
+    applied: AtomicU64,
+    looked: watch::Sender<u64>,
     news: watch::Sender<u64>,
     began: Instant,
     /// News are about to be announced.
@@ -81,9 +90,18 @@ impl Prober {
     /// Watches nothing yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        let (news, _) = watch::channel(0);
-        let announcing = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { me, sights: Mutex::default(), news, began: Instant::now(), announcing }) }
+        Self {
+            inner: Arc::new(Inner {
+                me,
+                sights: Mutex::default(),
+                book: Mutex::default(),
+                applied: AtomicU64::new(0),
+                looked: watch::Sender::new(0),
+                news: watch::Sender::new(0),
+                began: Instant::now(),
+                announcing: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// Follows the log for as long as the node runs. `cluster` tells the cluster's id when there is one; the log names no
@@ -92,6 +110,8 @@ impl Prober {
         let mut watching: BTreeMap<HostPort, Watching> = BTreeMap::new();
         loop {
             let newest = state.borrow_and_update().clone();
+            // One task writes it; a look that begins from now on is a look after this entry.
+            self.inner.applied.store(newest.applied.0, Ordering::Release);
             if let Some(cluster) = cluster() {
                 let name = format!("{NAME_PREFIX}{cluster}:probe:{}", self.inner.me);
                 self.follow(&newest, &name, &mut watching);
@@ -108,6 +128,18 @@ impl Prober {
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()
+    }
+
+    /// Changes with every look.
+    #[must_use]
+    pub fn looked(&self) -> watch::Receiver<u64> {
+        self.inner.looked.subscribe()
+    }
+
+    /// Which replicas may serve reads, by what this node has seen.
+    #[must_use]
+    pub fn readable(&self, state: &ClusterState, now_ns: u64, zone: &str) -> ReadTable {
+        reads::readable(state, &self.book(), now_ns, zone)
     }
 
     /// What the next heartbeat should carry.
@@ -137,7 +169,9 @@ impl Prober {
         watching
             .retain(|addr, task| wanted.get(addr).is_some_and(|credentials| *credentials == task.credentials.as_ref()));
         let kept = watching.len();
-        self.sights().watch_only(&wanted.keys().copied().collect::<BTreeSet<_>>());
+        let servers: BTreeSet<&HostPort> = wanted.keys().copied().collect();
+        self.sights().watch_only(&servers);
+        self.book().watch_only(&servers);
         for (addr, credentials) in wanted {
             if !watching.contains_key(addr) {
                 let credentials = credentials.cloned();
@@ -167,12 +201,16 @@ impl Prober {
                 }
             }
             sleep_until(next).await;
+            let as_of = Epoch(self.inner.applied.load(Ordering::Acquire));
             let began_ns = boottime_ns();
             began = Instant::now();
             let seen = look_at(&mut eye, &addr, credentials.as_ref(), &name, began + LOOK_MAX).await;
             match seen {
                 Ok(seen) => {
                     failed = tell(&addr, &seen, failed);
+                    let look = if let Seen::Answered(look) = &seen { Some(look) } else { None };
+                    self.book().note(&addr, look, began_ns, boottime_ns(), as_of);
+                    self.inner.looked.send_modify(|n| *n += 1);
                     if self.sights().note(&addr, seen, began_ns, boottime_ns()) {
                         self.announce();
                     }
@@ -202,6 +240,10 @@ impl Prober {
             inner.announcing.store(false, Ordering::Release);
             inner.news.send_modify(|n| *n += 1);
         });
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.inner.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sights(&self) -> MutexGuard<'_, Sights> {

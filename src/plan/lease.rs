@@ -220,6 +220,7 @@ mod tests {
             auto_rebalance: false,
             min_acks: 0,
             min_acks_ms: 1000,
+            reads: crate::model::reads::ReadPolicy::default(),
             sweep_runs: 0,
             slots: Vec::new(),
         };

@@ -12,6 +12,7 @@ pub mod membership;
 pub mod migration;
 pub mod mover;
 pub mod observation;
+pub mod reads;
 pub mod rebalance;
 pub mod replication;
 pub mod sweep;

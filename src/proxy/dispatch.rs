@@ -51,6 +51,8 @@ pub(super) struct Target {
     pub(super) slot: Option<SlotId>,
     pub(super) epoch: Epoch,
     pub(super) is_write: bool,
+    /// A replica's answer would do.
+    pub(super) may_read_replica: bool,
 }
 
 /// Every fate a request can have.
@@ -183,7 +185,8 @@ fn forward(routes: &ProductRoutes, gate: Gate, slot: SlotId, spec: &Spec) -> Dis
     }
     match route.group {
         Some(group) => {
-            Dispatch::Forward(Target { group, slot: Some(slot), epoch: route.epoch, is_write: spec.is_write() })
+            let (is_write, may_read_replica) = (spec.is_write(), spec.may_read_replica());
+            Dispatch::Forward(Target { group, slot: Some(slot), epoch: route.epoch, is_write, may_read_replica })
         }
         None => Dispatch::Refuse(Refusal::Unassigned(slot)),
     }
@@ -196,7 +199,13 @@ fn any_server(routes: &ProductRoutes, gate: Gate, spec: &Spec) -> Dispatch {
     if routes.groups.is_empty() {
         return Dispatch::Refuse(Refusal::NoServers);
     }
-    Dispatch::Forward(Target { group: 0, slot: None, epoch: Epoch(0), is_write: spec.is_write() })
+    Dispatch::Forward(Target {
+        group: 0,
+        slot: None,
+        epoch: Epoch(0),
+        is_write: spec.is_write(),
+        may_read_replica: false,
+    })
 }
 
 fn by_keys(
@@ -265,6 +274,7 @@ fn split(
             slot: Some(key.slot),
             epoch: key.epoch,
             is_write: spec.is_write(),
+            may_read_replica: spec.may_read_replica(),
         }),
         _ => Dispatch::Split { kind, spec },
     }
@@ -321,6 +331,7 @@ mod tests {
             databases: 16,
             port: 1,
             auth: None,
+            reads: Default::default(),
             groups: vec![group(1), group(2)],
             slots,
         }

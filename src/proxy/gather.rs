@@ -7,13 +7,18 @@ use super::{
     backend::{Entry, Owner},
     dispatch::{Call, KeyRoute},
     product::Lane,
+    reads::{self, Choice, ReplicaRead},
     replies::Ticket,
     session::Session,
     worker::Worker,
 };
 use crate::{
-    commands::Split,
-    model::ids::{Epoch, SlotId},
+    commands::{Spec, Split},
+    model::{
+        ids::{Epoch, SlotId},
+        reads::ReadFrom,
+        route::ProductRoutes,
+    },
     resp::{
         number::{Header, header},
         reply::ReplyScanner,
@@ -61,9 +66,10 @@ impl Gather {
         session: &Rc<Session>,
         lane: &Lane,
         call: &Call<'_>,
-        (kind, is_write, muted): (Split, bool, bool),
-        routes: &[KeyRoute],
+        (kind, spec, muted): (Split, &Spec, bool),
+        (product, routes): (&ProductRoutes, &[KeyRoute]),
     ) -> Result<(), String> {
+        let is_write = spec.is_write();
         let mut groups: Vec<u16> = Vec::new();
         let mut counts: Vec<usize> = Vec::new();
         let mut keys = Vec::with_capacity(routes.len());
@@ -77,9 +83,22 @@ impl Gather {
             counts[part] += 1;
             keys.push(PartKey { slot: route.slot, epoch: route.epoch, part: part as u16 });
         }
-        let backends: Vec<_> = groups.iter().map(|group| lane.backend(worker, &session.product, *group)).collect();
-        for backend in &backends {
+        let mut backends = Vec::with_capacity(groups.len());
+        for &group in &groups {
+            if product.reads.from != ReadFrom::Primary && spec.may_read_replica() {
+                let of = routes.iter().filter(|route| route.group == group).map(|route| (route.slot, route.epoch));
+                match reads::choose(worker, session, lane, product, group, of) {
+                    Choice::Primary => {}
+                    Choice::Replica(backend) => {
+                        backends.push(backend);
+                        continue;
+                    }
+                    Choice::Refuse(text) => return Err(text),
+                }
+            }
+            let backend = lane.backend(worker, &session.product, group);
             backend.available(worker).map_err(|why| backend.refusal(why))?;
+            backends.push(backend);
         }
 
         let width = if kind == Split::Mset { 2 } else { 1 };
@@ -101,6 +120,9 @@ impl Gather {
         }
 
         let ticket = session.open(muted, call.bytes.len());
+        if product.reads.own_writes && is_write {
+            session.wrote(ticket);
+        }
         let places = if kind == Split::Mget { vec![0..0; keys.len()] } else { Vec::new() };
         let merged = Merged { left: groups.len(), places, ..Merged::default() };
         let gather = Rc::new(Self {
@@ -114,10 +136,14 @@ impl Gather {
         });
         for (part, backend) in backends.iter().enumerate() {
             let bytes = &buffers[part];
+            let mut owner = Owner::Part(gather.clone(), part as u32);
+            if backend.replica {
+                owner = ReplicaRead::owner(owner, bytes, session.lane(), product);
+            }
             backend.send(
                 bytes,
                 Entry {
-                    owner: Owner::Part(gather.clone(), part as u32),
+                    owner,
                     epoch: Epoch(0),
                     len: bytes.len().try_into().unwrap_or(u32::MAX),
                     tick: worker.tick.get(),
@@ -130,6 +156,11 @@ impl Gather {
         // A buffer that one large command has grown is not kept.
         buffers.retain(|buffer| buffer.capacity() <= KEEP_BUFFER);
         Ok(())
+    }
+
+    /// Who has asked.
+    pub(super) fn session(&self) -> &Rc<Session> {
+        &self.session
     }
 
     /// The keys of a part, in the order of the request.

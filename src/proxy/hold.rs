@@ -84,7 +84,8 @@ impl Worker {
     fn unanswered(&self, hold: &HoldRoutes) -> Option<String> {
         let product = self.products.borrow().get(&hold.product).cloned()?;
         let held = |slot: SlotId| hold.slots.binary_search(&slot).is_ok();
-        for backend in product.backends_and_retired().iter() {
+        // A read at a replica is not waited for: what it answers does not pass once the slot is somebody else's (check 2).
+        for backend in product.backends_and_retired().iter().filter(|backend| !backend.replica) {
             let inflight = backend.inflight.borrow();
             if let Some(entry) = inflight.iter().find(|entry| entry.concerns(&held)) {
                 let what = if entry.is_write { "a write" } else { "a read" };

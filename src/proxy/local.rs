@@ -354,7 +354,7 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &Call<
         (
             "pontoon",
             format!(
-                "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{gate}\r\nclient_id:{}\r\nforwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\n",
+                "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{gate}\r\nclient_id:{}\r\nforwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\nreplica_reads:{}\r\nreplica_repeats:{}\r\n",
                 worker.config.node,
                 routes.name,
                 worker.epoch.get(),
@@ -362,7 +362,9 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &Call<
                 report.stats.forwarded,
                 report.stats.refused,
                 report.stats.unknown,
-                report.stats.parked
+                report.stats.parked,
+                report.stats.replica_reads,
+                report.stats.replica_repeats
             ),
         ),
     ];

@@ -10,7 +10,7 @@
 //!                                 |  replies <--- check 2 <--- in-flight, first in first out <---+
 //!                                 +---------------------------------------------------------------+
 //!                     With min-acks: check 2 ---> acks: PING, WAIT for all that gather ---> check 2 ---> replies
-//!         RouteTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
+//!         RouteTable and ReadTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
 //! ```
 
 mod acks;
@@ -26,6 +26,7 @@ mod listener;
 mod local;
 pub mod permit;
 mod product;
+mod reads;
 mod replies;
 mod report;
 mod session;
@@ -46,7 +47,7 @@ pub use foreign::ForeignReplicas;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
 
-use crate::model::{ids::NodeId, route::RouteTable};
+use crate::model::{ids::NodeId, reads::ReadTable, route::RouteTable};
 use permit::Permit;
 use report::Shared;
 
@@ -118,6 +119,20 @@ impl Proxy {
         routes: watch::Receiver<Arc<RouteTable>>,
         permit: Arc<Permit>,
     ) -> io::Result<Self> {
+        // Nobody looks at replicas: they may not serve.
+        Self::start_with_reads(config, routes, permit, watch::channel(Arc::default()).1)
+    }
+
+    /// The same, told by `reads` which replicas may serve.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_reads(
+        config: ProxyConfig,
+        routes: watch::Receiver<Arc<RouteTable>>,
+        permit: Arc<Permit>,
+        reads: watch::Receiver<Arc<ReadTable>>,
+    ) -> io::Result<Self> {
         let config = Arc::new(ProxyConfig { workers: config.workers.max(1), ..config });
         let shared = Arc::new(Shared::new(config.workers));
         let (phase, phases) = watch::channel(Phase::Run);
@@ -131,6 +146,7 @@ impl Proxy {
                 shared: shared.clone(),
                 permit: permit.clone(),
                 routes: routes.clone(),
+                reads: reads.clone(),
                 inbox,
                 phase: phases.clone(),
             };

@@ -3,8 +3,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -13,9 +15,17 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    model::{ids::HostPort, route::ProductRoutes},
+    clock::boottime_ns,
+    model::{
+        ids::HostPort,
+        reads::ProductReads,
+        route::{GroupRoute, ProductRoutes},
+    },
     resp::write::Version,
 };
+
+/// A read waits for so long at a replica that may serve no more. A replica that is only behind answers sooner.
+const STUCK_AFTER: Duration = Duration::from_millis(300);
 
 /// A worker's view of a product.
 #[derive(Debug)]
@@ -23,6 +33,8 @@ pub(super) struct ProductView {
     pub(super) routes: RefCell<Arc<ProductRoutes>>,
     /// Of `routes`, where a reply finds it at hand.
     pub(super) min_acks: Cell<u8>,
+    /// Which replicas may serve; `None`: its reads go to its primaries, or nobody has looked yet.
+    pub(super) reads: RefCell<Option<Arc<ProductReads>>>,
     lanes: RefCell<Vec<Rc<Lane>>>,
     backends: RefCell<Vec<Rc<Backend>>>,
     /// Retired ones that may still have something in flight.
@@ -39,6 +51,8 @@ pub(super) struct Lane {
     pub(super) db: u32,
     pub(super) version: Version,
     by_group: RefCell<Vec<Option<Rc<Backend>>>>,
+    /// Connections to replicas.
+    by_replica: RefCell<BTreeMap<HostPort, Rc<Backend>>>,
 }
 
 impl ProductView {
@@ -46,6 +60,7 @@ impl ProductView {
         Self {
             min_acks: Cell::new(routes.min_acks),
             routes: RefCell::new(routes),
+            reads: RefCell::default(),
             lanes: RefCell::default(),
             backends: RefCell::default(),
             retired: RefCell::default(),
@@ -83,6 +98,10 @@ impl ProductView {
                 backend.wake();
             }
         }
+        let stuck: Vec<_> = self.backends.borrow().iter().filter(|b| self.is_stuck(b, worker)).cloned().collect();
+        for backend in stuck {
+            backend.abandon(worker);
+        }
         self.retire_unless(|backend| !backend.is_idle(worker));
         self.retired.borrow_mut().retain(|backend| !backend.inflight.borrow().is_empty());
         self.retired_acks.borrow_mut().retain(|acks| !acks.is_empty());
@@ -94,15 +113,20 @@ impl ProductView {
         if let Some(lane) = lanes.iter().find(|lane| lane.db == db && lane.version == version) {
             return lane.clone();
         }
-        let lane = Rc::new(Lane { db, version, by_group: RefCell::default() });
+        let lane = Rc::new(Lane { db, version, by_group: RefCell::default(), by_replica: RefCell::default() });
         lanes.push(lane.clone());
         lane
     }
 
-    /// Replaces the routes. Backends whose server is no primary any more, or has other credentials, are retired.
+    /// Replaces the routes. Backends whose server is no primary any more (of replicas: no replica), or has other credentials,
+    /// are retired.
     pub(super) fn swap(&self, routes: Arc<ProductRoutes>) {
+        let is_still = |backend: &Backend, group: &GroupRoute| match backend.replica {
+            false => group.primary == backend.addr,
+            true => group.replicas.contains(&backend.addr),
+        };
         self.retire_unless(|backend| {
-            routes.groups.iter().any(|g| g.primary == backend.addr && g.credentials == backend.credentials)
+            routes.groups.iter().any(|g| is_still(backend, g) && g.credentials == backend.credentials)
         });
         self.acks.borrow_mut().retain(|acks| {
             let stays = routes.groups.iter().any(|g| g.primary == acks.addr && g.credentials == acks.credentials);
@@ -138,7 +162,20 @@ impl ProductView {
     fn clear_lanes(&self) {
         for lane in self.lanes.borrow().iter() {
             lane.by_group.borrow_mut().clear();
+            lane.by_replica.borrow_mut().clear();
         }
+    }
+
+    /// Whether reads wait for a replica that may serve no more: they are better asked for elsewhere than waited for.
+    fn is_stuck(&self, backend: &Backend, worker: &Worker) -> bool {
+        let waits = backend.inflight.borrow().front().is_some_and(|entry| worker.age(entry.tick) >= STUCK_AFTER);
+        if !backend.replica || !waits {
+            return false;
+        }
+        let now_ns = boottime_ns();
+        let reads = self.reads.borrow();
+        let mut may = reads.iter().flat_map(|reads| reads.groups.values()).flat_map(|group| &group.replicas);
+        !may.any(|replica| replica.addr == backend.addr && now_ns < replica.until_ns)
     }
 
     /// The product is gone.
@@ -188,20 +225,13 @@ impl Lane {
         let routes = product.routes.borrow();
         let primary = &routes.groups[usize::from(group)];
         let mut backends = product.backends.borrow_mut();
-        let found = backends.iter().find(|b| b.db == self.db && b.version == self.version && b.addr == primary.primary);
+        let found = backends.iter().find(|b| !b.replica && self.is_of(b) && b.addr == primary.primary);
         let backend = match found {
             Some(backend) => backend.clone(),
             None => {
-                let backend = Rc::new(Backend::new(
-                    product.clone(),
-                    primary.primary.clone(),
-                    primary.credentials.clone(),
-                    self.db,
-                    self.version,
-                ));
-                backends.push(backend.clone());
-                tokio::task::spawn_local(backend::run(backend.clone(), worker.clone()));
-                backend
+                let made = self.make(worker, product, primary, &primary.primary, false);
+                backends.push(made.clone());
+                made
             }
         };
         let mut by_group = self.by_group.borrow_mut();
@@ -209,6 +239,47 @@ impl Lane {
             by_group.resize(routes.groups.len(), None);
         }
         by_group[usize::from(group)] = Some(backend.clone());
+        backend
+    }
+
+    /// The backend of a group's replica, made when it is first wanted.
+    pub(super) fn replica(
+        &self,
+        worker: &Rc<Worker>,
+        product: &Rc<ProductView>,
+        group: &GroupRoute,
+        addr: &HostPort,
+    ) -> Rc<Backend> {
+        if let Some(backend) = self.by_replica.borrow().get(addr) {
+            return backend.clone();
+        }
+        let mut backends = product.backends.borrow_mut();
+        let found = backends.iter().find(|b| b.replica && self.is_of(b) && b.addr == *addr);
+        let backend = found.cloned().unwrap_or_else(|| {
+            let made = self.make(worker, product, group, addr, true);
+            backends.push(made.clone());
+            made
+        });
+        self.by_replica.borrow_mut().insert(addr.clone(), backend.clone());
+        backend
+    }
+
+    fn is_of(&self, backend: &Backend) -> bool {
+        backend.db == self.db && backend.version == self.version
+    }
+
+    fn make(
+        &self,
+        worker: &Rc<Worker>,
+        product: &Rc<ProductView>,
+        group: &GroupRoute,
+        addr: &HostPort,
+        replica: bool,
+    ) -> Rc<Backend> {
+        let credentials = group.credentials.clone();
+        let lane = (self.db, self.version);
+        let backend = Rc::new(Backend::new(product.clone(), addr.clone(), credentials, lane, replica));
+        tokio::task::spawn_local(backend::run(backend.clone(), worker.clone()));
         backend
     }
 }

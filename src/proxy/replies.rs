@@ -43,6 +43,11 @@ impl Replies {
         ticket
     }
 
+    /// Whether the reply of `ticket`, or one before it, is not there yet.
+    pub(super) fn is_open(&self, ticket: Ticket) -> bool {
+        (ticket.0.wrapping_sub(self.base) as usize) < self.queue.len()
+    }
+
     /// The reply of `ticket` is there.
     #[inline]
     pub(super) fn complete(&mut self, ticket: Ticket, reply: &[u8]) {

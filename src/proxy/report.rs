@@ -65,6 +65,10 @@ pub struct StatsSnapshot {
     pub parked: u64,
     /// Clients closed for not reading.
     pub slow_clients: u64,
+    /// Reads, parts of split ones included, that were sent to replicas.
+    pub replica_reads: u64,
+    /// Those of them that were sent to the primary after all.
+    pub replica_repeats: u64,
 }
 
 impl StatsSnapshot {
@@ -76,6 +80,8 @@ impl StatsSnapshot {
         self.unknown += other.unknown;
         self.parked += other.parked;
         self.slow_clients += other.slow_clients;
+        self.replica_reads += other.replica_reads;
+        self.replica_repeats += other.replica_repeats;
     }
 }
 

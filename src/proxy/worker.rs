@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::model::{
     ids::{Epoch, ProductId},
+    reads::ReadTable,
     route::{Isolated, RouteTable},
 };
 
@@ -54,6 +55,7 @@ pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
     pub(super) permit: Arc<Permit>,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
+    pub(super) reads: watch::Receiver<Arc<ReadTable>>,
     pub(super) inbox: mpsc::Receiver<Accepted>,
     pub(super) phase: watch::Receiver<Phase>,
 }
@@ -68,12 +70,16 @@ pub(super) struct Stats {
     pub(super) unknown: Cell<u64>,
     pub(super) parked: Cell<u64>,
     pub(super) slow_clients: Cell<u64>,
+    pub(super) replica_reads: Cell<u64>,
+    pub(super) replica_repeats: Cell<u64>,
 }
 
 /// What the tasks of a worker share.
 #[derive(Debug)]
 pub(super) struct Worker {
     index: usize,
+    /// Itself, for what is done far below its tasks.
+    pub(super) me: Weak<Self>,
     pub(super) config: Arc<ProxyConfig>,
     pub(super) shared: Arc<Shared>,
     pub(super) permit: Arc<Permit>,
@@ -116,10 +122,11 @@ pub(super) fn run(start: Start) {
 }
 
 async fn serve(start: Start) {
-    let Start { index, config, shared, permit, mut routes, mut inbox, mut phase } = start;
+    let Start { index, config, shared, permit, mut routes, mut reads, mut inbox, mut phase } = start;
     // From here on the tick counts.
-    let worker = Rc::new(Worker {
+    let worker = Rc::new_cyclic(|me| Worker {
         index,
+        me: me.clone(),
         config,
         shared,
         permit,
@@ -144,6 +151,8 @@ async fn serve(start: Start) {
     });
     let table = routes.borrow_and_update().clone();
     worker.swap(&table);
+    let table = reads.borrow_and_update().clone();
+    worker.swap_reads(&table);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let within = loop {
@@ -157,6 +166,10 @@ async fn serve(start: Start) {
             Ok(()) = routes.changed() => {
                 let table = routes.borrow_and_update().clone();
                 worker.swap(&table);
+            }
+            Ok(()) = reads.changed() => {
+                let table = reads.borrow_and_update().clone();
+                worker.swap_reads(&table);
             }
             _ = ticks.tick() => worker.on_tick(),
             Some(accepted) = inbox.recv() => worker.accept(accepted),
@@ -223,6 +236,14 @@ impl Worker {
         self.recount_holds();
         self.unpark_all();
         self.publish();
+    }
+
+    /// Takes over which replicas may serve. A turn of its own, like [`swap`](Self::swap). A product that is new here gets it
+    /// with the next one: until then it reads from its primaries.
+    fn swap_reads(&self, table: &ReadTable) {
+        for (id, view) in &*self.products.borrow() {
+            *view.reads.borrow_mut() = table.products.get(id).cloned();
+        }
     }
 
     fn on_tick(&self) {
@@ -326,6 +347,8 @@ impl Worker {
             unknown: self.stats.unknown.get(),
             parked: self.stats.parked.get(),
             slow_clients: self.stats.slow_clients.get(),
+            replica_reads: self.stats.replica_reads.get(),
+            replica_repeats: self.stats.replica_repeats.get(),
         };
         let status = WorkerStatus { epoch: self.epoch.get(), holds: self.holds.borrow().progress(), stats };
         self.shared.set_worker(self.index, status);

@@ -16,6 +16,7 @@ use super::{
     },
     pb::state as pb,
     promotion::{promotion_kind_from, promotion_kind_to, reached_from, reached_to},
+    reads::{set_reads_from, set_reads_to},
 };
 use crate::model::{
     change::Change,
@@ -72,6 +73,7 @@ fn level_of(change: &Change) -> u32 {
         | Change::SetCluster { failover_share_max: Some(_), .. }
         | Change::Switch { target_at: Some(_), .. }
         | Change::Hold { cause: Cause::Promotion(_), .. } => LEVEL_PROMOTIONS,
+        Change::SetProduct { reads, .. } if reads.says_something() => LEVEL_PROMOTIONS,
         Change::CreateGroup { servers, .. } if servers.iter().any(server_is_new) => LEVEL_PROMOTIONS,
         Change::AddServer { server, .. } if server_is_new(server) => LEVEL_PROMOTIONS,
         Change::PlanMigration { .. }
@@ -112,7 +114,7 @@ fn change_to(change: &Change) -> pb::change::Kind {
         Change::SetRole { node, role } => Kind::SetRole(pb::SetRole { node: node.0, role: role_to(*role) }),
         Change::Recover { keep } => Kind::Recover(pb::Recover { keep: keep.0 }),
         Change::CreateProduct(product) => Kind::CreateProduct(product_to(product)),
-        Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms } => {
+        Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } => {
             Kind::SetProduct(pb::SetProduct {
                 product: product.0,
                 port: port.map(u32::from),
@@ -121,6 +123,7 @@ fn change_to(change: &Change) -> pb::change::Kind {
                 auto_rebalance: *auto_rebalance,
                 min_acks: min_acks.map(u32::from),
                 min_acks_ms: *min_acks_ms,
+                reads: set_reads_to(*reads),
             })
         }
         Change::RemoveProduct { product } => Kind::RemoveProduct(pb::RemoveProduct { product: product.0 }),
@@ -316,6 +319,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             auto_rebalance: c.auto_rebalance,
             min_acks: c.min_acks.map(min_acks_from).transpose()?,
             min_acks_ms: c.min_acks_ms,
+            reads: set_reads_from(c.reads)?,
         },
         Kind::RemoveProduct(c) => Change::RemoveProduct { product: ProductId(c.product) },
         Kind::CreateGroup(c) => Change::CreateGroup {

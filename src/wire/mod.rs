@@ -5,6 +5,7 @@ pub mod convert;
 pub mod entry;
 mod migration;
 mod promotion;
+mod reads;
 pub mod snapshot;
 
 /// Metadata of a status: what became of the change. `none`: surely not executed. `made`: it was made, what failed came after.

@@ -15,12 +15,14 @@ use super::{
     migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
     promotion::{self, promotion_from, promotion_to, reached_from, reached_to},
+    reads::{policy_from, policy_to},
 };
 use crate::model::{
     change::{NewMember, NewProduct},
     ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, PromotionId, Term, Uuid},
     limits::DEFAULT_MIN_ACKS_MS,
     outcome::Outcome,
+    reads::ReadPolicy,
     reject::Reject,
     state::{
         Admission, Assignment, Cause, ClusterState, EndedAssignment, Group, GroupOptions, Hold, Leaving, Member,
@@ -130,6 +132,7 @@ fn has_promotions(state: &ClusterState) -> bool {
         || failover_share_max != Settings::default().failover_share_max
         || !state.promotions.is_empty()
         || !state.ended_promotions.is_empty()
+        || state.products.values().any(|p| p.reads != ReadPolicy::default())
         || state.products.values().any(product)
         || state.products.values().flat_map(|p| p.groups.values()).any(group)
         || state.holds.values().any(|h| matches!(h.cause, Cause::Promotion(_)))
@@ -205,6 +208,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         groups: p.groups.values().map(group_to).collect(),
         slots: slot_states_to(&p.slots),
         auto_rebalance: p.auto_rebalance,
+        reads: policy_to(p.reads),
         sweep_runs: p.sweep_runs,
         min_acks: u32::from(p.min_acks),
         // 0 stands for the default, so that what was there before is written as it always was.
@@ -226,6 +230,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         databases: settings.databases,
         auth: settings.auth,
         auto_rebalance: p.auto_rebalance,
+        reads: policy_from(p.reads)?,
         sweep_runs: p.sweep_runs,
         min_acks: min_acks_from(p.min_acks)?,
         min_acks_ms: if p.min_acks_ms == 0 { DEFAULT_MIN_ACKS_MS } else { p.min_acks_ms },

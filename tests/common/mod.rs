@@ -14,6 +14,7 @@ use std::{
 use pontoon::{
     model::{
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
+        reads::ReadTable,
         route::{GroupRoute, HoldKind, HoldRoutes, Isolated, Mode, ProductRoutes, RouteTable, SlotRoute},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -121,9 +122,12 @@ impl Conn {
     }
 }
 
+/// What scripted servers say of themselves.
+pub const FAKE_RUN_ID: &str = "fake";
+
 /// A scripted server; each connection, after its log-in, is given to `script`. Returns its address.
 pub fn fake(script: impl Fn(Conn) + Send + Sync + 'static) -> String {
-    fake_with(|| "fake".into(), script)
+    fake_with(|| FAKE_RUN_ID.into(), script)
 }
 
 /// The same; `run_id` is what a connection is told when it logs in.
@@ -182,6 +186,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         databases: 16,
         port,
         auth: None,
+        reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
     };
@@ -217,6 +222,7 @@ pub fn password(text: &str) -> Credentials {
 pub struct Bed {
     pub port: u16,
     pub routes: watch::Sender<Arc<RouteTable>>,
+    pub reads: watch::Sender<Arc<ReadTable>>,
     pub permit: Arc<Permit>,
     pub foreign: ForeignReplicas,
     pub proxy: Proxy,
@@ -240,9 +246,10 @@ impl Bed {
         let permit = Arc::new(Permit::forever());
         let foreign = ForeignReplicas::default();
         let config = ProxyConfig { workers, limits, foreign: foreign.clone(), ..ProxyConfig::default() };
-        let proxy = Proxy::start(config, receiver, permit.clone()).unwrap();
+        let (reads, readable) = watch::channel(Arc::default());
+        let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bed = Self { port, routes, permit, foreign, proxy, runtime };
+        let bed = Self { port, routes, reads, permit, foreign, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

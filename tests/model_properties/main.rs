@@ -13,6 +13,7 @@ use pontoon::{
         check::check,
         event::EventKind,
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+        reads::{ReadFrom, SetReads},
         reject::Reject,
         route::{HoldKind, Isolated, Mode, RouteTable},
         secret::{Credentials, Secret},
@@ -115,6 +116,11 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             auto_rebalance: (e % 3 == 0).then_some(f % 2 == 0),
             min_acks: (e % 4 == 0).then_some((f % 18) as u8),
             min_acks_ms: (e % 5 == 0).then_some(u32::from(f) * 8),
+            reads: SetReads {
+                from: (a % 3 == 0).then_some(ReadFrom::ALL[usize::from(b % 4)]),
+                max_lag_ms: (c % 3 == 0).then_some(u32::from(d) * 10),
+                own_writes: (d % 3 == 0).then_some(e % 2 == 0),
+            },
         },
         10 => Change::RemoveProduct { product },
         11..=13 => Change::CreateGroup {

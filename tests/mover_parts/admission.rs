@@ -61,6 +61,7 @@ impl World {
             auto_rebalance: false,
             min_acks: 0,
             min_acks_ms: 1000,
+            reads: Default::default(),
             sweep_runs: 0,
             slots: vec![owned; 1024],
         };

@@ -2,7 +2,9 @@
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
 use super::super::keys::KeySpec;
-use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, LOADING, MOVABLEKEYS, NOSCRIPT, READONLY, STALE, WRITE};
+use super::super::spec::flag::{
+    BLOCKING, DENYOOM, FAST, LOADING, MOVABLEKEYS, NOSCRIPT, PRIMARY_ONLY, READONLY, STALE, WRITE,
+};
 use super::super::spec::{Handling, Spec, Split, cmd, container};
 use super::{KEY, KEYS, NONE, PAIR, SLOT, why};
 
@@ -23,11 +25,11 @@ pub(super) static GENERIC: &[Spec] = &[
         0,
         Handling::Container,
         &[
-            cmd("object|encoding", 3, READONLY, KeySpec::One(2), SLOT),
-            cmd("object|freq", 3, READONLY, KeySpec::One(2), SLOT),
+            cmd("object|encoding", 3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
+            cmd("object|freq", 3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
             cmd("object|help", 2, LOADING | STALE, NONE, Handling::AnyServer),
-            cmd("object|idletime", 3, READONLY, KeySpec::One(2), SLOT),
-            cmd("object|refcount", 3, READONLY, KeySpec::One(2), SLOT),
+            cmd("object|idletime", 3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
+            cmd("object|refcount", 3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
         ],
     ),
     cmd("persist", 2, WRITE | FAST, KEY, SLOT),
@@ -42,7 +44,7 @@ pub(super) static GENERIC: &[Spec] = &[
     cmd("scan", -2, READONLY, NONE, Handling::Later(why::WHOLE_CLUSTER)),
     cmd("sort", -2, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Sort { store: true }, SLOT),
     cmd("sort_ro", -2, READONLY | MOVABLEKEYS, KeySpec::Sort { store: false }, SLOT),
-    cmd("touch", -2, READONLY | FAST, KEYS, Handling::Split(Split::Sum)),
+    cmd("touch", -2, READONLY | PRIMARY_ONLY | FAST, KEYS, Handling::Split(Split::Sum)),
     cmd("ttl", 2, READONLY | FAST, KEY, SLOT),
     cmd("type", 2, READONLY | FAST, KEY, SLOT),
     cmd("unlink", -2, WRITE | FAST, KEYS, Handling::Split(Split::Sum)),

@@ -1,7 +1,7 @@
 //! Hashes, with the expiring fields of Redis 7.4 and later.
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
-use super::super::spec::flag::{DENYOOM, FAST, READONLY, WRITE};
+use super::super::spec::flag::{DENYOOM, FAST, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Spec, cmd};
 use super::{KEY, SLOT};
 
@@ -17,7 +17,7 @@ pub(super) static HASHES: &[Spec] = &[
     cmd("hmget", -3, READONLY | FAST, KEY, SLOT),
     cmd("hmset", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("hrandfield", -2, READONLY, KEY, SLOT),
-    cmd("hscan", -3, READONLY, KEY, SLOT),
+    cmd("hscan", -3, READONLY | PRIMARY_ONLY, KEY, SLOT),
     cmd("hset", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("hsetnx", 4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("hstrlen", 3, READONLY | FAST, KEY, SLOT),

@@ -2,7 +2,7 @@
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
 use super::super::keys::KeySpec;
-use super::super::spec::flag::{DENYOOM, READONLY, WRITE};
+use super::super::spec::flag::{DENYOOM, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Handling, Spec, cmd, container};
 use super::{KEY, NONE, SLOT};
 
@@ -37,7 +37,7 @@ pub(super) static JSON: &[Spec] = &[
         READONLY,
         Handling::Container,
         &[
-            cmd("json.debug|memory", -3, READONLY, KeySpec::One(2), SLOT),
+            cmd("json.debug|memory", -3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
             cmd("json.debug|help", 2, READONLY, NONE, Handling::AnyServer),
         ],
     ),

@@ -2,7 +2,7 @@
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
 use super::super::keys::KeySpec;
-use super::super::spec::flag::{DENYOOM, MOVABLEKEYS, READONLY, WRITE};
+use super::super::spec::flag::{DENYOOM, MOVABLEKEYS, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Spec, cmd};
 use super::{KEY, SLOT};
 
@@ -16,7 +16,7 @@ pub(super) static PROBABILISTIC: &[Spec] = &[
     cmd("bf.exists", 3, READONLY, KEY, SLOT),
     cmd("bf.info", -2, READONLY, KEY, SLOT),
     cmd("bf.mexists", -3, READONLY, KEY, SLOT),
-    cmd("bf.scandump", 3, READONLY, KEY, SLOT),
+    cmd("bf.scandump", 3, READONLY | PRIMARY_ONLY, KEY, SLOT),
     // Of the Bloom filters of Valkey.
     cmd("bf.load", 3, WRITE | DENYOOM, KEY, SLOT),
     cmd("cf.add", 3, WRITE | DENYOOM, KEY, SLOT),
@@ -31,7 +31,7 @@ pub(super) static PROBABILISTIC: &[Spec] = &[
     cmd("cf.exists", 3, READONLY, KEY, SLOT),
     cmd("cf.info", 2, READONLY, KEY, SLOT),
     cmd("cf.mexists", -3, READONLY, KEY, SLOT),
-    cmd("cf.scandump", 3, READONLY, KEY, SLOT),
+    cmd("cf.scandump", 3, READONLY | PRIMARY_ONLY, KEY, SLOT),
     cmd("cms.incrby", -4, WRITE | DENYOOM, KEY, SLOT),
     cmd("cms.initbydim", 4, WRITE | DENYOOM, KEY, SLOT),
     cmd("cms.initbyprob", 4, WRITE | DENYOOM, KEY, SLOT),

@@ -3,7 +3,8 @@
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{
-    ADMIN, ALLOW_BUSY, ASKING, DENYOOM, FAST, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, READONLY, STALE, WRITE,
+    ADMIN, ALLOW_BUSY, ASKING, DENYOOM, FAST, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, PRIMARY_ONLY, READONLY,
+    STALE, WRITE,
 };
 use super::super::spec::{Handling, Local, Spec, cmd, container};
 use super::{KEY, NONE, SLOT, why};
@@ -140,7 +141,7 @@ pub(super) static SERVER: &[Spec] = &[
             cmd("memory|malloc-stats", 2, 0, NONE, Handling::Refused(why::OPERATORS)),
             cmd("memory|purge", 2, 0, NONE, Handling::Refused(why::OPERATORS)),
             cmd("memory|stats", 2, 0, NONE, Handling::Refused(why::OPERATORS)),
-            cmd("memory|usage", -3, READONLY, KeySpec::One(2), SLOT),
+            cmd("memory|usage", -3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
         ],
     ),
     container(

@@ -2,7 +2,7 @@
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
 use super::super::keys::KeySpec;
-use super::super::spec::flag::{DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE};
+use super::super::spec::flag::{DENYOOM, FAST, MOVABLEKEYS, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Spec, cmd};
 use super::{KEY, KEYS, PAIR, SLOT};
 
@@ -21,7 +21,7 @@ pub(super) static SETS: &[Spec] = &[
     cmd("spop", -2, WRITE | FAST, KEY, SLOT),
     cmd("srandmember", -2, READONLY, KEY, SLOT),
     cmd("srem", -3, WRITE | FAST, KEY, SLOT),
-    cmd("sscan", -3, READONLY, KEY, SLOT),
+    cmd("sscan", -3, READONLY | PRIMARY_ONLY, KEY, SLOT),
     cmd("sunion", -2, READONLY, KEYS, SLOT),
     cmd("sunionstore", -3, WRITE | DENYOOM, KEYS, SLOT),
 ];

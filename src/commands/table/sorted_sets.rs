@@ -2,7 +2,7 @@
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
 use super::super::keys::KeySpec;
-use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, MOVABLEKEYS, NOSCRIPT, READONLY, WRITE};
+use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, MOVABLEKEYS, NOSCRIPT, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Handling, Spec, cmd};
 use super::{KEY, PAIR, SLOT, why};
 
@@ -56,7 +56,7 @@ pub(super) static SORTED_SETS: &[Spec] = &[
     cmd("zrevrangebylex", -4, READONLY, KEY, SLOT),
     cmd("zrevrangebyscore", -4, READONLY, KEY, SLOT),
     cmd("zrevrank", 3, READONLY | FAST, KEY, SLOT),
-    cmd("zscan", -3, READONLY, KEY, SLOT),
+    cmd("zscan", -3, READONLY | PRIMARY_ONLY, KEY, SLOT),
     cmd("zscore", 3, READONLY | FAST, KEY, SLOT),
     cmd("zunion", -3, READONLY | MOVABLEKEYS, KeySpec::Count { at: 1, step: 1, dest: 0 }, SLOT),
     cmd("zunionstore", -4, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Count { at: 2, step: 1, dest: 1 }, SLOT),

@@ -2,7 +2,7 @@
 //! Refuses to know more than the rows say: see `spec` and `keys`.
 
 use super::super::keys::KeySpec;
-use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, LOADING, MOVABLEKEYS, READONLY, STALE, WRITE};
+use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, LOADING, MOVABLEKEYS, PRIMARY_ONLY, READONLY, STALE, WRITE};
 use super::super::spec::{Handling, Spec, cmd, container};
 use super::{KEY, NONE, SLOT};
 
@@ -32,10 +32,10 @@ pub(super) static STREAMS: &[Spec] = &[
         0,
         Handling::Container,
         &[
-            cmd("xinfo|consumers", 4, READONLY, KeySpec::One(2), SLOT),
+            cmd("xinfo|consumers", 4, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
             cmd("xinfo|groups", 3, READONLY, KeySpec::One(2), SLOT),
             cmd("xinfo|help", 2, LOADING | STALE, NONE, Handling::AnyServer),
-            cmd("xinfo|stream", -3, READONLY, KeySpec::One(2), SLOT),
+            cmd("xinfo|stream", -3, READONLY | PRIMARY_ONLY, KeySpec::One(2), SLOT),
         ],
     ),
     cmd("xlen", 2, READONLY | FAST, KEY, SLOT),

@@ -192,6 +192,9 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
         let now = if new.auto_rebalance { "slots are rebalanced by themselves" } else { "slots move only when told" };
         said.push(format!("product '{name}': {now}"));
     }
+    if old.reads != new.reads {
+        said.push(format!("product '{name}': {}", new.reads));
+    }
     match (&old.auth, &new.auth) {
         (None, Some(_)) => said.push(format!("product '{name}': clients must log in")),
         (Some(_), None) => said.push(format!("product '{name}': clients need no password any more")),

@@ -93,9 +93,9 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::SetRole { node, role } => member::set_role(state, *node, *role),
         Change::Recover { keep } => member::recover(state, *keep),
         Change::CreateProduct(new) => product::create(state, new, at),
-        Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms } => {
+        Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } => {
             let (numbers, acks) = ((*port, *databases), (*min_acks, *min_acks_ms));
-            product::set(state, *product, numbers, auth.as_ref(), *auto_rebalance, acks, at)
+            product::set(state, *product, numbers, auth.as_ref(), *auto_rebalance, acks, *reads, at)
         }
         Change::RemoveProduct { product } => product::remove(state, *product, at),
         Change::CreateGroup { product, group, servers, credentials } => {

@@ -5,9 +5,10 @@ use super::{credentials_usable, product, product_mut, routed};
 use crate::model::{
     change::NewProduct,
     ids::ProductId,
-    limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
+    limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
     outcome::Outcome,
     ports::{NodePorts, no_listeners_meet, products, servers},
+    reads::{ReadPolicy, SetReads},
     reject::Reject,
     secret::Credentials,
     state::{ClusterState, Position, Product, SlotState},
@@ -36,6 +37,7 @@ pub(super) fn create(state: &mut ClusterState, new: &NewProduct, at: Position) -
     Ok(Outcome::Product(id))
 }
 
+#[expect(clippy::too_many_arguments, reason = "one for each setting")]
 pub(super) fn set(
     state: &mut ClusterState,
     id: ProductId,
@@ -43,6 +45,7 @@ pub(super) fn set(
     auth: Option<&Option<Credentials>>,
     auto_rebalance: Option<bool>,
     (min_acks, min_acks_ms): (Option<u8>, Option<u32>),
+    reads: SetReads,
     at: Position,
 ) -> Result<Outcome, Reject> {
     let before = product(state, id)?;
@@ -53,11 +56,15 @@ pub(super) fn set(
     if let Some(Some(auth)) = auth {
         credentials_usable(auth)?;
     }
+    if let Some(ms) = reads.max_lag_ms.filter(|ms| *ms != 0 && !MAX_LAG_MS.contains(ms)) {
+        return Err(Reject::BadMaxLag(ms));
+    }
     let same = port.is_none_or(|p| p == before.port)
         && databases.is_none_or(|d| d == before.databases)
         && auth.is_none_or(|a| *a == before.auth)
         && min_acks.is_none_or(|n| n == before.min_acks)
-        && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms);
+        && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms)
+        && reads.of(before.reads) == before.reads;
     let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
     if same && !switched {
         return Ok(Outcome::Unchanged);
@@ -77,6 +84,7 @@ pub(super) fn set(
     product.min_acks = min_acks.unwrap_or(product.min_acks);
     product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
     product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
+    product.reads = reads.of(product.reads);
     // Workers need not know how slots come to move.
     if !same {
         routed(state, at);
@@ -114,6 +122,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         auto_rebalance: false,
         min_acks: 0,
         min_acks_ms: DEFAULT_MIN_ACKS_MS,
+        reads: ReadPolicy::default(),
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
     };

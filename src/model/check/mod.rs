@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ids::{NodeId, ProductId, SlotId, Uuid},
     limits::{
-        ASSIGNMENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MEMBERS_MAX, MIN_ACKS_MAX,
-        MIN_ACKS_MS, NOT_CLEANED_MAX, PRODUCTS_MAX, RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
+        ASSIGNMENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MAX_LAG_MS, MEMBERS_MAX,
+        MIN_ACKS_MAX, MIN_ACKS_MS, NOT_CLEANED_MAX, PRODUCTS_MAX, RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
     },
     ports::host_key,
     state::{Cause, ClusterState, Product, Role},
@@ -108,6 +108,8 @@ fn members(state: &ClusterState, found: &mut Found) {
 fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     let name = &p.name;
     found.unless(p.slots.len() == usize::from(p.layout.slots()), || format!("'{name}' has {} slots", p.slots.len()));
+    let lag = p.reads.max_lag_ms;
+    found.unless(lag == 0 || MAX_LAG_MS.contains(&lag), || format!("replicas of '{name}' may be {lag} ms behind"));
     found.unless((1..=DATABASES_MAX).contains(&p.databases), || format!("'{name}' has {} databases", p.databases));
     found.unless(p.min_acks <= MIN_ACKS_MAX && MIN_ACKS_MS.contains(&p.min_acks_ms), || {
         format!("'{name}' waits for {} replicas, {} ms", p.min_acks, p.min_acks_ms)

@@ -164,6 +164,9 @@ pub enum Reject {
     /// A wait for replicas out of range.
     #[error("replicas cannot be waited for {0} ms; choose 10 ms to 60 s")]
     BadMinAcksMs(u32),
+    /// How far behind a replica may be, out of range.
+    #[error("replicas that are {0} ms behind cannot be told from others; choose 100 ms to 60 s, or 0: however far")]
+    BadMaxLag(u32),
     /// User name or password cannot be used.
     #[error("the credentials cannot be used: {0}")]
     BadCredentials(&'static str),

@@ -59,6 +59,9 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
         });
         let connected = tokio::time::timeout(worker.config.limits.connect_deadline, connect).await;
         let error = match connected {
+            Ok(Ok((_, run_id))) if backend.replica && run_id != *backend.process.borrow() => {
+                io::Error::other("was started anew and has not been looked at since")
+            }
             Ok(Ok((stream, run_id))) => {
                 backoff = BACKOFF_MIN;
                 *backend.run_id.borrow_mut() = run_id.into();
@@ -140,7 +143,7 @@ impl Pump<'_> {
         let backend = self.backend;
         backend.watch(cx);
         if backend.abandoned.get() {
-            return Poll::Ready("was given up by a failover".into());
+            return Poll::Ready(backend.given_up().into());
         }
         if let Some(why) = self.overdue() {
             return Poll::Ready(why);

@@ -5,8 +5,19 @@ use std::rc::Rc;
 
 use crate::{
     model::ids::{Epoch, SlotId},
-    proxy::{check::Gate, gather::Gather, product::ProductView, replies::Ticket, session::Session, worker::Worker},
+    proxy::{
+        check::Gate,
+        gather::Gather,
+        product::ProductView,
+        reads::{ReplicaRead, is_no_answer},
+        replies::Ticket,
+        session::Session,
+        worker::Worker,
+    },
 };
+
+/// Bytes of a replica's error that are repeated to a client.
+const QUOTED_MAX: usize = 128;
 
 /// Who gets the reply.
 #[derive(Debug)]
@@ -14,6 +25,27 @@ pub(in crate::proxy) enum Owner {
     Session(Rc<Session>, Ticket),
     /// A part of a split command.
     Part(Rc<Gather>, u32),
+    /// One of the two; sent to a replica.
+    Replica(Box<ReplicaRead>),
+}
+
+impl Owner {
+    /// The session that waits in the end.
+    pub(in crate::proxy) fn session(&self) -> &Rc<Session> {
+        match self {
+            Self::Session(session, _) => session,
+            Self::Part(gather, _) => gather.session(),
+            Self::Replica(read) => read.reader().session(),
+        }
+    }
+
+    /// The one behind a read at a replica.
+    fn reader(&self) -> &Self {
+        match self {
+            Self::Replica(read) => read.reader(),
+            Self::Session(..) | Self::Part(..) => self,
+        }
+    }
 }
 
 /// Check 2 for the replies of one `read()`: made after it, once for all of them.
@@ -70,6 +102,11 @@ impl Entry {
         match self.owner {
             Owner::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
             Owner::Part(gather, part) => gather.deliver(worker, part as usize, reply),
+            Owner::Replica(_) if is_no_answer(reply) => {
+                let text = String::from_utf8_lossy(&reply[1..reply.len().min(QUOTED_MAX)]).trim_end().to_owned();
+                self.again(worker, true, &format!("the replica says: {text}"));
+            }
+            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.deliver(worker, reply),
         }
     }
 
@@ -77,16 +114,16 @@ impl Entry {
     pub(in crate::proxy) fn is_current(&self, product: &ProductView) -> bool {
         let routes = product.routes.borrow();
         let same = |slot: SlotId, epoch: Epoch| routes.slots.get(usize::from(slot.0)).is_some_and(|s| s.epoch == epoch);
-        match &self.owner {
-            Owner::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
+        match self.owner.reader() {
+            Owner::Session(..) | Owner::Replica(_) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
             Owner::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
         }
     }
 
     /// Whether it was sent for a slot that `held` says is held.
     pub(in crate::proxy) fn concerns(&self, held: &dyn Fn(SlotId) -> bool) -> bool {
-        match &self.owner {
-            Owner::Session(..) => self.slot.is_some_and(held),
+        match self.owner.reader() {
+            Owner::Session(..) | Owner::Replica(_) => self.slot.is_some_and(held),
             Owner::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
         }
     }
@@ -101,22 +138,30 @@ impl Entry {
         match self.owner {
             Owner::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Owner::Part(gather, part) => gather.fail(worker, part as usize, true, text),
+            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.unconfirmed(worker, text),
         }
     }
 
     /// No reply will come. `sent`: the server may have got it whole.
     pub(in crate::proxy) fn fail(self, worker: &Worker, sent: bool, why: &str) {
-        worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(sent));
+        if let Owner::Replica(_) = self.owner {
+            return self.again(worker, sent, why);
+        }
         let text = match (sent, self.is_write) {
             (false, _) => format!("-ERR {why}, not executed\r\n"),
             (true, true) => format!("-ERR outcome unknown: {why}\r\n"),
             (true, false) => format!("-TRYAGAIN not delivered, safe to repeat: {why}\r\n"),
         };
+        self.fail_with(worker, sent, text.as_bytes());
+    }
+
+    /// As [`fail`](Self::fail), with the whole error.
+    pub(in crate::proxy) fn fail_with(self, worker: &Worker, sent: bool, error: &[u8]) {
+        worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(sent));
         match self.owner {
-            Owner::Session(session, ticket) => {
-                session.complete(worker, ticket, text.as_bytes(), self.len as usize);
-            }
-            Owner::Part(gather, part) => gather.fail(worker, part as usize, sent, text.as_bytes()),
+            Owner::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
+            Owner::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
+            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.fail_with(worker, sent, error),
         }
     }
 }

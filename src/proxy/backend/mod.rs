@@ -50,6 +50,10 @@ pub(super) struct Backend {
     pub(super) version: Version,
     pub(super) credentials: Option<Credentials>,
     pub(super) product: Rc<ProductView>,
+    /// For reads at a replica.
+    pub(super) replica: bool,
+    /// Of a replica: the `run_id` of the process that may be asked. One that was started since may have older data.
+    process: RefCell<String>,
     pub(super) link: Cell<Link>,
     /// Run id of the process that the connection leads to.
     run_id: RefCell<Rc<str>>,
@@ -76,8 +80,8 @@ impl Backend {
         product: Rc<ProductView>,
         addr: HostPort,
         credentials: Option<Credentials>,
-        db: u32,
-        version: Version,
+        (db, version): (u32, Version),
+        replica: bool,
     ) -> Self {
         Self {
             addr,
@@ -85,6 +89,8 @@ impl Backend {
             version,
             credentials,
             product,
+            replica,
+            process: RefCell::default(),
             link: Cell::new(Link::Connecting),
             run_id: RefCell::new("".into()),
             retired: Cell::new(false),
@@ -110,6 +116,19 @@ impl Backend {
             return Err(Unavailable::Full);
         }
         Ok(())
+    }
+
+    /// Whether [`send`](Self::send) may be called for a read at a replica, and the read will be executed by this process or
+    /// not at all: while it is not connected, logging in makes sure of that.
+    pub(super) fn may_ask(&self, worker: &Worker, run_id: &str) -> bool {
+        let same = *self.process.borrow() == run_id;
+        if !same {
+            if self.link.get() == Link::Up || !self.inflight.borrow().is_empty() {
+                return false;
+            }
+            run_id.clone_into(&mut self.process.borrow_mut());
+        }
+        self.available(worker).is_ok()
     }
 
     /// Queues a request; it is written with everything else that this turn queues.
@@ -173,8 +192,12 @@ impl Backend {
             self.abandoned.set(true);
             self.wake();
         } else {
-            self.fail_all(worker, "was given up by a failover");
+            self.fail_all(worker, self.given_up());
         }
+    }
+
+    fn given_up(&self) -> &'static str {
+        if self.replica { "does not answer, and may not be read from any more" } else { "was given up by a failover" }
     }
 
     /// Answers everything in flight: what was not written whole cannot have been executed, of the rest nobody knows.

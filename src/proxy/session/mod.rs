@@ -51,6 +51,19 @@ pub(super) struct Session {
     pub(super) parked_at: Cell<Option<u32>>,
     /// A hold has ended or the time is over: look at the parked request again.
     unparked: Cell<bool>,
+    /// Its last write, where its product wants it to find what it has written.
+    wrote: Cell<Wrote>,
+}
+
+/// The last write of a session.
+#[derive(Clone, Copy, Debug, Default)]
+enum Wrote {
+    #[default]
+    Nothing,
+    /// It was not answered yet when last looked.
+    Asked(Ticket),
+    /// It was answered before this moment, nanoseconds of `CLOCK_BOOTTIME`.
+    Before(u64),
 }
 
 impl Session {
@@ -58,6 +71,35 @@ impl Session {
     pub(super) fn open(&self, muted: bool, len: usize) -> Ticket {
         self.queued.set(self.queued.get() + len);
         self.replies.borrow_mut().open(muted)
+    }
+
+    /// A write was sent.
+    #[inline]
+    pub(super) fn wrote(&self, ticket: Ticket) {
+        self.wrote.set(Wrote::Asked(ticket));
+    }
+
+    /// A moment before which all that it has written was answered, so that a server which has what the primary had then
+    /// has it, too; 0: it has written nothing. `None`: a write is not answered yet.
+    pub(super) fn wrote_ns(&self, wanted: bool, now_ns: u64) -> Option<u64> {
+        if !wanted {
+            return Some(0);
+        }
+        match self.wrote.get() {
+            Wrote::Nothing => Some(0),
+            Wrote::Before(ns) => Some(ns),
+            Wrote::Asked(ticket) if self.replies.borrow().is_open(ticket) => None,
+            Wrote::Asked(_) => {
+                // It came some time before now. Nobody need note when: later than it did is right, too.
+                self.wrote.set(Wrote::Before(now_ns));
+                Some(now_ns)
+            }
+        }
+    }
+
+    /// Over: nothing is delivered any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     /// The reply to a request is known; it is written with the others of this turn.
@@ -147,7 +189,7 @@ impl Session {
         }
     }
 
-    fn lane(&self) -> Rc<Lane> {
+    pub(super) fn lane(&self) -> Rc<Lane> {
         let mut lane = self.lane.borrow_mut();
         lane.get_or_insert_with(|| {
             let client = self.client.borrow();

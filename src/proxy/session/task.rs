@@ -19,15 +19,16 @@ use tokio::{
 use super::Session;
 use crate::{
     commands::Local,
-    model::route::ProductRoutes,
+    model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
-        backend::{Entry, Owner},
+        backend::{Backend, Entry, Owner},
         check::Gate,
         client::{Client, ReplyMode},
         dispatch::{Call, Dispatch, Refusal, Target, dispatch},
         gather::Gather,
         local,
         product::ProductView,
+        reads::{self, Choice, ReplicaRead},
         replies::Replies,
         worker::Worker,
     },
@@ -99,6 +100,7 @@ impl SessionTask {
             closed: Cell::new(false),
             parked_at: Cell::new(None),
             unparked: Cell::new(false),
+            wrote: Cell::default(),
         });
         worker.enter(&session);
         Self { worker, session, reader, scanner, rest: Vec::new(), used: 0, counted: 0 }
@@ -305,16 +307,10 @@ impl SessionTask {
             session.client.borrow_mut().replies = ReplyMode::On;
         }
         match fate {
-            Dispatch::Forward(target) => self.forward(worker, &target, call, muted),
+            Dispatch::Forward(target) => self.forward(worker, routes, &target, call, muted),
             Dispatch::Split { kind, spec } => {
-                let started = Gather::start(
-                    worker,
-                    session,
-                    &session.lane(),
-                    call,
-                    (kind, spec.is_write(), muted),
-                    &scratch.keys,
-                );
+                let started =
+                    Gather::start(worker, session, &session.lane(), call, (kind, spec, muted), (routes, &scratch.keys));
                 match started {
                     Ok(()) => worker.stats.forwarded.set(worker.stats.forwarded.get() + 1),
                     Err(text) => self.refuse(worker, muted, &text),
@@ -335,23 +331,48 @@ impl SessionTask {
     }
 
     #[inline]
-    fn forward(&self, worker: &Rc<Worker>, target: &Target, call: &Call<'_>, muted: bool) {
+    fn forward(&self, worker: &Rc<Worker>, routes: &ProductRoutes, target: &Target, call: &Call<'_>, muted: bool) {
         let session = &self.session;
+        if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
+            match self.at_replica(worker, routes, target) {
+                Choice::Primary => {}
+                Choice::Replica(backend) => {
+                    let owner = Owner::Session(session.clone(), session.open(muted, call.bytes.len()));
+                    let owner = ReplicaRead::owner(owner, call.bytes, session.lane(), routes);
+                    worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
+                    return self.send(worker, &backend, target, call, owner);
+                }
+                Choice::Refuse(text) => return self.refuse(worker, muted, &text),
+            }
+        }
         let backend = session.lane().backend(worker, &session.product, target.group);
         if let Err(why) = backend.available(worker) {
             self.refuse(worker, muted, &backend.refusal(why));
             return;
         }
         worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
-        let len = call.bytes.len();
-        let ticket = session.open(muted, len);
+        let ticket = session.open(muted, call.bytes.len());
+        if routes.reads.own_writes && target.is_write {
+            session.wrote(ticket);
+        }
+        self.send(worker, &backend, target, call, Owner::Session(session.clone(), ticket));
+    }
+
+    #[cold]
+    fn at_replica(&self, worker: &Rc<Worker>, routes: &ProductRoutes, target: &Target) -> Choice {
+        let keys = target.slot.map(|slot| (slot, target.epoch)).into_iter();
+        reads::choose(worker, &self.session, &self.session.lane(), routes, target.group, keys)
+    }
+
+    #[inline]
+    fn send(&self, worker: &Worker, backend: &Backend, target: &Target, call: &Call<'_>, owner: Owner) {
         backend.send(
             call.bytes,
             Entry {
-                owner: Owner::Session(session.clone(), ticket),
+                owner,
                 epoch: target.epoch,
                 // A request cannot be longer than what a session may queue plus one bulk; far below 4 GB.
-                len: len as u32,
+                len: call.bytes.len() as u32,
                 tick: worker.tick.get(),
                 generation: worker.generation.get(),
                 slot: target.slot,

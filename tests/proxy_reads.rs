@@ -1,0 +1,389 @@
+//! Reads at replicas, before scripted servers: which go there, which never do, and what becomes of those that a replica fails.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use common::{Bed, Client, FAKE_RUN_ID, PATIENCE, fake, held, request, with_product};
+use pontoon::{
+    clock::boottime_ns,
+    model::{
+        ids::{Epoch, GroupId, HostPort, ProductId, SlotId},
+        reads::{GroupReads, ProductReads, ReadFrom, ReadPolicy, ReadTable, Readable},
+        route::HoldKind,
+        slot::Layout,
+    },
+    proxy::Limits,
+};
+
+const SECOND: u64 = 1_000_000_000;
+/// For as long as any test.
+const LONG: u64 = 3600 * SECOND;
+
+/// A server that answers everything with its name.
+fn named(name: &'static str) -> String {
+    fake(move |mut conn| {
+        while let Some(args) = conn.request() {
+            match &*args[0] {
+                b"MGET" => {
+                    let values: String = args[1..].iter().map(|_| format!("+{name}\r\n")).collect();
+                    conn.reply(format!("*{}\r\n{values}", args.len() - 1).as_bytes());
+                }
+                _ => conn.reply(format!("+{name}\r\n").as_bytes()),
+            }
+        }
+    })
+}
+
+/// A primary that is called so, and a replica.
+struct Pair {
+    bed: Bed,
+    replica: HostPort,
+}
+
+impl Pair {
+    fn start(replica: &str, from: ReadFrom) -> Self {
+        Self::start_with(replica, from, Limits::default())
+    }
+
+    fn start_with(replica: &str, from: ReadFrom, limits: Limits) -> Self {
+        let replica = HostPort::parse(replica).unwrap();
+        let bed = Bed::start_with(&[&named("primary")], limits, 1, |table| {
+            with_product(table, |p| {
+                p.reads = ReadPolicy { from, own_writes: false, ..ReadPolicy::default() };
+                p.groups[0].replicas = vec![replica.clone()];
+            })
+        });
+        Self { bed, replica }
+    }
+
+    /// What a node says of the replica that has seen it in step just now.
+    fn in_step(&self) -> Readable {
+        let now_ns = boottime_ns();
+        Readable {
+            addr: self.replica.clone(),
+            run_id: FAKE_RUN_ID.into(),
+            has_ns: now_ns,
+            as_of: Epoch(1),
+            until_ns: now_ns + LONG,
+        }
+    }
+
+    fn say(&self, replicas: Vec<Readable>, none: &str, moving: Vec<SlotId>) {
+        let group = GroupReads { replicas, none: none.into() };
+        let reads = ProductReads { groups: BTreeMap::from([(GroupId(1), group)]), moving };
+        let table = ReadTable { products: BTreeMap::from([(ProductId(1), Arc::new(reads))]) };
+        self.bed.reads.send_replace(Arc::new(table));
+    }
+
+    /// Says that the replica may serve, and waits until the proxy knows it.
+    fn serve(&self) -> Client {
+        self.say(vec![self.in_step()], "", Vec::new());
+        let mut client = self.bed.client();
+        until(&mut client, "GET k", "+replica");
+        client
+    }
+}
+
+/// Asks until it is answered so. Tables reach a worker between two of its turns.
+#[track_caller]
+fn until(client: &mut Client, words: &str, start: &str) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let line = client.call(words).line();
+        if line.starts_with(start) {
+            return line;
+        }
+        assert!(Instant::now() < end, "{words} is answered {line}, not {start}");
+    }
+}
+
+#[test]
+fn what_goes_to_a_replica_and_what_never_does() {
+    let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
+    let mut client = pair.bed.client();
+    client.call("GET k").expect("+primary\r\n");
+    let mut client = {
+        pair.serve();
+        client
+    };
+    for read in
+        ["GET k", "TTL k", "EXISTS k", "HGETALL k", "EVAL_RO x 1 k", "FCALL_RO f 1 k", "SORT_RO k", "XREAD STREAMS k 0"]
+    {
+        client.call(read).expect("+replica\r\n");
+    }
+    client.call("MGET k l").expect("*2\r\n+replica\r\n+replica\r\n");
+    for other in [
+        "SET k v",
+        "GETEX k",
+        "GETDEL k",
+        "SORT k",
+        "BITFIELD k GET u8 0",
+        "EVAL x 1 k",
+        "FCALL f 1 k",
+        "PFCOUNT k",
+        "TOUCH k",
+        "HSCAN k 0",
+        "SSCAN k 0",
+        "ZSCAN k 0",
+        "OBJECT IDLETIME k",
+        "MEMORY USAGE k",
+        "XINFO CONSUMERS k g",
+    ] {
+        client.call(other).expect("+primary\r\n");
+    }
+    // Another database is another connection.
+    client.call("SELECT 3").expect("+OK\r\n");
+    until(&mut client, "GET k", "+replica");
+    let said = pair.bed.until("counted", |report| report.stats.replica_reads > 8);
+    assert_eq!(said.stats.replica_repeats, 0);
+}
+
+#[test]
+fn only_while_it_may() {
+    let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
+    let mut client = pair.serve();
+    let now_ns = boottime_ns();
+    pair.say(vec![Readable { until_ns: now_ns, ..pair.in_step() }], "", Vec::new());
+    until(&mut client, "GET k", "+primary");
+    // The moment passes without anybody saying anything.
+    pair.say(vec![Readable { until_ns: boottime_ns() + SECOND / 5, ..pair.in_step() }], "", Vec::new());
+    until(&mut client, "GET k", "+replica");
+    until(&mut client, "GET k", "+primary");
+
+    let slot = Layout::Codis.slot(b"k");
+    let say = |replica: Readable, moving: Vec<SlotId>| pair.say(vec![replica], "", moving);
+    type SayNo<'a> = Box<dyn Fn() + 'a>;
+    let no: [(&str, SayNo<'_>); 4] = [
+        (
+            "its slot changed after what it has",
+            Box::new(|| say(Readable { as_of: Epoch(0), ..pair.in_step() }, Vec::new())),
+        ),
+        ("its slot moves", Box::new(|| say(pair.in_step(), vec![slot]))),
+        (
+            "another process than was looked at",
+            Box::new(|| say(Readable { run_id: "new".into(), ..pair.in_step() }, Vec::new())),
+        ),
+        ("none may", Box::new(|| pair.say(Vec::new(), "", Vec::new()))),
+    ];
+    for (why, say_no) in &no {
+        say(pair.in_step(), Vec::new());
+        until(&mut client, "GET k", "+replica");
+        say_no();
+        until(&mut client, "GET k", "+primary");
+        for _ in 0..20 {
+            client.call("GET k").expect("+primary\r\n");
+        }
+        client.call("MGET k {k}2").expect("*2\r\n+primary\r\n+primary\r\n");
+        println!("{why}");
+    }
+    // Other slots do not mind that one moves.
+    say(pair.in_step(), vec![slot]);
+    until(&mut client, "GET another", "+replica");
+}
+
+#[test]
+fn never_the_primary() {
+    let pair = Pair::start(&named("replica"), ReadFrom::Replica);
+    let mut client = pair.bed.client();
+    let line = client.call("GET k").line();
+    assert!(
+        line.starts_with("-TRYAGAIN no replica of group 1 may serve now: ") && line.ends_with(", not executed"),
+        "{line}"
+    );
+    client.call("SET k v").expect("+primary\r\n");
+    pair.say(Vec::new(), "127.0.0.1:9 has lost its primary", Vec::new());
+    let line = until(&mut client, "GET k", "-TRYAGAIN no replica of group 1 may serve now: 127.0.0.1:9 has lost");
+    assert!(line.ends_with(", not executed"), "{line}");
+    let line = client.call("MGET k l").line();
+    assert!(line.starts_with("-TRYAGAIN no replica of group 1"), "{line}");
+    drop(client);
+    let mut client = pair.serve();
+    client.call("MGET k l").expect("*2\r\n+replica\r\n+replica\r\n");
+    // A cursor is the primary's even so: elsewhere it would mean nothing.
+    client.call("HSCAN k 0").expect("+primary\r\n");
+}
+
+/// A replica that answers like one until it is told otherwise; then as `script` says.
+fn turning(
+    script: impl Fn(&mut common::Conn, &[Vec<u8>]) -> bool + Send + Sync + 'static,
+) -> (String, Arc<AtomicBool>) {
+    let turned = Arc::new(AtomicBool::new(false));
+    let is = turned.clone();
+    let addr = fake(move |mut conn| {
+        while let Some(args) = conn.request() {
+            if !is.load(Ordering::SeqCst) {
+                conn.reply(b"+replica\r\n");
+            } else if !script(&mut conn, &args) {
+                return;
+            }
+        }
+    });
+    (addr, turned)
+}
+
+#[test]
+fn a_replica_that_cannot_answer() {
+    for (reply, goes_on) in [("-LOADING it loads\r\n", true), ("-MASTERDOWN its link is down\r\n", true), ("", false)] {
+        let script = move |conn: &mut common::Conn, _: &[Vec<u8>]| {
+            conn.reply(reply.as_bytes());
+            goes_on
+        };
+        let (addr, turned) = turning(script);
+        let pair = Pair::start(&addr, ReadFrom::PreferReplica);
+        let mut client = pair.serve();
+        turned.store(true, Ordering::SeqCst);
+        client.call("GET k").expect("+primary\r\n");
+        // In order, and each once.
+        let pipeline = [request("GET k"), request("MGET k l"), request("SET k v"), request("GET k")].concat();
+        client.send(pipeline).expect("+primary\r\n*2\r\n+primary\r\n+primary\r\n+primary\r\n+primary\r\n");
+        pair.bed.until("repeated", |report| report.stats.replica_repeats > 0);
+
+        let (addr, turned) = turning(script);
+        let pair = Pair::start(&addr, ReadFrom::Replica);
+        let mut client = pair.serve();
+        turned.store(true, Ordering::SeqCst);
+        let line = client.call("GET k").line();
+        assert!(line.starts_with("-TRYAGAIN "), "{reply}: {line}");
+        assert!(line.contains("not delivered, safe to repeat") || line.contains("not executed"), "{line}");
+        assert!(!goes_on || line.contains(reply[1..].trim_end()), "{reply}: {line}");
+    }
+    // An error of the command itself is an answer.
+    let (addr, turned) = turning(|conn, _| {
+        conn.reply(b"-WRONGTYPE no\r\n");
+        true
+    });
+    let pair = Pair::start(&addr, ReadFrom::PreferReplica);
+    let mut client = pair.serve();
+    turned.store(true, Ordering::SeqCst);
+    client.call("GET k").expect("-WRONGTYPE no\r\n");
+}
+
+#[test]
+fn a_replica_that_nobody_listens_at() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let pair = Pair::start(&gone, ReadFrom::PreferReplica);
+    pair.say(vec![pair.in_step()], "", Vec::new());
+    let mut client = pair.bed.client();
+    for _ in 0..50 {
+        client.call("GET k").expect("+primary\r\n");
+    }
+    let pair = Pair::start(&gone, ReadFrom::Replica);
+    pair.say(vec![pair.in_step()], "", Vec::new());
+    let mut client = pair.bed.client();
+    until(&mut client, "GET k", "-TRYAGAIN no replica of group 1 may serve now: it cannot be reached");
+}
+
+/// A replica that answers when it is told to.
+fn waiting() -> (String, mpsc::SyncSender<()>, mpsc::Receiver<()>) {
+    let (say, to_say) = mpsc::sync_channel::<()>(16);
+    let (got, seen) = mpsc::sync_channel(16);
+    let to_say = Mutex::new(to_say);
+    let addr = fake(move |mut conn| {
+        while let Some(args) = conn.request() {
+            if args[1] == b"slow" {
+                got.send(()).unwrap();
+                if to_say.lock().unwrap().recv().is_err() {
+                    return;
+                }
+            }
+            conn.reply(b"+replica\r\n");
+        }
+    });
+    (addr, say, seen)
+}
+
+#[test]
+fn a_replica_that_stands_still_is_not_waited_for() {
+    let (addr, _say, seen) = waiting();
+    // Far longer than the test: it is not the request's deadline that ends the wait.
+    let limits = Limits { request_deadline: Duration::from_secs(3600), ..Limits::default() };
+    let pair = Pair::start_with(&addr, ReadFrom::PreferReplica, limits);
+    let mut client = pair.serve();
+    client.call("GET slow");
+    seen.recv_timeout(PATIENCE).unwrap();
+    pair.say(Vec::new(), "127.0.0.1:9 does not answer this node", Vec::new());
+    client.expect("+primary\r\n");
+}
+
+#[test]
+fn the_check_at_reply_time_holds_for_replicas() {
+    let (addr, say, seen) = waiting();
+    let pair = Pair::start(&addr, ReadFrom::PreferReplica);
+    let slot = usize::from(Layout::Codis.slot(b"slow").0);
+    let mut client = pair.serve();
+    client.call("GET slow");
+    seen.recv_timeout(PATIENCE).unwrap();
+    // The slot is somebody else's, or of another primary, before the answer comes: it does not pass, the primary is asked.
+    let mut table = with_product(pair.bed.table(), |p| p.slots[slot].epoch = Epoch(7));
+    table.epoch = Epoch(7);
+    pair.bed.publish(table);
+    pair.bed.until("the newer table", |report| report.route_epoch == Epoch(7));
+    say.send(()).unwrap();
+    client.expect("+primary\r\n");
+    // What the replica has is of before: it is not asked for this slot, but for others.
+    client.call("GET slow").expect("+primary\r\n");
+    client.call("GET k").expect("+replica\r\n");
+
+    // Held meanwhile: the hold does not wait for a replica, nor is its answer delivered.
+    let pair = Pair::start(&addr, ReadFrom::PreferReplica);
+    let mut client = pair.serve();
+    client.call("GET slow");
+    seen.recv_timeout(PATIENCE).unwrap();
+    let table = held(pair.bed.table(), 9, HoldKind::Wait, "slow");
+    pair.bed.publish(with_product(table, |p| p.slots[slot].epoch = Epoch(9)));
+    pair.bed.until("drained", |report| report.holds.values().any(|hold| hold.drained));
+    say.send(()).unwrap();
+    let line = client.line();
+    assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
+
+    // Without a lease nothing passes.
+    let pair = Pair::start(&addr, ReadFrom::PreferReplica);
+    let mut client = pair.serve();
+    client.call("GET slow");
+    seen.recv_timeout(PATIENCE).unwrap();
+    pair.bed.permit.revoke();
+    say.send(()).unwrap();
+    let line = client.line();
+    assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
+    let line = client.call("GET k").line();
+    assert!(line.starts_with("-CLUSTERDOWN"), "{line}");
+}
+
+#[test]
+fn a_session_finds_what_it_has_written() {
+    let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
+    let mut table = with_product(pair.bed.table(), |p| p.reads.own_writes = true);
+    table.epoch = Epoch(2);
+    pair.bed.publish(table);
+    pair.bed.until("the setting", |report| report.route_epoch == Epoch(2));
+    let mut client = pair.serve();
+    let mut other = pair.bed.client();
+    // In one go: the write is not answered yet when the read is decided.
+    client.send([request("SET k v"), request("GET k")].concat()).expect("+primary\r\n+primary\r\n");
+    for _ in 0..20 {
+        client.call("GET k").expect("+primary\r\n");
+        client.call("MGET k l").expect("*2\r\n+primary\r\n+primary\r\n");
+        // Who has written nothing may read there.
+        other.call("GET k").expect("+replica\r\n");
+    }
+    pair.say(vec![pair.in_step()], "", Vec::new());
+    until(&mut client, "GET k", "+replica");
+    // A write in parts counts, too, and so does a script.
+    for write in ["MSET k v l w", "EVAL x 1 k", "DEL k"] {
+        client.call(write).line();
+        client.call("GET k").expect("+primary\r\n");
+        client.call("GET k").expect("+primary\r\n");
+        pair.say(vec![pair.in_step()], "", Vec::new());
+        until(&mut client, "GET k", "+replica");
+    }
+}

@@ -170,6 +170,14 @@ impl Bed {
         if !of_primary.contains("role:master") {
             return Err(format!("server {primary} is to be the primary and is none: {of_primary}\n{}", shown()));
         }
+        // A primary takes a new replication id when its first replica comes; nodes see it with their next looks.
+        let known = self.json(&["group", "show", &gid.to_string()]).ok_or("no node answers")?;
+        let replid = known["replid"].as_str().unwrap_or_default();
+        let unseen = |s: &Value| s["role"] == "replica" && s["seen"]["link"] != "up";
+        let behind = known["servers"].as_array().is_none_or(|all| all.iter().any(unseen));
+        if behind || !of_primary.contains(&format!("master_replid:{replid}\r")) {
+            return Err(format!("the nodes do not know yet how it stands: {known}"));
+        }
         let port = format!("master_port:{}\r", self.gates[*primary].port);
         for replica in replicas {
             let info = info(*replica).map_err(|e| format!("server {replica}: {e}"))?;

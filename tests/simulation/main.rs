@@ -202,9 +202,3 @@ fn migrations_catch_a_mark_cleared_after_the_answer() {
 fn migrations_catch_a_copy_that_the_log_does_not_know() {
     catches(0, Rules { staged_first: false, ..migrating() });
 }
-
-/// The target's primary dies right after the switch, and its replica has not got everything.
-#[test]
-fn migrations_catch_a_replica_that_is_not_waited_for() {
-    catches(240, Rules { wait: false, ..migrating() });
-}

@@ -545,9 +545,6 @@ impl World {
             return self.ask_source(node, job, ToSource::Look);
         }
         finishing.waits = true;
-        if !rules.wait {
-            return self.target_answers(node, job, FromTarget::Waited);
-        }
         self.ask_target(node, job, Command::Wait);
     }
 }

@@ -64,8 +64,6 @@ pub struct Rules {
     pub offset_after_barrier: bool,
     pub mark_before_fetch: bool,
     pub staged_first: bool,
-    /// For the target's replica, before the worker is done.
-    pub wait: bool,
 }
 
 impl Default for Rules {
@@ -86,7 +84,6 @@ impl Default for Rules {
             offset_after_barrier: true,
             mark_before_fetch: true,
             staged_first: true,
-            wait: true,
         }
     }
 }

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use cluster_tests::{
     cluster::Cluster,
     load::Load,
-    wait::{GENEROUS, wait_for, wait_until},
+    wait::{GENEROUS, holds_for, wait_for, wait_until},
 };
 use pontoon::wire::pb::admin::{SetClusterRequest, admin_client::AdminClient};
 
@@ -143,6 +145,13 @@ fn a_copied_data_directory_is_refused_and_the_original_goes_on() {
     let victim = cluster.follower();
     let from = cluster.node(victim).data_dir.clone();
     let copy = cluster.dir.path().join("copy");
+    // What the nodes see of the servers is written first: a copy that lacks an entry makes Raft's leader stop, not the copy.
+    let applied = |id: u16| cluster.node(id).cli().json(&["status"])["applied"].clone();
+    let leader = cluster.leader();
+    wait_until("the log to rest", GENEROUS, || {
+        let last = applied(leader);
+        holds_for(Duration::from_secs(2), || applied(leader) == last && applied(victim) == last)
+    });
     copy_dir(&from, &copy);
     let origin = cluster.node(victim).origin.clone();
     let at = cluster.dir.path().join("elsewhere");

@@ -28,7 +28,7 @@ fn the_primary_is_noted() {
     assert_eq!(world.does(note(epoch, "ab")), Outcome::Unchanged);
     assert_eq!((world.state.events.len(), world.state.route_epoch), (events, route), "the first time is no news");
     assert_eq!(world.does(note(epoch, "cd")), Outcome::Done);
-    let text = "10.1.1.1:6379 has replication id cd instead of ab: it restarted, or was replaced by hand";
+    let text = "10.1.1.1:6379 has replication id cd instead of ab: it restarted, was replaced by hand, or got its first replica";
     assert_eq!(world.last_event(), (EventKind::PrimaryNoted, "group 1", text));
     // A promotion makes another one the primary: what is noted next is no news either.
     world.promoted(1, SWITCHOVER);

@@ -264,6 +264,7 @@ fn who_is_no_candidate_and_why() {
         ("s before the primary was last seen alive", |w| {
             w.see(7002, |sight| sight.linked.as_mut().unwrap().ago_ms = 4_000 + STALE_MS + 1_000)
         }),
+        ("it has received nothing yet of what the primary wrote up to offset 1000", |w| w.look(7002, |l| l.offset = 0)),
         ("slots have moved to this group", |w| {
             w.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 1_001 }))
         }),
@@ -283,6 +284,9 @@ fn who_is_a_candidate_though_something_is_odd() {
     let table: &[(&str, Edit)] = &[
         ("long dead: both ages grow", |w| w.fail(PRIMARY, 600_000)),
         ("the nodes have never seen the primary, and the log knows its id", |w| w.see(PRIMARY, |s| s.look = None)),
+        ("nobody has written anything", |w| {
+            [PRIMARY, 7002].into_iter().for_each(|port| w.look(port, |l| l.offset = 0));
+        }),
         ("reached another history", |w| w.edit(|g| g.reached = Some(Reached { replid: "x".into(), offset: u64::MAX }))),
         ("just reached", |w| w.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 1_000 }))),
         ("one node alone has seen it in step", |w| {

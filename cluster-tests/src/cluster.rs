@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use pontoon::faults::Point;
 use serde_json::Value;
 
 use crate::{
@@ -193,6 +194,32 @@ impl Cluster {
     pub fn follower(&self) -> u16 {
         let leader = self.leader();
         self.nodes.iter().map(|node| node.id).find(|id| *id != leader).expect("there is more than one node")
+    }
+
+    /// From now on every node stands still at `point`: whoever leads when it is reached, since an election may come between.
+    pub fn pause_at(&self, point: Point) {
+        self.nodes.iter().for_each(|n| n.faults.pause_at(point));
+    }
+
+    /// The first node seen to stand at `point`, or to have stood there since [`Cluster::pause_at`].
+    #[must_use]
+    pub fn stands_at(&self, point: Point) -> Option<u16> {
+        self.nodes.iter().find(|n| n.faults.has_reached(point)).map(|n| n.id)
+    }
+
+    /// Waits until a node stands at `point`; which one.
+    ///
+    /// # Panics
+    /// At the deadline.
+    #[track_caller]
+    pub fn wait_reached(&self, point: Point) -> u16 {
+        let what = format!("a node to reach {}", point.name());
+        wait_for(&what, GENEROUS, || self.stands_at(point).ok_or("nobody stands there"))
+    }
+
+    /// Every node goes on from there, and does not stop there again.
+    pub fn go_on(&self, point: Point) {
+        self.nodes.iter().for_each(|n| n.faults.go_on(point));
     }
 
     /// Starts a further node that joins through node 1; does not wait.

@@ -205,7 +205,7 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     run.wait_reached(case.point);
     let reached = Instant::now();
     run.inject(case, &mut id);
-    run.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+    run.cluster.go_on(case.point);
     // It is this harness that kept the leader from releasing its hold: beyond the request deadline every client notices.
     run.all_hit |= reached.elapsed() > STOPPED_MAX;
     run.heal(case);
@@ -215,7 +215,10 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
         let_pass(late.saturating_duration_since(Instant::now()) + A_WHILE);
     }
     mix.wait_more(200);
-    let noticed = mix.verdict(&run.cluster)?;
+    let noticed = mix.verdict(&run.cluster).map_err(|mut wrong| {
+        wrong.extend(run.events());
+        wrong
+    })?;
     let unexplained: Vec<String> = noticed
         .errors
         .iter()
@@ -266,6 +269,8 @@ impl Run {
         }
         cli.ok(&create);
         cli.ok(&["group", "create", "2", "--primary", &target_addr]);
+        // Failovers have a matrix of their own (`promotions`), with checkers that know of writes that are not replicated.
+        cli.ok(&["group", "set", "1", "down-after=60s"]);
         cli.ok(&["slot", "assign", "0-1023", "1", "--wait", "--timeout", "40s"]);
         (1..=3).for_each(|id| cluster.wait_answers(id));
         let random = fastrand::Rng::with_seed(case.seed);
@@ -283,7 +288,7 @@ impl Run {
             self.hit.insert(one);
             self.cluster.node(one).faults.pause_at(point);
         } else {
-            self.cluster.nodes.iter().for_each(|n| n.faults.pause_at(point));
+            self.cluster.pause_at(point);
         }
     }
 
@@ -306,6 +311,11 @@ impl Run {
         all.as_array().cloned()
     }
 
+    /// What the cluster did by itself or was told, for the message of a run that fails.
+    fn events(&self) -> Option<String> {
+        self.cluster.nodes.iter().find_map(|n| n.cli().try_json(&["events"]).ok()).map(|all| all.to_string())
+    }
+
     fn open(&self) -> Option<Value> {
         self.migrations()?.into_iter().find(|m| m["state"] != "done" && m["state"] != "cancelled")
     }
@@ -318,7 +328,7 @@ impl Run {
     #[track_caller]
     fn wait_reached(&self, point: Point) {
         wait_for(&format!("a node to reach {}", point.name()), ENDS_WITHIN, || {
-            if self.cluster.nodes.iter().any(|n| n.faults.has_reached(point)) {
+            if self.cluster.stands_at(point).is_some() {
                 return Ok(());
             }
             let open = self.open();
@@ -418,7 +428,7 @@ impl Run {
             }
             Fault::CutOther => {
                 self.cut(self.other(*id), false);
-                self.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+                self.cluster.go_on(case.point);
             }
             Fault::SilentTarget => {
                 self.all_hit = true;
@@ -434,7 +444,7 @@ impl Run {
                 // Clients use the target, too, from the switch on.
                 self.all_hit = !matches!(case.point, Point::CleaningTarget | Point::Copying);
                 self.to_target.set(Mode::Delay(LATE));
-                self.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+                self.cluster.go_on(case.point);
                 let_pass(A_WHILE);
                 // What is on its way is late; what is sent from now on is not.
                 self.to_target.set(Mode::Open);
@@ -498,7 +508,7 @@ impl Run {
         if !self.any_cli(&["migrate", "cancel", &id.to_string()]) {
             return;
         }
-        self.cluster.nodes.iter().for_each(|n| n.faults.go_on(case.point));
+        self.cluster.go_on(case.point);
         let cancelled = *id;
         wait_for("the migration to be cancelled", ENDS_WITHIN, || match self.migration(cancelled) {
             Some(m) if m["state"] == "cancelled" => Ok(()),

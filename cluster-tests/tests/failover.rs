@@ -192,21 +192,20 @@ fn the_leader_dies_with_the_primary() {
 /// carries it to its end, with the same choice.
 fn the_leader_is_hit_at(point: Point, dies: bool) {
     let (mut cluster, servers, written) = healing(2);
-    let leader = cluster.leader();
-    let left: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
-    cluster.node(leader).faults.pause_at(point);
+    cluster.pause_at(point);
     let died = Instant::now();
     cluster.servers[servers[0]].kill9();
-    cluster.node(leader).faults.wait_reached(point);
+    let leader = cluster.wait_reached(point);
+    let left: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
     if dies {
         cluster.node_mut(leader).kill9();
     } else {
         cluster.node(leader).pause();
     }
+    cluster.go_on(point);
     let new = wait_other_primary(&cluster, &left, servers[0]);
     let port = cluster.node(left[0]).client_port;
     written.wait_acknowledged(|w| in_group_1(w) && w.port == port);
-    cluster.node(leader).faults.go_on(point);
     if dies {
         cluster.node_mut(leader).start();
     } else {
@@ -350,13 +349,12 @@ fn an_operator_takes_what_is_left() {
 #[test]
 fn the_primary_dies_during_a_switchover() {
     let (mut cluster, servers, written) = healing(1);
-    let leader = cluster.leader();
-    cluster.node(leader).faults.pause_at(Point::PromotionHeld);
+    cluster.pause_at(Point::PromotionHeld);
     cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
-    cluster.node(leader).faults.wait_reached(Point::PromotionHeld);
+    cluster.wait_reached(Point::PromotionHeld);
     let died = Instant::now();
     cluster.servers[servers[0]].kill9();
-    cluster.node(leader).faults.go_on(Point::PromotionHeld);
+    cluster.go_on(Point::PromotionHeld);
     assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), servers[1]);
     written.wait_acknowledged(in_group_1);
     wait_event(&cluster, ALL, "promotion-given-up");
@@ -366,14 +364,12 @@ fn the_primary_dies_during_a_switchover() {
 /// The leader dies when a switchover has come to this point; nothing is lost.
 fn the_leader_of_a_switchover_dies_at(point: Point) {
     let (mut cluster, servers, mix) = switching();
-    let leader = cluster.leader();
-    let other = leader % 3 + 1;
-    cluster.node(leader).faults.pause_at(point);
-    cluster.node(other).cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
-    cluster.node(leader).faults.wait_reached(point);
+    cluster.pause_at(point);
+    cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
+    let leader = cluster.wait_reached(point);
     cluster.node_mut(leader).kill9();
-    assert_eq!(wait_other_primary(&cluster, &[other], servers[0]), servers[1]);
-    cluster.node(leader).faults.go_on(point);
+    cluster.go_on(point);
+    assert_eq!(wait_other_primary(&cluster, &[leader % 3 + 1], servers[0]), servers[1]);
     cluster.node_mut(leader).start();
     cluster.wait_serving(ALL);
     wait_follows(&cluster, servers[0], servers[1]);
@@ -398,17 +394,14 @@ fn primaries_are_switched_over_while_slots_move() {
     let from = cluster.add_group_with_replicas(1, "0-511", 1, &RedisOptions::default());
     let to = cluster.add_group_with_replicas(2, OTHERS, 1, &RedisOptions::default());
     let mix = busy(&cluster);
-    cluster.nodes.iter().for_each(|n| n.faults.pause_at(Point::Copying));
+    cluster.pause_at(Point::Copying);
     cluster.cli().ok(&["migrate", "start", "0-255", "--to", "2"]);
-    wait_for("a worker to copy", GENEROUS, || {
-        let copies = cluster.nodes.iter().any(|n| n.faults.has_reached(Point::Copying));
-        if copies { Ok(()) } else { Err("nobody copies") }
-    });
+    cluster.wait_reached(Point::Copying);
     for (group, server) in [("1", from[1]), ("2", to[1])] {
         let addr = cluster.servers[server].addr();
         cluster.cli().ok(&["group", "promote", group, &addr, "--wait", "--timeout", "40s"]);
     }
-    cluster.nodes.iter().for_each(|n| n.faults.go_on(Point::Copying));
+    cluster.go_on(Point::Copying);
     wait_for("the migration to be done", GENEROUS, || {
         let all = cluster.cli().try_json(&["migrate", "ls"])?;
         let done = all.as_array().and_then(|all| all.first()).filter(|m| m["state"] == "done");
@@ -423,12 +416,11 @@ fn primaries_are_switched_over_while_slots_move() {
 fn the_chosen_one_dies_and_the_old_primary_returns() {
     let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
     let (mut cluster, servers, written) = healing_with(1, &options, DOWN_AFTER);
-    let leader = cluster.leader();
-    cluster.node(leader).faults.pause_at(Point::PromotionBarrier);
+    cluster.pause_at(Point::PromotionBarrier);
     cluster.servers[servers[0]].kill9();
-    cluster.node(leader).faults.wait_reached(Point::PromotionBarrier);
+    cluster.wait_reached(Point::PromotionBarrier);
     cluster.servers[servers[1]].kill9();
-    cluster.node(leader).faults.go_on(Point::PromotionBarrier);
+    cluster.go_on(Point::PromotionBarrier);
     cluster.servers[servers[0]].restart();
     wait_event(&cluster, ALL, "promotion-given-up");
     written.wait_acknowledged(in_group_1);
@@ -441,16 +433,15 @@ fn the_chosen_one_dies_and_the_old_primary_returns() {
 #[test]
 fn the_chosen_one_dies_and_another_is_chosen() {
     let (mut cluster, servers, written) = healing(2);
-    let leader = cluster.leader();
-    cluster.node(leader).faults.pause_at(Point::PromotionBarrier);
+    cluster.pause_at(Point::PromotionBarrier);
     cluster.servers[servers[0]].kill9();
-    cluster.node(leader).faults.wait_reached(Point::PromotionBarrier);
+    cluster.wait_reached(Point::PromotionBarrier);
     let begun = events(&cluster, ALL);
     let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
     let chosen = |server: &usize| begun.contains(&format!("to {}:", cluster.servers[*server].addr()));
     let (chosen, other): (Vec<usize>, Vec<usize>) = servers[1..].iter().partition(|server| chosen(server));
     cluster.servers[chosen[0]].kill9();
-    cluster.node(leader).faults.go_on(Point::PromotionBarrier);
+    cluster.go_on(Point::PromotionBarrier);
     assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), other[0]);
     written.wait_acknowledged(in_group_1);
 }

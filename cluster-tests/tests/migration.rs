@@ -92,13 +92,13 @@ fn worker(cluster: &Cluster, id: u64) -> u16 {
 fn a_worker_that_dies_is_replaced() {
     let (mut cluster, mix) = busy(2);
     let leader = cluster.leader();
-    cluster.nodes.iter().for_each(|n| n.faults.pause_at(Point::BeforeHold));
+    cluster.pause_at(Point::BeforeHold);
     let id = start(&cluster, leader, "0-255", "2");
     let worker = worker(&cluster, id);
+    let leader = cluster.wait_reached(Point::BeforeHold);
     assert_ne!(worker, leader, "a leader has enough to do");
-    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
     cluster.node_mut(worker).kill9();
-    cluster.nodes.iter().for_each(|n| n.faults.go_on(Point::BeforeHold));
+    cluster.go_on(Point::BeforeHold);
     let done = wait_state(&cluster, leader, id, &["done"]);
     assert!(done["attempt"].as_u64().unwrap() >= 2, "{done}");
     cluster.node_mut(worker).start();
@@ -112,14 +112,12 @@ fn a_worker_that_dies_is_replaced() {
 /// kill -9 of the leader at a point of the cut-over; the next one ends it, and nothing is lost.
 fn leader_dies_at(point: Point) {
     let (mut cluster, mix) = busy(2);
-    let leader = cluster.leader();
-    cluster.node(leader).faults.pause_at(point);
-    let other = leader % 3 + 1;
-    let id = start(&cluster, other, "0-255", "2");
-    cluster.node(leader).faults.wait_reached(point);
+    cluster.pause_at(point);
+    let id = start(&cluster, 1, "0-255", "2");
+    let leader = cluster.wait_reached(point);
     cluster.node_mut(leader).kill9();
-    let done = wait_state(&cluster, other, id, &["done"]);
-    cluster.node(leader).faults.go_on(point);
+    cluster.go_on(point);
+    let done = wait_state(&cluster, leader % 3 + 1, id, &["done"]);
     cluster.node_mut(leader).start();
     cluster.wait_serving(&[1, 2, 3]);
     let noticed = mix.finish(&cluster);
@@ -131,7 +129,7 @@ fn leader_dies_at(point: Point) {
 #[test]
 fn the_leader_dies_while_keys_are_copied() {
     let (mut cluster, mix) = busy(2);
-    cluster.nodes.iter().for_each(|n| n.faults.pause_at(Point::Copying));
+    cluster.pause_at(Point::Copying);
     let leader = cluster.leader();
     let other = leader % 3 + 1;
     let id = start(&cluster, other, "0-255", "2");
@@ -140,7 +138,7 @@ fn the_leader_dies_while_keys_are_copied() {
     cluster.node_mut(leader).kill9();
     let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
     cluster.leader_of(&others);
-    cluster.nodes.iter().for_each(|n| n.faults.go_on(Point::Copying));
+    cluster.go_on(Point::Copying);
     // The worker lives and works on under the next leader.
     let done = wait_state(&cluster, other, id, &["done"]);
     assert_eq!(done["attempt"], 1, "{done}");
@@ -176,21 +174,20 @@ fn the_leader_dies_behind_the_switch() {
 fn a_migration_is_paused_resumed_and_cancelled_and_leaves_no_trace() {
     let (cluster, mix) = busy(2);
     let cli = cluster.cli();
-    let leader = cluster.leader();
-    cluster.node(leader).faults.pause_at(Point::BeforeHold);
+    cluster.pause_at(Point::BeforeHold);
     let id = start(&cluster, 1, "0-255", "2");
-    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    cluster.wait_reached(Point::BeforeHold);
     cli.ok(&["migrate", "pause", &id.to_string()]);
     wait_state(&cluster, 1, id, &["paused"]);
-    cluster.node(leader).faults.go_on(Point::BeforeHold);
+    cluster.go_on(Point::BeforeHold);
     mix.wait_more(100);
     assert_eq!(look(&cluster, 1, id).unwrap()["state"], "paused");
-    cluster.node(leader).faults.pause_at(Point::BeforeHold);
+    cluster.pause_at(Point::BeforeHold);
     cli.ok(&["migrate", "resume", &id.to_string()]);
-    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    cluster.wait_reached(Point::BeforeHold);
     assert_eq!(look(&cluster, 1, id).unwrap()["attempt"], 2);
     cli.ok(&["migrate", "cancel", &id.to_string()]);
-    cluster.node(leader).faults.go_on(Point::BeforeHold);
+    cluster.go_on(Point::BeforeHold);
     wait_state(&cluster, 1, id, &["cancelled"]);
     let noticed = mix.finish(&cluster);
     assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
@@ -222,14 +219,13 @@ fn a_source_that_stops_for_a_moment_costs_a_hold_and_not_the_migration() {
     let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
     let mix = Mix::start(&ports, 500);
     mix.wait_more(100);
-    let leader = cluster.leader();
-    cluster.node(leader).faults.pause_at(Point::BeforeHold);
+    cluster.pause_at(Point::BeforeHold);
     let id = start(&cluster, 1, "0-255", "2");
-    cluster.node(leader).faults.wait_reached(Point::BeforeHold);
+    let leader = cluster.wait_reached(Point::BeforeHold);
     // Longer than a hold's budget: what is in flight there is not answered before it is over.
     let mut client = cluster.servers[a].client();
     client.send(&request(&["DEBUG", "SLEEP", "0.6"])).unwrap();
-    cluster.node(leader).faults.go_on(Point::BeforeHold);
+    cluster.go_on(Point::BeforeHold);
     let done = wait_state(&cluster, 1, id, &["done"]);
     assert_eq!(done["attempt"], 1, "{done}");
     assert!(cluster.node(leader).log().contains("its slots are released"), "the hold was not released");

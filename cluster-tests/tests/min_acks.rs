@@ -168,10 +168,9 @@ fn a_failover_waits_for_replicas_that_may_have_more() {
 fn what_was_confirmed_after_the_choice_is_not_lost() {
     let (cluster, places) = confirming(2, "2s");
     let servers: Vec<_> = places.iter().map(|place| &cluster.servers[*place]).collect();
-    let leader = cluster.node(cluster.leader());
-    leader.faults.pause_at(Point::PromotionBegun);
+    cluster.pause_at(Point::PromotionBegun);
     servers[0].pause();
-    leader.faults.wait_reached(Point::PromotionBegun);
+    cluster.wait_reached(Point::PromotionBegun);
     let promotion = cluster.cli().json(&["group", "show", "1"])["promotion"].clone();
     let is_chosen = |place: usize| promotion["to"] == servers[place].addr().as_str();
     let (chosen, other) = if is_chosen(1) { (servers[1], servers[2]) } else { (servers[2], servers[1]) };
@@ -187,7 +186,7 @@ fn what_was_confirmed_after_the_choice_is_not_lost() {
         "down" => Ok(()),
         other => Err(other.to_owned()),
     });
-    leader.faults.go_on(Point::PromotionBegun);
+    cluster.go_on(Point::PromotionBegun);
     let new = wait_other_primary(&cluster, places[0]);
     assert_eq!(new, other.addr(), "the one that has what was confirmed last");
     wait_for("the write to be read", GENEROUS, || {

@@ -69,6 +69,8 @@ impl Choice {
 pub struct History {
     /// The primary's replication id; empty: nobody knows it.
     pub replid: String,
+    /// How far the primary was seen to have come, bytes; 0: nobody knows, or nowhere.
+    pub offset: u64,
     /// How long ago the primary was last seen alive, milliseconds; `None`: by nobody.
     pub alive_ms: Option<u64>,
 }
@@ -81,6 +83,7 @@ impl History {
         let known = last.filter(|(look, _)| matches!(look.role, RoleSeen::Primary { .. }) && !look.replid.is_empty());
         Self {
             replid: known.map_or_else(|| group.replid.clone(), |(look, _)| look.replid.clone()),
+            offset: known.map_or(0, |(look, _)| look.offset),
             alive_ms: last.map(|(_, age_ms)| age_ms),
         }
     }
@@ -185,6 +188,10 @@ fn candidate(
     if alone_ms > STALE_MS {
         let seconds = alone_ms / 1000;
         return Err(format!("it was last in step {seconds} s before the primary was last seen alive"));
+    }
+    // A primary sends nothing to a new replica for up to a second behind the copy; whatever it took since is missing there.
+    if look.offset == 0 && history.offset > 0 {
+        return Err(format!("it has received nothing yet of what the primary wrote up to offset {}", history.offset));
     }
     if let Some(reached) = group.reached.as_ref().filter(|r| r.replid == look.replid && look.offset < r.offset) {
         return Err(format!(

@@ -78,14 +78,14 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     run.wait_replicated();
     run.before(case);
     if let Some((point, _)) = case.hit {
-        run.bed.cluster.nodes.iter().for_each(|n| n.faults.pause_at(point));
+        run.bed.cluster.pause_at(point);
     }
     run.trigger(case);
     run.let_migration_go(case);
     if let Some((point, second)) = case.hit {
         run.wait_reached(point);
         run.second(case, point, second);
-        run.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
+        run.bed.cluster.go_on(point);
     }
     run.come_to_an_end(case);
     run.heal();
@@ -171,7 +171,7 @@ impl Run {
     }
 
     fn start_migration(&mut self, point: Point, slots: &str, to: &str) {
-        self.bed.cluster.nodes.iter().for_each(|n| n.faults.pause_at(point));
+        self.bed.cluster.pause_at(point);
         let id = wait_for("the migration to be taken", GENEROUS, || {
             let said = self.bed.any_cli(&["migrate", "start", slots, "--to", to, "--hold-max", "1s"]);
             let all = self.bed.json(&["migrate", "ls"]);
@@ -185,13 +185,13 @@ impl Run {
     fn let_migration_go(&self, case: &Case) {
         let (Before::MigrationFrom(point) | Before::MigrationTo(point)) = case.before else { return };
         let_pass(A_WHILE);
-        self.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
+        self.bed.cluster.go_on(point);
     }
 
     #[track_caller]
     fn wait_reached(&self, point: Point) {
         wait_for(&format!("a node to reach {}", point.name()), PROMOTED_WITHIN, || {
-            if self.bed.cluster.nodes.iter().any(|n| n.faults.has_reached(point)) {
+            if self.bed.cluster.stands_at(point).is_some() {
                 return Ok(());
             }
             self.resume_migration();
@@ -301,7 +301,7 @@ impl Run {
                 LONGER_THAN_A_LEASE
             }
             Second::LeaderLeaves => {
-                self.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
+                self.bed.cluster.go_on(point);
                 let _ = self.bed.cluster.node_mut(leader).terminate(GENEROUS);
                 Duration::ZERO
             }
@@ -312,7 +312,7 @@ impl Run {
             Second::CutOther => {
                 self.bed.cluster.mesh().isolate(other);
                 // What it does while it knows nothing is what this is for.
-                self.bed.cluster.nodes.iter().for_each(|n| n.faults.go_on(point));
+                self.bed.cluster.go_on(point);
                 A_WHILE * 3
             }
             Second::KillChosen => {

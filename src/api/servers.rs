@@ -39,7 +39,9 @@ impl Perform for SetGroupRequest {
         );
         said.done.extend(eject_after_ms.map(|ms| match ms {
             0 => format!("the slots of group {group} wait for it, however long it is down"),
-            ms => format!("group {group} lends its slots when it has been down for {ms} ms and no replica can replace it"),
+            ms => {
+                format!("group {group} lends its slots when it has been down for {ms} ms and no replica can replace it")
+            }
         }));
         said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
         if maintenance == Some(false) && state.settings.maintenance {

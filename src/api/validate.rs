@@ -10,8 +10,8 @@ use crate::{
     model::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
         limits::{
-            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, EJECT_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX, MIN_ACKS_MS,
-            NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
+            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, EJECT_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX,
+            MIN_ACKS_MS, NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
         },
         migration::{Limits, Verify},
         reads::ReadFrom,
@@ -300,7 +300,11 @@ pub fn eject_after_ms(ms: u32) -> Result<u32, Failure> {
     if ms == 0 || EJECT_AFTER_MS.contains(&ms) {
         return Ok(ms);
     }
-    bad(format!("eject-after is {} ms to {} s, or off, not {ms} ms", EJECT_AFTER_MS.start(), EJECT_AFTER_MS.end() / 1000))
+    bad(format!(
+        "eject-after is {} ms to {} s, or off, not {ms} ms",
+        EJECT_AFTER_MS.start(),
+        EJECT_AFTER_MS.end() / 1000
+    ))
 }
 
 /// Share of the primaries that may be down at once, percent.

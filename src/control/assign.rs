@@ -154,7 +154,8 @@ impl Assign {
             None => {}
         }
         let group_epochs = shown.group_epochs.clone();
-        self.propose(Change::FinishAssign { assignment: self.id, hold, term: self.jobs.fence.term(), group_epochs }).await?;
+        self.propose(Change::FinishAssign { assignment: self.id, hold, term: self.jobs.fence.term(), group_epochs })
+            .await?;
         Ok(())
     }
 
@@ -318,11 +319,7 @@ impl Assign {
 }
 
 /// Epochs of the owners and of the group that gets their slots.
-fn concerned(
-    product: &Product,
-    owners: &BTreeMap<GroupId, BTreeSet<SlotId>>,
-    to: GroupId,
-) -> BTreeMap<GroupId, Epoch> {
+fn concerned(product: &Product, owners: &BTreeMap<GroupId, BTreeSet<SlotId>>, to: GroupId) -> BTreeMap<GroupId, Epoch> {
     let groups = owners.keys().copied().chain([to]);
     groups.filter_map(|g| product.groups.get(&g)).map(|g| (g.id, g.epoch)).collect()
 }

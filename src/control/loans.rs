@@ -75,7 +75,9 @@ async fn propose(jobs: &Jobs, group: GroupId, change: Change) -> Result<(), Stri
             info!(%group, to = to.join(","), %why, "a group is out; its slots are lent");
         }
         Change::ReturnLoan { .. } => info!(%group, "a group that was out is back; it gets its slots"),
-        Change::CancelMigration { migration, .. } => info!(%group, %migration, "a migration of a group that is out ends"),
+        Change::CancelMigration { migration, .. } => {
+            info!(%group, %migration, "a migration of a group that is out ends")
+        }
         _ => {}
     }
     let id = Uuid(uuid::Uuid::new_v4().as_u128());

@@ -154,9 +154,8 @@ fn give_back(
     now_ns: u64,
 ) -> Option<Result<Vec<Change>, String>> {
     let loan = group.loan.as_ref()?;
-    let comes_back = |a: &crate::model::state::Assignment| {
-        a.product == product.id && a.to == group.id && a.keys == Keys::Lent
-    };
+    let comes_back =
+        |a: &crate::model::state::Assignment| a.product == product.id && a.to == group.id && a.keys == Keys::Lent;
     if state.assignments.values().any(comes_back) || state.promotion_of(product.id, group.id).is_some() {
         return None;
     }

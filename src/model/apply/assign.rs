@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{clipped, events::When, group, loan, product, product_mut, promotion, routed, same_term, slot, slots_usable};
+use super::{
+    clipped, events::When, group, loan, product, product_mut, promotion, routed, same_term, slot, slots_usable,
+};
 use crate::model::{
     ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
     limits::{ASSIGNMENTS_MAX, ENDED_MAX},

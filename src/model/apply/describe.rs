@@ -24,7 +24,9 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
         let keys = match new.keys {
             Keys::Abandoned => "; the keys that their present owners have of them are given up and stay there",
             Keys::None => ", if their present owners have no keys of them",
-            Keys::Lent => " again; it is flushed first, and their present owners delete the keys that they have of them",
+            Keys::Lent => {
+                " again; it is flushed first, and their present owners delete the keys that they have of them"
+            }
         };
         said.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
     }

@@ -43,9 +43,8 @@ pub(super) fn lend(state: &mut ClusterState, new: &Lend<'_>, when: When) -> Resu
     none_open(state, product.id, new.to.keys().copied().chain([lender.id]))?;
     let owned = product.owned(lender.id);
     slots_usable(state, product, &owned)?;
-    let comes = |m: &&crate::model::migration::Migration| {
-        m.product == product.id && m.to == lender.id && m.phase.attempting()
-    };
+    let comes =
+        |m: &&crate::model::migration::Migration| m.product == product.id && m.to == lender.id && m.phase.attempting();
     if let Some(open) = state.migrations.values().find(comes) {
         let by = format!("migration {}", open.id);
         return Err(MigrationReject::GroupReceives { group: lender.id, by }.into());

@@ -16,7 +16,9 @@ pub(super) fn loans(state: &ClusterState, found: &mut Found) {
         let mut lent: BTreeSet<SlotId> = BTreeSet::new();
         for group in product.groups.values() {
             let (id, after) = (group.id, group.options.eject_after_ms);
-            found.unless(after == 0 || EJECT_AFTER_MS.contains(&after), || format!("group {id}: ejected after {after} ms"));
+            found.unless(after == 0 || EJECT_AFTER_MS.contains(&after), || {
+                format!("group {id}: ejected after {after} ms")
+            });
             let Some(loan) = &group.loan else { continue };
             found.unless(product.mode == Mode::Cache, || format!("group {id} of a store lends slots"));
             found.unless(loan.id <= state.applied, || format!("group {id} lends in the future"));

@@ -29,6 +29,8 @@ pub enum LoanReject {
         group: GroupId,
     },
     /// The wait is too short or too long.
-    #[error("a group lends its slots after 500 ms to 600000 ms without its primary, or never (0); {0} ms was asked for")]
+    #[error(
+        "a group lends its slots after 500 ms to 600000 ms without its primary, or never (0); {0} ms was asked for"
+    )]
     BadEjectAfter(u32),
 }

@@ -200,7 +200,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let mut state = ClusterState::default();
     let (mut log, mut states): (Vec<(Entry, Position)>, Vec<ClusterState>) = (Vec::new(), Vec::new());
     let first = raws.first().map_or(0, |(_, numbers)| numbers[0]);
-    let (promotes, lends) = (first % 2 == 0, first % 4 == 1);
+    let (promotes, lends) = (first.is_multiple_of(2), first % 4 == 1);
     for (i, raw) in raws.iter().enumerate() {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
         // Without promotions their share goes to loans or to migrations.

@@ -261,7 +261,7 @@ mod tests {
         for (bad, part) in [
             ("down-after=soon", "down-after: "),
             ("maintenance=perhaps", "maintenance: on or off"),
-            ("colour=red", "down-after and maintenance"),
+            ("colour=red", "down-after, maintenance and, in a cache, eject-after"),
             ("down-after", "KEY=VALUE"),
         ] {
             let refused = parse(3, &[bad.into()]).unwrap_err();

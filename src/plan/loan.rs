@@ -174,11 +174,13 @@ fn give_back(
         ms => ms,
     };
     let Some(up) = health.0.get(&(product.id, group.id)) else {
-        return Some(Err(format!("{said}; start it again, or remove the group and they stay where they are")));
+        let when =
+            format!("it gets them back when it has answered every node, as a primary that is ready, for {after_ms} ms");
+        return Some(Err(format!("{said}; {when}: start it again, or remove the group and they stay where they are")));
     };
     let up_ms = now_ns.saturating_sub(up.since_ns) / 1_000_000;
     if up_ms < u64::from(after_ms) {
-        return Some(Err(format!("{said}; it is up again, and gets them back when it has been for {after_ms} ms")));
+        return Some(Err(format!("{said}; it is up again, and gets them back when it has been up for {after_ms} ms")));
     }
     let (product, group, loan, group_epoch) = (product.id, group.id, loan.id, group.epoch);
     Some(Ok(vec![Change::ReturnLoan { product, group, loan, group_epoch }]))

@@ -43,6 +43,27 @@ impl Fence {
     pub async fn follow(&self, at: &At, primary: &HostPort, deadline: Instant) -> Result<bool, FenceError> {
         self.with(at, deadline, async |client| follow(client, at, primary, deadline).await).await
     }
+
+    /// Has the server write into its own configuration file what it is now (`CONFIG REWRITE`), so that it is that again after a
+    /// restart. With it go all settings that it was given since it was started, `masterauth` too: the password is then in
+    /// that file, readable to whoever may read it, as with Sentinel. False: it has no such file, may not write it, or does
+    /// not let us.
+    ///
+    /// The server does nothing else meanwhile, and its disk may be slow: never while clients wait in a hold.
+    ///
+    /// # Errors
+    /// See [`FenceError`]; then it is not known whether it was written.
+    pub async fn save_config(&self, at: &At, deadline: Instant) -> Result<bool, FenceError> {
+        let rewrite = async |client: &mut Client| match client.ask(&[b"CONFIG", b"REWRITE"], deadline).await {
+            Ok(_) => Ok(true),
+            Err(error @ (RedisError::NotAllowed { .. } | RedisError::Refused { .. })) => {
+                info!(addr = %at.addr, %error, "a server cannot keep in its configuration file what it is now");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.with(at, deadline, rewrite).await
+    }
 }
 
 async fn promote(

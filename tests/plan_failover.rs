@@ -11,7 +11,8 @@ use pontoon::{
         ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
         outcome::Outcome,
         promotion::{PromotionKind, Reached},
-        state::{ClusterState, Entry, Group, Position, Server},
+        route::HoldKind,
+        state::{Cause, ClusterState, Entry, Group, Position, Server},
     },
     plan::{
         failover::{Choice, STALE_MS, choose, decide, primary_back},
@@ -523,4 +524,36 @@ fn what_the_log_learns_of_primaries_and_of_those_that_are_back_in_step() {
         not_yet.look(7002, edit);
         assert_eq!(not_yet.acts(), []);
     }
+}
+
+#[test]
+fn who_is_to_keep_that_it_was_promoted() {
+    let mut world = World::up();
+    world.start(7002, false);
+    let id = *world.state.promotions.keys().next().unwrap();
+    let hold =
+        Change::Hold { cause: Cause::Promotion(id), attempt: 1, kind: HoldKind::Abandon, reason: "a test".into() };
+    let Outcome::Held(hold) = world.make(hold) else { panic!("no hold") };
+    world.make(Change::FinishPromotion { promotion: id, hold, term: Term(1) });
+    let promoted = world.of().epoch;
+    let saves = |world: &World| {
+        let saves = |(port, act)| match act {
+            Act::Save { promoted } => Some((port, promoted)),
+            _ => None,
+        };
+        world.acts().into_iter().filter_map(saves).collect::<Vec<_>>()
+    };
+    assert_eq!(saves(&world), [(7002, promoted)]);
+    world.state.settings.maintenance = true;
+    assert_eq!(saves(&world), [(7002, promoted)], "it belongs to what was done");
+    world.look(7002, |l| l.loading = true);
+    assert_eq!(saves(&world), []);
+    world.look(7002, |l| l.loading = false);
+    world.start(PRIMARY, true);
+    assert_eq!(saves(&world), [], "it is being replaced");
+    let id = *world.state.promotions.keys().next().unwrap();
+    world.make(Change::GiveUpPromotion { promotion: id, why: "a test".into(), primary_back: false, forced: true });
+    assert_eq!(saves(&world), [(7002, promoted)]);
+    world.see(7002, |sight| sight.look = None);
+    assert_eq!(saves(&world), []);
 }

@@ -1,11 +1,14 @@
 //! What a leader does at servers to make one follow another, or nobody: over its control connections only, looking before and
 //! after. Knows nothing of who should follow whom.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tracing::info;
 
 use super::fence::{At, Fence, FenceError};
 use crate::{
+    faults::{self, Point},
     model::{
         ids::HostPort,
         secret::{Credentials, Secret},
@@ -25,15 +28,20 @@ impl Fence {
     /// Makes a replica a primary (`REPLICAOF NO ONE`), if `check` finds nothing wrong with where it stands just before. One
     /// that is a primary already, and passes, is left alone. Where it stands afterwards.
     ///
+    /// It is looked at before `deadline`; once it was told, its answer may take `told_max`, whatever the deadline says: who goes
+    /// away then does not know what it is.
+    ///
     /// # Errors
-    /// See [`FenceError`]; only with [`FenceError::Refused`] is it certain that nothing was done.
+    /// See [`FenceError`]; nothing was done if `check` was not called or refused. Otherwise it is not known: whoever asks it
+    /// over the next control connection learns it, since nothing that this one sent is executed after that.
     pub async fn promote(
         &self,
         at: &At,
         check: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
         deadline: Instant,
+        told_max: Duration,
     ) -> Result<Standing, FenceError> {
-        self.with(at, deadline, async |client| promote(client, check, deadline).await).await
+        self.with(at, deadline, async |client| promote(client, check, deadline, told_max).await).await
     }
 
     /// Makes a server a replica of `primary`, with the group's credentials. False: it was one already.
@@ -70,6 +78,7 @@ async fn promote(
     client: &mut Client,
     check: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
     deadline: Instant,
+    told_max: Duration,
 ) -> Result<Standing, FenceError> {
     let addr = client.addr().clone();
     let before = Standing::ask(client, deadline).await?;
@@ -77,6 +86,8 @@ async fn promote(
     if before.follows.is_none() {
         return Ok(before);
     }
+    faults::pause_at(Point::PromotionTold).await;
+    let deadline = Instant::now() + told_max;
     client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await?;
     let after = Standing::ask(client, deadline).await?;
     if after.follows.is_some() || after.run_id != before.run_id {

@@ -15,7 +15,7 @@ use pontoon::{
         state::{Cause, ClusterState, Entry, Group, Position, Server},
     },
     plan::{
-        failover::{Choice, STALE_MS, choose, decide, primary_back},
+        failover::{Choice, STALE_MS, astray, choose, decide, primary_back},
         liveness::Watchers,
         observation::{Linked, Look, Observation, Reported, RoleSeen, Sight},
         replication::{Act, wiring},
@@ -42,6 +42,8 @@ struct World {
     state: ClusterState,
     index: u64,
     seen: Observation,
+    /// Primaries that have followed another server for long enough.
+    astray: BTreeSet<HostPort>,
 }
 
 impl World {
@@ -53,7 +55,8 @@ impl World {
     }
 
     fn up() -> Self {
-        let mut world = Self { state: ClusterState::default(), index: 0, seen: Observation::new() };
+        let mut world =
+            Self { state: ClusterState::default(), index: 0, seen: Observation::new(), astray: BTreeSet::new() };
         let member = |id: u16| NewMember {
             id: NodeId(id.into()),
             uuid: Uuid(id.into()),
@@ -147,7 +150,7 @@ impl World {
     fn decisions(&self) -> (Vec<String>, Vec<u16>) {
         let watchers = Watchers::new(&self.seen, voters());
         let (mut sentences, mut begun) = (Vec::new(), Vec::new());
-        for decision in decide(&self.state, &self.seen, &watchers, ME) {
+        for decision in decide(&self.state, &self.seen, &watchers, &self.astray, ME) {
             match decision.act {
                 Err(why) => sentences.push(why),
                 Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
@@ -307,7 +310,7 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     let world = World::down();
     assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
     let watchers = Watchers::new(&world.seen, voters());
-    let decided = decide(&world.state, &world.seen, &watchers, ME);
+    let decided = decide(&world.state, &world.seen, &watchers, &world.astray, ME);
     let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
         decided[0].act.as_deref()
     else {
@@ -396,7 +399,7 @@ fn a_new_history_is_noted_before_the_failover_begins() {
         });
     }
     let watchers = Watchers::new(&world.seen, voters());
-    let decided = decide(&world.state, &world.seen, &watchers, ME);
+    let decided = decide(&world.state, &world.seen, &watchers, &world.astray, ME);
     let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].act.as_deref() else {
         panic!("{decided:?}");
     };
@@ -556,4 +559,39 @@ fn who_is_to_keep_that_it_was_promoted() {
     assert_eq!(saves(&world), [(7002, promoted)]);
     world.see(7002, |sight| sight.look = None);
     assert_eq!(saves(&world), []);
+}
+
+#[test]
+fn a_primary_that_follows_another_server_is_replaced() {
+    let led = |world: &World| astray(&world.state, &Watchers::new(&world.seen, voters()));
+    let mut world = World::up();
+    assert_eq!(led(&world), BTreeSet::new());
+    // It was started again as the replica that it was before it was promoted; its own replicas have lost it.
+    world.look(PRIMARY, |l| l.role = follows(7002));
+    [7002, 7003].iter().for_each(|port| world.look(*port, |l| l.role = follows(PRIMARY)));
+    assert_eq!(led(&world), BTreeSet::from([addr(PRIMARY)]));
+    assert_eq!(world.decisions().1, [0_u16; 0], "it may be again what it was in a moment");
+    world.astray = led(&world);
+    assert_eq!(world.decisions(), (vec![], vec![7002]));
+
+    let mut ours = World::up();
+    ours.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+    assert_eq!(led(&ours), BTreeSet::new(), "it is the primary that counts");
+    world.look(PRIMARY, |l| l.loading = true);
+    assert_eq!(led(&world), BTreeSet::new());
+    world.look(PRIMARY, |l| l.loading = false);
+    world.fail(PRIMARY, 100);
+    assert_eq!(led(&world), BTreeSet::new(), "whether it is one nobody sees now");
+
+    let mut few = World::up();
+    let one = few.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(2)).unwrap();
+    one.sight.look.as_mut().unwrap().0.role = follows(7002);
+    assert_eq!(led(&few), BTreeSet::new(), "a majority has to see it");
+
+    let mut maintained = World::up();
+    maintained.look(PRIMARY, |l| l.role = follows(7002));
+    maintained.astray = led(&maintained);
+    maintained.state.settings.maintenance = true;
+    let (why, begun) = maintained.decisions();
+    assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and takes no writes"), "{why:?}");
 }

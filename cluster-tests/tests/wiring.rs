@@ -51,6 +51,18 @@ fn wait_led_by(cluster: &Cluster, primary: usize, replica: usize) {
     });
 }
 
+/// Waits until the other server of the group could replace this one.
+#[track_caller]
+fn wait_candidate(cluster: &Cluster, primary: usize) {
+    wait_for("the other one to be a candidate", GENEROUS, || {
+        let group = cluster.cli().try_json(&["group", "show", "1"])?;
+        let info = cluster.servers[primary].call(&["INFO", "replication"]).text();
+        let known = group["replid"].as_str().is_some_and(|id| info.contains(&format!("master_replid:{id}")));
+        let candidate = group["servers"][1]["seen"]["link"] == "up" && group["servers"][1]["diverged"] == false;
+        if known && candidate { Ok(()) } else { Err(group.to_string()) }
+    });
+}
+
 fn written(cluster: &Cluster) -> Written {
     (1..=3).for_each(|id| cluster.wait_answers(id));
     let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
@@ -85,13 +97,7 @@ fn a_promoted_server_is_the_primary_after_a_restart() {
     written.wait_acknowledged(|_| true);
 
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
-    wait_for("the other one to be a candidate", GENEROUS, || {
-        let group = cluster.cli().try_json(&["group", "show", "1"])?;
-        let info = cluster.servers[second].call(&["INFO", "replication"]).text();
-        let known = group["replid"].as_str().is_some_and(|id| info.contains(&format!("master_replid:{id}")));
-        let candidate = group["servers"][1]["seen"]["link"] == "up" && group["servers"][1]["diverged"] == false;
-        if known && candidate { Ok(()) } else { Err(group.to_string()) }
-    });
+    wait_candidate(&cluster, second);
     let died = Instant::now();
     cluster.servers[second].kill9();
     wait_for("the other one to be promoted", GENEROUS, || {
@@ -145,4 +151,27 @@ fn a_server_is_told_the_password_of_its_primary() {
     for node in &cluster.nodes {
         assert!(!node.log().contains("backend pass"), "a password is in the log");
     }
+}
+
+/// A promoted server that cannot keep what it is (it has no configuration file) is started again as the replica that it was:
+/// it follows the one that follows it, and nobody takes writes. The other one, which has everything, takes over.
+#[test]
+fn a_primary_that_is_started_again_as_a_replica_is_replaced() {
+    let mut cluster = Cluster::start(3);
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &durable());
+    let [first, second] = servers[..] else { panic!("{servers:?}") };
+    let written = written(&cluster);
+    let addr = cluster.servers[second].addr();
+    cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
+    wait_led_by(&cluster, second, first);
+    wait_candidate(&cluster, second);
+    written.wait_acknowledged(|_| true);
+
+    let died = Instant::now();
+    cluster.servers[second].kill9();
+    cluster.servers[second].launch_again();
+    wait_led_by(&cluster, first, second);
+    written.wait_acknowledged(|_| true);
+    let (_, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
 }

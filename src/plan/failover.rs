@@ -1,7 +1,7 @@
 //! Which replica is to replace a primary that is down, and why none of the others: from what nodes have seen of the group.
 //! Knows nothing of who is down (`liveness`), nor of how a replica is promoted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     acks::has_all_confirmed,
@@ -20,6 +20,10 @@ pub const FRESH_MS: u64 = 3_000;
 /// A replica must have been in step no longer than this before the primary was last seen alive, milliseconds: a link that
 /// breaks with the primary is seen to break earlier or later by some looks, a replica without a link lags ever more.
 pub const STALE_MS: u64 = 10_000;
+
+/// A primary is to be replaced when it has been seen to follow another server for so long, milliseconds: longer than looks of
+/// before a promotion last, much shorter than [`STALE_MS`], behind which its replicas could not replace it any more.
+pub const ASTRAY_MS: u64 = 2_000;
 
 /// A replica that may be promoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,25 +242,55 @@ pub struct Decision {
     pub act: Result<Vec<Change>, String>,
 }
 
-/// A decision for each group whose primary is down and that is not being promoted. `me`: the leader.
+/// Primaries that a majority of the voters that are alive see follow another server: they were started again with what their
+/// configuration said before they were promoted, or made so by hand. They take no writes. Who has been one for
+/// [`ASTRAY_MS`] is to be replaced.
 #[must_use]
-pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>, me: NodeId) -> Vec<Decision> {
+pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
+    let groups = state.products.values().flat_map(|p| p.groups.values());
+    let primaries = groups.filter_map(|group| group.servers.first());
+    let follows = |r: &Reported| {
+        let look = r.sight.look.as_ref().filter(|(_, ago)| r.sight.failing_ms.is_none() && ago + r.age_ms <= FRESH_MS);
+        look.is_some_and(|(look, _)| !look.loading && matches!(look.role, RoleSeen::Replica { .. }))
+    };
+    let seen_so = |addr: &HostPort| {
+        let by = watchers.reports(addr).filter(|(node, r)| watchers.alive().contains(node) && follows(r));
+        by.count() > watchers.alive().len() / 2
+    };
+    primaries.map(|primary| primary.addr.clone()).filter(seen_so).collect()
+}
+
+/// A decision for each group whose primary is down, or `astray` for long enough, and that is not being promoted. `me`: the
+/// leader.
+#[must_use]
+pub fn decide(
+    state: &ClusterState,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+    astray: &BTreeSet<HostPort>,
+    me: NodeId,
+) -> Vec<Decision> {
     let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
     let down = |group: &Group| {
-        let primary = group.servers.first()?;
-        let verdict = verdict(watchers, &primary.addr, group.options.down_after_ms);
-        matches!(verdict, Verdict::Down { .. }).then(|| primary.addr.clone())
+        let primary = &group.servers.first()?.addr;
+        if astray.contains(primary) {
+            let RoleSeen::Replica { of, .. } = &today(seen, primary)?.role else { return None };
+            let why = format!("is a replica of {of} and takes no writes (started again as that, or made so by hand)");
+            return Some((primary.clone(), why));
+        }
+        let Verdict::Down { .. } = verdict(watchers, primary, group.options.down_after_ms) else { return None };
+        let who = seen.get(primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
+        Some((primary.clone(), format!("is down: it does not answer {who}")))
     };
     let all_down: Vec<_> = groups().filter_map(|(p, g)| Some((p, g, down(g)?))).collect();
     let guard = may_fail_over(all_down.len(), groups().count(), state.settings.failover_share_max);
     let mut decisions = Vec::new();
-    for (product, group, primary) in all_down {
+    for (product, group, (primary, what)) in all_down {
         if state.promotion_of(product.id, group.id).is_some() {
             continue;
         }
         let name = format!("group {} of product '{}'", group.id, product.name);
-        let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
-        let down = format!("{primary}, primary of {name}, is down: it does not answer {who}");
+        let down = format!("{primary}, primary of {name}, {what}");
         let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
         let choice = choose(group, seen, me);
         let act = if state.settings.maintenance || group.options.maintenance {
@@ -279,7 +313,7 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
                 group_epoch: epoch,
                 reached: group.reached.clone(),
                 forced: false,
-                why: format!("no answer to {who}; {}", choice.evidence()),
+                why: format!("{primary} {what}; {}", choice.evidence()),
             };
             // The next leader finds in the log which history the choice is of.
             let known = history.replid == group.replid;

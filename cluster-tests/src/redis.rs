@@ -214,12 +214,21 @@ impl RedisServer {
     /// # Panics
     /// When it is not answered.
     #[must_use]
+    #[track_caller]
     pub fn call(&self, args: &[&str]) -> Reply {
-        let mut client = self.client();
+        self.try_call(args).expect("the server answers")
+    }
+
+    /// The same, of one that may not be there.
+    ///
+    /// # Errors
+    /// When it is not answered.
+    pub fn try_call(&self, args: &[&str]) -> std::io::Result<Reply> {
+        let mut client = Client::connect(self.port)?;
         if let Some(password) = &self.options.password {
-            client.call(&["AUTH", password]).expect("the server answers");
+            client.call(&["AUTH", password])?;
         }
-        client.call(args).expect("the server answers")
+        client.call(args)
     }
 
     /// kill -9.

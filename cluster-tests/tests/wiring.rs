@@ -44,8 +44,9 @@ fn wait_led_by(cluster: &Cluster, primary: usize, replica: usize) {
         if groups[0]["servers"][0]["address"] != addr.as_str() {
             return Err(groups.to_string());
         }
-        let own = cluster.servers[primary].call(&["INFO", "replication"]).text();
-        let theirs = cluster.servers[replica].call(&["INFO", "replication"]).text();
+        let info = |server: usize| cluster.servers[server].try_call(&["INFO", "replication"]);
+        let own = info(primary).map_err(|e| e.to_string())?.text();
+        let theirs = info(replica).map_err(|e| e.to_string())?.text();
         let follows = theirs.contains(&port) && theirs.contains("master_link_status:up");
         if own.contains("role:master") && follows { Ok(()) } else { Err(format!("{own}\n{theirs}\n{groups}")) }
     });

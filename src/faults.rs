@@ -34,8 +34,10 @@ pub enum Point {
     PromotionBegun,
     /// Leader: a promotion's hold is in the log, the barrier not asked yet.
     PromotionHeld,
-    /// Leader: a promotion's barrier has passed, REPLICAOF NO ONE not sent yet.
+    /// Leader: a promotion's barrier has passed, the servers not asked yet.
     PromotionBarrier,
+    /// Leader: the chosen one was looked at for the last time, REPLICAOF NO ONE is the next thing to be sent.
+    PromotionTold,
     /// Leader: the chosen one is a primary, the log not told yet.
     Promoted,
 }
@@ -58,6 +60,7 @@ impl Point {
             Self::PromotionBegun => "promotion-begun",
             Self::PromotionHeld => "promotion-held",
             Self::PromotionBarrier => "promotion-barrier",
+            Self::PromotionTold => "promotion-told",
             Self::Promoted => "promoted",
         }
     }

@@ -235,7 +235,11 @@ fn within_hold(point: Point) -> bool {
         Point::Held | Point::BeforeAck | Point::BarrierPassed | Point::Finished | Point::BeforeSwitch => true,
         Point::CleaningTarget | Point::Copying | Point::BeforeHold | Point::Switched | Point::CleaningSource => false,
         // Of promotions, which these cells have none of.
-        Point::PromotionBegun | Point::PromotionHeld | Point::PromotionBarrier | Point::Promoted => false,
+        Point::PromotionBegun
+        | Point::PromotionHeld
+        | Point::PromotionBarrier
+        | Point::PromotionTold
+        | Point::Promoted => false,
     }
 }
 

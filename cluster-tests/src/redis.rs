@@ -29,12 +29,46 @@ pub struct RedisServer {
 pub struct RedisOptions {
     /// Port of its primary.
     pub primary: Option<u16>,
-    /// `requirepass` (and `masterauth`).
+    /// `requirepass` (and `masterauth`, unless `no_masterauth`).
     pub password: Option<String>,
+    /// It does not know the password of its primary.
+    pub no_masterauth: bool,
+    /// It has a configuration file, which it may rewrite: these options count at its first start, afterwards the file does.
+    pub config_file: bool,
     /// Further arguments.
     pub more: Vec<String>,
     /// Its files can be limited later (`RedisServer::limit_files`).
     pub limitable: bool,
+}
+
+/// Its configuration file, in its directory.
+const CONFIG_FILE: &str = "redis.conf";
+
+impl RedisOptions {
+    fn arguments(&self, port: u16) -> Vec<String> {
+        let port = port.to_string();
+        let always = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+        let mut all: Vec<String> = always.into_iter().chain(["--port", &port]).map(str::to_owned).collect();
+        if let Some(primary) = self.primary {
+            all.extend(["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.to_string()]);
+        }
+        if let Some(password) = &self.password {
+            all.extend(["--requirepass".to_owned(), password.clone()]);
+            let masterauth = ["--masterauth".to_owned(), password.clone()];
+            all.extend(masterauth.into_iter().filter(|_| !self.no_masterauth));
+        }
+        all.extend(self.more.iter().cloned());
+        all
+    }
+
+    /// The same as a file: a line for each option.
+    fn config(&self, port: u16) -> String {
+        let word = |arg: &String| match arg.strip_prefix("--") {
+            Some(option) => format!("\n{option}"),
+            None => format!(" \"{arg}\""),
+        };
+        self.arguments(port).iter().map(word).collect::<String>() + "\n"
+    }
 }
 
 impl RedisServer {
@@ -105,6 +139,16 @@ impl RedisServer {
         self.process.ended().is_none()
     }
 
+    /// Its configuration file as it is now.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    #[track_caller]
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.home.join(CONFIG_FILE)).expect("it was started with a configuration file")
+    }
+
     /// The directory that it works in.
     #[must_use]
     pub fn home(&self) -> &Path {
@@ -122,15 +166,18 @@ impl RedisServer {
             }
         };
         command.current_dir(home);
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
-        command.arg("--port").arg(port.to_string());
-        if let Some(primary) = options.primary {
-            command.args(["--replicaof", "127.0.0.1", &primary.to_string()]);
+        match options.config_file {
+            false => {
+                command.args(options.arguments(port));
+            }
+            true => {
+                let file = home.join(CONFIG_FILE);
+                if !file.exists() {
+                    std::fs::write(&file, options.config(port)).expect("a file can be written");
+                }
+                command.arg(CONFIG_FILE);
+            }
         }
-        if let Some(password) = &options.password {
-            command.args(["--requirepass", password, "--masterauth", password]);
-        }
-        command.args(&options.more);
         Process::start(&format!("redis-server {port}"), &mut command, &home.join("log"))
     }
 
@@ -167,8 +214,21 @@ impl RedisServer {
     /// # Panics
     /// When it is not answered.
     #[must_use]
+    #[track_caller]
     pub fn call(&self, args: &[&str]) -> Reply {
-        self.client().call(args).expect("the server answers")
+        self.try_call(args).expect("the server answers")
+    }
+
+    /// The same, of one that may not be there.
+    ///
+    /// # Errors
+    /// When it is not answered.
+    pub fn try_call(&self, args: &[&str]) -> std::io::Result<Reply> {
+        let mut client = Client::connect(self.port)?;
+        if let Some(password) = &self.options.password {
+            client.call(&["AUTH", password])?;
+        }
+        client.call(args)
     }
 
     /// kill -9.

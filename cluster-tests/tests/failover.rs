@@ -38,6 +38,13 @@ fn healing_with(replicas: usize, options: &RedisOptions, down_after: &str) -> (C
     let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
     let written = Written::start(&ports, "w");
     written.wait_acknowledged(in_group_1);
+    wait_replicated(&cluster, &servers);
+    (cluster, servers, written)
+}
+
+/// Waits until the replicas of a group have what was written by now.
+#[track_caller]
+fn wait_replicated(cluster: &Cluster, servers: &[usize]) {
     // A primary sends nothing more to a new replica before its first acknowledgement, which may take a second.
     let offset = |server: usize, name: &str| {
         let info = cluster.servers[server].call(&["INFO", "replication"]).text();
@@ -50,7 +57,6 @@ fn healing_with(replicas: usize, options: &RedisOptions, down_after: &str) -> (C
             offset(*replica, "slave_repl_offset:") >= written_by_now
         });
     }
-    (cluster, servers, written)
 }
 
 fn in_group_1(write: &Write) -> bool {
@@ -409,6 +415,47 @@ fn primaries_are_switched_over_while_slots_move() {
     });
     let noticed = mix.finish(&cluster);
     assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}
+
+/// The primaries of both groups of a migration die in the middle of the copy, and are back as replicas before whoever copies
+/// goes on: it begins anew, with those that replaced them.
+#[test]
+fn primaries_die_and_return_while_slots_move() {
+    let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
+    let mut cluster = Cluster::start(3);
+    let groups = [(1, "0-511"), (2, OTHERS)];
+    let groups = groups.map(|(gid, slots)| cluster.add_group_with_replicas(gid, slots, 1, &options));
+    for gid in ["1", "2"] {
+        cluster.cli().ok(&["group", "set", gid, DOWN_AFTER]);
+    }
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
+    let written = Written::start(&ports, "w");
+    written.wait_acknowledged(in_group_1);
+    written.wait_acknowledged(|write| !in_group_1(write));
+    groups.iter().for_each(|servers| wait_replicated(&cluster, servers));
+    cluster.pause_at(Point::Copying);
+    cluster.cli().ok(&["migrate", "start", "0-255", "--to", "2"]);
+    cluster.wait_reached(Point::Copying);
+    let died = Instant::now();
+    groups.iter().for_each(|servers| cluster.servers[servers[0]].kill9());
+    wait_for("both to be replaced", GENEROUS, || {
+        let events = events(&cluster, ALL);
+        if events.matches("  promoted: ").count() == 2 { Ok(()) } else { Err(events) }
+    });
+    for servers in &groups {
+        cluster.servers[servers[0]].restart();
+        wait_follows(&cluster, servers[0], servers[1]);
+    }
+    cluster.go_on(Point::Copying);
+    wait_for("the migration to be done", GENEROUS, || {
+        let all = cluster.cli().try_json(&["migrate", "ls"])?;
+        let done = all.as_array().and_then(|all| all.first()).filter(|m| m["state"] == "done");
+        done.map(|m| assert!(m["attempt"].as_u64().unwrap() >= 2, "{m}")).ok_or_else(|| all.to_string())
+    });
+    written.wait_acknowledged(in_group_1);
+    let (_, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
 }
 
 /// The chosen one dies when slots are held for it; the old primary is back, and takes over again.

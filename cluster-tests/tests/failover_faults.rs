@@ -63,6 +63,14 @@ matrix! {
     killed_while_copying: Kill, MigrationFrom(Copying), [], 1, 40;
     killed_while_slots_are_held: Kill, MigrationFrom(Held), [], 1, 41;
     killed_target_behind_the_switch: Kill, MigrationTo(CleaningSource), [], 1, 42;
+    killed_source_before_the_switch: Kill, MigrationFrom(BeforeSwitch), [], 1, 43;
+    killed_source_while_it_is_cleaned: Kill, MigrationFrom(CleaningSource), [], 1, 44;
+    killed_target_while_copying: Kill, MigrationTo(Copying), [], 1, 45;
+    killed_target_while_slots_are_held: Kill, MigrationTo(Held), [], 1, 46;
+    killed_target_before_the_switch: Kill, MigrationTo(BeforeSwitch), [], 1, 47;
+    killed_source_and_target_while_copying: TwoGroups, MigrationFrom(Copying), [], 1, 48;
+    stopped_source_while_copying: Stop, MigrationFrom(Copying), [], 1, 55;
+    stopped_target_while_copying: Stop, MigrationTo(Copying), [], 1, 56;
     stopped: Stop, Nothing, [], 1, 50;
     stopped_held_wakes: Stop, Nothing, [PromotionHeld, PrimaryBack], 1, 51;
     stopped_promoted_wakes: Stop, Nothing, [Promoted, PrimaryBack], 1, 52;

@@ -335,3 +335,56 @@ fn no_read_is_too_old_through_a_migration_and_a_failover() {
     checked.wait_more();
     checked.finish();
 }
+
+/// Everything that keeps data together: a write counts when a replica has it, reads are at replicas, one primary dies and one
+/// is replaced by hand, while clients go on. No write that was acknowledged is missing, not even to a read at a replica.
+#[test]
+fn confirmed_writes_are_read_through_a_failover_and_a_switchover() {
+    let mut cluster = Cluster::start(3);
+    let places = group(&mut cluster, 1, 2);
+    let cli = cluster.cli();
+    cli.ok(&["slot", "assign", "0-1023", "1", "--wait", "--timeout", "40s"]);
+    cli.ok(&["group", "set", "1", "down-after=800ms"]);
+    let sets = ["min-acks=1", "min-acks-timeout=2s", "read-from=prefer-replica", "read-your-writes=on"];
+    let set = [&["product", "set", "default"], &sets[..], &["--wait", "--timeout", "40s"]].concat();
+    cli.ok(&set);
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let keys: Vec<String> = (0..8).map(|n| format!("key{}", n * 7919)).collect();
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.client_port).collect();
+    let checked = Checked::start(&ports, &keys);
+    let read_at_replicas = |cluster: &Cluster| {
+        let primary = cluster.locate("any")["server"].as_str().unwrap_or_default().to_owned();
+        let replicas = || cluster.servers.iter().filter(|server| server.addr() != primary).map(gets).sum::<u64>();
+        let before = replicas();
+        wait_until("reads at replicas", GENEROUS, || replicas() > before + 20);
+    };
+    checked.wait_more();
+    read_at_replicas(&cluster);
+
+    // In the middle of writing.
+    let old = cluster.servers[places[0]].addr();
+    cluster.servers[places[0]].kill9();
+    wait_until("another primary", GENEROUS, || cluster.locate("any")["server"] != old.as_str());
+    checked.wait_more();
+    cluster.servers[places[0]].restart();
+    wait_until("the old one to follow", GENEROUS, || {
+        cluster.servers[places[0]].call(&["INFO", "replication"]).text().contains("master_link_status:up")
+    });
+    read_at_replicas(&cluster);
+
+    // Back to it, as soon as it is a candidate.
+    wait_for("the old one to lead again", GENEROUS, || {
+        let ran = cli.run(&["group", "promote", "1", &old, "--wait", "--timeout", "40s"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+    assert_eq!(cluster.locate("any")["server"], old.as_str());
+    checked.wait_more();
+    read_at_replicas(&cluster);
+    let last = checked.written.clone();
+    checked.finish();
+    let last = last.load(Ordering::Relaxed);
+    for key in &keys {
+        let is: u64 = cluster.servers[places[0]].call(&["GET", key]).text().parse().unwrap();
+        assert!(is >= last, "{key} is {is}, and {last} was acknowledged");
+    }
+}

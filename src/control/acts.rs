@@ -1,11 +1,14 @@
 //! What a leader does at servers to make one follow another, or nobody: over its control connections only, looking before and
 //! after. Knows nothing of who should follow whom.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tracing::info;
 
 use super::fence::{At, Fence, FenceError};
 use crate::{
+    faults::{self, Point},
     model::{
         ids::HostPort,
         secret::{Credentials, Secret},
@@ -25,15 +28,20 @@ impl Fence {
     /// Makes a replica a primary (`REPLICAOF NO ONE`), if `check` finds nothing wrong with where it stands just before. One
     /// that is a primary already, and passes, is left alone. Where it stands afterwards.
     ///
+    /// It is looked at before `deadline`; once it was told, its answer may take `told_max`, whatever the deadline says: who goes
+    /// away then does not know what it is.
+    ///
     /// # Errors
-    /// See [`FenceError`]; only with [`FenceError::Refused`] is it certain that nothing was done.
+    /// See [`FenceError`]; nothing was done if `check` was not called or refused. Otherwise it is not known: whoever asks it
+    /// over the next control connection learns it, since nothing that this one sent is executed after that.
     pub async fn promote(
         &self,
         at: &At,
         check: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
         deadline: Instant,
+        told_max: Duration,
     ) -> Result<Standing, FenceError> {
-        self.with(at, deadline, async |client| promote(client, check, deadline).await).await
+        self.with(at, deadline, async |client| promote(client, check, deadline, told_max).await).await
     }
 
     /// Makes a server a replica of `primary`, with the group's credentials. False: it was one already.
@@ -43,12 +51,34 @@ impl Fence {
     pub async fn follow(&self, at: &At, primary: &HostPort, deadline: Instant) -> Result<bool, FenceError> {
         self.with(at, deadline, async |client| follow(client, at, primary, deadline).await).await
     }
+
+    /// Has the server write into its own configuration file what it is now (`CONFIG REWRITE`), so that it is that again after a
+    /// restart. With it go all settings that it was given since it was started, `masterauth` too: the password is then in
+    /// that file, readable to whoever may read it, as with Sentinel. False: it has no such file, may not write it, or does
+    /// not let us.
+    ///
+    /// The server does nothing else meanwhile, and its disk may be slow: never while clients wait in a hold.
+    ///
+    /// # Errors
+    /// See [`FenceError`]; then it is not known whether it was written.
+    pub async fn save_config(&self, at: &At, deadline: Instant) -> Result<bool, FenceError> {
+        let rewrite = async |client: &mut Client| match client.ask(&[b"CONFIG", b"REWRITE"], deadline).await {
+            Ok(_) => Ok(true),
+            Err(error @ (RedisError::NotAllowed { .. } | RedisError::Refused { .. })) => {
+                info!(addr = %at.addr, %error, "a server cannot keep in its configuration file what it is now");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.with(at, deadline, rewrite).await
+    }
 }
 
 async fn promote(
     client: &mut Client,
     check: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
     deadline: Instant,
+    told_max: Duration,
 ) -> Result<Standing, FenceError> {
     let addr = client.addr().clone();
     let before = Standing::ask(client, deadline).await?;
@@ -56,6 +86,8 @@ async fn promote(
     if before.follows.is_none() {
         return Ok(before);
     }
+    faults::pause_at(Point::PromotionTold).await;
+    let deadline = Instant::now() + told_max;
     client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await?;
     let after = Standing::ask(client, deadline).await?;
     if after.follows.is_some() || after.run_id != before.run_id {

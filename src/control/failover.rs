@@ -1,9 +1,12 @@
 //! The leader's look at the groups: begins the failovers that `plan::failover` decides, has open promotions carried on and
 //! servers wired, one task each. Keeps nothing beyond its term.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
 use super::{loans::Loans, migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
@@ -12,10 +15,14 @@ use crate::{
     faults::{self, Rule},
     model::{
         change::Change,
-        ids::{PromotionId, Uuid},
+        ids::{HostPort, PromotionId, Uuid},
         state::ClusterState,
     },
-    plan::{failover::decide, liveness::Watchers, observation::Observation},
+    plan::{
+        failover::{ASTRAY_MS, astray, decide},
+        liveness::Watchers,
+        observation::Observation,
+    },
 };
 
 /// A proposal that takes longer has lost its quorum; the next look tries again.
@@ -28,6 +35,8 @@ pub struct Groups {
     waits: Waits,
     wiring: Wiring,
     loans: Loans,
+    /// Primaries that follow another server, and since when.
+    astray: BTreeMap<HostPort, Instant>,
 }
 
 impl Drop for Groups {
@@ -45,7 +54,8 @@ impl Groups {
         let watchers = Watchers::new(&seen, jobs.leases.alive_voters(now_ns));
         let mut sentences = self.wiring.look(jobs, &state, &seen);
         let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
-        for decision in decide(&state, told.as_ref().unwrap_or(&seen), &watchers, jobs.me) {
+        let astray = self.astray(&state, &watchers);
+        for decision in decide(&state, told.as_ref().unwrap_or(&seen), &watchers, &astray, jobs.me) {
             match decision.act {
                 Ok(changes) => {
                     if let Err(why) = begin(jobs, changes).await {
@@ -66,6 +76,16 @@ impl Groups {
             sentences.push(format!("{kind} of group {group} to {to}: {why}"));
         }
         sentences
+    }
+
+    /// Those that have been so for long enough.
+    fn astray(&mut self, state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
+        let now = Instant::now();
+        let seen = astray(state, watchers);
+        self.astray.retain(|addr, _| seen.contains(addr));
+        seen.into_iter().for_each(|addr| _ = self.astray.entry(addr).or_insert(now));
+        let lasting = |since: &Instant| now.saturating_duration_since(*since) >= Duration::from_millis(ASTRAY_MS);
+        self.astray.iter().filter(|(_, since)| lasting(since)).map(|(addr, _)| addr.clone()).collect()
     }
 
     /// Every open promotion has one task.

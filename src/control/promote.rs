@@ -5,6 +5,7 @@
 //! is the choice still fit -> preflight -> Hold -> barrier -> [switchover: the replica has everything] -> REPLICAOF NO ONE, ROLE
 //!        | no: GiveUp          | wait        | budget spent: Release, pause, again                          -> FinishPromotion
 //! ```
+//! No answer to REPLICAOF NO ONE: asked again, over another connection, before anything else is done.
 //! Chooses nobody: `plan::failover` or an operator did.
 
 mod confirmed;
@@ -14,7 +15,7 @@ mod steps;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -22,12 +23,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{
-    acts::host_and_port,
-    fence::{At, FenceError},
-    migrate::Jobs,
-    promotion_waits::Waits,
-};
+use super::{acts::host_and_port, fence::At, migrate::Jobs, promotion_waits::Waits};
 use crate::{
     faults::{self, Point},
     model::{
@@ -47,8 +43,11 @@ const ACT_MAX: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(10);
 /// A switchover that cannot begin for so long ends: whoever asked for it waits. Longer than a lease and an election together.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
-/// A hold that a former leader left for a switchover is open for so long at most while the chosen one does not answer.
-const LEFT_MAX: Duration = Duration::from_secs(2);
+/// A switchover's hold is open for so much longer than its budget while it is not known whether the chosen one, which may have
+/// been told so, is a primary: to give up leaves two primaries for a while, and one of them to be copied anew. With what was
+/// spent before (hold-max, [`ACT_MAX`] for the answer) and after it (the last [`ACT_MAX`]) shorter than the 5 s that requests
+/// are parked by default, so that none fails for it.
+const UNKNOWN_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at something that does not answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Between two looks at a replica that has almost everything: its primary sends in less.
@@ -88,7 +87,7 @@ struct Task {
     waits: Waits,
     /// Holds that this task has opened.
     holds: AtomicU32,
-    /// REPLICAOF NO ONE may have been sent by it.
+    /// REPLICAOF NO ONE may have been sent by it; set just before.
     told: AtomicBool,
 }
 
@@ -203,16 +202,7 @@ impl Task {
     async fn switchover(&self, now: &Now) -> Step<Epoch> {
         if let Some(left) = now.hold() {
             // A former leader got so far that it was promoted: by then it had everything, and nobody has written since.
-            let to = match self.ask(now, &now.promotion.to).await {
-                Ok(to) => to,
-                // Clients wait. Whether it was promoted is not known; the old primary goes on, and that one resyncs.
-                Err(why) if self.began.elapsed() >= LEFT_MAX => {
-                    let why = format!("a former leader's hold is open, and {why}");
-                    return Err(Stop::GiveUp { why, primary_back: false });
-                }
-                Err(why) => return Err(Stop::Retry(why)),
-            };
-            if to.follows.is_none() && self.is_the_chosen(now, &to, now.group.replid.as_str()).is_ok() {
+            if self.was_promoted(&now.group.replid).await? {
                 let end = Instant::now() + HOLD_MAX;
                 let result = async {
                     self.barrier(left.id, end).await?;
@@ -268,18 +258,17 @@ impl Task {
             }
             tokio::time::sleep(CATCH_UP_LOOK).await;
         }
+        let told = AtomicBool::new(false);
         let whole = |seen: &Standing| {
             let same = seen.replid == last.replid && seen.offset >= last.offset && seen.follows.is_some();
+            told.store(same, Ordering::Relaxed);
             same.then_some(()).ok_or_else(|| "it has not everything any more".to_owned())
         };
         match self.promote(now, &whole, end).await {
             Ok(_) => self.finish(hold).await,
-            Err(why @ (FenceError::Refused { .. } | FenceError::NotLeader { .. })) => Err(Stop::Retry(why.to_string())),
-            // It may be a primary by now, or become one: then it must not be taken for a replica.
-            Err(why) => Err(Stop::GiveUp {
-                why: format!("it is not known whether {to} was promoted: {why}"),
-                primary_back: false,
-            }),
+            Err(_) if told.into_inner() && self.was_promoted(&last.replid).await? => self.finish(hold).await,
+            // It was told nothing, or something that it will not do any more.
+            Err(why) => Err(Stop::Retry(why.to_string())),
         }
     }
 

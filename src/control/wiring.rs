@@ -36,16 +36,38 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What is odd for so long is told: right after a promotion, nodes still have looks of before.
 const ODD_FOR: Duration = Duration::from_secs(2);
+/// So often a promoted server is asked in one term to keep in its configuration what it is, if it does not answer: it may be
+/// that which makes it silent (a slow disk), and it serves all the same.
+const SAVES_MAX: u32 = 5;
 /// Servers at a time: enough for all groups of a machine that returns, few beside a leader's other work.
 const AT_ONCE: usize = 16;
+
+/// A server, and what is done there: an act of one kind does not wait for one of the other.
+type Place = (HostPort, Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Its replication, and what the log knows of it.
+    Wires,
+    /// Its configuration file.
+    Saves,
+}
+
+impl Kind {
+    fn of(act: &Act) -> Self {
+        if matches!(act, Act::Save { .. }) { Self::Saves } else { Self::Wires }
+    }
+}
 
 /// The acts that are going on, and what came of the last ones. Belongs to one term; dropped, they end.
 #[derive(Debug, Default)]
 pub struct Wiring {
-    tasks: JoinSet<(HostPort, Result<(), String>)>,
-    busy: BTreeSet<HostPort>,
+    tasks: JoinSet<(Wire, Result<(), String>)>,
+    busy: BTreeSet<Place>,
     /// When a server may be acted on again, and why the last act failed, if it did.
-    not_before: BTreeMap<HostPort, (Instant, Option<String>)>,
+    not_before: BTreeMap<Place, (Instant, Option<String>)>,
+    /// How often a server that was promoted then was asked to keep that.
+    saves: BTreeMap<(HostPort, Epoch), u32>,
     /// What has been odd, and since when.
     odd: BTreeMap<String, Instant>,
 }
@@ -54,51 +76,79 @@ impl Wiring {
     /// Begins what is to be done now. Sentences about what does not get done.
     pub fn look(&mut self, jobs: &Jobs, state: &ClusterState, seen: &Observation) -> Vec<String> {
         let now = Instant::now();
-        while let Some(ended) = self.tasks.try_join_next() {
-            let Ok((addr, result)) = ended else { continue };
-            self.busy.remove(&addr);
-            self.not_before.insert(addr, (now + AGAIN_AFTER, result.err()));
-        }
-        if self.tasks.is_empty() {
-            // Also after a panic, which names no server.
-            self.busy.clear();
-        }
+        self.take_ended(now);
         let (wires, odd) = wiring(state, seen);
         self.odd.retain(|why, _| odd.contains(why));
         odd.into_iter().for_each(|why| _ = self.odd.entry(why).or_insert(now));
         let lasting = self.odd.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= ODD_FOR);
         let mut sentences: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
-        let wanted: BTreeSet<&HostPort> = wires.iter().map(|wire| &wire.addr).collect();
-        self.not_before.retain(|addr, (at, _)| *at > now || wanted.contains(addr));
+        let wanted: BTreeSet<Place> = wires.iter().map(|wire| (wire.addr.clone(), Kind::of(&wire.act))).collect();
+        self.not_before.retain(|place, (at, _)| *at > now || wanted.contains(place));
+        self.saves.retain(|(_, promoted), _| state.ended_promotions.iter().any(|ended| ended.at == *promoted));
         for wire in wires {
+            let place = (wire.addr.clone(), Kind::of(&wire.act));
             if let Act::Repoint { to, why } = &wire.act {
-                let failed = self.not_before.get(&wire.addr).and_then(|(_, failed)| failed.as_ref());
+                let failed = self.not_before.get(&place).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
                 sentences.push(format!("{} is to follow {to}, and {why}{failed}", wire.addr));
             }
-            let resting = self.not_before.get(&wire.addr).is_some_and(|(at, _)| *at > now);
-            if resting || self.busy.len() >= AT_ONCE || !self.busy.insert(wire.addr.clone()) {
+            let resting = self.not_before.get(&place).is_some_and(|(at, _)| *at > now);
+            if resting || self.busy.len() >= AT_ONCE || self.busy.contains(&place) || !self.may_save(&wire) {
                 continue;
             }
-            let (jobs, addr) = (jobs.clone(), wire.addr.clone());
+            self.busy.insert(place);
+            let jobs = jobs.clone();
             self.tasks.spawn(async move {
-                let done = timeout(TASK_MAX, act(&jobs, wire)).await;
-                (addr, done.unwrap_or_else(|_| Err("it took too long".into())))
+                let done = timeout(TASK_MAX, act(&jobs, &wire)).await;
+                (wire, done.unwrap_or_else(|_| Err("it took too long".into())))
             });
         }
         sentences
     }
+
+    fn take_ended(&mut self, now: Instant) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            let Ok((Wire { addr, act, .. }, result)) = ended else { continue };
+            let place = (addr.clone(), Kind::of(&act));
+            if let (Act::Save { promoted }, Ok(())) = (act, &result) {
+                self.saves.insert((addr, promoted), SAVES_MAX);
+            }
+            self.busy.remove(&place);
+            self.not_before.insert(place, (now + AGAIN_AFTER, result.err()));
+        }
+        if self.tasks.is_empty() {
+            // Also after a panic, which names no server.
+            self.busy.clear();
+        }
+    }
+
+    /// Counts what is to be saved; whether it was not done yet, nor tried too often.
+    fn may_save(&mut self, wire: &Wire) -> bool {
+        let Act::Save { promoted } = wire.act else { return true };
+        let times = self.saves.entry((wire.addr.clone(), promoted)).or_default();
+        let may = *times < SAVES_MAX;
+        *times += u32::from(may);
+        may
+    }
 }
 
-async fn act(jobs: &Jobs, wire: Wire) -> Result<(), String> {
-    let Wire { product, group, epoch, addr, act } = wire;
+async fn act(jobs: &Jobs, wire: &Wire) -> Result<(), String> {
+    let Wire { product, group, epoch, addr, act } = wire.clone();
     let state = jobs.consensus.state().borrow().clone();
-    let Some(found) = still(&state, product, group, epoch) else { return Ok(()) };
+    let found = still(&state, product, group, epoch).ok_or_else(|| format!("group {group} has changed"))?;
     let at = At { addr: addr.clone(), credentials: found.credentials.clone() };
     let change = match act {
         Act::Repoint { to, why } => {
             info!(%addr, primary = %to, %why, "a server is to follow its group's primary");
             return repoint(jobs, (product, group, epoch), &at, &to).await;
+        }
+        Act::Save { .. } => {
+            let by = Instant::now() + ACT_MAX;
+            let standing = jobs.fence.standing(&at, by).await.map_err(|error| error.to_string())?;
+            if standing.follows.is_some() {
+                return Err(format!("{addr} is no primary"));
+            }
+            return jobs.fence.save_config(&at, by).await.map(|_| ()).map_err(|error| error.to_string());
         }
         Act::Note { replid } => Change::NotePrimary { product, group, epoch, replid },
         Act::Resynced { of, replid } => {
@@ -124,7 +174,8 @@ fn still(state: &ClusterState, product: ProductId, group: GroupId, epoch: Epoch)
 }
 
 /// Makes a server of this group, at this epoch, follow `to`, its primary. Runs on a server that was a primary are closed first:
-/// they must not act on it, and not on one that is promoted again.
+/// they must not act on it, and not on one that is promoted again. Behind it the server keeps in its configuration whom it
+/// follows, if it can.
 ///
 /// # Errors
 /// A sentence: it does not answer, refuses, or the group has changed.
@@ -148,7 +199,14 @@ pub async fn repoint(
         close_runs(jobs, &state, at, by).await?;
     }
     match jobs.fence.follow(at, to, by).await {
-        Ok(_) => Ok(()),
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            // It follows: what it cannot keep is said, and does not matter before it is started anew.
+            if let Err(error) = jobs.fence.save_config(at, Instant::now() + ACT_MAX).await {
+                info!(addr = %at.addr, %error, "whether a server has kept in its configuration whom it follows is not known");
+            }
+            Ok(())
+        }
         Err(error) => {
             warn!(addr = %at.addr, primary = %to, %error, "a server could not be made to follow its group's primary");
             Err(error.to_string())

@@ -1,7 +1,7 @@
 //! Which replica is to replace a primary that is down, and why none of the others: from what nodes have seen of the group.
 //! Knows nothing of who is down (`liveness`), nor of how a replica is promoted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     acks::has_all_confirmed,
@@ -21,6 +21,10 @@ pub const FRESH_MS: u64 = 3_000;
 /// A replica must have been in step no longer than this before the primary was last seen alive, milliseconds: a link that
 /// breaks with the primary is seen to break earlier or later by some looks, a replica without a link lags ever more.
 pub const STALE_MS: u64 = 10_000;
+
+/// A primary is to be replaced when it has been seen to follow another server for so long, milliseconds: longer than looks of
+/// before a promotion last, much shorter than [`STALE_MS`], behind which its replicas could not replace it any more.
+pub const ASTRAY_MS: u64 = 2_000;
 
 /// A replica that may be promoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,7 +243,7 @@ pub struct Decision {
     pub act: Result<Vec<Change>, String>,
 }
 
-/// A group whose primary is down.
+/// A group whose primary is down, or `astray` for long enough.
 #[derive(Clone, Debug)]
 pub struct Down<'a> {
     /// Of which product.
@@ -248,20 +252,51 @@ pub struct Down<'a> {
     pub group: &'a Group,
     /// Its primary.
     pub primary: HostPort,
-    /// A majority has not been answered for so long, milliseconds.
+    /// What is wrong with it, the end of a sentence.
+    pub what: String,
+    /// A majority has not been answered for so long, milliseconds; 0: it is answered.
     pub for_ms: u64,
 }
 
-/// All groups whose primary is down, and whether anything may be done about them by itself: `Err` is the guard's sentence.
-/// A group that is out is none of the primaries that the guard counts: nobody uses it.
-pub fn downs<'a>(state: &'a ClusterState, watchers: &Watchers<'_>) -> (Vec<Down<'a>>, Result<(), String>) {
+/// Primaries that a majority of the voters that are alive see follow another server: they were started again with what their
+/// configuration said before they were promoted, or made so by hand. They take no writes. Who has been one for
+/// [`ASTRAY_MS`] is to be replaced.
+#[must_use]
+pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
+    let groups = state.products.values().flat_map(|p| p.groups.values());
+    let primaries = groups.filter_map(|group| group.servers.first());
+    let follows = |r: &Reported| {
+        let look = r.sight.look.as_ref().filter(|(_, ago)| r.sight.failing_ms.is_none() && ago + r.age_ms <= FRESH_MS);
+        look.is_some_and(|(look, _)| !look.loading && matches!(look.role, RoleSeen::Replica { .. }))
+    };
+    let seen_so = |addr: &HostPort| {
+        let by = watchers.reports(addr).filter(|(node, r)| watchers.alive().contains(node) && follows(r));
+        by.count() > watchers.alive().len() / 2
+    };
+    primaries.map(|primary| primary.addr.clone()).filter(seen_so).collect()
+}
+
+/// All groups whose primary is down or `astray`, and whether anything may be done about them by itself: `Err` is the guard's
+/// sentence. A group that is out is none of the primaries that the guard counts: nobody uses it.
+pub fn downs<'a>(
+    state: &'a ClusterState,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+    astray: &BTreeSet<HostPort>,
+) -> (Vec<Down<'a>>, Result<(), String>) {
     let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
     let down = |(product, group): (&'a Product, &'a Group)| {
         let primary = group.servers.first()?.addr.clone();
-        match verdict(watchers, &primary, group.options.down_after_ms) {
-            Verdict::Down { for_ms, .. } => Some(Down { product, group, primary, for_ms }),
-            Verdict::Up | Verdict::Loading | Verdict::Suspect { .. } | Verdict::Unknown => None,
+        if astray.contains(&primary) {
+            let RoleSeen::Replica { of, .. } = &today(seen, &primary)?.role else { return None };
+            let what = format!("is a replica of {of} and takes no writes (started again as that, or made so by hand)");
+            return Some(Down { product, group, primary, what, for_ms: 0 });
         }
+        let Verdict::Down { for_ms, .. } = verdict(watchers, &primary, group.options.down_after_ms) else {
+            return None;
+        };
+        let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
+        Some(Down { product, group, primary, what: format!("is down: it does not answer {who}"), for_ms })
     };
     let all: Vec<Down<'a>> = groups().filter_map(down).collect();
     let counted = all.iter().filter(|down| down.group.loan.is_none()).count();
@@ -270,18 +305,24 @@ pub fn downs<'a>(state: &'a ClusterState, watchers: &Watchers<'_>) -> (Vec<Down<
     (all, guard)
 }
 
-/// A decision for each group whose primary is down and that is not being promoted. `me`: the leader.
+/// A decision for each group whose primary is down, or `astray` for long enough, and that is not being promoted. `me`: the
+/// leader.
 #[must_use]
-pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>, me: NodeId) -> Vec<Decision> {
-    let (all_down, guard) = downs(state, watchers);
+pub fn decide(
+    state: &ClusterState,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+    astray: &BTreeSet<HostPort>,
+    me: NodeId,
+) -> Vec<Decision> {
+    let (all_down, guard) = downs(state, seen, watchers, astray);
     let mut decisions = Vec::new();
-    for Down { product, group, primary, .. } in all_down {
+    for Down { product, group, primary, what, .. } in all_down {
         if state.promotion_of(product.id, group.id).is_some() {
             continue;
         }
         let name = format!("group {} of product '{}'", group.id, product.name);
-        let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
-        let down = format!("{primary}, primary of {name}, is down: it does not answer {who}");
+        let down = format!("{primary}, primary of {name}, {what}");
         let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
         let choice = choose(group, seen, me);
         if group.loan.is_some() && choice.best().is_none() {
@@ -315,7 +356,7 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
                 group_epoch: epoch,
                 reached: group.reached.clone(),
                 forced: false,
-                why: format!("no answer to {who}; {}", choice.evidence()),
+                why: format!("{primary} {what}; {}", choice.evidence()),
             };
             // The next leader finds in the log which history the choice is of.
             let known = history.replid == group.replid;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    failover::{Decision, Down, choose, downs, who_sees_it_fail},
+    failover::{Decision, Down, choose, downs},
     liveness::{Verdict, Watchers, verdict},
     observation::{Observation, RoleSeen},
 };
@@ -66,7 +66,7 @@ pub fn decide(
 ) -> Vec<Decision> {
     let mut decisions = Vec::new();
     // Where the guard says no, the failover says why.
-    if let (downs, Ok(())) = downs(state, watchers) {
+    if let (downs, Ok(())) = downs(state, seen, watchers, &BTreeSet::new()) {
         for down in downs {
             let decision = lend(state, seen, watchers, &down, me);
             decisions.extend(decision.map(|act| Decision { product: down.product.id, group: down.group.id, act }));
@@ -85,7 +85,7 @@ fn lend(
     state: &ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    Down { product, group, primary, for_ms }: &Down<'_>,
+    Down { product, group, primary, what, for_ms }: &Down<'_>,
     me: NodeId,
 ) -> Option<Result<Vec<Change>, String>> {
     let after_ms = u64::from(group.options.eject_after_ms);
@@ -102,9 +102,8 @@ fn lend(
         return None;
     }
     let said = format!("group {} of product '{}' is to lend its slots", group.id, product.name);
-    let who = seen.get(primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
     let none = if choice.none.is_empty() { "it has no replica".into() } else { choice.evidence() };
-    let why = format!("{primary} does not answer {who}; {none}");
+    let why = format!("{primary} {what}; {none}");
     let open = state.migrations.values().filter(|m| m.product == product.id && !m.slots.is_disjoint(&slots));
     let mut ends = Vec::new();
     for migration in open {

@@ -1,5 +1,5 @@
 //! Who is to follow whom: what differs, in each group, between the replication that nodes see and the one that the log wants,
-//! and what is to be done about it. Only about servers of groups, never in maintenance, never while a promotion is open.
+//! and what is to be done about it. Only about servers of groups, nothing new in maintenance, never while a promotion is open.
 //! Knows nothing of how it is done at a server.
 
 use super::{
@@ -48,12 +48,35 @@ pub enum Act {
         /// Under this replication id.
         replid: String,
     },
+    /// It was made the primary: let it keep that in its own configuration, once. Else it follows somebody again when it is
+    /// started anew. A promotion does not do it: clients wait for that.
+    Save {
+        /// When it was: the log index of the entry that made it one.
+        promoted: Epoch,
+    },
+}
+
+/// Primaries of which the log remembers that they were promoted, and that answer: also in maintenance, since that belongs to
+/// what was done then. Whoever acts on it knows which of them it has seen to.
+fn to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl Iterator<Item = Wire> + 'a {
+    let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
+    groups.filter_map(|(product, group)| {
+        let primary = &group.servers.first()?.addr;
+        let ended = state.ended_promotions.iter().rev();
+        let mut ended = ended.filter(|e| (e.promotion.product, e.promotion.group) == (product, group.id));
+        let last = ended.find(|e| e.failed.is_none()).filter(|e| e.promotion.to == *primary)?;
+        let answers = today(seen, primary).is_some_and(|look| !look.loading);
+        let promoted = state.promotion_of(product, group.id).is_some();
+        let act = Act::Save { promoted: last.at };
+        let wire = Wire { product, group: group.id, epoch: group.epoch, addr: primary.clone(), act };
+        (answers && !promoted).then_some(wire)
+    })
 }
 
 /// What is to be done, in all groups, and sentences about what is odd and is left to the operator.
 #[must_use]
 pub fn wiring(state: &ClusterState, seen: &Observation) -> (Vec<Wire>, Vec<String>) {
-    let (mut wires, mut odd) = (Vec::new(), Vec::new());
+    let (mut wires, mut odd): (Vec<Wire>, _) = (to_save(state, seen).collect(), Vec::new());
     if state.settings.maintenance {
         return (wires, odd);
     }

@@ -143,7 +143,9 @@ fn a_dead_group_lends_its_slots_evenly_and_the_reason_is_in_the_log() {
     assert!(sentences.is_empty() && changes.len() == 1, "{changes:?} {sentences:?}");
     assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
     let Change::Lend { why, to, .. } = &changes[0] else { panic!() };
-    for part in ["127.0.0.1:8001 does not answer node 1 for 20.1 s", "connection refused", "127.0.0.1:8002 is none"] {
+    for part in
+        ["127.0.0.1:8001 is down: it does not answer node 1 for 20.1 s", "connection refused", "127.0.0.1:8002 is none"]
+    {
         assert!(why.contains(part), "{part}: {why}");
     }
     assert_eq!(to[&GroupId(2)], (0..150).map(SlotId).collect(), "neighbours stay together");
@@ -304,7 +306,7 @@ fn groups_that_are_out_do_not_make_the_guard_say_no() {
     let mut cache = Cache::dead();
     cache.does(0);
     let watchers = Watchers::new(&cache.world.seen, voters());
-    let (downs, guard) = failover::downs(&cache.world.state, &watchers);
+    let (downs, guard) = failover::downs(&cache.world.state, &cache.world.seen, &watchers, &BTreeSet::new());
     assert!(downs.len() == 1 && guard.is_ok());
     // Two more, of the two that are left and the one of the store; three would be too many.
     cache.kill(2, 20_000);
@@ -313,11 +315,16 @@ fn groups_that_are_out_do_not_make_the_guard_say_no() {
     assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 0, 1024], "what it had borrowed is passed on");
     let lent = |id| cache.group(id).loan.as_ref().unwrap().slots.len();
     assert_eq!([lent(1), lent(2)], [300, 300], "each gets back what was its own");
-    let failing: Vec<HostPort> = failover::downs(&cache.world.state, &Watchers::new(&cache.world.seen, voters()))
-        .0
-        .into_iter()
-        .map(|down| down.primary)
-        .collect();
+    let failing: Vec<HostPort> = failover::downs(
+        &cache.world.state,
+        &cache.world.seen,
+        &Watchers::new(&cache.world.seen, voters()),
+        &BTreeSet::new(),
+    )
+    .0
+    .into_iter()
+    .map(|down| down.primary)
+    .collect();
     assert_eq!(failing, [addr(7001), addr(8001), addr(8003)]);
     assert!(cache.group(1).epoch > Epoch(0));
 }

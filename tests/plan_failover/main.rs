@@ -5,14 +5,18 @@
 mod loans;
 mod world;
 
+use std::collections::BTreeSet;
+
 use pontoon::{
     model::{
         change::Change,
         ids::NodeId,
         promotion::{PromotionKind, Reached},
+        route::HoldKind,
+        state::Cause,
     },
     plan::{
-        failover::{STALE_MS, decide},
+        failover::{STALE_MS, astray, decide},
         liveness::Watchers,
         observation::{Look, RoleSeen},
         replication::{Act, wiring},
@@ -118,7 +122,7 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     let world = World::down();
     assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
     let watchers = Watchers::new(&world.seen, voters());
-    let decided = decide(&world.state, &world.seen, &watchers, ME);
+    let decided = decide(&world.state, &world.seen, &watchers, &world.astray, ME);
     let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
         decided[0].act.as_deref()
     else {
@@ -207,7 +211,7 @@ fn a_new_history_is_noted_before_the_failover_begins() {
         });
     }
     let watchers = Watchers::new(&world.seen, voters());
-    let decided = decide(&world.state, &world.seen, &watchers, ME);
+    let decided = decide(&world.state, &world.seen, &watchers, &world.astray, ME);
     let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].act.as_deref() else {
         panic!("{decided:?}");
     };
@@ -335,4 +339,71 @@ fn what_the_log_learns_of_primaries_and_of_those_that_are_back_in_step() {
         not_yet.look(7002, edit);
         assert_eq!(not_yet.acts(), []);
     }
+}
+
+#[test]
+fn who_is_to_keep_that_it_was_promoted() {
+    let mut world = World::up();
+    world.start(7002, false);
+    let id = *world.state.promotions.keys().next().unwrap();
+    let hold =
+        Change::Hold { cause: Cause::Promotion(id), attempt: 1, kind: HoldKind::Abandon, reason: "a test".into() };
+    let Outcome::Held(hold) = world.make(hold) else { panic!("no hold") };
+    world.make(Change::FinishPromotion { promotion: id, hold, term: Term(1) });
+    let promoted = world.of().epoch;
+    let saves = |world: &World| {
+        let saves = |(port, act)| match act {
+            Act::Save { promoted } => Some((port, promoted)),
+            _ => None,
+        };
+        world.acts().into_iter().filter_map(saves).collect::<Vec<_>>()
+    };
+    assert_eq!(saves(&world), [(7002, promoted)]);
+    world.state.settings.maintenance = true;
+    assert_eq!(saves(&world), [(7002, promoted)], "it belongs to what was done");
+    world.look(7002, |l| l.loading = true);
+    assert_eq!(saves(&world), []);
+    world.look(7002, |l| l.loading = false);
+    world.start(PRIMARY, true);
+    assert_eq!(saves(&world), [], "it is being replaced");
+    let id = *world.state.promotions.keys().next().unwrap();
+    world.make(Change::GiveUpPromotion { promotion: id, why: "a test".into(), primary_back: false, forced: true });
+    assert_eq!(saves(&world), [(7002, promoted)]);
+    world.see(7002, |sight| sight.look = None);
+    assert_eq!(saves(&world), []);
+}
+
+#[test]
+fn a_primary_that_follows_another_server_is_replaced() {
+    let led = |world: &World| astray(&world.state, &Watchers::new(&world.seen, voters()));
+    let mut world = World::up();
+    assert_eq!(led(&world), BTreeSet::new());
+    // It was started again as the replica that it was before it was promoted; its own replicas have lost it.
+    world.look(PRIMARY, |l| l.role = follows(7002));
+    [7002, 7003].iter().for_each(|port| world.look(*port, |l| l.role = follows(PRIMARY)));
+    assert_eq!(led(&world), BTreeSet::from([addr(PRIMARY)]));
+    assert_eq!(world.decisions().1, [0_u16; 0], "it may be again what it was in a moment");
+    world.astray = led(&world);
+    assert_eq!(world.decisions(), (vec![], vec![7002]));
+
+    let mut ours = World::up();
+    ours.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+    assert_eq!(led(&ours), BTreeSet::new(), "it is the primary that counts");
+    world.look(PRIMARY, |l| l.loading = true);
+    assert_eq!(led(&world), BTreeSet::new());
+    world.look(PRIMARY, |l| l.loading = false);
+    world.fail(PRIMARY, 100);
+    assert_eq!(led(&world), BTreeSet::new(), "whether it is one nobody sees now");
+
+    let mut few = World::up();
+    let one = few.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(2)).unwrap();
+    one.sight.look.as_mut().unwrap().0.role = follows(7002);
+    assert_eq!(led(&few), BTreeSet::new(), "a majority has to see it");
+
+    let mut maintained = World::up();
+    maintained.look(PRIMARY, |l| l.role = follows(7002));
+    maintained.astray = led(&maintained);
+    maintained.state.settings.maintenance = true;
+    let (why, begun) = maintained.decisions();
+    assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and takes no writes"), "{why:?}");
 }

@@ -39,6 +39,8 @@ pub struct World {
     pub state: ClusterState,
     pub index: u64,
     pub seen: Observation,
+    /// Primaries that have followed another server for long enough.
+    pub astray: BTreeSet<HostPort>,
 }
 
 impl World {
@@ -50,7 +52,8 @@ impl World {
     }
 
     pub fn up() -> Self {
-        let mut world = Self { state: ClusterState::default(), index: 0, seen: Observation::new() };
+        let mut world =
+            Self { state: ClusterState::default(), index: 0, seen: Observation::new(), astray: BTreeSet::new() };
         let member = |id: u16| NewMember {
             id: NodeId(id.into()),
             uuid: Uuid(id.into()),
@@ -144,7 +147,7 @@ impl World {
     pub fn decisions(&self) -> (Vec<String>, Vec<u16>) {
         let watchers = Watchers::new(&self.seen, voters());
         let (mut sentences, mut begun) = (Vec::new(), Vec::new());
-        for decision in decide(&self.state, &self.seen, &watchers, ME) {
+        for decision in decide(&self.state, &self.seen, &watchers, &self.astray, ME) {
             match decision.act {
                 Err(why) => sentences.push(why),
                 Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {

@@ -134,7 +134,8 @@ pub const SECONDS: &[Second] = &[
 ];
 
 /// Where a promotion can be made to stand, in their order.
-pub const POINTS: &[Point] = &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::Promoted];
+pub const POINTS: &[Point] =
+    &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::PromotionTold, Point::Promoted];
 
 /// One run.
 #[derive(Clone, Debug)]

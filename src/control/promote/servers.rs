@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ACT_MAX, Now, Step, Stop, Task};
+use super::{ACT_MAX, LOOK_AGAIN, Now, Step, Stop, Task, UNKNOWN_MAX};
 use crate::{
     clock::boottime_ns,
     control::fence::FenceError,
@@ -113,14 +113,42 @@ impl Task {
         more: &(dyn Fn(&Standing) -> Result<(), String> + Send + Sync),
         end: Instant,
     ) -> Result<Standing, FenceError> {
-        let check =
-            |standing: &Standing| self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing));
+        let check = |standing: &Standing| {
+            self.may_be_promoted(&self.later(now), standing).and_then(|()| more(standing))?;
+            // The next thing that is sent there.
+            self.told.store(true, Ordering::Relaxed);
+            Ok(())
+        };
         let by = end.min(Instant::now() + ACT_MAX);
         let at = now.at(&now.promotion.to);
-        self.told.store(true, Ordering::Relaxed);
-        let promoted = self.jobs.fence.promote(&at, &check, by).await?;
+        let promoted = self.jobs.fence.promote(&at, &check, by, ACT_MAX).await?;
         faults::pause_at(Point::Promoted).await;
         Ok(promoted)
+    }
+
+    /// Whether the chosen one of a switchover, which may have been told so, is a primary of this history. Asked until it
+    /// answers, while its slots are held: what an older control connection has sent it is executed before the answer to a new
+    /// one, or never. So "no" stays true, and the old primary may take writes again.
+    pub(super) async fn was_promoted(&self, replid: &str) -> Step<bool> {
+        let until = Instant::now() + UNKNOWN_MAX;
+        loop {
+            let now = self.now()?;
+            let to = &now.promotion.to;
+            let why = match self.ask(&now, to).await {
+                Ok(seen) if seen.follows.is_some() => return Ok(false),
+                // A new leader has to hear first what nodes have seen.
+                Ok(seen) => match self.is_the_chosen(&now, &seen, replid) {
+                    Ok(()) => return Ok(true),
+                    Err(why) => format!("{to} is a primary, and {why}"),
+                },
+                Err(why) => format!("it is not known whether {to} was promoted: {why}"),
+            };
+            if Instant::now() + LOOK_AGAIN >= until {
+                return Err(Stop::GiveUp { why, primary_back: false });
+            }
+            self.waits.tell(self.id, Some(why));
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     pub(super) async fn ask(&self, now: &Now, addr: &HostPort) -> Result<Standing, String> {

@@ -1,0 +1,178 @@
+//! What the servers of a group are made to be, and whether they still are that when they are started again: their own
+//! configuration files, and passwords. Knows nothing of how it is decided.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use cluster_tests::{
+    client::Reply,
+    cluster::Cluster,
+    redis::RedisOptions,
+    wait::{GENEROUS, wait_for},
+    workload::Written,
+};
+
+/// Everything that was answered is on the disk: a server that was killed comes back with it.
+fn durable() -> RedisOptions {
+    let more = ["--appendonly", "yes", "--appendfsync", "always"];
+    RedisOptions { more: more.map(str::to_owned).to_vec(), ..RedisOptions::default() }
+}
+
+/// The line of a configuration file that says whom a server follows.
+fn follows_by_file(cluster: &Cluster, server: usize) -> Option<String> {
+    let config = cluster.servers[server].config();
+    config.lines().find(|line| line.starts_with("replicaof ")).map(|line| line.replace('"', ""))
+}
+
+#[track_caller]
+fn wait_file(cluster: &Cluster, server: usize, follows: Option<usize>) {
+    let wanted = follows.map(|primary| format!("replicaof 127.0.0.1 {}", cluster.servers[primary].port));
+    wait_for("the server's own configuration to say what it is", GENEROUS, || {
+        let says = follows_by_file(cluster, server);
+        if says == wanted { Ok(()) } else { Err(format!("{says:?} instead of {wanted:?}")) }
+    });
+}
+
+/// Waits until the group's primary is this one, by the log and by its own words, and the other one follows it.
+#[track_caller]
+fn wait_led_by(cluster: &Cluster, primary: usize, replica: usize) {
+    let addr = cluster.servers[primary].addr();
+    let port = format!("master_port:{}\r", cluster.servers[primary].port);
+    wait_for(&format!("{addr} to lead"), GENEROUS, || {
+        let groups = cluster.cli().try_json(&["group", "ls"])?;
+        if groups[0]["servers"][0]["address"] != addr.as_str() {
+            return Err(groups.to_string());
+        }
+        let info = |server: usize| cluster.servers[server].try_call(&["INFO", "replication"]);
+        let own = info(primary).map_err(|e| e.to_string())?.text();
+        let theirs = info(replica).map_err(|e| e.to_string())?.text();
+        let follows = theirs.contains(&port) && theirs.contains("master_link_status:up");
+        if own.contains("role:master") && follows { Ok(()) } else { Err(format!("{own}\n{theirs}\n{groups}")) }
+    });
+}
+
+/// Waits until the other server of the group could replace this one.
+#[track_caller]
+fn wait_candidate(cluster: &Cluster, primary: usize) {
+    wait_for("the other one to be a candidate", GENEROUS, || {
+        let group = cluster.cli().try_json(&["group", "show", "1"])?;
+        let info = cluster.servers[primary].call(&["INFO", "replication"]).text();
+        let known = group["replid"].as_str().is_some_and(|id| info.contains(&format!("master_replid:{id}")));
+        let candidate = group["servers"][1]["seen"]["link"] == "up" && group["servers"][1]["diverged"] == false;
+        if known && candidate { Ok(()) } else { Err(group.to_string()) }
+    });
+}
+
+fn written(cluster: &Cluster) -> Written {
+    (1..=3).for_each(|id| cluster.wait_answers(id));
+    let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
+    let written = Written::start(&ports, "w");
+    written.wait_acknowledged(|_| true);
+    written
+}
+
+/// The replica has `replicaof` in its own file. Promoted, it has it no more: killed and started again, it is the primary again.
+#[test]
+fn a_promoted_server_is_the_primary_after_a_restart() {
+    let mut cluster = Cluster::start(3);
+    let options = RedisOptions { config_file: true, ..durable() };
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &options);
+    let [first, second] = servers[..] else { panic!("{servers:?}") };
+    assert!(follows_by_file(&cluster, second).is_some(), "the test shows nothing");
+    cluster.cli().ok(&["group", "set", "1", "down-after=30s"]);
+    let written = written(&cluster);
+
+    let addr = cluster.servers[second].addr();
+    cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
+    wait_file(&cluster, second, None);
+    wait_file(&cluster, first, Some(second));
+    written.wait_acknowledged(|_| true);
+
+    // Both die, and come back as what their files say before anybody could have seen to them.
+    cluster.servers[first].kill9();
+    cluster.servers[second].kill9();
+    cluster.servers[second].launch_again();
+    cluster.servers[first].launch_again();
+    wait_led_by(&cluster, second, first);
+    written.wait_acknowledged(|_| true);
+
+    cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
+    wait_candidate(&cluster, second);
+    let died = Instant::now();
+    cluster.servers[second].kill9();
+    wait_for("the other one to be promoted", GENEROUS, || {
+        let groups = cluster.cli().try_json(&["group", "ls"])?;
+        let led = groups[0]["servers"][0]["address"] == cluster.servers[first].addr().as_str();
+        if led { Ok(()) } else { Err(cluster.cli().try_json(&["status"])?.to_string()) }
+    });
+    written.wait_acknowledged(|_| true);
+    wait_file(&cluster, first, None);
+    cluster.servers[second].launch_again();
+    wait_led_by(&cluster, first, second);
+    wait_file(&cluster, second, Some(first));
+
+    let (all, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
+    println!("{} writes, {} of them lost with the primary of the failover", all.len(), lost.len());
+}
+
+/// Servers that want a password, and do not know the one of their primary: the wiring tells them.
+#[test]
+fn a_server_is_told_the_password_of_its_primary() {
+    let mut cluster = Cluster::start(3);
+    let options = RedisOptions {
+        password: Some("backend pass".into()),
+        no_masterauth: true,
+        config_file: true,
+        ..RedisOptions::default()
+    };
+    let (first, second) = (cluster.add_server(&options), cluster.add_server(&options));
+    let addrs = [first, second].map(|server| cluster.servers[server].addr());
+    let file = cluster.secret_file("backend", "backend pass");
+    let cli = cluster.cli();
+    cli.ok(&["group", "create", "1", "--primary", &addrs[0], "--password-file", file.to_str().unwrap()]);
+    cli.ok(&["slot", "assign", "0-1023", "1", "--wait", "--timeout", "40s"]);
+    let written = written(&cluster);
+    cli.ok(&["group", "add-server", "1", &addrs[1]]);
+    wait_led_by(&cluster, first, second);
+    wait_file(&cluster, second, Some(first));
+    assert!(cluster.servers[second].config().contains("masterauth \"backend pass\""));
+
+    wait_for("it to be promoted", GENEROUS, || {
+        let ran = cli.run(&["group", "promote", "1", &addrs[1], "--wait", "--timeout", "40s"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+    wait_led_by(&cluster, second, first);
+    written.wait_acknowledged(|_| true);
+    assert_eq!(cluster.servers[first].call(&["CONFIG", "GET", "masterauth"]).text(), "masterauth backend pass");
+    let (all, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.is_empty() && all.iter().all(|w| w.error.is_none()), "clients noticed");
+    assert_eq!(cluster.servers[second].call(&["PING"]), Reply::Simple("PONG".into()));
+    for node in &cluster.nodes {
+        assert!(!node.log().contains("backend pass"), "a password is in the log");
+    }
+}
+
+/// A promoted server that cannot keep what it is (it has no configuration file) is started again as the replica that it was:
+/// it follows the one that follows it, and nobody takes writes. The other one, which has everything, takes over.
+#[test]
+fn a_primary_that_is_started_again_as_a_replica_is_replaced() {
+    let mut cluster = Cluster::start(3);
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &durable());
+    let [first, second] = servers[..] else { panic!("{servers:?}") };
+    let written = written(&cluster);
+    let addr = cluster.servers[second].addr();
+    cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
+    wait_led_by(&cluster, second, first);
+    wait_candidate(&cluster, second);
+    written.wait_acknowledged(|_| true);
+
+    let died = Instant::now();
+    cluster.servers[second].kill9();
+    cluster.servers[second].launch_again();
+    wait_led_by(&cluster, first, second);
+    written.wait_acknowledged(|_| true);
+    let (_, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
+}

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         change::Change,
-        ids::NodeId,
+        ids::{NodeId, Term},
+        outcome::Outcome,
         promotion::{PromotionKind, Reached},
         route::HoldKind,
         state::Cause,

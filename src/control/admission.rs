@@ -13,6 +13,7 @@ use crate::{
         state::{ClusterState, Product, Server},
     },
     redis::{Client, Info, RedisError, Role},
+    resolver,
 };
 
 /// How long one server may take for all its answers: an operator waits for them.
@@ -303,8 +304,8 @@ fn listener_of(state: &ClusterState, addr: &HostPort) -> Option<String> {
 
 /// The addresses of a host; none if it cannot be resolved.
 async fn addresses(addr: &HostPort, by: Instant) -> BTreeSet<IpAddr> {
-    match timeout_at(by, tokio::net::lookup_host(addr.as_str())).await {
-        Ok(Ok(found)) => found.map(|addr| addr.ip().to_canonical()).collect(),
+    match timeout_at(by, resolver::resolve(addr)).await {
+        Ok(Ok(found)) => found.into_iter().map(|addr| addr.ip().to_canonical()).collect(),
         _ => BTreeSet::new(),
     }
 }

@@ -277,7 +277,8 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
 }
 
 /// All groups whose primary is down or `astray`, and whether anything may be done about them by itself: `Err` is the guard's
-/// sentence. A group that is out is none of the primaries that the guard counts: nobody uses it.
+/// sentence. The guard counts primaries for which something could be done: not one of a group that is out, which nobody uses,
+/// nor one that nothing can replace, which may have been down for weeks and says nothing of the others.
 pub fn downs<'a>(
     state: &'a ClusterState,
     seen: &Observation,
@@ -299,10 +300,17 @@ pub fn downs<'a>(
         Some(Down { product, group, primary, what: format!("is down: it does not answer {who}"), for_ms })
     };
     let all: Vec<Down<'a>> = groups().filter_map(down).collect();
-    let counted = all.iter().filter(|down| down.group.loan.is_none()).count();
-    let primaries = groups().filter(|(_, group)| group.loan.is_none()).count();
+    let counts =
+        |product: &Product, group: &Group| group.loan.is_none() && (group.servers.len() > 1 || lends(product, group));
+    let counted = all.iter().filter(|down| counts(down.product, down.group)).count();
+    let primaries = groups().filter(|(product, group)| counts(product, group)).count();
     let guard = may_fail_over(counted, primaries, state.settings.failover_share_max);
     (all, guard)
+}
+
+/// Whether a group's slots are lent to others when nothing can replace its primary.
+fn lends(product: &Product, group: &Group) -> bool {
+    product.mode == Mode::Cache && group.options.eject_after_ms != 0
 }
 
 /// A decision for each group whose primary is down, or `astray` for long enough, and that is not being promoted. `me`: the
@@ -328,7 +336,7 @@ pub fn decide(
         if group.loan.is_some() && choice.best().is_none() {
             continue;
         }
-        let lends = product.mode == Mode::Cache && group.options.eject_after_ms != 0;
+        let lends = lends(product, group);
         let remedy = if lends {
             let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
             format!("its slots are lent to other groups when that has lasted {seconds} s")
@@ -337,7 +345,7 @@ pub fn decide(
         };
         let act = if state.settings.maintenance || group.options.maintenance {
             Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
-        } else if let Err(guard) = &guard {
+        } else if let Some(guard) = guard.as_ref().err().filter(|_| lends || group.servers.len() > 1) {
             Err(format!("{down}; {guard}"))
         } else if group.servers.len() < 2 {
             let waits = if lends { remedy } else { "its slots wait for it: start it again".into() };

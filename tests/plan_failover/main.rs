@@ -160,6 +160,27 @@ fn who_is_not_failed_over_and_why() {
         let (sentences, begun) = world.decisions();
         assert!(begun.is_empty() && sentences.iter().any(|s| s.contains(why)), "wanted {why}: {sentences:?} {begun:?}");
     }
+    // Groups that have no replica may have been down for weeks: they are no reason to leave the others alone.
+    let mut lone = World::down();
+    for group in 2..=6_u16 {
+        lone.group(group.into(), &[7_000 + 10 * group]);
+    }
+    for group in 2..=4_u16 {
+        lone.fail(7_000 + 10 * group, 9_000_000);
+    }
+    let (sentences, begun) = lone.decisions();
+    assert_eq!(begun, [7002]);
+    assert!(sentences.len() == 3 && sentences.iter().all(|s| s.contains("it has no replica")), "{sentences:?}");
+    // Nor do those that are up make the share larger: of four primaries that have replicas three are too many.
+    for group in 7..=9_u16 {
+        lone.group(group.into(), &[7_000 + 10 * group, 7_001 + 10 * group]);
+    }
+    for group in 7..=8_u16 {
+        lone.fail(7_000 + 10 * group, 4_000);
+    }
+    let (sentences, begun) = lone.decisions();
+    assert!(begun.is_empty() && sentences.iter().any(|s| s.contains("3 of 4 primaries")), "{sentences:?}");
+    assert_eq!(sentences.iter().filter(|s| s.contains("it has no replica")).count(), 3, "{sentences:?}");
     let mut soon = World::down();
     soon.edit(|g| g.options.down_after_ms = 5_000);
     assert_eq!(soon.decisions(), (Vec::new(), Vec::new()), "it is not down yet");

@@ -318,7 +318,7 @@ async fn a_replica_without_a_port_is_counted_when_it_acknowledges() {
     let mut stream = std::net::TcpStream::connect(&primary.addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    stream.write_all(b"REPLCONF capa psync2\r\nPSYNC ? -1\r\n").unwrap();
+    stream.write_all(b"PSYNC ? -1\r\n").unwrap();
     let mut line = String::new();
     while !line.starts_with('$') {
         line.clear();

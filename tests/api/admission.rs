@@ -189,7 +189,6 @@ async fn unfit_servers() {
 
 #[tokio::test]
 async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
-    let acl = |rights: &str| vec!["--user".to_owned(), format!("app on >secret ~* &* +@all {rights}")];
     let table = [
         ("", &[][..]),
         ("-client|kill", &["run CLIENT KILL, so its group cannot be failed over", "(ACL SETUSER ... +client|kill)"]),
@@ -202,9 +201,8 @@ async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
     ];
     let app = Credentials { username: Some("app".into()), ..crate::server::password("secret") };
     for (rights, said) in table {
-        let options = acl(rights);
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let redis = Redis::start(&options).await;
+        let redis = Redis::start(&[]).await;
+        redis.run(&format!("ACL SETUSER app on >secret ~* &* +@all {rights}")).await;
         let mut world = World::new();
         world.credentials = Some(app.clone());
         let fit = world.primary(&redis.addr).await.unwrap();

@@ -52,6 +52,9 @@ const ONLY: &[(&str, &[&str])] = &[
     ("sled::", &["consensus"]),
     // The cold-path client, and the oracle of the scanner's tests.
     ("redis_protocol", &["redis"]),
+    // Who connects by a name goes through the resolver: tokio would look it up in the pool that writes the log.
+    ("TcpStream::connect", &["resolver", "cli"]),
+    ("lookup_host", &[]),
 ];
 
 /// Names that pure layers never say, so that the same log gives the same state everywhere.

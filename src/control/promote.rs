@@ -171,13 +171,17 @@ impl Task {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
+            self.not_back_between_holds(now).await?;
             // Until the barrier, nodes that reached the old primary may have acknowledged more.
             self.has_all_confirmed(now).await?;
             loop {
                 self.not_back(now).await?;
                 // Asked first: while it does not even answer that, it is told nothing.
                 let promoted = match self.ask(now, &now.promotion.to).await {
-                    Ok(_) => self.promote(now, &|_| Ok(()), end).await.map_err(|error| error.to_string()),
+                    Ok(standing) => {
+                        self.same_process(now, &standing)?;
+                        self.promote(now, &|_| Ok(()), end).await.map_err(|error| error.to_string())
+                    }
                     Err(why) => Err(why),
                 };
                 match promoted {

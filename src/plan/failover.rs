@@ -127,6 +127,15 @@ pub fn was_linked(seen: &Observation, addr: &HostPort, replid: &str, run_id: &st
     seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| linked(&reported.sight)))
 }
 
+/// Whether another process than this one of a server was seen in step under `replid`, and this one never was: it was started
+/// again since. (A node that has seen neither cannot tell.)
+#[must_use]
+pub fn was_another(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
+    let other = |sight: &Sight| sight.linked.as_ref().is_some_and(|l| l.replid == replid && l.run_id != run_id);
+    let seen_other = seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| other(&reported.sight)));
+    seen_other && !was_linked(seen, addr, replid, run_id)
+}
+
 /// All replicas of a group, as candidates or not. `me`: the node that would promote.
 #[must_use]
 pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> Choice {

@@ -11,7 +11,7 @@ use super::{
 use crate::model::{
     change::Change,
     ids::{GroupId, HostPort, NodeId, ProductId},
-    promotion::{Promotion, PromotionKind},
+    promotion::{EndedPromotion, Promotion, PromotionKind},
     route::Mode,
     state::{ClusterState, Group, Product, Server},
 };
@@ -25,6 +25,10 @@ pub const STALE_MS: u64 = 10_000;
 /// A primary is to be replaced when it has been seen to follow another server for so long, milliseconds: longer than looks of
 /// before a promotion last, much shorter than [`STALE_MS`], behind which its replicas could not replace it any more.
 pub const ASTRAY_MS: u64 = 2_000;
+
+/// A replica that was chosen so often and not promoted is chosen only if there is no other: its server may refuse what is asked
+/// of it. The first time may have been an accident.
+const TRIES: usize = 2;
 
 /// A replica that may be promoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,7 +337,9 @@ pub fn decide(
         let name = format!("group {} of product '{}'", group.id, product.name);
         let down = format!("{primary}, primary of {name}, {what}");
         let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
-        let choice = choose(group, seen, me);
+        let mut choice = choose(group, seen, me);
+        // One that was chosen and could not be promoted, again and again, stands back: it may be that it never can be.
+        choice.candidates.sort_by_key(|c| tried_in_vain(state, product.id, group, &c.addr) >= TRIES);
         if group.loan.is_some() && choice.best().is_none() {
             continue;
         }
@@ -383,6 +389,15 @@ pub fn decide(
         decisions.push(Decision { product: product.id, group: group.id, act });
     }
     decisions
+}
+
+/// How often a server was chosen to replace this very primary, and was not promoted.
+fn tried_in_vain(state: &ClusterState, product: ProductId, group: &Group, addr: &HostPort) -> usize {
+    let in_vain = |e: &&EndedPromotion| {
+        let p = &e.promotion;
+        (p.product, p.group, p.group_epoch) == (product, group.id, group.epoch) && p.to == *addr && e.failed.is_some()
+    };
+    state.ended_promotions.iter().filter(in_vain).count()
 }
 
 /// Whether the primary that a failover was to replace is there again, so that it need not be replaced, and why one may say so:

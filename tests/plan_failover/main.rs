@@ -408,3 +408,19 @@ fn a_primary_that_follows_another_server_is_replaced() {
     let (why, begun) = maintained.decisions();
     assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and takes no writes"), "{why:?}");
 }
+
+/// One that is chosen and cannot be promoted again and again makes room for another, whatever it has.
+#[test]
+fn who_could_not_be_promoted_twice_stands_back() {
+    let mut world = World::down();
+    world.look(7002, |look| look.offset = 2_000);
+    for _ in 0..2 {
+        assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
+        world.start(7002, false);
+        let promotion = *world.state.promotions.keys().next().unwrap();
+        world.make(Change::GiveUpPromotion { promotion, why: "NOPERM".into(), primary_back: false, forced: false });
+    }
+    assert_eq!(world.decisions(), (Vec::new(), vec![7003]));
+    world.edit(|group| group.servers.truncate(2));
+    assert_eq!(world.decisions(), (Vec::new(), vec![7002]), "there is no other");
+}

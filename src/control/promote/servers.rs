@@ -108,11 +108,19 @@ impl Task {
     /// Unless the chosen one is down, and was surely told nothing: then another one can be chosen. What every attempt so far
     /// has done is known to this task alone, and only if it has made them all.
     pub(super) fn not_gone(&self, now: &Now, why: &str) -> Step<()> {
-        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
-        if !all_mine || self.told.load(Ordering::Relaxed) || !self.is_down(now, &now.promotion.to) {
+        if !self.is_down(now, &now.promotion.to) {
             return Ok(());
         }
-        Err(Stop::Untold { why: format!("the chosen one went down before it was promoted: {why}") })
+        self.untold(now, &format!("the chosen one went down before it was promoted: {why}"))
+    }
+
+    /// Gives it up if the chosen one was surely told nothing, see [`Task::not_gone`].
+    pub(super) fn untold(&self, now: &Now, why: &str) -> Step<()> {
+        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
+        if !all_mine || self.told.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Stop::Untold { why: why.to_owned() })
     }
 
     /// What speaks against promoting it for a failover, where it stands now.
@@ -161,7 +169,13 @@ impl Task {
         };
         let by = end.min(Instant::now() + ACT_MAX);
         let at = now.at(&now.promotion.to);
-        let promoted = self.jobs.fence.promote(&at, &check, by, ACT_MAX).await?;
+        let told_before = self.told.load(Ordering::Relaxed);
+        let promoted = self.jobs.fence.promote(&at, &check, by, ACT_MAX).await;
+        if matches!(promoted, Err(FenceError::Refused { .. })) {
+            // Nothing was done, so it is told nothing by this.
+            self.told.store(told_before, Ordering::Relaxed);
+        }
+        let promoted = promoted?;
         faults::pause_at(Point::Promoted).await;
         Ok(promoted)
     }

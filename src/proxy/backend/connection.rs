@@ -247,7 +247,7 @@ impl Pump<'_> {
                     swapped |= !check.same_table(&entry);
                     let passes = check.passes(&entry, &self.backend.product);
                     if self.backend.replica {
-                        self.from_replica(entry, reply, passes);
+                        self.replica_said(entry, reply, passes);
                     } else if !passes {
                         entry.withhold(self.worker);
                     } else if confirm && entry.is_write && !matches!(reply[0], b'-' | b'!') {
@@ -269,7 +269,7 @@ impl Pump<'_> {
     }
 
     /// The reply to a read at a replica. Where it may not pass, or is none, the primary is asked.
-    fn from_replica(&self, entry: Entry, reply: &[u8], passes: bool) {
+    fn replica_said(&self, entry: Entry, reply: &[u8], passes: bool) {
         let backend = self.backend;
         let request = backend.note_answer(entry.len);
         let why = match passes {

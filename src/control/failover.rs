@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
+use super::{loans::Loans, migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
 use crate::{
     clock::boottime_ns,
     faults::{self, Rule},
@@ -27,6 +27,7 @@ pub struct Groups {
     promotions: BTreeMap<PromotionId, JoinHandle<()>>,
     waits: Waits,
     wiring: Wiring,
+    loans: Loans,
 }
 
 impl Drop for Groups {
@@ -56,6 +57,8 @@ impl Groups {
                 Err(why) => sentences.push(why),
             }
         }
+        let now = jobs.consensus.state().borrow().clone();
+        sentences.extend(self.loans.look(jobs, &now, (&seen, &watchers), now_ns).await);
         self.promote(jobs, &jobs.consensus.state().borrow().clone());
         for promotion in state.promotions.values() {
             let why = self.waits.of(promotion.id).unwrap_or_else(|| "it goes on".into());

@@ -12,7 +12,8 @@ use crate::model::{
     change::Change,
     ids::{GroupId, HostPort, NodeId, ProductId},
     promotion::{Promotion, PromotionKind},
-    state::{ClusterState, Group, Server},
+    route::Mode,
+    state::{ClusterState, Group, Product, Server},
 };
 
 /// A look is today's for so long, milliseconds: looks come every half second, heartbeats too, and a busy machine is late.
@@ -238,19 +239,43 @@ pub struct Decision {
     pub act: Result<Vec<Change>, String>,
 }
 
+/// A group whose primary is down.
+#[derive(Clone, Debug)]
+pub struct Down<'a> {
+    /// Of which product.
+    pub product: &'a Product,
+    /// Which.
+    pub group: &'a Group,
+    /// Its primary.
+    pub primary: HostPort,
+    /// A majority has not been answered for so long, milliseconds.
+    pub for_ms: u64,
+}
+
+/// All groups whose primary is down, and whether anything may be done about them by itself: `Err` is the guard's sentence.
+/// A group that is out is none of the primaries that the guard counts: nobody uses it.
+pub fn downs<'a>(state: &'a ClusterState, watchers: &Watchers<'_>) -> (Vec<Down<'a>>, Result<(), String>) {
+    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let down = |(product, group): (&'a Product, &'a Group)| {
+        let primary = group.servers.first()?.addr.clone();
+        match verdict(watchers, &primary, group.options.down_after_ms) {
+            Verdict::Down { for_ms, .. } => Some(Down { product, group, primary, for_ms }),
+            Verdict::Up | Verdict::Loading | Verdict::Suspect { .. } | Verdict::Unknown => None,
+        }
+    };
+    let all: Vec<Down<'a>> = groups().filter_map(down).collect();
+    let counted = all.iter().filter(|down| down.group.loan.is_none()).count();
+    let primaries = groups().filter(|(_, group)| group.loan.is_none()).count();
+    let guard = may_fail_over(counted, primaries, state.settings.failover_share_max);
+    (all, guard)
+}
+
 /// A decision for each group whose primary is down and that is not being promoted. `me`: the leader.
 #[must_use]
 pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>, me: NodeId) -> Vec<Decision> {
-    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
-    let down = |group: &Group| {
-        let primary = group.servers.first()?;
-        let verdict = verdict(watchers, &primary.addr, group.options.down_after_ms);
-        matches!(verdict, Verdict::Down { .. }).then(|| primary.addr.clone())
-    };
-    let all_down: Vec<_> = groups().filter_map(|(p, g)| Some((p, g, down(g)?))).collect();
-    let guard = may_fail_over(all_down.len(), groups().count(), state.settings.failover_share_max);
+    let (all_down, guard) = downs(state, watchers);
     let mut decisions = Vec::new();
-    for (product, group, primary) in all_down {
+    for Down { product, group, primary, .. } in all_down {
         if state.promotion_of(product.id, group.id).is_some() {
             continue;
         }
@@ -259,12 +284,23 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
         let down = format!("{primary}, primary of {name}, is down: it does not answer {who}");
         let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
         let choice = choose(group, seen, me);
+        if group.loan.is_some() && choice.best().is_none() {
+            continue;
+        }
+        let lends = product.mode == Mode::Cache && group.options.eject_after_ms != 0;
+        let remedy = if lends {
+            let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
+            format!("its slots are lent to other groups when that has lasted {seconds} s")
+        } else {
+            format!("start it again, or take what is lost: {by_hand}")
+        };
         let act = if state.settings.maintenance || group.options.maintenance {
             Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
         } else if let Err(guard) = &guard {
             Err(format!("{down}; {guard}"))
         } else if group.servers.len() < 2 {
-            Err(format!("{down}; it has no replica, so its slots wait for it: start it again"))
+            let waits = if lends { remedy } else { "its slots wait for it: start it again".into() };
+            Err(format!("{down}; it has no replica, so {waits}"))
         } else if let Some(best) = choice.best() {
             let history = History::of(group, seen);
             let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(a, &history, seen));
@@ -292,7 +328,7 @@ pub fn decide(state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>,
             }
         } else {
             let none = choice.evidence();
-            Err(format!("{down}; no replica can replace it: {none}; start it again, or take what is lost: {by_hand}"))
+            Err(format!("{down}; no replica can replace it: {none}; {remedy}"))
         };
         decisions.push(Decision { product: product.id, group: group.id, act });
     }

@@ -57,7 +57,7 @@ bench-failover: redis ## how long a failover and a switchover take; ARGS='--only
 	cargo build --release --bin pontoon --example load
 	python3 benches/failover.py $(ARGS)
 
-bench-acks: redis ## what min-acks and reads at replicas cost, about six minutes; ARGS='--only reads --rounds 3'
+bench-acks: redis ## what min-acks and reads at replicas cost, about eight minutes; ARGS='--only reads --rounds 3'
 	cargo build --release --bin pontoon --example load
 	python3 benches/acks.py $(ARGS)
 

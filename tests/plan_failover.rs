@@ -595,6 +595,17 @@ fn a_primary_that_follows_another_server_is_replaced() {
     let leads = lead(&alone);
     assert_eq!((leads[0].addr.port(), leads.len()), (PRIMARY, 1));
     assert_eq!(leads[0].act, Act::Lead { run_id: format!("run{PRIMARY}") });
+    alone.look(PRIMARY, |l| l.keys = 0);
+    assert_eq!(lead(&alone), [], "it may have been started empty");
+    alone.look(PRIMARY, |l| l.keys = 10);
+    // It was in step too long ago to be a candidate, and may have more all the same.
+    alone.see(7003, |sight| (sight.failing_ms, sight.error) = (None, String::new()));
+    alone.see(7003, |sight| sight.look.as_mut().unwrap().1 = 0);
+    alone.look(7003, |l| l.role = follows(PRIMARY));
+    alone.see(7003, |sight| sight.linked.as_mut().unwrap().ago_ms = STALE_MS * 2);
+    assert_eq!(lead(&alone), []);
+    alone.edit(|g| g.servers[2].diverged = true);
+    assert_eq!(lead(&alone).len(), 1, "its data is the replaced one");
     let syncing = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
     alone.look(PRIMARY, |l| l.role = syncing.clone());
     assert_eq!(lead(&alone), []);

@@ -22,7 +22,7 @@ use pontoon::{
         route::{HoldKind, Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
-        state::{Cause, ClusterState, Entry, Group, GroupOptions, Position, Role, Server},
+        state::{Cause, ClusterState, Entry, Group, GroupOptions, Keys, Position, Role, Server},
     },
     wire::{
         convert::DecodeError,
@@ -329,8 +329,8 @@ fn promotions() -> Vec<(&'static str, Change)> {
         ("start_promotion_2", promote(two, 12, PromotionKind::Switchover, 3, reached(77), false)),
         ("hold_promotion_2", hold(16, HoldKind::Wait)),
         ("give_up_promotion", give_up(16, true, false)),
-        ("set_group", Change::SetGroup { product, group: one, down_after_ms: Some(5000), maintenance: Some(true) }),
-        ("set_group_2", Change::SetGroup { product, group: two, down_after_ms: None, maintenance: None }),
+        ("set_group", set_group(one, Some(5000), Some(true), None)),
+        ("set_group_2", set_group(two, None, None, None)),
         (
             "set_server",
             Change::SetServer { product, group: two, addr: server(12).addr, priority: Some(0), zone: Some("b".into()) },
@@ -348,6 +348,64 @@ fn promotions() -> Vec<(&'static str, Change)> {
         ("start_promotion_3", promote(one, 1, PromotionKind::Failover, 14, None, false)),
         ("hold_promotion_3", hold(24, HoldKind::Abandon)),
         ("give_up_promotion_2", give_up(99, false, true)),
+    ]
+}
+
+fn set_group(
+    group: GroupId,
+    down_after_ms: Option<u32>,
+    maintenance: Option<bool>,
+    eject_after_ms: Option<u32>,
+) -> Change {
+    Change::SetGroup { product: ProductId(1), group, down_after_ms, maintenance, eject_after_ms }
+}
+
+/// A cache of three groups, of which two go out and one is about to come back.
+fn loans() -> Vec<(&'static str, Change)> {
+    let product = ProductId(2);
+    let group = |id: u32| Change::CreateGroup {
+        product,
+        group: GroupId(id),
+        servers: vec![server(u16::try_from(20 + id).unwrap())],
+        credentials: None,
+    };
+    let slots = |from: u16, to: u16| -> BTreeSet<SlotId> { (from..=to).map(SlotId).collect() };
+    let lend = |group: u32, group_epoch, to: BTreeMap<GroupId, BTreeSet<SlotId>>| Change::Lend {
+        product,
+        group: GroupId(group),
+        group_epoch: Epoch(group_epoch),
+        to,
+        why: "it is gone".into(),
+    };
+    let new = NewProduct {
+        name: "cache".into(),
+        port: 19010,
+        layout: Layout::Codis,
+        mode: Mode::Cache,
+        isolated: Isolated::Serve,
+        databases: 16,
+        auth: None,
+    };
+    let eject = Change::SetGroup {
+        product,
+        group: GroupId(3),
+        down_after_ms: None,
+        maintenance: None,
+        eject_after_ms: Some(20_000),
+    };
+    vec![
+        ("bootstrap", Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 }),
+        ("l_create_product", Change::CreateProduct(new)),
+        ("l_create_group", group(1)),
+        ("l_create_group_2", group(2)),
+        ("l_create_group_3", group(3)),
+        ("l_assign_free", Change::AssignFree { product, slots: slots(0, 99), to: GroupId(1) }),
+        ("l_assign_free_2", Change::AssignFree { product, slots: slots(100, 199), to: GroupId(2) }),
+        ("l_assign_free_3", Change::AssignFree { product, slots: slots(200, 299), to: GroupId(3) }),
+        ("set_group_3", eject),
+        ("lend", lend(1, 3, [(GroupId(2), slots(0, 49)), (GroupId(3), slots(50, 99))].into())),
+        ("lend_2", lend(2, 4, [(GroupId(3), &slots(0, 49) | &slots(100, 199))].into())),
+        ("return_loan", Change::ReturnLoan { product, group: GroupId(1), loan: Epoch(10), group_epoch: Epoch(3) }),
     ]
 }
 
@@ -375,7 +433,7 @@ fn kept(name: &str, now: &[u8]) -> Vec<u8> {
 
 #[test]
 fn entries_are_read_and_written_as_they_were() {
-    let all = [changes(), migrations(), promotions()];
+    let all = [changes(), migrations(), promotions(), loans()];
     for (name, entry) in all.into_iter().flat_map(numbered) {
         let bytes = encode_entry(&entry);
         let kept = kept(name, &bytes);
@@ -403,7 +461,7 @@ fn a_state_with_migrations_is_read_and_written_as_it_was() {
     assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
     assert!(state.migrations.values().any(|m| m.run.is_some() && m.run.as_ref().is_some_and(|r| r.feed.is_some())));
     assert!(state.products[&ProductId(1)].groups[&GroupId(1)].sweep.is_some());
-    assert!(!state.ended_migrations.is_empty() && state.assignments.values().all(|a| a.abandon));
+    assert!(!state.ended_migrations.is_empty() && state.assignments.values().all(|a| a.keys == Keys::Abandoned));
     let bytes = encode_state(&state);
     let kept = kept("state_migrations", &bytes);
     assert_eq!(decode_state(&kept).unwrap(), state);
@@ -430,6 +488,22 @@ fn a_state_with_promotions_is_read_and_written_as_it_was() {
     assert_eq!(bytes, kept);
 }
 
+#[test]
+fn a_state_with_loans_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(loans()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let groups = &state.products[&ProductId(2)].groups;
+    let lent = |id| groups[&GroupId(id)].loan.as_ref().map(|loan| loan.slots.len());
+    assert_eq!([1, 2, 3].map(lent), [Some(100), Some(100), None]);
+    assert_eq!(groups[&GroupId(3)].options.eject_after_ms, 20_000);
+    assert!(state.assignments.values().all(|a| a.keys == Keys::Lent) && !state.assignments.is_empty());
+    let bytes = encode_state(&state);
+    assert_eq!(pb::State::decode(&*bytes).unwrap().level, 3);
+    let kept = kept("state_loans", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
 /// What a program of before promotions wrote says nothing of them: then everything is as it was without.
 #[test]
 fn a_state_of_before_promotions_gets_their_defaults() {
@@ -442,7 +516,7 @@ fn a_state_of_before_promotions_gets_their_defaults() {
         let groups: Vec<_> = state.products.values().flat_map(|p| p.groups.values()).collect();
         assert!(!groups.is_empty());
         for group in groups {
-            assert_eq!(group.options, GroupOptions { down_after_ms: 3000, maintenance: false });
+            assert_eq!(group.options, GroupOptions::default());
             assert!(group.replid.is_empty() && group.reached.is_none());
             let server = |s: &Server| Server::new(s.addr.clone(), s.run_id.clone(), s.keys_when_added);
             assert!(group.servers.iter().all(|s| *s == server(s)));

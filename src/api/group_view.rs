@@ -1,16 +1,18 @@
 //! Groups as answers: what the log says of them, and what nodes see of their servers.
 //! Knows nothing of what is done about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     clock::utc,
     control::admission::not_persistent,
     model::{
         event::{Event, EventKind},
-        ids::{GroupId, HostPort, NodeId},
+        ids::{GroupId, HostPort, NodeId, SlotId},
+        loan::Loan,
         promotion::{EndedPromotion, Promotion},
         route::Mode,
+        slot::spans,
         state::{Cause, ClusterState, Group, Product, Server},
     },
     plan::{
@@ -49,7 +51,19 @@ pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::G
         maintenance: group.options.maintenance,
         promotion: state.promotion_of(product.id, group.id).map(|open| promotion(state, open)),
         replid: group.replid.clone(),
+        eject_after_ms: (product.mode == Mode::Cache).then_some(group.options.eject_after_ms),
+        loan: group.loan.as_ref().map(|lent| loan(product, group, lent)),
     }
+}
+
+fn loan(product: &Product, group: &Group, lent: &Loan) -> admin::Loan {
+    let share = |(to, slots): (GroupId, BTreeSet<SlotId>)| admin::LoanShare {
+        group: to.0,
+        count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+        slots: spans(&slots),
+    };
+    let to = product.borrowers(group).into_iter().map(share).collect();
+    admin::Loan { id: lent.id.0, since_ms: lent.since_ms, to }
 }
 
 /// A promotion that has not ended.

@@ -25,8 +25,10 @@ impl Perform for SetGroupRequest {
         let group = validate::group(self.id)?;
         let down_after_ms = self.down_after_ms.map(validate::down_after_ms).transpose()?;
         let maintenance = self.maintenance;
-        if down_after_ms.is_none() && maintenance.is_none() {
-            return Err(Failure::Bad("nothing to set; give down-after=3s or maintenance=on|off".into()));
+        let eject_after_ms = self.eject_after_ms.map(validate::eject_after_ms).transpose()?;
+        if down_after_ms.is_none() && maintenance.is_none() && eject_after_ms.is_none() {
+            let all = "down-after=3s, maintenance=on|off or, in a cache, eject-after=10s|off";
+            return Err(Failure::Bad(format!("nothing to set; give {all}")));
         }
         let state = api.state();
         let product = product_id(&state, &self.product)?;
@@ -35,11 +37,18 @@ impl Perform for SetGroupRequest {
             down_after_ms
                 .map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
         );
+        said.done.extend(eject_after_ms.map(|ms| match ms {
+            0 => format!("the slots of group {group} wait for it, however long it is down"),
+            ms => {
+                format!("group {group} lends its slots when it has been down for {ms} ms and no replica can replace it")
+            }
+        }));
         said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
         if maintenance == Some(false) && state.settings.maintenance {
             said.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
         }
-        api.make(call, Change::SetGroup { product, group, down_after_ms, maintenance }, said.about(&self.product)).await
+        let change = Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms };
+        api.make(call, change, said.about(&self.product)).await
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     model::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
         limits::{
-            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX, MIN_ACKS_MS,
-            NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
+            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, EJECT_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX,
+            MIN_ACKS_MS, NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
         },
         migration::{Limits, Verify},
         reads::ReadFrom,
@@ -292,6 +292,21 @@ pub fn down_after_ms(ms: u32) -> Result<u32, Failure> {
     bad(format!("down-after is {} ms to {} s, not {ms} ms", DOWN_AFTER_MS.start(), DOWN_AFTER_MS.end() / 1000))
 }
 
+/// How long a cache waits for a group before it lends its slots; 0: for ever.
+///
+/// # Errors
+/// A sentence.
+pub fn eject_after_ms(ms: u32) -> Result<u32, Failure> {
+    if ms == 0 || EJECT_AFTER_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    bad(format!(
+        "eject-after is {} ms to {} s, or off, not {ms} ms",
+        EJECT_AFTER_MS.start(),
+        EJECT_AFTER_MS.end() / 1000
+    ))
+}
+
 /// Share of the primaries that may be down at once, percent.
 ///
 /// # Errors
@@ -381,6 +396,8 @@ mod tests {
     #[test]
     fn what_promotions_go_by() {
         assert_eq!((down_after_ms(500).unwrap(), down_after_ms(600_000).unwrap()), (500, 600_000));
+        assert_eq!((eject_after_ms(0).unwrap(), eject_after_ms(500).unwrap()), (0, 500));
+        assert!(eject_after_ms(499).is_err() && eject_after_ms(600_001).is_err());
         assert!(down_after_ms(499).is_err() && down_after_ms(600_001).is_err());
         assert_eq!((failover_share(1).unwrap(), failover_share(100).unwrap()), (1, 100));
         for none in [0, 101, 256, u32::MAX] {

@@ -6,6 +6,8 @@
 //!          v                               v                                    v
 //!       GiveUpAssign                    GiveUpAssign after a while          GiveUpAssign after five
 //! ```
+//! What a cache's group lent comes back the same way: its primary is emptied instead of the first scan, and looked at once more
+//! instead of the second.
 //! Keeps no truth: a new leader releases a hold that another term left open and begins anew.
 
 use std::{
@@ -16,17 +18,22 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{leases::Leases, peers::Peers, preflight, scan};
+use super::{
+    fence::At,
+    loans::{lender, same_primary},
+    migrate::Jobs,
+    preflight, scan,
+};
 use crate::{
-    consensus::Consensus,
+    clock::boottime_ns,
     model::{
         change::Change,
-        ids::{AssignmentId, Epoch, GroupId, HoldId, SlotId, Term, Uuid},
+        ids::{AssignmentId, Epoch, GroupId, HoldId, SlotId, Uuid},
         outcome::Outcome,
         route::{HoldKind, Mode},
-        state::{Assignment, Cause, ClusterState, Product},
+        state::{Assignment, Cause, ClusterState, Keys, Product},
     },
-    plan::lease::Barrier,
+    plan::{lease::Barrier, liveness::Watchers, loan::process},
 };
 
 /// A proposal that takes longer has lost its quorum, and with it the term.
@@ -36,16 +43,13 @@ const PREFLIGHT_MAX: Duration = Duration::from_secs(30);
 /// How often a barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
 const BARRIER_LOOK: Duration = Duration::from_millis(5);
 
+/// Emptying a server, and a look at it: a few answers; in a hold, clients wait for the look.
+const ACT_MAX: Duration = Duration::from_secs(1);
+
 /// One assignment, carried out by the leader of one term.
 pub struct Assign {
-    /// The log.
-    pub consensus: Consensus,
-    /// Barriers.
-    pub leases: Leases,
-    /// Probes.
-    pub peers: Peers,
-    /// The term this task acts in.
-    pub term: Term,
+    /// The log, barriers, probes and control connections, of the term this task acts in.
+    pub jobs: Jobs,
     /// Which.
     pub id: AssignmentId,
 }
@@ -64,11 +68,13 @@ enum Stop {
 struct Shown {
     group_epochs: BTreeMap<GroupId, Epoch>,
     kind: HoldKind,
+    /// Of a loan: the process that was emptied, and where it is.
+    emptied: Option<(At, String)>,
 }
 
 /// Carries an assignment to its end, or until this node leads no more.
 pub async fn run(task: Assign) {
-    let timing = task.leases.timing();
+    let timing = task.jobs.leases.timing();
     let mut backoff = timing.backoff;
     let end = loop {
         match task.attempt().await {
@@ -100,8 +106,16 @@ impl Assign {
             let why = "a new leader begins anew".to_owned();
             self.propose(Change::Release { hold: left.id, why }).await?;
         }
-        let shown = self.scan_before().await?;
-        self.preflight(&assignment).await?;
+        let mut shown = match assignment.keys {
+            Keys::Lent => self.empty_before(&state, &assignment).await?,
+            Keys::None | Keys::Abandoned => self.scan_before().await?,
+        };
+        // A loan comes back even while a node that may serve is silent, or a borrower is gone: it is a cache's.
+        let patience = if shown.emptied.is_some() { Duration::ZERO } else { PREFLIGHT_MAX };
+        match self.preflight(&assignment, patience).await {
+            Err(Stop::GiveUp(_)) if shown.emptied.is_some() => shown.kind = HoldKind::Abandon,
+            other => other?,
+        }
         let reason = format!("{} slots are assigned to group {}", assignment.slots.len(), assignment.to);
         let cause = Cause::Assignment(self.id);
         let hold = Change::Hold { cause, attempt: assignment.attempts + 1, kind: shown.kind, reason };
@@ -124,12 +138,24 @@ impl Assign {
         // Abandon: the cache product's old owner is dead; a stale read is allowed there, a wait is not.
         if shown.kind == HoldKind::Wait {
             self.barrier(hold).await?;
-            if let Some(found) = self.scan().await? {
-                return Err(Stop::GiveUp(found));
+        }
+        match &shown.emptied {
+            // One that was started again may have loaded what it had before.
+            Some((at, run_id)) => {
+                let standing = self.jobs.fence.standing(at, Instant::now() + ACT_MAX).await;
+                let standing = standing.map_err(|error| Stop::Retry(error.to_string()))?;
+                same_primary(&standing, run_id).map_err(|why| Stop::Retry(format!("{}: {why}", at.addr)))?;
             }
+            None if shown.kind == HoldKind::Wait => {
+                if let Some(found) = self.scan().await? {
+                    return Err(Stop::GiveUp(found));
+                }
+            }
+            None => {}
         }
         let group_epochs = shown.group_epochs.clone();
-        self.propose(Change::FinishAssign { assignment: self.id, hold, term: self.term, group_epochs }).await?;
+        self.propose(Change::FinishAssign { assignment: self.id, hold, term: self.jobs.fence.term(), group_epochs })
+            .await?;
         Ok(())
     }
 
@@ -137,10 +163,10 @@ impl Assign {
         let (state, _) = self.assignment().ok_or(Stop::Gone)?;
         let hold = state.holds.get(&hold).cloned().ok_or(Stop::Gone)?;
         let deadline = Instant::now() + Duration::from_millis(u64::from(state.settings.hold_ms_max));
-        let mut view = self.leases.view();
+        let mut view = self.jobs.leases.view();
         loop {
             view.borrow_and_update();
-            let whom = match self.leases.barrier(&hold, self.term) {
+            let whom = match self.jobs.leases.barrier(&hold, self.jobs.fence.term()) {
                 Barrier::Passed => return Ok(()),
                 Barrier::Waiting(whom) => whom,
             };
@@ -156,23 +182,49 @@ impl Assign {
     async fn scan_before(&self) -> Result<Shown, Stop> {
         let (state, assignment) = self.assignment().ok_or(Stop::Gone)?;
         let product = state.products.get(&assignment.product).ok_or(Stop::Gone)?;
-        let concerned = owners(product, &assignment).into_keys().chain([assignment.to]);
-        let group_epochs = concerned.filter_map(|g| product.groups.get(&g)).map(|g| (g.id, g.epoch)).collect();
+        let group_epochs = concerned(product, &owners(product, &assignment), assignment.to);
         match self.scan().await {
-            Ok(None) => Ok(Shown { group_epochs, kind: HoldKind::Wait }),
+            Ok(None) => Ok(Shown { group_epochs, kind: HoldKind::Wait, emptied: None }),
             Ok(Some(found)) => Err(Stop::GiveUp(found)),
             Err(Stop::GiveUp(why)) if product.mode == Mode::Cache => {
                 info!(assignment = %self.id, %why, "the owner of cached slots does not answer; they are given away unseen");
-                Ok(Shown { group_epochs, kind: HoldKind::Abandon })
+                Ok(Shown { group_epochs, kind: HoldKind::Abandon, emptied: None })
             }
             Err(stop) => Err(stop),
         }
     }
 
+    /// Empties the primary of the group that gets back what it lent, if it is up and the group is still out.
+    async fn empty_before(&self, state: &ClusterState, assignment: &Assignment) -> Result<Shown, Stop> {
+        let (product_id, to) = (assignment.product, assignment.to);
+        let product = state.products.get(&product_id).ok_or(Stop::Gone)?;
+        let group = product.groups.get(&to).ok_or(Stop::Gone)?;
+        let now_ns = boottime_ns();
+        let seen = self.jobs.leases.observation(now_ns);
+        let watchers = Watchers::new(&seen, self.jobs.leases.alive_voters(now_ns));
+        let Some(run_id) = process(group, &seen, &watchers) else {
+            return Err(Stop::GiveUp(format!("the primary of group {to} is not up any more")));
+        };
+        let at = lender(&self.jobs, product_id, to).ok_or(Stop::Gone)?;
+        let still = || match lender(&self.jobs, product_id, to) {
+            Some(now) if now.addr == at.addr => Ok(()),
+            Some(_) | None => Err(format!("group {to} has changed since it was looked at")),
+        };
+        let emptied = self.jobs.fence.flush(&at, &run_id, &still, Instant::now() + ACT_MAX).await;
+        emptied.map_err(|error| Stop::Retry(error.to_string()))?;
+        let owners = owners(product, assignment);
+        let group_epochs = concerned(product, &owners, to);
+        // What is in flight to a borrower that is gone is not waited for.
+        let mut borrowers = owners.keys().filter_map(|id| product.groups.get(id));
+        let all_up = borrowers.all(|group| process(group, &seen, &watchers).is_some());
+        let kind = if all_up { HoldKind::Wait } else { HoldKind::Abandon };
+        Ok(Shown { group_epochs, kind, emptied: Some((at, run_id)) })
+    }
+
     /// Looks at all owners for keys of the slots: a sentence that names one, or `None`. `GiveUp`: an owner could not be read.
     async fn scan(&self) -> Result<Option<String>, Stop> {
         let (state, assignment) = self.assignment().ok_or(Stop::Gone)?;
-        if assignment.abandon {
+        if assignment.keys != Keys::None {
             return Ok(None);
         }
         let product = state.products.get(&assignment.product).ok_or(Stop::Gone)?;
@@ -182,7 +234,7 @@ impl Assign {
         for (owner, slots) in owners(product, &assignment).into_iter().chain(left) {
             let Some(group) = product.groups.get(&owner) else { continue };
             let Some(primary) = group.servers.first() else { continue };
-            let budget = self.leases.timing().scan_max;
+            let budget = self.jobs.leases.timing().scan_max;
             let found = scan::scan_for_slots(
                 &primary.addr,
                 group.credentials.as_ref(),
@@ -220,12 +272,12 @@ impl Assign {
     }
 
     /// Every possible server answers, or is surely out of lease: a hold is not opened to discover a dead node.
-    async fn preflight(&self, assignment: &Assignment) -> Result<(), Stop> {
-        let deadline = Instant::now() + PREFLIGHT_MAX;
+    async fn preflight(&self, assignment: &Assignment, patience: Duration) -> Result<(), Stop> {
+        let deadline = Instant::now() + patience;
         loop {
             let (state, _) = self.assignment().ok_or(Stop::Gone)?;
             let isolated = state.products.get(&assignment.product).ok_or(Stop::Gone)?.isolated;
-            let silent = preflight::silent(&self.leases, &self.peers, isolated).await.map_err(Stop::Retry)?;
+            let silent = preflight::silent(&self.jobs.leases, &self.jobs.peers, isolated).await.map_err(Stop::Retry)?;
             if silent.is_empty() {
                 return Ok(());
             }
@@ -238,7 +290,7 @@ impl Assign {
             if !self.leads() {
                 return Err(Stop::Gone);
             }
-            tokio::time::sleep(self.leases.timing().probe_max).await;
+            tokio::time::sleep(self.jobs.leases.timing().probe_max).await;
         }
     }
 
@@ -247,7 +299,7 @@ impl Assign {
             return Err(Stop::Gone);
         }
         let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        match self.consensus.propose(id, change, PROPOSE_WITHIN).await {
+        match self.jobs.consensus.propose(id, change, PROPOSE_WITHIN).await {
             Ok(applied) => applied.result.map_err(|reject| Stop::Retry(reject.to_string())),
             // Whoever leads next finds the hold, if there is one, and begins anew.
             Err(_) => Err(Stop::Gone),
@@ -255,15 +307,21 @@ impl Assign {
     }
 
     fn leads(&self) -> bool {
-        let leadership = self.consensus.leadership().borrow().clone();
-        leadership.is_me && leadership.term == self.term
+        let leadership = self.jobs.consensus.leadership().borrow().clone();
+        leadership.is_me && leadership.term == self.jobs.fence.term()
     }
 
     fn assignment(&self) -> Option<(std::sync::Arc<ClusterState>, Assignment)> {
-        let state = self.consensus.state().borrow().clone();
+        let state = self.jobs.consensus.state().borrow().clone();
         let assignment = state.assignments.get(&self.id)?.clone();
         Some((state, assignment))
     }
+}
+
+/// Epochs of the owners and of the group that gets their slots.
+fn concerned(product: &Product, owners: &BTreeMap<GroupId, BTreeSet<SlotId>>, to: GroupId) -> BTreeMap<GroupId, Epoch> {
+    let groups = owners.keys().copied().chain([to]);
+    groups.filter_map(|g| product.groups.get(&g)).map(|g| (g.id, g.epoch)).collect()
 }
 
 /// The slots by their present owner; those that nobody owns are empty by nature.

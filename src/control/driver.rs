@@ -57,21 +57,17 @@ impl Driver {
     pub async fn run(self) {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
-        let mut assigning: BTreeMap<AssignmentId, JoinHandle<()>> = BTreeMap::new();
         let mut moving = Moving::default();
         loop {
             let now = leadership.borrow_and_update().clone();
             state.borrow_and_update();
             if now.is_me {
-                self.assignments(now.term, &mut assigning);
                 self.jobs(now.term, &mut moving);
                 let activation = tokio::spawn(self.clone().activate(now, moving.groups()));
                 if let Err(panic) = activation.await {
                     error!(%panic, "a control loop failed; it is tried again");
                 }
             } else {
-                assigning.values().for_each(JoinHandle::abort);
-                assigning.clear();
                 moving = Moving::default();
             }
             tokio::select! {
@@ -158,24 +154,7 @@ impl Driver {
         }
     }
 
-    /// Every open assignment has one task, begun anew by each leader.
-    fn assignments(&self, term: Term, running: &mut BTreeMap<AssignmentId, JoinHandle<()>>) {
-        let state = self.consensus.state().borrow().clone();
-        running.retain(|id, task| state.assignments.contains_key(id) && !task.is_finished());
-        for id in state.assignments.keys() {
-            running.entry(*id).or_insert_with(|| {
-                tokio::spawn(assign::run(assign::Assign {
-                    consensus: self.consensus.clone(),
-                    leases: self.leases.clone(),
-                    peers: self.peers.clone(),
-                    term,
-                    id: *id,
-                }))
-            });
-        }
-    }
-
-    /// Every open migration and every group with leftovers has one task, begun anew in each term.
+    /// Every open assignment and migration and every group with leftovers has one task, begun anew in each term.
     fn jobs(&self, term: Term, moving: &mut Moving) {
         let state = self.consensus.state().borrow().clone();
         let Some(cluster) = self.consensus.cluster_id() else { return };
@@ -192,7 +171,12 @@ impl Driver {
                 cluster,
             });
         }
-        let Moving { jobs: Some(jobs), tasks, .. } = moving else { return };
+        let Moving { jobs: Some(jobs), tasks, assigning, .. } = moving else { return };
+        assigning.retain(|id, task| state.assignments.contains_key(id) && !task.is_finished());
+        for id in state.assignments.keys().copied() {
+            let task = || tokio::spawn(assign::run(assign::Assign { jobs: jobs.clone(), id }));
+            assigning.entry(id).or_insert_with(task);
+        }
         tasks.retain(|_, task| !task.is_finished());
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
         let swept = groups.filter(|(p, g)| g.sweep.is_some() || !state.sweepable(*p, g.id).is_empty());
@@ -203,11 +187,12 @@ impl Driver {
     }
 }
 
-/// The tasks of one term's migrations, sweeps and groups, and what they share. Dropped, they end.
+/// The tasks of one term's assignments, migrations, sweeps and groups, and what they share. Dropped, they end.
 #[derive(Default)]
 struct Moving {
     jobs: Option<Jobs>,
     tasks: BTreeMap<Job, JoinHandle<()>>,
+    assigning: BTreeMap<AssignmentId, JoinHandle<()>>,
     groups: Arc<Mutex<Groups>>,
 }
 
@@ -220,6 +205,6 @@ impl Moving {
 
 impl Drop for Moving {
     fn drop(&mut self) {
-        self.tasks.values().for_each(JoinHandle::abort);
+        self.tasks.values().chain(self.assigning.values()).for_each(JoinHandle::abort);
     }
 }

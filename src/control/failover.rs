@@ -9,7 +9,7 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
+use super::{loans::Loans, migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
 use crate::{
     clock::boottime_ns,
     faults::{self, Rule},
@@ -34,6 +34,7 @@ pub struct Groups {
     promotions: BTreeMap<PromotionId, JoinHandle<()>>,
     waits: Waits,
     wiring: Wiring,
+    loans: Loans,
     /// Primaries that follow another server, and since when.
     astray: BTreeMap<HostPort, Instant>,
 }
@@ -66,6 +67,8 @@ impl Groups {
                 Err(why) => sentences.push(why),
             }
         }
+        let now = jobs.consensus.state().borrow().clone();
+        sentences.extend(self.loans.look(jobs, &now, (&seen, &watchers), now_ns).await);
         self.promote(jobs, &jobs.consensus.state().borrow().clone());
         for promotion in state.promotions.values() {
             let why = self.waits.of(promotion.id).unwrap_or_else(|| "it goes on".into());

@@ -11,6 +11,7 @@ pub mod failover;
 pub mod fence;
 pub mod handle;
 pub mod leases;
+pub mod loans;
 pub mod migrate;
 pub mod migration_admission;
 pub mod peers;

@@ -92,7 +92,20 @@ pub async fn plan(
             Some(loads(product, by).await?)
         }
     };
+    nothing_lent(product)?;
     Ok(level(&carried(state, product, loads.as_ref(), weights), TOLERANCE_PERCENT))
+}
+
+/// A group that is out gets its slots back by itself; levelled meanwhile, they would stay elsewhere.
+fn nothing_lent(product: &Product) -> Result<(), String> {
+    match product.groups.values().find(|group| group.loan.is_some()) {
+        None => Ok(()),
+        Some(out) => Err(format!(
+            "group {} of product '{}' is out and its slots are lent: start its primary again and wait until it has them back \
+             (pontoon group show {}), or remove the group, and they stay where they are",
+            out.id, product.name, out.id
+        )),
+    }
 }
 
 /// The moves that take every slot from `group`.
@@ -103,6 +116,7 @@ pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Re
     if !product.groups.contains_key(&group) {
         return Err(format!("product '{}' has no group {group}; its groups: `pontoon group ls`", product.name));
     }
+    nothing_lent(product)?;
     let groups = carried(state, product, None, &BTreeMap::new());
     if groups.len() < 2 && groups.get(&group).is_some_and(|g| !g.slots.is_empty()) {
         return Err(format!(
@@ -119,6 +133,7 @@ pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Re
 /// What cannot be asked.
 pub async fn plan_auto(state: &ClusterState, product: &Product) -> Result<Vec<Move>, String> {
     still(state, product)?;
+    nothing_lent(product)?;
     let keys = loads(product, By::Keys).await?;
     let enough = keys.values().sum::<u64>() >= KEYS_THAT_COUNT * product.groups.len() as u64;
     let loads = enough.then_some(&keys);

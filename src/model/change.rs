@@ -398,6 +398,32 @@ pub enum Change {
         down_after_ms: Option<u32>,
         /// Nothing is changed automatically in it.
         maintenance: Option<bool>,
+        /// Milliseconds after which a cache lends its slots, 500 to 600000; 0: never.
+        eject_after_ms: Option<u32>,
+    },
+    /// A cache's group is out: all its slots go to other groups until it is back.
+    Lend {
+        /// In which product.
+        product: ProductId,
+        /// Which group.
+        group: GroupId,
+        /// Epoch of the group when its servers were looked at.
+        group_epoch: Epoch,
+        /// Who gets which.
+        to: BTreeMap<GroupId, BTreeSet<SlotId>>,
+        /// Why, for people.
+        why: String,
+    },
+    /// A group that is out is back: begins the assignment that brings its slots home, if it lends any, else ends its loan.
+    ReturnLoan {
+        /// In which product.
+        product: ProductId,
+        /// Which group.
+        group: GroupId,
+        /// Its loan.
+        loan: Epoch,
+        /// Epoch of the group when its servers were looked at.
+        group_epoch: Epoch,
     },
     /// Changes what the operator says of a server; only what is `Some` changes.
     SetServer {

@@ -77,11 +77,15 @@ pub enum EventKind {
     MaintenanceOn,
     /// Changes are made automatically again.
     MaintenanceOff,
+    /// A cache's group is out: its slots are lent.
+    Lent,
+    /// It is back, and has its slots.
+    Returned,
 }
 
 impl EventKind {
     /// All of them, in the order of the durable format.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Planned,
         Self::Started,
         Self::Copying,
@@ -109,6 +113,8 @@ impl EventKind {
         Self::Resynced,
         Self::MaintenanceOn,
         Self::MaintenanceOff,
+        Self::Lent,
+        Self::Returned,
     ];
 
     /// As people and machines read it.
@@ -142,6 +148,8 @@ impl EventKind {
             Self::Resynced => "resynced",
             Self::MaintenanceOn => "maintenance-on",
             Self::MaintenanceOff => "maintenance-off",
+            Self::Lent => "lent",
+            Self::Returned => "returned",
         }
     }
 }

@@ -457,11 +457,32 @@ impl Fnv {
                 self.addr(addr);
                 self.num(epoch.0);
             }
-            Change::SetGroup { product, group, down_after_ms, maintenance } => {
+            Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms } => {
                 self.num(48);
                 self.place(*product, *group);
                 self.maybe(*down_after_ms, |f, ms| f.num(u64::from(ms)));
                 self.maybe(*maintenance, |f, on| f.num(u64::from(on)));
+                // Came later: what does not say it is what it was.
+                if let Some(ms) = *eject_after_ms {
+                    self.num(u64::from(ms));
+                }
+            }
+            Change::Lend { product, group, group_epoch, to, why } => {
+                self.num(50);
+                self.place(*product, *group);
+                self.num(group_epoch.0);
+                self.num(to.len() as u64);
+                for (to, slots) in to {
+                    self.num(u64::from(to.0));
+                    self.slots(slots.iter());
+                }
+                self.text(why);
+            }
+            Change::ReturnLoan { product, group, loan, group_epoch } => {
+                self.num(51);
+                self.place(*product, *group);
+                self.num(loan.0);
+                self.num(group_epoch.0);
             }
             Change::SetServer { product, group, addr, priority, zone } => {
                 self.num(49);

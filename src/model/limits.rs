@@ -57,6 +57,8 @@ pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
 /// How long a primary must not have answered, milliseconds: below two looks (one every 500 ms) one lost packet would
 /// fail a group over; above ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
+/// How long a cache waits for a group before it lends its slots, milliseconds, unless for ever: as above.
+pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;
 /// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: below, looks every half second
 /// could not tell; above, a node would have to remember a primary's offsets of more than a minute.
 pub const MAX_LAG_MS: std::ops::RangeInclusive<u32> = 100..=60_000;

@@ -382,10 +382,11 @@ impl ClusterState {
     }
 
     /// What a sweep of the group would sweep: what it gave away, but for slots of its migrations that have not ended
-    /// (those that left are cleaned by their own run, those that return are cleaned by their next attempt).
+    /// (those that left are cleaned by their own run, those that return are cleaned by their next attempt). Nothing while
+    /// it is out: then it is flushed before it gets a slot.
     #[must_use]
     pub fn sweepable(&self, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
-        let group_state = self.products.get(&product).and_then(|p| p.groups.get(&group));
+        let group_state = self.products.get(&product).and_then(|p| p.groups.get(&group)).filter(|g| g.loan.is_none());
         let mut slots = group_state.map(|g| g.given_away.clone()).unwrap_or_default();
         for open in self.migrations.values().filter(|m| m.product == product && (m.from == group || m.to == group)) {
             slots.retain(|slot| !open.slots.contains(slot));

@@ -12,6 +12,7 @@ pub mod event;
 pub mod fingerprint;
 pub mod ids;
 pub mod limits;
+pub mod loan;
 pub mod migration;
 pub mod outcome;
 pub mod ports;

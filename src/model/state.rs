@@ -9,6 +9,7 @@ use super::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, PromotionId,
         SlotId, Term, Uuid,
     },
+    loan::Loan,
     migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
     promotion::{EndedPromotion, Promotion, Reached},
@@ -205,6 +206,8 @@ pub struct Group {
     pub replid: String,
     /// Where the primary was when slots last came to it; a replica that has not got there lacks keys that its group owns.
     pub reached: Option<Reached>,
+    /// What it lends, while it is out; caches only.
+    pub loan: Option<Loan>,
 }
 
 /// What an operator may choose for a group.
@@ -214,12 +217,16 @@ pub struct GroupOptions {
     pub down_after_ms: u32,
     /// Nothing is changed automatically in this group.
     pub maintenance: bool,
+    /// Of a cache: when its primary has been down for so long and no replica can replace it, its slots are lent to other
+    /// groups; when it has been up for so long, they come back. Milliseconds, 500 to 600000; 0: never.
+    pub eject_after_ms: u32,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
         // Three seconds: longer than a pause for a fork or a slow command usually is, short for those who wait.
-        Self { down_after_ms: 3000, maintenance: false }
+        // Ten seconds without a part of a cache: longer than a restart without data takes, and then its keys are lost anyway.
+        Self { down_after_ms: 3000, maintenance: false, eject_after_ms: 10_000 }
     }
 }
 
@@ -299,8 +306,21 @@ pub struct Assignment {
     pub to: GroupId,
     /// Attempts so far; counts Hold entries.
     pub attempts: u32,
-    /// The operator gives up the keys that the owners have; they are not swept there.
-    pub abandon: bool,
+    /// What becomes of the keys that the owners have of them.
+    pub keys: Keys,
+}
+
+/// What becomes of the keys that the owners of an assignment's slots have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keys {
+    /// There must be none.
+    #[default]
+    None,
+    /// The operator gives them up; they stay there, and are not swept.
+    Abandoned,
+    /// They are a cache's, of slots that were lent and come back; they are swept there, and the server that gets the slots
+    /// is flushed.
+    Lent,
 }
 
 /// How an assignment ended.

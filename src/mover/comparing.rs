@@ -19,12 +19,12 @@ pub(super) struct Comparing<'a> {
 }
 
 impl<'a> Comparing<'a> {
-    /// Compares what the job asks for; `keys`: about how many there are.
-    pub fn start(job: &'a CopyJob, keys: u64, watched: Rc<RefCell<Watched>>) -> Self {
+    /// Compares what the job asks for; `keys`: about how many there are; `tells_groups`: see [`Scope`].
+    pub fn start(job: &'a CopyJob, keys: u64, tells_groups: bool, watched: Rc<RefCell<Watched>>) -> Self {
         let progress = Rc::new(RefCell::new(Verified::default()));
         let so_far = progress.clone();
         let work = async move {
-            let scope = Scope { slots: &job.slots, databases: job.databases, verify: job.verify, keys };
+            let scope = Scope { slots: &job.slots, databases: job.databases, verify: job.verify, keys, tells_groups };
             let comparison = Comparison::open(&job.feed, &job.target, &job.name, scope).await?;
             comparison.run(&Watcher(watched), |verified| *so_far.borrow_mut() = verified).await
         };

@@ -398,7 +398,7 @@ impl<'a> Copy<'a> {
     fn start_comparison(&mut self) {
         let watched = Rc::new(RefCell::new(Watched { begun: self.begun, ..Watched::default() }));
         self.marks.watched = Some(watched.clone());
-        self.comparing = Some(Comparing::start(self.job, self.keys_total, watched));
+        self.comparing = Some(Comparing::start(self.job, self.keys_total, self.tells_groups, watched));
         self.phase = Phase::Verifying;
     }
 

@@ -112,6 +112,7 @@ mod tests {
             options: GroupOptions::default(),
             replid: String::new(),
             reached: None,
+            loan: None,
         }
     }
 

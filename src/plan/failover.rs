@@ -12,7 +12,8 @@ use crate::model::{
     change::Change,
     ids::{GroupId, HostPort, NodeId, ProductId},
     promotion::{Promotion, PromotionKind},
-    state::{ClusterState, Group, Server},
+    route::Mode,
+    state::{ClusterState, Group, Product, Server},
 };
 
 /// A look is today's for so long, milliseconds: looks come every half second, heartbeats too, and a busy machine is late.
@@ -242,6 +243,21 @@ pub struct Decision {
     pub act: Result<Vec<Change>, String>,
 }
 
+/// A group whose primary is down, or `astray` for long enough.
+#[derive(Clone, Debug)]
+pub struct Down<'a> {
+    /// Of which product.
+    pub product: &'a Product,
+    /// Which.
+    pub group: &'a Group,
+    /// Its primary.
+    pub primary: HostPort,
+    /// What is wrong with it, the end of a sentence.
+    pub what: String,
+    /// A majority has not been answered for so long, milliseconds; 0: it is answered.
+    pub for_ms: u64,
+}
+
 /// Primaries that a majority of the voters that are alive see follow another server: they were started again with what their
 /// configuration said before they were promoted, or made so by hand. They take no writes. Who has been one for
 /// [`ASTRAY_MS`] is to be replaced.
@@ -260,6 +276,35 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
     primaries.map(|primary| primary.addr.clone()).filter(seen_so).collect()
 }
 
+/// All groups whose primary is down or `astray`, and whether anything may be done about them by itself: `Err` is the guard's
+/// sentence. A group that is out is none of the primaries that the guard counts: nobody uses it.
+pub fn downs<'a>(
+    state: &'a ClusterState,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+    astray: &BTreeSet<HostPort>,
+) -> (Vec<Down<'a>>, Result<(), String>) {
+    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let down = |(product, group): (&'a Product, &'a Group)| {
+        let primary = group.servers.first()?.addr.clone();
+        if astray.contains(&primary) {
+            let RoleSeen::Replica { of, .. } = &today(seen, &primary)?.role else { return None };
+            let what = format!("is a replica of {of} and takes no writes (started again as that, or made so by hand)");
+            return Some(Down { product, group, primary, what, for_ms: 0 });
+        }
+        let Verdict::Down { for_ms, .. } = verdict(watchers, &primary, group.options.down_after_ms) else {
+            return None;
+        };
+        let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
+        Some(Down { product, group, primary, what: format!("is down: it does not answer {who}"), for_ms })
+    };
+    let all: Vec<Down<'a>> = groups().filter_map(down).collect();
+    let counted = all.iter().filter(|down| down.group.loan.is_none()).count();
+    let primaries = groups().filter(|(_, group)| group.loan.is_none()).count();
+    let guard = may_fail_over(counted, primaries, state.settings.failover_share_max);
+    (all, guard)
+}
+
 /// A decision for each group whose primary is down, or `astray` for long enough, and that is not being promoted. `me`: the
 /// leader.
 #[must_use]
@@ -270,22 +315,9 @@ pub fn decide(
     astray: &BTreeSet<HostPort>,
     me: NodeId,
 ) -> Vec<Decision> {
-    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
-    let down = |group: &Group| {
-        let primary = &group.servers.first()?.addr;
-        if astray.contains(primary) {
-            let RoleSeen::Replica { of, .. } = &today(seen, primary)?.role else { return None };
-            let why = format!("is a replica of {of} and takes no writes (started again as that, or made so by hand)");
-            return Some((primary.clone(), why));
-        }
-        let Verdict::Down { .. } = verdict(watchers, primary, group.options.down_after_ms) else { return None };
-        let who = seen.get(primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
-        Some((primary.clone(), format!("is down: it does not answer {who}")))
-    };
-    let all_down: Vec<_> = groups().filter_map(|(p, g)| Some((p, g, down(g)?))).collect();
-    let guard = may_fail_over(all_down.len(), groups().count(), state.settings.failover_share_max);
+    let (all_down, guard) = downs(state, seen, watchers, astray);
     let mut decisions = Vec::new();
-    for (product, group, (primary, what)) in all_down {
+    for Down { product, group, primary, what, .. } in all_down {
         if state.promotion_of(product.id, group.id).is_some() {
             continue;
         }
@@ -293,12 +325,23 @@ pub fn decide(
         let down = format!("{primary}, primary of {name}, {what}");
         let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
         let choice = choose(group, seen, me);
+        if group.loan.is_some() && choice.best().is_none() {
+            continue;
+        }
+        let lends = product.mode == Mode::Cache && group.options.eject_after_ms != 0;
+        let remedy = if lends {
+            let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
+            format!("its slots are lent to other groups when that has lasted {seconds} s")
+        } else {
+            format!("start it again, or take what is lost: {by_hand}")
+        };
         let act = if state.settings.maintenance || group.options.maintenance {
             Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
         } else if let Err(guard) = &guard {
             Err(format!("{down}; {guard}"))
         } else if group.servers.len() < 2 {
-            Err(format!("{down}; it has no replica, so its slots wait for it: start it again"))
+            let waits = if lends { remedy } else { "its slots wait for it: start it again".into() };
+            Err(format!("{down}; it has no replica, so {waits}"))
         } else if let Some(best) = choice.best() {
             let history = History::of(group, seen);
             let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(a, &history, seen));
@@ -326,7 +369,7 @@ pub fn decide(
             }
         } else {
             let none = choice.evidence();
-            Err(format!("{down}; no replica can replace it: {none}; start it again, or take what is lost: {by_hand}"))
+            Err(format!("{down}; no replica can replace it: {none}; {remedy}"))
         };
         decisions.push(Decision { product: product.id, group: group.id, act });
     }

@@ -8,6 +8,7 @@ pub mod failover;
 pub mod job;
 pub mod lease;
 pub mod liveness;
+pub mod loan;
 pub mod membership;
 pub mod migration;
 pub mod mover;

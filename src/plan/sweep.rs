@@ -7,11 +7,15 @@ use crate::model::{
     change::Change,
     ids::{GroupId, ProductId},
     migration::{Job, Phase},
+    route::Mode,
 };
 
 /// A group's leftovers are swept when nothing was given away or taken for so long: longer than any request of before can
 /// take to arrive, and so long that a rebalance with many migrations is over.
 pub const QUIET_NS: u64 = 600_000_000_000;
+/// The same in a cache: what a group had of slots that it was lent is deleted soon, since it is not lent them before. Longer
+/// than a request's deadline and a lease.
+pub const QUIET_CACHE_NS: u64 = 10_000_000_000;
 /// Without news it is looked at again so often.
 const LOOK_NS: u64 = 5_000_000_000;
 
@@ -48,7 +52,11 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
     if let Some(what) = comes(seen, product, group) {
         return wait(format!("group {group} is swept after {what}"));
     }
-    let quiet_until_ns = memory.quiet_since_ns() + QUIET_NS;
+    let quiet_until_ns = memory.quiet_since_ns()
+        + match product_state.mode {
+            Mode::Store => QUIET_NS,
+            Mode::Cache => QUIET_CACHE_NS,
+        };
     if seen.now_ns < quiet_until_ns {
         return Step::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
     }

@@ -10,6 +10,7 @@ use super::{
         min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
         slots_from, slots_to, u16_from,
     },
+    loan::{shares_from, shares_to},
     migration::{
         counters_from, counters_to, epochs_from, epochs_to, job_from, job_to, options_from, options_to, progress_from,
         progress_to, verified_from, verified_to,
@@ -67,6 +68,8 @@ fn level_of(change: &Change) -> u32 {
         | Change::MarkResynced { .. }
         | Change::SetGroup { .. }
         | Change::SetServer { .. }
+        | Change::Lend { .. }
+        | Change::ReturnLoan { .. }
         | Change::SetProduct { min_acks: Some(_), .. }
         | Change::SetProduct { min_acks_ms: Some(_), .. }
         | Change::SetCluster { maintenance: Some(_), .. }
@@ -272,11 +275,27 @@ fn change_to(change: &Change) -> pb::change::Kind {
             addr: addr.to_string(),
             epoch: epoch.0,
         }),
-        Change::SetGroup { product, group, down_after_ms, maintenance } => Kind::SetGroup(pb::SetGroup {
+        Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms } => {
+            Kind::SetGroup(pb::SetGroup {
+                product: product.0,
+                group: group.0,
+                down_after_ms: *down_after_ms,
+                maintenance: *maintenance,
+                eject_after_ms: *eject_after_ms,
+            })
+        }
+        Change::Lend { product, group, group_epoch, to, why } => Kind::Lend(pb::Lend {
             product: product.0,
             group: group.0,
-            down_after_ms: *down_after_ms,
-            maintenance: *maintenance,
+            group_epoch: group_epoch.0,
+            to: shares_to(to),
+            why: why.clone(),
+        }),
+        Change::ReturnLoan { product, group, loan, group_epoch } => Kind::ReturnLoan(pb::ReturnLoan {
+            product: product.0,
+            group: group.0,
+            loan: loan.0,
+            group_epoch: group_epoch.0,
         }),
         Change::SetServer { product, group, addr, priority, zone } => Kind::SetServer(pb::SetServer {
             product: product.0,
@@ -461,6 +480,20 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             group: GroupId(c.group),
             down_after_ms: c.down_after_ms,
             maintenance: c.maintenance,
+            eject_after_ms: c.eject_after_ms,
+        },
+        Kind::Lend(c) => Change::Lend {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            group_epoch: Epoch(c.group_epoch),
+            to: shares_from(c.to)?,
+            why: c.why,
+        },
+        Kind::ReturnLoan(c) => Change::ReturnLoan {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            loan: Epoch(c.loan),
+            group_epoch: Epoch(c.group_epoch),
         },
         Kind::SetServer(c) => Change::SetServer {
             product: ProductId(c.product),

@@ -321,5 +321,7 @@ const fn kind_to(kind: EventKind) -> pb::EventKind {
         EventKind::Resynced => pb::EventKind::Resynced,
         EventKind::MaintenanceOn => pb::EventKind::MaintenanceOn,
         EventKind::MaintenanceOff => pb::EventKind::MaintenanceOff,
+        EventKind::Lent => pb::EventKind::Lent,
+        EventKind::Returned => pb::EventKind::Returned,
     }
 }

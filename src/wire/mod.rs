@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod convert;
 pub mod entry;
+mod loan;
 mod migration;
 mod promotion;
 mod reads;

@@ -37,15 +37,18 @@ pub(super) fn reached_from(reached: Option<pb::Reached>) -> Option<Reached> {
 
 /// Absent where nothing was chosen, so that what was there before promotions is written as it always was.
 pub(super) fn options_to(options: GroupOptions) -> Option<pb::GroupOptions> {
-    let GroupOptions { down_after_ms, maintenance } = options;
-    (options != GroupOptions::default()).then_some(pb::GroupOptions { down_after_ms, maintenance })
+    let GroupOptions { down_after_ms, maintenance, eject_after_ms } = options;
+    let usual = eject_after_ms == GroupOptions::default().eject_after_ms;
+    let eject_after_ms = (!usual).then_some(eject_after_ms);
+    (options != GroupOptions::default()).then_some(pb::GroupOptions { down_after_ms, maintenance, eject_after_ms })
 }
 
 pub(super) fn options_from(options: Option<pb::GroupOptions>) -> GroupOptions {
-    options.map_or_else(GroupOptions::default, |pb::GroupOptions { down_after_ms, maintenance }| GroupOptions {
-        down_after_ms,
-        maintenance,
-    })
+    let Some(pb::GroupOptions { down_after_ms, maintenance, eject_after_ms }) = options else {
+        return GroupOptions::default();
+    };
+    let eject_after_ms = eject_after_ms.unwrap_or(GroupOptions::default().eject_after_ms);
+    GroupOptions { down_after_ms, maintenance, eject_after_ms }
 }
 
 pub(super) fn promotion_to(p: &Promotion) -> pb::Promotion {

@@ -12,6 +12,7 @@ use super::{
         min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
         slots_from, slots_to,
     },
+    loan::{loan_from, loan_to},
     migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
     promotion::{self, promotion_from, promotion_to, reached_from, reached_to},
@@ -25,7 +26,7 @@ use crate::model::{
     reads::ReadPolicy,
     reject::Reject,
     state::{
-        Admission, Assignment, Cause, ClusterState, EndedAssignment, Group, GroupOptions, Hold, Leaving, Member,
+        Admission, Assignment, Cause, ClusterState, EndedAssignment, Group, GroupOptions, Hold, Keys, Leaving, Member,
         NotCleaned, Product, Recorded, Settings, SlotState,
     },
 };
@@ -113,7 +114,7 @@ fn level_of(state: &ClusterState) -> u32 {
         || !state.ended_migrations.is_empty()
         || !state.events.is_empty()
         || state.products.values().any(product)
-        || state.assignments.values().any(|a| a.abandon)
+        || state.assignments.values().any(|a| a.keys == Keys::Abandoned)
         || state.results.values().any(|r| matches!(r.outcome, Ok(Outcome::Migration(_))));
     if new { LEVEL_MIGRATIONS } else { LEVEL_FIRST }
 }
@@ -124,6 +125,7 @@ fn has_promotions(state: &ClusterState) -> bool {
         g.options != GroupOptions::default()
             || !g.replid.is_empty()
             || g.reached.is_some()
+            || g.loan.is_some()
             || g.servers.iter().any(server_is_new)
     };
     let product = |p: &Product| p.min_acks != 0 || p.min_acks_ms != DEFAULT_MIN_ACKS_MS;
@@ -273,6 +275,7 @@ fn group_to(g: &Group) -> pb::Group {
         options: promotion::options_to(g.options),
         replid: g.replid.clone(),
         reached: reached_to(g.reached.as_ref()),
+        loan: g.loan.as_ref().map(loan_to),
     }
 }
 
@@ -287,6 +290,7 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         options: promotion::options_from(g.options),
         replid: g.replid,
         reached: reached_from(g.reached),
+        loan: g.loan.map(loan_from).transpose()?,
     })
 }
 
@@ -325,7 +329,8 @@ fn assignment_to(a: &Assignment) -> pb::Assignment {
         slots: slots_to(&a.slots),
         to: a.to.0,
         attempts: a.attempts,
-        abandon: a.abandon,
+        abandon: a.keys == Keys::Abandoned,
+        lent: a.keys == Keys::Lent,
     }
 }
 
@@ -336,7 +341,12 @@ fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
         slots: slots_from(&a.slots)?,
         to: GroupId(a.to),
         attempts: a.attempts,
-        abandon: a.abandon,
+        keys: match (a.abandon, a.lent) {
+            (false, false) => Keys::None,
+            (true, false) => Keys::Abandoned,
+            (false, true) => Keys::Lent,
+            (true, true) => return bad("what becomes of an assignment's keys", a.id),
+        },
     })
 }
 

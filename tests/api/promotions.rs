@@ -190,7 +190,7 @@ async fn settings_are_changed_and_shown() {
         id: 1,
         down_after_ms: Some(5000),
         maintenance: Some(true),
-        options: None,
+        ..Default::default()
     };
     let dry =
         admin::SetGroupRequest { options: Some(ChangeOptions { dry_run: true, ..Default::default() }), ..set.clone() };

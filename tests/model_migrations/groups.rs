@@ -41,12 +41,13 @@ fn the_primary_is_noted() {
 #[test]
 fn what_an_operator_says_of_groups_and_servers() {
     let mut world = World::new();
-    assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 3000, maintenance: false });
+    assert_eq!(world.group(1).options, GroupOptions::default());
     let set = |down_after_ms, maintenance| Change::SetGroup {
         product: PRODUCT,
         group: GroupId(1),
         down_after_ms,
         maintenance,
+        eject_after_ms: None,
     };
     for bad in [0, 499, 600_001] {
         world
@@ -64,7 +65,18 @@ fn what_an_operator_says_of_groups_and_servers() {
     );
     world.does(set(Some(600_000), Some(false)));
     assert_eq!(world.last_event().0, EventKind::MaintenanceOff);
-    assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, maintenance: false });
+    assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, ..GroupOptions::default() });
+
+    // Patience with a group of a cache; a store has nothing to lend.
+    let eject = |product, group, ms| Change::SetGroup {
+        product,
+        group: GroupId(group),
+        down_after_ms: None,
+        maintenance: None,
+        eject_after_ms: Some(ms),
+    };
+    world.refuses(eject(PRODUCT, 1, 5_000), "product 'default' is a store");
+    world.refuses(eject(PRODUCT, 1, 499), "499 ms was asked for");
 
     let set = |n: u32, priority, zone: Option<&str>| Change::SetServer {
         product: PRODUCT,

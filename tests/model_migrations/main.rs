@@ -4,6 +4,7 @@
 
 mod exclusion;
 mod groups;
+mod loans;
 mod promotions;
 mod world;
 

@@ -387,8 +387,13 @@ fn a_dry_run_says_what_would_be() {
         },
     );
     assert_eq!(text, "server 10.1.1.2:6379: priority 5 instead of 100\nserver 10.1.1.2:6379: zone 'b' instead of ''");
-    let set =
-        Change::SetGroup { product: PRODUCT, group: GroupId(1), down_after_ms: Some(5000), maintenance: Some(true) };
+    let set = Change::SetGroup {
+        product: PRODUCT,
+        group: GroupId(1),
+        down_after_ms: Some(5000),
+        maintenance: Some(true),
+        eject_after_ms: None,
+    };
     assert!(said(&world, &set).contains("group 1: down-after 5000 ms instead of 3000 ms"));
     let set =
         Change::SetCluster { voters: None, hold_ms_max: None, maintenance: Some(true), failover_share_max: Some(20) };

@@ -1,6 +1,7 @@
 //! What holds of every log: random sequences of changes against the model, its checker and the durable format.
 #![allow(clippy::unwrap_used)]
 
+mod loans;
 mod migrations;
 mod promotions;
 
@@ -198,11 +199,16 @@ fn opening(i: usize) -> Option<Change> {
 fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let mut state = ClusterState::default();
     let (mut log, mut states): (Vec<(Entry, Position)>, Vec<ClusterState>) = (Vec::new(), Vec::new());
-    let promotes = raws.first().is_some_and(|(_, numbers)| numbers[0] % 2 == 0);
+    let first = raws.first().map_or(0, |(_, numbers)| numbers[0]);
+    let (promotes, lends) = (first.is_multiple_of(2), first % 4 == 1);
     for (i, raw) in raws.iter().enumerate() {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
-        // Without promotions their share goes to migrations.
-        let kind = if promotes || raw.0 < PROMOTIONS { raw.0 } else { raw.0 - (PROMOTIONS - OTHER_KINDS) };
+        // Without promotions their share goes to loans or to migrations.
+        let kind = match raw.0 {
+            kind if kind < PROMOTIONS || promotes => kind,
+            kind if lends => PROMOTIONS + promotions::LOANS + kind % (promotions::KINDS - promotions::LOANS),
+            kind => kind - (PROMOTIONS - OTHER_KINDS),
+        };
         let raw = &(kind, raw.1);
         // The first change is mostly Bootstrap; later some entries repeat one of before.
         let entry = match raw.1[5] {

@@ -10,10 +10,12 @@ use pontoon::model::{
     state::{Cause, ClusterState, Group, Position, Product},
 };
 
-use super::pick;
+use super::{loans, pick};
 
 /// How many kinds `resolve` knows.
-pub const KINDS: u8 = 24;
+pub const KINDS: u8 = 28;
+/// From here on: loans.
+pub const LOANS: u8 = 24;
 
 /// `numbers` decide; most of the time the next step of a promotion that is there, sometimes a wrong one.
 pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) -> Change {
@@ -21,7 +23,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
     let term = if f % 16 == 0 { Term(at.term.0 + 1) } else { at.term };
     let all = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
     let Some(place) = pick(all(), b) else {
-        return Change::SetGroup { product: ProductId(1), group: GroupId(1), down_after_ms: None, maintenance: None };
+        return loans::set(ProductId(1), GroupId(1), None);
     };
     let (product, group) = (place.0.id, place.1.id);
     let epoch = Epoch(place.1.epoch.0 - u64::from(c % 12 == 0));
@@ -31,6 +33,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             group,
             down_after_ms: (c % 2 == 0).then_some(u32::from(d) * 3),
             maintenance: (d % 2 == 0).then_some(!place.1.options.maintenance),
+            eject_after_ms: (e % 4 == 0).then_some(u32::from(f)),
         },
         1 => Change::SetServer {
             product,
@@ -58,6 +61,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             }
         }
         6..=9 => start(place, numbers),
+        LOANS.. => loans::resolve(numbers, state, term),
         n => match pick(state.promotions.values(), a) {
             Some(promotion) => next(n, promotion, numbers, state, term),
             None => start(place, numbers),

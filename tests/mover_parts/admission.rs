@@ -40,6 +40,7 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         options: GroupOptions::default(),
         replid: String::new(),
         reached: None,
+        loan: None,
     }
 }
 

@@ -74,7 +74,7 @@ impl Changes for Still {
 }
 
 pub async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &Still) -> Outcome {
-    let scope = Scope { slots, databases: 16, verify, keys: 700 };
+    let scope = Scope { slots, databases: 16, verify, keys: 700, tells_groups: true };
     let comparison = Comparison::open(&endpoint(source), &endpoint(target), "pt:test", scope).await.unwrap();
     comparison.run(changes, |_| {}).await.unwrap()
 }
@@ -294,4 +294,24 @@ async fn times_to_live_of_fields_are_read_where_there_are_any() {
     }
     assert_eq!(difference(&seen[0], &seen[1], 0), None);
     assert!(difference(&seen[0], &seen[2], 0).unwrap().contains("hash's fields"));
+}
+
+/// Where the feed does not tell of them, groups that somebody uses are no difference; entries are.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_change_unseen_are_not_compared() {
+    let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
+    for redis in [&source, &target] {
+        redis.run("XADD stream 1-1 a b").await;
+        redis.run("XGROUP CREATE stream group 0").await;
+    }
+    source.run("XREADGROUP GROUP group alice COUNT 1 STREAMS stream >").await;
+    let slots = all_slots();
+    let different = async |tells_groups| {
+        let scope = Scope { slots: &slots, databases: 16, verify: Verify::Full, keys: 1, tells_groups };
+        let comparison = Comparison::open(&endpoint(&source), &endpoint(&target), "pt:test", scope).await.unwrap();
+        comparison.run(&Still::default(), |_| {}).await.unwrap().different.len()
+    };
+    assert_eq!((different(true).await, different(false).await), (1, 0));
+    target.run("XADD stream 2-1 a b").await;
+    assert_eq!(different(false).await, 1);
 }

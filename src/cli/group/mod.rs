@@ -73,7 +73,8 @@ pub enum GroupCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Change a group: down-after=500ms..10m (until a server that fails counts as down), maintenance=on|off
+    /// Change a group: down-after=500ms..10m (until a server that fails counts as down), maintenance=on|off,
+    /// eject-after=500ms..10m|off (until a cache lends the slots of a group that is down and has no replica)
     Set {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -186,7 +187,18 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
                 wanted.down_after_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
             }
             "maintenance" => wanted.maintenance = Some(setting::on_off(key, value)?),
-            _ => return Err(format!("'{key}' is no setting of a group; there are down-after and maintenance")),
+            "eject-after" if value == "off" => wanted.eject_after_ms = Some(0),
+            "eject-after" => {
+                let ms = duration::parse(value).map_err(|e| format!("eject-after: {e}"))?.as_millis();
+                if ms == 0 {
+                    return Err("eject-after: 500ms to 10m is expected, or off for never".into());
+                }
+                wanted.eject_after_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
+            }
+            _ => {
+                let all = "down-after, maintenance and, in a cache, eject-after";
+                return Err(format!("'{key}' is no setting of a group; there are {all}"));
+            }
         }
     }
     Ok(wanted)
@@ -242,11 +254,14 @@ mod tests {
     fn settings() {
         let wanted = parse(3, &["down-after=500ms".into(), "maintenance=on".into()]).unwrap();
         assert_eq!((wanted.id, wanted.down_after_ms, wanted.maintenance), (3, Some(500), Some(true)));
+        assert_eq!(parse(3, &["eject-after=off".into()]).unwrap().eject_after_ms, Some(0));
+        assert_eq!(parse(3, &["eject-after=20s".into()]).unwrap().eject_after_ms, Some(20_000));
+        assert!(parse(3, &["eject-after=0".into()]).is_err(), "0 reads like at once, and would be never");
         assert_eq!(parse(3, &["down-after=5".into()]).unwrap().down_after_ms, Some(5000));
         for (bad, part) in [
             ("down-after=soon", "down-after: "),
             ("maintenance=perhaps", "maintenance: on or off"),
-            ("colour=red", "down-after and maintenance"),
+            ("colour=red", "down-after, maintenance and, in a cache, eject-after"),
             ("down-after", "KEY=VALUE"),
         ] {
             let refused = parse(3, &[bad.into()]).unwrap_err();

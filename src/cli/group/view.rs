@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::output;
 use crate::{
     cli::{duration, setting},
-    wire::pb::admin::{Group, Promotion, Server, ServerSeen, ShowGroupReply},
+    wire::pb::admin::{Group, Loan, LoanShare, Promotion, Server, ServerSeen, ShowGroupReply},
 };
 
 /// All groups, a server a line.
@@ -44,7 +44,11 @@ fn cells(s: &Server) -> [String; 5] {
 fn remark(g: &Group) -> String {
     let promotion = g.promotion.as_ref().map(|p| format!("{} {} to {}", p.kind, p.id, p.to));
     let maintenance = g.maintenance.then(|| "maintenance".to_owned());
-    promotion.into_iter().chain(maintenance).collect::<Vec<_>>().join(", ")
+    let out = g.loan.as_ref().map(|l| {
+        let to: Vec<String> = l.to.iter().map(|s| s.group.to_string()).collect();
+        format!("out, lends {} slots to {}", l.to.iter().map(|s| s.count).sum::<u32>(), to.join(" "))
+    });
+    promotion.into_iter().chain(out).chain(maintenance).collect::<Vec<_>>().join(", ")
 }
 
 /// How far a replica is behind; nothing of a primary.
@@ -82,7 +86,14 @@ pub(super) fn to_json(g: &Group) -> Value {
         "down_after_ms": g.down_after_ms,
         "maintenance": g.maintenance,
         "promotion": g.promotion.as_ref().map(promotion),
+        "eject_after_ms": g.eject_after_ms,
+        "loan": g.loan.as_ref().map(loan),
     })
+}
+
+fn loan(l: &Loan) -> Value {
+    let share = |s: &LoanShare| json!({"group": s.group, "slots": s.slots, "count": s.count});
+    json!({"id": l.id, "since_ms": l.since_ms, "to": l.to.iter().map(share).collect::<Vec<_>>()})
 }
 
 fn server(s: &Server) -> Value {
@@ -168,6 +179,15 @@ pub(super) fn to_text(reply: &ShowGroupReply, product: &str) -> String {
         ("down-after", duration::show(Duration::from_millis(g.down_after_ms.into()))),
         ("maintenance", setting::show_switch(g.maintenance).to_owned()),
     ];
+    if let Some(ms) = g.eject_after_ms {
+        let after = if ms == 0 { "off".into() } else { duration::show(Duration::from_millis(ms.into())) };
+        lines.push(("eject-after", after));
+    }
+    if let Some(l) = &g.loan {
+        let to: Vec<String> = l.to.iter().map(|s| format!("group {} ({})", s.group, s.slots)).collect();
+        let to = if to.is_empty() { "nobody any more".into() } else { to.join(", ") };
+        lines.push(("out, lends", format!("its slots, to {to}, since {}", output::utc(l.since_ms))));
+    }
     if let Some(p) = &g.promotion {
         lines.push(("promotion", sentence(p)));
     }

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{clipped, group, product, promotion, routed, same_term, slot, slots_usable};
+use super::{
+    clipped, events::When, group, loan, product, product_mut, promotion, routed, same_term, slot, slots_usable,
+};
 use crate::model::{
     ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
     limits::{ASSIGNMENTS_MAX, ENDED_MAX},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
-    state::{Assignment, Cause, ClusterState, EndedAssignment, Group, Position, Product},
+    state::{Assignment, Cause, ClusterState, EndedAssignment, Group, Keys, Position, Product},
 };
 
 pub(super) fn start(
@@ -20,7 +22,7 @@ pub(super) fn start(
     at: Position,
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
-    group(product, to)?;
+    loan::in_place(group(product, to)?)?;
     slots_usable(state, product, slots)?;
     let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
     let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != Some(to)).collect();
@@ -31,7 +33,8 @@ pub(super) fn start(
         return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
     }
     let id = AssignmentId(at.index.0);
-    let new = Assignment { id, product: product_id, slots: moving, to, attempts: 0, abandon };
+    let keys = if abandon { Keys::Abandoned } else { Keys::None };
+    let new = Assignment { id, product: product_id, slots: moving, to, attempts: 0, keys };
     promotion::none_open(state, product_id, concerned(product, &new))?;
 
     state.assignments.insert(id, new);
@@ -44,16 +47,21 @@ pub(super) fn finish(
     hold: HoldId,
     term: Term,
     group_epochs: &BTreeMap<GroupId, Epoch>,
-    at: Position,
+    when: When,
 ) -> Result<Outcome, Reject> {
     let assignment = state.assignments.get(&id).ok_or(Reject::UnknownAssignment(id))?;
     let open = state.holds.get(&hold).ok_or(Reject::HoldNotOpen(hold))?;
     if open.cause != Cause::Assignment(id) {
         return Err(Reject::OtherCause { hold, assignment: id });
     }
+    let at = when.at;
     same_term(term, at)?;
     let product = product(state, assignment.product)?;
-    not_swept(group(product, assignment.to)?)?;
+    let target = group(product, assignment.to)?;
+    not_swept(target)?;
+    if assignment.keys != Keys::Lent {
+        loan::in_place(target)?;
+    }
     for id in concerned(product, assignment) {
         let now = group(product, id)?.epoch;
         let given = group_epochs.get(&id).copied().unwrap_or_default();
@@ -62,9 +70,18 @@ pub(super) fn finish(
         }
     }
     let (product_id, slots, to) = (assignment.product, assignment.slots.clone(), assignment.to);
-    let remember = !assignment.abandon;
+    let keys = assignment.keys;
+    let borrowers: Vec<String> = product.borrowers(target).keys().map(ToString::to_string).collect();
 
-    slot::give(state, product_id, slots.iter().copied(), to, remember, at)?;
+    slot::give(state, product_id, slots.iter().copied(), to, keys != Keys::Abandoned, at)?;
+    if keys == Keys::Lent {
+        // It was flushed: there is nothing left to sweep.
+        if let Some(flushed) = product_mut(state, product_id)?.groups.get_mut(&to) {
+            flushed.given_away.clear();
+        }
+        let text = format!("{} slot(s) are back from group(s) {}, flushed first", slots.len(), borrowers.join(", "));
+        loan::returned(state, (product_id, to), &text, when)?;
+    }
     state.holds.remove(&hold);
     ended(state, EndedAssignment { id, at: at.index, failed: None });
     Ok(Outcome::Slots(slots.len() as u32))

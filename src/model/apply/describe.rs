@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{
     ids::{GroupId, HostPort, SlotId},
     slot::spans,
-    state::{ClusterState, Group, Member, Product, Role},
+    state::{ClusterState, Group, Keys, Member, Product, Role},
 };
 
 pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<String> {
@@ -21,10 +21,12 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
     }
     for new in after.assignments.values().filter(|a| !before.assignments.contains_key(&a.id)) {
         let slots = spans(&new.slots);
-        let keys = if new.abandon {
-            "; the keys that their present owners have of them are given up and stay there"
-        } else {
-            ", if their present owners have no keys of them"
+        let keys = match new.keys {
+            Keys::Abandoned => "; the keys that their present owners have of them are given up and stay there",
+            Keys::None => ", if their present owners have no keys of them",
+            Keys::Lent => {
+                " again; it is flushed first, and their present owners delete the keys that they have of them"
+            }
         };
         said.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
     }
@@ -262,6 +264,16 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
     if old.options.down_after_ms != new.options.down_after_ms {
         let (after, instead) = (new.options.down_after_ms, old.options.down_after_ms);
         said.push(format!("product '{name}': group {}: down-after {after} ms instead of {instead} ms", new.id));
+    }
+    if old.options.eject_after_ms != new.options.eject_after_ms {
+        said.push(match new.options.eject_after_ms {
+            0 => format!("product '{name}': group {} never lends its slots", new.id),
+            ms => format!("product '{name}': group {} lends its slots after {ms} ms without its primary", new.id),
+        });
+    }
+    if old.loan.is_some() != new.loan.is_some() {
+        let now = if new.loan.is_some() { "is out: its slots are lent" } else { "is in its place again" };
+        said.push(format!("product '{name}': group {} {now}", new.id));
     }
     if old.options.maintenance != new.options.maintenance {
         said.push(maintenance(&format!("product '{name}': group {}", new.id), new.options.maintenance));

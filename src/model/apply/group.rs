@@ -11,11 +11,12 @@ use super::{
 use crate::model::{
     event::EventKind,
     ids::{GroupId, HostPort, ProductId, SlotId},
-    limits::{DOWN_AFTER_MS, GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
+    limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
     migration::Migration,
     outcome::Outcome,
     ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
-    reject::{MigrationReject, PromotionReject, Reject},
+    reject::{LoanReject, MigrationReject, PromotionReject, Reject},
+    route::Mode,
     secret::Credentials,
     state::{ClusterState, Group, GroupOptions, NotCleaned, Position, Server},
 };
@@ -65,6 +66,7 @@ pub(super) fn create(
         options: GroupOptions::default(),
         replid: String::new(),
         reached: None,
+        loan: None,
     };
     product_mut(state, product_id)?.groups.insert(id, group);
     routed(state, at);
@@ -158,7 +160,7 @@ pub(super) fn remove(
 pub(super) fn set(
     state: &mut ClusterState,
     (product_id, id): (ProductId, GroupId),
-    down_after_ms: Option<u32>,
+    (down_after_ms, eject_after_ms): (Option<u32>, Option<u32>),
     maintenance: Option<bool>,
     when: When,
 ) -> Result<Outcome, Reject> {
@@ -166,9 +168,16 @@ pub(super) fn set(
     let new = GroupOptions {
         down_after_ms: down_after_ms.unwrap_or(before.down_after_ms),
         maintenance: maintenance.unwrap_or(before.maintenance),
+        eject_after_ms: eject_after_ms.unwrap_or(before.eject_after_ms),
     };
     if !DOWN_AFTER_MS.contains(&new.down_after_ms) {
         return Err(PromotionReject::BadDownAfter(new.down_after_ms).into());
+    }
+    if new.eject_after_ms != 0 && !EJECT_AFTER_MS.contains(&new.eject_after_ms) {
+        return Err(LoanReject::BadEjectAfter(new.eject_after_ms).into());
+    }
+    if eject_after_ms.is_some() && product(state, product_id)?.mode != Mode::Cache {
+        return Err(LoanReject::NotCache(product(state, product_id)?.name.clone()).into());
     }
     if new == before {
         return Ok(Outcome::Unchanged);

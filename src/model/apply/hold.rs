@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{assign, clipped, events::When, group, migration, product, promotion, routed};
+use super::{assign, clipped, events::When, group, loan, migration, product, promotion, routed};
 use crate::model::{
     ids::{AssignmentId, HoldId, ProductId, SlotId},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
     route::{HoldKind, Mode},
-    state::{Cause, ClusterState, Hold},
+    state::{Cause, ClusterState, Hold, Keys},
 };
 
 pub(super) fn open(
@@ -89,7 +89,11 @@ fn for_assignment(
     if kind != HoldKind::Wait && product.mode == Mode::Store {
         return Err(Reject::WrongHoldKind);
     }
-    assign::not_swept(group(product, assignment.to)?)?;
+    let target = group(product, assignment.to)?;
+    assign::not_swept(target)?;
+    if assignment.keys != Keys::Lent {
+        loan::in_place(target)?;
+    }
     promotion::none_open(state, product.id, assign::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {
         let attempts = assignment.attempts;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     clipped,
     events::{self, When},
-    group, member, product, product_mut, promotion, routed, same_term, slot, slots_usable,
+    group, loan, member, product, product_mut, promotion, routed, same_term, slot, slots_usable,
 };
 use crate::model::{
     change::Change,
@@ -34,7 +34,7 @@ pub(super) fn plan(
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
     group(product, from)?;
-    group(product, to)?;
+    loan::in_place(group(product, to)?)?;
     if from == to {
         return Err(MigrationReject::SameGroup(from).into());
     }
@@ -104,6 +104,7 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
         return Err(not_server(new.feed, "a server", from.id));
     }
     is_primary(to, new.target)?;
+    loan::in_place(to)?;
     member::serving(state, new.worker)?;
     if to.sweep.is_some() {
         return Err(MigrationReject::SweepOpen(to.id).into());

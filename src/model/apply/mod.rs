@@ -9,6 +9,7 @@ mod describe;
 mod events;
 mod group;
 mod hold;
+mod loan;
 mod member;
 mod migration;
 mod product;
@@ -111,7 +112,7 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::Hold { cause, attempt, kind, reason } => hold::open(state, *cause, *attempt, *kind, reason, when),
         Change::Release { hold, why } => hold::release(state, *hold, why, when),
         Change::FinishAssign { assignment, hold, term, group_epochs } => {
-            assign::finish(state, *assignment, *hold, *term, group_epochs, at)
+            assign::finish(state, *assignment, *hold, *term, group_epochs, when)
         }
         Change::GiveUpAssign { assignment, why } => assign::give_up(state, *assignment, why, at),
         Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max } => {
@@ -161,8 +162,15 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::MarkResynced { product, group, addr, epoch } => {
             promotion::mark_resynced(state, (*product, *group), addr, *epoch, when)
         }
-        Change::SetGroup { product, group, down_after_ms, maintenance } => {
-            group::set(state, (*product, *group), *down_after_ms, *maintenance, when)
+        Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms } => {
+            group::set(state, (*product, *group), (*down_after_ms, *eject_after_ms), *maintenance, when)
+        }
+        Change::Lend { product, group, group_epoch, to, why } => {
+            let (product, group, group_epoch) = (*product, *group, *group_epoch);
+            loan::lend(state, &loan::Lend { product, group, group_epoch, to, why }, when)
+        }
+        Change::ReturnLoan { product, group, loan, group_epoch } => {
+            loan::give_back(state, (*product, *group), *loan, *group_epoch, when)
         }
         Change::SetServer { product, group, addr, priority, zone } => {
             group::set_server(state, (*product, *group), addr, *priority, zone.as_deref())

@@ -96,7 +96,7 @@ pub(super) fn may_hold(
         return Err(PromotionReject::WrongAttempt { promotion: id, attempts, given: attempt }.into());
     }
     let product = product(state, promotion.product)?;
-    Ok((product.id, owned(product, promotion.group)))
+    Ok((product.id, product.owned(promotion.group)))
 }
 
 /// The hold was opened.
@@ -295,7 +295,7 @@ fn find(state: &ClusterState, id: PromotionId) -> Result<&Promotion, Reject> {
     state.promotions.get(&id).ok_or_else(|| PromotionReject::Unknown(id).into())
 }
 
-fn same_epoch(group: &Group, given: Epoch) -> Result<(), Reject> {
+pub(super) fn same_epoch(group: &Group, given: Epoch) -> Result<(), Reject> {
     if group.epoch == given {
         return Ok(());
     }
@@ -322,11 +322,6 @@ fn not_held(state: &ClusterState, product: &Product, id: GroupId) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn owned(product: &Product, group: GroupId) -> BTreeSet<SlotId> {
-    let slots = (0u16..).zip(&product.slots);
-    slots.filter(|(_, s)| s.owner == Some(group)).map(|(slot, _)| SlotId(slot)).collect()
 }
 
 fn server_mut<'a>(

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{group, product, product_mut, promotion, routed, slots_usable};
+use super::{group, loan::in_place, product, product_mut, promotion, routed, slots_usable};
 use crate::model::{
     ids::{GroupId, ProductId, SlotId},
     outcome::Outcome,
@@ -19,7 +19,7 @@ pub(super) fn assign_free(
     at: Position,
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
-    group(product, to)?;
+    in_place(group(product, to)?)?;
     slots_usable(state, product, slots)?;
     let mut free = Vec::new();
     for slot in slots {
@@ -61,6 +61,10 @@ pub(super) fn give(
         }
         if let Some(owner) = product.groups.get_mut(&to) {
             owner.given_away.remove(&slot);
+        }
+        // Whoever gets a slot keeps it: what is lent is said behind this.
+        for loan in product.groups.values_mut().filter_map(|g| g.loan.as_mut()) {
+            loan.slots.remove(&slot);
         }
     }
     routed(state, at);

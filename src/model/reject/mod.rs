@@ -1,9 +1,11 @@
 //! Why a change did nothing, with the evidence. Rendered for people in one place: `Display`.
 //! Knows nothing of status codes or of who asked.
 
+mod loan;
 mod migration;
 mod promotion;
 
+pub use loan::LoanReject;
 pub use migration::MigrationReject;
 pub use promotion::PromotionReject;
 
@@ -401,6 +403,9 @@ pub enum Reject {
     /// About a promotion, or about what an operator says of groups and servers.
     #[error(transparent)]
     Promotion(#[from] PromotionReject),
+    /// Of a loan.
+    #[error(transparent)]
+    Loan(#[from] LoanReject),
 
     // Settings.
     /// Number of voters out of range.

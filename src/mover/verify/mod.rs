@@ -79,6 +79,9 @@ pub struct Scope<'a> {
     pub verify: Verify,
     /// About how many keys there are.
     pub keys: u64,
+    /// The feed tells how groups of streams change ([`Feed::tells_stream_groups`](super::feed::Feed::tells_stream_groups)); if
+    /// not, a group that is used differs without end.
+    pub tells_groups: bool,
 }
 
 /// What was found.
@@ -114,9 +117,12 @@ impl<'a> Comparison<'a> {
     pub async fn open(source: &Endpoint, target: &Endpoint, name: &str, scope: Scope<'a>) -> Result<Self, String> {
         let seed = Seed::default();
         let text = |error: RedisError| error.to_string();
+        let source = Reader::open(source, name, seed.clone()).await.map_err(text)?;
+        let target = Reader::open(target, name, seed).await.map_err(text)?;
+        let groups = |reader: Reader| if scope.tells_groups { reader } else { reader.without_groups() };
         Ok(Self {
-            source: Reader::open(source, name, seed.clone()).await.map_err(text)?,
-            target: Reader::open(target, name, seed).await.map_err(text)?,
+            source: groups(source),
+            target: groups(target),
             scope,
             suspects: Vec::new(),
             outcome: Outcome::default(),

@@ -43,6 +43,8 @@ pub struct Reader {
     seed: Seed,
     /// The server knows times to live of fields.
     field_expiry: bool,
+    /// Groups of streams are read, too.
+    groups: bool,
 }
 
 /// How a key's reading stopped early.
@@ -100,7 +102,18 @@ impl Reader {
             Err(error) if error.answered() => false,
             Err(error) => return Err(error),
         };
-        Ok(Self { endpoint: endpoint.clone(), name: name.to_owned(), client, db: 0, seed, field_expiry })
+        Ok(Self { endpoint: endpoint.clone(), name: name.to_owned(), client, db: 0, seed, field_expiry, groups: true })
+    }
+
+    /// Leaves out the groups of streams, where the feed does not tell how they change.
+    pub(super) fn without_groups(mut self) -> Self {
+        self.groups = false;
+        self
+    }
+
+    /// Whether groups of streams are read.
+    pub(super) const fn groups(&self) -> bool {
+        self.groups
     }
 
     /// The connection, for SCAN and the like, with database `db` selected.

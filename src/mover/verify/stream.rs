@@ -1,7 +1,7 @@
 //! Digests a stream: entries, last id, groups with their consumers and pending lists.
 //! Knows nothing of how a stream is copied.
 //!
-//! Not compared: how long ago a consumer was active or an entry was delivered. A server counts both by its own clock.
+//! Not compared: groups, where the feed does not tell of their changes (such a stream is copied once more under the hold); how long ago a consumer was active or an entry was delivered. A server counts both by its own clock.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +46,9 @@ pub(super) async fn digest(
         if (entries.len() as u64) < page || from.is_empty() {
             break;
         }
+    }
+    if !reader.groups() {
+        return Ok(sequence.finish());
     }
     let groups = reader.one(&[b"XINFO", b"GROUPS", key]).await?;
     let groups = groups.items().ok_or(Stop::Key(Seen::Changed))?;

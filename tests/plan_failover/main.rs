@@ -2,216 +2,29 @@
 //! all, who is made to follow whom. Knows nothing of servers: what nodes have seen of them is made up here.
 #![allow(clippy::unwrap_used)]
 
+mod loans;
+mod world;
+
 use std::collections::BTreeSet;
 
 use pontoon::{
     model::{
-        apply::apply,
-        change::{Change, NewMember},
-        ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
+        change::Change,
+        ids::{NodeId, Term},
         outcome::Outcome,
         promotion::{PromotionKind, Reached},
         route::HoldKind,
-        state::{Cause, ClusterState, Entry, Group, Position, Server},
+        state::Cause,
     },
     plan::{
-        failover::{Choice, STALE_MS, astray, choose, decide, primary_back},
+        failover::{STALE_MS, astray, decide},
         liveness::Watchers,
-        observation::{Linked, Look, Observation, Reported, RoleSeen, Sight},
+        observation::{Look, RoleSeen},
         replication::{Act, to_lead, wiring},
     },
 };
 
-const PRODUCT: ProductId = ProductId(1);
-const GROUP: GroupId = GroupId(1);
-const ME: NodeId = NodeId(1);
-const PRIMARY: u16 = 7001;
-/// Age of every report.
-const REPORT_MS: u64 = 100;
-
-fn addr(port: u16) -> HostPort {
-    HostPort::parse(&format!("127.0.0.1:{port}")).unwrap()
-}
-
-fn voters() -> BTreeSet<NodeId> {
-    (1..=3).map(NodeId).collect()
-}
-
-/// A cluster of three nodes with groups, and what the nodes have seen of their servers.
-struct World {
-    state: ClusterState,
-    index: u64,
-    seen: Observation,
-    /// Primaries that have followed another server for long enough.
-    astray: BTreeSet<HostPort>,
-}
-
-impl World {
-    /// One group: a primary that has not answered for 4 s, and two replicas that were in step with it.
-    fn down() -> Self {
-        let mut world = Self::up();
-        world.fail(PRIMARY, 4_000);
-        world
-    }
-
-    fn up() -> Self {
-        let mut world =
-            Self { state: ClusterState::default(), index: 0, seen: Observation::new(), astray: BTreeSet::new() };
-        let member = |id: u16| NewMember {
-            id: NodeId(id.into()),
-            uuid: Uuid(id.into()),
-            admin: addr(19_100 + id),
-            advertise: "127.0.0.1".into(),
-            port_offset: id,
-        };
-        world.make(Change::Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 });
-        world.group(1, &[PRIMARY, 7002, 7003]);
-        world
-    }
-
-    fn make(&mut self, change: Change) -> Outcome {
-        self.index += 1;
-        let entry = Entry { id: Uuid(self.index.into()), at_ms: self.index, change };
-        let at = Position { index: Epoch(self.index), term: Term(1) };
-        apply(&mut self.state, &entry, at).unwrap()
-    }
-
-    fn group(&mut self, id: u32, ports: &[u16]) {
-        let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
-        let group = GroupId(id);
-        self.make(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
-        self.note(id, &format!("id{id}"));
-        for port in ports {
-            let role = if *port == ports[0] {
-                RoleSeen::Primary { replicas: Vec::new() }
-            } else {
-                RoleSeen::Replica { of: addr(ports[0]), link_up: true, link_down_ms: 0, syncing: false }
-            };
-            for node in voters() {
-                let sight = sight(*port, &format!("id{id}"), role.clone());
-                self.seen.entry(addr(*port)).or_default().insert(node, Reported { sight, age_ms: REPORT_MS });
-            }
-        }
-    }
-
-    fn note(&mut self, id: u32, replid: &str) {
-        let epoch = self.state.products[&PRODUCT].groups[&GroupId(id)].epoch;
-        self.make(Change::NotePrimary { product: PRODUCT, group: GroupId(id), epoch, replid: replid.into() });
-    }
-
-    fn of(&self) -> &Group {
-        &self.state.products[&PRODUCT].groups[&GROUP]
-    }
-
-    fn edit(&mut self, edit: impl FnOnce(&mut Group)) {
-        edit(self.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GROUP).unwrap());
-    }
-
-    /// All nodes see this of a server.
-    fn see(&mut self, port: u16, edit: impl Fn(&mut Sight)) {
-        self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.sight));
-    }
-
-    fn look(&mut self, port: u16, edit: impl Fn(&mut Look)) {
-        self.see(port, |sight| edit(&mut sight.look.as_mut().unwrap().0));
-    }
-
-    fn fail(&mut self, port: u16, for_ms: u64) {
-        self.see(port, |sight| {
-            sight.failing_ms = Some(for_ms);
-            sight.error = "connection refused".into();
-            if let Some((_, age_ms)) = &mut sight.look {
-                *age_ms = for_ms;
-            }
-        });
-        // Replicas lost their link with it.
-        let ports: Vec<_> = self.of().servers.iter().skip(1).map(|s| s.addr.port()).collect();
-        if port == PRIMARY {
-            for port in ports {
-                self.look(port, |look| {
-                    if let RoleSeen::Replica { link_up, link_down_ms, .. } = &mut look.role {
-                        (*link_up, *link_down_ms) = (false, for_ms);
-                    }
-                });
-                self.see(port, |sight| sight.linked.as_mut().unwrap().ago_ms = for_ms + 200);
-            }
-        }
-    }
-
-    fn choice(&self) -> Choice {
-        choose(self.of(), &self.seen, ME)
-    }
-
-    fn order(&self) -> Vec<u16> {
-        self.choice().candidates.iter().map(|c| c.addr.port()).collect()
-    }
-
-    /// Sentences of those that are left alone, and the promotions that begin.
-    fn decisions(&self) -> (Vec<String>, Vec<u16>) {
-        let watchers = Watchers::new(&self.seen, voters());
-        let (mut sentences, mut begun) = (Vec::new(), Vec::new());
-        for decision in decide(&self.state, &self.seen, &watchers, &self.astray, ME) {
-            match decision.act {
-                Err(why) => sentences.push(why),
-                Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
-                    Change::StartPromotion { to, .. } => Some(to.port()),
-                    _ => None,
-                })),
-            }
-        }
-        (sentences, begun)
-    }
-
-    fn back(&self) -> Option<String> {
-        let promotion = self.state.promotions.values().next().unwrap();
-        primary_back(self.of(), promotion, &self.seen, &Watchers::new(&self.seen, voters()))
-    }
-
-    fn acts(&self) -> Vec<(u16, Act)> {
-        wiring(&self.state, &self.seen).0.into_iter().map(|wire| (wire.addr.port(), wire.act)).collect()
-    }
-
-    fn start(&mut self, to: u16, forced: bool) {
-        self.make(Change::StartPromotion {
-            product: PRODUCT,
-            group: GROUP,
-            to: addr(to),
-            kind: PromotionKind::Failover,
-            group_epoch: self.of().epoch,
-            reached: self.of().reached.clone(),
-            forced,
-            why: "a test".into(),
-        });
-    }
-}
-
-fn sight(port: u16, replid: &str, role: RoleSeen) -> Sight {
-    let run_id = format!("run{port}");
-    let linked = match &role {
-        RoleSeen::Replica { of, .. } => {
-            Some(Linked { to: of.clone(), replid: replid.into(), run_id: run_id.clone(), ago_ms: 0 })
-        }
-        RoleSeen::Primary { .. } => None,
-    };
-    let look = Look {
-        run_id,
-        role,
-        replid: replid.into(),
-        offset: 1_000,
-        replid2: None,
-        loading: false,
-        used_memory: 0,
-        keys: 10,
-        ops_per_second: 0,
-        ping_us: 100,
-        persistent: Some(false),
-    };
-    Sight { look: Some((look, 0)), failing_ms: None, error: String::new(), linked }
-}
-
-fn follows(port: u16) -> RoleSeen {
-    RoleSeen::Replica { of: addr(port), link_up: false, link_down_ms: 1, syncing: false }
-}
+use world::{ME, PRIMARY, PRODUCT, World, addr, follows, voters};
 
 #[test]
 fn the_farthest_is_chosen_then_priority_then_zone_then_address() {

@@ -1,0 +1,35 @@
+//! Loans to messages and back: parts of entries and of the state.
+//! Knows nothing of bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    convert::{DecodeError, bad, slots_from, slots_to},
+    pb::state as pb,
+};
+use crate::model::{
+    ids::{Epoch, GroupId, SlotId},
+    loan::Loan,
+};
+
+pub(super) fn shares_to(shares: &BTreeMap<GroupId, BTreeSet<SlotId>>) -> Vec<pb::Share> {
+    shares.iter().map(|(group, slots)| pb::Share { group: group.0, slots: slots_to(slots) }).collect()
+}
+
+pub(super) fn shares_from(shares: Vec<pb::Share>) -> Result<BTreeMap<GroupId, BTreeSet<SlotId>>, DecodeError> {
+    let mut map = BTreeMap::new();
+    for share in shares {
+        if map.insert(GroupId(share.group), slots_from(&share.slots)?).is_some() {
+            return bad("two shares of a group", share.group);
+        }
+    }
+    Ok(map)
+}
+
+pub(super) fn loan_to(loan: &Loan) -> pb::Loan {
+    pb::Loan { id: loan.id.0, slots: slots_to(&loan.slots), since_ms: loan.since_ms }
+}
+
+pub(super) fn loan_from(loan: pb::Loan) -> Result<Loan, DecodeError> {
+    Ok(Loan { id: Epoch(loan.id), slots: slots_from(&loan.slots)?, since_ms: loan.since_ms })
+}

@@ -1,0 +1,211 @@
+//! A cluster with groups, and what its nodes have seen of their servers, made up for the tables.
+
+use std::collections::BTreeSet;
+
+use pontoon::{
+    model::{
+        apply::apply,
+        change::{Change, NewMember},
+        ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
+        outcome::Outcome,
+        promotion::PromotionKind,
+        state::{ClusterState, Entry, Group, Position, Server},
+    },
+    plan::{
+        failover::{Choice, choose, decide, primary_back},
+        liveness::Watchers,
+        observation::{Linked, Look, Observation, Reported, RoleSeen, Sight},
+        replication::{Act, wiring},
+    },
+};
+
+pub const PRODUCT: ProductId = ProductId(1);
+pub const GROUP: GroupId = GroupId(1);
+pub const ME: NodeId = NodeId(1);
+pub const PRIMARY: u16 = 7001;
+/// Age of every report.
+pub const REPORT_MS: u64 = 100;
+
+pub fn addr(port: u16) -> HostPort {
+    HostPort::parse(&format!("127.0.0.1:{port}")).unwrap()
+}
+
+pub fn voters() -> BTreeSet<NodeId> {
+    (1..=3).map(NodeId).collect()
+}
+
+/// A cluster of three nodes with groups, and what the nodes have seen of their servers.
+pub struct World {
+    pub state: ClusterState,
+    pub index: u64,
+    pub seen: Observation,
+    /// Primaries that have followed another server for long enough.
+    pub astray: BTreeSet<HostPort>,
+}
+
+impl World {
+    /// One group: a primary that has not answered for 4 s, and two replicas that were in step with it.
+    pub fn down() -> Self {
+        let mut world = Self::up();
+        world.fail(PRIMARY, 4_000);
+        world
+    }
+
+    pub fn up() -> Self {
+        let mut world =
+            Self { state: ClusterState::default(), index: 0, seen: Observation::new(), astray: BTreeSet::new() };
+        let member = |id: u16| NewMember {
+            id: NodeId(id.into()),
+            uuid: Uuid(id.into()),
+            admin: addr(19_100 + id),
+            advertise: "127.0.0.1".into(),
+            port_offset: id,
+        };
+        world.make(Change::Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 });
+        world.group(1, &[PRIMARY, 7002, 7003]);
+        world
+    }
+
+    pub fn make(&mut self, change: Change) -> Outcome {
+        self.index += 1;
+        let entry = Entry { id: Uuid(self.index.into()), at_ms: self.index, change };
+        let at = Position { index: Epoch(self.index), term: Term(1) };
+        apply(&mut self.state, &entry, at).unwrap()
+    }
+
+    pub fn group(&mut self, id: u32, ports: &[u16]) {
+        let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
+        let group = GroupId(id);
+        self.make(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
+        self.note(id, &format!("id{id}"));
+        for port in ports {
+            let role = if *port == ports[0] {
+                RoleSeen::Primary { replicas: Vec::new() }
+            } else {
+                RoleSeen::Replica { of: addr(ports[0]), link_up: true, link_down_ms: 0, syncing: false }
+            };
+            for node in voters() {
+                let sight = sight(*port, &format!("id{id}"), role.clone());
+                self.seen.entry(addr(*port)).or_default().insert(node, Reported { sight, age_ms: REPORT_MS });
+            }
+        }
+    }
+
+    pub fn note(&mut self, id: u32, replid: &str) {
+        let epoch = self.state.products[&PRODUCT].groups[&GroupId(id)].epoch;
+        self.make(Change::NotePrimary { product: PRODUCT, group: GroupId(id), epoch, replid: replid.into() });
+    }
+
+    pub fn of(&self) -> &Group {
+        &self.state.products[&PRODUCT].groups[&GROUP]
+    }
+
+    pub fn edit(&mut self, edit: impl FnOnce(&mut Group)) {
+        edit(self.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GROUP).unwrap());
+    }
+
+    /// All nodes see this of a server.
+    pub fn see(&mut self, port: u16, edit: impl Fn(&mut Sight)) {
+        self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.sight));
+    }
+
+    pub fn look(&mut self, port: u16, edit: impl Fn(&mut Look)) {
+        self.see(port, |sight| edit(&mut sight.look.as_mut().unwrap().0));
+    }
+
+    pub fn fail(&mut self, port: u16, for_ms: u64) {
+        self.see(port, |sight| {
+            sight.failing_ms = Some(for_ms);
+            sight.error = "connection refused".into();
+            if let Some((_, age_ms)) = &mut sight.look {
+                *age_ms = for_ms;
+            }
+        });
+        // Replicas lost their link with it.
+        let ports: Vec<_> = self.of().servers.iter().skip(1).map(|s| s.addr.port()).collect();
+        if port == PRIMARY {
+            for port in ports {
+                self.look(port, |look| {
+                    if let RoleSeen::Replica { link_up, link_down_ms, .. } = &mut look.role {
+                        (*link_up, *link_down_ms) = (false, for_ms);
+                    }
+                });
+                self.see(port, |sight| sight.linked.as_mut().unwrap().ago_ms = for_ms + 200);
+            }
+        }
+    }
+
+    pub fn choice(&self) -> Choice {
+        choose(self.of(), &self.seen, ME)
+    }
+
+    pub fn order(&self) -> Vec<u16> {
+        self.choice().candidates.iter().map(|c| c.addr.port()).collect()
+    }
+
+    /// Sentences of those that are left alone, and the promotions that begin.
+    pub fn decisions(&self) -> (Vec<String>, Vec<u16>) {
+        let watchers = Watchers::new(&self.seen, voters());
+        let (mut sentences, mut begun) = (Vec::new(), Vec::new());
+        for decision in decide(&self.state, &self.seen, &watchers, &self.astray, ME) {
+            match decision.act {
+                Err(why) => sentences.push(why),
+                Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
+                    Change::StartPromotion { to, .. } => Some(to.port()),
+                    _ => None,
+                })),
+            }
+        }
+        (sentences, begun)
+    }
+
+    pub fn back(&self) -> Option<String> {
+        let promotion = self.state.promotions.values().next().unwrap();
+        primary_back(self.of(), promotion, &self.seen, &Watchers::new(&self.seen, voters()))
+    }
+
+    pub fn acts(&self) -> Vec<(u16, Act)> {
+        wiring(&self.state, &self.seen).0.into_iter().map(|wire| (wire.addr.port(), wire.act)).collect()
+    }
+
+    pub fn start(&mut self, to: u16, forced: bool) {
+        self.make(Change::StartPromotion {
+            product: PRODUCT,
+            group: GROUP,
+            to: addr(to),
+            kind: PromotionKind::Failover,
+            group_epoch: self.of().epoch,
+            reached: self.of().reached.clone(),
+            forced,
+            why: "a test".into(),
+        });
+    }
+}
+
+pub fn sight(port: u16, replid: &str, role: RoleSeen) -> Sight {
+    let run_id = format!("run{port}");
+    let linked = match &role {
+        RoleSeen::Replica { of, .. } => {
+            Some(Linked { to: of.clone(), replid: replid.into(), run_id: run_id.clone(), ago_ms: 0 })
+        }
+        RoleSeen::Primary { .. } => None,
+    };
+    let look = Look {
+        run_id,
+        role,
+        replid: replid.into(),
+        offset: 1_000,
+        replid2: None,
+        loading: false,
+        used_memory: 0,
+        keys: 10,
+        ops_per_second: 0,
+        ping_us: 100,
+        persistent: Some(false),
+    };
+    Sight { look: Some((look, 0)), failing_ms: None, error: String::new(), linked }
+}
+
+pub fn follows(port: u16) -> RoleSeen {
+    RoleSeen::Replica { of: addr(port), link_up: false, link_down_ms: 1, syncing: false }
+}

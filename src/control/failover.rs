@@ -59,9 +59,9 @@ impl Groups {
         let now_ns = boottime_ns();
         let seen = jobs.leases.observation(now_ns);
         let watchers = Watchers::new(&seen, jobs.leases.alive_voters(now_ns));
-        let mut sentences = self.wiring.look(jobs, &state, &seen);
-        let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
         let astray = self.astray(&state, &watchers);
+        let mut sentences = self.wiring.look(jobs, &state, &seen, &astray);
+        let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
         let decisions = decide(&state, told.as_ref().unwrap_or(&seen), &watchers, &astray, jobs.me);
         let open = |place: &(ProductId, GroupId)| state.promotion_of(place.0, place.1).is_some();
         self.begun.retain(|place, _| open(place) || decisions.iter().any(|d| (d.product, d.group) == *place));

@@ -279,7 +279,8 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
     let groups = state.products.values().flat_map(|p| p.groups.values());
     let primaries = groups.filter_map(|group| group.servers.first());
     let follows = |r: &Reported| {
-        let look = r.sight.look.as_ref().filter(|(_, ago)| r.sight.failing_ms.is_none() && ago + r.age_ms <= FRESH_MS);
+        let fresh = |ago: &u64| r.sight.failing_ms.is_none() && ago.saturating_add(r.age_ms) <= FRESH_MS;
+        let look = r.sight.look.as_ref().filter(|(_, ago)| fresh(ago));
         look.is_some_and(|(look, _)| !look.loading && matches!(look.role, RoleSeen::Replica { .. }))
     };
     let seen_so = |addr: &HostPort| {

@@ -20,7 +20,7 @@ use pontoon::{
         failover::{STALE_MS, astray, decide},
         liveness::Watchers,
         observation::{Look, RoleSeen},
-        replication::{Act, wiring},
+        replication::{Act, to_lead, wiring},
     },
 };
 
@@ -417,6 +417,38 @@ fn a_primary_that_follows_another_server_is_replaced() {
     world.fail(PRIMARY, 100);
     assert_eq!(led(&world), BTreeSet::new(), "whether it is one nobody sees now");
 
+    // Nobody can replace it, and it has what it was started with.
+    let lead = |world: &World| to_lead(&world.state, &world.seen, &world.astray, ME);
+    let mut alone = World::up();
+    alone.look(PRIMARY, |l| l.role = follows(7002));
+    alone.astray = led(&alone);
+    [7002, 7003].iter().for_each(|port| alone.fail(*port, 9_000));
+    assert_eq!(lead(&alone), [], "its link was up, so it may have the other one's data");
+    let never = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: false };
+    alone.look(PRIMARY, |l| l.role = never.clone());
+    let leads = lead(&alone);
+    assert_eq!((leads[0].addr.port(), leads.len()), (PRIMARY, 1));
+    assert_eq!(leads[0].act, Act::Lead { run_id: format!("run{PRIMARY}") });
+    alone.look(PRIMARY, |l| l.keys = 0);
+    assert_eq!(lead(&alone), [], "it may have been started empty");
+    alone.look(PRIMARY, |l| l.keys = 10);
+    // It was in step too long ago to be a candidate, and may have more all the same.
+    alone.see(7003, |sight| (sight.failing_ms, sight.error) = (None, String::new()));
+    alone.see(7003, |sight| sight.look.as_mut().unwrap().1 = 0);
+    alone.look(7003, |l| l.role = follows(PRIMARY));
+    alone.see(7003, |sight| sight.linked.as_mut().unwrap().ago_ms = STALE_MS * 2);
+    assert_eq!(lead(&alone), []);
+    alone.edit(|g| g.servers[2].diverged = true);
+    assert_eq!(lead(&alone).len(), 1, "its data is the replaced one");
+    let syncing = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
+    alone.look(PRIMARY, |l| l.role = syncing.clone());
+    assert_eq!(lead(&alone), []);
+    alone.look(PRIMARY, |l| l.role = never.clone());
+    alone.state.settings.maintenance = true;
+    assert_eq!(lead(&alone), []);
+    world.look(PRIMARY, |l| l.role = never.clone());
+    assert_eq!(lead(&world), [], "another one is promoted");
+
     let mut few = World::up();
     let one = few.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(2)).unwrap();
     one.sight.look.as_mut().unwrap().0.role = follows(7002);
@@ -428,4 +460,20 @@ fn a_primary_that_follows_another_server_is_replaced() {
     maintained.state.settings.maintenance = true;
     let (why, begun) = maintained.decisions();
     assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and takes no writes"), "{why:?}");
+}
+
+/// One that is chosen and cannot be promoted again and again makes room for another, whatever it has.
+#[test]
+fn who_could_not_be_promoted_twice_stands_back() {
+    let mut world = World::down();
+    world.look(7002, |look| look.offset = 2_000);
+    for _ in 0..2 {
+        assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
+        world.start(7002, false);
+        let promotion = *world.state.promotions.keys().next().unwrap();
+        world.make(Change::GiveUpPromotion { promotion, why: "NOPERM".into(), primary_back: false, forced: false });
+    }
+    assert_eq!(world.decisions(), (Vec::new(), vec![7003]));
+    world.edit(|group| group.servers.truncate(2));
+    assert_eq!(world.decisions(), (Vec::new(), vec![7002]), "there is no other");
 }

@@ -1,5 +1,5 @@
 //! The fault matrix of promotions: each fault at least once (cluster_tests::promotions).
-//! Not here: min-acks, cache mode and replica reads, which Pontoon has not yet.
+//! Not here: min-acks (min_acks.rs) and reads at replicas (replica_reads.rs), which other checkers look at.
 //!
 //! A run by itself: `cargo test -p cluster-tests --test failover_faults NAME -- --nocapture` shows what was lost, measured. More of
 //! them, by chance: `make chaos`.

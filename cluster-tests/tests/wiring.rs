@@ -9,7 +9,7 @@ use cluster_tests::{
     client::Reply,
     cluster::Cluster,
     redis::RedisOptions,
-    wait::{GENEROUS, wait_for},
+    wait::{GENEROUS, wait_for, wait_until},
     workload::Written,
 };
 
@@ -54,7 +54,17 @@ fn wait_led_by(cluster: &Cluster, primary: usize, replica: usize) {
 
 /// Waits until the other server of the group could replace this one.
 #[track_caller]
-fn wait_candidate(cluster: &Cluster, primary: usize) {
+fn wait_candidate(cluster: &Cluster, primary: usize, replica: usize) {
+    let offset = |server: usize, name: &str| {
+        let info = cluster.servers[server].call(&["INFO", "replication"]).text();
+        let told = info.lines().find_map(|line| line.strip_prefix(name)).map(|told| told.trim().parse::<u64>());
+        told.and_then(Result::ok).unwrap_or_default()
+    };
+    // A primary sends nothing to a new replica for up to a second behind its copy.
+    let written_by_now = offset(primary, "master_repl_offset:");
+    wait_until("the replica to have what was written", GENEROUS, || {
+        offset(replica, "slave_repl_offset:") >= written_by_now.max(1)
+    });
     wait_for("the other one to be a candidate", GENEROUS, || {
         let group = cluster.cli().try_json(&["group", "show", "1"])?;
         let info = cluster.servers[primary].call(&["INFO", "replication"]).text();
@@ -98,7 +108,7 @@ fn a_promoted_server_is_the_primary_after_a_restart() {
     written.wait_acknowledged(|_| true);
 
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
-    wait_candidate(&cluster, second);
+    wait_candidate(&cluster, second, first);
     let died = Instant::now();
     cluster.servers[second].kill9();
     wait_for("the other one to be promoted", GENEROUS, || {
@@ -165,13 +175,36 @@ fn a_primary_that_is_started_again_as_a_replica_is_replaced() {
     let addr = cluster.servers[second].addr();
     cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
     wait_led_by(&cluster, second, first);
-    wait_candidate(&cluster, second);
+    wait_candidate(&cluster, second, first);
     written.wait_acknowledged(|_| true);
 
     let died = Instant::now();
     cluster.servers[second].kill9();
     cluster.servers[second].launch_again();
     wait_led_by(&cluster, first, second);
+    written.wait_acknowledged(|_| true);
+    let (_, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
+}
+
+/// The same, and the one that it was a replica of is dead: nobody else has the data, and when the other one is back, with what
+/// it had when it died, it must not overwrite it.
+#[test]
+fn a_primary_that_is_started_again_as_a_replica_of_a_dead_one_leads_again() {
+    let mut cluster = Cluster::start(3);
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &durable());
+    let [first, second] = servers[..] else { panic!("{servers:?}") };
+    cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
+    let written = written(&cluster);
+    wait_candidate(&cluster, first, second);
+    let died = Instant::now();
+    cluster.servers[first].kill9();
+    written.wait_acknowledged(|_| true);
+    cluster.servers[second].kill9();
+    cluster.servers[second].launch_again();
+    written.wait_acknowledged(|_| true);
+    cluster.servers[first].launch_again();
+    wait_led_by(&cluster, second, first);
     written.wait_acknowledged(|_| true);
     let (_, lost) = written.finish(cluster.node(1).client_port);
     assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");

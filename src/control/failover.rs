@@ -52,9 +52,9 @@ impl Groups {
         let now_ns = boottime_ns();
         let seen = jobs.leases.observation(now_ns);
         let watchers = Watchers::new(&seen, jobs.leases.alive_voters(now_ns));
-        let mut sentences = self.wiring.look(jobs, &state, &seen);
-        let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
         let astray = self.astray(&state, &watchers);
+        let mut sentences = self.wiring.look(jobs, &state, &seen, &astray);
+        let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
         for decision in decide(&state, told.as_ref().unwrap_or(&seen), &watchers, &astray, jobs.me) {
             match decision.act {
                 Ok(changes) => {

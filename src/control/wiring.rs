@@ -22,8 +22,9 @@ use crate::{
     },
     plan::{
         observation::Observation,
-        replication::{Act, Wire, wiring},
+        replication::{Act, Wire, to_lead, wiring},
     },
+    redis::Standing,
 };
 
 /// One server, some answers; a server that needs more is tried again.
@@ -74,10 +75,18 @@ pub struct Wiring {
 
 impl Wiring {
     /// Begins what is to be done now. Sentences about what does not get done.
-    pub fn look(&mut self, jobs: &Jobs, state: &ClusterState, seen: &Observation) -> Vec<String> {
+    /// `astray`: primaries that have followed another server for some time.
+    pub fn look(
+        &mut self,
+        jobs: &Jobs,
+        state: &ClusterState,
+        seen: &Observation,
+        astray: &BTreeSet<HostPort>,
+    ) -> Vec<String> {
         let now = Instant::now();
         self.take_ended(now);
-        let (wires, odd) = wiring(state, seen);
+        let (mut wires, odd) = wiring(state, seen);
+        wires.extend(to_lead(state, seen, astray, jobs.me));
         self.odd.retain(|why, _| odd.contains(why));
         odd.into_iter().for_each(|why| _ = self.odd.entry(why).or_insert(now));
         let lasting = self.odd.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= ODD_FOR);
@@ -142,6 +151,7 @@ async fn act(jobs: &Jobs, wire: &Wire) -> Result<(), String> {
             info!(%addr, primary = %to, %why, "a server is to follow its group's primary");
             return repoint(jobs, (product, group, epoch), &at, &to).await;
         }
+        Act::Lead { run_id } => return lead(jobs, &at, &run_id).await,
         Act::Save { .. } => {
             let by = Instant::now() + ACT_MAX;
             let standing = jobs.fence.standing(&at, by).await.map_err(|error| error.to_string())?;
@@ -165,6 +175,25 @@ async fn act(jobs: &Jobs, wire: &Wire) -> Result<(), String> {
     let id = Uuid(uuid::Uuid::new_v4().as_u128());
     let applied = jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
     applied.result.map(|_| ()).map_err(|reject| reject.to_string())
+}
+
+/// Makes this process of a primary one again, unless it has data of somebody else by now.
+async fn lead(jobs: &Jobs, at: &At, run_id: &str) -> Result<(), String> {
+    let own = |standing: &Standing| {
+        let own = standing.run_id == run_id && !standing.link_up && !standing.syncing && !standing.loading;
+        own.then_some(()).ok_or_else(|| "its data may be somebody else's by now".to_owned())
+    };
+    jobs.fence.promote(at, &own, Instant::now() + ACT_MAX, ACT_MAX).await.map_err(|error| error.to_string())?;
+    warn!(addr = %at.addr, "a primary had been started as a replica, and is a primary again, with the data that it had then");
+    save(jobs, at).await;
+    Ok(())
+}
+
+/// Lets a server keep what it is now. What it cannot keep does not matter before it is started anew.
+async fn save(jobs: &Jobs, at: &At) {
+    if let Err(error) = jobs.fence.save_config(at, Instant::now() + ACT_MAX).await {
+        info!(addr = %at.addr, %error, "whether a server has kept in its configuration what it is now is not known");
+    }
 }
 
 /// The group, if it is what it was at that epoch and is not being promoted.
@@ -201,10 +230,7 @@ pub async fn repoint(
     match jobs.fence.follow(at, to, by).await {
         Ok(false) => Ok(()),
         Ok(true) => {
-            // It follows: what it cannot keep is said, and does not matter before it is started anew.
-            if let Err(error) = jobs.fence.save_config(at, Instant::now() + ACT_MAX).await {
-                info!(addr = %at.addr, %error, "whether a server has kept in its configuration whom it follows is not known");
-            }
+            save(jobs, at).await;
             Ok(())
         }
         Err(error) => {

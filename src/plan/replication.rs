@@ -2,12 +2,14 @@
 //! and what is to be done about it. Only about servers of groups, nothing new in maintenance, never while a promotion is open.
 //! Knows nothing of how it is done at a server.
 
+use std::collections::BTreeSet;
+
 use super::{
-    failover::today,
+    failover::{choose, today},
     observation::{Look, Observation, RoleSeen},
 };
 use crate::model::{
-    ids::{Epoch, GroupId, HostPort, ProductId},
+    ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
     state::{ClusterState, Group, Product, Server},
 };
 
@@ -48,6 +50,11 @@ pub enum Act {
         /// Under this replication id.
         replid: String,
     },
+    /// It is the primary, and follows somebody whom it has never reached since it was started: make it one again.
+    Lead {
+        /// Of its process, which has the data that it was started with.
+        run_id: String,
+    },
     /// It was made the primary: let it keep that in its own configuration, once. Else it follows somebody again when it is
     /// started anew. A promotion does not do it: clients wait for that.
     Save {
@@ -71,6 +78,27 @@ fn to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl Iterator<
         let wire = Wire { product, group: group.id, epoch: group.epoch, addr: primary.clone(), act };
         (answers && !promoted).then_some(wire)
     })
+}
+
+/// Primaries that are `astray` (see `plan::failover`), that no replica can replace, and whose data is what they were started
+/// with: their link was never up since. They are then what a primary is that was started again, and nothing is lost by it that
+/// was not lost before; while whoever they follow may come back any moment, and would overwrite it. `me`: the leader.
+#[must_use]
+pub fn to_lead(state: &ClusterState, seen: &Observation, astray: &BTreeSet<HostPort>, me: NodeId) -> Vec<Wire> {
+    let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
+    let wire = |(product, group): (ProductId, &Group)| {
+        let addr = &group.servers.first()?.addr;
+        let quiet = state.settings.maintenance || group.options.maintenance;
+        if quiet || !astray.contains(addr) || state.promotion_of(product, group.id).is_some() {
+            return None;
+        }
+        let look = today(seen, addr).filter(|look| !look.loading)?;
+        let own = matches!(look.role, RoleSeen::Replica { link_up: false, link_down_ms: u64::MAX, syncing: false, .. });
+        let act = Act::Lead { run_id: look.run_id.clone() };
+        let wire = Wire { product, group: group.id, epoch: group.epoch, addr: addr.clone(), act };
+        (own && !look.run_id.is_empty() && choose(group, seen, me).best().is_none()).then_some(wire)
+    };
+    groups.filter_map(wire).collect()
 }
 
 /// What is to be done, in all groups, and sentences about what is odd and is left to the operator.

@@ -20,7 +20,7 @@ use pontoon::{
         failover::{STALE_MS, astray, decide},
         liveness::Watchers,
         observation::{Look, RoleSeen},
-        replication::{Act, wiring},
+        replication::{Act, to_lead, wiring},
     },
 };
 
@@ -395,6 +395,27 @@ fn a_primary_that_follows_another_server_is_replaced() {
     world.look(PRIMARY, |l| l.loading = false);
     world.fail(PRIMARY, 100);
     assert_eq!(led(&world), BTreeSet::new(), "whether it is one nobody sees now");
+
+    // Nobody can replace it, and it has what it was started with.
+    let lead = |world: &World| to_lead(&world.state, &world.seen, &world.astray, ME);
+    let mut alone = World::up();
+    alone.look(PRIMARY, |l| l.role = follows(7002));
+    alone.astray = led(&alone);
+    [7002, 7003].iter().for_each(|port| alone.fail(*port, 9_000));
+    assert_eq!(lead(&alone), [], "its link was up, so it may have the other one's data");
+    let never = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: false };
+    alone.look(PRIMARY, |l| l.role = never.clone());
+    let leads = lead(&alone);
+    assert_eq!((leads[0].addr.port(), leads.len()), (PRIMARY, 1));
+    assert_eq!(leads[0].act, Act::Lead { run_id: format!("run{PRIMARY}") });
+    let syncing = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
+    alone.look(PRIMARY, |l| l.role = syncing.clone());
+    assert_eq!(lead(&alone), []);
+    alone.look(PRIMARY, |l| l.role = never.clone());
+    alone.state.settings.maintenance = true;
+    assert_eq!(lead(&alone), []);
+    world.look(PRIMARY, |l| l.role = never.clone());
+    assert_eq!(lead(&world), [], "another one is promoted");
 
     let mut few = World::up();
     let one = few.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(2)).unwrap();

@@ -111,6 +111,8 @@ mod tests {
             sweep: None,
             options: GroupOptions::default(),
             replid: String::new(),
+            run_id: String::new(),
+            restarted_with: None,
             reached: None,
             loan: None,
         }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::{acts::host_and_port, fence::At, migrate::Jobs};
 use crate::{
+    faults::{self, Point},
     model::{
         change::Change,
         ids::{Epoch, GroupId, HostPort, ProductId, Uuid},
@@ -182,11 +183,13 @@ impl Wiring {
         let groups = || state.products.values().flat_map(|product| product.groups.values());
         let primaries: BTreeMap<&HostPort, &String> =
             groups().filter_map(|group| Some((&group.servers.first()?.addr, &group.run_id))).collect();
-        self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| *known == run_id));
-        for (addr, run_id) in primaries {
-            let look = today(seen, addr).filter(|look| !run_id.is_empty() && look.run_id == *run_id && !look.loading);
-            if let Some(look) = look {
-                self.keys.insert(addr.clone(), (run_id.clone(), look.keys));
+        // Before the log knows the process, it may be the one that it will know.
+        let is = |known: &str, run_id: &str| known.is_empty() || known == run_id;
+        self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| is(known, run_id)));
+        for (addr, known) in primaries {
+            let look = today(seen, addr).filter(|look| !look.run_id.is_empty() && is(known, &look.run_id));
+            if let Some(look) = look.filter(|look| !look.loading) {
+                self.keys.insert(addr.clone(), (look.run_id.clone(), look.keys));
             }
         }
     }
@@ -356,7 +359,9 @@ async fn follow(jobs: &Jobs, group: (ProductId, GroupId, Epoch), at: &At, to: &H
     if standing.follows.is_none() {
         close_runs(jobs, &state, at, by).await?;
     }
+    faults::pause_at(Point::Wiring).await;
     // Closing takes its time: by now it may be promoted, or belong to somebody else.
+    let by = Instant::now() + ACT_MAX;
     let check = || may_follow(jobs, group, &at.addr, to).map(|_| ());
     match jobs.fence.follow(at, to, &check, by).await {
         Ok(followed) => {

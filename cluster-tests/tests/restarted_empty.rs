@@ -175,7 +175,7 @@ fn the_last_copy_is_left_alone_until_the_operator_has_chosen() {
     assert!(cluster.servers[first].call(&["INFO", "replication"]).text().contains("role:master"));
 
     // The operator does not want it.
-    cluster.servers[first].call(&["FLUSHALL"]);
+    assert_eq!(cluster.servers[first].call(&["FLUSHALL"]).text(), "OK");
     wait_keys(&cluster, first, "60");
     wait_event(&cluster, "wired", &[&format!("{old} was made a replica of {new}"), "it is a primary", "seen by node"]);
     wait_shown(&cluster, "it to be a candidate again", |shown| shown["servers"][1]["diverged"] == false);

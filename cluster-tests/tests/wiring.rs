@@ -234,9 +234,9 @@ fn what_is_mended_at_a_server_is_in_the_events() {
     wait_led_by(&cluster, primary, first);
     wait_led_by(&cluster, primary, second);
 
-    cluster.servers[first].call(&["CONFIG", "SET", "masterauth", "wrong"]);
-    cluster.servers[first].call(&["CLIENT", "KILL", "TYPE", "master"]);
-    cluster.servers[primary].call(&["CLIENT", "KILL", "TYPE", "replica"]);
+    let _ = cluster.servers[first].call(&["CONFIG", "SET", "masterauth", "wrong"]);
+    let _ = cluster.servers[first].call(&["CLIENT", "KILL", "TYPE", "master"]);
+    let _ = cluster.servers[primary].call(&["CLIENT", "KILL", "TYPE", "replica"]);
     wait_until("it to have the right password", GENEROUS, || {
         cluster.servers[first].call(&["CONFIG", "GET", "masterauth"]).text() == "masterauth backend pass"
     });
@@ -244,7 +244,7 @@ fn what_is_mended_at_a_server_is_in_the_events() {
     wait_until("it to be told", GENEROUS, || wired(&cluster, &format!("{} was given the password", addrs[1])) == 1);
 
     for _ in 0..3 {
-        cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
+        let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
         wait_led_by(&cluster, primary, second);
         let made = format!("{} was made a replica of {}, its group's primary: it is a primary", addrs[2], addrs[0]);
         wait_until("it to be told once", GENEROUS, || wired(&cluster, &made) == 1);
@@ -262,7 +262,7 @@ fn a_server_that_is_taken_out_meanwhile_is_left_alone() {
     let [first, second] = servers[..] else { panic!("{servers:?}") };
     wait_candidate(&cluster, first, second);
     cluster.pause_at(Point::Wiring);
-    cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
+    let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
     let leader = cluster.wait_reached(Point::Wiring);
     let addr = cluster.servers[second].addr();
     cluster.cli().ok(&["group", "remove-server", "1", &addr]);

@@ -40,6 +40,8 @@ pub enum Point {
     PromotionTold,
     /// Leader: the chosen one is a primary, the log not told yet.
     Promoted,
+    /// Leader: a server is to follow its group's primary, its runs are closed, REPLICAOF is not sent yet.
+    Wiring,
 }
 
 impl Point {
@@ -62,6 +64,7 @@ impl Point {
             Self::PromotionBarrier => "promotion-barrier",
             Self::PromotionTold => "promotion-told",
             Self::Promoted => "promoted",
+            Self::Wiring => "wiring",
         }
     }
 }

@@ -351,6 +351,28 @@ fn promotions() -> Vec<(&'static str, Change)> {
     ]
 }
 
+/// What came after the logs above were kept: a primary that restarted, and a server that was made its replica.
+fn noted() -> Vec<(&'static str, Change)> {
+    let (product, group) = (ProductId(1), GroupId(1));
+    let process = |run: &str, keys, keys_before| Change::NoteProcess {
+        product,
+        group,
+        epoch: Epoch(2),
+        replid: run.repeat(20),
+        run_id: run.repeat(10),
+        keys,
+        keys_before,
+    };
+    let servers = vec![server(1), server(2)];
+    vec![
+        ("bootstrap", Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 }),
+        ("n_create_group", Change::CreateGroup { product, group, servers, credentials: auth() }),
+        ("note_process", process("ab", 7, None)),
+        ("note_process_2", process("cd", 0, Some(7))),
+        ("note_wired", Change::NoteWired { product, group, addr: server(2).addr, text: "follows it".into() }),
+    ]
+}
+
 fn set_group(
     group: GroupId,
     down_after_ms: Option<u32>,
@@ -433,7 +455,7 @@ fn kept(name: &str, now: &[u8]) -> Vec<u8> {
 
 #[test]
 fn entries_are_read_and_written_as_they_were() {
-    let all = [changes(), migrations(), promotions(), loans()];
+    let all = [changes(), migrations(), promotions(), loans(), noted()];
     for (name, entry) in all.into_iter().flat_map(numbered) {
         let bytes = encode_entry(&entry);
         let kept = kept(name, &bytes);
@@ -500,6 +522,21 @@ fn a_state_with_loans_is_read_and_written_as_it_was() {
     let bytes = encode_state(&state);
     assert_eq!(pb::State::decode(&*bytes).unwrap().level, 3);
     let kept = kept("state_loans", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_state_with_a_primary_that_restarted_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(noted()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let group = &state.products[&ProductId(1)].groups[&GroupId(1)];
+    assert_eq!((group.run_id.as_str(), group.restarted_with), ("cd".repeat(10).as_str(), Some(0)));
+    let texts: Vec<&str> = state.events.iter().map(|e| e.text.as_str()).collect();
+    assert!(texts[0].contains("restarted empty: 0 keys, 7 before"), "{texts:?}");
+    assert_eq!(texts[1], "10.0.1.2:6379 follows it");
+    let bytes = encode_state(&state);
+    let kept = kept("state_noted", &bytes);
     assert_eq!(decode_state(&kept).unwrap(), state);
     assert_eq!(bytes, kept);
 }

@@ -239,7 +239,8 @@ fn within_hold(point: Point) -> bool {
         | Point::PromotionHeld
         | Point::PromotionBarrier
         | Point::PromotionTold
-        | Point::Promoted => false,
+        | Point::Promoted
+        | Point::Wiring => false,
     }
 }
 

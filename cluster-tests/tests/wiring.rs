@@ -12,6 +12,7 @@ use cluster_tests::{
     wait::{GENEROUS, wait_for, wait_until},
     workload::Written,
 };
+use pontoon::faults::Point;
 
 /// Everything that was answered is on the disk: a server that was killed comes back with it.
 fn durable() -> RedisOptions {
@@ -208,4 +209,70 @@ fn a_primary_that_is_started_again_as_a_replica_of_a_dead_one_leads_again() {
     written.wait_acknowledged(|_| true);
     let (_, lost) = written.finish(cluster.node(1).client_port);
     assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
+}
+
+fn wired(cluster: &Cluster, part: &str) -> usize {
+    let events = cluster.cli().try_json(&["events"]).unwrap_or_default();
+    let of =
+        |e: &&serde_json::Value| e["kind"] == "wired" && e["text"].as_str().is_some_and(|text| text.contains(part));
+    events.as_array().into_iter().flatten().filter(of).count()
+}
+
+/// A replica whose link breaks after its password was changed is given the right one, and what is done at a server is in the
+/// events, however often it drifts: not more than once a minute.
+#[test]
+fn what_is_mended_at_a_server_is_in_the_events() {
+    let mut cluster = Cluster::start(3);
+    let options = RedisOptions { password: Some("backend pass".into()), ..RedisOptions::default() };
+    let primary = cluster.add_server(&options);
+    let replica = RedisOptions { primary: Some(cluster.servers[primary].port), ..options };
+    let (first, second) = (cluster.add_server(&replica), cluster.add_server(&replica));
+    let addrs = [primary, first, second].map(|server| cluster.servers[server].addr());
+    let file = cluster.secret_file("backend", "backend pass");
+    let create = ["group", "create", "1", "--primary", &addrs[0], "--replica", &addrs[1], "--replica", &addrs[2]];
+    cluster.cli().ok(&[&create[..], &["--password-file", file.to_str().unwrap()]].concat());
+    wait_led_by(&cluster, primary, first);
+    wait_led_by(&cluster, primary, second);
+
+    let _ = cluster.servers[first].call(&["CONFIG", "SET", "masterauth", "wrong"]);
+    let _ = cluster.servers[first].call(&["CLIENT", "KILL", "TYPE", "master"]);
+    let _ = cluster.servers[primary].call(&["CLIENT", "KILL", "TYPE", "replica"]);
+    wait_until("it to have the right password", GENEROUS, || {
+        cluster.servers[first].call(&["CONFIG", "GET", "masterauth"]).text() == "masterauth backend pass"
+    });
+    wait_led_by(&cluster, primary, first);
+    wait_until("it to be told", GENEROUS, || wired(&cluster, &format!("{} was given the password", addrs[1])) == 1);
+
+    for _ in 0..3 {
+        let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
+        wait_led_by(&cluster, primary, second);
+        let made = format!("{} was made a replica of {}, its group's primary: it is a primary", addrs[2], addrs[0]);
+        wait_until("it to be told once", GENEROUS, || wired(&cluster, &made) == 1);
+    }
+    for node in &cluster.nodes {
+        assert!(!node.log().contains("backend pass"), "a password is in the log");
+    }
+}
+
+/// Between the decision and REPLICAOF the server is taken out of the group: it is somebody else's then, and is left alone.
+#[test]
+fn a_server_that_is_taken_out_meanwhile_is_left_alone() {
+    let mut cluster = Cluster::start(3);
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &RedisOptions::default());
+    let [first, second] = servers[..] else { panic!("{servers:?}") };
+    wait_candidate(&cluster, first, second);
+    cluster.pause_at(Point::Wiring);
+    let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
+    let leader = cluster.wait_reached(Point::Wiring);
+    let addr = cluster.servers[second].addr();
+    cluster.cli().ok(&["group", "remove-server", "1", &addr]);
+    cluster.go_on(Point::Wiring);
+    wait_for("it to be given up", GENEROUS, || {
+        let log = cluster.node(leader).log();
+        let gave_up =
+            log.lines().any(|line| line.contains("could not be made to follow") && line.contains("has changed"));
+        if gave_up { Ok(()) } else { Err("nothing was given up") }
+    });
+    let info = cluster.servers[second].call(&["INFO", "replication"]).text();
+    assert!(info.contains("role:master"), "{info}");
 }

@@ -224,9 +224,14 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
     }
     let look = failover::newest(seen, &primary.addr).map(|(look, _)| look);
     // A primary begins a new history for its first replica, too: then it is the process that it was when it was added.
-    let same = look.is_some_and(|look| !look.run_id.is_empty() && look.run_id == primary.run_id);
+    // Likewise when it is the process that the log knows, and that did not begin while it was the primary.
+    let same = look.is_some_and(|look| {
+        let first = group.restarted_with.is_none() && look.run_id == group.run_id;
+        !look.run_id.is_empty() && (first || look.run_id == primary.run_id)
+    });
     if let Some(at_ms) = new_history(state, product, group).filter(|_| !same) {
-        said.push(restarted(&primary.addr, at_ms, look.is_some_and(|look| look.keys == 0 && !look.loading)));
+        let empty = look.is_some_and(|look| look.keys == 0 && !look.loading);
+        said.push(restarted(&primary.addr, at_ms, if empty { Some(0) } else { group.restarted_with }));
     }
     if product.mode == Mode::Store && look.is_some_and(|look| look.persistent == Some(false)) {
         said.push(not_persistent(&primary.addr));
@@ -276,15 +281,19 @@ fn new_history(state: &ClusterState, product: &Product, group: &Group) -> Option
     state.events.iter().rev().find(of).filter(|e| e.index > group.epoch).map(|e| e.at_ms)
 }
 
-fn restarted(primary: &HostPort, at_ms: u64, empty: bool) -> String {
+/// `with`: the keys it began with, if that is known.
+fn restarted(primary: &HostPort, at_ms: u64, with: Option<u64>) -> String {
     let at = utc(at_ms);
-    if empty {
-        format!(
+    match with {
+        Some(0) => format!(
             "the primary {primary} restarted empty at {at}: if it had keys, they are lost, also on its replicas, which \
              copy it; restore a backup, and let it persist"
-        )
-    } else {
-        format!("the primary {primary} restarted, or was replaced by hand, at {at}")
+        ),
+        Some(keys) => format!(
+            "the primary {primary} restarted at {at}, with {keys} keys: what it had not saved is lost, also on its replicas, \
+             which copy it"
+        ),
+        None => format!("the primary {primary} restarted, or was replaced by hand, at {at}"),
     }
 }
 

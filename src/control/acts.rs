@@ -13,7 +13,7 @@ use crate::{
         ids::HostPort,
         secret::{Credentials, Secret},
     },
-    redis::{Client, RedisError, Standing},
+    redis::{Client, RedisError, Reply, Standing},
 };
 
 impl Fence {
@@ -44,12 +44,43 @@ impl Fence {
         self.with(at, deadline, async |client| promote(client, check, deadline, told_max).await).await
     }
 
-    /// Makes a server a replica of `primary`, with the group's credentials. False: it was one already.
+    /// Makes a server a replica of `primary`, with the group's credentials, if `check` finds nothing wrong just before it is
+    /// told. False: it was one already.
+    ///
+    /// # Errors
+    /// See [`FenceError`]; with [`FenceError::Refused`] it follows whom it followed.
+    pub async fn follow(
+        &self,
+        at: &At,
+        primary: &HostPort,
+        check: &(dyn Fn() -> Result<(), String> + Send + Sync),
+        deadline: Instant,
+    ) -> Result<bool, FenceError> {
+        self.with(at, deadline, async |client| follow(client, at, primary, check, deadline).await).await
+    }
+
+    /// Gives a replica of `primary` the group's credentials again, if it is one and `check` finds nothing wrong. Whether it had
+    /// others.
     ///
     /// # Errors
     /// See [`FenceError`].
-    pub async fn follow(&self, at: &At, primary: &HostPort, deadline: Instant) -> Result<bool, FenceError> {
-        self.with(at, deadline, async |client| follow(client, at, primary, deadline).await).await
+    pub async fn login(
+        &self,
+        at: &At,
+        primary: &HostPort,
+        check: &(dyn Fn() -> Result<(), String> + Send + Sync),
+        deadline: Instant,
+    ) -> Result<bool, FenceError> {
+        let login = async |client: &mut Client| {
+            let (host, port) = host_and_port(primary);
+            if !Standing::ask(client, deadline).await?.is_replica_of(host, port) {
+                let why = format!("it does not follow {primary}");
+                return Err(FenceError::Refused { addr: at.addr.clone(), why });
+            }
+            check().map_err(|why| FenceError::Refused { addr: at.addr.clone(), why })?;
+            credentials(client, at.credentials.as_ref(), deadline).await
+        };
+        self.with(at, deadline, login).await
     }
 
     /// Has the server write into its own configuration file what it is now (`CONFIG REWRITE`), so that it is that again after a
@@ -102,14 +133,24 @@ async fn promote(
     Ok(after)
 }
 
-async fn follow(client: &mut Client, at: &At, primary: &HostPort, deadline: Instant) -> Result<bool, FenceError> {
+async fn follow(
+    client: &mut Client,
+    at: &At,
+    primary: &HostPort,
+    check: &(dyn Fn() -> Result<(), String> + Send + Sync),
+    deadline: Instant,
+) -> Result<bool, FenceError> {
     let (host, port) = host_and_port(primary);
+    let fits = || check().map_err(|why| FenceError::Refused { addr: at.addr.clone(), why });
     let before = Standing::ask(client, deadline).await?;
+    fits()?;
     // Also where nothing else differs: the group's password may be new, and a link that breaks needs it.
     credentials(client, at.credentials.as_ref(), deadline).await?;
     if before.is_replica_of(host, port) {
         return Ok(false);
     }
+    // Again: what was asked in between takes its time.
+    fits()?;
     client.ask(&[b"REPLICAOF", host.as_bytes(), port.to_string().as_bytes()], deadline).await?;
     let after = Standing::ask(client, deadline).await?;
     if !after.is_replica_of(host, port) {
@@ -120,22 +161,37 @@ async fn follow(client: &mut Client, at: &At, primary: &HostPort, deadline: Inst
     Ok(true)
 }
 
-/// What it logs in to its primary with. Servers without CONFIG (managed ones) are set up for that by whoever runs them.
+/// What it logs in to its primary with; whether it had something else. Servers without CONFIG (managed ones) are set up for
+/// that by whoever runs them.
 async fn credentials(
     client: &mut Client,
     credentials: Option<&Credentials>,
     deadline: Instant,
-) -> Result<(), FenceError> {
-    let Some(Credentials { username, password }) = credentials else { return Ok(()) };
+) -> Result<bool, FenceError> {
+    let Some(Credentials { username, password }) = credentials else { return Ok(false) };
     let user = username.as_deref().unwrap_or_default();
     let password: &Secret = password;
+    let mut changed = false;
     for (name, value) in [("masteruser", user), ("masterauth", password.reveal())] {
-        match client.ask(&[b"CONFIG", b"SET", name.as_bytes(), value.as_bytes()], deadline).await {
+        let mut differs = false;
+        match client.ask(&[b"CONFIG", b"GET", name.as_bytes()], deadline).await {
+            Ok(Reply::Array(pair)) => {
+                let had = |reply: &Reply| matches!(reply, Reply::Bulk(had) if had[..] == *value.as_bytes());
+                if pair.get(1).is_some_and(had) {
+                    continue;
+                }
+                differs = true;
+            }
             Ok(_) | Err(RedisError::NotAllowed { .. } | RedisError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        match client.ask(&[b"CONFIG", b"SET", name.as_bytes(), value.as_bytes()], deadline).await {
+            Ok(_) => changed |= differs,
+            Err(RedisError::NotAllowed { .. } | RedisError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// As REPLICAOF takes them: an IPv6 host without its brackets.

@@ -376,6 +376,35 @@ pub enum Change {
         /// The replication id.
         replid: String,
     },
+    /// Notes which process a primary is, and under which replication id it writes. Another process than before has what it had
+    /// saved, and that may be nothing.
+    NoteProcess {
+        /// In which product.
+        product: ProductId,
+        /// Of which group.
+        group: GroupId,
+        /// Epoch of the group when its primary was looked at.
+        epoch: Epoch,
+        /// The replication id.
+        replid: String,
+        /// The process; empty: it does not tell.
+        run_id: String,
+        /// Keys it had then.
+        keys: u64,
+        /// Keys the process before had when it was last looked at; `None`: not known.
+        keys_before: Option<u64>,
+    },
+    /// Tells that the leader has made a server of a group what the log wants it to be. Changes nothing but the events.
+    NoteWired {
+        /// In which product.
+        product: ProductId,
+        /// Of which group.
+        group: GroupId,
+        /// Which server.
+        addr: HostPort,
+        /// What was done, why, and who saw it, for people.
+        text: String,
+    },
     /// A server that had diverged follows its group's primary, and has all of it. Proposed after a look that began when the
     /// proposer had applied the entry by which the server diverged: an older look says nothing of what was done to it since.
     MarkResynced {

@@ -81,11 +81,13 @@ pub enum EventKind {
     Lent,
     /// It is back, and has its slots.
     Returned,
+    /// A server was made to be in its group what the log says: a replica of the primary, or the primary.
+    Wired,
 }
 
 impl EventKind {
     /// All of them, in the order of the durable format.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Planned,
         Self::Started,
         Self::Copying,
@@ -115,6 +117,7 @@ impl EventKind {
         Self::MaintenanceOff,
         Self::Lent,
         Self::Returned,
+        Self::Wired,
     ];
 
     /// As people and machines read it.
@@ -150,6 +153,7 @@ impl EventKind {
             Self::MaintenanceOff => "maintenance-off",
             Self::Lent => "lent",
             Self::Returned => "returned",
+            Self::Wired => "wired",
         }
     }
 }

@@ -451,6 +451,21 @@ impl Fnv {
                 self.num(epoch.0);
                 self.text(replid);
             }
+            Change::NoteWired { product, group, addr, text } => {
+                self.num(52);
+                self.place(*product, *group);
+                self.addr(addr);
+                self.text(text);
+            }
+            Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before } => {
+                self.num(53);
+                self.place(*product, *group);
+                self.num(epoch.0);
+                self.text(replid);
+                self.text(run_id);
+                self.num(*keys);
+                self.maybe(*keys_before, Self::num);
+            }
             Change::MarkResynced { product, group, addr, epoch } => {
                 self.num(47);
                 self.place(*product, *group);

@@ -204,6 +204,11 @@ pub struct Group {
     pub options: GroupOptions,
     /// Replication id of the primary as last noted in the log; empty: not known (never noted, or the primary is new).
     pub replid: String,
+    /// `run_id` of the primary's process as last noted in the log; empty: not known.
+    pub run_id: String,
+    /// The primary was seen to be another process than before, since it became the primary: the keys that the last such process
+    /// began with. What it had not saved is lost; what others have may be more.
+    pub restarted_with: Option<u64>,
     /// Where the primary was when slots last came to it; a replica that has not got there lacks keys that its group owns.
     pub reached: Option<Reached>,
     /// What it lends, while it is out; caches only.

@@ -115,6 +115,8 @@ mod tests {
             sweep: None,
             options: GroupOptions::default(),
             replid: String::new(),
+            run_id: String::new(),
+            restarted_with: None,
             reached: None,
             loan: None,
         }

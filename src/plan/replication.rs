@@ -10,8 +10,13 @@ use super::{
 };
 use crate::model::{
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
+    route::Mode,
     state::{ClusterState, Group, Product, Server},
 };
+
+/// A link that has been down for so long, while its primary answers, is perhaps refused: milliseconds. Longer than a replica
+/// takes to connect again (it tries every second).
+const LINK_DOWN_MS: u64 = 2_000;
 
 /// Something to do, in one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +43,17 @@ pub enum Act {
         /// What it does instead, for people.
         why: String,
     },
-    /// Note the primary's replication id in the log.
+    /// Note in the log which process the primary is, and under which replication id it writes.
     Note {
         /// The id.
         replid: String,
+        /// The process; empty: it does not tell.
+        run_id: String,
+        /// Keys that it has.
+        keys: u64,
     },
+    /// It follows its primary, which answers, and does not get through: give it the group's password again.
+    Login,
     /// It seems to follow its primary again: look closely, and say so in the log.
     Resynced {
         /// The primary.
@@ -144,12 +155,18 @@ fn wire_group(product: &Product, group: &Group, seen: &Observation, wires: &mut 
         ));
         return;
     }
-    if !look.replid.is_empty() && look.replid != group.replid {
-        wires.push(wire(&primary.addr, Act::Note { replid: look.replid.clone() }));
+    let other = !look.run_id.is_empty() && look.run_id != group.run_id;
+    if !look.replid.is_empty() && (other || look.replid != group.replid) {
+        let (replid, run_id) = (look.replid.clone(), look.run_id.clone());
+        wires.push(wire(&primary.addr, Act::Note { replid, run_id, keys: look.keys }));
     }
+    let restarts = other && !group.run_id.is_empty();
+    let began_with = if restarts { Some(look.keys) } else { group.restarted_with };
+    let leads = Leads { addr: &primary.addr, look, began_with, cache: product.mode == Mode::Cache };
+    let password = group.credentials.is_some();
     for server in replicas {
         let Some(theirs) = today(seen, &server.addr).filter(|look| !look.loading) else { continue };
-        match replica(server, theirs, primary, look) {
+        match replica(server, theirs, &leads, password, seen) {
             Ok(Some(act)) => wires.push(wire(&server.addr, act)),
             Ok(None) => {}
             Err(why) => odd.push(format!("{} of {name} {why}", server.addr)),
@@ -157,21 +174,76 @@ fn wire_group(product: &Product, group: &Group, seen: &Observation, wires: &mut 
     }
 }
 
-/// What is to be done at a replica; `Err`: left to the operator, the rest of a sentence.
-fn replica(server: &Server, theirs: &Look, primary: &Server, look: &Look) -> Result<Option<Act>, String> {
-    let repoint = |why: String| Ok(Some(Act::Repoint { to: primary.addr.clone(), why }));
-    match &theirs.role {
-        RoleSeen::Primary { .. } if !server.diverged && look.keys == 0 && theirs.keys > 0 => Err(format!(
-            "is no replica and has {} keys, while the primary {} has none: it is not made a replica, since that would \
+/// A group's primary that answers, as one.
+struct Leads<'a> {
+    addr: &'a HostPort,
+    look: &'a Look,
+    /// It restarted since it became the primary, and began with so many keys.
+    began_with: Option<u64>,
+    /// Its keys may be lost.
+    cache: bool,
+}
+
+impl Leads<'_> {
+    /// Whether a server that does not follow it was seen in step with what it writes now: then it has been overwritten already,
+    /// and what it has is of it.
+    fn was_followed_by(&self, addr: &HostPort, seen: &Observation) -> bool {
+        let mut sights = seen.get(addr).into_iter().flat_map(|by_node| by_node.values());
+        sights.any(|reported| {
+            reported.sight.linked.as_ref().is_some_and(|l| l.to == *self.addr && l.replid == self.look.replid)
+        })
+    }
+
+    /// Why a server with data of its own must not be made its replica, which deletes that: the rest of a sentence.
+    ///
+    /// A primary that lives on has what counts, and its old primary heals by itself. One that restarted may have come back
+    /// with nothing, or little, and then that server's is the last copy. What clients have written since does not tell: so
+    /// less than half of what that server has is too few to have begun with, however many they are by now.
+    fn must_not_wipe(&self, server: &Server, theirs: &Look, seen: &Observation) -> Option<String> {
+        let (keys, now) = (theirs.keys, self.look.keys);
+        if keys == 0 || (self.cache && server.diverged) {
+            return None;
+        }
+        let has = match self.began_with {
+            _ if now == 0 => "has none".to_owned(),
+            Some(began) if !self.cache && (now < keys || began <= keys / 2) => {
+                if self.was_followed_by(&server.addr, seen) {
+                    return None;
+                }
+                format!("restarted with {began} keys and has {now}")
+            }
+            Some(_) | None => return None,
+        };
+        Some(format!(
+            "does not follow the primary {}, and has {keys} keys, while that {has}: it is not made a replica, since that would \
              delete them; if they are what is wanted, promote it (pontoon group promote --force), else delete them \
              (FLUSHALL there)",
-            theirs.keys, primary.addr
-        )),
-        RoleSeen::Primary { .. } => repoint("it is a primary".into()),
-        RoleSeen::Replica { of, .. } if *of != primary.addr => repoint(format!("it follows {of}")),
+            self.addr
+        ))
+    }
+}
+
+/// What is to be done at a replica; `Err`: left to the operator, the rest of a sentence.
+fn replica(
+    server: &Server,
+    theirs: &Look,
+    leads: &Leads<'_>,
+    password: bool,
+    seen: &Observation,
+) -> Result<Option<Act>, String> {
+    let repoint = |why: String, own: bool| match leads.must_not_wipe(server, theirs, seen).filter(|_| own) {
+        Some(why_not) => Err(why_not),
+        None => Ok(Some(Act::Repoint { to: leads.addr.clone(), why })),
+    };
+    match &theirs.role {
+        RoleSeen::Primary { .. } => repoint("it is a primary".into(), true),
+        RoleSeen::Replica { of, link_up, .. } if of != leads.addr => repoint(format!("it follows {of}"), !link_up),
+        RoleSeen::Replica { link_up: false, link_down_ms, syncing: false, .. } => {
+            Ok((password && *link_down_ms >= LINK_DOWN_MS).then_some(Act::Login))
+        }
         RoleSeen::Replica { link_up, syncing, .. } => {
-            let in_step = *link_up && !syncing && theirs.replid == look.replid;
-            let resynced = Act::Resynced { of: primary.addr.clone(), replid: look.replid.clone() };
+            let in_step = *link_up && !syncing && theirs.replid == leads.look.replid;
+            let resynced = Act::Resynced { of: leads.addr.clone(), replid: leads.look.replid.clone() };
             Ok((server.diverged && in_step).then_some(resynced))
         }
     }

@@ -65,6 +65,8 @@ fn level_of(change: &Change) -> u32 {
         | Change::FinishPromotion { .. }
         | Change::GiveUpPromotion { .. }
         | Change::NotePrimary { .. }
+        | Change::NoteProcess { .. }
+        | Change::NoteWired { .. }
         | Change::MarkResynced { .. }
         | Change::SetGroup { .. }
         | Change::SetServer { .. }
@@ -269,6 +271,23 @@ fn change_to(change: &Change) -> pb::change::Kind {
             epoch: epoch.0,
             replid: replid.clone(),
         }),
+        Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before } => {
+            Kind::NoteProcess(pb::NoteProcess {
+                product: product.0,
+                group: group.0,
+                epoch: epoch.0,
+                replid: replid.clone(),
+                run_id: run_id.clone(),
+                keys: *keys,
+                keys_before: *keys_before,
+            })
+        }
+        Change::NoteWired { product, group, addr, text } => Kind::NoteWired(pb::NoteWired {
+            product: product.0,
+            group: group.0,
+            addr: addr.to_string(),
+            text: text.clone(),
+        }),
         Change::MarkResynced { product, group, addr, epoch } => Kind::MarkResynced(pb::MarkResynced {
             product: product.0,
             group: group.0,
@@ -468,6 +487,21 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             group: GroupId(c.group),
             epoch: Epoch(c.epoch),
             replid: c.replid,
+        },
+        Kind::NoteProcess(c) => Change::NoteProcess {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            epoch: Epoch(c.epoch),
+            replid: c.replid,
+            run_id: c.run_id,
+            keys: c.keys,
+            keys_before: c.keys_before,
+        },
+        Kind::NoteWired(c) => Change::NoteWired {
+            product: ProductId(c.product),
+            group: GroupId(c.group),
+            addr: addr_from(&c.addr)?,
+            text: c.text,
         },
         Kind::MarkResynced(c) => Change::MarkResynced {
             product: ProductId(c.product),

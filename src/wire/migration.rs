@@ -323,5 +323,6 @@ const fn kind_to(kind: EventKind) -> pb::EventKind {
         EventKind::MaintenanceOff => pb::EventKind::MaintenanceOff,
         EventKind::Lent => pb::EventKind::Lent,
         EventKind::Returned => pb::EventKind::Returned,
+        EventKind::Wired => pb::EventKind::Wired,
     }
 }

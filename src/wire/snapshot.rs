@@ -124,6 +124,8 @@ fn has_promotions(state: &ClusterState) -> bool {
     let group = |g: &Group| {
         g.options != GroupOptions::default()
             || !g.replid.is_empty()
+            || !g.run_id.is_empty()
+            || g.restarted_with.is_some()
             || g.reached.is_some()
             || g.loan.is_some()
             || g.servers.iter().any(server_is_new)
@@ -274,6 +276,8 @@ fn group_to(g: &Group) -> pb::Group {
         sweep: g.sweep.as_ref().map(sweep_to),
         options: promotion::options_to(g.options),
         replid: g.replid.clone(),
+        run_id: g.run_id.clone(),
+        restarted_with: g.restarted_with,
         reached: reached_to(g.reached.as_ref()),
         loan: g.loan.as_ref().map(loan_to),
     }
@@ -289,6 +293,8 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         sweep: g.sweep.map(sweep_from).transpose()?,
         options: promotion::options_from(g.options),
         replid: g.replid,
+        run_id: g.run_id,
+        restarted_with: g.restarted_with,
         reached: reached_from(g.reached),
         loan: g.loan.map(loan_from).transpose()?,
     })

@@ -43,7 +43,19 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             zone: (e % 2 == 0)
                 .then(|| ["", "a", "eu-1", "no zone"][usize::from(f % 4)].repeat(1 + usize::from(d % 20))),
         },
-        2 | 3 => {
+        2 if e % 3 == 0 => {
+            Change::NoteWired { product, group, addr: some_server(place.1, c), text: "w".repeat(usize::from(d % 700)) }
+        }
+        2 => Change::NoteProcess {
+            product,
+            group,
+            epoch,
+            replid: ["ab", "cd", "ef", ""][usize::from(d % 4)].repeat(20),
+            run_id: ["", "12", "34", "56"][usize::from(e % 4)].repeat(20),
+            keys: u64::from(f % 3),
+            keys_before: (f % 2 == 0).then_some(u64::from(f % 5)),
+        },
+        3 => {
             Change::NotePrimary { product, group, epoch, replid: ["ab", "cd", "ef", ""][usize::from(d % 4)].repeat(20) }
         }
         4 | 5 => {

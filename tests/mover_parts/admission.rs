@@ -41,6 +41,8 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         replid: String::new(),
         reached: None,
         loan: None,
+        run_id: String::new(),
+        restarted_with: None,
     }
 }
 

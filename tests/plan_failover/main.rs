@@ -10,21 +10,20 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         change::Change,
-        ids::{NodeId, Term},
-        outcome::Outcome,
+        ids::{GroupId, NodeId},
         promotion::{PromotionKind, Reached},
-        route::HoldKind,
-        state::Cause,
+        route::Mode,
+        secret::{Credentials, Secret},
     },
     plan::{
         failover::{STALE_MS, astray, decide},
         liveness::Watchers,
-        observation::{Look, RoleSeen},
+        observation::{Linked, Look, RoleSeen},
         replication::{Act, to_lead, wiring},
     },
 };
 
-use world::{ME, PRIMARY, PRODUCT, World, addr, follows, voters};
+use world::{GROUP, ME, PRIMARY, PRODUCT, World, addr, follows, voters};
 
 #[test]
 fn the_farthest_is_chosen_then_priority_then_zone_then_address() {
@@ -335,14 +334,105 @@ fn who_is_made_to_follow() {
     assert_eq!(empty.acts(), []);
     assert!(wiring(&empty.state, &empty.seen).1[0].contains("it is not made a replica"));
     empty.edit(|g| g.servers[1].diverged = true);
-    assert_eq!(empty.acts(), [(7002, repoint("it is a primary".into()))], "its keys are the replaced ones");
+    assert_eq!(empty.acts(), [], "it is the old primary, and nobody else has its keys");
+    empty.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache;
+    assert_eq!(empty.acts(), [(7002, repoint("it is a primary".into()))], "a cache may lose them");
+}
+
+/// 7002 is the old primary, with 10 keys; the present one was promoted, and restarted empty since.
+fn restarted() -> World {
+    let mut world = World::up();
+    world.edit(|g| g.servers[1].diverged = true);
+    world.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+    world.see(7002, |sight| sight.linked = None);
+    let GroupId(group) = GROUP;
+    world.restart(group, "again", 0);
+    world.look(PRIMARY, |l| {
+        (l.run_id, l.replid, l.keys) = ("again".into(), "again".into(), 1);
+    });
+    world
+}
+
+#[test]
+fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
+    let repoint = |to| [(7002, Act::Repoint { to: addr(to), why: "it is a primary".into() })];
+    let odd = |world: &World| wiring(&world.state, &world.seen).1;
+    let mut world = restarted();
+    assert_eq!(world.acts(), [], "one write does not make it whole");
+    assert!(odd(&world)[0].contains("it is not made a replica"), "{:?}", odd(&world));
+    world.look(PRIMARY, |l| l.keys = 50);
+    assert_eq!(world.acts(), [], "nor do many: it began with nothing");
+    // It follows somebody who is not there, by its own configuration: just as little.
+    world.look(7002, |l| l.role = follows(7009));
+    assert_eq!(world.acts(), []);
+    world.look(7002, |l| {
+        l.role = RoleSeen::Replica { of: addr(7003), link_up: true, link_down_ms: 0, syncing: false };
+    });
+    assert_eq!(world.acts().len(), 1, "it has what 7003 has");
+
+    // The log does not know yet that it restarted.
+    let mut unnoted = restarted();
+    unnoted.edit(|g| (g.run_id, g.replid, g.restarted_with) = (format!("run{PRIMARY}"), "id1".into(), None));
+    let note = Act::Note { replid: "again".into(), run_id: "again".into(), keys: 1 };
+    assert_eq!(unnoted.acts(), [(PRIMARY, note)]);
+    assert!(odd(&unnoted)[0].contains("restarted with 1 keys"), "{:?}", odd(&unnoted));
+
+    for heals in [
+        // It lives on since it was promoted, with another replication id for its first replica.
+        |w: &mut World| w.edit(|g| g.restarted_with = None),
+        // It restarted with most of it, and has more by now.
+        |w: &mut World| {
+            w.edit(|g| g.restarted_with = Some(9));
+            w.look(PRIMARY, |l| l.keys = 11);
+        },
+        // The other one is empty, too.
+        |w: &mut World| w.look(7002, |l| l.keys = 0),
+        // It had already copied what the primary writes since.
+        |w: &mut World| {
+            let linked = Linked { to: addr(PRIMARY), replid: "again".into(), run_id: "x".into(), ago_ms: 9_000 };
+            w.see(7002, |sight| sight.linked = Some(linked.clone()));
+        },
+        |w: &mut World| w.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache,
+    ] {
+        let mut world = restarted();
+        heals(&mut world);
+        assert_eq!(world.acts(), repoint(PRIMARY));
+    }
+    // Another primary is another beginning.
+    let mut promoted = restarted();
+    promoted.start(7003, true);
+    promoted.finish();
+    assert_eq!((promoted.of().restarted_with, promoted.of().run_id.as_str()), (None, ""));
+}
+
+#[test]
+fn a_replica_that_is_not_let_in_gets_the_password_again() {
+    let mut world = World::up();
+    let down = |ms, syncing| RoleSeen::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: ms, syncing };
+    world.look(7002, |l| l.role = down(2_000, false));
+    assert_eq!(world.acts(), [], "there is no password");
+    world.edit(|g| g.credentials = Some(Credentials { username: None, password: Secret::new("p".into()) }));
+    assert_eq!(world.acts(), [(7002, Act::Login)]);
+    world.look(7002, |l| l.role = down(u64::MAX, false));
+    assert_eq!(world.acts(), [(7002, Act::Login)]);
+    for role in [down(1_999, false), down(5_000, true)] {
+        world.look(7002, |l| l.role = role.clone());
+        assert_eq!(world.acts(), []);
+    }
 }
 
 #[test]
 fn what_the_log_learns_of_primaries_and_of_those_that_are_back_in_step() {
     let mut world = World::up();
     world.look(PRIMARY, |l| l.replid = "new".into());
-    assert_eq!(world.acts(), [(PRIMARY, Act::Note { replid: "new".into() })]);
+    let note = |run_id: &str| Act::Note { replid: "new".into(), run_id: run_id.into(), keys: 10 };
+    assert_eq!(world.acts(), [(PRIMARY, note("run7001"))]);
+    world.note(1, "new");
+    assert_eq!(world.acts(), []);
+    world.look(PRIMARY, |l| l.run_id = "other".into());
+    assert_eq!(world.acts(), [(PRIMARY, note("other"))]);
+    world.look(PRIMARY, |l| l.run_id = String::new());
+    assert_eq!(world.acts(), [], "it does not tell");
     let mut back = World::up();
     back.edit(|g| g.servers[1].diverged = true);
     let resynced = Act::Resynced { of: addr(PRIMARY), replid: "id1".into() };
@@ -367,11 +457,7 @@ fn what_the_log_learns_of_primaries_and_of_those_that_are_back_in_step() {
 fn who_is_to_keep_that_it_was_promoted() {
     let mut world = World::up();
     world.start(7002, false);
-    let id = *world.state.promotions.keys().next().unwrap();
-    let hold =
-        Change::Hold { cause: Cause::Promotion(id), attempt: 1, kind: HoldKind::Abandon, reason: "a test".into() };
-    let Outcome::Held(hold) = world.make(hold) else { panic!("no hold") };
-    world.make(Change::FinishPromotion { promotion: id, hold, term: Term(1) });
+    world.finish();
     let promoted = world.of().epoch;
     let saves = |world: &World| {
         let saves = |(port, act)| match act {

@@ -9,7 +9,8 @@ use pontoon::{
         ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
-        state::{ClusterState, Entry, Group, Position, Server},
+        route::HoldKind,
+        state::{Cause, ClusterState, Entry, Group, Position, Server},
     },
     plan::{
         failover::{Choice, choose, decide, primary_back},
@@ -92,8 +93,28 @@ impl World {
     }
 
     pub fn note(&mut self, id: u32, replid: &str) {
+        let group = &self.state.products[&PRODUCT].groups[&GroupId(id)];
+        let (epoch, run_id) = (group.epoch, format!("run{}", group.servers[0].addr.port()));
+        let (product, group, replid) = (PRODUCT, GroupId(id), replid.into());
+        self.make(Change::NoteProcess { product, group, epoch, replid, run_id, keys: 10, keys_before: None });
+    }
+
+    /// The primary is another process than before, and the log knows it.
+    pub fn restart(&mut self, id: u32, run_id: &str, keys: u64) {
         let epoch = self.state.products[&PRODUCT].groups[&GroupId(id)].epoch;
-        self.make(Change::NotePrimary { product: PRODUCT, group: GroupId(id), epoch, replid: replid.into() });
+        let (product, group, run_id) = (PRODUCT, GroupId(id), run_id.to_owned());
+        let replid = run_id.clone();
+        self.make(Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before: None });
+    }
+
+    /// The promotion that is open is finished.
+    pub fn finish(&mut self) {
+        let id = *self.state.promotions.keys().next().unwrap();
+        let (cause, reason) = (Cause::Promotion(id), "a test".to_owned());
+        let Outcome::Held(hold) = self.make(Change::Hold { cause, attempt: 1, kind: HoldKind::Abandon, reason }) else {
+            panic!("no hold")
+        };
+        self.make(Change::FinishPromotion { promotion: id, hold, term: Term(1) });
     }
 
     pub fn of(&self) -> &Group {

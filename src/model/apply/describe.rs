@@ -281,6 +281,9 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
     if old.replid != new.replid && !new.replid.is_empty() {
         said.push(format!("group {}: its primary's replication id is noted", new.id));
     }
+    if old.run_id != new.run_id && !new.run_id.is_empty() {
+        said.push(format!("group {}: which process its primary is is noted", new.id));
+    }
     if old.sweep != new.sweep {
         let now = if new.sweep.is_some() { "are being deleted" } else { "are no longer being deleted" };
         said.push(format!("product '{name}': leftovers of slots that group {} gave away {now}", new.id));

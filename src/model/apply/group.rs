@@ -65,6 +65,8 @@ pub(super) fn create(
         sweep: None,
         options: GroupOptions::default(),
         replid: String::new(),
+        run_id: String::new(),
+        restarted_with: None,
         reached: None,
         loan: None,
     };

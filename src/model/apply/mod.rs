@@ -12,6 +12,7 @@ mod hold;
 mod loan;
 mod member;
 mod migration;
+mod noted;
 mod product;
 mod promotion;
 mod run;
@@ -159,6 +160,11 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::NotePrimary { product, group, epoch, replid } => {
             promotion::note_primary(state, (*product, *group), *epoch, replid, when)
         }
+        Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before } => {
+            let (group, epoch, keys) = ((*product, *group), *epoch, (*keys, *keys_before));
+            noted::process(state, group, epoch, &noted::Process { replid, run_id, keys }, when)
+        }
+        Change::NoteWired { product, group, addr, text } => noted::wired(state, (*product, *group), addr, text, when),
         Change::MarkResynced { product, group, addr, epoch } => {
             promotion::mark_resynced(state, (*product, *group), addr, *epoch, when)
         }

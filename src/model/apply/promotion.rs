@@ -145,6 +145,8 @@ pub(super) fn finish(
         group.servers.insert(0, new);
         group.epoch = when.at.index;
         group.replid.clear();
+        group.run_id.clear();
+        group.restarted_with = None;
         // What had to be reached, it has: who chose it saw to that. Later replicas copy it whole.
         group.reached = None;
     }

@@ -66,9 +66,10 @@ pub(super) fn groups(state: &ClusterState, found: &mut Found) {
         });
         let reached = group.reached.as_ref().map(|r| &r.replid);
         found.unless(reached.is_none_or(|replid| !replid.is_empty()), || format!("group {id} reached nothing"));
-        found.unless(reached.into_iter().chain([&group.replid]).all(|id| id.len() <= REPLID_LEN_MAX), || {
-            format!("group {id}: a replication id is too long")
-        });
+        found.unless(
+            reached.into_iter().chain([&group.replid, &group.run_id]).all(|id| id.len() <= REPLID_LEN_MAX),
+            || format!("group {id}: a replication id or run_id is too long"),
+        );
         found.unless(group.servers.first().is_none_or(|s| !s.diverged), || format!("group {id}: a diverged primary"));
         for server in group.servers.iter().filter(|s| s.zone.len() > ZONE_LEN_MAX) {
             found.unless(false, || format!("server {}: its zone is too long", server.addr));

@@ -1,6 +1,6 @@
 # What people type. Every recipe works on a fresh machine that has a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover chaos simulate fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover bench-acks chaos simulate fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -56,6 +56,10 @@ bench-migration: redis ## issue 4's numbers with three nodes, about fifteen minu
 bench-failover: redis ## how long a failover and a switchover take; ARGS='--only kill --rounds 3'
 	cargo build --release --bin pontoon --example load
 	python3 benches/failover.py $(ARGS)
+
+bench-acks: redis ## what min-acks and reads at replicas cost, about eight minutes; ARGS='--only reads --rounds 3'
+	cargo build --release --bin pontoon --example load
+	python3 benches/acks.py $(ARGS)
 
 chaos: redis ## migrations and promotions under faults chosen by chance; ARGS='--seconds 3600', '--kind promotions' or '--seed N'
 	cargo build

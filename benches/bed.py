@@ -4,7 +4,7 @@ import datetime, json, os, shutil, socket, statistics, subprocess, sys, tempfile
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 PONTOON = os.environ.get("PONTOON_BIN", os.path.join(ROOT, "target", "release", "pontoon"))
-LOAD = os.path.join(ROOT, "target", "release", "examples", "load")
+LOAD = os.environ.get("LOAD_BIN", os.path.join(ROOT, "target", "release", "examples", "load"))
 PATIENCE = 120
 
 def until(what, condition, patience=PATIENCE, every=0.02):
@@ -61,9 +61,11 @@ class Conn:
     def info(self, section):
         lines = self.ask("INFO", section).decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
-    def scans(self):
-        found = self.info("commandstats").get("cmdstat_scan", "calls=0,")
+    def calls(self, command):
+        found = self.info("commandstats").get(f"cmdstat_{command}", "calls=0,")
         return int(found.split("calls=")[1].split(",")[0])
+    def scans(self):
+        return self.calls("scan")
     def slowest(self):
         """The longest command since the last look, in ms with its name."""
         worst = max(((entry[2] / 1000, entry[3][0].decode()) for entry in self.ask("SLOWLOG", "GET", 128)), default=(0, "-"))
@@ -113,6 +115,10 @@ class Cluster:
             self.run("group", "create", str(i + 1), "--primary", servers[0].addr, *replicas)
         for spans, group in slots:
             self.run("slot", "assign", spans, str(group), "--wait")
+    def cpu(self):
+        """Seconds, user and system, of the three processes, to three hundredths; schedstat would forget threads that have ended."""
+        fields = [open(f"/proc/{p.pid}/stat").read().rsplit(")", 1)[1].split() for p in self.processes]
+        return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
     def run(self, *args, check=True):
         done = subprocess.run([PONTOON, "--node", self.admin, *args], capture_output=True, text=True)
         if check and done.returncode != 0:

@@ -1,4 +1,4 @@
-//! A paced load on nodes and a probe of servers, for benches/migration.py: GET and SET of known keys at a given rate, PINGs each
+//! A paced load on nodes and a probe of servers, for benches/*.py: GET and SET of known keys at a given rate, PINGs each
 //! 0.2 ms, one writer that can be pointed at a key; told by lines on its standard input, answers with lines of JSON. Judges nothing.
 //! `load key=value...`, see [`Wanted`]; lines: `mark` (figures since the last mark), `watch KEY`, `unwatch`; ends with its input.
 
@@ -42,6 +42,8 @@ struct Wanted {
     slots: (u16, u16),
     /// `sets=N`: so many of a hundred requests are SETs.
     sets: usize,
+    /// `pipeline=N`: a client sends so many at once, and the next when all are answered.
+    pipeline: usize,
     /// `probe=HOST:PORT,...`: servers that are pinged.
     probe: Vec<String>,
     /// `hot=KEY:FIELDS:RATE`: HSET of fields field:0000000000 of the hash, through the first node.
@@ -58,6 +60,7 @@ impl Wanted {
             size: 100,
             slots: (0, 1023),
             sets: 20,
+            pipeline: 1,
             probe: Vec::new(),
             hot: None,
         };
@@ -75,6 +78,7 @@ impl Wanted {
                     wanted.slots = (from.parse()?, to.parse()?);
                 }
                 "sets" => wanted.sets = value.parse()?,
+                "pipeline" => wanted.pipeline = value.parse::<std::num::NonZero<usize>>()?.get(),
                 "probe" => wanted.probe = list(value),
                 "hot" => {
                     let [key, fields, rate] = value.split(':').collect::<Vec<_>>()[..] else {
@@ -205,27 +209,36 @@ async fn talk(
         tokio::time::sleep_until(pace.next().into()).await;
         let began = Instant::now();
         request.clear();
-        let key = format!("key:{:012}", keys[random.usize(..keys.len())]);
-        if random.usize(..100) < wanted.sets {
-            random.fill(value);
-            write::request(&mut request, &[b"SET", key.as_bytes(), value]);
-        } else {
-            write::request(&mut request, &[b"GET", key.as_bytes()]);
+        for _ in 0..wanted.pipeline {
+            let key = format!("key:{:012}", keys[random.usize(..keys.len())]);
+            if random.usize(..100) < wanted.sets {
+                random.fill(value);
+                write::request(&mut request, &[b"SET", key.as_bytes(), value]);
+            } else {
+                write::request(&mut request, &[b"GET", key.as_bytes()]);
+            }
         }
         stream.write_all(&request).await?;
         buffer.clear();
-        let mut scanner = ReplyScanner::default();
-        while scanner.scan(&buffer)?.is_none() {
-            if tokio::time::timeout(PATIENCE, stream.read_buf(&mut buffer)).await?? == 0 {
-                return Err("the node closed the connection".into());
-            }
+        let (mut scanner, mut at) = (ReplyScanner::default(), 0);
+        for left in (0..wanted.pipeline).rev() {
+            let len = loop {
+                if let Some(len) = scanner.scan(&buffer[at..])? {
+                    break len;
+                }
+                if tokio::time::timeout(PATIENCE, stream.read_buf(&mut buffer)).await?? == 0 {
+                    return Err("the node closed the connection".into());
+                }
+            };
+            let reply = &buffer[at..at + len];
+            at += len;
+            let now = Instant::now();
+            let missed = if left == 0 { pace.missed(now) } else { Vec::new() };
+            with(seen, |seen| match reply[0] {
+                b'-' => seen.failed(&String::from_utf8_lossy(reply)),
+                _ => seen.answered(now - began, &missed),
+            });
         }
-        let now = Instant::now();
-        let missed = pace.missed(now);
-        with(seen, |seen| match buffer.first() {
-            Some(b'-') => seen.failed(&String::from_utf8_lossy(&buffer)),
-            _ => seen.answered(now - began, &missed),
-        });
     }
 }
 
@@ -336,7 +349,8 @@ fn main() -> Res<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::spawn(move || {
             runtime.block_on(async {
-                let each = if wanted.rate > 0.0 { wanted.clients as f64 / wanted.rate } else { 0.0 };
+                let each =
+                    if wanted.rate > 0.0 { (wanted.clients * wanted.pipeline) as f64 / wanted.rate } else { 0.0 };
                 for i in 0..wanted.clients {
                     let first = Instant::now() + Duration::from_secs_f64(each * i as f64 / wanted.clients as f64);
                     let pace = Pace::new(Duration::from_secs_f64(each), first);

@@ -10,6 +10,7 @@
 //! | [`plan`] | PURE. what should happen next |
 //! | [`resp`] | PURE. where a message ends and how one is written |
 //! | [`commands`] | PURE. the Redis command table |
+//! | [`resolver`] | names of hosts to addresses, by few look-ups at a time |
 //! | [`wire`] | generated protobuf code and its conversions |
 //! | [`proxy`] | the hot path |
 //! | [`redis`] | cold-path client of the backend servers |
@@ -35,5 +36,6 @@ pub mod node;
 pub mod plan;
 pub mod proxy;
 pub mod redis;
+pub mod resolver;
 pub mod resp;
 pub mod wire;

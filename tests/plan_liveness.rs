@@ -32,6 +32,7 @@ fn look(loading: bool) -> Look {
         ops_per_second: 0,
         ping_us: 0,
         persistent: None,
+        unnamed_replicas: 0,
     }
 }
 

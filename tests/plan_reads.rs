@@ -126,6 +126,7 @@ fn look(role: RoleSeen, offset: u64) -> Look {
         ops_per_second: 0,
         ping_us: 100,
         persistent: None,
+        unnamed_replicas: 0,
     }
 }
 

@@ -308,3 +308,42 @@ async fn a_connection_that_is_closed_is_opened_again_at_once() {
     }
     bed.look("it", &redis.addr, is_primary).await;
 }
+
+/// A program that takes the primary's stream and says that it has it, as a replica does, and tells no port.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_a_port_is_counted_when_it_acknowledges() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let primary = Redis::start_with(&["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]);
+    let bed = Bed::watching(&[&primary.addr], None);
+    let mut stream = std::net::TcpStream::connect(&primary.addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    stream.write_all(b"PSYNC ? -1\r\n").unwrap();
+    let mut line = String::new();
+    while !line.starts_with('$') {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the primary closed the connection");
+    }
+    let mut copy = vec![0; line[1..].trim_end().parse().unwrap()];
+    reader.read_exact(&mut copy).unwrap();
+    // As a feed of ours does.
+    stream.write_all(b"REPLCONF ACK 0\r\n").unwrap();
+    let mut client = Client::connect(primary.port());
+    loop {
+        // Five lines: an array of three, the role in two, the offset, how many replicas.
+        let listed = client.call("ROLE").line() == "*3" && (0..4).map(|_| client.line()).last().unwrap() == "*1";
+        if listed {
+            // An array of three strings.
+            (0..7).for_each(|_| drop(client.line()));
+            break;
+        }
+    }
+    // What a look says that has seen this write, it says of the replica that was listed before.
+    client.call(&format!("SET k {}", "v".repeat(1_000))).expect("+OK\r\n");
+    let look = bed.look("the write", &primary.addr, |look| look.offset > 1_000).await;
+    assert_eq!((look.unnamed_replicas, is_primary(&look)), (0, true));
+    stream.write_all(b"REPLCONF ACK 7\r\n").unwrap();
+    bed.look("a foreign replica", &primary.addr, |look| look.unnamed_replicas == 1).await;
+    drop((stream, reader));
+    bed.look("it has gone", &primary.addr, |look| look.unnamed_replicas == 0).await;
+}

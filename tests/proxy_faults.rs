@@ -310,3 +310,30 @@ fn draining_waits_for_what_is_in_flight() {
     client.expect("+OK\r\n");
     assert_eq!(client.rest(), "");
 }
+
+/// A server that does not know AUTH quotes what it was sent; clients are told why they are not served, and not that.
+#[test]
+fn a_server_that_quotes_the_password() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while std::io::Read::read(&mut stream, &mut buffer).unwrap_or(0) > 0 {
+                    let said = b"-ERR unknown command 'AUTH', with args beginning with: 'topsecret42'\r\n";
+                    if std::io::Write::write_all(&mut stream, said).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let bed = Bed::start_with(&[&addr], Limits::default(), 1, |table| {
+        with_product(table, |p| {
+            p.groups[0].credentials = Some(common::password("topsecret42"));
+        })
+    });
+    let line = bed.client().call("GET k").line();
+    assert!(line.contains("refused AUTH") && !line.contains("topsecret42"), "{line}");
+}

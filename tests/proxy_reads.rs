@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -56,8 +56,12 @@ impl Pair {
     }
 
     fn start_with(replica: &str, from: ReadFrom, limits: Limits) -> Self {
+        Self::between(&named("primary"), replica, from, limits)
+    }
+
+    fn between(primary: &str, replica: &str, from: ReadFrom, limits: Limits) -> Self {
         let replica = HostPort::parse(replica).unwrap();
-        let bed = Bed::start_with(&[&named("primary")], limits, 1, |table| {
+        let bed = Bed::start_with(&[primary], limits, 1, |table| {
             with_product(table, |p| {
                 p.reads = ReadPolicy { from, own_writes: false, ..ReadPolicy::default() };
                 p.groups[0].replicas = vec![replica.clone()];
@@ -266,6 +270,60 @@ fn a_replica_that_cannot_answer() {
     let mut client = pair.serve();
     turned.store(true, Ordering::SeqCst);
     client.call("GET k").expect("-WRONGTYPE no\r\n");
+}
+
+/// What a server says that tells for each key who was asked for it.
+fn echo(name: &str, args: &[Vec<u8>]) -> String {
+    let count = if &args[0] == b"MGET" { format!("*{}\r\n", args.len() - 1) } else { String::new() };
+    let keys = args[1..].iter().map(|key| format!("+{name} {}\r\n", String::from_utf8_lossy(key)));
+    count + &keys.collect::<String>()
+}
+
+/// Requests are kept until their replica has answered, one behind the other, and moved now and then: whichever it fails, that one
+/// is asked again, and no other.
+#[test]
+fn each_read_is_repeated_as_it_was() {
+    let primary = fake(|mut conn| {
+        while let Some(args) = conn.request() {
+            conn.reply(echo("primary", &args).as_bytes());
+        }
+    });
+    let count = AtomicUsize::new(0);
+    let replica = fake(move |mut conn| {
+        while let Some(args) = conn.request() {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                n if n % 701 == 700 => return,
+                n if n % 3 == 1 => conn.reply(b"-LOADING it loads\r\n"),
+                _ => conn.reply(echo("replica", &args).as_bytes()),
+            }
+        }
+    });
+    let pair = Pair::between(&primary, &replica, ReadFrom::PreferReplica, Limits::default());
+    let mut client = pair.serve();
+    let (mut from_replica, mut from_primary) = (0, 0);
+    // Each round is more than is kept before it is moved.
+    for round in 0..12 {
+        let key = |i: usize| format!("key:{round}:{i}:{}", "x".repeat(i * 37 % 600));
+        let words = |i: usize| {
+            if i.is_multiple_of(7) { format!("MGET {} {}", key(i), key(i + 1)) } else { format!("GET {}", key(i)) }
+        };
+        client.send((0..400).map(|i| request(&words(i))).collect::<Vec<_>>().concat());
+        for i in 0..400 {
+            let words = words(i);
+            if words.starts_with("MGET") {
+                client.expect("*2\r\n");
+            }
+            for key in words.split(' ').skip(1) {
+                let line = client.line();
+                match line.strip_suffix(&format!(" {key}")) {
+                    Some("+replica") => from_replica += 1,
+                    Some("+primary") => from_primary += 1,
+                    _ => panic!("{key} is answered {line}"),
+                }
+            }
+        }
+    }
+    assert!(from_replica > 1000 && from_primary > 1000, "{from_replica} of the replica, {from_primary} of the primary");
 }
 
 #[test]

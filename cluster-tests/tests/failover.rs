@@ -479,6 +479,16 @@ fn the_chosen_one_dies_and_the_old_primary_returns() {
 /// The chosen one dies when slots are held for it, before it is told anything; another one is chosen.
 #[test]
 fn the_chosen_one_dies_and_another_is_chosen() {
+    the_chosen_one_goes(false);
+}
+
+/// The same, and whoever watches over it starts it again at once: it is there, and is not what was chosen any more.
+#[test]
+fn the_chosen_one_is_started_again_and_another_is_chosen() {
+    the_chosen_one_goes(true);
+}
+
+fn the_chosen_one_goes(and_returns: bool) {
     let (mut cluster, servers, written) = healing(2);
     cluster.pause_at(Point::PromotionBarrier);
     cluster.servers[servers[0]].kill9();
@@ -488,9 +498,66 @@ fn the_chosen_one_dies_and_another_is_chosen() {
     let chosen = |server: &usize| begun.contains(&format!("to {}:", cluster.servers[*server].addr()));
     let (chosen, other): (Vec<usize>, Vec<usize>) = servers[1..].iter().partition(|server| chosen(server));
     cluster.servers[chosen[0]].kill9();
+    if and_returns {
+        // Its primary is dead, so its link stays down.
+        cluster.servers[chosen[0]].launch_again();
+    }
     cluster.go_on(Point::PromotionBarrier);
     assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), other[0]);
     written.wait_acknowledged(in_group_1);
+}
+
+/// The chosen one is told that it is the primary and stands still for longer than a hold; slots are released, and then both are
+/// back, and the old primary takes writes at once. It stays what it is, and nothing that it took is lost.
+#[test]
+fn both_are_back_after_a_hold_that_was_released() {
+    let (cluster, servers, written) = healing(1);
+    told_and_released(&cluster, &servers);
+    cluster.servers[servers[0]].resume();
+    cluster.servers[servers[1]].resume();
+    nothing_is_lost(&cluster, &servers, written);
+}
+
+/// The same with confirmed writes: another replica has confirmed what the chosen one never got.
+#[test]
+fn both_are_back_and_another_replica_confirms() {
+    let (cluster, servers, written) = healing(2);
+    cluster.cli().ok(&["product", "set", "default", "min-acks=1", "min-acks-timeout=2s"]);
+    // (The group without replicas confirms nothing; its slots are no matter here.)
+    written.wait_acknowledged(in_group_1);
+    let chosen = told_and_released(&cluster, &servers);
+    cluster.servers[servers[0]].resume();
+    written.wait_acknowledged(in_group_1);
+    cluster.servers[chosen].resume();
+    nothing_is_lost(&cluster, &servers, written);
+}
+
+/// The primary stands still, the chosen one as soon as it may have been told; until the hold for it is released. The chosen one.
+fn told_and_released(cluster: &Cluster, servers: &[usize]) -> usize {
+    cluster.pause_at(Point::PromotionTold);
+    cluster.servers[servers[0]].pause();
+    cluster.wait_reached(Point::PromotionTold);
+    let begun = events(cluster, ALL);
+    let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
+    let is_chosen = |server: &&usize| begun.contains(&format!("to {}:", cluster.servers[**server].addr()));
+    let chosen = *servers[1..].iter().find(is_chosen).unwrap();
+    cluster.servers[chosen].pause();
+    cluster.go_on(Point::PromotionTold);
+    wait_event(cluster, ALL, "promotion-released");
+    chosen
+}
+
+#[track_caller]
+fn nothing_is_lost(cluster: &Cluster, servers: &[usize], written: Written) {
+    wait_event(cluster, ALL, "promotion-given-up");
+    written.wait_acknowledged(in_group_1);
+    for replica in &servers[1..] {
+        wait_follows(cluster, *replica, servers[0]);
+    }
+    written.wait_acknowledged(in_group_1);
+    assert_eq!(servers_of_group_1(cluster, ALL).unwrap()[0], cluster.servers[servers[0]].addr());
+    let (all, lost) = written.finish(cluster.node(1).client_port);
+    assert!(lost.is_empty(), "{} of {} acknowledged writes are lost: {lost:?}", lost.len(), all.len());
 }
 
 #[test]

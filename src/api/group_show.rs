@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
-use super::{Api, change, error::Failure, forward, group_view, grpc::ASK_LEADER, validate};
+use super::{Api, change, error::Failure, forward, group_view, validate};
 use crate::{
     clock::boottime_ns,
     model::{
@@ -32,14 +32,10 @@ impl Api {
         let once = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         change::product(&self.state(), &wanted.product)?;
-        let asked = wanted.clone();
-        let ask = |mut client: forward::Client| async move {
-            client.list_groups(forward::forwarded(asked, ASK_LEADER)).await
-        };
-        let without_live = match self.ask_leader(once, ask).await {
-            Some(Ok(reply)) => return Ok(Response::new(reply)),
-            Some(Err(why)) => why,
-            None => String::new(),
+        let ask = |mut client: forward::Client, asked| async move { client.list_groups(asked).await };
+        let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
+            Ok(reply) => return Ok(reply),
+            Err(why) => why,
         };
         let (state, seen) = (self.state(), self.seen());
         let eyes = seen.as_ref().map(|seen| Eyes::new(seen, self.control.me));
@@ -65,13 +61,10 @@ impl Api {
         let id = validate::group(wanted.id)?;
         let missing =
             |product: &str| Failure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string());
-        let asked = wanted.clone();
-        let ask =
-            |mut client: forward::Client| async move { client.show_group(forward::forwarded(asked, ASK_LEADER)).await };
-        let without_live = match self.ask_leader(once, ask).await {
-            Some(Ok(reply)) => return Ok(Response::new(reply)),
-            Some(Err(why)) => why,
-            None => String::new(),
+        let ask = |mut client: forward::Client, asked| async move { client.show_group(asked).await };
+        let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
+            Ok(reply) => return Ok(reply),
+            Err(why) => why,
         };
         let (state, seen) = (self.state(), self.seen());
         let eyes = seen.as_ref().map(|seen| Eyes::new(seen, self.control.me));

@@ -245,6 +245,13 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
             )
         }));
     }
+    if let Some(unnamed) = look.map(|look| look.unnamed_replicas).filter(|unnamed| *unnamed > 0) {
+        said.push(format!(
+            "{unnamed} foreign replica(s) that tell no port are linked to the primary and acknowledge its writes (tools that \
+             copy do so); see in CLIENT LIST TYPE replica on {} whether they may have the data",
+            primary.addr
+        ));
+    }
     let (min_acks, count) = (u32::from(product.min_acks), replicas.len());
     if count < usize::from(product.min_acks) {
         said.push(format!(

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a read waits for the leader's part of the answer; without it the reply says so.
-pub(super) const ASK_LEADER: Duration = Duration::from_secs(2);
+const ASK_LEADER: Duration = Duration::from_secs(2);
 
 type Changed = Result<Response<ChangeReply>, Status>;
 
@@ -88,6 +88,24 @@ impl Api {
         Some(answer.await.map_err(|status: Status| {
             format!("the leader (node {leader}, {admin}) did not say what nodes report: {}", status.message())
         }))
+    }
+
+    /// The leader's answer to the same request, for those who pass it on as it is. `Err`: it is to be answered here; why, in
+    /// words, or nothing where this is the node to ask.
+    pub(super) async fn answer_of_leader<Q, T, F>(
+        &self,
+        once: bool,
+        request: Q,
+        ask: impl FnOnce(forward::Client, Request<Q>) -> F,
+    ) -> Result<Response<T>, String>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let request = forward::forwarded(request, ASK_LEADER);
+        match self.ask_leader(once, |client| ask(client, request)).await {
+            Some(answer) => answer.map(Response::new),
+            None => Err(String::new()),
+        }
     }
 
     async fn whole_status(&self, once: bool) -> StatusReply {

@@ -311,14 +311,10 @@ impl Api {
         if !wanted.product.is_empty() {
             change::product(&self.state(), &wanted.product)?;
         }
-        let asked = wanted.clone();
-        let ask = |mut client: forward::Client| async move {
-            client.list_migrations(forward::forwarded(asked, super::grpc::ASK_LEADER)).await
-        };
-        let without_live = match self.ask_leader(once, ask).await {
-            Some(Ok(reply)) => return Ok(Response::new(reply)),
-            Some(Err(why)) => why,
-            None => String::new(),
+        let ask = |mut client: forward::Client, asked| async move { client.list_migrations(asked).await };
+        let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
+            Ok(reply) => return Ok(reply),
+            Err(why) => why,
         };
         let (state, view): (_, Arc<LeaderView>) = (self.state(), self.control.view.borrow().clone());
         let mut migrations = migration_view::all(&state, &view);

@@ -119,7 +119,12 @@ async fn promote(
     }
     faults::pause_at(Point::PromotionTold).await;
     let deadline = Instant::now() + told_max;
-    client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await?;
+    match client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await {
+        Ok(_) => {}
+        // An error is an answer: it did nothing.
+        Err(error) if error.answered() => return Err(FenceError::Refused { addr, why: error.to_string() }),
+        Err(error) => return Err(error.into()),
+    }
     let after = Standing::ask(client, deadline).await?;
     if after.follows.is_some() || after.run_id != before.run_id {
         return Err(FenceError::Odd { addr, why: "is no primary after REPLICAOF NO ONE".into() });

@@ -12,7 +12,8 @@ use crate::{
         secret::Credentials,
         state::{ClusterState, Product, Server},
     },
-    redis::{Client, Info, RedisError, Role},
+    redis::{Client, Info, RedisError, Role, rights},
+    resolver,
 };
 
 /// How long one server may take for all its answers: an operator waits for them.
@@ -52,6 +53,8 @@ struct Answers {
     /// Connected to it, in step or not yet.
     replicas: u64,
     warnings: Vec<String>,
+    /// What its user may not do, a sentence each.
+    rights: Vec<String>,
 }
 
 /// What the primary of the group said of itself.
@@ -66,7 +69,8 @@ impl Asking<'_> {
     /// # Errors
     /// A sentence that names the server, what is wrong with it and what to do.
     pub async fn primary(&self, addr: &HostPort) -> Result<Fit, String> {
-        let Answers { server, role, warnings, .. } = self.ask(addr).await?;
+        let Answers { server, role, mut warnings, rights, .. } = self.ask(addr).await?;
+        warnings.extend(rights);
         match role {
             Role::Primary { .. } => Ok(Fit { server, warnings, to_be_wired: false }),
             Role::Replica { host, port, .. } => Err(format!(
@@ -81,8 +85,9 @@ impl Asking<'_> {
     /// # Errors
     /// A sentence that names the server, what is wrong with it and what to do.
     pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Fit, String> {
-        let Answers { server, role, replid, replicas, .. } = self.ask(addr).await?;
-        let Primary { run_id, warnings } = self.primary_now(primary).await?;
+        let Answers { server, role, replid, replicas, rights, .. } = self.ask(addr).await?;
+        let Primary { run_id, mut warnings } = self.primary_now(primary).await?;
+        warnings.extend(rights);
         if server.run_id == run_id {
             return Err(format!("{addr} and {primary} are one and the same server; name a replica of it"));
         }
@@ -194,11 +199,13 @@ impl Asking<'_> {
         }
         let role = client.role(by).await.map_err(text)?;
         let warnings = self.persistence(&mut client, &info).await.map_err(text)?;
+        let missing = rights::missing(&mut client, by).await.map_err(text)?;
+        let rights = rights_missing(addr, &missing, self.credentials.is_some());
         let keys_when_added = info.keyspace().values().sum();
         let server = Server::new(addr.clone(), run_id.to_owned(), keys_when_added);
         let replid = info.get("master_replid").unwrap_or_default().to_owned();
         let replicas = info.get("connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0);
-        Ok(Answers { server, role, replid, replicas, warnings })
+        Ok(Answers { server, role, replid, replicas, warnings, rights })
     }
 
     /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names and containers
@@ -234,6 +241,34 @@ impl Asking<'_> {
         let Role::Primary { replicas, .. } = client.role(by).await.map_err(text)? else { return Ok(false) };
         Ok(replicas.iter().any(|seen| seen.port == replica.port()))
     }
+}
+
+/// What follows when a server does not let its user run these commands of a failover, for operators.
+fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> Vec<String> {
+    let (config, needed): (Vec<_>, Vec<_>) = missing.iter().copied().partition(|name| *name == rights::CONFIG_SET);
+    let acl = |names: &[&str]| {
+        let each = names.iter().map(|name| format!("+{}", name.to_ascii_lowercase().replace(' ', "|")));
+        each.collect::<Vec<_>>().join(" ")
+    };
+    let mut said = Vec::new();
+    if !needed.is_empty() {
+        said.push(format!(
+            "{addr} does not let this user run {}, so its group cannot be failed over, nor have another primary by hand; let \
+             the user run it (ACL SETUSER ... {})",
+            needed.join(", "),
+            acl(&needed)
+        ));
+    }
+    // Without a password there is none to tell.
+    if password && !config.is_empty() {
+        said.push(format!(
+            "{addr} does not let this user run CONFIG SET, so it cannot be told the password (masterauth) with which it is to \
+             follow another primary after a failover; set masterauth (and masteruser) in its redis.conf, or let the user run \
+             it (ACL SETUSER ... {})",
+            acl(&config)
+        ));
+    }
+    said
 }
 
 /// What follows when a primary does not persist, for operators.
@@ -303,8 +338,8 @@ fn listener_of(state: &ClusterState, addr: &HostPort) -> Option<String> {
 
 /// The addresses of a host; none if it cannot be resolved.
 async fn addresses(addr: &HostPort, by: Instant) -> BTreeSet<IpAddr> {
-    match timeout_at(by, tokio::net::lookup_host(addr.as_str())).await {
-        Ok(Ok(found)) => found.map(|addr| addr.ip().to_canonical()).collect(),
+    match timeout_at(by, resolver::resolve(addr)).await {
+        Ok(Ok(found)) => found.into_iter().map(|addr| addr.ip().to_canonical()).collect(),
         _ => BTreeSet::new(),
     }
 }

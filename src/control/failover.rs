@@ -15,7 +15,7 @@ use crate::{
     faults::{self, Rule},
     model::{
         change::Change,
-        ids::{HostPort, PromotionId, Uuid},
+        ids::{GroupId, HostPort, ProductId, PromotionId, Uuid},
         state::ClusterState,
     },
     plan::{
@@ -28,6 +28,11 @@ use crate::{
 /// A proposal that takes longer has lost its quorum; the next look tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 
+/// Between the second failover of a group and the third; doubled with each.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// The longest pause between two: an operator who mends what is wrong waits no longer.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// What is going on at the groups' servers, in one term. Dropped, it ends.
 #[derive(Debug, Default)]
 pub struct Groups {
@@ -37,6 +42,8 @@ pub struct Groups {
     loans: Loans,
     /// Primaries that follow another server, and since when.
     astray: BTreeMap<HostPort, Instant>,
+    /// Failovers of groups whose primary has been down all the time: how many were begun, and when the last was.
+    begun: BTreeMap<(ProductId, GroupId), (u32, Instant)>,
 }
 
 impl Drop for Groups {
@@ -55,9 +62,22 @@ impl Groups {
         let astray = self.astray(&state, &watchers);
         let mut sentences = self.wiring.look(jobs, &state, &seen, &astray);
         let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
-        for decision in decide(&state, told.as_ref().unwrap_or(&seen), &watchers, &astray, jobs.me) {
+        let decisions = decide(&state, told.as_ref().unwrap_or(&seen), &watchers, &astray, jobs.me);
+        let open = |place: &(ProductId, GroupId)| state.promotion_of(place.0, place.1).is_some();
+        self.begun.retain(|place, _| open(place) || decisions.iter().any(|d| (d.product, d.group) == *place));
+        for decision in decisions {
+            let place = (decision.product, decision.group);
             match decision.act {
+                // What did not work three times may not work for long: each try stands in the log.
+                Ok(_) if self.begun.get(&place).is_some_and(|(times, last)| last.elapsed() < pause(*times)) => {
+                    let group = decision.group;
+                    sentences.push(format!(
+                        "group {group} is failed over again in a moment (`pontoon events` says why not yet)"
+                    ));
+                }
                 Ok(changes) => {
+                    let (times, _) = self.begun.get(&place).copied().unwrap_or((0, Instant::now()));
+                    self.begun.insert(place, (times.saturating_add(1), Instant::now()));
                     if let Err(why) = begin(jobs, changes).await {
                         let group = decision.group;
                         warn!(%group, %why, "a failover could not be begun; it is tried again");
@@ -95,6 +115,15 @@ impl Groups {
             let begin = || tokio::spawn(promote::run(jobs.clone(), *id, self.waits.clone()));
             self.promotions.entry(*id).or_insert_with(begin);
         }
+    }
+}
+
+/// Before a group whose primary stays down is failed over again after so many times. The second comes at once: the one that was
+/// chosen may just have died.
+fn pause(times: u32) -> Duration {
+    match times {
+        0 | 1 => Duration::ZERO,
+        times => AGAIN_AFTER.saturating_mul(1 << (times - 2).min(10)).min(AGAIN_AFTER_MAX),
     }
 }
 

@@ -23,7 +23,12 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{acts::host_and_port, fence::At, migrate::Jobs, promotion_waits::Waits};
+use super::{
+    acts::host_and_port,
+    fence::{At, FenceError},
+    migrate::Jobs,
+    promotion_waits::Waits,
+};
 use crate::{
     faults::{self, Point},
     model::{
@@ -56,6 +61,9 @@ const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A replica may lag so many bytes when its hold begins: about a millisecond's worth of replication and its execution.
 const LAG_AT_HOLD: u64 = 256 << 10;
+
+/// So many refusals of the chosen one are no accident (no right to REPLICAOF, other data): while clients wait, another one may do.
+const REFUSED_MAX: u32 = 10;
 
 /// Why an attempt did not get through.
 enum Stop {
@@ -171,17 +179,30 @@ impl Task {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
+            self.not_back_between_holds(now).await?;
             // Until the barrier, nodes that reached the old primary may have acknowledged more.
             self.has_all_confirmed(now).await?;
+            let mut refused = 0;
             loop {
                 self.not_back(now).await?;
                 // Asked first: while it does not even answer that, it is told nothing.
                 let promoted = match self.ask(now, &now.promotion.to).await {
-                    Ok(_) => self.promote(now, &|_| Ok(()), end).await.map_err(|error| error.to_string()),
+                    Ok(standing) => {
+                        self.same_process(now, &standing)?;
+                        let promoted = self.promote(now, &|_| Ok(()), end).await;
+                        if let Err(FenceError::Refused { .. }) = &promoted {
+                            refused += 1;
+                        }
+                        promoted.map_err(|error| error.to_string())
+                    }
                     Err(why) => Err(why),
                 };
                 match promoted {
                     Ok(_) => break,
+                    Err(why) if refused >= REFUSED_MAX => {
+                        self.untold(&self.now()?, &why)?;
+                        return Err(Stop::Retry(why));
+                    }
                     Err(why) => {
                         self.not_gone(&self.now()?, &why)?;
                         if Instant::now() + LOOK_AGAIN >= end {

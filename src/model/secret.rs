@@ -1,4 +1,4 @@
-//! A password: compared, sent to a server, never shown.
+//! A password: compared, sent to a server, never shown. Knows nothing of who wants it.
 
 use std::fmt;
 
@@ -41,6 +41,27 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
+}
+
+/// How servers begin when they refuse a login. What comes behind is text of the server's own program.
+const REFUSALS: [&str; 6] = [
+    "WRONGPASS ",
+    "NOAUTH ",
+    "NOPERM ",
+    "ERR invalid password",
+    "ERR Client sent AUTH",
+    "ERR AUTH <password> called without any password",
+];
+
+/// What may be repeated to people of a server's error answer to a request that held a password. A server that does not know
+/// the command (it was renamed, or the address is somebody else's by now) quotes what it was sent.
+#[must_use]
+pub fn repeatable(answer: &str) -> &str {
+    if REFUSALS.iter().any(|known| answer.starts_with(known)) {
+        return answer;
+    }
+    "in words that are not repeated here, since they may quote the password; does a Redis server listen there, and does it \
+     know the command?"
 }
 
 /// How one logs in: to a server (of a group) or to a product (its clients). Without a username it is `AUTH password`.

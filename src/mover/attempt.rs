@@ -60,11 +60,8 @@ pub(super) async fn run(
     let deadline = Instant::now() + OPEN_MAX;
     let text = |error: crate::redis::RedisError| error.to_string();
     let name = job.name.as_str();
-    let mut target = Connection::open(&job.target, name, deadline).await.map_err(text)?;
-    let mut target_server = Server::open_guarded(&job.target, name, !job.cache, deadline).await.map_err(text)?;
-    if target_server.identity().role != "master" {
-        return Err(format!("{} is a replica and takes no writes; the target is its group's primary", job.target.addr));
-    }
+    let (mut target, mut target_server) = Server::open_primary(&job.target, name, deadline).await?;
+    target_server.guard(!job.cache, deadline).await.map_err(text)?;
     let mut source = Connection::open(&job.feed, name, deadline).await.map_err(text)?;
     approve.approve(vec![target.named()]).await?;
 

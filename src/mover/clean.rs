@@ -266,11 +266,7 @@ pub(super) async fn run(
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + OPEN_MAX;
-    let mut connection = Connection::open(&job.server, &job.name, deadline).await.map_err(|error| error.to_string())?;
-    let mut server = Server::open(&job.server, &job.name, deadline).await.map_err(|error| error.to_string())?;
-    if server.identity().role != "master" {
-        return Err(format!("{} is a replica and takes no writes", job.server.addr));
-    }
+    let (mut connection, mut server) = Server::open_primary(&job.server, &job.name, deadline).await?;
     approve.approve(vec![connection.named()]).await?;
     reports.send_modify(|report| report.state = State::Cleaning);
     faults::pause_at(Point::CleaningSource).await;

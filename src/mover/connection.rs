@@ -253,7 +253,7 @@ impl Connection {
         // Never its arguments: they may be a password.
         let command = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).into_owned();
         match self.reply(&command, deadline).await? {
-            Reply::Error(text) => Err(RedisError::of_answer(&self.addr, &command, &text)),
+            Reply::Error(text) => Err(RedisError::of_request(&self.addr, args, &text)),
             reply => Ok(reply),
         }
     }

@@ -145,21 +145,33 @@ impl Server {
         })
     }
 
-    /// As [`Server::open`], and from now on a flush ends it, and so do evictions if they count.
+    /// A server that is to be changed, with the connection for that, opened before the look at the server.
     ///
     /// # Errors
-    /// As [`Server::open`].
-    pub async fn open_guarded(
+    /// As [`Server::open`], or it is a replica. A sentence for people.
+    pub async fn open_primary(
         endpoint: &Endpoint,
         name: &str,
-        evictions: bool,
         deadline: Instant,
-    ) -> Result<Self, RedisError> {
-        let mut this = Self::open(endpoint, name, deadline).await?;
-        let commands = info(&mut this.connection, b"commandstats", deadline).await?;
-        let stats = info(&mut this.connection, b"stats", deadline).await?;
-        this.guard = Some((Losses::of(&commands, &stats), evictions));
-        Ok(this)
+    ) -> Result<(Connection, Self), String> {
+        let text = |error: RedisError| error.to_string();
+        let connection = Connection::open(endpoint, name, deadline).await.map_err(text)?;
+        let server = Self::open(endpoint, name, deadline).await.map_err(text)?;
+        if server.first.role != "master" {
+            return Err(format!("{} is a replica and takes no writes; only its group's primary does", endpoint.addr));
+        }
+        Ok((connection, server))
+    }
+
+    /// From now on a flush ends it, and so do evictions if they count.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn guard(&mut self, evictions: bool, deadline: Instant) -> Result<(), RedisError> {
+        let commands = info(&mut self.connection, b"commandstats", deadline).await?;
+        let stats = info(&mut self.connection, b"stats", deadline).await?;
+        self.guard = Some((Losses::of(&commands, &stats), evictions));
+        Ok(())
     }
 
     /// For waiting.

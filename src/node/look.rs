@@ -120,12 +120,15 @@ impl Eye {
         let role = Role::parse(answer(1, "ROLE")?).ok_or_else(|| odd("ROLE"))?;
         let Reply::Bulk(text) = answer(2, "INFO")? else { return Err(odd("INFO")) };
         let replication = Replication::parse(&String::from_utf8_lossy(text));
+        let mut unnamed_replicas = 0;
         let (role, offset) = match role {
             Role::Primary { replicas, .. } => {
+                // Feeds of our own movers listen nowhere either, and acknowledge nothing.
+                unnamed_replicas = replicas.iter().filter(|r| r.port == 0 && r.offset > 0).count();
                 let replica = |r: crate::redis::role::ReplicaSeen| {
                     Some((host_port(&r.host, r.port)?, u64::try_from(r.offset).unwrap_or(0)))
                 };
-                // Feeds of our own movers listen nowhere: port 0, which is no address.
+                // Who listens nowhere has port 0, which is no address.
                 let replicas = replicas.into_iter().filter_map(replica).take(REPLICAS_MAX).collect();
                 (RoleSeen::Primary { replicas }, replication.offset)
             }
@@ -163,6 +166,7 @@ impl Eye {
             ops_per_second,
             ping_us,
             persistent,
+            unnamed_replicas: u32::try_from(unnamed_replicas).unwrap_or(u32::MAX),
         })
     }
 }

@@ -74,6 +74,7 @@ fn look_to_wire(look: &Look) -> pb::ServerLook {
         ops_per_second: look.ops_per_second,
         ping_us: look.ping_us,
         persistent: look.persistent,
+        unnamed_replicas: look.unnamed_replicas,
     }
 }
 
@@ -120,6 +121,7 @@ fn look(look: pb::ServerLook) -> Result<Option<Look>, String> {
         ops_per_second: look.ops_per_second,
         ping_us: look.ping_us,
         persistent: look.persistent,
+        unnamed_replicas: look.unnamed_replicas,
     }))
 }
 
@@ -151,6 +153,7 @@ mod tests {
             ops_per_second: 3,
             ping_us: 4,
             persistent: Some(false),
+            unnamed_replicas: 2,
         };
         Sight {
             look: Some((look, 7)),

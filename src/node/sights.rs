@@ -233,6 +233,7 @@ mod tests {
             ops_per_second: 3,
             ping_us: 4,
             persistent: Some(true),
+            unnamed_replicas: 0,
         }
     }
 

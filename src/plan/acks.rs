@@ -8,20 +8,24 @@ use crate::model::{ids::HostPort, state::Group};
 /// help when it fails, so that many more confirmations are demanded. `look`: the last look at a server.
 ///
 /// A server may know a replica by another address than the group does (names, address translation). So many of those that
-/// are unknown by address as say themselves that they follow this primary are taken for the group's own.
+/// are unknown by address as say themselves that they follow this primary are taken for the group's own. Those without a port
+/// never are: a server tells its port.
 #[must_use]
 pub fn foreign_replicas(group: &Group, look: impl Fn(&HostPort) -> Option<Look>) -> u32 {
     let Some((primary, servers)) = group.servers.split_first() else { return 0 };
-    let Some(Look { role: RoleSeen::Primary { replicas }, replid, .. }) = look(&primary.addr) else { return 0 };
+    let Some(Look { role: RoleSeen::Primary { replicas }, replid, unnamed_replicas, .. }) = look(&primary.addr) else {
+        return 0;
+    };
     let unknown = replicas.iter().filter(|(addr, _)| !servers.iter().any(|s| s.addr == *addr)).count();
     if unknown == 0 {
-        return 0;
+        return unnamed_replicas;
     }
     let follows = |server: &HostPort| {
         look(server).is_some_and(|l| l.replid == replid && matches!(l.role, RoleSeen::Replica { link_up: true, .. }))
     };
     let own = servers.iter().filter(|server| follows(&server.addr)).count();
-    u32::try_from(unknown.min(replicas.len().saturating_sub(own))).unwrap_or(u32::MAX)
+    let named = u32::try_from(unknown.min(replicas.len().saturating_sub(own))).unwrap_or(u32::MAX);
+    named.saturating_add(unnamed_replicas)
 }
 
 /// How many of a group's replicas have to answer so that at least one of them has every write that `min_acks` of them
@@ -131,6 +135,7 @@ mod tests {
             ops_per_second: 0,
             ping_us: 0,
             persistent: None,
+            unnamed_replicas: 0,
         }
     }
 
@@ -155,6 +160,18 @@ mod tests {
         // One of its own is listed still, and says no more that it follows.
         check(&[2, 3], &[2], 0);
         assert_eq!(foreign_replicas(&group(3), |_| None), 0);
+        // Without a port they are nobody's own.
+        for (listed, own, want) in [(&[2, 3][..], 2, 2), (&[82, 83], 2, 2), (&[2, 9], 1, 3), (&[], 0, 2)] {
+            let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
+            let primary = Look { unnamed_replicas: 2, ..look(RoleSeen::Primary { replicas }, "id") };
+            let following = RoleSeen::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
+            let looks = |a: &HostPort| match a.port() {
+                1 => Some(primary.clone()),
+                port if usize::from(port) <= own + 1 => Some(look(following.clone(), "id")),
+                _ => None,
+            };
+            assert_eq!(foreign_replicas(&group(3), looks), want, "{listed:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
 use crate::model::{
     change::Change,
     ids::{GroupId, HostPort, NodeId, ProductId},
-    promotion::{Promotion, PromotionKind},
+    promotion::{EndedPromotion, Promotion, PromotionKind},
     route::Mode,
     state::{ClusterState, Group, Product, Server},
 };
@@ -25,6 +25,10 @@ pub const STALE_MS: u64 = 10_000;
 /// A primary is to be replaced when it has been seen to follow another server for so long, milliseconds: longer than looks of
 /// before a promotion last, much shorter than [`STALE_MS`], behind which its replicas could not replace it any more.
 pub const ASTRAY_MS: u64 = 2_000;
+
+/// A replica that was chosen so often and not promoted is chosen only if there is no other: its server may refuse what is asked
+/// of it. The first time may have been an accident.
+const TRIES: usize = 2;
 
 /// A replica that may be promoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +129,15 @@ pub fn linked_ms(seen: &Observation, addr: &HostPort, primary: &HostPort, replid
 pub fn was_linked(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
     let linked = |sight: &Sight| sight.linked.as_ref().is_some_and(|l| l.replid == replid && l.run_id == run_id);
     seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| linked(&reported.sight)))
+}
+
+/// Whether another process than this one of a server was seen in step under `replid`, and this one never was: it was started
+/// again since. (A node that has seen neither cannot tell.)
+#[must_use]
+pub fn was_another(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
+    let other = |sight: &Sight| sight.linked.as_ref().is_some_and(|l| l.replid == replid && l.run_id != run_id);
+    let seen_other = seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| other(&reported.sight)));
+    seen_other && !was_linked(seen, addr, replid, run_id)
 }
 
 /// All replicas of a group, as candidates or not. `me`: the node that would promote.
@@ -266,7 +279,8 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
     let groups = state.products.values().flat_map(|p| p.groups.values());
     let primaries = groups.filter_map(|group| group.servers.first());
     let follows = |r: &Reported| {
-        let look = r.sight.look.as_ref().filter(|(_, ago)| r.sight.failing_ms.is_none() && ago + r.age_ms <= FRESH_MS);
+        let fresh = |ago: &u64| r.sight.failing_ms.is_none() && ago.saturating_add(r.age_ms) <= FRESH_MS;
+        let look = r.sight.look.as_ref().filter(|(_, ago)| fresh(ago));
         look.is_some_and(|(look, _)| !look.loading && matches!(look.role, RoleSeen::Replica { .. }))
     };
     let seen_so = |addr: &HostPort| {
@@ -277,7 +291,8 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
 }
 
 /// All groups whose primary is down or `astray`, and whether anything may be done about them by itself: `Err` is the guard's
-/// sentence. A group that is out is none of the primaries that the guard counts: nobody uses it.
+/// sentence. The guard counts primaries for which something could be done: not one of a group that is out, which nobody uses,
+/// nor one that nothing can replace, which may have been down for weeks and says nothing of the others.
 pub fn downs<'a>(
     state: &'a ClusterState,
     seen: &Observation,
@@ -299,10 +314,17 @@ pub fn downs<'a>(
         Some(Down { product, group, primary, what: format!("is down: it does not answer {who}"), for_ms })
     };
     let all: Vec<Down<'a>> = groups().filter_map(down).collect();
-    let counted = all.iter().filter(|down| down.group.loan.is_none()).count();
-    let primaries = groups().filter(|(_, group)| group.loan.is_none()).count();
+    let counts =
+        |product: &Product, group: &Group| group.loan.is_none() && (group.servers.len() > 1 || lends(product, group));
+    let counted = all.iter().filter(|down| counts(down.product, down.group)).count();
+    let primaries = groups().filter(|(product, group)| counts(product, group)).count();
     let guard = may_fail_over(counted, primaries, state.settings.failover_share_max);
     (all, guard)
+}
+
+/// Whether a group's slots are lent to others when nothing can replace its primary.
+fn lends(product: &Product, group: &Group) -> bool {
+    product.mode == Mode::Cache && group.options.eject_after_ms != 0
 }
 
 /// A decision for each group whose primary is down, or `astray` for long enough, and that is not being promoted. `me`: the
@@ -324,11 +346,13 @@ pub fn decide(
         let name = format!("group {} of product '{}'", group.id, product.name);
         let down = format!("{primary}, primary of {name}, {what}");
         let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
-        let choice = choose(group, seen, me);
+        let mut choice = choose(group, seen, me);
+        // One that was chosen and could not be promoted, again and again, stands back: it may be that it never can be.
+        choice.candidates.sort_by_key(|c| tried_in_vain(state, product.id, group, &c.addr) >= TRIES);
         if group.loan.is_some() && choice.best().is_none() {
             continue;
         }
-        let lends = product.mode == Mode::Cache && group.options.eject_after_ms != 0;
+        let lends = lends(product, group);
         let remedy = if lends {
             let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
             format!("its slots are lent to other groups when that has lasted {seconds} s")
@@ -337,7 +361,7 @@ pub fn decide(
         };
         let act = if state.settings.maintenance || group.options.maintenance {
             Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
-        } else if let Err(guard) = &guard {
+        } else if let Some(guard) = guard.as_ref().err().filter(|_| lends || group.servers.len() > 1) {
             Err(format!("{down}; {guard}"))
         } else if group.servers.len() < 2 {
             let waits = if lends { remedy } else { "its slots wait for it: start it again".into() };
@@ -374,6 +398,15 @@ pub fn decide(
         decisions.push(Decision { product: product.id, group: group.id, act });
     }
     decisions
+}
+
+/// How often a server was chosen to replace this very primary, and was not promoted.
+fn tried_in_vain(state: &ClusterState, product: ProductId, group: &Group, addr: &HostPort) -> usize {
+    let in_vain = |e: &&EndedPromotion| {
+        let p = &e.promotion;
+        (p.product, p.group, p.group_epoch) == (product, group.id, group.epoch) && p.to == *addr && e.failed.is_some()
+    };
+    state.ended_promotions.iter().filter(in_vain).count()
 }
 
 /// Whether the primary that a failover was to replace is there again, so that it need not be replaced, and why one may say so:

@@ -43,6 +43,9 @@ pub struct Look {
     pub ping_us: u64,
     /// Whether it writes its data to disk by itself (save points or append-only file); `None`: it does not tell.
     pub persistent: Option<bool>,
+    /// Of a primary: replicas that told it no port, so that they are servers of no group, and have acknowledged something: it
+    /// counts them in WAIT as any other.
+    pub unnamed_replicas: u32,
 }
 
 /// A server's role as it says.

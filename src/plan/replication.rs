@@ -93,7 +93,9 @@ fn to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl Iterator<
 
 /// Primaries that are `astray` (see `plan::failover`), that no replica can replace, and whose data is what they were started
 /// with: their link was never up since. They are then what a primary is that was started again, and nothing is lost by it that
-/// was not lost before; while whoever they follow may come back any moment, and would overwrite it. `me`: the leader.
+/// was not lost before; while whoever they follow may come back any moment, and would overwrite it. Not where another server
+/// of the group answers and has data that may be the better one (diverged data is not), nor where this one has none: then
+/// an operator has to choose. `me`: the leader.
 #[must_use]
 pub fn to_lead(state: &ClusterState, seen: &Observation, astray: &BTreeSet<HostPort>, me: NodeId) -> Vec<Wire> {
     let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
@@ -105,9 +107,12 @@ pub fn to_lead(state: &ClusterState, seen: &Observation, astray: &BTreeSet<HostP
         }
         let look = today(seen, addr).filter(|look| !look.loading)?;
         let own = matches!(look.role, RoleSeen::Replica { link_up: false, link_down_ms: u64::MAX, syncing: false, .. });
+        let has_data =
+            |server: &Server| !server.diverged && today(seen, &server.addr).is_some_and(|l| l.keys > 0 || l.loading);
+        let best = look.keys > 0 && !group.servers.iter().skip(1).any(has_data);
         let act = Act::Lead { run_id: look.run_id.clone() };
         let wire = Wire { product, group: group.id, epoch: group.epoch, addr: addr.clone(), act };
-        (own && !look.run_id.is_empty() && choose(group, seen, me).best().is_none()).then_some(wire)
+        (own && best && !look.run_id.is_empty() && choose(group, seen, me).best().is_none()).then_some(wire)
     };
     groups.filter_map(wire).collect()
 }

@@ -2,10 +2,7 @@
 //! Knows nothing of slots: their part of the checks is where the slots are.
 
 use super::permit::Permit;
-use crate::{
-    clock::boottime_ns,
-    model::{ids::Epoch, route::Isolated},
-};
+use crate::model::{ids::Epoch, route::Isolated};
 
 /// The answer for one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +15,10 @@ pub(super) enum Gate {
     OldTable,
 }
 
-/// Reads the permit, and the clock if a lease's end matters. Called once per batch; for check 2 after the `read()` that
-/// brought the replies.
+/// Reads the permit, and the clock (`CLOCK_BOOTTIME`, nanoseconds) if a lease's end matters. Called once per batch; for
+/// check 2 after the `read()` that brought the replies.
 #[inline]
-pub(super) fn gate(permit: &Permit, table: Epoch, isolated: Isolated) -> Gate {
+pub(super) fn gate(permit: &Permit, table: Epoch, isolated: Isolated, clock: impl FnOnce() -> u64) -> Gate {
     let until = permit.lease_until_ns();
     if until == 0 {
         // Before its first lease, and after its last, a node serves nothing in either setting.
@@ -32,24 +29,25 @@ pub(super) fn gate(permit: &Permit, table: Epoch, isolated: Isolated) -> Gate {
     if !permit.table_is_recent(table) {
         return Gate::OldTable;
     }
-    if until == u64::MAX || isolated == Isolated::Serve || boottime_ns() < until { Gate::Open } else { Gate::NoLease }
+    if until == u64::MAX || isolated == Isolated::Serve || clock() < until { Gate::Open } else { Gate::NoLease }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::boottime_ns;
 
     #[test]
     fn both_settings() {
         let permit = Permit::none();
-        assert_eq!(gate(&permit, Epoch(9), Isolated::Serve), Gate::NoLease, "before the first lease");
+        assert_eq!(gate(&permit, Epoch(9), Isolated::Serve, boottime_ns), Gate::NoLease, "before the first lease");
         permit.renew(1, Epoch(5));
-        assert_eq!(gate(&permit, Epoch(5), Isolated::Refuse), Gate::NoLease, "ended long ago");
-        assert_eq!(gate(&permit, Epoch(5), Isolated::Serve), Gate::Open);
-        assert_eq!(gate(&permit, Epoch(4), Isolated::Serve), Gate::OldTable);
+        assert_eq!(gate(&permit, Epoch(5), Isolated::Refuse, boottime_ns), Gate::NoLease, "ended long ago");
+        assert_eq!(gate(&permit, Epoch(5), Isolated::Serve, boottime_ns), Gate::Open);
+        assert_eq!(gate(&permit, Epoch(4), Isolated::Serve, boottime_ns), Gate::OldTable);
         permit.renew(u64::MAX - 1, Epoch(5));
-        assert_eq!(gate(&permit, Epoch(5), Isolated::Refuse), Gate::Open);
+        assert_eq!(gate(&permit, Epoch(5), Isolated::Refuse, boottime_ns), Gate::Open);
         permit.revoke();
-        assert_eq!(gate(&permit, Epoch(5), Isolated::Serve), Gate::NoLease);
+        assert_eq!(gate(&permit, Epoch(5), Isolated::Serve, boottime_ns), Gate::NoLease);
     }
 }

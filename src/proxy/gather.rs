@@ -7,7 +7,7 @@ use super::{
     backend::{Entry, Owner},
     dispatch::{Call, KeyRoute},
     product::Lane,
-    reads::{self, Choice, ReplicaRead},
+    reads::{self, Choice},
     replies::Ticket,
     session::Session,
     worker::Worker,
@@ -136,10 +136,7 @@ impl Gather {
         });
         for (part, backend) in backends.iter().enumerate() {
             let bytes = &buffers[part];
-            let mut owner = Owner::Part(gather.clone(), part as u32);
-            if backend.replica {
-                owner = ReplicaRead::owner(owner, bytes, session.lane(), product);
-            }
+            let owner = Owner::Part(gather.clone(), part as u32);
             backend.send(
                 bytes,
                 Entry {

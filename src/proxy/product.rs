@@ -2,8 +2,7 @@
 //! Knows nothing of other products; is changed between turns only.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
+    cell::{Cell, Ref, RefCell},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -34,7 +33,7 @@ pub(super) struct ProductView {
     /// Of `routes`, where a reply finds it at hand.
     pub(super) min_acks: Cell<u8>,
     /// Which replicas may serve; `None`: its reads go to its primaries, or nobody has looked yet.
-    pub(super) reads: RefCell<Option<Arc<ProductReads>>>,
+    reads: RefCell<Option<Arc<ProductReads>>>,
     lanes: RefCell<Vec<Rc<Lane>>>,
     backends: RefCell<Vec<Rc<Backend>>>,
     /// Retired ones that may still have something in flight.
@@ -51,8 +50,8 @@ pub(super) struct Lane {
     pub(super) db: u32,
     pub(super) version: Version,
     by_group: RefCell<Vec<Option<Rc<Backend>>>>,
-    /// Connections to replicas.
-    by_replica: RefCell<BTreeMap<HostPort, Rc<Backend>>>,
+    /// Connections to replicas, by index of the group and place of the replica among those that may serve.
+    by_replica: RefCell<Vec<Vec<Option<Rc<Backend>>>>>,
 }
 
 impl ProductView {
@@ -140,6 +139,20 @@ impl ProductView {
         // The order of groups may be another.
         self.clear_lanes();
         *self.routes.borrow_mut() = routes;
+    }
+
+    /// Replaces which replicas may serve.
+    pub(super) fn swap_reads(&self, reads: Option<Arc<ProductReads>>) {
+        *self.reads.borrow_mut() = reads;
+        // Their order may be another.
+        for lane in self.lanes.borrow().iter() {
+            lane.by_replica.borrow_mut().clear();
+        }
+    }
+
+    /// Which replicas may serve.
+    pub(super) fn reads(&self) -> Ref<'_, Option<Arc<ProductReads>>> {
+        self.reads.borrow()
     }
 
     /// Retires backends; sessions look for theirs anew.
@@ -242,25 +255,34 @@ impl Lane {
         backend
     }
 
-    /// The backend of a group's replica, made when it is first wanted.
+    /// The backend of a group's replica, by their indices, made when it is first wanted. `addr` is the replica's.
     pub(super) fn replica(
         &self,
         worker: &Rc<Worker>,
         product: &Rc<ProductView>,
-        group: &GroupRoute,
-        addr: &HostPort,
+        (group, place): (u16, usize),
+        (route, addr): (&GroupRoute, &HostPort),
     ) -> Rc<Backend> {
-        if let Some(backend) = self.by_replica.borrow().get(addr) {
+        let group = usize::from(group);
+        if let Some(Some(backend)) = self.by_replica.borrow().get(group).and_then(|places| places.get(place)) {
             return backend.clone();
         }
         let mut backends = product.backends.borrow_mut();
         let found = backends.iter().find(|b| b.replica && self.is_of(b) && b.addr == *addr);
         let backend = found.cloned().unwrap_or_else(|| {
-            let made = self.make(worker, product, group, addr, true);
+            let made = self.make(worker, product, route, addr, true);
             backends.push(made.clone());
             made
         });
-        self.by_replica.borrow_mut().insert(addr.clone(), backend.clone());
+        let mut by_replica = self.by_replica.borrow_mut();
+        if by_replica.len() <= group {
+            by_replica.resize(group + 1, Vec::new());
+        }
+        let places = &mut by_replica[group];
+        if places.len() <= place {
+            places.resize(place + 1, None);
+        }
+        places[place] = Some(backend.clone());
         backend
     }
 

@@ -10,13 +10,10 @@ use super::{
     session::Session,
     worker::Worker,
 };
-use crate::{
-    clock::boottime_ns,
-    model::{
-        ids::{Epoch, SlotId},
-        reads::ReadFrom,
-        route::ProductRoutes,
-    },
+use crate::model::{
+    ids::{Epoch, SlotId},
+    reads::ReadFrom,
+    route::ProductRoutes,
 };
 
 /// Where a read goes.
@@ -27,35 +24,6 @@ pub(super) enum Choice {
     Replica(Rc<Backend>),
     /// Nowhere; the error for the client.
     Refuse(String),
-}
-
-/// A read that is on its way to a replica, with what it takes to repeat it at the primary.
-#[derive(Debug)]
-pub(super) struct ReplicaRead {
-    /// Who gets the reply.
-    owner: Owner,
-    request: Box<[u8]>,
-    lane: Rc<Lane>,
-    /// It never goes to the primary.
-    strict: bool,
-}
-
-impl ReplicaRead {
-    /// The owner for an entry of a replica's connection.
-    pub(super) fn owner(owner: Owner, request: &[u8], lane: Rc<Lane>, routes: &ProductRoutes) -> Owner {
-        let strict = routes.reads.from == ReadFrom::Replica;
-        Owner::Replica(Box::new(Self { owner, request: request.into(), lane, strict }))
-    }
-
-    /// Who gets the reply.
-    pub(super) fn reader(&self) -> &Owner {
-        &self.owner
-    }
-
-    /// Who gets the reply, which has come.
-    pub(super) fn into_reader(self) -> Owner {
-        self.owner
-    }
 }
 
 /// Chooses for a read of `keys`, all of the group with this index. Called only where the product reads from replicas.
@@ -92,7 +60,7 @@ fn find(
     let strict = routes.reads.from == ReadFrom::Replica;
     let because = |why: &str| if strict { why.to_owned() } else { String::new() };
     let route = &routes.groups[usize::from(group)];
-    let reads = session.product.reads.borrow();
+    let reads = session.product.reads();
     let Some((reads, may)) = reads.as_ref().and_then(|reads| Some((reads, reads.groups.get(&route.id)?))) else {
         return Err(because("this node has not looked at them yet"));
     };
@@ -102,7 +70,7 @@ fn find(
     if keys.clone().any(|(slot, _)| reads.is_moving(slot)) {
         return Err(because("its slot is being moved"));
     }
-    let now_ns = boottime_ns();
+    let now_ns = worker.batch_ns();
     let Some(wrote_ns) = session.wrote_ns(routes.reads.own_writes, now_ns) else {
         return Err(because("this session has written something that is not answered yet"));
     };
@@ -111,7 +79,8 @@ fn find(
     let count = may.replicas.len();
     // A session stays with its replica, so that what it reads goes forward in time; sessions are spread.
     for i in 0..count {
-        let replica = &may.replicas[(session.id as usize).wrapping_add(i) % count];
+        let place = (session.id as usize).wrapping_add(i) % count;
+        let replica = &may.replicas[place];
         if now_ns >= replica.until_ns {
             why = "this node has not seen it in step for too long";
         } else if newest > replica.as_of {
@@ -119,7 +88,7 @@ fn find(
         } else if wrote_ns >= replica.has_ns && wrote_ns != 0 {
             why = "it has not been seen to have what this session has written";
         } else {
-            let backend = lane.replica(worker, &session.product, route, &replica.addr);
+            let backend = lane.replica(worker, &session.product, (group, place), (route, &replica.addr));
             if backend.may_ask(worker, &replica.run_id) {
                 return Ok(backend);
             }
@@ -137,11 +106,8 @@ pub(super) fn is_no_answer(reply: &[u8]) -> bool {
 impl Entry {
     /// A read that its replica has not answered, or whose answer may not pass: asked again at the primary, where that is
     /// allowed and possible. `sent`: the replica may have executed it.
-    pub(super) fn again(self, worker: &Worker, sent: bool, why: &str) {
-        let Owner::Replica(read) = self.owner else { return };
-        let ReplicaRead { owner, request, lane, strict } = *read;
-        let entry = Self { owner, ..self };
-        let session = entry.owner.session().clone();
+    pub(super) fn again(self, worker: &Worker, replica: &Backend, request: &[u8], sent: bool, why: &str) {
+        let session = self.owner.session().clone();
         if session.is_closed() {
             return;
         }
@@ -149,19 +115,23 @@ impl Entry {
             true => format!("-TRYAGAIN not delivered, safe to repeat: {why}\r\n"),
             false => format!("-TRYAGAIN {why}, not executed\r\n"),
         };
-        let may = !strict && worker.gate(&session.product) == Gate::Open;
-        let now = if may { entry.where_now(&session.product.routes.borrow()) } else { None };
+        let product = &session.product;
+        let strict = product.routes.borrow().reads.from == ReadFrom::Replica;
+        let may = !strict && worker.gate(product) == Gate::Open;
+        let now = if may { self.where_now(&product.routes.borrow()) } else { None };
         let backend = match (now, worker.me.upgrade()) {
-            (Some((group, _)), Some(worker)) => Some(lane.backend(&worker, &session.product, group)),
+            (Some((group, _)), Some(worker)) => {
+                Some(product.lane(replica.db, replica.version).backend(&worker, product, group))
+            }
             _ => None,
         };
         match (now, backend) {
             (Some((_, epoch)), Some(backend)) if backend.available(worker).is_ok() => {
                 worker.stats.replica_repeats.set(worker.stats.replica_repeats.get() + 1);
                 let (tick, generation) = (worker.tick.get(), worker.generation.get());
-                backend.send(&request, Self { epoch, tick, generation, ..entry });
+                backend.send(request, Self { epoch, tick, generation, ..self });
             }
-            _ => entry.fail_with(worker, sent, text.as_bytes()),
+            _ => self.fail_with(worker, sent, text.as_bytes()),
         }
     }
 
@@ -178,7 +148,7 @@ impl Entry {
                 }
                 Some((group?, self.epoch))
             }
-            Owner::Session(..) | Owner::Replica(_) => {
+            Owner::Session(..) => {
                 let route = free(self.slot?)?;
                 Some((route.group?, route.epoch))
             }

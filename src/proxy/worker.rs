@@ -26,10 +26,13 @@ use super::{
     report::{Shared, StatsSnapshot, WorkerStatus},
     session::{Session, SessionTask},
 };
-use crate::model::{
-    ids::{Epoch, ProductId},
-    reads::ReadTable,
-    route::{Isolated, RouteTable},
+use crate::{
+    clock::boottime_ns,
+    model::{
+        ids::{Epoch, ProductId},
+        reads::ReadTable,
+        route::{Isolated, RouteTable},
+    },
 };
 
 /// Length of a tick: how exact deadlines and parking times are. Requests carry the tick, so that no clock is read for one.
@@ -90,6 +93,8 @@ pub(super) struct Worker {
     /// Counts swaps of the table.
     pub(super) generation: Cell<u32>,
     pub(super) tick: Cell<u32>,
+    /// What the clock said last; 0: not read in this batch of requests.
+    clock_ns: Cell<u64>,
     started: Instant,
     /// Where sockets are read into.
     pub(super) scratch: RefCell<Vec<u8>>,
@@ -135,6 +140,7 @@ async fn serve(start: Start) {
         epoch: Cell::new(Epoch(0)),
         generation: Cell::new(0),
         tick: Cell::new(0),
+        clock_ns: Cell::new(0),
         started: Instant::now(),
         scratch: RefCell::new(vec![0; SCRATCH]),
         dispatch_scratch: RefCell::default(),
@@ -242,7 +248,7 @@ impl Worker {
     /// with the next one: until then it reads from its primaries.
     fn swap_reads(&self, table: &ReadTable) {
         for (id, view) in &*self.products.borrow() {
-            *view.reads.borrow_mut() = table.products.get(id).cloned();
+            view.swap_reads(table.products.get(id).cloned());
         }
     }
 
@@ -298,7 +304,30 @@ impl Worker {
     /// Check 1 and the lease half of check 2 for a setting of `isolated`.
     #[inline]
     pub(super) fn gate_of(&self, isolated: Isolated) -> Gate {
-        gate(&self.permit, self.epoch.get(), isolated)
+        gate(&self.permit, self.epoch.get(), isolated, || self.read_clock())
+    }
+
+    /// Check 1 for a batch of requests that begins now, and their moment.
+    #[inline]
+    pub(super) fn begin_batch(&self, isolated: Isolated) -> Gate {
+        self.clock_ns.set(0);
+        self.gate_of(isolated)
+    }
+
+    /// A moment since the batch of requests began that is being worked on, nanoseconds of `CLOCK_BOOTTIME`. The clock is read
+    /// once for all of them.
+    pub(super) fn batch_ns(&self) -> u64 {
+        match self.clock_ns.get() {
+            0 => self.read_clock(),
+            ns => ns,
+        }
+    }
+
+    #[inline]
+    fn read_clock(&self) -> u64 {
+        let now_ns = boottime_ns();
+        self.clock_ns.set(now_ns);
+        now_ns
     }
 
     /// The same for a product.

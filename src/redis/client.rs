@@ -17,7 +17,10 @@ use super::{
     reply::Reply,
     role::Role,
 };
-use crate::model::{ids::HostPort, secret::Credentials};
+use crate::{
+    model::{ids::HostPort, secret::Credentials},
+    resolver,
+};
 
 /// How long a TCP connect may take: a server that needs more is of no use to clients either.
 pub const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -82,7 +85,7 @@ impl Client {
     pub async fn ask(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Reply, RedisError> {
         let mut replies = self.pipeline(&[command], deadline).await?;
         match replies.pop().unwrap_or(Reply::Null) {
-            Reply::Error(text) => Err(RedisError::of_answer(&self.addr, &name_of(command), &text)),
+            Reply::Error(text) => Err(RedisError::of_request(&self.addr, command, &text)),
             reply => Ok(reply),
         }
     }
@@ -262,7 +265,7 @@ impl Client {
 pub async fn dial(addr: &HostPort, deadline: Instant) -> Result<TcpStream, RedisError> {
     let by = deadline.min(Instant::now() + CONNECT_MAX);
     let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
-    let stream = timeout_at(by, TcpStream::connect(addr.as_str()))
+    let stream = timeout_at(by, resolver::connect(addr))
         .await
         .map_err(|_| unreachable("no connection in time".into()))?
         .map_err(|error| match is_exhaustion(&error) {

@@ -1,7 +1,7 @@
 //! What can go wrong when a server is asked, in words that say what to do.
 //! Knows nothing of why it was asked.
 
-use crate::model::ids::HostPort;
+use crate::model::{ids::HostPort, secret::repeatable};
 
 /// A server gave no usable answer. The `Display` text names the server and the remedy; it never holds a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,13 +104,30 @@ pub enum RedisError {
 /// Longest piece of a server's error that is repeated to people.
 const TEXT_MAX: usize = 300;
 
+/// Behind this a server repeats what it was sent with a command that it does not know: data, perhaps, or a password.
+const QUOTATION: &str = ", with args beginning with";
+
 impl RedisError {
-    /// Sorts a server's error answer.
+    /// Sorts a server's error answer to this request. Where the request held a password, the server's words are not repeated.
+    #[must_use]
+    pub fn of_request(addr: &HostPort, request: &[&[u8]], text: &str) -> Self {
+        let name = String::from_utf8_lossy(request.first().copied().unwrap_or_default());
+        Self::sorted(addr, &name, text, holds_secret(request))
+    }
+
+    /// Sorts a server's error answer to a request of which only the command's name is known.
     #[must_use]
     pub fn of_answer(addr: &HostPort, command: &str, text: &str) -> Self {
+        Self::sorted(addr, command, text, matches!(command, "AUTH" | "CONFIG"))
+    }
+
+    /// `secret`: the request held a password.
+    fn sorted(addr: &HostPort, command: &str, text: &str, secret: bool) -> Self {
         let (addr, command) = (addr.clone(), command.to_owned());
+        let kind = text.split(' ').next().unwrap_or_default();
+        let text = if secret { repeatable(text) } else { text.split(QUOTATION).next().unwrap_or_default() };
         let text: String = text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect();
-        match text.split(' ').next().unwrap_or_default() {
+        match kind {
             "NOAUTH" => Self::PasswordNeeded { addr },
             "WRONGPASS" => Self::WrongPassword { addr, text },
             "DENIED" => Self::Protected { addr },
@@ -126,5 +143,53 @@ impl RedisError {
     #[must_use]
     pub fn answered(&self) -> bool {
         !matches!(self, Self::Unreachable { .. } | Self::Exhausted { .. } | Self::Timeout { .. } | Self::Closed { .. })
+    }
+}
+
+/// Whether a password is among a request's arguments.
+fn holds_secret(request: &[&[u8]]) -> bool {
+    let is = |at: usize, word: &str| request.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+    let named =
+        |words: &[&str]| request.iter().skip(1).any(|arg| words.iter().any(|w| arg.eq_ignore_ascii_case(w.as_bytes())));
+    is(0, "AUTH") || is(0, "HELLO") && named(&["AUTH"]) || is(0, "CONFIG") && named(&["masterauth", "requirepass"])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn error(request: &[&str], text: &str) -> String {
+        let request: Vec<&[u8]> = request.iter().map(|arg| arg.as_bytes()).collect();
+        RedisError::of_request(&HostPort::parse("10.0.0.1:6379").unwrap(), &request, text).to_string()
+    }
+
+    #[test]
+    fn a_password_that_a_server_quotes_is_not_repeated() {
+        for request in [
+            &["AUTH", "topsecret42"][..],
+            &["AUTH", "user", "topsecret42"],
+            &["HELLO", "3", "AUTH", "user", "topsecret42"],
+            &["CONFIG", "SET", "masterauth", "topsecret42"],
+        ] {
+            for text in [
+                "ERR unknown command 'AUTH', with args beginning with: 'topsecret42'",
+                "ERR what is topsecret42?",
+                "topsecret42",
+                "500 unknown: AUTH topsecret42",
+            ] {
+                let said = error(request, text);
+                assert!(!said.contains("secret") && said.contains("10.0.0.1:6379"), "{request:?}: {said}");
+            }
+        }
+        let said = error(&["AUTH", "x"], "WRONGPASS invalid username-password pair or user is disabled.");
+        assert!(said.contains("invalid username-password pair"), "{said}");
+        let said = error(&["AUTH", "x"], "ERR AUTH <password> called without any password configured for the user.");
+        assert!(said.contains("without any password"), "{said}");
+        assert!(error(&["AUTH", "x"], "DENIED Redis is running in protected mode").contains("protected mode"));
+        // Nor what was sent with other commands; their errors are repeated otherwise.
+        let said =
+            error(&["RESTORE", "key", "0", "data"], "ERR unknown command 'RESTORE', with args beginning with: 'key'");
+        assert!(said.contains("unknown command 'RESTORE'") && !said.contains("key"), "{said}");
     }
 }

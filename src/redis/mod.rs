@@ -8,6 +8,7 @@ pub mod info;
 pub mod probe;
 pub mod raw;
 pub mod reply;
+pub mod rights;
 pub mod role;
 pub mod standing;
 

@@ -141,7 +141,7 @@ impl Raw {
         let end = memchr::memchr(b'\r', &whole).unwrap_or(whole.len());
         if whole.first() == Some(&b'-') {
             let text = String::from_utf8_lossy(whole.get(1..end).unwrap_or_default()).into_owned();
-            return Err(RedisError::of_answer(&self.addr, &what, &text));
+            return Err(RedisError::of_request(&self.addr, command, &text));
         }
         Ok((whole, end))
     }

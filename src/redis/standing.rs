@@ -22,6 +22,8 @@ pub struct Standing {
     pub replid: String,
     /// The replication id that it had before it became a primary; empty: none.
     pub former_replid: String,
+    /// Up to where its data is of that former history: the offset at which it became a primary. `None`: it has none.
+    pub former_offset: Option<u64>,
     /// A primary's own offset, or how far a replica has executed its primary's stream, bytes.
     pub offset: u64,
     /// Keys of all databases.
@@ -72,6 +74,8 @@ impl Standing {
             replid: text("master_replid"),
             // Forty zeros: there was none.
             former_replid: if former.bytes().all(|b| b == b'0') { String::new() } else { former },
+            // The first offset that is not of the former history any more; -1: there was none.
+            former_offset: number("second_repl_offset").filter(|first| *first > 0).map(|first: u64| first - 1),
             offset: offset.unwrap_or(0),
             keys: info.keyspace().values().sum(),
             follows,
@@ -98,19 +102,20 @@ mod tests {
     fn a_primary_and_a_replica() {
         let zeros = "0".repeat(40);
         let text = format!(
-            "run_id:r1\r\nrole:master\r\nmaster_replid:aa\r\nmaster_replid2:{zeros}\r\nmaster_repl_offset:70\r\n\
+            "run_id:r1\r\nrole:master\r\nmaster_replid:aa\r\nmaster_replid2:{zeros}\r\nsecond_repl_offset:-1\r\nmaster_repl_offset:70\r\n\
              loading:0\r\ndb0:keys=2,expires=0\r\ndb3:keys=1,expires=0\r\n"
         );
         let primary = Standing::parse(&Info::parse(&text)).unwrap();
         assert_eq!((primary.follows, primary.offset, primary.keys), (None, 70, 3));
         assert_eq!((primary.replid.as_str(), primary.former_replid.as_str()), ("aa", ""));
+        assert_eq!(primary.former_offset, None);
         let text = "run_id:r2\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:7000\r\nmaster_link_status:up\r\n\
                     master_sync_in_progress:0\r\nslave_repl_offset:69\r\nmaster_replid:aa\r\nmaster_replid2:bb\r\n\
-                    master_repl_offset:70\r\n";
+                    second_repl_offset:61\r\nmaster_repl_offset:70\r\n";
         let replica = Standing::parse(&Info::parse(text)).unwrap();
         assert!(replica.is_replica_of("10.0.0.1", 7000) && !replica.is_replica_of("10.0.0.1", 7001));
         assert!(replica.link_up && !replica.syncing && !replica.loading);
-        assert_eq!((replica.offset, replica.former_replid.as_str()), (69, "bb"));
+        assert_eq!((replica.offset, replica.former_replid.as_str(), replica.former_offset), (69, "bb", Some(60)));
         assert_eq!(Standing::parse(&Info::parse("role:sentinel\r\n")), None);
     }
 }

@@ -186,3 +186,39 @@ async fn unfit_servers() {
     let asking = Asking { state: &state, product: small, credentials: None, deadline: soon() };
     asking.primary(&few.addr).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
+    let table = [
+        ("", &[][..]),
+        ("-client|kill", &["run CLIENT KILL, so its group cannot be failed over", "(ACL SETUSER ... +client|kill)"]),
+        (
+            "-client|list -replicaof",
+            &["run CLIENT LIST, REPLICAOF, so its group cannot be failed over", "+client|list +replicaof"],
+        ),
+        ("-config|set", &["run CONFIG SET, so it cannot be told the password (masterauth)"]),
+        ("-@admin -@dangerous +info +role", &["run CLIENT LIST, CLIENT KILL, REPLICAOF, so", "run CONFIG SET, so"]),
+    ];
+    let app = Credentials { username: Some("app".into()), ..crate::server::password("secret") };
+    for (rights, said) in table {
+        let redis = Redis::start(&[]).await;
+        redis.run(&format!("ACL SETUSER app on >secret ~* &* +@all {rights}")).await;
+        let mut world = World::new();
+        world.credentials = Some(app.clone());
+        let fit = world.primary(&redis.addr).await.unwrap();
+        let warnings = fit.warnings.join("\n");
+        assert!(said.iter().all(|part| warnings.contains(part)), "{rights}: {warnings}");
+        assert_eq!(warnings.contains("does not let"), !said.is_empty(), "{rights}: {warnings}");
+        // It has done nothing there.
+        world.credentials = None;
+        assert!(world.primary(&redis.addr).await.is_ok(), "it is a primary still");
+    }
+    // A replica is asked too, and a server without one of the commands.
+    let primary = Redis::start(&[]).await;
+    let replica = Redis::start(&["--rename-command", "REPLICAOF", ""]).await;
+    let fit = World::new().replica(&replica.addr, &primary.addr).await.unwrap();
+    assert!(
+        fit.warnings.iter().any(|w| w.contains(replica.addr.as_str()) && w.contains("run REPLICAOF, so")),
+        "{fit:?}"
+    );
+}

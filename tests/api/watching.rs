@@ -50,6 +50,7 @@ fn look(role: RoleSeen, offset: u64) -> Look {
         ops_per_second: 900,
         ping_us: 250,
         persistent: Some(true),
+        unnamed_replicas: 0,
     }
 }
 
@@ -229,6 +230,7 @@ async fn what_an_operator_should_know_is_told() {
     let mut odd = primary(1000);
     let look = &mut odd.look.as_mut().unwrap().0;
     look.persistent = Some(false);
+    look.unnamed_replicas = 1;
     look.role = RoleSeen::Primary { replicas: vec![(at(REPLICA), 900), (at("10.9.9.9:7777"), 900)] };
     for node in [1, 2] {
         sees(&world.nodes[0], node, PRIMARY, odd.clone());
@@ -245,6 +247,7 @@ async fn what_an_operator_should_know_is_told() {
     let reply = shown(&world, 1).await;
     assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
     let told = |reply: &admin::ShowGroupReply, part: &str| reply.warnings.iter().filter(|w| w.contains(part)).count();
+    assert_eq!(told(&reply, "1 foreign replica(s) that tell no port"), 1, "{reply:?}");
     for part in ["restart would empty it", "foreign replica is linked to the primary: 10.9.9.9:7777", "maintenance off"]
     {
         assert_eq!(told(&reply, part), 1, "{part}: {reply:?}");

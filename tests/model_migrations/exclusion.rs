@@ -130,6 +130,23 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
     }
 }
 
+/// Two switches to one target are proposed in one order and may have looked at its primary in the other.
+#[test]
+fn a_switch_does_not_forget_what_another_has_reached() {
+    for (before, after) in [(reached(9), reached(9)), (reached(5), reached(7)), (None, reached(7))] {
+        let (mut world, id) = World::at("held");
+        world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().reached = before;
+        world.does(world.switch(id));
+        assert_eq!(world.group(2).reached, after);
+    }
+    // Offsets of another history are no measure of this one's.
+    let (mut world, id) = World::at("held");
+    let other = Some(Reached { replid: "cd".into(), offset: 9 });
+    world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().reached = other;
+    world.does(world.switch(id));
+    assert_eq!(world.group(2).reached, reached(7));
+}
+
 #[test]
 fn a_switch_says_how_far_whoever_is_promoted_must_be() {
     let (mut world, id) = World::at("switched");

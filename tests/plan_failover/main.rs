@@ -159,6 +159,27 @@ fn who_is_not_failed_over_and_why() {
         let (sentences, begun) = world.decisions();
         assert!(begun.is_empty() && sentences.iter().any(|s| s.contains(why)), "wanted {why}: {sentences:?} {begun:?}");
     }
+    // Groups that have no replica may have been down for weeks: they are no reason to leave the others alone.
+    let mut lone = World::down();
+    for group in 2..=6_u16 {
+        lone.group(group.into(), &[7_000 + 10 * group]);
+    }
+    for group in 2..=4_u16 {
+        lone.fail(7_000 + 10 * group, 9_000_000);
+    }
+    let (sentences, begun) = lone.decisions();
+    assert_eq!(begun, [7002]);
+    assert!(sentences.len() == 3 && sentences.iter().all(|s| s.contains("it has no replica")), "{sentences:?}");
+    // Nor do those that are up make the share larger: of four primaries that have replicas three are too many.
+    for group in 7..=9_u16 {
+        lone.group(group.into(), &[7_000 + 10 * group, 7_001 + 10 * group]);
+    }
+    for group in 7..=8_u16 {
+        lone.fail(7_000 + 10 * group, 4_000);
+    }
+    let (sentences, begun) = lone.decisions();
+    assert!(begun.is_empty() && sentences.iter().any(|s| s.contains("3 of 4 primaries")), "{sentences:?}");
+    assert_eq!(sentences.iter().filter(|s| s.contains("it has no replica")).count(), 3, "{sentences:?}");
     let mut soon = World::down();
     soon.edit(|g| g.options.down_after_ms = 5_000);
     assert_eq!(soon.decisions(), (Vec::new(), Vec::new()), "it is not down yet");
@@ -494,6 +515,17 @@ fn a_primary_that_follows_another_server_is_replaced() {
     let leads = lead(&alone);
     assert_eq!((leads[0].addr.port(), leads.len()), (PRIMARY, 1));
     assert_eq!(leads[0].act, Act::Lead { run_id: format!("run{PRIMARY}") });
+    alone.look(PRIMARY, |l| l.keys = 0);
+    assert_eq!(lead(&alone), [], "it may have been started empty");
+    alone.look(PRIMARY, |l| l.keys = 10);
+    // It was in step too long ago to be a candidate, and may have more all the same.
+    alone.see(7003, |sight| (sight.failing_ms, sight.error) = (None, String::new()));
+    alone.see(7003, |sight| sight.look.as_mut().unwrap().1 = 0);
+    alone.look(7003, |l| l.role = follows(PRIMARY));
+    alone.see(7003, |sight| sight.linked.as_mut().unwrap().ago_ms = STALE_MS * 2);
+    assert_eq!(lead(&alone), []);
+    alone.edit(|g| g.servers[2].diverged = true);
+    assert_eq!(lead(&alone).len(), 1, "its data is the replaced one");
     let syncing = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
     alone.look(PRIMARY, |l| l.role = syncing.clone());
     assert_eq!(lead(&alone), []);
@@ -514,4 +546,20 @@ fn a_primary_that_follows_another_server_is_replaced() {
     maintained.state.settings.maintenance = true;
     let (why, begun) = maintained.decisions();
     assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and takes no writes"), "{why:?}");
+}
+
+/// One that is chosen and cannot be promoted again and again makes room for another, whatever it has.
+#[test]
+fn who_could_not_be_promoted_twice_stands_back() {
+    let mut world = World::down();
+    world.look(7002, |look| look.offset = 2_000);
+    for _ in 0..2 {
+        assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
+        world.start(7002, false);
+        let promotion = *world.state.promotions.keys().next().unwrap();
+        world.make(Change::GiveUpPromotion { promotion, why: "NOPERM".into(), primary_back: false, forced: false });
+    }
+    assert_eq!(world.decisions(), (Vec::new(), vec![7003]));
+    world.edit(|group| group.servers.truncate(2));
+    assert_eq!(world.decisions(), (Vec::new(), vec![7002]), "there is no other");
 }

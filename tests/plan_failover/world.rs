@@ -223,6 +223,7 @@ pub fn sight(port: u16, replid: &str, role: RoleSeen) -> Sight {
         ops_per_second: 0,
         ping_us: 100,
         persistent: Some(false),
+        unnamed_replicas: 0,
     };
     Sight { look: Some((look, 0)), failing_ms: None, error: String::new(), linked }
 }

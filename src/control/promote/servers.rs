@@ -10,9 +10,9 @@ use crate::{
     clock::boottime_ns,
     control::fence::FenceError,
     faults::{self, Point},
-    model::ids::HostPort,
+    model::{ids::HostPort, promotion::Promotion},
     plan::{
-        failover::{primary_back, was_linked},
+        failover::{primary_back, was_another, was_linked},
         liveness::{Verdict, Watchers, verdict},
     },
     redis::Standing,
@@ -27,9 +27,46 @@ impl Task {
     pub(super) async fn not_back(&self, now: &Now) -> Step<()> {
         let Some(why) = self.is_back(now) else { return Ok(()) };
         match self.ask(now, &now.promotion.to).await {
-            Ok(standing) if standing.follows.is_none() && has_history(now, &standing) => Ok(()),
+            Ok(standing) if standing.follows.is_none() && self.never_released(now)? && has_history(now, &standing) => {
+                Ok(())
+            }
             Ok(_) | Err(_) => Err(Stop::GiveUp { why, primary_back: true }),
         }
+    }
+
+    /// Whether the old primary cannot have acknowledged anything since the chosen one was promoted: its slots have been held all
+    /// the time, by the one hold that there was. What it took between two holds the chosen one does not have.
+    fn never_released(&self, before: &Now) -> Step<bool> {
+        let now = self.now()?;
+        Ok(before.promotion.forced || (now.promotion.attempts == 1 && now.hold().is_some()))
+    }
+
+    /// Behind the barrier of a later hold: the old primary may have been back, and have taken writes, between two looks at it.
+    pub(super) async fn not_back_between_holds(&self, now: &Now) -> Step<()> {
+        let later = self.now()?;
+        let Promotion { from, attempts, forced, .. } = &later.promotion;
+        if *attempts < 2 || *forced {
+            return Ok(());
+        }
+        match self.ask(now, from).await {
+            Ok(seen) if seen.follows.is_none() && !seen.loading && seen.replid == later.group.replid => {
+                let why =
+                    format!("{from} was back between two holds, as the primary that it was, and may have taken writes");
+                Err(Stop::GiveUp { why, primary_back: true })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Unless the chosen one is another process than the one that nodes have seen in step: what that one was told went with it,
+    /// and it never served, so another one can be chosen, whoever told it what.
+    pub(super) fn same_process(&self, now: &Now, standing: &Standing) -> Step<()> {
+        let to = &now.promotion.to;
+        let seen = self.jobs.leases.observation(boottime_ns());
+        if now.promotion.forced || !was_another(&seen, to, &now.group.replid, &standing.run_id) {
+            return Ok(());
+        }
+        Err(Stop::Untold { why: format!("{to} was started again before it was promoted") })
     }
 
     pub(super) fn is_back(&self, now: &Now) -> Option<String> {
@@ -50,7 +87,10 @@ impl Task {
     pub(super) async fn fit(&self, now: &Now) -> Step<()> {
         let to = &now.promotion.to;
         let fit = match self.ask(now, to).await {
-            Ok(standing) => self.may_be_promoted(now, &standing).map_err(|why| format!("{to}: {why}")),
+            Ok(standing) => {
+                self.same_process(now, &standing)?;
+                self.may_be_promoted(now, &standing).map_err(|why| format!("{to}: {why}"))
+            }
             Err(why) => Err(why),
         };
         match fit {
@@ -68,11 +108,19 @@ impl Task {
     /// Unless the chosen one is down, and was surely told nothing: then another one can be chosen. What every attempt so far
     /// has done is known to this task alone, and only if it has made them all.
     pub(super) fn not_gone(&self, now: &Now, why: &str) -> Step<()> {
-        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
-        if !all_mine || self.told.load(Ordering::Relaxed) || !self.is_down(now, &now.promotion.to) {
+        if !self.is_down(now, &now.promotion.to) {
             return Ok(());
         }
-        Err(Stop::Untold { why: format!("the chosen one went down before it was promoted: {why}") })
+        self.untold(now, &format!("the chosen one went down before it was promoted: {why}"))
+    }
+
+    /// Gives it up if the chosen one was surely told nothing, see [`Task::not_gone`].
+    pub(super) fn untold(&self, now: &Now, why: &str) -> Step<()> {
+        let all_mine = self.holds.load(Ordering::Relaxed) == now.promotion.attempts;
+        if !all_mine || self.told.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Stop::Untold { why: why.to_owned() })
     }
 
     /// What speaks against promoting it for a failover, where it stands now.
@@ -121,7 +169,13 @@ impl Task {
         };
         let by = end.min(Instant::now() + ACT_MAX);
         let at = now.at(&now.promotion.to);
-        let promoted = self.jobs.fence.promote(&at, &check, by, ACT_MAX).await?;
+        let told_before = self.told.load(Ordering::Relaxed);
+        let promoted = self.jobs.fence.promote(&at, &check, by, ACT_MAX).await;
+        if matches!(promoted, Err(FenceError::Refused { .. })) {
+            // Nothing was done, so it is told nothing by this.
+            self.told.store(told_before, Ordering::Relaxed);
+        }
+        let promoted = promoted?;
         faults::pause_at(Point::Promoted).await;
         Ok(promoted)
     }

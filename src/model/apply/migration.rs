@@ -261,7 +261,9 @@ pub(super) fn switch(
     slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
     state.holds.remove(&hold);
     if let (Some(reached), Some(group)) = (target_at, product_mut(state, product_id)?.groups.get_mut(&to)) {
-        group.reached = Some(reached.clone());
+        // Who proposed an earlier switch may have looked later: what is there is not forgotten.
+        let before = group.reached.as_ref().filter(|before| before.replid == reached.replid).map_or(0, |b| b.offset);
+        group.reached = Some(Reached { replid: reached.replid.clone(), offset: reached.offset.max(before) });
     }
     if let Some(m) = state.migrations.get_mut(&id) {
         m.run = None;

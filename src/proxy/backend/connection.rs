@@ -18,9 +18,10 @@ use tokio::{
 use super::{
     AtReply, Backend, Entry, Link,
     handshake::{self, LogIn},
+    inflight::WITHHELD,
 };
 use crate::{
-    proxy::{acks::Acks, worker::Worker},
+    proxy::{acks::Acks, reads::is_no_answer, worker::Worker},
     resp::{reply::ReplyScanner, write::Version},
 };
 
@@ -37,8 +38,8 @@ const REST_RESERVED: usize = 64 * 1024;
 /// A reply that has come in part is overdue only when nothing more of it has come for so long.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// A write buffer that has grown beyond this is given back when it is empty.
-const KEEP_OUT: usize = 256 * 1024;
+/// Bytes of a replica's error that are repeated to a client.
+const QUOTED_MAX: usize = 128;
 
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
@@ -244,7 +245,10 @@ impl Pump<'_> {
                         break Err("answers what nobody asked".to_owned());
                     };
                     swapped |= !check.same_table(&entry);
-                    if !check.passes(&entry, &self.backend.product) {
+                    let passes = check.passes(&entry, &self.backend.product);
+                    if self.backend.replica {
+                        self.replica_said(entry, reply, passes);
+                    } else if !passes {
                         entry.withhold(self.worker);
                     } else if confirm && entry.is_write && !matches!(reply[0], b'-' | b'!') {
                         self.await_replicas(entry, reply);
@@ -264,6 +268,22 @@ impl Pump<'_> {
         outcome
     }
 
+    /// The reply to a read at a replica. Where it may not pass, or is none, the primary is asked.
+    fn replica_said(&self, entry: Entry, reply: &[u8], passes: bool) {
+        let backend = self.backend;
+        let request = backend.note_answer(entry.len);
+        let why = match passes {
+            true if !is_no_answer(reply) => return entry.deliver(self.worker, reply),
+            true => {
+                let text = String::from_utf8_lossy(&reply[1..reply.len().min(QUOTED_MAX)]);
+                format!("the replica says: {}", text.trim_end())
+            }
+            false => WITHHELD.to_owned(),
+        };
+        let request = backend.out.borrow().get(request).unwrap_or_default().to_vec();
+        entry.again(self.worker, backend, &request, true, &why);
+    }
+
     /// A write's reply is there; its client gets it when enough replicas have the write.
     fn await_replicas(&mut self, entry: Entry, reply: &[u8]) {
         let backend = self.backend;
@@ -278,11 +298,7 @@ impl Pump<'_> {
             let mut out = backend.out.borrow_mut();
             let written = backend.written.get();
             if written == out.len() {
-                out.clear();
-                backend.written.set(0);
-                if out.capacity() > KEEP_OUT {
-                    *out = Vec::new();
-                }
+                backend.compact(&mut out);
                 return Ok(());
             }
             match self.writer.try_write(&out[written..]) {

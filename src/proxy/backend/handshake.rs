@@ -9,7 +9,12 @@ use tokio::{
 };
 
 use crate::{
-    model::{ids::HostPort, limits::RUN_ID_LEN_MAX, secret::Credentials},
+    model::{
+        ids::HostPort,
+        limits::RUN_ID_LEN_MAX,
+        secret::{Credentials, repeatable},
+    },
+    resolver,
     resp::{
         reply::ReplyScanner,
         write::{self, Version},
@@ -35,9 +40,9 @@ pub(in crate::proxy) struct LogIn<'a> {
 /// A connection that is ready for requests, and the run id of the process behind it; empty: it does not tell.
 ///
 /// # Errors
-/// Not reachable, or the server refused one of the steps; the text of the server is in the error, never a password.
+/// Not reachable, or the server refused one of the steps; the text of the server is in the error, unless it may quote the password.
 pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, String)> {
-    let mut stream = TcpStream::connect(to.addr.as_str()).await?;
+    let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
     let mut requests = Vec::new();
     let mut steps: Vec<&str> = Vec::new();
@@ -86,6 +91,8 @@ pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, S
             run_id = run_id_of(&buffer[..len]);
         } else if buffer[0] == b'-' && !(step == "CLIENT SETNAME" && is_about_the_name(&buffer[..len])) {
             let text = String::from_utf8_lossy(&buffer[1..len]).trim_end().to_owned();
+            // It holds the password, perhaps: clients and the log are told of this.
+            let text = if step == "AUTH" { repeatable(&text) } else { &text };
             return Err(io::Error::other(format!("refused {step}: {text}")));
         }
         buffer.drain(..len);

@@ -5,19 +5,11 @@ use std::rc::Rc;
 
 use crate::{
     model::ids::{Epoch, SlotId},
-    proxy::{
-        check::Gate,
-        gather::Gather,
-        product::ProductView,
-        reads::{ReplicaRead, is_no_answer},
-        replies::Ticket,
-        session::Session,
-        worker::Worker,
-    },
+    proxy::{check::Gate, gather::Gather, product::ProductView, replies::Ticket, session::Session, worker::Worker},
 };
 
-/// Bytes of a replica's error that are repeated to a client.
-const QUOTED_MAX: usize = 128;
+/// Why a reply that has come is not delivered.
+pub(in crate::proxy) const WITHHELD: &str = "answered, but this node may not vouch for the slot any more";
 
 /// Who gets the reply.
 #[derive(Debug)]
@@ -25,8 +17,6 @@ pub(in crate::proxy) enum Owner {
     Session(Rc<Session>, Ticket),
     /// A part of a split command.
     Part(Rc<Gather>, u32),
-    /// One of the two; sent to a replica.
-    Replica(Box<ReplicaRead>),
 }
 
 impl Owner {
@@ -35,15 +25,6 @@ impl Owner {
         match self {
             Self::Session(session, _) => session,
             Self::Part(gather, _) => gather.session(),
-            Self::Replica(read) => read.reader().session(),
-        }
-    }
-
-    /// The one behind a read at a replica.
-    fn reader(&self) -> &Self {
-        match self {
-            Self::Replica(read) => read.reader(),
-            Self::Session(..) | Self::Part(..) => self,
         }
     }
 }
@@ -102,11 +83,6 @@ impl Entry {
         match self.owner {
             Owner::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
             Owner::Part(gather, part) => gather.deliver(worker, part as usize, reply),
-            Owner::Replica(_) if is_no_answer(reply) => {
-                let text = String::from_utf8_lossy(&reply[1..reply.len().min(QUOTED_MAX)]).trim_end().to_owned();
-                self.again(worker, true, &format!("the replica says: {text}"));
-            }
-            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.deliver(worker, reply),
         }
     }
 
@@ -114,23 +90,23 @@ impl Entry {
     pub(in crate::proxy) fn is_current(&self, product: &ProductView) -> bool {
         let routes = product.routes.borrow();
         let same = |slot: SlotId, epoch: Epoch| routes.slots.get(usize::from(slot.0)).is_some_and(|s| s.epoch == epoch);
-        match self.owner.reader() {
-            Owner::Session(..) | Owner::Replica(_) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
+        match &self.owner {
+            Owner::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
             Owner::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
         }
     }
 
     /// Whether it was sent for a slot that `held` says is held.
     pub(in crate::proxy) fn concerns(&self, held: &dyn Fn(SlotId) -> bool) -> bool {
-        match self.owner.reader() {
-            Owner::Session(..) | Owner::Replica(_) => self.slot.is_some_and(held),
+        match &self.owner {
+            Owner::Session(..) => self.slot.is_some_and(held),
             Owner::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
         }
     }
 
     /// The reply came, but may not pass any more.
     pub(in crate::proxy) fn withhold(self, worker: &Worker) {
-        self.fail(worker, true, "answered, but this node may not vouch for the slot any more");
+        self.fail(worker, true, WITHHELD);
     }
 
     /// It was executed, but not enough replicas are known to have it; `text` is the whole error.
@@ -138,15 +114,11 @@ impl Entry {
         match self.owner {
             Owner::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Owner::Part(gather, part) => gather.fail(worker, part as usize, true, text),
-            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.unconfirmed(worker, text),
         }
     }
 
-    /// No reply will come. `sent`: the server may have got it whole.
+    /// No reply will come from a primary (of a replica: [`again`](Self::again)). `sent`: the server may have got it whole.
     pub(in crate::proxy) fn fail(self, worker: &Worker, sent: bool, why: &str) {
-        if let Owner::Replica(_) = self.owner {
-            return self.again(worker, sent, why);
-        }
         let text = match (sent, self.is_write) {
             (false, _) => format!("-ERR {why}, not executed\r\n"),
             (true, true) => format!("-ERR outcome unknown: {why}\r\n"),
@@ -161,7 +133,6 @@ impl Entry {
         match self.owner {
             Owner::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
             Owner::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
-            Owner::Replica(read) => Self { owner: read.into_reader(), ..self }.fail_with(worker, sent, error),
         }
     }
 }

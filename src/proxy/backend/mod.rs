@@ -8,6 +8,7 @@ mod inflight;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    ops::Range,
     rc::Rc,
     task::Waker,
 };
@@ -21,8 +22,11 @@ use crate::{
     resp::write::Version,
 };
 
-/// Written bytes below this are not worth moving the others for.
-const COMPACT_FROM: usize = 256 * 1024;
+/// Bytes that are done with below this are not worth moving the others for.
+const COMPACT_FROM: usize = 64 * 1024;
+
+/// A write buffer that has grown beyond this is given back when it is empty.
+const KEEP_OUT: usize = 256 * 1024;
 
 /// Whether requests may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +65,13 @@ pub(super) struct Backend {
     pub(super) retired: Cell<bool>,
     /// A hold of kind Abandon: closed at once, all in flight unknown.
     pub(super) abandoned: Cell<bool>,
-    /// Requests whose bytes are not all written.
+    /// Requests whose bytes are not all written; of a replica those that are not answered, too, so that they can be asked again
+    /// elsewhere and none is copied for that.
     out: RefCell<Vec<u8>>,
     /// How much of `out` the socket has taken.
     written: Cell<usize>,
+    /// Of a replica: where in `out` the oldest unanswered request begins.
+    answered: Cell<usize>,
     pub(super) inflight: RefCell<VecDeque<Entry>>,
     /// The worker's tick at the last request.
     last_used: Cell<u32>,
@@ -97,6 +104,7 @@ impl Backend {
             abandoned: Cell::new(false),
             out: RefCell::default(),
             written: Cell::new(0),
+            answered: Cell::new(0),
             inflight: RefCell::default(),
             last_used: Cell::new(0),
             waker: RefCell::default(),
@@ -163,13 +171,31 @@ impl Backend {
         }
     }
 
-    /// A server that is always a little behind never empties `out`: what it has taken must not pile up.
+    /// Gives back what is done with. A server that is always a little behind never empties `out`: it must not pile up.
     fn compact(&self, out: &mut Vec<u8>) {
         let written = self.written.get();
-        if written >= COMPACT_FROM && written < out.len() && written > out.len() / 2 {
-            out.drain(..written);
-            self.written.set(0);
+        // A server may answer what it has not got whole; then nobody can count on it.
+        let done = if self.replica { self.answered.get().min(written) } else { written };
+        if done == out.len() {
+            out.clear();
+            if out.capacity() > KEEP_OUT {
+                *out = Vec::new();
+            }
+        } else if done >= COMPACT_FROM && done > out.len() / 2 {
+            out.drain(..done);
+        } else {
+            return;
         }
+        self.written.set(written - done);
+        self.answered.set(self.answered.get().saturating_sub(done));
+    }
+
+    /// A replica has answered a request of so many bytes, the oldest; where in `out` it is.
+    fn note_answer(&self, len: u32) -> Range<usize> {
+        let from = self.answered.get();
+        let to = from + len as usize;
+        self.answered.set(to);
+        from..to
     }
 
     fn unwritten(&self) -> usize {
@@ -203,16 +229,24 @@ impl Backend {
     /// Answers everything in flight: what was not written whole cannot have been executed, of the rest nobody knows.
     fn fail_all(&self, worker: &Worker, why: &str) {
         let mut unwritten = self.unwritten();
-        self.out.borrow_mut().clear();
+        // Taken out: reads at a replica are asked again elsewhere while it is read.
+        let out = std::mem::take(&mut *self.out.borrow_mut());
         self.written.set(0);
+        let mut request = self.answered.replace(0);
         let mut entries = std::mem::take(&mut *self.inflight.borrow_mut());
         let mut first_unsent = entries.len();
         while first_unsent > 0 && unwritten > 0 {
             first_unsent -= 1;
             unwritten = unwritten.saturating_sub(entries[first_unsent].len as usize);
         }
+        let why = format!("server {} {why}", self.addr);
         for (i, entry) in entries.drain(..).enumerate() {
-            entry.fail(worker, i < first_unsent, &format!("server {} {why}", self.addr));
+            let (sent, len) = (i < first_unsent, entry.len as usize);
+            match out.get(request..request + len) {
+                Some(bytes) if self.replica => entry.again(worker, self, bytes, sent, &why),
+                _ => entry.fail(worker, sent, &why),
+            }
+            request += len;
         }
         worker.flush_touched();
         worker.recount_holds();

@@ -28,7 +28,7 @@ use crate::{
         gather::Gather,
         local,
         product::ProductView,
-        reads::{self, Choice, ReplicaRead},
+        reads::{self, Choice},
         replies::Replies,
         worker::Worker,
     },
@@ -189,7 +189,7 @@ impl SessionTask {
         let session = self.session.clone();
         // The table is swapped between turns only, so borrowing it for the turn meets nobody.
         let routes = session.product.routes.borrow();
-        let gate = worker.gate_of(routes.isolated);
+        let gate = worker.begin_batch(routes.isolated);
         if self.scanner.is_before_login() && routes.auth.is_none() {
             // The password has been taken away since it came.
             session.client.borrow_mut().logged_in = true;
@@ -338,7 +338,6 @@ impl SessionTask {
                 Choice::Primary => {}
                 Choice::Replica(backend) => {
                     let owner = Owner::Session(session.clone(), session.open(muted, call.bytes.len()));
-                    let owner = ReplicaRead::owner(owner, call.bytes, session.lane(), routes);
                     worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
                     return self.send(worker, &backend, target, call, owner);
                 }

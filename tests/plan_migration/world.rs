@@ -1,7 +1,5 @@
-//! `plan::migration` and `plan::sweep` with the real model under them: whatever dies, fails or is cancelled, nothing is
-//! switched, begun or ended in front of its fence, and every migration ends when the world is quiet again.
+//! A leader, its nodes and their workers over the real model, and a clock: what the tests of this folder let happen.
 //! Knows nothing of servers: connections are members of a set here, and a zombie may ask for approval at any time.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,29 +9,28 @@ use pontoon::{
         apply::apply,
         change::{Change, NewMember, NewProduct},
         ids::{GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
-        migration::{Job, Limits, MigrationOptions, Phase, RunKind, Verify},
+        migration::{Job, Limits, MigrationOptions, RunKind, Verify},
         outcome::Outcome,
-        promotion::{PromotionKind, Reached},
+        promotion::Reached,
         route::{Isolated, Mode},
         slot::Layout,
-        state::{Cause, ClusterState, Entry, Position, Server},
+        state::{ClusterState, Entry, Position, Server},
     },
     plan::{
         self,
-        approval::{Approvals, CONNECTIONS_MAX, Connection},
+        approval::{Approvals, Connection},
         job::{Found, Memory, NodeSeen, Seen, Step},
         lease::Barrier,
         mover::{MoverView, Work},
-        sweep::QUIET_NS,
         timing::Timing,
     },
 };
 
-const MS: u64 = 1_000_000;
-const PRODUCT: ProductId = ProductId(1);
-const NODES: u64 = 3;
+pub const MS: u64 = 1_000_000;
+pub const PRODUCT: ProductId = ProductId(1);
+pub const NODES: u64 = 3;
 
-fn addr(port: u64) -> HostPort {
+pub fn addr(port: u64) -> HostPort {
     HostPort::parse(&format!("127.0.0.1:{port}")).unwrap()
 }
 
@@ -63,30 +60,30 @@ struct Worker {
     approved: bool,
 }
 
-struct World {
-    rng: Rng,
-    state: ClusterState,
+pub struct World {
+    pub rng: Rng,
+    pub state: ClusterState,
     index: u64,
-    term: Term,
-    now_ns: u64,
+    pub term: Term,
+    pub now_ns: u64,
     leader: NodeId,
-    alive: BTreeSet<NodeId>,
+    pub alive: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, NodeSeen>,
     workers: Vec<Worker>,
     /// Approved and not killed: what may change a server.
-    open: BTreeSet<(HostPort, Job, u32)>,
-    memory: Memory,
-    approvals: Approvals,
+    pub open: BTreeSet<(HostPort, Job, u32)>,
+    pub memory: Memory,
+    pub approvals: Approvals,
     barrier: Option<HoldId>,
     finished: Option<(HoldId, u32)>,
     /// Likelihood of a fault in a turn, percent.
-    faults: u32,
-    trace: Vec<String>,
-    switches: u32,
+    pub faults: u32,
+    pub trace: Vec<String>,
+    pub switches: u32,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut world = Self {
             rng: Rng::with_seed(seed),
             state: ClusterState::default(),
@@ -140,7 +137,7 @@ impl World {
         result
     }
 
-    fn make(&mut self, change: Change) -> Outcome {
+    pub fn make(&mut self, change: Change) -> Outcome {
         self.apply(change.clone()).unwrap_or_else(|why| panic!("{change:?}: {why}"))
     }
 
@@ -149,7 +146,7 @@ impl World {
         self.make(Change::Admit { member: member(node.0), start });
     }
 
-    fn plan(&mut self) -> MigrationId {
+    pub fn plan(&mut self) -> MigrationId {
         let slots = (0..10).map(SlotId).collect();
         let limits = Limits::default();
         let options = MigrationOptions { verify: Verify::None, wipe: false, limits };
@@ -169,7 +166,7 @@ impl World {
     }
 
     /// Nodes live and die, workers work, zombies try.
-    fn others(&mut self, job: Job) {
+    pub fn others(&mut self, job: Job) {
         if self.happens() {
             let node = NodeId(self.rng.u64(1..=NODES));
             match self.rng.u32(0..4) {
@@ -254,7 +251,7 @@ impl World {
         self.workers[at].work = next;
     }
 
-    fn mover(&self, job: Job) -> Option<MoverView> {
+    pub fn mover(&self, job: Job) -> Option<MoverView> {
         let newest =
             self.workers.iter().filter(|w| w.job == job && self.alive.contains(&w.node)).max_by_key(|w| w.run)?;
         (self.incarnation(newest.node) == newest.incarnation).then(|| MoverView {
@@ -267,7 +264,7 @@ impl World {
     }
 
     /// Time passes, less of it while clients wait; then the leader does all it can at once. Its steps.
-    fn turn(&mut self, job: Job, ms: u64) -> Vec<Step> {
+    pub fn turn(&mut self, job: Job, ms: u64) -> Vec<Step> {
         let ms = if self.state.holds.is_empty() { ms } else { ms.min(self.rng.u64(1..60)) };
         self.now_ns += ms * MS;
         self.others(job);
@@ -282,7 +279,7 @@ impl World {
     }
 
     /// One decision of the leader, carried out; what it was.
-    fn lead(&mut self, job: Job) -> Step {
+    pub fn lead(&mut self, job: Job) -> Step {
         let hold = self.state.holds.keys().next().copied();
         let barrier = hold.map(|hold| match self.barrier == Some(hold) {
             true => Barrier::Passed,
@@ -392,7 +389,7 @@ impl World {
     }
 
     /// An operator who cannot make up their mind.
-    fn operate(&mut self, id: MigrationId) {
+    pub fn operate(&mut self, id: MigrationId) {
         let why = "an operator wants it".to_owned();
         let change = match self.rng.u32(0..10) {
             0 => Change::CancelMigration { migration: id, why },
@@ -405,48 +402,6 @@ impl World {
     }
 }
 
-fn ended(world: &World, id: MigrationId) -> bool {
-    world.state.migrations.get(&id).is_none_or(|m| m.phase == Phase::Paused)
-}
-
-#[test]
-fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
-    let (mut switched, mut phases) = (0, BTreeSet::new());
-    for seed in 0..500 {
-        let mut world = World::new(seed);
-        let id = world.plan();
-        let job = Job::Migration(id);
-        world.faults = [0, 5, 15, 30][(seed % 4) as usize];
-        for _ in 0..300 {
-            let ms = world.rng.u64(1..300);
-            world.turn(job, ms);
-            if world.rng.u32(0..200) == 0 {
-                world.operate(id);
-            }
-            if let Some(open) = world.state.migrations.get(&id) {
-                phases.insert(open.phase.name());
-            }
-        }
-        // Quiet: everybody lives, nothing fails.
-        world.faults = 0;
-        world.alive = (1..=NODES).map(NodeId).collect();
-        let mut turns = 0;
-        while !ended(&world, id) {
-            world.turn(job, 400);
-            turns += 1;
-            assert!(turns < 2_000, "seed {seed} does not end:\n{}", world.trace.join("\n"));
-        }
-        if world.state.migrations.is_empty() {
-            assert_eq!(world.lead(job), Step::Over);
-            assert!(world.state.holds.is_empty());
-        }
-        switched += world.switches;
-    }
-    assert!(switched > 250, "too few switches to mean anything: {switched}");
-    let all = ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
-    assert_eq!(phases, BTreeSet::from(all), "a phase was never reached");
-}
-
 /// Where the target is when this run has finished.
 fn target_at(run: u32) -> Reached {
     Reached { replid: "ab".into(), offset: u64::from(run) }
@@ -454,7 +409,7 @@ fn target_at(run: u32) -> Reached {
 
 /// Turns without faults until the step is one that is looked for.
 #[track_caller]
-fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
+pub fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
     for _ in 0..500 {
         world.now_ns += 5 * MS;
         world.others(job);
@@ -466,251 +421,12 @@ fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
     panic!("it never came:\n{}", world.trace.join("\n"));
 }
 
-fn is_hold(step: &Step) -> bool {
-    matches!(step, Step::Propose(Change::Hold { .. }))
-}
-
-#[test]
-fn a_hold_that_does_not_get_through_is_released_and_after_five_it_pauses() {
-    let mut world = World::new(1);
-    let id = world.plan();
-    let job = Job::Migration(id);
-    let mut pauses = Vec::new();
-    for _ in 0..plan::migration::RELEASES_MAX {
-        until(&mut world, job, is_hold);
-        let held_ns = world.now_ns;
-        // The barrier never passes.
-        let release = loop {
-            world.now_ns += MS;
-            world.faults = 100;
-            let step = world.lead(job);
-            world.faults = 0;
-            if !matches!(step, Step::Wait { .. }) {
-                break step;
-            }
-        };
-        let Step::Propose(Change::Release { why, .. }) = release else { panic!("{release:?}") };
-        assert!(why.contains("node 2 has not acked"), "{why}");
-        assert!((200..=250).contains(&((world.now_ns - held_ns) / MS)), "the budget is 250 ms");
-        let released_ns = world.now_ns;
-        let next = until(&mut world, job, |s| matches!(s, Step::Preflight | Step::Propose(_)));
-        pauses.push((world.now_ns - released_ns) / MS);
-        if let Step::Propose(change) = next {
-            assert!(matches!(&change, Change::PauseMigration { why, .. } if why.contains("node 2")), "{change:?}");
-        }
-    }
-    assert_eq!(world.state.migrations[&id].phase, Phase::Paused);
-    assert_eq!(world.state.migrations[&id].attempt, 1, "a release costs no attempt");
-    assert!(pauses.windows(2).take(3).all(|p| p[1] > p[0] + p[0] / 2), "they double: {pauses:?}");
-    // Its run is closed, though nothing is to begin.
-    until(&mut world, job, |s| matches!(s, Step::Wait { why, .. } if why.contains("paused")));
-    assert!(world.open.is_empty());
-}
-
-#[test]
-fn a_new_leader_releases_a_hold_that_is_not_its_own() {
-    let mut world = World::new(1);
-    let job = Job::Migration(world.plan());
-    until(&mut world, job, is_hold);
-    world.term = Term(2);
-    (world.memory, world.approvals) = (Memory::new(world.now_ns), Approvals::new(Term(2)));
-    let step = world.lead(job);
-    assert!(matches!(step, Step::Propose(Change::Release { .. })), "{step:?}");
-}
-
-/// Else an attempt or a hold would be refused again and again, and in the end it would pause.
-#[test]
-fn it_waits_while_a_group_of_it_is_promoted() {
-    for group in [1, 2] {
-        let mut world = World::new(1);
-        let id = world.plan();
-        let job = Job::Migration(id);
-        let replica = Server::new(addr(7_000), "replica".into(), 0);
-        world.make(Change::AddServer { product: PRODUCT, group: GroupId(group), server: replica });
-        let promoted = |world: &mut World| {
-            let start = Change::StartPromotion {
-                product: PRODUCT,
-                group: GroupId(group),
-                to: addr(7_000),
-                kind: PromotionKind::Switchover,
-                group_epoch: world.state.products[&PRODUCT].groups[&GroupId(group)].epoch,
-                reached: None,
-                forced: false,
-                why: "test".into(),
-            };
-            let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
-            promotion
-        };
-        let waits = |world: &mut World| {
-            let phase = world.state.migrations[&id].phase;
-            for _ in 0..500 {
-                world.now_ns += 5 * MS;
-                world.others(job);
-                let step = world.lead(job);
-                let moves = matches!(step, Step::Propose(Change::StartMigration { .. } | Change::Hold { .. }));
-                assert!(!moves, "{step:?}");
-            }
-            assert_eq!(world.state.migrations[&id].phase, phase);
-            let last = world.lead(job);
-            let why = format!("group {group} gets {} as its primary first", addr(7_000));
-            assert!(matches!(&last, Step::Wait { why: said, .. } if *said == why), "{last:?}");
-        };
-        let gives_up = |world: &mut World, promotion| {
-            let (why, primary_back, forced) = ("test".into(), false, false);
-            world.make(Change::GiveUpPromotion { promotion, why, primary_back, forced });
-        };
-        let promotion = promoted(&mut world);
-        waits(&mut world);
-        gives_up(&mut world, promotion);
-        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
-        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
-        assert_eq!(world.state.migrations[&id].phase, Phase::CaughtUp);
-        let promotion = promoted(&mut world);
-        waits(&mut world);
-        gives_up(&mut world, promotion);
-        until(&mut world, job, is_hold);
-    }
-}
-
-#[test]
-fn a_release_behind_a_closed_run_is_a_restart() {
-    let mut world = World::new(1);
-    let job = Job::Migration(world.plan());
-    until(&mut world, job, is_hold);
-    until(&mut world, job, |s| matches!(s, Step::Finish { .. }));
-    world.now_ns += MS;
-    world.faults = 100;
-    let close = world.lead(job);
-    assert!(matches!(close, Step::Close { .. }), "{close:?}");
-    world.faults = 0;
-    let step = world.lead(job);
-    assert!(matches!(step, Step::Propose(Change::RestartMigration { .. })), "{step:?}");
-}
-
-#[test]
-fn the_worker_is_the_node_with_the_fewest_runs_and_rather_not_the_leader() {
-    let mut world = World::new(1);
-    let job = Job::Migration(world.plan());
-    let started = |s: &Step| matches!(s, Step::Propose(Change::StartMigration { .. }));
-    let Step::Propose(Change::StartMigration { worker, .. }) = until(&mut world, job, started) else { panic!() };
-    assert_eq!(worker, NodeId(2), "node 1 leads");
-    // It dies: another one, and not the leader as long as there is a third.
-    world.alive.remove(&worker);
-    let silent = until_silent(&mut world, job);
-    assert!(
-        matches!(&silent, Step::Propose(Change::RestartMigration { why, .. }) if why.contains("silent")),
-        "{silent:?}"
-    );
-    let Step::Propose(Change::StartMigration { worker, .. }) = until(&mut world, job, started) else { panic!() };
-    assert_eq!(worker, NodeId(3));
-}
-
 #[track_caller]
-fn until_silent(world: &mut World, job: Job) -> Step {
-    let began_ns = world.now_ns;
-    let step = until_slowly(world, job, |s| matches!(s, Step::Propose(Change::RestartMigration { .. })));
-    assert!(world.now_ns - began_ns > 3_000 * MS, "a lease must pass");
-    step
-}
-
-#[track_caller]
-fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
+pub fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
     for _ in 0..10_000 {
         if let Some(step) = world.turn(job, 100).into_iter().find(&wanted) {
             return step;
         }
     }
     panic!("it never came:\n{}", world.trace.join("\n"));
-}
-
-#[test]
-fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
-    let mut world = World::new(1);
-    let id = world.plan();
-    let migration = Job::Migration(id);
-    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
-    let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
-    world.memory = Memory::new(world.now_ns);
-    let began_ns = world.now_ns;
-    let run = |s: &Step| matches!(s, Step::Propose(Change::StartRun { .. }));
-    until_slowly(&mut world, sweep, run);
-    assert!(world.now_ns - began_ns >= QUIET_NS);
-    // The slots are to come back: the sweep is closed first.
-    let slots = (0..10).map(SlotId).collect();
-    let (from, to) = (GroupId(2), GroupId(1));
-    world.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options: MigrationOptions::default() });
-    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::EndSweep { .. })));
-    assert!(world.open.is_empty());
-}
-
-#[test]
-fn an_untouched_sweep_is_carried_to_its_end() {
-    let mut world = World::new(1);
-    let migration = Job::Migration(world.plan());
-    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
-    let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
-    world.memory = Memory::new(world.now_ns);
-    until_slowly(&mut world, sweep, |s| matches!(s, Step::Over));
-    assert!(world.state.products[&PRODUCT].groups[&GroupId(1)].given_away.is_empty());
-}
-
-/// What the old primary was cleaned of, the new one may have.
-#[test]
-fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
-    let mut world = World::new(1);
-    let migration = Job::Migration(world.plan());
-    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
-    let (sweep, group) = (Job::Sweep { product: PRODUCT, group: GroupId(1) }, GroupId(1));
-    world.memory = Memory::new(world.now_ns);
-    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::StartRun { .. })));
-    while world.mover(sweep).is_none_or(|mover| mover.work != Work::Cleaned) {
-        world.now_ns += MS;
-        world.others(sweep);
-    }
-    let replica = Server::new(addr(7_000), "replica".into(), 0);
-    world.make(Change::AddServer { product: PRODUCT, group, server: replica });
-    let start = Change::StartPromotion {
-        product: PRODUCT,
-        group,
-        to: addr(7_000),
-        kind: PromotionKind::Failover,
-        group_epoch: world.state.products[&PRODUCT].groups[&group].epoch,
-        reached: None,
-        forced: false,
-        why: "test".into(),
-    };
-    let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
-    let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
-    let Outcome::Held(hold) = world.make(Change::Hold { cause, attempt: 1, kind, reason: "test".into() }) else {
-        panic!()
-    };
-    world.make(Change::FinishPromotion { promotion, hold, term: world.term });
-    // It is dead, and with it every connection.
-    world.open.clear();
-    let ended = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
-    let Step::Propose(Change::EndSweep { why, .. }) = &ended else { panic!("{ended:?}") };
-    assert_eq!(why, "the primary has changed");
-    let next = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
-    assert!(matches!(&next, Step::Propose(Change::StartRun { server, .. }) if *server == addr(7_000)), "{next:?}");
-}
-
-#[test]
-fn approvals_are_for_the_current_run_at_its_server_until_it_is_closed() {
-    let mut world = World::new(1);
-    let job = Job::Migration(world.plan());
-    until(&mut world, job, |s| matches!(s, Step::Propose(Change::StartMigration { .. })));
-    let run = world.state.current_run(job).unwrap().clone();
-    let mut table = Approvals::new(world.term);
-    let at = |server: u32, n| vec![Connection { server: addr(6_000 + u64::from(server)), client_id: 1 }; n];
-    let state = world.state.clone();
-    let mut ask = |job, run, node, connections: &[Connection]| table.approve(&state, (job, run), node, connections);
-    assert!(ask(job, run.run + 1, run.worker, &at(2, 1)).unwrap_err().contains("not current"));
-    assert!(ask(Job::Migration(MigrationId(99)), run.run, run.worker, &at(2, 1)).is_err());
-    assert!(ask(job, run.run, NodeId(3), &at(2, 1)).unwrap_err().contains("work of node 2"));
-    assert!(ask(job, run.run, run.worker, &at(1, 1)).unwrap_err().contains("changes 127.0.0.1:6002"));
-    assert!(ask(job, run.run, run.worker, &at(2, CONNECTIONS_MAX + 1)).is_err());
-    ask(job, run.run, run.worker, &at(2, 2)).unwrap();
-    assert_eq!(table.close(&state, job, run.run).len(), 2);
-    let refused = table.approve(&state, (job, run.run), run.worker, &at(2, 1)).unwrap_err();
-    assert!(refused.contains("being closed"), "{refused}");
 }

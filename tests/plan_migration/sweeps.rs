@@ -1,0 +1,90 @@
+//! What a migration leaves at its source is swept when it has been quiet, and whatever replaces the server ends the sweep.
+
+use pontoon::{
+    model::{
+        change::Change,
+        ids::{GroupId, SlotId},
+        migration::{Job, MigrationOptions},
+        outcome::Outcome,
+        promotion::PromotionKind,
+        state::{Cause, Server},
+    },
+    plan::{
+        job::{Memory, Step},
+        mover::Work,
+        sweep::QUIET_NS,
+    },
+};
+
+use super::world::{MS, PRODUCT, World, addr, until_slowly};
+
+#[test]
+fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
+    let mut world = World::new(1);
+    let id = world.plan();
+    let migration = Job::Migration(id);
+    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
+    world.memory = Memory::new(world.now_ns);
+    let began_ns = world.now_ns;
+    let run = |s: &Step| matches!(s, Step::Propose(Change::StartRun { .. }));
+    until_slowly(&mut world, sweep, run);
+    assert!(world.now_ns - began_ns >= QUIET_NS);
+    // The slots are to come back: the sweep is closed first.
+    let slots = (0..10).map(SlotId).collect();
+    let (from, to) = (GroupId(2), GroupId(1));
+    world.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options: MigrationOptions::default() });
+    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::EndSweep { .. })));
+    assert!(world.open.is_empty());
+}
+
+#[test]
+fn an_untouched_sweep_is_carried_to_its_end() {
+    let mut world = World::new(1);
+    let migration = Job::Migration(world.plan());
+    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
+    world.memory = Memory::new(world.now_ns);
+    until_slowly(&mut world, sweep, |s| matches!(s, Step::Over));
+    assert!(world.state.products[&PRODUCT].groups[&GroupId(1)].given_away.is_empty());
+}
+
+/// What the old primary was cleaned of, the new one may have.
+#[test]
+fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
+    let mut world = World::new(1);
+    let migration = Job::Migration(world.plan());
+    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    let (sweep, group) = (Job::Sweep { product: PRODUCT, group: GroupId(1) }, GroupId(1));
+    world.memory = Memory::new(world.now_ns);
+    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::StartRun { .. })));
+    while world.mover(sweep).is_none_or(|mover| mover.work != Work::Cleaned) {
+        world.now_ns += MS;
+        world.others(sweep);
+    }
+    let replica = Server::new(addr(7_000), "replica".into(), 0);
+    world.make(Change::AddServer { product: PRODUCT, group, server: replica });
+    let start = Change::StartPromotion {
+        product: PRODUCT,
+        group,
+        to: addr(7_000),
+        kind: PromotionKind::Failover,
+        group_epoch: world.state.products[&PRODUCT].groups[&group].epoch,
+        reached: None,
+        forced: false,
+        why: "test".into(),
+    };
+    let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
+    let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
+    let Outcome::Held(hold) = world.make(Change::Hold { cause, attempt: 1, kind, reason: "test".into() }) else {
+        panic!()
+    };
+    world.make(Change::FinishPromotion { promotion, hold, term: world.term });
+    // It is dead, and with it every connection.
+    world.open.clear();
+    let ended = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
+    let Step::Propose(Change::EndSweep { why, .. }) = &ended else { panic!("{ended:?}") };
+    assert_eq!(why, "the primary has changed");
+    let next = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
+    assert!(matches!(&next, Step::Propose(Change::StartRun { server, .. }) if *server == addr(7_000)), "{next:?}");
+}

@@ -39,6 +39,58 @@ fn the_primary_is_noted() {
 }
 
 #[test]
+fn a_primary_that_is_another_process_has_restarted() {
+    let mut world = World::new();
+    let note = |epoch, replid: &str, run_id: &str, keys, keys_before| {
+        let (product, group, replid, run_id) = (PRODUCT, GroupId(1), replid.into(), run_id.into());
+        Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before }
+    };
+    let epoch = world.group(1).epoch;
+    world.refuses(note(Epoch(1), "ab", "r1", 5, None), "group 1 changed since");
+    for (replid, run_id) in [("", "r1"), ("ab", "r 1"), ("ab", &*"a".repeat(65))] {
+        world.refuses(note(epoch, replid, run_id, 5, None), "the replication id of the primary of group 1 is none");
+    }
+    let events = world.state.events.len();
+    assert_eq!(world.does(note(epoch, "ab", "r1", 5, None)), Outcome::Done);
+    assert_eq!(world.does(note(epoch, "ab", "r1", 6, None)), Outcome::Unchanged);
+    assert_eq!(world.does(note(epoch, "ab", "", 6, None)), Outcome::Unchanged, "it does not tell");
+    assert_eq!((world.state.events.len(), world.group(1).restarted_with), (events, None), "the first time is no news");
+    // Its first replica.
+    assert_eq!(world.does(note(epoch, "cd", "r1", 5, Some(5))), Outcome::Done);
+    let text = "10.1.1.1:6379 has replication id cd instead of ab, without a restart that was seen";
+    assert_eq!((world.last_event(), world.group(1).restarted_with), ((EventKind::PrimaryNoted, "group 1", text), None));
+    for (run_id, before, keys, keys_before, told) in [
+        ("r2", "r1", 5, Some(5), "restarted: 5 keys, 5 before"),
+        ("r3", "r2", 4, None, "restarted: 4 keys, how many it had is not known"),
+        (
+            "r4",
+            "r3",
+            0,
+            Some(4),
+            "restarted empty: 0 keys, 4 before; what it had not saved is lost, also on the replicas \
+          that copy it",
+        ),
+    ] {
+        assert_eq!(world.does(note(epoch, run_id, run_id, keys, keys_before)), Outcome::Done);
+        let text = format!("10.1.1.1:6379 {told} (run_id {run_id} instead of {before})");
+        assert_eq!(world.last_event(), (EventKind::PrimaryNoted, "group 1", text.as_str()));
+        assert_eq!(world.group(1).restarted_with, Some(keys));
+    }
+    // Another one is the primary: what the one before was is not said of it.
+    world.promoted(1, SWITCHOVER);
+    assert_eq!((world.group(1).run_id.as_str(), world.group(1).restarted_with), ("", None));
+
+    // What the leader did at a server changes nothing but the events.
+    let tell =
+        |group, n| Change::NoteWired { product: PRODUCT, group: GroupId(1), addr: addr(group, n), text: "x".into() };
+    world.refuses(tell(2, 1), "10.1.2.1:6379");
+    let before = super::world::decided(&world.state);
+    assert_eq!(world.does(tell(1, 1)), Outcome::Done);
+    assert_eq!(world.last_event(), (EventKind::Wired, "group 1", "10.1.1.1:6379 x"));
+    assert_eq!(super::world::decided(&world.state).products, before.products);
+}
+
+#[test]
 fn what_an_operator_says_of_groups_and_servers() {
     let mut world = World::new();
     assert_eq!(world.group(1).options, GroupOptions::default());

@@ -39,6 +39,8 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         sweep: None,
         options: GroupOptions::default(),
         replid: String::new(),
+        run_id: String::new(),
+        restarted_with: None,
         reached: None,
         loan: None,
         run_id: String::new(),

@@ -43,8 +43,6 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         restarted_with: None,
         reached: None,
         loan: None,
-        run_id: String::new(),
-        restarted_with: None,
     }
 }
 

@@ -34,12 +34,18 @@ fn healing_with(replicas: usize, options: &RedisOptions, down_after: &str) -> (C
     let servers = cluster.add_group_with_replicas(1, "0-511", replicas, options);
     cluster.add_group_with_replicas(2, OTHERS, 0, &RedisOptions::default());
     cluster.cli().ok(&["group", "set", "1", down_after]);
+    let written = writing(&cluster, &servers);
+    (cluster, servers, written)
+}
+
+/// A client on each node; the replicas of group 1 have what was written so far.
+fn writing(cluster: &Cluster, servers: &[usize]) -> Written {
     (1..=3).for_each(|id| cluster.wait_answers(id));
     let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
     let written = Written::start(&ports, "w");
     written.wait_acknowledged(in_group_1);
-    wait_replicated(&cluster, &servers);
-    (cluster, servers, written)
+    wait_replicated(cluster, servers);
+    written
 }
 
 /// Waits until the replicas of a group have what was written by now.
@@ -521,9 +527,12 @@ fn both_are_back_after_a_hold_that_was_released() {
 /// The same with confirmed writes: another replica has confirmed what the chosen one never got.
 #[test]
 fn both_are_back_and_another_replica_confirms() {
-    let (cluster, servers, written) = healing(2);
+    let mut cluster = Cluster::start(3);
+    // All slots: a group without replicas would confirm nothing, each write after two seconds.
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 2, &RedisOptions::default());
+    cluster.cli().ok(&["group", "set", "1", DOWN_AFTER]);
+    let written = writing(&cluster, &servers);
     cluster.cli().ok(&["product", "set", "default", "min-acks=1", "min-acks-timeout=2s"]);
-    // (The group without replicas confirms nothing; its slots are no matter here.)
     written.wait_acknowledged(in_group_1);
     let chosen = told_and_released(&cluster, &servers);
     cluster.servers[servers[0]].resume();

@@ -14,7 +14,7 @@ use std::{
 use super::{Caller, Reader, Told};
 use crate::{
     client::Reply,
-    wait::{GENEROUS, let_pass, wait_until},
+    wait::{GENEROUS, let_pass, wait_for},
 };
 
 /// Between two writes of a client.
@@ -84,13 +84,14 @@ impl Written {
     #[track_caller]
     pub fn wait_acknowledged(&self, wanted: impl Fn(&Write) -> bool) -> Instant {
         let now = Instant::now();
-        let mut found = None;
-        wait_until("a write to be acknowledged", GENEROUS, || {
+        wait_for("a write to be acknowledged", GENEROUS, || {
             let all = self.so_far();
-            found = all.iter().find(|w| w.at > now && w.error.is_none() && wanted(w)).map(|w| w.at);
-            found.is_some()
-        });
-        found.unwrap_or(now)
+            let since = || all.iter().filter(|w| w.at > now && wanted(w));
+            match since().find(|w| w.error.is_none()) {
+                Some(write) => Ok(write.at),
+                None => Err(format!("{} were not; the last: {:?}", since().count(), since().last())),
+            }
+        })
     }
 
     /// Stops, and reads all keys through the node at `port`. All writes, and those acknowledged ones that are lost.

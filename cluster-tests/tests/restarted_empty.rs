@@ -3,13 +3,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use cluster_tests::{
     client::Client,
     cluster::Cluster,
     redis::RedisOptions,
-    wait::{GENEROUS, wait_for},
+    wait::{GENEROUS, holds_for, wait_for},
 };
 use serde_json::Value;
+
+/// Looks come every half second, and the leader's own every fifth of one.
+const SOME_LOOKS: Duration = Duration::from_millis(1500);
 
 /// Everything that was answered is on the disk.
 fn durable() -> RedisOptions {
@@ -80,6 +85,10 @@ fn wait_candidate(cluster: &Cluster, keys: u64) {
         let whole = offsets[0] == offsets[1] && offsets[0] > Some(0) && seen.iter().all(|seen| seen["keys"] == keys);
         known && whole && seen[1]["link"] == "up"
     });
+    // The leader counts at its own pace what nodes tell it: some looks later it has.
+    let shown = || cluster.cli().try_json(&["group", "show", "1"]);
+    let counted = || shown().is_ok_and(|shown| shown["servers"][0]["seen"]["keys"] == keys);
+    assert!(holds_for(SOME_LOOKS, counted), "{:?}", shown());
 }
 
 fn events(cluster: &Cluster, kind: &str) -> Vec<String> {

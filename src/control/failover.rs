@@ -15,7 +15,7 @@ use crate::{
     faults::{self, Rule},
     model::{
         change::Change,
-        ids::{GroupId, HostPort, ProductId, PromotionId, Uuid},
+        ids::{GroupId, HostPort, ProductId, PromotionId},
         state::ClusterState,
     },
     plan::{
@@ -24,9 +24,6 @@ use crate::{
         observation::Observation,
     },
 };
-
-/// A proposal that takes longer has lost its quorum; the next look tries again.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Between the second failover of a group and the third; doubled with each.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -142,9 +139,7 @@ async fn begin(jobs: &Jobs, changes: Vec<Change>) -> Result<(), String> {
         if let Change::StartPromotion { group, to, why, .. } = &change {
             info!(%group, %to, %why, "a failover begins");
         }
-        let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        let applied = jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
-        applied.result.map_err(|reject| reject.to_string())?;
+        jobs.propose(change).await?;
     }
     Ok(())
 }

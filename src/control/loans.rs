@@ -1,8 +1,6 @@
 //! The leader's look at groups of caches that are out, or are to be: carries out what `plan::loan` decides; and empties a server
 //! before its group gets slots back. Keeps nothing beyond its term.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -13,7 +11,7 @@ use super::{
 use crate::{
     model::{
         change::Change,
-        ids::{GroupId, ProductId, Uuid},
+        ids::{GroupId, ProductId},
         state::ClusterState,
     },
     plan::{
@@ -23,9 +21,6 @@ use crate::{
     },
     redis::{Client, Standing},
 };
-
-/// A proposal that takes longer has lost its quorum; the next look tries again.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What this leader remembers of groups that are out.
 #[derive(Debug, Default)]
@@ -80,12 +75,10 @@ async fn propose(jobs: &Jobs, group: GroupId, change: Change) -> Result<(), Stri
         }
         _ => {}
     }
-    let id = Uuid(uuid::Uuid::new_v4().as_u128());
-    let applied = jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
-    applied.result.map(|_| ()).map_err(|reject| reject.to_string())
+    jobs.propose(change).await
 }
 
-/// Whether a group of the newest state still lends what it lent under `loan`, and where its primary is.
+/// Where the primary of a group is that is out, by the newest state; `None`: it is not out any more, or not there.
 #[must_use]
 pub fn lender(jobs: &Jobs, product: ProductId, group: GroupId) -> Option<At> {
     let state = jobs.consensus.state().borrow().clone();
@@ -123,7 +116,9 @@ async fn flush(
     // In the background: what is large is freed while the server answers on.
     client.ask(&[b"FLUSHALL", b"ASYNC"], deadline).await?;
     let after = Standing::ask(client, deadline).await?;
-    same_primary(&after, run_id).map_err(|why| FenceError::Refused { addr: addr.clone(), why })?;
+    // Not `Refused`: it may have been emptied.
+    same_primary(&after, run_id)
+        .map_err(|why| FenceError::Odd { addr: addr.clone(), why: format!("was told FLUSHALL: {why}") })?;
     if after.keys > 0 {
         let why = format!("has {} keys after FLUSHALL: somebody else writes to it", after.keys);
         return Err(FenceError::Odd { addr, why });

@@ -69,6 +69,18 @@ pub struct Jobs {
     pub cluster: Uuid,
 }
 
+impl Jobs {
+    /// Appends a change and waits until it is applied; for what the next look tries again if it did not come to be.
+    ///
+    /// # Errors
+    /// A sentence: it was refused, or nobody knows yet what came of it.
+    pub async fn propose(&self, change: Change) -> Result<(), String> {
+        let id = Uuid(uuid::Uuid::new_v4().as_u128());
+        let applied = self.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
+        applied.result.map(|_| ()).map_err(|reject| reject.to_string())
+    }
+}
+
 /// Carries a job on until it is over, or until this node leads no more.
 pub async fn run(jobs: Jobs, job: Job) {
     let task = Task { jobs, job };

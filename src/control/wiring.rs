@@ -18,7 +18,7 @@ use crate::{
     faults::{self, Point},
     model::{
         change::Change,
-        ids::{Epoch, GroupId, HostPort, ProductId, Uuid},
+        ids::{Epoch, GroupId, HostPort, ProductId},
         migration::{Job, Run},
         state::{ClusterState, Group},
     },
@@ -34,8 +34,6 @@ use crate::{
 const ACT_MAX: Duration = Duration::from_secs(2);
 /// Longer than all waits of an act together; then it is given up, whatever it hangs on.
 const TASK_MAX: Duration = Duration::from_secs(10);
-/// A proposal that takes longer has lost its quorum, and with it the term.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// After an act that failed, the next one at that server. Also after one that was done: what nodes see of it comes later.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What is odd for so long is told: right after a promotion, nodes still have looks of before.
@@ -224,19 +222,13 @@ async fn tell(jobs: &Jobs, wire: &Wire, aside: &Aside, what: &str) -> Done {
     }
     let text = format!("{what} (seen by {}; done by node {} in term {})", aside.seen_by, jobs.me, jobs.fence.term());
     let change = Change::NoteWired { product: wire.product, group: wire.group, addr: wire.addr.clone(), text };
-    match propose(jobs, change).await {
+    match jobs.propose(change).await {
         Ok(()) => Done::Told,
         Err(error) => {
             info!(addr = %wire.addr, %error, "what was done at a server is not in the events");
             Done::Quiet
         }
     }
-}
-
-async fn propose(jobs: &Jobs, change: Change) -> Result<(), String> {
-    let id = Uuid(uuid::Uuid::new_v4().as_u128());
-    let applied = jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
-    applied.result.map(|_| ()).map_err(|reject| reject.to_string())
 }
 
 async fn act(jobs: &Jobs, wire: &Wire, aside: &Aside) -> Result<Done, String> {
@@ -294,7 +286,7 @@ async fn act(jobs: &Jobs, wire: &Wire, aside: &Aside) -> Result<Done, String> {
             Change::MarkResynced { product, group, addr, epoch }
         }
     };
-    propose(jobs, change).await.map(|()| Done::Quiet)
+    jobs.propose(change).await.map(|()| Done::Quiet)
 }
 
 /// Makes this process of a primary one again, unless it has data of somebody else by now.

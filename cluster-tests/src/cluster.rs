@@ -269,7 +269,21 @@ impl Cluster {
         args.extend(addrs[1..].iter().flat_map(|addr| ["--replica", addr]));
         cli.ok(&args);
         cli.ok(&["slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
+        self.wait_candidates(&gid);
         all
+    }
+
+    /// Waits until every replica of a group could replace its primary. One that falls behind or loses its primary before any
+    /// node has seen it in step cannot.
+    #[track_caller]
+    fn wait_candidates(&self, gid: &str) {
+        wait_for(&format!("the replicas of group {gid} to be seen in step"), GENEROUS, || {
+            let group = self.cli().json(&["group", "show", gid]);
+            let servers = group["servers"].as_array().cloned().unwrap_or_default();
+            let ready = |s: &Value| s["seen"]["link"] == "up" && s["seen"]["no_candidate"].is_null();
+            let all = !servers.is_empty() && servers.iter().skip(1).all(ready);
+            if all { Ok(()) } else { Err(group) }
+        });
     }
 
     /// `slot`, `group` and `server` of a key.

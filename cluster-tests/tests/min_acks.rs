@@ -27,6 +27,11 @@ fn confirming(replicas: usize, within: &str) -> (Cluster, Vec<usize>) {
     let within = format!("min-acks-timeout={within}");
     cli.ok(&["product", "set", "default", "min-acks=1", &within, "--wait", "--timeout", "40s"]);
     (1..=3).for_each(|id| cluster.wait_answers(id));
+    // A primary sends nothing to a new replica for up to a second, and one that has received nothing is no candidate.
+    for replica in &servers[1..] {
+        let reads = || cluster.servers[*replica].call(&["GET", "harness:probe"]);
+        wait_until("each replica to receive writes", GENEROUS, || reads() == Reply::bulk("1"));
+    }
     (cluster, servers)
 }
 

@@ -1,5 +1,6 @@
 //! The fault matrix of promotions: each fault at least once (cluster_tests::promotions).
-//! Not here: min-acks (min_acks.rs) and reads at replicas (replica_reads.rs), which other checkers look at.
+//! Without `min-acks` what is lost is measured, and has to be the end of what was acknowledged; with it nothing may be.
+//! Not here: reads at replicas (replica_reads.rs), which other checkers look at.
 //!
 //! A run by itself: `cargo test -p cluster-tests --test failover_faults NAME -- --nocapture` shows what was lost, measured. More of
 //! them, by chance: `make chaos`.
@@ -7,9 +8,9 @@
 use cluster_tests::promotions::{Before, Case, Second, Trigger, run};
 use pontoon::faults::Point;
 
-/// name: what begins it, what is so before, [where it stands, what hits it there], replicas, seed.
+/// `min-acks`; then name: what begins it, what is so before, [where it stands, what hits it there], replicas, seed.
 macro_rules! matrix {
-    ($($name:ident: $trigger:ident, $before:ident $(($at:ident))?, [$($point:ident, $second:ident)?], $replicas:literal, $seed:literal;)*) => {
+    ($min_acks:literal; $($name:ident: $trigger:ident, $before:ident $(($at:ident))?, [$($point:ident, $second:ident)?], $replicas:literal, $seed:literal;)*) => {
         $(
             #[test]
             fn $name() {
@@ -18,6 +19,7 @@ macro_rules! matrix {
                     before: Before::$before $((Point::$at))?,
                     hit: [$((Point::$point, Second::$second))?].first().copied(),
                     replicas: $replicas,
+                    min_acks: $min_acks,
                     seed: $seed,
                     without: Vec::new(),
                 });
@@ -27,6 +29,7 @@ macro_rules! matrix {
 }
 
 matrix! {
+    0;
     switchover: Switchover, Nothing, [], 1, 1;
     switchover_of_three: Switchover, Nothing, [PromotionHeld, Nothing], 2, 2;
     switchover_lagging: Switchover, Slow, [], 1, 3;
@@ -60,6 +63,7 @@ matrix! {
     killed_with_only_a_replica_that_lags: Kill, Lag, [], 1, 37;
     killed_with_a_busy_replica: Kill, Busy, [], 2, 38;
     killed_with_a_full_disk_at_a_replica: Kill, DiskFull, [], 2, 39;
+    killed_with_a_replica_out_of_the_leaders_reach: Kill, OutOfReach, [], 1, 49;
     killed_while_copying: Kill, MigrationFrom(Copying), [], 1, 40;
     killed_while_slots_are_held: Kill, MigrationFrom(Held), [], 1, 41;
     killed_target_behind_the_switch: Kill, MigrationTo(CleaningSource), [], 1, 42;
@@ -86,4 +90,27 @@ matrix! {
     both_die_replica_first: BothReplicaFirst, Nothing, [], 1, 72;
     two_groups: TwoGroups, Nothing, [], 1, 73;
     full_disk_at_the_only_replica: StopBriefly, DiskFull, [], 1, 74;
+}
+
+matrix! {
+    1;
+    confirmed_switchover: Switchover, Nothing, [], 1, 101;
+    confirmed_switchover_promoted_leader_killed: Switchover, Nothing, [Promoted, KillLeader], 2, 102;
+    confirmed_killed: Kill, Nothing, [], 1, 103;
+    confirmed_killed_of_three: Kill, Nothing, [], 2, 104;
+    confirmed_killed_begun_replica_killed: Kill, Nothing, [PromotionBegun, KillChosen], 2, 105;
+    confirmed_killed_held_leader_killed: Kill, Nothing, [PromotionHeld, KillLeader], 2, 106;
+    confirmed_killed_promoted_leader_cut_off: Kill, Nothing, [Promoted, CutLeader], 1, 107;
+    confirmed_killed_with_a_replica_that_lags: Kill, Lag, [], 2, 108;
+    confirmed_killed_with_a_full_disk_at_a_replica: Kill, DiskFull, [], 2, 109;
+    confirmed_killed_with_a_replica_out_of_the_leaders_reach: Kill, OutOfReach, [], 2, 119;
+    confirmed_killed_while_slots_are_held: Kill, MigrationFrom(Held), [], 1, 110;
+    confirmed_killed_target_before_the_switch: Kill, MigrationTo(BeforeSwitch), [], 1, 111;
+    confirmed_killed_source_and_target_while_copying: TwoGroups, MigrationFrom(Copying), [], 1, 112;
+    confirmed_stopped_held_wakes: Stop, Nothing, [PromotionHeld, PrimaryBack], 2, 113;
+    confirmed_cut_from_some_and_the_other_from_its_peers: CutFromSome, Nothing, [PromotionBegun, CutOther], 1, 114;
+    confirmed_cut_from_all: CutFromAll, Nothing, [], 2, 115;
+    confirmed_not_heard: NotHeard, Nothing, [], 1, 116;
+    confirmed_flapping: Flap, Nothing, [], 1, 117;
+    confirmed_both_die_replica_first: BothReplicaFirst, Nothing, [], 1, 118;
 }

@@ -22,6 +22,7 @@ fn without_the_barrier_of_a_failover() {
         before: Before::Nothing,
         hit: Some((Point::PromotionBegun, Second::CutOther)),
         replicas: 1,
+        min_acks: 0,
         seed: 0,
         without: Vec::new(),
     };
@@ -32,8 +33,15 @@ fn without_the_barrier_of_a_failover() {
 /// A replica that lags is promoted, though another has what it lacks.
 #[test]
 fn with_the_smallest_offset_chosen() {
-    let case =
-        Case { trigger: Trigger::Kill, before: Before::Lag, hit: None, replicas: 2, seed: 0, without: Vec::new() };
+    let case = Case {
+        trigger: Trigger::Kill,
+        before: Before::Lag,
+        hit: None,
+        replicas: 2,
+        min_acks: 0,
+        seed: 0,
+        without: Vec::new(),
+    };
     let wrong = caught(case, Rule::LargestOffset);
     assert!(wrong.contains("lost without an excuse") || wrong.contains("counted and replicated"), "{wrong}");
 }

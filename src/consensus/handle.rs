@@ -86,8 +86,10 @@ struct Inner {
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
-    /// Set at hand-over: nothing is proposed or confirmed here any more.
+    /// Set for good when this node leaves: nothing is proposed or confirmed here any more.
     leaving: AtomicBool,
+    /// Set while the leadership is handed over: the same.
+    yielding: AtomicBool,
     refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
 }
 
@@ -162,6 +164,7 @@ impl Consensus {
             leadership,
             stopped,
             leaving: AtomicBool::new(false),
+            yielding: AtomicBool::new(false),
             refused: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -236,7 +239,7 @@ impl Consensus {
     /// # Errors
     /// See [`ProposeError`]; only after `Unknown` may it have been, or yet be, executed.
     pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError> {
-        if self.inner.leaving.load(Ordering::Acquire) {
+        if self.is_leaving() {
             return Err(ProposeError::NotLeader(None));
         }
         let entry = Entry { id, at_ms: clock::wall_ms(), change };
@@ -270,7 +273,7 @@ impl Consensus {
     /// # Errors
     /// See [`ProposeError`]; nothing is ever appended. `Unknown`: no quorum answered in time.
     pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Term, ProposeError> {
-        if self.inner.leaving.load(Ordering::Acquire) {
+        if self.is_leaving() {
             return Err(ProposeError::NotLeader(None));
         }
         let end = Instant::now() + deadline;
@@ -312,7 +315,7 @@ impl Consensus {
         learners: BTreeSet<NodeId>,
         nodes: BTreeMap<NodeId, NewMember>,
     ) -> Result<bool, ProposeError> {
-        if self.inner.leaving.load(Ordering::Acquire) {
+        if self.is_leaving() {
             return Err(ProposeError::NotLeader(None));
         }
         let metrics = self.inner.raft.metrics().borrow().clone();
@@ -400,20 +403,54 @@ impl Consensus {
     /// A leader steps down (SIGTERM): from now on this node proposes nothing and grants nothing. Returns when another
     /// node leads, when there is none that could, or at the deadline.
     pub async fn hand_over(&self, deadline: Duration) {
-        let inner = &self.inner;
-        inner.leaving.store(true, Ordering::Release);
-        inner.raft.runtime_config().elect(false);
-        let end = Instant::now() + deadline;
-        let metrics = inner.raft.metrics().borrow().clone();
+        self.inner.leaving.store(true, Ordering::Release);
+        self.inner.raft.runtime_config().elect(false);
+        let metrics = self.inner.raft.metrics().borrow().clone();
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
         if metrics.state != ServerState::Leader || voters.len() < 2 {
             return;
         }
+        if !self.depose(&|_| true, Instant::now() + deadline).await {
+            tracing::warn!("the leadership was not handed over; the others elect a leader by themselves");
+        }
+    }
+
+    /// A leader lets one of `heirs` lead and goes on as a follower; meanwhile it proposes nothing and grants nothing, for no
+    /// longer than `deadline`. If nobody takes over, it goes on leading. Whether another node leads.
+    pub async fn yield_to(&self, heirs: &BTreeSet<NodeId>, deadline: Duration) -> bool {
+        let inner = &self.inner;
+        if inner.leaving.load(Ordering::Acquire) || inner.yielding.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        inner.raft.runtime_config().elect(false);
+        let done = self.depose(&|id| heirs.contains(&NodeId(id)), Instant::now() + deadline).await;
+        inner.yielding.store(false, Ordering::Release);
+        let switch = |on: bool| {
+            inner.raft.runtime_config().heartbeat(on);
+            inner.raft.runtime_config().elect(on);
+        };
+        switch(true);
+        // It may have begun to leave meanwhile.
+        if inner.leaving.load(Ordering::Acquire) {
+            switch(false);
+        }
+        done
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Acquire) || self.inner.yielding.load(Ordering::Acquire)
+    }
+
+    /// Sends no heartbeats, and asks voters that `may` lead to stand for election. Whether another node leads.
+    async fn depose(&self, may: &(dyn Fn(u64) -> bool + Send + Sync), end: Instant) -> bool {
+        let inner = &self.inner;
+        let metrics = inner.raft.metrics().borrow().clone();
+        let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
         // The others grant no vote while they have heard from a leader within the election timeout.
         inner.raft.runtime_config().heartbeat(false);
         let quiet = (Instant::now() + inner.election_max).min(end);
         if self.another_leads(quiet).await {
-            return;
+            return true;
         }
         // One that has left the membership is told nothing by the next leader, so one call has to do: asking node after
         // node would depose each of them in turn.
@@ -421,7 +458,7 @@ impl Consensus {
         let replication = metrics.replication.unwrap_or_default();
         let mut heirs: Vec<(u64, u64)> = voters
             .iter()
-            .filter(|id| **id != inner.me.id)
+            .filter(|id| **id != inner.me.id && may(**id))
             .map(|id| (replication.get(id).copied().flatten().map_or(0, |m| m.index), *id))
             .collect();
         heirs.sort_unstable();
@@ -439,13 +476,13 @@ impl Consensus {
                 Err(status) => Err(status),
             };
             match asked {
-                Ok(()) if blind() => return,
-                Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return,
+                Ok(()) if blind() => return true,
+                Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return true,
                 Ok(()) => tracing::info!(node = heir, "the node did not take over the leadership"),
                 Err(status) => tracing::info!(node = heir, error = status.message(), "the node cannot take over"),
             }
         }
-        tracing::warn!("the leadership was not handed over; the others elect a leader by themselves");
+        false
     }
 
     /// Waits until another node leads; false at `end`.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
@@ -27,13 +27,17 @@ use crate::{
         migration::Job,
         state::ClusterState,
     },
-    plan::membership,
+    plan::{handover::Heirs, membership},
 };
 
 /// Looked at even without news: leases end by themselves.
 const PERIOD: Duration = Duration::from_millis(200);
 /// A proposal that takes longer has lost its quorum; the next activation tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
+/// To hand the leadership over; nothing can be changed meanwhile. An election, and one that failed.
+const YIELD_WITHIN: Duration = Duration::from_secs(3);
+/// Before it is handed over again: it may come back, and whoever got it may be no better.
+const YIELD_AGAIN: Duration = Duration::from_secs(20);
 
 /// What the loop works with. Cheap to clone.
 #[derive(Clone)]
@@ -58,14 +62,20 @@ impl Driver {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
         let mut moving = Moving::default();
+        let mut yielded: Option<Instant> = None;
         loop {
             let now = leadership.borrow_and_update().clone();
             state.borrow_and_update();
             if now.is_me {
                 self.jobs(now.term, &mut moving);
                 let activation = tokio::spawn(self.clone().activate(now, moving.groups()));
-                if let Err(panic) = activation.await {
-                    error!(%panic, "a control loop failed; it is tried again");
+                match activation.await {
+                    Ok(Some(heirs)) if yielded.is_none_or(|at| at.elapsed() >= YIELD_AGAIN) => {
+                        yielded = Some(Instant::now());
+                        self.hand_over(heirs).await;
+                    }
+                    Ok(_) => {}
+                    Err(panic) => error!(%panic, "a control loop failed; it is tried again"),
                 }
             } else {
                 moving = Moving::default();
@@ -78,17 +88,28 @@ impl Driver {
         }
     }
 
-    /// One look at everything that has no task of its own; promotions and servers get theirs here.
-    async fn activate(self, leadership: Leadership, groups: Option<(Jobs, Arc<Mutex<Groups>>)>) {
+    async fn hand_over(&self, Heirs { nodes, why }: Heirs) {
+        info!(?nodes, %why, "the leadership is handed over to a node that reaches it");
+        if !self.consensus.yield_to(&nodes, YIELD_WITHIN).await {
+            warn!(?nodes, "nobody took the leadership over; this node goes on leading");
+        }
+    }
+
+    /// One look at everything that has no task of its own; promotions and servers get theirs here. Who had better lead, if
+    /// anybody.
+    async fn activate(self, leadership: Leadership, groups: Option<(Jobs, Arc<Mutex<Groups>>)>) -> Option<Heirs> {
         let state = self.consensus.state().borrow().clone();
         let mut waiting = Vec::new();
         if state.members.is_empty() {
             self.bootstrap().await;
-            return;
+            return None;
         }
         // First: clients of a group whose primary is gone wait for it.
+        let mut heirs = None;
         if let Some((jobs, groups)) = groups {
-            waiting.extend(groups.lock().await.look(&jobs).await);
+            let mut groups = groups.lock().await;
+            waiting.extend(groups.look(&jobs).await);
+            heirs = groups.heirs(&jobs);
         }
         if let Err(error) = self.membership(&state, &leadership).await {
             waiting.push(format!("the membership is to change, and could not: {error}"));
@@ -117,6 +138,7 @@ impl Driver {
         }
         waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, why)| format!("{job}: {why}")));
         self.leases.waiting_on(waiting);
+        heirs
     }
 
     /// The first change of a cluster: what Raft's first membership says, and the product `default`.

@@ -20,6 +20,7 @@ use crate::{
     },
     plan::{
         failover::{ASTRAY_MS, astray, decide},
+        handover::{Heirs, heirs},
         liveness::Watchers,
         observation::Observation,
     },
@@ -95,13 +96,27 @@ impl Groups {
         sentences
     }
 
+    /// Who had better lead, see [`heirs`].
+    #[must_use]
+    pub fn heirs(&self, jobs: &Jobs) -> Option<Heirs> {
+        let state = jobs.consensus.state().borrow().clone();
+        let now_ns = boottime_ns();
+        let seen = jobs.leases.observation(now_ns);
+        let watchers = Watchers::new(&seen, jobs.leases.alive_voters(now_ns));
+        heirs(&state, &seen, &watchers, &self.lasting(), jobs.me)
+    }
+
     /// Those that have been so for long enough.
     fn astray(&mut self, state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
         let now = Instant::now();
         let seen = astray(state, watchers);
         self.astray.retain(|addr, _| seen.contains(addr));
         seen.into_iter().for_each(|addr| _ = self.astray.entry(addr).or_insert(now));
-        let lasting = |since: &Instant| now.saturating_duration_since(*since) >= Duration::from_millis(ASTRAY_MS);
+        self.lasting()
+    }
+
+    fn lasting(&self) -> BTreeSet<HostPort> {
+        let lasting = |since: &Instant| since.elapsed() >= Duration::from_millis(ASTRAY_MS);
         self.astray.iter().filter(|(_, since)| lasting(since)).map(|(addr, _)| addr.clone()).collect()
     }
 

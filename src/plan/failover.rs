@@ -240,7 +240,7 @@ pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
 
 /// How far a replica is that answers and whose data is of the primary's history, whether it may be promoted or not. (One that
 /// was promoted has another replication id, until it has copied its primary's data.)
-fn answering(addr: &HostPort, history: &History, seen: &Observation) -> Option<u64> {
+pub(super) fn answering(addr: &HostPort, history: &History, seen: &Observation) -> Option<u64> {
     let look = today(seen, addr).filter(|look| !look.loading && look.replid == history.replid)?;
     matches!(look.role, RoleSeen::Replica { syncing: false, .. }).then_some(look.offset)
 }

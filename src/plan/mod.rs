@@ -5,6 +5,7 @@
 pub mod acks;
 pub mod approval;
 pub mod failover;
+pub mod handover;
 pub mod job;
 pub mod lease;
 pub mod liveness;

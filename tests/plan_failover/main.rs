@@ -2,6 +2,7 @@
 //! all, who is made to follow whom. Knows nothing of servers: what nodes have seen of them is made up here.
 #![allow(clippy::unwrap_used)]
 
+mod handover;
 mod loans;
 mod world;
 

@@ -48,8 +48,10 @@ impl Kind {
             }
             Self::Promotions => {
                 let case = promotions::Case::by_chance(seed);
-                let promotions::Case { trigger, before, hit, replicas, .. } = &case;
-                println!("seed {seed}: {trigger:?}, before {before:?}, hit {hit:?}, replicas {replicas}");
+                let promotions::Case { trigger, before, hit, replicas, min_acks, .. } = &case;
+                println!(
+                    "seed {seed}: {trigger:?}, before {before:?}, hit {hit:?}, replicas {replicas}, min-acks {min_acks}"
+                );
                 catch_unwind(|| promotions::run(&case)).is_ok()
             }
         }

@@ -54,7 +54,7 @@ struct Change {
 impl Bed {
     /// Group 1 with so many replicas has slots 0-511, group 2 the rest.
     #[must_use]
-    pub fn prepare(replicas: [usize; 2], without: &[Rule]) -> Self {
+    pub fn prepare(replicas: [usize; 2], min_acks: u8, without: &[Rule]) -> Self {
         let mut cluster = Cluster::prepared_with_mesh(3);
         for node in &cluster.nodes {
             without.iter().for_each(|rule| node.faults.without(*rule));
@@ -75,10 +75,10 @@ impl Bed {
         }
         let watch = Watch::start(&cluster.servers.iter().map(|s| s.port).collect::<Vec<_>>());
         let bed = Self { cluster, gates, groups, watch, at_first: Vec::new() };
-        bed.make_groups()
+        bed.make_groups(min_acks)
     }
 
-    fn make_groups(mut self) -> Self {
+    fn make_groups(mut self, min_acks: u8) -> Self {
         let cli = self.cluster.cli();
         // A machine that does much else needs longer for a hold than the default; how long one takes is for the benchmark.
         cli.ok(&["cluster", "set", "hold-max=1s", "--timeout", "40s"]);
@@ -93,6 +93,10 @@ impl Bed {
             cli.ok(&["group", "set", &gid, &down_after, "--timeout", "40s"]);
             let slots = ["0-511", "512-1023"][n];
             cli.ok(&["slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
+        }
+        if min_acks > 0 {
+            let min_acks = format!("min-acks={min_acks}");
+            cli.ok(&["product", "set", "default", &min_acks, "--wait", "--timeout", "40s"]);
         }
         (1..=3).for_each(|id| self.cluster.wait_answers(id));
         self.wait_well();

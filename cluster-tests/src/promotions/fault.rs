@@ -64,6 +64,8 @@ pub enum Before {
     Busy,
     /// The last replica's disk is full.
     DiskFull,
+    /// Nothing passes between the last replica and the leader.
+    OutOfReach,
     /// A migration from the group stands here.
     MigrationFrom(Point),
     /// A migration to the group stands here.
@@ -80,6 +82,7 @@ pub const BEFORE: &[Before] = &[
     Before::Slow,
     Before::Busy,
     Before::DiskFull,
+    Before::OutOfReach,
     Before::MigrationFrom(Point::Copying),
     Before::MigrationFrom(Point::BeforeHold),
     Before::MigrationFrom(Point::Held),
@@ -148,6 +151,8 @@ pub struct Case {
     pub hit: Option<(Point, Second)>,
     /// Replicas of group 1, 1 or 2.
     pub replicas: usize,
+    /// `min-acks` of the product, 0 or 1: with 1, nothing acknowledged may be lost.
+    pub min_acks: u8,
     /// Chooses how many keys there are, and which nodes are hit.
     pub seed: u64,
     /// Rules that every node leaves out.
@@ -177,13 +182,17 @@ impl Case {
         let before = one(BEFORE, &mut random);
         let point = random.bool().then(|| one(POINTS, &mut random)).filter(|_| trigger.surely_begins());
         let hit = point.map(|point| (point, one(SECONDS, &mut random)));
-        Self { trigger, before, hit, replicas: random.usize(1..3), seed, without: Vec::new() }
+        let replicas = random.usize(1..3);
+        let min_acks = u8::from(random.bool());
+        Self { trigger, before, hit, replicas, min_acks, seed, without: Vec::new() }
     }
 
     /// What has to come of it.
     #[must_use]
     pub fn expected(&self) -> Expected {
-        let last_replica_may_be_gone = self.replicas == 1 && matches!(self.before, Before::DiskFull | Before::Busy);
+        // With min-acks 1, all replicas have to answer.
+        let needed = self.replicas == 1 || self.min_acks > 0;
+        let last_replica_may_be_gone = needed && matches!(self.before, Before::DiskFull | Before::Busy);
         match self.trigger {
             Trigger::BothPrimaryFirst | Trigger::BothReplicaFirst if self.replicas == 1 => Expected::Stays,
             Trigger::CutFromOne => Expected::Stays,

@@ -92,7 +92,10 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     run.bed.wait_well();
     run.wait_migrated(case);
     mix.wait_more(200);
-    let (losses, mut wrong) = run.bed.losses(run.lag);
+    let (losses, mut wrong) = match case.min_acks {
+        0 => run.bed.losses(run.lag),
+        _ => Default::default(),
+    };
     run.bed.wait_well();
     let quiet = case.trigger == Trigger::Switchover && case.before == Before::Nothing && case.hit.is_none();
     match mix.verdict_after(&run.bed.cluster, &losses) {
@@ -110,8 +113,9 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
 
 impl Run {
     fn prepare(case: &Case) -> Self {
-        let of_second = usize::from(case.trigger == Trigger::TwoGroups);
-        let bed = Bed::prepare([case.replicas, of_second], &case.without);
+        // Where writes have to be confirmed, each group needs somebody who confirms.
+        let of_second = usize::from(case.trigger == Trigger::TwoGroups || case.min_acks > 0);
+        let bed = Bed::prepare([case.replicas, of_second], case.min_acks, &case.without);
         Self { bed, random: fastrand::Rng::with_seed(case.seed), reaches: 1, migration: None, lag: Duration::ZERO }
     }
 
@@ -164,6 +168,10 @@ impl Run {
             Before::DiskFull => {
                 self.bed.cluster.servers[last].limit_files(Some(ROOM));
                 let_pass(LAG);
+            }
+            Before::OutOfReach => {
+                let leader = self.bed.cluster.leader();
+                self.bed.gates[last].set(Caller::Node(leader), Mode::Silent);
             }
             Before::MigrationFrom(point) => self.start_migration(point, FROM_IT, "2"),
             Before::MigrationTo(point) => self.start_migration(point, TO_IT, "1"),

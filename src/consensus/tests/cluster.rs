@@ -254,6 +254,30 @@ async fn elect_propose_hand_over_stop_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_yields_follows_and_may_lead_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (_, nodes) = three(&root, Keep::default()).await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    let at = leader_of(&all).await;
+    let nobody = all[at].consensus.yield_to(&[NodeId(9)].into(), std::time::Duration::ZERO).await;
+    assert!(!nobody, "nobody was asked");
+    propose(&all, 2, change(5)).await;
+    let at = leader_of(&all).await;
+    let heirs = all.iter().map(|node| node.member.id).filter(|id| *id != all[at].member.id).collect();
+    assert!(all[at].consensus.yield_to(&heirs, PATIENCE).await, "nobody took over");
+    let next = leader_of(&all).await;
+    assert_ne!(next, at, "the one that yielded leads");
+    propose(&all, 3, change(6)).await;
+    // Its own votes, heartbeats and proposals are as before.
+    let back = [all[at].member.id].into();
+    assert!(all[next].consensus.yield_to(&back, PATIENCE).await, "it does not lead again");
+    propose(&all, 4, change(7)).await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_was_restarted_leads_only_in_a_new_term() {
     let root = tempfile::tempdir().unwrap();
     let site = Site::new(&root, 1);

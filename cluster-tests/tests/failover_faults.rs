@@ -102,6 +102,7 @@ matrix! {
     confirmed_killed_held_leader_killed: Kill, Nothing, [PromotionHeld, KillLeader], 2, 106;
     confirmed_killed_promoted_leader_cut_off: Kill, Nothing, [Promoted, CutLeader], 1, 107;
     confirmed_killed_with_a_replica_that_lags: Kill, Lag, [], 2, 108;
+    confirmed_killed_with_only_a_replica_that_lags: Kill, Lag, [], 1, 120;
     confirmed_killed_with_a_full_disk_at_a_replica: Kill, DiskFull, [], 2, 109;
     confirmed_killed_with_a_replica_out_of_the_leaders_reach: Kill, OutOfReach, [], 2, 119;
     confirmed_killed_while_slots_are_held: Kill, MigrationFrom(Held), [], 1, 110;

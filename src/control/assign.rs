@@ -20,29 +20,24 @@ use tracing::{info, warn};
 
 use super::{
     fence::At,
+    jobs::{Jobs, Unmade, Unpassed},
     loans::{lender, same_primary},
-    migrate::Jobs,
     preflight, scan,
 };
 use crate::{
     clock::boottime_ns,
     model::{
         change::Change,
-        ids::{AssignmentId, Epoch, GroupId, HoldId, SlotId, Uuid},
+        ids::{AssignmentId, Epoch, GroupId, HoldId, SlotId},
         outcome::Outcome,
         route::{HoldKind, Mode},
         state::{Assignment, Cause, ClusterState, Keys, Product},
     },
-    plan::{lease::Barrier, liveness::Watchers, loan::process},
+    plan::{liveness::Watchers, loan::process},
 };
 
-/// A proposal that takes longer has lost its quorum, and with it the term.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// A preflight that fails for so long is told to the operator: longer than a lease and an election together.
 const PREFLIGHT_MAX: Duration = Duration::from_secs(30);
-/// How often a barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
-const BARRIER_LOOK: Duration = Duration::from_millis(5);
-
 /// Emptying a server, and a look at it: a few answers; in a hold, clients wait for the look.
 const ACT_MAX: Duration = Duration::from_secs(1);
 
@@ -161,21 +156,12 @@ impl Assign {
 
     async fn barrier(&self, hold: HoldId) -> Result<(), Stop> {
         let (state, _) = self.assignment().ok_or(Stop::Gone)?;
-        let hold = state.holds.get(&hold).cloned().ok_or(Stop::Gone)?;
-        let deadline = Instant::now() + Duration::from_millis(u64::from(state.settings.hold_ms_max));
-        let mut view = self.jobs.leases.view();
-        loop {
-            view.borrow_and_update();
-            let whom = match self.jobs.leases.barrier(&hold, self.jobs.fence.term()) {
-                Barrier::Passed => return Ok(()),
-                Barrier::Waiting(whom) => whom,
-            };
-            if Instant::now() >= deadline {
-                let budget = state.settings.hold_ms_max;
-                return Err(Stop::Retry(format!("not all nodes held within {budget} ms: {}", whom.join("; "))));
-            }
-            let _ = tokio::time::timeout(BARRIER_LOOK, view.changed()).await;
-        }
+        let budget = state.settings.hold_ms_max;
+        let end = Instant::now() + Duration::from_millis(u64::from(budget));
+        self.jobs.barrier(hold, end, |_| ()).await.map_err(|unpassed| match unpassed {
+            Unpassed::Gone => Stop::Gone,
+            Unpassed::Late(whom) => Stop::Retry(format!("not all nodes held within {budget} ms: {whom}")),
+        })
     }
 
     /// The scan before the hold: names a key, or shows that there is none.
@@ -287,7 +273,7 @@ impl Assign {
                     "node {who} does not answer and may still serve; bring it back, or run `pontoon node remove {who}`"
                 )));
             }
-            if !self.leads() {
+            if !self.jobs.leads() {
                 return Err(Stop::Gone);
             }
             tokio::time::sleep(self.jobs.leases.timing().probe_max).await;
@@ -295,20 +281,11 @@ impl Assign {
     }
 
     async fn propose(&self, change: Change) -> Result<Outcome, Stop> {
-        if !self.leads() {
-            return Err(Stop::Gone);
+        match self.jobs.make(change).await {
+            Ok((_, outcome)) => Ok(outcome),
+            Err(Unmade::Refused(why)) => Err(Stop::Retry(why)),
+            Err(Unmade::Gone) => Err(Stop::Gone),
         }
-        let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        match self.jobs.consensus.propose(id, change, PROPOSE_WITHIN).await {
-            Ok(applied) => applied.result.map_err(|reject| Stop::Retry(reject.to_string())),
-            // Whoever leads next finds the hold, if there is one, and begins anew.
-            Err(_) => Err(Stop::Gone),
-        }
-    }
-
-    fn leads(&self) -> bool {
-        let leadership = self.jobs.consensus.leadership().borrow().clone();
-        leadership.is_me && leadership.term == self.jobs.fence.term()
     }
 
     fn assignment(&self) -> Option<(std::sync::Arc<ClusterState>, Assignment)> {

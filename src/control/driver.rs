@@ -11,13 +11,7 @@ use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    approve::Approver,
-    assign,
-    failover::Groups,
-    fence::Fence,
-    leases::Leases,
-    migrate::{self, Jobs},
-    peers::Peers,
+    approve::Approver, assign, failover::Groups, fence::Fence, jobs::Jobs, leases::Leases, migrate, peers::Peers,
 };
 use crate::{
     consensus::{Consensus, Leadership, ProposeError},

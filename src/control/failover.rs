@@ -9,7 +9,7 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{loans::Loans, migrate::Jobs, promote, promotion_waits::Waits, wiring::Wiring};
+use super::{jobs::Jobs, loans::Loans, promote, promotion_waits::Waits, wiring::Wiring};
 use crate::{
     clock::boottime_ns,
     faults::{self, Rule},

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{
     fence::{At, Fence, FenceError},
-    migrate::Jobs,
+    jobs::Jobs,
 };
 use crate::{
     model::{

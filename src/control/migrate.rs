@@ -10,21 +10,18 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    approve::Approver,
-    fence::{At, Fence},
-    leases::Leases,
-    peers::Peers,
+    fence::At,
+    jobs::{BARRIER_LOOK, Jobs, Unmade},
     preflight,
     status::LeaderView,
     survey,
 };
 use crate::{
     clock::boottime_ns,
-    consensus::Consensus,
     faults::{self, Point, Rule},
     model::{
         change::Change,
-        ids::{GroupId, HoldId, HostPort, NodeId, Term, Uuid},
+        ids::{GroupId, HoldId, HostPort, NodeId, Term},
         migration::{Job, run_prefix},
         outcome::Outcome,
         promotion::Reached,
@@ -39,47 +36,12 @@ use crate::{
     wire::pb::node as pb,
 };
 
-/// A proposal that takes longer has lost its quorum, and with it the term.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// Two servers, a few answers each.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
 /// A server that takes longer for the fence is not there; in a hold, clients wait for it.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// How often an open hold's barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
-const BARRIER_LOOK: Duration = Duration::from_millis(5);
 /// How long the answer to Finish may take beyond the worker's own deadline: the way there and back.
 const FINISH_GRACE: Duration = Duration::from_millis(20);
-
-/// What all tasks of one term share. Cheap to clone.
-#[derive(Clone)]
-pub struct Jobs {
-    /// The log.
-    pub consensus: Consensus,
-    /// Barriers, and what the leader sees.
-    pub leases: Leases,
-    /// Probes, and calls to workers.
-    pub peers: Peers,
-    /// Which connections are approved.
-    pub approver: Approver,
-    /// The leader's connections in this term.
-    pub fence: Fence,
-    /// This node.
-    pub me: NodeId,
-    /// The cluster, for the names of connections.
-    pub cluster: Uuid,
-}
-
-impl Jobs {
-    /// Appends a change and waits until it is applied; for what the next look tries again if it did not come to be.
-    ///
-    /// # Errors
-    /// A sentence: it was refused, or nobody knows yet what came of it.
-    pub async fn propose(&self, change: Change) -> Result<(), String> {
-        let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        let applied = self.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
-        applied.result.map(|_| ()).map_err(|reject| reject.to_string())
-    }
-}
 
 /// Carries a job on until it is over, or until this node leads no more.
 pub async fn run(jobs: Jobs, job: Job) {
@@ -108,7 +70,7 @@ impl Task {
         let (mut state, mut view) = (self.jobs.consensus.state(), self.jobs.leases.view());
         let mut memory = Memory::new(boottime_ns());
         let mut parts: Option<Parts> = None;
-        while self.leads() {
+        while self.jobs.leads() {
             let (newest, seen) = (state.borrow_and_update().clone(), view.borrow_and_update().clone());
             match self.decide(&newest, &seen, &mut memory) {
                 Step::Over => return,
@@ -215,11 +177,6 @@ impl Task {
         self.jobs.fence.term()
     }
 
-    fn leads(&self) -> bool {
-        let leadership = self.jobs.consensus.leadership().borrow().clone();
-        leadership.is_me && leadership.term == self.term()
-    }
-
     async fn survey(&self, state: &ClusterState) -> Result<plan::job::Found, String> {
         let Job::Migration(id) = self.job else { return Err("a sweep needs no survey".into()) };
         survey::survey(state, id, Instant::now() + SURVEY_MAX).await
@@ -292,12 +249,11 @@ impl Task {
 
     /// `None`: leadership or the quorum is gone, and what came of it is not known. Whoever leads next looks.
     async fn propose(&self, change: Change) -> Option<Result<Outcome, String>> {
-        if !self.leads() {
-            return None;
+        match self.jobs.make(change).await {
+            Ok((_, outcome)) => Some(Ok(outcome)),
+            Err(Unmade::Refused(why)) => Some(Err(why)),
+            Err(Unmade::Gone) => None,
         }
-        let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        let applied = self.jobs.consensus.propose(id, change, PROPOSE_WITHIN).await.ok()?;
-        Some(applied.result.map_err(|reject| reject.to_string()))
     }
 
     fn groups<'a>(&self, state: &'a ClusterState) -> Option<(&'a Product, &'a Group, &'a Group)> {

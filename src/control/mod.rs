@@ -10,6 +10,7 @@ pub mod driver;
 pub mod failover;
 pub mod fence;
 pub mod handle;
+pub mod jobs;
 pub mod leases;
 pub mod loans;
 pub mod migrate;

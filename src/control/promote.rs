@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use super::{
     acts::host_and_port,
     fence::{At, FenceError},
-    migrate::Jobs,
+    jobs::Jobs,
     promotion_waits::Waits,
 };
 use crate::{

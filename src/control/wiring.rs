@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{acts::host_and_port, fence::At, migrate::Jobs};
+use super::{acts::host_and_port, fence::At, jobs::Jobs};
 use crate::{
     faults::{self, Point},
     model::{

@@ -1,30 +1,29 @@
 //! The steps of a promotion in the log and at the nodes: preflight, hold, barrier, and its end.
 //! Knows nothing of how servers stand.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use tokio::{task::JoinSet, time::Instant};
 use tracing::info;
 
 use super::{ACT_MAX, Now, Step, Stop, Task};
 use crate::{
-    control::{acts::host_and_port, preflight, wiring::repoint},
-    faults::{self, Point, Rule},
+    control::{
+        acts::host_and_port,
+        jobs::{Unmade, Unpassed},
+        preflight,
+        wiring::repoint,
+    },
+    faults::{self, Point},
     model::{
         change::Change,
-        ids::{Epoch, HoldId, Uuid},
+        ids::{Epoch, HoldId},
         outcome::Outcome,
         promotion::{Promotion, PromotionKind},
         route::Mode,
         state::Cause,
     },
-    plan::lease::Barrier,
 };
-
-/// A proposal that takes longer has lost its quorum, and with it the term.
-const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
-/// How often a barrier is looked at beside news: lets a lease end unnoticed for no longer than this.
-const BARRIER_LOOK: Duration = Duration::from_millis(5);
 
 impl Task {
     /// Every possible server answers, or is surely out of lease; for a switchover, both servers answer quickly, too.
@@ -68,24 +67,11 @@ impl Task {
     }
 
     pub(super) async fn barrier(&self, hold: HoldId, end: Instant) -> Step<()> {
-        if faults::without(Rule::Barrier) {
-            return Ok(());
-        }
-        let mut view = self.jobs.leases.view();
-        loop {
-            view.borrow_and_update();
-            let now = self.now()?;
-            let open = now.state.holds.get(&hold).ok_or(Stop::Gone)?;
-            let whom = match self.jobs.leases.barrier(open, self.jobs.fence.term()) {
-                Barrier::Passed => return Ok(()),
-                Barrier::Waiting(whom) => whom.join("; "),
-            };
-            if Instant::now() >= end {
-                return Err(Stop::Retry(format!("not all nodes held in time: {whom}")));
-            }
-            self.waits.tell(self.id, Some(whom));
-            let _ = tokio::time::timeout(BARRIER_LOOK, view.changed()).await;
-        }
+        let waiting = |whom: &str| self.waits.tell(self.id, Some(whom.to_owned()));
+        self.jobs.barrier(hold, end, waiting).await.map_err(|unpassed| match unpassed {
+            Unpassed::Gone => Stop::Gone,
+            Unpassed::Late(whom) => Stop::Retry(format!("not all nodes held in time: {whom}")),
+        })
     }
 
     pub(super) async fn finish(&self, hold: HoldId) -> Step<Epoch> {
@@ -137,23 +123,10 @@ impl Task {
     }
 
     pub(super) async fn propose_at(&self, change: Change) -> Step<(Epoch, Outcome)> {
-        if !self.leads() {
-            return Err(Stop::Gone);
-        }
-        let id = Uuid(uuid::Uuid::new_v4().as_u128());
-        match self.jobs.consensus.propose(id, change, PROPOSE_WITHIN).await {
-            Ok(applied) => {
-                let outcome = applied.result.map_err(|reject| Stop::Retry(reject.to_string()))?;
-                Ok((applied.index, outcome))
-            }
-            // Whoever leads next finds the promotion and its hold, and goes on.
-            Err(_) => Err(Stop::Gone),
-        }
-    }
-
-    pub(super) fn leads(&self) -> bool {
-        let leadership = self.jobs.consensus.leadership().borrow().clone();
-        leadership.is_me && leadership.term == self.jobs.fence.term()
+        self.jobs.make(change).await.map_err(|unmade| match unmade {
+            Unmade::Refused(why) => Stop::Retry(why),
+            Unmade::Gone => Stop::Gone,
+        })
     }
 
     /// The newest of it, or what it was before.
@@ -169,7 +142,7 @@ impl Task {
     }
 
     pub(super) fn now(&self) -> Step<Now> {
-        if !self.leads() {
+        if !self.jobs.leads() {
             return Err(Stop::Gone);
         }
         let state = self.jobs.consensus.state().borrow().clone();

@@ -42,6 +42,8 @@ pub enum Point {
     Promoted,
     /// Leader: a server is to follow its group's primary, its runs are closed, REPLICAOF is not sent yet.
     Wiring,
+    /// Leader: a group's primary is emptied and the slots it had lent are held, the primary not looked at again yet.
+    Returning,
 }
 
 impl Point {
@@ -65,6 +67,7 @@ impl Point {
             Self::PromotionTold => "promotion-told",
             Self::Promoted => "promoted",
             Self::Wiring => "wiring",
+            Self::Returning => "returning",
         }
     }
 }

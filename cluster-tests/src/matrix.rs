@@ -240,7 +240,8 @@ fn within_hold(point: Point) -> bool {
         | Point::PromotionBarrier
         | Point::PromotionTold
         | Point::Promoted
-        | Point::Wiring => false,
+        | Point::Wiring
+        | Point::Returning => false,
     }
 }
 

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use cluster_tests::{
     cli::Cli,
@@ -14,7 +14,10 @@ use cluster_tests::{
     wait::{GENEROUS, wait_for},
     workload::{Write, Written},
 };
-use pontoon::model::{ids::SlotId, slot::Layout};
+use pontoon::{
+    faults::Point,
+    model::{ids::SlotId, slot::Layout},
+};
 
 /// Group 1 has slots 0 to 399 in all tests.
 const THREE: &[(&str, &str)] = &[("1", "0-399"), ("2", "400-699"), ("3", "700-1023")];
@@ -101,6 +104,16 @@ impl Cache {
 
 fn in_group_1(key: &str) -> bool {
     Layout::Codis.slot(key.as_bytes()) < SlotId(400)
+}
+
+/// Replaces what is at `to`.
+fn copy_files(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
 }
 
 /// A key of group 1.
@@ -204,6 +217,57 @@ fn a_group_that_stood_still_comes_back_empty_under_another_leader() {
     cache.cluster.wait_serving(&[1, 2, 3]);
     cache.wait_written(cache.ports[usize::from(leader) - 1], &key, "newer");
     assert_eq!(cache.read(&key), vec![Reply::bulk("newer"); 3]);
+}
+
+/// Its slots are held already when it is started again with what it had before it was emptied.
+#[test]
+fn a_group_that_restarts_while_it_gets_its_slots_back_is_emptied_again() {
+    let mut cache = Cache::start(THREE);
+    let key = key();
+    cache.wait_written(cache.ports[0], &key, "old");
+    cache.cluster.servers[0].kill9();
+    let data = cache.cluster.servers[0].home().join("appendonlydir");
+    let kept = cache.cluster.servers[0].home().join("kept");
+    copy_files(&data, &kept);
+    cache.wait_out(true);
+    cache.cluster.pause_at(Point::Returning);
+    cache.cluster.servers[0].restart();
+    cache.cluster.wait_reached(Point::Returning);
+    cache.cluster.servers[0].kill9();
+    copy_files(&kept, &data);
+    cache.cluster.servers[0].restart();
+    assert_eq!(cache.cluster.servers[0].call(&["GET", &key]), Reply::bulk("old"));
+    cache.cluster.go_on(Point::Returning);
+    cache.wait_out(false);
+    assert_eq!(cache.read(&key), vec![Reply::Null; 3], "it came back with what it had before");
+}
+
+/// A node that may serve and does not answer is not waited for.
+#[test]
+fn a_group_comes_back_while_a_node_stands_still() {
+    let mut cache = Cache::start(THREE);
+    let key = key();
+    cache.wait_written(cache.ports[0], &key, "old");
+    cache.cluster.servers[0].kill9();
+    cache.wait_out(true);
+    let still = cache.cluster.follower();
+    let awake: Vec<u16> = (1..=3).filter(|id| *id != still).collect();
+    cache.cluster.node(still).pause();
+    cache.cluster.servers[0].restart();
+    cache.wait_out(false);
+    let read = |id: u16| {
+        let mut client = Client::connect(cache.ports[usize::from(id) - 1]).map_err(|e| e.to_string())?;
+        client.call(&["GET", &key]).map_err(|e| e.to_string())
+    };
+    for id in awake {
+        assert_eq!(read(id), Ok(Reply::Null));
+    }
+    cache.cluster.node(still).resume();
+    wait_for("the node to hear of it", GENEROUS, || {
+        let value = read(still)?;
+        assert_ne!(value, Reply::bulk("old"), "what was there before the group was out");
+        if value == Reply::Null { Ok(()) } else { Err(format!("{value:?}")) }
+    });
 }
 
 #[test]

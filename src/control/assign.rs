@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     clock::boottime_ns,
+    faults::{self, Point},
     model::{
         change::Change,
         ids::{AssignmentId, Epoch, GroupId, HoldId, SlotId},
@@ -137,6 +138,7 @@ impl Assign {
         match &shown.emptied {
             // One that was started again may have loaded what it had before.
             Some((at, run_id)) => {
+                faults::pause_at(Point::Returning).await;
                 let standing = self.jobs.fence.standing(at, Instant::now() + ACT_MAX).await;
                 let standing = standing.map_err(|error| Stop::Retry(error.to_string()))?;
                 same_primary(&standing, run_id).map_err(|why| Stop::Retry(format!("{}: {why}", at.addr)))?;

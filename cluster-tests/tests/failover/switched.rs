@@ -1,0 +1,103 @@
+//! Primaries that are replaced by an operator.
+
+use std::time::Instant;
+
+use cluster_tests::{
+    cluster::Cluster,
+    redis::RedisOptions,
+    wait::{GENEROUS, wait_for},
+};
+use pontoon::faults::Point;
+
+use crate::bed::{
+    ALL, OTHERS, busy, events, healing, in_group_1, lost_little, servers_of_group_1, switching, wait_event,
+    wait_follows, wait_other_primary,
+};
+
+#[test]
+fn a_switchover_costs_clients_nothing() {
+    let (cluster, servers, mix) = switching();
+    for to in [servers[1], servers[2], servers[0]] {
+        let addr = cluster.servers[to].addr();
+        cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
+        assert_eq!(servers_of_group_1(&cluster, ALL).unwrap()[0], addr);
+        for other in servers.iter().copied().filter(|other| *other != to) {
+            wait_follows(&cluster, other, to);
+        }
+        mix.wait_more(100);
+        // The next one has to be no outcast any more.
+        wait_for("everybody to be a candidate again", GENEROUS, || {
+            let events = events(&cluster, ALL);
+            let (promoted, resynced) = (events.matches(" promoted: ").count(), events.matches(" resynced: ").count());
+            if resynced >= promoted { Ok(()) } else { Err(events) }
+        });
+    }
+    let noticed = mix.finish(&cluster);
+    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}
+
+/// The primary dies when slots are held for a switchover: it ends, and the replica replaces the primary in a failover.
+#[test]
+fn the_primary_dies_during_a_switchover() {
+    let (mut cluster, servers, written) = healing(1);
+    cluster.pause_at(Point::PromotionHeld);
+    cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
+    cluster.wait_reached(Point::PromotionHeld);
+    let died = Instant::now();
+    cluster.servers[servers[0]].kill9();
+    cluster.go_on(Point::PromotionHeld);
+    assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), servers[1]);
+    written.wait_acknowledged(in_group_1);
+    wait_event(&cluster, ALL, "promotion-given-up");
+    lost_little(&cluster, written, died);
+}
+
+/// The leader dies when a switchover has come to this point; nothing is lost.
+fn the_leader_of_a_switchover_dies_at(point: Point) {
+    let (mut cluster, servers, mix) = switching();
+    cluster.pause_at(point);
+    cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
+    let leader = cluster.wait_reached(point);
+    cluster.node_mut(leader).kill9();
+    cluster.go_on(point);
+    assert_eq!(wait_other_primary(&cluster, &[leader % 3 + 1], servers[0]), servers[1]);
+    cluster.node_mut(leader).start();
+    cluster.wait_serving(ALL);
+    wait_follows(&cluster, servers[0], servers[1]);
+    mix.wait_more(50);
+    mix.finish(&cluster);
+}
+
+#[test]
+fn the_leader_of_a_switchover_dies_behind_the_barrier() {
+    the_leader_of_a_switchover_dies_at(Point::PromotionBarrier);
+}
+
+#[test]
+fn the_leader_of_a_switchover_dies_behind_the_promotion_at_the_server() {
+    the_leader_of_a_switchover_dies_at(Point::Promoted);
+}
+
+/// Both groups of a migration get another primary in the middle of the copy: it begins anew, and loses nothing.
+#[test]
+fn primaries_are_switched_over_while_slots_move() {
+    let mut cluster = Cluster::start(3);
+    let from = cluster.add_group_with_replicas(1, "0-511", 1, &RedisOptions::default());
+    let to = cluster.add_group_with_replicas(2, OTHERS, 1, &RedisOptions::default());
+    let mix = busy(&cluster);
+    cluster.pause_at(Point::Copying);
+    cluster.cli().ok(&["migrate", "start", "0-255", "--to", "2"]);
+    cluster.wait_reached(Point::Copying);
+    for (group, server) in [("1", from[1]), ("2", to[1])] {
+        let addr = cluster.servers[server].addr();
+        cluster.cli().ok(&["group", "promote", group, &addr, "--wait", "--timeout", "40s"]);
+    }
+    cluster.go_on(Point::Copying);
+    wait_for("the migration to be done", GENEROUS, || {
+        let all = cluster.cli().try_json(&["migrate", "ls"])?;
+        let done = all.as_array().and_then(|all| all.first()).filter(|m| m["state"] == "done");
+        done.map(|m| assert!(m["attempt"].as_u64().unwrap() >= 2, "{m}")).ok_or_else(|| all.to_string())
+    });
+    let noticed = mix.finish(&cluster);
+    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+}

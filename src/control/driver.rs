@@ -28,8 +28,6 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(200);
 /// A proposal that takes longer has lost its quorum; the next activation tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
-/// To hand the leadership over; nothing can be changed meanwhile. An election, and one that failed.
-const YIELD_WITHIN: Duration = Duration::from_secs(3);
 /// Before it is handed over again: it may come back, and whoever got it may be no better.
 const YIELD_AGAIN: Duration = Duration::from_secs(20);
 
@@ -84,7 +82,9 @@ impl Driver {
 
     async fn hand_over(&self, Heirs { nodes, why }: Heirs) {
         info!(?nodes, %why, "the leadership is handed over to a node that reaches it");
-        if !self.consensus.yield_to(&nodes, YIELD_WITHIN).await {
+        // Nothing is granted meanwhile. Two elections by default, and what is left of the leases bridges it if nobody takes over.
+        let within = self.leases.timing().lease / 2;
+        if !self.consensus.yield_to(&nodes, within).await {
             warn!(?nodes, "nobody took the leadership over; this node goes on leading");
         }
     }

@@ -60,8 +60,19 @@ impl Driver {
             state.borrow_and_update();
             if now.is_me {
                 self.jobs(now.term, &mut moving);
-                let activation = tokio::spawn(self.clone().activate(now, moving.groups()));
-                match activation.await {
+                let term = now.term;
+                let mut activation = tokio::spawn(self.clone().activate(now, moving.groups()));
+                let ended = tokio::select! {
+                    ended = &mut activation => ended,
+                    // What was begun in a term ends with it, and not when a look at everything happens to be over.
+                    over = async { leadership.wait_for(|later| !later.is_me || later.term != term).await.map(drop) } => {
+                        activation.abort();
+                        moving = Moving::default();
+                        if over.is_err() { return }
+                        continue;
+                    }
+                };
+                match ended {
                     Ok(Some(heirs)) if yielded.is_none_or(|at| at.elapsed() >= YIELD_AGAIN) => {
                         yielded = Some(Instant::now());
                         self.hand_over(heirs).await;

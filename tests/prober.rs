@@ -4,7 +4,13 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{Client, PATIENCE, Redis, fake};
 use pontoon::{
@@ -258,6 +264,38 @@ async fn a_server_that_loads_is_alive_and_not_ready() {
     assert_eq!((look.replid.as_str(), look.offset, look.run_id.as_str(), look.persistent), ("abc", 12, "", None));
     let sight = bed.until("it says only that", &only_loads, |s| s.error.contains("loading")).await;
     assert_eq!((sight.look, sight.failing_ms), (None, None));
+}
+
+/// As long as it loads it has some of its keys; what it has is asked again as soon as it has all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_server_that_has_just_loaded_are_all_of_them() {
+    let pings = AtomicU32::new(0);
+    let loads = fake(move |mut conn| {
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
+        while let Some(request) = conn.request() {
+            let loading = pings.load(Ordering::SeqCst) <= 1;
+            match (&request[0][..], request.get(1).map(|s| &s[..])) {
+                (b"PING", _) => match pings.fetch_add(1, Ordering::SeqCst) {
+                    0 => conn.reply(b"-LOADING Redis is loading the dataset in memory\r\n"),
+                    _ => conn.reply(b"+PONG\r\n"),
+                },
+                (b"ROLE", _) => conn.reply(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+                (b"INFO", Some(b"keyspace")) => {
+                    let keys = if loading { 10 } else { 100 };
+                    conn.reply(&bulk(&format!("# Keyspace\r\ndb0:keys={keys},expires=0,avg_ttl=0\r\n")));
+                }
+                (b"INFO", Some(b"persistence")) => conn.reply(&bulk("# Persistence\r\naof_enabled:0\r\n")),
+                (b"INFO", _) => conn.reply(&bulk("# Replication\r\nrole:master\r\nmaster_replid:abc\r\n")),
+                (b"CONFIG", _) => conn.reply(b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
+                _ => conn.reply(b"+OK\r\n"),
+            }
+        }
+    });
+    let bed = Bed::watching(&[&loads], None);
+    let look = bed.look("it loads", &loads, |l| l.loading).await;
+    assert_eq!((look.keys, look.persistent), (10, None), "what it is configured to does not count yet");
+    let look = bed.look("it has loaded", &loads, |l| !l.loading).await;
+    assert_eq!((look.keys, look.persistent), (100, Some(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

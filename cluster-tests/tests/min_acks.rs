@@ -119,6 +119,27 @@ fn a_replica_of_somebody_else_is_no_help() {
     wait_until("both to confirm", GENEROUS, || set(&cluster, 1, "k") == Reply::ok());
 }
 
+/// The group's own replica is gone, and the foreign one goes on confirming to the primary.
+#[test]
+fn a_replica_of_somebody_else_is_no_help_when_it_is_left_alone() {
+    let (mut cluster, servers) = confirming(1, "300ms");
+    let follows = RedisOptions { primary: Some(cluster.servers[servers[0]].port), ..RedisOptions::default() };
+    cluster.add_server(&follows);
+    for node in 1..=3 {
+        wait_for("the foreign replica to be counted", GENEROUS, || {
+            cluster.servers[servers[1]].pause();
+            let reply = set(&cluster, node, "k");
+            cluster.servers[servers[1]].resume();
+            if reply.is_error("not confirmed on 2 replicas") { Ok(()) } else { Err(format!("{reply:?}")) }
+        });
+    }
+    cluster.servers[servers[1]].kill9();
+    let never = || (1..=3).all(|node| set(&cluster, node, "k").is_error("NOREPLICAS executed, not confirmed"));
+    assert!(holds_for(Duration::from_secs(6), never), "a foreign replica confirmed a write");
+    let shown = cluster.cli().ok(&["group", "show", "1"]).out;
+    assert!(shown.contains("a write waits for 2 replicas"), "{shown}");
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_with_the_primary() {
     let (mut cluster, servers) = confirming(1, "2s");

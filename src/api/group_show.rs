@@ -14,7 +14,8 @@ use crate::{
         state::{ClusterState, Group},
     },
     plan::{
-        liveness::{Verdict, Watchers, may_fail_over, verdict},
+        failover::downs,
+        liveness::{Verdict, Watchers, verdict},
         observation::Observation,
     },
     wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ShowGroupReply, ShowGroupRequest},
@@ -180,9 +181,7 @@ impl<'a> Eyes<'a> {
     fn warnings(&self, state: &ClusterState, group: &Group) -> Vec<String> {
         let mut said = Vec::new();
         if self.primary_down(group) {
-            let groups = || state.products.values().flat_map(|product| product.groups.values());
-            let down = groups().filter(|group| self.primary_down(group)).count();
-            said.extend(may_fail_over(down, groups().count(), state.settings.failover_share_max).err());
+            said.extend(downs(state, &self.seen.observation, &self.watchers, &BTreeSet::new()).1.err());
         }
         for node in self.watchers.blind() {
             said.push(format!("no server answers node {node}, while they answer others: what it sees does not count"));

@@ -260,8 +260,7 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
             group.id, product.name
         ));
     }
-    let demanded =
-        min_acks + foreign_replicas(group, |addr| failover::newest(seen, addr).map(|(look, _)| look.clone()));
+    let demanded = min_acks + foreign_replicas(group, look.cloned(), |addr| answered_now(seen, addr).cloned());
     if min_acks > 0 && demanded > min_acks {
         said.push(format!(
             "min-acks is {min_acks}, and because of the foreign ones a write waits for {demanded} replicas"
@@ -271,6 +270,12 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
         said.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));
     }
     said
+}
+
+/// The newest look at a server, unless it fails since, for somebody.
+fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Look> {
+    let failing = |r: &Reported| r.sight.failing_ms.is_some();
+    failover::today(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
 }
 
 /// When the present primary was last seen to have begun another history.

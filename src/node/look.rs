@@ -41,6 +41,8 @@ pub struct Eye {
     client: Client,
     known: Known,
     looks: u32,
+    /// The server was loading its data when it was last asked for what is rare: its keys were those of the moment.
+    partial: bool,
 }
 
 /// What is not asked with every look.
@@ -66,7 +68,7 @@ impl Eye {
         deadline: Instant,
     ) -> Result<Self, RedisError> {
         let client = Client::connect(addr, credentials, name, deadline).await?;
-        Ok(Self { client, known: Known::default(), looks: 0 })
+        Ok(Self { client, known: Known::default(), looks: 0, partial: false })
     }
 
     /// Resolves when the connection is of no use any more.
@@ -82,7 +84,7 @@ impl Eye {
         let parts: &[&[&[&[u8]]]] = match self.looks {
             0 => &[OFTEN, RARE, ONCE, CONFIGURED],
             n if n % CONFIGURED_EVERY == 0 && self.known.save_points.is_some() => &[OFTEN, RARE, CONFIGURED],
-            n if n % RARE_EVERY == 0 => &[OFTEN, RARE],
+            n if n % RARE_EVERY == 0 || self.partial => &[OFTEN, RARE],
             _ => &[OFTEN],
         };
         let encoded;
@@ -103,7 +105,11 @@ impl Eye {
         for reply in more {
             self.known.take(reply);
         }
-        self.judge(often, ping_us)
+        let look = self.judge(often, ping_us);
+        // PING was answered first: what comes behind it is whole if that was.
+        let ready = look.as_ref().is_ok_and(|look| !look.loading);
+        self.partial = !ready || (self.partial && more.is_empty());
+        look
     }
 
     /// `often`: the answers to [`OFTEN`].
@@ -150,6 +156,7 @@ impl Eye {
         };
         let Known { run_id, used_memory, keys, ops_per_second, append_only, save_points } = self.known.clone();
         let persistent = match (append_only, save_points) {
+            _ if loading => None,
             (Some(true), _) | (_, Some(true)) => Some(true),
             (Some(false), Some(false)) => Some(false),
             (None, _) | (_, None) => None,

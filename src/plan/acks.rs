@@ -5,27 +5,23 @@ use super::observation::{Look, RoleSeen};
 use crate::model::{ids::HostPort, state::Group};
 
 /// Replicas that hang on a group's primary and are no servers of the group: they confirm writes to the primary, and are no
-/// help when it fails, so that many more confirmations are demanded. `look`: the last look at a server.
+/// help when it fails, so that many more confirmations are demanded. `primary`: the last look at it; `fresh`: a look at a replica
+/// that is answered now, for one that is not may have lost its link since.
 ///
 /// A server may know a replica by another address than the group does (names, address translation). So many of those that
-/// are unknown by address as say themselves that they follow this primary are taken for the group's own. Those without a port
-/// never are: a server tells its port.
+/// are unknown by address are taken for the group's own as there are own ones that it does not list by theirs, and that say
+/// themselves that they follow it. Those without a port never are: a server tells its port.
 #[must_use]
-pub fn foreign_replicas(group: &Group, look: impl Fn(&HostPort) -> Option<Look>) -> u32 {
-    let Some((primary, servers)) = group.servers.split_first() else { return 0 };
-    let Some(Look { role: RoleSeen::Primary { replicas }, replid, unnamed_replicas, .. }) = look(&primary.addr) else {
-        return 0;
-    };
-    let unknown = replicas.iter().filter(|(addr, _)| !servers.iter().any(|s| s.addr == *addr)).count();
-    if unknown == 0 {
-        return unnamed_replicas;
-    }
+pub fn foreign_replicas(group: &Group, primary: Option<Look>, fresh: impl Fn(&HostPort) -> Option<Look>) -> u32 {
+    let Some(Look { role: RoleSeen::Primary { replicas }, replid, unnamed_replicas, .. }) = primary else { return 0 };
+    let servers = || group.servers.iter().skip(1);
+    let unknown = replicas.iter().filter(|(addr, _)| !servers().any(|s| s.addr == *addr)).count();
+    let unlisted = servers().filter(|server| !replicas.iter().any(|(addr, _)| *addr == server.addr));
     let follows = |server: &HostPort| {
-        look(server).is_some_and(|l| l.replid == replid && matches!(l.role, RoleSeen::Replica { link_up: true, .. }))
+        fresh(server).is_some_and(|l| l.replid == replid && matches!(l.role, RoleSeen::Replica { link_up: true, .. }))
     };
-    let own = servers.iter().filter(|server| follows(&server.addr)).count();
-    let named = u32::try_from(unknown.min(replicas.len().saturating_sub(own))).unwrap_or(u32::MAX);
-    named.saturating_add(unnamed_replicas)
+    let own = unlisted.filter(|server| follows(&server.addr)).count();
+    u32::try_from(unknown.saturating_sub(own)).unwrap_or(u32::MAX).saturating_add(unnamed_replicas)
 }
 
 /// How many of a group's replicas have to answer so that at least one of them has every write that `min_acks` of them
@@ -148,7 +144,9 @@ mod tests {
                 let role = RoleSeen::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
                 looks.insert(addr(*port), look(role, "id"));
             }
-            assert_eq!(foreign_replicas(&group(3), |a| looks.get(a).cloned()), want, "{listed:?} {following:?}");
+            let primary = looks.get(&addr(1)).cloned();
+            let count = foreign_replicas(&group(3), primary, |a| looks.get(a).cloned());
+            assert_eq!(count, want, "{listed:?} {following:?}");
         };
         check(&[2, 3], &[2, 3], 0);
         check(&[2, 3, 9], &[2, 3], 1);
@@ -159,18 +157,21 @@ mod tests {
         check(&[82, 83, 9], &[2, 3], 1);
         // One of its own is listed still, and says no more that it follows.
         check(&[2, 3], &[2], 0);
-        assert_eq!(foreign_replicas(&group(3), |_| None), 0);
+        // Its own are gone, the foreign one is there.
+        check(&[9], &[], 1);
+        check(&[82, 9], &[2], 1);
+        check(&[2, 9], &[2, 3], 0);
+        assert_eq!(foreign_replicas(&group(3), None, |_| None), 0);
         // Without a port they are nobody's own.
         for (listed, own, want) in [(&[2, 3][..], 2, 2), (&[82, 83], 2, 2), (&[2, 9], 1, 3), (&[], 0, 2)] {
             let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
             let primary = Look { unnamed_replicas: 2, ..look(RoleSeen::Primary { replicas }, "id") };
             let following = RoleSeen::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
             let looks = |a: &HostPort| match a.port() {
-                1 => Some(primary.clone()),
                 port if usize::from(port) <= own + 1 => Some(look(following.clone(), "id")),
                 _ => None,
             };
-            assert_eq!(foreign_replicas(&group(3), looks), want, "{listed:?}");
+            assert_eq!(foreign_replicas(&group(3), Some(primary.clone()), looks), want, "{listed:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     acks::has_all_confirmed,
-    liveness::{Verdict, Watchers, may_fail_over, verdict},
+    liveness::{Verdict, Watchers, fails_for, may_fail_over, verdict},
     observation::{Look, Observation, Reported, RoleSeen, Sight},
 };
 use crate::model::{
@@ -292,7 +292,8 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
 
 /// All groups whose primary is down or `astray`, and whether anything may be done about them by itself: `Err` is the guard's
 /// sentence. The guard counts primaries for which something could be done: not one of a group that is out, which nobody uses,
-/// nor one that nothing can replace, which may have been down for weeks and says nothing of the others.
+/// nor one that nothing can replace, which may have been down for weeks and says nothing of the others. It counts them from the
+/// moment a majority is not answered: of those that fail together the first would be failed over before the others are down.
 pub fn downs<'a>(
     state: &'a ClusterState,
     seen: &Observation,
@@ -316,8 +317,12 @@ pub fn downs<'a>(
     let all: Vec<Down<'a>> = groups().filter_map(down).collect();
     let counts =
         |product: &Product, group: &Group| group.loan.is_none() && (group.servers.len() > 1 || lends(product, group));
-    let counted = all.iter().filter(|down| counts(down.product, down.group)).count();
-    let primaries = groups().filter(|(product, group)| counts(product, group)).count();
+    let fails = |group: &Group| {
+        let primary = group.servers.first().map(|server| &server.addr);
+        primary.is_some_and(|addr| astray.contains(addr) || fails_for(watchers, addr).is_some())
+    };
+    let counting = || groups().filter(|(product, group)| counts(product, group));
+    let (primaries, counted) = (counting().count(), counting().filter(|(_, group)| fails(group)).count());
     let guard = may_fail_over(counted, primaries, state.settings.failover_share_max);
     (all, guard)
 }

@@ -85,28 +85,33 @@ impl<'a> Watchers<'a> {
     }
 }
 
+/// For how long a majority of the voters that are alive have not been answered by `server`, milliseconds; `None`: they are.
+#[must_use]
+pub fn fails_for(watchers: &Watchers<'_>, server: &HostPort) -> Option<u64> {
+    // It would have said that it is answered again.
+    let failing = |(_, r): &(NodeId, &Reported)| Some(r.sight.failing_ms?.saturating_add(r.age_ms));
+    let voters = watchers.reports(server).filter(|(node, _)| watchers.alive.contains(node));
+    let mut failing_ms: Vec<u64> = voters.filter_map(|report| failing(&report)).collect();
+    failing_ms.sort_unstable_by(|a, b| b.cmp(a));
+    // The last of a majority: for so long all of them have seen it.
+    failing_ms.get(watchers.alive.len() / 2).copied()
+}
+
 /// What is known of `server`'s life; `down_after_ms` is its group's.
 #[must_use]
 pub fn verdict(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) -> Verdict {
-    let (mut by, mut failing_ms) = (BTreeSet::new(), Vec::new());
+    let mut by = BTreeSet::new();
     let (mut answered, mut usable) = (false, false);
-    for (node, Reported { sight, age_ms }) in watchers.reports(server) {
+    for (node, Reported { sight, .. }) in watchers.reports(server) {
         match sight.failing_ms {
-            Some(so_far) => {
-                by.insert(node);
-                // It would have said that it is answered again.
-                failing_ms.extend(watchers.alive.contains(&node).then(|| so_far.saturating_add(*age_ms)));
-            }
+            Some(_) => _ = by.insert(node),
             None => {
                 answered = true;
                 usable |= sight.error.is_empty() && sight.look.as_ref().is_some_and(|(look, _)| !look.loading);
             }
         }
     }
-    failing_ms.sort_unstable_by(|a, b| b.cmp(a));
-    // The last of a majority: for so long all of them have seen it.
-    let majority_ms = failing_ms.get(watchers.alive.len() / 2).copied();
-    match majority_ms {
+    match fails_for(watchers, server) {
         Some(for_ms) if for_ms >= u64::from(down_after_ms) => Verdict::Down { by, for_ms },
         _ if !by.is_empty() => Verdict::Suspect { by },
         _ if usable => Verdict::Up,
@@ -115,7 +120,7 @@ pub fn verdict(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) -
     }
 }
 
-/// Whether groups may be failed over without an operator while `down` of `primaries` primaries are down: at most
+/// Whether groups may be failed over without an operator while `down` of `primaries` primaries do not answer: at most
 /// [`DOWN_AT_ONCE`], or `share_max` percent of all if that is more. Many at once are a network or a rack, and promoting
 /// replicas there spends candidates without making anything reachable.
 ///
@@ -127,7 +132,7 @@ pub fn may_fail_over(down: usize, primaries: usize, share_max: u8) -> Result<(),
         return Ok(());
     }
     Err(format!(
-        "{down} of {primaries} primaries are down and nothing is failed over by itself when more than {most} are (`pontoon \
+        "{down} of {primaries} primaries do not answer and nothing is failed over by itself when more than {most} do not (`pontoon \
          cluster set failover-share-max=..`); look for what they have in common, or promote by hand: `pontoon group promote`"
     ))
 }

@@ -189,6 +189,27 @@ fn who_is_not_failed_over_and_why() {
     assert_eq!(open.decisions(), (Vec::new(), Vec::new()), "a promotion is open");
 }
 
+/// Of those that fail together, one is down before the others are.
+#[test]
+fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
+    let mut world = World::down();
+    for id in 2..=6 {
+        let port = 7_000 + 100 * u16::try_from(id).unwrap();
+        world.group(id, &[port, port + 1]);
+    }
+    world.state.settings.failover_share_max = 1;
+    let fail = |world: &mut World, port: u16| world.see(port, |sight| sight.failing_ms = Some(600));
+    fail(&mut world, 7_200);
+    assert_eq!(world.decisions().1, [7002], "two may be down at once");
+    fail(&mut world, 7_300);
+    let (sentences, begun) = world.decisions();
+    assert!(begun.is_empty() && sentences[0].contains("3 of 6 primaries do not answer"), "{begun:?} {sentences:?}");
+    // One node alone does not see it.
+    let reported = world.seen.get_mut(&addr(7_400)).unwrap();
+    reported.get_mut(&NodeId(2)).unwrap().sight.failing_ms = Some(600);
+    assert!(world.decisions().0[0].contains("3 of 6"));
+}
+
 #[test]
 fn with_min_acks_enough_replicas_have_to_answer_and_none_may_have_more() {
     type Edit = fn(&mut World);

@@ -56,7 +56,9 @@ struct Run {
 /// When the group does not heal, another primary is there than has to be, or a checker objects.
 #[track_caller]
 pub fn run(case: &Case) {
-    match verdict(case) {
+    // Dropped by the panic, not before it: what it worked with then keeps and shows its logs.
+    let (_run, found) = play(case);
+    match found {
         Ok(noticed) => eprintln!("{} answers, {} acknowledged elements lost", noticed.answered, noticed.lost),
         Err(wrong) => panic!("{case:?}: what must never be seen:\n{}", wrong.join("\n")),
     }
@@ -71,6 +73,11 @@ pub fn run(case: &Case) {
 /// When the group does not heal.
 #[track_caller]
 pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
+    play(case).1
+}
+
+#[track_caller]
+fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     let mut run = Run::prepare(case);
     let ports: Vec<u16> = run.bed.cluster.nodes.iter().map(|n| n.client_port).collect();
     let mix = Mix::start(&ports, run.random.usize(500..1_500));
@@ -98,7 +105,7 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     };
     run.bed.wait_well();
     let quiet = case.trigger == Trigger::Switchover && case.before == Before::Nothing && case.hit.is_none();
-    match mix.verdict_after(&run.bed.cluster, &losses) {
+    let found = match mix.verdict_after(&run.bed.cluster, &losses) {
         Ok(noticed) if wrong.is_empty() => match noticed.errors.first() {
             Some((port, error)) if quiet => Err(vec![format!("a switchover showed a client of port {port}: {error}")]),
             _ => Ok(noticed),
@@ -108,7 +115,8 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
             wrong.extend(more);
             Err(wrong)
         }
-    }
+    };
+    (run, found)
 }
 
 impl Run {

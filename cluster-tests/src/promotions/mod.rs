@@ -280,7 +280,8 @@ impl Run {
         self.bed.gates[self.primary()].set(Caller::Node(node), mode);
     }
 
-    /// An operator asks until it is taken: while a migration switches or a replica lags it is refused, with the reason.
+    /// An operator asks until it is taken: while a migration switches, a replica lags or the leader does not reach it, it is
+    /// refused, with the reason.
     #[track_caller]
     fn promote(&self, to: usize) {
         let addr = self.bed.gates[to].addr();
@@ -290,6 +291,8 @@ impl Run {
                 for node in &self.bed.cluster.nodes {
                     [Point::Held, Point::Finished].iter().for_each(|point| node.faults.go_on(*point));
                 }
+                // A leader hands over for a primary that is dead, not for one that can wait until the replica is reached.
+                (1..=3).for_each(|id| self.bed.gates[to].set(Caller::Node(id), Mode::Open));
             })
         });
     }

@@ -181,7 +181,9 @@ struct Run {
 /// When the migration does not end, when a client sees an error that the fault does not explain, or a checker objects.
 #[track_caller]
 pub fn run(case: &Case) {
-    match verdict(case) {
+    // Dropped by the panic, not before it: what it worked with then keeps and shows its logs.
+    let (_run, found) = play(case);
+    match found {
         Ok(_) => {}
         Err(wrong) => panic!("{case:?}: what must never be seen:\n{}", wrong.join("\n")),
     }
@@ -196,6 +198,11 @@ pub fn run(case: &Case) {
 /// When the migration does not end.
 #[track_caller]
 pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
+    play(case).1
+}
+
+#[track_caller]
+fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     let mut run = Run::prepare(case);
     let ports: Vec<u16> = run.cluster.nodes.iter().map(|n| n.client_port).collect();
     let mix = Mix::start(&ports, run.random.usize(1_500..4_000));
@@ -215,6 +222,11 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
         let_pass(late.saturating_duration_since(Instant::now()) + A_WHILE);
     }
     mix.wait_more(200);
+    let found = judge(&run, mix, case);
+    (run, found)
+}
+
+fn judge(run: &Run, mix: Mix, case: &Case) -> Result<Noticed, Vec<String>> {
     let noticed = mix.verdict(&run.cluster).map_err(|mut wrong| {
         wrong.extend(run.events());
         wrong

@@ -182,8 +182,12 @@ impl Case {
         let before = one(BEFORE, &mut random);
         let point = random.bool().then(|| one(POINTS, &mut random)).filter(|_| trigger.surely_begins());
         let hit = point.map(|point| (point, one(SECONDS, &mut random)));
-        let replicas = random.usize(1..3);
+        let drawn = random.usize(1..3);
         let min_acks = u8::from(random.bool());
+        let full = before == Before::DiskFull;
+        // Redis ends a replica that cannot write: nobody can switch over to it, and where it is needed no promotion gets anywhere.
+        let replicas = if full && trigger == Trigger::Switchover { 2 } else { drawn };
+        let hit = hit.filter(|_| !full || (replicas == 2 && min_acks == 0));
         Self { trigger, before, hit, replicas, min_acks, seed, without: Vec::new() }
     }
 

@@ -56,7 +56,9 @@ struct Run {
 /// When the group does not heal, another primary is there than has to be, or a checker objects.
 #[track_caller]
 pub fn run(case: &Case) {
-    match verdict(case) {
+    // Dropped by the panic, not before it: what it worked with then keeps and shows its logs.
+    let (_run, found) = play(case);
+    match found {
         Ok(noticed) => eprintln!("{} answers, {} acknowledged elements lost", noticed.answered, noticed.lost),
         Err(wrong) => panic!("{case:?}: what must never be seen:\n{}", wrong.join("\n")),
     }
@@ -71,6 +73,11 @@ pub fn run(case: &Case) {
 /// When the group does not heal.
 #[track_caller]
 pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
+    play(case).1
+}
+
+#[track_caller]
+fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     let mut run = Run::prepare(case);
     let ports: Vec<u16> = run.bed.cluster.nodes.iter().map(|n| n.client_port).collect();
     let mix = Mix::start(&ports, run.random.usize(500..1_500));
@@ -98,7 +105,7 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
     };
     run.bed.wait_well();
     let quiet = case.trigger == Trigger::Switchover && case.before == Before::Nothing && case.hit.is_none();
-    match mix.verdict_after(&run.bed.cluster, &losses) {
+    let found = match mix.verdict_after(&run.bed.cluster, &losses) {
         Ok(noticed) if wrong.is_empty() => match noticed.errors.first() {
             Some((port, error)) if quiet => Err(vec![format!("a switchover showed a client of port {port}: {error}")]),
             _ => Ok(noticed),
@@ -108,7 +115,8 @@ pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
             wrong.extend(more);
             Err(wrong)
         }
-    }
+    };
+    (run, found)
 }
 
 impl Run {
@@ -272,7 +280,8 @@ impl Run {
         self.bed.gates[self.primary()].set(Caller::Node(node), mode);
     }
 
-    /// An operator asks until it is taken: while a migration switches or a replica lags it is refused, with the reason.
+    /// An operator asks until it is taken: while a migration switches, a replica lags or the leader does not reach it, it is
+    /// refused, with the reason.
     #[track_caller]
     fn promote(&self, to: usize) {
         let addr = self.bed.gates[to].addr();
@@ -282,6 +291,8 @@ impl Run {
                 for node in &self.bed.cluster.nodes {
                     [Point::Held, Point::Finished].iter().for_each(|point| node.faults.go_on(*point));
                 }
+                // A leader hands over for a primary that is dead, not for one that can wait until the replica is reached.
+                (1..=3).for_each(|id| self.bed.gates[to].set(Caller::Node(id), Mode::Open));
             })
         });
     }

@@ -130,7 +130,11 @@ fn a_replica_of_somebody_else_is_no_help_when_it_is_left_alone() {
             cluster.servers[servers[1]].pause();
             let reply = set(&cluster, node, "k");
             cluster.servers[servers[1]].resume();
-            if reply.is_error("not confirmed on 2 replicas") { Ok(()) } else { Err(format!("{reply:?}")) }
+            if reply.is_error("NOREPLICAS executed, not confirmed on 2 replicas") {
+                Ok(())
+            } else {
+                Err(format!("{reply:?}"))
+            }
         });
     }
     cluster.servers[servers[1]].kill9();
@@ -187,6 +191,28 @@ fn a_failover_waits_for_replicas_that_may_have_more() {
     written.wait_acknowledged(|_| true);
     let (all, lost) = written.finish(cluster.node(1).client_port);
     assert!(lost.is_empty(), "{} of {} writes are lost: {lost:?}", lost.len(), all.len());
+}
+
+/// The other replica lacks what this one has confirmed: taken out, it would be lost in the next failover.
+#[test]
+fn the_only_one_that_confirmed_is_not_taken_out() {
+    let (cluster, servers) = confirming(2, "2s");
+    let behind = &cluster.servers[servers[1]];
+    behind.pause();
+    cut_replicas(&cluster.servers[servers[0]]);
+    wait_until("the other replica to confirm", GENEROUS, || set(&cluster, 1, "k") == Reply::ok());
+    wait_for("the one that stands still to be missed", GENEROUS, || match state(&cluster, 1).as_str() {
+        "up" => Err("it is up"),
+        _ => Ok(()),
+    });
+    let addr = cluster.servers[servers[2]].addr();
+    cluster.cli().refused(&["group", "remove-server", "1", &addr], &["may be the only one", "min-acks"]);
+    behind.resume();
+    wait_for("it to be taken out", GENEROUS, || {
+        let ran = cluster.cli().run(&["group", "remove-server", "1", &addr]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+    assert_eq!(set(&cluster, 1, "k"), Reply::ok(), "the one that is left confirms");
 }
 
 /// The primary is back for a moment after its successor was chosen, and acknowledges what only another replica has.

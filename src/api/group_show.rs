@@ -11,12 +11,13 @@ use crate::{
     model::{
         ids::{GroupId, HostPort, NodeId},
         reject::Reject,
-        state::{ClusterState, Group},
+        state::{ClusterState, Group, Product},
     },
     plan::{
-        failover::downs,
+        acks::may_leave,
+        failover::{History, downs},
         liveness::{Verdict, Watchers, verdict},
-        observation::Observation,
+        observation::{Observation, RoleSeen},
     },
     wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ShowGroupReply, ShowGroupRequest},
 };
@@ -124,6 +125,23 @@ impl Api {
         down
     }
 
+    /// Whether a replica may be taken out of a group whose writes wait for replicas.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn may_leave(&self, product: &Product, group: &Group, addr: &HostPort) -> Result<(), String> {
+        let (Some(seen), Some(primary)) = (self.seen(), group.servers.first()) else { return Ok(()) };
+        let history = History::of(group, &seen.observation).replid;
+        let in_step = |addr: &HostPort| {
+            let look = group_view::answered_now(&seen.observation, addr).filter(|look| look.replid == history);
+            look.is_some_and(|look| match &look.role {
+                RoleSeen::Replica { of, link_up, syncing, .. } => *of == primary.addr && *link_up && !syncing,
+                RoleSeen::Primary { .. } => false,
+            })
+        };
+        may_leave(group, product.min_acks, addr, in_step)
+    }
+
     /// What nodes have reported to this node, if it leads.
     fn seen(&self) -> Option<Seen> {
         let view = self.control.view.borrow().clone();
@@ -209,11 +227,14 @@ fn names<'a>(sentence: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> 
     })
 }
 
-/// Whether a sentence names a group, of this product if it says of which.
+/// Whether a sentence names a group, of this product if it says anywhere of which.
 fn names_group(sentence: &str, product: &str, group: GroupId) -> bool {
-    let other =
-        |rest: &str| rest.strip_prefix(" of product '").is_some_and(|rest| !rest.starts_with(&format!("{product}'")));
-    names(sentence, &format!("group {group}")).any(|rest| !other(rest))
+    let group = format!("group {group}");
+    let mut told = names(sentence, &group).filter_map(|rest| rest.strip_prefix(" of product '")).peekable();
+    match told.peek() {
+        Some(_) => told.any(|rest| rest.starts_with(&format!("{product}'"))),
+        None => names(sentence, &group).next().is_some(),
+    }
 }
 
 #[cfg(test)]
@@ -228,6 +249,7 @@ mod tests {
             ("failover of group 3 to a:1: the barrier", true),
             ("failover of group 33 to a:1: the barrier", false),
             ("group 33 of product 'shop' and then group 3", true),
+            ("the sweep of group 3 of product 'default': group 3 is swept later", false),
             ("subgroup 3", false),
         ] {
             assert_eq!(names_group(sentence, "shop", GroupId(3)), about, "{sentence}");

@@ -273,7 +273,7 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
 }
 
 /// The newest look at a server, unless it fails since, for somebody.
-fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Look> {
+pub(super) fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Look> {
     let failing = |r: &Reported| r.sight.failing_ms.is_some();
     failover::today(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
 }

@@ -166,7 +166,12 @@ impl Perform for RemoveServerRequest {
     async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
         let group = validate::group(self.group)?;
         let addr: HostPort = validate::address(&self.address)?;
-        let product = product_id(&api.state(), &self.product)?;
+        let state = api.state();
+        let product = product_id(&state, &self.product)?;
+        let of = state.products.get(&product).and_then(|product| Some((product, product.groups.get(&group)?)));
+        if let Some((product, group)) = of.filter(|(_, g)| g.servers.iter().skip(1).any(|s| s.addr == addr)) {
+            api.may_leave(product, group, &addr).map_err(Failure::Refused)?;
+        }
         let said = Said::of(format!(
             "{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"
         ));

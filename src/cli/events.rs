@@ -11,6 +11,8 @@ use crate::wire::pb::admin::{Event, ListEventsRequest};
 
 /// How long one call waits for news; shorter than a call may take.
 const WAIT: Duration = Duration::from_secs(5);
+/// As `--product` has it unless said otherwise.
+const DEFAULT_PRODUCT: &str = "default";
 
 /// `pontoon events`
 #[derive(Args, Debug)]
@@ -59,7 +61,12 @@ fn to_json(e: &Event) -> Value {
 }
 
 fn to_text(e: &Event) -> String {
-    format!("{}  {}  {}: {}", output::utc(e.at_ms), e.subject, e.kind, e.text)
+    // Groups of several products have the same numbers; one without a word is of the product that commands mean by default.
+    let product = match e.product.as_str() {
+        "" | DEFAULT_PRODUCT => String::new(),
+        name => format!(" of '{name}'"),
+    };
+    format!("{}  {}{product}  {}: {}", output::utc(e.at_ms), e.subject, e.kind, e.text)
 }
 
 #[cfg(test)]
@@ -78,5 +85,8 @@ mod tests {
         };
         assert_eq!(to_text(&event), "2023-11-14T22:13:20.123Z  migration 17  held: hold 30: cut-over");
         assert!(to_json(&event)["product"].is_null());
+        let of = |product: &str| to_text(&Event { product: product.into(), ..event.clone() });
+        assert_eq!(of("shop"), "2023-11-14T22:13:20.123Z  migration 17 of 'shop'  held: hold 30: cut-over");
+        assert_eq!(of("default"), to_text(&event));
     }
 }

@@ -11,7 +11,14 @@ use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    approve::Approver, assign, failover::Groups, fence::Fence, jobs::Jobs, leases::Leases, migrate, peers::Peers,
+    approve::Approver,
+    assign,
+    failover::{Groups, of_product},
+    fence::Fence,
+    jobs::Jobs,
+    leases::Leases,
+    migrate,
+    peers::Peers,
 };
 use crate::{
     consensus::{Consensus, Leadership, ProposeError},
@@ -134,14 +141,14 @@ impl Driver {
             }
         }
         for assignment in state.assignments.values() {
-            waiting.push(format!(
-                "assignment {} of {} slots to group {}",
-                assignment.id,
-                assignment.slots.len(),
-                assignment.to
-            ));
+            let to = of_product(&state, (assignment.product, assignment.to));
+            waiting.push(format!("assignment {} of {} slots to {to}", assignment.id, assignment.slots.len()));
         }
-        waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, why)| format!("{job}: {why}")));
+        let named = |job: &Job| match job {
+            Job::Migration(_) => job.to_string(),
+            Job::Sweep { product, group } => format!("the sweep of {}", of_product(&state, (*product, *group))),
+        };
+        waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, why)| format!("{}: {why}", named(job))));
         self.leases.waiting_on(waiting);
         heirs
     }

@@ -68,18 +68,17 @@ impl Groups {
             match decision.act {
                 // What did not work three times may not work for long: each try stands in the log.
                 Ok(_) if self.begun.get(&place).is_some_and(|(times, last)| last.elapsed() < pause(*times)) => {
-                    let group = decision.group;
-                    sentences.push(format!(
-                        "group {group} is failed over again in a moment (`pontoon events` says why not yet)"
-                    ));
+                    let group = of_product(&state, place);
+                    sentences
+                        .push(format!("{group} is failed over again in a moment (`pontoon events` says why not yet)"));
                 }
                 Ok(changes) => {
                     let (times, _) = self.begun.get(&place).copied().unwrap_or((0, Instant::now()));
                     self.begun.insert(place, (times.saturating_add(1), Instant::now()));
                     if let Err(why) = begin(jobs, changes).await {
-                        let group = decision.group;
+                        let group = of_product(&state, place);
                         warn!(%group, %why, "a failover could not be begun; it is tried again");
-                        sentences.push(format!("group {group} is to be failed over, and could not be yet: {why}"));
+                        sentences.push(format!("{group} is to be failed over, and could not be yet: {why}"));
                     }
                 }
                 Err(why) => sentences.push(why),
@@ -90,8 +89,9 @@ impl Groups {
         self.promote(jobs, &jobs.consensus.state().borrow().clone());
         for promotion in state.promotions.values() {
             let why = self.waits.of(promotion.id).unwrap_or_else(|| "it goes on".into());
-            let (kind, group, to) = (promotion.kind.name(), promotion.group, &promotion.to);
-            sentences.push(format!("{kind} of group {group} to {to}: {why}"));
+            let (kind, to) = (promotion.kind.name(), &promotion.to);
+            let group = of_product(&state, (promotion.product, promotion.group));
+            sentences.push(format!("{kind} of {group} to {to}: {why}"));
         }
         sentences
     }
@@ -128,6 +128,12 @@ impl Groups {
             self.promotions.entry(*id).or_insert_with(begin);
         }
     }
+}
+
+/// A group for people: those of several products have the same numbers.
+pub fn of_product(state: &ClusterState, (product, group): (ProductId, GroupId)) -> String {
+    let name = state.products.get(&product).map_or("", |product| product.name.as_str());
+    format!("group {group} of product '{name}'")
 }
 
 /// Before a group whose primary stays down is failed over again after so many times. The second comes at once: the one that was

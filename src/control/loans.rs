@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
+    failover::of_product,
     fence::{At, Fence, FenceError},
     jobs::Jobs,
 };
@@ -52,7 +53,8 @@ impl Loans {
                 let returns = matches!(change, Change::ReturnLoan { .. });
                 if let Err(why) = propose(jobs, group, change).await {
                     warn!(%group, %why, "a change of a group that is out was refused; it is tried again");
-                    sentences.push(format!("group {group} is out, or to be, and this could not be done yet: {why}"));
+                    let group = of_product(state, (product, group));
+                    sentences.push(format!("{group} is out, or to be, and this could not be done yet: {why}"));
                 }
                 if returns {
                     self.health.again(product, group);

@@ -32,6 +32,31 @@ pub fn needed(group: &Group, min_acks: u8) -> usize {
     (replicas + 1).saturating_sub(usize::from(min_acks)).max(1)
 }
 
+/// Whether a replica may leave its group: so many of the others are in step that, whichever of them answer when the primary
+/// fails ([`needed`]), one has every confirmed write.
+///
+/// # Errors
+/// A sentence.
+pub fn may_leave(
+    group: &Group,
+    min_acks: u8,
+    addr: &HostPort,
+    in_step: impl Fn(&HostPort) -> bool,
+) -> Result<(), String> {
+    let rest: Vec<&HostPort> = group.servers.iter().skip(1).map(|s| &s.addr).filter(|other| *other != addr).collect();
+    let wanted = usize::from(min_acks).min(rest.len());
+    let fit = rest.iter().filter(|other| in_step(other)).count();
+    if fit >= wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "{addr} may be the only one that has some of the writes that were confirmed: min-acks is {min_acks}, and of the other {}          replica(s) of group {} {fit} are in step with the primary; bring them back first (pontoon group show {}), or give up what          only it has: pontoon product set .. min-acks=0",
+        rest.len(),
+        group.id,
+        group.id
+    ))
+}
+
 /// Whether `to` surely has every confirmed write: enough replicas answer, and none of them has more. `offset`: how far a
 /// replica is that answers and whose data is of the primary's history; `None` for any other.
 ///
@@ -172,6 +197,24 @@ mod tests {
                 _ => None,
             };
             assert_eq!(foreign_replicas(&group(3), Some(primary.clone()), looks), want, "{listed:?}");
+        }
+    }
+
+    #[test]
+    fn leaving() {
+        for (servers, min_acks, in_step, may) in [
+            (2, 1, &[][..], true),
+            (3, 0, &[], true),
+            (3, 1, &[], false),
+            (3, 1, &[2], true),
+            // It itself does not count.
+            (3, 1, &[3], false),
+            (4, 2, &[2], false),
+            (4, 2, &[2, 3], true),
+            (4, 1, &[2], true),
+        ] {
+            let left = may_leave(&group(servers), min_acks, &addr(servers), |a| in_step.contains(&a.port()));
+            assert_eq!(left.is_ok(), may, "{servers} servers, min-acks {min_acks}, in step {in_step:?}: {left:?}");
         }
     }
 

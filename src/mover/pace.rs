@@ -20,6 +20,11 @@ const SHARE_MIN: f64 = 0.01;
 const ADAPT_EVERY: Duration = Duration::from_millis(50);
 const SHARE_MORE: f64 = 0.02;
 const SHARE_LESS: f64 = 0.7;
+/// PINGs that stay slow for so long while we do next to nothing are not slow by us: what they take then is the server's rest,
+/// as long as it lasts. Without that, a machine that others load would keep the copy at its least, and writes would outrun it.
+const NOT_OURS_AFTER: Duration = Duration::from_secs(2);
+/// How much of a rest that has become shorter is forgotten with each change of the share: nearly all of it in some seconds.
+const FORGET: f64 = 0.02;
 /// Keys of one burst on a server that serves others: a third of a millisecond of its time.
 pub const BURST: usize = 64;
 /// A rest that was owed and not taken does not grow beyond this, nor one that was taken too long.
@@ -34,31 +39,48 @@ pub struct Share {
     now: f64,
     changed: Instant,
     slow: bool,
+    /// What a PING takes by what others do to the server, if that is more than at rest.
+    loaded: Duration,
+    /// Since when the share is the least, and PINGs are slow.
+    least: Option<Instant>,
 }
 
 impl Share {
     /// At most `most` of the server's time while others use it.
     #[must_use]
     pub fn new(most: f64, now: Instant) -> Self {
-        Self { most, now: most / 4.0, changed: now, slow: false }
+        Self { most, now: most / 4.0, changed: now, slow: false, loaded: Duration::ZERO, least: None }
     }
 
     /// The share, 1 for an idle server.
     pub fn adapt(&mut self, server: &Server, now: Instant) -> f64 {
         if server.is_idle() {
-            self.slow = false;
+            (self.slow, self.least) = (false, None);
             return 1.0;
         }
         if now.saturating_duration_since(self.changed) >= ADAPT_EVERY {
             self.changed = now;
-            self.step(server.ping(now) > server.baseline() + LATENCY_MORE);
+            self.step(server.ping(now), server.baseline(), now);
         }
         self.now
     }
 
-    fn step(&mut self, slow: bool) {
-        self.slow = slow;
-        self.now = if slow { (self.now * SHARE_LESS).max(SHARE_MIN) } else { (self.now + SHARE_MORE).min(self.most) };
+    fn step(&mut self, ping: Duration, baseline: Duration, now: Instant) {
+        self.slow = ping > baseline.max(self.loaded) + LATENCY_MORE;
+        if ping < self.loaded {
+            self.loaded -= (self.loaded - ping).mul_f64(FORGET);
+        }
+        if !self.slow {
+            (self.now, self.least) = ((self.now + SHARE_MORE).min(self.most), None);
+            return;
+        }
+        self.now = (self.now * SHARE_LESS).max(SHARE_MIN);
+        if self.now > SHARE_MIN {
+            return;
+        }
+        if now.saturating_duration_since(*self.least.get_or_insert(now)) >= NOT_OURS_AFTER {
+            (self.loaded, self.least) = (ping, None);
+        }
     }
 
     /// Whether the last PINGs were slow.
@@ -209,16 +231,48 @@ mod tests {
         assert_eq!(meter.allowed(&Limits::default(), now), usize::MAX);
     }
 
+    /// So many changes of a share, with what a PING takes by the share; the last one.
+    fn after(share: &mut Share, from: &mut Instant, changes: u32, ping: impl Fn(f64) -> Duration) -> f64 {
+        for _ in 0..changes {
+            *from += ADAPT_EVERY;
+            share.step(ping(share.now), AT_REST, *from);
+        }
+        share.now
+    }
+
+    const AT_REST: Duration = Duration::from_micros(50);
+    const SLOW: Duration = Duration::from_millis(2);
+
     #[test]
     fn a_share_falls_fast_and_comes_back_slowly() {
-        let mut share = Share::new(SHARE_PRIMARY, Instant::now());
-        for _ in 0..100 {
-            share.step(false);
+        let mut now = Instant::now();
+        let mut share = Share::new(SHARE_PRIMARY, now);
+        assert!((after(&mut share, &mut now, 100, |_| AT_REST) - SHARE_PRIMARY).abs() < 1e-9);
+        assert!((after(&mut share, &mut now, 30, |_| SLOW) - SHARE_MIN).abs() < 1e-9 && share.is_slow());
+    }
+
+    #[test]
+    fn what_others_do_to_a_server_does_not_hold_the_copy_up_for_ever() {
+        let mut now = Instant::now();
+        let mut share = Share::new(SHARE_PRIMARY, now);
+        assert!(after(&mut share, &mut now, 200, |_| SLOW) > SHARE_PRIMARY / 2.0, "{share:?}");
+        // What it does itself counts as before, on top of that.
+        let own = |share: f64| SLOW + Duration::from_millis(5).mul_f64(share);
+        let found = after(&mut share, &mut now, 400, own);
+        assert!((0.03..0.2).contains(&found), "{found}");
+        // It is forgotten when the others are gone.
+        after(&mut share, &mut now, 400, |_| AT_REST);
+        assert!(after(&mut share, &mut now, 30, |_| SLOW) <= SHARE_MIN, "{share:?}");
+    }
+
+    #[test]
+    fn what_the_copy_does_itself_never_becomes_the_rest() {
+        let mut now = Instant::now();
+        let mut share = Share::new(SHARE_PRIMARY, now);
+        let own = |share: f64| AT_REST + Duration::from_millis(10).mul_f64(share);
+        for _ in 0..50 {
+            let found = after(&mut share, &mut now, 40, own);
+            assert!(found < 0.1 && share.loaded.is_zero(), "{share:?}");
         }
-        assert!((share.now - SHARE_PRIMARY).abs() < 1e-9);
-        for _ in 0..30 {
-            share.step(true);
-        }
-        assert!((share.now - SHARE_MIN).abs() < 1e-9 && share.is_slow());
     }
 }

@@ -25,7 +25,8 @@ pub struct Heirs {
 }
 
 /// The heirs of the first group for which there are some. The leader `me` has been unanswered by a server for the group's
-/// `down-after`, so that one slow answer deposes nobody.
+/// `down-after`, so that one slow answer deposes nobody. None while slots are held: whoever leads next would have to release them,
+/// and clients wait.
 #[must_use]
 pub fn heirs(
     state: &ClusterState,
@@ -36,6 +37,9 @@ pub fn heirs(
 ) -> Option<Heirs> {
     let (all_down, guard) = downs(state, seen, watchers, astray);
     guard.ok()?;
+    if !state.holds.is_empty() {
+        return None;
+    }
     all_down.into_iter().find_map(|Down { product, group, .. }| {
         if state.settings.maintenance || group.options.maintenance || group.loan.is_some() {
             return None;

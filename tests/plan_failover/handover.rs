@@ -61,6 +61,11 @@ fn who_had_better_lead() {
             w.start(7002, false);
             lose(w, 1, 7002, 4_000);
         }),
+        ("slots are held", &[], |w| {
+            w.start(7002, false);
+            lose(w, 1, 7002, 4_000);
+            w.hold();
+        }),
         ("begun, another replica is", &[], |w| {
             w.start(7002, false);
             lose(w, 1, 7003, 4_000);

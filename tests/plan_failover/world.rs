@@ -6,7 +6,7 @@ use pontoon::{
     model::{
         apply::apply,
         change::{Change, NewMember},
-        ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
+        ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, PromotionId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
         route::HoldKind,
@@ -107,13 +107,19 @@ impl World {
         self.make(Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before: None });
     }
 
-    /// The promotion that is open is finished.
-    pub fn finish(&mut self) {
+    /// Slots are held for the promotion that is open.
+    pub fn hold(&mut self) -> (PromotionId, HoldId) {
         let id = *self.state.promotions.keys().next().unwrap();
         let (cause, reason) = (Cause::Promotion(id), "a test".to_owned());
         let Outcome::Held(hold) = self.make(Change::Hold { cause, attempt: 1, kind: HoldKind::Abandon, reason }) else {
             panic!("no hold")
         };
+        (id, hold)
+    }
+
+    /// The promotion that is open is finished.
+    pub fn finish(&mut self) {
+        let (id, hold) = self.hold();
         self.make(Change::FinishPromotion { promotion: id, hold, term: Term(1) });
     }
 

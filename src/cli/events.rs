@@ -6,13 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Remote, client::Client, error::CliError, output};
+use super::{DEFAULT_PRODUCT, Remote, client::Client, error::CliError, output};
 use crate::wire::pb::admin::{Event, ListEventsRequest};
 
 /// How long one call waits for news; shorter than a call may take.
 const WAIT: Duration = Duration::from_secs(5);
-/// As `--product` has it unless said otherwise.
-const DEFAULT_PRODUCT: &str = "default";
 
 /// `pontoon events`
 #[derive(Args, Debug)]

@@ -28,6 +28,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::{client::Remote, error::CliError};
 
+/// The product that the first change of a cluster makes.
+const DEFAULT_PRODUCT: &str = "default";
+
 /// `pontoon`, as typed.
 #[derive(Debug, Parser)]
 #[command(name = "pontoon", version, about = "A Redis proxy cluster that coordinates itself", propagate_version = true)]
@@ -50,7 +53,7 @@ pub struct Common {
     #[arg(long, global = true, env = "PONTOON_NODE", value_name = "HOST:PORT", default_value = "127.0.0.1:19101")]
     node: String,
     /// The product that groups and slots belong to
-    #[arg(long, global = true, value_name = "NAME", default_value = "default")]
+    #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_PRODUCT)]
     product: String,
     /// Tables for people, or JSON for programs
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]

@@ -51,11 +51,12 @@ pub fn heirs(
         let unreached: Vec<&HostPort> =
             group.servers.iter().skip(1).map(|server| &server.addr).filter(|addr| out_of_reach(addr)).collect();
         let first = unreached.first()?;
-        let can = |node: NodeId| match state.promotion_of(product.id, group.id) {
+        let open = state.promotion_of(product.id, group.id);
+        let can = |node: NodeId| match open {
             Some(open) => reaches_more(seen, group, open, product.min_acks, node, &unreached),
             None => can_begin(seen, group, product.min_acks, node),
         };
-        if state.promotion_of(product.id, group.id).is_none() && can(me) {
+        if can(me) {
             return None;
         }
         let others = watchers.alive().difference(watchers.blind()).copied();

@@ -20,7 +20,7 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, Approval, Approve, CopyJob, Endpoint, Job, Named, SlotSet, State},
+    mover::{self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, RunSpec, SlotSet, State},
     resp::write,
 };
 use support::{Client, PATIENCE, Res, Server};
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 /// Between two PINGs of a probe.
 const PING_EVERY: Duration = Duration::from_micros(200);
-/// Between two writes to a hot key: a thousand per second.
+/// Between two writes to a write-contended key: a thousand per second.
 const WRITE_EVERY: Duration = Duration::from_millis(1);
 
 /// Commands `line(0)`, `line(1)`, ...
@@ -103,18 +103,18 @@ fn told(mut times: Vec<Duration>) -> String {
 
 struct Yes;
 
-impl Approve for Yes {
-    fn approve(&self, _: Vec<Named>) -> Approval {
+impl Authorize for Yes {
+    fn authorize(&self, _: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
 }
 
-fn copy(servers: &[Server; 2]) -> Res<mover::Handle> {
+fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
     let layout = Layout::Codis;
     let all: BTreeSet<SlotId> = (0..layout.slots()).map(SlotId).collect();
     let endpoint =
         |i: usize| -> Res<Endpoint> { Ok(Endpoint { addr: HostPort::parse(&servers[i].addr)?, credentials: None }) };
-    let job = CopyJob {
+    let spec = CopySpec {
         name: "pt:bench:run:m1.1".into(),
         layout,
         slots: Arc::new(SlotSet::new(layout, &all)),
@@ -128,7 +128,7 @@ fn copy(servers: &[Server; 2]) -> Res<mover::Handle> {
         verify: Verify::None,
     };
     let (_, limits) = watch::channel(Limits::default());
-    Ok(mover::start(Job::Copy(job), Arc::new(Yes), limits))
+    Ok(mover::start(RunSpec::Copy(spec), Arc::new(Yes), limits))
 }
 
 /// A command to write again and again, by its number.
@@ -137,36 +137,44 @@ type Hot = fn(usize, usize) -> String;
 struct Case {
     name: &'static str,
     fill: fn(&mut Client, usize) -> Res<()>,
-    hot: Option<Hot>,
+    write_contended: Option<Hot>,
 }
 
 const CASES: &[Case] = &[
     Case {
         name: "hash",
         fill: |c, n| fill(c, n, |i| format!("HSET k field:{i:010} value:{i:010}")),
-        hot: Some(|i, n| format!("HSET k field:{:010} new:{i}", i * 7919 % n)),
+        write_contended: Some(|i, n| format!("HSET k field:{:010} new:{i}", i * 7919 % n)),
     },
     Case {
         name: "sorted set",
         fill: |c, n| fill(c, n, |i| format!("ZADD k {}.5 member:{i:010}", i * 7919 % 1_000_003)),
-        hot: Some(|i, n| format!("ZINCRBY k 0.25 member:{:010}", i * 7919 % n)),
+        write_contended: Some(|i, n| format!("ZINCRBY k 0.25 member:{:010}", i * 7919 % n)),
     },
-    Case { name: "sorted set, one score", fill: |c, n| fill(c, n, |i| format!("ZADD k 0 member:{i:010}")), hot: None },
+    Case {
+        name: "sorted set, one score",
+        fill: |c, n| fill(c, n, |i| format!("ZADD k 0 member:{i:010}")),
+        write_contended: None,
+    },
     Case {
         name: "set",
         fill: |c, n| fill(c, n, |i| format!("SADD k member:{i:010}")),
-        hot: Some(|i, n| format!("SREM k member:{:010}", i * 7919 % n)),
+        write_contended: Some(|i, n| format!("SREM k member:{:010}", i * 7919 % n)),
     },
-    Case { name: "list", fill: |c, n| fill(c, n, |i| format!("RPUSH k element:{i:010}")), hot: None },
-    Case { name: "stream", fill: |c, n| fill(c, n, |i| format!("XADD k {}-1 field value:{i:010}", i + 1)), hot: None },
+    Case { name: "list", fill: |c, n| fill(c, n, |i| format!("RPUSH k element:{i:010}")), write_contended: None },
+    Case {
+        name: "stream",
+        fill: |c, n| fill(c, n, |i| format!("XADD k {}-1 field value:{i:010}", i + 1)),
+        write_contended: None,
+    },
     Case {
         name: "string of 100 bytes each",
         fill: |c, n| c.say(&format!("SETRANGE k {} x", n * 100)).map(|_| ()),
-        hot: Some(|i, n| format!("SETBIT k {} 1", i * 15_485_863 % (n * 800))),
+        write_contended: Some(|i, n| format!("SETBIT k {} 1", i * 15_485_863 % (n * 800))),
     },
 ];
 
-fn wait_caught_up(handle: &mover::Handle) -> Res<()> {
+fn wait_caught_up(handle: &mover::MoverHandle) -> Res<()> {
     let reports = handle.report();
     let began = Instant::now();
     loop {
@@ -232,9 +240,9 @@ fn main() -> Res<()> {
         let handle = copy(&servers)?;
         measure(&servers, case.name, || wait_caught_up(&handle).map(|()| String::new()))?;
         drop(handle);
-        let Some(hot) = case.hot else { continue };
+        let Some(write_contended) = case.write_contended else { continue };
         let writer = Loop::start("writer", servers[0].client()?, WRITE_EVERY, move |client, count: &mut usize| {
-            client.say(&hot(*count, elements))?;
+            client.say(&write_contended(*count, elements))?;
             *count += 1;
             Ok(())
         })?;

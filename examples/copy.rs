@@ -18,7 +18,7 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, Approval, Approve, CopyJob, Endpoint, Job, Named, Report, SlotSet, State},
+    mover::{self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, Report, RunSpec, SlotSet, State},
     resp::write,
 };
 use support::{Client, PATIENCE, Res, Server};
@@ -107,17 +107,17 @@ fn mover_cpu() -> f64 {
 
 struct Yes;
 
-impl Approve for Yes {
-    fn approve(&self, _connections: Vec<Named>) -> Approval {
+impl Authorize for Yes {
+    fn authorize(&self, _connections: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
 }
 
-fn job(source: &Server, target: &Server) -> Res<CopyJob> {
+fn spec(source: &Server, target: &Server) -> Res<CopySpec> {
     let layout = Layout::Codis;
     let all: BTreeSet<SlotId> = (0..layout.slots()).map(SlotId).collect();
     let slots = Arc::new(SlotSet::new(layout, &all));
-    Ok(CopyJob {
+    Ok(CopySpec {
         name: "pt:bench:run:m1.1".into(),
         layout,
         slots: slots.clone(),
@@ -147,7 +147,7 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let probes = (Prober::start(source)?, Prober::start(target)?);
     let (_limits, limits) = watch::channel(Limits::default());
     let began = Instant::now();
-    let handle = mover::start(Job::Copy(job(source, target)?), Arc::new(Yes), limits);
+    let handle = mover::start(RunSpec::Copy(spec(source, target)?), Arc::new(Yes), limits);
     let mut reports = handle.report();
     until(&mut reports, |state| *state == State::Copying).await?;
     let opened = began.elapsed();
@@ -186,7 +186,7 @@ fn migrate(source: &Server, target: &Server, keys: usize, size: usize) -> Res<()
     let mut moved = 0;
     loop {
         let page = s.ask(&[b"SCAN", cursor.as_bytes(), b"COUNT", b"500"])?;
-        let page = mover::scan::Page::parse(&page).ok_or("SCAN")?;
+        let page = mover::io::scan::KeyPage::parse(&page).ok_or("SCAN")?;
         for batch in page.keys.chunks(MIGRATE_KEYS) {
             let mut args: Vec<&[u8]> =
                 vec![b"MIGRATE", b"127.0.0.1", port.as_bytes(), b"", b"0", b"5000", b"REPLACE", b"KEYS"];

@@ -17,7 +17,7 @@ use pontoon::{
         limits::SERVERS_MAX,
         state::{ClusterState, Entry, Position, Server},
     },
-    node::prober::Prober,
+    node::probe::prober::Prober,
 };
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
@@ -87,26 +87,26 @@ async fn measure(servers: &[HostPort], seconds: u16) {
     let prober = Prober::new(NodeId(1));
     let looking = tokio::spawn(prober.clone().run(|| Some(Uuid(1)), watched));
     let answered =
-        || servers.iter().filter(|s| prober.sight(s).is_some_and(|s| s.look.is_some() && s.error.is_empty())).count();
+        || servers.iter().filter(|s| prober.report(s).is_some_and(|s| s.probe.is_some() && s.error.is_empty())).count();
     tokio::time::sleep(WARM_UP).await;
     let (began, before) = (Instant::now(), cpu());
     let (mut carried, mut bytes) = (0, 0);
-    let mut beat = tokio::time::interval(HEARTBEAT);
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
     while began.elapsed() < Duration::from_secs(seconds.into()) {
-        beat.tick().await;
-        let page = prober.page();
-        carried += page.sights.len();
-        bytes += page.sights.iter().map(|s| s.encode_to_vec().len()).sum::<usize>();
-        prober.kept(&page, Term(1));
+        heartbeat.tick().await;
+        let batch = prober.batch();
+        carried += batch.reports.len();
+        bytes += batch.reports.iter().map(|s| s.encode_to_vec().len()).sum::<usize>();
+        prober.kept(&batch, Term(1));
     }
     let (took, used) = (began.elapsed(), cpu() - before);
     let answered = answered();
-    let mut pings: Vec<u64> = servers.iter().filter_map(|s| Some(prober.sight(s)?.look?.0.ping_us)).collect();
+    let mut pings: Vec<u64> = servers.iter().filter_map(|s| Some(prober.report(s)?.probe?.0.ping_us)).collect();
     pings.sort_unstable();
     looking.abort();
     println!(
-        "{} of {} servers answer; {:.0} looks/s, {:.1} KB/s of sights; {:.2} % of a core, {:.1} us a look; \
-         a look takes {} us at the median",
+        "{} of {} servers answer; {:.0} probes/s, {:.1} KB/s of reports; {:.2} % of a core, {:.1} us a probe; \
+         a probe takes {} us at the median",
         answered,
         servers.len(),
         carried as f64 / took.as_secs_f64(),

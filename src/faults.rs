@@ -37,11 +37,11 @@ pub enum Point {
     /// Leader: a promotion's barrier has passed, the servers not asked yet.
     PromotionBarrier,
     /// Leader: the chosen one was looked at for the last time, REPLICAOF NO ONE is the next thing to be sent.
-    PromotionTold,
+    PromotionSent,
     /// Leader: the chosen one is a primary, the log not told yet.
     Promoted,
     /// Leader: a server is to follow its group's primary, its runs are closed, REPLICAOF is not sent yet.
-    Wiring,
+    Reconciliation,
     /// Leader: a group's primary is emptied and the slots it had lent are held, the primary not looked at again yet.
     Returning,
 }
@@ -64,9 +64,9 @@ impl Point {
             Self::PromotionBegun => "promotion-begun",
             Self::PromotionHeld => "promotion-held",
             Self::PromotionBarrier => "promotion-barrier",
-            Self::PromotionTold => "promotion-told",
+            Self::PromotionSent => "promotion-told",
             Self::Promoted => "promoted",
-            Self::Wiring => "wiring",
+            Self::Reconciliation => "wiring",
             Self::Returning => "returning",
         }
     }
@@ -102,7 +102,7 @@ impl Rule {
 }
 
 /// Between two looks at a pause file.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Stands still here while the test wants it.
 pub async fn pause_at(point: Point) {
@@ -115,7 +115,7 @@ pub async fn pause_at(point: Point) {
             tracing::warn!(point = point.name(), "standing still, as a test wants it");
             let _ = std::fs::write(dir.join(format!("reached.{}", point.name())), b"");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

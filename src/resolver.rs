@@ -45,26 +45,26 @@ pub async fn connect(addr: &HostPort) -> io::Result<TcpStream> {
 }
 
 /// What a look-up found; an error as number and text, since many wait for it.
-type Found = Result<Vec<SocketAddr>, (Option<i32>, String)>;
-type UnderWay = Mutex<BTreeMap<String, watch::Receiver<Option<Found>>>>;
-type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+type Resolution = Result<Vec<SocketAddr>, (Option<i32>, String)>;
+type PendingLookup = Mutex<BTreeMap<String, watch::Receiver<Option<Resolution>>>>;
+type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Look-ups, at most one of each name at a time.
 struct Resolver {
-    look_up: Arc<LookUp>,
+    look_up: Arc<Lookup>,
     turns: Arc<Semaphore>,
-    under_way: Arc<UnderWay>,
+    under_way: Arc<PendingLookup>,
 }
 
 /// A look-up that is under way. Its thread owns it, whoever waits or does not wait any more.
-struct Running {
+struct RunningLookups {
     host: String,
-    under_way: Arc<UnderWay>,
-    found: watch::Sender<Option<Found>>,
+    under_way: Arc<PendingLookup>,
+    found: watch::Sender<Option<Resolution>>,
     _turn: OwnedSemaphorePermit,
 }
 
-impl Drop for Running {
+impl Drop for RunningLookups {
     fn drop(&mut self) {
         lock(&self.under_way).remove(&self.host);
     }
@@ -100,7 +100,7 @@ impl Resolver {
     }
 
     /// The look-up of this name that is under way, or a new one.
-    async fn waiting(&self, host: &str) -> io::Result<watch::Receiver<Option<Found>>> {
+    async fn waiting(&self, host: &str) -> io::Result<watch::Receiver<Option<Resolution>>> {
         if let Some(running) = lock(&self.under_way).get(host) {
             return Ok(running.clone());
         }
@@ -114,7 +114,7 @@ impl Resolver {
         let (found, waiting) = watch::channel(None);
         under_way.insert(host.to_owned(), waiting.clone());
         drop(under_way);
-        let running = Running { host: host.to_owned(), under_way: self.under_way.clone(), found, _turn: turn };
+        let running = RunningLookups { host: host.to_owned(), under_way: self.under_way.clone(), found, _turn: turn };
         let look_up = self.look_up.clone();
         let thread = std::thread::Builder::new().name("look-up".into()).stack_size(STACK);
         thread.spawn(move || {
@@ -125,7 +125,7 @@ impl Resolver {
     }
 }
 
-fn lock(under_way: &UnderWay) -> MutexGuard<'_, BTreeMap<String, watch::Receiver<Option<Found>>>> {
+fn lock(under_way: &PendingLookup) -> MutexGuard<'_, BTreeMap<String, watch::Receiver<Option<Resolution>>>> {
     // The map is whole even if a thread died while it held the lock.
     under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }

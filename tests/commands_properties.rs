@@ -48,7 +48,9 @@ fn each_row_is_sound() {
             }
             Handling::AnyServer => assert!(spec.keys == KeySpec::None && !spec.is_write(), "{name}"),
             Handling::Container => assert!(!spec.subcommands.is_empty() && spec.arity == -2, "{name}"),
-            Handling::Later(why) | Handling::Refused(why) => assert!(why.contains("not executed"), "{name}: {why}"),
+            Handling::Unsupported(why) | Handling::Refused(why) => {
+                assert!(why.contains("not executed"), "{name}: {why}")
+            }
             Handling::Close(_) => assert!(spec.arity == -1, "{name}: must be found whatever follows"),
             Handling::Local(_) => {}
         }
@@ -150,7 +152,7 @@ fn handling_is_what_the_documents_promise() {
         "SCRIPT LOAD x",
         "FUNCTION LIST",
     ] {
-        assert!(matches!(handling(line), Handling::Later(_)), "{line}");
+        assert!(matches!(handling(line), Handling::Unsupported(_)), "{line}");
     }
     for line in [
         "SHUTDOWN",

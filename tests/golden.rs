@@ -17,7 +17,7 @@ use pontoon::{
         },
         migration::{Counters, Job, Limits, MigrationOptions, ProgressPhase, Verified, Verify},
         outcome::Outcome,
-        promotion::{PromotionKind, Reached},
+        promotion::{PromotionKind, ReplicationOffset},
         reads::{ReadFrom, ReadPolicy, SetReads},
         route::{HoldKind, Isolated, Mode},
         secret::{Credentials, Secret},
@@ -156,7 +156,7 @@ fn migrations() -> Vec<(&'static str, Change)> {
     let start = |migration: MigrationId, attempt: u32| Change::StartMigration {
         migration,
         attempt,
-        worker: NodeId(2),
+        node: NodeId(2),
         feed: server(2).addr,
         target: server(11).addr,
         group_epochs: epochs.clone(),
@@ -168,13 +168,8 @@ fn migrations() -> Vec<(&'static str, Change)> {
         |phase, verified| Change::MigrationProgress { migration: first, attempt: 1, phase, counters, verified };
     let cause = Cause::Migration(first);
     let sweep = Job::Sweep { product, group: GroupId(1) };
-    let run = |job, run, server: u16| Change::StartRun {
-        job,
-        run,
-        worker: NodeId(3),
-        server: self::server(server).addr,
-        term,
-    };
+    let run =
+        |job, run, server: u16| Change::StartRun { job, run, node: NodeId(3), server: self::server(server).addr, term };
     vec![
         ("bootstrap", Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 }),
         ("m_create_group", group(1, 1)),
@@ -193,7 +188,7 @@ fn migrations() -> Vec<(&'static str, Change)> {
                 hold: HoldId(9),
                 term,
                 group_epochs: epochs.clone(),
-                target_at: None,
+                target_offset: None,
             },
         ),
         ("start_run", run(Job::Migration(first), 2, 1)),
@@ -247,14 +242,14 @@ fn promotions() -> Vec<(&'static str, Change)> {
         credentials: None,
     };
     let (one, two, term, why) = (GroupId(1), GroupId(2), Term(1), || "why".to_owned());
-    let reached = |offset| Some(Reached { replid: "ab".repeat(20), offset });
-    let promote = |group, to: u16, kind, group_epoch, reached, forced| Change::StartPromotion {
+    let required_offset = |offset| Some(ReplicationOffset { replid: "ab".repeat(20), offset });
+    let promote = |group, to: u16, kind, group_epoch, required_offset, forced| Change::StartPromotion {
         product,
         group,
         to: server(to).addr,
         kind,
         group_epoch: Epoch(group_epoch),
-        reached,
+        required_offset,
         forced,
         why: why(),
     };
@@ -283,7 +278,7 @@ fn promotions() -> Vec<(&'static str, Change)> {
     let start = |migration, group_epochs| Change::StartMigration {
         migration: MigrationId(migration),
         attempt: 1,
-        worker: NodeId(2),
+        node: NodeId(2),
         feed: server(2).addr,
         target: server(11).addr,
         group_epochs,
@@ -317,7 +312,7 @@ fn promotions() -> Vec<(&'static str, Change)> {
                 hold: HoldId(8),
                 term,
                 group_epochs: epochs.clone(),
-                target_at: reached(77),
+                target_offset: required_offset(77),
             },
         ),
         ("add_server_2", Change::AddServer { product, group: one, server: said }),
@@ -326,7 +321,7 @@ fn promotions() -> Vec<(&'static str, Change)> {
         ("hold_promotion", hold(12, HoldKind::Abandon)),
         ("finish_promotion", finish(12, 13)),
         ("mark_resynced", Change::MarkResynced { product, group: one, addr: server(1).addr, epoch: Epoch(14) }),
-        ("start_promotion_2", promote(two, 12, PromotionKind::Switchover, 3, reached(77), false)),
+        ("start_promotion_2", promote(two, 12, PromotionKind::Switchover, 3, required_offset(77), false)),
         ("hold_promotion_2", hold(16, HoldKind::Wait)),
         ("give_up_promotion", give_up(16, true, false)),
         ("set_group", set_group(one, Some(5000), Some(true), None)),
@@ -369,7 +364,7 @@ fn noted() -> Vec<(&'static str, Change)> {
         ("n_create_group", Change::CreateGroup { product, group, servers, credentials: auth() }),
         ("note_process", process("ab", 7, None)),
         ("note_process_2", process("cd", 0, Some(7))),
-        ("note_wired", Change::NoteWired { product, group, addr: server(2).addr, text: "follows it".into() }),
+        ("note_reconciled", Change::NoteReconciled { product, group, addr: server(2).addr, text: "follows it".into() }),
     ]
 }
 
@@ -383,7 +378,7 @@ fn set_group(
 }
 
 /// A cache of three groups, of which two go out and one is about to come back.
-fn loans() -> Vec<(&'static str, Change)> {
+fn ejections() -> Vec<(&'static str, Change)> {
     let product = ProductId(2);
     let group = |id: u32| Change::CreateGroup {
         product,
@@ -392,7 +387,7 @@ fn loans() -> Vec<(&'static str, Change)> {
         credentials: None,
     };
     let slots = |from: u16, to: u16| -> BTreeSet<SlotId> { (from..=to).map(SlotId).collect() };
-    let lend = |group: u32, group_epoch, to: BTreeMap<GroupId, BTreeSet<SlotId>>| Change::Lend {
+    let eject = |group: u32, group_epoch, to: BTreeMap<GroupId, BTreeSet<SlotId>>| Change::Eject {
         product,
         group: GroupId(group),
         group_epoch: Epoch(group_epoch),
@@ -408,7 +403,7 @@ fn loans() -> Vec<(&'static str, Change)> {
         databases: 16,
         auth: None,
     };
-    let eject = Change::SetGroup {
+    let set_eject_after = Change::SetGroup {
         product,
         group: GroupId(3),
         down_after_ms: None,
@@ -424,10 +419,10 @@ fn loans() -> Vec<(&'static str, Change)> {
         ("l_assign_free", Change::AssignFree { product, slots: slots(0, 99), to: GroupId(1) }),
         ("l_assign_free_2", Change::AssignFree { product, slots: slots(100, 199), to: GroupId(2) }),
         ("l_assign_free_3", Change::AssignFree { product, slots: slots(200, 299), to: GroupId(3) }),
-        ("set_group_3", eject),
-        ("lend", lend(1, 3, [(GroupId(2), slots(0, 49)), (GroupId(3), slots(50, 99))].into())),
-        ("lend_2", lend(2, 4, [(GroupId(3), &slots(0, 49) | &slots(100, 199))].into())),
-        ("return_loan", Change::ReturnLoan { product, group: GroupId(1), loan: Epoch(10), group_epoch: Epoch(3) }),
+        ("set_group_3", set_eject_after),
+        ("eject", eject(1, 3, [(GroupId(2), slots(0, 49)), (GroupId(3), slots(50, 99))].into())),
+        ("eject_2", eject(2, 4, [(GroupId(3), &slots(0, 49) | &slots(100, 199))].into())),
+        ("reinstate", Change::Reinstate { product, group: GroupId(1), ejection: Epoch(10), group_epoch: Epoch(3) }),
     ]
 }
 
@@ -455,7 +450,7 @@ fn kept(name: &str, now: &[u8]) -> Vec<u8> {
 
 #[test]
 fn entries_are_read_and_written_as_they_were() {
-    let all = [changes(), migrations(), promotions(), loans(), noted()];
+    let all = [changes(), migrations(), promotions(), ejections(), noted()];
     for (name, entry) in all.into_iter().flat_map(numbered) {
         let bytes = encode_entry(&entry);
         let kept = kept(name, &bytes);
@@ -498,7 +493,7 @@ fn a_state_with_promotions_is_read_and_written_as_it_was() {
     assert_eq!(refused(&state), 1, "{:?}", state.results);
     let [one, two] = [1, 2].map(|id| &state.products[&ProductId(1)].groups[&GroupId(id)]);
     assert!(one.options != GroupOptions::default() && one.servers.iter().any(|s| s.zone == "eu-1" && s.priority == 7));
-    assert!(two.servers.iter().any(|s| s.diverged && s.priority == 0) && two.reached.is_some());
+    assert!(two.servers.iter().any(|s| s.diverged && s.priority == 0) && two.required_offset.is_some());
     assert_eq!(two.replid, "ab".repeat(20));
     assert!(state.promotions.values().any(|p| state.promotion_hold(p.id).is_some()));
     assert!(state.settings.maintenance && state.settings.failover_share_max == 20);
@@ -512,16 +507,16 @@ fn a_state_with_promotions_is_read_and_written_as_it_was() {
 
 #[test]
 fn a_state_with_loans_is_read_and_written_as_it_was() {
-    let state = last_state(&numbered(loans()));
+    let state = last_state(&numbered(ejections()));
     assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
     let groups = &state.products[&ProductId(2)].groups;
-    let lent = |id| groups[&GroupId(id)].loan.as_ref().map(|loan| loan.slots.len());
-    assert_eq!([1, 2, 3].map(lent), [Some(100), Some(100), None]);
+    let ejected = |id| groups[&GroupId(id)].ejection.as_ref().map(|ejection| ejection.slots.len());
+    assert_eq!([1, 2, 3].map(ejected), [Some(100), Some(100), None]);
     assert_eq!(groups[&GroupId(3)].options.eject_after_ms, 20_000);
-    assert!(state.assignments.values().all(|a| a.keys == Keys::Lent) && !state.assignments.is_empty());
+    assert!(state.assignments.values().all(|a| a.keys == Keys::Ejected) && !state.assignments.is_empty());
     let bytes = encode_state(&state);
     assert_eq!(pb::State::decode(&*bytes).unwrap().level, 3);
-    let kept = kept("state_loans", &bytes);
+    let kept = kept("state_ejections", &bytes);
     assert_eq!(decode_state(&kept).unwrap(), state);
     assert_eq!(bytes, kept);
 }
@@ -554,7 +549,7 @@ fn a_state_of_before_promotions_gets_their_defaults() {
         assert!(!groups.is_empty());
         for group in groups {
             assert_eq!(group.options, GroupOptions::default());
-            assert!(group.replid.is_empty() && group.reached.is_none());
+            assert!(group.replid.is_empty() && group.required_offset.is_none());
             let server = |s: &Server| Server::new(s.addr.clone(), s.run_id.clone(), s.keys_when_added);
             assert!(group.servers.iter().all(|s| *s == server(s)));
         }
@@ -594,7 +589,10 @@ fn only_what_needs_it_says_level_three() {
         ("share", Box::new(|s| s.settings.failover_share_max = 51)),
         ("options", Box::new(|s| group(s, &|g| g.options.down_after_ms = 3001))),
         ("replid", Box::new(|s| group(s, &|g| g.replid = "ab".into()))),
-        ("reached", Box::new(|s| group(s, &|g| g.reached = Some(Reached { replid: "ab".into(), offset: 0 })))),
+        (
+            "required_offset",
+            Box::new(|s| group(s, &|g| g.required_offset = Some(ReplicationOffset { replid: "ab".into(), offset: 0 }))),
+        ),
         ("priority", Box::new(|s| group(s, &|g| g.servers[1].priority = 0))),
         ("zone", Box::new(|s| group(s, &|g| g.servers[0].zone = "a".into()))),
         ("diverged", Box::new(|s| group(s, &|g| g.servers[1].diverged = true))),

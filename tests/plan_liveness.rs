@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::{
     model::ids::{HostPort, NodeId},
     plan::{
-        liveness::{DOWN_AT_ONCE, FRESH_MS, Verdict, Watchers, may_fail_over, verdict},
-        observation::{Look, Observation, Reported, RoleSeen, Sight},
+        liveness::{DOWN_AT_ONCE, FRESH_MS, Liveness, Watchers, liveness, may_fail_over},
+        observation::{AgedReport, Observation, Probe, ProbeReport, ReportedRole},
     },
 };
 use proptest::prelude::*;
@@ -19,10 +19,10 @@ fn server(n: usize) -> HostPort {
     HostPort::parse(&format!("10.0.0.{n}:6379")).unwrap()
 }
 
-fn look(loading: bool) -> Look {
-    Look {
+fn probe(loading: bool) -> Probe {
+    Probe {
         run_id: "r".into(),
-        role: RoleSeen::Primary { replicas: Vec::new() },
+        role: ReportedRole::Primary { replicas: Vec::new() },
         replid: "i".into(),
         offset: 1,
         replid2: None,
@@ -36,17 +36,17 @@ fn look(loading: bool) -> Look {
     }
 }
 
-/// What a node says of a server: `u` up, `l` loading, `e` answers and cannot be asked, `n` never looked at with an answer nor
+/// What a node says of a server: `u` up, `l` loading, `e` answers and cannot be asked, `n` never probed at with an answer nor
 /// a failure, `.` nothing; a number: it has failed for so many hundreds of milliseconds.
-fn sight(word: &str) -> Option<Sight> {
-    let answered = |loading| Sight { look: Some((look(loading), 100)), ..Sight::default() };
+fn report(word: &str) -> Option<ProbeReport> {
+    let answered = |loading| ProbeReport { probe: Some((probe(loading), 100)), ..ProbeReport::default() };
     Some(match word {
         "." => return None,
         "u" => answered(false),
         "l" => answered(true),
-        "e" => Sight { error: "it refuses the password".into(), ..answered(false) },
-        "n" => Sight::default(),
-        hundreds => Sight {
+        "e" => ProbeReport { error: "it refuses the password".into(), ..answered(false) },
+        "n" => ProbeReport::default(),
+        hundreds => ProbeReport {
             failing_ms: Some(hundreds.parse::<u64>().unwrap() * 100),
             error: "it does not answer".into(),
             ..answered(false)
@@ -59,8 +59,8 @@ fn observed(nodes: &[&str], age_ms: u64) -> Observation {
     let mut observation = Observation::new();
     for (node, words) in (1..).zip(nodes) {
         for (n, word) in words.split(' ').enumerate() {
-            if let Some(sight) = sight(word) {
-                observation.entry(server(n)).or_default().insert(NodeId(node), Reported { sight, age_ms });
+            if let Some(report) = report(word) {
+                observation.entry(server(n)).or_default().insert(NodeId(node), AgedReport { report, age_ms });
             }
         }
     }
@@ -71,19 +71,19 @@ fn ids(nodes: &[u64]) -> BTreeSet<NodeId> {
     nodes.iter().map(|n| NodeId(*n)).collect()
 }
 
-fn down(by: &[u64], for_ms: u64) -> Verdict {
-    Verdict::Down { by: ids(by), for_ms }
+fn down(by: &[u64], for_ms: u64) -> Liveness {
+    Liveness::DownGroup { by: ids(by), for_ms }
 }
 
-fn suspect(by: &[u64]) -> Verdict {
-    Verdict::Suspect { by: ids(by) }
+fn suspect(by: &[u64]) -> Liveness {
+    Liveness::Suspect { by: ids(by) }
 }
 
 #[test]
 fn verdicts_on_the_first_server() {
     // What each node says of all servers, who is alive, what is to come out.
-    let table: Vec<(&[&str], &[u64], Verdict)> = vec![
-        (&["u u", "u u", "u u"], &[1, 2, 3], Verdict::Up),
+    let table: Vec<(&[&str], &[u64], Liveness)> = vec![
+        (&["u u", "u u", "u u"], &[1, 2, 3], Liveness::Up),
         // One sees it fail, for however long.
         (&["99 u", "u u", "u u"], &[1, 2, 3], suspect(&[1])),
         // Two of three, but one of them not for long enough.
@@ -103,17 +103,17 @@ fn verdicts_on_the_first_server() {
         // Learners suspect, and decide nothing.
         (&["u u", "99 u", "99 u"], &[1], suspect(&[2, 3])),
         // Alive and not ready; for one who gets more out of it, it is up.
-        (&["l u", "l u", "l u"], &[1, 2, 3], Verdict::Loading),
-        (&["e u", "e u", "."], &[1, 2, 3], Verdict::Loading),
-        (&["e u", "u u", "l u"], &[1, 2, 3], Verdict::Up),
+        (&["l u", "l u", "l u"], &[1, 2, 3], Liveness::Loading),
+        (&["e u", "e u", "."], &[1, 2, 3], Liveness::Loading),
+        (&["e u", "u u", "l u"], &[1, 2, 3], Liveness::Up),
         (&["l u", "l u", "2 u"], &[1, 2, 3], suspect(&[3])),
         (&["l u", "50 u", "50 u"], &[1, 2, 3], down(&[2, 3], 5_100)),
-        (&[". u", ". u", "."], &[1, 2, 3], Verdict::Unknown),
+        (&[". u", ". u", "."], &[1, 2, 3], Liveness::Unknown),
         // A node that no server answers suspects itself; its silence is no vote, and it counts as alive.
-        (&["50 50", "u u", "u u"], &[1, 2, 3], Verdict::Up),
+        (&["50 50", "u u", "u u"], &[1, 2, 3], Liveness::Up),
         (&["50 1", "50 u", "u u"], &[1, 2, 3], suspect(&[2])),
         (&["50 1", "50 u", "50 u"], &[1, 2, 3], down(&[2, 3], 5_100)),
-        (&["50 1", "."], &[1, 2], Verdict::Unknown),
+        (&["50 1", "."], &[1, 2], Liveness::Unknown),
         // All say so: then it is the servers.
         (&["50 50", "50 50", "50 50"], &[1, 2, 3], down(&[1, 2, 3], 5_100)),
         (&["50 1", "50 1", "u u"], &[1, 2], down(&[1, 2], 5_100)),
@@ -123,7 +123,7 @@ fn verdicts_on_the_first_server() {
     for (nodes, alive, want) in table {
         let observation = observed(nodes, 100);
         let watchers = Watchers::new(&observation, ids(alive));
-        assert_eq!(verdict(&watchers, &server(0), DOWN_AFTER), want, "{nodes:?}, alive {alive:?}");
+        assert_eq!(liveness(&watchers, &server(0), DOWN_AFTER), want, "{nodes:?}, alive {alive:?}");
     }
 }
 
@@ -131,13 +131,13 @@ fn verdicts_on_the_first_server() {
 fn old_reports_say_nothing() {
     let of = |age_ms| {
         let observation = observed(&["50 u", "50 u", "u u"], age_ms);
-        verdict(&Watchers::new(&observation, ids(&[1, 2, 3])), &server(0), DOWN_AFTER)
+        liveness(&Watchers::new(&observation, ids(&[1, 2, 3])), &server(0), DOWN_AFTER)
     };
     assert_eq!(of(FRESH_MS), down(&[1, 2], 5_000 + FRESH_MS));
-    assert_eq!(of(FRESH_MS + 1), Verdict::Unknown);
+    assert_eq!(of(FRESH_MS + 1), Liveness::Unknown);
     let observation = observed(&["50 50"], FRESH_MS + 1);
     assert!(Watchers::new(&observation, ids(&[1, 2])).blind().is_empty());
-    assert_eq!(verdict(&Watchers::new(&observation, ids(&[1])), &server(9), DOWN_AFTER), Verdict::Unknown);
+    assert_eq!(liveness(&Watchers::new(&observation, ids(&[1])), &server(9), DOWN_AFTER), Liveness::Unknown);
 }
 
 #[test]
@@ -174,9 +174,9 @@ fn world() -> impl Strategy<Value = (Observation, BTreeSet<NodeId>)> {
             let mut observation = Observation::new();
             for (i, (cell, age_ms)) in cells.into_iter().enumerate() {
                 let Some(failing_ms) = cell else { continue };
-                let sight = Sight { look: Some((look(false), 0)), failing_ms, ..Sight::default() };
+                let report = ProbeReport { probe: Some((probe(false), 0)), failing_ms, ..ProbeReport::default() };
                 let node = NodeId((i / servers + 1) as u64);
-                observation.entry(server(i % servers)).or_default().insert(node, Reported { sight, age_ms });
+                observation.entry(server(i % servers)).or_default().insert(node, AgedReport { report, age_ms });
             }
             let alive = (1..).zip(alive).filter(|(_, alive)| *alive).map(|(n, _)| NodeId(n)).collect();
             (observation, alive)
@@ -184,24 +184,24 @@ fn world() -> impl Strategy<Value = (Observation, BTreeSet<NodeId>)> {
     })
 }
 
-fn is_down(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Down { .. })
+fn is_down(liveness: &Liveness) -> bool {
+    matches!(liveness, Liveness::DownGroup { .. })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Down has a majority of the alive voters behind it, each of whom has said so lately and for long enough.
+    /// DownGroup has a majority of the alive voters behind it, each of whom has said so lately and for long enough.
     #[test]
     fn down_is_what_a_majority_says((observation, alive) in world()) {
         let watchers = Watchers::new(&observation, alive.clone());
         for n in 0..5 {
             let says = |node: &NodeId| observation.get(&server(n)).and_then(|by| by.get(node)).is_some_and(|r| {
-                r.age_ms <= FRESH_MS && r.sight.failing_ms.is_some_and(|ms| ms + r.age_ms >= u64::from(DOWN_AFTER))
+                r.age_ms <= FRESH_MS && r.report.failing_ms.is_some_and(|ms| ms + r.age_ms >= u64::from(DOWN_AFTER))
             });
             let trusted = alive.iter().filter(|node| !watchers.blind().contains(node) && says(node)).count();
-            let verdict = verdict(&watchers, &server(n), DOWN_AFTER);
-            prop_assert_eq!(is_down(&verdict), 2 * trusted > alive.len(), "{:?}", verdict);
+            let liveness = liveness(&watchers, &server(n), DOWN_AFTER);
+            prop_assert_eq!(is_down(&liveness), 2 * trusted > alive.len(), "{:?}", liveness);
         }
     }
 
@@ -211,8 +211,8 @@ proptest! {
         let mut without = observation.clone();
         without.values_mut().for_each(|by| by.retain(|node, _| alive.contains(node)));
         for n in 0..5 {
-            let with = verdict(&Watchers::new(&observation, alive.clone()), &server(n), DOWN_AFTER);
-            let without = verdict(&Watchers::new(&without, alive.clone()), &server(n), DOWN_AFTER);
+            let with = liveness(&Watchers::new(&observation, alive.clone()), &server(n), DOWN_AFTER);
+            let without = liveness(&Watchers::new(&without, alive.clone()), &server(n), DOWN_AFTER);
             prop_assert_eq!(is_down(&with), is_down(&without));
         }
     }
@@ -223,9 +223,9 @@ proptest! {
         let watchers = Watchers::new(&observation, alive.clone());
         prop_assert!(alive.is_empty() || !alive.is_subset(watchers.blind()));
         for n in 0..5 {
-            let by: BTreeMap<NodeId, Reported> = watchers.reports(&server(n)).map(|(id, r)| (id, r.clone())).collect();
+            let by: BTreeMap<NodeId, AgedReport> = watchers.reports(&server(n)).map(|(id, r)| (id, r.clone())).collect();
             prop_assert!(by.keys().all(|node| !watchers.blind().contains(node)));
-            if let Verdict::Down { by: seers, .. } | Verdict::Suspect { by: seers } = verdict(&watchers, &server(n), DOWN_AFTER) {
+            if let Liveness::DownGroup { by: seers, .. } | Liveness::Suspect { by: seers } = liveness(&watchers, &server(n), DOWN_AFTER) {
                 prop_assert!(seers.iter().all(|node| by.contains_key(node)));
             }
         }
@@ -236,8 +236,8 @@ proptest! {
     fn patience_only_helps((observation, alive) in world(), shorter in 500..6_000u32, more in 0..4_000u32) {
         let watchers = Watchers::new(&observation, alive);
         for n in 0..5 {
-            let long = verdict(&watchers, &server(n), shorter + more);
-            prop_assert!(!is_down(&long) || is_down(&verdict(&watchers, &server(n), shorter)));
+            let long = liveness(&watchers, &server(n), shorter + more);
+            prop_assert!(!is_down(&long) || is_down(&liveness(&watchers, &server(n), shorter)));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! `plan::reads` by tables, and by random histories of a primary and its replica: who may serve, until when, and why not.
-//! Knows nothing of servers: looks at them are made up here.
+//! Knows nothing of servers: probes at them are made up here.
 #![allow(clippy::unwrap_used)]
 
 use pontoon::{
@@ -9,13 +9,13 @@ use pontoon::{
         ids::{Epoch, GroupId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
         limits::MAX_LAG_MS,
         migration::MigrationOptions,
-        promotion::{PromotionKind, Reached},
+        promotion::{PromotionKind, ReplicationOffset},
         reads::{GroupReads, ReadFrom, SetReads},
         state::{ClusterState, Entry, Group, Position, Server},
     },
     plan::{
-        observation::{Look, RoleSeen},
-        reads::{Book, FRESH_MS, PRECISION_MS, readable},
+        observation::{Probe, ReportedRole},
+        reads::{FRESH_MS, PRECISION_MS, ProbeHistory, readable},
     },
 };
 use proptest::prelude::*;
@@ -32,15 +32,15 @@ fn addr(port: u16) -> HostPort {
 
 struct World {
     state: ClusterState,
-    book: Book,
+    probe_history: ProbeHistory,
     zone: &'static str,
 }
 
 impl World {
-    /// A group of a primary and two replicas, of which the first was seen in step: the primary at offset 100 in a look from
+    /// A group of a primary and two replicas, of which the first was seen in step: the primary at offset 100 in a probe from
     /// 1000 to 1002 ms, the replica in one from 1010 to 1012 ms.
     fn new() -> Self {
-        let mut world = Self { state: ClusterState::default(), book: Book::default(), zone: "" };
+        let mut world = Self { state: ClusterState::default(), probe_history: ProbeHistory::default(), zone: "" };
         let member = NewMember {
             id: NodeId(1),
             uuid: Uuid(1),
@@ -57,8 +57,8 @@ impl World {
         let slots = (0..10).map(SlotId).collect();
         world.make(Change::AssignFree { product: PRODUCT, slots, to: GROUP });
         world.set(SetReads { from: Some(ReadFrom::PreferReplica), ..SetReads::default() });
-        world.look(PRIMARY, 1000, &primary(100), 5);
-        world.look(REPLICA, 1010, &replica(100), 6);
+        world.probe(PRIMARY, 1000, &primary(100), 5);
+        world.probe(REPLICA, 1010, &replica(100), 6);
         world
     }
 
@@ -79,14 +79,14 @@ impl World {
         edit(self.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GROUP).unwrap());
     }
 
-    /// A look that takes 2 ms.
-    fn look(&mut self, port: u16, at_ms: u64, look: &Look, as_of: u64) {
-        let look = Look { run_id: format!("run{port}"), ..look.clone() };
-        self.book.note(&addr(port), Some(&look), at_ms * MS, (at_ms + 2) * MS, Epoch(as_of));
+    /// A probe that takes 2 ms.
+    fn probe(&mut self, port: u16, at_ms: u64, probe: &Probe, as_of: u64) {
+        let probe = Probe { run_id: format!("run{port}"), ..probe.clone() };
+        self.probe_history.note(&addr(port), Some(&probe), at_ms * MS, (at_ms + 2) * MS, Epoch(as_of));
     }
 
     fn reads(&self, now_ms: u64) -> GroupReads {
-        readable(&self.state, &self.book, now_ms * MS, self.zone).products[&PRODUCT].groups[&GROUP].clone()
+        readable(&self.state, &self.probe_history, now_ms * MS, self.zone).products[&PRODUCT].groups[&GROUP].clone()
     }
 
     #[track_caller]
@@ -105,16 +105,16 @@ impl World {
     }
 }
 
-fn primary(offset: u64) -> Look {
-    look(RoleSeen::Primary { replicas: Vec::new() }, offset)
+fn primary(offset: u64) -> Probe {
+    probe(ReportedRole::Primary { replicas: Vec::new() }, offset)
 }
 
-fn replica(offset: u64) -> Look {
-    look(RoleSeen::Replica { of: addr(PRIMARY), link_up: true, link_down_ms: 0, syncing: false }, offset)
+fn replica(offset: u64) -> Probe {
+    probe(ReportedRole::Replica { of: addr(PRIMARY), link_up: true, link_down_ms: 0, syncing: false }, offset)
 }
 
-fn look(role: RoleSeen, offset: u64) -> Look {
-    Look {
+fn probe(role: ReportedRole, offset: u64) -> Probe {
+    Probe {
         run_id: String::new(),
         role,
         replid: "id1".into(),
@@ -131,33 +131,33 @@ fn look(role: RoleSeen, offset: u64) -> Look {
 }
 
 #[test]
-fn a_replica_in_step_has_what_its_primary_had_when_the_look_at_it_began() {
+fn a_replica_in_sync_has_what_its_primary_had_when_the_probe_of_it_began() {
     let world = World::new();
     let reads = world.reads(1020);
     let [replica] = &reads.replicas[..] else { panic!("{reads:?}") };
     assert_eq!((replica.addr.clone(), &*replica.run_id), (addr(REPLICA), "run7002"));
-    assert_eq!((replica.has_ns, replica.as_of), (1000 * MS, Epoch(5)), "of the look at the primary, not of its own");
+    assert_eq!((replica.has_ns, replica.as_of), (1000 * MS, Epoch(5)), "of the probe at the primary, not of its own");
     assert_eq!(replica.until_ns, (1012 + FRESH_MS) * MS);
-    // The other was never looked at.
+    // The other was never probed at.
     assert!(reads.none.is_empty());
 }
 
 #[test]
 fn evidence_is_renewed_and_runs_out() {
     let mut world = World::new();
-    // Nothing is written: the next look at the primary alone says that the replica has all of now.
-    world.look(PRIMARY, 1500, &primary(100), 7);
+    // Nothing is written: the next probe at the primary alone says that the replica has all of now.
+    world.probe(PRIMARY, 1500, &primary(100), 7);
     assert_eq!(world.reads(1510).replicas[0].has_ns, 1500 * MS);
-    assert_eq!(world.until_ms(1510), 1012 + FRESH_MS, "and the look at the replica holds only so long");
+    assert_eq!(world.until_ms(1510), 1012 + FRESH_MS, "and the probe at the replica holds only so long");
     // Something is: until the replica is seen to have it, the evidence stays as it was.
-    world.look(PRIMARY, 2000, &primary(150), 8);
-    world.look(REPLICA, 2010, &replica(149), 8);
+    world.probe(PRIMARY, 2000, &primary(150), 8);
+    world.probe(REPLICA, 2010, &replica(149), 8);
     assert_eq!((world.reads(2020).replicas[0].has_ns, world.reads(2020).replicas[0].as_of), (1500 * MS, Epoch(7)));
-    world.look(REPLICA, 2020, &replica(150), 8);
+    world.probe(REPLICA, 2020, &replica(150), 8);
     assert_eq!((world.reads(2030).replicas[0].has_ns, world.reads(2030).replicas[0].as_of), (2000 * MS, Epoch(8)));
-    // The primary is looked at no more.
+    // The primary is probed at no more.
     for at in [2500, 3000, 3500, 4000] {
-        world.look(REPLICA, at, &replica(150), 8);
+        world.probe(REPLICA, at, &replica(150), 8);
     }
     assert_eq!(world.until_ms(3990), 2000 + 1000 + PRECISION_MS);
     world.none(4003, "more than 1000 ms behind");
@@ -167,10 +167,10 @@ fn evidence_is_renewed_and_runs_out() {
 fn a_replica_that_is_surely_further_behind_serves_nothing() {
     let mut world = World::new();
     world.set(SetReads { max_lag_ms: Some(200), ..SetReads::default() });
-    world.look(PRIMARY, 1500, &primary(200), 5);
-    world.look(REPLICA, 1650, &replica(100), 5);
+    world.probe(PRIMARY, 1500, &primary(200), 5);
+    world.probe(REPLICA, 1650, &replica(100), 5);
     assert_eq!(world.until_ms(1660), 1000 + 200 + PRECISION_MS, "148 ms may be all that it is behind");
-    world.look(REPLICA, 1703, &replica(100), 5);
+    world.probe(REPLICA, 1703, &replica(100), 5);
     world.none(1710, "more than 200 ms behind");
     world.set(SetReads { max_lag_ms: Some(0), ..SetReads::default() });
     assert_eq!(world.until_ms(1710), 1705 + FRESH_MS, "0: however far");
@@ -178,15 +178,15 @@ fn a_replica_that_is_surely_further_behind_serves_nothing() {
 
 #[test]
 fn every_reason_why_not() {
-    let follows = |edit: &dyn Fn(&mut Look)| {
+    let follows = |edit: &dyn Fn(&mut Probe)| {
         let mut world = World::new();
-        let mut look = replica(100);
-        edit(&mut look);
-        world.look(REPLICA, 1015, &look, 6);
+        let mut probe = replica(100);
+        edit(&mut probe);
+        world.probe(REPLICA, 1015, &probe, 6);
         world
     };
-    let role = |of: u16, link_up, syncing| RoleSeen::Replica { of: addr(of), link_up, link_down_ms: 0, syncing };
-    follows(&|l| l.role = RoleSeen::Primary { replicas: Vec::new() }).none(1020, "is a primary");
+    let role = |of: u16, link_up, syncing| ReportedRole::Replica { of: addr(of), link_up, link_down_ms: 0, syncing };
+    follows(&|l| l.role = ReportedRole::Primary { replicas: Vec::new() }).none(1020, "is a primary");
     follows(&|l| l.role = role(7009, true, false)).none(1020, "follows 127.0.0.1:7009, not the primary");
     follows(&|l| l.role = role(PRIMARY, false, false)).none(1020, "has lost its primary");
     follows(&|l| l.role = role(PRIMARY, false, true)).none(1020, "is loading");
@@ -197,18 +197,18 @@ fn every_reason_why_not() {
     World::new().none(1020 + FRESH_MS, "127.0.0.1:7003 does not answer this node");
 
     let mut world = World::new();
-    world.book.note(&addr(REPLICA), None, 1020 * MS, 1520 * MS, Epoch(6));
+    world.probe_history.note(&addr(REPLICA), None, 1020 * MS, 1520 * MS, Epoch(6));
     world.none(1521, "does not answer this node");
 
     // It is the primary that is another than before: nothing of what was noted counts.
     let mut world = World::new();
-    world.look(PRIMARY, 1020, &Look { replid: "id2".into(), ..primary(10) }, 6);
+    world.probe(PRIMARY, 1020, &Probe { replid: "id2".into(), ..primary(10) }, 6);
     world.none(1030, "another history");
     let mut world = World::new();
-    world.look(PRIMARY, 1020, &primary(90), 6);
+    world.probe(PRIMARY, 1020, &primary(90), 6);
     assert_eq!(world.reads(1030).replicas[0].has_ns, 1020 * MS, "an offset that went back begins anew");
     let mut world = World::new();
-    world.look(PRIMARY, 1020, &Look { role: role(REPLICA, true, false), ..primary(100) }, 6);
+    world.probe(PRIMARY, 1020, &Probe { role: role(REPLICA, true, false), ..primary(100) }, 6);
     world.none(1030, "has not answered this node as a primary");
 
     let mut world = World::new();
@@ -216,18 +216,18 @@ fn every_reason_why_not() {
     world.none(1020, "no replica");
     let mut world = World::new();
     world.set(SetReads { from: Some(ReadFrom::Primary), ..SetReads::default() });
-    assert!(readable(&world.state, &world.book, 1020 * MS, "").products.is_empty());
+    assert!(readable(&world.state, &world.probe_history, 1020 * MS, "").products.is_empty());
 }
 
 #[test]
 fn not_while_it_is_promoted_nor_before_it_has_what_came() {
     let mut world = World::new();
-    world.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 101 }));
+    world.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "id1".into(), offset: 101 }));
     world.none(1020, "lacks slots that have moved");
-    world.look(REPLICA, 1030, &replica(101), 6);
+    world.probe(REPLICA, 1030, &replica(101), 6);
     world.until_ms(1040);
-    // Reached under another id says nothing of these offsets; `as_of` keeps such slots away.
-    world.edit(|g| g.reached = Some(Reached { replid: "id0".into(), offset: 1_000_000 }));
+    // ReplicationOffset under another id says nothing of these offsets; `as_of` keeps such slots away.
+    world.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "id0".into(), offset: 1_000_000 }));
     world.until_ms(1040);
 
     let mut world = World::new();
@@ -238,7 +238,7 @@ fn not_while_it_is_promoted_nor_before_it_has_what_came() {
         to: addr(REPLICA),
         kind: PromotionKind::Switchover,
         group_epoch,
-        reached: None,
+        required_offset: None,
         forced: false,
         why: "wanted".into(),
     });
@@ -251,7 +251,7 @@ fn slots_that_move_are_named() {
     let slots = [3, 5].map(SlotId).into();
     let options = MigrationOptions::default();
     world.make(Change::PlanMigration { product: PRODUCT, slots, from: GROUP, to: GroupId(2), options });
-    let table = readable(&world.state, &world.book, 1020 * MS, "");
+    let table = readable(&world.state, &world.probe_history, 1020 * MS, "");
     let reads = &table.products[&PRODUCT];
     assert_eq!(reads.moving, [SlotId(3), SlotId(5)]);
     assert!(reads.is_moving(SlotId(5)) && !reads.is_moving(SlotId(4)));
@@ -265,8 +265,8 @@ fn the_nearest() {
         world.set(SetReads { from: Some(ReadFrom::Nearest), ..SetReads::default() });
         world.edit(|g| g.servers.iter_mut().zip(zones).for_each(|(server, zone)| server.zone = zone.into()));
         for at in 0..60 {
-            world.look(PRIMARY, 1020 + at, &Look { ping_us: pings[0], ..primary(100) }, 6);
-            world.look(REPLICA, 1020 + at, &Look { ping_us: pings[1], ..replica(100) }, 6);
+            world.probe(PRIMARY, 1020 + at, &Probe { ping_us: pings[0], ..primary(100) }, 6);
+            world.probe(REPLICA, 1020 + at, &Probe { ping_us: pings[1], ..replica(100) }, 6);
         }
         let reads = world.reads(1090);
         match &reads.replicas[..] {
@@ -285,10 +285,10 @@ fn the_nearest() {
     let mut world = World::new();
     world.set(SetReads { from: Some(ReadFrom::Nearest), ..SetReads::default() });
     for at in 0..60 {
-        world.look(PRIMARY, 1020 + at, &Look { ping_us: 200, ..primary(100) }, 6);
+        world.probe(PRIMARY, 1020 + at, &Probe { ping_us: 200, ..primary(100) }, 6);
     }
-    world.look(PRIMARY, 1090, &Look { ping_us: 250, ..primary(100) }, 6);
-    world.look(REPLICA, 1090, &Look { ping_us: 900, ..replica(100) }, 6);
+    world.probe(PRIMARY, 1090, &Probe { ping_us: 250, ..primary(100) }, 6);
+    world.probe(REPLICA, 1090, &Probe { ping_us: 900, ..replica(100) }, 6);
     assert_eq!(world.reads(1100).replicas.len(), 1, "smoothed, the replica is at 200, the primary at 206");
 }
 
@@ -300,13 +300,13 @@ fn offset_at(writes: &[u64], at_ms: u64) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// A primary writes, its replica has each write some time later, both are looked at now and then. Whatever is allowed at a
+    /// A primary writes, its replica has each write some time later, both are probed at now and then. Whatever is allowed at a
     /// moment is true: the replica has all that the primary had at `has_ns`, and all that it had `max-lag` and the precision ago.
     #[test]
     fn what_is_allowed_is_true(
         steps in prop::collection::vec(0u64..400, 1..60),
         lags in prop::collection::vec(0u64..3000, 1..60),
-        looks in prop::collection::vec((any::<bool>(), 1u64..300), 10..120),
+        probes in prop::collection::vec((any::<bool>(), 1u64..300), 10..120),
         max_lag in prop::sample::select(vec![100u32, 500, 1000, 5000]),
     ) {
         let mut writes = Vec::new();
@@ -322,18 +322,18 @@ proptest! {
             arrived.push((write + lags[i % lags.len()]).max(before));
         }
         let mut world = World::new();
-        world.book = Book::default();
+        world.probe_history = ProbeHistory::default();
         world.set(SetReads { max_lag_ms: Some(max_lag), ..SetReads::default() });
         let mut now = 1000;
         let mut allowed = 0;
-        for (primary_is_looked_at, pause) in &looks {
+        for (primary_is_looked_at, pause) in &probes {
             now += pause;
-            // The offset is read in the middle of the look.
-            let (port, look) = match primary_is_looked_at {
+            // The offset is read in the middle of the probe.
+            let (port, probe) = match primary_is_looked_at {
                 true => (PRIMARY, primary(offset_at(&writes, now + 1))),
                 false => (REPLICA, replica(offset_at(&arrived, now + 1))),
             };
-            world.look(port, now, &look, now);
+            world.probe(port, now, &probe, now);
             now += 2;
             for moment in [now, now + 700, now + 1400] {
                 // What was published now and is used at the moment.
@@ -347,8 +347,8 @@ proptest! {
                 }
             }
         }
-        let both = looks.iter().any(|(is, _)| *is) && looks.iter().any(|(is, _)| !*is);
-        prop_assert!(allowed > 0 || !both || lags.iter().any(|lag| *lag > 50) || looks.len() < 30, "it must allow something");
+        let both = probes.iter().any(|(is, _)| *is) && probes.iter().any(|(is, _)| !*is);
+        prop_assert!(allowed > 0 || !both || lags.iter().any(|lag| *lag > 50) || probes.len() < 30, "it must allow something");
     }
 }
 
@@ -357,9 +357,9 @@ fn the_largest_lag_is_remembered() {
     let mut world = World::new();
     world.set(SetReads { max_lag_ms: Some(*MAX_LAG_MS.end()), ..SetReads::default() });
     for i in 0..130 {
-        world.look(PRIMARY, 1500 + i * 450, &primary(200 + i), 6);
+        world.probe(PRIMARY, 1500 + i * 450, &primary(200 + i), 6);
     }
     let now = 1500 + 129 * 450;
-    world.look(REPLICA, now, &replica(100), 6);
+    world.probe(REPLICA, now, &replica(100), 6);
     assert_eq!(world.reads(now + 3).replicas[0].has_ns, 1000 * MS);
 }

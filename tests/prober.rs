@@ -21,15 +21,15 @@ use pontoon::{
         secret::{Credentials, Secret},
         state::{ClusterState, Entry, Position, Server},
     },
-    node::{look::LOOK_MAX, prober::Prober},
-    plan::observation::{Look, RoleSeen, Sight},
+    node::probe::{connection::PROBE_TIMEOUT, prober::Prober},
+    plan::observation::{Probe, ProbeReport, ReportedRole},
 };
 use tokio::sync::watch;
 
-/// Between two looks of a condition when no news come.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Between two probes of a condition when no news come.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const CLUSTER: Uuid = Uuid(0x77);
-/// Two looks, the second of which began when the first ended, and something for a machine that is busy.
+/// Two probes, the second of which began when the first ended, and something for a machine that is busy.
 const FRESH_MS: u64 = 1_400;
 
 /// A node's prober, and the state it follows.
@@ -53,27 +53,28 @@ impl Bed {
         Self { prober, state, task }
     }
 
-    fn sight(&self, server: &str) -> Option<Sight> {
-        self.prober.sight(&HostPort::parse(server).unwrap())
+    fn report(&self, server: &str) -> Option<ProbeReport> {
+        self.prober.report(&HostPort::parse(server).unwrap())
     }
 
-    async fn until(&self, what: &str, server: &str, met: impl Fn(&Sight) -> bool) -> Sight {
+    async fn until(&self, what: &str, server: &str, met: impl Fn(&ProbeReport) -> bool) -> ProbeReport {
         let mut news = self.prober.news();
         let waited = tokio::time::timeout(PATIENCE, async {
             loop {
-                if let Some(sight) = self.sight(server).filter(&met) {
-                    return sight;
+                if let Some(report) = self.report(server).filter(&met) {
+                    return report;
                 }
-                let _ = tokio::time::timeout(LOOK_AGAIN, news.changed()).await;
+                let _ = tokio::time::timeout(POLL_INTERVAL, news.changed()).await;
             }
         });
-        waited.await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}; {:?}", self.sight(server)))
+        waited.await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}; {:?}", self.report(server)))
     }
 
-    /// A look that was answered, and not long ago.
-    async fn look(&self, what: &str, server: &str, met: impl Fn(&Look) -> bool) -> Look {
-        let fresh = |s: &Sight| s.look.as_ref().is_some_and(|(l, age)| *age < FRESH_MS && s.error.is_empty() && met(l));
-        self.until(what, server, fresh).await.look.unwrap().0
+    /// A probe that was answered, and not long ago.
+    async fn probe(&self, what: &str, server: &str, met: impl Fn(&Probe) -> bool) -> Probe {
+        let fresh =
+            |s: &ProbeReport| s.probe.as_ref().is_some_and(|(l, age)| *age < FRESH_MS && s.error.is_empty() && met(l));
+        self.until(what, server, fresh).await.probe.unwrap().0
     }
 }
 
@@ -108,12 +109,12 @@ fn replica_of(primary: &Redis, args: &[&str]) -> Redis {
     Redis::start_with(&[&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"], args].concat())
 }
 
-fn linked(look: &Look) -> bool {
-    matches!(&look.role, RoleSeen::Replica { link_up: true, syncing: false, .. }) && !look.loading
+fn in_sync(probe: &Probe) -> bool {
+    matches!(&probe.role, ReportedRole::Replica { link_up: true, syncing: false, .. }) && !probe.loading
 }
 
-fn is_primary(look: &Look) -> bool {
-    matches!(look.role, RoleSeen::Primary { .. })
+fn is_primary(probe: &Probe) -> bool {
+    matches!(probe.role, ReportedRole::Primary { .. })
 }
 
 /// The lines of CLIENT LIST that are of probers.
@@ -133,25 +134,25 @@ async fn what_servers_say_is_seen() {
     let mut client = Client::connect(primary.port());
     client.call("SET a 1").expect("+OK\r\n").call("SELECT 3").expect("+OK\r\n").call("SET b 1").expect("+OK\r\n");
     let bed = Bed::watching(&[&primary.addr, &replica.addr], None);
-    let of_replica = bed.look("a replica in step", &replica.addr, |l| linked(l) && l.keys == 2).await;
+    let of_replica = bed.probe("a replica in step", &replica.addr, |l| in_sync(l) && l.keys == 2).await;
     let address = HostPort::parse(&replica.addr).unwrap();
-    let acked = |l: &Look| match &l.role {
-        RoleSeen::Primary { replicas } => replicas.iter().any(|(r, offset)| *r == address && *offset > 0),
-        RoleSeen::Replica { .. } => false,
+    let acked = |l: &Probe| match &l.role {
+        ReportedRole::Primary { replicas } => replicas.iter().any(|(r, offset)| *r == address && *offset > 0),
+        ReportedRole::Replica { .. } => false,
     };
-    let of_primary = bed.look("a primary and its replica", &primary.addr, acked).await;
+    let of_primary = bed.probe("a primary and its replica", &primary.addr, acked).await;
     assert_eq!(of_primary.replid, of_replica.replid);
     assert_eq!((of_primary.run_id.len(), of_primary.keys), (40, 2));
     assert_ne!(of_primary.run_id, of_replica.run_id);
     assert!(of_primary.used_memory > 100_000 && of_primary.ping_us > 0 && !of_primary.loading, "{of_primary:?}");
     assert_eq!((of_primary.persistent, of_replica.persistent), (Some(true), Some(false)));
     assert_eq!((&of_primary.replid2, &of_replica.replid2), (&None, &None));
-    let RoleSeen::Replica { of, link_down_ms, .. } = &of_replica.role else { panic!("{of_replica:?}") };
+    let ReportedRole::Replica { of, link_down_ms, .. } = &of_replica.role else { panic!("{of_replica:?}") };
     assert_eq!((of.as_str(), *link_down_ms), (primary.addr.as_str(), 0));
     // Both count what is written.
     client.call("SET c 1").expect("+OK\r\n");
-    let further = bed.look("a write", &primary.addr, |l| l.offset > of_primary.offset).await.offset;
-    bed.look("the same write", &replica.addr, |l| l.offset >= further).await;
+    let further = bed.probe("a write", &primary.addr, |l| l.offset > of_primary.offset).await.offset;
+    bed.probe("the same write", &replica.addr, |l| l.offset >= further).await;
     assert_eq!(probers(&primary).len(), 1, "one connection, by its name");
 }
 
@@ -159,42 +160,42 @@ async fn what_servers_say_is_seen() {
 async fn a_server_that_is_killed_fails_and_comes_back_as_another() {
     let mut primary = Redis::start();
     let bed = Bed::watching(&[&primary.addr], None);
-    let before = bed.look("it", &primary.addr, is_primary).await;
+    let before = bed.probe("it", &primary.addr, is_primary).await;
     let mut news = bed.prober.news();
     news.borrow_and_update();
     primary.kill();
     let gone = std::time::Instant::now();
-    let sight = bed.until("it fails", &primary.addr, |s| s.failing_ms.is_some()).await;
+    let report = bed.until("it fails", &primary.addr, |s| s.failing_ms.is_some()).await;
     assert!(gone.elapsed() < PATIENCE / 2, "the broken connection tells");
-    assert!(sight.error.contains("cannot be reached"), "{sight:?}");
-    assert_eq!(sight.look.unwrap().0.run_id, before.run_id, "what was seen stays");
+    assert!(report.error.contains("cannot be reached"), "{report:?}");
+    assert_eq!(report.probe.unwrap().0.run_id, before.run_id, "what was seen stays");
     tokio::time::timeout(PATIENCE, news.changed()).await.unwrap().unwrap();
     let failing = bed.until("it fails on", &primary.addr, |s| s.failing_ms.is_some_and(|ms| ms > 1_200)).await;
-    let (_, age_ms) = failing.look.unwrap();
-    assert!(failing.failing_ms.unwrap() <= age_ms, "since the first look that failed");
+    let (_, age_ms) = failing.probe.unwrap();
+    assert!(failing.failing_ms.unwrap() <= age_ms, "since the first probe that failed");
     let port = primary.port();
     drop(primary);
     let again = Redis::start_at(port, &[]);
-    let after = bed.look("it answers again", &again.addr, |l| l.run_id != before.run_id).await;
+    let after = bed.probe("it answers again", &again.addr, |l| l.run_id != before.run_id).await;
     assert_eq!(after.run_id.len(), 40);
-    assert_eq!(bed.sight(&again.addr).unwrap().failing_ms, None);
+    assert_eq!(bed.report(&again.addr).unwrap().failing_ms, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_fails_by_the_deadline_and_delays_no_other() {
     let (hung, other) = (Redis::start(), Redis::start());
     let bed = Bed::watching(&[&hung.addr, &other.addr], None);
-    let before = bed.look("the one", &hung.addr, is_primary).await;
-    bed.look("the other", &other.addr, is_primary).await;
+    let before = bed.probe("the one", &hung.addr, is_primary).await;
+    bed.probe("the other", &other.addr, is_primary).await;
     hung.signal("STOP");
-    let sight = bed.until("it fails", &hung.addr, |s| s.failing_ms.is_some()).await;
-    assert!(sight.error.contains("in time"), "{sight:?}");
-    assert!(sight.failing_ms.unwrap() >= LOOK_MAX.as_millis() as u64, "since that look began: {sight:?}");
+    let report = bed.until("it fails", &hung.addr, |s| s.failing_ms.is_some()).await;
+    assert!(report.error.contains("in time"), "{report:?}");
+    assert!(report.failing_ms.unwrap() >= PROBE_TIMEOUT.as_millis() as u64, "since that probe began: {report:?}");
     bed.until("it hangs on", &hung.addr, |s| s.failing_ms.is_some_and(|ms| ms > 2_500)).await;
-    bed.look("the other", &other.addr, is_primary).await;
-    assert_eq!(bed.sight(&other.addr).unwrap().failing_ms, None);
+    bed.probe("the other", &other.addr, is_primary).await;
+    assert_eq!(bed.report(&other.addr).unwrap().failing_ms, None);
     hung.signal("CONT");
-    let after = bed.look("it goes on", &hung.addr, is_primary).await;
+    let after = bed.probe("it goes on", &hung.addr, is_primary).await;
     assert_eq!(after.run_id, before.run_id);
 }
 
@@ -204,18 +205,18 @@ async fn a_replica_without_its_primary_keeps_its_offset_and_says_that_its_link_i
     let replica = replica_of(&primary, &[]);
     Client::connect(primary.port()).call("SET a 1").expect("+OK\r\n");
     let bed = Bed::watching(&[&primary.addr, &replica.addr], None);
-    let up = bed.look("in step", &replica.addr, |l| linked(l) && l.keys == 1).await;
-    let seen = bed.sight(&replica.addr).unwrap().linked.unwrap();
+    let up = bed.probe("in step", &replica.addr, |l| in_sync(l) && l.keys == 1).await;
+    let seen = bed.report(&replica.addr).unwrap().in_sync.unwrap();
     assert_eq!((seen.to.as_str(), &seen.replid), (primary.addr.as_str(), &up.replid));
     primary.kill();
-    let down = bed.look("its link is down", &replica.addr, |l| !linked(l)).await;
+    let down = bed.probe("its link is down", &replica.addr, |l| !in_sync(l)).await;
     assert!(down.offset >= up.offset && down.replid == up.replid, "{down:?}");
-    let aged = bed.until("it was in step", &replica.addr, |s| s.linked.as_ref().unwrap().ago_ms > 1_500).await;
-    let linked_then = aged.linked.unwrap();
+    let aged = bed.until("it was in step", &replica.addr, |s| s.in_sync.as_ref().unwrap().ago_ms > 1_500).await;
+    let linked_then = aged.in_sync.unwrap();
     assert_eq!((linked_then.to, linked_then.replid), (seen.to, seen.replid));
     // Promoted, it tells under which id its offsets counted before.
     Client::connect(replica.port()).call("REPLICAOF NO ONE").expect("+OK\r\n");
-    let promoted = bed.look("it is a primary", &replica.addr, is_primary).await;
+    let promoted = bed.probe("it is a primary", &replica.addr, is_primary).await;
     assert_ne!(promoted.replid, up.replid);
     let (former, until) = promoted.replid2.unwrap();
     assert_eq!(former, up.replid);
@@ -226,15 +227,15 @@ async fn a_replica_without_its_primary_keeps_its_offset_and_says_that_its_link_i
 async fn a_server_that_refuses_the_password_is_alive() {
     let redis = Redis::start_with(&["--requirepass", "right"]);
     let bed = Bed::watching(&[&redis.addr], Some("wrong"));
-    let sight = bed.until("it refuses", &redis.addr, |s| !s.error.is_empty()).await;
-    assert_eq!((sight.failing_ms, &sight.look), (None, &None));
-    assert!(sight.error.contains("refuses the password of its group"), "{sight:?}");
-    assert!(!sight.error.contains("wrong "), "no password in it: {sight:?}");
+    let report = bed.until("it refuses", &redis.addr, |s| !s.error.is_empty()).await;
+    assert_eq!((report.failing_ms, &report.probe), (None, &None));
+    assert!(report.error.contains("refuses the password of its group"), "{report:?}");
+    assert!(!report.error.contains("wrong "), "no password in it: {report:?}");
     bed.state.send_replace(Arc::new(cluster(&[&redis.addr], None)));
-    let needed = |s: &Sight| s.error.contains("wants a password") && s.failing_ms.is_none();
+    let needed = |s: &ProbeReport| s.error.contains("wants a password") && s.failing_ms.is_none();
     bed.until("it wants one", &redis.addr, needed).await;
     bed.state.send_replace(Arc::new(cluster(&[&redis.addr], Some("right"))));
-    bed.look("it answers", &redis.addr, is_primary).await;
+    bed.probe("it answers", &redis.addr, is_primary).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,10 +261,10 @@ async fn a_server_that_loads_is_alive_and_not_ready() {
         }
     });
     let bed = Bed::watching(&[&loads, &only_loads], None);
-    let look = bed.look("it loads", &loads, |l| l.loading).await;
-    assert_eq!((look.replid.as_str(), look.offset, look.run_id.as_str(), look.persistent), ("abc", 12, "", None));
-    let sight = bed.until("it says only that", &only_loads, |s| s.error.contains("loading")).await;
-    assert_eq!((sight.look, sight.failing_ms), (None, None));
+    let probe = bed.probe("it loads", &loads, |l| l.loading).await;
+    assert_eq!((probe.replid.as_str(), probe.offset, probe.run_id.as_str(), probe.persistent), ("abc", 12, "", None));
+    let report = bed.until("it says only that", &only_loads, |s| s.error.contains("loading")).await;
+    assert_eq!((report.probe, report.failing_ms), (None, None));
 }
 
 /// As long as it loads it has some of its keys; what it has is asked again as soon as it has all.
@@ -292,10 +293,10 @@ async fn the_keys_of_a_server_that_has_just_loaded_are_all_of_them() {
         }
     });
     let bed = Bed::watching(&[&loads], None);
-    let look = bed.look("it loads", &loads, |l| l.loading).await;
-    assert_eq!((look.keys, look.persistent), (10, None), "what it is configured to does not count yet");
-    let look = bed.look("it has loaded", &loads, |l| !l.loading).await;
-    assert_eq!((look.keys, look.persistent), (100, Some(false)));
+    let probe = bed.probe("it loads", &loads, |l| l.loading).await;
+    assert_eq!((probe.keys, probe.persistent), (10, None), "what it is configured to does not count yet");
+    let probe = bed.probe("it has loaded", &loads, |l| !l.loading).await;
+    assert_eq!((probe.keys, probe.persistent), (100, Some(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,21 +307,21 @@ async fn what_answers_no_redis_fails() {
         }
     });
     let bed = Bed::watching(&[&web], None);
-    let sight = bed.until("it fails", &web, |s| s.failing_ms.is_some()).await;
-    assert!(sight.error.contains("does not answer as a Redis server does"), "{sight:?}");
+    let report = bed.until("it fails", &web, |s| s.failing_ms.is_some()).await;
+    assert!(report.error.contains("does not answer as a Redis server does"), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_leaves_is_looked_at_no_more() {
     let (stays, leaves) = (Redis::start(), Redis::start());
     let bed = Bed::watching(&[&stays.addr, &leaves.addr], None);
-    bed.look("the one", &leaves.addr, is_primary).await;
-    bed.look("the other", &stays.addr, is_primary).await;
+    bed.probe("the one", &leaves.addr, is_primary).await;
+    bed.probe("the other", &stays.addr, is_primary).await;
     assert_eq!(probers(&leaves).len(), 1);
     let before = probers(&stays);
     bed.state.send_replace(Arc::new(cluster(&[&stays.addr], None)));
     let end = std::time::Instant::now() + PATIENCE;
-    while !probers(&leaves).is_empty() || bed.sight(&leaves.addr).is_some() {
+    while !probers(&leaves).is_empty() || bed.report(&leaves.addr).is_some() {
         assert!(std::time::Instant::now() < end, "it is watched on");
         tokio::task::yield_now().await;
     }
@@ -333,18 +334,18 @@ async fn a_server_that_leaves_is_looked_at_no_more() {
 async fn a_connection_that_is_closed_is_opened_again_at_once() {
     let redis = Redis::start();
     let bed = Bed::watching(&[&redis.addr], None);
-    bed.look("it", &redis.addr, is_primary).await;
+    bed.probe("it", &redis.addr, is_primary).await;
     let id = |line: &String| line.split(' ').next().unwrap().trim_start_matches("id=").to_owned();
     let first = id(&probers(&redis)[0]);
     Client::connect(redis.port()).call(&format!("CLIENT KILL ID {first}")).expect(":1\r\n");
     let end = std::time::Instant::now() + PATIENCE;
     while probers(&redis).first().map(id).is_none_or(|now| now == first) {
         assert!(std::time::Instant::now() < end, "it is not opened again");
-        let sight = bed.sight(&redis.addr).unwrap();
-        assert_eq!((sight.failing_ms, sight.error.as_str()), (None, ""));
+        let report = bed.report(&redis.addr).unwrap();
+        assert_eq!((report.failing_ms, report.error.as_str()), (None, ""));
         tokio::task::yield_now().await;
     }
-    bed.look("it", &redis.addr, is_primary).await;
+    bed.probe("it", &redis.addr, is_primary).await;
 }
 
 /// A program that takes the primary's stream and says that it has it, as a replica does, and tells no port.
@@ -376,12 +377,12 @@ async fn a_replica_without_a_port_is_counted_when_it_acknowledges() {
             break;
         }
     }
-    // What a look says that has seen this write, it says of the replica that was listed before.
+    // What a probe says that has seen this write, it says of the replica that was listed before.
     client.call(&format!("SET k {}", "v".repeat(1_000))).expect("+OK\r\n");
-    let look = bed.look("the write", &primary.addr, |look| look.offset > 1_000).await;
-    assert_eq!((look.unnamed_replicas, is_primary(&look)), (0, true));
+    let probe = bed.probe("the write", &primary.addr, |probe| probe.offset > 1_000).await;
+    assert_eq!((probe.unnamed_replicas, is_primary(&probe)), (0, true));
     stream.write_all(b"REPLCONF ACK 7\r\n").unwrap();
-    bed.look("a foreign replica", &primary.addr, |look| look.unnamed_replicas == 1).await;
+    bed.probe("a foreign replica", &primary.addr, |probe| probe.unnamed_replicas == 1).await;
     drop((stream, reader));
-    bed.look("it has gone", &primary.addr, |look| look.unnamed_replicas == 0).await;
+    bed.probe("it has gone", &primary.addr, |probe| probe.unnamed_replicas == 0).await;
 }

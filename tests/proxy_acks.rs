@@ -263,10 +263,10 @@ fn another_process_cannot_confirm() {
 }
 
 #[test]
-fn foreign_replicas_do_not_count() {
+fn unmanaged_replicas_do_not_count() {
     let primary = Primary::start();
     let bed = bed(&[&primary]);
-    bed.foreign.publish(BTreeMap::from([(HostPort::parse(&primary.addr).unwrap(), 1)]));
+    bed.unmanaged.publish(BTreeMap::from([(HostPort::parse(&primary.addr).unwrap(), 1)]));
     let mut client = bed.client();
     client.call("SET k 1");
     primary.expect("WAIT 2 20000");

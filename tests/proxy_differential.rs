@@ -134,7 +134,7 @@ struct Seen {
     not_delivered: AtomicU64,
 }
 
-/// A client of the proxy and its twin at the reference.
+/// A client of the proxy and its duplicate at the reference.
 struct Twins {
     index: usize,
     rng: fastrand::Rng,

@@ -71,7 +71,7 @@ impl Pair {
     }
 
     /// What a node says of the replica that has seen it in step just now.
-    fn in_step(&self) -> Readable {
+    fn in_sync(&self) -> Readable {
         let now_ns = boottime_ns();
         Readable {
             addr: self.replica.clone(),
@@ -91,7 +91,7 @@ impl Pair {
 
     /// Says that the replica may serve, and waits until the proxy knows it.
     fn serve(&self) -> Client {
-        self.say(vec![self.in_step()], "", Vec::new());
+        self.say(vec![self.in_sync()], "", Vec::new());
         let mut client = self.bed.client();
         until(&mut client, "GET k", "+replica");
         client
@@ -157,10 +157,10 @@ fn only_while_it_may() {
     let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
     let mut client = pair.serve();
     let now_ns = boottime_ns();
-    pair.say(vec![Readable { until_ns: now_ns, ..pair.in_step() }], "", Vec::new());
+    pair.say(vec![Readable { until_ns: now_ns, ..pair.in_sync() }], "", Vec::new());
     until(&mut client, "GET k", "+primary");
     // The moment passes without anybody saying anything.
-    pair.say(vec![Readable { until_ns: boottime_ns() + SECOND / 5, ..pair.in_step() }], "", Vec::new());
+    pair.say(vec![Readable { until_ns: boottime_ns() + SECOND / 5, ..pair.in_sync() }], "", Vec::new());
     until(&mut client, "GET k", "+replica");
     until(&mut client, "GET k", "+primary");
 
@@ -170,17 +170,17 @@ fn only_while_it_may() {
     let no: [(&str, SayNo<'_>); 4] = [
         (
             "its slot changed after what it has",
-            Box::new(|| say(Readable { as_of: Epoch(0), ..pair.in_step() }, Vec::new())),
+            Box::new(|| say(Readable { as_of: Epoch(0), ..pair.in_sync() }, Vec::new())),
         ),
-        ("its slot moves", Box::new(|| say(pair.in_step(), vec![slot]))),
+        ("its slot moves", Box::new(|| say(pair.in_sync(), vec![slot]))),
         (
             "another process than was looked at",
-            Box::new(|| say(Readable { run_id: "new".into(), ..pair.in_step() }, Vec::new())),
+            Box::new(|| say(Readable { run_id: "new".into(), ..pair.in_sync() }, Vec::new())),
         ),
         ("none may", Box::new(|| pair.say(Vec::new(), "", Vec::new()))),
     ];
     for (why, say_no) in &no {
-        say(pair.in_step(), Vec::new());
+        say(pair.in_sync(), Vec::new());
         until(&mut client, "GET k", "+replica");
         say_no();
         until(&mut client, "GET k", "+primary");
@@ -191,7 +191,7 @@ fn only_while_it_may() {
         println!("{why}");
     }
     // Other slots do not mind that one moves.
-    say(pair.in_step(), vec![slot]);
+    say(pair.in_sync(), vec![slot]);
     until(&mut client, "GET another", "+replica");
 }
 
@@ -330,13 +330,13 @@ fn each_read_is_repeated_as_it_was() {
 fn a_replica_that_nobody_listens_at() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let pair = Pair::start(&gone, ReadFrom::PreferReplica);
-    pair.say(vec![pair.in_step()], "", Vec::new());
+    pair.say(vec![pair.in_sync()], "", Vec::new());
     let mut client = pair.bed.client();
     for _ in 0..50 {
         client.call("GET k").expect("+primary\r\n");
     }
     let pair = Pair::start(&gone, ReadFrom::Replica);
-    pair.say(vec![pair.in_step()], "", Vec::new());
+    pair.say(vec![pair.in_sync()], "", Vec::new());
     let mut client = pair.bed.client();
     until(&mut client, "GET k", "-TRYAGAIN no replica of group 1 may serve now: it cannot be reached");
 }
@@ -434,14 +434,14 @@ fn a_session_finds_what_it_has_written() {
         // Who has written nothing may read there.
         other.call("GET k").expect("+replica\r\n");
     }
-    pair.say(vec![pair.in_step()], "", Vec::new());
+    pair.say(vec![pair.in_sync()], "", Vec::new());
     until(&mut client, "GET k", "+replica");
     // A write in parts counts, too, and so does a script.
     for write in ["MSET k v l w", "EVAL x 1 k", "DEL k"] {
         client.call(write).line();
         client.call("GET k").expect("+primary\r\n");
         client.call("GET k").expect("+primary\r\n");
-        pair.say(vec![pair.in_step()], "", Vec::new());
+        pair.say(vec![pair.in_sync()], "", Vec::new());
         until(&mut client, "GET k", "+replica");
     }
 }

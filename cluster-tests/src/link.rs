@@ -14,7 +14,7 @@ use std::{
 use crate::wait::let_pass;
 
 /// How often a relay looks whether it has become another.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a link does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ pub(crate) fn relay(
                         }
                     });
                 }
-                Err(_) => let_pass(LOOK_EVERY),
+                Err(_) => let_pass(POLL_INTERVAL),
             }
         }
     });
@@ -185,7 +185,7 @@ fn pump(mut from: TcpStream, mut into: TcpStream, is_answer: bool, edge: &Edge) 
         };
         // Bytes that meet a silent link wait in it, as in a network that loses and repeats.
         while !edge.stopped() && edge.withholds(is_answer) {
-            let_pass(LOOK_EVERY);
+            let_pass(POLL_INTERVAL);
         }
         if let Mode::Delay(time) = edge.mode() {
             let_pass(time);

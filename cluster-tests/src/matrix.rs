@@ -250,9 +250,9 @@ fn within_hold(point: Point) -> bool {
         Point::PromotionBegun
         | Point::PromotionHeld
         | Point::PromotionBarrier
-        | Point::PromotionTold
+        | Point::PromotionSent
         | Point::Promoted
-        | Point::Wiring
+        | Point::Reconciliation
         | Point::Returning => false,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 /// What a healthy cluster does at once may take so long on a machine that does much else.
 pub const GENEROUS: Duration = Duration::from_secs(40);
 /// Between two looks: short against everything that is waited for, long against what a look costs.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Looks until there is a value; the last reason why not is told when the time is over.
 ///
@@ -22,7 +22,7 @@ pub fn wait_for<T, E: Display>(what: &str, within: Duration, mut look: impl FnMu
         match look() {
             Ok(value) => return value,
             Err(why) if began.elapsed() >= within => panic!("waited {within:?} for {what}: {why}"),
-            Err(_) => std::thread::sleep(LOOK_EVERY),
+            Err(_) => std::thread::sleep(POLL_INTERVAL),
         }
     }
 }
@@ -44,7 +44,7 @@ pub fn holds_for(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
         if !holds() {
             return false;
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     true
 }

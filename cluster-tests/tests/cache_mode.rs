@@ -75,7 +75,7 @@ impl Cache {
     fn wait_out(&self, out: bool) {
         wait_for(if out { "group 1 to be out" } else { "group 1 to be back" }, GENEROUS, || {
             let shown = self.group_1()?;
-            let is = !shown["loan"].is_null();
+            let is = !shown["ejection"].is_null();
             if is == out && (shown["slots"] == 0) == out { Ok(()) } else { Err(shown.to_string()) }
         });
     }
@@ -136,11 +136,11 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
     let out = Instant::now();
     let shown = cache.group_1().unwrap();
     let counts: Vec<u64> =
-        shown["loan"]["to"].as_array().unwrap().iter().map(|s| s["count"].as_u64().unwrap()).collect();
+        shown["ejection"]["to"].as_array().unwrap().iter().map(|s| s["count"].as_u64().unwrap()).collect();
     assert_eq!(counts, [200, 200], "{shown}");
     assert!(cache.events().contains("400 slot(s) go to group 2 (200), group 3 (200): "), "{}", cache.events());
     let told = cache.cli().ok(&["group", "show", "1", "--product", "cache"]).out;
-    assert!(told.contains("out, lends"), "{told}");
+    assert!(told.contains("out, ejects"), "{told}");
     cache.wait_written(cache.ports[1], &key, "new");
     assert_eq!(cache.read(&key), vec![Reply::bulk("new"); 3]);
 
@@ -165,7 +165,7 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
     cache.cluster.servers[0].kill9();
     cache.wait_out(true);
     let again = cache.group_1().unwrap();
-    for share in again["loan"]["to"].as_array().unwrap() {
+    for share in again["ejection"]["to"].as_array().unwrap() {
         let slots = if share["group"] == 2 { "200-399" } else { "0-199" };
         assert_eq!(share["slots"], slots, "{again}");
     }
@@ -206,7 +206,7 @@ fn a_group_that_stood_still_comes_back_empty_under_another_leader() {
         let value = read();
         assert!(value == Reply::bulk("new") || value == Reply::Null, "{value:?}");
         let shown = cache.group_1()?;
-        if shown["loan"].is_null() { Ok(()) } else { Err(shown.to_string()) }
+        if shown["ejection"].is_null() { Ok(()) } else { Err(shown.to_string()) }
     });
     wait_for("the key to be gone", GENEROUS, || match read() {
         Reply::Null => Ok(()),
@@ -287,7 +287,7 @@ fn a_slot_is_not_lent_again_before_it_is_clean() {
     wait_for("group 1 to be out again", GENEROUS, || {
         let shown = cache.group_1()?;
         waited |= shown["waiting_on"].to_string().contains("before it has deleted what it had of it");
-        if shown["loan"].is_null() { Err(shown.to_string()) } else { Ok(()) }
+        if shown["ejection"].is_null() { Err(shown.to_string()) } else { Ok(()) }
     });
     assert!(waited, "slots were lent to a group that had not deleted what it had of them");
     assert_eq!(cache.read(&key), vec![Reply::Null; 3]);

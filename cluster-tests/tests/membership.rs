@@ -156,12 +156,12 @@ fn a_copied_data_directory_is_refused_and_the_original_goes_on() {
     let origin = cluster.node(victim).origin.clone();
     let at = cluster.dir.path().join("elsewhere");
     std::fs::create_dir(&at).unwrap();
-    let mut twin =
+    let mut duplicate =
         cluster_tests::node::Node::new(victim, cluster.ports.admin(9), cluster.ports.product(0), &at, origin);
-    twin.data_dir = copy;
-    twin.start();
-    let ended = twin.wait_end(GENEROUS);
-    assert!(!ended.success() && twin.log().contains("never copy a data directory"), "{}", twin.log());
+    duplicate.data_dir = copy;
+    duplicate.start();
+    let ended = duplicate.wait_end(GENEROUS);
+    assert!(!ended.success() && duplicate.log().contains("never copy a data directory"), "{}", duplicate.log());
     assert!(cluster.node_mut(victim).runs());
     cluster.wait_formed();
     cluster.wait_answers(victim);

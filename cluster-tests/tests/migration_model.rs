@@ -131,7 +131,7 @@ fn a_run_with_a_rule_left_out() {
     is_violated(&Runs { without: &[CleanTarget], ..Runs::SMALL }, 21);
     is_violated(&Runs { without: &[UnlinksAnswered], two_lanes: true, ..Runs::SMALL }, 23);
     is_violated(&Runs { without: &[NoReopening], ..Runs::SMALL }, 17);
-    is_violated(&Runs { without: &[NamingBeforeApproval], detail: true, ..Runs::SMALL }, 25);
+    is_violated(&Runs { without: &[NamingBeforeAuthorization], detail: true, ..Runs::SMALL }, 25);
     is_violated(&Runs { without: &[QuorumRound], ..TWO_LEADERS }, 20);
     is_violated(&Runs { without: &[LookIntoLog], ..TWO_LEADERS }, 22);
     is_violated(&Runs { without: &[MarkBeforeKill], ..Runs::SMALL }, 19);

@@ -163,7 +163,7 @@ fn the_fence_of_connections() {
 fn the_fence_with_a_rule_left_out() {
     // States: 6,316; 5,462; 2,475; 1,770; 4,694; 5,007.
     for (rule, steps) in [
-        (fence::Rule::NamingBeforeApproval, 10),
+        (fence::Rule::NamingBeforeAuthorization, 10),
         (fence::Rule::QuorumRound, 12),
         (fence::Rule::MarkBeforeKill, 9),
         (fence::Rule::Kill, 10),

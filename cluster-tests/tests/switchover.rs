@@ -25,7 +25,7 @@ fn about_to_be_told(options: &RedisOptions) -> (Cluster, [usize; 2]) {
     // A machine that does much else needs longer for a hold than the default.
     cluster.cli().ok(&["cluster", "set", "hold-max=1s", "--timeout", "40s"]);
     (1..=3).for_each(|id| cluster.wait_answers(id));
-    cluster.pause_at(Point::PromotionTold);
+    cluster.pause_at(Point::PromotionSent);
     (cluster, [servers[0], servers[1]])
 }
 
@@ -35,7 +35,7 @@ fn ports(cluster: &Cluster) -> Vec<u16> {
 
 fn tell(cluster: &Cluster, to: usize) {
     cluster.cli().ok(&["group", "promote", "1", &cluster.servers[to].addr()]);
-    cluster.wait_reached(Point::PromotionTold);
+    cluster.wait_reached(Point::PromotionSent);
 }
 
 fn events(cluster: &Cluster) -> String {
@@ -77,7 +77,7 @@ fn an_answer_that_is_late_is_waited_for() {
     mix.wait_more(100);
     tell(&cluster, second);
     cluster.servers[second].pause();
-    cluster.go_on(Point::PromotionTold);
+    cluster.go_on(Point::PromotionSent);
     let_pass(LATE);
     cluster.servers[second].resume();
     wait_well(&cluster, second, first);
@@ -97,7 +97,7 @@ fn one_that_was_never_told_is_told_again() {
     let control = listed.lines().find(|line| line.contains(":ctl:")).unwrap();
     let id = control.split(' ').next().and_then(|field| field.strip_prefix("id=")).unwrap();
     assert_eq!(cluster.servers[second].call(&["CLIENT", "KILL", "ID", id]), Reply::Integer(1));
-    cluster.go_on(Point::PromotionTold);
+    cluster.go_on(Point::PromotionSent);
     wait_well(&cluster, second, first);
     finish_unnoticed(&cluster, mix);
     let events = events(&cluster);
@@ -116,7 +116,7 @@ fn one_that_becomes_a_primary_too_late_leads_nobody() {
     written.wait_acknowledged(|_| true);
     tell(&cluster, second);
     cluster.servers[second].pause();
-    cluster.go_on(Point::PromotionTold);
+    cluster.go_on(Point::PromotionSent);
     wait_for("the promotion to be given up", GENEROUS, || {
         let events = events(&cluster);
         if events.contains("promotion-given-up") { Ok(()) } else { Err(events) }

@@ -261,12 +261,12 @@ fn a_server_that_is_taken_out_meanwhile_is_left_alone() {
     let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &RedisOptions::default());
     let [first, second] = servers[..] else { panic!("{servers:?}") };
     wait_candidate(&cluster, first, second);
-    cluster.pause_at(Point::Wiring);
+    cluster.pause_at(Point::Reconciliation);
     let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
-    let leader = cluster.wait_reached(Point::Wiring);
+    let leader = cluster.wait_reached(Point::Reconciliation);
     let addr = cluster.servers[second].addr();
     cluster.cli().ok(&["group", "remove-server", "1", &addr]);
-    cluster.go_on(Point::Wiring);
+    cluster.go_on(Point::Reconciliation);
     wait_for("it to be given up", GENEROUS, || {
         let log = cluster.node(leader).log();
         let gave_up =

@@ -1,5 +1,5 @@
 //! The life of a changing call: options, who leads, propose, repeat under the same id, wait.
-//! Knows nothing of the single changes; each is a [`Perform`] in the file of its noun.
+//! Knows nothing of the single changes; each is a [`MutationHandler`] in the file of its noun.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::{
     Api,
-    error::{Failure, Verdict, verdict},
+    error::{CallFailure, CallOutcome, verdict},
     forward::{self, Client},
     validate,
 };
@@ -26,7 +26,7 @@ use crate::{
     wire::pb::admin::{ChangeOptions, ChangeReply},
 };
 
-/// A proposal that takes longer has lost its quorum: the call looks for another leader and repeats it under its id.
+/// A proposal that takes longer has lost its quorum: the call probes for another leader and repeats it under its id.
 const PROPOSE_MAX: Duration = Duration::from_secs(3);
 /// Between two attempts when nothing tells that another one is worth it.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What every changing call has.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub struct MutationCall {
     /// Its change id.
     pub id: Uuid,
     /// Nothing is to happen.
@@ -46,7 +46,7 @@ pub struct Call {
     pub deadline: Instant,
 }
 
-impl Call {
+impl MutationCall {
     /// Time left.
     #[must_use]
     pub fn left(&self) -> Duration {
@@ -55,10 +55,10 @@ impl Call {
 }
 
 /// Where an earlier attempt stands in the log, and what came of it.
-pub type Recorded = (Epoch, Result<Outcome, Reject>);
+pub type RecordedChange = (Epoch, Result<Outcome, Reject>);
 
 /// A request message that changes something.
-pub trait Perform: Clone + Send + Sync + 'static {
+pub trait MutationHandler: Clone + Send + Sync + 'static {
     /// Its options.
     fn options(&mut self) -> &mut Option<ChangeOptions>;
     /// Its call at another node.
@@ -67,10 +67,10 @@ pub trait Perform: Clone + Send + Sync + 'static {
         request: Request<Self>,
     ) -> impl Future<Output = Result<Response<ChangeReply>, Status>> + Send;
     /// Does it, on the leader.
-    fn perform(&self, api: &Api, call: &Call) -> impl Future<Output = Result<ChangeReply, Failure>> + Send;
+    fn perform(&self, api: &Api, call: &MutationCall) -> impl Future<Output = Result<ChangeReply, CallFailure>> + Send;
 }
 
-/// The part of [`Perform`] that is the same for all messages.
+/// The part of [`MutationHandler`] that is the same for all messages.
 macro_rules! forwardable {
     ($rpc:ident) => {
         fn options(&mut self) -> &mut Option<$crate::wire::pb::admin::ChangeOptions> {
@@ -92,7 +92,7 @@ impl Api {
     ///
     /// # Errors
     /// The status of the first answer that is one; UNAVAILABLE when surely nothing was executed, UNKNOWN when perhaps.
-    pub async fn change<M: Perform>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
+    pub async fn change<M: MutationHandler>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
         let once = forward::was_forwarded(&request);
         let mut message = request.into_inner();
         let options = message.options().get_or_insert_default();
@@ -110,16 +110,18 @@ impl Api {
                     Ok(reply) => return Ok(Response::new(reply)),
                     Err(failure) if failure.again() && !once => {
                         last = failure.to_string();
-                        if matches!(failure, Failure::Unknown(_)) {
+                        if matches!(failure, CallFailure::Unknown(_)) {
                             perhaps = Some(last.clone());
                         }
                     }
                     Err(failure) => return Err(failure.into()),
                 }
             } else if once {
-                return Err(
-                    Failure::NotLeader(format!("node {} is not the leader; not executed", self.control.me)).into()
-                );
+                return Err(CallFailure::NotLeader(format!(
+                    "node {} is not the leader; not executed",
+                    self.control.me
+                ))
+                .into());
             } else if let (Some(leader), Some(admin)) = (who.leader, who.leader_admin.as_deref())
                 && leader != self.control.me
             {
@@ -129,10 +131,10 @@ impl Api {
                         return Ok(Response::new(reply));
                     }
                     Err(status) => match verdict(&status) {
-                        Verdict::Final => return Err(status),
+                        CallOutcome::Final => return Err(status),
                         is => {
                             last = format!("node {leader} ({admin}): {}", status.message());
-                            if is == Verdict::Perhaps {
+                            if is == CallOutcome::Perhaps {
                                 perhaps = Some(last.clone());
                             }
                             debug!(%leader, admin, change = %call.id, error = status.message(), "a forwarded change has no answer yet");
@@ -145,10 +147,10 @@ impl Api {
             if Instant::now() >= call.deadline {
                 let id = call.id;
                 return Err(match perhaps {
-                    Some(why) => Failure::Unknown(format!(
+                    Some(why) => CallFailure::Unknown(format!(
                         "outcome unknown ({why}; now: {last}); repeat it under the same change id ({id}) to learn it"
                     )),
-                    None => Failure::NotLeader(format!("not executed: {last}")),
+                    None => CallFailure::NotLeader(format!("not executed: {last}")),
                 }
                 .into());
             }
@@ -158,10 +160,10 @@ impl Api {
     }
 
     /// One attempt at another node; given up early when it is no longer the leader.
-    async fn forward<M: Perform>(
+    async fn forward<M: MutationHandler>(
         &self,
         mut message: M,
-        call: &Call,
+        call: &MutationCall,
         leader: NodeId,
         admin: &str,
     ) -> Result<ChangeReply, Status> {
@@ -192,12 +194,12 @@ impl Api {
         self.control.log.state().borrow().clone()
     }
 
-    /// What came of an earlier attempt under this id. Calls that ask servers first look here: a repeat is not asked again.
+    /// What came of an earlier attempt under this id. Calls that ask servers first probe here: a repeat is not asked again.
     /// Of `change` counts what its fingerprint is made of.
     ///
     /// # Errors
     /// The id stands for another change.
-    pub fn recorded(&self, call: &Call, change: &Change) -> Result<Option<Recorded>, Failure> {
+    pub fn recorded(&self, call: &MutationCall, change: &Change) -> Result<Option<RecordedChange>, CallFailure> {
         if call.dry_run {
             return Ok(None);
         }
@@ -213,7 +215,7 @@ impl Api {
     ///
     /// # Errors
     /// Why it would be refused.
-    pub fn dry_run(&self, change: &Change, warnings: Vec<String>) -> Result<ChangeReply, Failure> {
+    pub fn dry_run(&self, change: &Change, warnings: Vec<String>) -> Result<ChangeReply, CallFailure> {
         let done = apply::dry_run(&self.state(), change)?;
         Ok(ChangeReply { unchanged: done.is_empty(), done, warnings, ..ChangeReply::default() })
     }
@@ -222,7 +224,7 @@ impl Api {
     ///
     /// # Errors
     /// Its refusal, or why there is no answer.
-    pub async fn propose(&self, call: &Call, change: Change) -> Result<(Epoch, Outcome), Failure> {
+    pub async fn propose(&self, call: &MutationCall, change: Change) -> Result<(Epoch, Outcome), CallFailure> {
         let applied = self.control.log.propose(call.id, change, call.left().min(PROPOSE_MAX)).await?;
         let outcome = applied.result?;
         info!(change = %call.id, index = %applied.index, ?outcome, "a change was made");
@@ -233,7 +235,12 @@ impl Api {
     ///
     /// # Errors
     /// As [`Api::propose`]; with `wait` also what is missing at the deadline.
-    pub async fn make(&self, call: &Call, change: Change, said: Said) -> Result<ChangeReply, Failure> {
+    pub async fn make(
+        &self,
+        call: &MutationCall,
+        change: Change,
+        said: ChangeSummary,
+    ) -> Result<ChangeReply, CallFailure> {
         if call.dry_run {
             return self.dry_run(&change, said.warnings);
         }
@@ -247,12 +254,12 @@ impl Api {
     /// With `wait`: what is missing at the deadline, or which port cannot be bound.
     pub async fn conclude(
         &self,
-        call: &Call,
+        call: &MutationCall,
         index: Epoch,
         unchanged: bool,
-        said: Said,
-    ) -> Result<ChangeReply, Failure> {
-        let Said { done, mut warnings, product } = said;
+        said: ChangeSummary,
+    ) -> Result<ChangeReply, CallFailure> {
+        let ChangeSummary { done, mut warnings, product } = said;
         let state = self.state();
         if call.wait {
             let product = product.and_then(|name| state.products.values().find(|p| p.name == name)).map(|p| p.id);
@@ -272,7 +279,7 @@ impl Api {
 
 /// What is told of a change.
 #[derive(Clone, Debug, Default)]
-pub struct Said {
+pub struct ChangeSummary {
     /// What was done, a sentence each.
     pub done: Vec<String>,
     /// What the operator should know.
@@ -281,7 +288,7 @@ pub struct Said {
     pub product: Option<String>,
 }
 
-impl Said {
+impl ChangeSummary {
     /// One sentence, about no product.
     #[must_use]
     pub fn of(done: String) -> Self {
@@ -300,12 +307,15 @@ impl Said {
 ///
 /// # Errors
 /// A sentence when the name is empty or there is none.
-pub fn product<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Product, Failure> {
+pub fn product<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Product, CallFailure> {
     if name.is_empty() {
-        return Err(Failure::Bad("name a product (--product NAME; there is one called 'default')".into()));
+        return Err(CallFailure::Bad("name a product (--product NAME; there is one called 'default')".into()));
     }
     state.products.values().find(|product| product.name == name).ok_or_else(|| {
-        Failure::NotFound(format!("there is no product '{}'; `pontoon product ls` shows all", validate::quote(name)))
+        CallFailure::NotFound(format!(
+            "there is no product '{}'; `pontoon product ls` shows all",
+            validate::quote(name)
+        ))
     })
 }
 
@@ -313,15 +323,15 @@ pub fn product<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Product, F
 ///
 /// # Errors
 /// As [`product`], as a refusal.
-pub fn product_id(state: &ClusterState, name: &str) -> Result<ProductId, Failure> {
+pub fn product_id(state: &ClusterState, name: &str) -> Result<ProductId, CallFailure> {
     product(state, name).map(|product| product.id).map_err(refused)
 }
 
 /// In a change, what does not exist is a refusal (proto/admin.proto, ChangeReply).
 #[must_use]
-pub fn refused(failure: Failure) -> Failure {
+pub fn refused(failure: CallFailure) -> CallFailure {
     match failure {
-        Failure::NotFound(text) => Failure::Refused(text),
+        CallFailure::NotFound(text) => CallFailure::Refused(text),
         other => other,
     }
 }

@@ -3,8 +3,8 @@
 
 use super::{
     Api,
-    change::{Call, Perform, Said, forwardable},
-    error::Failure,
+    change::{ChangeSummary, MutationCall, MutationHandler, forwardable},
+    error::CallFailure,
     validate,
 };
 use crate::{
@@ -36,21 +36,21 @@ fn still_maintained(state: &ClusterState) -> Vec<String> {
         .collect()
 }
 
-impl Perform for SetClusterRequest {
+impl MutationHandler for SetClusterRequest {
     forwardable!(set_cluster);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let voters = self.voters.map(validate::voters).transpose()?;
         let hold_ms_max = self.hold_ms_max.map(validate::hold_ms).transpose()?;
         let failover_share_max = self.failover_share_max.map(validate::failover_share).transpose()?;
         let maintenance = self.maintenance;
         if voters.is_none() && hold_ms_max.is_none() && failover_share_max.is_none() && maintenance.is_none() {
-            return Err(Failure::Bad(
+            return Err(CallFailure::Bad(
                 "nothing to set; give voters=N, hold-max=250ms, failover-share-max=PERCENT or maintenance=on|off"
                     .into(),
             ));
         }
-        let mut said = Said::default();
+        let mut said = ChangeSummary::default();
         if let Some(voters) = voters {
             said.done.push(format!("voters: {voters}"));
             if voters % 2 == 0 {

@@ -7,7 +7,7 @@ use crate::{consensus::ProposeError, control::handle::WaitError, model::reject::
 
 /// Why a call failed on this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum CallFailure {
     /// The request makes no sense, whatever the state.
     #[error("{0}")]
     Bad(String),
@@ -31,7 +31,7 @@ pub enum Failure {
     Stuck(String),
 }
 
-impl Failure {
+impl CallFailure {
     /// Whether another attempt, here or at another node, may succeed.
     #[must_use]
     pub fn again(&self) -> bool {
@@ -39,13 +39,13 @@ impl Failure {
     }
 }
 
-impl From<Reject> for Failure {
+impl From<Reject> for CallFailure {
     fn from(reject: Reject) -> Self {
         Self::Refused(reject.to_string())
     }
 }
 
-impl From<ProposeError> for Failure {
+impl From<ProposeError> for CallFailure {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::NotLeader(_) | ProposeError::Stopped(_) => Self::NotLeader(error.to_string()),
@@ -56,7 +56,7 @@ impl From<ProposeError> for Failure {
 }
 
 /// After a change was made.
-impl From<WaitError> for Failure {
+impl From<WaitError> for CallFailure {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::Deadline(missing) => {
@@ -72,17 +72,17 @@ impl From<WaitError> for Failure {
     }
 }
 
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
+impl From<CallFailure> for Status {
+    fn from(failure: CallFailure) -> Self {
         let text = failure.to_string();
         let (code, outcome) = match failure {
-            Failure::Bad(_) => (Code::InvalidArgument, Some("none")),
-            Failure::Refused(_) => (Code::FailedPrecondition, None),
-            Failure::NotFound(_) => (Code::NotFound, Some("none")),
-            Failure::NotLeader(_) => (Code::Unavailable, Some("none")),
-            Failure::Unknown(_) => (Code::Unknown, None),
-            Failure::Deadline(_) => (Code::DeadlineExceeded, Some("made")),
-            Failure::Stuck(_) => (Code::FailedPrecondition, Some("made")),
+            CallFailure::Bad(_) => (Code::InvalidArgument, Some("none")),
+            CallFailure::Refused(_) => (Code::FailedPrecondition, None),
+            CallFailure::NotFound(_) => (Code::NotFound, Some("none")),
+            CallFailure::NotLeader(_) => (Code::Unavailable, Some("none")),
+            CallFailure::Unknown(_) => (Code::Unknown, None),
+            CallFailure::Deadline(_) => (Code::DeadlineExceeded, Some("made")),
+            CallFailure::Stuck(_) => (Code::FailedPrecondition, Some("made")),
         };
         let mut status = Status::new(code, text);
         if let Some(outcome) = outcome {
@@ -94,7 +94,7 @@ impl From<Failure> for Status {
 
 /// What a status of another node tells about repeating the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CallOutcome {
     /// It is the answer.
     Final,
     /// Surely not executed; ask again.
@@ -105,24 +105,24 @@ pub enum Verdict {
 
 /// Reads a status that came from another node, or from the transport on the way there.
 #[must_use]
-pub fn verdict(status: &Status) -> Verdict {
+pub fn verdict(status: &Status) -> CallOutcome {
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::DeadlineExceeded => {}
-        _ => return Verdict::Final,
+        _ => return CallOutcome::Final,
     }
     match status.metadata().get(OUTCOME).map(|value| value.as_bytes()) {
-        Some(b"made") => return Verdict::Final,
-        Some(b"none") => return Verdict::NotExecuted,
+        Some(b"made") => return CallOutcome::Final,
+        Some(b"none") => return CallOutcome::NotExecuted,
         _ => {}
     }
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
         if error.is::<tonic::ConnectError>() {
-            return Verdict::NotExecuted;
+            return CallOutcome::NotExecuted;
         }
         source = error.source();
     }
-    Verdict::Perhaps
+    CallOutcome::Perhaps
 }
 
 #[cfg(test)]
@@ -132,19 +132,19 @@ mod tests {
     #[test]
     fn statuses_survive_a_hop() {
         let table = [
-            (Failure::Bad("a".into()), Code::InvalidArgument, Verdict::Final),
-            (Failure::Refused("a".into()), Code::FailedPrecondition, Verdict::Final),
-            (Failure::NotLeader("a".into()), Code::Unavailable, Verdict::NotExecuted),
-            (Failure::Unknown("a".into()), Code::Unknown, Verdict::Perhaps),
-            (Failure::Deadline("a".into()), Code::DeadlineExceeded, Verdict::Final),
-            (Failure::Stuck("a".into()), Code::FailedPrecondition, Verdict::Final),
+            (CallFailure::Bad("a".into()), Code::InvalidArgument, CallOutcome::Final),
+            (CallFailure::Refused("a".into()), Code::FailedPrecondition, CallOutcome::Final),
+            (CallFailure::NotLeader("a".into()), Code::Unavailable, CallOutcome::NotExecuted),
+            (CallFailure::Unknown("a".into()), Code::Unknown, CallOutcome::Perhaps),
+            (CallFailure::Deadline("a".into()), Code::DeadlineExceeded, CallOutcome::Final),
+            (CallFailure::Stuck("a".into()), Code::FailedPrecondition, CallOutcome::Final),
         ];
         for (failure, code, expected) in table {
             let status = Status::from(failure.clone());
             assert_eq!((status.code(), verdict(&status)), (code, expected), "{failure:?}");
         }
         // From the transport, not from a node.
-        assert_eq!(verdict(&Status::unavailable("broken pipe")), Verdict::Perhaps);
-        assert_eq!(verdict(&Status::unauthenticated("no secret")), Verdict::Final);
+        assert_eq!(verdict(&Status::unavailable("broken pipe")), CallOutcome::Perhaps);
+        assert_eq!(verdict(&Status::unauthenticated("no secret")), CallOutcome::Final);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
-use super::{Api, change, error::Failure, forward, group_view, validate};
+use super::{Api, change, error::CallFailure, forward, group_view, validate};
 use crate::{
     clock::boottime_ns,
     model::{
@@ -15,9 +15,9 @@ use crate::{
     },
     plan::{
         acks::may_leave,
-        failover::{History, downs},
-        liveness::{Verdict, Watchers, verdict},
-        observation::{Observation, RoleSeen},
+        failover::{GroupHistory, downs},
+        liveness::{Liveness, Watchers, liveness},
+        observation::{Observation, ReportedRole},
     },
     wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ShowGroupReply, ShowGroupRequest},
 };
@@ -40,17 +40,17 @@ impl Api {
             Err(why) => why,
         };
         let (state, seen) = (self.state(), self.seen());
-        let eyes = seen.as_ref().map(|seen| Eyes::new(seen, self.control.me));
+        let reports = seen.as_ref().map(|seen| ProbeReports::new(seen, self.control.me));
         let product = change::product(&state, &wanted.product)?;
         let shown = |group| {
             let mut shown = group_view::group(&state, product, group);
-            if let Some(eyes) = &eyes {
-                eyes.see(&mut shown, group);
+            if let Some(reports) = &reports {
+                reports.see(&mut shown, group);
             }
             shown
         };
         let groups = product.groups.values().map(shown).collect();
-        Ok(Response::new(ListGroupsReply { groups, without_live: without(without_live, eyes.is_some()) }))
+        Ok(Response::new(ListGroupsReply { groups, without_live: without(without_live, reports.is_some()) }))
     }
 
     /// Everything about one group.
@@ -61,15 +61,16 @@ impl Api {
         let once = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         let id = validate::group(wanted.id)?;
-        let missing =
-            |product: &str| Failure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string());
+        let missing = |product: &str| {
+            CallFailure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string())
+        };
         let ask = |mut client: forward::Client, asked| async move { client.show_group(asked).await };
         let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };
         let (state, seen) = (self.state(), self.seen());
-        let eyes = seen.as_ref().map(|seen| Eyes::new(seen, self.control.me));
+        let reports = seen.as_ref().map(|seen| ProbeReports::new(seen, self.control.me));
         let product = change::product(&state, &wanted.product)?;
         let group = product.groups.get(&id).ok_or_else(|| missing(&product.name))?;
         let mut shown = group_view::group(&state, product, group);
@@ -77,14 +78,14 @@ impl Api {
         let observation = seen.as_ref().map_or(&nothing, |seen| &seen.observation);
         let mut warnings = group_view::warnings(&state, product, group, observation);
         let mut waiting_on = Vec::new();
-        if let Some(eyes) = &eyes {
-            eyes.see(&mut shown, group);
-            warnings.extend(eyes.warnings(&state, group));
-            waiting_on = eyes.waits_for(&product.name, group);
+        if let Some(reports) = &reports {
+            reports.see(&mut shown, group);
+            warnings.extend(reports.warnings(&state, group));
+            waiting_on = reports.waits_for(&product.name, group);
         }
         Ok(Response::new(ShowGroupReply {
             group: Some(shown),
-            without_live: without(without_live, eyes.is_some()),
+            without_live: without(without_live, reports.is_some()),
             waiting_on,
             warnings,
             ended: group_view::ended_of(&state, product, id),
@@ -95,12 +96,12 @@ impl Api {
     #[must_use]
     pub fn servers_down(&self) -> Vec<String> {
         let (state, Some(seen)) = (self.state(), self.seen()) else { return Vec::new() };
-        let eyes = Eyes::new(&seen, self.control.me);
+        let reports = ProbeReports::new(&seen, self.control.me);
         let mut down = Vec::new();
         for product in state.products.values() {
             for group in product.groups.values() {
                 for (place, server) in group.servers.iter().enumerate() {
-                    let Verdict::Down { by, for_ms } = eyes.verdict(&server.addr, group) else { continue };
+                    let Liveness::DownGroup { by, for_ms } = reports.liveness(&server.addr, group) else { continue };
                     let role = if place == 0 { "primary" } else { "replica" };
                     let by: Vec<_> = by.iter().map(ToString::to_string).collect();
                     down.push(format!(
@@ -131,25 +132,25 @@ impl Api {
     /// A sentence.
     pub fn may_leave(&self, product: &Product, group: &Group, addr: &HostPort) -> Result<(), String> {
         let (Some(seen), Some(primary)) = (self.seen(), group.servers.first()) else { return Ok(()) };
-        let history = History::of(group, &seen.observation).replid;
-        let in_step = |addr: &HostPort| {
-            let look = group_view::answered_now(&seen.observation, addr).filter(|look| look.replid == history);
-            look.is_some_and(|look| match &look.role {
-                RoleSeen::Replica { of, link_up, syncing, .. } => *of == primary.addr && *link_up && !syncing,
-                RoleSeen::Primary { .. } => false,
+        let history = GroupHistory::of(group, &seen.observation).replid;
+        let in_sync = |addr: &HostPort| {
+            let probe = group_view::answered_now(&seen.observation, addr).filter(|probe| probe.replid == history);
+            probe.is_some_and(|probe| match &probe.role {
+                ReportedRole::Replica { of, link_up, syncing, .. } => *of == primary.addr && *link_up && !syncing,
+                ReportedRole::Primary { .. } => false,
             })
         };
-        may_leave(group, product.min_acks, addr, in_step)
+        may_leave(group, product.min_acks, addr, in_sync)
     }
 
     /// What nodes have reported to this node, if it leads.
-    fn seen(&self) -> Option<Seen> {
+    fn seen(&self) -> Option<NodeFailure> {
         let view = self.control.view.borrow().clone();
         view.term?;
         let now = boottime_ns();
         let voters = self.control.log.leadership().borrow().voters.clone();
         let alive = view.alive(voters, self.control.lease, now);
-        Some(Seen { observation: view.observation(now), alive, waiting_on: view.waiting_on.clone() })
+        Some(NodeFailure { observation: view.observation(now), alive, waiting_on: view.waiting_on.clone() })
     }
 }
 
@@ -159,40 +160,43 @@ fn without(why: String, known: bool) -> String {
 }
 
 /// What the leader has heard.
-struct Seen {
+struct NodeFailure {
     observation: Observation,
     alive: BTreeSet<NodeId>,
     waiting_on: Vec<String>,
 }
 
 /// What it makes of it.
-struct Eyes<'a> {
-    seen: &'a Seen,
+struct ProbeReports<'a> {
+    seen: &'a NodeFailure,
     watchers: Watchers<'a>,
     me: NodeId,
 }
 
-impl<'a> Eyes<'a> {
-    fn new(seen: &'a Seen, me: NodeId) -> Self {
+impl<'a> ProbeReports<'a> {
+    fn new(seen: &'a NodeFailure, me: NodeId) -> Self {
         Self { seen, watchers: Watchers::new(&seen.observation, seen.alive.clone()), me }
     }
 
     fn see(&self, shown: &mut admin::Group, group: &Group) {
-        group_view::see(shown, group, &self.seen.observation, self.me, |addr| match self.verdict(addr, group) {
-            Verdict::Up => "up",
-            Verdict::Loading => "loading",
-            Verdict::Suspect { .. } => "suspect",
-            Verdict::Down { .. } => "down",
-            Verdict::Unknown => "unknown",
+        group_view::see(shown, group, &self.seen.observation, self.me, |addr| match self.liveness(addr, group) {
+            Liveness::Up => "up",
+            Liveness::Loading => "loading",
+            Liveness::Suspect { .. } => "suspect",
+            Liveness::DownGroup { .. } => "down",
+            Liveness::Unknown => "unknown",
         });
     }
 
-    fn verdict(&self, addr: &HostPort, group: &Group) -> Verdict {
-        verdict(&self.watchers, addr, group.options.down_after_ms)
+    fn liveness(&self, addr: &HostPort, group: &Group) -> Liveness {
+        liveness(&self.watchers, addr, group.options.down_after_ms)
     }
 
     fn primary_down(&self, group: &Group) -> bool {
-        group.servers.first().is_some_and(|primary| matches!(self.verdict(&primary.addr, group), Verdict::Down { .. }))
+        group
+            .servers
+            .first()
+            .is_some_and(|primary| matches!(self.liveness(&primary.addr, group), Liveness::DownGroup { .. }))
     }
 
     /// What follows from what others see, or not.

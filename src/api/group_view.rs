@@ -5,25 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     clock::utc,
-    control::admission::not_persistent,
+    control::admission::server::not_persistent,
     model::{
+        ejection::Ejection,
         event::{Event, EventKind},
         ids::{GroupId, HostPort, NodeId, SlotId},
-        loan::Loan,
         promotion::{EndedPromotion, Promotion},
         route::Mode,
         slot::spans,
         state::{Cause, ClusterState, Group, Product, Server},
     },
     plan::{
-        acks::foreign_replicas,
-        failover::{self, Choice},
-        observation::{Look, Observation, Reported, RoleSeen},
+        acks::unmanaged_replicas,
+        failover::{self, CandidateChoice},
+        observation::{AgedReport, Observation, Probe, ReportedRole},
     },
     wire::pb::admin,
 };
 
-/// Two looks at a primary that are nearer to each other tell no rate, milliseconds: looks are not that exact.
+/// Two probes at a primary that are nearer to each other tell no rate, milliseconds: probes are not that exact.
 const RATE_OVER_MS: u64 = 100;
 
 /// A group of a product, as the log has it.
@@ -52,18 +52,18 @@ pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::G
         promotion: state.promotion_of(product.id, group.id).map(|open| promotion(state, open)),
         replid: group.replid.clone(),
         eject_after_ms: (product.mode == Mode::Cache).then_some(group.options.eject_after_ms),
-        loan: group.loan.as_ref().map(|lent| loan(product, group, lent)),
+        ejection: group.ejection.as_ref().map(|ejected| ejection(product, group, ejected)),
     }
 }
 
-fn loan(product: &Product, group: &Group, lent: &Loan) -> admin::Loan {
-    let share = |(to, slots): (GroupId, BTreeSet<SlotId>)| admin::LoanShare {
+fn ejection(product: &Product, group: &Group, ejected: &Ejection) -> admin::Ejection {
+    let share = |(to, slots): (GroupId, BTreeSet<SlotId>)| admin::EjectionShare {
         group: to.0,
         count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
         slots: spans(&slots),
     };
-    let to = product.borrowers(group).into_iter().map(share).collect();
-    admin::Loan { id: lent.id.0, since_ms: lent.since_ms, to }
+    let to = product.temporary_owners(group).into_iter().map(share).collect();
+    admin::Ejection { id: ejected.id.0, since_ms: ejected.since_ms, to }
 }
 
 /// A promotion that has not ended.
@@ -109,17 +109,17 @@ pub fn ended_of(state: &ClusterState, product: &Product, group: GroupId) -> Vec<
     state.ended_promotions.iter().filter(of).map(|e| ended(state, e)).collect()
 }
 
-/// What nodes see of the servers of a group, put into its answer. `verdict`: "up", "down" and so on.
+/// What nodes see of the servers of a group, put into its answer. `liveness`: "up", "down" and so on.
 pub fn see(
     shown: &mut admin::Group,
     group: &Group,
     seen: &Observation,
     leader: NodeId,
-    verdict: impl Fn(&HostPort) -> &'static str,
+    liveness: impl Fn(&HostPort) -> &'static str,
 ) {
     let choice = failover::choose(group, seen, leader);
     for (server, shown) in group.servers.iter().zip(&mut shown.servers) {
-        shown.seen = Some(server_seen(group, server, seen, &choice, verdict(&server.addr)));
+        shown.seen = Some(server_seen(group, server, seen, &choice, liveness(&server.addr)));
     }
 }
 
@@ -127,29 +127,29 @@ fn server_seen(
     group: &Group,
     server: &Server,
     seen: &Observation,
-    choice: &Choice,
-    verdict: &str,
+    choice: &CandidateChoice,
+    liveness: &str,
 ) -> admin::ServerSeen {
     let none = choice.none.iter().find(|(addr, _)| *addr == server.addr);
     let mut shown = admin::ServerSeen {
-        state: verdict.into(),
+        state: liveness.into(),
         failing: seen.get(&server.addr).map(failing).unwrap_or_default(),
         no_candidate: none.map(|(_, why)| why.clone()).unwrap_or_default(),
         ..admin::ServerSeen::default()
     };
-    let Some((look, ago_ms)) = failover::newest(seen, &server.addr) else { return shown };
-    shown.used_memory = look.used_memory;
-    shown.keys = look.keys;
-    shown.ops_per_second = look.ops_per_second;
-    shown.ping_us = look.ping_us;
-    shown.run_id.clone_from(&look.run_id);
-    shown.replid.clone_from(&look.replid);
-    shown.offset = look.offset;
+    let Some((probe, ago_ms)) = failover::newest(seen, &server.addr) else { return shown };
+    shown.used_memory = probe.used_memory;
+    shown.keys = probe.keys;
+    shown.ops_per_second = probe.ops_per_second;
+    shown.ping_us = probe.ping_us;
+    shown.run_id.clone_from(&probe.run_id);
+    shown.replid.clone_from(&probe.replid);
+    shown.offset = probe.offset;
     shown.ago_ms = Some(ago_ms);
-    shown.persistent = look.persistent;
-    match &look.role {
-        RoleSeen::Primary { .. } => shown.role = "primary".into(),
-        RoleSeen::Replica { of, link_up, link_down_ms, syncing } => {
+    shown.persistent = probe.persistent;
+    match &probe.role {
+        ReportedRole::Primary { .. } => shown.role = "primary".into(),
+        ReportedRole::Replica { of, link_up, link_down_ms, syncing } => {
             shown.role = "replica".into();
             shown.follows = of.to_string();
             shown.link = match (syncing, link_up) {
@@ -159,13 +159,13 @@ fn server_seen(
             }
             .into();
             let primary = group.servers.first().filter(|primary| primary.addr != server.addr);
-            let lag = primary.and_then(|primary| lag(look, ago_ms, &looks(seen, &primary.addr)));
+            let lag = primary.and_then(|primary| lag(probe, ago_ms, &probes(seen, &primary.addr)));
             shown.lag_bytes = lag.map(|(bytes, _)| bytes);
             shown.lag_ms = if *link_up {
                 lag.and_then(|(_, ms)| ms)
             } else {
                 let apart = primary.and_then(|primary| {
-                    failover::linked_ms(seen, &server.addr, &primary.addr, &look.replid, &look.run_id)
+                    failover::last_in_sync_ms(seen, &server.addr, &primary.addr, &probe.replid, &probe.run_id)
                 });
                 // (The largest number stands for a link that never was.)
                 apart.or_else(|| link_down_ms.checked_add(ago_ms))
@@ -175,29 +175,29 @@ fn server_seen(
     shown
 }
 
-fn failing(by_node: &BTreeMap<NodeId, Reported>) -> Vec<admin::FailureSeen> {
-    let of = |(node, reported): (&NodeId, &Reported)| {
-        let Reported { sight, age_ms } = reported;
-        let for_ms = sight.failing_ms.map(|ms| ms.saturating_add(*age_ms));
-        let fails = for_ms.is_some() || !sight.error.is_empty();
-        fails.then(|| admin::FailureSeen { node: node.0, for_ms, error: sight.error.clone() })
+fn failing(by_node: &BTreeMap<NodeId, AgedReport>) -> Vec<admin::FailureSeen> {
+    let of = |(node, reported): (&NodeId, &AgedReport)| {
+        let AgedReport { report, age_ms } = reported;
+        let for_ms = report.failing_ms.map(|ms| ms.saturating_add(*age_ms));
+        let fails = for_ms.is_some() || !report.error.is_empty();
+        fails.then(|| admin::FailureSeen { node: node.0, for_ms, error: report.error.clone() })
     };
     by_node.iter().filter_map(of).collect()
 }
 
-/// All answered looks at a server, of whatever node, with their ages in milliseconds.
-fn looks<'a>(seen: &'a Observation, addr: &HostPort) -> Vec<(&'a Look, u64)> {
-    let of = |reported: &'a Reported| {
-        let (look, ago_ms) = reported.sight.look.as_ref()?;
-        Some((look, ago_ms.saturating_add(reported.age_ms)))
+/// All answered probes at a server, of whatever node, with their ages in milliseconds.
+fn probes<'a>(seen: &'a Observation, addr: &HostPort) -> Vec<(&'a Probe, u64)> {
+    let of = |reported: &'a AgedReport| {
+        let (probe, ago_ms) = reported.report.probe.as_ref()?;
+        Some((probe, ago_ms.saturating_add(reported.age_ms)))
     };
     seen.get(addr).into_iter().flat_map(|by_node| by_node.values().filter_map(of)).collect()
 }
 
-/// How far a replica is behind: in bytes against the look at the primary that is nearest in time, in milliseconds by the
-/// rate at which the primary writes, where two looks tell one. `None`: their offsets do not count the same stream.
-fn lag(replica: &Look, ago_ms: u64, primary: &[(&Look, u64)]) -> Option<(u64, Option<u64>)> {
-    let same = || primary.iter().filter(|(look, _)| !look.replid.is_empty() && look.replid == replica.replid);
+/// How far a replica is behind: in bytes against the probe at the primary that is nearest in time, in milliseconds by the
+/// rate at which the primary writes, where two probes tell one. `None`: their offsets do not count the same stream.
+fn lag(replica: &Probe, ago_ms: u64, primary: &[(&Probe, u64)]) -> Option<(u64, Option<u64>)> {
+    let same = || primary.iter().filter(|(probe, _)| !probe.replid.is_empty() && probe.replid == replica.replid);
     let (nearest, _) = same().min_by_key(|(_, ago)| ago.abs_diff(ago_ms))?;
     let bytes = nearest.offset.saturating_sub(replica.offset);
     if bytes == 0 {
@@ -222,32 +222,32 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
                 .to_owned(),
         );
     }
-    let look = failover::newest(seen, &primary.addr).map(|(look, _)| look);
+    let probe = failover::newest(seen, &primary.addr).map(|(probe, _)| probe);
     // A primary begins a new history for its first replica, too: then it is the process that it was when it was added.
     // Likewise when it is the process that the log knows, and that did not begin while it was the primary.
-    let same = look.is_some_and(|look| {
-        let first = group.restarted_with.is_none() && look.run_id == group.run_id;
-        !look.run_id.is_empty() && (first || look.run_id == primary.run_id)
+    let same = probe.is_some_and(|probe| {
+        let first = group.restarted_with.is_none() && probe.run_id == group.run_id;
+        !probe.run_id.is_empty() && (first || probe.run_id == primary.run_id)
     });
     if let Some(at_ms) = new_history(state, product, group).filter(|_| !same) {
-        let empty = look.is_some_and(|look| look.keys == 0 && !look.loading);
+        let empty = probe.is_some_and(|probe| probe.keys == 0 && !probe.loading);
         said.push(restarted(&primary.addr, at_ms, if empty { Some(0) } else { group.restarted_with }));
     }
-    if product.mode == Mode::Store && look.is_some_and(|look| look.persistent == Some(false)) {
+    if product.mode == Mode::Store && probe.is_some_and(|probe| probe.persistent == Some(false)) {
         said.push(not_persistent(&primary.addr));
     }
-    if let Some(Look { role: RoleSeen::Primary { replicas: linked }, .. }) = look {
-        said.extend(foreign(group, linked).iter().map(|addr| {
+    if let Some(Probe { role: ReportedRole::Primary { replicas: in_sync }, .. }) = probe {
+        said.extend(unmanaged(group, in_sync).iter().map(|addr| {
             format!(
-                "a foreign replica is linked to the primary: {addr}; add it to the group (pontoon group add-server {} \
+                "an unmanaged replica is in sync to the primary: {addr}; add it to the group (pontoon group add-server {} \
                  {addr}), or see that it may have the data",
                 group.id
             )
         }));
     }
-    if let Some(unnamed) = look.map(|look| look.unnamed_replicas).filter(|unnamed| *unnamed > 0) {
+    if let Some(unnamed) = probe.map(|probe| probe.unnamed_replicas).filter(|unnamed| *unnamed > 0) {
         said.push(format!(
-            "{unnamed} foreign replica(s) that tell no port are linked to the primary and acknowledge its writes (tools that \
+            "{unnamed} unmanaged replica(s) that tell no port are in sync to the primary and acknowledge its writes (tools that \
              copy do so); see in CLIENT LIST TYPE replica on {} whether they may have the data",
             primary.addr
         ));
@@ -260,10 +260,10 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
             group.id, product.name
         ));
     }
-    let demanded = min_acks + foreign_replicas(group, look.cloned(), |addr| answered_now(seen, addr).cloned());
+    let demanded = min_acks + unmanaged_replicas(group, probe.cloned(), |addr| answered_now(seen, addr).cloned());
     if min_acks > 0 && demanded > min_acks {
         said.push(format!(
-            "min-acks is {min_acks}, and because of the foreign ones a write waits for {demanded} replicas"
+            "min-acks is {min_acks}, and because of the unmanaged ones a write waits for {demanded} replicas"
         ));
     }
     if replicas.is_empty() && product.mode == Mode::Store {
@@ -272,10 +272,10 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
     said
 }
 
-/// The newest look at a server, unless it fails since, for somebody.
-pub(super) fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Look> {
-    let failing = |r: &Reported| r.sight.failing_ms.is_some();
-    failover::today(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
+/// The newest probe at a server, unless it fails since, for somebody.
+pub(super) fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
+    let failing = |r: &AgedReport| r.report.failing_ms.is_some();
+    failover::fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
 }
 
 /// When the present primary was last seen to have begun another history.
@@ -304,12 +304,12 @@ fn restarted(primary: &HostPort, at_ms: u64, with: Option<u64>) -> String {
 
 /// Replicas that a primary has and that are not of its group. Hosts have many names, so the port decides where no address
 /// does: as many of one port as the group has are taken for its own.
-fn foreign(group: &Group, linked: &[(HostPort, u64)]) -> Vec<HostPort> {
+fn unmanaged(group: &Group, in_sync: &[(HostPort, u64)]) -> Vec<HostPort> {
     let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
     let mut take = |same: &dyn Fn(&HostPort) -> bool| {
         own.iter().position(|addr| same(addr)).map(|place| own.swap_remove(place)).is_some()
     };
     let unnamed: Vec<&HostPort> =
-        linked.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
+        in_sync.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
     unnamed.into_iter().filter(|addr| !take(&|own| own.port() == addr.port())).cloned().collect()
 }

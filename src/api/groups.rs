@@ -5,12 +5,12 @@ use tokio::time::Instant;
 
 use super::{
     Api,
-    change::{self, Call, Perform, Recorded, Said, forwardable, product_id},
-    error::Failure,
+    change::{self, ChangeSummary, MutationCall, MutationHandler, RecordedChange, forwardable, product_id},
+    error::CallFailure,
     validate,
 };
 use crate::{
-    control::admission::{ASK_MAX, Asking, Fit},
+    control::admission::server::{ASK_MAX, AdmittedServer, ServerAdmission},
     model::{
         change::Change,
         ids::{GroupId, HostPort},
@@ -22,14 +22,14 @@ use crate::{
     wire::pb::admin::{AddServerRequest, ChangeReply, CreateGroupRequest, RemoveGroupRequest, RemoveServerRequest},
 };
 
-impl Perform for CreateGroupRequest {
+impl MutationHandler for CreateGroupRequest {
     forwardable!(create_group);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let group = validate::group(self.id)?;
         let primary = validate::address(&self.primary)?;
         if self.replicas.len() >= SERVERS_MAX {
-            return Err(Failure::Bad(format!("a group has at most {SERVERS_MAX} servers")));
+            return Err(CallFailure::Bad(format!("a group has at most {SERVERS_MAX} servers")));
         }
         let replicas = self.replicas.iter().map(|text| validate::address(text)).collect::<Result<Vec<_>, _>>()?;
         let credentials = validate::credentials(&self.username, &self.password)?;
@@ -42,29 +42,33 @@ impl Perform for CreateGroupRequest {
             servers: std::iter::once(&primary).chain(&replicas).map(unasked).collect(),
             credentials: credentials.clone(),
         };
-        let asking = Asking { state: &state, product, credentials: credentials.as_ref(), deadline: asking_by(call) };
+        let admission =
+            ServerAdmission { state: &state, product, credentials: credentials.as_ref(), deadline: admission(call) };
         if let Some(first) = api.recorded(call, &repeat)? {
             let Some(made) = product.groups.get(&group) else { return api.gone(call, first).await };
             let mut said = said(group, &made.servers, &product.name);
-            said.warnings.extend(asking.warnings(&primary).await);
+            said.warnings.extend(admission.warnings(&primary).await);
             return api.repeated(call, first, said).await;
         }
         // Told before servers are asked: a repeated command would else be told that its servers are taken.
         if product.groups.contains_key(&group) {
             return Err(Reject::GroupExists { product: product.name.clone(), group }.into());
         }
-        let Fit { server, mut warnings, .. } = asking.primary(&primary).await.map_err(Failure::Refused)?;
+        let AdmittedServer { server, mut warnings, .. } =
+            admission.primary(&primary).await.map_err(CallFailure::Refused)?;
         let mut servers = vec![server];
         let mut wired = Vec::new();
         for replica in &replicas {
-            let fit = asking.replica(replica, &primary).await.map_err(Failure::Refused)?;
-            wired.extend(to_be_wired(&fit, &primary, state.settings.maintenance));
-            warnings.extend(fit.warnings.into_iter().filter(|w| !warnings.contains(w)).collect::<Vec<_>>());
-            let server = fit.server;
-            if let Some(twin) = servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id) {
-                return Err(Failure::Refused(format!(
+            let admitted = admission.replica(replica, &primary).await.map_err(CallFailure::Refused)?;
+            wired.extend(becomes_replica(&admitted, &primary, state.settings.maintenance));
+            warnings.extend(admitted.warnings.into_iter().filter(|w| !warnings.contains(w)).collect::<Vec<_>>());
+            let server = admitted.server;
+            if let Some(duplicate) =
+                servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id)
+            {
+                return Err(CallFailure::Refused(format!(
                     "{replica} and {} are one and the same server; name it once",
-                    twin.addr
+                    duplicate.addr
                 )));
             }
             servers.push(server);
@@ -77,7 +81,7 @@ impl Perform for CreateGroupRequest {
 }
 
 /// What is told of a group that was made.
-fn said(group: GroupId, servers: &[Server], product: &str) -> Said {
+fn said(group: GroupId, servers: &[Server], product: &str) -> ChangeSummary {
     let mut done = vec![format!("group {group} is made in product '{product}'")];
     for (i, server) in servers.iter().enumerate() {
         done.push(told(server, if i == 0 { "primary" } else { "replica" }));
@@ -89,7 +93,7 @@ fn said(group: GroupId, servers: &[Server], product: &str) -> Said {
             primary.addr, primary.keys_when_added
         ));
     }
-    Said { done, warnings, product: Some(product.to_owned()) }
+    ChangeSummary { done, warnings, product: Some(product.to_owned()) }
 }
 
 fn told(server: &Server, role: &str) -> String {
@@ -97,34 +101,41 @@ fn told(server: &Server, role: &str) -> String {
 }
 
 /// What follows for a server that is not a replica yet.
-fn to_be_wired(fit: &Fit, primary: &HostPort, maintenance: bool) -> Option<String> {
-    let addr = &fit.server.addr;
+fn becomes_replica(admitted: &AdmittedServer, primary: &HostPort, maintenance: bool) -> Option<String> {
+    let addr = &admitted.server.addr;
     let when = if maintenance { " as soon as maintenance is off" } else { "" };
-    fit.to_be_wired.then(|| format!("{addr} is made to follow {primary}{when}; `pontoon group ls` shows when it does"))
+    admitted
+        .becomes_replica
+        .then(|| format!("{addr} is made to follow {primary}{when}; `pontoon group ls` shows when it does"))
 }
 
 /// Servers are asked one after the other, and a commit must still follow.
-fn asking_by(call: &Call) -> Instant {
+fn admission(call: &MutationCall) -> Instant {
     call.deadline.min(Instant::now() + ASK_MAX * 4)
 }
 
 impl Api {
     /// The reply to a repeat of a change for which servers were asked: not asked again, since they are ours by now.
-    async fn repeated(&self, call: &Call, (index, outcome): Recorded, said: Said) -> Result<ChangeReply, Failure> {
+    async fn repeated(
+        &self,
+        call: &MutationCall,
+        (index, outcome): RecordedChange,
+        said: ChangeSummary,
+    ) -> Result<ChangeReply, CallFailure> {
         let outcome = outcome?;
         self.conclude(call, index, outcome == Outcome::Unchanged, said).await
     }
 
     /// The same where what was made is there no more.
-    async fn gone(&self, call: &Call, first: Recorded) -> Result<ChangeReply, Failure> {
-        self.repeated(call, first, Said::of("it was made, and is gone again".into())).await
+    async fn gone(&self, call: &MutationCall, first: RecordedChange) -> Result<ChangeReply, CallFailure> {
+        self.repeated(call, first, ChangeSummary::of("it was made, and is gone again".into())).await
     }
 }
 
-impl Perform for AddServerRequest {
+impl MutationHandler for AddServerRequest {
     forwardable!(add_server);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let id = validate::group(self.group)?;
         let addr = validate::address(&self.address)?;
         let state = api.state();
@@ -133,10 +144,14 @@ impl Perform for AddServerRequest {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
         };
         let Some(primary) = group.servers.first() else { return Err(Reject::NoServers(id).into()) };
-        let asking =
-            Asking { state: &state, product, credentials: group.credentials.as_ref(), deadline: asking_by(call) };
+        let admission = ServerAdmission {
+            state: &state,
+            product,
+            credentials: group.credentials.as_ref(),
+            deadline: admission(call),
+        };
         let said = |server: &Server| {
-            Said::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
+            ChangeSummary::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
         let unasked = Server::new(addr.clone(), String::new(), 0);
         let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
@@ -145,49 +160,49 @@ impl Perform for AddServerRequest {
                 return api.gone(call, first).await;
             };
             let mut said = said(added);
-            said.warnings = asking.warnings(&primary.addr).await;
+            said.warnings = admission.warnings(&primary.addr).await;
             return api.repeated(call, first, said).await;
         }
         if group.servers.iter().any(|server| server.addr == addr) {
-            return Err(Failure::Refused(format!("{addr} is in group {id} already; there is nothing to do")));
+            return Err(CallFailure::Refused(format!("{addr} is in group {id} already; there is nothing to do")));
         }
-        let fit = asking.replica(&addr, &primary.addr).await.map_err(Failure::Refused)?;
-        let mut said = said(&fit.server);
+        let admitted = admission.replica(&addr, &primary.addr).await.map_err(CallFailure::Refused)?;
+        let mut said = said(&admitted.server);
         let maintenance = state.settings.maintenance || group.options.maintenance;
-        said.done.extend(to_be_wired(&fit, &primary.addr, maintenance));
-        said.warnings = fit.warnings;
-        api.make(call, Change::AddServer { product: product.id, group: id, server: fit.server }, said).await
+        said.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
+        said.warnings = admitted.warnings;
+        api.make(call, Change::AddServer { product: product.id, group: id, server: admitted.server }, said).await
     }
 }
 
-impl Perform for RemoveServerRequest {
+impl MutationHandler for RemoveServerRequest {
     forwardable!(remove_server);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let group = validate::group(self.group)?;
         let addr: HostPort = validate::address(&self.address)?;
         let state = api.state();
         let product = product_id(&state, &self.product)?;
         let of = state.products.get(&product).and_then(|product| Some((product, product.groups.get(&group)?)));
         if let Some((product, group)) = of.filter(|(_, g)| g.servers.iter().skip(1).any(|s| s.addr == addr)) {
-            api.may_leave(product, group, &addr).map_err(Failure::Refused)?;
+            api.may_leave(product, group, &addr).map_err(CallFailure::Refused)?;
         }
-        let said = Said::of(format!(
+        let said = ChangeSummary::of(format!(
             "{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"
         ));
         api.make(call, Change::RemoveServer { product, group, addr }, said.about(&self.product)).await
     }
 }
 
-impl Perform for RemoveGroupRequest {
+impl MutationHandler for RemoveGroupRequest {
     forwardable!(remove_group);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let id = validate::group(self.id)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let mut said =
-            Said::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
+            ChangeSummary::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
         if let Some(group) = product.groups.get(&id).filter(|group| !group.given_away.is_empty()) {
             let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
             said.warnings.push(format!(

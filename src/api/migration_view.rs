@@ -2,10 +2,12 @@
 //! Knows nothing of how a migration is carried on.
 
 use crate::{
-    control::status::LeaderView,
+    control::leadership::view::LeaderView,
     model::{
         ids::ProductId,
-        migration::{Counters, EndedMigration, Job, Limits, Migration, MigrationOptions, Phase, Verified, Verify},
+        migration::{
+            Counters, EndedMigration, Job, Limits, Migration, MigrationOptions, MigrationPhase, Verified, Verify,
+        },
         slot::spans,
         state::ClusterState,
     },
@@ -40,7 +42,7 @@ fn open(state: &ClusterState, m: &Migration) -> admin::Migration {
         attempt: m.attempt,
         eta_ms: -1,
         why: m.why.clone(),
-        worker: run.map_or(0, |run| run.worker.0),
+        node: run.map_or(0, |run| run.node.0),
         feed: run.and_then(|run| run.feed.as_ref()).map(ToString::to_string).unwrap_or_default(),
         server: run.map(|run| run.server.to_string()).unwrap_or_default(),
         runs: m.runs,
@@ -74,7 +76,7 @@ fn ended(state: &ClusterState, e: &EndedMigration) -> admin::Migration {
     }
 }
 
-/// What came since the log was written: the worker's own numbers, and what the leader waits for.
+/// What came since the log was written: the node's own numbers, and what the leader waits for.
 fn live(
     mut shown: admin::Migration,
     m: &Migration,
@@ -101,8 +103,8 @@ fn live(
         shown.lag_bytes = seen.lag_bytes;
         shown.queue_ms = seen.queue_ms;
         shown.eta_ms = eta(m, seen);
-        shown.hot.clone_from(&seen.hot);
-        // The leader's sentence often has the worker's in it.
+        shown.write_contended.clone_from(&seen.write_contended);
+        // The leader's sentence often has the node's in it.
         if !seen.waiting_on.is_empty() && !waiting.iter().any(|why| why.contains(&seen.waiting_on)) {
             waiting.push(seen.waiting_on.clone());
         }
@@ -113,7 +115,7 @@ fn live(
 
 /// Time until all keys are there, at the present rate, milliseconds; -1: not known.
 fn eta(m: &Migration, seen: &MoverView) -> i64 {
-    let known = m.phase == Phase::Copying && seen.keys_total > 0 && seen.keys_per_second > 0;
+    let known = m.phase == MigrationPhase::Copying && seen.keys_total > 0 && seen.keys_per_second > 0;
     if !known {
         return -1;
     }

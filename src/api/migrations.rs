@@ -11,14 +11,14 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    change::{self, Call, Perform, Said, forwardable},
-    error::Failure,
+    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable},
+    error::CallFailure,
     forward, migration_view, validate,
 };
 use crate::{
     control::{
-        migration_admission::{self, Wanted},
-        status::LeaderView,
+        admission::migration::{self, MigrationRequest},
+        leadership::view::LeaderView,
     },
     model::{
         apply,
@@ -30,7 +30,7 @@ use crate::{
         slot::spans,
         state::{ClusterState, Product},
     },
-    plan::rebalance::Move,
+    plan::rebalance::SlotMove,
     wire::pb::admin::{
         CancelMigrationRequest, ChangeReply, ListMigrationsReply, ListMigrationsRequest, PauseMigrationRequest,
         ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest,
@@ -43,10 +43,10 @@ const BY_OPERATOR: &str = "an operator asked for it";
 /// that their common target hardly notices.
 const ADMIT_AT_ONCE: usize = 8;
 
-impl Perform for StartMigrationRequest {
+impl MutationHandler for StartMigrationRequest {
     forwardable!(start_migration);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let to = validate::group(self.to)?;
         let limits = validate::limits(self.limits)?;
         let options = MigrationOptions { verify: validate::verify(&self.verify)?, wipe: self.wipe, limits };
@@ -60,7 +60,7 @@ impl Perform for StartMigrationRequest {
         let pairs = product.groups.keys().map(|from| (*from, to));
         let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, pairs, call.id)? };
         let owners = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
-        let moves = owners.into_iter().map(|(from, slots)| Move { from, to, slots }).collect();
+        let moves = owners.into_iter().map(|(from, slots)| SlotMove { from, to, slots }).collect();
         start(api, call, &state, product, moves, earlier, options).await
     }
 }
@@ -68,14 +68,14 @@ impl Perform for StartMigrationRequest {
 /// Plans a migration for each move, after the servers were asked. `earlier`: those that this call has planned before.
 pub(super) async fn start(
     api: &Api,
-    call: &Call,
+    call: &MutationCall,
     state: &Arc<ClusterState>,
     product: &Product,
-    moves: Vec<Move>,
+    moves: Vec<SlotMove>,
     earlier: Vec<(Epoch, MigrationId)>,
     options: MigrationOptions,
-) -> Result<ChangeReply, Failure> {
-    let mut said = Said::default().about(&product.name);
+) -> Result<ChangeReply, CallFailure> {
+    let mut said = ChangeSummary::default().about(&product.name);
     let mut started = earlier;
     let mut would = Vec::new();
     for m in &moves {
@@ -88,13 +88,13 @@ pub(super) async fn start(
         return Ok(ChangeReply { done: would, unchanged, warnings: said.warnings, ..ChangeReply::default() });
     }
     for m in &moves {
-        let part = Call { id: part_id(call.id, (m.from, m.to)), ..*call };
+        let part = MutationCall { id: part_id(call.id, (m.from, m.to)), ..*call };
         match api.propose(&part, plan(product, m, options)).await {
             Ok((index, Outcome::Migration(id))) => started.push((index, id)),
             Ok(_) => {}
             // What is planned already goes on; a repeat under the same id plans the rest.
-            Err(Failure::Refused(why)) if !started.is_empty() => {
-                return Err(Failure::Stuck(format!(
+            Err(CallFailure::Refused(why)) if !started.is_empty() => {
+                return Err(CallFailure::Stuck(format!(
                     "{} planned, but the slots of group {} were refused: {why}",
                     names(&started),
                     m.from
@@ -109,9 +109,9 @@ pub(super) async fn start(
     if call.wait && !ids.is_empty() {
         match api.control.wait_migrations(&ids, call.deadline).await {
             Ok(Ok(())) => said.done.push(format!("{} done", names(&started))),
-            Ok(Err(why)) => return Err(Failure::Stuck(why)),
+            Ok(Err(why)) => return Err(CallFailure::Stuck(why)),
             Err(missing) => {
-                return Err(Failure::Deadline(format!(
+                return Err(CallFailure::Deadline(format!(
                     "not done in time, it goes on: {missing}; `pontoon migrate watch` shows how"
                 )));
             }
@@ -126,23 +126,23 @@ pub(super) async fn start(
 async fn admitted(
     state: &Arc<ClusterState>,
     product: ProductId,
-    moves: &[Move],
+    moves: &[SlotMove],
     options: MigrationOptions,
-    call: &Call,
-) -> Result<Vec<String>, Failure> {
+    call: &MutationCall,
+) -> Result<Vec<String>, CallFailure> {
     let mut warnings = Vec::new();
     let mut asking = JoinSet::new();
     let mut left = moves.iter();
     loop {
         while asking.len() < ADMIT_AT_ONCE
-            && let Some(Move { from, to, slots }) = left.next().cloned()
+            && let Some(SlotMove { from, to, slots }) = left.next().cloned()
         {
             let (state, deadline) = (state.clone(), call.deadline);
             asking.spawn(async move {
                 let Some(product) = state.products.get(&product) else {
                     return Err(Reject::UnknownProduct.to_string());
                 };
-                migration_admission::admit(Wanted { product, from, to, slots: &slots, options }, deadline).await
+                migration::admit(MigrationRequest { product, from, to, slots: &slots, options }, deadline).await
             });
         }
         // What was begun for others ends with the set.
@@ -152,14 +152,14 @@ async fn admitted(
                 let new: Vec<String> = more.into_iter().filter(|w| !warnings.contains(w)).collect();
                 warnings.extend(new);
             }
-            Some(Ok(Err(why))) => return Err(Failure::Refused(why)),
-            Some(Err(broken)) => return Err(Failure::Refused(format!("the servers could not be asked: {broken}"))),
+            Some(Ok(Err(why))) => return Err(CallFailure::Refused(why)),
+            Some(Err(broken)) => return Err(CallFailure::Refused(format!("the servers could not be asked: {broken}"))),
         }
     }
 }
 
-fn plan(product: &Product, m: &Move, options: MigrationOptions) -> Change {
-    let Move { from, to, slots } = m.clone();
+fn plan(product: &Product, m: &SlotMove, options: MigrationOptions) -> Change {
+    let SlotMove { from, to, slots } = m.clone();
     Change::PlanMigration { product: product.id, slots, from, to, options }
 }
 
@@ -174,7 +174,7 @@ pub(super) fn planned_before(
     state: &ClusterState,
     pairs: impl Iterator<Item = (GroupId, GroupId)>,
     call: Uuid,
-) -> Result<Vec<(Epoch, MigrationId)>, Failure> {
+) -> Result<Vec<(Epoch, MigrationId)>, CallFailure> {
     let mut planned = Vec::new();
     for pair in pairs {
         let Some(first) = state.results.get(&part_id(call, pair)) else { continue };
@@ -203,7 +203,7 @@ fn by_owner(
     slots: &BTreeSet<SlotId>,
     to: GroupId,
     planned: &BTreeSet<SlotId>,
-) -> Result<BTreeMap<GroupId, BTreeSet<SlotId>>, Failure> {
+) -> Result<BTreeMap<GroupId, BTreeSet<SlotId>>, CallFailure> {
     let mut owners: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
     let mut free = BTreeSet::new();
     for slot in slots.difference(planned) {
@@ -220,7 +220,7 @@ fn by_owner(
     if free.is_empty() {
         return Ok(owners);
     }
-    Err(Failure::Refused(format!(
+    Err(CallFailure::Refused(format!(
         "slots {} belong to no group, so there is nothing to migrate; assign them: pontoon slot assign {} {to}",
         spans(&free),
         spans(&free).replace(' ', "")
@@ -245,12 +245,13 @@ fn told(state: &ClusterState, ids: &[MigrationId]) -> Vec<String> {
     all.into_iter().map(each).collect()
 }
 
-impl Perform for CancelMigrationRequest {
+impl MutationHandler for CancelMigrationRequest {
     forwardable!(cancel_migration);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
-        let said = Said::of(format!("migration {migration} is cancelled; what was copied is deleted at the target"));
+        let said =
+            ChangeSummary::of(format!("migration {migration} is cancelled; what was copied is deleted at the target"));
         let reply = api.make(call, Change::CancelMigration { migration, why: BY_OPERATOR.into() }, said).await?;
         if call.wait && !call.dry_run {
             api.control.wait_migration_over(migration, call.deadline).await?;
@@ -259,39 +260,40 @@ impl Perform for CancelMigrationRequest {
     }
 }
 
-impl Perform for PauseMigrationRequest {
+impl MutationHandler for PauseMigrationRequest {
     forwardable!(pause_migration);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
-        let said =
-            Said::of(format!("migration {migration} is paused; `pontoon migrate resume {migration}` lets it go on"));
+        let said = ChangeSummary::of(format!(
+            "migration {migration} is paused; `pontoon migrate resume {migration}` lets it go on"
+        ));
         api.make(call, Change::PauseMigration { migration, why: BY_OPERATOR.into() }, said).await
     }
 }
 
-impl Perform for ResumeMigrationRequest {
+impl MutationHandler for ResumeMigrationRequest {
     forwardable!(resume_migration);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
-        let said = Said::of(format!("migration {migration} goes on, from the beginning"));
+        let said = ChangeSummary::of(format!("migration {migration} goes on, from the beginning"));
         api.make(call, Change::ResumeMigration { migration }, said).await
     }
 }
 
-impl Perform for SetMigrationRequest {
+impl MutationHandler for SetMigrationRequest {
     forwardable!(set_migration);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
         let (keys_per_second, bytes_per_second) = (self.keys_per_second, self.bytes_per_second);
         let hold_ms_max = self.hold_ms_max.map(validate::migration_hold_ms).transpose()?;
         if keys_per_second.is_none() && bytes_per_second.is_none() && hold_ms_max.is_none() {
             let text = "nothing to set; give keys-per-second=N, bytes-per-second=N or hold-max=250ms";
-            return Err(Failure::Bad(text.into()));
+            return Err(CallFailure::Bad(text.into()));
         }
-        let said = Said::of(format!("migration {migration} has other limits"));
+        let said = ChangeSummary::of(format!("migration {migration} has other limits"));
         let change = Change::SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max };
         api.make(call, change, said).await
     }

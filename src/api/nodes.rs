@@ -3,8 +3,8 @@
 
 use super::{
     Api,
-    change::{Call, Perform, Said, forwardable},
-    error::Failure,
+    change::{ChangeSummary, MutationCall, MutationHandler, forwardable},
+    error::CallFailure,
     validate,
 };
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
     wire::pb::admin::{ChangeReply, RemoveNodeRequest, SetNodeRoleRequest},
 };
 
-impl Perform for RemoveNodeRequest {
+impl MutationHandler for RemoveNodeRequest {
     forwardable!(remove_node);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let node = validate::node(self.id)?;
         let state = api.state();
         let member = state.members.get(&node);
@@ -25,8 +25,9 @@ impl Perform for RemoveNodeRequest {
             api.check_silence(node)?;
         }
         let admin = member.map_or_else(String::new, |member| format!(" ({})", member.admin));
-        let said =
-            Said::of(format!("node {node}{admin} is removed; its data directory must be wiped before it joins again"));
+        let said = ChangeSummary::of(format!(
+            "node {node}{admin} is removed; its data directory must be wiped before it joins again"
+        ));
         if call.dry_run {
             return api.dry_run(&change, said.warnings);
         }
@@ -41,7 +42,7 @@ impl Perform for RemoveNodeRequest {
 
 impl Api {
     /// Where a product is `serve`, a silent node may serve for ever: only a person can say that it does not.
-    fn check_silence(&self, node: NodeId) -> Result<(), Failure> {
+    fn check_silence(&self, node: NodeId) -> Result<(), CallFailure> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());
         let Some(product) = state.products.values().find(|product| product.isolated == Isolated::Serve) else {
             return Ok(());
@@ -51,7 +52,7 @@ impl Api {
         if alive || !state.members.contains_key(&node) {
             return Ok(());
         }
-        Err(Failure::Refused(format!(
+        Err(CallFailure::Refused(format!(
             "node {node} is silent, and product '{}' lets isolated nodes go on serving, so nobody can tell whether it still \
              serves; make sure that its process is dead and stays so, then: pontoon node remove {node} --assume-dead",
             product.name
@@ -59,10 +60,10 @@ impl Api {
     }
 }
 
-impl Perform for SetNodeRoleRequest {
+impl MutationHandler for SetNodeRoleRequest {
     forwardable!(set_node_role);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let node = validate::node(self.id)?;
         let role = validate::role(&self.role)?;
         let done = match role {
@@ -70,6 +71,6 @@ impl Perform for SetNodeRoleRequest {
             Role::Voter => format!("node {node} becomes a voter as soon as its log is up to date"),
             Role::Learner => format!("node {node} becomes a learner"),
         };
-        api.make(call, Change::SetRole { node, role }, Said::of(done)).await
+        api.make(call, Change::SetRole { node, role }, ChangeSummary::of(done)).await
     }
 }

@@ -3,8 +3,8 @@
 
 use super::{
     Api,
-    change::{self, Call, Perform, Said, forwardable, product_id},
-    error::Failure,
+    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable, product_id},
+    error::CallFailure,
     validate,
 };
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
     wire::pb::admin::{ChangeReply, CreateProductRequest, RemoveProductRequest, SetProductRequest},
 };
 
-impl Perform for CreateProductRequest {
+impl MutationHandler for CreateProductRequest {
     forwardable!(create_product);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
         let (mode, isolated) = validate::mode(&self.mode, &self.isolated)?;
         let new = NewProduct {
@@ -32,7 +32,7 @@ impl Perform for CreateProductRequest {
             databases: validate::databases(self.databases)?,
             auth: validate::credentials(&self.username, &self.password)?,
         };
-        let mut said = Said::of(format!(
+        let mut said = ChangeSummary::of(format!(
             "product '{name}' is made: port {} plus each node's offset, {} slots, {} databases",
             new.port,
             new.layout.slots(),
@@ -66,16 +66,16 @@ fn without_replicas(product: &Product, policy: ReadPolicy) -> Option<String> {
     })
 }
 
-impl Perform for SetProductRequest {
+impl MutationHandler for SetProductRequest {
     forwardable!(set_product);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let state = api.state();
         let product = change::product(&state, &self.name).map_err(change::refused)?;
         let name = &product.name;
         let port = self.port.map(validate::port).transpose()?;
         if self.databases == Some(0) {
-            return Err(Failure::Bad("a product has at least 1 database".into()));
+            return Err(CallFailure::Bad("a product has at least 1 database".into()));
         }
         let databases = self.databases.map(validate::databases).transpose()?;
         let auth = self.auth(product.auth.as_ref())?;
@@ -89,13 +89,13 @@ impl Perform for SetProductRequest {
         let setting = self.auto_rebalance.is_some() || min_acks.is_some() || min_acks_ms.is_some();
         let setting = setting || reads.says_something();
         if port.is_none() && databases.is_none() && auth.is_none() && !setting {
-            return Err(Failure::Bad(
+            return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off or --password-file FILE"
                     .into(),
             ));
         }
-        let mut said = Said::default().about(name);
+        let mut said = ChangeSummary::default().about(name);
         said.done.extend(port.map(|port| format!("product '{name}': port {port}; clients have to follow")));
         said.done.extend(databases.map(|n| format!("product '{name}': {n} databases")));
         said.done.extend(self.auto_rebalance.map(|on| match on {
@@ -156,7 +156,7 @@ fn too_few_replicas(product: &Product, min_acks: u8) -> Option<String> {
 
 impl SetProductRequest {
     /// What becomes of the clients' credentials; what is absent stays.
-    fn auth(&self, now: Option<&Credentials>) -> Result<Option<Option<Credentials>>, Failure> {
+    fn auth(&self, now: Option<&Credentials>) -> Result<Option<Option<Credentials>>, CallFailure> {
         let kept = now.and_then(|now| now.username.as_deref()).unwrap_or_default();
         match (&self.username, &self.password) {
             (None, None) => Ok(None),
@@ -166,18 +166,20 @@ impl SetProductRequest {
             }
             (Some(username), None) => match now {
                 Some(now) => validate::credentials(username, now.password.reveal()).map(Some),
-                None => Err(Failure::Bad("a user name needs a password; give --password-file".into())),
+                None => Err(CallFailure::Bad("a user name needs a password; give --password-file".into())),
             },
         }
     }
 }
 
-impl Perform for RemoveProductRequest {
+impl MutationHandler for RemoveProductRequest {
     forwardable!(remove_product);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
-        let said = Said::of(format!("product '{name}' is removed; nodes close its port and its clients' connections"));
+        let said = ChangeSummary::of(format!(
+            "product '{name}' is removed; nodes close its port and its clients' connections"
+        ));
         let state = api.state();
         let found = product_id(&state, &name);
         // Its name may lead to no id any more: a repeat then stands for the removal of any product.

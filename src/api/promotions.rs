@@ -3,12 +3,12 @@
 
 use super::{
     Api,
-    change::{self, Call, Perform, Said, forwardable},
-    error::Failure,
+    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable},
+    error::CallFailure,
     validate,
 };
 use crate::{
-    control::promote_admission::{self, Admitted, Wanted},
+    control::admission::switchover::{self, AdmittedSwitchover, SwitchoverRequest},
     model::{
         change::Change,
         ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
@@ -18,15 +18,15 @@ use crate::{
     wire::pb::admin::{ChangeReply, PromoteRequest},
 };
 
-impl Perform for PromoteRequest {
+impl MutationHandler for PromoteRequest {
     forwardable!(promote);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let group = validate::group(self.group)?;
         let to = validate::address(&self.address)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let wish = Wish { product: &product.name, group, to: &to };
+        let wish = PromotionWish { product: &product.name, group, to: &to };
         // A repeat is known by what was asked for, not by what the servers said then.
         let repeat = Change::StartPromotion {
             product: product.id,
@@ -34,16 +34,16 @@ impl Perform for PromoteRequest {
             to: to.clone(),
             kind: PromotionKind::Switchover,
             group_epoch: Epoch(0),
-            reached: None,
+            required_offset: None,
             forced: false,
             why: String::new(),
         };
         if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return wish.conclude(api, call, index, &outcome?, Vec::new()).await;
         }
-        let wanted = Wanted { product: product.id, group, to: &to, force: self.force };
-        let admitted = promote_admission::admit(&state, wanted, call.deadline).await;
-        let Admitted { before, change, warnings } = admitted.map_err(Failure::Refused)?;
+        let wanted = SwitchoverRequest { product: product.id, group, to: &to, force: self.force };
+        let admitted = switchover::admit(&state, wanted, call.deadline).await;
+        let AdmittedSwitchover { before, change, warnings } = admitted.map_err(CallFailure::Refused)?;
         match (before, call.dry_run) {
             (None, true) => return api.dry_run(&change, warnings),
             (Some(before), true) => {
@@ -52,7 +52,7 @@ impl Perform for PromoteRequest {
                 return Ok(reply);
             }
             (Some(before), false) => {
-                api.propose(&Call { id: before_id(call.id), ..*call }, before).await?;
+                api.propose(&MutationCall { id: before_id(call.id), ..*call }, before).await?;
             }
             (None, false) => {}
         }
@@ -67,26 +67,31 @@ const fn before_id(call: Uuid) -> Uuid {
 }
 
 /// What is asked for.
-struct Wish<'a> {
+struct PromotionWish<'a> {
     product: &'a str,
     group: GroupId,
     to: &'a HostPort,
 }
 
-impl Wish<'_> {
+impl PromotionWish<'_> {
     /// The reply to a promotion that is in the log; waits for its end first, if asked to.
     async fn conclude(
         &self,
         api: &Api,
-        call: &Call,
+        call: &MutationCall,
         index: Epoch,
         outcome: &Outcome,
         warnings: Vec<String>,
-    ) -> Result<ChangeReply, Failure> {
+    ) -> Result<ChangeReply, CallFailure> {
         let Self { product, group, to } = *self;
         let Outcome::Promotion(id) = *outcome else {
             return api
-                .conclude(call, index, *outcome == Outcome::Unchanged, Said { warnings, ..Said::default() })
+                .conclude(
+                    call,
+                    index,
+                    *outcome == Outcome::Unchanged,
+                    ChangeSummary { warnings, ..ChangeSummary::default() },
+                )
                 .await;
         };
         let done = if call.wait {
@@ -95,17 +100,17 @@ impl Wish<'_> {
         } else {
             format!("promotion {id}: {to} becomes the primary of group {group}; `pontoon group show {group}` shows how")
         };
-        let said = Said { warnings, ..Said::of(done).about(product) };
+        let said = ChangeSummary { warnings, ..ChangeSummary::of(done).about(product) };
         let reply = api.conclude(call, index, false, said).await?;
         Ok(ChangeReply { promotion: id.0, ..reply })
     }
 
-    async fn wait(&self, api: &Api, call: &Call, id: PromotionId) -> Result<(), Failure> {
+    async fn wait(&self, api: &Api, call: &MutationCall, id: PromotionId) -> Result<(), CallFailure> {
         let group = self.group;
         match api.control.wait_promotion(id, call.deadline).await {
             Ok(None) => Ok(()),
-            Ok(Some(why)) => Err(Failure::Stuck(format!("promotion {id} of group {group} was given up: {why}"))),
-            Err(missing) => Err(Failure::Deadline(format!(
+            Ok(Some(why)) => Err(CallFailure::Stuck(format!("promotion {id} of group {group} was given up: {why}"))),
+            Err(missing) => Err(CallFailure::Deadline(format!(
                 "not done in time, it goes on: {missing}; `pontoon group show {group}` shows how"
             ))),
         }

@@ -5,33 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Api,
-    change::{self, Call, Perform, forwardable},
-    error::Failure,
+    change::{self, MutationCall, MutationHandler, forwardable},
+    error::CallFailure,
     migrations, validate,
 };
 use crate::{
-    control::rebalance::{self, By, sentence, waits},
+    control::slots::rebalance::{self, RebalanceBy, sentence, waits},
     model::{
         ids::GroupId,
         migration::MigrationOptions,
         state::{ClusterState, Product},
     },
-    plan::rebalance::Move,
+    plan::rebalance::SlotMove,
     wire::pb::admin::{ChangeReply, DrainGroupRequest, GroupWeight, RebalanceRequest},
 };
 
 /// Largest weight: shares are compared, and nobody needs finer ones.
 const WEIGHT_MAX: u32 = 1_000_000;
 
-impl Perform for RebalanceRequest {
+impl MutationHandler for RebalanceRequest {
     forwardable!(rebalance);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
-        let by = By::parse(&self.by).map_err(Failure::Bad)?;
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
+        let by = RebalanceBy::parse(&self.by).map_err(CallFailure::Bad)?;
         let weights = weights(&self.weights)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let moves = rebalance::plan(&state, product, by, &weights).await.map_err(Failure::Refused)?;
+        let moves = rebalance::plan(&state, product, by, &weights).await.map_err(CallFailure::Refused)?;
         if self.apply && !call.dry_run {
             return make(api, call, moves, &self.product).await;
         }
@@ -41,25 +41,25 @@ impl Perform for RebalanceRequest {
     }
 }
 
-impl Perform for DrainGroupRequest {
+impl MutationHandler for DrainGroupRequest {
     forwardable!(drain_group);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let group = validate::group(self.id)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let moves = rebalance::plan_drain(&state, product, group).map_err(Failure::Refused)?;
+        let moves = rebalance::plan_drain(&state, product, group).map_err(CallFailure::Refused)?;
         make(api, call, moves, &self.product).await
     }
 }
 
 /// Starts what is planned. A repeat of the call finds what it has started already, and plans the rest.
-async fn make(api: &Api, call: &Call, moves: Vec<Move>, product: &str) -> Result<ChangeReply, Failure> {
+async fn make(api: &Api, call: &MutationCall, moves: Vec<SlotMove>, product: &str) -> Result<ChangeReply, CallFailure> {
     let state = api.state();
     let product = change::product(&state, product).map_err(change::refused)?;
     let earlier = if call.dry_run { Vec::new() } else { planned(&state, product, call)? };
     let known: BTreeSet<(GroupId, GroupId)> = earlier.iter().map(|(_, pair)| *pair).collect();
-    let moves: Vec<Move> = moves.into_iter().filter(|m| !known.contains(&(m.from, m.to))).collect();
+    let moves: Vec<SlotMove> = moves.into_iter().filter(|m| !known.contains(&(m.from, m.to))).collect();
     let waits = waits(&moves);
     let earlier = earlier.into_iter().map(|(planned, _)| planned).collect();
     let mut reply = migrations::start(api, call, &state, product, moves, earlier, MigrationOptions::default()).await?;
@@ -68,9 +68,9 @@ async fn make(api: &Api, call: &Call, moves: Vec<Move>, product: &str) -> Result
     Ok(reply)
 }
 
-type Planned = ((crate::model::ids::Epoch, crate::model::ids::MigrationId), (GroupId, GroupId));
+type PlannedMoves = ((crate::model::ids::Epoch, crate::model::ids::MigrationId), (GroupId, GroupId));
 
-fn planned(state: &ClusterState, product: &Product, call: &Call) -> Result<Vec<Planned>, Failure> {
+fn planned(state: &ClusterState, product: &Product, call: &MutationCall) -> Result<Vec<PlannedMoves>, CallFailure> {
     let mut all = Vec::new();
     for from in product.groups.keys() {
         for to in product.groups.keys() {
@@ -81,14 +81,14 @@ fn planned(state: &ClusterState, product: &Product, call: &Call) -> Result<Vec<P
     Ok(all)
 }
 
-fn weights(given: &[GroupWeight]) -> Result<BTreeMap<GroupId, u32>, Failure> {
+fn weights(given: &[GroupWeight]) -> Result<BTreeMap<GroupId, u32>, CallFailure> {
     let mut weights = BTreeMap::new();
     for GroupWeight { group, weight } in given {
         if *weight > WEIGHT_MAX {
-            return Err(Failure::Bad(format!("weight {weight} of group {group} is more than {WEIGHT_MAX}")));
+            return Err(CallFailure::Bad(format!("weight {weight} of group {group} is more than {WEIGHT_MAX}")));
         }
         if weights.insert(validate::group(*group)?, *weight).is_some() {
-            return Err(Failure::Bad(format!("group {group} has two weights")));
+            return Err(CallFailure::Bad(format!("group {group} has two weights")));
         }
     }
     Ok(weights)

@@ -3,9 +3,9 @@
 
 use super::{
     Api,
-    change::{Call, Perform, Said, forwardable, product_id},
+    change::{ChangeSummary, MutationCall, MutationHandler, forwardable, product_id},
     cluster::maintained,
-    error::Failure,
+    error::CallFailure,
     validate,
 };
 use crate::{
@@ -18,21 +18,21 @@ use crate::{
     wire::pb::admin::{ChangeReply, SetGroupRequest, SetServerRequest},
 };
 
-impl Perform for SetGroupRequest {
+impl MutationHandler for SetGroupRequest {
     forwardable!(set_group);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let group = validate::group(self.id)?;
         let down_after_ms = self.down_after_ms.map(validate::down_after_ms).transpose()?;
         let maintenance = self.maintenance;
         let eject_after_ms = self.eject_after_ms.map(validate::eject_after_ms).transpose()?;
         if down_after_ms.is_none() && maintenance.is_none() && eject_after_ms.is_none() {
             let all = "down-after=3s, maintenance=on|off or, in a cache, eject-after=10s|off";
-            return Err(Failure::Bad(format!("nothing to set; give {all}")));
+            return Err(CallFailure::Bad(format!("nothing to set; give {all}")));
         }
         let state = api.state();
         let product = product_id(&state, &self.product)?;
-        let mut said = Said::default();
+        let mut said = ChangeSummary::default();
         said.done.extend(
             down_after_ms
                 .map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
@@ -40,7 +40,9 @@ impl Perform for SetGroupRequest {
         said.done.extend(eject_after_ms.map(|ms| match ms {
             0 => format!("the slots of group {group} wait for it, however long it is down"),
             ms => {
-                format!("group {group} lends its slots when it has been down for {ms} ms and no replica can replace it")
+                format!(
+                    "group {group} ejects its slots when it has been down for {ms} ms and no replica can replace it"
+                )
             }
         }));
         said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
@@ -52,23 +54,23 @@ impl Perform for SetGroupRequest {
     }
 }
 
-impl Perform for SetServerRequest {
+impl MutationHandler for SetServerRequest {
     forwardable!(set_server);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let addr = validate::address(&self.address)?;
         let priority = self.priority;
         let zone = self.zone.as_deref().map(validate::zone).transpose()?;
         if priority.is_none() && zone.is_none() {
-            return Err(Failure::Bad("nothing to set; give priority=N or zone=NAME (zone= for none)".into()));
+            return Err(CallFailure::Bad("nothing to set; give priority=N or zone=NAME (zone= for none)".into()));
         }
         let state = api.state();
         let Some((product, group)) = owner(&state, &addr) else {
-            return Err(Failure::Refused(format!(
+            return Err(CallFailure::Refused(format!(
                 "{addr} is in no group of any product; `pontoon group ls` shows the servers of a product's groups"
             )));
         };
-        let mut said = Said::default();
+        let mut said = ChangeSummary::default();
         said.done.extend(priority.map(|priority| match priority {
             0 => format!("{addr} is never promoted by itself"),
             _ => {

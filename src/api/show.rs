@@ -3,8 +3,10 @@
 
 use crate::{
     consensus::Leadership,
-    control::handle::Control,
-    control::status::{LeaderView, NodeView},
+    control::{
+        handle::Control,
+        leadership::view::{LeaderView, NodeView},
+    },
     model::{
         ids::{GroupId, HoldId, NodeId, SlotId},
         route::{Isolated, Mode},

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Api,
-    change::{self, Call, Perform, Said, forwardable},
-    error::Failure,
+    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable},
+    error::CallFailure,
     validate,
 };
 use crate::{
-    control::scan::{SCAN_BUDGET, ScanResult, scan_for_slots, show_key},
+    control::slots::scan::{SCAN_BUDGET, ScanResult, scan_for_slots, show_key},
     model::{
         change::Change,
         ids::{Epoch, GroupId, SlotId},
@@ -23,16 +23,17 @@ use crate::{
     wire::pb::admin::{AssignSlotsRequest, ChangeReply},
 };
 
-impl Perform for AssignSlotsRequest {
+impl MutationHandler for AssignSlotsRequest {
     forwardable!(assign_slots);
 
-    async fn perform(&self, api: &Api, call: &Call) -> Result<ChangeReply, Failure> {
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let to = validate::group(self.group)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let slots = validate::slots(&self.slots, product.layout)?;
-        let said = Said::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
-            .about(&product.name);
+        let said =
+            ChangeSummary::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
+                .about(&product.name);
         let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to, abandon: self.abandon_data };
         if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return api.assigned(call, index, outcome?, said).await;
@@ -60,13 +61,19 @@ impl Perform for AssignSlotsRequest {
 
 impl Api {
     /// Waits for the end of an assignment if one began.
-    async fn assigned(&self, call: &Call, index: Epoch, outcome: Outcome, said: Said) -> Result<ChangeReply, Failure> {
+    async fn assigned(
+        &self,
+        call: &MutationCall,
+        index: Epoch,
+        outcome: Outcome,
+        said: ChangeSummary,
+    ) -> Result<ChangeReply, CallFailure> {
         if let Outcome::Assignment(id) = outcome {
             let ended = self.control.wait_assignment(id, call.deadline).await.map_err(|missing| {
-                Failure::Deadline(format!("not done in time: {missing}; `pontoon slot ls` shows how it goes on"))
+                CallFailure::Deadline(format!("not done in time: {missing}; `pontoon slot ls` shows how it goes on"))
             })?;
             if let Some(why) = ended.failed {
-                return Err(Failure::Refused(format!("no slot changed its owner: {why}")));
+                return Err(CallFailure::Refused(format!("no slot changed its owner: {why}")));
             }
         }
         self.conclude(call, index, outcome == Outcome::Unchanged, said).await
@@ -85,7 +92,7 @@ fn owned_by_others(product: &Product, slots: &BTreeSet<SlotId>, to: GroupId) -> 
 }
 
 /// Looks through the owners' databases before anything is held for nothing.
-async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId>>) -> Result<(), Failure> {
+async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId>>) -> Result<(), CallFailure> {
     for (owner, slots) in owned {
         let Some(group) = product.groups.get(owner) else { continue };
         let Some(primary) = group.servers.first() else { continue };
@@ -100,7 +107,7 @@ async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId
         match found.await {
             ScanResult::Empty { .. } => {}
             ScanResult::Found { key, slot, db } => {
-                return Err(Failure::Refused(format!(
+                return Err(CallFailure::Refused(format!(
                     "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are \
                      not assigned, since their data would stay behind: move them with their keys (pontoon migrate \
                      start {slot} --to GID), or give the keys up (--abandon-data)",
@@ -111,7 +118,7 @@ async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId
             // A cache gives up a dead group's keys; whether it is dead is for the assignment to find out.
             ScanResult::Unfinished { .. } if product.mode == Mode::Cache => {}
             ScanResult::Unfinished { why } => {
-                return Err(Failure::Refused(format!(
+                return Err(CallFailure::Refused(format!(
                     "group {owner} could not be shown to have no keys of these slots: {why}"
                 )));
             }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{change::Call, error::Failure};
+use super::{change::MutationCall, error::CallFailure};
 use crate::{
     model::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
@@ -34,8 +34,8 @@ const DATABASES: u32 = 16;
 /// Longest piece of input that is repeated in an error text.
 const QUOTE_MAX: usize = 80;
 
-fn bad<T>(text: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure::Bad(text.into()))
+fn bad<T>(text: impl Into<String>) -> Result<T, CallFailure> {
+    Err(CallFailure::Bad(text.into()))
 }
 
 /// Input as it may stand in an error text: short and printable.
@@ -48,7 +48,7 @@ pub fn quote(text: &str) -> String {
 ///
 /// # Errors
 /// An id of another length than 16, a timeout above an hour.
-pub fn options(options: &ChangeOptions) -> Result<Call, Failure> {
+pub fn options(options: &ChangeOptions) -> Result<MutationCall, CallFailure> {
     let id = match options.change_id.len() {
         0 => Uuid(uuid::Uuid::new_v4().as_u128()),
         _ => match <[u8; 16]>::try_from(options.change_id.as_ref()) {
@@ -62,14 +62,14 @@ pub fn options(options: &ChangeOptions) -> Result<Call, Failure> {
         ms if ms > TIMEOUT_MAX_MS => return bad("a timeout is at most one hour"),
         ms => Duration::from_millis(ms.into()),
     };
-    Ok(Call { id, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
+    Ok(MutationCall { id, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
 }
 
 /// A product's name.
 ///
 /// # Errors
 /// A sentence.
-pub fn product_name(name: &str) -> Result<String, Failure> {
+pub fn product_name(name: &str) -> Result<String, CallFailure> {
     let fine = !name.is_empty()
         && name.len() <= NAME_LEN_MAX
         && !name.starts_with(['.', '-'])
@@ -87,7 +87,7 @@ pub fn product_name(name: &str) -> Result<String, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn port(port: u32) -> Result<u16, Failure> {
+pub fn port(port: u32) -> Result<u16, CallFailure> {
     match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),
         _ => bad(format!("{port} is not a port; ports are 1 to 65535")),
@@ -98,15 +98,15 @@ pub fn port(port: u32) -> Result<u16, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn address(text: &str) -> Result<HostPort, Failure> {
-    HostPort::parse(text).map_err(Failure::Bad)
+pub fn address(text: &str) -> Result<HostPort, CallFailure> {
+    HostPort::parse(text).map_err(CallFailure::Bad)
 }
 
 /// A layout; empty: `codis`.
 ///
 /// # Errors
 /// A sentence.
-pub fn layout(text: &str) -> Result<Layout, Failure> {
+pub fn layout(text: &str) -> Result<Layout, CallFailure> {
     match text {
         "" | "codis" => Ok(Layout::Codis),
         "redis" => Ok(Layout::Redis),
@@ -118,7 +118,7 @@ pub fn layout(text: &str) -> Result<Layout, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), Failure> {
+pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), CallFailure> {
     let mode = match mode {
         "" | "store" => Mode::Store,
         "cache" => Mode::Cache,
@@ -138,7 +138,7 @@ pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn read_from(text: &str) -> Result<ReadFrom, Failure> {
+pub fn read_from(text: &str) -> Result<ReadFrom, CallFailure> {
     match ReadFrom::ALL.into_iter().find(|from| from.name() == text) {
         Some(from) => Ok(from),
         None => {
@@ -151,7 +151,7 @@ pub fn read_from(text: &str) -> Result<ReadFrom, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn databases(number: u32) -> Result<u32, Failure> {
+pub fn databases(number: u32) -> Result<u32, CallFailure> {
     match number {
         0 => Ok(DATABASES),
         1..=DATABASES_MAX => Ok(number),
@@ -163,7 +163,7 @@ pub fn databases(number: u32) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn min_acks(number: u32) -> Result<u8, Failure> {
+pub fn min_acks(number: u32) -> Result<u8, CallFailure> {
     match u8::try_from(number) {
         Ok(n) if n <= MIN_ACKS_MAX => Ok(n),
         _ => bad(format!("min-acks {number} cannot be reached; 0 (off) to {MIN_ACKS_MAX}")),
@@ -174,7 +174,7 @@ pub fn min_acks(number: u32) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn min_acks_ms(ms: u32) -> Result<u32, Failure> {
+pub fn min_acks_ms(ms: u32) -> Result<u32, CallFailure> {
     if MIN_ACKS_MS.contains(&ms) {
         return Ok(ms);
     }
@@ -185,7 +185,7 @@ pub fn min_acks_ms(ms: u32) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// A sentence that never has the password in it.
-pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>, Failure> {
+pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>, CallFailure> {
     if password.is_empty() {
         if !username.is_empty() {
             return bad("a user name needs a password; give --password-file");
@@ -209,7 +209,7 @@ pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>
 ///
 /// # Errors
 /// A sentence.
-pub fn group(id: u32) -> Result<GroupId, Failure> {
+pub fn group(id: u32) -> Result<GroupId, CallFailure> {
     if id == 0 { bad("0 is no group id; groups are numbered from 1") } else { Ok(GroupId(id)) }
 }
 
@@ -217,7 +217,7 @@ pub fn group(id: u32) -> Result<GroupId, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn node(id: u64) -> Result<NodeId, Failure> {
+pub fn node(id: u64) -> Result<NodeId, CallFailure> {
     if id == 0 { bad("0 is no node id; nodes are numbered from 1") } else { Ok(NodeId(id)) }
 }
 
@@ -225,7 +225,7 @@ pub fn node(id: u64) -> Result<NodeId, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn role(text: &str) -> Result<Role, Failure> {
+pub fn role(text: &str) -> Result<Role, CallFailure> {
     match text {
         "auto" => Ok(Role::Auto),
         "voter" => Ok(Role::Voter),
@@ -238,7 +238,7 @@ pub fn role(text: &str) -> Result<Role, Failure> {
 ///
 /// # Errors
 /// A sentence when there are none, a range is reversed, or a slot is not in the layout.
-pub fn slots(spans: &[SlotSpan], layout: Layout) -> Result<BTreeSet<SlotId>, Failure> {
+pub fn slots(spans: &[SlotSpan], layout: Layout) -> Result<BTreeSet<SlotId>, CallFailure> {
     if spans.is_empty() {
         return bad("name slots, as 0-511 or 7");
     }
@@ -263,7 +263,7 @@ pub fn slots(spans: &[SlotSpan], layout: Layout) -> Result<BTreeSet<SlotId>, Fai
 ///
 /// # Errors
 /// A sentence.
-pub fn voters(number: u32) -> Result<u8, Failure> {
+pub fn voters(number: u32) -> Result<u8, CallFailure> {
     match u8::try_from(number) {
         Ok(number) if (1..=VOTERS_MAX).contains(&number) => Ok(number),
         _ => bad(format!("{number} voters cannot be; 1 to {VOTERS_MAX}")),
@@ -274,7 +274,7 @@ pub fn voters(number: u32) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn hold_ms(ms: u32) -> Result<u32, Failure> {
+pub fn hold_ms(ms: u32) -> Result<u32, CallFailure> {
     if HOLD_MS.contains(&ms) {
         return Ok(ms);
     }
@@ -285,18 +285,18 @@ pub fn hold_ms(ms: u32) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn down_after_ms(ms: u32) -> Result<u32, Failure> {
+pub fn down_after_ms(ms: u32) -> Result<u32, CallFailure> {
     if DOWN_AFTER_MS.contains(&ms) {
         return Ok(ms);
     }
     bad(format!("down-after is {} ms to {} s, not {ms} ms", DOWN_AFTER_MS.start(), DOWN_AFTER_MS.end() / 1000))
 }
 
-/// How long a cache waits for a group before it lends its slots; 0: for ever.
+/// How long a cache waits for a group before it ejects its slots; 0: for ever.
 ///
 /// # Errors
 /// A sentence.
-pub fn eject_after_ms(ms: u32) -> Result<u32, Failure> {
+pub fn eject_after_ms(ms: u32) -> Result<u32, CallFailure> {
     if ms == 0 || EJECT_AFTER_MS.contains(&ms) {
         return Ok(ms);
     }
@@ -311,7 +311,7 @@ pub fn eject_after_ms(ms: u32) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn failover_share(percent: u32) -> Result<u8, Failure> {
+pub fn failover_share(percent: u32) -> Result<u8, CallFailure> {
     match u8::try_from(percent) {
         Ok(share) if FAILOVER_SHARE.contains(&share) => Ok(share),
         _ => bad(format!(
@@ -326,7 +326,7 @@ pub fn failover_share(percent: u32) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn zone(text: &str) -> Result<String, Failure> {
+pub fn zone(text: &str) -> Result<String, CallFailure> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if text.len() <= ZONE_LEN_MAX && text.bytes().all(allowed) {
         return Ok(text.to_owned());
@@ -338,7 +338,7 @@ pub fn zone(text: &str) -> Result<String, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn verify(text: &str) -> Result<Verify, Failure> {
+pub fn verify(text: &str) -> Result<Verify, CallFailure> {
     match text {
         "" | "none" => Ok(Verify::None),
         "sample" => Ok(Verify::Sample),
@@ -351,7 +351,7 @@ pub fn verify(text: &str) -> Result<Verify, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn limits(limits: Option<MigrationLimits>) -> Result<Limits, Failure> {
+pub fn limits(limits: Option<MigrationLimits>) -> Result<Limits, CallFailure> {
     let MigrationLimits { keys_per_second, bytes_per_second, hold_ms_max } = limits.unwrap_or_default();
     Ok(Limits { keys_per_second, bytes_per_second, hold_ms_max: migration_hold_ms(hold_ms_max)? })
 }
@@ -360,7 +360,7 @@ pub fn limits(limits: Option<MigrationLimits>) -> Result<Limits, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn migration_hold_ms(ms: u32) -> Result<u32, Failure> {
+pub fn migration_hold_ms(ms: u32) -> Result<u32, CallFailure> {
     if ms == 0 { Ok(0) } else { hold_ms(ms) }
 }
 
@@ -368,7 +368,7 @@ pub fn migration_hold_ms(ms: u32) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// A sentence.
-pub fn migration(id: u64) -> Result<MigrationId, Failure> {
+pub fn migration(id: u64) -> Result<MigrationId, CallFailure> {
     if id == 0 { bad("0 is no migration; `pontoon migrate ls` shows them") } else { Ok(MigrationId(id)) }
 }
 

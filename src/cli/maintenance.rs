@@ -11,7 +11,7 @@ use crate::wire::pb::admin::{SetClusterRequest, SetGroupRequest};
 pub struct MaintenanceArgs {
     /// on: no failover and no wiring by itself
     #[arg(value_enum)]
-    switch: Switch,
+    switch: SwitchArg,
     /// Only this group of the product [default: all groups of all products]
     #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
     group: Option<u32>,
@@ -19,7 +19,7 @@ pub struct MaintenanceArgs {
 
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
+pub enum SwitchArg {
     /// Servers are left alone.
     On,
     /// Servers are cared for.
@@ -27,7 +27,7 @@ pub enum Switch {
 }
 
 pub(super) async fn run(args: MaintenanceArgs, remote: &Remote) -> Result<(), CliError> {
-    let maintenance = Some(args.switch == Switch::On);
+    let maintenance = Some(args.switch == SwitchArg::On);
     let reply = if let Some(id) = args.group {
         let call = |mut c: Client, options| {
             let product = remote.common.product.clone();

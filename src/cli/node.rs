@@ -25,13 +25,13 @@ pub enum NodeCommand {
         /// Its id
         id: u64,
         /// auto leaves the choice to the cluster
-        role: Role,
+        role: RoleArg,
     },
 }
 
 /// What an operator can want of a node.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Role {
+pub enum RoleArg {
     /// Votes.
     Voter,
     /// Follows and serves.
@@ -52,9 +52,9 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
         }
         NodeCommand::SetRole { id, role } => {
             let role = match role {
-                Role::Voter => "voter",
-                Role::Learner => "learner",
-                Role::Auto => "auto",
+                RoleArg::Voter => "voter",
+                RoleArg::Learner => "learner",
+                RoleArg::Auto => "auto",
             };
             let call = |mut c: super::client::Client, options| async move {
                 c.set_node_role(SetNodeRoleRequest { id, role: role.into(), options: Some(options) }).await

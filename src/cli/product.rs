@@ -32,13 +32,13 @@ pub enum ProductCommand {
         port: u16,
         /// How keys become slots: codis (crc32 mod 1024) or redis (crc16 mod 16384)
         #[arg(long, value_enum, default_value = "codis")]
-        layout: Layout,
+        layout: LayoutArg,
         /// store keeps every acknowledged write; cache puts availability first
         #[arg(long, value_enum, default_value = "store")]
-        mode: Mode,
+        mode: ModeArg,
         /// What a node does that lost its peers [default: refuse in mode store, serve in mode cache]
         #[arg(long, value_enum)]
-        isolated: Option<Isolated>,
+        isolated: Option<IsolatedArg>,
         /// Number of databases
         #[arg(long, default_value_t = 16)]
         databases: u32,
@@ -73,7 +73,7 @@ pub enum ProductCommand {
 
 /// How keys become slots.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Layout {
+pub enum LayoutArg {
     /// Codis' 1024.
     Codis,
     /// Redis Cluster's 16384.
@@ -82,7 +82,7 @@ pub enum Layout {
 
 /// What a product is for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Mode {
+pub enum ModeArg {
     /// Data is kept.
     Store,
     /// Data may be lost.
@@ -91,7 +91,7 @@ pub enum Mode {
 
 /// What a node does without its peers.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Isolated {
+pub enum IsolatedArg {
     /// Nothing.
     Refuse,
     /// It goes on.
@@ -107,17 +107,17 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 name,
                 port: port.into(),
                 layout: match layout {
-                    Layout::Codis => "codis".into(),
-                    Layout::Redis => "redis".into(),
+                    LayoutArg::Codis => "codis".into(),
+                    LayoutArg::Redis => "redis".into(),
                 },
                 mode: match mode {
-                    Mode::Store => "store".into(),
-                    Mode::Cache => "cache".into(),
+                    ModeArg::Store => "store".into(),
+                    ModeArg::Cache => "cache".into(),
                 },
                 isolated: match isolated {
                     None => String::new(),
-                    Some(Isolated::Refuse) => "refuse".into(),
-                    Some(Isolated::Serve) => "serve".into(),
+                    Some(IsolatedArg::Refuse) => "refuse".into(),
+                    Some(IsolatedArg::Serve) => "serve".into(),
                 },
                 databases,
                 username: username.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! `pontoon rebalance`: levels the groups of a product. The one command that only shows unless it is told to act.
+//! `pontoon rebalance`: rebalances the groups of a product. The one command that only shows unless it is told to act.
 //! Knows nothing of loads and plans; nodes do.
 
 use clap::{Args, ValueEnum};
@@ -9,9 +9,9 @@ use crate::wire::pb::admin::{GroupWeight, RebalanceRequest};
 /// `pontoon rebalance ...`
 #[derive(Debug, Args)]
 pub struct RebalanceArgs {
-    /// What is to be level
+    /// What is to be rebalance
     #[arg(long, value_enum, default_value = "slots")]
-    by: By,
+    by: ByArg,
     /// Shares of groups compared with each other, as g1=1,g2=2; 1 for those that are not named, 0 for none
     #[arg(long, value_name = "WEIGHTS", default_value = "", hide_default_value = true)]
     weights: String,
@@ -20,9 +20,9 @@ pub struct RebalanceArgs {
     apply: bool,
 }
 
-/// What is to be level.
+/// What is to be rebalance.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum By {
+pub enum ByArg {
     /// Number of slots.
     Slots,
     /// Number of keys.
@@ -35,10 +35,10 @@ pub enum By {
 
 pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliError> {
     let by = match args.by {
-        By::Slots => "slots",
-        By::Keys => "keys",
-        By::Memory => "memory",
-        By::Ops => "ops",
+        ByArg::Slots => "slots",
+        ByArg::Keys => "keys",
+        ByArg::Memory => "memory",
+        ByArg::Ops => "ops",
     };
     let wanted = RebalanceRequest {
         product: remote.common.product.clone(),

@@ -161,7 +161,7 @@ pub enum Handling {
     /// Every server would answer alike: sent to any.
     AnyServer,
     /// Not offered yet; the sentence says what and why.
-    Later(&'static str),
+    Unsupported(&'static str),
     /// Not offered through a proxy; the sentence says why.
     Refused(&'static str),
     /// Refused, and the connection closed: no Redis client sends this, so somebody makes another program talk to us.

@@ -5,7 +5,7 @@ use std::{ops::Range, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, dotted, value::Kind};
+use super::{Config, dotted, value::SettingKind};
 
 /// Longest file that is read; one with every key and its explanation has a tenth of it.
 const FILE_LEN_MAX: u64 = 64 * 1024;
@@ -48,13 +48,13 @@ fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Re
     };
     let wrong = |expected: &str| Err(format!("{name}: {expected} is expected, not a TOML {}", value.type_str()));
     let text = match (known.kind, value) {
-        (Kind::Integer, DeValue::Integer(number)) if number.radix() == 10 => number.as_str().to_owned(),
-        (Kind::Integer, _) => return wrong("a decimal whole number"),
-        (Kind::Boolean, DeValue::Boolean(truth)) => truth.to_string(),
-        (Kind::Boolean, _) => return wrong("true or false"),
-        (Kind::Text | Kind::Map, DeValue::String(text)) => text.to_string(),
-        (Kind::Text, _) => return wrong("a string"),
-        (Kind::Map, DeValue::Table(table)) => {
+        (SettingKind::Integer, DeValue::Integer(number)) if number.radix() == 10 => number.as_str().to_owned(),
+        (SettingKind::Integer, _) => return wrong("a decimal whole number"),
+        (SettingKind::Boolean, DeValue::Boolean(truth)) => truth.to_string(),
+        (SettingKind::Boolean, _) => return wrong("true or false"),
+        (SettingKind::Text | SettingKind::Map, DeValue::String(text)) => text.to_string(),
+        (SettingKind::Text, _) => return wrong("a string"),
+        (SettingKind::Map, DeValue::Table(table)) => {
             let mut parts = Vec::new();
             for (id, addr) in table {
                 let Some(addr) = addr.get_ref().as_str() else { return wrong("a table of strings") };
@@ -62,7 +62,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Re
             }
             parts.join(",")
         }
-        (Kind::Map, _) => return wrong("a table, or a string ID=HOST:PORT,ID=HOST:PORT"),
+        (SettingKind::Map, _) => return wrong("a table, or a string ID=HOST:PORT,ID=HOST:PORT"),
     };
     config.set(&name, &text).map_err(|e| format!("{name}: {e}"))
 }

@@ -3,7 +3,7 @@
 
 use super::{
     section::section,
-    value::{Kind, Value},
+    value::{SettingKind, SettingValue},
 };
 
 // openraft says of a node that is down some forty times a second that it is; `consensus` says it once, and what is fatal too.
@@ -26,8 +26,8 @@ pub enum LogFormat {
     Json,
 }
 
-impl Value for LogFormat {
-    const KIND: Kind = Kind::Text;
+impl SettingValue for LogFormat {
+    const KIND: SettingKind = SettingKind::Text;
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "text" => Ok(Self::Text),

@@ -113,7 +113,9 @@ impl Config {
             match self.toml(&name) {
                 Some(value) => out += &format!("{} = {value}\n", key.name),
                 // Quoted as the kind wants it, so that removing the '#' gives a valid line.
-                None if key.kind == value::Kind::Integer => out += &format!("# {} = {}\n", key.name, key.example),
+                None if key.kind == value::SettingKind::Integer => {
+                    out += &format!("# {} = {}\n", key.name, key.example)
+                }
                 None => out += &format!("# {} = \"{}\"\n", key.name, key.example),
             }
         }

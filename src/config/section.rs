@@ -1,7 +1,7 @@
 //! Declares a section of the configuration once: type, key, default and the line that explains it.
 //! Knows nothing of where values come from.
 
-use super::value::Kind;
+use super::value::SettingKind;
 
 /// A setting as the sources see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub struct Key {
     /// Its name in its section.
     pub name: &'static str,
     /// How TOML writes it.
-    pub kind: Kind,
+    pub kind: SettingKind,
     /// What it means, one line.
     pub help: &'static str,
     /// An example, shown while it is not set.
@@ -48,20 +48,20 @@ macro_rules! section {
             const NAME: &'static str = $name;
             const KEYS: &'static [$crate::config::section::Key] = &[$($crate::config::section::Key {
                 name: $key,
-                kind: <$type as $crate::config::value::Value>::KIND,
+                kind: <$type as $crate::config::value::SettingValue>::KIND,
                 help: $help,
                 example: $example,
             },)*];
             fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
                 match key {
-                    $($key => self.$field = $crate::config::value::Value::parse(text)?,)*
+                    $($key => self.$field = $crate::config::value::SettingValue::parse(text)?,)*
                     _ => return Err("there is no such setting".into()),
                 }
                 Ok(())
             }
             fn toml(&self, key: &str) -> Option<String> {
                 match key {
-                    $($key => $crate::config::value::Value::toml(&self.$field),)*
+                    $($key => $crate::config::value::SettingValue::toml(&self.$field),)*
                     _ => None,
                 }
             }

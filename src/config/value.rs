@@ -7,7 +7,7 @@ use crate::model::ids::{HostPort, NodeId};
 
 /// What a setting looks like in TOML; a file that gives another kind is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingKind {
     /// A whole number.
     Integer,
     /// `true` or `false`.
@@ -19,9 +19,9 @@ pub enum Kind {
 }
 
 /// A type that a setting can have.
-pub trait Value: Sized {
+pub trait SettingValue: Sized {
     /// How it is written in TOML.
-    const KIND: Kind;
+    const KIND: SettingKind;
     /// Reads it from the text of a flag, a variable, or a TOML value without its quotes.
     ///
     /// # Errors
@@ -33,8 +33,8 @@ pub trait Value: Sized {
 
 macro_rules! integer {
     ($($type:ty),*) => {$(
-        impl Value for $type {
-            const KIND: Kind = Kind::Integer;
+        impl SettingValue for $type {
+            const KIND: SettingKind = SettingKind::Integer;
             fn parse(text: &str) -> Result<Self, String> {
                 text.replace('_', "").parse().map_err(|_| format!("a number from {} to {} is expected, not '{text}'", <$type>::MIN, <$type>::MAX))
             }
@@ -46,8 +46,8 @@ macro_rules! integer {
 }
 integer!(u16, u32, u64, usize);
 
-impl Value for bool {
-    const KIND: Kind = Kind::Boolean;
+impl SettingValue for bool {
+    const KIND: SettingKind = SettingKind::Boolean;
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "true" | "1" | "yes" => Ok(true),
@@ -61,8 +61,8 @@ impl Value for bool {
 }
 
 /// Whole milliseconds. The keys of such settings end in `_ms`.
-impl Value for Duration {
-    const KIND: Kind = Kind::Integer;
+impl SettingValue for Duration {
+    const KIND: SettingKind = SettingKind::Integer;
     fn parse(text: &str) -> Result<Self, String> {
         u32::parse(text).map(|ms| Duration::from_millis(u64::from(ms)))
     }
@@ -71,8 +71,8 @@ impl Value for Duration {
     }
 }
 
-impl Value for IpAddr {
-    const KIND: Kind = Kind::Text;
+impl SettingValue for IpAddr {
+    const KIND: SettingKind = SettingKind::Text;
     fn parse(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
         bare.parse()
@@ -83,8 +83,8 @@ impl Value for IpAddr {
     }
 }
 
-impl Value for HostPort {
-    const KIND: Kind = Kind::Text;
+impl SettingValue for HostPort {
+    const KIND: SettingKind = SettingKind::Text;
     fn parse(text: &str) -> Result<Self, String> {
         HostPort::parse(text)
     }
@@ -93,8 +93,8 @@ impl Value for HostPort {
     }
 }
 
-impl Value for PathBuf {
-    const KIND: Kind = Kind::Text;
+impl SettingValue for PathBuf {
+    const KIND: SettingKind = SettingKind::Text;
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("a path is expected, not nothing".into()) } else { Ok(text.into()) }
     }
@@ -103,8 +103,8 @@ impl Value for PathBuf {
     }
 }
 
-impl Value for String {
-    const KIND: Kind = Kind::Text;
+impl SettingValue for String {
+    const KIND: SettingKind = SettingKind::Text;
     fn parse(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
     }
@@ -113,8 +113,8 @@ impl Value for String {
     }
 }
 
-impl Value for NodeId {
-    const KIND: Kind = Kind::Integer;
+impl SettingValue for NodeId {
+    const KIND: SettingKind = SettingKind::Integer;
     fn parse(text: &str) -> Result<Self, String> {
         match u64::parse(text)? {
             0 => Err("ids of nodes begin at 1".into()),
@@ -126,19 +126,19 @@ impl Value for NodeId {
     }
 }
 
-impl<T: Value> Value for Option<T> {
-    const KIND: Kind = T::KIND;
+impl<T: SettingValue> SettingValue for Option<T> {
+    const KIND: SettingKind = T::KIND;
     fn parse(text: &str) -> Result<Self, String> {
         T::parse(text).map(Some)
     }
     fn toml(&self) -> Option<String> {
-        self.as_ref().and_then(Value::toml)
+        self.as_ref().and_then(SettingValue::toml)
     }
 }
 
 /// `1=HOST:PORT,2=HOST:PORT`, in any order.
-impl Value for BTreeMap<NodeId, HostPort> {
-    const KIND: Kind = Kind::Map;
+impl SettingValue for BTreeMap<NodeId, HostPort> {
+    const KIND: SettingKind = SettingKind::Map;
     fn parse(text: &str) -> Result<Self, String> {
         let mut map = BTreeMap::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     OpenError, disk,
-    witness::{Facts, Witness},
+    witness::{Witness, WitnessRecord},
 };
 use crate::model::ids::Uuid;
 
@@ -55,7 +55,7 @@ pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
         Ok(witness) => Ok(witness.facts().uuid),
         Err(e) if e.kind() == ErrorKind::NotFound && !disk::exists(data_dir) => {
             let uuid = Uuid(uuid::Uuid::new_v4().as_u128());
-            Witness::create(data_dir, Facts { uuid, ..Facts::default() })
+            Witness::create(data_dir, WitnessRecord { uuid, ..WitnessRecord::default() })
                 .map_err(|e| OpenError(format!("cannot make the witness file in {}: {e}", data_dir.display())))?;
             Ok(uuid)
         }

@@ -17,7 +17,7 @@ use prost::Message;
 use super::{
     OpenError, convert,
     types::{LogEntry, LogId, Snapshot, SnapshotMeta, Vote},
-    witness::{Facts, Witness},
+    witness::{Witness, WitnessRecord},
 };
 use crate::{model::ids::Uuid, wire::pb::raft as pb};
 
@@ -155,7 +155,7 @@ impl Disk {
     }
 
     /// Uuid, cluster, vote and last entry as witnessed.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> WitnessRecord {
         self.witness().facts().clone()
     }
 
@@ -197,7 +197,7 @@ impl Disk {
         w.check("append to the log", done)?;
         w.flush(&trees)?;
         w.last = Some(last);
-        let facts = Facts { last: w.last, ..self.facts() };
+        let facts = WitnessRecord { last: w.last, ..self.facts() };
         let done = self.witness().put(facts);
         done.map_err(|e| w.fail("write the witness file", &e))
     }
@@ -222,7 +222,7 @@ impl Disk {
     }
 
     /// Changes what is witnessed; on disk when this returns.
-    fn attest(&self, w: &mut Writer, change: impl FnOnce(&mut Facts)) -> Result<(), Failure> {
+    fn attest(&self, w: &mut Writer, change: impl FnOnce(&mut WitnessRecord)) -> Result<(), Failure> {
         let mut witness = self.witness();
         let mut facts = witness.facts().clone();
         change(&mut facts);

@@ -24,7 +24,7 @@ use super::{
     Applied, ConsensusConfig, Leadership, OpenError, ProposeError,
     disk::{Disk, ENTRY_MAX},
     log_store::{LogStore, blocking},
-    network::{Identity, Network},
+    network::{Network, PeerIdentity},
     service::RaftService,
     state_machine::StateMachine,
     types::{Proposal, Raft, RaftNode},
@@ -58,14 +58,14 @@ const STAND_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How much log is kept. Tests shorten it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
+pub(crate) struct RetainedState {
     /// A snapshot is made after so many entries: replaying them takes well below a second.
     pub snapshot_every: u64,
     /// Entries kept below a snapshot, so that a follower that was away for a moment needs no snapshot.
     pub entries: u64,
 }
 
-impl Default for Keep {
+impl Default for RetainedState {
     fn default() -> Self {
         Self { snapshot_every: 5000, entries: 1000 }
     }
@@ -74,13 +74,13 @@ impl Default for Keep {
 /// This node's part of the Raft group. Cheap to clone; all methods can be called from any task.
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    inner: Arc<ConsensusInner>,
 }
 
-struct Inner {
+struct ConsensusInner {
     raft: Raft,
     disk: Arc<Disk>,
-    me: Arc<Identity>,
+    me: Arc<PeerIdentity>,
     network: Network,
     election_max: Duration,
     state: watch::Receiver<Arc<ClusterState>>,
@@ -106,10 +106,10 @@ impl Consensus {
     /// # Errors
     /// A sentence for the operator: damaged, behind its witness, not this node's.
     pub async fn open(config: ConsensusConfig) -> Result<Self, OpenError> {
-        Self::open_keeping(config, Keep::default()).await
+        Self::open_keeping(config, RetainedState::default()).await
     }
 
-    pub(crate) async fn open_keeping(config: ConsensusConfig, keep: Keep) -> Result<Self, OpenError> {
+    pub(crate) async fn open_keeping(config: ConsensusConfig, keep: RetainedState) -> Result<Self, OpenError> {
         let (publish, state) = watch::channel(Arc::new(ClusterState::default()));
         let data_dir = config.data_dir.clone();
         let opened = tokio::task::spawn_blocking(move || {
@@ -134,7 +134,7 @@ impl Consensus {
         }
         let id = config.me.id.0;
         let cluster = if pristine { None } else { facts.cluster_id };
-        let me = Arc::new(Identity { id, uuid: facts.uuid, cluster: cluster.into() });
+        let me = Arc::new(PeerIdentity { id, uuid: facts.uuid, cluster: cluster.into() });
         let network = Network::new(me.clone(), config.secret.clone(), config.source);
         let millis = |d: Duration| d.as_millis() as u64;
         let raft_config = openraft::Config {
@@ -154,7 +154,7 @@ impl Consensus {
         let raft = Raft::new(id, Arc::new(raft_config), network.clone(), store, machine).await;
         let raft = raft.map_err(|e| OpenError(format!("Raft cannot start: {e}")))?;
         let (leadership, stopped) = watcher::spawn(id, raft.metrics(), network.clone());
-        let inner = Inner {
+        let inner = ConsensusInner {
             raft,
             disk,
             me,
@@ -402,7 +402,7 @@ impl Consensus {
 
     /// A leader steps down (SIGTERM): from now on this node proposes nothing and grants nothing. Returns when another
     /// node leads, when there is none that could, or at the deadline.
-    pub async fn hand_over(&self, deadline: Duration) {
+    pub async fn transfer_leadership(&self, deadline: Duration) {
         self.inner.leaving.store(true, Ordering::Release);
         self.inner.raft.runtime_config().elect(false);
         let metrics = self.inner.raft.metrics().borrow().clone();
@@ -415,15 +415,15 @@ impl Consensus {
         }
     }
 
-    /// A leader lets one of `heirs` lead and goes on as a follower; meanwhile it proposes nothing and grants nothing, for no
+    /// A leader lets one of `transfer_candidates` lead and goes on as a follower; meanwhile it proposes nothing and grants nothing, for no
     /// longer than `deadline`. If nobody takes over, it goes on leading. Whether another node leads.
-    pub async fn yield_to(&self, heirs: &BTreeSet<NodeId>, deadline: Duration) -> bool {
+    pub async fn transfer_leadership_to(&self, transfer_candidates: &BTreeSet<NodeId>, deadline: Duration) -> bool {
         let inner = &self.inner;
         if inner.leaving.load(Ordering::Acquire) || inner.yielding.swap(true, Ordering::AcqRel) {
             return false;
         }
         inner.raft.runtime_config().elect(false);
-        let done = self.depose(&|id| heirs.contains(&NodeId(id)), Instant::now() + deadline).await;
+        let done = self.depose(&|id| transfer_candidates.contains(&NodeId(id)), Instant::now() + deadline).await;
         inner.yielding.store(false, Ordering::Release);
         let switch = |on: bool| {
             inner.raft.runtime_config().heartbeat(on);
@@ -456,20 +456,20 @@ impl Consensus {
         // node would depose each of them in turn.
         let blind = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
         let replication = metrics.replication.unwrap_or_default();
-        let mut heirs: Vec<(u64, u64)> = voters
+        let mut transfer_candidates: Vec<(u64, u64)> = voters
             .iter()
             .filter(|id| **id != inner.me.id && may(**id))
             .map(|id| (replication.get(id).copied().flatten().map_or(0, |m| m.index), *id))
             .collect();
-        heirs.sort_unstable();
-        while let Some((_, heir)) = heirs.pop() {
+        transfer_candidates.sort_unstable();
+        while let Some((_, candidate)) = transfer_candidates.pop() {
             let now = Instant::now();
-            let Some(node) = metrics.membership_config.membership().get_node(&heir) else { continue };
+            let Some(node) = metrics.membership_config.membership().get_node(&candidate) else { continue };
             if now >= end {
                 break;
             }
             let mut request =
-                Request::new(pb::StandForElectionRequest { header: Some(inner.network.header(heir, node)) });
+                Request::new(pb::StandForElectionRequest { header: Some(inner.network.header(candidate, node)) });
             request.set_timeout(STAND_DEADLINE.min(end - now));
             let asked = match inner.network.client(node) {
                 Ok(mut client) => client.stand_for_election(request).await.map(|_| ()),
@@ -478,8 +478,8 @@ impl Consensus {
             match asked {
                 Ok(()) if blind() => return true,
                 Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return true,
-                Ok(()) => tracing::info!(node = heir, "the node did not take over the leadership"),
-                Err(status) => tracing::info!(node = heir, error = status.message(), "the node cannot take over"),
+                Ok(()) => tracing::info!(node = candidate, "the node did not take over the leadership"),
+                Err(status) => tracing::info!(node = candidate, error = status.message(), "the node cannot take over"),
             }
         }
         false

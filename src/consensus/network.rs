@@ -47,9 +47,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 type Client = RaftClient<InterceptedService<Channel, ClientAuth>>;
 
-/// What a node calls itself and its cluster. Shared by what sends and what receives.
+/// What a node calls itself and its cluster. SharedNetwork by what sends and what receives.
 #[derive(Debug)]
-pub struct Identity {
+pub struct PeerIdentity {
     /// This node's id.
     pub id: u64,
     /// This node's uuid.
@@ -58,7 +58,7 @@ pub struct Identity {
     pub cluster: RwLock<Option<Uuid>>,
 }
 
-impl Identity {
+impl PeerIdentity {
     /// The cluster, if there is one.
     pub fn cluster(&self) -> Option<Uuid> {
         *self.cluster.read().unwrap_or_else(PoisonError::into_inner)
@@ -73,19 +73,19 @@ impl Identity {
 /// Channels and addresses.
 #[derive(Clone, Debug)]
 pub struct Network {
-    shared: Arc<Shared>,
+    shared: Arc<SharedNetwork>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    me: Arc<Identity>,
+struct SharedNetwork {
+    me: Arc<PeerIdentity>,
     auth: ClientAuth,
     source: Option<IpAddr>,
-    book: Mutex<Book>,
+    book: Mutex<PeerLinks>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct PeerLinks {
     /// By address. Bounded by `CHANNELS_MAX`.
     channels: BTreeMap<String, Channel>,
     /// Newer addresses than the log's, by uuid: the address, and the log's at the time when it was learned. When the
@@ -100,8 +100,8 @@ const CHANNELS_MAX: usize = 1024;
 
 impl Network {
     /// No connection is made yet. `source`: address of this machine that connections come from; none: as the system chooses.
-    pub fn new(me: Arc<Identity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
-        Self { shared: Arc::new(Shared { me, auth: ClientAuth(secret), source, book: Mutex::default() }) }
+    pub fn new(me: Arc<PeerIdentity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
+        Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), source, book: Mutex::default() }) }
     }
 
     /// A node is at `admin` now.
@@ -169,8 +169,8 @@ impl Network {
     }
 }
 
-impl Shared {
-    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+impl SharedNetwork {
+    fn book(&self) -> std::sync::MutexGuard<'_, PeerLinks> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -200,16 +200,16 @@ impl Shared {
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = Link;
+    type Network = PeerLink;
 
-    async fn new_client(&mut self, target: u64, node: &RaftNode) -> Link {
-        Link { network: self.clone(), target, node: node.clone() }
+    async fn new_client(&mut self, target: u64, node: &RaftNode) -> PeerLink {
+        PeerLink { network: self.clone(), target, node: node.clone() }
     }
 }
 
 /// The way to one node.
 #[derive(Debug)]
-pub struct Link {
+pub struct PeerLink {
     network: Network,
     target: u64,
     node: RaftNode,
@@ -217,7 +217,7 @@ pub struct Link {
 
 type Rpc<T, E = openraft::error::Infallible> = Result<T, RPCError<u64, RaftNode, RaftError<u64, E>>>;
 
-impl Link {
+impl PeerLink {
     fn failed<E: std::error::Error>(
         &self,
         action: RPCTypes,
@@ -253,7 +253,7 @@ fn timed<T>(message: T, ttl: Duration) -> Request<T> {
     request
 }
 
-impl RaftNetwork<TypeConfig> for Link {
+impl RaftNetwork<TypeConfig> for PeerLink {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_learned_address_counts_until_the_log_has_a_newer_one() {
-        let me = Arc::new(Identity { id: 1, uuid: Uuid(1), cluster: None.into() });
+        let me = Arc::new(PeerIdentity { id: 1, uuid: Uuid(1), cluster: None.into() });
         let network = Network::new(me, ClusterSecret::none(), None);
         let at = |port: u16| format!("127.0.0.1:{port}");
         let node = |port| RaftNode { uuid: Uuid(2), admin: at(port), ..RaftNode::default() };

@@ -16,7 +16,7 @@ use super::{
     convert,
     disk::Disk,
     log_store::blocking,
-    network::Identity,
+    network::PeerIdentity,
     types::{Raft, Vote},
 };
 use crate::{
@@ -34,7 +34,7 @@ const REFUSED_MAX: usize = 256;
 pub struct RaftService {
     pub(super) raft: Raft,
     pub(super) disk: Arc<Disk>,
-    pub(super) me: Arc<Identity>,
+    pub(super) me: Arc<PeerIdentity>,
     pub(super) refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
 }
 

@@ -31,7 +31,7 @@ const NAME: &str = "witness";
 
 /// What is witnessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct WitnessRecord {
     /// This node.
     pub uuid: Uuid,
     /// Its cluster, once it belongs to one.
@@ -47,7 +47,7 @@ pub struct Facts {
 pub struct Witness {
     file: File,
     sequence: u64,
-    facts: Facts,
+    facts: WitnessRecord,
     /// The newest slot is written and not synced.
     unsettled: bool,
 }
@@ -62,7 +62,7 @@ impl Witness {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create(data_dir: &Path, facts: Facts) -> io::Result<Self> {
+    pub fn create(data_dir: &Path, facts: WitnessRecord) -> io::Result<Self> {
         let aside = data_dir.join("witness.new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         let mut bytes = encode(1, &facts).to_vec();
@@ -100,7 +100,7 @@ impl Witness {
     }
 
     /// What is witnessed now.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &WitnessRecord {
         &self.facts
     }
 
@@ -108,7 +108,7 @@ impl Witness {
     ///
     /// # Errors
     /// Those of the file system; what was witnessed before is still there.
-    pub fn write(&mut self, facts: Facts) -> io::Result<()> {
+    pub fn write(&mut self, facts: WitnessRecord) -> io::Result<()> {
         self.put(facts)?;
         self.settle()
     }
@@ -117,7 +117,7 @@ impl Witness {
     ///
     /// # Errors
     /// Those of the file system; what was witnessed before is still there.
-    pub fn put(&mut self, facts: Facts) -> io::Result<()> {
+    pub fn put(&mut self, facts: WitnessRecord) -> io::Result<()> {
         if facts == self.facts {
             return Ok(());
         }
@@ -150,7 +150,7 @@ fn damaged(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-fn encode(sequence: u64, facts: &Facts) -> [u8; SLOT] {
+fn encode(sequence: u64, facts: &WitnessRecord) -> [u8; SLOT] {
     let mut out = Vec::with_capacity(SLOT);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&sequence.to_be_bytes());
@@ -176,7 +176,7 @@ fn encode(sequence: u64, facts: &Facts) -> [u8; SLOT] {
 }
 
 /// Sequence number and facts; `None` when the checksum is wrong.
-fn decode(slot: &[u8]) -> Option<(u64, Facts)> {
+fn decode(slot: &[u8]) -> Option<(u64, WitnessRecord)> {
     let used = slot.get(..USED)?;
     let (body, sum) = used.split_at(USED - 4);
     if crc32fast::hash(body).to_be_bytes() != sum || !body.starts_with(MAGIC) {
@@ -188,7 +188,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Facts)> {
     let mut vote = Vote::new(number(49)?, number(57)?);
     vote.committed = *body.get(65)? == 1;
     let last = LogId::new(openraft::CommittedLeaderId::new(number(66)?, number(74)?), number(82)?);
-    let facts = Facts {
+    let facts = WitnessRecord {
         uuid: wide(16)?,
         cluster_id: (flags & 1 != 0).then_some(wide(32)?),
         vote: (flags & 2 != 0).then_some(vote),
@@ -202,8 +202,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn facts(n: u64) -> Facts {
-        Facts {
+    fn facts(n: u64) -> WitnessRecord {
+        WitnessRecord {
             uuid: Uuid(7),
             cluster_id: Some(Uuid(u128::from(n))),
             vote: Some(Vote::new_committed(n, 3)),
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn keeps_what_was_written_last() {
         let dir = tempfile::tempdir().unwrap();
-        let mut w = Witness::create(dir.path(), Facts { uuid: Uuid(7), ..Facts::default() }).unwrap();
+        let mut w = Witness::create(dir.path(), WitnessRecord { uuid: Uuid(7), ..WitnessRecord::default() }).unwrap();
         for n in 1..6 {
             w.write(facts(n)).unwrap();
             assert_eq!(*Witness::open(dir.path()).unwrap().facts(), facts(n));
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn what_is_put_is_there_for_the_next_process_and_torn_leaves_the_former() {
         let dir = tempfile::tempdir().unwrap();
-        let mut w = Witness::create(dir.path(), Facts::default()).unwrap();
+        let mut w = Witness::create(dir.path(), WitnessRecord::default()).unwrap();
         for n in 1..6 {
             w.put(facts(n)).unwrap();
             assert_eq!(*Witness::open(dir.path()).unwrap().facts(), facts(n));
@@ -232,7 +232,7 @@ mod tests {
             let mut torn = good.clone();
             torn[if n % 2 == 0 { 20 } else { SLOT + 20 }] ^= 1;
             std::fs::write(path(dir.path()), &torn).unwrap();
-            let former = if n == 1 { Facts::default() } else { facts(n - 1) };
+            let former = if n == 1 { WitnessRecord::default() } else { facts(n - 1) };
             assert_eq!(*Witness::open(dir.path()).unwrap().facts(), former);
             std::fs::write(path(dir.path()), &good).unwrap();
         }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_torn_slot_leaves_the_former_one_and_two_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let mut w = Witness::create(dir.path(), Facts::default()).unwrap();
+        let mut w = Witness::create(dir.path(), WitnessRecord::default()).unwrap();
         w.write(facts(1)).unwrap();
         w.write(facts(2)).unwrap();
         let good = std::fs::read(path(dir.path())).unwrap();

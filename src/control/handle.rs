@@ -8,14 +8,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::status::{LeaderView, NodeView};
+use super::leadership::view::{LeaderView, NodeView};
 use crate::{
     clock::boottime_ns,
     consensus::{Applied, Consensus, Leadership, ProposeError},
     model::{
         change::Change,
         ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, PromotionId, Uuid},
-        migration::{EndPhase, Phase},
+        migration::{EndPhase, MigrationPhase},
         state::{ClusterState, EndedAssignment},
     },
 };
@@ -90,21 +90,21 @@ pub enum WaitError {
 
 /// A listener's error must last this long to count: a port that a stopping process still holds is tried again each second.
 const LISTENER_GRACE: Duration = Duration::from_millis(2500);
-/// How often waiting looks again without news: silence of a node is no event.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often waiting probes again without news: silence of a node is no event.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a migration will not be done by itself, if it will not.
 fn failed(state: &ClusterState, id: MigrationId) -> Option<String> {
     if let Some(open) = state.migrations.get(&id) {
-        let (why, paused) = (&open.why, open.phase == Phase::Paused);
+        let (why, paused) = (&open.why, open.phase == MigrationPhase::Paused);
         return paused.then(|| format!("migration {id} is paused: {why}; `pontoon migrate resume {id}` lets it go on"));
     }
     let end = state.ended_migrations.iter().find(|e| e.id == id)?;
     (end.end == EndPhase::Cancelled).then(|| format!("migration {id} was cancelled: {}", end.why))
 }
 
-/// What a look at the nodes shows.
-enum Look {
+/// What a progress at the nodes shows.
+enum NodesProgress {
     /// All serve by the epoch; the sentences name nodes that are not alive.
     Reached(Vec<String>),
     /// Not yet, for this reason.
@@ -121,7 +121,7 @@ impl Control {
         now_ns < view.heard_ns.saturating_add(lease) || now_ns < view.lease_ends_ns
     }
 
-    /// Waits until every node that may be serving does so by `epoch`, and, for a product, has bound its port.
+    /// PromotionWaits until every node that may be serving does so by `epoch`, and, for a product, has bound its port.
     /// Returns sentences about nodes that are out of lease and so were not waited for.
     ///
     /// # Errors
@@ -136,20 +136,20 @@ impl Control {
         let began_ns = boottime_ns();
         let mut broken_since: Option<Instant> = None;
         loop {
-            let look = {
+            let progress = {
                 let (view, state) = (view.borrow_and_update().clone(), state.borrow_and_update().clone());
                 if view.term.is_none() {
                     return Err(WaitError::NotLeader);
                 }
-                self.look(&state, &view, epoch, product, began_ns)
+                self.progress(&state, &view, epoch, product, began_ns)
             };
-            let missing = match look {
-                Look::Reached(notes) => return Ok(notes),
-                Look::Waiting(why) => {
+            let missing = match progress {
+                NodesProgress::Reached(notes) => return Ok(notes),
+                NodesProgress::Waiting(why) => {
                     broken_since = None;
                     why
                 }
-                Look::Broken(why) => {
+                NodesProgress::Broken(why) => {
                     let since = *broken_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= LISTENER_GRACE {
                         return Err(WaitError::Listener(why));
@@ -160,7 +160,7 @@ impl Control {
             if Instant::now() >= deadline {
                 return Err(WaitError::Deadline(missing));
             }
-            let next = deadline.min(Instant::now() + LOOK_AGAIN);
+            let next = deadline.min(Instant::now() + POLL_INTERVAL);
             // Whichever comes; a closed channel means shutdown, which the deadline covers.
             let _ = timeout_at(next, async {
                 tokio::select! {
@@ -173,14 +173,14 @@ impl Control {
         }
     }
 
-    fn look(
+    fn progress(
         &self,
         state: &ClusterState,
         view: &LeaderView,
         epoch: Epoch,
         product: Option<ProductId>,
         began_ns: u64,
-    ) -> Look {
+    ) -> NodesProgress {
         let now = boottime_ns();
         let lease = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
         let product = product.filter(|id| state.products.contains_key(id));
@@ -200,7 +200,7 @@ impl Control {
             };
             let listener = product.and_then(|product| seen.listeners.get(&product));
             if let Some(bad) = listener.filter(|listener| !listener.error.is_empty()) {
-                return Look::Broken(format!("node {id} cannot listen on {}: {}", bad.address, bad.error));
+                return NodesProgress::Broken(format!("node {id} cannot listen on {}: {}", bad.address, bad.error));
             }
             if seen.route_epoch < epoch {
                 waiting.get_or_insert(format!("node {id} serves by epoch {}, not yet by {epoch}", seen.route_epoch));
@@ -208,10 +208,10 @@ impl Control {
                 waiting.get_or_insert(format!("node {id} has not reported the product's port yet"));
             }
         }
-        waiting.map_or(Look::Reached(silent), Look::Waiting)
+        waiting.map_or(NodesProgress::Reached(silent), NodesProgress::Waiting)
     }
 
-    /// Waits until an assignment has ended.
+    /// PromotionWaits until an assignment has ended.
     ///
     /// # Errors
     /// The deadline, with what the control loops wait for.
@@ -235,7 +235,7 @@ impl Control {
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// Waits until all of these migrations are done, or the first of them is cancelled or paused: then with a sentence.
+    /// PromotionWaits until all of these migrations are done, or the first of them is cancelled or paused: then with a sentence.
     ///
     /// # Errors
     /// The deadline, with what is not done and why.
@@ -257,7 +257,7 @@ impl Control {
         self.wait_state(settled, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// Waits until a migration has ended, however.
+    /// PromotionWaits until a migration has ended, however.
     ///
     /// # Errors
     /// The deadline, with what is waited for.
@@ -267,7 +267,7 @@ impl Control {
         self.wait_state(over, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// Waits until a promotion has ended: `None` if the group has the primary that was wanted, else why not.
+    /// PromotionWaits until a promotion has ended: `None` if the group has the primary that was wanted, else why not.
     ///
     /// # Errors
     /// The deadline, with what is waited for.
@@ -286,13 +286,13 @@ impl Control {
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// Waits until something has happened after this entry. False: not in time.
+    /// PromotionWaits until something has happened after this entry. False: not in time.
     pub async fn wait_event(&self, after: Epoch, deadline: Instant) -> bool {
         let new = |state: &ClusterState| state.events.back().filter(|e| e.index > after).map(|_| ());
         self.wait_state(new, deadline).await.is_some()
     }
 
-    /// Waits until the member with this id and uuid is gone.
+    /// PromotionWaits until the member with this id and uuid is gone.
     ///
     /// # Errors
     /// The deadline, with what the control loops wait for.
@@ -303,7 +303,7 @@ impl Control {
         self.wait_state(gone, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// Waits until this node has applied the log up to `index`.
+    /// PromotionWaits until this node has applied the log up to `index`.
     pub async fn wait_applied(&self, index: Epoch, deadline: Instant) -> bool {
         self.wait_state(|state| (state.applied >= index).then_some(()), deadline).await.is_some()
     }

@@ -7,7 +7,7 @@ use super::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term, Uuid,
     },
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified},
-    promotion::{PromotionKind, Reached},
+    promotion::{PromotionKind, ReplicationOffset},
     reads::SetReads,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
@@ -211,7 +211,7 @@ pub enum Change {
         /// Last + 1.
         attempt: u32,
         /// The node that copies.
-        worker: NodeId,
+        node: NodeId,
         /// The server of `from` that serves feed and fetches.
         feed: HostPort,
         /// The primary of `to`.
@@ -221,7 +221,7 @@ pub enum Change {
         /// Term of the fence; refused in another.
         term: Term,
     },
-    /// What the worker of an attempt reports.
+    /// What the node of an attempt reports.
     MigrationProgress {
         /// Which.
         migration: MigrationId,
@@ -244,11 +244,11 @@ pub enum Change {
         hold: HoldId,
         /// Term of the verdict and of the fence; refused in another.
         term: Term,
-        /// Epochs of `from` and `to` when the worker finished.
+        /// Epochs of `from` and `to` when the node finished.
         group_epochs: BTreeMap<GroupId, Epoch>,
-        /// Where the target's primary was when the worker was done: whoever is promoted there must have got there.
-        /// `None`: the worker did not say, being of an older version.
-        target_at: Option<Reached>,
+        /// Where the target's primary was when the node was done: whoever is promoted there must have got there.
+        /// `None`: the node did not say, being of an older version.
+        target_offset: Option<ReplicationOffset>,
     },
     /// Ends an attempt before its switch; the next one begins anew. Ends its hold if one is open.
     RestartMigration {
@@ -295,7 +295,7 @@ pub enum Change {
         /// Last + 1.
         run: u32,
         /// The node that does it.
-        worker: NodeId,
+        node: NodeId,
         /// The primary where it is done.
         server: HostPort,
         /// Term of the fence; refused in another.
@@ -338,8 +338,8 @@ pub enum Change {
         kind: PromotionKind,
         /// Epoch of the group when its servers were looked at.
         group_epoch: Epoch,
-        /// `Group::reached` that the choice respected: refused when slots have come since.
-        reached: Option<Reached>,
+        /// `Group::required_offset` that the choice respected: refused when slots have come since.
+        required_offset: Option<ReplicationOffset>,
         /// The operator demands it of a server that has diverged.
         forced: bool,
         /// Why, and why this replica.
@@ -395,7 +395,7 @@ pub enum Change {
         keys_before: Option<u64>,
     },
     /// Tells that the leader has made a server of a group what the log wants it to be. Changes nothing but the events.
-    NoteWired {
+    NoteReconciled {
         /// In which product.
         product: ProductId,
         /// Of which group.
@@ -427,11 +427,11 @@ pub enum Change {
         down_after_ms: Option<u32>,
         /// Nothing is changed automatically in it.
         maintenance: Option<bool>,
-        /// Milliseconds after which a cache lends its slots, 500 to 600000; 0: never.
+        /// Milliseconds after which a cache ejects its slots, 500 to 600000; 0: never.
         eject_after_ms: Option<u32>,
     },
     /// A cache's group is out: all its slots go to other groups until it is back.
-    Lend {
+    Eject {
         /// In which product.
         product: ProductId,
         /// Which group.
@@ -443,14 +443,14 @@ pub enum Change {
         /// Why, for people.
         why: String,
     },
-    /// A group that is out is back: begins the assignment that brings its slots home, if it lends any, else ends its loan.
-    ReturnLoan {
+    /// A group that is out is back: begins the assignment that brings its slots home, if it ejects any, else ends its ejection.
+    Reinstate {
         /// In which product.
         product: ProductId,
         /// Which group.
         group: GroupId,
-        /// Its loan.
-        loan: Epoch,
+        /// Its ejection.
+        ejection: Epoch,
         /// Epoch of the group when its servers were looked at.
         group_epoch: Epoch,
     },

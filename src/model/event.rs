@@ -77,12 +77,12 @@ pub enum EventKind {
     MaintenanceOn,
     /// Changes are made automatically again.
     MaintenanceOff,
-    /// A cache's group is out: its slots are lent.
-    Lent,
+    /// A cache's group is out: its slots are reinstates.
+    Ejected,
     /// It is back, and has its slots.
-    Returned,
+    Reinstated,
     /// A server was made to be in its group what the log says: a replica of the primary, or the primary.
-    Wired,
+    Reconciled,
 }
 
 impl EventKind {
@@ -115,9 +115,9 @@ impl EventKind {
         Self::Resynced,
         Self::MaintenanceOn,
         Self::MaintenanceOff,
-        Self::Lent,
-        Self::Returned,
-        Self::Wired,
+        Self::Ejected,
+        Self::Reinstated,
+        Self::Reconciled,
     ];
 
     /// As people and machines read it.
@@ -151,9 +151,9 @@ impl EventKind {
             Self::Resynced => "resynced",
             Self::MaintenanceOn => "maintenance-on",
             Self::MaintenanceOff => "maintenance-off",
-            Self::Lent => "lent",
-            Self::Returned => "returned",
-            Self::Wired => "wired",
+            Self::Ejected => "reinstates",
+            Self::Reinstated => "returned",
+            Self::Reconciled => "reconciled",
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{
     change::{Change, NewMember, NewProduct},
     ids::{Epoch, GroupId, HostPort, ProductId, SlotId},
     migration::{Counters, Job, MigrationOptions, ProgressPhase, Verified, Verify},
-    promotion::Reached,
+    promotion::ReplicationOffset,
     reads::{ReadFrom, SetReads},
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
@@ -76,7 +76,7 @@ impl Fnv {
         self.num(u64::from(group.0));
     }
 
-    fn reached(&mut self, r: &Reached) {
+    fn required_offset(&mut self, r: &ReplicationOffset) {
         self.text(&r.replid);
         self.num(r.offset);
     }
@@ -341,11 +341,11 @@ impl Fnv {
                 self.num(u64::from(to.0));
                 self.options(options);
             }
-            Change::StartMigration { migration, attempt, worker, feed, target, group_epochs, term } => {
+            Change::StartMigration { migration, attempt, node, feed, target, group_epochs, term } => {
                 self.num(32);
                 self.num(migration.0);
                 self.num(u64::from(*attempt));
-                self.num(worker.0);
+                self.num(node.0);
                 self.addr(feed);
                 self.addr(target);
                 self.epochs(group_epochs.iter());
@@ -365,7 +365,7 @@ impl Fnv {
                     f.num(different);
                 });
             }
-            Change::Switch { migration, attempt, hold, term, group_epochs, target_at } => {
+            Change::Switch { migration, attempt, hold, term, group_epochs, target_offset } => {
                 self.num(34);
                 self.num(migration.0);
                 self.num(u64::from(*attempt));
@@ -373,8 +373,8 @@ impl Fnv {
                 self.num(term.0);
                 self.epochs(group_epochs.iter());
                 // Came later, like those of SetCluster.
-                if let Some(reached) = target_at {
-                    self.reached(reached);
+                if let Some(required_offset) = target_offset {
+                    self.required_offset(required_offset);
                 }
             }
             Change::RestartMigration { migration, why } => {
@@ -403,11 +403,11 @@ impl Fnv {
                 self.maybe(*bytes_per_second, Self::num);
                 self.maybe(*hold_ms_max, |f, h| f.num(u64::from(h)));
             }
-            Change::StartRun { job, run, worker, server, term } => {
+            Change::StartRun { job, run, node, server, term } => {
                 self.num(40);
                 self.job(*job);
                 self.num(u64::from(*run));
-                self.num(worker.0);
+                self.num(node.0);
                 self.addr(server);
                 self.num(term.0);
             }
@@ -427,7 +427,16 @@ impl Fnv {
                 self.text(why);
             }
             // What is asked for; the rest is what the servers answered then, which a repeat does not ask again.
-            Change::StartPromotion { product, group, to, kind: _, group_epoch: _, reached: _, forced: _, why: _ } => {
+            Change::StartPromotion {
+                product,
+                group,
+                to,
+                kind: _,
+                group_epoch: _,
+                required_offset: _,
+                forced: _,
+                why: _,
+            } => {
                 self.num(43);
                 self.place(*product, *group);
                 self.addr(to);
@@ -451,7 +460,7 @@ impl Fnv {
                 self.num(epoch.0);
                 self.text(replid);
             }
-            Change::NoteWired { product, group, addr, text } => {
+            Change::NoteReconciled { product, group, addr, text } => {
                 self.num(52);
                 self.place(*product, *group);
                 self.addr(addr);
@@ -482,7 +491,7 @@ impl Fnv {
                     self.num(u64::from(ms));
                 }
             }
-            Change::Lend { product, group, group_epoch, to, why } => {
+            Change::Eject { product, group, group_epoch, to, why } => {
                 self.num(50);
                 self.place(*product, *group);
                 self.num(group_epoch.0);
@@ -493,10 +502,10 @@ impl Fnv {
                 }
                 self.text(why);
             }
-            Change::ReturnLoan { product, group, loan, group_epoch } => {
+            Change::Reinstate { product, group, ejection, group_epoch } => {
                 self.num(51);
                 self.place(*product, *group);
-                self.num(loan.0);
+                self.num(ejection.0);
                 self.num(group_epoch.0);
             }
             Change::SetServer { product, group, addr, priority, zone } => {

@@ -11,7 +11,7 @@ pub const PRODUCTS_MAX: usize = 128;
 pub const GROUPS_MAX: usize = 1024;
 /// Servers of a group: a primary and its replicas.
 pub const SERVERS_MAX: usize = 16;
-/// Databases of a product; a worker may hold a connection per server and database.
+/// Databases of a product; a node may hold a connection per server and database.
 pub const DATABASES_MAX: u32 = 1024;
 /// Bytes of a product's name: it stands in error texts and tables.
 pub const NAME_LEN_MAX: usize = 64;
@@ -57,7 +57,7 @@ pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
 /// How long a primary must not have answered, milliseconds: below two looks (one every 500 ms) one lost packet would
 /// fail a group over; above ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
-/// How long a cache waits for a group before it lends its slots, milliseconds, unless for ever: as above.
+/// How long a cache waits for a group before it ejects its slots, milliseconds, unless for ever: as above.
 pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;
 /// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: below, looks every half second
 /// could not tell; above, a node would have to remember a primary's offsets of more than a minute.

@@ -10,7 +10,7 @@ use super::{
 
 /// Where a migration stands (migration.md, "States").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
+pub enum MigrationPhase {
     /// In the log; no attempt runs. Also after a Restart.
     Planned,
     /// An attempt runs: what is ours at the target is deleted, so that nothing old is there.
@@ -29,7 +29,7 @@ pub enum Phase {
     Paused,
 }
 
-impl Phase {
+impl MigrationPhase {
     /// As people and machines read it; see `api`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -55,7 +55,7 @@ impl Phase {
     }
 }
 
-/// What the worker of an attempt can tell the log.
+/// What the node of an attempt can tell the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProgressPhase {
     /// The target is clean, keys are copied.
@@ -148,7 +148,7 @@ pub struct Verified {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunKind {
     /// An attempt: clean the target, copy, finish. Begun by Start.
-    Attempt,
+    Copy,
     /// Deletes the moved keys at the source, after the switch.
     CleanSource,
     /// Deletes the staged keys at the target, after a cancel.
@@ -159,8 +159,8 @@ pub enum RunKind {
 
 /// What a mover does just now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Work {
-    /// It opens its connections and asks for their approval.
+pub enum MoverState {
+    /// It opens its connections and asks for their authorization.
     #[default]
     Opening,
     /// It deletes what is ours at the target.
@@ -183,7 +183,7 @@ pub enum Work {
     Failed(String),
 }
 
-impl Work {
+impl MoverState {
     /// As people and machines read it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -202,6 +202,15 @@ impl Work {
     }
 }
 
+/// A connection of a run that is going to change a server. The server knows it by the name of the run and by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionId {
+    /// The server.
+    pub server: HostPort,
+    /// The answer to CLIENT ID over this connection.
+    pub client_id: u64,
+}
+
 /// What may act on servers now for a job; fenced by its connections (serving.md, "Acts on servers").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -209,13 +218,13 @@ pub struct Run {
     pub run: u32,
     /// What it does.
     pub kind: RunKind,
-    /// The node whose worker does it.
-    pub worker: NodeId,
-    /// Attempt: the server of `from` that serves feed and fetches; only read there.
+    /// The node whose node does it.
+    pub node: NodeId,
+    /// Copy: the server of `from` that serves feed and fetches; only read there.
     pub feed: Option<HostPort>,
-    /// The server that is changed: the primary of `to` (Attempt, WipeTarget), of `from` (CleanSource), of the group (Sweep).
+    /// The server that is changed: the primary of `to` (Copy, WipeTarget), of `from` (CleanSource), of the group (Sweep).
     pub server: HostPort,
-    /// Attempt: epochs of `from` and `to` at its Start; while they stay, no primary changed.
+    /// Copy: epochs of `from` and `to` at its Start; while they stay, no primary changed.
     pub group_epochs: BTreeMap<GroupId, Epoch>,
     /// Term whose leader began it.
     pub term: Term,
@@ -239,15 +248,15 @@ pub struct Migration {
     /// What the operator chose.
     pub options: MigrationOptions,
     /// Where it stands.
-    pub phase: Phase,
+    pub phase: MigrationPhase,
     /// The last attempt; 0: never started.
     pub attempt: u32,
     /// Runs so far, of all kinds.
     pub runs: u32,
     /// The run that is current, if one is.
     pub run: Option<Run>,
-    /// An attempt has reached Copying: keys of these slots at the target are ours, whoever's they were before. A worker
-    /// writes none there before this is in the log (`mover::Approve::may_write`).
+    /// An attempt has reached Copying: keys of these slots at the target are ours, whoever's they were before. A node
+    /// writes none there before this is in the log (`mover::Authorize::may_write`).
     pub staged: bool,
     /// Holds that ended without a switch since it was planned or resumed.
     pub releases: u32,
@@ -268,14 +277,14 @@ impl Migration {
     #[must_use]
     pub const fn hold(&self) -> Option<HoldId> {
         match self.phase {
-            Phase::Held(hold) => Some(hold),
-            Phase::Planned
-            | Phase::CleaningTarget
-            | Phase::Copying
-            | Phase::CaughtUp
-            | Phase::Switched
-            | Phase::Cancelling
-            | Phase::Paused => None,
+            MigrationPhase::Held(hold) => Some(hold),
+            MigrationPhase::Planned
+            | MigrationPhase::CleaningTarget
+            | MigrationPhase::Copying
+            | MigrationPhase::CaughtUp
+            | MigrationPhase::Switched
+            | MigrationPhase::Cancelling
+            | MigrationPhase::Paused => None,
         }
     }
 
@@ -386,7 +395,8 @@ impl ClusterState {
     /// it is out: then it is flushed before it gets a slot.
     #[must_use]
     pub fn sweepable(&self, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
-        let group_state = self.products.get(&product).and_then(|p| p.groups.get(&group)).filter(|g| g.loan.is_none());
+        let group_state =
+            self.products.get(&product).and_then(|p| p.groups.get(&group)).filter(|g| g.ejection.is_none());
         let mut slots = group_state.map(|g| g.given_away.clone()).unwrap_or_default();
         for open in self.migrations.values().filter(|m| m.product == product && (m.from == group || m.to == group)) {
             slots.retain(|slot| !open.slots.contains(slot));

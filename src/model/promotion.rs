@@ -78,7 +78,7 @@ pub struct EndedPromotion {
 
 /// A place in a primary's stream of writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reached {
+pub struct ReplicationOffset {
     /// Replication id under which the offset counts.
     pub replid: String,
     /// Replication offset, bytes.

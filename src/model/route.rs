@@ -1,4 +1,4 @@
-//! What a worker needs to know to route: derived from the cluster state, replaced as a whole, never changed in place.
+//! What a node needs to know to route: derived from the cluster state, replaced as a whole, never changed in place.
 //! Knows nothing of the log, of nodes, or of how owners change.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -46,7 +46,7 @@ pub struct RouteTable {
     pub epoch: Epoch,
     /// Products by id.
     pub products: BTreeMap<ProductId, Arc<ProductRoutes>>,
-    /// Holds that are open, by id; every worker reports each of them when drained.
+    /// Holds that are open, by id; every node reports each of them when drained.
     pub holds: BTreeMap<HoldId, HoldRoutes>,
 }
 

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     change::Change,
+    ejection::Ejection,
     event::Event,
     ids::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, PromotionId,
         SlotId, Term, Uuid,
     },
-    loan::Loan,
     migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
-    promotion::{EndedPromotion, Promotion, Reached},
+    promotion::{EndedPromotion, Promotion, ReplicationOffset},
     reads::ReadPolicy,
     route::{HoldKind, Isolated, Mode},
     secret::Credentials,
@@ -210,9 +210,9 @@ pub struct Group {
     /// began with. What it had not saved is lost; what others have may be more.
     pub restarted_with: Option<u64>,
     /// Where the primary was when slots last came to it; a replica that has not got there lacks keys that its group owns.
-    pub reached: Option<Reached>,
-    /// What it lends, while it is out; caches only.
-    pub loan: Option<Loan>,
+    pub required_offset: Option<ReplicationOffset>,
+    /// What it ejects, while it is out; caches only.
+    pub ejection: Option<Ejection>,
 }
 
 /// What an operator may choose for a group.
@@ -222,7 +222,7 @@ pub struct GroupOptions {
     pub down_after_ms: u32,
     /// Nothing is changed automatically in this group.
     pub maintenance: bool,
-    /// Of a cache: when its primary has been down for so long and no replica can replace it, its slots are lent to other
+    /// Of a cache: when its primary has been down for so long and no replica can replace it, its slots are reinstates to other
     /// groups; when it has been up for so long, they come back. Milliseconds, 500 to 600000; 0: never.
     pub eject_after_ms: u32,
 }
@@ -323,9 +323,9 @@ pub enum Keys {
     None,
     /// The operator gives them up; they stay there, and are not swept.
     Abandoned,
-    /// They are a cache's, of slots that were lent and come back; they are swept there, and the server that gets the slots
+    /// They are a cache's, of slots that were reinstates and come back; they are swept there, and the server that gets the slots
     /// is flushed.
-    Lent,
+    Ejected,
 }
 
 /// How an assignment ended.

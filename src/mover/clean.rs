@@ -10,14 +10,16 @@ use tokio::{
 };
 
 use super::{
-    connection::{ANSWER_MAX, Connection},
-    handle::Order,
-    job::{Approve, CleanJob},
-    lane::STATS_EVERY,
-    pace::{Meter, Rests, SHARE_PRIMARY, Share},
+    handle::MoverOrder,
+    io::{
+        connection::{ANSWER_MAX, Connection},
+        monitor::ServerMonitor,
+        pace::{Meter, Rests, SHARE_PRIMARY, Share},
+        pipeline::STATS_EVERY,
+        scan::{COUNT, KeyPage, Scan, text},
+    },
     report::{Report, State},
-    scan::{COUNT, Page, Scan, text},
-    server::Server,
+    spec::{Authorize, CleanSpec},
 };
 use crate::{
     faults::{self, Point},
@@ -35,19 +37,19 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum KeyDecision {
     Keep,
     Delete,
-    /// Keep it, and look no further.
+    /// Keep it, and poll no further.
     Stop,
 }
 
 /// Walks through a server and deletes.
 pub(super) struct Cleaner<'a> {
     connection: &'a mut Connection,
-    server: &'a mut Server,
+    server: &'a mut ServerMonitor,
     /// For noticing that the owner has gone; not read.
-    orders: &'a mpsc::Receiver<Order>,
+    orders: &'a mpsc::Receiver<MoverOrder>,
     limits: watch::Receiver<Limits>,
     meter: Meter,
     share: Share,
@@ -58,8 +60,8 @@ pub(super) struct Cleaner<'a> {
 impl<'a> Cleaner<'a> {
     pub fn new(
         connection: &'a mut Connection,
-        server: &'a mut Server,
-        orders: &'a mpsc::Receiver<Order>,
+        server: &'a mut ServerMonitor,
+        orders: &'a mpsc::Receiver<MoverOrder>,
         limits: watch::Receiver<Limits>,
     ) -> Self {
         let now = Instant::now();
@@ -76,18 +78,18 @@ impl<'a> Cleaner<'a> {
     }
 
     /// One pass over all databases. Every UNLINK is answered when it returns: the number of keys deleted, or `None` when the
-    /// mover was stopped. `progress` is told keys seen and deleted.
+    /// mover was stopped. `progress` is told keys status and deleted.
     ///
     /// # Errors
     /// The server is lost or refuses. A sentence for people.
     pub async fn pass(
         &mut self,
-        verdict: &mut dyn FnMut(&Bytes) -> Verdict,
+        verdict: &mut dyn FnMut(&Bytes) -> KeyDecision,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<u64>, String> {
         let mut scan = Scan::default();
         keyspace(self.connection, Instant::now() + ANSWER_MAX).await?.keys().for_each(|db| scan.add(*db));
-        let (mut seen, mut deleted) = (0, 0);
+        let (mut status, mut deleted) = (0, 0);
         let mut selected = None;
         let mut doomed: Vec<Bytes> = Vec::new();
         let mut stop = false;
@@ -99,32 +101,32 @@ impl<'a> Cleaner<'a> {
             if selected != Some(db) {
                 selected = Some(db);
                 self.connection.send(&[b"SELECT", db.to_string().as_bytes()]);
-                kinds.push(Kind::Select);
+                kinds.push(CleanRequest::Select);
             }
             let (cursor, count) = (cursor.to_string(), if share < 1.0 { COUNT_SHARED } else { COUNT }.to_string());
             self.connection.send(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()]);
-            kinds.push(Kind::Page);
+            kinds.push(CleanRequest::KeyPage);
             if now.saturating_duration_since(self.stats) >= STATS_EVERY {
                 self.stats = now;
-                kinds.push(Kind::Stats(self.connection.sent()));
+                kinds.push(CleanRequest::Stats(self.connection.sent()));
                 self.connection.send(&[b"INFO", b"stats"]);
             }
             let mut page = None;
             self.answers(&kinds, &mut |kind, reply, server| match kind {
-                Kind::Page => page = Page::parse(reply),
-                Kind::Stats(ours) => server.load(text(reply).unwrap_or_default(), ours, Instant::now()),
-                Kind::Select | Kind::Unlink => {}
+                CleanRequest::KeyPage => page = KeyPage::parse(reply),
+                CleanRequest::Stats(ours) => server.load(text(reply).unwrap_or_default(), ours, Instant::now()),
+                CleanRequest::Select | CleanRequest::Unlink => {}
             })
             .await?;
             let page =
                 page.ok_or_else(|| format!("{} answers SCAN in a form that is not known", self.connection.addr()))?;
             scan.went(page.cursor);
-            seen += page.keys.len() as u64;
+            status += page.keys.len() as u64;
             for key in page.keys {
                 match verdict(&key) {
-                    Verdict::Keep => {}
-                    Verdict::Delete => doomed.push(key),
-                    Verdict::Stop => stop = true,
+                    KeyDecision::Keep => {}
+                    KeyDecision::Delete => doomed.push(key),
+                    KeyDecision::Stop => stop = true,
                 }
             }
             self.rests.worked(began.elapsed(), share, Instant::now());
@@ -140,19 +142,19 @@ impl<'a> Cleaner<'a> {
                     self.meter.key();
                 }
                 self.connection.expect(1);
-                self.answers(&[Kind::Unlink], &mut |_, reply, _| {
+                self.answers(&[CleanRequest::Unlink], &mut |_, reply, _| {
                     let count = number::parse(&reply[1..reply.len() - 2]).unwrap_or(0);
                     deleted += u64::try_from(count).unwrap_or(0);
                 })
                 .await?;
                 self.rests.worked(began.elapsed(), share, Instant::now());
             }
-            progress(seen, deleted);
+            progress(status, deleted);
             if self.room().await?.is_none() {
                 return Ok(None);
             }
         }
-        progress(seen, deleted);
+        progress(status, deleted);
         Ok(Some(deleted))
     }
 
@@ -180,7 +182,11 @@ impl<'a> Cleaner<'a> {
     }
 
     /// Waits for as many answers as there are `kinds`.
-    async fn answers(&mut self, kinds: &[Kind], each: &mut dyn FnMut(Kind, &[u8], &mut Server)) -> Result<(), String> {
+    async fn answers(
+        &mut self,
+        kinds: &[CleanRequest],
+        each: &mut dyn FnMut(CleanRequest, &[u8], &mut ServerMonitor),
+    ) -> Result<(), String> {
         let text = |error: RedisError| error.to_string();
         let mut kinds = kinds.iter();
         while self.connection.awaited() > 0 {
@@ -225,19 +231,19 @@ impl<'a> Cleaner<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum CleanRequest {
     Select,
-    Page,
+    KeyPage,
     Unlink,
     /// INFO stats, and how many requests were before it.
     Stats(u64),
 }
 
-impl Kind {
+impl CleanRequest {
     fn name(self) -> &'static str {
         match self {
             Self::Select => "SELECT",
-            Self::Page => "SCAN",
+            Self::KeyPage => "SCAN",
             Self::Unlink => "UNLINK",
             Self::Stats(_) => "INFO",
         }
@@ -259,15 +265,15 @@ pub(super) async fn keyspace(connection: &mut Connection, deadline: Instant) -> 
 /// # Errors
 /// The run cannot go on; a sentence for people.
 pub(super) async fn run(
-    job: &CleanJob,
-    approve: Arc<dyn Approve>,
+    spec: &CleanSpec,
+    authorize: Arc<dyn Authorize>,
     limits: watch::Receiver<Limits>,
-    orders: &mut mpsc::Receiver<Order>,
+    orders: &mut mpsc::Receiver<MoverOrder>,
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + OPEN_MAX;
-    let (mut connection, mut server) = Server::open_primary(&job.server, &job.name, deadline).await?;
-    approve.approve(vec![connection.named()]).await?;
+    let (mut connection, mut server) = ServerMonitor::open_primary(&spec.server, &spec.name, deadline).await?;
+    authorize.authorize(vec![connection.named()]).await?;
     reports.send_modify(|report| report.state = State::Cleaning);
     faults::pause_at(Point::CleaningSource).await;
     let mut before = (0, 0);
@@ -277,11 +283,11 @@ pub(super) async fn run(
         let mut last = (0, 0);
         let pass = Cleaner::new(&mut connection, &mut server, orders, limits.clone())
             .pass(
-                &mut |key| if job.slots.has_key(key) { Verdict::Delete } else { Verdict::Keep },
-                &mut |seen, deleted| {
-                    last = (seen, deleted);
+                &mut |key| if spec.slots.has_key(key) { KeyDecision::Delete } else { KeyDecision::Keep },
+                &mut |status, deleted| {
+                    last = (status, deleted);
                     reports.send_modify(|report| {
-                        report.counters.scanned = before.0 + seen;
+                        report.counters.scanned = before.0 + status;
                         report.counters.deleted = before.1 + deleted;
                     });
                 },
@@ -296,7 +302,7 @@ pub(super) async fn run(
         if !clean {
             clean = true;
             reports.send_modify(|report| report.waiting_on = "late writes, until no client can wait for one".into());
-            let until = Instant::now() + job.passes_apart;
+            let until = Instant::now() + spec.passes_apart;
             while Instant::now() < until {
                 if orders.is_closed() {
                     return Ok(());

@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use super::{
-    job::{Approve, Job},
     report::{Finished, Report, State},
+    spec::{Authorize, RunSpec},
 };
 use crate::model::{ids::HoldId, migration::Limits};
 
@@ -18,7 +18,7 @@ use crate::model::{ids::HoldId, migration::Limits};
 const ORDERS_MAX: usize = 16;
 
 /// What an owner tells its mover.
-pub(super) enum Order {
+pub(super) enum MoverOrder {
     /// Under this hold, bring everything over before the deadline, and say so.
     Finish { hold: HoldId, deadline: Instant, done: oneshot::Sender<Result<Finished, String>> },
     /// The hold was released: copy on.
@@ -26,15 +26,15 @@ pub(super) enum Order {
 }
 
 /// A running mover. Dropping it stops the mover and closes its connections.
-pub struct Handle {
-    orders: mpsc::Sender<Order>,
+pub struct MoverHandle {
+    orders: mpsc::Sender<MoverOrder>,
     report: watch::Receiver<Report>,
 }
 
-/// Starts `job` on its own thread with its own runtime: copying must never delay an election or a lease. Whatever goes wrong
+/// Starts `spec` on its own thread with its own runtime: copying must never delay an election or a lease. Whatever goes wrong
 /// is in the report as [`State::Failed`].
 #[must_use]
-pub fn start(job: Job, approve: Arc<dyn Approve>, limits: watch::Receiver<Limits>) -> Handle {
+pub fn start(spec: RunSpec, authorize: Arc<dyn Authorize>, limits: watch::Receiver<Limits>) -> MoverHandle {
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let (reports, report) = watch::channel(Report::default());
     let failed = reports.clone();
@@ -43,21 +43,21 @@ pub fn start(job: Job, approve: Arc<dyn Approve>, limits: watch::Receiver<Limits
             Ok(runtime) => runtime,
             Err(error) => return fail(&reports, format!("no runtime for the mover: {error}; free memory or threads")),
         };
-        if let Err(why) = runtime.block_on(super::run(job, approve, limits, inbox, &reports)) {
+        if let Err(why) = runtime.block_on(super::run(spec, authorize, limits, inbox, &reports)) {
             fail(&reports, why);
         }
     });
     if let Err(error) = thread {
         fail(&failed, format!("no thread for the mover: {error}; raise the limit of threads"));
     }
-    Handle { orders, report }
+    MoverHandle { orders, report }
 }
 
 fn fail(reports: &watch::Sender<Report>, why: String) {
     reports.send_modify(|report| report.state = State::Failed(why));
 }
 
-impl Handle {
+impl MoverHandle {
     /// The latest report. Its sender is gone when the mover has ended; the last value stays.
     #[must_use]
     pub fn report(&self) -> watch::Receiver<Report> {
@@ -71,7 +71,7 @@ impl Handle {
     /// A sentence for people: not done by `deadline` (the mover copies on), or the mover has ended.
     pub async fn finish(&self, hold: HoldId, deadline: Instant) -> Result<Finished, String> {
         let (done, answer) = oneshot::channel();
-        let order = Order::Finish { hold, deadline, done };
+        let order = MoverOrder::Finish { hold, deadline, done };
         let late = || "the mover did not finish in time; the hold is to be released".to_owned();
         let ended = || match &self.report.borrow().state {
             State::Failed(why) => why.clone(),
@@ -84,6 +84,6 @@ impl Handle {
     /// `hold` was released and the run was not closed: copy on.
     pub fn go_on(&self, hold: HoldId) {
         // Full only if the mover hangs; then it is not copying anyway, and its owner sees the report stand still.
-        let _ = self.orders.try_send(Order::GoOn(hold));
+        let _ = self.orders.try_send(MoverOrder::GoOn(hold));
     }
 }

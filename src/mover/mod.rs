@@ -1,35 +1,21 @@
 //! Copies slots from one server to another and deletes them, as migration.md says.
 //! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
 
-mod attempt;
-mod big;
 pub mod big_key;
 mod clean;
-mod comparing;
-pub mod connection;
-mod copy;
-mod dirty;
+pub mod copy;
 pub mod feed;
-mod fetch;
-mod finish;
-pub mod functions;
 mod handle;
-pub mod job;
-mod lane;
-mod libraries;
-mod losses;
-mod marks;
-mod pace;
-pub mod payload;
+pub mod io;
 pub mod report;
-pub mod scan;
-pub mod server;
-mod untimed;
+pub mod spec;
+mod track;
 pub mod verify;
 
-pub use handle::{Handle, start};
-pub use job::{Approval, Approve, CleanJob, CopyJob, Endpoint, Job, Named, SlotSet};
+pub use crate::model::migration::ConnectionId;
+pub use handle::{MoverHandle, start};
 pub use report::{Finished, Report, State};
+pub use spec::{AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, RunSpec, SlotSet};
 
 use std::sync::Arc;
 
@@ -37,16 +23,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::migration::Limits;
 
-/// Does `job` to its end.
+/// Does `spec` to its end.
 async fn run(
-    job: Job,
-    approve: Arc<dyn Approve>,
+    spec: RunSpec,
+    authorize: Arc<dyn Authorize>,
     limits: watch::Receiver<Limits>,
-    mut orders: mpsc::Receiver<handle::Order>,
+    mut orders: mpsc::Receiver<handle::MoverOrder>,
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
-    match &job {
-        Job::Copy(job) => attempt::run(job, approve, limits, &mut orders, reports).await,
-        Job::Clean(job) => clean::run(job, approve, limits, &mut orders, reports).await,
+    match &spec {
+        RunSpec::Copy(spec) => copy::run(spec, authorize, limits, &mut orders, reports).await,
+        RunSpec::Clean(spec) => clean::run(spec, authorize, limits, &mut orders, reports).await,
     }
 }

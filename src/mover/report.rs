@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::model::{
     migration::{Counters, Verified},
-    promotion::Reached,
+    promotion::ReplicationOffset,
 };
 
 /// Where a mover is, as it also comes to the leader.
-pub use crate::model::migration::Work as State;
+pub use crate::model::migration::MoverState as State;
 
 /// A mover's view of its work, several times a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,13 +32,13 @@ pub struct Report {
     pub waiting_on: String,
     /// What the last comparison found.
     pub verified: Option<Verified>,
-    /// Keys that change faster than they are copied, at most [`Report::HOT_MAX`].
-    pub hot: Vec<String>,
+    /// Keys that change faster than they are copied, at most [`Report::CONTENDED_MAX`].
+    pub write_contended: Vec<String>,
 }
 
 impl Report {
-    /// Keys named in [`Report::hot`]: enough to find out whose they are.
-    pub const HOT_MAX: usize = 8;
+    /// Keys named in [`Report::write_contended`]: enough to find out whose they are.
+    pub const CONTENDED_MAX: usize = 8;
 }
 
 /// The evidence that the target has everything.
@@ -51,7 +51,7 @@ pub struct Finished {
     /// Replicas of the target that have everything, too.
     pub replicas: u32,
     /// Where the target was after its last answer: a replica of it that has got there has everything.
-    pub target_at: Reached,
+    pub target_offset: ReplicationOffset,
     /// What it took.
     pub took: Duration,
 }

@@ -12,10 +12,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tracing::{debug, info, warn};
 
-use super::introduction;
+use super::member_wire;
 use crate::{
     consensus::Consensus,
-    control::peers::Peers,
+    control::leadership::peers::Peers,
     model::{
         change::NewMember,
         ids::{HostPort, NodeId, Uuid},
@@ -23,11 +23,11 @@ use crate::{
     wire::pb::node::HelloReply,
 };
 
-/// Between two looks at the peers. A person waits for it; a look costs a call to each.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// Between two probes at the peers. A person waits for it; a probe costs a call to each.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// A peer that is up answers within milliseconds; one that is not is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// The same reason for waiting is logged again after so many looks (30 s).
+/// The same reason for waiting is logged again after so many probes (30 s).
 const SAY_AGAIN_AFTER: u32 = 100;
 
 /// What a pristine node was told on its command line.
@@ -58,7 +58,7 @@ impl Bootstrap {
             info!("this node has a cluster already; --peers and --join are ignored");
             return;
         }
-        let mut said = Said::default();
+        let mut said = ReasonLog::default();
         while self.consensus.is_pristine() {
             let waiting = match &self.origin {
                 Origin::Peers(list) => self.try_form(list).await,
@@ -67,15 +67,15 @@ impl Bootstrap {
             if let Err(why) = waiting {
                 said.once(&why);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         info!("this node is part of a cluster");
     }
 
-    /// One look at the peers. `Err`: why there is no cluster yet.
+    /// One probe at the peers. `Err`: why there is no cluster yet.
     async fn try_form(&self, list: &BTreeMap<NodeId, HostPort>) -> Result<(), String> {
         let mut members = vec![self.me.clone()];
-        let me = introduction::to_wire(&self.me);
+        let me = member_wire::to_wire(&self.me);
         for (id, admin) in list.iter().filter(|(id, _)| **id != self.me.id) {
             let answer = self
                 .peers
@@ -102,7 +102,7 @@ impl Bootstrap {
         answer: HelloReply,
     ) -> Result<NewMember, String> {
         if !answer.cluster_id.is_empty() {
-            return Err(match introduction::uuid_from(&answer.your_uuid) {
+            return Err(match member_wire::uuid_from(&answer.your_uuid) {
                 Some(known) if known == self.me.uuid => {
                     format!("node {id} has the cluster already; waiting for its leader")
                 }
@@ -128,7 +128,7 @@ impl Bootstrap {
         if theirs != ours {
             return Err(format!("node {id} was started with other --peers ({theirs:?}) than this one ({ours:?})"));
         }
-        let member = introduction::from_wire(answer.me).map_err(|e| format!("node {id} at {admin}: {e}"))?;
+        let member = member_wire::from_wire(answer.me).map_err(|e| format!("node {id} at {admin}: {e}"))?;
         if member.id != id {
             return Err(format!("{admin} is node {}, not node {id} as --peers says", member.id));
         }
@@ -142,7 +142,7 @@ impl Bootstrap {
 
     /// One attempt to be taken in. `Err`: why not yet.
     async fn try_join(&self, at: &HostPort) -> Result<(), String> {
-        let me = introduction::to_wire(&self.me);
+        let me = member_wire::to_wire(&self.me);
         let mut ask = at.as_str().to_owned();
         // Twice: the node named on the command line, and the leader it names.
         for _ in 0..2 {
@@ -166,12 +166,12 @@ impl Bootstrap {
 
 /// Logs a reason when it changes, and again from time to time.
 #[derive(Default)]
-struct Said {
+struct ReasonLog {
     last: String,
     repeats: u32,
 }
 
-impl Said {
+impl ReasonLog {
     fn once(&mut self, why: &str) {
         self.repeats += 1;
         if self.last != why || self.repeats >= SAY_AGAIN_AFTER {

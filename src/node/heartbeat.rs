@@ -7,17 +7,16 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    introduction,
     lease::{Granted, Lease, Sent},
-    movers::Movers,
-    prober::Prober,
-    service::LeaderDesk,
-    sights::Page,
+    member_wire,
+    movers::runs::Movers,
+    probe::{log::ReportBatch, prober::Prober},
+    service::LeaderService,
 };
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
-    control::peers::Peers,
+    control::leadership::peers::Peers,
     faults::{self, Point},
     model::{
         change::NewMember,
@@ -34,7 +33,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const NEWS_EVERY: Duration = Duration::from_millis(1);
 
 /// What a node says of itself, and to whom.
-pub struct Heartbeat {
+pub struct HeartbeatSender {
     /// This node.
     pub me: NewMember,
     /// This start of it.
@@ -44,7 +43,7 @@ pub struct Heartbeat {
     /// Calls to the leader.
     pub peers: Peers,
     /// The leader's side, when that is this node.
-    pub desk: LeaderDesk,
+    pub leader_service: LeaderService,
     /// What the workers have reached.
     pub report: watch::Receiver<Arc<ProxyReport>>,
     /// The runs this node works on.
@@ -59,25 +58,25 @@ pub struct Heartbeat {
 
 /// Why the heartbeat ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum HeartbeatEnd {
     /// The cluster has removed this node.
     Removed,
     /// Another process has this node's identity.
-    Twin,
+    DuplicateNode,
 }
 
-impl Heartbeat {
+impl HeartbeatSender {
     /// Runs until this node is told that it is no member.
-    pub async fn run(mut self) -> Ended {
+    pub async fn run(mut self) -> HeartbeatEnd {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
         // Beside the one that makes a heartbeat: news that come during an exchange are still to be sent after it.
         let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
-        let mut without = Without::default();
+        let mut without = LeaseRefusals::default();
         let mut lease = Lease::new(self.permit.clone());
         let mut moved = self.movers.news();
-        let mut sighted = self.prober.news();
+        let mut probed_news = self.prober.news();
         let mut told: BTreeSet<HoldId> = BTreeSet::new();
         // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
         let mut broken_off = false;
@@ -90,7 +89,7 @@ impl Heartbeat {
                     let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &told)).await;
                 }
                 Ok(()) = moved.changed() => {}
-                Ok(()) = sighted.changed() => {}
+                Ok(()) = probed_news.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // Our admission is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
@@ -105,11 +104,11 @@ impl Heartbeat {
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let mut news = self.report.clone();
-            sighted.borrow_and_update();
-            let page = self.prober.page();
+            probed_news.borrow_and_update();
+            let batch = self.prober.batch();
             let answer = tokio::select! {
                 biased;
-                answer = Sent::before(boottime_ns, self.exchange(&now, &page)) => answer,
+                answer = Sent::before(boottime_ns, self.exchange(&now, &batch)) => answer,
                 // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
@@ -125,7 +124,7 @@ impl Heartbeat {
             };
             broken_off = false;
             let Some((sent, answer)) = answer else { continue };
-            if answer.sights_kept_in > 0 && self.prober.kept(&page, Term(answer.sights_kept_in)) {
+            if answer.reports_kept_in > 0 && self.prober.kept(&batch, Term(answer.reports_kept_in)) {
                 next = tokio::time::Instant::now();
             }
             if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
@@ -143,15 +142,15 @@ impl Heartbeat {
             start: self.start,
             consensus: self.consensus.clone(),
             peers: self.peers.clone(),
-            desk: self.desk.clone(),
+            leader_service: self.leader_service.clone(),
         }
     }
 
     /// One heartbeat and its answer; `None` when nobody answered.
-    async fn exchange(&self, leadership: &Leadership, page: &Page) -> Option<HeartbeatReply> {
-        let heartbeat = self.compose(page);
+    async fn exchange(&self, leadership: &Leadership, batch: &ReportBatch) -> Option<HeartbeatReply> {
+        let heartbeat = self.compose(batch);
         if leadership.leader == Some(self.me.id) {
-            return Some(self.desk.heartbeat(heartbeat).await);
+            return Some(self.leader_service.heartbeat(heartbeat).await);
         }
         let target = match &leadership.leader_admin {
             Some(admin) => admin.clone(),
@@ -169,18 +168,24 @@ impl Heartbeat {
     }
 
     /// Acts on an answer.
-    fn take(&self, answer: HeartbeatReply, sent: Sent, lease: &mut Lease, without: &mut Without) -> Option<Ended> {
+    fn take(
+        &self,
+        answer: HeartbeatReply,
+        sent: Sent,
+        lease: &mut Lease,
+        without: &mut LeaseRefusals,
+    ) -> Option<HeartbeatEnd> {
         if answer.not_a_member {
             error!(
                 "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
             );
-            return Some(Ended::Removed);
+            return Some(HeartbeatEnd::Removed);
         }
-        if answer.twin {
+        if answer.duplicate {
             error!(
                 "another process with this node's identity serves in the cluster: never copy a data directory. This one stops"
             );
-            return Some(Ended::Twin);
+            return Some(HeartbeatEnd::DuplicateNode);
         }
         if answer.granted {
             let granted = Granted {
@@ -196,12 +201,12 @@ impl Heartbeat {
         None
     }
 
-    fn compose(&self, page: &Page) -> HeartbeatRequest {
+    fn compose(&self, batch: &ReportBatch) -> HeartbeatRequest {
         let state = self.consensus.state().borrow().clone();
         let report = self.report.borrow().clone();
         HeartbeatRequest {
-            me: Some(introduction::to_wire(&self.me)),
-            start: introduction::uuid_bytes(self.start),
+            me: Some(member_wire::to_wire(&self.me)),
+            start: member_wire::uuid_bytes(self.start),
             incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
             applied: state.applied.0,
             route_epoch: report.route_epoch.0,
@@ -223,14 +228,14 @@ impl Heartbeat {
             version: env!("CARGO_PKG_VERSION").into(),
             stopping: false,
             movers: self.movers.reports(),
-            servers: page.sights.clone(),
+            servers: batch.reports.clone(),
         }
     }
 
     /// The leader's address from any member that knows it. Needed when this node has moved: Raft does not find it then.
     async fn ask_around(&self) -> Option<String> {
         let members = self.consensus.state().borrow().members.clone();
-        let me = introduction::to_wire(&self.me);
+        let me = member_wire::to_wire(&self.me);
         // All at once: one that is stopped or cut off would cost a second of the lease.
         let mut asked = JoinSet::new();
         for member in members.into_values().filter(|m| m.id != self.me.id) {
@@ -264,12 +269,12 @@ const WORTH_A_WARNING: Duration = Duration::from_millis(1500);
 
 /// Being without a new lease, told once for each reason.
 #[derive(Default)]
-struct Without {
+struct LeaseRefusals {
     since: Option<tokio::time::Instant>,
     told: String,
 }
 
-impl Without {
+impl LeaseRefusals {
     fn refused(&mut self, why: &str) {
         let since = *self.since.get_or_insert_with(tokio::time::Instant::now);
         if self.told != why && since.elapsed() >= WORTH_A_WARNING {
@@ -294,7 +299,7 @@ pub struct Farewell {
     start: Uuid,
     consensus: Consensus,
     peers: Peers,
-    desk: LeaderDesk,
+    leader_service: LeaderService,
 }
 
 impl Farewell {
@@ -303,8 +308,8 @@ impl Farewell {
         let state = self.consensus.state().borrow().clone();
         let leadership = self.consensus.leadership().borrow().clone();
         let heartbeat = HeartbeatRequest {
-            me: Some(introduction::to_wire(&self.me)),
-            start: introduction::uuid_bytes(self.start),
+            me: Some(member_wire::to_wire(&self.me)),
+            start: member_wire::uuid_bytes(self.start),
             incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
             applied: state.applied.0,
             stopping: true,
@@ -312,7 +317,7 @@ impl Farewell {
             ..HeartbeatRequest::default()
         };
         if leadership.leader == Some(self.me.id) {
-            self.desk.heartbeat(heartbeat).await;
+            self.leader_service.heartbeat(heartbeat).await;
         } else if let Some(leader) = leadership.leader_admin
             && let Err(error) = self.peers.heartbeat(&leader, heartbeat, deadline).await
         {

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{model::ids::Epoch, proxy::permit::Permit};
 
 /// A grant is put in force, wherever the tables are, when less than this part of its length is left of the lease in force: a
-/// worker that cannot swap its table must not cost the others their lease.
+/// node that cannot swap its table must not cost the others their lease.
 const LEFT_MIN: u64 = 3;
 
 /// When a heartbeat was sent, on `CLOCK_BOOTTIME`. Made before the message leaves.

@@ -8,20 +8,16 @@
 //! ```
 
 pub mod bootstrap;
-pub mod foreign;
 pub mod heartbeat;
-pub mod hot_path;
-pub mod introduction;
 pub mod lease;
-pub mod look;
-pub mod mover_wire;
+pub mod member_wire;
 pub mod movers;
-pub mod prober;
+pub mod probe;
+pub mod proxy_config;
 pub mod reads;
 pub mod routes;
 pub mod service;
-pub mod sight_wire;
-pub mod sights;
+pub mod unmanaged;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,19 +31,24 @@ use tracing::{error, info, warn};
 
 use self::{
     bootstrap::{Bootstrap, Origin},
-    heartbeat::{Ended, Heartbeat},
+    heartbeat::{HeartbeatEnd, HeartbeatSender},
     movers::Movers,
-    prober::Prober,
-    service::{LeaderDesk, NodeService},
+    probe::Prober,
+    service::{LeaderService, NodeService},
 };
 use crate::{
     api,
     config::Config,
     consensus::{self, Consensus, ConsensusConfig},
-    control::{approve::Approver, driver::Driver, handle::Control, leases::Leases, peers::Peers, rebalance},
+    control::{
+        handle::Control,
+        leadership::{leader_loop::LeaderLoop, leases::Leases, peers::Peers},
+        servers::authorizer::Authorizer,
+        slots::rebalance,
+    },
     model::{change::NewMember, ids::Uuid},
     plan,
-    proxy::{ForeignReplicas, Proxy, permit::Permit},
+    proxy::{Proxy, UnmanagedReplicas, permit::Permit},
     wire::pb::node::node_server::NodeServer,
 };
 
@@ -87,10 +88,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(node = %me.id, uuid = %me.uuid, %admin, %listen, "the admin port is bound");
 
     let permit = Arc::new(Permit::none());
-    let foreign = ForeignReplicas::default();
+    let unmanaged = UnmanagedReplicas::default();
     let prober = Prober::new(me.id);
     let readable = reads::publish(prober.clone(), log.state(), config.node.zone.clone());
-    let hot_path = hot_path::config(&config, me.id, foreign.clone());
+    let hot_path = proxy_config::config(&config, me.id, unmanaged.clone());
     let proxy = Proxy::start_with_reads(hot_path, routes::publish(log.state()), permit.clone(), readable)
         .context("the proxy's threads could not be started")?;
 
@@ -101,16 +102,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let peers = Peers::new(secret.clone()).calling_from(config.node.source);
     let leases = Leases::start(log.clone(), timing);
-    let approver = Approver::new(log.clone(), leases.rounds().clone());
-    let desk = LeaderDesk { leases: leases.clone(), approver: approver.clone() };
+    let authorizer = Authorizer::new(log.clone(), leases.quorum().clone());
+    let leader_service = LeaderService { leases: leases.clone(), authorizer: authorizer.clone() };
     let start = Uuid(uuid::Uuid::new_v4().as_u128());
     let late_writes = config.proxy.request_deadline;
-    let movers = Movers::new(me.clone(), start, log.clone(), peers.clone(), desk.clone(), late_writes);
+    let movers = Movers::new(me.clone(), start, log.clone(), peers.clone(), leader_service.clone(), late_writes);
     let service = NodeService {
         me: me.clone(),
         listed: config.node.peers.clone(),
         consensus: log.clone(),
-        desk: desk.clone(),
+        leader_service: leader_service.clone(),
         movers: movers.clone(),
     };
     let control =
@@ -135,26 +136,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ => Origin::Peers(config.node.peers.clone()),
     };
     tokio::spawn(Bootstrap { me: me.clone(), consensus: log.clone(), peers: peers.clone(), origin }.run());
-    let driver = Driver {
+    let driver = LeaderLoop {
         consensus: log.clone(),
         leases: leases.clone(),
         peers: peers.clone(),
-        approver,
+        authorizer,
         me: me.id,
         default_port: config.node.default_port,
     };
     let driver = tokio::spawn(driver.run());
-    let levelling = tokio::spawn(rebalance::by_itself(log.clone()));
+    let rebalancing = tokio::spawn(rebalance::by_itself(log.clone()));
     let moving = tokio::spawn(movers.clone().run());
     let formed = log.clone();
     let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));
-    let counting = tokio::spawn(foreign::run(prober.clone(), log.state(), foreign));
-    let heartbeat = Heartbeat {
+    let counting = tokio::spawn(unmanaged::run(prober.clone(), log.state(), unmanaged));
+    let heartbeat = HeartbeatSender {
         me: me.clone(),
         start,
         consensus: log.clone(),
         peers: peers.clone(),
-        desk: desk.clone(),
+        leader_service: leader_service.clone(),
         report: proxy.report(),
         movers: movers.clone(),
         prober,
@@ -162,12 +163,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         every: timing.heartbeat,
     };
     let farewell = heartbeat.farewell();
-    let mut beating = tokio::spawn(heartbeat.run());
+    let mut sending_heartbeats = tokio::spawn(heartbeat.run());
 
     let why = tokio::select! {
-        name = signalled() => { info!(signal = name, "the node stops"); Why::Signal }
-        ended = &mut beating => Why::Heartbeat(ended.ok()),
-        reason = log_stopped(&log) => Why::Log(reason),
+        name = signalled() => { info!(signal = name, "the node stops"); StopReason::Signal }
+        ended = &mut sending_heartbeats => StopReason::HeartbeatSender(ended.ok()),
+        reason = log_stopped(&log) => StopReason::Log(reason),
     };
 
     let deadline = Instant::now() + config.node.shutdown_deadline;
@@ -175,17 +176,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // A third for the clients: what does not finish by then is answered as lost, and leadership must still be handed over.
     proxy.drain(config.node.shutdown_deadline / 3).await;
     info!("the clients are drained");
-    beating.abort();
+    sending_heartbeats.abort();
     looking.abort();
     counting.abort();
     moving.abort();
     movers.stop();
     permit.revoke();
-    if !matches!(why, Why::Log(_)) {
+    if !matches!(why, StopReason::Log(_)) {
         farewell.say(left().min(Duration::from_secs(1))).await;
         driver.abort();
-        levelling.abort();
-        log.hand_over(left()).await;
+        rebalancing.abort();
+        log.transfer_leadership(left()).await;
     }
     let _ = stop_calls.send(true);
     if tokio::time::timeout(left().max(Duration::from_millis(100)), calls).await.is_err() {
@@ -194,23 +195,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     log.shutdown().await;
     info!("the node has stopped");
     match why {
-        Why::Signal => Ok(()),
-        Why::Heartbeat(Some(Ended::Removed)) => Ok(()),
-        Why::Heartbeat(Some(Ended::Twin)) => Err(anyhow!(
+        StopReason::Signal => Ok(()),
+        StopReason::HeartbeatSender(Some(HeartbeatEnd::Removed)) => Ok(()),
+        StopReason::HeartbeatSender(Some(HeartbeatEnd::DuplicateNode)) => Err(anyhow!(
             "another process with this node's identity serves in the cluster; empty one of the two data directories"
         )),
-        Why::Heartbeat(None) => Err(anyhow!("the heartbeat failed; this is a bug, the log above has its trace")),
-        Why::Log(reason) => {
+        StopReason::HeartbeatSender(None) => {
+            Err(anyhow!("the heartbeat failed; this is a bug, the log above has its trace"))
+        }
+        StopReason::Log(reason) => {
             error!(%reason, "the log has stopped");
             Err(anyhow!("the log of this node has stopped: {reason}"))
         }
     }
 }
 
-/// Why a node stops.
-enum Why {
+/// StopReason a node stops.
+enum StopReason {
     Signal,
-    Heartbeat(Option<Ended>),
+    HeartbeatSender(Option<HeartbeatEnd>),
     Log(String),
 }
 

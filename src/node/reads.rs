@@ -1,11 +1,11 @@
-//! Which replicas may serve reads, published to the workers whenever this node has looked at a server or the log has changed.
+//! Which replicas may serve reads, published to the workers whenever this node has probed at a server or the log has changed.
 //! Decides nothing: `plan::reads` does.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 
-use super::prober::Prober;
+use super::probe::prober::Prober;
 use crate::{
     clock::boottime_ns,
     model::{
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Looks that end together are worked on together: two hundred servers are looked at four hundred times in a second.
+/// Looks that end together are worked on together: two hundred servers are probed at four hundred times in a second.
 const EVERY: Duration = Duration::from_millis(10);
 
 /// Starts the task. It ends with the state's sender or with the last receiver.
@@ -25,10 +25,10 @@ pub fn publish(
     zone: String,
 ) -> watch::Receiver<Arc<ReadTable>> {
     let (tables, watched) = watch::channel(Arc::default());
-    let mut looked = prober.looked();
+    let mut probed = prober.probed();
     tokio::spawn(async move {
         loop {
-            looked.borrow_and_update();
+            probed.borrow_and_update();
             let newest = state.borrow_and_update().clone();
             // Where nobody wants it, nobody is woken for it.
             let wanted = newest.products.values().any(|product| product.reads.from != ReadFrom::Primary);
@@ -43,7 +43,7 @@ pub fn publish(
             });
             sleep(EVERY).await;
             tokio::select! {
-                changed = looked.changed() => if changed.is_err() { return },
+                changed = probed.changed() => if changed.is_err() { return },
                 changed = state.changed() => if changed.is_err() { return },
                 () = tables.closed() => return,
             }

@@ -1,26 +1,32 @@
 //! The calls that nodes make to each other beside Raft (proto/node.proto), answered.
-//! Knows nothing of when a lease may be granted; the leader's desk decides.
+//! Knows nothing of when a lease may be granted; the leader's leader service decides.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::{introduction, mover_wire, movers::Movers, sight_wire};
+use super::{
+    member_wire,
+    movers::{mover_wire, runs::Movers},
+    probe::report_wire,
+};
 use crate::{
     consensus::{Consensus, ProposeError},
     control::{
-        approve::{Approver, Refused},
-        leases::{Beat, Grant, Leases},
-        status::ListenerView,
+        leadership::{
+            leases::{Grant, Heartbeat, Leases},
+            view::ListenerView,
+        },
+        servers::authorizer::{AuthorizationError, Authorizer},
     },
     model::{
         change::{Change, NewMember},
         ids::{Epoch, HoldId, HostPort, Incarnation, NodeId, ProductId, Uuid},
     },
     wire::pb::node::{
-        ApproveReply, ApproveRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
-        HelloRequest, JoinReply, JoinRequest, Peer, ProbeReply, ProbeRequest, node_server,
+        AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
+        HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, node_server,
     },
 };
 
@@ -29,41 +35,41 @@ const REPORTED_MAX: usize = 4096;
 /// A join is one entry of the log.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// Answers heartbeats and askings for approval where the leader is.
+/// Answers heartbeats and askings for authorization where the leader is.
 #[derive(Clone)]
-pub struct LeaderDesk {
+pub struct LeaderService {
     /// Leases of the term in which this node leads.
     pub leases: Leases,
-    /// Approvals of that term.
-    pub approver: Approver,
+    /// Authorizations of that term.
+    pub authorizer: Authorizer,
 }
 
-impl LeaderDesk {
+impl LeaderService {
     /// Takes a heartbeat, as it came over the wire or from this very process.
     pub async fn heartbeat(&self, request: HeartbeatRequest) -> HeartbeatReply {
         match read(request) {
-            Ok(beat) => {
-                let answer = self.leases.heartbeat(beat).await;
-                let sights_kept_in = answer.sights_kept_in.map_or(0, |term| term.0);
-                HeartbeatReply { sights_kept_in, ..written(answer.grant) }
+            Ok(heartbeat) => {
+                let answer = self.leases.heartbeat(heartbeat).await;
+                let reports_kept_in = answer.reports_kept_in.map_or(0, |term| term.0);
+                HeartbeatReply { reports_kept_in, ..written(answer.grant) }
             }
             Err(why) => HeartbeatReply { why_not: why, ..HeartbeatReply::default() },
         }
     }
 
-    /// Answers a worker that wants to change servers.
-    pub async fn approve(&self, request: ApproveRequest) -> ApproveReply {
-        let none = ApproveReply::default();
-        let asking = match mover_wire::asking(request) {
+    /// Answers a node that wants to change servers.
+    pub async fn authorize(&self, request: AuthorizeRequest) -> AuthorizeReply {
+        let none = AuthorizeReply::default();
+        let asking = match mover_wire::authorization_request(request) {
             Ok(asking) => asking,
-            Err(why) => return ApproveReply { why_not: why, ..none },
+            Err(why) => return AuthorizeReply { why_not: why, ..none },
         };
-        match self.approver.approve(asking).await {
-            Ok(()) => ApproveReply { approved: true, ..none },
-            Err(Refused::NotLeader) => {
-                ApproveReply { not_leader: true, why_not: "this node does not lead".into(), ..none }
+        match self.authorizer.authorize(asking).await {
+            Ok(()) => AuthorizeReply { authorized: true, ..none },
+            Err(AuthorizationError::NotLeader) => {
+                AuthorizeReply { not_leader: true, why_not: "this node does not lead".into(), ..none }
             }
-            Err(Refused::No(why)) => ApproveReply { why_not: why, ..none },
+            Err(AuthorizationError::No(why)) => AuthorizeReply { why_not: why, ..none },
         }
     }
 }
@@ -77,7 +83,7 @@ pub struct NodeService {
     /// The log.
     pub consensus: Consensus,
     /// Where heartbeats go.
-    pub desk: LeaderDesk,
+    pub leader_service: LeaderService,
     /// The runs this node works on.
     pub movers: Movers,
 }
@@ -101,25 +107,25 @@ impl node_server::Node for NodeService {
             state.members.get(&id).map(|m| m.uuid).or_else(|| first.iter().find(|m| m.id == id).map(|m| m.uuid))
         });
         Ok(Response::new(HelloReply {
-            me: Some(introduction::to_wire(&self.me)),
-            cluster_id: self.consensus.cluster_id().map(introduction::uuid_bytes).unwrap_or_default(),
+            me: Some(member_wire::to_wire(&self.me)),
+            cluster_id: self.consensus.cluster_id().map(member_wire::uuid_bytes).unwrap_or_default(),
             peers: self.listed.iter().map(|(id, a)| Peer { id: id.0, admin: a.to_string() }).collect(),
             leader: self.leader(),
             version: env!("CARGO_PKG_VERSION").into(),
-            your_uuid: known.map(introduction::uuid_bytes).unwrap_or_default(),
+            your_uuid: known.map(member_wire::uuid_bytes).unwrap_or_default(),
             members: first.iter().map(|m| Peer { id: m.id.0, admin: m.admin.to_string() }).collect(),
         }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let member = introduction::from_wire(request.into_inner().me).map_err(Status::invalid_argument)?;
+        let member = member_wire::from_wire(request.into_inner().me).map_err(Status::invalid_argument)?;
         let Some(cluster) = self.consensus.cluster_id() else {
             return Err(Status::failed_precondition(format!(
                 "node {} belongs to no cluster itself; --join wants a node of a running one",
                 self.me.id
             )));
         };
-        let cluster_id = introduction::uuid_bytes(cluster);
+        let cluster_id = member_wire::uuid_bytes(cluster);
         // A new id each time: the change is idempotent, and a refusal recorded once must not stand for ever.
         let change_id = Uuid(uuid::Uuid::new_v4().as_u128());
         let node = member.id;
@@ -141,7 +147,7 @@ impl node_server::Node for NodeService {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
-        let mut reply = self.desk.heartbeat(request.into_inner()).await;
+        let mut reply = self.leader_service.heartbeat(request.into_inner()).await;
         if !reply.granted && reply.leader.is_none() {
             let leader = self.leader().filter(|l| l.id != self.me.id.0);
             reply.leader = leader;
@@ -149,12 +155,12 @@ impl node_server::Node for NodeService {
         Ok(Response::new(reply))
     }
 
-    async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeReply>, Status> {
-        Ok(Response::new(ProbeReply {}))
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingReply>, Status> {
+        Ok(Response::new(PingReply {}))
     }
 
-    async fn approve(&self, request: Request<ApproveRequest>) -> Result<Response<ApproveReply>, Status> {
-        Ok(Response::new(self.desk.approve(request.into_inner()).await))
+    async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeReply>, Status> {
+        Ok(Response::new(self.leader_service.authorize(request.into_inner()).await))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishReply>, Status> {
@@ -167,8 +173,8 @@ impl node_server::Node for NodeService {
                 why_not: String::new(),
                 keys: done.keys,
                 took_us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
-                target_replid: done.target_at.replid,
-                target_offset: done.target_at.offset,
+                target_replid: done.target_offset.replid,
+                target_offset: done.target_offset.offset,
             },
             Err(why) => FinishReply { why_not: why, ..FinishReply::default() },
         };
@@ -176,7 +182,7 @@ impl node_server::Node for NodeService {
     }
 }
 
-fn read(request: HeartbeatRequest) -> Result<Beat, String> {
+fn read(request: HeartbeatRequest) -> Result<Heartbeat, String> {
     if request.holds.len() > REPORTED_MAX || request.listeners.len() > REPORTED_MAX {
         return Err(format!("a heartbeat names more than {REPORTED_MAX} holds or listeners"));
     }
@@ -186,9 +192,9 @@ fn read(request: HeartbeatRequest) -> Result<Beat, String> {
     let listener = |l: crate::wire::pb::node::ListenerReport| {
         (ProductId(l.product), ListenerView { address: l.address, error: l.error, note: l.note })
     };
-    Ok(Beat {
-        node: introduction::from_wire(request.me)?,
-        start: introduction::uuid_from(&request.start).ok_or("a start has 16 bytes")?,
+    Ok(Heartbeat {
+        node: member_wire::from_wire(request.me)?,
+        start: member_wire::uuid_from(&request.start).ok_or("a start has 16 bytes")?,
         incarnation: (request.incarnation > 0).then_some(Incarnation(request.incarnation)),
         applied: Epoch(request.applied),
         route_epoch: Epoch(request.route_epoch),
@@ -203,7 +209,7 @@ fn read(request: HeartbeatRequest) -> Result<Beat, String> {
         version: request.version.chars().take(64).collect(),
         stopping: request.stopping,
         movers: request.movers.into_iter().map(mover_wire::view).collect::<Result<_, _>>()?,
-        servers: sight_wire::read(request.servers)?,
+        servers: report_wire::read(request.servers)?,
     })
 }
 
@@ -219,6 +225,6 @@ fn written(grant: Grant) -> HeartbeatReply {
         Grant::NotYet(why) => HeartbeatReply { why_not: why, ..none },
         Grant::NotLeader => HeartbeatReply { why_not: "this node does not lead".into(), ..none },
         Grant::NotMember => HeartbeatReply { not_a_member: true, ..none },
-        Grant::Twin => HeartbeatReply { twin: true, ..none },
+        Grant::DuplicateNode => HeartbeatReply { duplicate: true, ..none },
     }
 }

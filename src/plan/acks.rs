@@ -1,24 +1,27 @@
 //! What `min-acks` demands of a group: which replicas of a primary count, and how many have to answer before one of them may
 //! replace it. Knows nothing of how writes wait for replicas (`proxy::acks`), nor of who asks the servers.
 
-use super::observation::{Look, RoleSeen};
+use super::observation::{Probe, ReportedRole};
 use crate::model::{ids::HostPort, state::Group};
 
 /// Replicas that hang on a group's primary and are no servers of the group: they confirm writes to the primary, and are no
-/// help when it fails, so that many more confirmations are demanded. `primary`: the last look at it; `fresh`: a look at a replica
+/// help when it fails, so that many more confirmations are demanded. `primary`: the last probe at it; `fresh`: a probe at a replica
 /// that is answered now, for one that is not may have lost its link since.
 ///
 /// A server may know a replica by another address than the group does (names, address translation). So many of those that
 /// are unknown by address are taken for the group's own as there are own ones that it does not list by theirs, and that say
 /// themselves that they follow it. Those without a port never are: a server tells its port.
 #[must_use]
-pub fn foreign_replicas(group: &Group, primary: Option<Look>, fresh: impl Fn(&HostPort) -> Option<Look>) -> u32 {
-    let Some(Look { role: RoleSeen::Primary { replicas }, replid, unnamed_replicas, .. }) = primary else { return 0 };
+pub fn unmanaged_replicas(group: &Group, primary: Option<Probe>, fresh: impl Fn(&HostPort) -> Option<Probe>) -> u32 {
+    let Some(Probe { role: ReportedRole::Primary { replicas }, replid, unnamed_replicas, .. }) = primary else {
+        return 0;
+    };
     let servers = || group.servers.iter().skip(1);
     let unknown = replicas.iter().filter(|(addr, _)| !servers().any(|s| s.addr == *addr)).count();
     let unlisted = servers().filter(|server| !replicas.iter().any(|(addr, _)| *addr == server.addr));
     let follows = |server: &HostPort| {
-        fresh(server).is_some_and(|l| l.replid == replid && matches!(l.role, RoleSeen::Replica { link_up: true, .. }))
+        fresh(server)
+            .is_some_and(|l| l.replid == replid && matches!(l.role, ReportedRole::Replica { link_up: true, .. }))
     };
     let own = unlisted.filter(|server| follows(&server.addr)).count();
     u32::try_from(unknown.saturating_sub(own)).unwrap_or(u32::MAX).saturating_add(unnamed_replicas)
@@ -41,11 +44,11 @@ pub fn may_leave(
     group: &Group,
     min_acks: u8,
     addr: &HostPort,
-    in_step: impl Fn(&HostPort) -> bool,
+    in_sync: impl Fn(&HostPort) -> bool,
 ) -> Result<(), String> {
     let rest: Vec<&HostPort> = group.servers.iter().skip(1).map(|s| &s.addr).filter(|other| *other != addr).collect();
     let wanted = usize::from(min_acks).min(rest.len());
-    let fit = rest.iter().filter(|other| in_step(other)).count();
+    let fit = rest.iter().filter(|other| in_sync(other)).count();
     if fit >= wanted {
         return Ok(());
     }
@@ -63,13 +66,13 @@ pub fn may_leave(
 /// replica is that answers and whose data is of the primary's history; `None` for any other.
 ///
 /// # Errors
-/// See [`Missing`].
+/// See [`MissingConfirmation`].
 pub fn has_all_confirmed(
     group: &Group,
     min_acks: u8,
     to: &HostPort,
     offset: impl Fn(&HostPort) -> Option<u64>,
-) -> Result<(), Missing> {
+) -> Result<(), MissingConfirmation> {
     if min_acks == 0 {
         return Ok(());
     }
@@ -80,7 +83,7 @@ pub fn has_all_confirmed(
     let (Some(theirs), true) = (theirs, answer.len() >= needed) else {
         let who: Vec<_> = answer.iter().map(|(addr, _)| addr.to_string()).collect();
         let who = if who.is_empty() { "none".to_owned() } else { who.join(", ") };
-        return Err(Missing::Answers(format!(
+        return Err(MissingConfirmation::Answers(format!(
             "min-acks is {min_acks}, so {needed} of the {} replicas have to answer that have its data, lest confirmed writes \
              be lost; there answer: {who}",
             group.servers.len().saturating_sub(1)
@@ -88,7 +91,7 @@ pub fn has_all_confirmed(
     };
     match answer.iter().filter(|(_, offset)| *offset > theirs).max_by_key(|(_, offset)| *offset) {
         None => Ok(()),
-        Some((addr, offset)) => Err(Missing::Writes(format!(
+        Some((addr, offset)) => Err(MissingConfirmation::Writes(format!(
             "min-acks is {min_acks}, and {addr} has more (offset {offset}) than {to} ({theirs}): confirmed writes would be lost"
         ))),
     }
@@ -96,14 +99,14 @@ pub fn has_all_confirmed(
 
 /// What keeps a replica from being promoted by itself; each a sentence's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum MissingConfirmation {
     /// Too few replicas answer.
     Answers(String),
     /// Another one has more.
     Writes(String),
 }
 
-impl Missing {
+impl MissingConfirmation {
     /// For people.
     #[must_use]
     pub fn into_text(self) -> String {
@@ -140,13 +143,13 @@ mod tests {
             replid: String::new(),
             run_id: String::new(),
             restarted_with: None,
-            reached: None,
-            loan: None,
+            required_offset: None,
+            ejection: None,
         }
     }
 
-    fn look(role: RoleSeen, replid: &str) -> Look {
-        Look {
+    fn probe(role: ReportedRole, replid: &str) -> Probe {
+        Probe {
             run_id: String::new(),
             role,
             replid: replid.into(),
@@ -163,16 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn foreign() {
+    fn unmanaged() {
         let check = |listed: &[u16], following: &[u16], want: u32| {
             let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
-            let mut looks = BTreeMap::from([(addr(1), look(RoleSeen::Primary { replicas }, "id"))]);
+            let mut probes = BTreeMap::from([(addr(1), probe(ReportedRole::Primary { replicas }, "id"))]);
             for port in following {
-                let role = RoleSeen::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
-                looks.insert(addr(*port), look(role, "id"));
+                let role = ReportedRole::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
+                probes.insert(addr(*port), probe(role, "id"));
             }
-            let primary = looks.get(&addr(1)).cloned();
-            let count = foreign_replicas(&group(3), primary, |a| looks.get(a).cloned());
+            let primary = probes.get(&addr(1)).cloned();
+            let count = unmanaged_replicas(&group(3), primary, |a| probes.get(a).cloned());
             assert_eq!(count, want, "{listed:?} {following:?}");
         };
         check(&[2, 3], &[2, 3], 0);
@@ -184,27 +187,27 @@ mod tests {
         check(&[82, 83, 9], &[2, 3], 1);
         // One of its own is listed still, and says no more that it follows.
         check(&[2, 3], &[2], 0);
-        // Its own are gone, the foreign one is there.
+        // Its own are gone, the unmanaged one is there.
         check(&[9], &[], 1);
         check(&[82, 9], &[2], 1);
         check(&[2, 9], &[2, 3], 0);
-        assert_eq!(foreign_replicas(&group(3), None, |_| None), 0);
+        assert_eq!(unmanaged_replicas(&group(3), None, |_| None), 0);
         // Without a port they are nobody's own.
         for (listed, own, want) in [(&[2, 3][..], 2, 2), (&[82, 83], 2, 2), (&[2, 9], 1, 3), (&[], 0, 2)] {
             let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
-            let primary = Look { unnamed_replicas: 2, ..look(RoleSeen::Primary { replicas }, "id") };
-            let following = RoleSeen::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
-            let looks = |a: &HostPort| match a.port() {
-                port if usize::from(port) <= own + 1 => Some(look(following.clone(), "id")),
+            let primary = Probe { unnamed_replicas: 2, ..probe(ReportedRole::Primary { replicas }, "id") };
+            let following = ReportedRole::Replica { of: addr(1), link_up: true, link_down_ms: 0, syncing: false };
+            let probes = |a: &HostPort| match a.port() {
+                port if usize::from(port) <= own + 1 => Some(probe(following.clone(), "id")),
                 _ => None,
             };
-            assert_eq!(foreign_replicas(&group(3), Some(primary.clone()), looks), want, "{listed:?}");
+            assert_eq!(unmanaged_replicas(&group(3), Some(primary.clone()), probes), want, "{listed:?}");
         }
     }
 
     #[test]
     fn leaving() {
-        for (servers, min_acks, in_step, may) in [
+        for (servers, min_acks, in_sync, may) in [
             (2, 1, &[][..], true),
             (3, 0, &[], true),
             (3, 1, &[], false),
@@ -215,8 +218,8 @@ mod tests {
             (4, 2, &[2, 3], true),
             (4, 1, &[2], true),
         ] {
-            let left = may_leave(&group(servers), min_acks, &addr(servers), |a| in_step.contains(&a.port()));
-            assert_eq!(left.is_ok(), may, "{servers} servers, min-acks {min_acks}, in step {in_step:?}: {left:?}");
+            let left = may_leave(&group(servers), min_acks, &addr(servers), |a| in_sync.contains(&a.port()));
+            assert_eq!(left.is_ok(), may, "{servers} servers, min-acks {min_acks}, in step {in_sync:?}: {left:?}");
             assert!(left.is_ok() || !left.unwrap_err().contains("  "), "a sentence");
         }
     }
@@ -228,8 +231,8 @@ mod tests {
             let got = has_all_confirmed(&group(servers), min_acks, &addr(2), |a| offsets.get(a).copied());
             let got = match got {
                 Ok(()) => "yes",
-                Err(Missing::Answers(_)) => "answers",
-                Err(Missing::Writes(_)) => "writes",
+                Err(MissingConfirmation::Answers(_)) => "answers",
+                Err(MissingConfirmation::Writes(_)) => "writes",
             };
             assert_eq!(got, want, "{servers} servers, min-acks {min_acks}, {offsets:?}");
         };

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     acks::has_all_confirmed,
-    liveness::{Verdict, Watchers, fails_for, may_fail_over, verdict},
-    observation::{Look, Observation, Reported, RoleSeen, Sight},
+    liveness::{Liveness, Watchers, fails_for, liveness, may_fail_over},
+    observation::{AgedReport, Observation, Probe, ProbeReport, ReportedRole},
 };
 use crate::model::{
     change::Change,
@@ -16,15 +16,15 @@ use crate::model::{
     state::{ClusterState, Group, Product, Server},
 };
 
-/// A look is today's for so long, milliseconds: looks come every half second, heartbeats too, and a busy machine is late.
+/// A probe is fresh_probe's for so long, milliseconds: probes come every half second, heartbeats too, and a busy machine is late.
 pub const FRESH_MS: u64 = 3_000;
 /// A replica must have been in step no longer than this before the primary was last seen alive, milliseconds: a link that
-/// breaks with the primary is seen to break earlier or later by some looks, a replica without a link lags ever more.
+/// breaks with the primary is seen to break earlier or later by some probes, a replica without a link lags ever more.
 pub const STALE_MS: u64 = 10_000;
 
-/// A primary is to be replaced when it has been seen to follow another server for so long, milliseconds: longer than looks of
+/// A primary is to be replaced when it has been seen to follow another server for so long, milliseconds: longer than probes of
 /// before a promotion last, much shorter than [`STALE_MS`], behind which its replicas could not replace it any more.
-pub const ASTRAY_MS: u64 = 2_000;
+pub const PRIMARY_FOLLOWS_MS: u64 = 2_000;
 
 /// A replica that was chosen so often and not promoted is chosen only if there is no other: its server may refuse what is asked
 /// of it. The first time may have been an accident.
@@ -45,14 +45,14 @@ pub struct Candidate {
 
 /// The best candidate and all the others; those that are none with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct CandidateChoice {
     /// Best first.
     pub candidates: Vec<Candidate>,
     /// Replicas that are none, in the order of the group, and why, a sentence's end each.
     pub none: Vec<(HostPort, String)>,
 }
 
-impl Choice {
+impl CandidateChoice {
     /// The one to promote.
     #[must_use]
     pub fn best(&self) -> Option<&Candidate> {
@@ -75,7 +75,7 @@ impl Choice {
 
 /// The replication history of a group, by what is known of its primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct History {
+pub struct GroupHistory {
     /// The primary's replication id; empty: nobody knows it.
     pub replid: String,
     /// How far the primary was seen to have come, bytes; 0: nobody knows, or nowhere.
@@ -84,68 +84,77 @@ pub struct History {
     pub alive_ms: Option<u64>,
 }
 
-impl History {
-    /// By the primary's last answered look as a primary, else by the log.
+impl GroupHistory {
+    /// By the primary's last answered probe as a primary, else by the log.
     #[must_use]
     pub fn of(group: &Group, seen: &Observation) -> Self {
         let last = group.servers.first().and_then(|primary| newest(seen, &primary.addr));
-        let known = last.filter(|(look, _)| matches!(look.role, RoleSeen::Primary { .. }) && !look.replid.is_empty());
+        let known =
+            last.filter(|(probe, _)| matches!(probe.role, ReportedRole::Primary { .. }) && !probe.replid.is_empty());
         Self {
-            replid: known.map_or_else(|| group.replid.clone(), |(look, _)| look.replid.clone()),
-            offset: known.map_or(0, |(look, _)| look.offset),
+            replid: known.map_or_else(|| group.replid.clone(), |(probe, _)| probe.replid.clone()),
+            offset: known.map_or(0, |(probe, _)| probe.offset),
             alive_ms: last.map(|(_, age_ms)| age_ms),
         }
     }
 }
 
-/// The newest answered look at a server, of all nodes, and its age in milliseconds.
+/// The newest answered probe at a server, of all nodes, and its age in milliseconds.
 #[must_use]
-pub fn newest<'a>(seen: &'a Observation, addr: &HostPort) -> Option<(&'a Look, u64)> {
-    let looks = seen.get(addr)?.values().filter_map(|reported| {
-        let (look, ago_ms) = reported.sight.look.as_ref()?;
-        Some((look, ago_ms.saturating_add(reported.age_ms)))
+pub fn newest<'a>(seen: &'a Observation, addr: &HostPort) -> Option<(&'a Probe, u64)> {
+    let probes = seen.get(addr)?.values().filter_map(|reported| {
+        let (probe, ago_ms) = reported.report.probe.as_ref()?;
+        Some((probe, ago_ms.saturating_add(reported.age_ms)))
     });
-    looks.min_by_key(|(_, age_ms)| *age_ms)
+    probes.min_by_key(|(_, age_ms)| *age_ms)
 }
 
-/// The newest look, if it is today's.
+/// The newest probe, if it is fresh_probe's.
 #[must_use]
-pub fn today<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Look> {
-    newest(seen, addr).filter(|(_, age_ms)| *age_ms <= FRESH_MS).map(|(look, _)| look)
+pub fn fresh_probe<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
+    newest(seen, addr).filter(|(_, age_ms)| *age_ms <= FRESH_MS).map(|(probe, _)| probe)
 }
 
 /// How long ago some node last saw this process of a server in step with `primary` under `replid`, milliseconds.
 #[must_use]
-pub fn linked_ms(seen: &Observation, addr: &HostPort, primary: &HostPort, replid: &str, run_id: &str) -> Option<u64> {
-    let sights = seen.get(addr)?.values();
-    let linked = sights.filter_map(|Reported { sight, age_ms }| Some((sight.linked.as_ref()?, age_ms)));
-    let same = linked.filter(|(l, _)| l.to == *primary && l.replid == replid && l.run_id == run_id);
+pub fn last_in_sync_ms(
+    seen: &Observation,
+    addr: &HostPort,
+    primary: &HostPort,
+    replid: &str,
+    run_id: &str,
+) -> Option<u64> {
+    let reports = seen.get(addr)?.values();
+    let in_sync = reports.filter_map(|AgedReport { report, age_ms }| Some((report.in_sync.as_ref()?, age_ms)));
+    let same = in_sync.filter(|(l, _)| l.to == *primary && l.replid == replid && l.run_id == run_id);
     same.map(|(l, age_ms)| l.ago_ms.saturating_add(*age_ms)).min()
 }
 
 /// Whether this process of a server was ever seen in step under `replid`, by whatever primary: what it says of itself
 /// afterwards is then true of the same data.
 #[must_use]
-pub fn was_linked(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
-    let linked = |sight: &Sight| sight.linked.as_ref().is_some_and(|l| l.replid == replid && l.run_id == run_id);
-    seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| linked(&reported.sight)))
+pub fn was_in_sync(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
+    let in_sync =
+        |report: &ProbeReport| report.in_sync.as_ref().is_some_and(|l| l.replid == replid && l.run_id == run_id);
+    seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| in_sync(&reported.report)))
 }
 
 /// Whether another process than this one of a server was seen in step under `replid`, and this one never was: it was started
 /// again since. (A node that has seen neither cannot tell.)
 #[must_use]
-pub fn was_another(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
-    let other = |sight: &Sight| sight.linked.as_ref().is_some_and(|l| l.replid == replid && l.run_id != run_id);
-    let seen_other = seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| other(&reported.sight)));
-    seen_other && !was_linked(seen, addr, replid, run_id)
+pub fn was_in_sync_as_another_process(seen: &Observation, addr: &HostPort, replid: &str, run_id: &str) -> bool {
+    let other =
+        |report: &ProbeReport| report.in_sync.as_ref().is_some_and(|l| l.replid == replid && l.run_id != run_id);
+    let seen_other = seen.get(addr).is_some_and(|by_node| by_node.values().any(|reported| other(&reported.report)));
+    seen_other && !was_in_sync(seen, addr, replid, run_id)
 }
 
 /// All replicas of a group, as candidates or not. `me`: the node that would promote.
 #[must_use]
-pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> Choice {
-    let mut choice = Choice { candidates: Vec::new(), none: Vec::new() };
+pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> CandidateChoice {
+    let mut choice = CandidateChoice { candidates: Vec::new(), none: Vec::new() };
     let Some((primary, replicas)) = group.servers.split_first() else { return choice };
-    let history = History::of(group, seen);
+    let history = GroupHistory::of(group, seen);
     for server in replicas {
         match candidate(group, primary, server, &history, seen, me) {
             Ok(candidate) => choice.candidates.push(candidate),
@@ -163,7 +172,7 @@ fn candidate(
     group: &Group,
     primary: &Server,
     server: &Server,
-    history: &History,
+    history: &GroupHistory,
     seen: &Observation,
     me: NodeId,
 ) -> Result<Candidate, String> {
@@ -175,16 +184,16 @@ fn candidate(
     }
     let by_node = seen.get(&server.addr);
     let mine = by_node.and_then(|by_node| by_node.get(&me));
-    if let Some(Reported { sight: Sight { failing_ms, error, .. }, .. }) = mine
+    if let Some(AgedReport { report: ProbeReport { failing_ms, error, .. }, .. }) = mine
         && (failing_ms.is_some() || !error.is_empty())
     {
         return Err(format!("it does not answer node {me}, which leads ({error})"));
     }
-    let Some(look) = today(seen, &server.addr) else { return Err("it does not answer".into()) };
-    let RoleSeen::Replica { of, syncing, .. } = &look.role else {
+    let Some(probe) = fresh_probe(seen, &server.addr) else { return Err("it does not answer".into()) };
+    let ReportedRole::Replica { of, syncing, .. } = &probe.role else {
         return Err("it says that it is a primary itself".into());
     };
-    if look.loading {
+    if probe.loading {
         return Err("it is loading its data".into());
     }
     if *syncing {
@@ -196,30 +205,33 @@ fn candidate(
     if history.replid.is_empty() {
         return Err("nobody knows under which replication id the primary was".into());
     }
-    if look.replid != history.replid {
+    if probe.replid != history.replid {
         return Err("its data is of another replication id than the primary's".into());
     }
-    let Some(linked_ms) = linked_ms(seen, &server.addr, &primary.addr, &history.replid, &look.run_id) else {
+    let Some(last_in_sync_ms) = last_in_sync_ms(seen, &server.addr, &primary.addr, &history.replid, &probe.run_id)
+    else {
         return Err("no node has seen it in step with the primary since it was started".into());
     };
-    let alone_ms = history.alive_ms.map_or(0, |alive_ms| linked_ms.saturating_sub(alive_ms));
+    let alone_ms = history.alive_ms.map_or(0, |alive_ms| last_in_sync_ms.saturating_sub(alive_ms));
     if alone_ms > STALE_MS {
         let seconds = alone_ms / 1000;
         return Err(format!("it was last in step {seconds} s before the primary was last seen alive"));
     }
     // A primary sends nothing to a new replica for up to a second behind the copy; whatever it took since is missing there.
-    if look.offset == 0 && history.offset > 0 {
+    if probe.offset == 0 && history.offset > 0 {
         return Err(format!("it has received nothing yet of what the primary wrote up to offset {}", history.offset));
     }
-    if let Some(reached) = group.reached.as_ref().filter(|r| r.replid == look.replid && look.offset < r.offset) {
+    if let Some(required_offset) =
+        group.required_offset.as_ref().filter(|r| r.replid == probe.replid && probe.offset < r.offset)
+    {
         return Err(format!(
             "it is at offset {}, and slots have moved to this group with data up to {}",
-            look.offset, reached.offset
+            probe.offset, required_offset.offset
         ));
     }
     Ok(Candidate {
         addr: server.addr.clone(),
-        offset: look.offset,
+        offset: probe.offset,
         priority: server.priority,
         near: !primary.zone.is_empty() && server.zone == primary.zone,
     })
@@ -227,10 +239,10 @@ fn candidate(
 
 /// What those who see a server fail say of it, for the log: who, for how long, and the last error.
 #[must_use]
-pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
+pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, AgedReport>) -> String {
     let failing: Vec<_> = by_node
         .iter()
-        .filter_map(|(node, r)| Some((node, r.sight.failing_ms?.saturating_add(r.age_ms), r.sight.error.as_str())))
+        .filter_map(|(node, r)| Some((node, r.report.failing_ms?.saturating_add(r.age_ms), r.report.error.as_str())))
         .collect();
     let each: Vec<String> =
         failing.iter().map(|(node, ms, _)| format!("node {node} for {}.{} s", ms / 1000, ms % 1000 / 100)).collect();
@@ -240,25 +252,25 @@ pub fn who_sees_it_fail(by_node: &BTreeMap<NodeId, Reported>) -> String {
 
 /// How far a replica is that answers and whose data is of the primary's history, whether it may be promoted or not. (One that
 /// was promoted has another replication id, until it has copied its primary's data.)
-pub(super) fn answering(addr: &HostPort, history: &History, seen: &Observation) -> Option<u64> {
-    let look = today(seen, addr).filter(|look| !look.loading && look.replid == history.replid)?;
-    matches!(look.role, RoleSeen::Replica { syncing: false, .. }).then_some(look.offset)
+pub(super) fn answering(addr: &HostPort, history: &GroupHistory, seen: &Observation) -> Option<u64> {
+    let probe = fresh_probe(seen, addr).filter(|probe| !probe.loading && probe.replid == history.replid)?;
+    matches!(probe.role, ReportedRole::Replica { syncing: false, .. }).then_some(probe.offset)
 }
 
 /// What is to be done about a group whose primary is down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct FailoverDecision {
     /// In which product.
     pub product: ProductId,
     /// Which group.
     pub group: GroupId,
     /// What the log has to learn, in this order; or the sentence that says why nothing is done.
-    pub act: Result<Vec<Change>, String>,
+    pub action: Result<Vec<Change>, String>,
 }
 
-/// A group whose primary is down, or `astray` for long enough.
+/// A group whose primary is down, or `following_primaries` for long enough.
 #[derive(Clone, Debug)]
-pub struct Down<'a> {
+pub struct DownGroup<'a> {
     /// Of which product.
     pub product: &'a Product,
     /// Which.
@@ -273,15 +285,15 @@ pub struct Down<'a> {
 
 /// Primaries that a majority of the voters that are alive see follow another server: they were started again with what their
 /// configuration said before they were promoted, or made so by hand. They take no writes. Who has been one for
-/// [`ASTRAY_MS`] is to be replaced.
+/// [`PRIMARY_FOLLOWS_MS`] is to be replaced.
 #[must_use]
-pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
+pub fn following_primaries(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
     let groups = state.products.values().flat_map(|p| p.groups.values());
     let primaries = groups.filter_map(|group| group.servers.first());
-    let follows = |r: &Reported| {
-        let fresh = |ago: &u64| r.sight.failing_ms.is_none() && ago.saturating_add(r.age_ms) <= FRESH_MS;
-        let look = r.sight.look.as_ref().filter(|(_, ago)| fresh(ago));
-        look.is_some_and(|(look, _)| !look.loading && matches!(look.role, RoleSeen::Replica { .. }))
+    let follows = |r: &AgedReport| {
+        let fresh = |ago: &u64| r.report.failing_ms.is_none() && ago.saturating_add(r.age_ms) <= FRESH_MS;
+        let probe = r.report.probe.as_ref().filter(|(_, ago)| fresh(ago));
+        probe.is_some_and(|(probe, _)| !probe.loading && matches!(probe.role, ReportedRole::Replica { .. }))
     };
     let seen_so = |addr: &HostPort| {
         let by = watchers.reports(addr).filter(|(node, r)| watchers.alive().contains(node) && follows(r));
@@ -290,7 +302,7 @@ pub fn astray(state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPor
     primaries.map(|primary| primary.addr.clone()).filter(seen_so).collect()
 }
 
-/// All groups whose primary is down or `astray`, and whether anything may be done about them by itself: `Err` is the guard's
+/// All groups whose primary is down or `following_primaries`, and whether anything may be done about them by itself: `Err` is the guard's
 /// sentence. The guard counts primaries for which something could be done: not one of a group that is out, which nobody uses,
 /// nor one that nothing can replace, which may have been down for weeks and says nothing of the others. It counts them from the
 /// moment a majority is not answered: of those that fail together the first would be failed over before the others are down.
@@ -298,28 +310,29 @@ pub fn downs<'a>(
     state: &'a ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    astray: &BTreeSet<HostPort>,
-) -> (Vec<Down<'a>>, Result<(), String>) {
+    following_primaries: &BTreeSet<HostPort>,
+) -> (Vec<DownGroup<'a>>, Result<(), String>) {
     let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
     let down = |(product, group): (&'a Product, &'a Group)| {
         let primary = group.servers.first()?.addr.clone();
-        if astray.contains(&primary) {
-            let RoleSeen::Replica { of, .. } = &today(seen, &primary)?.role else { return None };
+        if following_primaries.contains(&primary) {
+            let ReportedRole::Replica { of, .. } = &fresh_probe(seen, &primary)?.role else { return None };
             let what = format!("is a replica of {of} and takes no writes (started again as that, or made so by hand)");
-            return Some(Down { product, group, primary, what, for_ms: 0 });
+            return Some(DownGroup { product, group, primary, what, for_ms: 0 });
         }
-        let Verdict::Down { for_ms, .. } = verdict(watchers, &primary, group.options.down_after_ms) else {
+        let Liveness::DownGroup { for_ms, .. } = liveness(watchers, &primary, group.options.down_after_ms) else {
             return None;
         };
         let who = seen.get(&primary).map_or_else(|| "nobody".into(), who_sees_it_fail);
-        Some(Down { product, group, primary, what: format!("is down: it does not answer {who}"), for_ms })
+        Some(DownGroup { product, group, primary, what: format!("is down: it does not answer {who}"), for_ms })
     };
-    let all: Vec<Down<'a>> = groups().filter_map(down).collect();
-    let counts =
-        |product: &Product, group: &Group| group.loan.is_none() && (group.servers.len() > 1 || lends(product, group));
+    let all: Vec<DownGroup<'a>> = groups().filter_map(down).collect();
+    let counts = |product: &Product, group: &Group| {
+        group.ejection.is_none() && (group.servers.len() > 1 || ejects(product, group))
+    };
     let fails = |group: &Group| {
         let primary = group.servers.first().map(|server| &server.addr);
-        primary.is_some_and(|addr| astray.contains(addr) || fails_for(watchers, addr).is_some())
+        primary.is_some_and(|addr| following_primaries.contains(addr) || fails_for(watchers, addr).is_some())
     };
     let counting = || groups().filter(|(product, group)| counts(product, group));
     let (primaries, counted) = (counting().count(), counting().filter(|(_, group)| fails(group)).count());
@@ -328,23 +341,23 @@ pub fn downs<'a>(
 }
 
 /// Whether a group's slots are lent to others when nothing can replace its primary.
-fn lends(product: &Product, group: &Group) -> bool {
+fn ejects(product: &Product, group: &Group) -> bool {
     product.mode == Mode::Cache && group.options.eject_after_ms != 0
 }
 
-/// A decision for each group whose primary is down, or `astray` for long enough, and that is not being promoted. `me`: the
+/// A decision for each group whose primary is down, or `following_primaries` for long enough, and that is not being promoted. `me`: the
 /// leader.
 #[must_use]
 pub fn decide(
     state: &ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    astray: &BTreeSet<HostPort>,
+    following_primaries: &BTreeSet<HostPort>,
     me: NodeId,
-) -> Vec<Decision> {
-    let (all_down, guard) = downs(state, seen, watchers, astray);
+) -> Vec<FailoverDecision> {
+    let (all_down, guard) = downs(state, seen, watchers, following_primaries);
     let mut decisions = Vec::new();
-    for Down { product, group, primary, what, .. } in all_down {
+    for DownGroup { product, group, primary, what, .. } in all_down {
         if state.promotion_of(product.id, group.id).is_some() {
             continue;
         }
@@ -354,25 +367,25 @@ pub fn decide(
         let mut choice = choose(group, seen, me);
         // One that was chosen and could not be promoted, again and again, stands back: it may be that it never can be.
         choice.candidates.sort_by_key(|c| tried_in_vain(state, product.id, group, &c.addr) >= TRIES);
-        if group.loan.is_some() && choice.best().is_none() {
+        if group.ejection.is_some() && choice.best().is_none() {
             continue;
         }
-        let lends = lends(product, group);
-        let remedy = if lends {
+        let ejects = ejects(product, group);
+        let remedy = if ejects {
             let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
             format!("its slots are lent to other groups when that has lasted {seconds} s")
         } else {
             format!("start it again, or take what is lost: {by_hand}")
         };
-        let act = if state.settings.maintenance || group.options.maintenance {
+        let action = if state.settings.maintenance || group.options.maintenance {
             Err(format!("{down}; maintenance is on, so nothing is done by itself ({by_hand})"))
-        } else if let Some(guard) = guard.as_ref().err().filter(|_| lends || group.servers.len() > 1) {
+        } else if let Some(guard) = guard.as_ref().err().filter(|_| ejects || group.servers.len() > 1) {
             Err(format!("{down}; {guard}"))
         } else if group.servers.len() < 2 {
-            let waits = if lends { remedy } else { "its slots wait for it: start it again".into() };
+            let waits = if ejects { remedy } else { "its slots wait for it: start it again".into() };
             Err(format!("{down}; it has no replica, so {waits}"))
         } else if let Some(best) = choice.best() {
-            let history = History::of(group, seen);
+            let history = GroupHistory::of(group, seen);
             let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(a, &history, seen));
             let epoch = group.epoch;
             let note =
@@ -383,7 +396,7 @@ pub fn decide(
                 to: best.addr.clone(),
                 kind: PromotionKind::Failover,
                 group_epoch: epoch,
-                reached: group.reached.clone(),
+                required_offset: group.required_offset.clone(),
                 forced: false,
                 why: format!("{primary} {what}; {}", choice.evidence()),
             };
@@ -400,7 +413,7 @@ pub fn decide(
             let none = choice.evidence();
             Err(format!("{down}; no replica can replace it: {none}; {remedy}"))
         };
-        decisions.push(Decision { product: product.id, group: group.id, act });
+        decisions.push(FailoverDecision { product: product.id, group: group.id, action });
     }
     decisions
 }
@@ -426,40 +439,40 @@ pub fn primary_back(
 ) -> Option<String> {
     let from = &promotion.from;
     let answered =
-        watchers.reports(from).filter(|(node, r)| r.sight.failing_ms.is_none() && watchers.alive().contains(node));
+        watchers.reports(from).filter(|(node, r)| r.report.failing_ms.is_none() && watchers.alive().contains(node));
     let majority = answered.count() > watchers.alive().len() / 2;
-    let look = today(seen, from).filter(|_| majority)?;
-    if look.loading || !matches!(look.role, RoleSeen::Primary { .. }) {
+    let probe = fresh_probe(seen, from).filter(|_| majority)?;
+    if probe.loading || !matches!(probe.role, ReportedRole::Primary { .. }) {
         return None;
     }
-    let same = !group.replid.is_empty() && look.replid == group.replid;
+    let same = !group.replid.is_empty() && probe.replid == group.replid;
     // Where an operator forced it, it was there perhaps all the time.
     if same && !promotion.forced {
         return Some(format!("{from} answers again, as the primary that it was"));
     }
-    let to = today(seen, &promotion.to);
+    let to = fresh_probe(seen, &promotion.to);
     // Then the chosen one has nothing that the primary has not, whatever that is.
-    let copied = |to: &Look| match &to.role {
-        RoleSeen::Replica { of, link_up, syncing, .. } => {
-            of == from && *link_up && !syncing && !to.loading && to.replid == look.replid
+    let copied = |to: &Probe| match &to.role {
+        ReportedRole::Replica { of, link_up, syncing, .. } => {
+            of == from && *link_up && !syncing && !to.loading && to.replid == probe.replid
         }
-        RoleSeen::Primary { .. } => false,
+        ReportedRole::Primary { .. } => false,
     };
     if !promotion.forced && to.is_some_and(copied) {
         return Some(format!("{from} is a primary again, and {} has copied what it has", promotion.to));
     }
-    let chosen = verdict(watchers, &promotion.to, group.options.down_after_ms);
-    if matches!(chosen, Verdict::Down { .. }) && (same || look.keys > 0) {
-        return Some(format!("{from} is back with {} keys, and {} does not answer", look.keys, promotion.to));
+    let chosen = liveness(watchers, &promotion.to, group.options.down_after_ms);
+    if matches!(chosen, Liveness::DownGroup { .. }) && (same || probe.keys > 0) {
+        return Some(format!("{from} is back with {} keys, and {} does not answer", probe.keys, promotion.to));
     }
     // Started again or led elsewhere, it cannot be promoted any more; nobody but its old primary's clients has written since.
-    let other_history = |to: &Look| match &to.role {
-        RoleSeen::Replica { .. } => to.replid != group.replid,
-        RoleSeen::Primary { .. } => to.replid2.as_ref().is_none_or(|(id, _)| *id != group.replid),
+    let other_history = |to: &Probe| match &to.role {
+        ReportedRole::Replica { .. } => to.replid != group.replid,
+        ReportedRole::Primary { .. } => to.replid2.as_ref().is_none_or(|(id, _)| *id != group.replid),
     };
     let lost = !promotion.forced && !group.replid.is_empty() && to.is_some_and(|to| !to.loading && other_history(to));
-    (lost && look.keys > 0).then(|| {
+    (lost && probe.keys > 0).then(|| {
         let Promotion { to, .. } = promotion;
-        format!("{from} is back with {} keys, and the data of {to} is of another replication id by now", look.keys)
+        format!("{from} is back with {} keys, and the data of {to} is of another replication id by now", probe.keys)
     })
 }

@@ -6,20 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     lease::Barrier,
-    mover::{MoverView, Work},
+    mover::{MoverState, MoverView},
     timing::Timing,
 };
 use crate::model::{
     change::Change,
     ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, SlotId, Term},
-    migration::{Job, Phase, Run},
+    migration::{Job, MigrationPhase, Run},
     outcome::Outcome,
-    promotion::Reached,
+    promotion::ReplicationOffset,
     state::ClusterState,
 };
 
-/// A look at the servers of both groups is good for so long: it only chooses where to begin.
-pub const SURVEY_FRESH_NS: u64 = 2_000_000_000;
+/// A probe at the servers of both groups is good for so long: it only chooses where to begin.
+pub const ENDPOINTS_FRESH_NS: u64 = 2_000_000_000;
 /// After a preflight that said no, the next one.
 pub const PREFLIGHT_AGAIN_NS: u64 = 100_000_000;
 /// A hold that is begun later than this after its preflight would rest on yesterday's news.
@@ -31,7 +31,7 @@ const BACKOFF_MAX_NS: u64 = 30_000_000_000;
 
 /// A node as the leader last heard it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeSeen {
+pub struct NodeObservation {
     /// Its start.
     pub incarnation: Incarnation,
     /// When it was heard, on the leader's clock.
@@ -42,7 +42,7 @@ pub struct NodeSeen {
 
 /// What the leader sees at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct JobObservation<'a> {
     /// The newest applied state.
     pub state: &'a ClusterState,
     /// The term in which it leads.
@@ -52,7 +52,7 @@ pub struct Seen<'a> {
     /// Its clock.
     pub now_ns: u64,
     /// The nodes heard in this term.
-    pub nodes: &'a BTreeMap<NodeId, NodeSeen>,
+    pub nodes: &'a BTreeMap<NodeId, NodeObservation>,
     /// What was last reported of this job's runs.
     pub mover: Option<&'a MoverView>,
     /// Of the hold that is open for this job.
@@ -63,10 +63,10 @@ pub struct Seen<'a> {
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum JobStep {
     /// There is nothing to do for this job any more.
     Over,
-    /// Look again with news, or at `until_ns`.
+    /// Probe again with news, or at `until_ns`.
     Wait {
         /// For people.
         why: String,
@@ -74,7 +74,7 @@ pub enum Step {
         until_ns: u64,
     },
     /// Ask the servers of the groups how they are.
-    Survey,
+    SelectEndpoints,
     /// Mark runs up to `runs` closed, then close their connections at `server`.
     Close {
         /// Where.
@@ -88,22 +88,22 @@ pub enum Step {
     Preflight,
     /// Append this change.
     Propose(Change),
-    /// The barrier has passed: tell the worker to bring over what is left.
+    /// The barrier has passed: tell the node to bring over what is left.
     Finish {
         /// The hold.
         hold: HoldId,
         /// The run.
         run: u32,
-        /// Its worker.
-        worker: NodeId,
+        /// Its node.
+        node: NodeId,
         /// When it must be through.
         by_ns: u64,
     },
 }
 
-/// What a look at the servers found.
+/// What a probe at the servers found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct SelectedEndpoints {
     /// The server of the source group that is to serve feed and fetches.
     pub feed: HostPort,
     /// Primary of the target.
@@ -119,21 +119,21 @@ pub struct OwnHold {
     pub id: HoldId,
     /// When it was asked for.
     pub since_ns: u64,
-    /// What the worker said, once it was asked: where the target was when it was done, if it tells.
-    pub finished: Option<Result<Option<Reached>, String>>,
+    /// What the node said, once it was asked: where the target was when it was done, if it tells.
+    pub finished: Option<Result<Option<ReplicationOffset>, String>>,
     /// The run could not be closed, or the switch was refused; why.
     pub broken: Option<String>,
 }
 
 /// What this leader has done for a job in this term. Another leader, or another term, begins with an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct JobMemory {
     /// When it was taken up.
     pub began_ns: u64,
-    /// Runs up to this number are closed at this server; no more of them was approved since.
+    /// Runs up to this number are closed at this server; no more of them was authorized since.
     closed: Option<(HostPort, u32)>,
-    /// The last survey.
-    survey: Option<(u64, Result<Found, String>)>,
+    /// The last select endpoints.
+    select_endpoints: Option<(u64, Result<SelectedEndpoints, String>)>,
     /// The last preflight.
     preflight: Option<(u64, Result<(), String>)>,
     /// The hold, once it was opened.
@@ -146,8 +146,8 @@ pub struct Memory {
     pub failures: u32,
     /// Holds in a row that were released.
     releases: u32,
-    /// Whose worker did the last run: after a failure another one is tried first.
-    last_worker: Option<NodeId>,
+    /// Whose node did the last run: after a failure another one is tried first.
+    last_node: Option<NodeId>,
     /// Since when it has been waiting for a short queue.
     pub caught_up_ns: Option<u64>,
     /// When this leader first saw the current run.
@@ -156,11 +156,11 @@ pub struct Memory {
     pub told_ns: u64,
     /// This run has deleted everything, and how much.
     pub cleaned: Option<(u32, u64)>,
-    /// What there was to sweep when it was last looked at, and since when it has been that.
+    /// What there was to sweep when it was last probed at, and since when it has been that.
     quiet: Option<(BTreeSet<SlotId>, u64)>,
 }
 
-impl Memory {
+impl JobMemory {
     /// For a leader that takes a job up now.
     #[must_use]
     pub fn new(now_ns: u64) -> Self {
@@ -168,20 +168,20 @@ impl Memory {
     }
 
     /// Takes in what only has to be noticed. Called before each decision.
-    pub fn observe(&mut self, seen: &Seen<'_>, job: Job) {
+    pub fn observe(&mut self, seen: &JobObservation<'_>, job: Job) {
         if let Job::Migration(id) = job
             && let Some(migration) = seen.state.migrations.get(&id)
         {
             match migration.phase {
-                Phase::CaughtUp => self.caught_up_ns = self.caught_up_ns.or(Some(seen.now_ns)),
-                // Whoever resumes it has looked: it gets all its tries again.
-                Phase::Paused => (self.failures, self.releases) = (0, 0),
-                Phase::Planned
-                | Phase::CleaningTarget
-                | Phase::Copying
-                | Phase::Held(_)
-                | Phase::Switched
-                | Phase::Cancelling => {}
+                MigrationPhase::CaughtUp => self.caught_up_ns = self.caught_up_ns.or(Some(seen.now_ns)),
+                // Whoever resumes it has probed: it gets all its tries again.
+                MigrationPhase::Paused => (self.failures, self.releases) = (0, 0),
+                MigrationPhase::Planned
+                | MigrationPhase::CleaningTarget
+                | MigrationPhase::Copying
+                | MigrationPhase::Held(_)
+                | MigrationPhase::Switched
+                | MigrationPhase::Cancelling => {}
             }
         }
         if let Job::Sweep { product, group } = job {
@@ -198,10 +198,10 @@ impl Memory {
         if self.run_seen.is_none_or(|(known, _)| known != run.run) {
             self.run_seen = Some((run.run, seen.now_ns));
             self.caught_up_ns = None;
-            self.last_worker = Some(run.worker);
+            self.last_node = Some(run.node);
         }
-        if let Some(mover) = seen.mover.filter(|m| m.run == run.run && m.node == run.worker)
-            && mover.work == Work::Cleaned
+        if let Some(mover) = seen.mover.filter(|m| m.run == run.run && m.node == run.node)
+            && mover.work == MoverState::Cleaned
         {
             self.cleaned = Some((run.run, mover.counters.deleted));
         }
@@ -220,10 +220,10 @@ impl Memory {
         self.quiet.as_ref().map_or(self.began_ns, |(_, since_ns)| *since_ns)
     }
 
-    /// The survey, if it is fresh.
+    /// The select endpoints, if it is fresh.
     #[must_use]
-    pub fn survey(&self, now_ns: u64) -> Option<&Result<Found, String>> {
-        self.survey.as_ref().filter(|(at, _)| now_ns < at + SURVEY_FRESH_NS).map(|(_, found)| found)
+    pub fn select_endpoints(&self, now_ns: u64) -> Option<&Result<SelectedEndpoints, String>> {
+        self.select_endpoints.as_ref().filter(|(at, _)| now_ns < at + ENDPOINTS_FRESH_NS).map(|(_, found)| found)
     }
 
     /// The preflight, if it is fresh.
@@ -237,23 +237,23 @@ impl Memory {
 
     /// A pause that is not over, as a step.
     #[must_use]
-    pub fn pausing(&self, now_ns: u64) -> Option<Step> {
+    pub fn pausing(&self, now_ns: u64) -> Option<JobStep> {
         wait_until(self.not_before.as_ref(), now_ns)
     }
 
     /// The fence at `server` for all runs so far, as a step; `None`: it is there.
     #[must_use]
-    pub fn fence(&self, now_ns: u64, server: &HostPort, group: GroupId, runs: u32) -> Option<Step> {
+    pub fn fence(&self, now_ns: u64, server: &HostPort, group: GroupId, runs: u32) -> Option<JobStep> {
         if self.is_closed(server, runs) {
             return None;
         }
-        let close = || Step::Close { server: server.clone(), group, runs };
+        let close = || JobStep::Close { server: server.clone(), group, runs };
         Some(wait_until(self.no_fence_before.as_ref(), now_ns).unwrap_or_else(close))
     }
 
-    /// A survey is through.
-    pub fn surveyed(&mut self, now_ns: u64, found: Result<Found, String>) {
-        self.survey = Some((now_ns, found));
+    /// A select endpoints is through.
+    pub fn endpoints_selected(&mut self, now_ns: u64, found: Result<SelectedEndpoints, String>) {
+        self.select_endpoints = Some((now_ns, found));
     }
 
     /// A preflight is through.
@@ -272,8 +272,8 @@ impl Memory {
         }
     }
 
-    /// The worker answered to Finish, or did not.
-    pub fn finished(&mut self, hold: HoldId, result: Result<Option<Reached>, String>) {
+    /// The node answered to Finish, or did not.
+    pub fn finished(&mut self, hold: HoldId, result: Result<Option<ReplicationOffset>, String>) {
         if let Some(own) = self.hold.as_mut().filter(|own| own.id == hold) {
             own.finished = Some(result);
         }
@@ -301,7 +301,7 @@ impl Memory {
             (Change::RestartMigration { why, .. } | Change::EndSweep { why, .. }, _) => {
                 self.hold = None;
                 self.preflight = None;
-                self.survey = None;
+                self.select_endpoints = None;
                 self.releases = 0;
                 self.failures += 1;
                 self.pause(now_ns, why.clone(), timing, self.failures);
@@ -324,7 +324,7 @@ impl Memory {
             }
             (_, Ok(_)) => {}
             (_, Err(why)) => {
-                self.survey = None;
+                self.select_endpoints = None;
                 self.failures += 1;
                 self.pause(now_ns, why, timing, self.failures);
             }
@@ -337,33 +337,33 @@ impl Memory {
 
     /// Why the current run is lost, if it is: its node restarted, is silent, gave up, or does not know of it.
     #[must_use]
-    pub fn lost(&self, seen: &Seen<'_>, job: Job, run: &Run) -> Option<String> {
-        let worker = run.worker;
-        let Some(member) = seen.state.members.get(&worker) else {
-            return Some(format!("node {worker}, which did it, was removed"));
+    pub fn lost(&self, seen: &JobObservation<'_>, job: Job, run: &Run) -> Option<String> {
+        let node = run.node;
+        let Some(member) = seen.state.members.get(&node) else {
+            return Some(format!("node {node}, which did it, was removed"));
         };
         if member.leaving.is_some() {
-            return Some(format!("node {worker}, which did it, is being removed"));
+            return Some(format!("node {node}, which did it, is being removed"));
         }
         // A start that was admitted later knows nothing of it: connections and memory went with the former one.
         if member.admitted.is_none_or(|a| a.incarnation.0 > run.began.0) {
-            return Some(format!("node {worker}, which did it, was restarted"));
+            return Some(format!("node {node}, which did it, was restarted"));
         }
         let lease_ns = u64::try_from(seen.timing.lease_at_leader().as_nanos()).unwrap_or(u64::MAX);
-        let node = seen.nodes.get(&worker);
-        let heard_ns = node.map_or(0, |n| n.heard_ns).max(self.began_ns);
+        let observed = seen.nodes.get(&node);
+        let heard_ns = observed.map_or(0, |n| n.heard_ns).max(self.began_ns);
         if seen.now_ns > heard_ns + lease_ns {
-            return Some(format!("node {worker}, which did it, is silent"));
+            return Some(format!("node {node}, which did it, is silent"));
         }
-        let mover = seen.mover.filter(|m| m.run == run.run && m.node == worker);
+        let mover = seen.mover.filter(|m| m.run == run.run && m.node == node);
         match mover {
-            Some(MoverView { work: Work::Failed(why), .. }) => Some(why.clone()),
+            Some(MoverView { work: MoverState::Failed(why), .. }) => Some(why.clone()),
             Some(_) => None,
             None => {
                 let since_ns = self.run_seen.filter(|(known, _)| *known == run.run).map_or(seen.now_ns, |(_, at)| at);
-                let knows = node.is_some_and(|n| n.applied >= run.began && n.heard_ns > since_ns);
+                let knows = observed.is_some_and(|n| n.applied >= run.began && n.heard_ns > since_ns);
                 (knows && seen.now_ns > since_ns + lease_ns)
-                    .then(|| format!("node {worker} does not report run {} of {job}", run.run))
+                    .then(|| format!("node {node} does not report run {} of {job}", run.run))
             }
         }
     }
@@ -371,14 +371,14 @@ impl Memory {
     /// The node for the next run: of those that live the one with the fewest runs; the one that failed last and the leader
     /// come after others that have as few.
     #[must_use]
-    pub fn choose_worker(&self, seen: &Seen<'_>) -> Option<NodeId> {
+    pub fn choose_node(&self, seen: &JobObservation<'_>) -> Option<NodeId> {
         let lease_ns = u64::try_from(seen.timing.lease.as_nanos()).unwrap_or(u64::MAX);
         let live = seen.state.members.values().filter(|m| m.leaving.is_none()).filter(|m| {
             let node = seen.nodes.get(&m.id).filter(|n| m.admitted.is_some_and(|a| a.incarnation == n.incarnation));
             node.is_some_and(|n| seen.now_ns <= n.heard_ns + lease_ns)
         });
         live.map(|m| m.id).min_by_key(|id| {
-            (runs_of(seen.state, *id), self.failures > 0 && Some(*id) == self.last_worker, *id == seen.me, *id)
+            (runs_of(seen.state, *id), self.failures > 0 && Some(*id) == self.last_node, *id == seen.me, *id)
         })
     }
 }
@@ -390,14 +390,14 @@ fn backoff_ns(timing: Timing, failures: u32) -> u64 {
     first_ns.saturating_mul(factor).min(BACKOFF_MAX_NS)
 }
 
-fn wait_until(until: Option<&(u64, String)>, now_ns: u64) -> Option<Step> {
+fn wait_until(until: Option<&(u64, String)>, now_ns: u64) -> Option<JobStep> {
     let (until_ns, why) = until.filter(|(until_ns, _)| now_ns < *until_ns)?;
-    Some(Step::Wait { why: why.clone(), until_ns: *until_ns })
+    Some(JobStep::Wait { why: why.clone(), until_ns: *until_ns })
 }
 
 /// How many runs a node has.
 fn runs_of(state: &ClusterState, node: NodeId) -> usize {
     let migrations = state.migrations.values().filter_map(|m| m.run.as_ref());
     let sweeps = state.products.values().flat_map(|p| p.groups.values()).filter_map(|g| g.sweep.as_ref());
-    migrations.chain(sweeps.map(|s| &s.run)).filter(|run| run.worker == node).count()
+    migrations.chain(sweeps.map(|s| &s.run)).filter(|run| run.node == node).count()
 }

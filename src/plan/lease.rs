@@ -17,12 +17,12 @@ pub struct LeaseTable {
     term: Term,
     /// Until then every possible server is treated as leased: a former leader may have granted at its very end.
     quiet_until_ns: u64,
-    nodes: BTreeMap<NodeId, Known>,
+    nodes: BTreeMap<NodeId, NodeLease>,
     timing: Timing,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Known {
+struct NodeLease {
     /// When its lease surely ends; 0: none granted in this term.
     lease_ends_ns: u64,
     /// Whose acks these are.
@@ -34,7 +34,7 @@ struct Known {
 
 /// What a heartbeat is answered, once its quorum round is through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LeaseDecision {
     /// Lease from the send of the heartbeat; tables at this route epoch or later.
     Lease(Epoch),
     /// Not now; why.
@@ -76,24 +76,30 @@ impl LeaseTable {
     }
 
     /// Decides on a heartbeat and records the lease, in one step with reading `state` (the newest applied).
-    pub fn grant(&mut self, member: &Member, incarnation: Incarnation, state: &ClusterState, now_ns: u64) -> Verdict {
+    pub fn grant(
+        &mut self,
+        member: &Member,
+        incarnation: Incarnation,
+        state: &ClusterState,
+        now_ns: u64,
+    ) -> LeaseDecision {
         if member.leaving.is_some() {
-            return Verdict::NotYet(format!("node {} is being removed", member.id));
+            return LeaseDecision::NotYet(format!("node {} is being removed", member.id));
         }
         if member.admitted.is_none_or(|a| a.incarnation != incarnation) {
-            return Verdict::NotYet(format!("this start of node {} is not admitted yet", member.id));
+            return LeaseDecision::NotYet(format!("this start of node {} is not admitted yet", member.id));
         }
         let lease_ns = as_ns(self.timing.lease_at_leader());
         let known = self.known(member.id, incarnation);
         if known.stopped {
-            return Verdict::NotYet(format!("node {} said that it stops", member.id));
+            return LeaseDecision::NotYet(format!("node {} said that it stops", member.id));
         }
         known.acks.retain(|hold| state.holds.contains_key(hold));
         if let Some(hold) = state.holds.keys().find(|hold| !known.acks.contains(hold)) {
-            return Verdict::NotYet(format!("hold {hold} is open and node {} has not acked it", member.id));
+            return LeaseDecision::NotYet(format!("hold {hold} is open and node {} has not acked it", member.id));
         }
         known.lease_ends_ns = known.lease_ends_ns.max(now_ns + lease_ns);
-        Verdict::Lease(state.route_epoch)
+        LeaseDecision::Lease(state.route_epoch)
     }
 
     /// When the last lease of a node surely ends on this clock; in the quiet time at least its end.
@@ -162,7 +168,7 @@ impl LeaseTable {
     }
 
     /// The row of a node; acks of a former incarnation are forgotten, its lease is not.
-    fn known(&mut self, node: NodeId, incarnation: Incarnation) -> &mut Known {
+    fn known(&mut self, node: NodeId, incarnation: Incarnation) -> &mut NodeLease {
         let known = self.nodes.entry(node).or_default();
         if known.incarnation < incarnation {
             known.incarnation = incarnation;
@@ -261,18 +267,18 @@ mod tests {
     fn a_lease_demands_admission_and_the_acks_of_all_open_holds() {
         let mut table = table();
         let free = state(Isolated::Refuse, false);
-        assert_eq!(table.grant(&member(1), Incarnation(1), &free, 0), Verdict::Lease(Epoch(40)));
-        assert!(matches!(table.grant(&member(1), Incarnation(9), &free, 0), Verdict::NotYet(_)));
+        assert_eq!(table.grant(&member(1), Incarnation(1), &free, 0), LeaseDecision::Lease(Epoch(40)));
+        assert!(matches!(table.grant(&member(1), Incarnation(9), &free, 0), LeaseDecision::NotYet(_)));
         let never = Member { admitted: None, ..member(1) };
-        assert!(matches!(table.grant(&never, Incarnation(1), &free, 0), Verdict::NotYet(_)));
+        assert!(matches!(table.grant(&never, Incarnation(1), &free, 0), LeaseDecision::NotYet(_)));
         let leaving = Member { leaving: Some(Leaving { since: Epoch(1), assume_dead: false }), ..member(1) };
-        assert!(matches!(table.grant(&leaving, Incarnation(1), &free, 0), Verdict::NotYet(_)));
+        assert!(matches!(table.grant(&leaving, Incarnation(1), &free, 0), LeaseDecision::NotYet(_)));
         let held = state(Isolated::Refuse, true);
-        assert!(matches!(table.grant(&member(1), Incarnation(1), &held, 0), Verdict::NotYet(_)));
+        assert!(matches!(table.grant(&member(1), Incarnation(1), &held, 0), LeaseDecision::NotYet(_)));
         ack(&mut table, 1);
-        assert_eq!(table.grant(&member(1), Incarnation(1), &held, 0), Verdict::Lease(Epoch(40)));
+        assert_eq!(table.grant(&member(1), Incarnation(1), &held, 0), LeaseDecision::Lease(Epoch(40)));
         table.stopped(NodeId(1), Incarnation(1));
-        assert!(matches!(table.grant(&member(1), Incarnation(1), &held, 0), Verdict::NotYet(_)));
+        assert!(matches!(table.grant(&member(1), Incarnation(1), &held, 0), LeaseDecision::NotYet(_)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observation::{Observation, Reported};
+use super::observation::{AgedReport, Observation};
 use crate::model::ids::{HostPort, NodeId};
 
 /// A report counts for so long, milliseconds: three heartbeats. A node says at once when a server begins or ceases to fail,
@@ -16,10 +16,10 @@ const BLIND_FROM: u32 = 2;
 
 /// What is known of a server's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It answers all who look.
+pub enum Liveness {
+    /// It answers all who probe.
     Up,
-    /// It answers, and nobody has got more out of it than that it loads its data or cannot be asked (`Sight::error` says why).
+    /// It answers, and nobody has got more out of it than that it loads its data or cannot be asked (`ProbeReport::error` says why).
     Loading,
     /// Not all are answered, or not for long enough.
     Suspect {
@@ -27,7 +27,7 @@ pub enum Verdict {
         by: BTreeSet<NodeId>,
     },
     /// A majority of the voters that are alive have not been answered for longer than down-after.
-    Down {
+    DownGroup {
         /// All who are not answered.
         by: BTreeSet<NodeId>,
         /// For how long the majority has not been, milliseconds.
@@ -37,7 +37,7 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Who looks, and who of them is to be believed.
+/// Who probes, and who of them is to be believed.
 #[derive(Clone, Debug)]
 pub struct Watchers<'a> {
     observation: &'a Observation,
@@ -53,7 +53,7 @@ impl<'a> Watchers<'a> {
         for (node, reported) in observation.values().flatten().filter(|(_, reported)| reported.age_ms <= FRESH_MS) {
             let (servers, failing) = seen.entry(*node).or_default();
             *servers += 1;
-            *failing += u32::from(reported.sight.failing_ms.is_some());
+            *failing += u32::from(reported.report.failing_ms.is_some());
         }
         let blind = |(servers, failing): (u32, u32)| servers >= BLIND_FROM && servers == failing;
         let mut blind: BTreeSet<NodeId> = seen.into_iter().filter(|(_, of)| blind(*of)).map(|(node, _)| node).collect();
@@ -77,10 +77,10 @@ impl<'a> Watchers<'a> {
     }
 
     /// Fresh reports of a server by nodes that are to be believed.
-    pub fn reports(&self, server: &HostPort) -> impl Iterator<Item = (NodeId, &'a Reported)> {
+    pub fn reports(&self, server: &HostPort) -> impl Iterator<Item = (NodeId, &'a AgedReport)> {
         let by = self.observation.get(server).into_iter().flatten();
         let counts =
-            |(node, reported): &(&NodeId, &Reported)| reported.age_ms <= FRESH_MS && !self.blind.contains(node);
+            |(node, reported): &(&NodeId, &AgedReport)| reported.age_ms <= FRESH_MS && !self.blind.contains(node);
         by.filter(counts).map(|(node, reported)| (*node, reported))
     }
 }
@@ -89,7 +89,7 @@ impl<'a> Watchers<'a> {
 #[must_use]
 pub fn fails_for(watchers: &Watchers<'_>, server: &HostPort) -> Option<u64> {
     // It would have said that it is answered again.
-    let failing = |(_, r): &(NodeId, &Reported)| Some(r.sight.failing_ms?.saturating_add(r.age_ms));
+    let failing = |(_, r): &(NodeId, &AgedReport)| Some(r.report.failing_ms?.saturating_add(r.age_ms));
     let voters = watchers.reports(server).filter(|(node, _)| watchers.alive.contains(node));
     let mut failing_ms: Vec<u64> = voters.filter_map(|report| failing(&report)).collect();
     failing_ms.sort_unstable_by(|a, b| b.cmp(a));
@@ -99,24 +99,24 @@ pub fn fails_for(watchers: &Watchers<'_>, server: &HostPort) -> Option<u64> {
 
 /// What is known of `server`'s life; `down_after_ms` is its group's.
 #[must_use]
-pub fn verdict(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) -> Verdict {
+pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) -> Liveness {
     let mut by = BTreeSet::new();
     let (mut answered, mut usable) = (false, false);
-    for (node, Reported { sight, .. }) in watchers.reports(server) {
-        match sight.failing_ms {
+    for (node, AgedReport { report, .. }) in watchers.reports(server) {
+        match report.failing_ms {
             Some(_) => _ = by.insert(node),
             None => {
                 answered = true;
-                usable |= sight.error.is_empty() && sight.look.as_ref().is_some_and(|(look, _)| !look.loading);
+                usable |= report.error.is_empty() && report.probe.as_ref().is_some_and(|(probe, _)| !probe.loading);
             }
         }
     }
     match fails_for(watchers, server) {
-        Some(for_ms) if for_ms >= u64::from(down_after_ms) => Verdict::Down { by, for_ms },
-        _ if !by.is_empty() => Verdict::Suspect { by },
-        _ if usable => Verdict::Up,
-        _ if answered => Verdict::Loading,
-        _ => Verdict::Unknown,
+        Some(for_ms) if for_ms >= u64::from(down_after_ms) => Liveness::DownGroup { by, for_ms },
+        _ if !by.is_empty() => Liveness::Suspect { by },
+        _ if usable => Liveness::Up,
+        _ if answered => Liveness::Loading,
+        _ => Liveness::Unknown,
     }
 }
 
@@ -133,6 +133,6 @@ pub fn may_fail_over(down: usize, primaries: usize, share_max: u8) -> Result<(),
     }
     Err(format!(
         "{down} of {primaries} primaries do not answer and nothing is failed over by itself when more than {most} do not (`pontoon \
-         cluster set failover-share-max=..`); look for what they have in common, or promote by hand: `pontoon group promote`"
+         cluster set failover-share-max=..`); probe for what they have in common, or promote by hand: `pontoon group promote`"
     ))
 }

@@ -10,7 +10,7 @@ use crate::model::{
 
 /// Raft's membership as it should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredMembership {
     /// Take part in decisions.
     pub voters: BTreeSet<NodeId>,
     /// Only follow.
@@ -23,7 +23,7 @@ pub struct Wanted {
 /// A node that was never admitted is not made a voter: it would count for the quorum before it has ever spoken.
 /// A voter that is being removed stops voting first, so that it leaves a membership that can do without it.
 #[must_use]
-pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Wanted> {
+pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<DesiredMembership> {
     let count_max = usize::from(state.settings.voters);
     let staying = || state.members.values().filter(|m| m.leaving.is_none());
     let may_vote = |m: &&crate::model::state::Member| m.admitted.is_some() || voters_now.contains(&m.id);
@@ -42,7 +42,7 @@ pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Wan
         return None;
     }
     let learners = staying().map(|m| m.id).filter(|id| !voters.contains(id)).collect();
-    Some(Wanted { voters, learners })
+    Some(DesiredMembership { voters, learners })
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
         state.members = members.iter().map(|m| (m.id, m.clone())).collect();
         let ids = |list: &[u64]| list.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
         let wanted = decide(&state, &ids(now)).unwrap_or_default();
-        assert_eq!(wanted, Wanted { voters: ids(voters), learners: ids(learners) });
+        assert_eq!(wanted, DesiredMembership { voters: ids(voters), learners: ids(learners) });
         // Idempotent: what was decided, once so, is decided again.
         if !voters.is_empty() {
             assert_eq!(decide(&state, &wanted.voters), Some(wanted));

@@ -3,13 +3,13 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod acks;
-pub mod approval;
+pub mod authorization;
+pub mod ejection;
 pub mod failover;
-pub mod handover;
 pub mod job;
+pub mod leadership_transfer;
 pub mod lease;
 pub mod liveness;
-pub mod loan;
 pub mod membership;
 pub mod migration;
 pub mod mover;

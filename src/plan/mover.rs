@@ -6,7 +6,7 @@ use crate::model::{
     migration::{Counters, Verified},
 };
 
-pub use crate::model::migration::Work;
+pub use crate::model::migration::MoverState;
 
 /// The newest report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct MoverView {
     /// The run.
     pub run: u32,
     /// What it does.
-    pub work: Work,
+    pub work: MoverState,
     /// What it has done.
     pub counters: Counters,
     /// Estimate of all keys to be copied; 0: not known.
@@ -34,5 +34,5 @@ pub struct MoverView {
     /// What its comparison found.
     pub verified: Option<Verified>,
     /// Keys that change faster than they are copied.
-    pub hot: Vec<String>,
+    pub write_contended: Vec<String>,
 }

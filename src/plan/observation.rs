@@ -1,4 +1,4 @@
-//! What nodes have seen of servers: values with their ages. Knows nothing of who looks, how, or what follows from it.
+//! What nodes have seen of servers: values with their ages. Knows nothing of who probes, how, or what follows from it.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +6,25 @@ use crate::model::ids::{HostPort, NodeId};
 
 /// What one node has seen of one server. Ages count back from the moment at which the node reported it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
-    /// The last look that was answered, and its age in milliseconds; `None`: none since this node started.
-    pub look: Option<(Look, u64)>,
+pub struct ProbeReport {
+    /// The last probe that was answered, and its age in milliseconds; `None`: none since this node started.
+    pub probe: Option<(Probe, u64)>,
     /// Looks have failed without a break for so many milliseconds; `None`: the last one was answered.
     pub failing_ms: Option<u64>,
-    /// Why the last look failed, for people; empty: it did not. With `failing_ms: None` the server answers, and cannot be
-    /// asked: it refuses the password or a command, or says to everything that it loads. Then `look` is of before, if any.
+    /// Why the last probe failed, for people; empty: it did not. With `failing_ms: None` the server answers, and cannot be
+    /// asked: it refuses the password or a command, or says to everything that it loads. Then `probe` is of before, if any.
     pub error: String,
     /// The last time it was seen as a replica whose link was up and that was neither loading nor syncing.
-    pub linked: Option<Linked>,
+    pub in_sync: Option<InSync>,
 }
 
-/// An answered look at a server.
+/// An answered probe at a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct Probe {
     /// Of the process; empty: it does not tell.
     pub run_id: String,
     /// Its role.
-    pub role: RoleSeen,
+    pub role: ReportedRole,
     /// Replication id under which `offset` counts.
     pub replid: String,
     /// Replication offset, bytes: a primary's own, or how far a replica has executed its primary's stream.
@@ -50,7 +50,7 @@ pub struct Look {
 
 /// A server's role as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoleSeen {
+pub enum ReportedRole {
     /// It takes writes.
     Primary {
         /// Replicas that are connected and on line, as it sees them, with the offset each has acknowledged.
@@ -71,7 +71,7 @@ pub enum RoleSeen {
 
 /// A replica that was in step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Linked {
+pub struct InSync {
     /// Its primary, as configured there.
     pub to: HostPort,
     /// Under which replication id.
@@ -84,12 +84,12 @@ pub struct Linked {
 
 /// What a node has reported, and the age of its report in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reported {
+pub struct AgedReport {
     /// What.
-    pub sight: Sight,
+    pub report: ProbeReport,
     /// How long ago the report was made, milliseconds: to be added to the ages in it.
     pub age_ms: u64,
 }
 
 /// What all nodes have reported, by server and node. A server is known by the address that its group gives it.
-pub type Observation = BTreeMap<HostPort, BTreeMap<NodeId, Reported>>;
+pub type Observation = BTreeMap<HostPort, BTreeMap<NodeId, AgedReport>>;

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::ids::{GroupId, SlotId};
 
 /// Part of a group's share by which its load may be off before anything moves: load drifts all the time, and every
-/// move has a price. Counts of slots are exact and need no slack.
+/// move has a price. SlotCounts of slots are exact and need no slack.
 pub const TOLERANCE_PERCENT: u64 = 5;
 
 /// What a group carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
+pub struct GroupLoad {
     /// Slots it owns, those on their way to it included.
     pub slots: BTreeSet<SlotId>,
     /// Of these, the ones that may be moved: not those of a migration or an assignment that has not ended.
@@ -26,7 +26,7 @@ pub struct Carried {
 
 /// A proposed migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Move {
+pub struct SlotMove {
     /// Present owner.
     pub from: GroupId,
     /// New owner.
@@ -35,11 +35,11 @@ pub struct Move {
     pub slots: BTreeSet<SlotId>,
 }
 
-/// The moves that level `groups` by their weights. Empty when all carry their share: exactly, where slots are counted;
+/// The moves that rebalance `groups` by their weights. Empty when all carry their share: exactly, where slots are counted;
 /// within `tolerance_percent` of it, where loads are. The same input gives the same moves, and applying them leaves
 /// nothing to do. Without any weight above 0 nobody could take anything, and nothing moves.
 #[must_use]
-pub fn level(groups: &BTreeMap<GroupId, Carried>, tolerance_percent: u64) -> Vec<Move> {
+pub fn rebalance(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Vec<SlotMove> {
     let counts =
         if groups.values().all(|g| g.load.is_none()) { by_slots(groups) } else { by_load(groups, tolerance_percent) };
     moves(groups, &counts)
@@ -48,7 +48,7 @@ pub fn level(groups: &BTreeMap<GroupId, Carried>, tolerance_percent: u64) -> Vec
 /// The moves that empty `leaving`: all its movable slots go to the others, to each where it brings it closest to its
 /// share. Nothing else moves.
 #[must_use]
-pub fn drain(groups: &BTreeMap<GroupId, Carried>, leaving: GroupId) -> Vec<Move> {
+pub fn drain(groups: &BTreeMap<GroupId, GroupLoad>, leaving: GroupId) -> Vec<SlotMove> {
     let Some(from) = groups.get(&leaving) else { return Vec::new() };
     let mut have: BTreeMap<GroupId, u64> =
         groups.iter().filter(|(id, g)| **id != leaving && g.weight > 0).map(|(id, g)| (*id, count(&g.slots))).collect();
@@ -70,16 +70,16 @@ pub fn drain(groups: &BTreeMap<GroupId, Carried>, leaving: GroupId) -> Vec<Move>
 }
 
 /// How many slots go from one group to another.
-type Counts = BTreeMap<(GroupId, GroupId), usize>;
+type SlotCounts = BTreeMap<(GroupId, GroupId), usize>;
 
 fn count(slots: &BTreeSet<SlotId>) -> u64 {
     slots.len() as u64
 }
 
-fn by_slots(groups: &BTreeMap<GroupId, Carried>) -> Counts {
+fn by_slots(groups: &BTreeMap<GroupId, GroupLoad>) -> SlotCounts {
     let total: u64 = groups.values().map(|g| count(&g.slots)).sum();
     let weights: u64 = groups.values().map(|g| u64::from(g.weight)).sum();
-    let mut counts = Counts::new();
+    let mut counts = SlotCounts::new();
     if weights == 0 {
         return counts;
     }
@@ -124,7 +124,7 @@ fn by_slots(groups: &BTreeMap<GroupId, Carried>) -> Counts {
 }
 
 /// A group's load while slots are moved on paper, in parts of `SCALE` so that a slot's share of it has no remainder to lose.
-struct Paper {
+struct RebalanceDraft {
     load: i128,
     share: i128,
     /// Load of one of its own slots.
@@ -135,25 +135,25 @@ struct Paper {
 /// Parts of a unit of load.
 const SCALE: i128 = 1 << 20;
 
-fn by_load(groups: &BTreeMap<GroupId, Carried>, tolerance_percent: u64) -> Counts {
-    let load = |g: &Carried| i128::from(g.load.unwrap_or_else(|| count(&g.slots))) * SCALE;
+fn by_load(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> SlotCounts {
+    let load = |g: &GroupLoad| i128::from(g.load.unwrap_or_else(|| count(&g.slots))) * SCALE;
     let total: i128 = groups.values().map(load).sum();
     let weights: i128 = groups.values().map(|g| i128::from(g.weight)).sum();
-    let mut counts = Counts::new();
+    let mut counts = SlotCounts::new();
     if weights == 0 {
         return counts;
     }
-    let mut papers: BTreeMap<GroupId, Paper> = groups
+    let mut papers: BTreeMap<GroupId, RebalanceDraft> = groups
         .iter()
         .map(|(id, g)| {
             let slots = i128::from(count(&g.slots).max(1));
             let share = total * i128::from(g.weight) / weights;
-            (*id, Paper { load: load(g), share, slot: load(g) / slots, movable: count(&g.movable) })
+            (*id, RebalanceDraft { load: load(g), share, slot: load(g) / slots, movable: count(&g.movable) })
         })
         .collect();
     // A group may be off by the tolerance, or by half a slot of the busiest: nothing finer can be moved.
     let grain = papers.values().map(|p| p.slot).max().unwrap_or(0) / 2;
-    let slack = |p: &Paper| (p.share * i128::from(tolerance_percent) / 100).max(grain);
+    let slack = |p: &RebalanceDraft| (p.share * i128::from(tolerance_percent) / 100).max(grain);
     if papers.values().all(|p| (p.load - p.share).abs() <= slack(p)) {
         return counts;
     }
@@ -190,7 +190,7 @@ fn by_load(groups: &BTreeMap<GroupId, Carried>, tolerance_percent: u64) -> Count
 }
 
 /// Chooses the slots: a giver's highest first, in one piece for each taker, so that ranges stay whole.
-fn moves(groups: &BTreeMap<GroupId, Carried>, counts: &Counts) -> Vec<Move> {
+fn moves(groups: &BTreeMap<GroupId, GroupLoad>, counts: &SlotCounts) -> Vec<SlotMove> {
     let mut left: BTreeMap<GroupId, Vec<SlotId>> =
         groups.iter().map(|(id, g)| (*id, g.movable.iter().copied().collect())).collect();
     let mut moves = Vec::new();
@@ -198,7 +198,7 @@ fn moves(groups: &BTreeMap<GroupId, Carried>, counts: &Counts) -> Vec<Move> {
         let Some(slots) = left.get_mut(from) else { continue };
         let slots: BTreeSet<SlotId> = slots.split_off(slots.len().saturating_sub(*n)).into_iter().collect();
         if !slots.is_empty() {
-            moves.push(Move { from: *from, to: *to, slots });
+            moves.push(SlotMove { from: *from, to: *to, slots });
         }
     }
     moves
@@ -208,17 +208,17 @@ fn moves(groups: &BTreeMap<GroupId, Carried>, counts: &Counts) -> Vec<Move> {
 mod tests {
     use super::*;
 
-    fn group(slots: std::ops::Range<u16>, load: Option<u64>, weight: u32) -> Carried {
+    fn group(slots: std::ops::Range<u16>, load: Option<u64>, weight: u32) -> GroupLoad {
         let slots: BTreeSet<SlotId> = slots.map(SlotId).collect();
-        Carried { movable: slots.clone(), slots, load, weight }
+        GroupLoad { movable: slots.clone(), slots, load, weight }
     }
 
-    fn groups(list: impl IntoIterator<Item = Carried>) -> BTreeMap<GroupId, Carried> {
+    fn groups(list: impl IntoIterator<Item = GroupLoad>) -> BTreeMap<GroupId, GroupLoad> {
         (1..).map(GroupId).zip(list).collect()
     }
 
     /// The groups as they are after the moves; a moved slot takes its part of the load along.
-    fn after(groups: &BTreeMap<GroupId, Carried>, moves: &[Move]) -> BTreeMap<GroupId, Carried> {
+    fn after(groups: &BTreeMap<GroupId, GroupLoad>, moves: &[SlotMove]) -> BTreeMap<GroupId, GroupLoad> {
         let mut after = groups.clone();
         for m in moves {
             let each = groups[&m.from].load.map(|l| l as f64 / groups[&m.from].slots.len() as f64);
@@ -236,65 +236,65 @@ mod tests {
         after
     }
 
-    fn sizes(groups: &BTreeMap<GroupId, Carried>) -> Vec<usize> {
+    fn sizes(groups: &BTreeMap<GroupId, GroupLoad>) -> Vec<usize> {
         groups.values().map(|g| g.slots.len()).collect()
     }
 
     #[test]
     fn a_new_group_gets_its_share_and_no_slot_moves_without_need() {
         let before = groups([group(0..512, None, 1), group(512..1024, None, 1), group(0..0, None, 1)]);
-        let plan = level(&before, 0);
+        let plan = rebalance(&before, 0);
         assert_eq!(sizes(&after(&before, &plan)), [342, 341, 341]);
         assert_eq!(plan.iter().map(|m| m.slots.len()).sum::<usize>(), 341);
         assert!(plan.iter().all(|m| m.to == GroupId(3)));
-        assert_eq!(level(&after(&before, &plan), 0), []);
+        assert_eq!(rebalance(&after(&before, &plan), 0), []);
     }
 
     #[test]
     fn what_is_level_stays() {
-        assert_eq!(level(&groups([group(0..512, None, 1), group(512..1024, None, 1)]), 0), []);
+        assert_eq!(rebalance(&groups([group(0..512, None, 1), group(512..1024, None, 1)]), 0), []);
         assert_eq!(
-            level(&groups([group(0..342, None, 1), group(342..683, None, 1), group(683..1024, None, 1)]), 0),
+            rebalance(&groups([group(0..342, None, 1), group(342..683, None, 1), group(683..1024, None, 1)]), 0),
             []
         );
         // The odd slot is nobody's in particular: wherever it is, it stays.
         assert_eq!(
-            level(&groups([group(0..341, None, 1), group(341..683, None, 1), group(683..1024, None, 1)]), 0),
+            rebalance(&groups([group(0..341, None, 1), group(341..683, None, 1), group(683..1024, None, 1)]), 0),
             []
         );
-        assert_eq!(level(&groups([group(0..512, Some(1020), 1), group(512..1024, Some(1000), 1)]), 5), []);
-        assert_eq!(level(&groups([group(0..512, None, 0), group(512..1024, None, 0)]), 0), []);
-        assert_eq!(level(&BTreeMap::new(), 0), []);
+        assert_eq!(rebalance(&groups([group(0..512, Some(1020), 1), group(512..1024, Some(1000), 1)]), 5), []);
+        assert_eq!(rebalance(&groups([group(0..512, None, 0), group(512..1024, None, 0)]), 0), []);
+        assert_eq!(rebalance(&BTreeMap::new(), 0), []);
     }
 
     #[test]
     fn weights_are_shares_and_0_means_none() {
         let before = groups([group(0..512, None, 1), group(512..1024, None, 3)]);
-        assert_eq!(sizes(&after(&before, &level(&before, 0))), [256, 768]);
+        assert_eq!(sizes(&after(&before, &rebalance(&before, 0))), [256, 768]);
         let before = groups([group(0..512, None, 0), group(512..1024, None, 1)]);
-        assert_eq!(sizes(&after(&before, &level(&before, 0))), [0, 1024]);
+        assert_eq!(sizes(&after(&before, &rebalance(&before, 0))), [0, 1024]);
         let before = groups([group(0..512, Some(9), 0), group(512..1024, Some(5), 1)]);
-        assert_eq!(sizes(&after(&before, &level(&before, 5))), [0, 1024]);
+        assert_eq!(sizes(&after(&before, &rebalance(&before, 5))), [0, 1024]);
     }
 
     #[test]
     fn busy_groups_give_to_idle_ones() {
         let before = groups([group(0..100, Some(3000), 1), group(100..200, Some(1000), 1)]);
-        let plan = level(&before, 5);
+        let plan = rebalance(&before, 5);
         let then = after(&before, &plan);
         let (a, b) = (then[&GroupId(1)].load.unwrap_or(0), then[&GroupId(2)].load.unwrap_or(0));
         assert!(a.abs_diff(b) <= 100, "{a} and {b}");
-        assert_eq!(level(&then, 5), []);
+        assert_eq!(rebalance(&then, 5), []);
         // One slot has all the load: moving it would only change places.
         let before = groups([group(0..1, Some(1000), 1), group(1..2, Some(0), 1)]);
-        assert_eq!(level(&before, 5), []);
+        assert_eq!(rebalance(&before, 5), []);
     }
 
     #[test]
     fn slots_that_move_already_are_left_alone() {
         let mut before = groups([group(0..10, None, 1), group(0..0, None, 1)]);
         before.get_mut(&GroupId(1)).expect("it is there").movable = (0..2).map(SlotId).collect();
-        let plan = level(&before, 0);
+        let plan = rebalance(&before, 0);
         assert_eq!(plan.len(), 1);
         assert_eq!(plan[0].slots, (0..2).map(SlotId).collect());
     }
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(drain(&alone, GroupId(9)), []);
     }
 
-    /// Any groups, loads and weights: a plan moves only what may move, ends level as far as whole slots can, and the
+    /// Any groups, loads and weights: a plan moves only what may move, ends rebalance as far as whole slots can, and the
     /// next plan is empty.
     #[test]
     fn any_plan_is_idempotent() {
@@ -319,7 +319,7 @@ mod tests {
             let n = random.usize(1..7);
             let mut at = 0u16;
             let counted = random.bool();
-            let list: Vec<Carried> = (0..n)
+            let list: Vec<GroupLoad> = (0..n)
                 .map(|_| {
                     let slots = random.u16(0..200);
                     at += slots;
@@ -328,23 +328,23 @@ mod tests {
                 })
                 .collect();
             let before = groups(list);
-            let plan = level(&before, TOLERANCE_PERCENT);
+            let plan = rebalance(&before, TOLERANCE_PERCENT);
             let then = after(&before, &plan);
             assert!(plan.iter().all(|m| m.from != m.to && before[&m.to].weight > 0), "seed {seed}: {plan:?}");
             let pairs: BTreeSet<_> = plan.iter().map(|m| (m.from, m.to)).collect();
             assert_eq!(pairs.len(), plan.len(), "seed {seed}");
             if counted {
-                assert_eq!(level(&then, TOLERANCE_PERCENT), [], "seed {seed}");
+                assert_eq!(rebalance(&then, TOLERANCE_PERCENT), [], "seed {seed}");
                 let weights: u32 = before.values().map(|g| g.weight).sum();
                 for g in then.values().filter(|_| weights > 0) {
                     let share = f64::from(at) * f64::from(g.weight) / f64::from(weights);
                     assert!((g.slots.len() as f64 - share).abs() < 1.0, "seed {seed}");
                 }
             } else {
-                let off = |groups: &BTreeMap<GroupId, Carried>| -> f64 {
+                let off = |groups: &BTreeMap<GroupId, GroupLoad>| -> f64 {
                     let total: u64 = before.values().filter_map(|g| g.load).sum();
                     let weights: u32 = before.values().map(|g| g.weight).sum::<u32>().max(1);
-                    let share = |g: &Carried| total as f64 * f64::from(g.weight) / f64::from(weights);
+                    let share = |g: &GroupLoad| total as f64 * f64::from(g.weight) / f64::from(weights);
                     groups.values().map(|g| (g.load.unwrap_or(0) as f64 - share(g)).abs()).sum()
                 };
                 // Half a slot of rounding for each move.

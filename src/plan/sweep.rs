@@ -2,11 +2,11 @@
 //! Knows nothing of keys: what late, unacknowledged writes left is harmless until the slots come back, and a start of a
 //! migration to the group ends the sweep first.
 
-use super::job::{Memory, Seen, Step};
+use super::job::{JobMemory, JobObservation, JobStep};
 use crate::model::{
     change::Change,
     ids::{GroupId, ProductId},
-    migration::{Job, Phase},
+    migration::{Job, MigrationPhase},
     route::Mode,
 };
 
@@ -16,25 +16,25 @@ pub const QUIET_NS: u64 = 600_000_000_000;
 /// The same in a cache: what a group had of slots that it was lent is deleted soon, since it is not lent them before. Longer
 /// than a request's deadline and a lease.
 pub const QUIET_CACHE_NS: u64 = 10_000_000_000;
-/// Without news it is looked at again so often.
-const LOOK_NS: u64 = 5_000_000_000;
+/// Without news it is probed at again so often.
+const POLL_NS: u64 = 5_000_000_000;
 
 /// The next step of the sweep of a group. `memory` has observed `seen`. A new leader waits from the beginning.
 #[must_use]
-pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId) -> Step {
+pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, group: GroupId) -> JobStep {
     let job = Job::Sweep { product, group };
     let found = seen.state.products.get(&product).and_then(|p| Some((p, p.groups.get(&group)?)));
-    let Some((product_state, group_state)) = found else { return Step::Over };
-    let Some(primary) = group_state.servers.first() else { return Step::Over };
+    let Some((product_state, group_state)) = found else { return JobStep::Over };
+    let Some(primary) = group_state.servers.first() else { return JobStep::Over };
     let runs = product_state.sweep_runs;
-    let wait = |why: String| Step::Wait { why, until_ns: seen.now_ns + LOOK_NS };
+    let wait = |why: String| JobStep::Wait { why, until_ns: seen.now_ns + POLL_NS };
     let fence = || memory.fence(seen.now_ns, &primary.addr, group, runs);
     if let Some(sweep) = &group_state.sweep {
         let (run, term) = (sweep.run.run, seen.term);
         // What a replaced primary was cleaned of, the new one may have.
         let there = sweep.run.server == primary.addr;
         if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run && there) {
-            return fence().unwrap_or(Step::Propose(Change::Cleaned { job, run, term, deleted }));
+            return fence().unwrap_or(JobStep::Propose(Change::Cleaned { job, run, term, deleted }));
         }
         let why = match comes(seen, product, group) {
             Some(what) => Some(format!("{what} is to bring slots to group {group}")),
@@ -42,12 +42,12 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
             None => memory.lost(seen, job, &sweep.run),
         };
         return match why {
-            Some(why) => fence().unwrap_or(Step::Propose(Change::EndSweep { product, group, run, term, why })),
-            None => wait(format!("node {} sweeps group {group}", sweep.run.worker)),
+            Some(why) => fence().unwrap_or(JobStep::Propose(Change::EndSweep { product, group, run, term, why })),
+            None => wait(format!("node {} sweeps group {group}", sweep.run.node)),
         };
     }
     if seen.state.sweepable(product, group).is_empty() {
-        return Step::Over;
+        return JobStep::Over;
     }
     if let Some(what) = comes(seen, product, group) {
         return wait(format!("group {group} is swept after {what}"));
@@ -58,7 +58,7 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
             Mode::Cache => QUIET_CACHE_NS,
         };
     if seen.now_ns < quiet_until_ns {
-        return Step::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
+        return JobStep::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
     }
     if let Some(pausing) = memory.pausing(seen.now_ns) {
         return pausing;
@@ -66,18 +66,16 @@ pub fn next(seen: &Seen<'_>, memory: &Memory, product: ProductId, group: GroupId
     if let Some(fence) = fence() {
         return fence;
     }
-    let Some(worker) = memory.choose_worker(seen) else { return wait("no node is alive that could do it".into()) };
+    let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could do it".into()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());
-    Step::Propose(Change::StartRun { job, run, worker, server, term: seen.term })
+    JobStep::Propose(Change::StartRun { job, run, node, server, term: seen.term })
 }
 
 /// What brings slots to the group now, or would if there were no sweep.
-fn comes(seen: &Seen<'_>, product: ProductId, group: GroupId) -> Option<String> {
-    let coming = seen
-        .state
-        .migrations
-        .values()
-        .find(|m| m.product == product && m.to == group && !matches!(m.phase, Phase::Switched | Phase::Paused));
+fn comes(seen: &JobObservation<'_>, product: ProductId, group: GroupId) -> Option<String> {
+    let coming = seen.state.migrations.values().find(|m| {
+        m.product == product && m.to == group && !matches!(m.phase, MigrationPhase::Switched | MigrationPhase::Paused)
+    });
     let assigned = seen.state.assignments.values().find(|a| a.product == product && a.to == group);
     coming.map(|m| format!("migration {}", m.id)).or_else(|| assigned.map(|a| format!("assignment {}", a.id)))
 }

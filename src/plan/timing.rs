@@ -10,7 +10,7 @@ pub struct Timing {
     /// A lease as the node counts it. Longer than an election by far, so that traffic does not notice a change of leader.
     pub lease: Duration,
     /// A preflight probe is answered within this: a node that takes longer would make the hold long.
-    pub probe_max: Duration,
+    pub ping_timeout: Duration,
     /// The first pause after a hold that did not get through; doubled each time.
     pub backoff: Duration,
     /// Holds tried for one assignment.
@@ -24,7 +24,7 @@ impl Default for Timing {
         Self {
             heartbeat: Duration::from_millis(500),
             lease: Duration::from_secs(3),
-            probe_max: Duration::from_millis(100),
+            ping_timeout: Duration::from_millis(100),
             backoff: Duration::from_millis(200),
             attempts_max: 5,
             scan_max: Duration::from_secs(1),

@@ -5,7 +5,7 @@ use crate::resp::write::Version;
 
 /// What a client has said about itself.
 #[derive(Debug, Default)]
-pub(super) struct Client {
+pub(super) struct ClientState {
     pub(super) db: u32,
     pub(super) version: Version,
     pub(super) name: String,

@@ -1,9 +1,9 @@
-//! What is to become of a request: a value, decided from the request, the routes and the gate.
+//! What is to become of a request: a value, decided from the request, the routes and the serve check.
 //! Knows nothing of sockets, sessions or connections, and changes nothing.
 
 use std::fmt;
 
-use super::check::Gate;
+use super::check::ServeCheck;
 use crate::{
     commands::{Args, Handling, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve},
     model::{
@@ -15,12 +15,12 @@ use crate::{
 
 /// A request's bytes with its arguments.
 #[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(super) struct CallContext<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) args: &'a [Arg],
 }
 
-impl Args for Call<'_> {
+impl Args for CallContext<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.args.len()
@@ -44,7 +44,7 @@ pub(super) struct KeyRoute {
 
 /// Where a request goes as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct DispatchTarget {
     /// Index into the product's groups.
     pub(super) group: u16,
     /// `None`: a command without keys, which any server answers.
@@ -59,7 +59,7 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) enum Dispatch {
     /// Unchanged to one server.
-    Forward(Target),
+    Forward(DispatchTarget),
     /// In parts; the keys' routes are in the scratch.
     Split { kind: Split, spec: &'static Spec },
     /// Answered here.
@@ -67,26 +67,26 @@ pub(super) enum Dispatch {
     /// Parked: one of its slots is held.
     Held,
     /// Answered with an error; nothing was executed.
-    Refuse(Refusal),
+    Refuse(RefusalReason),
     /// Answered with an error, and the connection closed.
     Close(&'static str),
 }
 
 /// Why a request is refused.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum RefusalReason {
     Unresolved(ResolveError),
     Keys(KeysError),
     NotOffered { name: &'static str, why: &'static str },
     Blocking(&'static str),
     CrossSlot,
     NotLoggedIn,
-    Gate(Gate),
+    ServeCheck(ServeCheck),
     Unassigned(SlotId),
     NoServers,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
@@ -97,10 +97,10 @@ impl fmt::Display for Refusal {
             }
             Self::CrossSlot => f.write_str("CROSSSLOT Keys in request don't hash to the same slot"),
             Self::NotLoggedIn => f.write_str("NOAUTH Authentication required."),
-            Self::Gate(Gate::OldTable) => {
+            Self::ServeCheck(ServeCheck::OldTable) => {
                 f.write_str("CLUSTERDOWN this node is still learning the newest routes, not executed")
             }
-            Self::Gate(_) => f.write_str("CLUSTERDOWN this node lost contact with its peers, not executed"),
+            Self::ServeCheck(_) => f.write_str("CLUSTERDOWN this node lost contact with its peers, not executed"),
             Self::Unassigned(slot) => {
                 write!(f, "CLUSTERDOWN slot {slot} is not assigned to a group, not executed. See: pontoon slot assign")
             }
@@ -111,7 +111,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Space that a worker lends to each call, so that none is allocated.
+/// Space that a worker ejects to each call, so that none is allocated.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     positions: Vec<usize>,
@@ -135,35 +135,37 @@ impl Scratch {
 #[inline]
 pub(super) fn dispatch(
     routes: &ProductRoutes,
-    gate: Gate,
+    serve_check: ServeCheck,
     logged_in: bool,
-    call: &Call<'_>,
+    call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
     let spec = match resolve(call) {
         Ok(spec) => spec,
-        Err(_) if !logged_in => return Dispatch::Refuse(Refusal::NotLoggedIn),
-        Err(error) => return Dispatch::Refuse(Refusal::Unresolved(error)),
+        Err(_) if !logged_in => return Dispatch::Refuse(RefusalReason::NotLoggedIn),
+        Err(error) => return Dispatch::Refuse(RefusalReason::Unresolved(error)),
     };
     if !logged_in && !may_before_login(spec) {
-        return Dispatch::Refuse(Refusal::NotLoggedIn);
+        return Dispatch::Refuse(RefusalReason::NotLoggedIn);
     }
     match spec.handling {
         Handling::Slot if spec.is_single_key_at_1() => {
             let slot = routes.layout.slot(call.get(1));
             if is_blocking_call(spec, call) {
-                return Dispatch::Refuse(Refusal::Blocking(spec.name));
+                return Dispatch::Refuse(RefusalReason::Blocking(spec.name));
             }
-            forward(routes, gate, slot, spec)
+            forward(routes, serve_check, slot, spec)
         }
-        Handling::Slot | Handling::Split(_) => by_keys(routes, gate, spec, call, scratch),
+        Handling::Slot | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
         // The filters (module, category, pattern) are Redis' own affair; it lists its commands, as DOCS does.
-        Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, gate, spec),
+        Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
         Handling::Local(local) => Dispatch::Local(local),
-        Handling::AnyServer => any_server(routes, gate, spec),
-        Handling::Later(why) | Handling::Refused(why) => Dispatch::Refuse(Refusal::NotOffered { name: spec.name, why }),
+        Handling::AnyServer => any_server(routes, serve_check, spec),
+        Handling::Unsupported(why) | Handling::Refused(why) => {
+            Dispatch::Refuse(RefusalReason::NotOffered { name: spec.name, why })
+        }
         Handling::Close(why) => Dispatch::Close(why),
-        Handling::Container => Dispatch::Refuse(Refusal::Unresolved(ResolveError::UnknownSubcommand(spec))),
+        Handling::Container => Dispatch::Refuse(RefusalReason::Unresolved(ResolveError::UnknownSubcommand(spec))),
     }
 }
 
@@ -175,9 +177,9 @@ fn may_before_login(spec: &Spec) -> bool {
     )
 }
 
-fn forward(routes: &ProductRoutes, gate: Gate, slot: SlotId, spec: &Spec) -> Dispatch {
-    if gate != Gate::Open {
-        return Dispatch::Refuse(Refusal::Gate(gate));
+fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
+    if serve_check != ServeCheck::Open {
+        return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
     let route = &routes.slots[usize::from(slot.0)];
     if route.hold.0 != 0 {
@@ -186,20 +188,26 @@ fn forward(routes: &ProductRoutes, gate: Gate, slot: SlotId, spec: &Spec) -> Dis
     match route.group {
         Some(group) => {
             let (is_write, may_read_replica) = (spec.is_write(), spec.may_read_replica());
-            Dispatch::Forward(Target { group, slot: Some(slot), epoch: route.epoch, is_write, may_read_replica })
+            Dispatch::Forward(DispatchTarget {
+                group,
+                slot: Some(slot),
+                epoch: route.epoch,
+                is_write,
+                may_read_replica,
+            })
         }
-        None => Dispatch::Refuse(Refusal::Unassigned(slot)),
+        None => Dispatch::Refuse(RefusalReason::Unassigned(slot)),
     }
 }
 
-fn any_server(routes: &ProductRoutes, gate: Gate, spec: &Spec) -> Dispatch {
-    if gate != Gate::Open {
-        return Dispatch::Refuse(Refusal::Gate(gate));
+fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> Dispatch {
+    if serve_check != ServeCheck::Open {
+        return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
     if routes.groups.is_empty() {
-        return Dispatch::Refuse(Refusal::NoServers);
+        return Dispatch::Refuse(RefusalReason::NoServers);
     }
-    Dispatch::Forward(Target {
+    Dispatch::Forward(DispatchTarget {
         group: 0,
         slot: None,
         epoch: Epoch(0),
@@ -210,45 +218,45 @@ fn any_server(routes: &ProductRoutes, gate: Gate, spec: &Spec) -> Dispatch {
 
 fn by_keys(
     routes: &ProductRoutes,
-    gate: Gate,
+    serve_check: ServeCheck,
     spec: &'static Spec,
-    call: &Call<'_>,
+    call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
     if is_blocking_call(spec, call) {
-        return Dispatch::Refuse(Refusal::Blocking(spec.name));
+        return Dispatch::Refuse(RefusalReason::Blocking(spec.name));
     }
     if spec.handling == Handling::Split(Split::Mset) && call.args.len().is_multiple_of(2) {
-        return Dispatch::Refuse(Refusal::Unresolved(ResolveError::WrongArity(spec)));
+        return Dispatch::Refuse(RefusalReason::Unresolved(ResolveError::WrongArity(spec)));
     }
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
-        return Dispatch::Refuse(Refusal::Keys(error));
+        return Dispatch::Refuse(RefusalReason::Keys(error));
     }
     let Some((&first, others)) = scratch.positions.split_first() else {
-        return Dispatch::Refuse(Refusal::Keys(KeysError::NoKeys));
+        return Dispatch::Refuse(RefusalReason::Keys(KeysError::NoKeys));
     };
     let slot = routes.layout.slot(call.get(first));
     let Handling::Split(kind) = spec.handling else {
         return if others.iter().all(|arg| routes.layout.slot(call.get(*arg)) == slot) {
-            forward(routes, gate, slot, spec)
+            forward(routes, serve_check, slot, spec)
         } else {
-            Dispatch::Refuse(Refusal::CrossSlot)
+            Dispatch::Refuse(RefusalReason::CrossSlot)
         };
     };
-    split(routes, gate, (spec, kind), call, scratch)
+    split(routes, serve_check, (spec, kind), call, scratch)
 }
 
 fn split(
     routes: &ProductRoutes,
-    gate: Gate,
+    serve_check: ServeCheck,
     (spec, kind): (&'static Spec, Split),
-    call: &Call<'_>,
+    call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
-    if gate != Gate::Open {
-        return Dispatch::Refuse(Refusal::Gate(gate));
+    if serve_check != ServeCheck::Open {
+        return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
     scratch.keys.clear();
     let (mut held, mut one_slot) = (false, true);
@@ -262,14 +270,14 @@ fn split(
                 scratch.keys.push(KeyRoute { arg, slot, epoch: route.epoch, group });
             }
             None if held => {}
-            None => return Dispatch::Refuse(Refusal::Unassigned(slot)),
+            None => return Dispatch::Refuse(RefusalReason::Unassigned(slot)),
         }
     }
     if held {
         return Dispatch::Held;
     }
     match scratch.keys.first() {
-        Some(key) if one_slot => Dispatch::Forward(Target {
+        Some(key) if one_slot => Dispatch::Forward(DispatchTarget {
             group: key.group,
             slot: Some(key.slot),
             epoch: key.epoch,
@@ -289,7 +297,7 @@ pub struct DispatchBench {
 impl DispatchBench {
     /// Whether the request, which `scanner` has just scanned, would be forwarded whole.
     pub fn forwards(&mut self, routes: &ProductRoutes, bytes: &[u8], args: &[Arg]) -> bool {
-        let fate = dispatch(routes, Gate::Open, true, &Call { bytes, args }, &mut self.scratch);
+        let fate = dispatch(routes, ServeCheck::Open, true, &CallContext { bytes, args }, &mut self.scratch);
         matches!(fate, Dispatch::Forward(_))
     }
 }
@@ -337,14 +345,14 @@ mod tests {
         }
     }
 
-    fn fate(words: &str, gate: Gate, logged_in: bool) -> String {
+    fn fate(words: &str, serve_check: ServeCheck, logged_in: bool) -> String {
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
         let mut bytes = Vec::new();
         write::request(&mut bytes, &words);
         let mut scanner = RequestScanner::default();
         scanner.scan(&bytes).unwrap();
-        let call = Call { bytes: &bytes, args: scanner.args() };
-        match dispatch(&routes(), gate, logged_in, &call, &mut Scratch::default()) {
+        let call = CallContext { bytes: &bytes, args: scanner.args() };
+        match dispatch(&routes(), serve_check, logged_in, &call, &mut Scratch::default()) {
             Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
             Dispatch::Split { kind, .. } => format!("split {kind:?}"),
             Dispatch::Local(local) => format!("local {local:?}"),
@@ -390,7 +398,7 @@ mod tests {
                 "CLUSTERDOWN slot 0" => &format!("CLUSTERDOWN slot {}", Layout::Codis.slot(b"free")),
                 other => other,
             };
-            let got = fate(words, Gate::Open, true);
+            let got = fate(words, ServeCheck::Open, true);
             assert_eq!(got, *want, "{words}");
         }
         for (words, want) in [
@@ -399,8 +407,8 @@ mod tests {
             ("GET held", "CLUSTERDOWN this node"),
             ("PING", "local Ping"),
         ] {
-            assert_eq!(fate(words, Gate::NoLease, true), want, "{words} without a lease");
-            assert_eq!(fate(words, Gate::OldTable, true), want, "{words} with an old table");
+            assert_eq!(fate(words, ServeCheck::NoLease, true), want, "{words} without a lease");
+            assert_eq!(fate(words, ServeCheck::OldTable, true), want, "{words} with an old table");
         }
         for (words, want) in [
             ("GET foo", "NOAUTH Authentication required."),
@@ -410,7 +418,7 @@ mod tests {
             ("HELLO 3", "local Hello"),
             ("QUIT", "local Quit"),
         ] {
-            assert_eq!(fate(words, Gate::Open, false), want, "{words} before login");
+            assert_eq!(fate(words, ServeCheck::Open, false), want, "{words} before login");
         }
     }
 }

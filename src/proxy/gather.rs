@@ -5,9 +5,9 @@ use std::{cell::RefCell, ops::Range, rc::Rc};
 
 use super::{
     backend::{Entry, Owner},
-    dispatch::{Call, KeyRoute},
-    product::Lane,
-    reads::{self, Choice},
+    dispatch::{CallContext, KeyRoute},
+    product::BackendSet,
+    reads::{self, ReadChoice},
     replies::Ticket,
     session::Session,
     worker::Worker,
@@ -36,7 +36,7 @@ pub(super) struct PartKey {
 
 /// A split command that is not answered yet.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(super) struct ScatterGather {
     session: Rc<Session>,
     ticket: Ticket,
     kind: Split,
@@ -59,13 +59,13 @@ struct Merged {
     places: Vec<Range<u32>>,
 }
 
-impl Gather {
+impl ScatterGather {
     /// Sends the parts, one per server. `Err`: a server is not available, and nothing was sent.
     pub(super) fn start(
         worker: &Rc<Worker>,
         session: &Rc<Session>,
-        lane: &Lane,
-        call: &Call<'_>,
+        backend_set: &BackendSet,
+        call: &CallContext<'_>,
         (kind, spec, muted): (Split, &Spec, bool),
         (product, routes): (&ProductRoutes, &[KeyRoute]),
     ) -> Result<(), String> {
@@ -87,16 +87,16 @@ impl Gather {
         for &group in &groups {
             if product.reads.from != ReadFrom::Primary && spec.may_read_replica() {
                 let of = routes.iter().filter(|route| route.group == group).map(|route| (route.slot, route.epoch));
-                match reads::choose(worker, session, lane, product, group, of) {
-                    Choice::Primary => {}
-                    Choice::Replica(backend) => {
+                match reads::choose(worker, session, backend_set, product, group, of) {
+                    ReadChoice::Primary => {}
+                    ReadChoice::Replica(backend) => {
                         backends.push(backend);
                         continue;
                     }
-                    Choice::Refuse(text) => return Err(text),
+                    ReadChoice::Refuse(text) => return Err(text),
                 }
             }
-            let backend = lane.backend(worker, &session.product, group);
+            let backend = backend_set.backend(worker, &session.product, group);
             backend.available(worker).map_err(|why| backend.refusal(why))?;
             backends.push(backend);
         }

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    Phase, ProxyConfig,
-    report::{ListenerReport, Shared},
+    ProxyConfig, ProxyPhase,
+    report::{ListenerReport, SharedReport},
 };
 use crate::model::{
     ids::ProductId,
@@ -52,7 +52,7 @@ struct Bound {
 
 struct Acceptor<'a> {
     config: &'a ProxyConfig,
-    shared: &'a Shared,
+    shared: &'a SharedReport,
     inboxes: Vec<mpsc::Sender<Accepted>>,
     bound: BTreeMap<ProductId, Bound>,
 }
@@ -60,10 +60,10 @@ struct Acceptor<'a> {
 /// The body of the acceptor thread.
 pub(super) fn run(
     config: &ProxyConfig,
-    shared: &Shared,
+    shared: &SharedReport,
     routes: watch::Receiver<Arc<RouteTable>>,
     inboxes: Vec<mpsc::Sender<Accepted>>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<ProxyPhase>,
 ) {
     let acceptor = Acceptor { config, shared, inboxes, bound: BTreeMap::new() };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -73,7 +73,7 @@ pub(super) fn run(
 }
 
 impl Acceptor<'_> {
-    async fn serve(mut self, mut routes: watch::Receiver<Arc<RouteTable>>, mut phase: watch::Receiver<Phase>) {
+    async fn serve(mut self, mut routes: watch::Receiver<Arc<RouteTable>>, mut phase: watch::Receiver<ProxyPhase>) {
         let table = routes.borrow_and_update().clone();
         self.rebind(&table);
         let mut retry = tokio::time::interval(RETRY);
@@ -81,7 +81,7 @@ impl Acceptor<'_> {
             tokio::select! {
                 biased;
                 changed = phase.changed() => {
-                    if changed.is_err() || *phase.borrow_and_update() != Phase::Run {
+                    if changed.is_err() || *phase.borrow_and_update() != ProxyPhase::Run {
                         return;
                     }
                 }

@@ -4,9 +4,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    check::Gate,
-    client::{Client, ReplyMode},
-    dispatch::Call,
+    check::ServeCheck,
+    client::{ClientState, ReplyMode},
+    dispatch::CallContext,
     session::Session,
     worker::Worker,
 };
@@ -39,7 +39,7 @@ pub(super) fn answer(
     session: &Session,
     routes: &ProductRoutes,
     command: Local,
-    call: &Call<'_>,
+    call: &CallContext<'_>,
     out: &mut Vec<u8>,
 ) -> Answer {
     let version = session.client.borrow().version;
@@ -59,8 +59,8 @@ pub(super) fn answer(
         Local::Reset => {
             // It ends OFF, and is answered then.
             after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
-            *session.client.borrow_mut() = Client { logged_in: routes.auth.is_none(), ..Client::default() };
-            session.forget_lane();
+            *session.client.borrow_mut() = ClientState { logged_in: routes.auth.is_none(), ..ClientState::default() };
+            session.forget_backend_set();
             write::simple(out, "RESET");
         }
         Local::Time => time(out),
@@ -113,7 +113,7 @@ pub(super) fn answer(
 }
 
 /// The error for a call that resolves to no command, in Redis' words.
-pub(super) fn unresolved(error: &ResolveError, call: &Call<'_>) -> String {
+pub(super) fn unresolved(error: &ResolveError, call: &CallContext<'_>) -> String {
     let quoted = |arg: &[u8]| String::from_utf8_lossy(&arg[..arg.len().min(QUOTED_MAX)]).into_owned();
     match error {
         ResolveError::Unknown => {
@@ -135,7 +135,7 @@ pub(super) fn unresolved(error: &ResolveError, call: &Call<'_>) -> String {
     }
 }
 
-fn auth(session: &Session, routes: &ProductRoutes, call: &Call<'_>, out: &mut Vec<u8>) {
+fn auth(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out: &mut Vec<u8>) {
     let (user, password) = match call.args.len() {
         2 => (None, call.get(1)),
         3 => (Some(call.get(1)), call.get(2)),
@@ -169,7 +169,7 @@ fn log_in(session: &Session, routes: &ProductRoutes, user: Option<&[u8]>, passwo
     }
 }
 
-fn hello(session: &Session, routes: &ProductRoutes, call: &Call<'_>, out: &mut Vec<u8>) {
+fn hello(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out: &mut Vec<u8>) {
     let mut version = session.client.borrow().version;
     let mut at = 1;
     if call.args.len() > 1 {
@@ -215,7 +215,7 @@ fn hello(session: &Session, routes: &ProductRoutes, call: &Call<'_>, out: &mut V
     }
     client.version = version;
     drop(client);
-    session.forget_lane();
+    session.forget_backend_set();
     write::map(out, 7, version);
     for (key, value) in [("server", "redis"), ("version", SERVER_VERSION)] {
         write::bulk(out, key.as_bytes());
@@ -241,7 +241,7 @@ fn select(session: &Session, routes: &ProductRoutes, db: &[u8], out: &mut Vec<u8
         None => write::error(out, "ERR invalid DB index"),
         Some(Ok(db)) if db < routes.databases => {
             session.client.borrow_mut().db = db;
-            session.forget_lane();
+            session.forget_backend_set();
             write::simple(out, "OK");
         }
         Some(_) => write::error(out, "ERR DB index is out of range"),
@@ -257,7 +257,7 @@ fn time(out: &mut Vec<u8>) {
 
 fn name(given: &[u8]) -> Result<String, &'static str> {
     if given.len() > NAME_MAX || !given.iter().all(u8::is_ascii_graphic) {
-        return Err("ERR Client names cannot contain spaces, newlines or special characters.");
+        return Err("ERR ClientState names cannot contain spaces, newlines or special characters.");
     }
     Ok(String::from_utf8_lossy(given).into_owned())
 }
@@ -272,7 +272,7 @@ fn on_or_off(given: &[u8]) -> Option<bool> {
     }
 }
 
-fn client_setinfo(session: &Session, call: &Call<'_>, out: &mut Vec<u8>) {
+fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) {
     let Ok(value) = name(call.get(3)) else {
         return write::error(out, "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.");
     };
@@ -286,7 +286,7 @@ fn client_setinfo(session: &Session, call: &Call<'_>, out: &mut Vec<u8>) {
 }
 
 /// Whether the mode decides about this very reply.
-fn client_reply(session: &Session, call: &Call<'_>, out: &mut Vec<u8>) -> bool {
+fn client_reply(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) -> bool {
     let mode = call.get(2);
     let mode = if mode.eq_ignore_ascii_case(b"SKIP") {
         ReplyMode::SkipNext
@@ -318,9 +318,9 @@ fn client_info(session: &Session) -> String {
     )
 }
 
-fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &Call<'_>) -> String {
+fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &CallContext<'_>) -> String {
     let report = worker.shared.latest();
-    let gate = if worker.gate_of(routes.isolated) == Gate::Open { "ok" } else { "none" };
+    let serve_check = if worker.gate_of(routes.isolated) == ServeCheck::Open { "ok" } else { "none" };
     let sections = [
         (
             "server",
@@ -354,7 +354,7 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &Call<
         (
             "pontoon",
             format!(
-                "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{gate}\r\nclient_id:{}\r\nforwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\nreplica_reads:{}\r\nreplica_repeats:{}\r\n",
+                "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{serve_check}\r\nclient_id:{}\r\nforwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\nreplica_reads:{}\r\nreplica_repeats:{}\r\n",
                 worker.config.node,
                 routes.name,
                 worker.epoch.get(),
@@ -376,7 +376,7 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &Call<
     texts.join("\r\n")
 }
 
-fn config_get(worker: &Worker, routes: &ProductRoutes, call: &Call<'_>, version: Version, out: &mut Vec<u8>) {
+fn config_get(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, version: Version, out: &mut Vec<u8>) {
     let known = [
         ("appendonly", "no".to_owned()),
         ("databases", routes.databases.to_string()),
@@ -408,7 +408,7 @@ fn command_all(out: &mut Vec<u8>, version: Version) {
     }
 }
 
-fn command_info(call: &Call<'_>, out: &mut Vec<u8>, version: Version) {
+fn command_info(call: &CallContext<'_>, out: &mut Vec<u8>, version: Version) {
     if call.args.len() == 2 {
         return command_all(out, version);
     }
@@ -456,8 +456,8 @@ fn command_list(out: &mut Vec<u8>) {
     }
 }
 
-fn command_getkeys(call: &Call<'_>, out: &mut Vec<u8>) {
-    let inner = Call { bytes: call.bytes, args: &call.args[2..] };
+fn command_getkeys(call: &CallContext<'_>, out: &mut Vec<u8>) {
+    let inner = CallContext { bytes: call.bytes, args: &call.args[2..] };
     let spec = match commands::resolve(&inner) {
         Ok(spec) => spec,
         Err(ResolveError::WrongArity(_)) => {

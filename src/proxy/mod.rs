@@ -18,7 +18,6 @@ pub mod backend;
 mod check;
 mod client;
 mod dispatch;
-mod foreign;
 mod gather;
 mod hold;
 mod limits;
@@ -30,6 +29,7 @@ mod reads;
 mod replies;
 mod report;
 mod session;
+mod unmanaged;
 mod worker;
 
 use std::{
@@ -43,13 +43,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 #[doc(hidden)]
 pub use dispatch::DispatchBench;
-pub use foreign::ForeignReplicas;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
+pub use unmanaged::UnmanagedReplicas;
 
 use crate::model::{ids::NodeId, reads::ReadTable, route::RouteTable};
 use permit::Permit;
-use report::Shared;
+use report::SharedReport;
 
 /// Accepted connections that may wait for a worker's turn, per worker.
 const HANDOVER_MAX: usize = 256;
@@ -68,7 +68,7 @@ pub struct ProxyConfig {
     /// This node, for INFO and names of connections.
     pub node: NodeId,
     /// Replicas that do not count for `min-acks`.
-    pub foreign: ForeignReplicas,
+    pub unmanaged: UnmanagedReplicas,
     /// Limits and deadlines.
     pub limits: Limits,
     /// Shown by INFO.
@@ -83,7 +83,7 @@ impl Default for ProxyConfig {
             port_offset: 0,
             insecure: false,
             node: NodeId(1),
-            foreign: ForeignReplicas::default(),
+            unmanaged: UnmanagedReplicas::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -92,7 +92,7 @@ impl Default for ProxyConfig {
 
 /// What the threads are told at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ProxyPhase {
     Run,
     /// Accept nothing, read nothing more, finish what is in flight until the deadline.
     Drain {
@@ -103,8 +103,8 @@ enum Phase {
 /// A running proxy: its threads, their report, and the way to end them. Dropping it ends them at once.
 #[derive(Debug)]
 pub struct Proxy {
-    shared: Arc<Shared>,
-    phase: watch::Sender<Phase>,
+    shared: Arc<SharedReport>,
+    phase: watch::Sender<ProxyPhase>,
     /// Taken by the first `drain`.
     threads: Mutex<Vec<(oneshot::Receiver<()>, JoinHandle<()>)>>,
 }
@@ -134,13 +134,13 @@ impl Proxy {
         reads: watch::Receiver<Arc<ReadTable>>,
     ) -> io::Result<Self> {
         let config = Arc::new(ProxyConfig { workers: config.workers.max(1), ..config });
-        let shared = Arc::new(Shared::new(config.workers));
-        let (phase, phases) = watch::channel(Phase::Run);
+        let shared = Arc::new(SharedReport::new(config.workers));
+        let (phase, phases) = watch::channel(ProxyPhase::Run);
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
         for index in 0..config.workers {
             let (sender, inbox) = mpsc::channel(HANDOVER_MAX);
             inboxes.push(sender);
-            let start = worker::Start {
+            let start = worker::WorkerStart {
                 index,
                 config: config.clone(),
                 shared: shared.clone(),
@@ -175,7 +175,7 @@ impl Proxy {
 
     /// Stops accepting, finishes what is in flight within `deadline`, closes everything; returns when the threads have ended.
     pub async fn drain(&self, deadline: Duration) {
-        self.phase.send_replace(Phase::Drain { within: deadline });
+        self.phase.send_replace(ProxyPhase::Drain { within: deadline });
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for (ended, thread) in threads {
             // An error here is a thread that panicked; joining says so.
@@ -190,6 +190,6 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         // Threads that are not drained are told to end; nobody waits for them here.
-        self.phase.send_replace(Phase::Drain { within: Duration::ZERO });
+        self.phase.send_replace(ProxyPhase::Drain { within: Duration::ZERO });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{clock::boottime_ns, model::ids::Epoch};
 
-/// Shared by the node, which renews it, and its workers, which read it once per batch.
+/// SharedReport by the node, which renews it, and its workers, which read it once per batch.
 #[derive(Debug, Default)]
 pub struct Permit {
     lease_until_ns: AtomicU64,

@@ -34,7 +34,7 @@ pub(super) struct ProductView {
     pub(super) min_acks: Cell<u8>,
     /// Which replicas may serve; `None`: its reads go to its primaries, or nobody has looked yet.
     reads: RefCell<Option<Arc<ProductReads>>>,
-    lanes: RefCell<Vec<Rc<Lane>>>,
+    backend_sets: RefCell<Vec<Rc<BackendSet>>>,
     backends: RefCell<Vec<Rc<Backend>>>,
     /// Retired ones that may still have something in flight.
     retired: RefCell<Vec<Rc<Backend>>>,
@@ -46,7 +46,7 @@ pub(super) struct ProductView {
 
 /// The backends of one (database, RESP version), by index of the group: what a session keeps at hand.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct BackendSet {
     pub(super) db: u32,
     pub(super) version: Version,
     by_group: RefCell<Vec<Option<Rc<Backend>>>>,
@@ -60,7 +60,7 @@ impl ProductView {
             min_acks: Cell::new(routes.min_acks),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
-            lanes: RefCell::default(),
+            backend_sets: RefCell::default(),
             backends: RefCell::default(),
             retired: RefCell::default(),
             acks: RefCell::default(),
@@ -106,15 +106,18 @@ impl ProductView {
         self.retired_acks.borrow_mut().retain(|acks| !acks.is_empty());
     }
 
-    /// The lane of a database and version; there are few, so they are looked for one by one.
-    pub(super) fn lane(&self, db: u32, version: Version) -> Rc<Lane> {
-        let mut lanes = self.lanes.borrow_mut();
-        if let Some(lane) = lanes.iter().find(|lane| lane.db == db && lane.version == version) {
-            return lane.clone();
+    /// The backend set of a database and version; there are few, so they are looked for one by one.
+    pub(super) fn backend_set(&self, db: u32, version: Version) -> Rc<BackendSet> {
+        let mut backend_sets = self.backend_sets.borrow_mut();
+        if let Some(backend_set) =
+            backend_sets.iter().find(|backend_set| backend_set.db == db && backend_set.version == version)
+        {
+            return backend_set.clone();
         }
-        let lane = Rc::new(Lane { db, version, by_group: RefCell::default(), by_replica: RefCell::default() });
-        lanes.push(lane.clone());
-        lane
+        let backend_set =
+            Rc::new(BackendSet { db, version, by_group: RefCell::default(), by_replica: RefCell::default() });
+        backend_sets.push(backend_set.clone());
+        backend_set
     }
 
     /// Replaces the routes. Backends whose server is no primary any more (of replicas: no replica), or has other credentials,
@@ -137,7 +140,7 @@ impl ProductView {
         });
         self.min_acks.set(routes.min_acks);
         // The order of groups may be another.
-        self.clear_lanes();
+        self.clear_backend_sets();
         *self.routes.borrow_mut() = routes;
     }
 
@@ -145,8 +148,8 @@ impl ProductView {
     pub(super) fn swap_reads(&self, reads: Option<Arc<ProductReads>>) {
         *self.reads.borrow_mut() = reads;
         // Their order may be another.
-        for lane in self.lanes.borrow().iter() {
-            lane.by_replica.borrow_mut().clear();
+        for backend_set in self.backend_sets.borrow().iter() {
+            backend_set.by_replica.borrow_mut().clear();
         }
     }
 
@@ -168,14 +171,14 @@ impl ProductView {
             stays
         });
         if retired.len() > before {
-            self.clear_lanes();
+            self.clear_backend_sets();
         }
     }
 
-    fn clear_lanes(&self) {
-        for lane in self.lanes.borrow().iter() {
-            lane.by_group.borrow_mut().clear();
-            lane.by_replica.borrow_mut().clear();
+    fn clear_backend_sets(&self) {
+        for backend_set in self.backend_sets.borrow().iter() {
+            backend_set.by_group.borrow_mut().clear();
+            backend_set.by_replica.borrow_mut().clear();
         }
     }
 
@@ -193,7 +196,7 @@ impl ProductView {
 
     /// The product is gone.
     pub(super) fn remove(&self, worker: &Worker) {
-        self.lanes.borrow_mut().clear();
+        self.backend_sets.borrow_mut().clear();
         let backends = self.backends_and_retired();
         self.backends.borrow_mut().clear();
         self.retired.borrow_mut().clear();
@@ -223,7 +226,7 @@ impl ProductView {
     }
 }
 
-impl Lane {
+impl BackendSet {
     /// The backend of a group's primary, made when it is first wanted.
     #[inline]
     pub(super) fn backend(&self, worker: &Rc<Worker>, product: &Rc<ProductView>, group: u16) -> Rc<Backend> {
@@ -299,8 +302,8 @@ impl Lane {
         replica: bool,
     ) -> Rc<Backend> {
         let credentials = group.credentials.clone();
-        let lane = (self.db, self.version);
-        let backend = Rc::new(Backend::new(product.clone(), addr.clone(), credentials, lane, replica));
+        let backend_set = (self.db, self.version);
+        let backend = Rc::new(Backend::new(product.clone(), addr.clone(), credentials, backend_set, replica));
         tokio::task::spawn_local(backend::run(backend.clone(), worker.clone()));
         backend
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::{
     backend::{Backend, Entry, Owner},
-    check::Gate,
-    product::Lane,
+    check::ServeCheck,
+    product::BackendSet,
     session::Session,
     worker::Worker,
 };
@@ -17,7 +17,7 @@ use crate::model::{
 };
 
 /// Where a read goes.
-pub(super) enum Choice {
+pub(super) enum ReadChoice {
     /// As everything else.
     Primary,
     /// Over this connection to a replica.
@@ -30,21 +30,21 @@ pub(super) enum Choice {
 pub(super) fn choose(
     worker: &Rc<Worker>,
     session: &Session,
-    lane: &Lane,
+    backend_set: &BackendSet,
     routes: &ProductRoutes,
     group: u16,
     keys: impl Iterator<Item = (SlotId, Epoch)> + Clone,
-) -> Choice {
-    match find(worker, session, lane, routes, group, keys) {
+) -> ReadChoice {
+    match find(worker, session, backend_set, routes, group, keys) {
         Ok(backend) => {
             worker.stats.replica_reads.set(worker.stats.replica_reads.get() + 1);
-            Choice::Replica(backend)
+            ReadChoice::Replica(backend)
         }
         Err(why) if routes.reads.from == ReadFrom::Replica => {
             let id = routes.groups[usize::from(group)].id;
-            Choice::Refuse(format!("TRYAGAIN no replica of group {id} may serve now: {why}, not executed"))
+            ReadChoice::Refuse(format!("TRYAGAIN no replica of group {id} may serve now: {why}, not executed"))
         }
-        Err(_) => Choice::Primary,
+        Err(_) => ReadChoice::Primary,
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn choose(
 fn find(
     worker: &Rc<Worker>,
     session: &Session,
-    lane: &Lane,
+    backend_set: &BackendSet,
     routes: &ProductRoutes,
     group: u16,
     mut keys: impl Iterator<Item = (SlotId, Epoch)> + Clone,
@@ -88,7 +88,7 @@ fn find(
         } else if wrote_ns >= replica.has_ns && wrote_ns != 0 {
             why = "it has not been seen to have what this session has written";
         } else {
-            let backend = lane.replica(worker, &session.product, (group, place), (route, &replica.addr));
+            let backend = backend_set.replica(worker, &session.product, (group, place), (route, &replica.addr));
             if backend.may_ask(worker, &replica.run_id) {
                 return Ok(backend);
             }
@@ -117,11 +117,11 @@ impl Entry {
         };
         let product = &session.product;
         let strict = product.routes.borrow().reads.from == ReadFrom::Replica;
-        let may = !strict && worker.gate(product) == Gate::Open;
+        let may = !strict && worker.serve_check(product) == ServeCheck::Open;
         let now = if may { self.where_now(&product.routes.borrow()) } else { None };
         let backend = match (now, worker.me.upgrade()) {
             (Some((group, _)), Some(worker)) => {
-                Some(product.lane(replica.db, replica.version).backend(&worker, product, group))
+                Some(product.backend_set(replica.db, replica.version).backend(&worker, product, group))
             }
             _ => None,
         };

@@ -122,7 +122,7 @@ impl Replies {
 
     /// Lends a buffer when there is none.
     #[inline]
-    pub(super) fn lend(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+    pub(super) fn lend_buffer(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
         if self.out.capacity() == 0 {
             self.out = buffer();
         }

@@ -95,24 +95,27 @@ pub(super) struct WorkerStatus {
 
 /// What the threads of a proxy share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedReport {
     /// Clients of each worker; the acceptor reads it, the worker writes it.
     pub(super) clients: Vec<AtomicUsize>,
-    parts: Mutex<Parts>,
+    parts: Mutex<WorkerParts>,
     report: watch::Sender<Arc<ProxyReport>>,
 }
 
 #[derive(Debug, Default)]
-struct Parts {
+struct WorkerParts {
     workers: Vec<WorkerStatus>,
     listeners: BTreeMap<ProductId, ListenerReport>,
 }
 
-impl Shared {
+impl SharedReport {
     pub(super) fn new(workers: usize) -> Self {
         Self {
             clients: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-            parts: Mutex::new(Parts { workers: vec![WorkerStatus::default(); workers], ..Parts::default() }),
+            parts: Mutex::new(WorkerParts {
+                workers: vec![WorkerStatus::default(); workers],
+                ..WorkerParts::default()
+            }),
             report: watch::Sender::default(),
         }
     }
@@ -141,12 +144,12 @@ impl Shared {
         self.publish(&parts);
     }
 
-    fn parts(&self) -> MutexGuard<'_, Parts> {
+    fn parts(&self) -> MutexGuard<'_, WorkerParts> {
         // The values are whole even if a thread died while it held the lock.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, parts: &Parts) {
+    fn publish(&self, parts: &WorkerParts) {
         let report = merge(parts, self.clients());
         self.report.send_if_modified(|old| {
             let changed = **old != report;
@@ -158,7 +161,7 @@ impl Shared {
     }
 }
 
-fn merge(parts: &Parts, clients: usize) -> ProxyReport {
+fn merge(parts: &WorkerParts, clients: usize) -> ProxyReport {
     let mut report = ProxyReport { listeners: parts.listeners.clone(), clients, ..ProxyReport::default() };
     report.route_epoch = parts.workers.iter().map(|w| w.epoch).min().unwrap_or_default();
     for worker in &parts.workers {
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_hold_counts_when_every_worker_has_it() {
-        let shared = Shared::new(2);
+        let shared = SharedReport::new(2);
         let status = |epoch, hold, drained| WorkerStatus {
             epoch: Epoch(epoch),
             holds: BTreeMap::from([(HoldId(hold), HoldProgress { drained, waiting_on: String::new() })]),

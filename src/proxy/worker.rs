@@ -16,14 +16,14 @@ use tokio::{
 };
 
 use super::{
-    Phase, ProxyConfig,
-    check::{Gate, gate},
+    ProxyConfig, ProxyPhase,
+    check::{ServeCheck, serve_check},
     dispatch::Scratch,
     hold::Holds,
     listener::Accepted,
     permit::Permit,
     product::ProductView,
-    report::{Shared, StatsSnapshot, WorkerStatus},
+    report::{SharedReport, StatsSnapshot, WorkerStatus},
     session::{Session, SessionTask},
 };
 use crate::{
@@ -52,15 +52,15 @@ const POOLED_BUFFER_MAX: usize = 16 * 1024;
 const REPLY_BUFFER: usize = 1024;
 
 /// What a worker thread begins with.
-pub(super) struct Start {
+pub(super) struct WorkerStart {
     pub(super) index: usize,
     pub(super) config: Arc<ProxyConfig>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedReport>,
     pub(super) permit: Arc<Permit>,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) reads: watch::Receiver<Arc<ReadTable>>,
     pub(super) inbox: mpsc::Receiver<Accepted>,
-    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) phase: watch::Receiver<ProxyPhase>,
 }
 
 /// Counters; cells, because one thread writes them.
@@ -84,7 +84,7 @@ pub(super) struct Worker {
     /// Itself, for what is done far below its tasks.
     pub(super) me: Weak<Self>,
     pub(super) config: Arc<ProxyConfig>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedReport>,
     pub(super) permit: Arc<Permit>,
     /// A test has taken check 2 out; never in a release build.
     pub(super) unchecked: bool,
@@ -112,7 +112,7 @@ pub(super) struct Worker {
 }
 
 /// The body of a worker thread.
-pub(super) fn run(start: Start) {
+pub(super) fn run(start: WorkerStart) {
     // Many polls between looks at the sockets: what becomes ready in one look is worked on before the next.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -126,8 +126,8 @@ pub(super) fn run(start: Start) {
     }
 }
 
-async fn serve(start: Start) {
-    let Start { index, config, shared, permit, mut routes, mut reads, mut inbox, mut phase } = start;
+async fn serve(start: WorkerStart) {
+    let WorkerStart { index, config, shared, permit, mut routes, mut reads, mut inbox, mut phase } = start;
     // From here on the tick counts.
     let worker = Rc::new_cyclic(|me| Worker {
         index,
@@ -165,8 +165,8 @@ async fn serve(start: Start) {
         tokio::select! {
             biased;
             changed = phase.changed() => match (changed, *phase.borrow_and_update()) {
-                (Ok(()), Phase::Run) => {}
-                (Ok(()), Phase::Drain { within }) => break within,
+                (Ok(()), ProxyPhase::Run) => {}
+                (Ok(()), ProxyPhase::Drain { within }) => break within,
                 (Err(_), _) => break Duration::ZERO,
             },
             Ok(()) = routes.changed() => {
@@ -303,13 +303,13 @@ impl Worker {
 
     /// Check 1 and the lease half of check 2 for a setting of `isolated`.
     #[inline]
-    pub(super) fn gate_of(&self, isolated: Isolated) -> Gate {
-        gate(&self.permit, self.epoch.get(), isolated, || self.read_clock())
+    pub(super) fn gate_of(&self, isolated: Isolated) -> ServeCheck {
+        serve_check(&self.permit, self.epoch.get(), isolated, || self.read_clock())
     }
 
     /// Check 1 for a batch of requests that begins now, and their moment.
     #[inline]
-    pub(super) fn begin_batch(&self, isolated: Isolated) -> Gate {
+    pub(super) fn begin_batch(&self, isolated: Isolated) -> ServeCheck {
         self.clock_ns.set(0);
         self.gate_of(isolated)
     }
@@ -332,7 +332,7 @@ impl Worker {
 
     /// The same for a product.
     #[inline]
-    pub(super) fn gate(&self, product: &ProductView) -> Gate {
+    pub(super) fn serve_check(&self, product: &ProductView) -> ServeCheck {
         self.gate_of(product.routes.borrow().isolated)
     }
 
@@ -344,7 +344,7 @@ impl Worker {
     /// Writes the replies of this turn, each session once.
     #[inline]
     pub(super) fn flush_touched(&self) {
-        // Flushing touches nobody else, so the list can stay borrowed while it is emptied.
+        // Flushing touches nobody else, so the list can stay temporarily owned while it is emptied.
         for session in self.touched.borrow_mut().drain(..) {
             session.flush(self);
         }

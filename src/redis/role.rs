@@ -11,7 +11,7 @@ pub enum Role {
         /// Its replication offset.
         offset: i64,
         /// The replicas connected to it.
-        replicas: Vec<ReplicaSeen>,
+        replicas: Vec<ReplicaRole>,
     },
     /// It follows another server.
     Replica {
@@ -30,7 +30,7 @@ pub enum Role {
 
 /// A replica as its primary sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaSeen {
+pub struct ReplicaRole {
     /// Host the primary sees.
     pub host: String,
     /// Port the replica announced.
@@ -48,7 +48,7 @@ impl Role {
         match at(0)?.text()? {
             "master" => Some(Self::Primary {
                 offset: at(1)?.integer()?,
-                replicas: at(2)?.items()?.iter().map(ReplicaSeen::parse).collect::<Option<_>>()?,
+                replicas: at(2)?.items()?.iter().map(ReplicaRole::parse).collect::<Option<_>>()?,
             }),
             "slave" => Some(Self::Replica {
                 host: at(1)?.text()?.to_owned(),
@@ -62,7 +62,7 @@ impl Role {
     }
 }
 
-impl ReplicaSeen {
+impl ReplicaRole {
     fn parse(reply: &Reply) -> Option<Self> {
         let items = reply.items()?;
         Some(Self {

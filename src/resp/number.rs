@@ -70,7 +70,7 @@ pub fn parse(text: &[u8]) -> Option<i64> {
         if !c.is_ascii_digit() {
             return None;
         }
-        // Counted downwards, because the smallest number has no positive twin.
+        // Counted downwards, because the smallest number has no positive duplicate.
         number = number.checked_mul(10)?.checked_sub(i64::from(c - b'0'))?;
     }
     if negative { Some(number) } else { number.checked_neg() }

@@ -10,13 +10,13 @@ use super::{
         min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
         slots_from, slots_to, u16_from,
     },
-    loan::{shares_from, shares_to},
+    ejection::{shares_from, shares_to},
     migration::{
         counters_from, counters_to, epochs_from, epochs_to, job_from, job_to, options_from, options_to, progress_from,
         progress_to, verified_from, verified_to,
     },
     pb::state as pb,
-    promotion::{promotion_kind_from, promotion_kind_to, reached_from, reached_to},
+    promotion::{offset_from, offset_to, promotion_kind_from, promotion_kind_to},
     reads::{set_reads_from, set_reads_to},
 };
 use crate::model::{
@@ -66,17 +66,17 @@ fn level_of(change: &Change) -> u32 {
         | Change::GiveUpPromotion { .. }
         | Change::NotePrimary { .. }
         | Change::NoteProcess { .. }
-        | Change::NoteWired { .. }
+        | Change::NoteReconciled { .. }
         | Change::MarkResynced { .. }
         | Change::SetGroup { .. }
         | Change::SetServer { .. }
-        | Change::Lend { .. }
-        | Change::ReturnLoan { .. }
+        | Change::Eject { .. }
+        | Change::Reinstate { .. }
         | Change::SetProduct { min_acks: Some(_), .. }
         | Change::SetProduct { min_acks_ms: Some(_), .. }
         | Change::SetCluster { maintenance: Some(_), .. }
         | Change::SetCluster { failover_share_max: Some(_), .. }
-        | Change::Switch { target_at: Some(_), .. }
+        | Change::Switch { target_offset: Some(_), .. }
         | Change::Hold { cause: Cause::Promotion(_), .. } => LEVEL_PROMOTIONS,
         Change::SetProduct { reads, .. } if reads.says_something() => LEVEL_PROMOTIONS,
         Change::CreateGroup { servers, .. } if servers.iter().any(server_is_new) => LEVEL_PROMOTIONS,
@@ -185,11 +185,11 @@ fn change_to(change: &Change) -> pb::change::Kind {
             to: to.0,
             options: Some(options_to(options)),
         }),
-        Change::StartMigration { migration, attempt, worker, feed, target, group_epochs, term } => {
+        Change::StartMigration { migration, attempt, node, feed, target, group_epochs, term } => {
             Kind::StartMigration(pb::StartMigration {
                 migration: migration.0,
                 attempt: *attempt,
-                worker: worker.0,
+                node: node.0,
                 feed: feed.to_string(),
                 target: target.to_string(),
                 group_epochs: epochs_to(group_epochs),
@@ -205,13 +205,13 @@ fn change_to(change: &Change) -> pb::change::Kind {
                 verified: verified_to(*verified),
             })
         }
-        Change::Switch { migration, attempt, hold, term, group_epochs, target_at } => Kind::Switch(pb::Switch {
+        Change::Switch { migration, attempt, hold, term, group_epochs, target_offset } => Kind::Switch(pb::Switch {
             migration: migration.0,
             attempt: *attempt,
             hold: hold.0,
             term: term.0,
             group_epochs: epochs_to(group_epochs),
-            target_at: reached_to(target_at.as_ref()),
+            target_offset: offset_to(target_offset.as_ref()),
         }),
         Change::RestartMigration { migration, why } => Kind::RestartMigration(end_to(*migration, why)),
         Change::CancelMigration { migration, why } => Kind::CancelMigration(end_to(*migration, why)),
@@ -225,10 +225,10 @@ fn change_to(change: &Change) -> pb::change::Kind {
                 hold_ms_max: *hold_ms_max,
             })
         }
-        Change::StartRun { job, run, worker, server, term } => Kind::StartRun(pb::StartRun {
+        Change::StartRun { job, run, node, server, term } => Kind::StartRun(pb::StartRun {
             job: job_to(*job),
             run: *run,
-            worker: worker.0,
+            node: node.0,
             server: server.to_string(),
             term: term.0,
         }),
@@ -242,14 +242,14 @@ fn change_to(change: &Change) -> pb::change::Kind {
             term: term.0,
             why: why.clone(),
         }),
-        Change::StartPromotion { product, group, to, kind, group_epoch, reached, forced, why } => {
+        Change::StartPromotion { product, group, to, kind, group_epoch, required_offset, forced, why } => {
             Kind::StartPromotion(pb::StartPromotion {
                 product: product.0,
                 group: group.0,
                 to: to.to_string(),
                 kind: promotion_kind_to(*kind),
                 group_epoch: group_epoch.0,
-                reached: reached_to(reached.as_ref()),
+                required_offset: offset_to(required_offset.as_ref()),
                 forced: *forced,
                 why: why.clone(),
             })
@@ -282,7 +282,7 @@ fn change_to(change: &Change) -> pb::change::Kind {
                 keys_before: *keys_before,
             })
         }
-        Change::NoteWired { product, group, addr, text } => Kind::NoteWired(pb::NoteWired {
+        Change::NoteReconciled { product, group, addr, text } => Kind::NoteReconciled(pb::NoteReconciled {
             product: product.0,
             group: group.0,
             addr: addr.to_string(),
@@ -303,17 +303,17 @@ fn change_to(change: &Change) -> pb::change::Kind {
                 eject_after_ms: *eject_after_ms,
             })
         }
-        Change::Lend { product, group, group_epoch, to, why } => Kind::Lend(pb::Lend {
+        Change::Eject { product, group, group_epoch, to, why } => Kind::Eject(pb::Eject {
             product: product.0,
             group: group.0,
             group_epoch: group_epoch.0,
             to: shares_to(to),
             why: why.clone(),
         }),
-        Change::ReturnLoan { product, group, loan, group_epoch } => Kind::ReturnLoan(pb::ReturnLoan {
+        Change::Reinstate { product, group, ejection, group_epoch } => Kind::Reinstate(pb::Reinstate {
             product: product.0,
             group: group.0,
-            loan: loan.0,
+            ejection: ejection.0,
             group_epoch: group_epoch.0,
         }),
         Change::SetServer { product, group, addr, priority, zone } => Kind::SetServer(pb::SetServer {
@@ -326,8 +326,8 @@ fn change_to(change: &Change) -> pb::change::Kind {
     }
 }
 
-fn end_to(migration: MigrationId, why: &str) -> pb::EndAttempt {
-    pb::EndAttempt { migration: migration.0, why: why.to_owned() }
+fn end_to(migration: MigrationId, why: &str) -> pb::StopMigration {
+    pb::StopMigration { migration: migration.0, why: why.to_owned() }
 }
 
 fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
@@ -414,7 +414,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
         Kind::StartMigration(c) => Change::StartMigration {
             migration: MigrationId(c.migration),
             attempt: c.attempt,
-            worker: NodeId(c.worker),
+            node: NodeId(c.node),
             feed: addr_from(&c.feed)?,
             target: addr_from(&c.target)?,
             group_epochs: epochs_from(&c.group_epochs),
@@ -433,7 +433,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             hold: HoldId(c.hold),
             term: Term(c.term),
             group_epochs: epochs_from(&c.group_epochs),
-            target_at: reached_from(c.target_at),
+            target_offset: offset_from(c.target_offset),
         },
         Kind::RestartMigration(c) => Change::RestartMigration { migration: MigrationId(c.migration), why: c.why },
         Kind::CancelMigration(c) => Change::CancelMigration { migration: MigrationId(c.migration), why: c.why },
@@ -448,7 +448,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
         Kind::StartRun(c) => Change::StartRun {
             job: job_from(c.job)?,
             run: c.run,
-            worker: NodeId(c.worker),
+            node: NodeId(c.node),
             server: addr_from(&c.server)?,
             term: Term(c.term),
         },
@@ -468,7 +468,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             to: addr_from(&c.to)?,
             kind: promotion_kind_from(c.kind)?,
             group_epoch: Epoch(c.group_epoch),
-            reached: reached_from(c.reached),
+            required_offset: offset_from(c.required_offset),
             forced: c.forced,
             why: c.why,
         },
@@ -497,7 +497,7 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             keys: c.keys,
             keys_before: c.keys_before,
         },
-        Kind::NoteWired(c) => Change::NoteWired {
+        Kind::NoteReconciled(c) => Change::NoteReconciled {
             product: ProductId(c.product),
             group: GroupId(c.group),
             addr: addr_from(&c.addr)?,
@@ -516,17 +516,17 @@ fn change_from(kind: pb::change::Kind) -> Result<Change, DecodeError> {
             maintenance: c.maintenance,
             eject_after_ms: c.eject_after_ms,
         },
-        Kind::Lend(c) => Change::Lend {
+        Kind::Eject(c) => Change::Eject {
             product: ProductId(c.product),
             group: GroupId(c.group),
             group_epoch: Epoch(c.group_epoch),
             to: shares_from(c.to)?,
             why: c.why,
         },
-        Kind::ReturnLoan(c) => Change::ReturnLoan {
+        Kind::Reinstate(c) => Change::Reinstate {
             product: ProductId(c.product),
             group: GroupId(c.group),
-            loan: Epoch(c.loan),
+            ejection: Epoch(c.ejection),
             group_epoch: Epoch(c.group_epoch),
         },
         Kind::SetServer(c) => Change::SetServer {

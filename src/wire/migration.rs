@@ -11,8 +11,8 @@ use crate::model::{
     event::{Event, EventKind},
     ids::{Epoch, GroupId, HoldId, MigrationId, NodeId, ProductId, Term},
     migration::{
-        Counters, EndPhase, EndedMigration, Job, Limits, Migration, MigrationOptions, Phase, ProgressPhase, Run,
-        RunKind, Sweep, Verified, Verify,
+        Counters, EndPhase, EndedMigration, Job, Limits, Migration, MigrationOptions, MigrationPhase, ProgressPhase,
+        Run, RunKind, Sweep, Verified, Verify,
     },
 };
 
@@ -110,13 +110,13 @@ fn run_to(r: &Run) -> pb::Run {
     pb::Run {
         run: r.run,
         kind: match r.kind {
-            RunKind::Attempt => pb::RunKind::Attempt,
+            RunKind::Copy => pb::RunKind::Copy,
             RunKind::CleanSource => pb::RunKind::CleanSource,
             RunKind::WipeTarget => pb::RunKind::WipeTarget,
             RunKind::Sweep => pb::RunKind::Sweep,
         }
         .into(),
-        worker: r.worker.0,
+        node: r.node.0,
         feed: r.feed.as_ref().map(ToString::to_string),
         server: r.server.to_string(),
         group_epochs: epochs_to(&r.group_epochs),
@@ -129,13 +129,13 @@ fn run_from(r: pb::Run) -> Result<Run, DecodeError> {
     Ok(Run {
         run: r.run,
         kind: match r.kind() {
-            pb::RunKind::Attempt => RunKind::Attempt,
+            pb::RunKind::Copy => RunKind::Copy,
             pb::RunKind::CleanSource => RunKind::CleanSource,
             pb::RunKind::WipeTarget => RunKind::WipeTarget,
             pb::RunKind::Sweep => RunKind::Sweep,
             pb::RunKind::Unspecified => return bad("the kind of a run", r.kind),
         },
-        worker: NodeId(r.worker),
+        node: NodeId(r.node),
         feed: r.feed.map(|addr| addr_from(&addr)).transpose()?,
         server: addr_from(&r.server)?,
         group_epochs: epochs_from(&r.group_epochs),
@@ -161,14 +161,14 @@ pub(super) fn migration_to(m: &Migration) -> pb::Migration {
         to: m.to.0,
         options: Some(options_to(&m.options)),
         phase: match m.phase {
-            Phase::Planned => pb::Phase::Planned,
-            Phase::CleaningTarget => pb::Phase::CleaningTarget,
-            Phase::Copying => pb::Phase::Copying,
-            Phase::CaughtUp => pb::Phase::CaughtUp,
-            Phase::Held(_) => pb::Phase::Held,
-            Phase::Switched => pb::Phase::Switched,
-            Phase::Cancelling => pb::Phase::Cancelling,
-            Phase::Paused => pb::Phase::Paused,
+            MigrationPhase::Planned => pb::MigrationPhase::Planned,
+            MigrationPhase::CleaningTarget => pb::MigrationPhase::CleaningTarget,
+            MigrationPhase::Copying => pb::MigrationPhase::Copying,
+            MigrationPhase::CaughtUp => pb::MigrationPhase::CaughtUp,
+            MigrationPhase::Held(_) => pb::MigrationPhase::Held,
+            MigrationPhase::Switched => pb::MigrationPhase::Switched,
+            MigrationPhase::Cancelling => pb::MigrationPhase::Cancelling,
+            MigrationPhase::Paused => pb::MigrationPhase::Paused,
         }
         .into(),
         hold: m.hold().map_or(0, |hold| hold.0),
@@ -187,15 +187,15 @@ pub(super) fn migration_to(m: &Migration) -> pb::Migration {
 
 pub(super) fn migration_from(m: pb::Migration) -> Result<Migration, DecodeError> {
     let phase = match m.phase() {
-        pb::Phase::Planned => Phase::Planned,
-        pb::Phase::CleaningTarget => Phase::CleaningTarget,
-        pb::Phase::Copying => Phase::Copying,
-        pb::Phase::CaughtUp => Phase::CaughtUp,
-        pb::Phase::Held => Phase::Held(HoldId(m.hold)),
-        pb::Phase::Switched => Phase::Switched,
-        pb::Phase::Cancelling => Phase::Cancelling,
-        pb::Phase::Paused => Phase::Paused,
-        pb::Phase::Unspecified => return bad("the phase of a migration", m.phase),
+        pb::MigrationPhase::Planned => MigrationPhase::Planned,
+        pb::MigrationPhase::CleaningTarget => MigrationPhase::CleaningTarget,
+        pb::MigrationPhase::Copying => MigrationPhase::Copying,
+        pb::MigrationPhase::CaughtUp => MigrationPhase::CaughtUp,
+        pb::MigrationPhase::Held => MigrationPhase::Held(HoldId(m.hold)),
+        pb::MigrationPhase::Switched => MigrationPhase::Switched,
+        pb::MigrationPhase::Cancelling => MigrationPhase::Cancelling,
+        pb::MigrationPhase::Paused => MigrationPhase::Paused,
+        pb::MigrationPhase::Unspecified => return bad("the phase of a migration", m.phase),
     };
     Ok(Migration {
         id: MigrationId(m.id),
@@ -321,8 +321,8 @@ const fn kind_to(kind: EventKind) -> pb::EventKind {
         EventKind::Resynced => pb::EventKind::Resynced,
         EventKind::MaintenanceOn => pb::EventKind::MaintenanceOn,
         EventKind::MaintenanceOff => pb::EventKind::MaintenanceOff,
-        EventKind::Lent => pb::EventKind::Lent,
-        EventKind::Returned => pb::EventKind::Returned,
-        EventKind::Wired => pb::EventKind::Wired,
+        EventKind::Ejected => pb::EventKind::Ejected,
+        EventKind::Reinstated => pb::EventKind::Reinstated,
+        EventKind::Reconciled => pb::EventKind::Reconciled,
     }
 }

@@ -2,8 +2,8 @@
 
 pub mod auth;
 pub mod convert;
+mod ejection;
 pub mod entry;
-mod loan;
 mod migration;
 mod promotion;
 mod reads;

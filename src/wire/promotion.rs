@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::{
     ids::{Epoch, GroupId, ProductId, PromotionId},
-    promotion::{EndedPromotion, Promotion, PromotionKind, Reached},
+    promotion::{EndedPromotion, Promotion, PromotionKind, ReplicationOffset},
     state::GroupOptions,
 };
 
@@ -27,12 +27,12 @@ pub(super) fn promotion_kind_from(kind: i32) -> Result<PromotionKind, DecodeErro
     }
 }
 
-pub(super) fn reached_to(reached: Option<&Reached>) -> Option<pb::Reached> {
-    reached.map(|r| pb::Reached { replid: r.replid.clone(), offset: r.offset })
+pub(super) fn offset_to(required_offset: Option<&ReplicationOffset>) -> Option<pb::ReplicationOffset> {
+    required_offset.map(|r| pb::ReplicationOffset { replid: r.replid.clone(), offset: r.offset })
 }
 
-pub(super) fn reached_from(reached: Option<pb::Reached>) -> Option<Reached> {
-    reached.map(|r| Reached { replid: r.replid, offset: r.offset })
+pub(super) fn offset_from(required_offset: Option<pb::ReplicationOffset>) -> Option<ReplicationOffset> {
+    required_offset.map(|r| ReplicationOffset { replid: r.replid, offset: r.offset })
 }
 
 /// Absent where nothing was chosen, so that what was there before promotions is written as it always was.

@@ -12,10 +12,10 @@ use super::{
         min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
         slots_from, slots_to,
     },
-    loan::{loan_from, loan_to},
+    ejection::{ejection_from, ejection_to},
     migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
-    promotion::{self, promotion_from, promotion_to, reached_from, reached_to},
+    promotion::{self, offset_from, offset_to, promotion_from, promotion_to},
     reads::{policy_from, policy_to},
 };
 use crate::model::{
@@ -126,8 +126,8 @@ fn has_promotions(state: &ClusterState) -> bool {
             || !g.replid.is_empty()
             || !g.run_id.is_empty()
             || g.restarted_with.is_some()
-            || g.reached.is_some()
-            || g.loan.is_some()
+            || g.required_offset.is_some()
+            || g.ejection.is_some()
             || g.servers.iter().any(server_is_new)
     };
     let product = |p: &Product| p.min_acks != 0 || p.min_acks_ms != DEFAULT_MIN_ACKS_MS;
@@ -278,8 +278,8 @@ fn group_to(g: &Group) -> pb::Group {
         replid: g.replid.clone(),
         run_id: g.run_id.clone(),
         restarted_with: g.restarted_with,
-        reached: reached_to(g.reached.as_ref()),
-        loan: g.loan.as_ref().map(loan_to),
+        required_offset: offset_to(g.required_offset.as_ref()),
+        ejection: g.ejection.as_ref().map(ejection_to),
     }
 }
 
@@ -295,8 +295,8 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         replid: g.replid,
         run_id: g.run_id,
         restarted_with: g.restarted_with,
-        reached: reached_from(g.reached),
-        loan: g.loan.map(loan_from).transpose()?,
+        required_offset: offset_from(g.required_offset),
+        ejection: g.ejection.map(ejection_from).transpose()?,
     })
 }
 
@@ -336,7 +336,7 @@ fn assignment_to(a: &Assignment) -> pb::Assignment {
         to: a.to.0,
         attempts: a.attempts,
         abandon: a.keys == Keys::Abandoned,
-        lent: a.keys == Keys::Lent,
+        reinstates: a.keys == Keys::Ejected,
     }
 }
 
@@ -347,10 +347,10 @@ fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
         slots: slots_from(&a.slots)?,
         to: GroupId(a.to),
         attempts: a.attempts,
-        keys: match (a.abandon, a.lent) {
+        keys: match (a.abandon, a.reinstates) {
             (false, false) => Keys::None,
             (true, false) => Keys::Abandoned,
-            (false, true) => Keys::Lent,
+            (false, true) => Keys::Ejected,
             (true, true) => return bad("what becomes of an assignment's keys", a.id),
         },
     })

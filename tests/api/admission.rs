@@ -1,7 +1,13 @@
 //! control::admission against real servers and some that are none.
 
+use crate::{
+    fake,
+    log::Shared,
+    server::{Redis, password},
+    wait::soon,
+};
 use pontoon::{
-    control::admission::{Asking, Fit},
+    control::admission::server::{AdmittedServer, ServerAdmission},
     model::{
         change::{Change, NewProduct},
         ids::{GroupId, HostPort, Uuid},
@@ -10,13 +16,6 @@ use pontoon::{
         slot::Layout,
         state::ClusterState,
     },
-};
-
-use crate::{
-    fake,
-    log::Shared,
-    server::{Redis, password},
-    wait::soon,
 };
 
 struct World {
@@ -33,17 +32,20 @@ impl World {
         self.shared.state()
     }
 
-    async fn primary(&self, addr: &HostPort) -> Result<Fit, String> {
+    async fn primary(&self, addr: &HostPort) -> Result<AdmittedServer, String> {
         let state = self.state();
         let product = state.products.values().next().unwrap();
-        Asking { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() }.primary(addr).await
+        ServerAdmission { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() }
+            .primary(addr)
+            .await
     }
 
-    async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<Fit, String> {
+    async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<AdmittedServer, String> {
         let state = self.state();
         let product = state.products.values().next().unwrap();
-        let asking = Asking { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() };
-        asking.replica(addr, primary).await
+        let admission =
+            ServerAdmission { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() };
+        admission.replica(addr, primary).await
     }
 
     /// A refusal names the server and has the words.
@@ -64,10 +66,10 @@ async fn a_primary_and_its_replica() {
     let primary = Redis::start(&[]).await;
     primary.run("MSET a 1 b 2 c 3").await;
     let replica = primary.replica().await;
-    let Fit { server, .. } = world.primary(&primary.addr).await.unwrap();
+    let AdmittedServer { server, .. } = world.primary(&primary.addr).await.unwrap();
     assert_eq!((server.keys_when_added, server.run_id.len()), (3, 40));
-    let fit = world.replica(&replica.addr, &primary.addr).await.unwrap();
-    assert!(fit.server.keys_when_added == 3 && !fit.to_be_wired, "{fit:?}");
+    let admitted = world.replica(&replica.addr, &primary.addr).await.unwrap();
+    assert!(admitted.server.keys_when_added == 3 && !admitted.becomes_replica, "{admitted:?}");
     // Other names of the same hosts.
     world.replica(&replica.as_localhost(), &primary.as_localhost()).await.unwrap();
     // Wrong roles.
@@ -84,8 +86,8 @@ async fn a_primary_and_its_replica() {
 async fn a_server_that_has_nothing_to_lose_may_become_a_replica() {
     let world = World::new();
     let (primary, fresh) = (Redis::start(&[]).await, Redis::start(&[]).await);
-    let fit = world.replica(&fresh.addr, &primary.addr).await.unwrap();
-    assert!(fit.to_be_wired && fit.server.addr == fresh.addr, "{fit:?}");
+    let admitted = world.replica(&fresh.addr, &primary.addr).await.unwrap();
+    assert!(admitted.becomes_replica && admitted.server.addr == fresh.addr, "{admitted:?}");
     world.no_replica(&primary.as_localhost(), &primary.addr, "one and the same server").await;
     // Keys of whatever database are something to lose, and are left alone.
     let mut client = fresh.client().await;
@@ -104,22 +106,22 @@ async fn a_server_that_has_nothing_to_lose_may_become_a_replica() {
 async fn a_primary_that_forgets_is_warned_about() {
     let world = World::new();
     let forgetful = Redis::start(&[]).await;
-    let warned = |fit: &Fit, addr: &HostPort| {
+    let warned = |admitted: &AdmittedServer, addr: &HostPort| {
         let about = |w: &String| w.contains(addr.as_str()) && w.contains("restart would empty it");
-        fit.warnings.iter().filter(|w| about(w)).count()
+        admitted.warnings.iter().filter(|w| about(w)).count()
     };
-    let fit = world.primary(&forgetful.addr).await.unwrap();
-    assert_eq!(warned(&fit, &forgetful.addr), 1, "{fit:?}");
+    let admitted = world.primary(&forgetful.addr).await.unwrap();
+    assert_eq!(warned(&admitted, &forgetful.addr), 1, "{admitted:?}");
     // It is the primary that matters, whoever is added.
     let replica = forgetful.replica().await;
     replica.run("CONFIG SET appendonly yes").await;
-    let fit = world.replica(&replica.addr, &forgetful.addr).await.unwrap();
-    assert_eq!(warned(&fit, &forgetful.addr), 1, "{fit:?}");
+    let admitted = world.replica(&replica.addr, &forgetful.addr).await.unwrap();
+    assert_eq!(warned(&admitted, &forgetful.addr), 1, "{admitted:?}");
     // Either way of persisting will do; and who does not tell is not suspected.
     for careful in [&["--save", "3600 1"][..], &["--appendonly", "yes"], &["--rename-command", "CONFIG", ""]] {
         let redis = Redis::start(careful).await;
-        let fit = world.primary(&redis.addr).await.unwrap();
-        assert!(fit.warnings.is_empty(), "{careful:?}: {fit:?}");
+        let admitted = world.primary(&redis.addr).await.unwrap();
+        assert!(admitted.warnings.is_empty(), "{careful:?}: {admitted:?}");
     }
 }
 
@@ -143,7 +145,7 @@ async fn a_replica_that_cannot_log_in_is_not_in_sync() {
 async fn a_server_belongs_to_one_group() {
     let world = World::new();
     let redis = Redis::start(&[]).await;
-    let Fit { server, .. } = world.primary(&redis.addr).await.unwrap();
+    let AdmittedServer { server, .. } = world.primary(&redis.addr).await.unwrap();
     let product = world.state().products.values().next().unwrap().id;
     let change = Change::CreateGroup { product, group: GroupId(1), servers: vec![server], credentials: None };
     world.shared.append(Uuid(2), change).result.unwrap();
@@ -168,7 +170,7 @@ async fn unfit_servers() {
     world.no_primary(&sentinel, "Sentinel").await;
     let loading = fake::server(info("redis_version:7.0.0\r\nrun_id:a\r\nloading:1\r\n"), true).await;
     world.no_primary(&loading, "loading").await;
-    // Our own ports are known without asking.
+    // Our own ports are known without admission.
     world.no_primary(&HostPort::parse("127.0.0.1:7101").unwrap(), "admin port of node 1").await;
     world.no_primary(&HostPort::parse("127.0.0.1:7000").unwrap(), "port of product 'default'").await;
     let product = NewProduct {
@@ -183,8 +185,8 @@ async fn unfit_servers() {
     world.shared.append(Uuid(3), Change::CreateProduct(product)).result.unwrap();
     let state = world.state();
     let small = state.products.values().find(|p| p.name == "p").unwrap();
-    let asking = Asking { state: &state, product: small, credentials: None, deadline: soon() };
-    asking.primary(&few.addr).await.unwrap();
+    let admission = ServerAdmission { state: &state, product: small, credentials: None, deadline: soon() };
+    admission.primary(&few.addr).await.unwrap();
 }
 
 #[tokio::test]
@@ -205,8 +207,8 @@ async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
         redis.run(&format!("ACL SETUSER app on >secret ~* &* +@all {rights}")).await;
         let mut world = World::new();
         world.credentials = Some(app.clone());
-        let fit = world.primary(&redis.addr).await.unwrap();
-        let warnings = fit.warnings.join("\n");
+        let admitted = world.primary(&redis.addr).await.unwrap();
+        let warnings = admitted.warnings.join("\n");
         assert!(said.iter().all(|part| warnings.contains(part)), "{rights}: {warnings}");
         assert_eq!(warnings.contains("does not let"), !said.is_empty(), "{rights}: {warnings}");
         // It has done nothing there.
@@ -216,9 +218,9 @@ async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
     // A replica is asked too, and a server without one of the commands.
     let primary = Redis::start(&[]).await;
     let replica = Redis::start(&["--rename-command", "REPLICAOF", ""]).await;
-    let fit = World::new().replica(&replica.addr, &primary.addr).await.unwrap();
+    let admitted = World::new().replica(&replica.addr, &primary.addr).await.unwrap();
     assert!(
-        fit.warnings.iter().any(|w| w.contains(replica.addr.as_str()) && w.contains("run REPLICAOF, so")),
-        "{fit:?}"
+        admitted.warnings.iter().any(|w| w.contains(replica.addr.as_str()) && w.contains("run REPLICAOF, so")),
+        "{admitted:?}"
     );
 }

@@ -9,15 +9,14 @@ use std::{
     },
 };
 
-use pontoon::{
-    control::fence::{At, Confirm, Fence, FenceError},
-    model::ids::{NodeId, Term, Uuid},
-    redis::{Client, Reply},
-};
-
 use crate::{
     server::{Redis, password},
     wait::soon,
+};
+use pontoon::{
+    control::servers::fence::{ConfirmLeadership, ControlTarget, Fence, FenceError},
+    model::ids::{NodeId, Term, Uuid},
+    redis::{Client, Reply},
 };
 
 const CLUSTER: Uuid = Uuid(0xc1);
@@ -25,7 +24,7 @@ const CLUSTER: Uuid = Uuid(0xc1);
 /// A node that leads in this term; 0: it does not lead.
 struct Leads(AtomicU64);
 
-impl Confirm for Leads {
+impl ConfirmLeadership for Leads {
     fn confirm(&self) -> Pin<Box<dyn Future<Output = Result<Term, String>> + Send + '_>> {
         Box::pin(async {
             match self.0.load(Ordering::Relaxed) {
@@ -40,8 +39,8 @@ fn fence(node: u64, term: u64) -> Fence {
     Fence::new(CLUSTER, NodeId(node), Term(term), Arc::new(Leads(term.into())))
 }
 
-fn at(redis: &Redis) -> At {
-    At { addr: redis.addr.clone(), credentials: None }
+fn at(redis: &Redis) -> ControlTarget {
+    ControlTarget { addr: redis.addr.clone(), credentials: None }
 }
 
 async fn named(redis: &Redis, name: &str) -> (Client, u64) {
@@ -131,7 +130,7 @@ async fn a_server_without_the_right_is_told_by_name() {
     let redis = Redis::start(&["--user", "poor", "on", ">pw", "~*", "+@all", "-client"]).await;
     let mut poor = password("pw");
     poor.username = Some("poor".into());
-    let at = At { addr: redis.addr.clone(), credentials: Some(poor) };
+    let at = ControlTarget { addr: redis.addr.clone(), credentials: Some(poor) };
     let why = fence(1, 1).warm(&at, soon()).await.unwrap_err().to_string();
     assert!(why.contains("does not allow this user") && why.contains("client"), "{why}");
 }

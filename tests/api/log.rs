@@ -16,7 +16,7 @@ use pontoon::{
     consensus::{Applied, Leadership, ProposeError},
     control::{
         handle::{Control, Log},
-        status::{LeaderView, NodeView},
+        leadership::view::{LeaderView, NodeView},
     },
     model::{
         apply::{apply, first_index},

@@ -3,25 +3,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pontoon::{
-    control::status::{LeaderView, ListenerView},
-    model::{
-        change::Change,
-        ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, Term, Uuid},
-        migration::{Counters, Job, Phase, ProgressPhase},
-        route::HoldKind,
-        state::Cause,
-    },
-    plan::mover::{MoverView, Work},
-    wire::pb::admin::{self, ChangeOptions, SlotSpan},
-};
-use tonic::{Code, Response};
-
 use crate::{
     admin::{World, with_id, world},
     server::Redis,
     wait::meanwhile,
 };
+use pontoon::{
+    control::leadership::view::{LeaderView, ListenerView},
+    model::{
+        change::Change,
+        ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, Term, Uuid},
+        migration::{Counters, Job, MigrationPhase, ProgressPhase},
+        route::HoldKind,
+        state::Cause,
+    },
+    plan::mover::{MoverState, MoverView},
+    wire::pb::admin::{self, ChangeOptions, SlotSpan},
+};
+use tonic::{Code, Response};
 
 /// Groups 1, 2 and 3; slots 0 to 9 are group 1's, 10 to 19 group 2's.
 async fn three_groups() -> (World, [Redis; 3]) {
@@ -62,31 +61,33 @@ fn step(world: &World, id: MigrationId) {
     let group_epochs = [m.from, m.to].map(|g| (g, groups[&g].epoch)).into();
     let run = |server: HostPort| match &m.run {
         Some(run) => Change::Cleaned { job: Job::Migration(id), run: run.run, term, deleted: 1 },
-        None => Change::StartRun { job: Job::Migration(id), run: m.runs + 1, worker: NodeId(1), server, term },
+        None => Change::StartRun { job: Job::Migration(id), run: m.runs + 1, node: NodeId(1), server, term },
     };
     let counters = Counters { keys: 5, bytes: 50, ..Counters::default() };
     let attempt = m.attempt;
     let change = match m.phase {
-        Phase::Planned => Change::StartMigration {
+        MigrationPhase::Planned => Change::StartMigration {
             migration: id,
             attempt: attempt + 1,
-            worker: NodeId(1),
+            node: NodeId(1),
             feed: primary(m.from),
             target: primary(m.to),
             group_epochs,
             term,
         },
-        Phase::CleaningTarget | Phase::Copying => {
+        MigrationPhase::CleaningTarget | MigrationPhase::Copying => {
             let phase = ProgressPhase::CaughtUp;
             Change::MigrationProgress { migration: id, attempt, phase, counters, verified: None }
         }
-        Phase::CaughtUp => {
+        MigrationPhase::CaughtUp => {
             Change::Hold { cause: Cause::Migration(id), attempt, kind: HoldKind::Wait, reason: "test".into() }
         }
-        Phase::Held(hold) => Change::Switch { migration: id, attempt, hold, term, group_epochs, target_at: None },
-        Phase::Switched => run(primary(m.from)),
-        Phase::Cancelling => run(primary(m.to)),
-        Phase::Paused => return,
+        MigrationPhase::Held(hold) => {
+            Change::Switch { migration: id, attempt, hold, term, group_epochs, target_offset: None }
+        }
+        MigrationPhase::Switched => run(primary(m.from)),
+        MigrationPhase::Cancelling => run(primary(m.to)),
+        MigrationPhase::Paused => return,
     };
     let entry = Uuid(1_000_000 + u128::from(state.applied.0));
     world.shared.append(entry, change).result.unwrap();
@@ -311,7 +312,7 @@ async fn the_list_has_what_the_leader_hears() {
     let mover = |run: u32| MoverView {
         node: NodeId(1),
         run,
-        work: Work::Copying,
+        work: MoverState::Copying,
         counters: Counters { keys: 40, bytes: 400, dirty: 3, ..Counters::default() },
         keys_total: 100,
         keys_per_second: 20,
@@ -328,7 +329,7 @@ async fn the_list_has_what_the_leader_hears() {
     // Asked at the node that does not lead.
     let seen = &list(&world, 1).await[0];
     assert_eq!((seen.keys_copied, seen.bytes_copied, seen.dirty, seen.keys_total), (40, 400, 3, 100));
-    assert_eq!((seen.eta_ms, seen.keys_per_second, seen.worker), (3000, 20, 1));
+    assert_eq!((seen.eta_ms, seen.keys_per_second, seen.node), (3000, 20, 1));
     assert_eq!(seen.waiting_on, "it copies; the latency of its server");
     // A report of another run is not about this one.
     hear(2);

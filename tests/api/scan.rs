@@ -2,15 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use pontoon::{
-    control::scan::{ScanResult, scan_for_slots, show_key},
-    model::{ids::SlotId, slot::Layout},
-};
-
 use crate::{
     fake,
     server::{Redis, password},
     wait::{PATIENCE, soon},
+};
+use pontoon::{
+    control::slots::scan::{ScanResult, scan_for_slots, show_key},
+    model::{ids::SlotId, slot::Layout},
 };
 
 fn slots_but(key: &str) -> (SlotId, BTreeSet<SlotId>) {

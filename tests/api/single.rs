@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::{admin::Nothing, wait::PATIENCE};
 use pontoon::{
     api::server::{Services, serve},
     consensus::{self, Consensus, ConsensusConfig, Timing},
-    control::{handle::Control, status::LeaderView},
+    control::{handle::Control, leadership::view::LeaderView},
     model::{
         change::{Change, NewMember},
         ids::{HostPort, NodeId, Uuid},
@@ -17,8 +18,6 @@ use pontoon::{
 };
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Endpoint;
-
-use crate::{admin::Nothing, wait::PATIENCE};
 
 #[tokio::test]
 async fn changes_reach_the_log_and_repeats_are_known() {

@@ -6,21 +6,21 @@ use tokio::{task::JoinHandle, time::Instant};
 
 /// Far beyond what anything here takes, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Between two probes.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 pub fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
 /// Looks until there is a value; the last reason why not is told when the time is over.
-pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub async fn wait_for<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = soon();
     loop {
-        match look().await {
+        match probe().await {
             Ok(value) => return value,
             Err(why) if Instant::now() >= deadline => panic!("waited {PATIENCE:?} for {what}: {why}"),
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
         }
     }
 }

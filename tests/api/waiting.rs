@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use pontoon::{
-    control::{handle::WaitError, status::ListenerView},
-    model::ids::{Epoch, ProductId},
-};
-use tokio::time::Instant;
-
 use crate::{
     log::{Node, Shared},
     wait::{meanwhile, soon},
 };
+use pontoon::{
+    control::{handle::WaitError, leadership::view::ListenerView},
+    model::ids::{Epoch, ProductId},
+};
+use tokio::time::Instant;
 
 const ADMIN: [(u64, &str); 2] = [(1, "127.0.0.1:7101"), (2, "127.0.0.2:7101")];
 

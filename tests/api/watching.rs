@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::{
+    admin::{World, world},
+    log::Node,
+};
 use pontoon::{
     clock::boottime_ns,
-    control::status::SightView,
+    control::leadership::view::ReceivedReport,
     model::{
         change::Change,
         ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, Term, Uuid},
@@ -13,13 +17,8 @@ use pontoon::{
         route::HoldKind,
         state::{Cause, Server},
     },
-    plan::observation::{Linked, Look, RoleSeen, Sight},
+    plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
     wire::pb::admin,
-};
-
-use crate::{
-    admin::{World, world},
-    log::Node,
 };
 
 const PRIMARY: &str = "127.0.0.1:27901";
@@ -37,8 +36,8 @@ fn group(world: &World) {
     world.shared.append(Uuid(50), change).result.unwrap();
 }
 
-fn look(role: RoleSeen, offset: u64) -> Look {
-    Look {
+fn probe(role: ReportedRole, offset: u64) -> Probe {
+    Probe {
         run_id: "r9".into(),
         role,
         replid: "h".into(),
@@ -54,27 +53,28 @@ fn look(role: RoleSeen, offset: u64) -> Look {
     }
 }
 
-fn primary(offset: u64) -> Sight {
-    let role = RoleSeen::Primary { replicas: vec![(at(REPLICA), 900)] };
-    Sight { look: Some((look(role, offset), 0)), ..Sight::default() }
+fn primary(offset: u64) -> ProbeReport {
+    let role = ReportedRole::Primary { replicas: vec![(at(REPLICA), 900)] };
+    ProbeReport { probe: Some((probe(role, offset), 0)), ..ProbeReport::default() }
 }
 
-fn replica(offset: u64) -> Sight {
-    let role = RoleSeen::Replica { of: at(PRIMARY), link_up: true, link_down_ms: 0, syncing: false };
-    let linked = Linked { to: at(PRIMARY), replid: "h".into(), run_id: "r9".into(), ago_ms: 0 };
-    Sight { look: Some((look(role, offset), 0)), linked: Some(linked), ..Sight::default() }
+fn replica(offset: u64) -> ProbeReport {
+    let role = ReportedRole::Replica { of: at(PRIMARY), link_up: true, link_down_ms: 0, syncing: false };
+    let in_sync = InSync { to: at(PRIMARY), replid: "h".into(), run_id: "r9".into(), ago_ms: 0 };
+    ProbeReport { probe: Some((probe(role, offset), 0)), in_sync: Some(in_sync), ..ProbeReport::default() }
 }
 
-fn fails(for_ms: u64, before: Sight) -> Sight {
-    Sight { failing_ms: Some(for_ms), error: "no connection in time".into(), ..before }
+fn fails(for_ms: u64, before: ProbeReport) -> ProbeReport {
+    ProbeReport { failing_ms: Some(for_ms), error: "no connection in time".into(), ..before }
 }
 
 /// A node's report arrives at the leader.
-fn sees(leader: &Node, node: u64, addr: &str, sight: Sight) {
+fn sees(leader: &Node, node: u64, addr: &str, report: ProbeReport) {
     leader.heard(node, |_| {});
     leader.view.send_modify(|view| {
         let servers: &mut BTreeMap<_, BTreeMap<_, _>> = Arc::make_mut(&mut Arc::make_mut(view).servers);
-        let seen = SightView { incarnation: Default::default(), heard_ns: boottime_ns(), sight: Arc::new(sight) };
+        let seen =
+            ReceivedReport { incarnation: Default::default(), heard_ns: boottime_ns(), report: Arc::new(report) };
         servers.entry(at(addr)).or_default().insert(NodeId(node), seen);
     });
 }
@@ -129,9 +129,9 @@ async fn a_group_as_nodes_see_it() {
     assert_eq!((seen(&now.groups[0], 1).lag_bytes, seen(&now.groups[0], 1).lag_ms), (Some(0), Some(0)));
     for node in [1, 2] {
         let mut apart = replica(700);
-        let role = RoleSeen::Replica { of: at(PRIMARY), link_up: false, link_down_ms: 8000, syncing: false };
-        apart.look.as_mut().unwrap().0.role = role;
-        apart.linked.as_mut().unwrap().ago_ms = 9000 + node;
+        let role = ReportedRole::Replica { of: at(PRIMARY), link_up: false, link_down_ms: 8000, syncing: false };
+        apart.probe.as_mut().unwrap().0.role = role;
+        apart.in_sync.as_mut().unwrap().ago_ms = 9000 + node;
         sees(&world.nodes[0], node, REPLICA, apart);
     }
     let now = listed(&world, 1).await;
@@ -146,7 +146,7 @@ async fn the_lag_in_time_goes_by_the_rate_of_writes() {
     group(&world);
     // 10,000 bytes in two seconds, and the replica is 1,000 behind the newest.
     let mut before = primary(90_000);
-    before.look.as_mut().unwrap().1 = 2000;
+    before.probe.as_mut().unwrap().1 = 2000;
     sees(&world.nodes[0], 2, PRIMARY, before);
     sees(&world.nodes[0], 1, PRIMARY, primary(100_000));
     sees(&world.nodes[0], 1, REPLICA, replica(99_000));
@@ -156,7 +156,7 @@ async fn the_lag_in_time_goes_by_the_rate_of_writes() {
     assert!((150..=250).contains(&replica.lag_ms.unwrap()), "{replica:?}");
     // Of another history nothing can be said.
     let mut other = primary(100_000);
-    other.look.as_mut().unwrap().0.replid = "other".into();
+    other.probe.as_mut().unwrap().0.replid = "other".into();
     for node in [1, 2] {
         sees(&world.nodes[0], node, PRIMARY, other.clone());
     }
@@ -193,8 +193,8 @@ async fn who_sees_it_fail_and_since_when() {
     assert_eq!((primary_seen.keys, primary_seen.role.as_str()), (77, "primary"));
 
     // A server that was never answered has no numbers; one that refuses to be asked answers.
-    sees(&world.nodes[0], 2, REPLICA, Sight { error: "it wants a password".into(), ..Sight::default() });
-    sees(&world.nodes[0], 1, REPLICA, Sight { error: "it wants a password".into(), ..Sight::default() });
+    sees(&world.nodes[0], 2, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
+    sees(&world.nodes[0], 1, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
     let reply = shown(&world, 1).await;
     let odd = seen(reply.group.as_ref().unwrap(), 1);
     assert_eq!((odd.state.as_str(), odd.ago_ms, odd.failing.len()), ("loading", None, 2));
@@ -228,16 +228,16 @@ async fn what_an_operator_should_know_is_told() {
     };
     world.shared.append(Uuid(60), note("h")).result.unwrap();
     let mut odd = primary(1000);
-    let look = &mut odd.look.as_mut().unwrap().0;
-    look.persistent = Some(false);
-    look.unnamed_replicas = 1;
-    look.role = RoleSeen::Primary { replicas: vec![(at(REPLICA), 900), (at("10.9.9.9:7777"), 900)] };
+    let probe = &mut odd.probe.as_mut().unwrap().0;
+    probe.persistent = Some(false);
+    probe.unnamed_replicas = 1;
+    probe.role = ReportedRole::Primary { replicas: vec![(at(REPLICA), 900), (at("10.9.9.9:7777"), 900)] };
     for node in [1, 2] {
         sees(&world.nodes[0], node, PRIMARY, odd.clone());
     }
     let maintenance = |on| admin::SetClusterRequest { maintenance: Some(on), ..Default::default() };
     world.client(1).set_cluster(maintenance(true)).await.unwrap();
-    let waiting = |view: &mut Arc<pontoon::control::status::LeaderView>| {
+    let waiting = |view: &mut Arc<pontoon::control::leadership::view::LeaderView>| {
         let said = ["group 3 of product 'default' has no candidate", "group 33 of product 'default' has none either"];
         Arc::make_mut(view).waiting_on = said.map(str::to_owned).to_vec();
     };
@@ -247,8 +247,9 @@ async fn what_an_operator_should_know_is_told() {
     let reply = shown(&world, 1).await;
     assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
     let told = |reply: &admin::ShowGroupReply, part: &str| reply.warnings.iter().filter(|w| w.contains(part)).count();
-    assert_eq!(told(&reply, "1 foreign replica(s) that tell no port"), 1, "{reply:?}");
-    for part in ["restart would empty it", "foreign replica is linked to the primary: 10.9.9.9:7777", "maintenance off"]
+    assert_eq!(told(&reply, "1 unmanaged replica(s) that tell no port"), 1, "{reply:?}");
+    for part in
+        ["restart would empty it", "unmanaged replica is in sync to the primary: 10.9.9.9:7777", "maintenance off"]
     {
         assert_eq!(told(&reply, part), 1, "{part}: {reply:?}");
     }
@@ -259,7 +260,7 @@ async fn what_an_operator_should_know_is_told() {
     world.shared.append(Uuid(61), note("other")).result.unwrap();
     // (The process is that of before, and has its first replica: no restart.)
     let mut same = odd.clone();
-    same.look.as_mut().unwrap().0.run_id = "r1".into();
+    same.probe.as_mut().unwrap().0.run_id = "r1".into();
     for node in [1, 2] {
         sees(&world.nodes[0], node, PRIMARY, same.clone());
     }
@@ -270,7 +271,7 @@ async fn what_an_operator_should_know_is_told() {
     let reply = shown(&world, 1).await;
     assert_eq!((told(&reply, "restarted, or was replaced"), told(&reply, "restarted empty")), (1, 0), "{reply:?}");
     assert_eq!(told(&reply, "maintenance off"), 0, "{reply:?}");
-    odd.look.as_mut().unwrap().0.keys = 0;
+    odd.probe.as_mut().unwrap().0.keys = 0;
     for node in [1, 2] {
         sees(&world.nodes[0], node, PRIMARY, odd.clone());
     }
@@ -293,7 +294,7 @@ async fn promotions_are_shown_while_they_last_and_after() {
         to: at(REPLICA),
         kind: PromotionKind::Failover,
         group_epoch: group().epoch,
-        reached: None,
+        required_offset: None,
         forced: false,
         why: "most voters see the primary down".into(),
     };

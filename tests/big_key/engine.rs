@@ -16,7 +16,9 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, Approval, Approve, CopyJob, Endpoint, Handle, Job, Named, SlotSet, State},
+    mover::{
+        self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, MoverHandle, RunSpec, SlotSet, State,
+    },
 };
 use tokio::sync::watch;
 
@@ -27,8 +29,8 @@ use super::{
 
 struct Yes;
 
-impl Approve for Yes {
-    fn approve(&self, _: Vec<Named>) -> Approval {
+impl Authorize for Yes {
+    fn authorize(&self, _: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
 }
@@ -46,14 +48,14 @@ impl Cluster {
         Self { servers, source, target }
     }
 
-    fn copy(&self, limits: watch::Receiver<Limits>) -> Handle {
+    fn copy(&self, limits: watch::Receiver<Limits>) -> MoverHandle {
         let layout = Layout::Codis;
         let slots = |all: bool| {
             let slots: BTreeSet<SlotId> = (0..layout.slots()).filter(|_| all).map(SlotId).collect();
             Arc::new(SlotSet::new(layout, &slots))
         };
         let endpoint = |i: usize| Endpoint { addr: HostPort::parse(&self.servers[i].addr).unwrap(), credentials: None };
-        let job = CopyJob {
+        let spec = CopySpec {
             name: "pt:test:run:m1.1".into(),
             layout,
             slots: slots(true),
@@ -66,7 +68,7 @@ impl Cluster {
             cache: false,
             verify: Verify::None,
         };
-        mover::start(Job::Copy(job), Arc::new(Yes), limits)
+        mover::start(RunSpec::Copy(spec), Arc::new(Yes), limits)
     }
 
     fn assert_equal(&mut self, key: &str) {
@@ -76,7 +78,7 @@ impl Cluster {
 }
 
 /// Waits until the report says so.
-fn wait(handle: &Handle, what: &str, mut is: impl FnMut(&mover::Report) -> bool) {
+fn wait(handle: &MoverHandle, what: &str, mut is: impl FnMut(&mover::Report) -> bool) {
     let reports = handle.report();
     let end = Instant::now() + 3 * PATIENCE;
     loop {
@@ -90,7 +92,7 @@ fn wait(handle: &Handle, what: &str, mut is: impl FnMut(&mover::Report) -> bool)
     }
 }
 
-fn finish(handle: &Handle, hold: u64) -> Result<mover::Finished, String> {
+fn finish(handle: &MoverHandle, hold: u64) -> Result<mover::Finished, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(handle.finish(HoldId(hold), tokio::time::Instant::now() + PATIENCE))
 }
@@ -153,7 +155,7 @@ fn hot_big_keys_of_every_type_are_switched_with_equal_values() {
     assert!(stop() > 0);
     finish(&handle, 7).unwrap();
     let report = handle.report().borrow().clone();
-    assert!(report.hot.is_empty(), "{:?}", report.hot);
+    assert!(report.write_contended.is_empty(), "{:?}", report.write_contended);
     for key in ["hash", "zset", "set", "list", "stream", "small:1", "small:999"] {
         cluster.assert_equal(key);
     }
@@ -175,10 +177,10 @@ fn a_hot_list_waits_for_a_longer_hold() {
     let handle = cluster.copy(limits);
     wait(&handle, "naming the list", |report| {
         assert_ne!(report.state, State::CaughtUp, "{report:?}");
-        report.hot.len() == 1 && report.waiting_on.contains("raise hold-max")
+        report.write_contended.len() == 1 && report.waiting_on.contains("raise hold-max")
     });
     let report = handle.report().borrow().clone();
-    assert!(report.hot[0].starts_with("list 'list' in database 0"), "{report:?}");
+    assert!(report.write_contended[0].starts_with("list 'list' in database 0"), "{report:?}");
     set.send_replace(Limits { hold_ms_max: 60_000, ..Limits::default() });
     wait(&handle, "caught up", |report| report.state == State::CaughtUp);
     stop();

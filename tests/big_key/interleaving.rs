@@ -263,7 +263,7 @@ fn any_interleaving_ends_with_equal_values() {
     runner.run(&strategy, |(kind, new, actions)| check(kind, new, &actions)).unwrap();
 }
 
-/// What the property is worth: the same world in which every tenth event is lost must not always end with equal values.
+/// What the property is worth: the same world in which every tenth event is stale must not always end with equal values.
 #[test]
 fn lost_events_are_noticed() {
     let mut runner =

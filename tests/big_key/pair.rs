@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use pontoon::{
-    mover::big_key::{Back, BigKeys, Requests},
+    mover::big_key::{BigKeys, Requests, ReturnedKey},
     resp::{reply::ReplyScanner, write},
 };
 
@@ -90,7 +90,7 @@ pub struct Pair {
     pub target: Conn,
     pub big: BigKeys,
     /// Keys that were not ours.
-    pub back: Vec<Back>,
+    pub back: Vec<ReturnedKey>,
     source_addr: String,
 }
 

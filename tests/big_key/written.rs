@@ -75,7 +75,7 @@ fn copies_while_written(
     }
     let written = writer.stop(&mut pair);
     pair.settle();
-    assert!(written > 0 && pair.big.hot().is_empty());
+    assert!(written > 0 && pair.big.write_contended().is_empty());
     let (elements, _, refetched) = pair.big.written();
     assert!(elements < 60_000 && refetched > 0, "copied {elements} elements, {refetched} again: it was begun anew");
     pair.assert_equal(key);
@@ -134,7 +134,7 @@ fn a_hot_bitmap_converges_by_piece() {
     }
     writer.stop(&mut pair);
     pair.settle();
-    assert_eq!(pair.big.written().2 > 0, pair.big.hot().is_empty());
+    assert_eq!(pair.big.written().2 > 0, pair.big.write_contended().is_empty());
     pair.assert_equal("b");
 }
 
@@ -145,12 +145,12 @@ fn a_hot_list_is_named_and_copied_when_the_writers_stand_still() {
     let writer = Writer::start(pair.client(), |i| format!("LPUSH l new:{i}"));
     pair.begin("l");
     let end = Instant::now() + PATIENCE;
-    while pair.big.hot().is_empty() {
+    while pair.big.write_contended().is_empty() {
         assert!(Instant::now() < end, "never named");
         pair.events(&writer.feed);
         pair.round();
     }
-    assert!(pair.big.hot()[0].starts_with("list 'l' in database 0 ("), "{:?}", pair.big.hot());
+    assert!(pair.big.write_contended()[0].starts_with("list 'l' in database 0 ("), "{:?}", pair.big.write_contended());
     writer.stop(&mut pair);
     pair.big.hurry(true);
     pair.settle();

@@ -19,7 +19,7 @@ use pontoon::{
         secret::{Credentials, Secret},
         slot::Layout,
     },
-    proxy::{ForeignReplicas, Limits, Proxy, ProxyConfig, ProxyReport, permit::Permit},
+    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, UnmanagedReplicas, permit::Permit},
     resp::request::{RequestScanner, Scanned},
 };
 use tokio::sync::watch;
@@ -224,7 +224,7 @@ pub struct Bed {
     pub routes: watch::Sender<Arc<RouteTable>>,
     pub reads: watch::Sender<Arc<ReadTable>>,
     pub permit: Arc<Permit>,
-    pub foreign: ForeignReplicas,
+    pub unmanaged: UnmanagedReplicas,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -244,12 +244,12 @@ impl Bed {
         let table = change(table(1, port, servers));
         let (routes, receiver) = watch::channel(Arc::new(table));
         let permit = Arc::new(Permit::forever());
-        let foreign = ForeignReplicas::default();
-        let config = ProxyConfig { workers, limits, foreign: foreign.clone(), ..ProxyConfig::default() };
+        let unmanaged = UnmanagedReplicas::default();
+        let config = ProxyConfig { workers, limits, unmanaged: unmanaged.clone(), ..ProxyConfig::default() };
         let (reads, readable) = watch::channel(Arc::default());
         let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bed = Self { port, routes, reads, permit, foreign, proxy, runtime };
+        let bed = Self { port, routes, reads, permit, unmanaged, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

@@ -4,15 +4,15 @@ use pontoon::model::{
     change::Change,
     event::EventKind,
     ids::{GroupId, HostPort, NodeId},
-    migration::{Job, Phase, ProgressPhase},
+    migration::{Job, MigrationPhase, ProgressPhase},
     outcome::Outcome,
-    promotion::Reached,
+    promotion::ReplicationOffset,
     route::HoldKind,
     state::{Cause, Server},
 };
 
 use super::{
-    promotions::{FAILOVER, SWITCHOVER, finish, give_up, reached},
+    promotions::{FAILOVER, SWITCHOVER, finish, give_up, required_offset},
     world::{PRODUCT, TERM, World, addr, slots, sweep, sweep_start},
 };
 
@@ -104,19 +104,19 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
         world.does(world.start(other));
         world.promoted(group, FAILOVER);
         let m = world.migration(id);
-        assert_eq!((m.phase, &m.run, m.attempt, m.runs), (Phase::Planned, &None, 1, 1));
+        assert_eq!((m.phase, &m.run, m.attempt, m.runs), (MigrationPhase::Planned, &None, 1, 1));
         assert_eq!(m.why, format!("group {group} has another primary: 10.1.{group}.2:6379"));
         assert!(world.last_event().2.ends_with(&format!("; begin anew: migration {id}")), "{:?}", world.last_event());
-        assert_eq!(world.migration(other).phase, Phase::CleaningTarget);
+        assert_eq!(world.migration(other).phase, MigrationPhase::CleaningTarget);
         assert_ne!(run.group_epochs, world.epochs(id));
-        // What the worker of before says counts no more, and its servers are others.
+        // What the node of before says counts no more, and its servers are others.
         let progress = world.progress(id, ProgressPhase::Copying);
         world.refuses(progress, "is planned, so it cannot report progress");
-        let Change::StartMigration { attempt, worker, term, .. } = world.start(id) else { panic!() };
+        let Change::StartMigration { attempt, node, term, .. } = world.start(id) else { panic!() };
         let again = |feed: HostPort, target: HostPort, group_epochs| Change::StartMigration {
             migration: id,
             attempt,
-            worker,
+            node,
             feed,
             target,
             group_epochs,
@@ -133,68 +133,71 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
 /// Two switches to one target are proposed in one order and may have looked at its primary in the other.
 #[test]
 fn a_switch_does_not_forget_what_another_has_reached() {
-    for (before, after) in [(reached(9), reached(9)), (reached(5), reached(7)), (None, reached(7))] {
+    for (before, after) in
+        [(required_offset(9), required_offset(9)), (required_offset(5), required_offset(7)), (None, required_offset(7))]
+    {
         let (mut world, id) = World::at("held");
-        world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().reached = before;
+        world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().required_offset = before;
         world.does(world.switch(id));
-        assert_eq!(world.group(2).reached, after);
+        assert_eq!(world.group(2).required_offset, after);
     }
     // Offsets of another history are no measure of this one's.
     let (mut world, id) = World::at("held");
-    let other = Some(Reached { replid: "cd".into(), offset: 9 });
-    world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().reached = other;
+    let other = Some(ReplicationOffset { replid: "cd".into(), offset: 9 });
+    world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().required_offset = other;
     world.does(world.switch(id));
-    assert_eq!(world.group(2).reached, reached(7));
+    assert_eq!(world.group(2).required_offset, required_offset(7));
 }
 
 #[test]
 fn a_switch_says_how_far_whoever_is_promoted_must_be() {
     let (mut world, id) = World::at("switched");
-    assert_eq!((&world.group(2).reached, &world.group(1).reached), (&reached(7), &None));
+    assert_eq!((&world.group(2).required_offset, &world.group(1).required_offset), (&required_offset(7), &None));
     let text = world.state.events.iter().find(|e| e.kind == EventKind::Switched).unwrap().text.clone();
     assert!(text.ends_with("; the primary of group 2 was at offset 7 of ab"), "{text}");
     // Whoever looked before it does not know.
     let Change::StartPromotion { product, group, to, kind, group_epoch, why, .. } = world.promote(2, FAILOVER) else {
         panic!()
     };
-    let knowing = |reached| Change::StartPromotion {
+    let knowing = |required_offset| Change::StartPromotion {
         product,
         group,
         to: to.clone(),
         kind,
         group_epoch,
-        reached,
+        required_offset,
         forced: false,
         why: why.clone(),
     };
     let sentence = "slots came to group 2 since its replicas were looked at";
     world.refuses(knowing(None), sentence);
-    world.refuses(knowing(reached(6)), sentence);
-    let Outcome::Promotion(promotion) = world.does(knowing(reached(7))) else { panic!() };
+    world.refuses(knowing(required_offset(6)), sentence);
+    let Outcome::Promotion(promotion) = world.does(knowing(required_offset(7))) else { panic!() };
     let hold = world.holds(promotion);
     world.does(finish(promotion, hold));
-    assert_eq!(world.group(2).reached, None, "its replicas copy it whole");
-    assert_eq!(world.migration(id).phase, Phase::Switched);
+    assert_eq!(world.group(2).required_offset, None, "its replicas copy it whole");
+    assert_eq!(world.migration(id).phase, MigrationPhase::Switched);
 
-    // One of an older worker says nothing, and makes nothing forgotten.
+    // One of an older node says nothing, and makes nothing forgotten.
     let (mut world, id) = World::at("held");
     let Change::Switch { attempt, hold, term, group_epochs, .. } = world.switch(id) else { panic!() };
-    let says = |target_at| Change::Switch {
+    let says = |target_offset| Change::Switch {
         migration: id,
         attempt,
         hold,
         term,
         group_epochs: group_epochs.clone(),
-        target_at,
+        target_offset,
     };
-    let bad = |replid: &str| says(Some(Reached { replid: replid.into(), offset: 1 }));
+    let bad = |replid: &str| says(Some(ReplicationOffset { replid: replid.into(), offset: 1 }));
     for replid in ["", "not one", &"a".repeat(65)] {
         world.refuses(bad(replid), "the replication id of the primary of group 2 is none");
     }
     let group = GroupId(2);
-    world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&group).unwrap().reached = reached(5);
+    world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&group).unwrap().required_offset =
+        required_offset(5);
     world.does(says(None));
-    assert_eq!(world.group(2).reached, reached(5));
+    assert_eq!(world.group(2).required_offset, required_offset(5));
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn what_a_replaced_primary_was_cleaned_of_the_new_one_may_have() {
     world.does(world.clean(id, addr(1, 2)));
     world.does(world.cleaned(Job::Migration(id)));
     // Also by a sweep.
-    world.does(Change::StartRun { job: sweep(1), run: 1, worker: NodeId(1), server: addr(1, 2), term: TERM });
+    world.does(Change::StartRun { job: sweep(1), run: 1, node: NodeId(1), server: addr(1, 2), term: TERM });
     let stale = world.cleaned(sweep(1));
     let back =
         Change::MarkResynced { product: PRODUCT, group: GroupId(1), addr: addr(1, 1), epoch: world.group(1).epoch };
@@ -221,7 +224,7 @@ fn what_a_replaced_primary_was_cleaned_of_the_new_one_may_have() {
         to: addr(1, 1),
         kind: SWITCHOVER,
         group_epoch,
-        reached: None,
+        required_offset: None,
         forced: false,
         why,
     };

@@ -81,12 +81,16 @@ fn a_primary_that_is_another_process_has_restarted() {
     assert_eq!((world.group(1).run_id.as_str(), world.group(1).restarted_with), ("", None));
 
     // What the leader did at a server changes nothing but the events.
-    let tell =
-        |group, n| Change::NoteWired { product: PRODUCT, group: GroupId(1), addr: addr(group, n), text: "x".into() };
+    let tell = |group, n| Change::NoteReconciled {
+        product: PRODUCT,
+        group: GroupId(1),
+        addr: addr(group, n),
+        text: "x".into(),
+    };
     world.refuses(tell(2, 1), "10.1.2.1:6379");
     let before = super::world::decided(&world.state);
     assert_eq!(world.does(tell(1, 1)), Outcome::Done);
-    assert_eq!(world.last_event(), (EventKind::Wired, "group 1", "10.1.1.1:6379 x"));
+    assert_eq!(world.last_event(), (EventKind::Reconciled, "group 1", "10.1.1.1:6379 x"));
     assert_eq!(super::world::decided(&world.state).products, before.products);
 }
 
@@ -119,7 +123,7 @@ fn what_an_operator_says_of_groups_and_servers() {
     assert_eq!(world.last_event().0, EventKind::MaintenanceOff);
     assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, ..GroupOptions::default() });
 
-    // Patience with a group of a cache; a store has nothing to lend.
+    // Patience with a group of a cache; a store has nothing to eject.
     let eject = |product, group, ms| Change::SetGroup {
         product,
         group: GroupId(group),

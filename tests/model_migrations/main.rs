@@ -2,9 +2,9 @@
 //! says what to do, leaving the state as it was.
 #![allow(clippy::unwrap_used)]
 
+mod ejections;
 mod exclusion;
 mod groups;
-mod loans;
 mod promotions;
 mod world;
 
@@ -17,7 +17,7 @@ use pontoon::model::{
     event::EventKind,
     ids::{AssignmentId, Epoch, GroupId, HoldId, MigrationId, NodeId, Term, Uuid},
     limits::{ENDED_MIGRATIONS_MAX, EVENTS_MAX, MIGRATIONS_MAX},
-    migration::{Counters, EndPhase, Job, Limits, MigrationOptions, Phase, ProgressPhase, RunKind, Verified},
+    migration::{Counters, EndPhase, Job, Limits, MigrationOptions, MigrationPhase, ProgressPhase, RunKind, Verified},
     outcome::Outcome,
     route::HoldKind,
     state::{Cause, Entry, Position},
@@ -126,7 +126,7 @@ fn start_demands() {
     wrong!(migration, MigrationId(999), "migration 999 has ended or never was; `pontoon migrate ls`");
     wrong!(attempt, 2, "attempt 2 of migration");
     wrong!(attempt, 0, "not the one that counts now (1)");
-    wrong!(worker, NodeId(9), "there is no node 9");
+    wrong!(node, NodeId(9), "there is no node 9");
     wrong!(feed, addr(2, 1), "is not a server of group 1");
     wrong!(target, addr(2, 2), "is not the primary of group 2");
     wrong!(group_epochs, BTreeMap::new(), "group 1 changed since its servers were looked at");
@@ -223,7 +223,7 @@ fn switch_demands() {
         hold,
         term,
         group_epochs: group_epochs.clone(),
-        target_at: None,
+        target_offset: None,
     };
     world.refuses(other(2, hold, TERM, &group_epochs), "attempt 2 of migration");
     world.refuses(other(1, HoldId(1), TERM, &group_epochs), "hold 1 is not the one of migration");
@@ -269,8 +269,11 @@ fn a_release_goes_back_and_is_counted() {
         let hold = world.migration(id).hold().unwrap();
         world.does(Change::Release { hold, why: format!("node {n} has not drained") });
         let m = world.migration(id);
-        assert_eq!((m.phase, m.releases, m.why.as_str()), (Phase::CaughtUp, n, &*format!("node {n} has not drained")));
-        assert!(m.run.is_some(), "the worker goes on");
+        assert_eq!(
+            (m.phase, m.releases, m.why.as_str()),
+            (MigrationPhase::CaughtUp, n, &*format!("node {n} has not drained"))
+        );
+        assert!(m.run.is_some(), "the node goes on");
         assert!(world.state.events.back().unwrap().text.contains("1000 ms"));
         world.does(world.hold(id));
     }
@@ -278,12 +281,12 @@ fn a_release_goes_back_and_is_counted() {
     assert!(world.state.holds.is_empty());
     assert_eq!(world.migration(id).releases, 4);
     world.does(Change::ResumeMigration { migration: id });
-    assert_eq!((world.migration(id).phase, world.migration(id).releases), (Phase::Planned, 0));
+    assert_eq!((world.migration(id).phase, world.migration(id).releases), (MigrationPhase::Planned, 0));
 }
 
 #[test]
 fn restart_cancel_pause_and_resume_by_phase() {
-    // Phase it stands in; what comes of restart, cancel, pause, resume: a phase, "=" for unchanged, "!" for refused.
+    // MigrationPhase it stands in; what comes of restart, cancel, pause, resume: a phase, "=" for unchanged, "!" for refused.
     let table = [
         ("planned", ["!", "cancelled", "paused", "="]),
         ("cleaning-target", ["planned", "cancelling", "paused", "="]),
@@ -343,7 +346,7 @@ fn a_cancelled_copy_is_wiped() {
 fn run_demands() {
     let (mut world, id) = World::at("switched");
     let job = Job::Migration(id);
-    let start = |run, worker, server, term| Change::StartRun { job, run, worker: NodeId(worker), server, term };
+    let start = |run, node, server, term| Change::StartRun { job, run, node: NodeId(node), server, term };
     world.refuses(start(1, 3, addr(1, 1), TERM), "run 1 of migration");
     world.refuses(start(3, 3, addr(1, 1), TERM), "not the next one (2)");
     world.refuses(start(2, 8, addr(1, 1), TERM), "there is no node 8");

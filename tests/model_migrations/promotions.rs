@@ -8,7 +8,7 @@ use pontoon::model::{
     ids::{Epoch, GroupId, HoldId, HostPort, PromotionId, Term, Uuid},
     limits::PROMOTIONS_ENDED_MAX,
     outcome::Outcome,
-    promotion::{Promotion, PromotionKind, Reached},
+    promotion::{Promotion, PromotionKind, ReplicationOffset},
     route::{HoldKind, RouteTable},
     state::{Cause, ClusterState, Entry, Group, Position, Server},
 };
@@ -35,8 +35,8 @@ impl World {
     pub fn promote(&self, group: u32, kind: PromotionKind) -> Change {
         let (now, forced) = (self.group(group), false);
         let (to, why) = (addr(group, 2), "test".to_owned());
-        let (group_epoch, reached) = (now.epoch, now.reached.clone());
-        Change::StartPromotion { product: PRODUCT, group: now.id, to, kind, group_epoch, reached, forced, why }
+        let (group_epoch, required_offset) = (now.epoch, now.required_offset.clone());
+        Change::StartPromotion { product: PRODUCT, group: now.id, to, kind, group_epoch, required_offset, forced, why }
     }
 
     pub fn starts(&mut self, group: u32, kind: PromotionKind) -> PromotionId {
@@ -92,8 +92,8 @@ pub fn give_up(promotion: PromotionId, primary_back: bool, forced: bool) -> Chan
     Change::GiveUpPromotion { promotion, why: "test".into(), primary_back, forced }
 }
 
-pub fn reached(offset: u64) -> Option<Reached> {
-    Some(Reached { replid: "ab".into(), offset })
+pub fn required_offset(offset: u64) -> Option<ReplicationOffset> {
+    Some(ReplicationOffset { replid: "ab".into(), offset })
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_failover_goes_its_way() {
         to: addr(1, 3),
         kind: FAILOVER,
         group_epoch: world.group(1).epoch,
-        reached: None,
+        required_offset: None,
         forced: false,
         why: "10.1.1.1 is down for 3.1 s to nodes 1, 2; 10.1.1.3 has the largest offset".into(),
     };
@@ -196,13 +196,13 @@ fn start_demands() {
     let mut world = World::new();
     let right = world.promote(1, FAILOVER);
     let Change::StartPromotion { group_epoch, .. } = right else { panic!() };
-    let other = |group: u32, to: HostPort, group_epoch, reached| Change::StartPromotion {
+    let other = |group: u32, to: HostPort, group_epoch, required_offset| Change::StartPromotion {
         product: PRODUCT,
         group: GroupId(group),
         to,
         kind: FAILOVER,
         group_epoch,
-        reached,
+        required_offset,
         forced: true,
         why: String::new(),
     };
@@ -211,7 +211,7 @@ fn start_demands() {
     world.refuses(other(1, addr(2, 2), group_epoch, None), "has no server 10.1.2.2:6379");
     world.refuses(other(1, addr(1, 1), group_epoch, None), "10.1.1.1:6379 is the primary of group 1 already");
     world.refuses(other(1, addr(1, 2), Epoch(1), None), "group 1 changed since its servers were looked at");
-    world.refuses(other(1, addr(1, 2), group_epoch, reached(7)), "slots came to group 1 since its replicas");
+    world.refuses(other(1, addr(1, 2), group_epoch, required_offset(7)), "slots came to group 1 since its replicas");
     let first = world.starts(1, FAILOVER);
     world.refuses(right.clone(), &format!("group 1 is getting 10.1.1.2:6379 as its primary (promotion {first})"));
     // Of another group: they do not meet.
@@ -232,7 +232,7 @@ fn whoever_may_have_been_a_primary_is_no_candidate_until_it_has_resynced() {
         to: addr(1, 1),
         kind: FAILOVER,
         group_epoch: epoch,
-        reached: None,
+        required_offset: None,
         forced,
         why: String::new(),
     };
@@ -417,7 +417,7 @@ fn what_ended_is_remembered_within_bounds() {
         to: addr(3, 2),
         kind: SWITCHOVER,
         group_epoch: world.group(3).epoch,
-        reached: None,
+        required_offset: None,
         forced: false,
         why: "w".repeat(10_000),
     };

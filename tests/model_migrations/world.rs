@@ -7,9 +7,9 @@ use pontoon::model::{
     change::{Change, NewMember},
     check::check,
     ids::{Epoch, GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
-    migration::{Counters, Job, Migration, MigrationOptions, Phase, ProgressPhase},
+    migration::{Counters, Job, Migration, MigrationOptions, MigrationPhase, ProgressPhase},
     outcome::Outcome,
-    promotion::Reached,
+    promotion::ReplicationOffset,
     route::HoldKind,
     state::{Cause, ClusterState, Entry, Position, Server},
 };
@@ -93,7 +93,7 @@ impl World {
         Change::StartMigration {
             migration: id,
             attempt: m.attempt + 1,
-            worker: NodeId(2),
+            node: NodeId(2),
             feed: addr(m.from.0, 2),
             target: addr(m.to.0, 1),
             group_epochs: self.epochs(id),
@@ -119,13 +119,13 @@ impl World {
 
     pub fn switch(&self, id: MigrationId) -> Change {
         let (attempt, hold) = (self.migration(id).attempt, self.migration(id).hold().unwrap_or_default());
-        let target_at = Some(Reached { replid: "ab".into(), offset: 7 });
-        Change::Switch { migration: id, attempt, hold, term: TERM, group_epochs: self.epochs(id), target_at }
+        let target_offset = Some(ReplicationOffset { replid: "ab".into(), offset: 7 });
+        Change::Switch { migration: id, attempt, hold, term: TERM, group_epochs: self.epochs(id), target_offset }
     }
 
     pub fn clean(&self, id: MigrationId, server: HostPort) -> Change {
         let job = Job::Migration(id);
-        Change::StartRun { job, run: self.state.next_run(job).unwrap(), worker: NodeId(3), server, term: TERM }
+        Change::StartRun { job, run: self.state.next_run(job).unwrap(), node: NodeId(3), server, term: TERM }
     }
 
     pub fn cleaned(&self, job: Job) -> Change {
@@ -140,12 +140,14 @@ impl World {
                 return;
             }
             let step = match now {
-                Phase::Planned => self.start(id),
-                Phase::CleaningTarget => self.progress(id, ProgressPhase::Copying),
-                Phase::Copying => self.progress(id, ProgressPhase::CaughtUp),
-                Phase::CaughtUp => self.hold(id),
-                Phase::Held(_) => self.switch(id),
-                Phase::Switched | Phase::Cancelling | Phase::Paused => panic!("{now:?} is behind {phase}"),
+                MigrationPhase::Planned => self.start(id),
+                MigrationPhase::CleaningTarget => self.progress(id, ProgressPhase::Copying),
+                MigrationPhase::Copying => self.progress(id, ProgressPhase::CaughtUp),
+                MigrationPhase::CaughtUp => self.hold(id),
+                MigrationPhase::Held(_) => self.switch(id),
+                MigrationPhase::Switched | MigrationPhase::Cancelling | MigrationPhase::Paused => {
+                    panic!("{now:?} is behind {phase}")
+                }
             };
             self.does(step);
         }
@@ -201,6 +203,6 @@ pub fn sweep(group: u32) -> Job {
 }
 
 pub fn sweep_start(world: &World, group: u32) -> Change {
-    let (job, worker, server) = (sweep(group), NodeId(1), addr(group, 1));
-    Change::StartRun { job, run: world.state.next_run(job).unwrap(), worker, server, term: TERM }
+    let (job, node, server) = (sweep(group), NodeId(1), addr(group, 1));
+    Change::StartRun { job, run: world.state.next_run(job).unwrap(), node, server, term: TERM }
 }

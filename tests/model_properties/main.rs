@@ -1,7 +1,7 @@
 //! What holds of every log: random sequences of changes against the model, its checker and the durable format.
 #![allow(clippy::unwrap_used)]
 
-mod loans;
+mod ejections;
 mod migrations;
 mod promotions;
 
@@ -200,13 +200,13 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let mut state = ClusterState::default();
     let (mut log, mut states): (Vec<(Entry, Position)>, Vec<ClusterState>) = (Vec::new(), Vec::new());
     let first = raws.first().map_or(0, |(_, numbers)| numbers[0]);
-    let (promotes, lends) = (first.is_multiple_of(2), first % 4 == 1);
+    let (promotes, ejects) = (first.is_multiple_of(2), first % 4 == 1);
     for (i, raw) in raws.iter().enumerate() {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
-        // Without promotions their share goes to loans or to migrations.
+        // Without promotions their share goes to ejections or to migrations.
         let kind = match raw.0 {
             kind if kind < PROMOTIONS || promotes => kind,
-            kind if lends => PROMOTIONS + promotions::LOANS + kind % (promotions::KINDS - promotions::LOANS),
+            kind if ejects => PROMOTIONS + promotions::EJECTIONS + kind % (promotions::KINDS - promotions::EJECTIONS),
             kind => kind - (PROMOTIONS - OTHER_KINDS),
         };
         let raw = &(kind, raw.1);
@@ -329,9 +329,10 @@ fn random_logs_reach_every_phase_of_a_migration_and_end_of_a_promotion() {
         shown.into_iter().for_each(|what| *seen.entry(what).or_default() += 1);
     }
     let phases = ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
-    let rest = ["done", "cancelled", "Attempt", "CleanSource", "WipeTarget", "Sweep", "second attempt"];
+    let rest = ["done", "cancelled", "Copy", "CleanSource", "WipeTarget", "Sweep", "second attempt"];
     let ends = ["failover finished", "failover given up", "switchover finished", "switchover given up"];
-    let promotions = ["second hold", "restarted a migration", "diverged", "reached", "noted", "hold of no slots"];
+    let promotions =
+        ["second hold", "restarted a migration", "diverged", "required_offset", "noted", "hold of no slots"];
     let events = EventKind::ALL.iter().map(|kind| format!("event {}", kind.name()));
     let wanted = phases.iter().chain(&rest).chain(&ends).chain(&promotions).map(|name| (*name).to_owned());
     let missing: Vec<String> = wanted.chain(events).filter(|name| !seen.contains_key(name)).collect();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::model::{
     change::Change,
     ids::{Epoch, GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
-    migration::{Counters, Job, Limits, Migration, MigrationOptions, Phase, ProgressPhase, Verified, Verify},
-    promotion::Reached,
+    migration::{Counters, Job, Limits, Migration, MigrationOptions, MigrationPhase, ProgressPhase, Verified, Verify},
+    promotion::ReplicationOffset,
     route::HoldKind,
     state::{Cause, ClusterState, Group, Position},
 };
@@ -54,39 +54,39 @@ fn next(m: &Migration, id: MigrationId, [_, b, c, d, e, _]: [u16; 6], state: &Cl
     if e % 12 == 1 {
         group_epochs.pop_last();
     }
-    let worker = pick(state.members.keys().copied(), b).unwrap_or(NodeId(7));
+    let node = pick(state.members.keys().copied(), b).unwrap_or(NodeId(7));
     let attempt = m.attempt + wrong(c);
     let run = m.runs + wrong(d);
     let cleaned = |deleted| Change::Cleaned { job: Job::Migration(id), run, term, deleted };
     match m.phase {
-        Phase::Planned => {
+        MigrationPhase::Planned => {
             let (feed, target) = if d % 12 == 0 { (to, from) } else { (from, to) };
-            Change::StartMigration { migration: id, attempt: attempt + 1, worker, feed, target, group_epochs, term }
+            Change::StartMigration { migration: id, attempt: attempt + 1, node, feed, target, group_epochs, term }
         }
-        Phase::CleaningTarget | Phase::Copying => Change::MigrationProgress {
+        MigrationPhase::CleaningTarget | MigrationPhase::Copying => Change::MigrationProgress {
             migration: id,
             attempt,
             phase: if b % 2 == 0 { ProgressPhase::Copying } else { ProgressPhase::CaughtUp },
             counters: Counters { keys: u64::from(c), bytes: u64::from(d), ..Counters::default() },
             verified: (d % 4 == 0).then_some(Verified { keys: u64::from(c), different: 0 }),
         },
-        Phase::CaughtUp => Change::Hold {
+        MigrationPhase::CaughtUp => Change::Hold {
             cause: Cause::Migration(id),
             attempt,
             kind: if d % 12 == 0 { HoldKind::Abandon } else { HoldKind::Wait },
             reason: "test".to_owned(),
         },
-        Phase::Held(hold) => {
-            let target_at =
-                (c % 4 != 0).then(|| Reached { replid: "ab".repeat(usize::from(d % 40)), offset: b.into() });
-            Change::Switch { migration: id, attempt, hold, term, group_epochs, target_at }
+        MigrationPhase::Held(hold) => {
+            let target_offset =
+                (c % 4 != 0).then(|| ReplicationOffset { replid: "ab".repeat(usize::from(d % 40)), offset: b.into() });
+            Change::Switch { migration: id, attempt, hold, term, group_epochs, target_offset }
         }
-        Phase::Switched | Phase::Cancelling if m.run.is_some() && b % 8 != 0 => cleaned(u64::from(b)),
-        Phase::Switched | Phase::Cancelling => {
-            let right = if m.phase == Phase::Switched { from } else { to };
-            Change::StartRun { job: Job::Migration(id), run: run + 1, worker, server: right, term }
+        MigrationPhase::Switched | MigrationPhase::Cancelling if m.run.is_some() && b % 8 != 0 => cleaned(u64::from(b)),
+        MigrationPhase::Switched | MigrationPhase::Cancelling => {
+            let right = if m.phase == MigrationPhase::Switched { from } else { to };
+            Change::StartRun { job: Job::Migration(id), run: run + 1, node, server: right, term }
         }
-        Phase::Paused => Change::ResumeMigration { migration: id },
+        MigrationPhase::Paused => Change::ResumeMigration { migration: id },
     }
 }
 
@@ -138,7 +138,7 @@ fn sweep([a, b, c, d, _, _]: [u16; 6], state: &ClusterState, term: Term) -> Chan
         _ => Change::StartRun {
             job,
             run: state.next_run(job).unwrap_or(1) + u32::from(c % 12 == 0),
-            worker: pick(state.members.keys().copied(), b).unwrap_or(NodeId(7)),
+            node: pick(state.members.keys().copied(), b).unwrap_or(NodeId(7)),
             server: server(state, product, group),
             term,
         },

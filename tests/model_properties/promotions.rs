@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use pontoon::model::{
     change::Change,
     ids::{Epoch, GroupId, HostPort, ProductId, PromotionId, Term},
-    promotion::{Promotion, PromotionKind, Reached},
+    promotion::{Promotion, PromotionKind, ReplicationOffset},
     route::HoldKind,
     state::{Cause, ClusterState, Group, Position, Product},
 };
 
-use super::{loans, pick};
+use super::{ejections, pick};
 
 /// How many kinds `resolve` knows.
 pub const KINDS: u8 = 28;
-/// From here on: loans.
-pub const LOANS: u8 = 24;
+/// From here on: ejections.
+pub const EJECTIONS: u8 = 24;
 
 /// `numbers` decide; most of the time the next step of a promotion that is there, sometimes a wrong one.
 pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) -> Change {
@@ -23,7 +23,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
     let term = if f % 16 == 0 { Term(at.term.0 + 1) } else { at.term };
     let all = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
     let Some(place) = pick(all(), b) else {
-        return loans::set(ProductId(1), GroupId(1), None);
+        return ejections::set(ProductId(1), GroupId(1), None);
     };
     let (product, group) = (place.0.id, place.1.id);
     let epoch = Epoch(place.1.epoch.0 - u64::from(c % 12 == 0));
@@ -43,9 +43,12 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             zone: (e % 2 == 0)
                 .then(|| ["", "a", "eu-1", "no zone"][usize::from(f % 4)].repeat(1 + usize::from(d % 20))),
         },
-        2 if e % 3 == 0 => {
-            Change::NoteWired { product, group, addr: some_server(place.1, c), text: "w".repeat(usize::from(d % 700)) }
-        }
+        2 if e % 3 == 0 => Change::NoteReconciled {
+            product,
+            group,
+            addr: some_server(place.1, c),
+            text: "w".repeat(usize::from(d % 700)),
+        },
         2 => Change::NoteProcess {
             product,
             group,
@@ -73,7 +76,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             }
         }
         6..=9 => start(place, numbers),
-        LOANS.. => loans::resolve(numbers, state, term),
+        EJECTIONS.. => ejections::resolve(numbers, state, term),
         n => match pick(state.promotions.values(), a) {
             Some(promotion) => next(n, promotion, numbers, state, term),
             None => start(place, numbers),
@@ -91,7 +94,11 @@ fn start((product, group): (&Product, &Group), [_, b, c, d, e, f]: [u16; 6]) -> 
         },
         kind: if b % 2 == 0 { PromotionKind::Failover } else { PromotionKind::Switchover },
         group_epoch: Epoch(group.epoch.0 + u64::from(e % 12 == 0)),
-        reached: if f % 12 == 0 { Some(Reached { replid: "ab".into(), offset: 1 }) } else { group.reached.clone() },
+        required_offset: if f % 12 == 0 {
+            Some(ReplicationOffset { replid: "ab".into(), offset: 1 })
+        } else {
+            group.required_offset.clone()
+        },
         forced: e % 4 == 0,
         why: "w".repeat(usize::from(b % 700)),
     }
@@ -143,8 +150,8 @@ pub fn shown(state: &ClusterState) -> BTreeSet<String> {
         if group.servers.iter().any(|s| s.diverged) {
             seen.insert("diverged".to_owned());
         }
-        if group.reached.is_some() {
-            seen.insert("reached".to_owned());
+        if group.required_offset.is_some() {
+            seen.insert("required_offset".to_owned());
         }
         if !group.replid.is_empty() {
             seen.insert("noted".to_owned());

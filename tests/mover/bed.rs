@@ -19,7 +19,8 @@ use pontoon::{
         slot::Layout,
     },
     mover::{
-        self, Approval, Approve, CleanJob, CopyJob, Endpoint, Finished, Handle, Job, Named, Report, SlotSet, State,
+        self, AuthorizationFuture, Authorize, CleanSpec, ConnectionId, CopySpec, Endpoint, Finished, MoverHandle,
+        Report, RunSpec, SlotSet, State,
     },
     redis::Reply,
     resp::{reply::ReplyScanner, write},
@@ -90,13 +91,13 @@ impl Conn {
 }
 
 /// Says yes and remembers; or says no.
-pub struct Approver {
-    pub asked: Mutex<Vec<Named>>,
+pub struct Authorizer {
+    pub asked: Mutex<Vec<ConnectionId>>,
     pub refuses: bool,
 }
 
-impl Approve for Approver {
-    fn approve(&self, connections: Vec<Named>) -> Approval {
+impl Authorize for Authorizer {
+    fn authorize(&self, connections: Vec<ConnectionId>) -> AuthorizationFuture {
         self.asked.lock().unwrap().extend(connections);
         let refuses = self.refuses;
         Box::pin(async move { if refuses { Err("this run is closed".into()) } else { Ok(()) } })
@@ -109,7 +110,7 @@ pub struct Bed {
     pub target: Redis,
     pub s: Conn,
     pub t: Conn,
-    pub approver: Arc<Approver>,
+    pub authorizer: Arc<Authorizer>,
     pub limits: watch::Sender<Limits>,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -154,7 +155,7 @@ impl Bed {
             target,
             s,
             t,
-            approver: Arc::new(Approver { asked: Mutex::default(), refuses: false }),
+            authorizer: Arc::new(Authorizer { asked: Mutex::default(), refuses: false }),
             limits: watch::channel(Limits::default()).0,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         }
@@ -169,8 +170,8 @@ impl Bed {
         bed
     }
 
-    pub fn job(&self, slots: &Arc<SlotSet>) -> CopyJob {
-        CopyJob {
+    pub fn spec(&self, slots: &Arc<SlotSet>) -> CopySpec {
+        CopySpec {
             name: NAME.into(),
             layout: Layout::Codis,
             slots: slots.clone(),
@@ -185,12 +186,12 @@ impl Bed {
         }
     }
 
-    pub fn copy(&self, job: CopyJob) -> Handle {
-        mover::start(Job::Copy(job), self.approver.clone(), self.limits.subscribe())
+    pub fn copy(&self, spec: CopySpec) -> MoverHandle {
+        mover::start(RunSpec::Copy(spec), self.authorizer.clone(), self.limits.subscribe())
     }
 
-    pub fn clean(&self, server: &Redis, slots: &Arc<SlotSet>, passes_apart: Duration) -> Handle {
-        let job = CleanJob {
+    pub fn clean(&self, server: &Redis, slots: &Arc<SlotSet>, passes_apart: Duration) -> MoverHandle {
+        let spec = CleanSpec {
             name: NAME.into(),
             layout: Layout::Codis,
             slots: slots.clone(),
@@ -198,12 +199,12 @@ impl Bed {
             server: endpoint(server),
             passes_apart,
         };
-        mover::start(Job::Clean(job), self.approver.clone(), self.limits.subscribe())
+        mover::start(RunSpec::Clean(spec), self.authorizer.clone(), self.limits.subscribe())
     }
 
     /// Waits for a report that is as it should be.
     #[track_caller]
-    pub fn wait(&self, handle: &Handle, what: &str, mut is: impl FnMut(&Report) -> bool) -> Report {
+    pub fn wait(&self, handle: &MoverHandle, what: &str, mut is: impl FnMut(&Report) -> bool) -> Report {
         let mut reports = handle.report();
         let found = self.runtime.block_on(async {
             let wait = reports.wait_for(|report| is(report) || matches!(report.state, State::Failed(_)));
@@ -215,24 +216,24 @@ impl Bed {
     }
 
     #[track_caller]
-    pub fn caught_up(&self, handle: &Handle) -> Report {
+    pub fn caught_up(&self, handle: &MoverHandle) -> Report {
         self.wait(handle, "caught up", |report| report.state == State::CaughtUp)
     }
 
     /// Waits for the end, and why.
     #[track_caller]
-    pub fn failed(&self, handle: &Handle) -> String {
+    pub fn failed(&self, handle: &MoverHandle) -> String {
         let report = self.wait(handle, "failed", |report| matches!(report.state, State::Failed(_)));
         let State::Failed(why) = report.state else { unreachable!() };
         why
     }
 
-    pub fn finish_in(&self, handle: &Handle, hold: u64, budget: Duration) -> Result<Finished, String> {
+    pub fn finish_in(&self, handle: &MoverHandle, hold: u64, budget: Duration) -> Result<Finished, String> {
         self.runtime.block_on(handle.finish(HoldId(hold), tokio::time::Instant::now() + budget))
     }
 
     #[track_caller]
-    pub fn finish(&self, handle: &Handle, hold: u64) -> Finished {
+    pub fn finish(&self, handle: &MoverHandle, hold: u64) -> Finished {
         self.finish_in(handle, hold, PATIENCE).unwrap()
     }
 

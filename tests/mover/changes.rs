@@ -64,7 +64,7 @@ fn changes_meanwhile(mut bed: Bed) {
     fill(&mut bed.s);
     let slots = layout_slots(|slot| slot % 4 != 2);
     let writer = Writer::start(&bed.source, change);
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
     bed.wait(&handle, "refetching", |report| report.counters.refetched > 2000);
     bed.caught_up(&handle);
@@ -119,7 +119,7 @@ fn sessions_that_are_refreshed_never_vanish() {
         conn.say(&format!("PEXPIRE session:{} 4000", i % sessions));
     });
     let slots = layout_slots(|_| true);
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
     // Longer than a session lives: a copy that is not fetched again would be gone.
     let refetched = handle.report().borrow().counters.refetched;
@@ -145,11 +145,11 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     follow(&replica, &bed.target);
     fill(&mut bed.s);
     let slots = layout_slots(|_| true);
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
     let finished = bed.finish(&handle, 1);
     assert_eq!(finished.replicas, 1);
-    assert_eq!(finished.target_at.replid, bed.t.info("replication", "master_replid"));
+    assert_eq!(finished.target_offset.replid, bed.t.info("replication", "master_replid"));
     let mut r = Conn::open(&replica);
     assert_eq!(r.say("DBSIZE"), bed.t.say("DBSIZE"));
     // A replica that stands still: not in time, and the copy goes on.
@@ -177,7 +177,7 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     let next = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
     let noise: Vec<u8> = std::iter::successors(Some(1), next).map(|n| (n >> 56) as u8).take(100_000).collect();
     bed.s.ask(&[b"SET", b"string:3", &noise]);
-    let reached = bed.finish(&handle, 4).target_at.offset;
+    let reached = bed.finish(&handle, 4).target_offset.offset;
     let payload = bed.s.ask(&[b"DUMP", b"string:3"]);
     let Reply::Bulk(payload) = payload else { panic!("{payload:?}") };
     assert!(reached >= before + payload.len() as u64, "{reached} is not behind {before} and {} bytes", payload.len());

@@ -9,7 +9,7 @@ use std::{
 use pontoon::mover::State;
 
 use super::{
-    bed::{Approver, Bed, DATABASES, layout_slots},
+    bed::{Authorizer, Bed, DATABASES, layout_slots},
     copying::fill,
 };
 
@@ -56,38 +56,38 @@ fn keys_of_someone_at_the_target_are_named_and_left_alone() {
     bed.t.say("SELECT 3");
     bed.t.say("SET b somebody");
     let slots = layout_slots(|_| true);
-    let why = bed.failed(&bed.copy(bed.job(&slots)));
+    let why = bed.failed(&bed.copy(bed.spec(&slots)));
     assert!(why.contains("'a'") && why.contains("'b'") && why.contains("--wipe"), "{why}");
     bed.t.say("SELECT 0");
     assert_eq!(bed.t.say("GET a").text(), Some("somebody"));
     // Slots that are ours: leftovers, which are wiped.
-    let mut job = bed.job(&slots);
-    job.ours_at_target = slots.clone();
-    let handle = bed.copy(job);
+    let mut spec = bed.spec(&slots);
+    spec.ours_at_target = slots.clone();
+    let handle = bed.copy(spec);
     bed.caught_up(&handle);
     bed.finish(&handle, 1);
     bed.assert_equal(&slots);
     drop(handle);
     bed.t.say("SET c somebody");
-    let mut job = bed.job(&slots);
-    job.wipe = true;
-    let handle = bed.copy(job);
+    let mut spec = bed.spec(&slots);
+    spec.wipe = true;
+    let handle = bed.copy(spec);
     bed.caught_up(&handle);
     bed.finish(&handle, 1);
     bed.assert_equal(&slots);
 }
 
 #[test]
-fn nothing_is_changed_without_approval() {
+fn nothing_is_changed_without_authorization() {
     let mut bed = Bed::start();
-    bed.approver = Arc::new(Approver { asked: Mutex::default(), refuses: true });
+    bed.authorizer = Arc::new(Authorizer { asked: Mutex::default(), refuses: true });
     bed.t.say("SET a x");
     bed.s.say("SET b x");
     let slots = layout_slots(|_| true);
-    let mut job = bed.job(&slots);
-    job.wipe = true;
-    assert_eq!(bed.failed(&bed.copy(job)), "this run is closed");
+    let mut spec = bed.spec(&slots);
+    spec.wipe = true;
+    assert_eq!(bed.failed(&bed.copy(spec)), "this run is closed");
     assert_eq!(bed.failed(&bed.clean(&bed.target, &slots, Duration::ZERO)), "this run is closed");
     assert_eq!(bed.t.say("DBSIZE").integer(), Some(1));
-    assert_eq!(bed.approver.asked.lock().unwrap().len(), 2);
+    assert_eq!(bed.authorizer.asked.lock().unwrap().len(), 2);
 }

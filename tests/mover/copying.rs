@@ -51,14 +51,14 @@ fn everything_of_the_slots_and_nothing_else() {
     let slots = layout_slots(|slot| slot % 3 == 1);
     let other = (0..).map(|i| format!("other:{i}")).find(|key| !slots.has_key(key.as_bytes())).unwrap();
     bed.t.say(&format!("SET {other} mine"));
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     let report = bed.caught_up(&handle);
     assert!(report.counters.scanned > 2000, "{report:?}");
     assert!(report.counters.keys > 600 && report.counters.keys < report.counters.scanned / 2, "{report:?}");
     let finished = bed.finish(&handle, 1);
     assert_eq!(finished.replicas, 0);
     let [replid, offset] = ["master_replid", "master_repl_offset"].map(|field| bed.t.info("replication", field));
-    let at = (finished.target_at.replid, finished.target_at.offset.to_string());
+    let at = (finished.target_offset.replid, finished.target_offset.offset.to_string());
     assert_eq!(at, (replid, offset), "nobody else writes there");
     // The answer may be there a moment before the report.
     let state = State::Finished(pontoon::model::ids::HoldId(1));
@@ -68,7 +68,7 @@ fn everything_of_the_slots_and_nothing_else() {
     bed.assert_equal(&slots);
     assert_eq!(bed.t.say("FCALL f 0").integer(), Some(42));
     // It asked once, for one connection, which the server knows by its name.
-    let asked = bed.approver.asked.lock().unwrap().clone();
+    let asked = bed.authorizer.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 1);
     let list = bed.t.say("CLIENT LIST").text().unwrap().to_owned();
     let line = list.lines().find(|l| l.starts_with(&format!("id={} ", asked[0].client_id))).unwrap().to_owned();
@@ -88,7 +88,7 @@ fn limits_hold_and_change_while_it_runs() {
     bed.limits.send_replace(Limits { keys_per_second: 500, ..Limits::default() });
     let slots = layout_slots(|_| true);
     let began = Instant::now();
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     bed.wait(&handle, "half", |report| report.counters.keys >= 500);
     assert!(began.elapsed() > Duration::from_millis(800), "{:?}", began.elapsed());
     bed.limits.send_replace(Limits::default());
@@ -102,18 +102,18 @@ fn verification_finds_what_differs() {
     let mut bed = Bed::start();
     fill(&mut bed.s);
     let slots = layout_slots(|_| true);
-    let mut job = bed.job(&slots);
-    job.verify = Verify::Full;
-    let handle = bed.copy(job.clone());
+    let mut spec = bed.spec(&slots);
+    spec.verify = Verify::Full;
+    let handle = bed.copy(spec.clone());
     let report = bed.caught_up(&handle);
     let verified = report.verified.unwrap();
     assert!(verified.keys > 1000 && verified.different == 0, "{verified:?}");
     drop(handle);
     // Somebody writes to the target what the source does not have.
-    job.ours_at_target = slots.clone();
-    job.name += "2";
+    spec.ours_at_target = slots.clone();
+    spec.name += "2";
     bed.limits.send_replace(Limits { keys_per_second: 300, ..Limits::default() });
-    let handle = bed.copy(job);
+    let handle = bed.copy(spec);
     bed.wait(&handle, "some copied", |report| report.counters.keys >= 100);
     let key = bed.t.say("RANDOMKEY");
     let key = key.text().unwrap().to_owned();

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use pontoon::{model::migration::Limits, mover::Handle};
+use pontoon::{model::migration::Limits, mover::MoverHandle};
 
 use super::bed::{Bed, follow, layout_slots, start_server};
 
-fn copying() -> (Bed, Handle) {
+fn copying() -> (Bed, MoverHandle) {
     let mut bed = Bed::start();
     for i in 0..3000 {
         bed.s.say(&format!("SET key:{i} {i}"));
     }
     bed.limits.send_replace(Limits { keys_per_second: 1000, ..Limits::default() });
-    let handle = bed.copy(bed.job(&layout_slots(|_| true)));
+    let handle = bed.copy(bed.spec(&layout_slots(|_| true)));
     bed.wait(&handle, "copying", |report| report.counters.keys > 100);
     (bed, handle)
 }
@@ -21,7 +21,7 @@ fn copying() -> (Bed, Handle) {
 #[test]
 fn a_killed_connection_ends_it() {
     let (mut bed, handle) = copying();
-    let id = bed.approver.asked.lock().unwrap()[0].client_id;
+    let id = bed.authorizer.asked.lock().unwrap()[0].client_id;
     bed.t.say(&format!("CLIENT KILL ID {id}"));
     let at_kill = bed.t.say("DBSIZE");
     let why = bed.failed(&handle);
@@ -72,7 +72,7 @@ fn a_flush_at_the_target_just_before_the_hold_is_noticed_under_it() {
     for i in 0..1000 {
         bed.s.say(&format!("SET key:{i} {i}"));
     }
-    let handle = bed.copy(bed.job(&layout_slots(|_| true)));
+    let handle = bed.copy(bed.spec(&layout_slots(|_| true)));
     bed.caught_up(&handle);
     bed.t.say("FLUSHALL");
     let why = bed.finish_in(&handle, 1, Duration::from_secs(5)).unwrap_err();
@@ -90,10 +90,10 @@ fn evictions_at_the_target_end_it_unless_the_product_is_a_cache() {
         }
         let slots = layout_slots(|slot| slot % 2 == 1);
         bed.t.say("CONFIG SET maxmemory-policy allkeys-random");
-        let mut job = bed.job(&slots);
-        job.cache = cache;
-        job.ours_at_target = layout_slots(|_| true);
-        let handle = bed.copy(job);
+        let mut spec = bed.spec(&slots);
+        spec.cache = cache;
+        spec.ours_at_target = layout_slots(|_| true);
+        let handle = bed.copy(spec);
         bed.caught_up(&handle);
         bed.t.say("CONFIG SET maxmemory 1mb");
         super::bed::until("something is evicted", || bed.t.info("stats", "evicted_keys") != "0");
@@ -113,7 +113,7 @@ fn a_change_of_roles_ends_it() {
     let why = bed.failed(&handle);
     assert!(why.contains("role") || why.contains("READONLY") || why.contains("lost"), "{why}");
     // And does not begin there.
-    let why = bed.failed(&bed.copy(bed.job(&layout_slots(|_| true))));
+    let why = bed.failed(&bed.copy(bed.spec(&layout_slots(|_| true))));
     assert!(why.contains("is a replica"), "{why}");
     bed.t.say("REPLICAOF NO ONE");
 }
@@ -126,7 +126,7 @@ fn a_full_target_ends_it_with_advice() {
         bed.s.say(&format!("SET key:{i} {value}"));
     }
     bed.t.say("CONFIG SET maxmemory 3mb");
-    let why = bed.failed(&bed.copy(bed.job(&layout_slots(|_| true))));
+    let why = bed.failed(&bed.copy(bed.spec(&layout_slots(|_| true))));
     assert!(why.contains("out of memory") && why.contains("maxmemory"), "{why}");
 }
 
@@ -137,7 +137,7 @@ fn a_finish_that_is_late_is_given_up_and_the_copy_goes_on() {
         bed.s.say(&format!("SET key:{i} {i}"));
     }
     let slots = layout_slots(|_| true);
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
     bed.t.say("CLIENT PAUSE 700 ALL");
     bed.s.say("SET key:1 changed");

@@ -23,7 +23,7 @@ fn lists_that_become_big_and_small_are_never_doubled() {
         bed.s.say(&format!("COPY big list:{i}"));
     }
     let slots = layout_slots(|_| true);
-    let handle = bed.copy(bed.job(&slots));
+    let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
     for round in 0..ROUNDS {
         let passes = Arc::new(AtomicU64::new(0));

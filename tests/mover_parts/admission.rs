@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::{
+    server::{Redis, password},
+    wait::soon,
+};
 use pontoon::{
-    control::migration_admission::{Wanted, admit},
+    control::admission::migration::{MigrationRequest, admit},
     model::{
         ids::{Epoch, GroupId, HostPort, ProductId, SlotId},
         migration::MigrationOptions,
@@ -12,11 +16,6 @@ use pontoon::{
         slot::Layout,
         state::{Group, GroupOptions, Product, Server, SlotState},
     },
-};
-
-use crate::{
-    server::{Redis, password},
-    wait::soon,
 };
 
 const FROM: GroupId = GroupId(1);
@@ -41,8 +40,8 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         replid: String::new(),
         run_id: String::new(),
         restarted_with: None,
-        reached: None,
-        loan: None,
+        required_offset: None,
+        ejection: None,
     }
 }
 
@@ -76,7 +75,7 @@ impl World {
     }
 
     async fn admit_from_to(&self, from: GroupId, to: GroupId) -> Result<Vec<String>, String> {
-        let wanted = Wanted { product: &self.product, from, to, slots: &self.slots, options: self.options };
+        let wanted = MigrationRequest { product: &self.product, from, to, slots: &self.slots, options: self.options };
         admit(wanted, soon()).await
     }
 

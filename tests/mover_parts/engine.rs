@@ -15,7 +15,7 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, Approval, Approve, CopyJob, Handle, Job, Named, State},
+    mover::{self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, MoverHandle, RunSpec, State},
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -28,15 +28,15 @@ use crate::{
 
 struct Yes;
 
-impl Approve for Yes {
-    fn approve(&self, _: Vec<Named>) -> Approval {
+impl Authorize for Yes {
+    fn authorize(&self, _: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
 }
 
-fn start(source: &Redis, target: &Redis) -> (Handle, watch::Sender<Limits>) {
+fn start(source: &Redis, target: &Redis) -> (MoverHandle, watch::Sender<Limits>) {
     let slots = Arc::new(all_slots());
-    let job = CopyJob {
+    let spec = CopySpec {
         name: "pt:test:run:m1.1".into(),
         layout: Layout::Codis,
         slots: slots.clone(),
@@ -50,11 +50,11 @@ fn start(source: &Redis, target: &Redis) -> (Handle, watch::Sender<Limits>) {
         verify: Verify::Full,
     };
     let (limits, receiver) = watch::channel(Limits::default());
-    (mover::start(Job::Copy(job), Arc::new(Yes), receiver), limits)
+    (mover::start(RunSpec::Copy(spec), Arc::new(Yes), receiver), limits)
 }
 
 /// Waits until the mover is in a state that `is`, or has failed.
-async fn until(handle: &Handle, is: impl Fn(&State) -> bool) -> mover::Report {
+async fn until(handle: &MoverHandle, is: impl Fn(&State) -> bool) -> mover::Report {
     let mut report = handle.report();
     let found = report.wait_for(|report| is(&report.state) || matches!(report.state, State::Failed(_)));
     tokio::time::timeout(3 * PATIENCE, found).await.expect("in time").expect("a report").clone()

@@ -1,8 +1,7 @@
 //! mover::functions between two servers.
 
-use pontoon::{mover::functions, redis::Reply};
-
 use crate::{server::Redis, wait::soon};
+use pontoon::{mover::copy::functions, redis::Reply};
 
 async fn libraries(redis: &Redis) -> functions::Libraries {
     let reply = redis.client().await.ask(functions::LIST, soon()).await.unwrap();

@@ -1,9 +1,8 @@
 //! mover::payload against a real server: checksums of real payloads, and forged footers.
 
-use fastrand::Rng;
-use pontoon::{mover::payload, redis::Reply};
-
 use crate::{dataset, server::Redis, wait::soon};
+use fastrand::Rng;
+use pontoon::{mover::copy::payload, redis::Reply};
 
 /// The payload with another version at its end.
 fn forged(dump: &[u8], version: u16) -> Vec<u8> {

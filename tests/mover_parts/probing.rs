@@ -1,10 +1,10 @@
-//! redis::probe against real servers and users with few rights.
+//! redis::capabilities against real servers and users with few rights.
 
 use pontoon::{
     model::secret::{Credentials, Secret},
     redis::{
         Role,
-        probe::{Psync, feeds, probe},
+        capabilities::{Psync, capabilities, feeds},
     },
 };
 
@@ -19,22 +19,26 @@ async fn user(redis: &Redis, rules: &str) -> Credentials {
 async fn a_server_that_allows_everything() {
     let redis = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]).await;
     redis.run("MSET a 1 b 2").await;
-    let probe = probe(&redis.addr, None, soon()).await.unwrap();
-    assert!(matches!(probe.role, Role::Primary { .. }) && !probe.loading);
-    assert_eq!((probe.run_id.len(), probe.replid.len(), probe.keyspace[&0]), (40, 40, 2));
-    assert_eq!((probe.policy.as_deref(), probe.min_replicas_to_write), (Some("allkeys-lru"), Some(0)));
-    assert_eq!(probe.memory.max, 100 << 20);
-    assert!(probe.memory.used > probe.memory.dataset && probe.memory.dataset > 0 && probe.memory.system > 0);
-    assert_eq!(probe.memory.free(), Some(probe.memory.max - probe.memory.used));
+    let capabilities = capabilities(&redis.addr, None, soon()).await.unwrap();
+    assert!(matches!(capabilities.role, Role::Primary { .. }) && !capabilities.loading);
+    assert_eq!((capabilities.run_id.len(), capabilities.replid.len(), capabilities.keyspace[&0]), (40, 40, 2));
+    assert_eq!((capabilities.policy.as_deref(), capabilities.min_replicas_to_write), (Some("allkeys-lru"), Some(0)));
+    assert_eq!(capabilities.memory.max, 100 << 20);
+    assert!(
+        capabilities.memory.used > capabilities.memory.dataset
+            && capabilities.memory.dataset > 0
+            && capabilities.memory.system > 0
+    );
+    assert_eq!(capabilities.memory.free(), Some(capabilities.memory.max - capabilities.memory.used));
     for allowed in [
-        &probe.client_name,
-        &probe.client_list,
-        &probe.client_kill,
-        &probe.reads,
-        &probe.restore,
-        &probe.unlink,
-        &probe.memory_usage,
-        &probe.functions,
+        &capabilities.client_name,
+        &capabilities.client_list,
+        &capabilities.client_kill,
+        &capabilities.reads,
+        &capabilities.restore,
+        &capabilities.unlink,
+        &capabilities.memory_usage,
+        &capabilities.functions,
     ] {
         assert_eq!(*allowed, Ok(()));
     }
@@ -70,7 +74,7 @@ async fn feeds_are_tried_without_a_fork() {
 async fn refusals_have_reasons() {
     let redis = Redis::start(&["--rename-command", "MEMORY", ""]).await;
     let few = user(&redis, "~app:* &* +@all -psync -client|kill -client|list -function -dump -restore -unlink").await;
-    let got = probe(&redis.addr, Some(&few), soon()).await.unwrap();
+    let got = capabilities(&redis.addr, Some(&few), soon()).await.unwrap();
     for (allowed, words) in [
         (&got.client_list, "+client|list"),
         (&got.client_kill, "+client|kill"),
@@ -88,7 +92,7 @@ async fn refusals_have_reasons() {
     assert!(refused.any() && refused.psync.unwrap_err().contains("+psync"));
     // A user whose keys are some only may still run the commands.
     let some = user(&redis, "~app:* &* +@all").await;
-    let got = probe(&redis.addr, Some(&some), soon()).await.unwrap();
+    let got = capabilities(&redis.addr, Some(&some), soon()).await.unwrap();
     assert_eq!((got.reads, got.restore, got.unlink), (Ok(()), Ok(()), Ok(())));
     // Neither feed.
     let none = user(&redis, "~* resetchannels +@all -client|tracking").await;
@@ -99,10 +103,12 @@ async fn refusals_have_reasons() {
     );
     // Why a server takes no writes.
     redis.run("CONFIG SET min-replicas-to-write 2").await;
-    let got = probe(&redis.addr, None, soon()).await.unwrap();
+    let got = capabilities(&redis.addr, None, soon()).await.unwrap();
     assert!(got.min_replicas_to_write == Some(2) && got.restore.unwrap_err().contains("NOREPLICAS"));
     let replica = redis.replica().await;
-    assert!(probe(&replica.addr, None, soon()).await.unwrap().restore.unwrap_err().contains("READONLY"));
+    assert!(capabilities(&replica.addr, None, soon()).await.unwrap().restore.unwrap_err().contains("READONLY"));
     let wrong = Credentials { username: Some("u".into()), password: Secret::new("wrong".into()) };
-    assert!(probe(&redis.addr, Some(&wrong), soon()).await.unwrap_err().to_string().contains("refuses the password"));
+    assert!(
+        capabilities(&redis.addr, Some(&wrong), soon()).await.unwrap_err().to_string().contains("refuses the password")
+    );
 }

@@ -12,8 +12,8 @@ use pontoon::{
     mover::{
         Endpoint, SlotSet,
         verify::{
-            Changes, Comparison, Look, Outcome, Place, Scope,
-            digest::{Seed, Seen, difference},
+            ChangeObserver, Comparison, DbKeyPair, KeyStatus, Outcome, Scope,
+            digest::{DigestSeed, SeenDigest, difference},
             read::Reader,
         },
     },
@@ -52,20 +52,20 @@ pub fn all_slots() -> SlotSet {
 /// A copy that stands still, or one in which some keys always change.
 #[derive(Default)]
 pub struct Still {
-    hot: Vec<Bytes>,
-    watched: RefCell<BTreeMap<Place, u64>>,
+    write_contended: Vec<Bytes>,
+    watched: RefCell<BTreeMap<DbKeyPair, u64>>,
 }
 
-impl Changes for Still {
-    fn watch(&self, keys: &[Place]) {
+impl ChangeObserver for Still {
+    fn watch(&self, keys: &[DbKeyPair]) {
         *self.watched.borrow_mut() = keys.iter().map(|key| (key.clone(), 0)).collect();
     }
 
-    fn look(&self, key: &Place) -> Look {
+    fn status(&self, key: &DbKeyPair) -> KeyStatus {
         let mut watched = self.watched.borrow_mut();
         let changes = watched.get_mut(key).expect("a key that is watched");
-        *changes += u64::from(self.hot.contains(&key.1));
-        Look { changes: *changes, settled: true }
+        *changes += u64::from(self.write_contended.contains(&key.1));
+        KeyStatus { changes: *changes, settled: true }
     }
 
     async fn barrier(&self) -> Result<(), String> {
@@ -221,7 +221,7 @@ fn changes() -> Vec<(Vec<Command>, Vec<Command>)> {
 #[tokio::test]
 async fn any_single_change_is_seen() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(OTHER));
-    let seed = Seed::default();
+    let seed = DigestSeed::default();
     let mut a = Reader::open(&endpoint(&source), "pt:test", seed.clone()).await.unwrap();
     let mut b = Reader::open(&endpoint(&target), "pt:test", seed).await.unwrap();
     let key = [Bytes::from_static(b"k")];
@@ -234,7 +234,7 @@ async fn any_single_change_is_seen() {
             }
             let what = || String::from_utf8_lossy(&change.concat()[..change.concat().len().min(60)]).into_owned();
             let (before_a, before_b) = (a.read(0, &key).await.unwrap(), b.read(0, &key).await.unwrap());
-            assert!(matches!(before_a[0], Seen::Key(_)), "{before_a:?}");
+            assert!(matches!(before_a[0], SeenDigest::Key(_)), "{before_a:?}");
             // Generous, since the machine may stand still between the two.
             assert_eq!(difference(&before_a[0], &before_b[0], 9000), None, "before {}", what());
             dataset::send(&target, 0, std::slice::from_ref(&change)).await;
@@ -262,8 +262,8 @@ async fn a_key_that_always_changes_is_no_difference() {
     target.run("DEL gone").await;
     target.run("SET extra 1").await;
     let slots = all_slots();
-    let hot = Still { hot: vec!["hot".into()], ..Still::default() };
-    let outcome = compare(&source, &target, &slots, Verify::Full, &hot).await;
+    let write_contended = Still { write_contended: vec!["hot".into()], ..Still::default() };
+    let outcome = compare(&source, &target, &slots, Verify::Full, &write_contended).await;
     assert_eq!((outcome.verified.keys, outcome.verified.different, outcome.busy), (3, 2, 1), "{outcome:?}");
     assert!(outcome.different.iter().any(|text| text == "gone (database 0): it is not at the target"), "{outcome:?}");
     let extra = "extra (database 0): it is at the target and not at the source";
@@ -284,7 +284,7 @@ async fn times_to_live_of_fields_are_read_where_there_are_any() {
         ];
         texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>()
     };
-    let seed = Seed::default();
+    let seed = DigestSeed::default();
     let mut seen = Vec::new();
     for expiry in ["*2\r\n:-1\r\n:1700000000000\r\n", "*2\r\n:-1\r\n:1700000000900\r\n", "*2\r\n:-1\r\n:-1\r\n"] {
         let addr = fake::server(answers(expiry), true).await;

@@ -2,8 +2,8 @@
 //! all, who is made to follow whom. Knows nothing of servers: what nodes have seen of them is made up here.
 #![allow(clippy::unwrap_used)]
 
-mod handover;
-mod loans;
+mod ejections;
+mod leadership_transfer;
 mod world;
 
 use std::collections::BTreeSet;
@@ -12,15 +12,15 @@ use pontoon::{
     model::{
         change::Change,
         ids::{GroupId, NodeId},
-        promotion::{PromotionKind, Reached},
+        promotion::{PromotionKind, ReplicationOffset},
         route::Mode,
         secret::{Credentials, Secret},
     },
     plan::{
-        failover::{STALE_MS, astray, decide},
+        failover::{STALE_MS, decide, following_primaries},
         liveness::Watchers,
-        observation::{Linked, Look, RoleSeen},
-        replication::{Act, to_lead, wiring},
+        observation::{InSync, Probe, ReportedRole},
+        replication::{ReplicationAction, reconcile, to_restore_as_primary},
     },
 };
 
@@ -37,7 +37,7 @@ fn the_farthest_is_chosen_then_priority_then_zone_then_address() {
     assert_eq!(world.order(), [7003, 7002], "the zone of the primary");
     world.edit(|group| group.servers[1].priority = 200);
     assert_eq!(world.order(), [7002, 7003], "priority before zone");
-    world.look(7003, |look| look.offset = 1_001);
+    world.probe(7003, |probe| probe.offset = 1_001);
     assert_eq!(world.order(), [7003, 7002], "offset before priority");
     let evidence = world.choice().evidence();
     assert!(evidence.contains("127.0.0.1:7003 is chosen, at offset 1001 (priority 100)"), "{evidence}");
@@ -52,38 +52,40 @@ fn who_is_no_candidate_and_why() {
         ("priority is 0", |w| w.edit(|g| g.servers[1].priority = 0)),
         ("does not answer node 1", |w| {
             let mine = w.seen.get_mut(&addr(7002)).unwrap().get_mut(&ME).unwrap();
-            (mine.sight.failing_ms, mine.sight.error) = (Some(1), "refused".into());
+            (mine.report.failing_ms, mine.report.error) = (Some(1), "refused".into());
         }),
-        ("(NOAUTH)", |w| w.see(7002, |sight| sight.error = "NOAUTH".into())),
-        ("it does not answer", |w| w.see(7002, |sight| sight.look.as_mut().unwrap().1 = 3_000)),
-        ("it does not answer", |w| w.see(7002, |sight| sight.look = None)),
-        ("a primary itself", |w| w.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() })),
-        ("loading", |w| w.look(7002, |l| l.loading = true)),
+        ("(NOAUTH)", |w| w.see(7002, |report| report.error = "NOAUTH".into())),
+        ("it does not answer", |w| w.see(7002, |report| report.probe.as_mut().unwrap().1 = 3_000)),
+        ("it does not answer", |w| w.see(7002, |report| report.probe = None)),
+        ("a primary itself", |w| w.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() })),
+        ("loading", |w| w.probe(7002, |l| l.loading = true)),
         ("full copy", |w| {
-            w.look(7002, |l| {
-                l.role = RoleSeen::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 1, syncing: true }
+            w.probe(7002, |l| {
+                l.role = ReportedRole::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 1, syncing: true }
             })
         }),
-        ("it follows 127.0.0.1:7009", |w| w.look(7002, |l| l.role = follows(7009))),
-        ("another replication id", |w| w.look(7002, |l| l.replid = "old".into())),
+        ("it follows 127.0.0.1:7009", |w| w.probe(7002, |l| l.role = follows(7009))),
+        ("another replication id", |w| w.probe(7002, |l| l.replid = "old".into())),
         // The primary came back empty under another id, and died before its replica had copied that.
-        ("another replication id", |w| w.look(PRIMARY, |l| l.replid = "new".into())),
+        ("another replication id", |w| w.probe(PRIMARY, |l| l.replid = "new".into())),
         ("nobody knows under which", |w| {
-            w.look(PRIMARY, |l| l.replid.clear());
+            w.probe(PRIMARY, |l| l.replid.clear());
             w.edit(|g| g.replid.clear());
         }),
-        ("in step with the primary since it was started", |w| w.see(7002, |sight| sight.linked = None)),
+        ("in step with the primary since it was started", |w| w.see(7002, |report| report.in_sync = None)),
         // It was restarted with what it saved once.
-        ("in step with the primary since it was started", |w| w.look(7002, |l| l.run_id = "restarted".into())),
+        ("in step with the primary since it was started", |w| w.probe(7002, |l| l.run_id = "restarted".into())),
         ("in step with the primary since it was started", |w| {
-            w.see(7002, |sight| sight.linked.as_mut().unwrap().to = addr(7009))
+            w.see(7002, |report| report.in_sync.as_mut().unwrap().to = addr(7009))
         }),
         ("s before the primary was last seen alive", |w| {
-            w.see(7002, |sight| sight.linked.as_mut().unwrap().ago_ms = 4_000 + STALE_MS + 1_000)
+            w.see(7002, |report| report.in_sync.as_mut().unwrap().ago_ms = 4_000 + STALE_MS + 1_000)
         }),
-        ("it has received nothing yet of what the primary wrote up to offset 1000", |w| w.look(7002, |l| l.offset = 0)),
+        ("it has received nothing yet of what the primary wrote up to offset 1000", |w| {
+            w.probe(7002, |l| l.offset = 0)
+        }),
         ("slots have moved to this group", |w| {
-            w.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 1_001 }))
+            w.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "id1".into(), offset: 1_001 }))
         }),
     ];
     for (why, edit) in table {
@@ -100,15 +102,19 @@ fn who_is_a_candidate_though_something_is_odd() {
     type Edit = fn(&mut World);
     let table: &[(&str, Edit)] = &[
         ("long dead: both ages grow", |w| w.fail(PRIMARY, 600_000)),
-        ("the nodes have never seen the primary, and the log knows its id", |w| w.see(PRIMARY, |s| s.look = None)),
+        ("the nodes have never seen the primary, and the log knows its id", |w| w.see(PRIMARY, |s| s.probe = None)),
         ("nobody has written anything", |w| {
-            [PRIMARY, 7002].into_iter().for_each(|port| w.look(port, |l| l.offset = 0));
+            [PRIMARY, 7002].into_iter().for_each(|port| w.probe(port, |l| l.offset = 0));
         }),
-        ("reached another history", |w| w.edit(|g| g.reached = Some(Reached { replid: "x".into(), offset: u64::MAX }))),
-        ("just reached", |w| w.edit(|g| g.reached = Some(Reached { replid: "id1".into(), offset: 1_000 }))),
+        ("must have reached another history", |w| {
+            w.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "x".into(), offset: u64::MAX }))
+        }),
+        ("just reached", |w| {
+            w.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "id1".into(), offset: 1_000 }))
+        }),
         ("one node alone has seen it in step", |w| {
             let by_node = w.seen.get_mut(&addr(7002)).unwrap();
-            by_node.values_mut().skip(1).for_each(|reported| reported.sight.linked = None);
+            by_node.values_mut().skip(1).for_each(|reported| reported.report.in_sync = None);
         }),
     ];
     for (what, edit) in table {
@@ -123,9 +129,9 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     let world = World::down();
     assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
     let watchers = Watchers::new(&world.seen, voters());
-    let decided = decide(&world.state, &world.seen, &watchers, &world.astray, ME);
+    let decided = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
     let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
-        decided[0].act.as_deref()
+        decided[0].action.as_deref()
     else {
         panic!("{decided:?}");
     };
@@ -198,7 +204,7 @@ fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
         world.group(id, &[port, port + 1]);
     }
     world.state.settings.failover_share_max = 1;
-    let fail = |world: &mut World, port: u16| world.see(port, |sight| sight.failing_ms = Some(600));
+    let fail = |world: &mut World, port: u16| world.see(port, |report| report.failing_ms = Some(600));
     fail(&mut world, 7_200);
     assert_eq!(world.decisions().1, [7002], "two may be down at once");
     fail(&mut world, 7_300);
@@ -206,7 +212,7 @@ fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
     assert!(begun.is_empty() && sentences[0].contains("3 of 6 primaries do not answer"), "{begun:?} {sentences:?}");
     // One node alone does not see it.
     let reported = world.seen.get_mut(&addr(7_400)).unwrap();
-    reported.get_mut(&NodeId(2)).unwrap().sight.failing_ms = Some(600);
+    reported.get_mut(&NodeId(2)).unwrap().report.failing_ms = Some(600);
     assert!(world.decisions().0[0].contains("3 of 6"));
 }
 
@@ -214,17 +220,17 @@ fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
 fn with_min_acks_enough_replicas_have_to_answer_and_none_may_have_more() {
     type Edit = fn(&mut World);
     let table: &[(&str, u8, Edit)] = &[
-        ("begins", 0, |w| w.see(7003, |sight| sight.look = None)),
+        ("begins", 0, |w| w.see(7003, |report| report.probe = None)),
         ("begins", 1, |_| {}),
-        ("begins", 2, |w| w.see(7003, |sight| sight.look = None)),
+        ("begins", 2, |w| w.see(7003, |report| report.probe = None)),
         // It need not have been in step to be counted: what it has, it has.
-        ("begins", 1, |w| w.see(7003, |sight| sight.linked = None)),
-        ("2 of the 2 replicas have to answer", 1, |w| w.see(7003, |sight| sight.look = None)),
-        ("there answer: 127.0.0.1:7002", 1, |w| w.look(7003, |look| look.replid = "other".into())),
-        ("2 of the 2 replicas have to answer", 1, |w| w.look(7003, |look| look.loading = true)),
+        ("begins", 1, |w| w.see(7003, |report| report.in_sync = None)),
+        ("2 of the 2 replicas have to answer", 1, |w| w.see(7003, |report| report.probe = None)),
+        ("there answer: 127.0.0.1:7002", 1, |w| w.probe(7003, |probe| probe.replid = "other".into())),
+        ("2 of the 2 replicas have to answer", 1, |w| w.probe(7003, |probe| probe.loading = true)),
         ("begins", 1, |w| w.edit(|g| g.servers[2].diverged = true)),
         ("127.0.0.1:7003 has more (offset 1001) than 127.0.0.1:7002 (1000)", 1, |w| {
-            w.look(7003, |look| look.offset = 1_001);
+            w.probe(7003, |probe| probe.offset = 1_001);
             w.edit(|group| group.servers[2].priority = 0);
         }),
     ];
@@ -246,16 +252,16 @@ fn with_min_acks_enough_replicas_have_to_answer_and_none_may_have_more() {
 fn a_new_history_is_noted_before_the_failover_begins() {
     let mut world = World::down();
     for port in [PRIMARY, 7002, 7003] {
-        world.look(port, |l| l.replid = "id9".into());
-        world.see(port, |sight| {
-            if let Some(linked) = &mut sight.linked {
-                linked.replid = "id9".into();
+        world.probe(port, |l| l.replid = "id9".into());
+        world.see(port, |report| {
+            if let Some(in_sync) = &mut report.in_sync {
+                in_sync.replid = "id9".into();
             }
         });
     }
     let watchers = Watchers::new(&world.seen, voters());
-    let decided = decide(&world.state, &world.seen, &watchers, &world.astray, ME);
-    let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].act.as_deref() else {
+    let decided = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
+    let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].action.as_deref() else {
         panic!("{decided:?}");
     };
     assert_eq!(replid, "id9");
@@ -271,17 +277,17 @@ fn when_the_old_primary_is_back() {
     assert!(back.back().unwrap().contains("answers again"));
     // One node of three reaches it.
     for node in [2, 3] {
-        back.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(node)).unwrap().sight.failing_ms = Some(4_000);
+        back.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(node)).unwrap().report.failing_ms = Some(4_000);
     }
     assert_eq!(back.back(), None);
     // It was restarted: while the chosen one is there, that one is the better choice.
     let mut restarted = World::up();
     restarted.start(7002, false);
-    restarted.look(PRIMARY, |l| l.replid = "new".into());
+    restarted.probe(PRIMARY, |l| l.replid = "new".into());
     assert_eq!(restarted.back(), None);
     restarted.fail(7002, 60_000);
     assert!(restarted.back().unwrap().contains("with 10 keys"));
-    restarted.look(PRIMARY, |l| l.keys = 0);
+    restarted.probe(PRIMARY, |l| l.keys = 0);
     assert_eq!(restarted.back(), None, "it has nothing that could be served");
     // An operator promotes although the primary answers.
     let mut forced = World::up();
@@ -294,19 +300,19 @@ fn when_the_old_primary_is_back() {
         let mut world = World::up();
         world.note(1, "id1");
         world.start(7002, false);
-        world.look(PRIMARY, |l| l.replid = "another".into());
+        world.probe(PRIMARY, |l| l.replid = "another".into());
         world
     };
     assert_eq!(restarted().back(), None);
     let mut copied = restarted();
-    copied.look(7002, |l| l.replid = "another".into());
+    copied.probe(7002, |l| l.replid = "another".into());
     assert!(copied.back().is_some_and(|why| why.contains("copied")));
-    copied.look(PRIMARY, |l| l.keys = 0);
+    copied.probe(PRIMARY, |l| l.keys = 0);
     assert!(copied.back().is_some(), "the chosen one has none either");
     let promoted = |former: Option<&str>| {
         let mut world = restarted();
-        world.look(7002, |l| {
-            l.role = RoleSeen::Primary { replicas: Vec::new() };
+        world.probe(7002, |l| {
+            l.role = ReportedRole::Primary { replicas: Vec::new() };
             l.replid = "its own".into();
             l.replid2 = former.map(|id| (id.to_owned(), 1_001));
         });
@@ -315,61 +321,61 @@ fn when_the_old_primary_is_back() {
     assert_eq!(promoted(Some("id1")).back(), None);
     let mut lost = promoted(None);
     assert!(lost.back().is_some_and(|why| why.contains("another replication id")));
-    lost.look(PRIMARY, |l| l.keys = 0);
+    lost.probe(PRIMARY, |l| l.keys = 0);
     assert_eq!(lost.back(), None, "an operator has to choose");
     // A replica by now.
     let mut replica = World::up();
     replica.start(7002, false);
-    replica.look(PRIMARY, |l| l.role = follows(7002));
+    replica.probe(PRIMARY, |l| l.role = follows(7002));
     assert_eq!(replica.back(), None);
 }
 
 #[test]
 fn who_is_made_to_follow() {
-    let repoint = |port| Act::Repoint { to: addr(PRIMARY), why: port };
-    assert_eq!(World::up().acts(), []);
+    let repoint = |port| ReplicationAction::Repoint { to: addr(PRIMARY), why: port };
+    assert_eq!(World::up().actions(), []);
     let mut world = World::up();
-    world.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
-    world.look(7003, |l| l.role = follows(7002));
+    world.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
+    world.probe(7003, |l| l.role = follows(7002));
     let wanted = [(7002, repoint("it is a primary".into())), (7003, repoint("it follows 127.0.0.1:7002".into()))];
-    assert_eq!(world.acts(), wanted);
+    assert_eq!(world.actions(), wanted);
     for quiet in [
         |w: &mut World| w.state.settings.maintenance = true,
         |w: &mut World| w.edit(|g| g.options.maintenance = true),
         |w: &mut World| w.fail(PRIMARY, 10_000),
-        |w: &mut World| w.look(PRIMARY, |l| l.loading = true),
-        |w: &mut World| w.look(PRIMARY, |l| l.role = follows(7009)),
+        |w: &mut World| w.probe(PRIMARY, |l| l.loading = true),
+        |w: &mut World| w.probe(PRIMARY, |l| l.role = follows(7009)),
     ] {
         let mut quiet_world = World::up();
-        quiet_world.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+        quiet_world.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
         quiet(&mut quiet_world);
-        assert_eq!(quiet_world.acts(), []);
+        assert_eq!(quiet_world.actions(), []);
     }
     let mut open = World::up();
-    open.look(7003, |l| l.role = follows(7002));
+    open.probe(7003, |l| l.role = follows(7002));
     open.start(7002, false);
-    assert_eq!(open.acts(), [], "a promotion is open");
+    assert_eq!(open.actions(), [], "a promotion is open");
     // The primary came back empty, and this one has what it lost.
     let mut empty = World::up();
-    empty.look(PRIMARY, |l| l.keys = 0);
-    empty.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
-    assert_eq!(empty.acts(), []);
-    assert!(wiring(&empty.state, &empty.seen).1[0].contains("it is not made a replica"));
+    empty.probe(PRIMARY, |l| l.keys = 0);
+    empty.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
+    assert_eq!(empty.actions(), []);
+    assert!(reconcile(&empty.state, &empty.seen).1[0].contains("it is not made a replica"));
     empty.edit(|g| g.servers[1].diverged = true);
-    assert_eq!(empty.acts(), [], "it is the old primary, and nobody else has its keys");
+    assert_eq!(empty.actions(), [], "it is the old primary, and nobody else has its keys");
     empty.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache;
-    assert_eq!(empty.acts(), [(7002, repoint("it is a primary".into()))], "a cache may lose them");
+    assert_eq!(empty.actions(), [(7002, repoint("it is a primary".into()))], "a cache may lose them");
 }
 
 /// 7002 is the old primary, with 10 keys; the present one was promoted, and restarted empty since.
 fn restarted() -> World {
     let mut world = World::up();
     world.edit(|g| g.servers[1].diverged = true);
-    world.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
-    world.see(7002, |sight| sight.linked = None);
+    world.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
+    world.see(7002, |report| report.in_sync = None);
     let GroupId(group) = GROUP;
     world.restart(group, "again", 0);
-    world.look(PRIMARY, |l| {
+    world.probe(PRIMARY, |l| {
         (l.run_id, l.replid, l.keys) = ("again".into(), "again".into(), 1);
     });
     world
@@ -377,26 +383,26 @@ fn restarted() -> World {
 
 #[test]
 fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
-    let repoint = |to| [(7002, Act::Repoint { to: addr(to), why: "it is a primary".into() })];
-    let odd = |world: &World| wiring(&world.state, &world.seen).1;
+    let repoint = |to| [(7002, ReplicationAction::Repoint { to: addr(to), why: "it is a primary".into() })];
+    let odd = |world: &World| reconcile(&world.state, &world.seen).1;
     let mut world = restarted();
-    assert_eq!(world.acts(), [], "one write does not make it whole");
+    assert_eq!(world.actions(), [], "one write does not make it whole");
     assert!(odd(&world)[0].contains("it is not made a replica"), "{:?}", odd(&world));
-    world.look(PRIMARY, |l| l.keys = 50);
-    assert_eq!(world.acts(), [], "nor do many: it began with nothing");
+    world.probe(PRIMARY, |l| l.keys = 50);
+    assert_eq!(world.actions(), [], "nor do many: it began with nothing");
     // It follows somebody who is not there, by its own configuration: just as little.
-    world.look(7002, |l| l.role = follows(7009));
-    assert_eq!(world.acts(), []);
-    world.look(7002, |l| {
-        l.role = RoleSeen::Replica { of: addr(7003), link_up: true, link_down_ms: 0, syncing: false };
+    world.probe(7002, |l| l.role = follows(7009));
+    assert_eq!(world.actions(), []);
+    world.probe(7002, |l| {
+        l.role = ReportedRole::Replica { of: addr(7003), link_up: true, link_down_ms: 0, syncing: false };
     });
-    assert_eq!(world.acts().len(), 1, "it has what 7003 has");
+    assert_eq!(world.actions().len(), 1, "it has what 7003 has");
 
     // The log does not know yet that it restarted.
     let mut unnoted = restarted();
     unnoted.edit(|g| (g.run_id, g.replid, g.restarted_with) = (format!("run{PRIMARY}"), "id1".into(), None));
-    let note = Act::Note { replid: "again".into(), run_id: "again".into(), keys: 1 };
-    assert_eq!(unnoted.acts(), [(PRIMARY, note)]);
+    let note = ReplicationAction::Note { replid: "again".into(), run_id: "again".into(), keys: 1 };
+    assert_eq!(unnoted.actions(), [(PRIMARY, note)]);
     assert!(odd(&unnoted)[0].contains("restarted with 1 keys"), "{:?}", odd(&unnoted));
 
     for heals in [
@@ -405,20 +411,20 @@ fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
         // It restarted with most of it, and has more by now.
         |w: &mut World| {
             w.edit(|g| g.restarted_with = Some(9));
-            w.look(PRIMARY, |l| l.keys = 11);
+            w.probe(PRIMARY, |l| l.keys = 11);
         },
         // The other one is empty, too.
-        |w: &mut World| w.look(7002, |l| l.keys = 0),
+        |w: &mut World| w.probe(7002, |l| l.keys = 0),
         // It had already copied what the primary writes since.
         |w: &mut World| {
-            let linked = Linked { to: addr(PRIMARY), replid: "again".into(), run_id: "x".into(), ago_ms: 9_000 };
-            w.see(7002, |sight| sight.linked = Some(linked.clone()));
+            let in_sync = InSync { to: addr(PRIMARY), replid: "again".into(), run_id: "x".into(), ago_ms: 9_000 };
+            w.see(7002, |report| report.in_sync = Some(in_sync.clone()));
         },
         |w: &mut World| w.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache,
     ] {
         let mut world = restarted();
         heals(&mut world);
-        assert_eq!(world.acts(), repoint(PRIMARY));
+        assert_eq!(world.actions(), repoint(PRIMARY));
     }
     // Another primary is another beginning.
     let mut promoted = restarted();
@@ -430,48 +436,48 @@ fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
 #[test]
 fn a_replica_that_is_not_let_in_gets_the_password_again() {
     let mut world = World::up();
-    let down = |ms, syncing| RoleSeen::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: ms, syncing };
-    world.look(7002, |l| l.role = down(2_000, false));
-    assert_eq!(world.acts(), [], "there is no password");
+    let down = |ms, syncing| ReportedRole::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: ms, syncing };
+    world.probe(7002, |l| l.role = down(2_000, false));
+    assert_eq!(world.actions(), [], "there is no password");
     world.edit(|g| g.credentials = Some(Credentials { username: None, password: Secret::new("p".into()) }));
-    assert_eq!(world.acts(), [(7002, Act::Login)]);
-    world.look(7002, |l| l.role = down(u64::MAX, false));
-    assert_eq!(world.acts(), [(7002, Act::Login)]);
+    assert_eq!(world.actions(), [(7002, ReplicationAction::Login)]);
+    world.probe(7002, |l| l.role = down(u64::MAX, false));
+    assert_eq!(world.actions(), [(7002, ReplicationAction::Login)]);
     for role in [down(1_999, false), down(5_000, true)] {
-        world.look(7002, |l| l.role = role.clone());
-        assert_eq!(world.acts(), []);
+        world.probe(7002, |l| l.role = role.clone());
+        assert_eq!(world.actions(), []);
     }
 }
 
 #[test]
 fn what_the_log_learns_of_primaries_and_of_those_that_are_back_in_step() {
     let mut world = World::up();
-    world.look(PRIMARY, |l| l.replid = "new".into());
-    let note = |run_id: &str| Act::Note { replid: "new".into(), run_id: run_id.into(), keys: 10 };
-    assert_eq!(world.acts(), [(PRIMARY, note("run7001"))]);
+    world.probe(PRIMARY, |l| l.replid = "new".into());
+    let note = |run_id: &str| ReplicationAction::Note { replid: "new".into(), run_id: run_id.into(), keys: 10 };
+    assert_eq!(world.actions(), [(PRIMARY, note("run7001"))]);
     world.note(1, "new");
-    assert_eq!(world.acts(), []);
-    world.look(PRIMARY, |l| l.run_id = "other".into());
-    assert_eq!(world.acts(), [(PRIMARY, note("other"))]);
-    world.look(PRIMARY, |l| l.run_id = String::new());
-    assert_eq!(world.acts(), [], "it does not tell");
+    assert_eq!(world.actions(), []);
+    world.probe(PRIMARY, |l| l.run_id = "other".into());
+    assert_eq!(world.actions(), [(PRIMARY, note("other"))]);
+    world.probe(PRIMARY, |l| l.run_id = String::new());
+    assert_eq!(world.actions(), [], "it does not tell");
     let mut back = World::up();
     back.edit(|g| g.servers[1].diverged = true);
-    let resynced = Act::Resynced { of: addr(PRIMARY), replid: "id1".into() };
-    assert_eq!(back.acts(), [(7002, resynced)]);
+    let resynced = ReplicationAction::Resynced { of: addr(PRIMARY), replid: "id1".into() };
+    assert_eq!(back.actions(), [(7002, resynced)]);
     for edit in [
-        |l: &mut Look| l.replid = "other".into(),
-        |l: &mut Look| {
-            l.role = RoleSeen::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 1, syncing: false };
+        |l: &mut Probe| l.replid = "other".into(),
+        |l: &mut Probe| {
+            l.role = ReportedRole::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 1, syncing: false };
         },
-        |l: &mut Look| {
-            l.role = RoleSeen::Replica { of: addr(PRIMARY), link_up: true, link_down_ms: 0, syncing: true };
+        |l: &mut Probe| {
+            l.role = ReportedRole::Replica { of: addr(PRIMARY), link_up: true, link_down_ms: 0, syncing: true };
         },
     ] {
         let mut not_yet = World::up();
         not_yet.edit(|g| g.servers[1].diverged = true);
-        not_yet.look(7002, edit);
-        assert_eq!(not_yet.acts(), []);
+        not_yet.probe(7002, edit);
+        assert_eq!(not_yet.actions(), []);
     }
 }
 
@@ -482,89 +488,89 @@ fn who_is_to_keep_that_it_was_promoted() {
     world.finish();
     let promoted = world.of().epoch;
     let saves = |world: &World| {
-        let saves = |(port, act)| match act {
-            Act::Save { promoted } => Some((port, promoted)),
+        let saves = |(port, action)| match action {
+            ReplicationAction::SaveConfig { promoted } => Some((port, promoted)),
             _ => None,
         };
-        world.acts().into_iter().filter_map(saves).collect::<Vec<_>>()
+        world.actions().into_iter().filter_map(saves).collect::<Vec<_>>()
     };
     assert_eq!(saves(&world), [(7002, promoted)]);
     world.state.settings.maintenance = true;
     assert_eq!(saves(&world), [(7002, promoted)], "it belongs to what was done");
-    world.look(7002, |l| l.loading = true);
+    world.probe(7002, |l| l.loading = true);
     assert_eq!(saves(&world), []);
-    world.look(7002, |l| l.loading = false);
+    world.probe(7002, |l| l.loading = false);
     world.start(PRIMARY, true);
     assert_eq!(saves(&world), [], "it is being replaced");
     let id = *world.state.promotions.keys().next().unwrap();
     world.make(Change::GiveUpPromotion { promotion: id, why: "a test".into(), primary_back: false, forced: true });
     assert_eq!(saves(&world), [(7002, promoted)]);
-    world.see(7002, |sight| sight.look = None);
+    world.see(7002, |report| report.probe = None);
     assert_eq!(saves(&world), []);
 }
 
 #[test]
 fn a_primary_that_follows_another_server_is_replaced() {
-    let led = |world: &World| astray(&world.state, &Watchers::new(&world.seen, voters()));
+    let led = |world: &World| following_primaries(&world.state, &Watchers::new(&world.seen, voters()));
     let mut world = World::up();
     assert_eq!(led(&world), BTreeSet::new());
     // It was started again as the replica that it was before it was promoted; its own replicas have lost it.
-    world.look(PRIMARY, |l| l.role = follows(7002));
-    [7002, 7003].iter().for_each(|port| world.look(*port, |l| l.role = follows(PRIMARY)));
+    world.probe(PRIMARY, |l| l.role = follows(7002));
+    [7002, 7003].iter().for_each(|port| world.probe(*port, |l| l.role = follows(PRIMARY)));
     assert_eq!(led(&world), BTreeSet::from([addr(PRIMARY)]));
     assert_eq!(world.decisions().1, [0_u16; 0], "it may be again what it was in a moment");
-    world.astray = led(&world);
+    world.following_primaries = led(&world);
     assert_eq!(world.decisions(), (vec![], vec![7002]));
 
     let mut ours = World::up();
-    ours.look(7002, |l| l.role = RoleSeen::Primary { replicas: Vec::new() });
+    ours.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
     assert_eq!(led(&ours), BTreeSet::new(), "it is the primary that counts");
-    world.look(PRIMARY, |l| l.loading = true);
+    world.probe(PRIMARY, |l| l.loading = true);
     assert_eq!(led(&world), BTreeSet::new());
-    world.look(PRIMARY, |l| l.loading = false);
+    world.probe(PRIMARY, |l| l.loading = false);
     world.fail(PRIMARY, 100);
     assert_eq!(led(&world), BTreeSet::new(), "whether it is one nobody sees now");
 
     // Nobody can replace it, and it has what it was started with.
-    let lead = |world: &World| to_lead(&world.state, &world.seen, &world.astray, ME);
+    let lead = |world: &World| to_restore_as_primary(&world.state, &world.seen, &world.following_primaries, ME);
     let mut alone = World::up();
-    alone.look(PRIMARY, |l| l.role = follows(7002));
-    alone.astray = led(&alone);
+    alone.probe(PRIMARY, |l| l.role = follows(7002));
+    alone.following_primaries = led(&alone);
     [7002, 7003].iter().for_each(|port| alone.fail(*port, 9_000));
     assert_eq!(lead(&alone), [], "its link was up, so it may have the other one's data");
-    let never = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: false };
-    alone.look(PRIMARY, |l| l.role = never.clone());
+    let never = ReportedRole::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: false };
+    alone.probe(PRIMARY, |l| l.role = never.clone());
     let leads = lead(&alone);
     assert_eq!((leads[0].addr.port(), leads.len()), (PRIMARY, 1));
-    assert_eq!(leads[0].act, Act::Lead { run_id: format!("run{PRIMARY}") });
-    alone.look(PRIMARY, |l| l.keys = 0);
+    assert_eq!(leads[0].action, ReplicationAction::RestorePrimary { run_id: format!("run{PRIMARY}") });
+    alone.probe(PRIMARY, |l| l.keys = 0);
     assert_eq!(lead(&alone), [], "it may have been started empty");
-    alone.look(PRIMARY, |l| l.keys = 10);
+    alone.probe(PRIMARY, |l| l.keys = 10);
     // It was in step too long ago to be a candidate, and may have more all the same.
-    alone.see(7003, |sight| (sight.failing_ms, sight.error) = (None, String::new()));
-    alone.see(7003, |sight| sight.look.as_mut().unwrap().1 = 0);
-    alone.look(7003, |l| l.role = follows(PRIMARY));
-    alone.see(7003, |sight| sight.linked.as_mut().unwrap().ago_ms = STALE_MS * 2);
+    alone.see(7003, |report| (report.failing_ms, report.error) = (None, String::new()));
+    alone.see(7003, |report| report.probe.as_mut().unwrap().1 = 0);
+    alone.probe(7003, |l| l.role = follows(PRIMARY));
+    alone.see(7003, |report| report.in_sync.as_mut().unwrap().ago_ms = STALE_MS * 2);
     assert_eq!(lead(&alone), []);
     alone.edit(|g| g.servers[2].diverged = true);
     assert_eq!(lead(&alone).len(), 1, "its data is the replaced one");
-    let syncing = RoleSeen::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
-    alone.look(PRIMARY, |l| l.role = syncing.clone());
+    let syncing = ReportedRole::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
+    alone.probe(PRIMARY, |l| l.role = syncing.clone());
     assert_eq!(lead(&alone), []);
-    alone.look(PRIMARY, |l| l.role = never.clone());
+    alone.probe(PRIMARY, |l| l.role = never.clone());
     alone.state.settings.maintenance = true;
     assert_eq!(lead(&alone), []);
-    world.look(PRIMARY, |l| l.role = never.clone());
+    world.probe(PRIMARY, |l| l.role = never.clone());
     assert_eq!(lead(&world), [], "another one is promoted");
 
     let mut few = World::up();
     let one = few.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(2)).unwrap();
-    one.sight.look.as_mut().unwrap().0.role = follows(7002);
+    one.report.probe.as_mut().unwrap().0.role = follows(7002);
     assert_eq!(led(&few), BTreeSet::new(), "a majority has to see it");
 
     let mut maintained = World::up();
-    maintained.look(PRIMARY, |l| l.role = follows(7002));
-    maintained.astray = led(&maintained);
+    maintained.probe(PRIMARY, |l| l.role = follows(7002));
+    maintained.following_primaries = led(&maintained);
     maintained.state.settings.maintenance = true;
     let (why, begun) = maintained.decisions();
     assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and takes no writes"), "{why:?}");
@@ -574,7 +580,7 @@ fn a_primary_that_follows_another_server_is_replaced() {
 #[test]
 fn who_could_not_be_promoted_twice_stands_back() {
     let mut world = World::down();
-    world.look(7002, |look| look.offset = 2_000);
+    world.probe(7002, |probe| probe.offset = 2_000);
     for _ in 0..2 {
         assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
         world.start(7002, false);

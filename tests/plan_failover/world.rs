@@ -13,10 +13,10 @@ use pontoon::{
         state::{Cause, ClusterState, Entry, Group, Position, Server},
     },
     plan::{
-        failover::{Choice, choose, decide, primary_back},
+        failover::{CandidateChoice, choose, decide, primary_back},
         liveness::Watchers,
-        observation::{Linked, Look, Observation, Reported, RoleSeen, Sight},
-        replication::{Act, wiring},
+        observation::{AgedReport, InSync, Observation, Probe, ProbeReport, ReportedRole},
+        replication::{ReplicationAction, reconcile},
     },
 };
 
@@ -41,7 +41,7 @@ pub struct World {
     pub index: u64,
     pub seen: Observation,
     /// Primaries that have followed another server for long enough.
-    pub astray: BTreeSet<HostPort>,
+    pub following_primaries: BTreeSet<HostPort>,
 }
 
 impl World {
@@ -53,8 +53,12 @@ impl World {
     }
 
     pub fn up() -> Self {
-        let mut world =
-            Self { state: ClusterState::default(), index: 0, seen: Observation::new(), astray: BTreeSet::new() };
+        let mut world = Self {
+            state: ClusterState::default(),
+            index: 0,
+            seen: Observation::new(),
+            following_primaries: BTreeSet::new(),
+        };
         let member = |id: u16| NewMember {
             id: NodeId(id.into()),
             uuid: Uuid(id.into()),
@@ -81,13 +85,13 @@ impl World {
         self.note(id, &format!("id{id}"));
         for port in ports {
             let role = if *port == ports[0] {
-                RoleSeen::Primary { replicas: Vec::new() }
+                ReportedRole::Primary { replicas: Vec::new() }
             } else {
-                RoleSeen::Replica { of: addr(ports[0]), link_up: true, link_down_ms: 0, syncing: false }
+                ReportedRole::Replica { of: addr(ports[0]), link_up: true, link_down_ms: 0, syncing: false }
             };
             for node in voters() {
-                let sight = sight(*port, &format!("id{id}"), role.clone());
-                self.seen.entry(addr(*port)).or_default().insert(node, Reported { sight, age_ms: REPORT_MS });
+                let report = report(*port, &format!("id{id}"), role.clone());
+                self.seen.entry(addr(*port)).or_default().insert(node, AgedReport { report, age_ms: REPORT_MS });
             }
         }
     }
@@ -132,19 +136,19 @@ impl World {
     }
 
     /// All nodes see this of a server.
-    pub fn see(&mut self, port: u16, edit: impl Fn(&mut Sight)) {
-        self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.sight));
+    pub fn see(&mut self, port: u16, edit: impl Fn(&mut ProbeReport)) {
+        self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.report));
     }
 
-    pub fn look(&mut self, port: u16, edit: impl Fn(&mut Look)) {
-        self.see(port, |sight| edit(&mut sight.look.as_mut().unwrap().0));
+    pub fn probe(&mut self, port: u16, edit: impl Fn(&mut Probe)) {
+        self.see(port, |report| edit(&mut report.probe.as_mut().unwrap().0));
     }
 
     pub fn fail(&mut self, port: u16, for_ms: u64) {
-        self.see(port, |sight| {
-            sight.failing_ms = Some(for_ms);
-            sight.error = "connection refused".into();
-            if let Some((_, age_ms)) = &mut sight.look {
+        self.see(port, |report| {
+            report.failing_ms = Some(for_ms);
+            report.error = "connection refused".into();
+            if let Some((_, age_ms)) = &mut report.probe {
                 *age_ms = for_ms;
             }
         });
@@ -152,17 +156,17 @@ impl World {
         let ports: Vec<_> = self.of().servers.iter().skip(1).map(|s| s.addr.port()).collect();
         if port == PRIMARY {
             for port in ports {
-                self.look(port, |look| {
-                    if let RoleSeen::Replica { link_up, link_down_ms, .. } = &mut look.role {
+                self.probe(port, |probe| {
+                    if let ReportedRole::Replica { link_up, link_down_ms, .. } = &mut probe.role {
                         (*link_up, *link_down_ms) = (false, for_ms);
                     }
                 });
-                self.see(port, |sight| sight.linked.as_mut().unwrap().ago_ms = for_ms + 200);
+                self.see(port, |report| report.in_sync.as_mut().unwrap().ago_ms = for_ms + 200);
             }
         }
     }
 
-    pub fn choice(&self) -> Choice {
+    pub fn choice(&self) -> CandidateChoice {
         choose(self.of(), &self.seen, ME)
     }
 
@@ -174,8 +178,8 @@ impl World {
     pub fn decisions(&self) -> (Vec<String>, Vec<u16>) {
         let watchers = Watchers::new(&self.seen, voters());
         let (mut sentences, mut begun) = (Vec::new(), Vec::new());
-        for decision in decide(&self.state, &self.seen, &watchers, &self.astray, ME) {
-            match decision.act {
+        for decision in decide(&self.state, &self.seen, &watchers, &self.following_primaries, ME) {
+            match decision.action {
                 Err(why) => sentences.push(why),
                 Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
                     Change::StartPromotion { to, .. } => Some(to.port()),
@@ -191,8 +195,8 @@ impl World {
         primary_back(self.of(), promotion, &self.seen, &Watchers::new(&self.seen, voters()))
     }
 
-    pub fn acts(&self) -> Vec<(u16, Act)> {
-        wiring(&self.state, &self.seen).0.into_iter().map(|wire| (wire.addr.port(), wire.act)).collect()
+    pub fn actions(&self) -> Vec<(u16, ReplicationAction)> {
+        reconcile(&self.state, &self.seen).0.into_iter().map(|wire| (wire.addr.port(), wire.action)).collect()
     }
 
     pub fn start(&mut self, to: u16, forced: bool) {
@@ -202,22 +206,22 @@ impl World {
             to: addr(to),
             kind: PromotionKind::Failover,
             group_epoch: self.of().epoch,
-            reached: self.of().reached.clone(),
+            required_offset: self.of().required_offset.clone(),
             forced,
             why: "a test".into(),
         });
     }
 }
 
-pub fn sight(port: u16, replid: &str, role: RoleSeen) -> Sight {
+pub fn report(port: u16, replid: &str, role: ReportedRole) -> ProbeReport {
     let run_id = format!("run{port}");
-    let linked = match &role {
-        RoleSeen::Replica { of, .. } => {
-            Some(Linked { to: of.clone(), replid: replid.into(), run_id: run_id.clone(), ago_ms: 0 })
+    let in_sync = match &role {
+        ReportedRole::Replica { of, .. } => {
+            Some(InSync { to: of.clone(), replid: replid.into(), run_id: run_id.clone(), ago_ms: 0 })
         }
-        RoleSeen::Primary { .. } => None,
+        ReportedRole::Primary { .. } => None,
     };
-    let look = Look {
+    let probe = Probe {
         run_id,
         role,
         replid: replid.into(),
@@ -231,9 +235,9 @@ pub fn sight(port: u16, replid: &str, role: RoleSeen) -> Sight {
         persistent: Some(false),
         unnamed_replicas: 0,
     };
-    Sight { look: Some((look, 0)), failing_ms: None, error: String::new(), linked }
+    ProbeReport { probe: Some((probe, 0)), failing_ms: None, error: String::new(), in_sync }
 }
 
-pub fn follows(port: u16) -> RoleSeen {
-    RoleSeen::Replica { of: addr(port), link_up: false, link_down_ms: 1, syncing: false }
+pub fn follows(port: u16) -> ReportedRole {
+    ReportedRole::Replica { of: addr(port), link_up: false, link_down_ms: 1, syncing: false }
 }

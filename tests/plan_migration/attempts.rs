@@ -4,22 +4,22 @@ use pontoon::{
     model::{
         change::Change,
         ids::{GroupId, MigrationId, NodeId, Term},
-        migration::{Job, Phase},
+        migration::{ConnectionId, Job, MigrationPhase},
         outcome::Outcome,
         promotion::PromotionKind,
         state::Server,
     },
     plan::{
         self,
-        approval::{Approvals, CONNECTIONS_MAX, Connection},
-        job::{Memory, Step},
+        authorization::{Authorizations, CONNECTIONS_MAX},
+        job::{JobMemory, JobStep},
     },
 };
 
 use super::world::{MS, PRODUCT, World, addr, until, until_slowly};
 
-fn is_hold(step: &Step) -> bool {
-    matches!(step, Step::Propose(Change::Hold { .. }))
+fn is_hold(step: &JobStep) -> bool {
+    matches!(step, JobStep::Propose(Change::Hold { .. }))
 }
 
 #[test]
@@ -37,25 +37,25 @@ fn a_hold_that_does_not_get_through_is_released_and_after_five_it_pauses() {
             world.faults = 100;
             let step = world.lead(job);
             world.faults = 0;
-            if !matches!(step, Step::Wait { .. }) {
+            if !matches!(step, JobStep::Wait { .. }) {
                 break step;
             }
         };
-        let Step::Propose(Change::Release { why, .. }) = release else { panic!("{release:?}") };
+        let JobStep::Propose(Change::Release { why, .. }) = release else { panic!("{release:?}") };
         assert!(why.contains("node 2 has not acked"), "{why}");
         assert!((200..=250).contains(&((world.now_ns - held_ns) / MS)), "the budget is 250 ms");
         let released_ns = world.now_ns;
-        let next = until(&mut world, job, |s| matches!(s, Step::Preflight | Step::Propose(_)));
+        let next = until(&mut world, job, |s| matches!(s, JobStep::Preflight | JobStep::Propose(_)));
         pauses.push((world.now_ns - released_ns) / MS);
-        if let Step::Propose(change) = next {
+        if let JobStep::Propose(change) = next {
             assert!(matches!(&change, Change::PauseMigration { why, .. } if why.contains("node 2")), "{change:?}");
         }
     }
-    assert_eq!(world.state.migrations[&id].phase, Phase::Paused);
+    assert_eq!(world.state.migrations[&id].phase, MigrationPhase::Paused);
     assert_eq!(world.state.migrations[&id].attempt, 1, "a release costs no attempt");
     assert!(pauses.windows(2).take(3).all(|p| p[1] > p[0] + p[0] / 2), "they double: {pauses:?}");
     // Its run is closed, though nothing is to begin.
-    until(&mut world, job, |s| matches!(s, Step::Wait { why, .. } if why.contains("paused")));
+    until(&mut world, job, |s| matches!(s, JobStep::Wait { why, .. } if why.contains("paused")));
     assert!(world.open.is_empty());
 }
 
@@ -65,9 +65,9 @@ fn a_new_leader_releases_a_hold_that_is_not_its_own() {
     let job = Job::Migration(world.plan());
     until(&mut world, job, is_hold);
     world.term = Term(2);
-    (world.memory, world.approvals) = (Memory::new(world.now_ns), Approvals::new(Term(2)));
+    (world.memory, world.authorizations) = (JobMemory::new(world.now_ns), Authorizations::new(Term(2)));
     let step = world.lead(job);
-    assert!(matches!(step, Step::Propose(Change::Release { .. })), "{step:?}");
+    assert!(matches!(step, JobStep::Propose(Change::Release { .. })), "{step:?}");
 }
 
 /// Else an attempt or a hold would be refused again and again, and in the end it would pause.
@@ -86,7 +86,7 @@ fn it_waits_while_a_group_of_it_is_promoted() {
                 to: addr(7_000),
                 kind: PromotionKind::Switchover,
                 group_epoch: world.state.products[&PRODUCT].groups[&GroupId(group)].epoch,
-                reached: None,
+                required_offset: None,
                 forced: false,
                 why: "test".into(),
             };
@@ -99,13 +99,13 @@ fn it_waits_while_a_group_of_it_is_promoted() {
                 world.now_ns += 5 * MS;
                 world.others(job);
                 let step = world.lead(job);
-                let moves = matches!(step, Step::Propose(Change::StartMigration { .. } | Change::Hold { .. }));
+                let moves = matches!(step, JobStep::Propose(Change::StartMigration { .. } | Change::Hold { .. }));
                 assert!(!moves, "{step:?}");
             }
             assert_eq!(world.state.migrations[&id].phase, phase);
             let last = world.lead(job);
             let why = format!("group {group} gets {} as its primary first", addr(7_000));
-            assert!(matches!(&last, Step::Wait { why: said, .. } if *said == why), "{last:?}");
+            assert!(matches!(&last, JobStep::Wait { why: said, .. } if *said == why), "{last:?}");
         };
         let gives_up = |world: &mut World, promotion| {
             let (why, primary_back, forced) = ("test".into(), false, false);
@@ -114,9 +114,9 @@ fn it_waits_while_a_group_of_it_is_promoted() {
         let promotion = promoted(&mut world);
         waits(&mut world);
         gives_up(&mut world, promotion);
-        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
-        until(&mut world, job, |s| matches!(s, Step::Propose(Change::MigrationProgress { .. })));
-        assert_eq!(world.state.migrations[&id].phase, Phase::CaughtUp);
+        until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::MigrationProgress { .. })));
+        until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::MigrationProgress { .. })));
+        assert_eq!(world.state.migrations[&id].phase, MigrationPhase::CaughtUp);
         let promotion = promoted(&mut world);
         waits(&mut world);
         gives_up(&mut world, promotion);
@@ -129,59 +129,59 @@ fn a_release_behind_a_closed_run_is_a_restart() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
     until(&mut world, job, is_hold);
-    until(&mut world, job, |s| matches!(s, Step::Finish { .. }));
+    until(&mut world, job, |s| matches!(s, JobStep::Finish { .. }));
     world.now_ns += MS;
     world.faults = 100;
     let close = world.lead(job);
-    assert!(matches!(close, Step::Close { .. }), "{close:?}");
+    assert!(matches!(close, JobStep::Close { .. }), "{close:?}");
     world.faults = 0;
     let step = world.lead(job);
-    assert!(matches!(step, Step::Propose(Change::RestartMigration { .. })), "{step:?}");
+    assert!(matches!(step, JobStep::Propose(Change::RestartMigration { .. })), "{step:?}");
 }
 
 #[test]
 fn the_worker_is_the_node_with_the_fewest_runs_and_rather_not_the_leader() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
-    let started = |s: &Step| matches!(s, Step::Propose(Change::StartMigration { .. }));
-    let Step::Propose(Change::StartMigration { worker, .. }) = until(&mut world, job, started) else { panic!() };
-    assert_eq!(worker, NodeId(2), "node 1 leads");
+    let started = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartMigration { .. }));
+    let JobStep::Propose(Change::StartMigration { node, .. }) = until(&mut world, job, started) else { panic!() };
+    assert_eq!(node, NodeId(2), "node 1 leads");
     // It dies: another one, and not the leader as long as there is a third.
-    world.alive.remove(&worker);
+    world.alive.remove(&node);
     let silent = until_silent(&mut world, job);
     assert!(
-        matches!(&silent, Step::Propose(Change::RestartMigration { why, .. }) if why.contains("silent")),
+        matches!(&silent, JobStep::Propose(Change::RestartMigration { why, .. }) if why.contains("silent")),
         "{silent:?}"
     );
-    let Step::Propose(Change::StartMigration { worker, .. }) = until(&mut world, job, started) else { panic!() };
-    assert_eq!(worker, NodeId(3));
+    let JobStep::Propose(Change::StartMigration { node, .. }) = until(&mut world, job, started) else { panic!() };
+    assert_eq!(node, NodeId(3));
 }
 
 #[track_caller]
-fn until_silent(world: &mut World, job: Job) -> Step {
+fn until_silent(world: &mut World, job: Job) -> JobStep {
     let began_ns = world.now_ns;
-    let step = until_slowly(world, job, |s| matches!(s, Step::Propose(Change::RestartMigration { .. })));
+    let step = until_slowly(world, job, |s| matches!(s, JobStep::Propose(Change::RestartMigration { .. })));
     assert!(world.now_ns - began_ns > 3_000 * MS, "a lease must pass");
     step
 }
 
 #[test]
-fn approvals_are_for_the_current_run_at_its_server_until_it_is_closed() {
+fn authorizations_are_for_the_current_run_at_its_server_until_it_is_closed() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
-    until(&mut world, job, |s| matches!(s, Step::Propose(Change::StartMigration { .. })));
+    until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::StartMigration { .. })));
     let run = world.state.current_run(job).unwrap().clone();
-    let mut table = Approvals::new(world.term);
-    let at = |server: u32, n| vec![Connection { server: addr(6_000 + u64::from(server)), client_id: 1 }; n];
+    let mut table = Authorizations::new(world.term);
+    let at = |server: u32, n| vec![ConnectionId { server: addr(6_000 + u64::from(server)), client_id: 1 }; n];
     let state = world.state.clone();
-    let mut ask = |job, run, node, connections: &[Connection]| table.approve(&state, (job, run), node, connections);
-    assert!(ask(job, run.run + 1, run.worker, &at(2, 1)).unwrap_err().contains("not current"));
-    assert!(ask(Job::Migration(MigrationId(99)), run.run, run.worker, &at(2, 1)).is_err());
+    let mut ask = |job, run, node, connections: &[ConnectionId]| table.authorize(&state, (job, run), node, connections);
+    assert!(ask(job, run.run + 1, run.node, &at(2, 1)).unwrap_err().contains("not current"));
+    assert!(ask(Job::Migration(MigrationId(99)), run.run, run.node, &at(2, 1)).is_err());
     assert!(ask(job, run.run, NodeId(3), &at(2, 1)).unwrap_err().contains("work of node 2"));
-    assert!(ask(job, run.run, run.worker, &at(1, 1)).unwrap_err().contains("changes 127.0.0.1:6002"));
-    assert!(ask(job, run.run, run.worker, &at(2, CONNECTIONS_MAX + 1)).is_err());
-    ask(job, run.run, run.worker, &at(2, 2)).unwrap();
+    assert!(ask(job, run.run, run.node, &at(1, 1)).unwrap_err().contains("changes 127.0.0.1:6002"));
+    assert!(ask(job, run.run, run.node, &at(2, CONNECTIONS_MAX + 1)).is_err());
+    ask(job, run.run, run.node, &at(2, 2)).unwrap();
     assert_eq!(table.close(&state, job, run.run).len(), 2);
-    let refused = table.approve(&state, (job, run.run), run.worker, &at(2, 1)).unwrap_err();
+    let refused = table.authorize(&state, (job, run.run), run.node, &at(2, 1)).unwrap_err();
     assert!(refused.contains("being closed"), "{refused}");
 }

@@ -1,6 +1,6 @@
 //! `plan::migration` and `plan::sweep` with the real model under them: whatever dies, fails or is cancelled, nothing is
 //! switched, begun or ended in front of its fence, and every migration ends when the world is quiet again.
-//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for approval at any time.
+//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for authorization at any time.
 #![allow(clippy::unwrap_used)]
 
 mod attempts;
@@ -12,15 +12,15 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         ids::{MigrationId, NodeId},
-        migration::{Job, Phase},
+        migration::{Job, MigrationPhase},
     },
-    plan::job::Step,
+    plan::job::JobStep,
 };
 
 use world::{NODES, World};
 
 fn ended(world: &World, id: MigrationId) -> bool {
-    world.state.migrations.get(&id).is_none_or(|m| m.phase == Phase::Paused)
+    world.state.migrations.get(&id).is_none_or(|m| m.phase == MigrationPhase::Paused)
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
             assert!(turns < 2_000, "seed {seed} does not end:\n{}", world.trace.join("\n"));
         }
         if world.state.migrations.is_empty() {
-            assert_eq!(world.lead(job), Step::Over);
+            assert_eq!(world.lead(job), JobStep::Over);
             assert!(world.state.holds.is_empty());
         }
         switched += world.switches;

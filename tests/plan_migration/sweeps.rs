@@ -10,8 +10,8 @@ use pontoon::{
         state::{Cause, Server},
     },
     plan::{
-        job::{Memory, Step},
-        mover::Work,
+        job::{JobMemory, JobStep},
+        mover::MoverState,
         sweep::QUIET_NS,
     },
 };
@@ -23,18 +23,18 @@ fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
     let mut world = World::new(1);
     let id = world.plan();
     let migration = Job::Migration(id);
-    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    until_slowly(&mut world, migration, |s| matches!(s, JobStep::Over));
     let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
-    world.memory = Memory::new(world.now_ns);
+    world.memory = JobMemory::new(world.now_ns);
     let began_ns = world.now_ns;
-    let run = |s: &Step| matches!(s, Step::Propose(Change::StartRun { .. }));
+    let run = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartRun { .. }));
     until_slowly(&mut world, sweep, run);
     assert!(world.now_ns - began_ns >= QUIET_NS);
     // The slots are to come back: the sweep is closed first.
     let slots = (0..10).map(SlotId).collect();
     let (from, to) = (GroupId(2), GroupId(1));
     world.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options: MigrationOptions::default() });
-    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::EndSweep { .. })));
+    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(Change::EndSweep { .. })));
     assert!(world.open.is_empty());
 }
 
@@ -42,10 +42,10 @@ fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
 fn an_untouched_sweep_is_carried_to_its_end() {
     let mut world = World::new(1);
     let migration = Job::Migration(world.plan());
-    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    until_slowly(&mut world, migration, |s| matches!(s, JobStep::Over));
     let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
-    world.memory = Memory::new(world.now_ns);
-    until_slowly(&mut world, sweep, |s| matches!(s, Step::Over));
+    world.memory = JobMemory::new(world.now_ns);
+    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Over));
     assert!(world.state.products[&PRODUCT].groups[&GroupId(1)].given_away.is_empty());
 }
 
@@ -54,11 +54,11 @@ fn an_untouched_sweep_is_carried_to_its_end() {
 fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
     let mut world = World::new(1);
     let migration = Job::Migration(world.plan());
-    until_slowly(&mut world, migration, |s| matches!(s, Step::Over));
+    until_slowly(&mut world, migration, |s| matches!(s, JobStep::Over));
     let (sweep, group) = (Job::Sweep { product: PRODUCT, group: GroupId(1) }, GroupId(1));
-    world.memory = Memory::new(world.now_ns);
-    until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(Change::StartRun { .. })));
-    while world.mover(sweep).is_none_or(|mover| mover.work != Work::Cleaned) {
+    world.memory = JobMemory::new(world.now_ns);
+    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(Change::StartRun { .. })));
+    while world.mover(sweep).is_none_or(|mover| mover.work != MoverState::Cleaned) {
         world.now_ns += MS;
         world.others(sweep);
     }
@@ -70,7 +70,7 @@ fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
         to: addr(7_000),
         kind: PromotionKind::Failover,
         group_epoch: world.state.products[&PRODUCT].groups[&group].epoch,
-        reached: None,
+        required_offset: None,
         forced: false,
         why: "test".into(),
     };
@@ -82,9 +82,9 @@ fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
     world.make(Change::FinishPromotion { promotion, hold, term: world.term });
     // It is dead, and with it every connection.
     world.open.clear();
-    let ended = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
-    let Step::Propose(Change::EndSweep { why, .. }) = &ended else { panic!("{ended:?}") };
+    let ended = until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(_)));
+    let JobStep::Propose(Change::EndSweep { why, .. }) = &ended else { panic!("{ended:?}") };
     assert_eq!(why, "the primary has changed");
-    let next = until_slowly(&mut world, sweep, |s| matches!(s, Step::Propose(_)));
-    assert!(matches!(&next, Step::Propose(Change::StartRun { server, .. }) if *server == addr(7_000)), "{next:?}");
+    let next = until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(_)));
+    assert!(matches!(&next, JobStep::Propose(Change::StartRun { server, .. }) if *server == addr(7_000)), "{next:?}");
 }

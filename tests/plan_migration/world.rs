@@ -1,5 +1,5 @@
 //! A leader, its nodes and their workers over the real model, and a clock: what the tests of this folder let happen.
-//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for approval at any time.
+//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for authorization at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,19 @@ use pontoon::{
         apply::apply,
         change::{Change, NewMember, NewProduct},
         ids::{GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
-        migration::{Job, Limits, MigrationOptions, RunKind, Verify},
+        migration::{ConnectionId, Job, Limits, MigrationOptions, RunKind, Verify},
         outcome::Outcome,
-        promotion::Reached,
+        promotion::ReplicationOffset,
         route::{Isolated, Mode},
         slot::Layout,
         state::{ClusterState, Entry, Position, Server},
     },
     plan::{
         self,
-        approval::{Approvals, Connection},
-        job::{Found, Memory, NodeSeen, Seen, Step},
+        authorization::Authorizations,
+        job::{JobMemory, JobObservation, JobStep, NodeObservation, SelectedEndpoints},
         lease::Barrier,
-        mover::{MoverView, Work},
+        mover::{MoverState, MoverView},
         timing::Timing,
     },
 };
@@ -48,7 +48,7 @@ fn server(group: u32) -> Server {
     Server::new(addr(6_000 + u64::from(group)), format!("run{group}"), 0)
 }
 
-/// A copy that a worker makes, or a zombie that thinks so.
+/// A copy that a node makes, or a zombie that thinks so.
 #[derive(Clone, Debug)]
 struct Worker {
     job: Job,
@@ -56,8 +56,8 @@ struct Worker {
     node: NodeId,
     incarnation: Incarnation,
     kind: RunKind,
-    work: Work,
-    approved: bool,
+    work: MoverState,
+    authorized: bool,
 }
 
 pub struct World {
@@ -68,12 +68,12 @@ pub struct World {
     pub now_ns: u64,
     leader: NodeId,
     pub alive: BTreeSet<NodeId>,
-    heard: BTreeMap<NodeId, NodeSeen>,
+    heard: BTreeMap<NodeId, NodeObservation>,
     workers: Vec<Worker>,
-    /// Approved and not killed: what may change a server.
+    /// Authorized and not killed: what may change a server.
     pub open: BTreeSet<(HostPort, Job, u32)>,
-    pub memory: Memory,
-    pub approvals: Approvals,
+    pub memory: JobMemory,
+    pub authorizations: Authorizations,
     barrier: Option<HoldId>,
     finished: Option<(HoldId, u32)>,
     /// Likelihood of a fault in a turn, percent.
@@ -95,8 +95,8 @@ impl World {
             heard: BTreeMap::new(),
             workers: Vec::new(),
             open: BTreeSet::new(),
-            memory: Memory::new(1_000 * MS),
-            approvals: Approvals::new(Term(1)),
+            memory: JobMemory::new(1_000 * MS),
+            authorizations: Authorizations::new(Term(1)),
             barrier: None,
             finished: None,
             faults: 0,
@@ -184,34 +184,34 @@ impl World {
                     self.leader = node;
                     self.alive.insert(node);
                     self.heard.clear();
-                    self.memory = Memory::new(self.now_ns);
-                    self.approvals = Approvals::new(self.term);
+                    self.memory = JobMemory::new(self.now_ns);
+                    self.authorizations = Authorizations::new(self.term);
                     self.barrier = None;
                     self.trace.push(format!("node {node} leads in term {}", self.term));
                 }
                 _ => {
-                    for worker in self.workers.iter_mut().filter(|w| w.node == node) {
-                        worker.work = Work::Failed("a connection was lost".into());
+                    for node in self.workers.iter_mut().filter(|w| w.node == node) {
+                        node.work = MoverState::Failed("a connection was lost".into());
                     }
                 }
             }
         }
         for node in self.alive.clone() {
             let (incarnation, applied) = (self.incarnation(node), self.state.applied);
-            self.heard.insert(node, NodeSeen { incarnation, heard_ns: self.now_ns, applied });
+            self.heard.insert(node, NodeObservation { incarnation, heard_ns: self.now_ns, applied });
         }
         if let Some(run) = self.state.current_run(job).cloned() {
-            let incarnation = self.incarnation(run.worker);
+            let incarnation = self.incarnation(run.node);
             let known = self.workers.iter().any(|w| w.job == job && w.run == run.run);
-            if self.alive.contains(&run.worker) && incarnation.0 < run.began.0 && !known {
-                let (node, kind) = (run.worker, run.kind);
-                let work = Work::Opening;
-                self.workers.push(Worker { job, run: run.run, node, incarnation, kind, work, approved: false });
+            if self.alive.contains(&run.node) && incarnation.0 < run.began.0 && !known {
+                let (node, kind) = (run.node, run.kind);
+                let work = MoverState::Opening;
+                self.workers.push(Worker { job, run: run.run, node, incarnation, kind, work, authorized: false });
             }
         }
         for at in 0..self.workers.len() {
-            let worker = self.workers[at].clone();
-            let lives = self.alive.contains(&worker.node) && self.incarnation(worker.node) == worker.incarnation;
+            let node = self.workers[at].clone();
+            let lives = self.alive.contains(&node.node) && self.incarnation(node.node) == node.incarnation;
             // One that does not live any more is a zombie: what it had begun to do may still happen.
             if lives || self.rng.u32(0..100) < 10 {
                 self.works(at);
@@ -220,32 +220,32 @@ impl World {
     }
 
     fn works(&mut self, at: usize) {
-        let worker = self.workers[at].clone();
+        let node = self.workers[at].clone();
         let at_server = |group| server(group).addr;
-        let server = match worker.kind {
-            RunKind::Attempt | RunKind::WipeTarget => at_server(2),
+        let server = match node.kind {
+            RunKind::Copy | RunKind::WipeTarget => at_server(2),
             RunKind::CleanSource | RunKind::Sweep => at_server(1),
         };
-        let next = match worker.work {
-            Work::Opening => {
-                let asked = [Connection { server: server.clone(), client_id: u64::from(worker.run) }];
-                match self.approvals.approve(&self.state, (worker.job, worker.run), worker.node, &asked) {
+        let next = match node.work {
+            MoverState::Opening => {
+                let asked = [ConnectionId { server: server.clone(), client_id: u64::from(node.run) }];
+                match self.authorizations.authorize(&self.state, (node.job, node.run), node.node, &asked) {
                     Ok(()) => {
-                        self.open.insert((server, worker.job, worker.run));
-                        self.workers[at].approved = true;
-                        if worker.kind == RunKind::Attempt { Work::CleaningTarget } else { Work::Cleaning }
+                        self.open.insert((server, node.job, node.run));
+                        self.workers[at].authorized = true;
+                        if node.kind == RunKind::Copy { MoverState::CleaningTarget } else { MoverState::Cleaning }
                     }
-                    Err(why) => Work::Failed(why),
+                    Err(why) => MoverState::Failed(why),
                 }
             }
             // Its connections were killed.
-            _ if worker.approved && !self.open.contains(&(server, worker.job, worker.run)) => {
-                Work::Failed("its connections were closed".into())
+            _ if node.authorized && !self.open.contains(&(server, node.job, node.run)) => {
+                MoverState::Failed("its connections were closed".into())
             }
-            Work::CleaningTarget if self.rng.bool() => Work::Copying,
-            Work::Copying if self.rng.bool() => Work::CaughtUp,
-            Work::Cleaning if self.rng.bool() => Work::Cleaned,
-            Work::Finished(hold) if !self.state.holds.contains_key(&hold) => Work::Copying,
+            MoverState::CleaningTarget if self.rng.bool() => MoverState::Copying,
+            MoverState::Copying if self.rng.bool() => MoverState::CaughtUp,
+            MoverState::Cleaning if self.rng.bool() => MoverState::Cleaned,
+            MoverState::Finished(hold) if !self.state.holds.contains_key(&hold) => MoverState::Copying,
             same => same,
         };
         self.workers[at].work = next;
@@ -264,14 +264,14 @@ impl World {
     }
 
     /// Time passes, less of it while clients wait; then the leader does all it can at once. Its steps.
-    pub fn turn(&mut self, job: Job, ms: u64) -> Vec<Step> {
+    pub fn turn(&mut self, job: Job, ms: u64) -> Vec<JobStep> {
         let ms = if self.state.holds.is_empty() { ms } else { ms.min(self.rng.u64(1..60)) };
         self.now_ns += ms * MS;
         self.others(job);
         let mut steps = Vec::new();
         while steps.len() < 20 {
             steps.push(self.lead(job));
-            if matches!(steps.last(), Some(Step::Wait { .. } | Step::Over)) {
+            if matches!(steps.last(), Some(JobStep::Wait { .. } | JobStep::Over)) {
                 break;
             }
         }
@@ -279,14 +279,14 @@ impl World {
     }
 
     /// One decision of the leader, carried out; what it was.
-    pub fn lead(&mut self, job: Job) -> Step {
+    pub fn lead(&mut self, job: Job) -> JobStep {
         let hold = self.state.holds.keys().next().copied();
         let barrier = hold.map(|hold| match self.barrier == Some(hold) {
             true => Barrier::Passed,
             false => Barrier::Waiting(vec!["node 2 has not acked".into()]),
         });
         let mover = self.mover(job);
-        let seen = Seen {
+        let seen = JobObservation {
             state: &self.state,
             term: self.term,
             me: self.leader,
@@ -301,37 +301,37 @@ impl World {
             Job::Migration(id) => plan::migration::next(&seen, &self.memory, id),
             Job::Sweep { product, group } => plan::sweep::next(&seen, &self.memory, product, group),
         };
-        if !matches!(step, Step::Wait { .. }) {
+        if !matches!(step, JobStep::Wait { .. }) {
             self.trace.push(format!("{} ms: {step:?}", self.now_ns / MS));
         }
         self.carry_out(job, step.clone());
         step
     }
 
-    fn carry_out(&mut self, job: Job, step: Step) {
+    fn carry_out(&mut self, job: Job, step: JobStep) {
         let now_ns = self.now_ns;
         let fails = self.happens();
         match step {
-            Step::Over => {}
-            Step::Wait { .. } => {
+            JobStep::Over => {}
+            JobStep::Wait { .. } => {
                 if let Some(hold) = self.state.holds.keys().next().filter(|_| !fails) {
                     self.barrier = Some(*hold);
                 }
             }
-            Step::Survey => {
+            JobStep::SelectEndpoints => {
                 let groups = &self.state.products[&PRODUCT].groups;
-                let found = Found {
+                let found = SelectedEndpoints {
                     feed: server(1).addr,
                     target: server(2).addr,
                     group_epochs: groups.values().map(|g| (g.id, g.epoch)).collect(),
                 };
-                self.memory.surveyed(now_ns, if fails { Err("no answer".into()) } else { Ok(found) });
+                self.memory.endpoints_selected(now_ns, if fails { Err("no answer".into()) } else { Ok(found) });
             }
-            Step::Preflight => {
+            JobStep::Preflight => {
                 self.memory.preflighted(now_ns, if fails { Err("node 3 is silent".into()) } else { Ok(()) });
             }
-            Step::Close { server, runs, .. } => {
-                let _ = self.approvals.close(&self.state, job, runs);
+            JobStep::Close { server, runs, .. } => {
+                let _ = self.authorizations.close(&self.state, job, runs);
                 // It may have worked all the same, or in part.
                 if !fails || self.rng.bool() {
                     self.open.retain(|(at, of, _)| *at != server || *of != job);
@@ -339,21 +339,21 @@ impl World {
                 let result = if fails { Err("no answer".into()) } else { Ok(()) };
                 self.memory.closed(now_ns, server, runs, result, Timing::default());
             }
-            Step::Finish { hold, run, worker, by_ns } => {
+            JobStep::Finish { hold, run, node, by_ns } => {
                 assert_eq!(self.barrier, Some(hold), "before the barrier: {}", self.trace.join("\n"));
                 assert!(by_ns > now_ns);
-                let busy = self.workers.iter_mut().find(|w| w.job == job && w.run == run && w.node == worker);
-                match busy.filter(|w| w.work == Work::CaughtUp && !fails) {
+                let busy = self.workers.iter_mut().find(|w| w.job == job && w.run == run && w.node == node);
+                match busy.filter(|w| w.work == MoverState::CaughtUp && !fails) {
                     Some(busy) => {
-                        busy.work = Work::Finished(hold);
+                        busy.work = MoverState::Finished(hold);
                         self.finished = Some((hold, run));
-                        self.memory.finished(hold, Ok(Some(target_at(run))));
+                        self.memory.finished(hold, Ok(Some(target_offset(run))));
                     }
                     None => self.memory.finished(hold, Err("it did not finish".into())),
                 }
             }
-            Step::Propose(change) => {
-                self.look(job, &change);
+            JobStep::Propose(change) => {
+                self.probe(job, &change);
                 let result = self.apply(change.clone());
                 if let Err(why) = &result {
                     panic!("the leader proposes what is refused: {change:?}: {why}\n{}", self.trace.join("\n"));
@@ -365,7 +365,7 @@ impl World {
     }
 
     /// What must hold in front of a change.
-    fn look(&mut self, job: Job, change: &Change) {
+    fn probe(&mut self, job: Job, change: &Change) {
         let nobody = |server: &HostPort| {
             let there: Vec<_> = self.open.iter().filter(|(at, of, _)| at == server && *of == job).collect();
             assert!(there.is_empty(), "{change:?} in front of the fence: {there:?}\n{}", self.trace.join("\n"));
@@ -373,11 +373,11 @@ impl World {
         match change {
             Change::StartMigration { target, .. } => nobody(target),
             Change::StartRun { server, .. } => nobody(server),
-            Change::Switch { hold, target_at, .. } => {
+            Change::Switch { hold, target_offset, .. } => {
                 nobody(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
                 assert_eq!(self.finished, Some((*hold, run)), "nobody finished: {}", self.trace.join("\n"));
-                assert_eq!(*target_at, Some(self::target_at(run)), "what its worker said");
+                assert_eq!(*target_offset, Some(self::target_offset(run)), "what its node said");
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }
@@ -403,13 +403,13 @@ impl World {
 }
 
 /// Where the target is when this run has finished.
-fn target_at(run: u32) -> Reached {
-    Reached { replid: "ab".into(), offset: u64::from(run) }
+fn target_offset(run: u32) -> ReplicationOffset {
+    ReplicationOffset { replid: "ab".into(), offset: u64::from(run) }
 }
 
-/// Turns without faults until the step is one that is looked for.
+/// Turns without faults until the step is one that is probed for.
 #[track_caller]
-pub fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
+pub fn until(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bool) -> JobStep {
     for _ in 0..500 {
         world.now_ns += 5 * MS;
         world.others(job);
@@ -422,7 +422,7 @@ pub fn until(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Ste
 }
 
 #[track_caller]
-pub fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&Step) -> bool) -> Step {
+pub fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bool) -> JobStep {
     for _ in 0..10_000 {
         if let Some(step) = world.turn(job, 100).into_iter().find(&wanted) {
             return step;

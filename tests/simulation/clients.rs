@@ -142,7 +142,7 @@ impl World {
         };
         let slow = self.server_slow[op.server];
         let delay = network::server(&mut self.rng, slow);
-        let what = NodeEvent::Reply { op: id, version };
+        let what = NodeEvent::HandlerReply { op: id, version };
         self.schedule(delay, Event::Node { node: op.node, boot: op.boot, from: None, what });
     }
 }

@@ -1,5 +1,5 @@
 //! What must never be seen: a lost acknowledged write, a stale read, a reply under an old slot epoch after one under a
-//! newer. Knows nothing of leases and holds; it looks from outside, with true time.
+//! newer. Knows nothing of leases and holds; it probes from outside, with true time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

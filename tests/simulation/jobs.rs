@@ -1,24 +1,7 @@
-//! A leader's tasks for migrations and sweeps: carries out what the real `plan::{migration, sweep, job, approval}` decide, as
-//! src/control/{migrate,approve,fence}.rs do. Knows nothing of whether it still leads: the rules must see to that.
+//! A leader's tasks for migrations and sweeps: carries out what the real `plan::{migration, sweep, job, authorization}` decide, as
+//! src/control/{migrate,authorize,fence}.rs do. Knows nothing of whether it still leads: the rules must see to that.
 
 use std::collections::BTreeMap;
-
-use pontoon::{
-    control::desk::Desk,
-    model::{
-        change::Change,
-        ids::{HostPort, NodeId, Term},
-        migration::Job,
-        outcome::Outcome,
-        state::ClusterState,
-    },
-    plan::{
-        self,
-        approval::Connection,
-        job::{Found, Memory, NodeSeen, Seen, Step},
-        lease::Barrier,
-    },
-};
 
 use super::{
     invariants::Registers,
@@ -29,17 +12,32 @@ use super::{
     store::Closing,
     world::{Event, PRODUCT, World},
 };
+use pontoon::{
+    control::leadership::heartbeat_handler::HeartbeatHandler,
+    model::{
+        change::Change,
+        ids::{HostPort, NodeId, Term},
+        migration::{ConnectionId, Job},
+        outcome::Outcome,
+        state::ClusterState,
+    },
+    plan::{
+        self,
+        job::{JobMemory, JobObservation, JobStep, NodeObservation, SelectedEndpoints},
+        lease::Barrier,
+    },
+};
 
-/// `control::migrate::{CLOSE_MAX, BARRIER_LOOK, FINISH_GRACE}`.
+/// `control::migrate::{CLOSE_MAX, BARRIER_POLL_INTERVAL, FINISH_GRACE}`.
 const CLOSE_MAX: Ns = SECOND;
-const BARRIER_LOOK: Ns = 5 * MS;
+const BARRIER_POLL_INTERVAL: Ns = 5 * MS;
 const FINISH_GRACE: Ns = 20 * MS;
 /// A sweep's quiet time is longer than a world: here all but this has passed when a leader begins.
 const QUIET: Ns = SECOND;
 
 /// One job, carried on.
 pub struct Carried {
-    memory: Memory,
+    memory: JobMemory,
     /// What it waits for; 0: nothing.
     serial: u64,
     doing: Doing,
@@ -47,16 +45,16 @@ pub struct Carried {
 
 enum Doing {
     Nothing,
-    Survey,
+    SelectEndpoints,
     Preflight,
     Close(HostPort, u32),
     Finish(pontoon::model::ids::HoldId),
     Propose(Box<Change>, Ns),
 }
 
-/// A worker that asks for approval.
+/// A worker that asks for authorization.
 #[derive(Clone)]
-pub struct Asking {
+pub struct AuthorizationRequest {
     pub from: usize,
     pub job: Job,
     pub run: u32,
@@ -65,7 +63,7 @@ pub struct Asking {
 }
 
 impl World {
-    /// Every open job has one task, that looks for what is to be done now.
+    /// Every open job has one task, that probes for what is to be done now.
     pub fn carry_on(&mut self, node: usize) {
         if !self.rules.migrations || !self.nodes[node].up || self.nodes[node].paused {
             return;
@@ -82,7 +80,7 @@ impl World {
             lead.jobs.entry(*job).or_insert_with(|| {
                 let quiet = plan::sweep::QUIET_NS - QUIET;
                 let since = if matches!(job, Job::Sweep { .. }) { now - quiet } else { now };
-                Carried { memory: Memory::new(since), serial: 0, doing: Doing::Nothing }
+                Carried { memory: JobMemory::new(since), serial: 0, doing: Doing::Nothing }
             });
         }
         let idle: Vec<Job> =
@@ -92,26 +90,26 @@ impl World {
         }
     }
 
-    fn decide(&mut self, node: usize, job: Job, state: &ClusterState) -> Option<Step> {
+    fn decide(&mut self, node: usize, job: Job, state: &ClusterState) -> Option<JobStep> {
         let (now, me, rules, timing) = (self.local(node), self.member_id(node), self.rules, self.timing);
         let lead = self.nodes[node].lead.as_mut()?;
-        let desk: &Desk = &lead.desk;
-        let view = desk.view();
-        let heard = |n: &pontoon::control::status::NodeView| NodeSeen {
+        let heartbeat_handler: &HeartbeatHandler = &lead.heartbeat_handler;
+        let view = heartbeat_handler.view();
+        let heard = |n: &pontoon::control::leadership::view::NodeView| NodeObservation {
             incarnation: n.incarnation,
             heard_ns: n.heard_ns,
             applied: n.applied,
         };
-        let nodes: BTreeMap<NodeId, NodeSeen> = view.nodes.iter().map(|(id, n)| (*id, heard(n))).collect();
+        let nodes: BTreeMap<NodeId, NodeObservation> = view.nodes.iter().map(|(id, n)| (*id, heard(n))).collect();
         let hold = match job {
             Job::Migration(id) => state.migrations.get(&id).and_then(|m| m.hold()).and_then(|h| state.holds.get(&h)),
             Job::Sweep { .. } => None,
         };
-        let mut barrier = hold.and_then(|hold| Some(desk.table()?.barrier(hold, state, now)));
+        let mut barrier = hold.and_then(|hold| Some(heartbeat_handler.table()?.barrier(hold, state, now)));
         if barrier.is_some() && !rules.barrier {
             barrier = Some(Barrier::Passed);
         }
-        let seen = Seen {
+        let seen = JobObservation {
             state,
             term: lead.term,
             me,
@@ -125,7 +123,7 @@ impl World {
         if let Job::Sweep { .. } = job {
             // What it sees for the first time has been so for most of the quiet time.
             let since = now.saturating_sub(plan::sweep::QUIET_NS - QUIET);
-            memory.observe(&Seen { now_ns: since, ..seen }, job);
+            memory.observe(&JobObservation { now_ns: since, ..seen }, job);
         }
         memory.observe(&seen, job);
         Some(match job {
@@ -140,28 +138,28 @@ impl World {
         let (now, boot) = (self.local(node), self.nodes[node].boot);
         let delay = network::message(&mut self.rng);
         let doing = match step {
-            Step::Over => {
+            JobStep::Over => {
                 if let Some(lead) = &mut self.nodes[node].lead {
                     lead.jobs.remove(&job);
                 }
                 return;
             }
-            Step::Wait { .. } => {
+            JobStep::Wait { .. } => {
                 let held = self.carried(node, job).is_some_and(|c| c.memory.hold.is_some());
                 let Some(lead) = &mut self.nodes[node].lead else { return };
-                if held && !std::mem::replace(&mut lead.looks, true) {
-                    self.at_node(node, BARRIER_LOOK, NodeEvent::JobsLook);
+                if held && !std::mem::replace(&mut lead.probes, true) {
+                    self.at_node(node, BARRIER_POLL_INTERVAL, NodeEvent::JobsLook);
                 }
                 return;
             }
-            Step::Survey | Step::Preflight => {
+            JobStep::SelectEndpoints | JobStep::Preflight => {
                 self.at_node(node, delay, NodeEvent::Looked { serial });
-                if step == Step::Survey { Doing::Survey } else { Doing::Preflight }
+                if step == JobStep::SelectEndpoints { Doing::SelectEndpoints } else { Doing::Preflight }
             }
-            Step::Close { server, runs, .. } => {
+            JobStep::Close { server, runs, .. } => {
                 // Marked before anything is killed.
                 let Some(lead) = &mut self.nodes[node].lead else { return };
-                let _ = lead.approvals.close(state, job, runs);
+                let _ = lead.authorizations.close(state, job, runs);
                 let (term, place) = (lead.term, Self::place(&server));
                 let closing =
                     Closing { node, boot, term, serial, server: place.0, which: place.1, job, confirmed: false };
@@ -171,7 +169,7 @@ impl World {
                 self.at_node(node, patience, NodeEvent::Closed { serial, result: late });
                 Doing::Close(server, runs)
             }
-            Step::Finish { hold, run, worker, by_ns } => {
+            JobStep::Finish { hold, run, node: worker, by_ns } => {
                 let within = by_ns.saturating_sub(now);
                 let news = News::Finish { serial, leader: node, hold, within };
                 self.send(node, worker.0 as usize - 1, NodeEvent::Mover { job, run, news });
@@ -180,7 +178,7 @@ impl World {
                 self.at_node(node, patience, NodeEvent::Finished { serial, result: late });
                 Doing::Finish(hold)
             }
-            Step::Propose(change) => {
+            JobStep::Propose(change) => {
                 self.wants(node, change.clone(), Tag::Job(serial), Registers::new());
                 Doing::Propose(Box::new(change), now)
             }
@@ -202,8 +200,8 @@ impl World {
         Some((*job, std::mem::replace(&mut carried.doing, Doing::Nothing)))
     }
 
-    /// A survey or a preflight is through. It only chooses the moment, so it may know more than it could.
-    pub fn looked(&mut self, node: usize, serial: u64) {
+    /// A select endpoints or a preflight is through. It only chooses the moment, so it may know more than it could.
+    pub fn probed(&mut self, node: usize, serial: u64) {
         let Some((job, doing)) = self.awaited(node, serial) else { return };
         let (now, state) = (self.local(node), self.state(node));
         let Job::Migration(id) = job else { return };
@@ -212,22 +210,22 @@ impl World {
         let groups = &state.products[&PRODUCT].groups;
         let there = [from, to].map(|g| groups[&g].servers[0].addr.clone());
         let all = there.iter().all(|addr| self.serves(Self::place(addr)));
-        if matches!(doing, Doing::Survey) {
+        if matches!(doing, Doing::SelectEndpoints) {
             // Behind a failover the dead primary stands between the two for a moment.
             let servers = &groups[&from].servers;
             let feed = if self.rng.bool() { servers.last() } else { servers.first() }.unwrap().addr.clone();
             let group_epochs = [from, to].map(|g| (g, groups[&g].epoch)).into();
-            let found = Found { feed, target: there[1].clone(), group_epochs };
+            let found = SelectedEndpoints { feed, target: there[1].clone(), group_epochs };
             let found = if all { Ok(found) } else { Err("a primary is not there".to_owned()) };
             if let Some(carried) = self.carried(node, job) {
-                carried.memory.surveyed(now, found);
+                carried.memory.endpoints_selected(now, found);
             }
         } else {
             let silent = (0..self.nodes.len()).any(|n| {
                 let there = self.nodes[n].up && !self.nodes[n].paused && !self.nodes[n].cut;
                 let member = state.members.get(&self.member_id(n));
                 let isolated = state.products[&PRODUCT].isolated;
-                let table = self.nodes[node].lead.as_ref().and_then(|l| l.desk.table());
+                let table = self.nodes[node].lead.as_ref().and_then(|l| l.heartbeat_handler.table());
                 !there && member.is_some_and(|m| !table.is_some_and(|t| t.surely_silent(m, isolated, now)))
             });
             // A fault may begin right after any preflight, so a few that lie show more.
@@ -279,46 +277,52 @@ impl World {
         self.carry_on(node);
     }
 
-    // Approvals.
+    // Authorizations.
 
     /// A worker names its connection. The round begins after that.
-    pub fn approve(&mut self, node: usize, asking: Asking) {
+    pub fn authorize(&mut self, node: usize, asking: AuthorizationRequest) {
         let boot = self.nodes[node].boot;
         let Some(term) = self.nodes[node].lead.as_ref().map(|l| l.term) else {
-            return self.approved(node, &asking, Err(None));
+            return self.authorized(node, &asking, Err(None));
         };
         let delay = network::message(&mut self.rng);
-        self.schedule(delay, Event::ApprovalRound { node, boot, term, asking: Box::new(asking) });
+        self.schedule(delay, Event::AuthorizationRound { node, boot, term, asking: Box::new(asking) });
     }
 
-    pub fn approval_round(&mut self, node: usize, boot: u32, term: Term, asking: Asking) {
+    pub fn authorization_round(&mut self, node: usize, boot: u32, term: Term, asking: AuthorizationRequest) {
         let proof = if self.nodes[node].boot == boot { self.quorum_round(node, term) } else { None };
         let delay = network::message(&mut self.rng);
-        let what = NodeEvent::ApprovalRoundEnd { term, proof, asking: Box::new(asking) };
+        let what = NodeEvent::AuthorizationRoundEnd { term, proof, asking: Box::new(asking) };
         self.schedule(delay, Event::Node { node, boot, from: None, what });
     }
 
-    pub fn approval_round_ends(&mut self, node: usize, term: Term, proof: Option<usize>, asking: Box<Asking>) {
+    pub fn authorization_round_ends(
+        &mut self,
+        node: usize,
+        term: Term,
+        proof: Option<usize>,
+        asking: Box<AuthorizationRequest>,
+    ) {
         let leads = self.nodes[node].lead.as_ref().is_some_and(|l| l.term == term);
         match proof {
             Some(index) if leads && self.nodes[node].applied < index => {
-                self.at_node(node, MS, NodeEvent::ApprovalRoundEnd { term, proof, asking });
+                self.at_node(node, MS, NodeEvent::AuthorizationRoundEnd { term, proof, asking });
             }
             Some(_) if leads => self.decides(node, &asking),
-            _ => self.approved(node, &asking, Err(None)),
+            _ => self.authorized(node, &asking, Err(None)),
         }
     }
 
-    fn decides(&mut self, node: usize, asking: &Asking) {
+    fn decides(&mut self, node: usize, asking: &AuthorizationRequest) {
         let (state, worker) = (self.state(node), self.member_id(asking.from));
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        let connection = Connection { server: asking.server.clone(), client_id: asking.line };
-        let result = lead.approvals.approve(&state, (asking.job, asking.run), worker, &[connection]);
-        self.approved(node, asking, result.map_err(Some));
+        let connection = ConnectionId { server: asking.server.clone(), client_id: asking.line };
+        let result = lead.authorizations.authorize(&state, (asking.job, asking.run), worker, &[connection]);
+        self.authorized(node, asking, result.map_err(Some));
     }
 
-    fn approved(&mut self, node: usize, asking: &Asking, result: Result<(), Option<String>>) {
-        let news = News::Approved(result);
+    fn authorized(&mut self, node: usize, asking: &AuthorizationRequest, result: Result<(), Option<String>>) {
+        let news = News::Authorized(result);
         self.send(node, asking.from, NodeEvent::Mover { job: asking.job, run: asking.run, news });
     }
 }

@@ -1,20 +1,7 @@
-//! A leader: the real desk (src/control/desk.rs), the rounds behind it, and assignments on their way, as
+//! A leader: the real heartbeat handler (src/control/heartbeat_handler.rs), the rounds behind it, and assignments on their way, as
 //! src/control/{leases,rounds,assign,driver}.rs do. Knows nothing of whether it still leads: the rules must see to that.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use pontoon::{
-    control::desk::{self, Asked, Desk, Grant, Reply, Step},
-    model::{
-        change::Change,
-        ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, NodeId, Term, Uuid},
-        migration::Job,
-        outcome::Outcome,
-        route::HoldKind,
-        state::{Cause, ClusterState},
-    },
-    plan::{approval::Approvals, lease::Barrier, mover::MoverView, timing::Timing},
-};
 
 use super::{
     invariants::Registers,
@@ -24,20 +11,32 @@ use super::{
     raft::Proposal,
     world::{Event, PRODUCT, World},
 };
+use pontoon::{
+    control::leadership::heartbeat_handler::{self, Grant, HandlerReply, HandlerStep, HeartbeatHandler, RoundPurpose},
+    model::{
+        change::Change,
+        ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, NodeId, Term, Uuid},
+        migration::Job,
+        outcome::Outcome,
+        route::HoldKind,
+        state::{Cause, ClusterState},
+    },
+    plan::{authorization::Authorizations, lease::Barrier, mover::MoverView, timing::Timing},
+};
 
-/// `control::assign::{PREFLIGHT_MAX, BARRIER_LOOK}`.
+/// `control::assign::{PREFLIGHT_MAX, BARRIER_POLL_INTERVAL}`.
 const PREFLIGHT_MAX: Ns = 30 * SECOND;
-const BARRIER_LOOK: Ns = 5 * MS;
+const BARRIER_POLL_INTERVAL: Ns = 5 * MS;
 /// A node that wants to join asks again after so long.
 const JOIN_WITHIN: Ns = SECOND;
-/// How often a leader looks for assignments that nobody carries out.
+/// How often a leader probes for assignments that nobody carries out.
 const DRIVE: Ns = 50 * MS;
 
 /// What a heartbeat says.
 #[derive(Clone)]
-pub struct Beat {
+pub struct Heartbeat {
     pub node: usize,
-    pub beat: u64,
+    pub heartbeat: u64,
     pub start: Uuid,
     pub incarnation: Option<Incarnation>,
     pub drained: BTreeSet<HoldId>,
@@ -57,17 +56,17 @@ pub enum Tag {
 /// A node's leadership of one term.
 pub struct Lead {
     pub term: Term,
-    pub desk: Desk,
+    pub heartbeat_handler: HeartbeatHandler,
     pub jobs: BTreeMap<Job, Carried>,
-    pub approvals: Approvals,
-    /// A look at barriers is due.
-    pub looks: bool,
+    pub authorizations: Authorizations,
+    /// A probe at barriers is due.
+    pub probes: bool,
     /// When a start that is no member was proposed as one.
     joining: BTreeMap<Uuid, Ns>,
     rounds: u64,
     /// Who waits for the round that runs, and for the next.
-    in_round: Vec<(Beat, Asked)>,
-    asked: Vec<(Beat, Asked)>,
+    in_round: Vec<(Heartbeat, RoundPurpose)>,
+    asked: Vec<(Heartbeat, RoundPurpose)>,
     runs: bool,
     tasks: BTreeMap<AssignmentId, Task>,
     driven: Ns,
@@ -103,14 +102,14 @@ enum Stage {
 
 impl Lead {
     pub fn new(term: Term, since: Ns, timing: Timing) -> Self {
-        let mut desk = Desk::new(timing);
-        desk.open(Some(term), since);
+        let mut heartbeat_handler = HeartbeatHandler::new(timing);
+        heartbeat_handler.open(Some(term), since);
         Self {
             term,
-            desk,
+            heartbeat_handler,
             jobs: BTreeMap::new(),
-            approvals: Approvals::new(term),
-            looks: false,
+            authorizations: Authorizations::new(term),
+            probes: false,
             joining: BTreeMap::new(),
             rounds: 0,
             in_round: Vec::new(),
@@ -132,13 +131,13 @@ impl World {
         self.raft.log[self.nodes[node].applied].state.clone()
     }
 
-    fn reply_to(&mut self, node: usize, beat: &Beat, grant: Grant) {
-        if !beat.stopping {
-            self.send(node, beat.node, NodeEvent::BeatAnswer { beat: beat.beat, grant });
+    fn reply_to(&mut self, node: usize, heartbeat: &Heartbeat, grant: Grant) {
+        if !heartbeat.stopping {
+            self.send(node, heartbeat.node, NodeEvent::HeartbeatAnswer { heartbeat: heartbeat.heartbeat, grant });
         }
     }
 
-    // The desk.
+    // The heartbeat handler.
 
     /// Raft's voters as a leader sees them.
     pub fn voters(&self) -> BTreeSet<NodeId> {
@@ -146,64 +145,64 @@ impl World {
     }
 
     /// A heartbeat as it is sent.
-    fn said(&self, beat: &Beat) -> desk::Beat {
-        desk::Beat {
-            node: self.member(beat.node),
-            start: beat.start,
-            incarnation: beat.incarnation,
-            applied: Epoch(beat.applied as u64),
+    fn said(&self, heartbeat: &Heartbeat) -> heartbeat_handler::Heartbeat {
+        heartbeat_handler::Heartbeat {
+            node: self.member(heartbeat.node),
+            start: heartbeat.start,
+            incarnation: heartbeat.incarnation,
+            applied: Epoch(heartbeat.applied as u64),
             route_epoch: Epoch::default(),
-            drained: beat.drained.clone(),
+            drained: heartbeat.drained.clone(),
             waiting: BTreeMap::new(),
             listeners: BTreeMap::new(),
             version: String::new(),
-            stopping: beat.stopping,
-            movers: beat.movers.clone(),
+            stopping: heartbeat.stopping,
+            movers: heartbeat.movers.clone(),
             servers: Vec::new(),
         }
     }
 
     /// A heartbeat arrives: facts first, then a place in the next round.
-    pub fn desk(&mut self, node: usize, beat: Beat) {
-        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(&beat), self.voters());
-        let id = self.member_id(beat.node);
+    pub fn heartbeat_handler(&mut self, node: usize, heartbeat: Heartbeat) {
+        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(&heartbeat), self.voters());
+        let id = self.member_id(heartbeat.node);
         let Some(lead) = &mut self.nodes[node].lead else {
-            self.reply_to(node, &beat, Grant::NotLeader);
+            self.reply_to(node, &heartbeat, Grant::NotLeader);
             return;
         };
-        if !state.members.contains_key(&id) && beat.incarnation.is_none() {
+        if !state.members.contains_key(&id) && heartbeat.incarnation.is_none() {
             // A start that never was a member joins; one that was has been removed, and is told so.
-            if !beat.stopping && lead.joining.get(&beat.start).is_none_or(|at| now > at + JOIN_WITHIN) {
-                lead.joining.insert(beat.start, now);
-                let change = Change::AddMember(self.member(beat.node));
+            if !heartbeat.stopping && lead.joining.get(&heartbeat.start).is_none_or(|at| now > at + JOIN_WITHIN) {
+                lead.joining.insert(heartbeat.start, now);
+                let change = Change::AddMember(self.member(heartbeat.node));
                 self.wants(node, change, Tag::Nobody, Registers::new());
             }
-            self.reply_to(node, &beat, Grant::NotYet("it joins".into()));
+            self.reply_to(node, &heartbeat, Grant::NotYet("it joins".into()));
             return;
         }
-        lead.desk.needed(voters);
-        match lead.desk.arrives(&said, &state, now) {
-            Step::Done(reply) => self.answers(node, &beat, reply),
-            Step::Round(asked) if self.rules.round => {
-                lead.asked.push((beat, asked));
+        lead.heartbeat_handler.needed(voters);
+        match lead.heartbeat_handler.arrives(&said, &state, now) {
+            HandlerStep::Done(reply) => self.answers(node, &heartbeat, reply),
+            HandlerStep::Round(asked) if self.rules.round => {
+                lead.asked.push((heartbeat, asked));
                 self.begin_round(node);
             }
-            Step::Round(asked) => self.after_round(node, &beat, asked),
+            HandlerStep::Round(asked) => self.after_round(node, &heartbeat, asked),
         }
-        self.look_at_barriers(node);
+        self.check_barriers(node);
         self.carry_on(node);
     }
 
-    fn answers(&mut self, node: usize, beat: &Beat, reply: Reply) {
+    fn answers(&mut self, node: usize, heartbeat: &Heartbeat, reply: HandlerReply) {
         let grant = match reply {
-            Reply::Grant(grant) => grant,
-            Reply::Admit => {
-                let change = Change::Admit { member: self.member(beat.node), start: beat.start };
+            HandlerReply::Grant(grant) => grant,
+            HandlerReply::Admit => {
+                let change = Change::Admit { member: self.member(heartbeat.node), start: heartbeat.start };
                 self.wants(node, change, Tag::Nobody, Registers::new());
                 Grant::NotYet("this start is being admitted".into())
             }
         };
-        self.reply_to(node, beat, grant);
+        self.reply_to(node, heartbeat, grant);
     }
 
     fn begin_round(&mut self, node: usize) {
@@ -229,22 +228,22 @@ impl World {
             return;
         }
         lead.runs = false;
-        for (beat, asked) in std::mem::take(&mut lead.in_round) {
+        for (heartbeat, asked) in std::mem::take(&mut lead.in_round) {
             if proof.is_some() {
-                self.after_round(node, &beat, asked);
+                self.after_round(node, &heartbeat, asked);
             } else {
-                self.reply_to(node, &beat, Grant::NotLeader);
+                self.reply_to(node, &heartbeat, Grant::NotLeader);
             }
         }
         self.begin_round(node);
     }
 
-    fn after_round(&mut self, node: usize, beat: &Beat, asked: Asked) {
-        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(beat), self.voters());
+    fn after_round(&mut self, node: usize, heartbeat: &Heartbeat, asked: RoundPurpose) {
+        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(heartbeat), self.voters());
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        lead.desk.needed(voters);
-        let reply = lead.desk.after_round(&said, asked, lead.term, &state, now);
-        self.answers(node, beat, reply);
+        lead.heartbeat_handler.needed(voters);
+        let reply = lead.heartbeat_handler.after_round(&said, asked, lead.term, &state, now);
+        self.answers(node, heartbeat, reply);
     }
 
     // Assignments.
@@ -268,7 +267,7 @@ impl World {
         let ready: Vec<Change> = leaving
             // Raft lets it go first.
             .filter(|m| !voters.contains(&(m.id.0 as usize - 1)))
-            .filter(|m| lead.desk.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
+            .filter(|m| lead.heartbeat_handler.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
             .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
             .collect();
         if let Some(voters) = self.voters_wanted(&state) {
@@ -305,27 +304,29 @@ impl World {
         }
     }
 
-    /// Every possible server answers a probe, or surely serves no more.
+    /// Every possible server answers a ping, or surely serves no more.
     fn preflight(&mut self, node: usize, id: AssignmentId, within: Ns) {
         let (state, now) = (self.state(node), self.local(node));
         let isolated = state.products[&PRODUCT].isolated;
         let serial = self.rng.u64(..);
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        let servers =
-            state.members.values().filter(|m| !lead.desk.table().is_some_and(|t| t.surely_silent(m, isolated, now)));
+        let servers = state
+            .members
+            .values()
+            .filter(|m| !lead.heartbeat_handler.table().is_some_and(|t| t.surely_silent(m, isolated, now)));
         let waiting: BTreeSet<usize> = servers.map(|m| m.id.0 as usize - 1).collect();
         let Some(task) = lead.tasks.get_mut(&id) else { return };
         task.serial = serial;
         let whom = waiting.clone();
         task.stage = Stage::Preflight { waiting, deadline: now + within };
         for server in whom {
-            self.send(node, server, NodeEvent::Probe { from: node, nonce: serial });
+            self.send(node, server, NodeEvent::Ping { from: node, nonce: serial });
         }
-        let patience = self.nodes[node].clock.lasts(self.timing.probe_max.as_nanos() as Ns);
+        let patience = self.nodes[node].clock.lasts(self.timing.ping_timeout.as_nanos() as Ns);
         self.at_node(node, patience, NodeEvent::TaskWake { serial });
     }
 
-    pub fn probe_answered(&mut self, node: usize, from: usize, nonce: u64) {
+    pub fn ping_answered(&mut self, node: usize, from: usize, nonce: u64) {
         let Some(id) = self.task_of(node, nonce) else { return };
         let Some(lead) = &mut self.nodes[node].lead else { return };
         let Some(Task { stage: Stage::Preflight { waiting, .. }, .. }) = lead.tasks.get_mut(&id) else { return };
@@ -356,16 +357,16 @@ impl World {
         self.wants(node, change, Tag::Task(serial), copied);
     }
 
-    fn look_at_barriers(&mut self, node: usize) {
+    fn check_barriers(&mut self, node: usize) {
         let Some(lead) = &self.nodes[node].lead else { return };
         let open = lead.tasks.iter().filter(|(_, t)| matches!(t.stage, Stage::Barrier { .. }));
         let open: Vec<AssignmentId> = open.map(|(id, _)| *id).collect();
         for id in open {
-            self.look_at_barrier(node, id);
+            self.check_barrier(node, id);
         }
     }
 
-    fn look_at_barrier(&mut self, node: usize, id: AssignmentId) {
+    fn check_barrier(&mut self, node: usize, id: AssignmentId) {
         let (state, now) = (self.state(node), self.local(node));
         let Some(lead) = &self.nodes[node].lead else { return };
         let Some(Task { stage: Stage::Barrier { hold, deadline }, serial, group_epochs, .. }) = lead.tasks.get(&id)
@@ -374,7 +375,7 @@ impl World {
         };
         let (hold, deadline, serial, term) = (*hold, *deadline, *serial, lead.term);
         let Some(open) = state.holds.get(&hold) else { return self.gone(node, id) };
-        let Some(barrier) = lead.desk.table().map(|t| t.barrier(open, &state, now)) else { return };
+        let Some(barrier) = lead.heartbeat_handler.table().map(|t| t.barrier(open, &state, now)) else { return };
         if barrier == Barrier::Passed || !self.rules.barrier {
             let change = Change::FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() };
             self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
@@ -385,7 +386,7 @@ impl World {
         } else if now >= deadline {
             self.release(node, id, hold);
         } else {
-            self.at_node(node, BARRIER_LOOK, NodeEvent::TaskWake { serial });
+            self.at_node(node, BARRIER_POLL_INTERVAL, NodeEvent::TaskWake { serial });
         }
     }
 
@@ -417,7 +418,7 @@ impl World {
         let now = self.local(node);
         let Some(task) = self.nodes[node].lead.as_ref().and_then(|l| l.tasks.get(&id)) else { return };
         match &task.stage {
-            Stage::Barrier { .. } => self.look_at_barrier(node, id),
+            Stage::Barrier { .. } => self.check_barrier(node, id),
             Stage::Backoff => self.attempt(node, id, task.backoff),
             Stage::Preflight { deadline, .. } if now >= *deadline => {
                 let change = Change::GiveUpAssign { assignment: id, why: "a silent node".into() };
@@ -448,7 +449,7 @@ impl World {
                 if let Some(task) = self.nodes[node].lead.as_mut().and_then(|l| l.tasks.get_mut(&id)) {
                     task.stage = Stage::Barrier { hold, deadline };
                 }
-                self.look_at_barrier(node, id);
+                self.check_barrier(node, id);
             }
             (Stage::Finish { hold }, Err(_)) => self.release(node, id, *hold),
             (Stage::Finish { .. } | Stage::GiveUp, _) => self.gone(node, id),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use pontoon::model::{
     change::Change,
     ids::{GroupId, MigrationId, SlotId},
-    migration::{Job, MigrationOptions, Phase, RunKind},
+    migration::{Job, MigrationOptions, MigrationPhase, RunKind},
     state::ClusterState,
 };
 
@@ -47,7 +47,7 @@ impl World {
 
     fn all_ended(&self) -> Result<(), String> {
         let newest = &self.raft.log[self.raft.last()];
-        let open = newest.state.migrations.values().find(|m| m.phase != Phase::Paused);
+        let open = newest.state.migrations.values().find(|m| m.phase != MigrationPhase::Paused);
         if let Some(open) = open {
             return Err(format!("a migration does not end: {open:?}"));
         }
@@ -77,7 +77,7 @@ impl World {
             (0, Some(migration)) => Some(Change::CancelMigration { migration, why: "an operator".into() }),
             (1, Some(migration)) => Some(Change::PauseMigration { migration, why: "an operator".into() }),
             (2 | 3, Some(_)) => {
-                let paused = state.migrations.values().find(|m| m.phase == Phase::Paused)?;
+                let paused = state.migrations.values().find(|m| m.phase == MigrationPhase::Paused)?;
                 Some(Change::ResumeMigration { migration: paused.id })
             }
             _ => {
@@ -123,7 +123,7 @@ impl World {
                 match run.kind {
                     RunKind::CleanSource => self.seen.done += 1,
                     RunKind::Sweep => self.seen.swept += 1,
-                    RunKind::WipeTarget | RunKind::Attempt => self.seen.cancelled += 1,
+                    RunKind::WipeTarget | RunKind::Copy => self.seen.cancelled += 1,
                 }
                 let server = Self::place(&run.server).0;
                 for key in self.keys_where(|_, slot| slots.contains(&slot)) {

@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 use pontoon::{
     model::{
         ids::{HoldId, SlotId},
-        migration::{Job, Phase, Run, RunKind},
+        migration::{Job, MigrationPhase, Run, RunKind},
     },
-    plan::mover::{MoverView, Work},
+    plan::mover::{MoverState, MoverView},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     world::{Event, PRODUCT, World},
 };
 
-/// `node::movers::{ASK_MAX, APPROVE_WITHIN, WIPE_PASSES_APART}`; late writes: a request's deadline.
+/// `node::movers::{ASK_MAX, AUTHORIZE_TIMEOUT, WIPE_PASSES_APART}`; late writes: a request's deadline.
 const ASK_MAX: Ns = SECOND;
 const ASKINGS_MAX: u32 = 5;
 const WIPE_PASSES_APART: Ns = 100 * MS;
@@ -34,7 +34,7 @@ pub enum News {
     Begin,
     Opened(u64),
     Lost(String),
-    Approved(Result<(), Option<String>>),
+    Authorized(Result<(), Option<String>>),
     AskAgain {
         asking: u32,
     },
@@ -69,14 +69,14 @@ pub enum ToSource {
     Scan,
     Fetch(u16),
     /// The primary's offset.
-    Look,
+    Probe,
 }
 
 pub enum FromSource {
     Feed(usize),
     Keys(Vec<u16>),
     Fetched(u16, Version),
-    Look(usize),
+    Probe(usize),
 }
 
 struct Finishing {
@@ -102,7 +102,7 @@ pub struct Mover {
     on_replica: bool,
     line: Option<u64>,
     asking: u32,
-    pub work: Work,
+    pub work: MoverState,
     /// Commands to the target that are not answered.
     unanswered: usize,
     pub from_target: VecDeque<FromTarget>,
@@ -114,7 +114,7 @@ pub struct Mover {
     scan: VecDeque<u16>,
     dirty: BTreeSet<u16>,
     read: usize,
-    look: usize,
+    probe: usize,
     fetched: u64,
     finishing: Option<Finishing>,
     clean: bool,
@@ -132,7 +132,7 @@ impl World {
             let job = Job::Sweep { product: PRODUCT, group: group.id };
             runs.extend(group.sweep.as_ref().map(|sweep| (job, &sweep.run)));
         }
-        runs.retain(|(_, run)| run.worker == me);
+        runs.retain(|(_, run)| run.node == me);
         self.nodes[node].movers.retain(|job, mover| runs.iter().any(|(j, run)| j == job && run.run == mover.run));
         for (job, run) in runs {
             if self.nodes[node].movers.contains_key(&job) {
@@ -141,12 +141,12 @@ impl World {
             }
             let mut mover = self.mover(&state, job, run);
             if run.began.0 < own.0 {
-                mover.work = Work::Failed("the node was restarted".into());
+                mover.work = MoverState::Failed("the node was restarted".into());
             }
             self.nodes[node].movers.insert(job, mover);
             let turn = network::turn(&mut self.rng);
             self.at_node(node, turn, NodeEvent::Mover { job, run: run.run, news: News::Begin });
-            self.on_node(node, NodeEvent::BeatNews);
+            self.on_node(node, NodeEvent::HeartbeatNews);
         }
     }
 
@@ -176,7 +176,7 @@ impl World {
             on_replica: feed.is_some_and(|(server, which)| self.stores[server].primary != which),
             line: None,
             asking: 0,
-            work: Work::Opening,
+            work: MoverState::Opening,
             unanswered: 0,
             from_target: VecDeque::new(),
             to_source: VecDeque::new(),
@@ -187,7 +187,7 @@ impl World {
             scan: VecDeque::new(),
             dirty: BTreeSet::new(),
             read: 0,
-            look: 0,
+            probe: 0,
             fetched: 0,
             finishing: None,
             clean: false,
@@ -217,32 +217,32 @@ impl World {
             return;
         }
         let under = match mover.work {
-            Work::Finishing(hold) | Work::Finished(hold) => hold,
+            MoverState::Finishing(hold) | MoverState::Finished(hold) => hold,
             _ => return,
         };
-        if migration.phase == Phase::CaughtUp && !state.holds.contains_key(&under) {
+        if migration.phase == MigrationPhase::CaughtUp && !state.holds.contains_key(&under) {
             mover.finishing = None;
-            self.works(node, job, Work::CaughtUp);
+            self.works(node, job, MoverState::CaughtUp);
         }
     }
 
-    fn works(&mut self, node: usize, job: Job, work: Work) {
+    fn works(&mut self, node: usize, job: Job, work: MoverState) {
         let mover = self.its(node, job);
         if mover.work != work {
             self.note(format_args!("node {}: {job} is {work:?}", node + 1));
             let mover = self.its(node, job);
             mover.work = work;
             let moved = NodeEvent::Mover { job, run: mover.run, news: News::Moved };
-            // `node::movers` looks at the log again, for a hold that was released meanwhile.
+            // `node::movers` probes at the log again, for a hold that was released meanwhile.
             self.at_node(node, MS, moved);
-            self.at_node(node, MS, NodeEvent::BeatNews);
+            self.at_node(node, MS, NodeEvent::HeartbeatNews);
         }
     }
 
     pub fn on_mover(&mut self, node: usize, job: Job, run: u32, news: News) {
         let boot = self.nodes[node].boot;
         let Some(mover) = self.nodes[node].movers.get_mut(&job).filter(|m| m.run == run) else { return };
-        if matches!(mover.work, Work::Failed(_)) {
+        if matches!(mover.work, MoverState::Failed(_)) {
             return;
         }
         match news {
@@ -257,21 +257,21 @@ impl World {
             }
             News::Opened(line) => {
                 mover.line = Some(line);
-                self.ask_approval(node, job);
+                self.ask_authorization(node, job);
             }
-            News::Lost(why) => self.works(node, job, Work::Failed(why)),
-            News::AskAgain { asking } if asking == mover.asking => self.ask_approval(node, job),
+            News::Lost(why) => self.works(node, job, MoverState::Failed(why)),
+            News::AskAgain { asking } if asking == mover.asking => self.ask_authorization(node, job),
             News::AskAgain { .. } => {}
-            News::Approved(_) if mover.work != Work::Opening => {}
-            News::Approved(Err(Some(why))) => self.works(node, job, Work::Failed(why)),
-            News::Approved(Err(None)) => {
+            News::Authorized(_) if mover.work != MoverState::Opening => {}
+            News::Authorized(Err(Some(why))) => self.works(node, job, MoverState::Failed(why)),
+            News::Authorized(Err(None)) => {
                 let asking = mover.asking;
                 self.at_node(node, 100 * MS, NodeEvent::Mover { job, run, news: News::AskAgain { asking } });
             }
-            News::Approved(Ok(())) => {
+            News::Authorized(Ok(())) => {
                 mover.asking = u32::MAX;
-                let cleans = mover.kind == RunKind::Attempt;
-                self.works(node, job, if cleans { Work::CleaningTarget } else { Work::Cleaning });
+                let cleans = mover.kind == RunKind::Copy;
+                self.works(node, job, if cleans { MoverState::CleaningTarget } else { MoverState::Cleaning });
                 self.ask_target(node, job, Command::Scan);
             }
             News::FromTarget => {
@@ -290,26 +290,26 @@ impl World {
             News::Moved => self.go_on(node, job),
             News::Pass => self.ask_target(node, job, Command::Scan),
             News::Finish { serial, leader, hold, within } => {
-                if mover.work != Work::CaughtUp {
+                if mover.work != MoverState::CaughtUp {
                     self.finish_ends(node, leader, serial, Err("it has not caught up".into()));
                     return;
                 }
                 let fetched = mover.fetched;
-                let upto = (!self.rules.offset_after_barrier).then_some(self.its(node, job).look);
+                let upto = (!self.rules.offset_after_barrier).then_some(self.its(node, job).probe);
                 let waits = false;
                 self.its(node, job).finishing = Some(Finishing { hold, serial, leader, upto, fetched, waits });
-                self.works(node, job, Work::Finishing(hold));
+                self.works(node, job, MoverState::Finishing(hold));
                 if upto.is_none() {
-                    self.ask_source(node, job, ToSource::Look);
+                    self.ask_source(node, job, ToSource::Probe);
                 }
                 let patience = self.nodes[node].clock.lasts(within);
                 self.at_node(node, patience, NodeEvent::Mover { job, run, news: News::Deadline(hold) });
             }
             News::Deadline(hold) => {
-                if mover.work == Work::Finishing(hold)
+                if mover.work == MoverState::Finishing(hold)
                     && let Some(Finishing { leader, serial, .. }) = mover.finishing.take()
                 {
-                    self.works(node, job, Work::CaughtUp);
+                    self.works(node, job, MoverState::CaughtUp);
                     self.finish_ends(node, leader, serial, Err("not in time".into()));
                 }
             }
@@ -321,20 +321,20 @@ impl World {
         self.send(node, leader, NodeEvent::Finished { serial, result });
     }
 
-    fn ask_approval(&mut self, node: usize, job: Job) {
+    fn ask_authorization(&mut self, node: usize, job: Job) {
         let leader = self.nodes[node].leader.map(|(leader, _)| leader);
         let mover = self.its(node, job);
-        if mover.work != Work::Opening {
+        if mover.work != MoverState::Opening {
             return;
         }
         mover.asking += 1;
         let (asking, run, line, server) = (mover.asking, mover.run, mover.line.unwrap_or_default(), mover.server);
         if asking > ASKINGS_MAX {
-            return self.works(node, job, Work::Failed("not approved in time".into()));
+            return self.works(node, job, MoverState::Failed("not authorized in time".into()));
         }
         if let Some(leader) = leader {
             let server = Self::address(server.0, server.1);
-            self.send(node, leader, NodeEvent::Approve { from: node, job, run, server, line });
+            self.send(node, leader, NodeEvent::Authorize { from: node, job, run, server, line });
         }
         self.at_node(node, ASK_MAX, NodeEvent::Mover { job, run, news: News::AskAgain { asking } });
     }
@@ -379,7 +379,7 @@ impl World {
                 FromSource::Keys(there.copied().collect())
             }
             ToSource::Fetch(key) => FromSource::Fetched(key, store.at(key, offset)),
-            ToSource::Look => FromSource::Look(store.log.len()),
+            ToSource::Probe => FromSource::Probe(store.log.len()),
         };
         mover.from_source.push_back(answer);
         self.tell_mover(node, boot, (job, run), News::FromSource);
@@ -390,13 +390,13 @@ impl World {
         match answer {
             FromTarget::Keys(keys) => {
                 let found: Vec<u16> = keys.into_iter().filter(|key| mover.keys.contains(key)).collect();
-                let attempt = mover.kind == RunKind::Attempt;
+                let attempt = mover.kind == RunKind::Copy;
                 if attempt && found.iter().any(|key| !mover.ours.contains(key)) {
-                    return self.works(node, job, Work::Failed("keys that were never this group's".into()));
+                    return self.works(node, job, MoverState::Failed("keys that were never this group's".into()));
                 }
                 if found.is_empty() && !attempt {
                     if std::mem::replace(&mut mover.clean, true) {
-                        return self.works(node, job, Work::Cleaned);
+                        return self.works(node, job, MoverState::Cleaned);
                     }
                     let (kind, run) = (mover.kind, mover.run);
                     let apart = if kind == RunKind::WipeTarget { WIPE_PASSES_APART } else { LATE_WRITES };
@@ -411,7 +411,7 @@ impl World {
             FromTarget::Done => {}
             FromTarget::Waited => {
                 if let Some(Finishing { hold, leader, serial, .. }) = mover.finishing.take_if(|f| f.waits) {
-                    self.works(node, job, Work::Finished(hold));
+                    self.works(node, job, MoverState::Finished(hold));
                     self.finish_ends(node, leader, serial, Ok(()));
                 }
                 return;
@@ -423,12 +423,12 @@ impl World {
         }
         match mover.work {
             // Every UNLINK is answered.
-            Work::CleaningTarget => {
+            MoverState::CleaningTarget => {
                 mover.gated = true;
-                self.works(node, job, Work::Copying);
+                self.works(node, job, MoverState::Copying);
                 self.go_on(node, job);
             }
-            Work::Cleaning => self.ask_target(node, job, Command::Scan),
+            MoverState::Cleaning => self.ask_target(node, job, Command::Scan),
             _ => {}
         }
     }
@@ -440,7 +440,7 @@ impl World {
         match answer {
             FromSource::Feed(offset) => {
                 mover.read = offset;
-                mover.look = offset;
+                mover.probe = offset;
                 self.at_node(node, MS, NodeEvent::Mover { job, run, news: News::Feed });
                 self.ask_source(node, job, ToSource::Scan);
             }
@@ -455,8 +455,8 @@ impl World {
                 }
                 self.put(node, job, key, version);
             }
-            FromSource::Look(offset) => {
-                mover.look = offset;
+            FromSource::Probe(offset) => {
+                mover.probe = offset;
                 if let Some(finishing) = &mut mover.finishing {
                     finishing.upto = Some(offset);
                 }
@@ -492,7 +492,7 @@ impl World {
         }
         // Left out, the offset is one that was asked for now and then.
         if !rules.offset_after_barrier && self.rng.u8(0..8) == 0 {
-            self.ask_source(node, job, ToSource::Look);
+            self.ask_source(node, job, ToSource::Probe);
         }
         let finishing = self.its(node, job).finishing.is_some();
         let next = match self.rng.u8(0..20) {
@@ -508,7 +508,7 @@ impl World {
         let rules = self.rules;
         loop {
             let Some(mover) = self.nodes[node].movers.get_mut(&job) else { return };
-            if !mover.scanned || matches!(mover.work, Work::Failed(_)) || mover.unasked >= FLYING_MAX {
+            if !mover.scanned || matches!(mover.work, MoverState::Failed(_)) || mover.unasked >= FLYING_MAX {
                 return;
             }
             let dirty = mover.dirty.iter().next().copied();
@@ -530,8 +530,8 @@ impl World {
             self.ask_source(node, job, ToSource::Fetch(key));
         }
         let mover = self.its(node, job);
-        if mover.work == Work::Copying && mover.unasked == 0 {
-            return self.works(node, job, Work::CaughtUp);
+        if mover.work == MoverState::Copying && mover.unasked == 0 {
+            return self.works(node, job, MoverState::CaughtUp);
         }
         let drained = mover.unasked == 0 && mover.unanswered == 0;
         let (read, fetched) = (mover.read, mover.fetched);
@@ -542,7 +542,7 @@ impl World {
         if rules.offset_after_barrier && finishing.fetched != fetched {
             // What nobody waits for may have been executed in the middle of a fetch: once more.
             (finishing.fetched, finishing.upto) = (fetched, None);
-            return self.ask_source(node, job, ToSource::Look);
+            return self.ask_source(node, job, ToSource::Probe);
         }
         finishing.waits = true;
         self.ask_target(node, job, Command::Wait);

@@ -3,9 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{
+    clients::Answer,
+    jobs::AuthorizationRequest,
+    leader::{Heartbeat, Lead, Tag},
+    mover::{Mover, News},
+    network::{self, Clock, MS, Ns, SECOND, spread},
+    raft::Proposal,
+    world::{Event, PRODUCT, World},
+};
 use fastrand::Rng;
 use pontoon::{
-    control::desk::Grant,
+    control::leadership::heartbeat_handler::Grant,
     model::{
         ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, SlotId, Term, Uuid},
         migration::Job,
@@ -14,16 +23,6 @@ use pontoon::{
     },
     node::lease::{Granted, Lease, Sent},
     proxy::permit::Permit,
-};
-
-use super::{
-    clients::Answer,
-    jobs::Asking,
-    leader::{Beat, Lead, Tag},
-    mover::{Mover, News},
-    network::{self, Clock, MS, Ns, SECOND, spread},
-    raft::Proposal,
-    world::{Event, PRODUCT, World},
 };
 
 /// `node::heartbeat::ANSWER_WITHIN`.
@@ -37,28 +36,28 @@ pub enum NodeEvent {
     Apply { upto: usize },
     Leads { leader: usize, term: Term, from: usize },
     Swap { worker: usize },
-    BeatDue { serial: u64 },
-    BeatNews,
-    BeatTimeout { beat: u64 },
-    BeatAnswer { beat: u64, grant: Grant },
-    Beat(Box<Beat>),
+    HeartbeatDue { serial: u64 },
+    HeartbeatNews,
+    HeartbeatTimeout { heartbeat: u64 },
+    HeartbeatAnswer { heartbeat: u64, grant: Grant },
+    Heartbeat(Box<Heartbeat>),
     RoundEnd { round: u64, term: Term, proof: Option<usize> },
     Propose(Box<Proposal>),
     ChangeVoters { term: Term, voters: BTreeSet<usize> },
     ProposalFailed { tag: Tag },
     ProposalLate { tag: Tag },
-    Probe { from: usize, nonce: u64 },
-    ProbeAnswer { from: usize, nonce: u64 },
+    Ping { from: usize, nonce: u64 },
+    PingAnswer { from: usize, nonce: u64 },
     TaskWake { serial: u64 },
     Mover { job: Job, run: u32, news: News },
-    Approve { from: usize, job: Job, run: u32, server: HostPort, line: u64 },
-    ApprovalRoundEnd { term: Term, proof: Option<usize>, asking: Box<Asking> },
+    Authorize { from: usize, job: Job, run: u32, server: HostPort, line: u64 },
+    AuthorizationRoundEnd { term: Term, proof: Option<usize>, asking: Box<AuthorizationRequest> },
     Looked { serial: u64 },
     Closed { serial: u64, result: Result<(), String> },
     Finished { serial: u64, result: Result<(), String> },
     JobsLook,
     Request { op: usize },
-    Reply { op: usize, version: u64 },
+    HandlerReply { op: usize, version: u64 },
     Deadline { op: usize },
     ParkedTooLong { op: usize },
 }
@@ -96,13 +95,13 @@ pub struct Node {
     /// Who leads, as far as it knows.
     pub leader: Option<(usize, Term)>,
     /// A term of its own whose first entry it has not applied yet.
-    to_lead: Option<(Term, usize)>,
+    to_restore_as_primary: Option<(Term, usize)>,
     pub lead: Option<Lead>,
     /// Entries it has appended, whose results it waits for.
     pub proposed: Vec<(usize, Tag)>,
     /// The heartbeat that is not answered, and when it was sent.
-    beat: Option<(u64, Sent)>,
-    beats: u64,
+    heartbeat: Option<(u64, Sent)>,
+    heartbeats: u64,
     news: bool,
     /// Runs that it works on.
     pub movers: BTreeMap<Job, Mover>,
@@ -122,11 +121,11 @@ impl Node {
             workers: (0..rng.usize(1..=2)).map(|_| Worker::default()).collect(),
             lease: Lease::new(Permit::none().into()),
             leader: None,
-            to_lead: None,
+            to_restore_as_primary: None,
             lead: None,
             proposed: Vec::new(),
-            beat: None,
-            beats: 0,
+            heartbeat: None,
+            heartbeats: 0,
             news: false,
             movers: BTreeMap::new(),
         }
@@ -139,41 +138,43 @@ impl World {
             NodeEvent::Apply { upto } => self.applies(node, upto),
             NodeEvent::Leads { leader, term, from } => self.hears_of_leader(node, leader, term, from),
             NodeEvent::Swap { worker } => self.swap(node, worker),
-            NodeEvent::BeatDue { serial } if serial == self.nodes[node].beats => self.beat(node),
-            NodeEvent::BeatDue { .. } => {}
-            NodeEvent::BeatNews if self.nodes[node].beat.is_none() => self.beat(node),
-            NodeEvent::BeatNews => self.nodes[node].news = true,
-            NodeEvent::BeatTimeout { beat } => {
-                if self.nodes[node].beat.is_some_and(|(id, _)| id == beat) {
-                    self.beat_is_over(node, true);
+            NodeEvent::HeartbeatDue { serial } if serial == self.nodes[node].heartbeats => self.heartbeat(node),
+            NodeEvent::HeartbeatDue { .. } => {}
+            NodeEvent::HeartbeatNews if self.nodes[node].heartbeat.is_none() => self.heartbeat(node),
+            NodeEvent::HeartbeatNews => self.nodes[node].news = true,
+            NodeEvent::HeartbeatTimeout { heartbeat } => {
+                if self.nodes[node].heartbeat.is_some_and(|(id, _)| id == heartbeat) {
+                    self.heartbeat_is_over(node, true);
                 }
             }
-            NodeEvent::BeatAnswer { beat, grant } => self.beat_answered(node, beat, grant),
-            NodeEvent::Beat(beat) => self.desk(node, *beat),
+            NodeEvent::HeartbeatAnswer { heartbeat, grant } => self.heartbeat_answered(node, heartbeat, grant),
+            NodeEvent::Heartbeat(heartbeat) => self.heartbeat_handler(node, *heartbeat),
             NodeEvent::RoundEnd { round, term, proof } => self.round_ends(node, round, term, proof),
             NodeEvent::Propose(proposal) => self.propose(node, *proposal),
             NodeEvent::ChangeVoters { term, voters } => self.change_voters(node, term, voters),
             NodeEvent::ProposalFailed { tag } => self.proposal_ends(node, tag, Err(None)),
             NodeEvent::ProposalLate { tag } => self.proposal_is_late(node, tag),
-            NodeEvent::Probe { from, nonce } => self.send(node, from, NodeEvent::ProbeAnswer { from: node, nonce }),
-            NodeEvent::ProbeAnswer { from, nonce } => self.probe_answered(node, from, nonce),
+            NodeEvent::Ping { from, nonce } => self.send(node, from, NodeEvent::PingAnswer { from: node, nonce }),
+            NodeEvent::PingAnswer { from, nonce } => self.ping_answered(node, from, nonce),
             NodeEvent::TaskWake { serial } => self.task_wakes(node, serial),
             NodeEvent::Mover { job, run, news } => self.on_mover(node, job, run, news),
-            NodeEvent::Approve { from, job, run, server, line } => {
-                self.approve(node, Asking { from, job, run, server, line });
+            NodeEvent::Authorize { from, job, run, server, line } => {
+                self.authorize(node, AuthorizationRequest { from, job, run, server, line });
             }
-            NodeEvent::ApprovalRoundEnd { term, proof, asking } => self.approval_round_ends(node, term, proof, asking),
-            NodeEvent::Looked { serial } => self.looked(node, serial),
+            NodeEvent::AuthorizationRoundEnd { term, proof, asking } => {
+                self.authorization_round_ends(node, term, proof, asking)
+            }
+            NodeEvent::Looked { serial } => self.probed(node, serial),
             NodeEvent::Closed { serial, result } => self.job_closed(node, serial, result),
             NodeEvent::Finished { serial, result } => self.job_finished(node, serial, result),
             NodeEvent::JobsLook => {
                 if let Some(lead) = &mut self.nodes[node].lead {
-                    lead.looks = false;
+                    lead.probes = false;
                 }
                 self.carry_on(node);
             }
             NodeEvent::Request { op } => self.request(node, op),
-            NodeEvent::Reply { op, version } => self.reply(node, op, version),
+            NodeEvent::HandlerReply { op, version } => self.reply(node, op, version),
             NodeEvent::Deadline { op } => self.deadline(node, op),
             NodeEvent::ParkedTooLong { op } => {
                 let worker = self.ops[op].worker;
@@ -203,7 +204,7 @@ impl World {
             }
         }
         if self.admission(node) != before {
-            self.on_node(node, NodeEvent::BeatNews);
+            self.on_node(node, NodeEvent::HeartbeatNews);
         }
         self.begin_to_lead(node);
         let n = &mut self.nodes[node];
@@ -227,19 +228,19 @@ impl World {
         }
         n.leader = Some((leader, term));
         n.lead = None;
-        n.to_lead = (leader == node).then_some((term, from));
+        n.to_restore_as_primary = (leader == node).then_some((term, from));
         self.begin_to_lead(node);
-        self.on_node(node, NodeEvent::BeatNews);
+        self.on_node(node, NodeEvent::HeartbeatNews);
     }
 
     /// A leader is one when it has applied an entry of its own term.
     fn begin_to_lead(&mut self, node: usize) {
         let n = &mut self.nodes[node];
-        let Some((term, from)) = n.to_lead else { return };
+        let Some((term, from)) = n.to_restore_as_primary else { return };
         if n.applied < from {
             return;
         }
-        n.to_lead = None;
+        n.to_restore_as_primary = None;
         let now = n.clock.read(self.now);
         // Left out: as if the term had begun long ago.
         let lease = self.timing.lease_at_leader().as_nanos() as Ns + 1;
@@ -255,8 +256,8 @@ impl World {
             self.schedule(MS, Event::ClientHas { op, answer: Answer::Unknown });
         }
         if polite && let Some((leader, _)) = self.nodes[node].leader.filter(|(l, _)| *l != node) {
-            let beat = Beat { stopping: true, ..self.compose(node, 0) };
-            self.send(node, leader, NodeEvent::Beat(Box::new(beat)));
+            let heartbeat = Heartbeat { stopping: true, ..self.compose(node, 0) };
+            self.send(node, leader, NodeEvent::Heartbeat(Box::new(heartbeat)));
         }
         let n = &mut self.nodes[node];
         n.up = false;
@@ -268,13 +269,14 @@ impl World {
         self.note(format_args!("node {} starts", node + 1));
         let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
         let n = &self.nodes[node];
-        let new = Node { boot: n.boot, cut: n.cut, applied, beats: n.beats, ..Node::new(n.clock, &mut self.rng) };
+        let new =
+            Node { boot: n.boot, cut: n.cut, applied, heartbeats: n.heartbeats, ..Node::new(n.clock, &mut self.rng) };
         self.nodes[node] = new;
         for worker in 0..self.nodes[node].workers.len() {
             self.at_node(node, MS, NodeEvent::Swap { worker });
         }
-        let serial = self.nodes[node].beats;
-        self.at_node(node, 2 * MS, NodeEvent::BeatDue { serial });
+        let serial = self.nodes[node].heartbeats;
+        self.at_node(node, 2 * MS, NodeEvent::HeartbeatDue { serial });
     }
 
     // Heartbeats.
@@ -286,7 +288,7 @@ impl World {
         member.admitted.filter(|a| a.start == n.start)
     }
 
-    fn compose(&self, node: usize, beat: u64) -> Beat {
+    fn compose(&self, node: usize, heartbeat: u64) -> Heartbeat {
         let n = &self.nodes[node];
         let mut drained: Option<BTreeSet<HoldId>> = None;
         for worker in &n.workers {
@@ -295,9 +297,9 @@ impl World {
             drained = Some(drained.map_or(its.clone(), |all| all.intersection(&its).copied().collect()));
         }
         let incarnation: Option<Incarnation> = self.admission(node).map(|a| a.incarnation);
-        Beat {
+        Heartbeat {
             node,
-            beat,
+            heartbeat,
             start: n.start,
             incarnation,
             drained: drained.unwrap_or_default(),
@@ -307,30 +309,30 @@ impl World {
         }
     }
 
-    fn beat(&mut self, node: usize) {
+    fn heartbeat(&mut self, node: usize) {
         let now = self.local(node);
         let n = &mut self.nodes[node];
-        n.beats += 1;
+        n.heartbeats += 1;
         n.news = false;
-        let serial = n.beats;
+        let serial = n.heartbeats;
         let every = n.clock.lasts(self.timing.heartbeat.as_nanos() as Ns);
-        if n.beat.is_some() {
+        if n.heartbeat.is_some() {
             // One at a time.
-            self.at_node(node, every, NodeEvent::BeatDue { serial });
+            self.at_node(node, every, NodeEvent::HeartbeatDue { serial });
             return;
         }
-        n.beat = Some((serial, Sent::at(now)));
+        n.heartbeat = Some((serial, Sent::at(now)));
         let (leader, patience) = (n.leader, n.clock.lasts(ANSWER_WITHIN));
-        self.at_node(node, every, NodeEvent::BeatDue { serial });
-        self.at_node(node, patience, NodeEvent::BeatTimeout { beat: serial });
-        let beat = self.compose(node, serial);
+        self.at_node(node, every, NodeEvent::HeartbeatDue { serial });
+        self.at_node(node, patience, NodeEvent::HeartbeatTimeout { heartbeat: serial });
+        let heartbeat = self.compose(node, serial);
         if let Some((leader, _)) = leader {
-            self.send(node, leader, NodeEvent::Beat(Box::new(beat)));
+            self.send(node, leader, NodeEvent::Heartbeat(Box::new(heartbeat)));
         }
     }
 
-    fn beat_answered(&mut self, node: usize, beat: u64, grant: Grant) {
-        let Some((_, sent)) = self.nodes[node].beat.filter(|(id, _)| *id == beat) else { return };
+    fn heartbeat_answered(&mut self, node: usize, heartbeat: u64, grant: Grant) {
+        let Some((_, sent)) = self.nodes[node].heartbeat.filter(|(id, _)| *id == heartbeat) else { return };
         let now = self.local(node);
         let sent = if self.rules.from_send { sent } else { Sent::at(now) };
         if let Grant::Lease { length, min_applied } = grant {
@@ -339,8 +341,8 @@ impl World {
             let reached = self.reached(node);
             self.nodes[node].lease.granted(sent, granted, reached, now);
         }
-        if grant == Grant::Twin {
-            self.violated(format!("node {} hears of a twin, and there is none", node + 1));
+        if grant == Grant::DuplicateNode {
+            self.violated(format!("node {} hears of a duplicate, and there is none", node + 1));
         }
         if grant == Grant::NotMember {
             // It stops, says so, and is started again by somebody.
@@ -351,11 +353,11 @@ impl World {
             self.schedule(pause, Event::Restart(node));
             return;
         }
-        self.beat_is_over(node, grant == Grant::NotLeader);
+        self.heartbeat_is_over(node, grant == Grant::NotLeader);
     }
 
-    fn beat_is_over(&mut self, node: usize, ask_around: bool) {
-        self.nodes[node].beat = None;
+    fn heartbeat_is_over(&mut self, node: usize, ask_around: bool) {
+        self.nodes[node].heartbeat = None;
         if ask_around
             && !self.nodes[node].cut
             && let Some(leader) = self.raft.leader
@@ -365,7 +367,7 @@ impl World {
             self.at_node(node, delay, what);
         }
         if std::mem::take(&mut self.nodes[node].news) {
-            self.at_node(node, MS, NodeEvent::BeatNews);
+            self.at_node(node, MS, NodeEvent::HeartbeatNews);
         }
     }
 
@@ -414,7 +416,7 @@ impl World {
             self.request(node, op);
         }
         let delay = MS + network::turn(&mut self.rng);
-        self.at_node(node, delay, NodeEvent::BeatNews);
+        self.at_node(node, delay, NodeEvent::HeartbeatNews);
     }
 
     /// What was sent before a hold is answered: the node has news.
@@ -428,7 +430,7 @@ impl World {
             news |= *drained;
         }
         if news {
-            self.at_node(node, MS, NodeEvent::BeatNews);
+            self.at_node(node, MS, NodeEvent::HeartbeatNews);
         }
     }
 

@@ -279,7 +279,7 @@ impl World {
             to,
             kind: PromotionKind::Failover,
             group_epoch: now.epoch,
-            reached: now.reached.clone(),
+            required_offset: now.required_offset.clone(),
             forced: false,
             why: "its primary died".into(),
         };

@@ -19,7 +19,7 @@ use pontoon::{
 use super::{
     clients::{Answer, Client, Op},
     invariants::{Registers, Version, Witness},
-    jobs::Asking,
+    jobs::AuthorizationRequest,
     leader::Tag,
     network::{self, Clock, MS, Ns, SECOND, spread},
     node::{Node, NodeEvent},
@@ -170,11 +170,11 @@ pub enum Event {
     },
     Control(Box<Closing>),
     ControlRound(Box<Closing>),
-    ApprovalRound {
+    AuthorizationRound {
         node: usize,
         boot: u32,
         term: Term,
-        asking: Box<Asking>,
+        asking: Box<AuthorizationRequest>,
     },
     Resume(usize),
     Heal(usize),
@@ -290,7 +290,7 @@ impl World {
         }
         self.elect();
         for node in 0..self.nodes.len() {
-            self.at_node(node, 0, NodeEvent::BeatDue { serial: 0 });
+            self.at_node(node, 0, NodeEvent::HeartbeatDue { serial: 0 });
         }
         self.schedule(0, Event::RaftTick);
         for client in 0..CLIENTS {
@@ -382,7 +382,9 @@ impl World {
             Event::Source { node, boot, job, run } => self.source(node, boot, job, run),
             Event::Control(closing) => self.closes(*closing),
             Event::ControlRound(closing) => self.control_round(*closing),
-            Event::ApprovalRound { node, boot, term, asking } => self.approval_round(node, boot, term, *asking),
+            Event::AuthorizationRound { node, boot, term, asking } => {
+                self.authorization_round(node, boot, term, *asking)
+            }
             Event::Nemesis => self.nemesis(),
             Event::Operator => self.operator(),
             Event::Resume(node) => self.resume(node),

@@ -97,8 +97,8 @@ struct Group {
     epoch: u8,
     promotion: Promotion,
     /// The replica reaches its primary.
-    linked: bool,
-    /// It was a linked replica when it was last looked at.
+    in_sync: bool,
+    /// It was a in sync replica when it was last looked at.
     candidate: bool,
     /// A promotion of it was given up, and it has not resynced.
     diverged: bool,
@@ -177,7 +177,7 @@ impl Group {
 
     /// The replica gets what the primary sends.
     fn streams(&self) -> bool {
-        self.linked && self.servers[1 - self.primary].follows
+        self.in_sync && self.servers[1 - self.primary].follows
     }
 }
 
@@ -244,7 +244,7 @@ impl Failover {
                 }
                 g.primary = 1 - g.primary;
                 g.epoch += 1;
-                (g.promotion, g.linked, g.candidate, g.diverged) = (Promotion::None, true, false, false);
+                (g.promotion, g.in_sync, g.candidate, g.diverged) = (Promotion::None, true, false, false);
                 let value = g.servers[g.primary].value;
                 if owner == group {
                     if s.history >> value & 1 == 0 {
@@ -333,8 +333,8 @@ impl Failover {
             }
             Action::LinkBroken | Action::LinkMended => {
                 let mended = matches!(action, Action::LinkMended);
-                let changes = s.groups[TO].linked != mended;
-                s.groups[TO].linked = mended;
+                let changes = s.groups[TO].in_sync != mended;
+                s.groups[TO].in_sync = mended;
                 self.links && changes
             }
             Action::Observed { group } => {
@@ -414,7 +414,7 @@ impl Model for Failover {
             primary: 0,
             epoch: 0,
             promotion: Promotion::None,
-            linked: true,
+            in_sync: true,
             candidate: true,
             diverged: false,
         };

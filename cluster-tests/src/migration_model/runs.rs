@@ -9,9 +9,9 @@
 //! - As in serving_model::fence a quorum round is a moment at which the leader's term was current, an entry is committed
 //!   when it is proposed, in the current term, and a deposed leader goes on acting. A refused entry is no step.
 //! - A leader's loops are not one after the other: it may propose whatever the entries it had applied some time ago allow,
-//!   as often as they do. Moving on in the log is a step of its own; only an approval goes by what its quorum round showed.
+//!   as often as they do. Moving on in the log is a step of its own; only an authorization goes by what its quorum round showed.
 //! - Listing and killing a run's connections is one step; that something is named between the two is in
-//!   serving_model::fence. Naming and approval are one step too, unless `detail` is set.
+//!   serving_model::fence. Naming and authorization are one step too, unless `detail` is set.
 //! - A worker that pauses or dies is one that takes no step; what it sent before is on its way.
 
 mod leader;
@@ -29,9 +29,9 @@ pub enum Rule {
     UnlinksAnswered,
     /// A lost connection ends the run.
     NoReopening,
-    /// A connection asks for approval only when the server knows its name.
-    NamingBeforeApproval,
-    /// A leader approves only after a quorum round that began after the request arrived.
+    /// A connection asks for authorization only when the server knows its name.
+    NamingBeforeAuthorization,
+    /// A leader authorizes only after a quorum round that began after the request arrived.
     QuorumRound,
     /// It looks into its log whether the run is current.
     LookIntoLog,
@@ -43,7 +43,7 @@ pub enum Rule {
     CloseBeforeStart,
     /// Start is proposed behind the fence of a sweep.
     CloseSweepBeforeStart,
-    /// Start ends a sweep's run also in the log, so that no later leader approves for it.
+    /// Start ends a sweep's run also in the log, so that no later leader authorizes for it.
     StartEndsSweep,
     /// StartRun of a sweep demands that no attempt writes to the group.
     NoSweepBesideAttempt,
@@ -84,7 +84,7 @@ pub struct Runs {
     pub without: &'static [Rule],
     /// Whether a second leader may be elected.
     pub election: bool,
-    /// Opening, naming, request, quorum round and approval of a connection are steps of their own.
+    /// Opening, naming, request, quorum round and authorization of a connection are steps of their own.
     pub detail: bool,
     /// An attempt sends UNLINKs and RESTOREs over different connections.
     pub two_lanes: bool,
@@ -144,7 +144,7 @@ enum Request {
     Arrived(usize),
     /// A quorum round came after it, at which the leader had applied so many entries.
     Confirmed(usize, u8),
-    Approved,
+    Authorized,
 }
 
 /// A connection of a run.
@@ -205,9 +205,9 @@ pub enum Action {
     LeaderApplies { leader: usize },
     Opened { run: usize, lane: usize, leader: usize },
     Named { run: usize, lane: usize },
-    ApprovalRequested { run: usize, lane: usize, leader: usize },
+    AuthorizationRequested { run: usize, lane: usize, leader: usize },
     QuorumRound { run: usize, lane: usize },
-    Approved { run: usize, lane: usize },
+    Authorized { run: usize, lane: usize },
     UnlinkSent { run: usize },
     CleanedTarget { run: usize },
     RestoreSent { run: usize },
@@ -258,7 +258,7 @@ impl Runs {
     fn lane(&self, w: &Worker, unlink: bool) -> Option<usize> {
         let lane = usize::from(w.lanes[0].lost || unlink && self.two_lanes && !w.copying);
         let l = &w.lanes[lane];
-        (!w.over && l.request == Request::Approved && !l.lost && l.sent.is_none()).then_some(lane)
+        (!w.over && l.request == Request::Authorized && !l.lost && l.sent.is_none()).then_some(lane)
     }
 
     fn may_open(&self, s: &State, run: usize, lane: usize) -> bool {
@@ -268,8 +268,8 @@ impl Runs {
         kind.is_some() && wanted && !w.over && w.lanes[lane].request == Request::None && !w.lanes[lane].lost
     }
 
-    /// Whether `leader` may approve a connection of `run`, going by the first `applied` entries.
-    fn approves(&self, s: &State, leader: usize, run: usize, applied: u8) -> bool {
+    /// Whether `leader` may authorize a connection of `run`, going by the first `applied` entries.
+    fn authorizes(&self, s: &State, leader: usize, run: usize, applied: u8) -> bool {
         let marked = s.leaders[leader].marked >> run & 1 == 1;
         !marked && (self.view(s, applied).is_current(run) || self.lacks(Rule::LookIntoLog))
     }
@@ -280,11 +280,11 @@ impl Runs {
                 let round = s.term == leader;
                 let applied = if round { s.log.len } else { s.leaders[leader].applied };
                 let may = self.may_open(s, run, lane) && s.leaders[leader].active;
-                if !may || !(round || self.lacks(Rule::QuorumRound)) || !self.approves(s, leader, run, applied) {
+                if !may || !(round || self.lacks(Rule::QuorumRound)) || !self.authorizes(s, leader, run, applied) {
                     return None;
                 }
                 let l = &mut s.workers[run].lanes[lane];
-                (l.server, l.request) = (Server::Named, Request::Approved);
+                (l.server, l.request) = (Server::Named, Request::Authorized);
             }
             Action::Named { run, lane } => {
                 // The server gets to a waiting connection in time, names it and goes on with what else it sent.
@@ -294,10 +294,10 @@ impl Runs {
                 }
                 s.workers[run].lanes[lane].server = Server::Named;
             }
-            Action::ApprovalRequested { run, lane, leader } => {
+            Action::AuthorizationRequested { run, lane, leader } => {
                 let named = s.workers[run].lanes[lane].server == Server::Named;
                 let may = self.may_open(s, run, lane) && s.leaders[leader].active;
-                if !may || !(named || self.lacks(Rule::NamingBeforeApproval)) {
+                if !may || !(named || self.lacks(Rule::NamingBeforeAuthorization)) {
                     return None;
                 }
                 s.workers[run].lanes[lane].request = Request::Arrived(leader);
@@ -311,12 +311,12 @@ impl Runs {
                 }
                 s.workers[run].lanes[lane].request = Request::Confirmed(leader, applied);
             }
-            Action::Approved { run, lane } => {
+            Action::Authorized { run, lane } => {
                 let Request::Confirmed(leader, applied) = s.workers[run].lanes[lane].request else { return None };
-                if !self.approves(s, leader, run, applied) {
+                if !self.authorizes(s, leader, run, applied) {
                     return None;
                 }
-                s.workers[run].lanes[lane].request = Request::Approved;
+                s.workers[run].lanes[lane].request = Request::Authorized;
             }
             _ => return None,
         }
@@ -370,7 +370,7 @@ impl Runs {
                 let l = &mut w.lanes[lane];
                 // With nothing on its way this is a death of the worker, which is a pause; unless it goes on.
                 let matters =
-                    l.sent.is_some() && l.server == Server::Named || reopens && l.request == Request::Approved;
+                    l.sent.is_some() && l.server == Server::Named || reopens && l.request == Request::Authorized;
                 let dead = l.server == Server::Dead;
                 if w.over || l.lost || !matters || !self.lacks(Rule::NoReopening) && reopens && !dead {
                     return None;
@@ -391,7 +391,7 @@ impl Runs {
                     }
                     _ => 0,
                 };
-                let new = done != 0 && w.done != done && w.lanes[0].request == Request::Approved;
+                let new = done != 0 && w.done != done && w.lanes[0].request == Request::Authorized;
                 w.done = done;
                 return (idle && new).then_some(());
             }
@@ -454,7 +454,7 @@ impl Runs {
         if self.without.is_empty() {
             for l in &mut s.leaders {
                 if l.applied == s.log.len && !self.detail {
-                    // No fence of another run is asked for any more, and no approval by an older view waits.
+                    // No fence of another run is asked for any more, and no authorization by an older view waits.
                     let last = now.unfenced.map_or(0, |run| 1 << run);
                     (l.marked, l.killed) = (l.marked & last, l.killed & last);
                 }
@@ -463,7 +463,7 @@ impl Runs {
                 if !now.is_current(run)
                     && w.lanes.iter().all(|l| matches!(l.request, Request::None | Request::Arrived(_)))
                 {
-                    // Nothing of it will be approved.
+                    // Nothing of it will be authorized.
                     *w = Worker { over: true, ..Worker::default() };
                 }
             }
@@ -472,7 +472,7 @@ impl Runs {
             for l in &mut w.lanes {
                 if l.server == Server::Dead {
                     (l.request, l.sent) =
-                        (if l.request == Request::None { Request::None } else { Request::Approved }, None);
+                        (if l.request == Request::None { Request::None } else { Request::Authorized }, None);
                 }
             }
             let gone = |l: &Lane| l.server == Server::Dead || l.lost && l.sent.is_none();
@@ -517,7 +517,7 @@ impl Model for Runs {
             for run in 0..runs {
                 for lane in 0..LANES {
                     out.push(if self.detail {
-                        ApprovalRequested { run, lane, leader }
+                        AuthorizationRequested { run, lane, leader }
                     } else {
                         Opened { run, lane, leader }
                     });
@@ -527,7 +527,7 @@ impl Model for Runs {
         for run in 0..runs {
             for lane in 0..LANES {
                 if self.detail {
-                    out.extend([Named { run, lane }, QuorumRound { run, lane }, Approved { run, lane }]);
+                    out.extend([Named { run, lane }, QuorumRound { run, lane }, Authorized { run, lane }]);
                 }
                 out.extend([Executed { run, lane }, ConnectionLost { run, lane }]);
             }

@@ -138,7 +138,7 @@ pub const SECONDS: &[Second] = &[
 
 /// Where a promotion can be made to stand, in their order.
 pub const POINTS: &[Point] =
-    &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::PromotionTold, Point::Promoted];
+    &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::PromotionSent, Point::Promoted];
 
 /// One run.
 #[derive(Clone, Debug)]

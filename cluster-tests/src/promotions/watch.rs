@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Between two looks at a server.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A server that stands still is connected to again.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// A replica that was seen no longer than this before the promotion could have been chosen.
@@ -60,7 +60,7 @@ impl Watch {
                     if let Some(standing) = look(&mut client, port) {
                         note(&mut seen.lock().unwrap_or_else(PoisonError::into_inner)[place], began, standing);
                     }
-                    let_pass(LOOK_EVERY);
+                    let_pass(POLL_INTERVAL);
                 }
             });
         }

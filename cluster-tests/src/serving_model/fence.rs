@@ -1,27 +1,27 @@
 //! The connection fence of serving.md ("Acts on servers"): a copy worker has two connections over which it may send a late
-//! RESTORE, two leaders approve connections, close the run and switch; everybody may pause anywhere.
+//! RESTORE, two leaders authorize connections, close the run and switch; everybody may pause anywhere.
 //! Knows nothing of leases: what a leader does here needs none.
 //!
 //! As in `lease`, a quorum round is a moment at which the leader's term was current, an entry is committed when it is
 //! proposed, in the current term, and a pause is that a step does not come yet. Control connections of leaders are
-//! fenced the same way (named, approved, killed by name), so one kind of connection shows it.
+//! fenced the same way (named, authorized, killed by name), so one kind of connection shows it.
 
 use super::checker::Model;
 
 /// A rule that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A connection asks for approval only when the server knows its name.
-    NamingBeforeApproval,
-    /// A leader approves only after a quorum round that began after the request arrived.
+    /// A connection asks for authorization only when the server knows its name.
+    NamingBeforeAuthorization,
+    /// A leader authorizes only after a quorum round that began after the request arrived.
     QuorumRound,
-    /// The run is marked closed, so that nothing is approved any more, before its connections are killed.
+    /// The run is marked closed, so that nothing is authorized any more, before its connections are killed.
     MarkBeforeKill,
     /// Its connections are killed.
     Kill,
     /// The switch carries the term of the fence, and only an entry of that term is accepted.
     TermOnSwitch,
-    /// A leader looks into its log whether the run is current before it approves.
+    /// A leader looks into its log whether the run is current before it authorizes.
     LookIntoLog,
 }
 
@@ -44,7 +44,7 @@ enum Connection {
     Dead,
 }
 
-/// Its request for approval.
+/// Its request for authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Request {
     None,
@@ -55,7 +55,7 @@ enum Request {
     Confirmed {
         leader: usize,
     },
-    Approved,
+    Authorized,
     /// RESTORE is on its way.
     Sent,
 }
@@ -90,9 +90,9 @@ pub enum Action {
     FirstEntryApplied,
     LeaderAppliesSwitch { leader: usize },
     Named { connection: usize },
-    ApprovalRequested { connection: usize, leader: usize },
+    AuthorizationRequested { connection: usize, leader: usize },
     QuorumRound { connection: usize },
-    Approved { connection: usize },
+    Authorized { connection: usize },
     RestoreSent { connection: usize },
     RestoreExecuted { connection: usize },
     MarkedClosed { leader: usize },
@@ -130,11 +130,11 @@ impl Fence {
                 s.connections[connection] = Connection::Named;
                 waiting
             }
-            Action::ApprovalRequested { connection, leader } => {
+            Action::AuthorizationRequested { connection, leader } => {
                 let known = s.connections[connection] == Connection::Named
-                    || self.lacks(Rule::NamingBeforeApproval) && s.connections[connection] == Connection::Waiting;
-                // It may ask another leader, or again, as long as it is not approved.
-                let asking = !matches!(s.requests[connection], Request::Approved | Request::Sent);
+                    || self.lacks(Rule::NamingBeforeAuthorization) && s.connections[connection] == Connection::Waiting;
+                // It may ask another leader, or again, as long as it is not authorized.
+                let asking = !matches!(s.requests[connection], Request::Authorized | Request::Sent);
                 s.requests[connection] = Request::Arrived { leader };
                 known && asking && s.leaders[leader].active
             }
@@ -147,22 +147,22 @@ impl Fence {
                 }
                 s.term == leader || self.lacks(Rule::QuorumRound)
             }
-            Action::Approved { connection } => {
+            Action::Authorized { connection } => {
                 let Request::Confirmed { leader } = s.requests[connection] else { return None };
-                s.requests[connection] = Request::Approved;
+                s.requests[connection] = Request::Authorized;
                 let l = s.leaders[leader];
                 !l.marked && (!l.knows_switch || self.lacks(Rule::LookIntoLog))
             }
             Action::RestoreSent { connection } => {
-                let approved = s.requests[connection] == Request::Approved;
+                let authorized = s.requests[connection] == Request::Authorized;
                 s.requests[connection] = Request::Sent;
-                approved
+                authorized
             }
             Action::RestoreExecuted { connection } => {
                 // The server gets to a waiting connection in time, names it and goes on with what else it sent.
                 s.late |= s.switched;
                 let sent = s.requests[connection] == Request::Sent;
-                s.requests[connection] = Request::Approved;
+                s.requests[connection] = Request::Authorized;
                 sent && s.connections[connection] == Connection::Named
             }
             Action::MarkedClosed { leader } => {
@@ -222,9 +222,9 @@ impl Model for Fence {
             out.extend([Killed { leader }, SwitchProposed { leader }]);
         }
         for connection in 0..CONNECTIONS {
-            out.extend([Named { connection }, QuorumRound { connection }, Approved { connection }]);
+            out.extend([Named { connection }, QuorumRound { connection }, Authorized { connection }]);
             out.extend([RestoreSent { connection }, RestoreExecuted { connection }]);
-            out.extend((0..2).map(|leader| ApprovalRequested { connection, leader }));
+            out.extend((0..2).map(|leader| AuthorizationRequested { connection, leader }));
         }
     }
 

@@ -134,7 +134,7 @@ struct Leader {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Beat {
+enum Heartbeat {
     None,
     /// On its way; ack: hold id that is drained, or 0.
     Sent {
@@ -190,7 +190,7 @@ pub struct State {
     nodes: [Node; NODES],
     leaders: [Leader; 2],
     /// Of each node to each leader.
-    beats: [[Beat; 2]; NODES],
+    heartbeats: [[Heartbeat; 2]; NODES],
     ops: [Op; OPS],
     /// Whether S and T contain the write.
     content: [bool; 2],
@@ -266,10 +266,10 @@ impl Lease {
                 *left = left.saturating_sub(1);
             }
         }
-        for beat in s.beats.iter_mut().flatten() {
-            match beat {
-                Beat::None => {}
-                Beat::Sent { age, .. } | Beat::Confirmed { age, .. } | Beat::Granted { age, .. } => {
+        for heartbeat in s.heartbeats.iter_mut().flatten() {
+            match heartbeat {
+                Heartbeat::None => {}
+                Heartbeat::Sent { age, .. } | Heartbeat::Confirmed { age, .. } | Heartbeat::Granted { age, .. } => {
                     *age = (*age + 1).min(self.lease)
                 }
             }
@@ -277,7 +277,7 @@ impl Lease {
     }
 
     fn arrive(&self, s: &mut State, node: usize, leader: usize) -> Option<(u8, u8)> {
-        let Beat::Sent { age, start, ack, stopped } = s.beats[node][leader] else { return None };
+        let Heartbeat::Sent { age, start, ack, stopped } = s.heartbeats[node][leader] else { return None };
         let l = &mut s.leaders[leader];
         if !l.active {
             return None;
@@ -290,7 +290,7 @@ impl Lease {
     }
 
     fn answer(&self, s: &mut State, node: usize, leader: usize) -> Option<()> {
-        let Beat::Confirmed { age, start } = s.beats[node][leader] else { return None };
+        let Heartbeat::Confirmed { age, start } = s.heartbeats[node][leader] else { return None };
         let l = &mut s.leaders[leader];
         let log = s.log.prefix(l.applied);
         if gone(log, node) || leaving(log, node) || start != incarnation(log, node) {
@@ -302,13 +302,13 @@ impl Lease {
         }
         l.leases[node] = self.lease;
         let min_applied = if self.lacks(Rule::MinApplied) { 0 } else { route_epoch(log) };
-        s.beats[node][leader] = Beat::Granted { age, start, min_applied };
+        s.heartbeats[node][leader] = Heartbeat::Granted { age, start, min_applied };
         Some(())
     }
 
     fn receive(&self, s: &mut State, node: usize, leader: usize) -> Option<()> {
-        let Beat::Granted { age, start, min_applied } = s.beats[node][leader] else { return None };
-        s.beats[node][leader] = Beat::None;
+        let Heartbeat::Granted { age, start, min_applied } = s.heartbeats[node][leader] else { return None };
+        s.heartbeats[node][leader] = Heartbeat::None;
         let n = &mut s.nodes[node];
         if start != n.start {
             return None;
@@ -381,11 +381,12 @@ impl Lease {
                 }
                 let drained = !s.ops[node].in_flight() || self.lacks(Rule::Drain);
                 let ack = if drained { open_hold(log) } else { 0 };
-                s.beats[node][leader] = Beat::Sent { age: 0, start: n.start, ack, stopped: leaving(log, node) };
+                s.heartbeats[node][leader] =
+                    Heartbeat::Sent { age: 0, start: n.start, ack, stopped: leaving(log, node) };
             }
             Action::HeartbeatArrives { node, leader } => {
                 self.arrive(s, node, leader)?;
-                s.beats[node][leader] = Beat::None;
+                s.heartbeats[node][leader] = Heartbeat::None;
             }
             Action::HeartbeatArrivesAndQuorumRound { node, leader } => {
                 let (age, start) = self.arrive(s, node, leader)?;
@@ -395,7 +396,7 @@ impl Lease {
                 if !confirmed && !l.old_round {
                     return None;
                 }
-                s.beats[node][leader] = Beat::Confirmed { age, start };
+                s.heartbeats[node][leader] = Heartbeat::Confirmed { age, start };
             }
             Action::EarlyQuorumRound { leader } => {
                 if !self.lacks(Rule::RoundAfterHeartbeat) || s.term != leader || !s.leaders[leader].active {
@@ -516,7 +517,7 @@ impl Model for Lease {
             term: 0,
             nodes: [Node::default(); NODES],
             leaders: [leading, Leader::default()],
-            beats: [[Beat::None; 2]; NODES],
+            heartbeats: [[Heartbeat::None; 2]; NODES],
             ops: [Op::New, if self.reader { Op::New } else { Op::Done }],
             content: [false; 2],
             passed_at_t: false,
@@ -567,13 +568,13 @@ impl Model for Lease {
             }
             for leader in usize::from(self.quiet)..leaders {
                 out.push(HeartbeatSent { node, leader });
-                match s.beats[node][leader] {
-                    Beat::None => {}
-                    Beat::Sent { .. } => {
+                match s.heartbeats[node][leader] {
+                    Heartbeat::None => {}
+                    Heartbeat::Sent { .. } => {
                         out.extend([HeartbeatArrives { node, leader }, HeartbeatArrivesAndQuorumRound { node, leader }])
                     }
-                    Beat::Confirmed { .. } => out.push(GrantAnswered { node, leader }),
-                    Beat::Granted { .. } => out.push(LeaseReceived { node, leader }),
+                    Heartbeat::Confirmed { .. } => out.push(GrantAnswered { node, leader }),
+                    Heartbeat::Granted { .. } => out.push(LeaseReceived { node, leader }),
                 }
             }
         }

@@ -136,15 +136,15 @@ fn both_are_back_and_another_replica_confirms() {
 
 /// The primary stands still, the chosen one as soon as it may have been told; until the hold for it is released. The chosen one.
 fn told_and_released(cluster: &Cluster, servers: &[usize]) -> usize {
-    cluster.pause_at(Point::PromotionTold);
+    cluster.pause_at(Point::PromotionSent);
     cluster.servers[servers[0]].pause();
-    cluster.wait_reached(Point::PromotionTold);
+    cluster.wait_reached(Point::PromotionSent);
     let begun = events(cluster, ALL);
     let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
     let is_chosen = |server: &&usize| begun.contains(&format!("to {}:", cluster.servers[**server].addr()));
     let chosen = *servers[1..].iter().find(is_chosen).unwrap();
     cluster.servers[chosen].pause();
-    cluster.go_on(Point::PromotionTold);
+    cluster.go_on(Point::PromotionSent);
     wait_event(cluster, ALL, "promotion-released");
     chosen
 }

@@ -74,7 +74,7 @@ pub enum GroupCommand {
         force: bool,
     },
     /// Change a group: down-after=500ms..10m (until a server that fails counts as down), maintenance=on|off,
-    /// eject-after=500ms..10m|off (until a cache lends the slots of a group that is down and has no replica)
+    /// eject-after=500ms..10m|off (until a cache ejects the slots of a group that is down and has no replica)
     Set {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -99,7 +99,7 @@ pub enum GroupCommand {
 
 pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), CliError> {
     let product = &remote.common.product;
-    let look = format!("pontoon group ls --product {product}");
+    let probe = format!("pontoon group ls --product {product}");
     let reply = match command {
         GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
@@ -110,7 +110,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 let request = SetGroupRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_group(request).await }
             };
-            remote.change(&look, call).await?
+            remote.change(&probe, call).await?
         }
         GroupCommand::Create { id, primary, replica, username, password_file } => {
             let wanted = CreateGroupRequest {
@@ -129,7 +129,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 let (product, address) = (product.clone(), address.clone());
                 async move { c.add_server(AddServerRequest { product, group: id, address, options: Some(options) }).await }
             };
-            remote.change(&look, call).await?
+            remote.change(&probe, call).await?
         }
         GroupCommand::RemoveServer { id, address } => {
             let call = |mut c: Client, options| {
@@ -138,7 +138,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                     c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await
                 }
             };
-            remote.change(&look, call).await?
+            remote.change(&probe, call).await?
         }
         GroupCommand::Drain { id } => {
             let call = |mut c: Client, options| {
@@ -152,7 +152,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 let product = product.clone();
                 async move { c.remove_group(RemoveGroupRequest { product, id, options: Some(options) }).await }
             };
-            remote.change(&look, call).await?
+            remote.change(&probe, call).await?
         }
     };
     output::changed(remote, &reply)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::output;
 use crate::{
     cli::{duration, setting},
-    wire::pb::admin::{Group, Loan, LoanShare, Promotion, Server, ServerSeen, ShowGroupReply},
+    wire::pb::admin::{Ejection, EjectionShare, Group, Promotion, Server, ServerSeen, ShowGroupReply},
 };
 
 /// All groups, a server a line.
@@ -44,9 +44,9 @@ fn cells(s: &Server) -> [String; 5] {
 fn remark(g: &Group) -> String {
     let promotion = g.promotion.as_ref().map(|p| format!("{} {} to {}", p.kind, p.id, p.to));
     let maintenance = g.maintenance.then(|| "maintenance".to_owned());
-    let out = g.loan.as_ref().map(|l| {
+    let out = g.ejection.as_ref().map(|l| {
         let to: Vec<String> = l.to.iter().map(|s| s.group.to_string()).collect();
-        format!("out, lends {} slots to {}", l.to.iter().map(|s| s.count).sum::<u32>(), to.join(" "))
+        format!("out, ejects {} slots to {}", l.to.iter().map(|s| s.count).sum::<u32>(), to.join(" "))
     });
     promotion.into_iter().chain(out).chain(maintenance).collect::<Vec<_>>().join(", ")
 }
@@ -64,7 +64,7 @@ fn lag(seen: &ServerSeen) -> String {
     }
 }
 
-/// A span of time as it is looked at: `120 ms`, `3.2 s`, `75 s`, `6 min`.
+/// A span of time as it is probed at: `120 ms`, `3.2 s`, `75 s`, `6 min`.
 fn time(ms: u64) -> String {
     match ms {
         0..=999 => format!("{ms} ms"),
@@ -87,12 +87,12 @@ pub(super) fn to_json(g: &Group) -> Value {
         "maintenance": g.maintenance,
         "promotion": g.promotion.as_ref().map(promotion),
         "eject_after_ms": g.eject_after_ms,
-        "loan": g.loan.as_ref().map(loan),
+        "ejection": g.ejection.as_ref().map(ejection),
     })
 }
 
-fn loan(l: &Loan) -> Value {
-    let share = |s: &LoanShare| json!({"group": s.group, "slots": s.slots, "count": s.count});
+fn ejection(l: &Ejection) -> Value {
+    let share = |s: &EjectionShare| json!({"group": s.group, "slots": s.slots, "count": s.count});
     json!({"id": l.id, "since_ms": l.since_ms, "to": l.to.iter().map(share).collect::<Vec<_>>()})
 }
 
@@ -114,8 +114,8 @@ fn known(text: &str) -> Option<&str> {
 }
 
 fn seen(s: &ServerSeen) -> Value {
-    // Numbers of a look that there never was are none.
-    let of_look = |number: u64| s.ago_ms.map(|_| number);
+    // Numbers of a probe that there never was are none.
+    let of_probe = |number: u64| s.ago_ms.map(|_| number);
     let failing =
         |f: &crate::wire::pb::admin::FailureSeen| json!({"node": f.node, "for_ms": f.for_ms, "error": f.error});
     json!({
@@ -125,13 +125,13 @@ fn seen(s: &ServerSeen) -> Value {
         "link": known(&s.link),
         "lag_bytes": s.lag_bytes,
         "lag_ms": s.lag_ms,
-        "used_memory": of_look(s.used_memory),
-        "keys": of_look(s.keys),
-        "ops_per_second": of_look(s.ops_per_second),
-        "ping_us": of_look(s.ping_us),
+        "used_memory": of_probe(s.used_memory),
+        "keys": of_probe(s.keys),
+        "ops_per_second": of_probe(s.ops_per_second),
+        "ping_us": of_probe(s.ping_us),
         "run_id": known(&s.run_id),
         "replid": known(&s.replid),
-        "offset": of_look(s.offset),
+        "offset": of_probe(s.offset),
         "ago_ms": s.ago_ms,
         "persistent": s.persistent,
         "failing": s.failing.iter().map(failing).collect::<Vec<_>>(),
@@ -183,10 +183,10 @@ pub(super) fn to_text(reply: &ShowGroupReply, product: &str) -> String {
         let after = if ms == 0 { "off".into() } else { duration::show(Duration::from_millis(ms.into())) };
         lines.push(("eject-after", after));
     }
-    if let Some(l) = &g.loan {
+    if let Some(l) = &g.ejection {
         let to: Vec<String> = l.to.iter().map(|s| format!("group {} ({})", s.group, s.slots)).collect();
         let to = if to.is_empty() { "nobody any more".into() } else { to.join(", ") };
-        lines.push(("out, lends", format!("its slots, to {to}, since {}", output::utc(l.since_ms))));
+        lines.push(("out, ejects", format!("its slots, to {to}, since {}", output::utc(l.since_ms))));
     }
     if let Some(p) = &g.promotion {
         lines.push(("promotion", sentence(p)));
@@ -227,8 +227,8 @@ fn servers(servers: &[Server]) -> String {
     let row = |s: &Server| {
         let mut row = vec![s.address.clone()];
         row.extend(cells(s));
-        let look = s.seen.as_ref().and_then(|seen| Some((seen, seen.ago_ms?)));
-        row.extend(match look {
+        let probe = s.seen.as_ref().and_then(|seen| Some((seen, seen.ago_ms?)));
+        row.extend(match probe {
             None => Default::default(),
             Some((seen, ago)) => [
                 seen.keys.to_string(),
@@ -242,7 +242,7 @@ fn servers(servers: &[Server]) -> String {
         row
     };
     let headings = [
-        "server", "role", "seen as", "state", "link", "lag", "keys", "memory", "ops/s", "ping", "looked", "priority",
+        "server", "role", "seen as", "state", "link", "lag", "keys", "memory", "ops/s", "ping", "probed", "priority",
         "zone",
     ];
     output::table(&headings, &servers.iter().map(row).collect::<Vec<_>>())

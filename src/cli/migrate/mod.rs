@@ -27,7 +27,7 @@ pub enum MigrateCommand {
         to: u32,
         /// Compare source and target before the switch: nothing, a sample of the keys, or every key
         #[arg(long, value_enum, default_value = "none")]
-        verify: Verify,
+        verify: VerifyArg,
         /// Delete keys of these slots at the target that were never its own
         #[arg(long)]
         wipe: bool,
@@ -80,7 +80,7 @@ pub enum MigrateCommand {
 
 /// How much is compared.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Verify {
+pub enum VerifyArg {
     /// Nothing.
     None,
     /// Some keys.
@@ -102,9 +102,9 @@ pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), 
                 slots: parse_spans(&slots).map_err(CliError::Usage)?,
                 to,
                 verify: match verify {
-                    Verify::None => "none".into(),
-                    Verify::Sample => "sample".into(),
-                    Verify::Full => "full".into(),
+                    VerifyArg::None => "none".into(),
+                    VerifyArg::Sample => "sample".into(),
+                    VerifyArg::Full => "full".into(),
                 },
                 wipe,
                 limits: Some(MigrationLimits { keys_per_second, bytes_per_second, hold_ms_max }),
@@ -296,8 +296,8 @@ fn to_json(m: &Migration) -> Value {
         "eta_ms": (m.eta_ms >= 0).then_some(m.eta_ms),
         "waiting_on": m.waiting_on,
         "why": m.why,
-        "hot": m.hot,
-        "worker": (m.worker != 0).then_some(m.worker),
+        "write_contended": m.write_contended,
+        "node": (m.node != 0).then_some(m.node),
         "feed": (!m.feed.is_empty()).then_some(&m.feed),
         "server": (!m.server.is_empty()).then_some(&m.server),
         // Options are known of those that have not ended.
@@ -347,9 +347,9 @@ fn to_text(m: &Migration) -> String {
     if m.lag_bytes > 0 || m.queue_ms > 0 {
         lines.push(("behind", format!("{} of changes, {} ms of copying", output::size(m.lag_bytes), m.queue_ms)));
     }
-    if m.worker != 0 {
+    if m.node != 0 {
         let feed = if m.feed.is_empty() { String::new() } else { format!(" from {}", m.feed) };
-        lines.push(("worker", format!("node {},{feed} at {}", m.worker, m.server)));
+        lines.push(("node", format!("node {},{feed} at {}", m.node, m.server)));
     }
     let limits = m.limits.unwrap_or_default();
     for (name, limit) in [("keys/s at most", limits.keys_per_second), ("bytes/s at most", limits.bytes_per_second)] {
@@ -360,8 +360,8 @@ fn to_text(m: &Migration) -> String {
     if limits.hold_ms_max > 0 {
         lines.push(("hold-max", format!("{} ms", limits.hold_ms_max)));
     }
-    if !m.hot.is_empty() {
-        lines.push(("never clean", m.hot.join(", ")));
+    if !m.write_contended.is_empty() {
+        lines.push(("never clean", m.write_contended.join(", ")));
     }
     if !m.waiting_on.is_empty() {
         lines.push(("waits for", m.waiting_on.clone()));
@@ -408,7 +408,7 @@ mod tests {
             keys_total: 200,
             keys_per_second: 10,
             eta_ms: 15_000,
-            worker: 3,
+            node: 3,
             feed: "a:1".into(),
             server: "b:2".into(),
             waiting_on: "the latency of b:2".into(),
@@ -424,7 +424,7 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         let ended = Migration { eta_ms: -1, state: "done".into(), ..Migration::default() };
-        assert!(to_json(&ended)["eta_ms"].is_null() && to_json(&ended)["worker"].is_null());
+        assert!(to_json(&ended)["eta_ms"].is_null() && to_json(&ended)["node"].is_null());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Between two looks: a person sees it move, a node hardly notices.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 /// Where nothing can be drawn anew, progress without a step is told this often.
 const TELL: Duration = Duration::from_secs(10);
 /// Width of a bar.
@@ -42,11 +42,11 @@ pub(super) async fn run(remote: &Remote, id: Option<u64>) -> Result<(), CliError
         if now.iter().all(|m| is_over(m) || m.state == "paused") {
             return end(&now, id.is_none());
         }
-        if let Some(deadline) = deadline.filter(|deadline| Instant::now() + LOOK >= *deadline) {
+        if let Some(deadline) = deadline.filter(|deadline| Instant::now() + POLL >= *deadline) {
             tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
             return Err(CliError::Made("not over yet; it goes on, watched or not".into()));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -11,14 +11,14 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{CliError, LOOK_EVERY, files::quoted};
+use super::{CliError, POLL_INTERVAL, files::quoted};
 use crate::cli::{error::failed, exec_child};
 
 /// A node drains and hands over within its shutdown deadline (10 s); a server saves what it has.
 const STOP_MAX: Duration = Duration::from_secs(12);
 
 /// A program that was started.
-struct Running {
+struct RunningChild {
     name: String,
     command: Vec<String>,
     log: PathBuf,
@@ -30,7 +30,7 @@ struct Running {
 /// All of them, in the order of starting. Dropped: killed.
 pub struct Children {
     program: PathBuf,
-    list: Vec<Running>,
+    list: Vec<RunningChild>,
 }
 
 impl Children {
@@ -72,7 +72,7 @@ impl Children {
             .stderr(out)
             .spawn()
             .map_err(at)?;
-        self.list.push(Running { name, command, log: log.to_owned(), child, ended: None, told: false });
+        self.list.push(RunningChild { name, command, log: log.to_owned(), child, ended: None, told: false });
         Ok(())
     }
 
@@ -131,7 +131,7 @@ impl Children {
         for nodes in [true, false] {
             self.reap();
             let deadline = Instant::now() + STOP_MAX;
-            let of_this_kind = |r: &&mut Running| r.name.starts_with("node") == nodes && r.ended.is_none();
+            let of_this_kind = |r: &&mut RunningChild| r.name.starts_with("node") == nodes && r.ended.is_none();
             for running in self.list.iter_mut().filter(of_this_kind) {
                 if let Some(pid) = i32::try_from(running.child.id()).ok().and_then(Pid::from_raw) {
                     // It may just have ended; then there is nothing to stop.
@@ -146,7 +146,7 @@ impl Children {
                     }
                     break;
                 }
-                tokio::time::sleep(LOOK_EVERY / 4).await;
+                tokio::time::sleep(POLL_INTERVAL / 4).await;
                 self.reap();
             }
         }
@@ -155,7 +155,7 @@ impl Children {
     /// Kills those that are left, now.
     pub fn kill(&mut self) {
         self.reap();
-        self.list.iter_mut().filter(|r| r.ended.is_none()).for_each(Running::kill);
+        self.list.iter_mut().filter(|r| r.ended.is_none()).for_each(RunningChild::kill);
     }
 }
 
@@ -165,7 +165,7 @@ impl Drop for Children {
     }
 }
 
-impl Running {
+impl RunningChild {
     fn kill(&mut self) {
         let _ = self.child.kill();
         self.ended = self.child.wait().ok();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     CliError,
-    layout::{Asked, Layout, Server, Shape},
+    layout::{LayoutRequest, PlaygroundLayout, PlaygroundServer, PlaygroundShape},
 };
 use crate::cli::error::failed;
 
@@ -25,19 +25,19 @@ const LOCK: &str = "lock";
 
 /// The directory, locked.
 #[derive(Debug)]
-pub struct Files {
+pub struct PlaygroundFiles {
     dir: PathBuf,
-    shape: Shape,
+    shape: PlaygroundShape,
     temporary: bool,
     _lock: File,
 }
 
-impl Files {
+impl PlaygroundFiles {
     /// Takes the directory, making it if need be (mode 0700).
     ///
     /// # Errors
     /// When it is another playground's, was made with other numbers, holds something else, or cannot be written.
-    pub fn open(named: Option<&Path>, asked: Asked) -> Result<Self, CliError> {
+    pub fn open(named: Option<&Path>, asked: LayoutRequest) -> Result<Self, CliError> {
         let dir = match named {
             Some(dir) => dir.to_owned(),
             None => std::env::temp_dir().join(format!("pontoon-playground-{}", uuid::Uuid::new_v4().simple())),
@@ -75,14 +75,14 @@ impl Files {
             }
             shape
         } else {
-            asked.or(Shape::default())
+            asked.or(PlaygroundShape::default())
         };
         Ok(Self { dir, shape, temporary: named.is_none(), _lock: lock })
     }
 
     /// The numbers.
     #[must_use]
-    pub fn shape(&self) -> Shape {
+    pub fn shape(&self) -> PlaygroundShape {
         self.shape
     }
 
@@ -116,8 +116,8 @@ impl Files {
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn write(&self, layout: &Layout) -> Result<(), CliError> {
-        let Shape { nodes, groups, replicas, port } = self.shape;
+    pub fn write(&self, layout: &PlaygroundLayout) -> Result<(), CliError> {
+        let PlaygroundShape { nodes, groups, replicas, port } = self.shape;
         fs::create_dir_all(self.dir.join("nodes")).map_err(failed)?;
         for server in layout.servers() {
             let dir = self.server_dir(&server);
@@ -144,13 +144,13 @@ impl Files {
         write_aside(&path, &format!("{text:#}\n"))
     }
 
-    fn server_dir(&self, server: &Server) -> PathBuf {
+    fn server_dir(&self, server: &PlaygroundServer) -> PathBuf {
         self.dir.join(format!("redis-{}", server.port))
     }
 
     /// Where a server's output goes.
     #[must_use]
-    pub fn server_log(&self, server: &Server) -> PathBuf {
+    pub fn server_log(&self, server: &PlaygroundServer) -> PathBuf {
         self.dir.join(format!("redis-{}.log", server.port))
     }
 
@@ -162,13 +162,13 @@ impl Files {
 
     /// What starts a server.
     #[must_use]
-    pub fn server_command(&self, program: &Path, server: &Server) -> Vec<String> {
+    pub fn server_command(&self, program: &Path, server: &PlaygroundServer) -> Vec<String> {
         vec![program.display().to_string(), self.server_dir(server).join("redis.conf").display().to_string()]
     }
 
     /// What starts a node.
     #[must_use]
-    pub fn node_command(&self, program: &Path, layout: &Layout, node: u16) -> Vec<String> {
+    pub fn node_command(&self, program: &Path, layout: &PlaygroundLayout, node: u16) -> Vec<String> {
         let peers: Vec<_> = (1..=self.shape.nodes).map(|n| format!("{n}={}", layout.admin(n))).collect();
         let data_dir = self.dir.join("nodes").join(node.to_string());
         let words = [
@@ -210,7 +210,7 @@ fn write_aside(path: &Path, text: &str) -> Result<(), CliError> {
         .map_err(|e| failed(format!("{}: {e}", path.display())))
 }
 
-fn read_shape(path: &Path) -> Result<Shape, CliError> {
+fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
     let bad =
         |why: &str| failed(format!("{}: {why}; it was made by a playground and is needed to go on", path.display()));
     let text = fs::read_to_string(path).map_err(|e| bad(&e.to_string()))?;
@@ -223,7 +223,7 @@ fn read_shape(path: &Path) -> Result<Shape, CliError> {
             .filter(|n| *n <= max)
             .ok_or_else(|| bad(&format!("no good '{key}'")))
     };
-    let shape = Shape {
+    let shape = PlaygroundShape {
         nodes: number("nodes", 20)?,
         groups: number("groups", 32)?,
         replicas: number("replicas", 5)?,
@@ -252,13 +252,14 @@ mod tests {
     fn a_resumed_directory_keeps_its_numbers_and_its_servers_files() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("d");
-        let first = Files::open(Some(&dir), Asked { port: Some(26_000), ..Asked::default() }).unwrap();
-        let layout = Layout::new(first.shape()).unwrap();
+        let first = PlaygroundFiles::open(Some(&dir), LayoutRequest { port: Some(26_000), ..LayoutRequest::default() })
+            .unwrap();
+        let layout = PlaygroundLayout::new(first.shape()).unwrap();
         first.write(&layout).unwrap();
         let replica = layout.servers().nth(1).unwrap();
         let conf = first.server_dir(&replica).join("redis.conf");
         assert!(fs::read_to_string(&conf).unwrap().contains("replicaof 127.0.0.1 26201"));
-        let locked = Files::open(Some(&dir), Asked::default()).unwrap_err();
+        let locked = PlaygroundFiles::open(Some(&dir), LayoutRequest::default()).unwrap_err();
         assert!(locked.to_string().contains("another playground"), "{locked}");
         assert!(!first.is_ready());
         first.mark_ready().unwrap();
@@ -266,13 +267,14 @@ mod tests {
         // The server was given another role meanwhile, and has written it to its file.
         fs::write(&conf, "port 26202\n").unwrap();
 
-        let again = Files::open(Some(&dir), Asked::default()).unwrap();
+        let again = PlaygroundFiles::open(Some(&dir), LayoutRequest::default()).unwrap();
         assert_eq!((again.shape().port, again.is_ready()), (26_000, true));
         again.write(&layout).unwrap();
         assert_eq!(fs::read_to_string(&conf).unwrap(), "port 26202\n");
         drop(again);
 
-        let other = Files::open(Some(&dir), Asked { nodes: Some(5), ..Asked::default() }).unwrap_err();
+        let other = PlaygroundFiles::open(Some(&dir), LayoutRequest { nodes: Some(5), ..LayoutRequest::default() })
+            .unwrap_err();
         assert!(other.to_string().contains("--nodes 3"), "{other}");
     }
 
@@ -280,14 +282,14 @@ mod tests {
     fn a_directory_of_something_else_is_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("thesis.tex"), "").unwrap();
-        let refused = Files::open(Some(temp.path()), Asked::default()).unwrap_err();
+        let refused = PlaygroundFiles::open(Some(temp.path()), LayoutRequest::default()).unwrap_err();
         assert!(refused.to_string().contains("not empty"), "{refused}");
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn a_temporary_directory_goes() {
-        let files = Files::open(None, Asked::default()).unwrap();
+        let files = PlaygroundFiles::open(None, LayoutRequest::default()).unwrap();
         let dir = files.dir().to_owned();
         assert!(dir.exists());
         files.finish();

@@ -7,7 +7,7 @@ use super::CliError;
 
 /// What a playground consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct PlaygroundShape {
     /// Number of nodes.
     pub nodes: u16,
     /// Number of groups.
@@ -18,7 +18,7 @@ pub struct Shape {
     pub port: u16,
 }
 
-impl Default for Shape {
+impl Default for PlaygroundShape {
     fn default() -> Self {
         Self { nodes: 3, groups: 2, replicas: 1, port: 19_000 }
     }
@@ -26,7 +26,7 @@ impl Default for Shape {
 
 /// What the command line says of the shape.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
+pub struct LayoutRequest {
     /// Number of nodes.
     pub nodes: Option<u16>,
     /// Number of groups.
@@ -37,11 +37,11 @@ pub struct Asked {
     pub port: Option<u16>,
 }
 
-impl Asked {
+impl LayoutRequest {
     /// The shape asked for, the rest from `other`.
     #[must_use]
-    pub fn or(self, other: Shape) -> Shape {
-        Shape {
+    pub fn or(self, other: PlaygroundShape) -> PlaygroundShape {
+        PlaygroundShape {
             nodes: self.nodes.unwrap_or(other.nodes),
             groups: self.groups.unwrap_or(other.groups),
             replicas: self.replicas.unwrap_or(other.replicas),
@@ -61,7 +61,7 @@ const FREE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A redis-server of the playground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct PlaygroundServer {
     /// Its group, from 1.
     pub group: u16,
     /// Its port.
@@ -70,7 +70,7 @@ pub struct Server {
     pub primary_port: Option<u16>,
 }
 
-impl Server {
+impl PlaygroundServer {
     /// For people.
     #[must_use]
     pub fn name(&self) -> String {
@@ -86,14 +86,14 @@ impl Server {
 
 /// The numbers of a playground.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout(Shape);
+pub struct PlaygroundLayout(PlaygroundShape);
 
-impl Layout {
+impl PlaygroundLayout {
     /// Checks that the ports exist.
     ///
     /// # Errors
     /// When the highest one is beyond 65535.
-    pub fn new(shape: Shape) -> Result<Self, CliError> {
+    pub fn new(shape: PlaygroundShape) -> Result<Self, CliError> {
         let highest =
             u32::from(shape.port) + u32::from(SERVERS) + u32::from(shape.groups) * u32::from(shape.replicas + 1);
         if highest > u32::from(u16::MAX) {
@@ -107,7 +107,7 @@ impl Layout {
 
     /// What it was made from.
     #[must_use]
-    pub fn shape(&self) -> Shape {
+    pub fn shape(&self) -> PlaygroundShape {
         self.0
     }
 
@@ -124,13 +124,13 @@ impl Layout {
     }
 
     /// The servers, group by group, primary first.
-    pub fn servers(&self) -> impl Iterator<Item = Server> + use<> {
-        let Shape { groups, replicas, port, .. } = self.0;
+    pub fn servers(&self) -> impl Iterator<Item = PlaygroundServer> + use<> {
+        let PlaygroundShape { groups, replicas, port, .. } = self.0;
         let size = replicas + 1;
         (0..groups * size).map(move |i| {
             let primary = port + SERVERS + 1 + i / size * size;
             let own = port + SERVERS + 1 + i;
-            Server { group: i / size + 1, port: own, primary_port: (own != primary).then_some(primary) }
+            PlaygroundServer { group: i / size + 1, port: own, primary_port: (own != primary).then_some(primary) }
         })
     }
 
@@ -160,12 +160,12 @@ impl Layout {
                     taken[0].0
                 )));
             }
-            tokio::time::sleep(super::LOOK_EVERY).await;
+            tokio::time::sleep(super::POLL_INTERVAL).await;
         }
     }
 
     fn taken(&self) -> Vec<(u16, String)> {
-        let Shape { nodes, port, .. } = self.0;
+        let PlaygroundShape { nodes, port, .. } = self.0;
         let clients = (1..=nodes).map(|n| (port + n, format!("clients of node {n}")));
         let admins = (1..=nodes).map(|n| (port + ADMIN + n, format!("admin of node {n}")));
         let servers = self.servers().map(|s| (s.port, format!("a server of group {}", s.group)));
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_default_is_as_documented() {
-        let layout = Layout::new(Shape::default()).unwrap();
+        let layout = PlaygroundLayout::new(PlaygroundShape::default()).unwrap();
         assert_eq!((layout.client(1), layout.admin(3)), ("127.0.0.1:19001".into(), "127.0.0.1:19103".into()));
         let servers: Vec<_> = layout.servers().map(|s| (s.group, s.port, s.primary_port)).collect();
         assert_eq!(servers, [(1, 19201, None), (1, 19202, Some(19201)), (2, 19203, None), (2, 19204, Some(19203))]);
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn slots_are_contiguous_whatever_the_number_of_groups() {
         for groups in 1..=32 {
-            let layout = Layout::new(Shape { groups, ..Shape::default() }).unwrap();
+            let layout = PlaygroundLayout::new(PlaygroundShape { groups, ..PlaygroundShape::default() }).unwrap();
             let mut next = 0;
             for group in 1..=groups {
                 let (first, last) = layout.slots(group);
@@ -207,14 +207,14 @@ mod tests {
 
     #[test]
     fn a_port_too_high_is_refused() {
-        assert!(Layout::new(Shape { port: 65_400, ..Shape::default() }).is_err());
+        assert!(PlaygroundLayout::new(PlaygroundShape { port: 65_400, ..PlaygroundShape::default() }).is_err());
     }
 
     #[test]
     fn a_taken_port_is_named() {
         let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
-        let layout = Layout(Shape { nodes: 1, groups: 1, replicas: 0, port: port - 1 });
+        let layout = PlaygroundLayout(PlaygroundShape { nodes: 1, groups: 1, replicas: 0, port: port - 1 });
         assert!(layout.taken().iter().any(|(p, what)| *p == port && what == "clients of node 1"));
     }
 }

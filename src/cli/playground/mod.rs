@@ -21,8 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
     child::Children,
-    files::Files,
-    layout::{Layout, Shape},
+    files::PlaygroundFiles,
+    layout::{PlaygroundLayout, PlaygroundShape},
 };
 use super::{
     Common, Output,
@@ -58,7 +58,7 @@ pub struct PlaygroundArgs {
 /// A cluster forms, and a replica of empty data is in sync, within a few seconds; on a machine that builds beside it, in more.
 const START_MAX: Duration = Duration::from_secs(90);
 /// Between looks at something that has not happened yet.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
     // One thread, the main one: children are told of the death of the thread that started them (see exec_child).
@@ -69,9 +69,10 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let mut child_ended = listen(SignalKind::child())?;
     let redis_server = server::find_program(args.redis_server.as_deref())?;
-    let asked = layout::Asked { nodes: args.nodes, groups: args.groups, replicas: args.replicas, port: args.port };
-    let files = Files::open(args.dir.as_deref(), asked)?;
-    let layout = Layout::new(files.shape())?;
+    let asked =
+        layout::LayoutRequest { nodes: args.nodes, groups: args.groups, replicas: args.replicas, port: args.port };
+    let files = PlaygroundFiles::open(args.dir.as_deref(), asked)?;
+    let layout = PlaygroundLayout::new(files.shape())?;
     layout.check_free().await?;
     files.write(&layout)?;
 
@@ -104,7 +105,12 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
 }
 
 /// Everything up to the table. May be abandoned at any await: what has been started is in `children`.
-async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &mut Children) -> Result<(), CliError> {
+async fn start(
+    layout: &PlaygroundLayout,
+    files: &PlaygroundFiles,
+    redis_server: &Path,
+    children: &mut Children,
+) -> Result<(), CliError> {
     let resumed = files.is_ready();
     println!("{} in {}", if resumed { "going on with the cluster" } else { "making a cluster" }, files.dir().display());
     for server in layout.servers() {
@@ -141,7 +147,7 @@ async fn start(layout: &Layout, files: &Files, redis_server: &Path, children: &m
 }
 
 /// Groups 1 to n with equal contiguous ranges; those that a former run has made are left alone.
-async fn make_groups(layout: &Layout, remote: &Remote) -> Result<(), CliError> {
+async fn make_groups(layout: &PlaygroundLayout, remote: &Remote) -> Result<(), CliError> {
     let existing = group::list(remote).await?.groups;
     for id in 1..=layout.shape().groups {
         let gid = u32::from(id);
@@ -162,7 +168,7 @@ async fn make_groups(layout: &Layout, remote: &Remote) -> Result<(), CliError> {
     Ok(())
 }
 
-fn remote(layout: &Layout, node: u16) -> Result<Remote, CliError> {
+fn remote(layout: &PlaygroundLayout, node: u16) -> Result<Remote, CliError> {
     Remote::new(Common {
         node: layout.admin(node),
         product: "default".into(),
@@ -193,13 +199,13 @@ where
                 children.logs()
             )));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
-fn table(layout: &Layout, children: &Children, dir: &Path, temporary: bool) -> String {
-    let Shape { nodes, port, .. } = layout.shape();
+fn table(layout: &PlaygroundLayout, children: &Children, dir: &Path, temporary: bool) -> String {
+    let PlaygroundShape { nodes, port, .. } = layout.shape();
     let mut rows = Vec::new();
     for node in 1..=nodes {
         let name = format!("node {node}");

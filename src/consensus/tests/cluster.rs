@@ -21,8 +21,8 @@ use super::*;
 use crate::{
     consensus::{
         Applied, Consensus, ConsensusConfig, ProposeError, Timing, convert,
-        handle::Keep,
-        network::{Identity, Network},
+        handle::RetainedState,
+        network::{Network, PeerIdentity},
         types::RaftNode,
     },
     model::{
@@ -77,10 +77,10 @@ impl Site {
     }
 
     async fn start(&self) -> Node {
-        self.start_keeping(Keep::default()).await
+        self.start_keeping(RetainedState::default()).await
     }
 
-    async fn start_keeping(&self, keep: Keep) -> Node {
+    async fn start_keeping(&self, keep: RetainedState) -> Node {
         let lock = directory::lock(&self.dir).unwrap();
         let config = ConsensusConfig {
             me: self.member.clone(),
@@ -168,11 +168,11 @@ async fn propose(nodes: &[&Node], id: u128, change: Change) -> Applied {
     timeout(PATIENCE, again).await.expect("a change was not accepted")
 }
 
-async fn three(root: &TempDir, keep: Keep) -> (Vec<Site>, Vec<Node>) {
+async fn three(root: &TempDir, keep: RetainedState) -> (Vec<Site>, Vec<Node>) {
     several(3, root, keep).await
 }
 
-async fn several(n: u64, root: &TempDir, keep: Keep) -> (Vec<Site>, Vec<Node>) {
+async fn several(n: u64, root: &TempDir, keep: RetainedState) -> (Vec<Site>, Vec<Node>) {
     let sites: Vec<Site> = (1..=n).map(|id| Site::new(root, id)).collect();
     let mut nodes = Vec::new();
     for site in &sites {
@@ -190,7 +190,7 @@ async fn several(n: u64, root: &TempDir, keep: Keep) -> (Vec<Site>, Vec<Node>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn elect_propose_hand_over_stop_restart() {
     let root = tempfile::tempdir().unwrap();
-    let (sites, mut nodes) = three(&root, Keep::default()).await;
+    let (sites, mut nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
     let done = propose(&all, 2, change(5)).await;
     let repeat = propose(&all, 2, change(5)).await;
@@ -217,7 +217,7 @@ async fn elect_propose_hand_over_stop_restart() {
     assert!(follower.consensus.confirm_leadership(PATIENCE).await.is_err());
 
     // A candidate with a member's id and another uuid is a former node.
-    let former = Identity { id: follower.member.id.0, uuid: Uuid(99), cluster: Some(Uuid(77)).into() };
+    let former = PeerIdentity { id: follower.member.id.0, uuid: Uuid(99), cluster: Some(Uuid(77)).into() };
     let network = Network::new(Arc::new(former), secret(), None);
     let node = RaftNode::of(&all[at].member);
     let request = pb::VoteRequest {
@@ -229,7 +229,7 @@ async fn elect_propose_hand_over_stop_restart() {
     assert!(status.message().contains("is a member under uuid"), "{}", status.message());
 
     // The leader hands over, then stops; the others go on.
-    all[at].consensus.hand_over(PATIENCE).await;
+    all[at].consensus.transfer_leadership(PATIENCE).await;
     assert_ne!(all[at].consensus.leadership().borrow().leader, Some(all[at].member.id), "nobody else leads");
     assert!(matches!(all[at].consensus.propose(Uuid(3), change(6), PATIENCE).await, Err(ProposeError::NotLeader(_))));
     nodes.remove(at).stop().await;
@@ -256,21 +256,21 @@ async fn elect_propose_hand_over_stop_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_yields_follows_and_may_lead_again() {
     let root = tempfile::tempdir().unwrap();
-    let (_, nodes) = three(&root, Keep::default()).await;
+    let (_, nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
     let at = leader_of(&all).await;
-    let nobody = all[at].consensus.yield_to(&[NodeId(9)].into(), std::time::Duration::ZERO).await;
+    let nobody = all[at].consensus.transfer_leadership_to(&[NodeId(9)].into(), std::time::Duration::ZERO).await;
     assert!(!nobody, "nobody was asked");
     propose(&all, 2, change(5)).await;
     let at = leader_of(&all).await;
-    let heirs = all.iter().map(|node| node.member.id).filter(|id| *id != all[at].member.id).collect();
-    assert!(all[at].consensus.yield_to(&heirs, PATIENCE).await, "nobody took over");
+    let transfer_candidates = all.iter().map(|node| node.member.id).filter(|id| *id != all[at].member.id).collect();
+    assert!(all[at].consensus.transfer_leadership_to(&transfer_candidates, PATIENCE).await, "nobody took over");
     let next = leader_of(&all).await;
-    assert_ne!(next, at, "the one that yielded leads");
+    assert_ne!(next, at, "the one that transferred leads");
     propose(&all, 3, change(6)).await;
     // Its own votes, heartbeats and proposals are as before.
     let back = [all[at].member.id].into();
-    assert!(all[next].consensus.yield_to(&back, PATIENCE).await, "it does not lead again");
+    assert!(all[next].consensus.transfer_leadership_to(&back, PATIENCE).await, "it does not lead again");
     propose(&all, 4, change(7)).await;
     for node in nodes {
         node.stop().await;
@@ -299,19 +299,19 @@ async fn a_leader_that_was_restarted_leads_only_in_a_new_term() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_was_removed_does_not_depose_those_after_it() {
     let root = tempfile::tempdir().unwrap();
-    let (sites, mut nodes) = several(6, &root, Keep::default()).await;
+    let (sites, mut nodes) = several(6, &root, RetainedState::default()).await;
     let at = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
     let leader = nodes.remove(at);
     let others: BTreeMap<NodeId, NewMember> =
         sites.iter().filter(|s| s.member.id != leader.member.id).map(|s| (s.member.id, s.member.clone())).collect();
     membership(&leader, &others.keys().copied().collect(), &others).await;
     let before = leader.consensus.leadership().borrow().term;
-    leader.consensus.hand_over(PATIENCE).await;
+    leader.consensus.transfer_leadership(PATIENCE).await;
     leader.stop().await;
     let others: Vec<&Node> = nodes.iter().collect();
     propose(&others, 2, change(5)).await;
     let after = others[leader_of(&others).await].consensus.leadership().borrow().term;
-    // One election by itself, one that was asked for, one for bad luck; five heirs could be asked.
+    // One election by itself, one that was asked for, one for bad luck; five transfer candidates could be asked.
     assert!(after.0 <= before.0 + 3, "from term {before} to {after}");
     for node in nodes {
         node.stop().await;
@@ -321,7 +321,7 @@ async fn a_leader_that_was_removed_does_not_depose_those_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     let root = tempfile::tempdir().unwrap();
-    let keep = Keep { snapshot_every: 20, entries: 3 };
+    let keep = RetainedState { snapshot_every: 20, entries: 3 };
     let (sites, mut nodes) = three(&root, keep).await;
     let at = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
     let lag = (at + 1) % 3;
@@ -384,7 +384,7 @@ async fn strangers_are_refused() {
     let node = site.start().await;
     let me = RaftNode::of(&site.member);
     let call = |cluster: u128, uuid: Uuid, secret: ClusterSecret| {
-        let identity = Identity { id: 9, uuid: Uuid(9), cluster: Some(Uuid(cluster)).into() };
+        let identity = PeerIdentity { id: 9, uuid: Uuid(9), cluster: Some(Uuid(cluster)).into() };
         let network = Network::new(Arc::new(identity), secret, None);
         let header = network.header(1, &RaftNode { uuid, ..me.clone() });
         let request = pb::AppendEntriesRequest {
@@ -421,7 +421,7 @@ async fn strangers_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_survivor_recovers_alone() {
     let root = tempfile::tempdir().unwrap();
-    let (sites, nodes) = three(&root, Keep::default()).await;
+    let (sites, nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
     let done = propose(&all, 2, change(42)).await;
     nodes[1].applied(done.index.0).await;
@@ -447,7 +447,7 @@ async fn a_survivor_recovers_alone() {
     // A former member comes back: it is refused, and refuses.
     let former = sites[0].start().await;
     let mine = RaftNode::of(&survivor.member);
-    let identity = Identity { id: 1, uuid: former.member.uuid, cluster: former.consensus.cluster_id().into() };
+    let identity = PeerIdentity { id: 1, uuid: former.member.uuid, cluster: former.consensus.cluster_id().into() };
     let network = Network::new(Arc::new(identity), secret(), None);
     let request = pb::VoteRequest {
         header: Some(network.header(2, &mine)),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    clipped, events::When, group, loan, product, product_mut, promotion, routed, same_term, slot, slots_usable,
+    clipped, ejection, events::When, group, product, product_mut, promotion, routed, same_term, slot, slots_usable,
 };
 use crate::model::{
     ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
@@ -22,7 +22,7 @@ pub(super) fn start(
     at: Position,
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
-    loan::in_place(group(product, to)?)?;
+    ejection::in_place(group(product, to)?)?;
     slots_usable(state, product, slots)?;
     let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
     let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != Some(to)).collect();
@@ -59,8 +59,8 @@ pub(super) fn finish(
     let product = product(state, assignment.product)?;
     let target = group(product, assignment.to)?;
     not_swept(target)?;
-    if assignment.keys != Keys::Lent {
-        loan::in_place(target)?;
+    if assignment.keys != Keys::Ejected {
+        ejection::in_place(target)?;
     }
     for id in concerned(product, assignment) {
         let now = group(product, id)?.epoch;
@@ -71,16 +71,17 @@ pub(super) fn finish(
     }
     let (product_id, slots, to) = (assignment.product, assignment.slots.clone(), assignment.to);
     let keys = assignment.keys;
-    let borrowers: Vec<String> = product.borrowers(target).keys().map(ToString::to_string).collect();
+    let temporary_owners: Vec<String> = product.temporary_owners(target).keys().map(ToString::to_string).collect();
 
     slot::give(state, product_id, slots.iter().copied(), to, keys != Keys::Abandoned, at)?;
-    if keys == Keys::Lent {
+    if keys == Keys::Ejected {
         // It was flushed: there is nothing left to sweep.
         if let Some(flushed) = product_mut(state, product_id)?.groups.get_mut(&to) {
             flushed.given_away.clear();
         }
-        let text = format!("{} slot(s) are back from group(s) {}, flushed first", slots.len(), borrowers.join(", "));
-        loan::returned(state, (product_id, to), &text, when)?;
+        let text =
+            format!("{} slot(s) are back from group(s) {}, flushed first", slots.len(), temporary_owners.join(", "));
+        ejection::reinstated(state, (product_id, to), &text, when)?;
     }
     state.holds.remove(&hold);
     ended(state, EndedAssignment { id, at: at.index, failed: None });

@@ -24,7 +24,7 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
         let keys = match new.keys {
             Keys::Abandoned => "; the keys that their present owners have of them are given up and stay there",
             Keys::None => ", if their present owners have no keys of them",
-            Keys::Lent => {
+            Keys::Ejected => {
                 " again; it is flushed first, and their present owners delete the keys that they have of them"
             }
         };
@@ -65,7 +65,7 @@ fn migrations(before: &ClusterState, after: &ClusterState, said: &mut Vec<String
             said.push(format!("migration {id}: run {} begins", new.runs));
         }
         if (old.counters, old.verified) != (new.counters, new.verified) {
-            said.push(format!("migration {id}: the worker's progress is noted"));
+            said.push(format!("migration {id}: the node's progress is noted"));
         }
         if a.keys_per_second != b.keys_per_second {
             said.push(format!("migration {id}: {} keys/s at most", number(b.keys_per_second)));
@@ -267,12 +267,12 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
     }
     if old.options.eject_after_ms != new.options.eject_after_ms {
         said.push(match new.options.eject_after_ms {
-            0 => format!("product '{name}': group {} never lends its slots", new.id),
-            ms => format!("product '{name}': group {} lends its slots after {ms} ms without its primary", new.id),
+            0 => format!("product '{name}': group {} never ejects its slots", new.id),
+            ms => format!("product '{name}': group {} ejects its slots after {ms} ms without its primary", new.id),
         });
     }
-    if old.loan.is_some() != new.loan.is_some() {
-        let now = if new.loan.is_some() { "is out: its slots are lent" } else { "is in its place again" };
+    if old.ejection.is_some() != new.ejection.is_some() {
+        let now = if new.ejection.is_some() { "is out: its slots are reinstates" } else { "is in its place again" };
         said.push(format!("product '{name}': group {} {now}", new.id));
     }
     if old.options.maintenance != new.options.maintenance {

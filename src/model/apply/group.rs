@@ -15,7 +15,7 @@ use crate::model::{
     migration::Migration,
     outcome::Outcome,
     ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
-    reject::{LoanReject, MigrationReject, PromotionReject, Reject},
+    reject::{EjectionReject, MigrationReject, PromotionReject, Reject},
     route::Mode,
     secret::Credentials,
     state::{ClusterState, Group, GroupOptions, NotCleaned, Position, Server},
@@ -67,8 +67,8 @@ pub(super) fn create(
         replid: String::new(),
         run_id: String::new(),
         restarted_with: None,
-        reached: None,
-        loan: None,
+        required_offset: None,
+        ejection: None,
     };
     product_mut(state, product_id)?.groups.insert(id, group);
     routed(state, at);
@@ -176,10 +176,10 @@ pub(super) fn set(
         return Err(PromotionReject::BadDownAfter(new.down_after_ms).into());
     }
     if new.eject_after_ms != 0 && !EJECT_AFTER_MS.contains(&new.eject_after_ms) {
-        return Err(LoanReject::BadEjectAfter(new.eject_after_ms).into());
+        return Err(EjectionReject::BadEjectAfter(new.eject_after_ms).into());
     }
     if eject_after_ms.is_some() && product(state, product_id)?.mode != Mode::Cache {
-        return Err(LoanReject::NotCache(product(state, product_id)?.name.clone()).into());
+        return Err(EjectionReject::NotCache(product(state, product_id)?.name.clone()).into());
     }
     if new == before {
         return Ok(Outcome::Unchanged);

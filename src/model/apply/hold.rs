@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{assign, clipped, events::When, group, loan, migration, product, promotion, routed};
+use super::{assign, clipped, ejection, events::When, group, migration, product, promotion, routed};
 use crate::model::{
     ids::{AssignmentId, HoldId, ProductId, SlotId},
     outcome::Outcome,
@@ -91,8 +91,8 @@ fn for_assignment(
     }
     let target = group(product, assignment.to)?;
     assign::not_swept(target)?;
-    if assignment.keys != Keys::Lent {
-        loan::in_place(target)?;
+    if assignment.keys != Keys::Ejected {
+        ejection::in_place(target)?;
     }
     promotion::none_open(state, product.id, assign::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    clipped,
+    clipped, ejection,
     events::{self, When},
-    group, loan, member, product, product_mut, promotion, routed, same_term, slot, slots_usable,
+    group, member, product, product_mut, promotion, routed, same_term, slot, slots_usable,
 };
 use crate::model::{
     change::Change,
@@ -14,11 +14,11 @@ use crate::model::{
     ids::{Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
     limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, HOLD_MS, MIGRATIONS_MAX},
     migration::{
-        Counters, EndPhase, EndedMigration, Limits, Migration, MigrationOptions, Phase, ProgressPhase, Run, RunKind,
-        Verified,
+        Counters, EndPhase, EndedMigration, Limits, Migration, MigrationOptions, MigrationPhase, ProgressPhase, Run,
+        RunKind, Verified,
     },
     outcome::Outcome,
-    promotion::Reached,
+    promotion::ReplicationOffset,
     reject::{MigrationReject, PromotionReject, Reject},
     slot::spans,
     state::{ClusterState, Group, Hold},
@@ -34,7 +34,7 @@ pub(super) fn plan(
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
     group(product, from)?;
-    loan::in_place(group(product, to)?)?;
+    ejection::in_place(group(product, to)?)?;
     if from == to {
         return Err(MigrationReject::SameGroup(from).into());
     }
@@ -55,7 +55,7 @@ pub(super) fn plan(
         from,
         to,
         options,
-        phase: Phase::Planned,
+        phase: MigrationPhase::Planned,
         attempt: 0,
         runs: 0,
         run: None,
@@ -73,20 +73,20 @@ pub(super) fn plan(
 }
 
 /// What StartMigration carries.
-pub(super) struct Start<'a> {
+pub(super) struct StartCopy<'a> {
     pub id: MigrationId,
     pub attempt: u32,
-    pub worker: NodeId,
+    pub node: NodeId,
     pub feed: &'a HostPort,
     pub target: &'a HostPort,
     pub group_epochs: &'a BTreeMap<GroupId, Epoch>,
     pub term: Term,
 }
 
-pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+pub(super) fn start(state: &mut ClusterState, new: &StartCopy<'_>, when: When) -> Result<Outcome, Reject> {
     let id = new.id;
     let migration = find(state, id)?;
-    if migration.phase != Phase::Planned {
+    if migration.phase != MigrationPhase::Planned {
         return Err(wrong_phase(migration, "start", "an attempt begins when it is planned"));
     }
     if new.attempt != migration.attempt.saturating_add(1) {
@@ -104,8 +104,8 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
         return Err(not_server(new.feed, "a server", from.id));
     }
     is_primary(to, new.target)?;
-    loan::in_place(to)?;
-    member::serving(state, new.worker)?;
+    ejection::in_place(to)?;
+    member::serving(state, new.node)?;
     if to.sweep.is_some() {
         return Err(MigrationReject::SweepOpen(to.id).into());
     }
@@ -120,8 +120,8 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
 
     let run = Run {
         run: migration.runs.saturating_add(1),
-        kind: RunKind::Attempt,
-        worker: new.worker,
+        kind: RunKind::Copy,
+        node: new.node,
         feed: Some(new.feed.clone()),
         server: new.target.clone(),
         group_epochs: new.group_epochs.clone(),
@@ -130,7 +130,7 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
     };
     let text = format!(
         "attempt {} (run {}) by node {}: from {} (group {}) to {} (group {})",
-        new.attempt, run.run, new.worker, new.feed, from.id, new.target, to.id
+        new.attempt, run.run, new.node, new.feed, from.id, new.target, to.id
     );
     if let Some(m) = state.migrations.get_mut(&id) {
         m.attempt = new.attempt;
@@ -139,7 +139,7 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
         m.counters = Counters::default();
         m.verified = None;
     }
-    enter(state, id, Phase::CleaningTarget, when);
+    enter(state, id, MigrationPhase::CleaningTarget, when);
     tell(state, id, when, EventKind::Started, &text);
     Ok(Outcome::Done)
 }
@@ -154,8 +154,12 @@ pub(super) fn progress(
 ) -> Result<Outcome, Reject> {
     let migration = find(state, id)?;
     match migration.phase {
-        Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp => {}
-        Phase::Planned | Phase::Held(_) | Phase::Switched | Phase::Cancelling | Phase::Paused => {
+        MigrationPhase::CleaningTarget | MigrationPhase::Copying | MigrationPhase::CaughtUp => {}
+        MigrationPhase::Planned
+        | MigrationPhase::Held(_)
+        | MigrationPhase::Switched
+        | MigrationPhase::Cancelling
+        | MigrationPhase::Paused => {
             return Err(wrong_phase(migration, "report progress", "only a running attempt before its hold can"));
         }
     }
@@ -164,8 +168,8 @@ pub(super) fn progress(
     }
 
     let (next, kind) = match phase {
-        ProgressPhase::Copying => (Phase::Copying, EventKind::Copying),
-        ProgressPhase::CaughtUp => (Phase::CaughtUp, EventKind::CaughtUp),
+        ProgressPhase::Copying => (MigrationPhase::Copying, EventKind::Copying),
+        ProgressPhase::CaughtUp => (MigrationPhase::CaughtUp, EventKind::CaughtUp),
     };
     let (news, compared) = (migration.phase != next, verified.is_some() && verified != migration.verified);
     if let Some(m) = state.migrations.get_mut(&id) {
@@ -196,7 +200,7 @@ pub(super) fn may_hold(
     attempt: u32,
 ) -> Result<(ProductId, BTreeSet<SlotId>), Reject> {
     let migration = find(state, id)?;
-    if migration.phase != Phase::CaughtUp {
+    if migration.phase != MigrationPhase::CaughtUp {
         return Err(wrong_phase(migration, "hold its slots", "it must have caught up"));
     }
     if attempt != migration.attempt {
@@ -208,7 +212,7 @@ pub(super) fn may_hold(
 
 /// The hold was opened.
 pub(super) fn held(state: &mut ClusterState, id: MigrationId, hold: HoldId, reason: &str, when: When) {
-    enter(state, id, Phase::Held(hold), when);
+    enter(state, id, MigrationPhase::Held(hold), when);
     tell(state, id, when, EventKind::Held, &format!("hold {hold}: {reason}"));
 }
 
@@ -218,7 +222,7 @@ pub(super) fn released(state: &mut ClusterState, id: MigrationId, hold: &Hold, w
         m.releases = m.releases.saturating_add(1);
         m.why = clipped(why);
     }
-    enter(state, id, Phase::CaughtUp, when);
+    enter(state, id, MigrationPhase::CaughtUp, when);
     tell(state, id, when, EventKind::Released, &format!("hold {} after {} ms: {why}", hold.id, held_ms(hold, when)));
 }
 
@@ -227,7 +231,7 @@ pub(super) fn switch(
     (id, attempt, hold): (MigrationId, u32, HoldId),
     term: Term,
     group_epochs: &BTreeMap<GroupId, Epoch>,
-    target_at: Option<&Reached>,
+    target_offset: Option<&ReplicationOffset>,
     when: When,
 ) -> Result<Outcome, Reject> {
     let migration = find(state, id)?;
@@ -252,7 +256,7 @@ pub(super) fn switch(
     for slot in &migration.slots {
         owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
     }
-    if target_at.is_some_and(|at| !promotion::replid_allowed(&at.replid)) {
+    if target_offset.is_some_and(|at| !promotion::replid_allowed(&at.replid)) {
         return Err(PromotionReject::BadReplid(migration.to).into());
     }
     let (product_id, slots, from, to) = (migration.product, migration.slots.clone(), migration.from, migration.to);
@@ -260,17 +264,24 @@ pub(super) fn switch(
     let held = held_ms(open, when);
     slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
     state.holds.remove(&hold);
-    if let (Some(reached), Some(group)) = (target_at, product_mut(state, product_id)?.groups.get_mut(&to)) {
+    if let (Some(required_offset), Some(group)) = (target_offset, product_mut(state, product_id)?.groups.get_mut(&to)) {
         // Who proposed an earlier switch may have looked later: what is there is not forgotten.
-        let before = group.reached.as_ref().filter(|before| before.replid == reached.replid).map_or(0, |b| b.offset);
-        group.reached = Some(Reached { replid: reached.replid.clone(), offset: reached.offset.max(before) });
+        let before = group
+            .required_offset
+            .as_ref()
+            .filter(|before| before.replid == required_offset.replid)
+            .map_or(0, |b| b.offset);
+        group.required_offset = Some(ReplicationOffset {
+            replid: required_offset.replid.clone(),
+            offset: required_offset.offset.max(before),
+        });
     }
     if let Some(m) = state.migrations.get_mut(&id) {
         m.run = None;
     }
-    enter(state, id, Phase::Switched, when);
+    enter(state, id, MigrationPhase::Switched, when);
     let mut text = format!("{} slot(s) from group {from} to group {to}, held {held} ms (hold {hold})", slots.len());
-    if let Some(Reached { replid, offset }) = target_at {
+    if let Some(ReplicationOffset { replid, offset }) = target_offset {
         text = format!("{text}; the primary of group {to} was at offset {offset} of {replid}");
     }
     tell(state, id, when, EventKind::Switched, &text);
@@ -284,7 +295,7 @@ pub(super) fn restart(state: &mut ClusterState, id: MigrationId, why: &str, when
     }
 
     let attempt = migration.attempt;
-    end_attempt(state, id, Phase::Planned, why, when);
+    end_attempt(state, id, MigrationPhase::Planned, why, when);
     tell(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
     Ok(Outcome::Done)
 }
@@ -300,7 +311,7 @@ pub(super) fn primary_changed(
     let concerned = |m: &&Migration| m.product == product && (m.from == group || m.to == group) && m.phase.attempting();
     let ids: Vec<MigrationId> = state.migrations.values().filter(concerned).map(|m| m.id).collect();
     for id in &ids {
-        end_attempt(state, *id, Phase::Planned, why, when);
+        end_attempt(state, *id, MigrationPhase::Planned, why, when);
     }
     ids
 }
@@ -308,16 +319,21 @@ pub(super) fn primary_changed(
 pub(super) fn cancel(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
     let migration = find(state, id)?;
     match migration.phase {
-        Phase::Switched => {
+        MigrationPhase::Switched => {
             let remedy = "its slots belong to the target already: let it end, then migrate them back";
             return Err(wrong_phase(migration, "be cancelled", remedy));
         }
-        Phase::Cancelling => return Ok(Outcome::Unchanged),
-        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) | Phase::Paused => {}
+        MigrationPhase::Cancelling => return Ok(Outcome::Unchanged),
+        MigrationPhase::Planned
+        | MigrationPhase::CleaningTarget
+        | MigrationPhase::Copying
+        | MigrationPhase::CaughtUp
+        | MigrationPhase::Held(_)
+        | MigrationPhase::Paused => {}
     }
 
     let never_started = migration.attempt == 0;
-    end_attempt(state, id, Phase::Cancelling, why, when);
+    end_attempt(state, id, MigrationPhase::Cancelling, why, when);
     if never_started {
         ended(state, id, EndPhase::Cancelled, when, why);
     } else {
@@ -329,15 +345,19 @@ pub(super) fn cancel(state: &mut ClusterState, id: MigrationId, why: &str, when:
 pub(super) fn pause(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
     let migration = find(state, id)?;
     match migration.phase {
-        Phase::Switched | Phase::Cancelling => {
+        MigrationPhase::Switched | MigrationPhase::Cancelling => {
             let remedy = "only leftovers are being deleted: let it end";
             return Err(wrong_phase(migration, "be paused", remedy));
         }
-        Phase::Paused => return Ok(Outcome::Unchanged),
-        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) => {}
+        MigrationPhase::Paused => return Ok(Outcome::Unchanged),
+        MigrationPhase::Planned
+        | MigrationPhase::CleaningTarget
+        | MigrationPhase::Copying
+        | MigrationPhase::CaughtUp
+        | MigrationPhase::Held(_) => {}
     }
 
-    end_attempt(state, id, Phase::Paused, why, when);
+    end_attempt(state, id, MigrationPhase::Paused, why, when);
     tell(state, id, when, EventKind::Paused, why);
     Ok(Outcome::Done)
 }
@@ -345,11 +365,15 @@ pub(super) fn pause(state: &mut ClusterState, id: MigrationId, why: &str, when: 
 pub(super) fn resume(state: &mut ClusterState, id: MigrationId, when: When) -> Result<Outcome, Reject> {
     let migration = find(state, id)?;
     match migration.phase {
-        Phase::Paused => {}
-        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) => {
+        MigrationPhase::Paused => {}
+        MigrationPhase::Planned
+        | MigrationPhase::CleaningTarget
+        | MigrationPhase::Copying
+        | MigrationPhase::CaughtUp
+        | MigrationPhase::Held(_) => {
             return Ok(Outcome::Unchanged);
         }
-        Phase::Switched | Phase::Cancelling => {
+        MigrationPhase::Switched | MigrationPhase::Cancelling => {
             return Err(wrong_phase(migration, "be resumed", "it is not paused: let it end"));
         }
     }
@@ -357,7 +381,7 @@ pub(super) fn resume(state: &mut ClusterState, id: MigrationId, when: When) -> R
     if let Some(m) = state.migrations.get_mut(&id) {
         m.releases = 0;
     }
-    enter(state, id, Phase::Planned, when);
+    enter(state, id, MigrationPhase::Planned, when);
     tell(state, id, when, EventKind::Resumed, "it begins anew");
     Ok(Outcome::Done)
 }
@@ -455,7 +479,7 @@ pub(super) fn ended(state: &mut ClusterState, id: MigrationId, end: EndPhase, wh
     });
 }
 
-fn enter(state: &mut ClusterState, id: MigrationId, phase: Phase, when: When) {
+fn enter(state: &mut ClusterState, id: MigrationId, phase: MigrationPhase, when: When) {
     if let Some(m) = state.migrations.get_mut(&id) {
         m.phase = phase;
         m.changed_ms = when.ms;
@@ -463,7 +487,7 @@ fn enter(state: &mut ClusterState, id: MigrationId, phase: Phase, when: When) {
 }
 
 /// No run is current any more, no hold open.
-fn end_attempt(state: &mut ClusterState, id: MigrationId, next: Phase, why: &str, when: When) {
+fn end_attempt(state: &mut ClusterState, id: MigrationId, next: MigrationPhase, why: &str, when: When) {
     let Some(m) = state.migrations.get_mut(&id) else { return };
     m.run = None;
     m.why = clipped(why);

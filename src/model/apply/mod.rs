@@ -6,10 +6,10 @@
 
 mod assign;
 mod describe;
+mod ejection;
 mod events;
 mod group;
 mod hold;
-mod loan;
 mod member;
 mod migration;
 mod noted;
@@ -122,15 +122,15 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::PlanMigration { product, slots, from, to, options } => {
             migration::plan(state, *product, slots, (*from, *to), *options, when)
         }
-        Change::StartMigration { migration: id, attempt, worker, feed, target, group_epochs, term } => {
-            let (id, attempt, worker, term) = (*id, *attempt, *worker, *term);
-            migration::start(state, &migration::Start { id, attempt, worker, feed, target, group_epochs, term }, when)
+        Change::StartMigration { migration: id, attempt, node, feed, target, group_epochs, term } => {
+            let (id, attempt, node, term) = (*id, *attempt, *node, *term);
+            migration::start(state, &migration::StartCopy { id, attempt, node, feed, target, group_epochs, term }, when)
         }
         Change::MigrationProgress { migration: id, attempt, phase, counters, verified } => {
             migration::progress(state, (*id, *attempt), *phase, *counters, *verified, when)
         }
-        Change::Switch { migration: id, attempt, hold, term, group_epochs, target_at } => {
-            migration::switch(state, (*id, *attempt, *hold), *term, group_epochs, target_at.as_ref(), when)
+        Change::Switch { migration: id, attempt, hold, term, group_epochs, target_offset } => {
+            migration::switch(state, (*id, *attempt, *hold), *term, group_epochs, target_offset.as_ref(), when)
         }
         Change::RestartMigration { migration: id, why } => migration::restart(state, *id, why, when),
         Change::CancelMigration { migration: id, why } => migration::cancel(state, *id, why, when),
@@ -139,18 +139,18 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
         Change::SetMigration { migration: id, keys_per_second, bytes_per_second, hold_ms_max } => {
             migration::set(state, *id, (*keys_per_second, *bytes_per_second, *hold_ms_max), when)
         }
-        Change::StartRun { job, run, worker, server, term } => {
-            let (job, run, worker, term) = (*job, *run, *worker, *term);
-            run::start(state, &run::Start { job, run, worker, server, term }, when)
+        Change::StartRun { job, run, node, server, term } => {
+            let (job, run, node, term) = (*job, *run, *node, *term);
+            run::start(state, &run::StartRun { job, run, node, server, term }, when)
         }
         Change::Cleaned { job, run, term, deleted } => run::cleaned(state, *job, *run, *term, *deleted, when),
         Change::EndSweep { product, group, run, term, why } => {
             run::end_sweep(state, (*product, *group), *run, *term, why, when)
         }
-        Change::StartPromotion { product, group, to, kind, group_epoch, reached, forced, why } => {
+        Change::StartPromotion { product, group, to, kind, group_epoch, required_offset, forced, why } => {
             let (product, group, kind, group_epoch) = (*product, *group, *kind, *group_epoch);
-            let (reached, forced) = (reached.as_ref(), *forced);
-            let new = promotion::Start { product, group, to, kind, group_epoch, reached, forced, why };
+            let (required_offset, forced) = (required_offset.as_ref(), *forced);
+            let new = promotion::StartPromotion { product, group, to, kind, group_epoch, required_offset, forced, why };
             promotion::start(state, &new, when)
         }
         Change::FinishPromotion { promotion: id, hold, term } => promotion::finish(state, *id, *hold, *term, when),
@@ -164,19 +164,21 @@ fn change(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outco
             let (group, epoch, keys) = ((*product, *group), *epoch, (*keys, *keys_before));
             noted::process(state, group, epoch, &noted::Process { replid, run_id, keys }, when)
         }
-        Change::NoteWired { product, group, addr, text } => noted::wired(state, (*product, *group), addr, text, when),
+        Change::NoteReconciled { product, group, addr, text } => {
+            noted::reconciled(state, (*product, *group), addr, text, when)
+        }
         Change::MarkResynced { product, group, addr, epoch } => {
             promotion::mark_resynced(state, (*product, *group), addr, *epoch, when)
         }
         Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms } => {
             group::set(state, (*product, *group), (*down_after_ms, *eject_after_ms), *maintenance, when)
         }
-        Change::Lend { product, group, group_epoch, to, why } => {
+        Change::Eject { product, group, group_epoch, to, why } => {
             let (product, group, group_epoch) = (*product, *group, *group_epoch);
-            loan::lend(state, &loan::Lend { product, group, group_epoch, to, why }, when)
+            ejection::eject(state, &ejection::Eject { product, group, group_epoch, to, why }, when)
         }
-        Change::ReturnLoan { product, group, loan, group_epoch } => {
-            loan::give_back(state, (*product, *group), *loan, *group_epoch, when)
+        Change::Reinstate { product, group, ejection, group_epoch } => {
+            ejection::give_back(state, (*product, *group), *ejection, *group_epoch, when)
         }
         Change::SetServer { product, group, addr, priority, zone } => {
             group::set_server(state, (*product, *group), addr, *priority, zone.as_deref())

@@ -68,7 +68,7 @@ pub(super) fn process(
     Ok(Outcome::Done)
 }
 
-pub(super) fn wired(
+pub(super) fn reconciled(
     state: &mut ClusterState,
     (product_id, group_id): (ProductId, GroupId),
     addr: &HostPort,
@@ -79,6 +79,6 @@ pub(super) fn wired(
     let group = group(product, group_id)?;
     let addr = group.servers[server_at(product, group, addr)?].addr.clone();
     let text = format!("{addr} {text}");
-    events::push(state, when, EventKind::Wired, Some(product_id), subject(group_id), &text);
+    events::push(state, when, EventKind::Reconciled, Some(product_id), subject(group_id), &text);
     Ok(Outcome::Done)
 }

@@ -14,25 +14,25 @@ use crate::model::{
     limits::{PROMOTIONS_ENDED_MAX, REPLID_LEN_MAX},
     outcome::Outcome,
     ports::addr_key,
-    promotion::{EndedPromotion, Promotion, PromotionKind, Reached},
+    promotion::{EndedPromotion, Promotion, PromotionKind, ReplicationOffset},
     reject::{PromotionReject, Reject},
     route::HoldKind,
     state::{Cause, ClusterState, Group, Hold, Position, Product},
 };
 
 /// What StartPromotion carries.
-pub(super) struct Start<'a> {
+pub(super) struct StartPromotion<'a> {
     pub product: ProductId,
     pub group: GroupId,
     pub to: &'a HostPort,
     pub kind: PromotionKind,
     pub group_epoch: Epoch,
-    pub reached: Option<&'a Reached>,
+    pub required_offset: Option<&'a ReplicationOffset>,
     pub forced: bool,
     pub why: &'a str,
 }
 
-pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+pub(super) fn start(state: &mut ClusterState, new: &StartPromotion<'_>, when: When) -> Result<Outcome, Reject> {
     let product = product(state, new.product)?;
     let group = group(product, new.group)?;
     let place = server_at(product, group, new.to)?;
@@ -46,8 +46,8 @@ pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Re
         return Err(PromotionReject::Diverged { addr: to.addr.clone(), group: group.id }.into());
     }
     // Whoever looked before a switch does not know how far a replica must be to have the slots that came.
-    if group.reached.as_ref() != new.reached {
-        return Err(PromotionReject::ReachedChanged(group.id).into());
+    if group.required_offset.as_ref() != new.required_offset {
+        return Err(PromotionReject::RequiredOffsetChanged(group.id).into());
     }
     not_held(state, product, group.id)?;
 
@@ -148,7 +148,7 @@ pub(super) fn finish(
         group.run_id.clear();
         group.restarted_with = None;
         // What had to be reached, it has: who chose it saw to that. Later replicas copy it whole.
-        group.reached = None;
+        group.required_offset = None;
     }
     for slot in product.slots.iter_mut().filter(|s| s.owner == Some(promotion.group)) {
         slot.epoch = when.at.index;

@@ -10,7 +10,7 @@ use super::{
 use crate::model::{
     event::EventKind,
     ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, Term},
-    migration::{EndPhase, Job, Phase, Run, RunKind, Sweep},
+    migration::{EndPhase, Job, MigrationPhase, Run, RunKind, Sweep},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
     slot::spans,
@@ -18,29 +18,39 @@ use crate::model::{
 };
 
 /// What StartRun carries.
-pub(super) struct Start<'a> {
+pub(super) struct StartRun<'a> {
     pub job: Job,
     pub run: u32,
-    pub worker: NodeId,
+    pub node: NodeId,
     pub server: &'a HostPort,
     pub term: Term,
 }
 
-pub(super) fn start(state: &mut ClusterState, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+pub(super) fn start(state: &mut ClusterState, new: &StartRun<'_>, when: When) -> Result<Outcome, Reject> {
     same_term(new.term, when.at)?;
-    member::serving(state, new.worker)?;
+    member::serving(state, new.node)?;
     match new.job {
         Job::Migration(id) => start_cleaning(state, id, new, when),
         Job::Sweep { product, group } => start_sweep(state, (product, group), new, when),
     }
 }
 
-fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &Start<'_>, when: When) -> Result<Outcome, Reject> {
+fn start_cleaning(
+    state: &mut ClusterState,
+    id: MigrationId,
+    new: &StartRun<'_>,
+    when: When,
+) -> Result<Outcome, Reject> {
     let open = migration::find(state, id)?;
     let (kind, at, what) = match open.phase {
-        Phase::Switched => (RunKind::CleanSource, open.from, "the source"),
-        Phase::Cancelling => (RunKind::WipeTarget, open.to, "the target"),
-        Phase::Planned | Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) | Phase::Paused => {
+        MigrationPhase::Switched => (RunKind::CleanSource, open.from, "the source"),
+        MigrationPhase::Cancelling => (RunKind::WipeTarget, open.to, "the target"),
+        MigrationPhase::Planned
+        | MigrationPhase::CleaningTarget
+        | MigrationPhase::Copying
+        | MigrationPhase::CaughtUp
+        | MigrationPhase::Held(_)
+        | MigrationPhase::Paused => {
             return Err(migration::wrong_phase(open, "be cleaned up", "that comes after its switch or cancel"));
         }
     };
@@ -51,7 +61,7 @@ fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &Start<'_>, wh
         return Err(MigrationReject::SweepOpen(at).into());
     }
 
-    let text = format!("run {} by node {} cleans {what}, {} (group {at})", new.run, new.worker, new.server);
+    let text = format!("run {} by node {} cleans {what}, {} (group {at})", new.run, new.node, new.server);
     if let Some(open) = state.migrations.get_mut(&id) {
         open.runs = new.run;
         open.run = Some(run(new, kind, when));
@@ -63,7 +73,7 @@ fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &Start<'_>, wh
 fn start_sweep(
     state: &mut ClusterState,
     (product_id, group_id): (ProductId, GroupId),
-    new: &Start<'_>,
+    new: &StartRun<'_>,
     when: When,
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
@@ -76,7 +86,7 @@ fn start_sweep(
         return Err(MigrationReject::NothingToSweep(group_id).into());
     }
 
-    let text = format!("run {} by node {} at {}: slots {}", new.run, new.worker, new.server, spans(&slots));
+    let text = format!("run {} by node {} at {}: slots {}", new.run, new.node, new.server, spans(&slots));
     let product = product_mut(state, product_id)?;
     product.sweep_runs = new.run;
     if let Some(group) = product.groups.get_mut(&group_id) {
@@ -98,7 +108,7 @@ pub(super) fn cleaned(
     if let Job::Migration(id) = job {
         migration::find(state, id)?;
     }
-    let current = state.current_run(job).filter(|r| r.run == run && r.kind != RunKind::Attempt);
+    let current = state.current_run(job).filter(|r| r.run == run && r.kind != RunKind::Copy);
     let Some(kind) = current.map(|r| r.kind) else {
         return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
     };
@@ -114,7 +124,7 @@ pub(super) fn cleaned(
             }
             let (end, place) = match kind {
                 RunKind::CleanSource => (EndPhase::Done, "source"),
-                RunKind::WipeTarget | RunKind::Attempt | RunKind::Sweep => (EndPhase::Cancelled, "target"),
+                RunKind::WipeTarget | RunKind::Copy | RunKind::Sweep => (EndPhase::Cancelled, "target"),
             };
             migration::ended(state, id, end, when, &format!("{deleted} keys deleted at the {place}"));
         }
@@ -165,11 +175,11 @@ fn cleaned_group(state: &ClusterState, job: Job, kind: RunKind) -> Option<&Group
     state.products.get(&product)?.groups.get(&group)
 }
 
-fn run(new: &Start<'_>, kind: RunKind, when: When) -> Run {
+fn run(new: &StartRun<'_>, kind: RunKind, when: When) -> Run {
     Run {
         run: new.run,
         kind,
-        worker: new.worker,
+        node: new.node,
         feed: None,
         server: new.server.clone(),
         group_epochs: BTreeMap::new(),
@@ -178,7 +188,7 @@ fn run(new: &Start<'_>, kind: RunKind, when: When) -> Run {
     }
 }
 
-fn next_run(state: &ClusterState, new: &Start<'_>) -> Result<(), Reject> {
+fn next_run(state: &ClusterState, new: &StartRun<'_>) -> Result<(), Reject> {
     match state.next_run(new.job) {
         Some(expected) if expected == new.run => Ok(()),
         other => {
@@ -190,10 +200,9 @@ fn next_run(state: &ClusterState, new: &Start<'_>) -> Result<(), Reject> {
 
 /// Refuses while slots come, or what came is wiped: a late UNLINK of the sweep could meet their keys.
 fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<(), Reject> {
-    let coming = state
-        .migrations
-        .values()
-        .find(|m| m.product == product && m.to == group && (m.phase.attempting() || m.phase == Phase::Cancelling));
+    let coming = state.migrations.values().find(|m| {
+        m.product == product && m.to == group && (m.phase.attempting() || m.phase == MigrationPhase::Cancelling)
+    });
     let assigned = || state.assignments.values().find(|a| a.product == product && a.to == group);
     let by = match coming {
         Some(m) => format!("migration {}", m.id),

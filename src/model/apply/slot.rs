@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{group, loan::in_place, product, product_mut, promotion, routed, slots_usable};
+use super::{ejection::in_place, group, product, product_mut, promotion, routed, slots_usable};
 use crate::model::{
     ids::{GroupId, ProductId, SlotId},
     outcome::Outcome,
@@ -62,9 +62,9 @@ pub(super) fn give(
         if let Some(owner) = product.groups.get_mut(&to) {
             owner.given_away.remove(&slot);
         }
-        // Whoever gets a slot keeps it: what is lent is said behind this.
-        for loan in product.groups.values_mut().filter_map(|g| g.loan.as_mut()) {
-            loan.slots.remove(&slot);
+        // Whoever gets a slot keeps it: what is reinstates is said behind this.
+        for ejection in product.groups.values_mut().filter_map(|g| g.ejection.as_mut()) {
+            ejection.slots.remove(&slot);
         }
     }
     routed(state, at);

@@ -7,7 +7,7 @@ use super::Found;
 use crate::model::{
     ids::{GroupId, ProductId, SlotId},
     limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, EVENTS_MAX, MIGRATIONS_MAX, TEXT_LEN_MAX},
-    migration::{Migration, Phase, RunKind},
+    migration::{Migration, MigrationPhase, RunKind},
     state::{Cause, ClusterState},
 };
 
@@ -54,7 +54,7 @@ fn place(state: &ClusterState, m: &Migration, found: &mut Found) {
     for group in [m.from, m.to] {
         found.unless(product.groups.contains_key(&group), || format!("migration {id}: there is no group {group}"));
     }
-    let expected = if m.phase == Phase::Switched { m.to } else { m.from };
+    let expected = if m.phase == MigrationPhase::Switched { m.to } else { m.from };
     for slot in &m.slots {
         let owner = product.slots.get(usize::from(slot.0)).and_then(|s| s.owner);
         found.unless(owner == Some(expected), || {
@@ -70,10 +70,13 @@ fn phase(state: &ClusterState, m: &Migration, found: &mut Found) {
     found.unless(open == Vec::from_iter(m.hold()), || format!("migration {id} is {name}, its holds are {open:?}"));
 
     let kinds: &[Option<RunKind>] = match m.phase {
-        Phase::Planned | Phase::Paused => &[None],
-        Phase::CleaningTarget | Phase::Copying | Phase::CaughtUp | Phase::Held(_) => &[Some(RunKind::Attempt)],
-        Phase::Switched => &[None, Some(RunKind::CleanSource)],
-        Phase::Cancelling => &[None, Some(RunKind::WipeTarget)],
+        MigrationPhase::Planned | MigrationPhase::Paused => &[None],
+        MigrationPhase::CleaningTarget
+        | MigrationPhase::Copying
+        | MigrationPhase::CaughtUp
+        | MigrationPhase::Held(_) => &[Some(RunKind::Copy)],
+        MigrationPhase::Switched => &[None, Some(RunKind::CleanSource)],
+        MigrationPhase::Cancelling => &[None, Some(RunKind::WipeTarget)],
     };
     let kind = m.run.as_ref().map(|r| r.kind);
     found.unless(kinds.contains(&kind), || format!("migration {id} is {name} with a run of kind {kind:?}"));
@@ -81,18 +84,21 @@ fn phase(state: &ClusterState, m: &Migration, found: &mut Found) {
         found.unless(run.run == m.runs && run.began <= state.applied, || format!("migration {id}: run {}", run.run));
         let epoch = |id: &GroupId| state.products.get(&m.product).and_then(|p| p.groups.get(id)).map(|g| g.epoch);
         let today = run.group_epochs.iter().all(|(id, then)| epoch(id) == Some(*then));
-        found.unless(run.kind != RunKind::Attempt || today, || {
+        found.unless(run.kind != RunKind::Copy || today, || {
             format!("migration {id} goes on although a primary of its attempt was replaced")
         });
-        found.unless(run.feed.is_some() == (run.kind == RunKind::Attempt), || {
+        found.unless(run.feed.is_some() == (run.kind == RunKind::Copy), || {
             format!("migration {id}: only an attempt has a feed")
         });
     }
 
     found.unless(m.attempt <= m.runs, || format!("migration {id}: {} attempts, {} runs", m.attempt, m.runs));
-    let started = m.phase.attempting() || matches!(m.phase, Phase::Switched | Phase::Cancelling);
+    let started = m.phase.attempting() || matches!(m.phase, MigrationPhase::Switched | MigrationPhase::Cancelling);
     found.unless(m.attempt > 0 || !started, || format!("migration {id} is {name} without an attempt"));
-    let copied = matches!(m.phase, Phase::Copying | Phase::CaughtUp | Phase::Held(_) | Phase::Switched);
+    let copied = matches!(
+        m.phase,
+        MigrationPhase::Copying | MigrationPhase::CaughtUp | MigrationPhase::Held(_) | MigrationPhase::Switched
+    );
     found.unless(m.staged || !copied, || format!("migration {id} is {name} with nothing staged"));
     found.unless(m.attempt > 0 || !m.staged, || format!("migration {id} has staged keys without an attempt"));
     found.unless(m.why.len() <= TEXT_LEN_MAX, || format!("migration {id} says too much"));
@@ -121,7 +127,7 @@ fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> bool {
         .migrations
         .values()
         .filter(to)
-        .any(|m| m.phase.attempting() || (m.phase == Phase::Cancelling && m.run.is_some()))
+        .any(|m| m.phase.attempting() || (m.phase == MigrationPhase::Cancelling && m.run.is_some()))
 }
 
 pub(super) fn events(state: &ClusterState, found: &mut Found) {

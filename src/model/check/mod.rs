@@ -1,7 +1,7 @@
 //! What must be true of every state, said a second time: independent of `apply`, whose mistakes it is to find.
 //! Knows nothing of changes; it looks at one state.
 
-mod loan;
+mod ejection;
 mod migration;
 mod promotion;
 
@@ -55,7 +55,7 @@ pub fn check(state: &ClusterState) -> Vec<Violation> {
     migration::events(state, &mut found);
     promotion::promotions(state, &mut found);
     promotion::groups(state, &mut found);
-    loan::loans(state, &mut found);
+    ejection::ejections(state, &mut found);
     holds(state, &mut found);
     found.0
 }

@@ -64,10 +64,10 @@ pub(super) fn groups(state: &ClusterState, found: &mut Found) {
         found.unless(DOWN_AFTER_MS.contains(&group.options.down_after_ms), || {
             format!("group {id}: down after {} ms", group.options.down_after_ms)
         });
-        let reached = group.reached.as_ref().map(|r| &r.replid);
-        found.unless(reached.is_none_or(|replid| !replid.is_empty()), || format!("group {id} reached nothing"));
+        let required_offset = group.required_offset.as_ref().map(|r| &r.replid);
+        found.unless(required_offset.is_none_or(|replid| !replid.is_empty()), || format!("group {id} reached nothing"));
         found.unless(
-            reached.into_iter().chain([&group.replid, &group.run_id]).all(|id| id.len() <= REPLID_LEN_MAX),
+            required_offset.into_iter().chain([&group.replid, &group.run_id]).all(|id| id.len() <= REPLID_LEN_MAX),
             || format!("group {id}: a replication id or run_id is too long"),
         );
         found.unless(group.servers.first().is_none_or(|s| !s.diverged), || format!("group {id}: a diverged primary"));

@@ -1,11 +1,11 @@
 //! Why a change did nothing, with the evidence. Rendered for people in one place: `Display`.
 //! Knows nothing of status codes or of who asked.
 
-mod loan;
+mod ejection;
 mod migration;
 mod promotion;
 
-pub use loan::LoanReject;
+pub use ejection::EjectionReject;
 pub use migration::MigrationReject;
 pub use promotion::PromotionReject;
 
@@ -403,9 +403,9 @@ pub enum Reject {
     /// About a promotion, or about what an operator says of groups and servers.
     #[error(transparent)]
     Promotion(#[from] PromotionReject),
-    /// Of a loan.
+    /// Of a ejection.
     #[error(transparent)]
-    Loan(#[from] LoanReject),
+    Ejection(#[from] EjectionReject),
 
     // Settings.
     /// Number of voters out of range.

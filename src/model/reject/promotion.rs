@@ -39,7 +39,7 @@ pub enum PromotionReject {
     },
     /// Slots came since the replicas were looked at.
     #[error("slots came to group {0} since its replicas were looked at; nothing was done, the leader looks again")]
-    ReachedChanged(GroupId),
+    RequiredOffsetChanged(GroupId),
     /// A migration is about to switch.
     #[error(
         "slots of group {group} are held for migration {migration} (hold {hold}); try again in a moment, or cancel it (`pontoon migrate cancel {migration}`)"
@@ -118,7 +118,7 @@ pub enum PromotionReject {
     /// The replication id is none.
     #[error("what was said to be the replication id of the primary of group {0} is none; nothing was done")]
     BadReplid(GroupId),
-    /// Out of range.
+    /// Ejected of range.
     #[error("a server cannot be down after {0} ms; choose 500 ms to 10 min")]
     BadDownAfter(u32),
     /// Not a name of a zone.
@@ -126,7 +126,7 @@ pub enum PromotionReject {
         "'{0}' is not a zone: at most 64 letters, digits, '_', '.' or '-' (none: it is not said where the server stands)"
     )]
     BadZone(String),
-    /// Out of range.
+    /// Ejected of range.
     #[error("{0} % of the primaries cannot be the most that may be down for failovers; choose 1 to 100")]
     BadShare(u8),
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{
-    BIG_BYTES, BIG_ELEMENTS, BigKeyError, Kind,
+    BIG_BYTES, BIG_ELEMENTS, BigKeyError, BigKeyType,
     fields::Fields,
     read::{self, Cursor, PIECE, PageSize},
     requests::Requests,
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::commands::Args;
 
-/// Dirty fields at which a round for them is put between two pages: else a slow copy of a hot key would only gather them.
+/// Dirty fields at which a round for them is put between two pages: else a slow copy of a write-contended key would only gather them.
 const DIRTY_BETWEEN: usize = 512;
 
 /// Where a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum CopyStanding {
     /// Not yet read to its end.
     Copying,
     /// Read to its end; some fields or the time to live are to be fetched again, or answers are still to come.
@@ -39,7 +39,7 @@ pub enum Standing {
 
 /// What the next answers of the source are about.
 #[derive(Clone, Debug)]
-enum Asked {
+enum SourceQuestion {
     Type,
     Memory,
     Length,
@@ -55,7 +55,7 @@ enum Asked {
     Stream(StreamAsked),
 }
 
-impl Asked {
+impl SourceQuestion {
     fn what(&self) -> &'static str {
         match self {
             Self::Type => "TYPE",
@@ -74,7 +74,7 @@ impl Asked {
 
 /// What the next answers of the target must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+enum ExpectedAnswer {
     /// No error.
     Any,
     /// 1: the target's copy is there.
@@ -84,7 +84,7 @@ enum Due {
 }
 
 #[derive(Clone, Debug)]
-enum Stage {
+enum CopyStage {
     /// Nothing asked.
     New,
     /// Type and memory asked or known.
@@ -104,8 +104,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub struct BigCopy {
     key: Bytes,
-    stage: Stage,
-    kind: Option<Kind>,
+    stage: CopyStage,
+    kind: Option<BigKeyType>,
     memory: u64,
     /// Elements, or bytes of a string, when it was last asked.
     total: u64,
@@ -126,10 +126,10 @@ pub struct BigCopy {
     many: bool,
     /// Fields of the last page whose times are to be asked for.
     page_names: Vec<Bytes>,
-    asked: VecDeque<Asked>,
-    due: VecDeque<Due>,
-    lost: bool,
-    losses: u32,
+    asked: VecDeque<SourceQuestion>,
+    due: VecDeque<ExpectedAnswer>,
+    stale: bool,
+    invalidations: u32,
     refetched: u64,
 }
 
@@ -139,7 +139,7 @@ impl BigCopy {
     pub fn new(key: Bytes) -> Self {
         Self {
             key,
-            stage: Stage::New,
+            stage: CopyStage::New,
             kind: None,
             memory: 0,
             total: 0,
@@ -156,8 +156,8 @@ impl BigCopy {
             page_names: Vec::new(),
             asked: VecDeque::new(),
             due: VecDeque::new(),
-            lost: false,
-            losses: 0,
+            stale: false,
+            invalidations: 0,
             refetched: 0,
         }
     }
@@ -170,28 +170,28 @@ impl BigCopy {
 
     /// Its type, once it is known.
     #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<BigKeyType> {
         self.kind
     }
 
-    /// How often it has been lost and begun anew since it was last clean.
+    /// How often it has been stale and begun anew since it was last clean.
     #[must_use]
-    pub fn losses(&self) -> u32 {
-        self.losses
+    pub fn invalidations(&self) -> u32 {
+        self.invalidations
     }
 
-    /// Whether its copy is lost and nothing of it is under way: the next [`BigCopy::ask`] begins anew.
+    /// Whether its copy is stale and nothing of it is under way: the next [`BigCopy::ask`] begins anew.
     #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.lost && self.asked.is_empty()
+    pub fn is_stale(&self) -> bool {
+        self.stale && self.asked.is_empty()
     }
 
     /// Whether [`BigCopy::ask`] would ask something.
     #[must_use]
     pub fn wants_round(&self) -> bool {
         let more = match self.stage {
-            Stage::NotOurs(_) => false,
-            Stage::Settled => self.lost || self.ttl_dirty || !self.dirty.is_empty(),
+            CopyStage::NotOurs(_) => false,
+            CopyStage::Settled => self.stale || self.ttl_dirty || !self.dirty.is_empty(),
             _ => true,
         };
         more && self.asked.is_empty()
@@ -213,9 +213,9 @@ impl BigCopy {
     #[must_use]
     pub fn left(&self) -> u64 {
         let unread = match self.stage {
-            Stage::NotOurs(_) => return 0,
-            _ if self.lost => self.total,
-            Stage::Settled => 0,
+            CopyStage::NotOurs(_) => return 0,
+            _ if self.stale => self.total,
+            CopyStage::Settled => 0,
             _ => self.total.saturating_sub(self.done),
         };
         unread + self.dirty.len() as u64
@@ -229,26 +229,26 @@ impl BigCopy {
 
     /// Where it stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> CopyStanding {
         match self.stage {
             // Once its copy at the target is dropped.
-            Stage::NotOurs(in_one_piece) if self.asked.is_empty() && self.due.is_empty() => {
-                Standing::NotOurs { in_one_piece }
+            CopyStage::NotOurs(in_one_piece) if self.asked.is_empty() && self.due.is_empty() => {
+                CopyStanding::NotOurs { in_one_piece }
             }
-            Stage::Settled if !self.lost => {
+            CopyStage::Settled if !self.stale => {
                 let quiet = self.dirty.is_empty() && !self.ttl_dirty && self.asked.is_empty() && self.due.is_empty();
-                if quiet { Standing::Clean } else { Standing::Settling }
+                if quiet { CopyStanding::Clean } else { CopyStanding::Settling }
             }
-            _ => Standing::Copying,
+            _ => CopyStanding::Copying,
         }
     }
 
     /// A command about this key has come through the feed. `args[0]` is the command's name.
     pub fn event<A: Args + ?Sized>(&mut self, args: &A) {
-        let Some(kind) = self.kind.filter(|_| self.has_begun() && !self.lost) else { return };
+        let Some(kind) = self.kind.filter(|_| self.has_begun() && !self.stale) else { return };
         match touch(kind, args) {
             Touch::Ttl => self.ttl_dirty = true,
-            Touch::Whole => self.set_lost(),
+            Touch::Whole => self.set_stale(),
             Touch::Fields { first, step, end } => {
                 for at in (first..end).step_by(step.max(1)) {
                     self.note(args.get(at));
@@ -263,26 +263,26 @@ impl BigCopy {
     }
 
     /// Something that does not say what it changed has happened to this key.
-    pub fn lose(&mut self) {
+    pub fn invalidate(&mut self) {
         if self.has_begun() {
-            self.set_lost();
+            self.set_stale();
         }
     }
 
     /// Before a part of the value has been asked for, an event says nothing that the answer will not.
     fn has_begun(&self) -> bool {
-        !matches!(self.stage, Stage::New | Stage::Gate | Stage::Open | Stage::NotOurs(_))
+        !matches!(self.stage, CopyStage::New | CopyStage::Gate | CopyStage::Open | CopyStage::NotOurs(_))
     }
 
-    fn set_lost(&mut self) {
-        self.lost = true;
+    fn set_stale(&mut self) {
+        self.stale = true;
         self.dirty.clear();
         self.page_names.clear();
     }
 
     fn note(&mut self, name: &[u8]) {
-        if !self.lost && !self.dirty.insert(name) {
-            self.set_lost();
+        if !self.stale && !self.dirty.insert(name) {
+            self.set_stale();
         }
     }
 
@@ -292,11 +292,16 @@ impl BigCopy {
         if !self.asked.is_empty() {
             return;
         }
-        if self.lost {
-            // Whether the lost copy is still there no longer matters.
-            let due = self.due.iter().map(|due| if *due == Due::Present { Due::Any } else { *due }).collect();
-            let (losses, total, bytes, refetched) = (self.losses + 1, self.total, self.bytes, self.refetched);
-            *self = Self { losses, total, bytes, refetched, due, ..Self::new(self.key.clone()) };
+        if self.stale {
+            // Whether the stale copy is still there no longer matters.
+            let due = self
+                .due
+                .iter()
+                .map(|due| if *due == ExpectedAnswer::Present { ExpectedAnswer::Any } else { *due })
+                .collect();
+            let (invalidations, total, bytes, refetched) =
+                (self.invalidations + 1, self.total, self.bytes, self.refetched);
+            *self = Self { invalidations, total, bytes, refetched, due, ..Self::new(self.key.clone()) };
         }
         self.ask_round(source, target);
     }
@@ -304,76 +309,76 @@ impl BigCopy {
     fn ask_round(&mut self, source: &mut Requests, target: &mut Requests) {
         let key = self.key.clone();
         match &mut self.stage {
-            Stage::New => {
+            CopyStage::New => {
                 target.push(&[b"UNLINK", &key]);
-                self.due.push_back(Due::Any);
+                self.due.push_back(ExpectedAnswer::Any);
                 source.push(&[b"TYPE", &key]);
                 source.push(&[b"MEMORY", b"USAGE", &key]);
-                self.asked.extend([Asked::Type, Asked::Memory]);
-                self.stage = Stage::Gate;
+                self.asked.extend([SourceQuestion::Type, SourceQuestion::Memory]);
+                self.stage = CopyStage::Gate;
             }
-            Stage::Gate => {
+            CopyStage::Gate => {
                 let Some(kind) = self.kind else { return };
                 let length: &[u8] = match kind {
-                    Kind::String => b"STRLEN",
-                    Kind::List => b"LLEN",
-                    Kind::Set => b"SCARD",
-                    Kind::Zset => b"ZCARD",
-                    Kind::Hash => b"HLEN",
-                    Kind::Stream => b"XLEN",
+                    BigKeyType::String => b"STRLEN",
+                    BigKeyType::List => b"LLEN",
+                    BigKeyType::Set => b"SCARD",
+                    BigKeyType::Zset => b"ZCARD",
+                    BigKeyType::Hash => b"HLEN",
+                    BigKeyType::Stream => b"XLEN",
                 };
                 source.push(&[length, &key]);
-                self.asked.push_back(Asked::Length);
+                self.asked.push_back(SourceQuestion::Length);
                 match kind {
-                    Kind::Hash => {
+                    BigKeyType::Hash => {
                         source.push(&[b"HPTTL", &key, b"FIELDS", b"1", b"-"]);
-                        self.asked.push_back(Asked::KnowsFieldTimes);
+                        self.asked.push_back(SourceQuestion::KnowsFieldTimes);
                     }
-                    Kind::Set | Kind::Zset => {
+                    BigKeyType::Set | BigKeyType::Zset => {
                         source.push(&[many(kind), &key, b"-"]);
-                        self.asked.push_back(Asked::KnowsMany);
+                        self.asked.push_back(SourceQuestion::KnowsMany);
                     }
                     _ => {}
                 }
-                self.stage = Stage::Open;
+                self.stage = CopyStage::Open;
             }
-            Stage::Stream(stream) => {
-                self.asked.extend(stream.ask(&key, self.page.count(), source).into_iter().map(Asked::Stream));
+            CopyStage::Stream(stream) => {
+                self.asked.extend(stream.ask(&key, self.page.count(), source).into_iter().map(SourceQuestion::Stream));
             }
-            Stage::Reading(_) if self.dirty.len() >= DIRTY_BETWEEN && !self.page_is_next => {
+            CopyStage::Reading(_) if self.dirty.len() >= DIRTY_BETWEEN && !self.page_is_next => {
                 self.page_is_next = true;
                 self.ask_fields(source);
             }
-            Stage::Reading(cursor) => {
+            CopyStage::Reading(cursor) => {
                 self.page_is_next = false;
                 let names = std::mem::take(&mut self.page_names);
                 if !names.is_empty() {
                     ask_field_times(&key, &names, source);
-                    self.asked.push_back(Asked::FieldTimes(names));
+                    self.asked.push_back(SourceQuestion::FieldTimes(names));
                 }
                 let (Some(kind), count) = (self.kind, self.page.count()) else { return };
                 read::ask(kind, &key, cursor, count, source);
-                self.asked.push_back(Asked::Page(cursor.clone(), count));
+                self.asked.push_back(SourceQuestion::Page(cursor.clone(), count));
             }
-            Stage::Settled if self.dirty.is_empty() && !self.ttl_dirty => {}
-            Stage::Settled => {
+            CopyStage::Settled if self.dirty.is_empty() && !self.ttl_dirty => {}
+            CopyStage::Settled => {
                 if self.staged {
-                    let look: &[u8] = if self.ttl_staged { b"PERSIST" } else { b"EXISTS" };
-                    target.push(&[look, &key]);
-                    self.due.push_back(Due::Present);
+                    let poll: &[u8] = if self.ttl_staged { b"PERSIST" } else { b"EXISTS" };
+                    target.push(&[poll, &key]);
+                    self.due.push_back(ExpectedAnswer::Present);
                     self.ttl_staged = false;
                 }
                 let names = std::mem::take(&mut self.page_names);
                 if !names.is_empty() {
                     ask_field_times(&key, &names, source);
-                    self.asked.push_back(Asked::FieldTimes(names));
+                    self.asked.push_back(SourceQuestion::FieldTimes(names));
                 }
                 self.ask_fields(source);
                 self.ttl_dirty = false;
                 source.push(&[b"PTTL", &key]);
-                self.asked.push_back(Asked::Ttl);
+                self.asked.push_back(SourceQuestion::Ttl);
             }
-            Stage::Open | Stage::NotOurs(_) => {}
+            CopyStage::Open | CopyStage::NotOurs(_) => {}
         }
     }
 
@@ -386,40 +391,40 @@ impl BigCopy {
         self.refetched += names.len() as u64;
         let key = &self.key;
         match self.kind {
-            Some(Kind::Hash) => {
+            Some(BigKeyType::Hash) => {
                 source.open(2 + names.len());
                 source.arg(b"HMGET");
                 source.arg(key);
                 for name in &names {
                     source.arg(name);
                 }
-                self.asked.push_back(Asked::Fields(names.clone()));
+                self.asked.push_back(SourceQuestion::Fields(names.clone()));
                 if self.field_times {
                     ask_field_times(key, &names, source);
-                    self.asked.push_back(Asked::FieldTimes(names));
+                    self.asked.push_back(SourceQuestion::FieldTimes(names));
                 }
             }
-            Some(kind @ (Kind::Set | Kind::Zset)) if self.many => {
+            Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) if self.many => {
                 source.open(2 + names.len());
                 source.arg(many(kind));
                 source.arg(key);
                 for name in &names {
                     source.arg(name);
                 }
-                self.asked.push_back(Asked::Members(names));
+                self.asked.push_back(SourceQuestion::Members(names));
             }
-            Some(kind @ (Kind::Set | Kind::Zset)) => {
-                let command: &[u8] = if kind == Kind::Set { b"SISMEMBER" } else { b"ZSCORE" };
+            Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) => {
+                let command: &[u8] = if kind == BigKeyType::Set { b"SISMEMBER" } else { b"ZSCORE" };
                 for name in names {
                     source.push(&[command, key, &name]);
-                    self.asked.push_back(Asked::Member(name));
+                    self.asked.push_back(SourceQuestion::Member(name));
                 }
             }
-            Some(Kind::String) => {
+            Some(BigKeyType::String) => {
                 for name in names {
                     let piece = <[u8; 8]>::try_from(&name[..]).map_or(0, u64::from_be_bytes);
                     read::ask_piece(key, piece, source);
-                    self.asked.push_back(Asked::Piece(piece));
+                    self.asked.push_back(SourceQuestion::Piece(piece));
                 }
             }
             _ => {}
@@ -432,7 +437,7 @@ impl BigCopy {
     /// The source refuses, or answers in a form that is not known: the run fails.
     pub fn answer(&mut self, reply: &[u8], target: &mut Requests) -> Result<(), BigKeyError> {
         let Some(asked) = self.asked.pop_front() else { return Err(BigKeyError::Unasked { key: shown(&self.key) }) };
-        if self.lost {
+        if self.stale {
             return Ok(());
         }
         if let Some(Value::Error(said)) = Reader::new(reply).next() {
@@ -443,25 +448,27 @@ impl BigCopy {
         let mut special = Vec::new();
         let read = self.read(asked, reply, target, &mut special);
         for at in before..target.count() {
-            let due = special.iter().find(|(place, _)| *place == at).map_or(Due::Any, |(_, due)| *due);
+            let due = special.iter().find(|(place, _)| *place == at).map_or(ExpectedAnswer::Any, |(_, due)| *due);
             self.due.push_back(due);
         }
         read.ok_or_else(|| BigKeyError::Shape { what, kind: self.kind_name(), key: shown(&self.key) })
     }
 
-    fn refused(&mut self, asked: &Asked, said: &[u8]) -> Result<(), BigKeyError> {
+    fn refused(&mut self, asked: &SourceQuestion, said: &[u8]) -> Result<(), BigKeyError> {
         match asked {
             // Not every server knows these; then the length alone decides, and fields have no times.
-            Asked::Memory => Ok(()),
-            Asked::KnowsFieldTimes | Asked::KnowsMany if said.starts_with(b"ERR unknown command") => Ok(()),
+            SourceQuestion::Memory => Ok(()),
+            SourceQuestion::KnowsFieldTimes | SourceQuestion::KnowsMany if said.starts_with(b"ERR unknown command") => {
+                Ok(())
+            }
             // It has become another type, of which an event tells too.
             _ if said.starts_with(b"WRONGTYPE") || said.starts_with(b"ERR no such key") => {
-                self.set_lost();
+                self.set_stale();
                 Ok(())
             }
             // A group was destroyed.
-            Asked::Stream(_) if said.starts_with(b"NOGROUP") => {
-                self.set_lost();
+            SourceQuestion::Stream(_) if said.starts_with(b"NOGROUP") => {
+                self.set_stale();
                 Ok(())
             }
             _ => Err(self.refusal("the source", asked.what(), said)),
@@ -473,71 +480,73 @@ impl BigCopy {
     }
 
     fn kind_name(&self) -> &'static str {
-        self.kind.map_or("key", Kind::name)
+        self.kind.map_or("key", BigKeyType::name)
     }
 
     fn read(
         &mut self,
-        asked: Asked,
+        asked: SourceQuestion,
         reply: &[u8],
         target: &mut Requests,
-        special: &mut Vec<(usize, Due)>,
+        special: &mut Vec<(usize, ExpectedAnswer)>,
     ) -> Option<()> {
         let key = self.key.clone();
         match asked {
-            Asked::Type => {
+            SourceQuestion::Type => {
                 let name = Reader::new(reply).bulk()?;
-                self.kind = Kind::of(name);
+                self.kind = BigKeyType::of(name);
                 if self.kind.is_none() {
-                    self.stage = Stage::NotOurs(name != b"none");
+                    self.stage = CopyStage::NotOurs(name != b"none");
                 }
             }
             // Null: it has gone since.
-            Asked::Memory => self.memory = Reader::new(reply).int().and_then(|n| n.try_into().ok()).unwrap_or(0),
-            Asked::Length => self.open(u64::try_from(Reader::new(reply).int()?).ok()?)?,
-            Asked::KnowsFieldTimes => self.field_times = true,
-            Asked::KnowsMany => self.many = true,
-            Asked::Page(cursor, count) => self.read_page(&cursor, count, reply, target)?,
-            Asked::Fields(names) => {
+            SourceQuestion::Memory => {
+                self.memory = Reader::new(reply).int().and_then(|n| n.try_into().ok()).unwrap_or(0)
+            }
+            SourceQuestion::Length => self.open(u64::try_from(Reader::new(reply).int()?).ok()?)?,
+            SourceQuestion::KnowsFieldTimes => self.field_times = true,
+            SourceQuestion::KnowsMany => self.many = true,
+            SourceQuestion::Page(cursor, count) => self.read_page(&cursor, count, reply, target)?,
+            SourceQuestion::Fields(names) => {
                 self.bytes += write::fields(&key, &names, reply, target)? as u64;
             }
-            Asked::FieldTimes(names) => {
+            SourceQuestion::FieldTimes(names) => {
                 write::field_times(&key, &names, reply, target)?;
             }
-            Asked::Member(name) => {
+            SourceQuestion::Member(name) => {
                 write::member(self.kind?, &key, &name, Reader::new(reply).next()?, target)?;
             }
-            Asked::Members(names) => {
+            SourceQuestion::Members(names) => {
                 let mut reader = Reader::new(reply);
                 (reader.array()? == names.len()).then_some(())?;
                 for name in &names {
                     write::member(self.kind?, &key, name, reader.next()?, target)?;
                 }
             }
-            Asked::Piece(piece) => self.bytes += write::piece(&key, piece, reply, target)? as u64,
-            Asked::Ttl => match Reader::new(reply).int()? {
+            SourceQuestion::Piece(piece) => self.bytes += write::piece(&key, piece, reply, target)? as u64,
+            SourceQuestion::Ttl => match Reader::new(reply).int()? {
                 // Gone; an event tells too, but the target must not keep what this round has written.
-                -2 => self.set_lost(),
+                -2 => self.set_stale(),
                 left if left >= 0 => {
-                    special.push((target.count(), Due::Present));
+                    special.push((target.count(), ExpectedAnswer::Present));
                     target.push(&[b"PEXPIRE", &key, left.max(1).to_string().as_bytes()]);
                     (self.staged, self.ttl_staged) = (true, true);
                 }
                 _ => self.staged = true,
             },
-            Asked::Stream(asked) => {
-                let Stage::Stream(stream) = &mut self.stage else { return None };
+            SourceQuestion::Stream(asked) => {
+                let CopyStage::Stream(stream) = &mut self.stage else { return None };
                 stream.answer(&asked, reply)?;
                 self.total = self.total.max(stream.length());
                 if self.asked.is_empty() {
                     let mut consumers = Vec::new();
                     let progress = stream.round_is_over(&key, target, &mut consumers)?;
-                    special.extend(consumers.into_iter().map(|at| (at, Due::Consumer)));
+                    special.extend(consumers.into_iter().map(|at| (at, ExpectedAnswer::Consumer)));
                     self.page.learn(progress.elements, progress.bytes);
                     self.done += progress.elements as u64;
                     self.bytes += progress.bytes as u64;
                     if stream.is_done() {
-                        self.stage = Stage::Settled;
+                        self.stage = CopyStage::Settled;
                     }
                 }
             }
@@ -548,23 +557,23 @@ impl BigCopy {
     fn open(&mut self, length: u64) -> Option<()> {
         let kind = self.kind?;
         let big = match kind {
-            Kind::String => length > BIG_BYTES,
+            BigKeyType::String => length > BIG_BYTES,
             _ => length > BIG_ELEMENTS || self.memory > BIG_BYTES,
         };
         if !big {
-            self.stage = Stage::NotOurs(false);
+            self.stage = CopyStage::NotOurs(false);
             return Some(());
         }
         self.page = PageSize::new(self.memory, length);
         self.total = length;
         self.stage = match kind {
-            Kind::Stream => Stage::Stream(Box::default()),
-            Kind::String => {
+            BigKeyType::Stream => CopyStage::Stream(Box::default()),
+            BigKeyType::String => {
                 self.total = length.div_ceil(PIECE);
                 self.page = PageSize::new(PIECE, 1);
-                Stage::Reading(Cursor::start(kind))
+                CopyStage::Reading(Cursor::start(kind))
             }
-            _ => Stage::Reading(Cursor::start(kind)),
+            _ => CopyStage::Reading(Cursor::start(kind)),
         };
         Some(())
     }
@@ -572,18 +581,18 @@ impl BigCopy {
     fn read_page(&mut self, cursor: &Cursor, count: usize, reply: &[u8], target: &mut Requests) -> Option<()> {
         let kind = self.kind?;
         let page = read::page(kind, reply, cursor, count)?;
-        if let (Kind::String, Cursor::Index(piece)) = (kind, cursor) {
+        if let (BigKeyType::String, Cursor::Index(piece)) = (kind, cursor) {
             write::piece(&self.key, *piece, reply, target)?;
         }
         let written = write::page(kind, &self.key, &page, self.field_times, target)?;
-        if kind != Kind::String {
+        if kind != BigKeyType::String {
             self.page.learn(written.elements, written.bytes);
         }
         self.page_names = written.names;
         self.done += written.elements as u64;
         self.bytes += written.bytes as u64;
         // Scores met a second time are counted twice; the total is for people.
-        self.stage = page.next.map_or(Stage::Settled, Stage::Reading);
+        self.stage = page.next.map_or(CopyStage::Settled, CopyStage::Reading);
         Some(())
     }
 
@@ -594,24 +603,24 @@ impl BigCopy {
     pub fn target_answer(&mut self, reply: &[u8]) -> Result<(), BigKeyError> {
         let Some(due) = self.due.pop_front() else { return Err(BigKeyError::Unasked { key: shown(&self.key) }) };
         match (due, Reader::new(reply).next()) {
-            (Due::Consumer, Some(Value::Error(said))) if said.starts_with(b"ERR Unknown subcommand") => {}
+            (ExpectedAnswer::Consumer, Some(Value::Error(said))) if said.starts_with(b"ERR Unknown subcommand") => {}
             (_, Some(Value::Error(said))) => return Err(self.refusal("the target", "to write a part", said)),
             // The target has expired its copy, or evicted it: what was written since is only a part.
-            (Due::Present, Some(value)) if value != Value::Int(1) => self.set_lost(),
+            (ExpectedAnswer::Present, Some(value)) if value != Value::Int(1) => self.set_stale(),
             _ => {}
         }
         Ok(())
     }
 
-    /// The key was clean for a while: its losses are forgotten.
-    pub fn forget_losses(&mut self) {
-        self.losses = 0;
+    /// The key was clean for a while: its invalidations are forgotten.
+    pub fn forget_invalidations(&mut self) {
+        self.invalidations = 0;
     }
 }
 
 /// The command that asks for many members at once.
-fn many(kind: Kind) -> &'static [u8] {
-    if kind == Kind::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
+fn many(kind: BigKeyType) -> &'static [u8] {
+    if kind == BigKeyType::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
 }
 
 fn ask_field_times(key: &[u8], names: &[Bytes], source: &mut Requests) {

@@ -32,8 +32,8 @@ impl Fields {
         self.waiting.insert(Bytes::copy_from_slice(name))
     }
 
-    /// Takes up to `count` fields out: their marks are cleared before they are asked for, so that a write between the
-    /// question and its answer marks them again.
+    /// Takes up to `count` fields out: their changes are cleared before they are asked for, so that a write between the
+    /// question and its answer changes them again.
     #[must_use]
     pub fn take(&mut self, count: usize) -> Vec<Bytes> {
         let mut taken = Vec::with_capacity(count.min(self.waiting.len()));

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{BigKeyError, CHUNK_ELEMENTS, Kind, copy::BigCopy, copy::Standing, requests::Requests, shown};
+use super::{BigKeyError, BigKeyType, CHUNK_ELEMENTS, copy::BigCopy, copy::CopyStanding, requests::Requests, shown};
 use crate::commands::Args;
 
 /// Keys that are being read at the same time: enough to fill the wait for one's answers with another's, few enough that
@@ -18,19 +18,19 @@ const READING_MAX: usize = 2;
 const CLEAN_MAX: usize = 32_768;
 /// Keys that may wait for being read before the engine should stop looking for more.
 const WAITING_MAX: usize = 1_000;
-/// Most bytes of names of dirty fields, of all keys together: our memory. Beyond it a key is lost instead of noted.
+/// Most bytes of names of dirty fields, of all keys together: our memory. Beyond it a key is stale instead of noted.
 const NAMES_MAX: usize = 128 << 20;
-/// A lost copy is begun anew after this at the earliest: what is written once is often written again.
+/// A stale copy is begun anew after this at the earliest: what is written once is often written again.
 const LATE_MIN: Duration = Duration::from_millis(100);
-/// It waits this many times what the lost one had taken, so that a list that is written all the time costs the servers a
+/// It waits this many times what the stale one had taken, so that a list that is written all the time costs the servers a
 /// fifth of the copying.
 const LATE_FACTOR: u32 = 4;
-/// A lost copy is begun anew after this at the latest: writers may have stopped.
+/// A stale copy is begun anew after this at the latest: writers may have stopped.
 const LATE_MAX: Duration = Duration::from_secs(30);
-/// Losses in a row after which a key is shown to people.
-const HOT_LOSSES: u32 = 3;
+/// DataLossDetector in a row after which a key is shown to people.
+const CONTENDED_INVALIDATIONS: u32 = 3;
 /// Most keys that are shown.
-const HOT_MAX: usize = 10;
+const CONTENDED_MAX: usize = 10;
 
 /// A big key of a run; never reused in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +38,7 @@ pub struct BigId(u64);
 
 /// Requests of one key that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Round {
+pub struct KeyRound {
     /// Whose they are; its answers are given back under this id.
     pub id: BigId,
     /// The database that must be selected at both servers.
@@ -47,7 +47,7 @@ pub struct Round {
 
 /// A key that is not copied in pieces after all: to be fetched as any other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Back {
+pub struct ReturnedKey {
     /// Its database.
     pub db: u32,
     /// The key.
@@ -58,18 +58,18 @@ pub struct Back {
 
 /// What is still to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct RemainingWork {
     /// Keys that are not clean.
     pub keys: usize,
-    /// Those of them that were lost and wait for their next try.
+    /// Those of them that were stale and wait for their next try.
     pub late: usize,
     /// Elements of those that get clean, as far as known; a piece of a string counts as a chunk of them.
     pub elements: u64,
-    /// Elements of those that are lost again and again, and get clean only when nobody writes to them.
-    pub hot_elements: u64,
+    /// Elements of those that are stale again and again, and get clean only when nobody writes to them.
+    pub contended_elements: u64,
 }
 
-struct Entry {
+struct BigKeyEntry {
     db: u32,
     copy: BigCopy,
     /// It is in one of the queues.
@@ -87,7 +87,7 @@ struct Entry {
 /// All big keys of a run.
 #[derive(Default)]
 pub struct BigKeys {
-    entries: BTreeMap<BigId, Entry>,
+    entries: BTreeMap<BigId, BigKeyEntry>,
     by_key: HashMap<u32, HashMap<Bytes, BigId>>,
     last: u64,
     /// Keys with dirty fields.
@@ -105,7 +105,7 @@ pub struct BigKeys {
     reading: usize,
     pages_are_next: bool,
     hurried: bool,
-    back: VecDeque<Back>,
+    back: VecDeque<ReturnedKey>,
     cleaned: u64,
     /// Of keys that are forgotten.
     done: (u64, u64, u64),
@@ -116,7 +116,7 @@ impl BigKeys {
     pub fn begin(&mut self, db: u32, key: Bytes, now: Instant) {
         if let Some(id) = self.find(db, &key) {
             if let Some(entry) = self.entries.get_mut(&id) {
-                entry.copy.lose();
+                entry.copy.invalidate();
             }
             self.place(id, now);
             return;
@@ -124,7 +124,7 @@ impl BigKeys {
         self.last += 1;
         let id = BigId(self.last);
         self.by_key.entry(db).or_default().insert(key.clone(), id);
-        let entry = Entry {
+        let entry = BigKeyEntry {
             db,
             copy: BigCopy::new(key),
             queued: false,
@@ -155,8 +155,8 @@ impl BigKeys {
     }
 
     /// Something unknown has happened to this key. `false`: it is not here.
-    pub fn lose(&mut self, db: u32, key: &[u8], now: Instant) -> bool {
-        self.change(db, key, now, BigCopy::lose)
+    pub fn invalidate(&mut self, db: u32, key: &[u8], now: Instant) -> bool {
+        self.change(db, key, now, BigCopy::invalidate)
     }
 
     fn change(&mut self, db: u32, key: &[u8], now: Instant, change: impl FnOnce(&mut BigCopy)) -> bool {
@@ -164,7 +164,7 @@ impl BigKeys {
         if let Some(entry) = self.entries.get_mut(&id) {
             change(&mut entry.copy);
             if self.names.saturating_sub(entry.names) + entry.copy.names() > NAMES_MAX {
-                entry.copy.lose();
+                entry.copy.invalidate();
             }
         }
         self.place(id, now);
@@ -172,25 +172,25 @@ impl BigKeys {
     }
 
     /// All streams are to be copied anew: feed 2 does not tell of changes to their groups.
-    pub fn lose_streams(&mut self, now: Instant) {
+    pub fn invalidate_streams(&mut self, now: Instant) {
         let ids: Vec<_> =
-            self.entries.iter().filter(|(_, e)| e.copy.kind() == Some(Kind::Stream)).map(|(id, _)| *id).collect();
+            self.entries.iter().filter(|(_, e)| e.copy.kind() == Some(BigKeyType::Stream)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(entry) = self.entries.get_mut(&id) {
-                entry.copy.lose();
+                entry.copy.invalidate();
             }
             self.place(id, now);
         }
     }
 
-    /// Whether lost copies are begun anew at once: while the slots are held nobody writes.
+    /// Whether stale copies are begun anew at once: while the slots are held nobody writes.
     pub fn hurry(&mut self, hurried: bool) {
         self.hurried = hurried;
     }
 
     /// Appends the requests of one key's next round; `None`: nothing to do before answers, events or time come.
     /// What goes to `target` must be sent there before what later answers will make.
-    pub fn ask(&mut self, now: Instant, source: &mut Requests, target: &mut Requests) -> Option<Round> {
+    pub fn ask(&mut self, now: Instant, source: &mut Requests, target: &mut Requests) -> Option<KeyRound> {
         self.wake(now);
         for _ in 0..2 {
             self.pages_are_next = !self.pages_are_next;
@@ -202,7 +202,7 @@ impl BigKeys {
                 entry.copy.ask(source, target);
                 self.count_names(id);
                 if source.count() > before {
-                    return Some(Round { id, db });
+                    return Some(KeyRound { id, db });
                 }
             }
         }
@@ -286,18 +286,18 @@ impl BigKeys {
         if entry.late {
             return;
         }
-        let lost = entry.copy.is_lost();
-        entry.counted &= !lost;
-        if entry.reading && (lost || standing != Standing::Copying) {
+        let stale = entry.copy.is_stale();
+        entry.counted &= !stale;
+        if entry.reading && (stale || standing != CopyStanding::Copying) {
             entry.reading = false;
             self.reading -= 1;
         }
-        if let Standing::NotOurs { in_one_piece } = standing {
+        if let CopyStanding::NotOurs { in_one_piece } = standing {
             self.remove(id, Some(in_one_piece));
             return;
         }
-        if standing == Standing::Clean {
-            entry.copy.forget_losses();
+        if standing == CopyStanding::Clean {
+            entry.copy.forget_invalidations();
             self.cleaned += u64::from(!std::mem::replace(&mut entry.counted, true));
             if self.unclean.remove(&id) {
                 self.clean.push_back(id);
@@ -308,7 +308,7 @@ impl BigKeys {
         if entry.queued || !entry.copy.wants_round() {
             return;
         }
-        if lost && !self.hurried {
+        if stale && !self.hurried {
             let wait = (now.saturating_duration_since(entry.began) * LATE_FACTOR).clamp(LATE_MIN, LATE_MAX);
             entry.late = true;
             self.late.insert((now + wait, id));
@@ -316,7 +316,7 @@ impl BigKeys {
         }
         entry.queued = true;
         match standing {
-            Standing::Settling => self.fields.push_back(id),
+            CopyStanding::Settling => self.fields.push_back(id),
             _ if entry.reading => self.pages.push_back(id),
             _ => self.fresh.push_back(id),
         }
@@ -332,7 +332,7 @@ impl BigKeys {
         let (elements, bytes, refetched) = entry.copy.written();
         self.done = (self.done.0 + elements, self.done.1 + bytes, self.done.2 + refetched);
         if let Some(in_one_piece) = back {
-            self.back.push_back(Back { db: entry.db, key: entry.copy.key().clone(), in_one_piece });
+            self.back.push_back(ReturnedKey { db: entry.db, key: entry.copy.key().clone(), in_one_piece });
         }
     }
 
@@ -346,11 +346,11 @@ impl BigKeys {
     }
 
     /// The next key that is to be fetched as any other.
-    pub fn take_back(&mut self) -> Option<Back> {
+    pub fn take_back(&mut self) -> Option<ReturnedKey> {
         self.back.pop_front()
     }
 
-    /// Whether the engine should not look for more big keys now.
+    /// Whether the engine should not poll for more big keys now.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.unclean.len() >= WAITING_MAX
@@ -362,7 +362,7 @@ impl BigKeys {
         self.unclean.is_empty() && self.back.is_empty()
     }
 
-    /// How often a key has got clean after it was begun or lost.
+    /// How often a key has got clean after it was begun or stale.
     #[must_use]
     pub fn cleaned(&self) -> u64 {
         self.cleaned
@@ -376,12 +376,12 @@ impl BigKeys {
 
     /// What is still to do.
     #[must_use]
-    pub fn left(&self) -> Left {
-        let mut left = Left { keys: self.unclean.len(), late: self.late.len(), ..Left::default() };
+    pub fn left(&self) -> RemainingWork {
+        let mut left = RemainingWork { keys: self.unclean.len(), late: self.late.len(), ..RemainingWork::default() };
         for entry in self.unclean.iter().filter_map(|id| self.entries.get(id)) {
-            if entry.copy.losses() >= HOT_LOSSES {
-                // All of it, since it will be lost once more.
-                left.hot_elements += entry.copy.total() * weight(&entry.copy);
+            if entry.copy.invalidations() >= CONTENDED_INVALIDATIONS {
+                // All of it, since it will be stale once more.
+                left.contended_elements += entry.copy.total() * weight(&entry.copy);
             } else {
                 left.elements += entry.copy.left() * weight(&entry.copy);
             }
@@ -397,14 +397,14 @@ impl BigKeys {
 
     /// Keys that are written faster than they can be copied, for people.
     #[must_use]
-    pub fn hot(&self) -> Vec<String> {
+    pub fn write_contended(&self) -> Vec<String> {
         self.unclean
             .iter()
             .filter_map(|id| self.entries.get(id))
-            .filter(|entry| entry.copy.losses() >= HOT_LOSSES)
-            .take(HOT_MAX)
+            .filter(|entry| entry.copy.invalidations() >= CONTENDED_INVALIDATIONS)
+            .take(CONTENDED_MAX)
             .map(|entry| {
-                let kind = entry.copy.kind().map_or("key", Kind::name);
+                let kind = entry.copy.kind().map_or("key", BigKeyType::name);
                 let key = shown(entry.copy.key());
                 format!("{kind} '{key}' in database {} ({} elements)", entry.db, entry.copy.left())
             })
@@ -414,5 +414,5 @@ impl BigKeys {
 
 /// A piece of a string takes about what a chunk of elements does.
 fn weight(copy: &BigCopy) -> u64 {
-    if copy.kind() == Some(Kind::String) { CHUNK_ELEMENTS as u64 } else { 1 }
+    if copy.kind() == Some(BigKeyType::String) { CHUNK_ELEMENTS as u64 } else { 1 }
 }

@@ -7,9 +7,9 @@
 //!   a field was given after the last event about it that was seen; at the barrier all have been seen.
 //! - HSCAN and SSCAN return what is there all along. A rank is not a place to go on from while others are removed, so sorted
 //!   sets are read on from a score.
-//! - Everything that does not name its fields makes the whole key lost: the target's copy is dropped and it begins anew.
+//! - Everything that does not name its fields makes the whole key stale: the target's copy is dropped and it begins anew.
 //! - The time to live comes last. As soon as one is set, the target may expire its copy by itself; so each later round first
-//!   asks the target whether the copy is there and takes the time off it. If it is not there, the key is lost.
+//!   asks the target whether the copy is there and takes the time off it. If it is not there, the key is stale.
 
 pub mod copy;
 pub mod fields;
@@ -22,7 +22,7 @@ mod value;
 mod write;
 
 pub use copy::BigCopy;
-pub use keys::{Back, BigId, BigKeys, Left, Round};
+pub use keys::{BigId, BigKeys, KeyRound, RemainingWork, ReturnedKey};
 pub use requests::Requests;
 pub use touch::{Touch, touch};
 
@@ -38,7 +38,7 @@ pub const CHUNK_BYTES: u64 = 256 << 10;
 
 /// A type whose values can be read and written piece by piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum BigKeyType {
     /// GETRANGE and SETRANGE.
     String,
     /// LRANGE and RPUSH.
@@ -53,7 +53,7 @@ pub enum Kind {
     Stream,
 }
 
-impl Kind {
+impl BigKeyType {
     /// From the answer to TYPE; `None` for the types of modules, which only DUMP can carry, and for `none`.
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {
@@ -109,7 +109,7 @@ pub enum BigKeyError {
         /// The key, clipped and with escapes.
         key: String,
     },
-    /// More answers than requests: the engine or the server has lost count.
+    /// More answers than requests: the engine or the server has stale count.
     #[error("an answer came for '{key}' that nobody awaits")]
     Unasked {
         /// The key, clipped and with escapes.

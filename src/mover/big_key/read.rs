@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{CHUNK_BYTES, CHUNK_ELEMENTS, Kind, requests::Requests, value::Reader};
+use super::{BigKeyType, CHUNK_BYTES, CHUNK_ELEMENTS, requests::Requests, value::Reader};
 
 /// Bytes of a piece of a string, always: pieces are numbered, and a piece is what a SETBIT makes dirty.
 pub const PIECE: u64 = 128 << 10;
@@ -21,11 +21,11 @@ pub enum Cursor {
 
 impl Cursor {
     /// Where reading a key begins. Streams are read by `stream.rs`.
-    pub fn start(kind: Kind) -> Self {
+    pub fn start(kind: BigKeyType) -> Self {
         match kind {
-            Kind::Hash | Kind::Set | Kind::Stream => Self::Scan(0),
-            Kind::Zset => Self::Score(Bytes::from_static(b"-inf")),
-            Kind::String | Kind::List => Self::Index(0),
+            BigKeyType::Hash | BigKeyType::Set | BigKeyType::Stream => Self::Scan(0),
+            BigKeyType::Zset => Self::Score(Bytes::from_static(b"-inf")),
+            BigKeyType::String | BigKeyType::List => Self::Index(0),
         }
     }
 }
@@ -65,13 +65,13 @@ fn fitting(each: u64) -> usize {
 }
 
 /// Asks for the page at `cursor`.
-pub fn ask(kind: Kind, key: &[u8], cursor: &Cursor, count: usize, out: &mut Requests) {
+pub fn ask(kind: BigKeyType, key: &[u8], cursor: &Cursor, count: usize, out: &mut Requests) {
     let text = count.to_string();
     match cursor {
         Cursor::Scan(at) => {
             let name: &[u8] = match kind {
-                Kind::Hash => b"HSCAN",
-                Kind::Zset => b"ZSCAN",
+                BigKeyType::Hash => b"HSCAN",
+                BigKeyType::Zset => b"ZSCAN",
                 _ => b"SSCAN",
             };
             out.push(&[name, key, at.to_string().as_bytes(), b"COUNT", text.as_bytes()]);
@@ -79,7 +79,7 @@ pub fn ask(kind: Kind, key: &[u8], cursor: &Cursor, count: usize, out: &mut Requ
         Cursor::Score(min) => {
             out.push(&[b"ZRANGEBYSCORE", key, min, b"+inf", b"WITHSCORES", b"LIMIT", b"0", text.as_bytes()]);
         }
-        Cursor::Index(from) if kind == Kind::String => ask_piece(key, *from, out),
+        Cursor::Index(from) if kind == BigKeyType::String => ask_piece(key, *from, out),
         Cursor::Index(from) => {
             let (from, to) = (from.to_string(), (from + count as u64 - 1).to_string());
             out.push(&[b"LRANGE", key, from.as_bytes(), to.as_bytes()]);
@@ -94,7 +94,7 @@ pub fn ask_piece(key: &[u8], piece: u64, out: &mut Requests) {
 }
 
 /// A page as it was answered.
-pub struct Page<'a> {
+pub struct ElementPage<'a> {
     /// At the first value; hashes and sorted sets have two for each element. Of a string: at the piece itself.
     pub values: Reader<'a>,
     /// How many values there are.
@@ -104,14 +104,14 @@ pub struct Page<'a> {
 }
 
 /// Reads the answer to [`ask`] with the same `cursor` and `count`. `None`: it has another shape.
-pub fn page<'a>(kind: Kind, reply: &'a [u8], cursor: &Cursor, asked: usize) -> Option<Page<'a>> {
+pub fn page<'a>(kind: BigKeyType, reply: &'a [u8], cursor: &Cursor, asked: usize) -> Option<ElementPage<'a>> {
     let mut reader = Reader::new(reply);
     match cursor {
         Cursor::Scan(_) => {
             (reader.array()? == 2).then_some(())?;
             let next = std::str::from_utf8(reader.bulk()?).ok()?.parse::<u64>().ok()?;
             let count = reader.array()?;
-            Some(Page { values: reader, count, next: (next != 0).then_some(Cursor::Scan(next)) })
+            Some(ElementPage { values: reader, count, next: (next != 0).then_some(Cursor::Scan(next)) })
         }
         Cursor::Score(_) => {
             let count = reader.array()?;
@@ -128,18 +128,18 @@ pub fn page<'a>(kind: Kind, reply: &'a [u8], cursor: &Cursor, asked: usize) -> O
                 let stuck = first == Some(last);
                 next = Some(if stuck { Cursor::Scan(0) } else { Cursor::Score(Bytes::copy_from_slice(last)) });
             }
-            Some(Page { values, count, next })
+            Some(ElementPage { values, count, next })
         }
-        Cursor::Index(from) if kind == Kind::String => {
+        Cursor::Index(from) if kind == BigKeyType::String => {
             let values = reader;
             let piece = reader.bulk()?;
             let next = (piece.len() as u64 == PIECE).then_some(Cursor::Index(from + 1));
-            Some(Page { values, count: 1, next })
+            Some(ElementPage { values, count: 1, next })
         }
         Cursor::Index(from) => {
             let count = reader.array()?;
             let next = (count >= asked).then_some(Cursor::Index(from + count as u64));
-            Some(Page { values: reader, count, next })
+            Some(ElementPage { values: reader, count, next })
         }
     }
 }
@@ -165,8 +165,8 @@ mod tests {
 
     #[test]
     fn a_page_of_one_score_goes_on_with_zscan() {
-        let start = Cursor::start(Kind::Zset);
-        let page_of = |reply: &[u8]| page(Kind::Zset, reply, &start, 2).unwrap().next;
+        let start = Cursor::start(BigKeyType::Zset);
+        let page_of = |reply: &[u8]| page(BigKeyType::Zset, reply, &start, 2).unwrap().next;
         assert_eq!(page_of(b"*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$1\r\n1\r\n"), Some(Cursor::Scan(0)));
         let next = page_of(b"*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$3\r\n2.5\r\n");
         assert_eq!(next, Some(Cursor::Score(Bytes::from_static(b"2.5"))));
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn other_shapes_are_none() {
         for reply in [&b"+OK\r\n"[..], b"*1\r\n$1\r\n0\r\n", b"*2\r\n$1\r\nx\r\n*0\r\n", b":1\r\n"] {
-            assert!(page(Kind::Hash, reply, &Cursor::Scan(0), 10).is_none());
+            assert!(page(BigKeyType::Hash, reply, &Cursor::Scan(0), 10).is_none());
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Copies a stream entry by entry, with its groups, their consumers and pending entries, its last id and counters.
-//! Knows nothing of events: any change makes the stream lost. Not carried: how long a consumer has been idle.
+//! Knows nothing of events: any change makes the stream stale. Not carried: how long a consumer has been idle.
 //!
 //! A pending entry may have been deleted from the stream (XDEL, XTRIM), and XCLAIM makes no pending entry without one. So
 //! its id is added for a moment, claimed, and taken away again. Entries and pending ids are therefore read side by side in
@@ -14,19 +14,19 @@ use super::{
     value::{Reader, Value},
 };
 
-/// Pending entries asked for in one round, all groups together.
+/// PendingEntry entries asked for in one round, all groups together.
 const PENDING_MAX: usize = 2048;
 
 /// The id of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Id {
+pub struct StreamId {
     /// Milliseconds.
     pub time: u64,
     /// Number within them.
     pub seq: u64,
 }
 
-impl Id {
+impl StreamId {
     const MAX: Self = Self { time: u64::MAX, seq: u64::MAX };
 
     /// From `time-seq`.
@@ -60,11 +60,11 @@ pub enum StreamAsked {
     /// XRANGE; asked for so many.
     Entries(usize),
     /// XPENDING of a group; asked for so many.
-    Pending(usize, usize),
+    PendingEntry(usize, usize),
 }
 
 #[derive(Clone, Debug)]
-struct Group {
+struct StreamGroup {
     name: Bytes,
     last: Bytes,
     read: Option<i64>,
@@ -72,7 +72,7 @@ struct Group {
 }
 
 #[derive(Clone, Debug)]
-struct Pending {
+struct PendingEntry {
     group: usize,
     consumer: Bytes,
     idle: i64,
@@ -80,16 +80,16 @@ struct Pending {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum StreamStage {
     Info,
     Consumers,
-    Entries(Id),
+    Entries(StreamId),
     Done,
 }
 
 /// What one round has brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct StreamProgress {
     /// Entries written.
     pub elements: usize,
     /// Their bytes.
@@ -99,25 +99,25 @@ pub struct Progress {
 /// A stream on its way.
 #[derive(Clone, Debug)]
 pub struct StreamCopy {
-    step: Step,
+    step: StreamStage,
     length: u64,
     last: Bytes,
     added: Option<i64>,
     deleted: Option<Bytes>,
-    groups: Vec<Group>,
+    groups: Vec<StreamGroup>,
     /// An entry that is in the stream has been written: ids before it were trimmed, ids after it deleted.
     any_entry: bool,
     /// Of this round: entries by id with their fields as they came, and how many fields and values.
-    entries: BTreeMap<Id, (usize, Bytes)>,
-    pending: BTreeMap<Id, Vec<Pending>>,
+    entries: BTreeMap<StreamId, (usize, Bytes)>,
+    pending: BTreeMap<StreamId, Vec<PendingEntry>>,
     /// Of this round: the id up to which everything is known.
-    known: Id,
+    known: StreamId,
 }
 
 impl Default for StreamCopy {
     fn default() -> Self {
         Self {
-            step: Step::Info,
+            step: StreamStage::Info,
             length: 0,
             last: Bytes::new(),
             added: None,
@@ -126,7 +126,7 @@ impl Default for StreamCopy {
             any_entry: false,
             entries: BTreeMap::new(),
             pending: BTreeMap::new(),
-            known: Id::MAX,
+            known: StreamId::MAX,
         }
     }
 }
@@ -136,28 +136,28 @@ impl StreamCopy {
     pub fn ask(&mut self, key: &[u8], count: usize, out: &mut Requests) -> Vec<StreamAsked> {
         let mut asked = Vec::new();
         match &self.step {
-            Step::Info => {
+            StreamStage::Info => {
                 out.push(&[b"XINFO", b"STREAM", key]);
                 out.push(&[b"XINFO", b"GROUPS", key]);
                 asked.extend([StreamAsked::Info, StreamAsked::Groups]);
             }
-            Step::Consumers => {
+            StreamStage::Consumers => {
                 for (i, group) in self.groups.iter().enumerate() {
                     out.push(&[b"XINFO", b"CONSUMERS", key, &group.name]);
                     asked.push(StreamAsked::Consumers(i));
                 }
             }
-            Step::Entries(from) => {
+            StreamStage::Entries(from) => {
                 let from = from.text();
                 out.push(&[b"XRANGE", key, from.as_bytes(), b"+", b"COUNT", count.to_string().as_bytes()]);
                 asked.push(StreamAsked::Entries(count));
                 let each = (PENDING_MAX / self.groups.len().max(1)).clamp(1, count.max(1));
                 for (i, group) in self.groups.iter().enumerate() {
                     out.push(&[b"XPENDING", key, &group.name, from.as_bytes(), b"+", each.to_string().as_bytes()]);
-                    asked.push(StreamAsked::Pending(i, each));
+                    asked.push(StreamAsked::PendingEntry(i, each));
                 }
             }
-            Step::Done => {}
+            StreamStage::Done => {}
         }
         asked
     }
@@ -169,7 +169,7 @@ impl StreamCopy {
 
     /// Whether everything has been written.
     pub fn is_done(&self) -> bool {
-        self.step == Step::Done
+        self.step == StreamStage::Done
     }
 
     /// Reads one answer. `None`: it has another shape.
@@ -200,10 +200,10 @@ impl StreamCopy {
             }
             StreamAsked::Entries(count) => {
                 let found = reader.array()?;
-                let mut last = Id::default();
+                let mut last = StreamId::default();
                 for _ in 0..found {
                     (reader.array()? == 2).then_some(())?;
-                    last = Id::parse(reader.bulk()?)?;
+                    last = StreamId::parse(reader.bulk()?)?;
                     let values = reader.array()?;
                     let start = reader.rest();
                     for _ in 0..values {
@@ -217,15 +217,15 @@ impl StreamCopy {
                 }
                 Some(())
             }
-            StreamAsked::Pending(group, count) => {
+            StreamAsked::PendingEntry(group, count) => {
                 let found = reader.array()?;
-                let mut last = Id::default();
+                let mut last = StreamId::default();
                 for _ in 0..found {
                     (reader.array()? == 4).then_some(())?;
-                    last = Id::parse(reader.bulk()?)?;
+                    last = StreamId::parse(reader.bulk()?)?;
                     let consumer = Bytes::copy_from_slice(reader.bulk()?);
                     let (idle, count) = (reader.int()?.max(0), reader.int()?.max(0));
-                    self.pending.entry(last).or_default().push(Pending { group: *group, consumer, idle, count });
+                    self.pending.entry(last).or_default().push(PendingEntry { group: *group, consumer, idle, count });
                 }
                 if found >= *count {
                     self.known = self.known.min(last);
@@ -247,14 +247,19 @@ impl StreamCopy {
             }
             Some(())
         })?;
-        Id::parse(&self.last).map(|_| ())
+        StreamId::parse(&self.last).map(|_| ())
     }
 
     /// All answers of the round are in: writes what it brought. The third value of each consumer's request is told apart by
     /// [`super::copy`], since servers before 6.2 do not know it.
-    pub fn round_is_over(&mut self, key: &[u8], out: &mut Requests, consumers: &mut Vec<usize>) -> Option<Progress> {
+    pub fn round_is_over(
+        &mut self,
+        key: &[u8],
+        out: &mut Requests,
+        consumers: &mut Vec<usize>,
+    ) -> Option<StreamProgress> {
         match self.step {
-            Step::Info => {
+            StreamStage::Info => {
                 for group in &self.groups {
                     let read = group.read.map(|n| n.to_string());
                     let mut args: Vec<&[u8]> = vec![b"XGROUP", b"CREATE", key, &group.name, &group.last, b"MKSTREAM"];
@@ -263,47 +268,51 @@ impl StreamCopy {
                     }
                     out.push(&args);
                 }
-                self.step = if self.groups.is_empty() { Step::Entries(Id::default()) } else { Step::Consumers };
-                Some(Progress::default())
+                self.step = if self.groups.is_empty() {
+                    StreamStage::Entries(StreamId::default())
+                } else {
+                    StreamStage::Consumers
+                };
+                Some(StreamProgress::default())
             }
-            Step::Consumers => {
+            StreamStage::Consumers => {
                 for group in &self.groups {
                     for consumer in &group.consumers {
                         consumers.push(out.count());
                         out.push(&[b"XGROUP", b"CREATECONSUMER", key, &group.name, consumer]);
                     }
                 }
-                self.step = Step::Entries(Id::default());
-                Some(Progress::default())
+                self.step = StreamStage::Entries(StreamId::default());
+                Some(StreamProgress::default())
             }
-            Step::Entries(_) => {
+            StreamStage::Entries(_) => {
                 let progress = self.write_known(key, out);
                 match self.known.next() {
-                    Some(next) if self.known < Id::MAX => self.step = Step::Entries(next),
+                    Some(next) if self.known < StreamId::MAX => self.step = StreamStage::Entries(next),
                     _ => {
                         self.finish(key, out);
-                        self.step = Step::Done;
+                        self.step = StreamStage::Done;
                     }
                 }
                 self.entries.clear();
                 self.pending.clear();
-                self.known = Id::MAX;
+                self.known = StreamId::MAX;
                 Some(progress)
             }
-            Step::Done => None,
+            StreamStage::Done => None,
         }
     }
 
     /// Writes entries and pending entries up to the id that is known of all.
-    fn write_known(&mut self, key: &[u8], out: &mut Requests) -> Progress {
-        let mut progress = Progress::default();
+    fn write_known(&mut self, key: &[u8], out: &mut Requests) -> StreamProgress {
+        let mut progress = StreamProgress::default();
         let known = self.known;
         let entries: Vec<_> = self.entries.range(..=known).collect();
-        let dead: BTreeSet<Id> =
+        let dead: BTreeSet<StreamId> =
             self.pending.range(..=known).map(|(id, _)| *id).filter(|id| !self.entries.contains_key(id)).collect();
         let first = entries.first().map(|(id, _)| **id);
         // Before the first entry: trimmed. They are taken away by trimming, which leaves no trace in the counters.
-        let head: BTreeSet<Id> = if self.any_entry {
+        let head: BTreeSet<StreamId> = if self.any_entry {
             BTreeSet::new()
         } else {
             dead.iter().copied().filter(|id| first.is_none_or(|first| *id < first)).collect()
@@ -317,7 +326,7 @@ impl StreamCopy {
         if !head.is_empty() {
             out.push(&[b"XTRIM", key, b"MAXLEN", b"0"]);
         }
-        let inner: Vec<Id> = dead.iter().copied().filter(|id| !head.contains(id)).collect();
+        let inner: Vec<StreamId> = dead.iter().copied().filter(|id| !head.contains(id)).collect();
         let mut inner_left = inner.as_slice();
         for (id, (values, bulks)) in &entries {
             while let Some((dead, rest)) = inner_left.split_first().filter(|(dead, _)| *dead < *id) {
@@ -345,7 +354,7 @@ impl StreamCopy {
         progress
     }
 
-    fn claim(&self, id: Id, key: &[u8], out: &mut Requests) {
+    fn claim(&self, id: StreamId, key: &[u8], out: &mut Requests) {
         for pending in self.pending.get(&id).into_iter().flatten() {
             let Some(group) = self.groups.get(pending.group) else { continue };
             out.push(&[
@@ -369,7 +378,7 @@ impl StreamCopy {
     /// The last id and the counters.
     fn finish(&self, key: &[u8], out: &mut Requests) {
         if self.groups.is_empty() && !self.any_entry {
-            if Id::parse(&self.last) == Some(Id::default()) {
+            if StreamId::parse(&self.last) == Some(StreamId::default()) {
                 // Never had an entry. Only a group can make such a stream.
                 out.push(&[b"XGROUP", b"CREATE", key, b"-", b"0", b"MKSTREAM"]);
                 out.push(&[b"XGROUP", b"DESTROY", key, b"-"]);
@@ -386,7 +395,7 @@ impl StreamCopy {
     }
 }
 
-fn read_group(reader: &mut Reader<'_>) -> Option<Group> {
+fn read_group(reader: &mut Reader<'_>) -> Option<StreamGroup> {
     let (mut name, mut last, mut read) = (None, None, None);
     for_each_pair(reader, |field, reader| {
         match field {
@@ -404,7 +413,7 @@ fn read_group(reader: &mut Reader<'_>) -> Option<Group> {
         }
         Some(())
     })?;
-    Some(Group { name: name?, last: last?, read, consumers: Vec::new() })
+    Some(StreamGroup { name: name?, last: last?, read, consumers: Vec::new() })
 }
 
 /// An answer of XINFO: names and values in turn. `each` reads the value.
@@ -426,10 +435,10 @@ mod tests {
 
     #[test]
     fn ids_have_an_order_and_a_next() {
-        let id = |text: &str| Id::parse(text.as_bytes());
+        let id = |text: &str| StreamId::parse(text.as_bytes());
         assert_eq!(id("5-7").unwrap().next(), id("5-8"));
-        assert_eq!(Id { time: 5, seq: u64::MAX }.next(), id("6-0"));
-        assert_eq!(Id::MAX.next(), None);
+        assert_eq!(StreamId { time: 5, seq: u64::MAX }.next(), id("6-0"));
+        assert_eq!(StreamId::MAX.next(), None);
         assert!(id("5-10").unwrap() > id("5-9").unwrap() && id("6-0").unwrap() > id("5-10").unwrap());
         for bad in ["", "5", "5-", "-5", "a-1", "1-1-1"] {
             assert_eq!(id(bad), None, "{bad}");
@@ -440,20 +449,24 @@ mod tests {
     fn pending_ids_without_entry_are_added_claimed_and_taken_away() {
         let pending = |id: &str| {
             (
-                Id::parse(id.as_bytes()).unwrap(),
-                vec![Pending { group: 0, consumer: Bytes::from_static(b"c"), idle: 9, count: 2 }],
+                StreamId::parse(id.as_bytes()).unwrap(),
+                vec![PendingEntry { group: 0, consumer: Bytes::from_static(b"c"), idle: 9, count: 2 }],
             )
         };
-        let group = Group { name: "g".into(), last: "5-0".into(), read: None, consumers: Vec::new() };
-        let mut stream =
-            StreamCopy { step: Step::Entries(Id::default()), groups: vec![group], ..StreamCopy::default() };
+        let group = StreamGroup { name: "g".into(), last: "5-0".into(), read: None, consumers: Vec::new() };
+        let mut stream = StreamCopy {
+            step: StreamStage::Entries(StreamId::default()),
+            groups: vec![group],
+            ..StreamCopy::default()
+        };
         stream.last = Bytes::from_static(b"9-0");
         stream.pending.extend([pending("1-0"), pending("3-0"), pending("4-0")]);
-        let entry = |id: &str| (Id::parse(id.as_bytes()).unwrap(), (2, Bytes::from_static(b"$1\r\nf\r\n$1\r\nv\r\n")));
+        let entry =
+            |id: &str| (StreamId::parse(id.as_bytes()).unwrap(), (2, Bytes::from_static(b"$1\r\nf\r\n$1\r\nv\r\n")));
         stream.entries.extend([entry("2-0"), entry("4-0")]);
         let mut out = Requests::default();
         let progress = stream.round_is_over(b"k", &mut out, &mut Vec::new()).unwrap();
-        assert_eq!(progress, Progress { elements: 2, bytes: 28 });
+        assert_eq!(progress, StreamProgress { elements: 2, bytes: 28 });
         let sent = String::from_utf8_lossy(out.bytes()).into_owned();
         let words: Vec<&str> = sent.split("\r\n").filter(|w| !w.starts_with(['*', '$']) && !w.is_empty()).collect();
         let commands = words.join(" ").replace(" X", "\nX");

@@ -1,7 +1,7 @@
 //! What a command in the feed makes of a big key: which of its parts must be fetched again.
 //! Knows nothing of values: only names and positions are taken from the feed, never what was written.
 
-use super::Kind;
+use super::BigKeyType;
 use crate::commands::Args;
 
 /// What of a key is no longer as it was copied.
@@ -32,7 +32,7 @@ pub enum Touch {
 /// Reads a command of the feed about a key that was copied as a `kind`. What is not in this table touches the whole key:
 /// that is always right, only slower. `args[0]` is the name, in any case.
 #[must_use]
-pub fn touch<A: Args + ?Sized>(kind: Kind, args: &A) -> Touch {
+pub fn touch<A: Args + ?Sized>(kind: BigKeyType, args: &A) -> Touch {
     if args.len() < 2 {
         return Touch::Whole;
     }
@@ -44,20 +44,20 @@ pub fn touch<A: Args + ?Sized>(kind: Kind, args: &A) -> Touch {
     match (kind, name.as_slice()) {
         // Flags such as NX are no matter: the time is asked for again. A time in the past comes as DEL.
         (_, b"expire" | b"pexpire" | b"expireat" | b"pexpireat" | b"persist") => Touch::Ttl,
-        (Kind::Hash, b"hset" | b"hmset") => fields(2, 2, len),
-        (Kind::Hash, b"hsetnx" | b"hincrby" | b"hincrbyfloat") => fields(2, 1, 3),
-        (Kind::Hash, b"hdel") => fields(2, 1, len),
+        (BigKeyType::Hash, b"hset" | b"hmset") => fields(2, 2, len),
+        (BigKeyType::Hash, b"hsetnx" | b"hincrby" | b"hincrbyfloat") => fields(2, 1, 3),
+        (BigKeyType::Hash, b"hdel") => fields(2, 1, len),
         (
-            Kind::Hash,
+            BigKeyType::Hash,
             b"hexpire" | b"hpexpire" | b"hexpireat" | b"hpexpireat" | b"hpersist" | b"hgetdel" | b"hgetex",
         ) => counted(args, 1),
-        (Kind::Hash, b"hsetex") => counted(args, 2),
-        (Kind::Set, b"sadd" | b"srem") => fields(2, 1, len),
+        (BigKeyType::Hash, b"hsetex") => counted(args, 2),
+        (BigKeyType::Set, b"sadd" | b"srem") => fields(2, 1, len),
         // Of both its keys the same member.
-        (Kind::Set, b"smove") => fields(3, 1, 4),
-        (Kind::Zset, b"zrem") => fields(2, 1, len),
-        (Kind::Zset, b"zincrby") => fields(3, 1, 4),
-        (Kind::Zset, b"zadd") => {
+        (BigKeyType::Set, b"smove") => fields(3, 1, 4),
+        (BigKeyType::Zset, b"zrem") => fields(2, 1, len),
+        (BigKeyType::Zset, b"zincrby") => fields(3, 1, 4),
+        (BigKeyType::Zset, b"zadd") => {
             let mut at = 2;
             while at < len
                 && [&b"nx"[..], b"xx", b"gt", b"lt", b"ch", b"incr"]
@@ -69,12 +69,12 @@ pub fn touch<A: Args + ?Sized>(kind: Kind, args: &A) -> Touch {
             // Score, member, score, member.
             if at < len && (len - at).is_multiple_of(2) { fields(at + 1, 2, len) } else { Touch::Whole }
         }
-        (Kind::String, b"setbit") if len == 4 => match number(args.get(2)) {
+        (BigKeyType::String, b"setbit") if len == 4 => match number(args.get(2)) {
             Some(bit) => Touch::Bytes { from: bit / 8, len: 1 },
             None => Touch::Whole,
         },
         // Writing nothing is no write, but it is not worth a case of its own.
-        (Kind::String, b"setrange") if len == 4 && !args.get(3).is_empty() => match number(args.get(2)) {
+        (BigKeyType::String, b"setrange") if len == 4 && !args.get(3).is_empty() => match number(args.get(2)) {
             Some(from) => Touch::Bytes { from, len: args.get(3).len() as u64 },
             None => Touch::Whole,
         },
@@ -105,7 +105,7 @@ fn number(text: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn names(kind: Kind, line: &str) -> Option<Vec<String>> {
+    fn names(kind: BigKeyType, line: &str) -> Option<Vec<String>> {
         let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         match touch(kind, &args[..]) {
             Touch::Fields { first, step, end } => {
@@ -115,7 +115,7 @@ mod tests {
         }
     }
 
-    fn is(kind: Kind, line: &str) -> Touch {
+    fn is(kind: BigKeyType, line: &str) -> Touch {
         let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         touch(kind, &args[..])
     }
@@ -123,23 +123,23 @@ mod tests {
     #[test]
     fn commands_that_name_their_fields() {
         for (kind, line, want) in [
-            (Kind::Hash, "HSET k a 1 b 2", "a b"),
-            (Kind::Hash, "hmset k a 1", "a"),
-            (Kind::Hash, "HSETNX k a 1", "a"),
-            (Kind::Hash, "hincrby k a 1", "a"),
-            (Kind::Hash, "HINCRBYFLOAT k a 1.5", "a"),
-            (Kind::Hash, "HDEL k a b c", "a b c"),
-            (Kind::Hash, "HPEXPIREAT k 123 FIELDS 2 a b", "a b"),
-            (Kind::Hash, "HPERSIST k FIELDS 1 fields", "fields"),
-            (Kind::Hash, "HSETEX k PXAT 5 fields 2 a 1 b 2", "a b"),
-            (Kind::Set, "SADD k a b", "a b"),
-            (Kind::Set, "srem k a", "a"),
-            (Kind::Set, "SMOVE k other a", "a"),
-            (Kind::Zset, "ZADD k 1 a 2 b", "a b"),
-            (Kind::Zset, "zadd k NX ch 1 nx", "nx"),
-            (Kind::Zset, "ZADD k INCR 1 a", "a"),
-            (Kind::Zset, "ZINCRBY k 5 a", "a"),
-            (Kind::Zset, "ZREM k a b", "a b"),
+            (BigKeyType::Hash, "HSET k a 1 b 2", "a b"),
+            (BigKeyType::Hash, "hmset k a 1", "a"),
+            (BigKeyType::Hash, "HSETNX k a 1", "a"),
+            (BigKeyType::Hash, "hincrby k a 1", "a"),
+            (BigKeyType::Hash, "HINCRBYFLOAT k a 1.5", "a"),
+            (BigKeyType::Hash, "HDEL k a b c", "a b c"),
+            (BigKeyType::Hash, "HPEXPIREAT k 123 FIELDS 2 a b", "a b"),
+            (BigKeyType::Hash, "HPERSIST k FIELDS 1 fields", "fields"),
+            (BigKeyType::Hash, "HSETEX k PXAT 5 fields 2 a 1 b 2", "a b"),
+            (BigKeyType::Set, "SADD k a b", "a b"),
+            (BigKeyType::Set, "srem k a", "a"),
+            (BigKeyType::Set, "SMOVE k other a", "a"),
+            (BigKeyType::Zset, "ZADD k 1 a 2 b", "a b"),
+            (BigKeyType::Zset, "zadd k NX ch 1 nx", "nx"),
+            (BigKeyType::Zset, "ZADD k INCR 1 a", "a"),
+            (BigKeyType::Zset, "ZINCRBY k 5 a", "a"),
+            (BigKeyType::Zset, "ZREM k a b", "a b"),
         ] {
             assert_eq!(names(kind, line).map(|n| n.join(" ")).as_deref(), Some(want), "{line}");
         }
@@ -148,24 +148,24 @@ mod tests {
     #[test]
     fn everything_else_is_the_whole_key() {
         for (kind, line) in [
-            (Kind::Hash, "DEL k"),
-            (Kind::Hash, "RENAME a k"),
-            (Kind::Hash, "SADD k a"),
-            (Kind::Hash, "HSET k"),
-            (Kind::Hash, "HPEXPIREAT k 123 FIELDS 3 a b"),
-            (Kind::Hash, "HPEXPIREAT k 123"),
-            (Kind::Hash, "HPERSIST k FIELDS"),
-            (Kind::Set, "SPOP k 3"),
-            (Kind::Zset, "ZPOPMIN k"),
-            (Kind::Zset, "ZADD k 1 a 2"),
-            (Kind::Zset, "ZADD k NX"),
-            (Kind::List, "RPUSH k a"),
-            (Kind::Stream, "XADD k 1-1 a b"),
-            (Kind::String, "APPEND k a"),
-            (Kind::String, "SETBIT k x 1"),
-            (Kind::String, "SETRANGE k -1 a"),
-            (Kind::String, "SET k a"),
-            (Kind::Set, "SUNIONSTORE k a b"),
+            (BigKeyType::Hash, "DEL k"),
+            (BigKeyType::Hash, "RENAME a k"),
+            (BigKeyType::Hash, "SADD k a"),
+            (BigKeyType::Hash, "HSET k"),
+            (BigKeyType::Hash, "HPEXPIREAT k 123 FIELDS 3 a b"),
+            (BigKeyType::Hash, "HPEXPIREAT k 123"),
+            (BigKeyType::Hash, "HPERSIST k FIELDS"),
+            (BigKeyType::Set, "SPOP k 3"),
+            (BigKeyType::Zset, "ZPOPMIN k"),
+            (BigKeyType::Zset, "ZADD k 1 a 2"),
+            (BigKeyType::Zset, "ZADD k NX"),
+            (BigKeyType::List, "RPUSH k a"),
+            (BigKeyType::Stream, "XADD k 1-1 a b"),
+            (BigKeyType::String, "APPEND k a"),
+            (BigKeyType::String, "SETBIT k x 1"),
+            (BigKeyType::String, "SETRANGE k -1 a"),
+            (BigKeyType::String, "SET k a"),
+            (BigKeyType::Set, "SUNIONSTORE k a b"),
         ] {
             assert_eq!(is(kind, line), Touch::Whole, "{line}");
         }
@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn bytes_and_times() {
-        assert_eq!(is(Kind::String, "SETBIT k 17 1"), Touch::Bytes { from: 2, len: 1 });
-        assert_eq!(is(Kind::String, "setrange k 10 abc"), Touch::Bytes { from: 10, len: 3 });
+        assert_eq!(is(BigKeyType::String, "SETBIT k 17 1"), Touch::Bytes { from: 2, len: 1 });
+        assert_eq!(is(BigKeyType::String, "setrange k 10 abc"), Touch::Bytes { from: 10, len: 3 });
         for line in ["PEXPIREAT k 1", "persist k", "EXPIRE k 5 NX"] {
-            assert_eq!(is(Kind::List, line), Touch::Ttl, "{line}");
+            assert_eq!(is(BigKeyType::List, line), Touch::Ttl, "{line}");
         }
     }
 }

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::{
-    CHUNK_BYTES, CHUNK_ELEMENTS, Kind,
-    read::{PIECE, Page},
+    BigKeyType, CHUNK_BYTES, CHUNK_ELEMENTS,
+    read::{ElementPage, PIECE},
     requests::Requests,
     value::{Reader, Value},
 };
@@ -23,11 +23,11 @@ pub struct Written {
 
 /// Writes a page. A small encoding answers HSCAN with everything at once, so it is cut into commands of a chunk each.
 /// `None`: the values have another shape.
-pub fn page(kind: Kind, key: &[u8], page: &Page<'_>, names: bool, out: &mut Requests) -> Option<Written> {
-    if kind == Kind::String {
+pub fn page(kind: BigKeyType, key: &[u8], page: &ElementPage<'_>, names: bool, out: &mut Requests) -> Option<Written> {
+    if kind == BigKeyType::String {
         return Some(Written { elements: 1, bytes: piece_of(page)?.len(), names: Vec::new() });
     }
-    let each = if matches!(kind, Kind::Hash | Kind::Zset) { 2 } else { 1 };
+    let each = if matches!(kind, BigKeyType::Hash | BigKeyType::Zset) { 2 } else { 1 };
     if !page.count.is_multiple_of(each) {
         return None;
     }
@@ -52,13 +52,13 @@ pub fn page(kind: Kind, key: &[u8], page: &Page<'_>, names: bool, out: &mut Requ
         written.bytes += bulks.len();
         out.open(2 + elements * each);
         match kind {
-            Kind::Hash => out.arg(b"HSET"),
-            Kind::Set => out.arg(b"SADD"),
-            Kind::Zset => out.arg(b"ZADD"),
+            BigKeyType::Hash => out.arg(b"HSET"),
+            BigKeyType::Set => out.arg(b"SADD"),
+            BigKeyType::Zset => out.arg(b"ZADD"),
             _ => out.arg(b"RPUSH"),
         }
         out.arg(key);
-        if kind == Kind::Zset {
+        if kind == BigKeyType::Zset {
             let mut pairs = start;
             for _ in 0..elements {
                 let (member, score) = (pairs.bulk()?, pairs.bulk()?);
@@ -72,7 +72,7 @@ pub fn page(kind: Kind, key: &[u8], page: &Page<'_>, names: bool, out: &mut Requ
     Some(written)
 }
 
-fn piece_of<'a>(page: &Page<'a>) -> Option<&'a [u8]> {
+fn piece_of<'a>(page: &ElementPage<'a>) -> Option<&'a [u8]> {
     let mut reader = page.values;
     reader.bulk()
 }
@@ -116,12 +116,12 @@ pub fn fields(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> 
 }
 
 /// Writes one member as SMISMEMBER or ZMSCORE answered, or their likes for one.
-pub fn member(kind: Kind, key: &[u8], name: &Bytes, value: Value<'_>, out: &mut Requests) -> Option<()> {
+pub fn member(kind: BigKeyType, key: &[u8], name: &Bytes, value: Value<'_>, out: &mut Requests) -> Option<()> {
     match (kind, value) {
-        (Kind::Set, Value::Int(1)) => out.push(&[b"SADD", key, name]),
-        (Kind::Set, Value::Int(0)) => out.push(&[b"SREM", key, name]),
-        (Kind::Zset, Value::Bulk(score)) => out.push(&[b"ZADD", key, score, name]),
-        (Kind::Zset, Value::Null) => out.push(&[b"ZREM", key, name]),
+        (BigKeyType::Set, Value::Int(1)) => out.push(&[b"SADD", key, name]),
+        (BigKeyType::Set, Value::Int(0)) => out.push(&[b"SREM", key, name]),
+        (BigKeyType::Zset, Value::Bulk(score)) => out.push(&[b"ZADD", key, score, name]),
+        (BigKeyType::Zset, Value::Null) => out.push(&[b"ZREM", key, name]),
         _ => return None,
     }
     Some(())
@@ -178,9 +178,9 @@ mod tests {
         for i in 0..1000 {
             reply.extend_from_slice(format!("$4\r\n{i:04}\r\n$1\r\nv\r\n").as_bytes());
         }
-        let read = read::page(Kind::Hash, &reply, &Cursor::Scan(0), 512).unwrap();
+        let read = read::page(BigKeyType::Hash, &reply, &Cursor::Scan(0), 512).unwrap();
         let mut out = Requests::default();
-        let written = page(Kind::Hash, b"k", &read, true, &mut out).unwrap();
+        let written = page(BigKeyType::Hash, b"k", &read, true, &mut out).unwrap();
         assert_eq!((written.elements, written.names.len(), out.count()), (1000, 1000, 2));
         let sent = text(&out);
         assert!(sent.starts_with("*1026 $4 HSET $1 k $4 0000 $1 v "), "{}", &sent[..60]);
@@ -190,9 +190,9 @@ mod tests {
     #[test]
     fn scores_come_before_members() {
         let reply = b"*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$4\r\n-inf\r\n";
-        let read = read::page(Kind::Zset, reply, &Cursor::start(Kind::Zset), 9).unwrap();
+        let read = read::page(BigKeyType::Zset, reply, &Cursor::start(BigKeyType::Zset), 9).unwrap();
         let mut out = Requests::default();
-        page(Kind::Zset, b"k", &read, false, &mut out).unwrap();
+        page(BigKeyType::Zset, b"k", &read, false, &mut out).unwrap();
         assert_eq!(text(&out), "*6 $4 ZADD $1 k $1 1 $1 a $4 -inf $1 b ");
     }
 
@@ -204,9 +204,9 @@ mod tests {
         assert_eq!(text(&out), "*4 $4 HSET $1 k $1 b $2 vv *3 $4 HDEL $1 k $1 a ");
         assert_eq!(fields(b"k", &names, b"*1\r\n$-1\r\n", &mut Requests::default()), None);
         let mut out = Requests::default();
-        member(Kind::Set, b"k", &names[0], Value::Int(0), &mut out).unwrap();
-        member(Kind::Zset, b"k", &names[1], Value::Null, &mut out).unwrap();
-        assert_eq!(member(Kind::Set, b"k", &names[1], Value::Null, &mut out), None);
+        member(BigKeyType::Set, b"k", &names[0], Value::Int(0), &mut out).unwrap();
+        member(BigKeyType::Zset, b"k", &names[1], Value::Null, &mut out).unwrap();
+        assert_eq!(member(BigKeyType::Set, b"k", &names[1], Value::Null, &mut out), None);
         assert_eq!(text(&out), "*3 $4 SREM $1 k $1 a *3 $4 ZREM $1 k $1 b ");
     }
 

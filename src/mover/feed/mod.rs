@@ -7,10 +7,10 @@ pub mod tracking;
 
 use tokio::time::Instant;
 
-use super::{connection::Connection, job::Endpoint};
-use crate::redis::probe;
-use psync::{Psync, Refusal};
-pub use stream::Words;
+use super::{io::connection::Connection, spec::Endpoint};
+use crate::redis::capabilities;
+use psync::{Psync, PsyncRefusal};
+pub use stream::CommandWords;
 
 /// What a feed tells.
 #[derive(Debug)]
@@ -22,14 +22,14 @@ pub enum Event<'a> {
         /// The key.
         key: &'a [u8],
         /// The command that changed it, if the feed knows it and has it whole.
-        command: Option<&'a Words>,
+        command: Option<&'a CommandWords>,
     },
     /// A command that our table does not know: the server is to be asked for its keys (COMMAND GETKEYS).
     Ask {
         /// As in [`Event::Changed`].
         db: Option<u32>,
         /// All of it.
-        command: &'a Words,
+        command: &'a CommandWords,
     },
     /// A library of functions was loaded, deleted or all were flushed.
     Functions,
@@ -71,12 +71,12 @@ pub trait Feed {
 /// # Errors
 /// It allows none, or cannot be reached; a sentence for people with the reason of each.
 pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Box<dyn Feed>, String> {
-    let feeds = probe::feeds(&endpoint.addr, endpoint.credentials.as_ref(), deadline);
+    let feeds = capabilities::feeds(&endpoint.addr, endpoint.credentials.as_ref(), deadline);
     let no_stream = match feeds.await.map_err(|error| error.to_string())?.psync {
         Ok(_) => match Psync::open(endpoint, name, deadline).await {
             Ok(feed) => return Ok(Box::new(feed)),
-            Err(Refusal::Failed(why)) => return Err(why),
-            Err(Refusal::Unsupported(why)) => why,
+            Err(PsyncRefusal::Failed(why)) => return Err(why),
+            Err(PsyncRefusal::Unsupported(why)) => why,
         },
         Err(why) => why,
     };
@@ -85,8 +85,8 @@ pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<
             tracing::info!(server = %endpoint.addr, why = %no_stream, "CLIENT TRACKING feeds the copy");
             Ok(Box::new(feed))
         }
-        Err(Refusal::Failed(why)) => Err(why),
-        Err(Refusal::Unsupported(why)) => Err(format!(
+        Err(PsyncRefusal::Failed(why)) => Err(why),
+        Err(PsyncRefusal::Unsupported(why)) => Err(format!(
             "{} offers no way to learn which keys change: no replication stream ({no_stream}), no tracking ({why}); allow \
              the user one of them, or give the group a replica that does",
             endpoint.addr

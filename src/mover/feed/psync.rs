@@ -8,15 +8,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Event, Feed, stream::Stream};
 use crate::{
-    mover::{connection::Connection, job::Endpoint},
+    mover::{io::connection::Connection, spec::Endpoint},
     redis::{Info, RedisError, Reply},
     resp::write,
 };
 
 /// Between two `REPLCONF ACK 0`: a server drops a replica that is silent for `repl-timeout` (60 s; 10 s is the least in use).
 const ACK_EVERY: Duration = Duration::from_secs(1);
-/// Between two looks whether a backlog has come into being.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Between two polls whether a backlog has come into being.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Attempts at an offset that is still in the backlog: it may have moved on between asking and attaching.
 const ATTEMPTS: u32 = 5;
 /// Longest answer to PSYNC.
@@ -24,14 +24,14 @@ const LINE_MAX: usize = 4 << 10;
 
 /// Why there is no such feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PsyncRefusal {
     /// The server does not offer it; another kind of feed may do.
     Unsupported(String),
     /// It should have worked; another attempt may.
     Failed(String),
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for PsyncRefusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unsupported(why) | Self::Failed(why) => f.write_str(why),
@@ -39,7 +39,7 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-impl From<RedisError> for Refusal {
+impl From<RedisError> for PsyncRefusal {
     fn from(error: RedisError) -> Self {
         match error {
             RedisError::Refused { .. } | RedisError::NotAllowed { .. } => Self::Unsupported(error.to_string()),
@@ -60,15 +60,15 @@ impl Psync {
     /// Attaches to the stream of the server, after making it keep one if it has never had a replica.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, Refusal> {
+    /// See [`PsyncRefusal`].
+    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, PsyncRefusal> {
         let mut connection = Connection::open(endpoint, name, deadline).await?;
         let mut info = replication(&mut connection, deadline).await?;
         // Kept until the stream is there: it is what makes the server keep a backlog.
         let mut primer = None;
         if info.get("repl_backlog_active") != Some("1") {
             if info.get("role") != Some("master") {
-                return Err(Refusal::Failed(format!(
+                return Err(PsyncRefusal::Failed(format!(
                     "{} is a replica without a backlog; it has not synced",
                     endpoint.addr
                 )));
@@ -76,16 +76,16 @@ impl Psync {
             primer = Some(prime(endpoint, name, deadline).await?);
             while info.get("repl_backlog_active") != Some("1") {
                 if Instant::now() > deadline {
-                    return Err(Refusal::Failed(format!("{} makes no replication backlog", endpoint.addr)));
+                    return Err(PsyncRefusal::Failed(format!("{} makes no replication backlog", endpoint.addr)));
                 }
-                sleep(LOOK_EVERY).await;
+                sleep(POLL_INTERVAL).await;
                 info = replication(&mut connection, deadline).await?;
             }
         }
         connection.ask(&[b"REPLCONF", b"capa", b"psync2"], deadline).await?;
         for _ in 0..ATTEMPTS {
             let (Some(id), Some(offset)) = (info.get("master_replid"), offset(&info)) else {
-                return Err(Refusal::Unsupported(format!(
+                return Err(PsyncRefusal::Unsupported(format!(
                     "INFO of {} shows no replication id and offset",
                     endpoint.addr
                 )));
@@ -106,7 +106,7 @@ impl Psync {
             connection.ask(&[b"REPLCONF", b"capa", b"psync2"], deadline).await?;
             info = replication(&mut connection, deadline).await?;
         }
-        Err(Refusal::Failed(format!(
+        Err(PsyncRefusal::Failed(format!(
             "{} wants a full sync each time; its replication backlog may be too small (repl-backlog-size)",
             endpoint.addr
         )))
@@ -163,11 +163,11 @@ fn offset(info: &Info) -> Option<u64> {
 
 /// Makes a primary that never had a replica keep a backlog: it does when somebody asks for a full sync. This one asks for
 /// an empty snapshot, and goes away before it comes.
-async fn prime(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Connection, Refusal> {
+async fn prime(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Connection, PsyncRefusal> {
     let mut connection = Connection::open(endpoint, name, deadline).await?;
     connection.ask(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"], deadline).await?;
     if let Err(error) = connection.ask(&[b"REPLCONF", b"rdb-filter-only", b""], deadline).await {
-        return Err(Refusal::Unsupported(format!(
+        return Err(PsyncRefusal::Unsupported(format!(
             "{} has no replication backlog and, being older than Redis 7, can only make one by a full snapshot ({error}); \
              give its group a replica",
             endpoint.addr
@@ -179,14 +179,14 @@ async fn prime(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Con
         if !connection.output.is_empty() {
             timeout_at(deadline, std::future::poll_fn(|cx| connection.poll_ready(cx)))
                 .await
-                .map_err(|_| Refusal::Failed(format!("{} does not take PSYNC in time", endpoint.addr)))?;
+                .map_err(|_| PsyncRefusal::Failed(format!("{} does not take PSYNC in time", endpoint.addr)))?;
         }
     }
     Ok(connection)
 }
 
 /// Sends PSYNC and returns the line of its answer; what follows it in the input is the stream.
-async fn psync(connection: &mut Connection, id: &str, offset: &str, deadline: Instant) -> Result<String, Refusal> {
+async fn psync(connection: &mut Connection, id: &str, offset: &str, deadline: Instant) -> Result<String, PsyncRefusal> {
     write::request(&mut connection.output.bytes, &[b"PSYNC", id.as_bytes(), offset.as_bytes()]);
     loop {
         connection.flush()?;
@@ -206,6 +206,6 @@ async fn psync(connection: &mut Connection, id: &str, offset: &str, deadline: In
         filled?;
         timeout_at(deadline, std::future::poll_fn(|cx| connection.poll_ready(cx)))
             .await
-            .map_err(|_| Refusal::Failed(format!("{} does not answer PSYNC in time", connection.addr())))?;
+            .map_err(|_| PsyncRefusal::Failed(format!("{} does not answer PSYNC in time", connection.addr())))?;
     }
 }

@@ -18,14 +18,14 @@ const LINE_MAX: usize = 32;
 
 /// A command's arguments, the name first.
 #[derive(Debug, Default)]
-pub struct Words {
+pub struct CommandWords {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     /// Arguments of which not everything was kept.
     cut: Vec<usize>,
 }
 
-impl Words {
+impl CommandWords {
     /// Whether every argument is whole.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -45,7 +45,7 @@ impl Words {
     }
 }
 
-impl Args for Words {
+impl Args for CommandWords {
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -56,7 +56,7 @@ impl Args for Words {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum StreamPosition {
     /// Before a command: `*`, or a bare line end that keeps the link alive.
     Command,
     /// In the header line of an argument.
@@ -70,9 +70,9 @@ enum At {
 /// A stream that begins between two commands.
 #[derive(Debug)]
 pub struct Stream {
-    at: At,
+    at: StreamPosition,
     line: Vec<u8>,
-    words: Words,
+    words: CommandWords,
     /// Arguments of the command that are still to come.
     left: usize,
     /// `None` until the first SELECT: after CONTINUE a server does not repeat it.
@@ -86,9 +86,9 @@ impl Stream {
     #[must_use]
     pub fn new(offset: u64) -> Self {
         Self {
-            at: At::Command,
+            at: StreamPosition::Command,
             line: Vec::with_capacity(LINE_MAX),
-            words: Words::default(),
+            words: CommandWords::default(),
             left: 0,
             db: None,
             position: offset,
@@ -111,32 +111,36 @@ impl Stream {
         while let Some(&first) = bytes.first() {
             let used = match self.at {
                 // Bare line ends come also in pairs with a carriage return.
-                At::Command if self.line.is_empty() && matches!(first, b'\n' | b'\r') => 1,
-                At::Command | At::Argument => self.line(bytes)?,
-                At::Bytes(left, kept) => {
+                StreamPosition::Command if self.line.is_empty() && matches!(first, b'\n' | b'\r') => 1,
+                StreamPosition::Command | StreamPosition::Argument => self.line(bytes)?,
+                StreamPosition::Bytes(left, kept) => {
                     let used = left.min(bytes.len());
                     let keep = kept.min(used);
                     self.words.bytes.extend_from_slice(&bytes[..keep]);
-                    self.at = if used == left { At::End(2) } else { At::Bytes(left - used, kept - keep) };
+                    self.at = if used == left {
+                        StreamPosition::End(2)
+                    } else {
+                        StreamPosition::Bytes(left - used, kept - keep)
+                    };
                     used
                 }
-                At::End(left) => {
+                StreamPosition::End(left) => {
                     if first != if left == 2 { b'\r' } else { b'\n' } {
                         return Err(broken("no line end behind an argument"));
                     }
-                    self.at = At::End(left - 1);
+                    self.at = StreamPosition::End(left - 1);
                     if left == 1 {
                         self.words.ends.push(self.words.bytes.len());
                         self.left -= 1;
-                        self.at = At::Argument;
+                        self.at = StreamPosition::Argument;
                     }
                     1
                 }
             };
             self.position += used as u64;
             bytes = &bytes[used..];
-            if self.left == 0 && self.at == At::Argument {
-                self.at = At::Command;
+            if self.left == 0 && self.at == StreamPosition::Argument {
+                self.at = StreamPosition::Command;
                 self.command(events)?;
                 self.words.clear();
             }
@@ -155,7 +159,7 @@ impl Stream {
         if end.is_none() {
             return Ok(used);
         }
-        let kind = if self.at == At::Command { b'*' } else { b'$' };
+        let kind = if self.at == StreamPosition::Command { b'*' } else { b'$' };
         let number = self
             .line
             .strip_prefix(&[kind])
@@ -166,19 +170,19 @@ impl Stream {
             return Err(broken(&format!("{:?} where a header belongs", String::from_utf8_lossy(&self.line))));
         };
         self.line.clear();
-        if self.at == At::Command {
+        if self.at == StreamPosition::Command {
             if number > ARGS_MAX {
                 return Err(broken(&format!("a command of {number} arguments")));
             }
             self.left = number;
-            self.at = At::Argument;
+            self.at = StreamPosition::Argument;
         } else {
             let room = COMMAND_KEPT.saturating_sub(self.words.bytes.len());
             let kept = number.min(ARG_KEPT).min(room);
             if kept < number {
                 self.words.cut.push(self.words.ends.len());
             }
-            self.at = if number == 0 { At::End(2) } else { At::Bytes(number, kept) };
+            self.at = if number == 0 { StreamPosition::End(2) } else { StreamPosition::Bytes(number, kept) };
         }
         Ok(used)
     }
@@ -240,7 +244,7 @@ impl Stream {
         Ok(())
     }
 
-    fn ask(db: Option<u32>, words: &Words, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
+    fn ask(db: Option<u32>, words: &CommandWords, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
         if !words.is_whole() {
             return Err(format!(
                 "the keys of a {} at the source cannot be told: it is not a command that we know, and too long to ask for",

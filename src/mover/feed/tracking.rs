@@ -9,11 +9,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Event, Feed, psync::Refusal};
+use super::{Event, Feed, psync::PsyncRefusal};
 use crate::{
     mover::{
-        connection::{ANSWER_MAX, Connection},
-        job::Endpoint,
+        io::connection::{ANSWER_MAX, Connection},
+        spec::Endpoint,
     },
     redis::{Info, RedisError},
     resp::number::{Header, header},
@@ -33,20 +33,20 @@ const FUNCTIONS: &[&str] = &[
 
 /// What an awaited answer is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum TrackingRequest {
     /// A sign of life.
     Ping,
     /// INFO replication, for this barrier.
     Offset(u64),
     /// INFO commandstats.
-    Calls,
+    TrackingCalls,
     /// The PING that ends this barrier.
     Barrier(u64),
 }
 
 /// How often commands were called that are not tracked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Calls {
+struct TrackingCalls {
     swaps: u64,
     functions: u64,
 }
@@ -54,11 +54,11 @@ struct Calls {
 /// A feed by CLIENT TRACKING ON BCAST.
 pub struct Tracking {
     connection: Connection,
-    asked: VecDeque<Asked>,
+    asked: VecDeque<TrackingRequest>,
     pinged: Instant,
     /// The connection has been silent for too long.
     dead: bool,
-    calls: Calls,
+    calls: TrackingCalls,
     /// Number of the last barrier, the offset it is about, and the last barrier that was passed.
     barrier: u64,
     offset: u64,
@@ -69,8 +69,8 @@ impl Tracking {
     /// Connects and turns tracking on: every change after the answer is told.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, Refusal> {
+    /// See [`PsyncRefusal`].
+    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, PsyncRefusal> {
         let mut connection = Connection::open(endpoint, name, deadline).await?;
         // The database of this connection does not matter: BCAST is about all.
         for command in [&[b"HELLO" as &[u8], b"3"][..], &[b"CLIENT", b"TRACKING", b"ON", b"BCAST"]] {
@@ -80,7 +80,7 @@ impl Tracking {
         }
         connection.send(&[b"INFO", b"commandstats"]);
         let stats = answer(&mut connection, "INFO", deadline).await?;
-        let calls = Calls::of(&stats).ok_or_else(|| connection.protocol("its answer to INFO is no text"))?;
+        let calls = TrackingCalls::of(&stats).ok_or_else(|| connection.protocol("its answer to INFO is no text"))?;
         Ok(Self {
             connection,
             asked: VecDeque::new(),
@@ -93,17 +93,22 @@ impl Tracking {
         })
     }
 
-    fn ask(&mut self, what: Asked) {
+    fn ask(&mut self, what: TrackingRequest) {
         self.connection.send(match what {
-            Asked::Ping | Asked::Barrier(_) => &[b"PING"],
-            Asked::Offset(_) => &[b"INFO", b"replication"],
-            Asked::Calls => &[b"INFO", b"commandstats"],
+            TrackingRequest::Ping | TrackingRequest::Barrier(_) => &[b"PING"],
+            TrackingRequest::Offset(_) => &[b"INFO", b"replication"],
+            TrackingRequest::TrackingCalls => &[b"INFO", b"commandstats"],
         });
         self.asked.push_back(what);
     }
 
     /// What an answer says.
-    fn answered(&mut self, asked: Asked, reply: &[u8], events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
+    fn answered(
+        &mut self,
+        asked: TrackingRequest,
+        reply: &[u8],
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), String> {
         let addr = self.connection.addr();
         if let Some(text) = reply.strip_prefix(b"-") {
             let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).take(200).collect();
@@ -111,10 +116,10 @@ impl Tracking {
         }
         let shape = || format!("{addr} answers INFO on its tracking connection in an unknown shape");
         match asked {
-            Asked::Ping => {}
-            Asked::Barrier(number) => self.passed = self.passed.max(number),
-            Asked::Calls => {
-                let calls = Calls::of(reply).ok_or_else(shape)?;
+            TrackingRequest::Ping => {}
+            TrackingRequest::Barrier(number) => self.passed = self.passed.max(number),
+            TrackingRequest::TrackingCalls => {
+                let calls = TrackingCalls::of(reply).ok_or_else(shape)?;
                 if calls.swaps != self.calls.swaps {
                     return Err(format!("databases of {addr} were swapped (SWAPDB) while they were copied"));
                 }
@@ -123,13 +128,17 @@ impl Tracking {
                 }
                 self.calls = calls;
             }
-            Asked::Offset(number) if number == self.barrier => {
+            TrackingRequest::Offset(number) if number == self.barrier => {
                 let info = Info::parse(&String::from_utf8_lossy(string(reply).ok_or_else(shape)?));
                 let offset = info.get("master_repl_offset").and_then(|n| n.parse::<u64>().ok()).ok_or_else(shape)?;
                 // A replica that is not there yet is asked again: this happens under a hold or for a moment only.
-                self.ask(if offset >= self.offset { Asked::Barrier(number) } else { Asked::Offset(number) });
+                self.ask(if offset >= self.offset {
+                    TrackingRequest::Barrier(number)
+                } else {
+                    TrackingRequest::Offset(number)
+                });
             }
-            Asked::Offset(_) => {}
+            TrackingRequest::Offset(_) => {}
         }
         Ok(())
     }
@@ -166,7 +175,7 @@ impl Feed for Tracking {
     fn tick(&mut self, now: Instant) {
         if now.saturating_duration_since(self.pinged) >= PING_EVERY {
             self.pinged = now;
-            self.ask(Asked::Ping);
+            self.ask(TrackingRequest::Ping);
         }
         self.dead = self.connection.silent_for(now) > ANSWER_MAX;
     }
@@ -178,8 +187,8 @@ impl Feed for Tracking {
     fn begin_barrier(&mut self, offset: u64) {
         self.barrier += 1;
         self.offset = offset;
-        self.ask(Asked::Calls);
-        self.ask(Asked::Offset(self.barrier));
+        self.ask(TrackingRequest::TrackingCalls);
+        self.ask(TrackingRequest::Offset(self.barrier));
     }
 
     fn passed_barrier(&self) -> bool {
@@ -191,7 +200,7 @@ impl Feed for Tracking {
     }
 }
 
-impl Calls {
+impl TrackingCalls {
     fn of(reply: &[u8]) -> Option<Self> {
         let info = Info::parse(&String::from_utf8_lossy(string(reply)?));
         // `cmdstat_swapdb:calls=1,usec=...`
@@ -313,8 +322,8 @@ mod tests {
     fn calls_are_counted() {
         let text = "# Commandstats\r\ncmdstat_swapdb:calls=3,usec=1\r\ncmdstat_function|load:calls=2,usec=1\r\n";
         let verbatim = format!("={}\r\ntxt:{text}\r\n", text.len() + 4);
-        assert_eq!(Calls::of(verbatim.as_bytes()), Some(Calls { swaps: 3, functions: 2 }));
-        assert_eq!(Calls::of(b"$0\r\n\r\n"), Some(Calls::default()));
-        assert_eq!(Calls::of(b":1\r\n"), None);
+        assert_eq!(TrackingCalls::of(verbatim.as_bytes()), Some(TrackingCalls { swaps: 3, functions: 2 }));
+        assert_eq!(TrackingCalls::of(b"$0\r\n\r\n"), Some(TrackingCalls::default()));
+        assert_eq!(TrackingCalls::of(b":1\r\n"), None);
     }
 }

@@ -17,9 +17,9 @@ pub const TTL_TOLERANCE_MS: i64 = 1000;
 
 /// Makes digests of one comparison; both sides use clones of one, so that nobody can prepare values that collide.
 #[derive(Clone, Debug, Default)]
-pub struct Seed(RandomState);
+pub struct DigestSeed(RandomState);
 
-impl Seed {
+impl DigestSeed {
     /// The digest of anything that has parts.
     #[must_use]
     pub fn of(&self, parts: &[&[u8]]) -> u64 {
@@ -29,25 +29,25 @@ impl Seed {
 
     /// For elements whose order counts.
     #[must_use]
-    pub fn sequence(&self) -> Sequence<'_> {
-        Sequence { seed: self, digest: 0, count: 0 }
+    pub fn sequence(&self) -> SequenceDigest<'_> {
+        SequenceDigest { seed: self, digest: 0, count: 0 }
     }
 
     /// For elements without an order.
     #[must_use]
-    pub fn members(&self) -> Members<'_> {
-        Members { seed: self, digests: Vec::new() }
+    pub fn members(&self) -> MemberDigest<'_> {
+        MemberDigest { seed: self, digests: Vec::new() }
     }
 }
 
 /// The digest of a list, of a sorted set, of a stream's entries: each element with the one before it.
-pub struct Sequence<'a> {
-    seed: &'a Seed,
+pub struct SequenceDigest<'a> {
+    seed: &'a DigestSeed,
     digest: u64,
     count: u64,
 }
 
-impl Sequence<'_> {
+impl SequenceDigest<'_> {
     /// The next element, in parts.
     pub fn push(&mut self, parts: &[&[u8]]) {
         let element = self.seed.of(parts);
@@ -63,12 +63,12 @@ impl Sequence<'_> {
 }
 
 /// The digest of a set or a hash: elements in any order, each counted once however often it comes.
-pub struct Members<'a> {
-    seed: &'a Seed,
+pub struct MemberDigest<'a> {
+    seed: &'a DigestSeed,
     digests: Vec<u64>,
 }
 
-impl Members<'_> {
+impl MemberDigest<'_> {
     /// An element, in parts. `false`: there are too many.
     #[must_use]
     pub fn push(&mut self, parts: &[&[u8]]) -> bool {
@@ -91,11 +91,11 @@ impl Members<'_> {
 
 /// What a server said of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum SeenDigest {
     /// It is not there (or has expired).
     Missing,
     /// It is there.
-    Key(Summary),
+    Key(ValueDigest),
     /// It became something else while it was read.
     Changed,
     /// It cannot be read in a comparable way; why.
@@ -104,7 +104,7 @@ pub enum Seen {
 
 /// A key in a few numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
+pub struct ValueDigest {
     /// Its type, as TYPE says.
     pub kind: String,
     /// Of everything that any server tells.
@@ -121,20 +121,20 @@ pub struct Summary {
 /// Why two servers do not say the same of a key; `None`: they do. `elapsed_ms`: from before the first was asked until both
 /// had answered.
 #[must_use]
-pub fn difference(source: &Seen, target: &Seen, elapsed_ms: i64) -> Option<String> {
+pub fn difference(source: &SeenDigest, target: &SeenDigest, elapsed_ms: i64) -> Option<String> {
     let tolerance = TTL_TOLERANCE_MS + elapsed_ms;
     let (source, target) = match (source, target) {
-        (Seen::Missing, Seen::Missing) => return None,
-        (Seen::Key(source), Seen::Key(target)) => (source, target),
+        (SeenDigest::Missing, SeenDigest::Missing) => return None,
+        (SeenDigest::Key(source), SeenDigest::Key(target)) => (source, target),
         // On one side it has just expired.
-        (Seen::Key(Summary { ttl: Some(ttl), .. }), Seen::Missing)
-        | (Seen::Missing, Seen::Key(Summary { ttl: Some(ttl), .. }))
+        (SeenDigest::Key(ValueDigest { ttl: Some(ttl), .. }), SeenDigest::Missing)
+        | (SeenDigest::Missing, SeenDigest::Key(ValueDigest { ttl: Some(ttl), .. }))
             if *ttl <= tolerance =>
         {
             return None;
         }
-        (Seen::Key(_), Seen::Missing) => return Some("it is not at the target".into()),
-        (Seen::Missing, Seen::Key(_)) => return Some("it is at the target and not at the source".into()),
+        (SeenDigest::Key(_), SeenDigest::Missing) => return Some("it is not at the target".into()),
+        (SeenDigest::Missing, SeenDigest::Key(_)) => return Some("it is at the target and not at the source".into()),
         _ => return Some("it changed while it was read".into()),
     };
     if source.kind != target.kind {
@@ -172,13 +172,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn key(ttl: Option<i64>) -> Summary {
-        Summary { kind: "hash".into(), digest: 7, ttl, field_expiry: None, extras: BTreeMap::new() }
+    fn key(ttl: Option<i64>) -> ValueDigest {
+        ValueDigest { kind: "hash".into(), digest: 7, ttl, field_expiry: None, extras: BTreeMap::new() }
     }
 
     #[test]
     fn order_counts_in_sequences_only() {
-        let seed = Seed::default();
+        let seed = DigestSeed::default();
         let members = |parts: &[&str]| {
             let mut members = seed.members();
             for part in parts {
@@ -202,23 +202,23 @@ mod tests {
 
     #[test]
     fn differences_are_named() {
-        let at = |ttl| Seen::Key(key(ttl));
-        let same = |a: &Seen, b: &Seen| difference(a, b, 0).is_none() && difference(b, a, 0).is_none();
+        let at = |ttl| SeenDigest::Key(key(ttl));
+        let same = |a: &SeenDigest, b: &SeenDigest| difference(a, b, 0).is_none() && difference(b, a, 0).is_none();
         assert!(same(&at(None), &at(None)));
         assert!(same(&at(Some(5000)), &at(Some(6000))));
         assert!(!same(&at(Some(5000)), &at(Some(6001))));
         assert!(!same(&at(Some(500)), &at(None)));
         // Reading took long.
         assert_eq!(difference(&at(Some(5000)), &at(Some(6500)), 500), None);
-        assert!(same(&at(Some(900)), &Seen::Missing));
-        assert!(!same(&at(Some(1100)), &Seen::Missing));
-        assert!(!same(&at(None), &Seen::Missing));
-        assert!(!same(&Seen::Changed, &Seen::Changed));
+        assert!(same(&at(Some(900)), &SeenDigest::Missing));
+        assert!(!same(&at(Some(1100)), &SeenDigest::Missing));
+        assert!(!same(&at(None), &SeenDigest::Missing));
+        assert!(!same(&SeenDigest::Changed, &SeenDigest::Changed));
         let mut other = key(None);
         other.digest = 8;
-        assert!(difference(&at(None), &Seen::Key(other), 0).unwrap().contains("values"));
+        assert!(difference(&at(None), &SeenDigest::Key(other), 0).unwrap().contains("values"));
         let fields = |expiry: &[(u64, i64)]| {
-            Seen::Key(Summary { field_expiry: Some(expiry.iter().copied().collect()), ..key(None) })
+            SeenDigest::Key(ValueDigest { field_expiry: Some(expiry.iter().copied().collect()), ..key(None) })
         };
         assert!(same(&fields(&[(1, 1000)]), &fields(&[(1, 1999)])));
         assert!(!same(&fields(&[(1, 1000)]), &fields(&[(1, 2001)])));
@@ -226,7 +226,7 @@ mod tests {
         assert!(same(&fields(&[(1, 1000)]), &at(None)), "one of them does not tell");
         let extra = |value: &'static str| {
             let extras = BTreeMap::from([("entries-added".to_owned(), Bytes::from_static(value.as_bytes()))]);
-            Seen::Key(Summary { extras, ..key(None) })
+            SeenDigest::Key(ValueDigest { extras, ..key(None) })
         };
         assert!(same(&extra("3"), &at(None)));
         assert!(difference(&extra("3"), &extra("4"), 0).unwrap().contains("entries-added: 3"));

@@ -1,9 +1,10 @@
 //! Compares what source and target say of their keys, before any hold: a part of them, or all.
-//! Knows the feed only as [`Changes`]; never writes to a server.
+//! Knows the feed only as [`ChangeObserver`]; never writes to a server.
 //!
 //! A key that changes is not equal at two moments. So one that differs is compared again, between two barriers of the feed:
 //! if it was settled before and the feed named no change of it until after, the difference is real.
 
+pub mod background;
 pub mod digest;
 pub mod read;
 mod stream;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use self::{
-    digest::{Seed, difference},
+    digest::{DigestSeed, difference},
     read::Reader,
 };
 use super::{Endpoint, SlotSet};
@@ -42,11 +43,11 @@ const ROUND_PAUSE: Duration = Duration::from_millis(5);
 pub const NAMED_MAX: usize = 8;
 
 /// A key and its database.
-pub type Place = (u32, Bytes);
+pub type DbKeyPair = (u32, Bytes);
 
 /// What the copy knows of a key that is being watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct KeyStatus {
     /// How often the feed has named it changed (or everything) since it is watched.
     pub changes: u64,
     /// It does not wait to be copied and no copy of it is under way.
@@ -54,12 +55,12 @@ pub struct Look {
 }
 
 /// The copy that goes on meanwhile, as verification sees it.
-pub trait Changes {
+pub trait ChangeObserver {
     /// Counts changes of exactly these keys from now on; at most 100 of them.
-    fn watch(&self, keys: &[Place]);
+    fn watch(&self, keys: &[DbKeyPair]);
 
     /// What is known of a watched key.
-    fn look(&self, key: &Place) -> Look;
+    fn status(&self, key: &DbKeyPair) -> KeyStatus;
 
     /// Resolves when the feed has delivered every change that the source made before the call. It need not be copied yet.
     ///
@@ -105,7 +106,7 @@ pub struct Comparison<'a> {
     target: Reader,
     scope: Scope<'a>,
     /// Keys that differed when they were first compared.
-    suspects: Vec<Place>,
+    suspects: Vec<DbKeyPair>,
     outcome: Outcome,
 }
 
@@ -115,7 +116,7 @@ impl<'a> Comparison<'a> {
     /// # Errors
     /// A sentence for people.
     pub async fn open(source: &Endpoint, target: &Endpoint, name: &str, scope: Scope<'a>) -> Result<Self, String> {
-        let seed = Seed::default();
+        let seed = DigestSeed::default();
         let text = |error: RedisError| error.to_string();
         let source = Reader::open(source, name, seed.clone()).await.map_err(text)?;
         let target = Reader::open(target, name, seed).await.map_err(text)?;
@@ -133,7 +134,7 @@ impl<'a> Comparison<'a> {
     ///
     /// # Errors
     /// A sentence: a server is gone, or the copy has ended. A difference is no error.
-    pub async fn run(mut self, changes: &impl Changes, progress: impl Fn(Verified)) -> Result<Outcome, String> {
+    pub async fn run(mut self, changes: &impl ChangeObserver, progress: impl Fn(Verified)) -> Result<Outcome, String> {
         let one_in = match self.scope.verify {
             Verify::None => return Ok(self.outcome),
             Verify::Full => 1,
@@ -157,7 +158,7 @@ impl<'a> Comparison<'a> {
         side: Side,
         db: u32,
         one_in: u64,
-        changes: &impl Changes,
+        changes: &impl ChangeObserver,
         progress: &impl Fn(Verified),
     ) -> Result<(), String> {
         let text = |error: RedisError| error.to_string();
@@ -211,7 +212,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares keys; those that differ are gathered, and compared again when there are many.
-    async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl Changes) -> Result<(), String> {
+    async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl ChangeObserver) -> Result<(), String> {
         let differing = self.differing(db, keys).await?;
         self.suspects.extend(differing.into_iter().map(|(key, _)| (db, key)));
         while self.suspects.len() >= BATCH {
@@ -221,7 +222,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares some of the keys that differed again and again, until each is equal, different or known to change always.
-    async fn resolve(&mut self, changes: &impl Changes) -> Result<(), String> {
+    async fn resolve(&mut self, changes: &impl ChangeObserver) -> Result<(), String> {
         let mut suspects = self.suspects.split_off(self.suspects.len().saturating_sub(BATCH));
         if suspects.is_empty() {
             return Ok(());
@@ -230,11 +231,12 @@ impl<'a> Comparison<'a> {
         suspects.sort_unstable();
         suspects.dedup();
         changes.watch(&suspects);
-        let mut changed: BTreeMap<Place, u32> = BTreeMap::new();
+        let mut changed: BTreeMap<DbKeyPair, u32> = BTreeMap::new();
         for round in 0..ROUNDS_MAX {
             sleep(ROUND_PAUSE * round).await;
             changes.barrier().await?;
-            let before: BTreeMap<Place, Look> = suspects.iter().map(|key| (key.clone(), changes.look(key))).collect();
+            let before: BTreeMap<DbKeyPair, KeyStatus> =
+                suspects.iter().map(|key| (key.clone(), changes.status(key))).collect();
             let mut by_db: BTreeMap<u32, Vec<Bytes>> = BTreeMap::new();
             for (db, key) in suspects.drain(..) {
                 by_db.entry(db).or_default().push(key);
@@ -245,7 +247,7 @@ impl<'a> Comparison<'a> {
             }
             changes.barrier().await?;
             for (place, why) in differing {
-                let (before, after) = (before.get(&place).copied().unwrap_or_default(), changes.look(&place));
+                let (before, after) = (before.get(&place).copied().unwrap_or_default(), changes.status(&place));
                 if before.changes != after.changes {
                     let times = changed.entry(place.clone()).or_default();
                     *times += 1;
@@ -276,7 +278,9 @@ impl<'a> Comparison<'a> {
         let elapsed = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX / 2);
         let mut differing = Vec::new();
         for ((key, source), target) in keys.into_iter().zip(&source).zip(&target) {
-            if let digest::Seen::Unread(why) = if matches!(source, digest::Seen::Unread(_)) { source } else { target } {
+            if let digest::SeenDigest::Unread(why) =
+                if matches!(source, digest::SeenDigest::Unread(_)) { source } else { target }
+            {
                 self.outcome.unread += 1;
                 name(&mut self.outcome.unread_named, &(db, key), why);
             } else if let Some(why) = difference(source, target, elapsed) {
@@ -294,7 +298,7 @@ enum Side {
 }
 
 /// Adds a key to a list for people: escaped, cut, and not too many.
-fn name(list: &mut Vec<String>, (db, key): &Place, why: &str) {
+fn name(list: &mut Vec<String>, (db, key): &DbKeyPair, why: &str) {
     /// Enough to recognise a key by.
     const SHOWN: usize = 128;
     if list.len() < NAMED_MAX {

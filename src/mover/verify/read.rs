@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
 use super::{
-    digest::{ELEMENTS_MAX, Members, Seed, Seen, Sequence, Summary},
+    digest::{DigestSeed, ELEMENTS_MAX, MemberDigest, SeenDigest, SequenceDigest, ValueDigest},
     stream,
 };
 use crate::{
-    mover::{Endpoint, payload},
+    mover::{Endpoint, copy::payload},
     redis::{Client, RedisError, Reply},
 };
 
@@ -27,10 +27,10 @@ const SMALL_BYTES_MAX: u64 = 8 << 20;
 const DUMP_MAX: u64 = 8 << 20;
 
 /// A command in parts.
-type Command = Vec<Bytes>;
+type ReadCommand = Vec<Bytes>;
 
 /// Puts a command together.
-fn command(parts: &[&[u8]]) -> Command {
+fn command(parts: &[&[u8]]) -> ReadCommand {
     parts.iter().map(|part| Bytes::copy_from_slice(part)).collect()
 }
 
@@ -40,7 +40,7 @@ pub struct Reader {
     name: String,
     client: Client,
     db: u32,
-    seed: Seed,
+    seed: DigestSeed,
     /// The server knows times to live of fields.
     field_expiry: bool,
     /// Groups of streams are read, too.
@@ -48,35 +48,35 @@ pub struct Reader {
 }
 
 /// How a key's reading stopped early.
-pub(super) enum Stop {
-    /// Not the server's fault: [`Seen::Changed`] or [`Seen::Unread`].
-    Key(Seen),
+pub(super) enum ReadError {
+    /// Not the server's fault: [`SeenDigest::Changed`] or [`SeenDigest::Unread`].
+    Key(SeenDigest),
     /// The connection is of no use any more.
     Connection(RedisError),
 }
 
-impl From<RedisError> for Stop {
+impl From<RedisError> for ReadError {
     fn from(error: RedisError) -> Self {
         Self::Connection(error)
     }
 }
 
 /// What a key's type and length are.
-struct Header {
+struct EntryHeader {
     kind: String,
     ttl: Option<i64>,
     len: u64,
     bytes: u64,
 }
 
-impl Header {
+impl EntryHeader {
     /// Elements of a page: so few that they stay small.
     fn page(&self) -> u64 {
         PAGE.min((PAGE_BYTES * self.len.max(1) / self.bytes.max(1)).max(1))
     }
 
     /// The command that reads a small value whole; `None`: it is read in pages, or by more than one command.
-    fn whole(&self, key: &[u8]) -> Option<Command> {
+    fn whole(&self, key: &[u8]) -> Option<ReadCommand> {
         match self.kind.as_str() {
             "string" => (self.len <= PAGE_BYTES).then(|| command(&[b"GET", key])),
             _ if self.len > self.page() => None,
@@ -94,7 +94,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Client::connect`].
-    pub async fn open(endpoint: &Endpoint, name: &str, seed: Seed) -> Result<Self, RedisError> {
+    pub async fn open(endpoint: &Endpoint, name: &str, seed: DigestSeed) -> Result<Self, RedisError> {
         let mut client = connect(endpoint, name).await?;
         let known = client.ask(&[b"HPEXPIRETIME", b"pt:probe", b"FIELDS", b"1", b"f"], soon()).await;
         let field_expiry = match known {
@@ -132,10 +132,10 @@ impl Reader {
     ///
     /// # Errors
     /// The server is gone. A key that cannot be read is an answer.
-    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<Seen>, RedisError> {
+    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<SeenDigest>, RedisError> {
         self.client(db).await?;
         let headers = self.headers(keys).await?;
-        let mut seen: Vec<Option<Seen>> = Vec::with_capacity(keys.len());
+        let mut seen: Vec<Option<SeenDigest>> = Vec::with_capacity(keys.len());
         // Small values are read by one request each, all at once.
         let mut small = Vec::new();
         let mut small_bytes = 0;
@@ -149,7 +149,7 @@ impl Reader {
                 small.push((at, command));
             }
         }
-        let commands: Vec<Command> = small.iter().map(|(_, command)| command.clone()).collect();
+        let commands: Vec<ReadCommand> = small.iter().map(|(_, command)| command.clone()).collect();
         let replies = match self.pipe(&commands).await {
             Ok(replies) => replies,
             // An element beyond what we take; the connection stands in the middle of a reply. One by one, then.
@@ -164,16 +164,16 @@ impl Reader {
             let Ok(header) = header else { continue };
             let reply = replies.remove(&at);
             seen[at] = Some(match self.value(&keys[at], header, reply).await {
-                Ok(summary) => Seen::Key(summary),
-                Err(Stop::Key(other)) => other,
-                Err(Stop::Connection(RedisError::Protocol { why, .. })) => {
+                Ok(summary) => SeenDigest::Key(summary),
+                Err(ReadError::Key(other)) => other,
+                Err(ReadError::Connection(RedisError::Protocol { why, .. })) => {
                     self.again(db).await?;
-                    Seen::Unread(why)
+                    SeenDigest::Unread(why)
                 }
-                Err(Stop::Connection(error)) => return Err(error),
+                Err(ReadError::Connection(error)) => return Err(error),
             });
         }
-        Ok(seen.into_iter().map(|seen| seen.unwrap_or(Seen::Changed)).collect())
+        Ok(seen.into_iter().map(|seen| seen.unwrap_or(SeenDigest::Changed)).collect())
     }
 
     /// A new connection in the place of one whose replies cannot be followed any more.
@@ -184,7 +184,7 @@ impl Reader {
     }
 
     /// Type, time to live and size of each key, in two round trips.
-    async fn headers(&mut self, keys: &[Bytes]) -> Result<Vec<Result<Header, Seen>>, RedisError> {
+    async fn headers(&mut self, keys: &[Bytes]) -> Result<Vec<Result<EntryHeader, SeenDigest>>, RedisError> {
         let mut commands = Vec::with_capacity(keys.len() * 2);
         for key in keys {
             commands.push(command(&[b"TYPE", key]));
@@ -209,31 +209,36 @@ impl Reader {
         let second = self.pipe(&sizes).await?;
         let header = |(first, second): (&[Reply], &[Reply])| {
             let kind = match first[0].text() {
-                Some("none") => return Err(Seen::Missing),
+                Some("none") => return Err(SeenDigest::Missing),
                 Some(kind) => kind.to_owned(),
                 None => return Err(unread(&first[0])),
             };
             let ttl = match first[1].integer() {
                 Some(-1) => None,
-                Some(-2) => return Err(Seen::Changed),
+                Some(-2) => return Err(SeenDigest::Changed),
                 Some(ttl) => Some(ttl),
                 None => return Err(unread(&first[1])),
             };
             let len = match &second[0] {
                 Reply::Error(text) if !text.starts_with("WRONGTYPE") => return Err(unread(&second[0])),
-                reply => reply.integer().and_then(|n| u64::try_from(n).ok()).ok_or(Seen::Changed)?,
+                reply => reply.integer().and_then(|n| u64::try_from(n).ok()).ok_or(SeenDigest::Changed)?,
             };
             // Not allowed everywhere: then pages go by the number of elements alone.
             let bytes = second[1].integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-            Ok(Header { kind, ttl, len, bytes })
+            Ok(EntryHeader { kind, ttl, len, bytes })
         };
         Ok(first.chunks_exact(2).zip(second.chunks_exact(2)).map(header).collect())
     }
 
-    /// `whole`: the answer to [`Header::whole`], if it was asked.
-    async fn value(&mut self, key: &Bytes, header: Header, whole: Option<Reply>) -> Result<Summary, Stop> {
+    /// `whole`: the answer to [`EntryHeader::whole`], if it was asked.
+    async fn value(
+        &mut self,
+        key: &Bytes,
+        header: EntryHeader,
+        whole: Option<Reply>,
+    ) -> Result<ValueDigest, ReadError> {
         let page = header.page();
-        let Header { kind, ttl, len, bytes } = header;
+        let EntryHeader { kind, ttl, len, bytes } = header;
         let mut extras = BTreeMap::new();
         let mut expiry = BTreeMap::new();
         let seed = self.seed.clone();
@@ -256,7 +261,7 @@ impl Reader {
                 }
                 members.finish()
             }
-            (_, Some(_)) => return Err(Stop::Key(Seen::Changed)),
+            (_, Some(_)) => return Err(ReadError::Key(SeenDigest::Changed)),
             ("string", None) => self.string(key, len).await?,
             ("list", None) => self.by_rank(&kind, &[b"LRANGE", key], &[], len, page).await?,
             ("zset", None) => self.by_rank(&kind, &[b"ZRANGE", key], &[b"WITHSCORES"], len, page).await?,
@@ -265,26 +270,26 @@ impl Reader {
             ("stream", None) => stream::digest(self, key, page, &mut extras).await?,
             (_, None) if bytes > DUMP_MAX => {
                 let why = format!("a {kind} of {bytes} bytes; only DUMP reads it, which is too big for that");
-                return Err(Stop::Key(Seen::Unread(why)));
+                return Err(ReadError::Key(SeenDigest::Unread(why)));
             }
             (_, None) => {
                 let reply = self.one(&[b"DUMP", key]).await?;
-                let Reply::Bulk(bytes) = &reply else { return Err(Stop::Key(Seen::Changed)) };
-                let value = payload::value(bytes).map_err(|why| Stop::Key(Seen::Unread(why.to_string())))?;
+                let Reply::Bulk(bytes) = &reply else { return Err(ReadError::Key(SeenDigest::Changed)) };
+                let value = payload::value(bytes).map_err(|why| ReadError::Key(SeenDigest::Unread(why.to_string())))?;
                 seed.of(&[value])
             }
         };
         let field_expiry = (self.field_expiry && kind == "hash").then_some(expiry);
-        Ok(Summary { kind, digest, ttl, field_expiry, extras })
+        Ok(ValueDigest { kind, digest, ttl, field_expiry, extras })
     }
 
-    async fn string(&mut self, key: &Bytes, len: u64) -> Result<u64, Stop> {
+    async fn string(&mut self, key: &Bytes, len: u64) -> Result<u64, ReadError> {
         let mut pieces = Vec::new();
         let mut at = 0;
         while at < len {
             let (from, to) = (at.to_string(), (at + PAGE_BYTES - 1).to_string());
             let reply = self.one(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]).await?;
-            let Reply::Bulk(piece) = &reply else { return Err(Stop::Key(Seen::Changed)) };
+            let Reply::Bulk(piece) = &reply else { return Err(ReadError::Key(SeenDigest::Changed)) };
             pieces.push(self.seed.of(&[piece]));
             at += PAGE_BYTES;
         }
@@ -292,7 +297,14 @@ impl Reader {
     }
 
     /// A list or sorted set, by rank: nothing comes twice.
-    async fn by_rank(&mut self, kind: &str, head: &[&[u8]], tail: &[&[u8]], len: u64, page: u64) -> Result<u64, Stop> {
+    async fn by_rank(
+        &mut self,
+        kind: &str,
+        head: &[&[u8]],
+        tail: &[&[u8]],
+        len: u64,
+        page: u64,
+    ) -> Result<u64, ReadError> {
         let seed = self.seed.clone();
         let mut sequence = seed.sequence();
         let mut at = 0;
@@ -313,13 +325,15 @@ impl Reader {
         key: &Bytes,
         page: u64,
         expiry: &mut BTreeMap<u64, i64>,
-    ) -> Result<u64, Stop> {
+    ) -> Result<u64, ReadError> {
         let seed = self.seed.clone();
         let mut members = seed.members();
         let mut cursor = Bytes::from_static(b"0");
         loop {
             let reply = self.one(&[scan, key, &cursor, b"COUNT", page.to_string().as_bytes()]).await?;
-            let Some([Reply::Bulk(next), found]) = reply.items() else { return Err(Stop::Key(Seen::Changed)) };
+            let Some([Reply::Bulk(next), found]) = reply.items() else {
+                return Err(ReadError::Key(SeenDigest::Changed));
+            };
             let items = unordered(kind, found, &mut members)?;
             if kind == "hash" {
                 self.expiry_of(key, &items, expiry).await?;
@@ -332,7 +346,12 @@ impl Reader {
     }
 
     /// When fields of a hash expire. `fields`: fields and values in turn.
-    async fn expiry_of(&mut self, key: &Bytes, fields: &[Bytes], expiry: &mut BTreeMap<u64, i64>) -> Result<(), Stop> {
+    async fn expiry_of(
+        &mut self,
+        key: &Bytes,
+        fields: &[Bytes],
+        expiry: &mut BTreeMap<u64, i64>,
+    ) -> Result<(), ReadError> {
         if !self.field_expiry || fields.is_empty() {
             return Ok(());
         }
@@ -340,7 +359,7 @@ impl Reader {
         let mut ask: Vec<&[u8]> = vec![b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()];
         ask.extend(fields.iter().step_by(2).map(|field| &field[..]));
         let reply = self.one(&ask).await?;
-        let times = reply.items().ok_or(Stop::Key(Seen::Changed))?;
+        let times = reply.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
         for (field, at) in fields.iter().step_by(2).zip(times) {
             if let Some(at) = at.integer().filter(|at| *at >= 0) {
                 expiry.insert(self.seed.of(&[field]), at);
@@ -350,12 +369,12 @@ impl Reader {
     }
 
     /// The seed of this comparison.
-    pub(super) fn seed(&self) -> Seed {
+    pub(super) fn seed(&self) -> DigestSeed {
         self.seed.clone()
     }
 
     /// Asks one thing of a key; an error answer ends its reading.
-    pub(super) async fn one(&mut self, parts: &[&[u8]]) -> Result<Reply, Stop> {
+    pub(super) async fn one(&mut self, parts: &[&[u8]]) -> Result<Reply, ReadError> {
         let mut replies = self.client.pipeline(&[parts], soon()).await?;
         match replies.pop().unwrap_or(Reply::Null) {
             reply @ Reply::Error(_) => Err(refused(&reply)),
@@ -363,7 +382,7 @@ impl Reader {
         }
     }
 
-    async fn pipe(&mut self, commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
+    async fn pipe(&mut self, commands: &[ReadCommand]) -> Result<Vec<Reply>, RedisError> {
         let slices: Vec<Vec<&[u8]>> = commands.iter().map(|c| c.iter().map(|part| &part[..]).collect()).collect();
         let slices: Vec<&[&[u8]]> = slices.iter().map(Vec::as_slice).collect();
         self.client.pipeline(&slices, soon()).await
@@ -378,23 +397,25 @@ async fn connect(endpoint: &Endpoint, name: &str) -> Result<Client, RedisError> 
     Client::connect(&endpoint.addr, endpoint.credentials.as_ref(), name, soon()).await
 }
 
-fn unread(reply: &Reply) -> Seen {
-    Seen::Unread(match reply {
+fn unread(reply: &Reply) -> SeenDigest {
+    SeenDigest::Unread(match reply {
         Reply::Error(text) => text.clone(),
         _ => "an answer has an unknown shape".into(),
     })
 }
 
 /// An error answer about a key.
-fn refused(reply: &Reply) -> Stop {
+fn refused(reply: &Reply) -> ReadError {
     match reply {
-        Reply::Error(text) if text.starts_with("WRONGTYPE") || text.contains("no such key") => Stop::Key(Seen::Changed),
-        _ => Stop::Key(unread(reply)),
+        Reply::Error(text) if text.starts_with("WRONGTYPE") || text.contains("no such key") => {
+            ReadError::Key(SeenDigest::Changed)
+        }
+        _ => ReadError::Key(unread(reply)),
     }
 }
 
 /// A string by the digests of its pieces of [`PAGE_BYTES`]; both sides have the same pieces when its length is the same.
-fn string_of(seed: &Seed, pieces: &[u64], len: u64) -> u64 {
+fn string_of(seed: &DigestSeed, pieces: &[u64], len: u64) -> u64 {
     let mut sequence = seed.sequence();
     for piece in pieces {
         sequence.push(&[&piece.to_le_bytes()]);
@@ -404,7 +425,7 @@ fn string_of(seed: &Seed, pieces: &[u64], len: u64) -> u64 {
 }
 
 /// A page of a list or sorted set.
-fn ranked(kind: &str, reply: &Reply, sequence: &mut Sequence<'_>) -> Result<(), Stop> {
+fn ranked(kind: &str, reply: &Reply, sequence: &mut SequenceDigest<'_>) -> Result<(), ReadError> {
     let mut items = Vec::new();
     collect(reply, &mut items)?;
     if kind == "list" {
@@ -412,30 +433,30 @@ fn ranked(kind: &str, reply: &Reply, sequence: &mut Sequence<'_>) -> Result<(), 
         return Ok(());
     }
     for pair in items.chunks_exact(2) {
-        sequence.push(&[&pair[0], &score(&pair[1]).ok_or(Stop::Key(Seen::Changed))?]);
+        sequence.push(&[&pair[0], &score(&pair[1]).ok_or(ReadError::Key(SeenDigest::Changed))?]);
     }
     Ok(())
 }
 
 /// A page of a set or hash; returns its strings.
-fn unordered(kind: &str, reply: &Reply, members: &mut Members<'_>) -> Result<Vec<Bytes>, Stop> {
+fn unordered(kind: &str, reply: &Reply, members: &mut MemberDigest<'_>) -> Result<Vec<Bytes>, ReadError> {
     let mut items = Vec::new();
     collect(reply, &mut items)?;
     for item in items.chunks_exact(if kind == "hash" { 2 } else { 1 }) {
         let parts: Vec<&[u8]> = item.iter().map(|part| &part[..]).collect();
         if !members.push(&parts) {
-            return Err(Stop::Key(Seen::Unread(format!("more than {ELEMENTS_MAX} elements"))));
+            return Err(ReadError::Key(SeenDigest::Unread(format!("more than {ELEMENTS_MAX} elements"))));
         }
     }
     Ok(items)
 }
 
 /// The strings of an array.
-pub(super) fn collect(reply: &Reply, out: &mut Vec<Bytes>) -> Result<(), Stop> {
-    for item in reply.items().ok_or(Stop::Key(Seen::Changed))? {
+pub(super) fn collect(reply: &Reply, out: &mut Vec<Bytes>) -> Result<(), ReadError> {
+    for item in reply.items().ok_or(ReadError::Key(SeenDigest::Changed))? {
         match item {
             Reply::Bulk(bytes) => out.push(bytes.clone()),
-            _ => return Err(Stop::Key(Seen::Changed)),
+            _ => return Err(ReadError::Key(SeenDigest::Changed)),
         }
     }
     Ok(())

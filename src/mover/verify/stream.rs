@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    digest::Seen,
-    read::{PAGE, Reader, Stop, collect},
+    digest::SeenDigest,
+    read::{PAGE, ReadError, Reader, collect},
 };
 use crate::redis::Reply;
 
@@ -22,7 +22,7 @@ pub(super) async fn digest(
     key: &Bytes,
     page: u64,
     extras: &mut BTreeMap<String, Bytes>,
-) -> Result<u64, Stop> {
+) -> Result<u64, ReadError> {
     let seed = reader.seed();
     let mut sequence = seed.sequence();
     let info = reader.one(&[b"XINFO", b"STREAM", key]).await?;
@@ -35,9 +35,11 @@ pub(super) async fn digest(
     let mut from = Bytes::from_static(b"-");
     loop {
         let reply = reader.one(&[b"XRANGE", key, &from, b"+", b"COUNT", page.to_string().as_bytes()]).await?;
-        let entries = reply.items().ok_or(Stop::Key(Seen::Changed))?;
+        let entries = reply.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
         for entry in entries {
-            let Some([Reply::Bulk(id), fields]) = entry.items() else { return Err(Stop::Key(Seen::Changed)) };
+            let Some([Reply::Bulk(id), fields]) = entry.items() else {
+                return Err(ReadError::Key(SeenDigest::Changed));
+            };
             let mut parts = vec![id.clone()];
             collect(fields, &mut parts)?;
             sequence.push(&parts.iter().map(|part| &part[..]).collect::<Vec<_>>());
@@ -51,9 +53,9 @@ pub(super) async fn digest(
         return Ok(sequence.finish());
     }
     let groups = reader.one(&[b"XINFO", b"GROUPS", key]).await?;
-    let groups = groups.items().ok_or(Stop::Key(Seen::Changed))?;
+    let groups = groups.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
     if groups.len() > GROUPS_MAX {
-        return Err(Stop::Key(Seen::Unread(format!("a stream with more than {GROUPS_MAX} groups"))));
+        return Err(ReadError::Key(SeenDigest::Unread(format!("a stream with more than {GROUPS_MAX} groups"))));
     }
     // Redis lists them in the order of their names.
     for group in groups {
@@ -64,7 +66,7 @@ pub(super) async fn digest(
         }
         let consumers = reader.one(&[b"XINFO", b"CONSUMERS", key, &name]).await?;
         let mut names = Vec::new();
-        for consumer in consumers.items().ok_or(Stop::Key(Seen::Changed))? {
+        for consumer in consumers.items().ok_or(ReadError::Key(SeenDigest::Changed))? {
             names.push(text(consumer, "name")?);
         }
         names.sort_unstable();
@@ -74,11 +76,11 @@ pub(super) async fn digest(
         let mut from = Bytes::from_static(b"-");
         loop {
             let reply = reader.one(&[b"XPENDING", key, &name, &from, b"+", PAGE.to_string().as_bytes()]).await?;
-            let pending = reply.items().ok_or(Stop::Key(Seen::Changed))?;
+            let pending = reply.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
             for entry in pending {
                 // Id, consumer, idle time, deliveries.
                 let Some([Reply::Bulk(id), Reply::Bulk(consumer), _, Reply::Integer(count)]) = entry.items() else {
-                    return Err(Stop::Key(Seen::Changed));
+                    return Err(ReadError::Key(SeenDigest::Changed));
                 };
                 sequence.push(&[b"pending", id, consumer, &count.to_le_bytes()]);
                 from = after(id)?;
@@ -92,7 +94,7 @@ pub(super) async fn digest(
 }
 
 /// A field of XINFO as text; numbers in decimal, null as nothing.
-fn text(map: &Reply, name: &str) -> Result<Bytes, Stop> {
+fn text(map: &Reply, name: &str) -> Result<Bytes, ReadError> {
     let value = map
         .items()
         .and_then(|items| items.chunks_exact(2).find(|pair| pair[0].text() == Some(name)))
@@ -102,17 +104,17 @@ fn text(map: &Reply, name: &str) -> Result<Bytes, Stop> {
         Some(Reply::Simple(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
         Some(Reply::Integer(number)) => Ok(Bytes::from(number.to_string())),
         Some(Reply::Null) => Ok(Bytes::new()),
-        _ => Err(Stop::Key(Seen::Changed)),
+        _ => Err(ReadError::Key(SeenDigest::Changed)),
     }
 }
 
 /// The id after `id`; empty after the greatest. (Exclusive ranges, `(id`, came with Redis 6.2.)
-fn after(id: &[u8]) -> Result<Bytes, Stop> {
+fn after(id: &[u8]) -> Result<Bytes, ReadError> {
     let parsed = || {
         let (ms, sequence) = std::str::from_utf8(id).ok()?.split_once('-')?;
         Some((ms.parse::<u64>().ok()?, sequence.parse::<u64>().ok()?))
     };
-    let (ms, sequence) = parsed().ok_or(Stop::Key(Seen::Changed))?;
+    let (ms, sequence) = parsed().ok_or(ReadError::Key(SeenDigest::Changed))?;
     Ok(match (sequence.checked_add(1), ms.checked_add(1)) {
         (Some(sequence), _) => format!("{ms}-{sequence}").into(),
         (None, Some(ms)) => format!("{ms}-0").into(),

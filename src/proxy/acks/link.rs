@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-use super::{Acks, Verdict};
+use super::{AckDecision, Acks};
 use crate::{
     proxy::{
         backend::handshake::{self, LogIn},
@@ -36,7 +36,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const ANSWERS_MAX: usize = 16 * 1024;
 
 /// A connection that is up.
-struct Link {
+struct AckLink {
     stream: TcpStream,
     /// Run id of the process behind it.
     run_id: String,
@@ -46,7 +46,7 @@ struct Link {
 
 /// Runs until the server is retired and nothing waits.
 pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
-    let mut link: Option<Link> = None;
+    let mut link: Option<AckLink> = None;
     let mut not_before = Instant::now();
     loop {
         if acks.is_empty() {
@@ -69,27 +69,27 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
             link = None;
             continue;
         };
-        let Asked { count, wanted, outcome } = asked;
+        let WaitRequest { count, wanted, outcome } = asked;
         match outcome {
-            Ok(have) if have >= wanted => acks.settle(&worker, count, &Verdict::Confirmed),
+            Ok(have) if have >= wanted => acks.settle(&worker, count, &AckDecision::Confirmed),
             Ok(have) => {
                 let within = acks.product.routes.borrow().min_acks_ms;
                 let why = format!("{have} have it after {within} ms");
-                acks.settle(&worker, count, &Verdict::Unconfirmed { wanted, why: &why });
+                acks.settle(&worker, count, &AckDecision::Unconfirmed { wanted, why: &why });
             }
             Err(error) => {
                 link = None;
                 not_before = Instant::now() + AGAIN_AFTER;
                 tracing::debug!(server = %acks.addr, %error, "replicas cannot be asked for");
                 let why = format!("server {} {error}", acks.addr);
-                acks.settle(&worker, count, &Verdict::Unconfirmed { wanted, why: &why });
+                acks.settle(&worker, count, &AckDecision::Unconfirmed { wanted, why: &why });
             }
         }
     }
 }
 
 /// Waits for work. False: the connection has come to its end meanwhile, or nobody has used it for long.
-async fn rest(acks: &Acks, link: Option<&Link>, worker: &Worker) -> bool {
+async fn rest(acks: &Acks, link: Option<&AckLink>, worker: &Worker) -> bool {
     let broken = async {
         match link {
             Some(link) => link.broken().await,
@@ -107,7 +107,7 @@ async fn rest(acks: &Acks, link: Option<&Link>, worker: &Worker) -> bool {
 }
 
 /// What was asked, for how many writes.
-struct Asked {
+struct WaitRequest {
     count: usize,
     /// Replicas that must have them.
     wanted: u32,
@@ -115,14 +115,14 @@ struct Asked {
     outcome: io::Result<u32>,
 }
 
-async fn ask(acks: &Acks, link: &mut Option<Link>, not_before: Instant, worker: &Worker) -> Asked {
+async fn ask(acks: &Acks, link: &mut Option<AckLink>, not_before: Instant, worker: &Worker) -> WaitRequest {
     let (min_acks, within) = {
         let routes = acks.product.routes.borrow();
         // It may have been turned off meanwhile: what waits was sent under the former setting.
         (u32::from(routes.min_acks.max(1)), Duration::from_millis(routes.min_acks_ms.into()))
     };
     // The server counts any replica; those that are not the group's are no help when it fails.
-    let wanted = min_acks + worker.config.foreign.of(&acks.addr);
+    let wanted = min_acks + worker.config.unmanaged.of(&acks.addr);
     if link.is_none() {
         sleep_until(not_before).await;
         let name = format!("pontoon:{}:acks", worker.config.node);
@@ -136,11 +136,11 @@ async fn ask(acks: &Acks, link: &mut Option<Link>, not_before: Instant, worker: 
         let connected = timeout(worker.config.limits.connect_deadline, connecting).await;
         match connected.unwrap_or_else(|_| Err(io::Error::other("did not let us in in time"))) {
             Ok((stream, run_id)) => {
-                *link = Some(Link { stream, run_id, buffer: Vec::new(), request: Vec::new() });
+                *link = Some(AckLink { stream, run_id, buffer: Vec::new(), request: Vec::new() });
             }
             Err(error) => {
                 let count = acks.group().map_or(0, |(count, _)| count);
-                return Asked { count, wanted, outcome: Err(error) };
+                return WaitRequest { count, wanted, outcome: Err(error) };
             }
         }
     }
@@ -153,10 +153,10 @@ async fn ask(acks: &Acks, link: &mut Option<Link>, not_before: Instant, worker: 
         Some(link) => link.confirm(wanted, within).await,
         None => Err(io::Error::other("is not connected")),
     };
-    Asked { count, wanted, outcome }
+    WaitRequest { count, wanted, outcome }
 }
 
-impl Link {
+impl AckLink {
     /// How many replicas have everything that the server has executed before it gets this. After an error, or if this is
     /// dropped before it is through, the connection is of no use.
     async fn confirm(&mut self, wanted: u32, within: Duration) -> io::Result<u32> {

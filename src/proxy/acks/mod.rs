@@ -41,7 +41,7 @@ struct Unconfirmed {
 
 /// The unconfirmed, oldest first.
 #[derive(Debug, Default)]
-struct Queue {
+struct AckQueue {
     writes: VecDeque<Unconfirmed>,
     /// Their replies, one behind the other.
     replies: Vec<u8>,
@@ -55,7 +55,7 @@ pub(super) struct Acks {
     pub(super) addr: HostPort,
     pub(super) credentials: Option<Credentials>,
     product: Rc<ProductView>,
-    queue: RefCell<Queue>,
+    queue: RefCell<AckQueue>,
     /// Its server is no primary any more, or its product is gone.
     retired: Cell<bool>,
     /// There is something to do for a task that rests.
@@ -65,7 +65,7 @@ pub(super) struct Acks {
 }
 
 /// What is known of a group of writes.
-enum Verdict<'a> {
+enum AckDecision<'a> {
     /// Enough replicas have them.
     Confirmed,
     /// They have not, or nobody can say so; why, for people.
@@ -140,14 +140,14 @@ impl Acks {
     }
 
     /// The `count` oldest get their answers, in order, each through check 2.
-    fn settle(&self, worker: &Worker, count: usize, verdict: &Verdict<'_>) {
+    fn settle(&self, worker: &Worker, count: usize, verdict: &AckDecision<'_>) {
         // After the read that brought the verdict.
         let check = AtReply::now(worker, &self.product);
         let error = match verdict {
-            Verdict::Confirmed => String::new(),
-            Verdict::Unconfirmed { wanted, why } => text(*wanted, why),
+            AckDecision::Confirmed => String::new(),
+            AckDecision::Unconfirmed { wanted, why } => text(*wanted, why),
         };
-        // Lent out, so that an answer may be given while nothing is borrowed. Nobody pushes meanwhile: this is one turn.
+        // Ejected out, so that an answer may be given while nothing is temporarily owned. Nobody pushes meanwhile: this is one turn.
         let replies = std::mem::take(&mut self.queue.borrow_mut().replies);
         let mut swapped = false;
         for _ in 0..count {
@@ -176,7 +176,7 @@ impl Acks {
     }
 }
 
-impl Queue {
+impl AckQueue {
     /// Bytes that wait, the places in the queue included.
     fn held(&self) -> usize {
         self.replies.len() - self.taken + self.writes.len() * size_of::<Unconfirmed>()

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    AtReply, Backend, Entry, Link,
+    AtReply, Backend, BackendLink, Entry,
     handshake::{self, LogIn},
     inflight::WITHHELD,
 };
@@ -78,9 +78,9 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                     last_read: worker.tick.get(),
                 };
                 backend.abandoned.set(false);
-                backend.link.set(Link::Up);
+                backend.link.set(BackendLink::Up);
                 let why = poll_fn(|cx| pump.poll(cx)).await;
-                backend.link.set(Link::Connecting);
+                backend.link.set(BackendLink::Connecting);
                 tracing::debug!(server = %backend.addr, db = backend.db, why, "backend connection ended");
                 backend.fail_all(&worker, &why);
                 continue;
@@ -88,10 +88,10 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
             Ok(Err(error)) => error,
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "did not answer in time"),
         };
-        if backend.link.get() != Link::Down {
+        if backend.link.get() != BackendLink::Down {
             tracing::warn!(server = %backend.addr, db = backend.db, %error, "server is down");
         }
-        backend.link.set(Link::Down);
+        backend.link.set(BackendLink::Down);
         backend.fail_all(&worker, &format!("is down ({error})"));
         let jitter = 0.5 + fastrand::f64() / 2.0;
         tokio::time::sleep(backoff.mul_f64(jitter)).await;
@@ -107,7 +107,8 @@ async fn wait_until_wanted(backend: &Backend) -> bool {
             return Poll::Ready(false);
         }
         // While down it goes on trying, wanted or not: the next client should find it up.
-        let ready = !backend.inflight.borrow().is_empty() || backend.wanted.get() || backend.link.get() == Link::Down;
+        let ready =
+            !backend.inflight.borrow().is_empty() || backend.wanted.get() || backend.link.get() == BackendLink::Down;
         if ready { Poll::Ready(true) } else { Poll::Pending }
     })
     .await

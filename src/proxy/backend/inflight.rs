@@ -5,7 +5,10 @@ use std::rc::Rc;
 
 use crate::{
     model::ids::{Epoch, SlotId},
-    proxy::{check::Gate, gather::Gather, product::ProductView, replies::Ticket, session::Session, worker::Worker},
+    proxy::{
+        check::ServeCheck, gather::ScatterGather, product::ProductView, replies::Ticket, session::Session,
+        worker::Worker,
+    },
 };
 
 /// Why a reply that has come is not delivered.
@@ -16,7 +19,7 @@ pub(in crate::proxy) const WITHHELD: &str = "answered, but this node may not vou
 pub(in crate::proxy) enum Owner {
     Session(Rc<Session>, Ticket),
     /// A part of a split command.
-    Part(Rc<Gather>, u32),
+    Part(Rc<ScatterGather>, u32),
 }
 
 impl Owner {
@@ -42,7 +45,7 @@ impl AtReply {
     #[inline]
     pub(in crate::proxy) fn now(worker: &Worker, product: &ProductView) -> Self {
         let unchecked = cfg!(debug_assertions) && worker.unchecked;
-        let open = unchecked || worker.gate(product) == Gate::Open;
+        let open = unchecked || worker.serve_check(product) == ServeCheck::Open;
         Self { open, unchecked, generation: worker.generation.get() }
     }
 

@@ -30,7 +30,7 @@ const KEEP_OUT: usize = 256 * 1024;
 
 /// Whether requests may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum BackendLink {
     /// Not connected, nobody has asked; or the first attempt is under way: requests are queued.
     Connecting,
     /// Connected and logged in.
@@ -58,7 +58,7 @@ pub(super) struct Backend {
     pub(super) replica: bool,
     /// Of a replica: the `run_id` of the process that may be asked. One that was started since may have older data.
     process: RefCell<String>,
-    pub(super) link: Cell<Link>,
+    pub(super) link: Cell<BackendLink>,
     /// Run id of the process that the connection leads to.
     run_id: RefCell<Rc<str>>,
     /// Its server is no primary any more: closed when nothing is in flight.
@@ -98,7 +98,7 @@ impl Backend {
             product,
             replica,
             process: RefCell::default(),
-            link: Cell::new(Link::Connecting),
+            link: Cell::new(BackendLink::Connecting),
             run_id: RefCell::new("".into()),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
@@ -116,7 +116,7 @@ impl Backend {
     /// Whether [`send`](Self::send) may be called.
     #[inline]
     pub(super) fn available(&self, worker: &Worker) -> Result<(), Unavailable> {
-        if self.link.get() == Link::Down {
+        if self.link.get() == BackendLink::Down {
             self.wanted.set(true);
             return Err(Unavailable::Down);
         }
@@ -131,7 +131,7 @@ impl Backend {
     pub(super) fn may_ask(&self, worker: &Worker, run_id: &str) -> bool {
         let same = *self.process.borrow() == run_id;
         if !same {
-            if self.link.get() == Link::Up || !self.inflight.borrow().is_empty() {
+            if self.link.get() == BackendLink::Up || !self.inflight.borrow().is_empty() {
                 return false;
             }
             run_id.clone_into(&mut self.process.borrow_mut());
@@ -150,7 +150,7 @@ impl Backend {
 
     /// Whether it is connected and nobody has used it for so long that it is to be closed. (One that is down goes on trying.)
     pub(super) fn is_idle(&self, worker: &Worker) -> bool {
-        self.link.get() == Link::Up
+        self.link.get() == BackendLink::Up
             && self.inflight.borrow().is_empty()
             && worker.age(self.last_used.get()) >= worker.config.limits.backend_idle
     }
@@ -214,7 +214,7 @@ impl Backend {
 
     /// Its server has been given up: whatever is in flight gets its answer now.
     pub(super) fn abandon(&self, worker: &Worker) {
-        if self.link.get() == Link::Up {
+        if self.link.get() == BackendLink::Up {
             self.abandoned.set(true);
             self.wake();
         } else {

@@ -16,8 +16,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 pub(super) use task::SessionTask;
 
 use super::{
-    client::Client,
-    product::{Lane, ProductView},
+    client::ClientState,
+    product::{BackendSet, ProductView},
     replies::{Replies, Ticket},
     worker::Worker,
 };
@@ -28,10 +28,10 @@ pub(super) struct Session {
     pub(super) id: u64,
     pub(super) addr: SocketAddr,
     pub(super) product: Rc<ProductView>,
-    pub(super) client: RefCell<Client>,
+    pub(super) client: RefCell<ClientState>,
     writer: RefCell<Option<OwnedWriteHalf>>,
     replies: RefCell<Replies>,
-    lane: RefCell<Option<Rc<Lane>>>,
+    backend_set: RefCell<Option<Rc<BackendSet>>>,
     waker: RefCell<Option<Waker>>,
     /// Bytes of unanswered requests.
     queued: Cell<usize>,
@@ -116,7 +116,7 @@ impl Session {
             self.kill();
             return;
         }
-        replies.lend(|| worker.lend_buffer());
+        replies.lend_buffer(|| worker.lend_buffer());
         replies.complete(ticket, reply);
         drop(replies);
         self.queued.set(self.queued.get() - len);
@@ -179,23 +179,27 @@ impl Session {
 
     /// SELECT or HELLO has changed over which connections its requests go. What went before is answered first: nothing
     /// orders two connections, and a client must find what it has just written.
-    pub(super) fn forget_lane(&self) {
+    pub(super) fn forget_backend_set(&self) {
         let client = self.client.borrow();
-        let mut lane = self.lane.borrow_mut();
+        let mut backend_set = self.backend_set.borrow_mut();
         // One that fits still is kept: forgotten here, the next change would not know where requests are in flight.
-        if lane.as_ref().is_some_and(|lane| lane.db != client.db || lane.version != client.version) {
-            *lane = None;
+        if backend_set
+            .as_ref()
+            .is_some_and(|backend_set| backend_set.db != client.db || backend_set.version != client.version)
+        {
+            *backend_set = None;
             self.settling.set(self.replies.borrow().waiting() > 0);
         }
     }
 
-    pub(super) fn lane(&self) -> Rc<Lane> {
-        let mut lane = self.lane.borrow_mut();
-        lane.get_or_insert_with(|| {
-            let client = self.client.borrow();
-            self.product.lane(client.db, client.version)
-        })
-        .clone()
+    pub(super) fn backend_set(&self) -> Rc<BackendSet> {
+        let mut backend_set = self.backend_set.borrow_mut();
+        backend_set
+            .get_or_insert_with(|| {
+                let client = self.client.borrow();
+                self.product.backend_set(client.db, client.version)
+            })
+            .clone()
     }
 
     fn wake(&self) {
@@ -206,7 +210,7 @@ impl Session {
 
     fn answer(&self, worker: &Worker, text: &dyn Fn(&mut Vec<u8>)) {
         let mut replies = self.replies.borrow_mut();
-        replies.lend(|| worker.lend_buffer());
+        replies.lend_buffer(|| worker.lend_buffer());
         replies.push(text);
     }
 

@@ -22,13 +22,13 @@ use crate::{
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
         backend::{Backend, Entry, Owner},
-        check::Gate,
-        client::{Client, ReplyMode},
-        dispatch::{Call, Dispatch, Refusal, Target, dispatch},
-        gather::Gather,
+        check::ServeCheck,
+        client::{ClientState, ReplyMode},
+        dispatch::{CallContext, Dispatch, DispatchTarget, RefusalReason, dispatch},
+        gather::ScatterGather,
         local,
         product::ProductView,
-        reads::{self, Choice},
+        reads::{self, ReadChoice},
         replies::Replies,
         worker::Worker,
     },
@@ -46,7 +46,7 @@ const READS_PER_TURN: usize = 4;
 const REST_RESERVED: usize = 16 * 1024;
 
 /// What the scan of a buffer ended with.
-enum Stop {
+enum SessionEnd {
     /// All whole requests are dealt with.
     NeedMore,
     /// At a limit or closing: what is left stays.
@@ -86,10 +86,10 @@ impl SessionTask {
             id,
             addr,
             product,
-            client: RefCell::new(Client { logged_in, ..Client::default() }),
+            client: RefCell::new(ClientState { logged_in, ..ClientState::default() }),
             writer: RefCell::new(Some(writer)),
             replies: RefCell::default(),
-            lane: RefCell::default(),
+            backend_set: RefCell::default(),
             waker: RefCell::default(),
             queued: Cell::new(0),
             dirty: Cell::new(false),
@@ -189,7 +189,7 @@ impl SessionTask {
         let session = self.session.clone();
         // The table is swapped between turns only, so borrowing it for the turn meets nobody.
         let routes = session.product.routes.borrow();
-        let gate = worker.begin_batch(routes.isolated);
+        let serve_check = worker.begin_batch(routes.isolated);
         if self.scanner.is_before_login() && routes.auth.is_none() {
             // The password has been taken away since it came.
             session.client.borrow_mut().logged_in = true;
@@ -198,28 +198,30 @@ impl SessionTask {
         let mut at = 0;
         let stop = loop {
             if session.saturated(&worker) {
-                break Stop::Stay;
+                break SessionEnd::Stay;
             }
             let len = match self.scanner.scan(&bytes[at..]) {
-                Ok(Scanned::Incomplete) => break Stop::NeedMore,
+                Ok(Scanned::Incomplete) => break SessionEnd::NeedMore,
                 Ok(Scanned::Request(len)) => {
-                    let call = Call { bytes: &bytes[at..at + len], args: self.scanner.args() };
-                    if !self.handle(&worker, &routes, gate, &call) {
-                        break Stop::Parked;
+                    let call = CallContext { bytes: &bytes[at..at + len], args: self.scanner.args() };
+                    if !self.handle(&worker, &routes, serve_check, &call) {
+                        break SessionEnd::Parked;
                     }
                     len
                 }
-                Ok(Scanned::Inline(len)) => match self.handle_inline(&worker, &routes, gate, &bytes[at..at + len]) {
-                    Ok(true) => len,
-                    Ok(false) => break Stop::Parked,
-                    Err(error) => {
-                        self.protocol_error(&worker, error);
-                        break Stop::Stay;
+                Ok(Scanned::Inline(len)) => {
+                    match self.handle_inline(&worker, &routes, serve_check, &bytes[at..at + len]) {
+                        Ok(true) => len,
+                        Ok(false) => break SessionEnd::Parked,
+                        Err(error) => {
+                            self.protocol_error(&worker, error);
+                            break SessionEnd::Stay;
+                        }
                     }
-                },
+                }
                 Err(error) => {
                     self.protocol_error(&worker, error);
-                    break Stop::Stay;
+                    break SessionEnd::Stay;
                 }
             };
             at += len;
@@ -227,13 +229,13 @@ impl SessionTask {
                 self.scanner.set_before_login(!session.client.borrow().logged_in);
             }
             if session.closing.get() {
-                break Stop::Stay;
+                break SessionEnd::Stay;
             }
         };
         match stop {
             // What it was parked for is behind it.
-            Stop::NeedMore | Stop::Stay => session.parked_at.set(None),
-            Stop::Parked => {}
+            SessionEnd::NeedMore | SessionEnd::Stay => session.parked_at.set(None),
+            SessionEnd::Parked => {}
         }
         at
     }
@@ -272,18 +274,24 @@ impl SessionTask {
         &mut self,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
-        gate: Gate,
+        serve_check: ServeCheck,
         line: &[u8],
     ) -> Result<bool, RequestError> {
         let request = inline::to_request(line)?;
         let mut scanner = RequestScanner::default();
         scanner.scan(&request)?;
-        Ok(self.handle(worker, routes, gate, &Call { bytes: &request, args: scanner.args() }))
+        Ok(self.handle(worker, routes, serve_check, &CallContext { bytes: &request, args: scanner.args() }))
     }
 
     /// One request. False: it is parked, and with it everything behind it.
     #[inline]
-    fn handle(&self, worker: &Rc<Worker>, routes: &ProductRoutes, gate: Gate, call: &Call<'_>) -> bool {
+    fn handle(
+        &self,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        call: &CallContext<'_>,
+    ) -> bool {
         if call.args.is_empty() {
             return true;
         }
@@ -293,7 +301,7 @@ impl SessionTask {
             (client.logged_in, client.replies)
         };
         let mut scratch = worker.dispatch_scratch.borrow_mut();
-        let fate = dispatch(routes, gate, logged_in, call, &mut scratch);
+        let fate = dispatch(routes, serve_check, logged_in, call, &mut scratch);
         let refused = match fate {
             Dispatch::Held => match self.park_or_refuse(worker, call) {
                 None => return false,
@@ -309,15 +317,21 @@ impl SessionTask {
         match fate {
             Dispatch::Forward(target) => self.forward(worker, routes, &target, call, muted),
             Dispatch::Split { kind, spec } => {
-                let started =
-                    Gather::start(worker, session, &session.lane(), call, (kind, spec, muted), (routes, &scratch.keys));
+                let started = ScatterGather::start(
+                    worker,
+                    session,
+                    &session.backend_set(),
+                    call,
+                    (kind, spec, muted),
+                    (routes, &scratch.keys),
+                );
                 match started {
                     Ok(()) => worker.stats.forwarded.set(worker.stats.forwarded.get() + 1),
                     Err(text) => self.refuse(worker, muted, &text),
                 }
             }
             Dispatch::Local(local) => self.answer_locally(worker, routes, local, call, muted),
-            Dispatch::Refuse(Refusal::Unresolved(error)) => {
+            Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
                 self.refuse(worker, muted, &local::unresolved(&error, call));
             }
             Dispatch::Refuse(refusal) => self.refuse(worker, muted, &refusal.to_string()),
@@ -331,20 +345,27 @@ impl SessionTask {
     }
 
     #[inline]
-    fn forward(&self, worker: &Rc<Worker>, routes: &ProductRoutes, target: &Target, call: &Call<'_>, muted: bool) {
+    fn forward(
+        &self,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        target: &DispatchTarget,
+        call: &CallContext<'_>,
+        muted: bool,
+    ) {
         let session = &self.session;
         if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
             match self.at_replica(worker, routes, target) {
-                Choice::Primary => {}
-                Choice::Replica(backend) => {
+                ReadChoice::Primary => {}
+                ReadChoice::Replica(backend) => {
                     let owner = Owner::Session(session.clone(), session.open(muted, call.bytes.len()));
                     worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
                     return self.send(worker, &backend, target, call, owner);
                 }
-                Choice::Refuse(text) => return self.refuse(worker, muted, &text),
+                ReadChoice::Refuse(text) => return self.refuse(worker, muted, &text),
             }
         }
-        let backend = session.lane().backend(worker, &session.product, target.group);
+        let backend = session.backend_set().backend(worker, &session.product, target.group);
         if let Err(why) = backend.available(worker) {
             self.refuse(worker, muted, &backend.refusal(why));
             return;
@@ -358,13 +379,13 @@ impl SessionTask {
     }
 
     #[cold]
-    fn at_replica(&self, worker: &Rc<Worker>, routes: &ProductRoutes, target: &Target) -> Choice {
+    fn at_replica(&self, worker: &Rc<Worker>, routes: &ProductRoutes, target: &DispatchTarget) -> ReadChoice {
         let keys = target.slot.map(|slot| (slot, target.epoch)).into_iter();
-        reads::choose(worker, &self.session, &self.session.lane(), routes, target.group, keys)
+        reads::choose(worker, &self.session, &self.session.backend_set(), routes, target.group, keys)
     }
 
     #[inline]
-    fn send(&self, worker: &Worker, backend: &Backend, target: &Target, call: &Call<'_>, owner: Owner) {
+    fn send(&self, worker: &Worker, backend: &Backend, target: &DispatchTarget, call: &CallContext<'_>, owner: Owner) {
         backend.send(
             call.bytes,
             Entry {
@@ -387,7 +408,14 @@ impl SessionTask {
         }
     }
 
-    fn answer_locally(&self, worker: &Worker, routes: &ProductRoutes, local: Local, call: &Call<'_>, muted: bool) {
+    fn answer_locally(
+        &self,
+        worker: &Worker,
+        routes: &ProductRoutes,
+        local: Local,
+        call: &CallContext<'_>,
+        muted: bool,
+    ) {
         let mut reply = worker.lend_buffer();
         let answer = local::answer(worker, &self.session, routes, local, call, &mut reply);
         // `CLIENT REPLY ON` is answered although replies were off; OFF and SKIP are not although they were on.
@@ -405,7 +433,7 @@ impl SessionTask {
     }
 
     /// `None`: parked. Else the error: it has been parked long enough, or too much is.
-    fn park_or_refuse(&self, worker: &Rc<Worker>, call: &Call<'_>) -> Option<&'static str> {
+    fn park_or_refuse(&self, worker: &Rc<Worker>, call: &CallContext<'_>) -> Option<&'static str> {
         let session = &self.session;
         let limits = &worker.config.limits;
         let since = session.parked_at.get();

@@ -68,7 +68,7 @@ pub(super) struct View {
     pub(super) runs: [Option<(Kind, usize)>; RUNS],
     /// Number of runs so far.
     pub(super) count: usize,
-    /// Runs whose connections may be approved, a bit each.
+    /// Runs whose connections may be authorized, a bit each.
     pub(super) current: u8,
     /// The attempt begun last.
     last_attempt: usize,

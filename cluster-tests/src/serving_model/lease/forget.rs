@@ -2,7 +2,7 @@
 //! Knows nothing of what may happen in them.
 
 use super::{
-    Beat, Lease, NODES, Op, Rule, State, WRITER,
+    Heartbeat, Lease, NODES, Op, Rule, State, WRITER,
     log::{Entry, open_hold, switched},
 };
 
@@ -25,21 +25,21 @@ impl Lease {
                 s.nodes[node].leased_once = false;
                 s.nodes[node].min_applied = 0;
             }
-            for beat in &mut s.beats[node] {
-                let useless = match *beat {
+            for heartbeat in &mut s.heartbeats[node] {
+                let useless = match *heartbeat {
                     // Such a grant is no lease; that the leader would wait for it allows nothing more.
-                    Beat::Confirmed { age, .. } => idle || age >= self.lease && !self.lacks(Rule::CountFromSend),
-                    Beat::Granted { age, start, .. } => {
+                    Heartbeat::Confirmed { age, .. } => idle || age >= self.lease && !self.lacks(Rule::CountFromSend),
+                    Heartbeat::Granted { age, start, .. } => {
                         start != s.nodes[node].start || idle || age >= self.lease && !self.lacks(Rule::CountFromSend)
                     }
-                    Beat::Sent { age, ack, stopped, .. } => {
+                    Heartbeat::Sent { age, ack, stopped, .. } => {
                         let old = age >= self.lease && !self.lacks(Rule::CountFromSend);
                         (ack == 0 || over) && !stopped && (old || idle)
                     }
-                    Beat::None => false,
+                    Heartbeat::None => false,
                 };
                 if useless {
-                    *beat = Beat::None;
+                    *heartbeat = Heartbeat::None;
                 }
             }
         }
@@ -65,12 +65,12 @@ impl Lease {
         let l = &mut s.leaders[0];
         (l.leases, l.wait, l.verdict, l.stopped) = ([0; NODES], 0, None, [false; NODES]);
         let mut owes = false;
-        for (node, beats) in s.beats.iter_mut().enumerate() {
-            if matches!(beats[0], Beat::Sent { .. }) {
-                beats[0] = Beat::None;
+        for (node, heartbeats) in s.heartbeats.iter_mut().enumerate() {
+            if matches!(heartbeats[0], Heartbeat::Sent { .. }) {
+                heartbeats[0] = Heartbeat::None;
             }
-            match beats[0] {
-                Beat::Confirmed { .. } => owes = true,
+            match heartbeats[0] {
+                Heartbeat::Confirmed { .. } => owes = true,
                 _ => l.acks[node] = (0, 0),
             }
         }

@@ -1,0 +1,345 @@
+//! Asks a server before it is added to a group, and says in a sentence why it cannot be.
+//! Knows nothing of the log: what it returns is proposed by whoever called it.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    model::{
+        ids::{GroupId, HostPort},
+        route::Mode,
+        secret::Credentials,
+        state::{ClusterState, Product, Server},
+    },
+    redis::{Client, Info, RedisError, Role, rights},
+    resolver,
+};
+
+/// How long one server may take for all its answers: an operator waits for them.
+pub const ASK_MAX: Duration = Duration::from_secs(5);
+/// Oldest Redis: 6.0 has ACLs, RESP3 and CLIENT KILL semantics that fences rely on.
+pub const VERSION_MIN: (u32, u32) = (6, 0);
+
+/// Who asks, and for which product.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerAdmission<'a> {
+    /// The newest state: which servers are ours already.
+    pub state: &'a ClusterState,
+    /// The product the server is to serve.
+    pub product: &'a Product,
+    /// Credentials of the group.
+    pub credentials: Option<&'a Credentials>,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// A server that may be added, and what its operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmittedServer {
+    /// To be proposed.
+    pub server: Server,
+    /// A sentence each.
+    pub warnings: Vec<String>,
+    /// It is a primary without keys: it is made a replica when it is in the group.
+    pub becomes_replica: bool,
+}
+
+/// What a server said of itself.
+struct ServerAnswers {
+    server: Server,
+    role: Role,
+    replid: String,
+    /// Connected to it, in step or not yet.
+    replicas: u64,
+    warnings: Vec<String>,
+    /// What its user may not do, a sentence each.
+    rights: Vec<String>,
+}
+
+/// What the primary of the group said of itself.
+struct PrimaryAnswers {
+    run_id: String,
+    warnings: Vec<String>,
+}
+
+impl ServerAdmission<'_> {
+    /// Asks a server that is to be a group's primary.
+    ///
+    /// # Errors
+    /// A sentence that names the server, what is wrong with it and what to do.
+    pub async fn primary(&self, addr: &HostPort) -> Result<AdmittedServer, String> {
+        let ServerAnswers { server, role, mut warnings, rights, .. } = self.ask(addr).await?;
+        warnings.extend(rights);
+        match role {
+            Role::Primary { .. } => Ok(AdmittedServer { server, warnings, becomes_replica: false }),
+            Role::Replica { host, port, .. } => Err(format!(
+                "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE on {addr}"
+            )),
+            Role::Sentinel => Err(sentinel(addr)),
+        }
+    }
+
+    /// Asks a server that is to be a replica in the group whose primary is `primary`: it is one, or has nothing to lose.
+    ///
+    /// # Errors
+    /// A sentence that names the server, what is wrong with it and what to do.
+    pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<AdmittedServer, String> {
+        let ServerAnswers { server, role, replid, replicas, rights, .. } = self.ask(addr).await?;
+        let PrimaryAnswers { run_id, mut warnings } = self.primary_now(primary).await?;
+        warnings.extend(rights);
+        if server.run_id == run_id {
+            return Err(format!("{addr} and {primary} are one and the same server; name a replica of it"));
+        }
+        match role {
+            Role::Sentinel => Err(sentinel(addr)),
+            Role::Primary { .. } if server.keys_when_added > 0 => Err(format!(
+                "{addr} is a primary and holds {} keys, which it would lose as a replica of {primary}; if nobody needs them, \
+                 run FLUSHALL on {addr} and try again",
+                server.keys_when_added
+            )),
+            Role::Primary { .. } if replicas > 0 => Err(format!(
+                "{addr} has {replicas} replica(s) of its own; point them elsewhere (REPLICAOF) and try again"
+            )),
+            Role::Primary { .. } => Ok(AdmittedServer { server, warnings, becomes_replica: true }),
+            Role::Replica { host, port, link, .. } => {
+                if !self.follows(addr, &host, port, &replid, primary).await? {
+                    return Err(format!(
+                        "{addr} is a replica of {host}:{port}, not of {primary}; if it is to change, run REPLICAOF {} {} on \
+                         {addr}, wait until it is in sync, and try again",
+                        primary.host(),
+                        primary.port()
+                    ));
+                }
+                if link != "connected" {
+                    return Err(format!(
+                        "{addr} is a replica of {primary}, but not in sync with it (its link is '{link}'); wait until \
+                         ROLE on {addr} says 'connected', then try again (if it never does: masterauth, and the log of {addr})"
+                    ));
+                }
+                Ok(AdmittedServer { server, warnings, becomes_replica: false })
+            }
+        }
+    }
+
+    /// What the operator should know of a primary that was asked before, as far as it answers.
+    pub async fn warnings(&self, primary: &HostPort) -> Vec<String> {
+        self.primary_now(primary).await.map(|now| now.warnings).unwrap_or_default()
+    }
+
+    /// The primary of the group as it is now.
+    async fn primary_now(&self, addr: &HostPort) -> Result<PrimaryAnswers, String> {
+        let ask = async {
+            let mut client = self.connect(addr).await?;
+            let info = client.info("default", self.by()).await?;
+            let warnings = self.persistence(&mut client, &info).await?;
+            Ok(PrimaryAnswers { run_id: info.get("run_id").unwrap_or_default().to_owned(), warnings })
+        };
+        ask.await.map_err(|error: RedisError| error.to_string())
+    }
+
+    /// A warning if a primary that is to keep its data writes it nowhere by itself.
+    async fn persistence(&self, client: &mut Client, info: &Info) -> Result<Vec<String>, RedisError> {
+        // A cache may forget. Who does not tell is not suspected.
+        if self.product.mode == Mode::Cache || info.get("aof_enabled") != Some("0") {
+            return Ok(Vec::new());
+        }
+        let save = client.config("save", self.by()).await?;
+        Ok(Vec::from_iter(save.is_some_and(|points| points.is_empty()).then(|| not_persistent(client.addr()))))
+    }
+
+    fn by(&self) -> Instant {
+        self.deadline.min(Instant::now() + ASK_MAX)
+    }
+
+    async fn connect(&self, addr: &HostPort) -> Result<Client, RedisError> {
+        Client::connect(addr, self.credentials, "pt:admission", self.by()).await
+    }
+
+    async fn run_id_of(&self, addr: &HostPort) -> Result<String, String> {
+        let ask = async { self.connect(addr).await?.info("server", self.by()).await };
+        let info = ask.await.map_err(|error| error.to_string())?;
+        Ok(info.get("run_id").unwrap_or_default().to_owned())
+    }
+
+    /// What every server has to pass, whatever its role is to be.
+    async fn ask(&self, addr: &HostPort) -> Result<ServerAnswers, String> {
+        if let Some(ours) = listener_of(self.state, addr) {
+            return Err(format!("{addr} is {ours}, not a Redis server; name the address of a redis-server"));
+        }
+        if let Some((product, group)) = owner(self.state, |server| server.addr == *addr) {
+            return Err(format!(
+                "{addr} belongs to group {group} of product '{product}' already; take it out there first (group remove-server)"
+            ));
+        }
+        let by = self.by();
+        let text = |error: RedisError| error.to_string();
+        let mut client = self.connect(addr).await.map_err(text)?;
+        // "everything" would be slower on big servers; "default" has all that is probed at, from Redis 2 to 8.
+        let info = client.info("default", by).await.map_err(text)?;
+        if info.sections.iter().any(|section| section == "pontoon") {
+            return Err(format!("{addr} is a node of Pontoon, not a Redis server; name the address of a redis-server"));
+        }
+        plausible(addr, &info)?;
+        let run_id = info.get("run_id").unwrap_or_default();
+        if let Some((product, group)) = owner(self.state, |server| server.run_id == run_id) {
+            return Err(format!(
+                "{addr} is a server that is ours already under another address (run_id {run_id}, group {group} of \
+                 product '{product}'); each server belongs to one group, under one address"
+            ));
+        }
+        let wanted = self.product.databases;
+        let has = client.config("databases", by).await.map_err(text)?.and_then(|n| n.parse::<u32>().ok());
+        if let Some(has) = has.filter(|has| *has < wanted) {
+            return Err(format!(
+                "{addr} has {has} databases and product '{}' has {wanted}; set 'databases {wanted}' in its redis.conf and \
+                 restart it, or give the product fewer (product set {} databases={has})",
+                self.product.name, self.product.name
+            ));
+        }
+        let role = client.role(by).await.map_err(text)?;
+        let warnings = self.persistence(&mut client, &info).await.map_err(text)?;
+        let missing = rights::missing(&mut client, by).await.map_err(text)?;
+        let rights = rights_missing(addr, &missing, self.credentials.is_some());
+        let keys_when_added = info.keyspace().values().sum();
+        let server = Server::new(addr.clone(), run_id.to_owned(), keys_when_added);
+        let replid = info.get("master_replid").unwrap_or_default().to_owned();
+        let replicas = info.get("connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0);
+        Ok(ServerAnswers { server, role, replid, replicas, warnings, rights })
+    }
+
+    /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names and containers
+    /// see other addresses than we do, so the servers themselves are asked before it is denied.
+    async fn follows(
+        &self,
+        replica: &HostPort,
+        host: &str,
+        port: u16,
+        replid: &str,
+        primary: &HostPort,
+    ) -> Result<bool, String> {
+        let by = self.by();
+        let named = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let Ok(named) = HostPort::parse(&named) else { return Ok(false) };
+        if named == *primary {
+            return Ok(true);
+        }
+        if port == primary.port() && !addresses(&named, by).await.is_disjoint(&addresses(primary, by).await) {
+            return Ok(true);
+        }
+        let text = |error: RedisError| error.to_string();
+        let mut client = self.connect(primary).await.map_err(text)?;
+        let info = client.info("default", by).await.map_err(text)?;
+        if info.get("master_replid") != Some(replid) {
+            return Ok(false);
+        }
+        // One stream of replication; a replica of a replica has it too. So: does the named server call itself the primary?
+        if let Ok(run_id) = self.run_id_of(&named).await {
+            return Ok(info.get("run_id") == Some(run_id.as_str()));
+        }
+        // It cannot be asked under that name from here. Does the primary know this replica?
+        let Role::Primary { replicas, .. } = client.role(by).await.map_err(text)? else { return Ok(false) };
+        Ok(replicas.iter().any(|seen| seen.port == replica.port()))
+    }
+}
+
+/// What follows when a server does not let its user run these commands of a failover, for operators.
+fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> Vec<String> {
+    let (config, needed): (Vec<_>, Vec<_>) = missing.iter().copied().partition(|name| *name == rights::CONFIG_SET);
+    let acl = |names: &[&str]| {
+        let each = names.iter().map(|name| format!("+{}", name.to_ascii_lowercase().replace(' ', "|")));
+        each.collect::<Vec<_>>().join(" ")
+    };
+    let mut said = Vec::new();
+    if !needed.is_empty() {
+        said.push(format!(
+            "{addr} does not let this user run {}, so its group cannot be failed over, nor have another primary by hand; let \
+             the user run it (ACL SETUSER ... {})",
+            needed.join(", "),
+            acl(&needed)
+        ));
+    }
+    // Without a password there is none to tell.
+    if password && !config.is_empty() {
+        said.push(format!(
+            "{addr} does not let this user run CONFIG SET, so it cannot be told the password (masterauth) with which it is to \
+             follow another primary after a failover; set masterauth (and masteruser) in its redis.conf, or let the user run \
+             it (ACL SETUSER ... {})",
+            acl(&config)
+        ));
+    }
+    said
+}
+
+/// What follows when a primary does not persist, for operators.
+#[must_use]
+pub fn not_persistent(addr: &HostPort) -> String {
+    format!(
+        "the primary {addr} does not persist (no save points, no append-only file): a restart would empty it and its \
+         replicas; set 'save' or 'appendonly yes' in its redis.conf and by CONFIG SET"
+    )
+}
+
+fn sentinel(addr: &HostPort) -> String {
+    format!("{addr} is a Redis Sentinel, which holds no data; name the address of a redis-server")
+}
+
+/// Version, kind and identity.
+fn plausible(addr: &HostPort, info: &Info) -> Result<(), String> {
+    if info.get("redis_mode") == Some("sentinel") {
+        return Err(sentinel(addr));
+    }
+    let Some(version) = info.version() else {
+        return Err(format!("{addr} does not say its redis_version; Redis 6.0 or later, or Valkey, is needed"));
+    };
+    if version < VERSION_MIN {
+        return Err(format!(
+            "{addr} is Redis {}; {}.{} or later is needed",
+            info.get("redis_version").unwrap_or_default(),
+            VERSION_MIN.0,
+            VERSION_MIN.1
+        ));
+    }
+    if info.get("cluster_enabled") == Some("1") {
+        return Err(format!(
+            "{addr} runs as Redis Cluster, which moves slots by itself; start it with 'cluster-enabled no'"
+        ));
+    }
+    if info.get("loading") == Some("1") {
+        return Err(RedisError::Loading { addr: addr.clone() }.to_string());
+    }
+    if info.get("run_id").is_none_or(str::is_empty) {
+        return Err(format!("{addr} does not say its run_id (INFO server), by which servers are told apart"));
+    }
+    Ok(())
+}
+
+/// The product and group of the first server for which `is` holds.
+fn owner(state: &ClusterState, is: impl Fn(&Server) -> bool) -> Option<(&str, GroupId)> {
+    state.products.values().find_map(|product| {
+        let group = product.groups.values().find(|group| group.servers.iter().any(&is))?;
+        Some((product.name.as_str(), group.id))
+    })
+}
+
+/// What of ours listens at `addr`, by the names the membership knows.
+fn listener_of(state: &ClusterState, addr: &HostPort) -> Option<String> {
+    state.members.values().find_map(|member| {
+        if *addr == member.admin {
+            return Some(format!("the admin port of node {}", member.id));
+        }
+        let here = addr.host() == member.advertise || addr.host() == member.admin.host();
+        let product = state.products.values().find(|product| {
+            here && u32::from(product.port) + u32::from(member.port_offset) == u32::from(addr.port())
+        })?;
+        Some(format!("the port of product '{}' on node {}", product.name, member.id))
+    })
+}
+
+/// The addresses of a host; none if it cannot be resolved.
+async fn addresses(addr: &HostPort, by: Instant) -> BTreeSet<IpAddr> {
+    match timeout_at(by, resolver::resolve(addr)).await {
+        Ok(Ok(found)) => found.into_iter().map(|addr| addr.ip().to_canonical()).collect(),
+        _ => BTreeSet::new(),
+    }
+}

@@ -1,0 +1,255 @@
+//! The leader's leases at work: heartbeats come in, go over the handler and through a quorum round, and are answered; the view
+//! of who lives is kept for everyone else. Decides nothing itself: `handler` and `plan::lease` do.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{
+    heartbeat_handler::{self, ADMIT_WITHIN, HandlerReply, HandlerStep, HeartbeatHandler},
+    quorum::QuorumConfirmer,
+    view::LeaderView,
+};
+pub use crate::control::leadership::heartbeat_handler::{Grant, Heartbeat};
+use crate::{
+    clock::boottime_ns,
+    consensus::Consensus,
+    model::{
+        change::Change,
+        ids::{NodeId, Term, Uuid},
+        migration::Job,
+        route::Isolated,
+        state::{ClusterState, Hold, Member},
+    },
+    plan::{lease::Barrier, observation::Observation, timing::Timing},
+};
+
+/// What a heartbeat is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// A lease, or why there is none.
+    pub grant: Grant,
+    /// In which term's handler its reports of servers were kept; `None`: they were not.
+    pub reports_kept_in: Option<Term>,
+}
+
+impl From<Grant> for Answer {
+    fn from(grant: Grant) -> Self {
+        Self { grant, reports_kept_in: None }
+    }
+}
+
+/// The leader's handler. Cheap to clone; on other nodes it only refuses.
+#[derive(Clone)]
+pub struct Leases {
+    consensus: Consensus,
+    quorum: QuorumConfirmer,
+    timing: Timing,
+    handler: Arc<Mutex<HeartbeatHandler>>,
+    view: Arc<watch::Sender<Arc<LeaderView>>>,
+}
+
+impl Leases {
+    /// A handler that follows leadership: it opens, empty, with every term in which this node leads.
+    #[must_use]
+    pub fn start(consensus: Consensus, timing: Timing) -> Self {
+        let quorum = QuorumConfirmer::start(consensus.clone(), timing.lease / 3);
+        let (view, _) = watch::channel(Arc::new(LeaderView::default()));
+        let handler = Arc::new(Mutex::new(HeartbeatHandler::new(timing)));
+        let leases = Self { consensus, quorum, timing, handler, view: Arc::new(view) };
+        let following = leases.clone();
+        tokio::spawn(async move {
+            let mut leadership = following.consensus.leadership();
+            loop {
+                let now = leadership.borrow_and_update().clone();
+                following.follow(now.is_me.then_some(now.term));
+                if leadership.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        leases
+    }
+
+    /// What the leader sees; empty elsewhere.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<LeaderView>> {
+        self.view.subscribe()
+    }
+
+    /// Quorum quorum of this node.
+    #[must_use]
+    pub fn quorum(&self) -> &QuorumConfirmer {
+        &self.quorum
+    }
+
+    /// The numbers in force.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Takes a heartbeat and answers it, after a quorum round that began after it arrived.
+    pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Answer {
+        if !self.consensus.leadership().borrow().is_me {
+            return Grant::NotLeader.into();
+        }
+        let (step, reports_kept_in) = self.with_handler(|handler, state| {
+            if heartbeat_handler::member(state, &heartbeat).is_some() {
+                // Raft finds a node that has moved from here on, before the log says where it is.
+                self.consensus.learn_address(heartbeat.node.uuid, heartbeat.node.admin.clone());
+            }
+            let now_ns = boottime_ns();
+            (handler.arrives(&heartbeat, state, now_ns), handler.keep_reports(&heartbeat, state, now_ns))
+        });
+        let reply = match step {
+            HandlerStep::Done(reply) => reply,
+            HandlerStep::Round(asked) => {
+                let Ok(term) = self.quorum.confirm().await else { return Grant::NotLeader.into() };
+                self.with_handler(|handler, state| {
+                    if !self.consensus.leadership().borrow().is_me {
+                        return HandlerReply::Grant(Grant::NotLeader);
+                    }
+                    handler.after_round(&heartbeat, asked, term, state, boottime_ns())
+                })
+            }
+        };
+        let grant = match reply {
+            HandlerReply::Grant(grant) => grant,
+            HandlerReply::Admit => {
+                self.admit(&heartbeat);
+                Grant::NotYet("this start is being admitted".into())
+            }
+        };
+        Answer { grant, reports_kept_in }
+    }
+
+    /// What nodes have reported of servers in this term, with its age at `now_ns` (`CLOCK_BOOTTIME`); empty elsewhere.
+    #[must_use]
+    pub fn observation(&self, now_ns: u64) -> Observation {
+        let view = self.view.borrow().clone();
+        view.observation(now_ns)
+    }
+
+    /// Voters that are alive at `now_ns`: heard within a lease, or all while this node has not led for so long.
+    #[must_use]
+    pub fn alive_voters(&self, now_ns: u64) -> BTreeSet<NodeId> {
+        let voters = self.consensus.leadership().borrow().voters.clone();
+        let view = self.view.borrow().clone();
+        view.alive(voters, self.timing.lease_at_leader(), now_ns)
+    }
+
+    /// Whether the barrier of a hold has passed in `term`; also `Waiting` when this node does not lead in it any more.
+    #[must_use]
+    pub fn barrier(&self, hold: &Hold, term: Term) -> Barrier {
+        let handler = self.handler();
+        let state = self.state();
+        let Some(table) = handler.table_of(term) else {
+            return Barrier::Waiting(vec!["this node does not lead any more".into()]);
+        };
+        let mut barrier = table.barrier(hold, &state, boottime_ns());
+        if let Barrier::Waiting(whom) = &mut barrier {
+            whom.extend(handler.holding(hold.id));
+        }
+        barrier
+    }
+
+    /// Members that may still serve slots of a product with this `isolated`.
+    #[must_use]
+    pub fn possible_servers(&self, isolated: Isolated) -> Vec<Member> {
+        let handler = self.handler();
+        let state = self.state();
+        let now = boottime_ns();
+        let silent = |m: &Member| handler.table().is_some_and(|t| t.surely_silent(m, isolated, now));
+        state.members.values().filter(|m| !silent(m)).cloned().collect()
+    }
+
+    /// Members that are being removed and can be dropped now; what the others wait for.
+    #[must_use]
+    pub fn removable(&self, term: Term) -> (Vec<Member>, Vec<String>) {
+        let handler = self.handler();
+        let state = self.state();
+        let Some(table) = handler.table_of(term) else { return Default::default() };
+        let (mut ready, mut waiting) = (Vec::new(), Vec::new());
+        for member in state.members.values().filter(|m| m.leaving.is_some()) {
+            match table.removable(member, &state, boottime_ns()) {
+                Ok(()) => ready.push(member.clone()),
+                Err(why) => waiting.push(why),
+            }
+        }
+        (ready, waiting)
+    }
+
+    /// Shows what control loops wait for.
+    pub fn waiting_on(&self, sentences: Vec<String>) {
+        self.with_handler(|handler, _| handler.waiting_on(sentences));
+    }
+
+    /// Shows what the task of a job does or waits for; `None`: the job is over.
+    pub fn job_waits(&self, job: Job, why: Option<String>) {
+        let mut handler = self.handler();
+        if !handler.job_waits(job, why) {
+            return;
+        }
+        // Shown, but no news: else every task would wake all the others.
+        self.view.send_if_modified(|view| {
+            *view = Arc::new(handler.view().clone());
+            false
+        });
+    }
+
+    fn follow(&self, term: Option<Term>) {
+        self.with_handler(|handler, _| handler.open(term, boottime_ns()));
+    }
+
+    /// One step of the handler, with the state read under its lock: a hold that a barrier has judged on is seen by the grant
+    /// that comes after, or the lease is seen by the barrier. What has changed is shown.
+    fn with_handler<T>(&self, step: impl FnOnce(&mut HeartbeatHandler, &ClusterState) -> T) -> T {
+        let mut handler = self.handler();
+        let state = self.state();
+        {
+            let leadership = self.consensus.leadership();
+            let leadership = leadership.borrow();
+            // A membership that is not committed may be undone, or has to be committed by those that it drops.
+            let undecided = state.members.keys().filter(|_| !leadership.settled);
+            handler.needed(leadership.voters.iter().chain(undecided).copied());
+        }
+        let done = step(&mut handler, &state);
+        let shown = self.view.borrow().clone();
+        if *shown != *handler.view() {
+            if let Some(term) = handler.view().term.filter(|term| shown.term != Some(*term)) {
+                info!(%term, "this node leads");
+            }
+            self.view.send_replace(Arc::new(handler.view().clone()));
+        }
+        done
+    }
+
+    /// Proposes the admission of a start; the node's next heartbeats find it in the log.
+    fn admit(&self, heartbeat: &Heartbeat) {
+        let (consensus, member, start) = (self.consensus.clone(), heartbeat.node.clone(), heartbeat.start);
+        tokio::spawn(async move {
+            let node = member.id;
+            let id = Uuid(uuid::Uuid::new_v4().as_u128());
+            match consensus.propose(id, Change::Admit { member, start }, ADMIT_WITHIN).await {
+                Ok(applied) => match applied.result {
+                    Ok(_) => info!(%node, "a start of the node is admitted"),
+                    Err(reject) => warn!(%node, %reject, "a start of the node is not admitted"),
+                },
+                Err(error) => warn!(%node, %error, "could not admit a start of the node"),
+            }
+        });
+    }
+
+    fn handler(&self) -> MutexGuard<'_, HeartbeatHandler> {
+        self.handler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> Arc<ClusterState> {
+        self.consensus.state().borrow().clone()
+    }
+}

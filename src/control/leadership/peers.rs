@@ -1,0 +1,155 @@
+//! Calls to other nodes beside Raft: lasting channels by address, a deadline on every call.
+//! Knows nothing of what the answers mean.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tonic::{
+    Request, Status,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+
+use crate::wire::{
+    auth::{ClientAuth, ClusterSecret},
+    pb::node::{
+        AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
+        HelloRequest, JoinReply, JoinRequest, NodeInfo, PingRequest, node_client::NodeClient,
+    },
+};
+
+/// Channels kept at most. A cluster has tens of nodes; addresses that changed leave old ones behind.
+const CHANNELS_MAX: usize = 256;
+/// A TCP connect on a working network takes milliseconds.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+type Client = NodeClient<InterceptedService<Channel, ClientAuth>>;
+
+/// The other nodes, by admin address. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    secret: ClusterSecret,
+    source: Option<IpAddr>,
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+}
+
+impl Peers {
+    /// No channel is opened before it is used.
+    #[must_use]
+    pub fn new(secret: ClusterSecret) -> Self {
+        Self { secret, source: None, channels: Arc::default() }
+    }
+
+    /// Calls from now on come from this address of the machine.
+    #[must_use]
+    pub fn calling_from(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// Asks a node who it is, telling it who asks.
+    ///
+    /// # Errors
+    /// When it does not answer within `deadline`, or refuses the call.
+    pub async fn hello(&self, admin: &str, from: &NodeInfo, deadline: Duration) -> Result<HelloReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.hello(request(HelloRequest { from: Some(from.clone()) }, deadline))).await
+    }
+
+    /// Asks to be made a member.
+    ///
+    /// # Errors
+    /// As `hello`; also the cluster's refusal.
+    pub async fn join(&self, admin: &str, me: &NodeInfo, deadline: Duration) -> Result<JoinReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.join(request(JoinRequest { me: Some(me.clone()) }, deadline))).await
+    }
+
+    /// Sends a heartbeat.
+    ///
+    /// # Errors
+    /// As `hello`.
+    pub async fn heartbeat(
+        &self,
+        admin: &str,
+        heartbeat: HeartbeatRequest,
+        deadline: Duration,
+    ) -> Result<HeartbeatReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.heartbeat(request(heartbeat, deadline))).await
+    }
+
+    /// Whether a node answers at all.
+    ///
+    /// # Errors
+    /// As `hello`.
+    pub async fn ping(&self, admin: &str, deadline: Duration) -> Result<(), Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.ping(request(PingRequest {}, deadline))).await.map(|_| ())
+    }
+
+    /// Asks the leader to authorize connections of a run.
+    ///
+    /// # Errors
+    /// As `hello`.
+    pub async fn authorize(
+        &self,
+        admin: &str,
+        ask: AuthorizeRequest,
+        deadline: Duration,
+    ) -> Result<AuthorizeReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.authorize(request(ask, deadline))).await
+    }
+
+    /// Tells a node to bring over what is left.
+    ///
+    /// # Errors
+    /// As `hello`; then it is not known whether it has.
+    pub async fn finish(&self, admin: &str, order: FinishRequest, deadline: Duration) -> Result<FinishReply, Status> {
+        let mut client = self.client(admin)?;
+        within(deadline, client.finish(request(order, deadline))).await
+    }
+
+    fn client(&self, admin: &str) -> Result<Client, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let channel = if let Some(channel) = channels.get(admin) {
+            channel.clone()
+        } else {
+            if channels.len() >= CHANNELS_MAX {
+                channels.clear();
+            }
+            let endpoint = Endpoint::from_shared(format!("http://{admin}"))
+                .map_err(|e| Status::invalid_argument(format!("{admin} is not an address: {e}")))?
+                .connect_timeout(CONNECT_MAX)
+                .local_address(self.source)
+                .tcp_nodelay(true)
+                // A peer that vanished without a word is noticed before the next lease would end.
+                .http2_keep_alive_interval(Duration::from_secs(2))
+                .keep_alive_timeout(Duration::from_secs(2));
+            let channel = endpoint.connect_lazy();
+            channels.insert(admin.to_owned(), channel.clone());
+            channel
+        };
+        Ok(NodeClient::with_interceptor(channel, ClientAuth(self.secret.clone())))
+    }
+}
+
+fn request<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {deadline:?}"))),
+    }
+}

@@ -1,0 +1,7 @@
+//! What the leader does at servers: the connection fence, replication commands, replication reconciliation.
+//! Decides nothing; `plan` does.
+
+pub mod authorizer;
+pub mod fence;
+pub mod reconciler;
+pub mod replication_commands;

@@ -1,0 +1,358 @@
+//! Carries out what `plan::migration` and `plan::sweep` decide: one task per open migration and sweep, on the leader, begun
+//! anew by each leader and in each term. Decides nothing, and keeps no truth: its memory is of this term alone.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+use super::{endpoint_selection, preflight};
+use crate::{
+    clock::boottime_ns,
+    control::{
+        leadership::{
+            context::{BARRIER_POLL_INTERVAL, LeaderContext, ProposalFailure},
+            view::LeaderView,
+        },
+        servers::fence::ControlTarget,
+    },
+    faults::{self, Point, Rule},
+    model::{
+        change::Change,
+        ids::{GroupId, HoldId, HostPort, NodeId, Term},
+        migration::{Job, run_prefix},
+        outcome::Outcome,
+        promotion::ReplicationOffset,
+        state::{ClusterState, Group, Product},
+    },
+    plan::{
+        self,
+        job::{JobMemory, JobObservation, JobStep, NodeObservation},
+        lease::Barrier,
+        mover::MoverView,
+    },
+    wire::pb::node as pb,
+};
+
+/// Two servers, a few answers each.
+const SELECT_ENDPOINTS_MAX: Duration = Duration::from_secs(2);
+/// A server that takes longer for the fence is not there; in a hold, clients wait for it.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// How long the answer to Finish may take beyond the node's own deadline: the way there and back.
+const FINISH_GRACE: Duration = Duration::from_millis(20);
+
+/// Carries a job on until it is over, or until this node leads no more.
+pub async fn run(ctx: LeaderContext, job: Job) {
+    let task = JobDriver { ctx, job };
+    task.run().await;
+    task.ctx.leases.job_waits(job, None);
+}
+
+struct JobDriver {
+    ctx: LeaderContext,
+    job: Job,
+}
+
+/// When the parts of a cut-over ended, for the log: what a hold costs is paid by clients.
+#[derive(Clone, Copy, Debug)]
+struct CutoverTimes {
+    asked: Instant,
+    held: Instant,
+    barrier: Option<Instant>,
+    finished: Option<Instant>,
+    closed: Option<Instant>,
+}
+
+impl JobDriver {
+    async fn run(&self) {
+        let (mut state, mut view) = (self.ctx.consensus.state(), self.ctx.leases.view());
+        let mut memory = JobMemory::new(boottime_ns());
+        let mut parts: Option<CutoverTimes> = None;
+        while self.ctx.leads() {
+            let (newest, seen) = (state.borrow_and_update().clone(), view.borrow_and_update().clone());
+            match self.decide(&newest, &seen, &mut memory) {
+                JobStep::Over => return,
+                JobStep::Wait { why, until_ns } => {
+                    self.ctx.leases.job_waits(self.job, Some(why));
+                    wait(&mut state, &mut view, until_ns, memory.hold.is_some()).await;
+                }
+                JobStep::SelectEndpoints => {
+                    let found = self.select_endpoints(&newest).await;
+                    memory.endpoints_selected(boottime_ns(), found);
+                }
+                JobStep::Preflight => {
+                    let result = self.preflight(&newest).await;
+                    memory.preflighted(boottime_ns(), result);
+                }
+                JobStep::Close { server, group, runs } => {
+                    if parts.is_some() {
+                        faults::pause_at(Point::Finished).await;
+                    }
+                    let result = self.close(&newest, &server, group, runs).await;
+                    if let Err(why) = &result {
+                        warn!(job = %self.job, runs, %server, %why, "runs could not be closed");
+                    }
+                    if let Some(parts) = &mut parts {
+                        parts.closed = Some(Instant::now());
+                        faults::pause_at(Point::BeforeSwitch).await;
+                    }
+                    memory.closed(boottime_ns(), server, runs, result, self.ctx.leases.timing());
+                }
+                JobStep::Finish { hold, run, node, by_ns } => {
+                    if let Some(parts) = &mut parts {
+                        parts.barrier = Some(Instant::now());
+                    }
+                    faults::pause_at(Point::BarrierPassed).await;
+                    let result = self.finish(&newest, hold, run, node, by_ns).await;
+                    if let Some(parts) = &mut parts {
+                        parts.finished = Some(Instant::now());
+                    }
+                    memory.finished(hold, result);
+                }
+                JobStep::Propose(change) => {
+                    if matches!(change, Change::Hold { .. }) {
+                        faults::pause_at(Point::BeforeHold).await;
+                    }
+                    let asked = (Instant::now(), boottime_ns());
+                    let Some(result) = self.propose(change.clone()).await else { return };
+                    self.tell(&change, &result);
+                    match (&change, &result) {
+                        (Change::Hold { .. }, Ok(_)) => {
+                            let held = Instant::now();
+                            let none = None;
+                            parts = Some(CutoverTimes {
+                                asked: asked.0,
+                                held,
+                                barrier: none,
+                                finished: none,
+                                closed: none,
+                            });
+                            faults::pause_at(Point::Held).await;
+                        }
+                        (Change::Switch { .. }, Ok(_)) => {
+                            self.tell_parts(parts.take());
+                            faults::pause_at(Point::Switched).await;
+                        }
+                        (Change::Release { .. } | Change::RestartMigration { .. }, _) => parts = None,
+                        _ => {}
+                    }
+                    let times = (asked.1, boottime_ns());
+                    let timing = self.ctx.leases.timing();
+                    memory.proposed(times, &change, result.as_ref().map_err(Clone::clone), timing);
+                }
+            }
+        }
+    }
+
+    /// The step that is to be done now, from everything that is known now.
+    fn decide(&self, state: &ClusterState, view: &LeaderView, memory: &mut JobMemory) -> JobStep {
+        let nodes: BTreeMap<NodeId, NodeObservation> = view
+            .nodes
+            .iter()
+            .map(|(id, n)| {
+                (*id, NodeObservation { incarnation: n.incarnation, heard_ns: n.heard_ns, applied: n.applied })
+            })
+            .collect();
+        let hold = match self.job {
+            Job::Migration(id) => state.migrations.get(&id).and_then(|m| m.hold()).and_then(|h| state.holds.get(&h)),
+            Job::Sweep { .. } => None,
+        };
+        let mut barrier: Option<Barrier> = hold.map(|hold| self.ctx.leases.barrier(hold, self.term()));
+        if barrier.is_some() && faults::without(Rule::Barrier) {
+            barrier = Some(Barrier::Passed);
+        }
+        let mover: Option<&MoverView> = view.movers.get(&self.job);
+        let seen = JobObservation {
+            state,
+            term: self.term(),
+            me: self.ctx.me,
+            now_ns: boottime_ns(),
+            nodes: &nodes,
+            mover,
+            barrier: barrier.as_ref(),
+            timing: self.ctx.leases.timing(),
+        };
+        memory.observe(&seen, self.job);
+        match self.job {
+            Job::Migration(id) => plan::migration::next(&seen, memory, id),
+            Job::Sweep { product, group } => plan::sweep::next(&seen, memory, product, group),
+        }
+    }
+
+    fn term(&self) -> Term {
+        self.ctx.fence.term()
+    }
+
+    async fn select_endpoints(&self, state: &ClusterState) -> Result<plan::job::SelectedEndpoints, String> {
+        let Job::Migration(id) = self.job else { return Err("a sweep needs no select endpoints".into()) };
+        endpoint_selection::select_endpoints(state, id, Instant::now() + SELECT_ENDPOINTS_MAX).await
+    }
+
+    /// Every possible server answers, and the leader's connections to both primaries are open and quick.
+    async fn preflight(&self, state: &ClusterState) -> Result<(), String> {
+        let Some((product, from, to)) = self.groups(state) else { return Err("its groups are gone".into()) };
+        let by = Instant::now() + CLOSE_MAX;
+        let max = self.ctx.leases.timing().ping_timeout;
+        let warm = async |group: &Group| {
+            let at = primary(group).ok_or_else(|| format!("group {} has no server", group.id))?;
+            let took = self.ctx.fence.warm(&at, by).await.map_err(|error| error.to_string())?;
+            // A connection that was just opened has taken longer than its answers will: the next probe is quick.
+            if took > max {
+                return Err(format!("{} took {} ms to answer; a hold would be long", at.addr, took.as_millis()));
+            }
+            Ok(())
+        };
+        let silent = preflight::silent(&self.ctx.leases, &self.ctx.peers, product.isolated);
+        let (silent, source, target) = tokio::join!(silent, warm(from), warm(to));
+        source?;
+        target?;
+        match silent?.first() {
+            None => Ok(()),
+            Some(node) => Err(format!(
+                "node {node} does not answer and may still serve; bring it back, or run `pontoon node remove {node}`"
+            )),
+        }
+    }
+
+    async fn close(&self, state: &ClusterState, server: &HostPort, group: GroupId, runs: u32) -> Result<(), String> {
+        let credentials = self.group(state, group).and_then(|group| group.credentials.clone());
+        let at = ControlTarget { addr: server.clone(), credentials };
+        // Marked before anything is killed, so that nothing is authorized behind the list.
+        let Some(known) = self.ctx.authorizer.close(self.term(), self.job, runs) else {
+            return Err("this node does not lead any more".into());
+        };
+        if faults::without(Rule::Fence) {
+            return Ok(());
+        }
+        let ids: Vec<u64> = known.iter().filter(|c| c.server == *server).map(|c| c.client_id).collect();
+        let name = run_prefix(self.ctx.cluster, self.job);
+        let closed = self.ctx.fence.close(&at, &name, &ids, Instant::now() + CLOSE_MAX).await;
+        let closed = closed.map_err(|error| error.to_string())?;
+        let ms = closed.took.as_secs_f64() * 1e3;
+        info!(job = %self.job, runs, %server, killed = closed.killed, ms, "runs are closed");
+        Ok(())
+    }
+
+    async fn finish(
+        &self,
+        state: &ClusterState,
+        hold: HoldId,
+        run: u32,
+        node: NodeId,
+        by_ns: u64,
+    ) -> Result<Option<ReplicationOffset>, String> {
+        let Some(member) = state.members.get(&node) else { return Err(format!("node {node} is gone")) };
+        let left = Duration::from_nanos(by_ns.saturating_sub(boottime_ns()));
+        let within_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        let order = pb::FinishRequest { job: Some(job_to_wire(self.job)), run, hold: hold.0, within_ms };
+        match self.ctx.peers.finish(member.admin.as_str(), order, left + FINISH_GRACE).await {
+            Ok(reply) if reply.finished => Ok((!reply.target_replid.is_empty())
+                .then_some(ReplicationOffset { replid: reply.target_replid, offset: reply.target_offset })),
+            Ok(reply) => Err(reply.why_not),
+            Err(status) => Err(status.message().to_owned()),
+        }
+    }
+
+    /// `None`: leadership or the quorum is gone, and what came of it is not known. Whoever leads next probes.
+    async fn propose(&self, change: Change) -> Option<Result<Outcome, String>> {
+        match self.ctx.make(change).await {
+            Ok((_, outcome)) => Some(Ok(outcome)),
+            Err(ProposalFailure::Refused(why)) => Some(Err(why)),
+            Err(ProposalFailure::Gone) => None,
+        }
+    }
+
+    fn groups<'a>(&self, state: &'a ClusterState) -> Option<(&'a Product, &'a Group, &'a Group)> {
+        let Job::Migration(id) = self.job else { return None };
+        let open = state.migrations.get(&id)?;
+        let product = state.products.get(&open.product)?;
+        Some((product, product.groups.get(&open.from)?, product.groups.get(&open.to)?))
+    }
+
+    fn group<'a>(&self, state: &'a ClusterState, group: GroupId) -> Option<&'a Group> {
+        let product = match self.job {
+            Job::Migration(id) => state.migrations.get(&id)?.product,
+            Job::Sweep { product, .. } => product,
+        };
+        state.products.get(&product)?.groups.get(&group)
+    }
+
+    fn tell(&self, change: &Change, result: &Result<Outcome, String>) {
+        let job = self.job;
+        let what = match change {
+            Change::StartMigration { node, feed, target, .. } => {
+                format!("an attempt begins: node {node}, from {feed} to {target}")
+            }
+            Change::MigrationProgress { phase, counters, .. } => format!("{phase:?}, {} keys", counters.keys),
+            Change::Hold { .. } => "its slots are held".into(),
+            Change::Release { why, .. } => format!("its slots are released: {why}"),
+            Change::Switch { .. } => "its slots have a new owner".into(),
+            Change::RestartMigration { why, .. } => format!("the attempt ends: {why}"),
+            Change::PauseMigration { why, .. } => format!("it is paused: {why}"),
+            Change::StartRun { run, node, server, .. } => format!("run {run} begins: node {node}, at {server}"),
+            Change::Cleaned { deleted, .. } => format!("all is clean, {deleted} keys were deleted"),
+            Change::EndSweep { why, .. } => format!("the sweep ends: {why}"),
+            _ => "a step".into(),
+        };
+        match result {
+            Ok(_) => info!(%job, "{what}"),
+            Err(why) => warn!(%job, %why, "refused: {what}"),
+        }
+    }
+
+    fn tell_parts(&self, parts: Option<CutoverTimes>) {
+        let Some(CutoverTimes { asked, held, barrier: Some(barrier), finished: Some(finished), closed: Some(closed) }) =
+            parts
+        else {
+            return;
+        };
+        let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1e3;
+        let now = Instant::now();
+        info!(
+            job = %self.job,
+            commit_ms = ms(asked, held),
+            barrier_ms = ms(held, barrier),
+            finish_ms = ms(barrier, finished),
+            fence_ms = ms(finished, closed),
+            switch_ms = ms(closed, now),
+            total_ms = ms(asked, now),
+            "the hold and its parts"
+        );
+    }
+}
+
+/// PromotionWaits for news, or until it is time.
+async fn wait(
+    state: &mut watch::Receiver<Arc<ClusterState>>,
+    view: &mut watch::Receiver<Arc<LeaderView>>,
+    until_ns: u64,
+    held: bool,
+) {
+    let left = Duration::from_nanos(until_ns.saturating_sub(boottime_ns()));
+    let left = if held { left.min(BARRIER_POLL_INTERVAL) } else { left };
+    let _ = timeout(left, async {
+        tokio::select! {
+            Ok(()) = state.changed() => {}
+            Ok(()) = view.changed() => {}
+            else => std::future::pending().await,
+        }
+    })
+    .await;
+}
+
+fn primary(group: &Group) -> Option<ControlTarget> {
+    let server = group.servers.first()?;
+    Some(ControlTarget { addr: server.addr.clone(), credentials: group.credentials.clone() })
+}
+
+/// A job as messages between nodes name it.
+#[must_use]
+pub fn job_to_wire(job: Job) -> pb::Job {
+    match job {
+        Job::Migration(id) => pb::Job { migration: id.0, product: 0, group: 0 },
+        Job::Sweep { product, group } => pb::Job { migration: 0, product: product.0, group: group.0 },
+    }
+}

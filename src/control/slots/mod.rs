@@ -1,0 +1,9 @@
+//! How slots change their owner: assignments, migrations and sweeps, rebalancing.
+//! Knows nothing of primaries that fail.
+
+pub mod assignment;
+pub mod endpoint_selection;
+pub mod job;
+pub mod preflight;
+pub mod rebalance;
+pub mod scan;

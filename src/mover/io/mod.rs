@@ -1,0 +1,8 @@
+//! Connections of a mover to servers: pipelined, watched, paced.
+//! Knows nothing of what is copied.
+
+pub mod connection;
+pub mod monitor;
+pub mod pace;
+pub mod pipeline;
+pub mod scan;

@@ -1,0 +1,384 @@
+//! The runs that the log gives to this node: a mover is started for each, once, told its limits, and stopped when the log
+//! says that its run is over. Knows nothing of how keys are copied, nor of who decides what a run is for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
+
+use super::mover_wire;
+use crate::{
+    consensus::Consensus,
+    control::leadership::peers::Peers,
+    model::{
+        change::NewMember,
+        ids::{HoldId, HostPort, NodeId, SlotId, Uuid},
+        migration::{ConnectionId, Job, Limits, MigrationPhase, Run, RunKind, run_name},
+        route::Mode,
+        state::{ClusterState, Group, Product},
+    },
+    mover::{self, AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, Finished, MoverHandle, SlotSet},
+    node::{heartbeat::incarnation, service::LeaderService},
+    wire::pb::node::{AuthorizeReply, MoverReport},
+};
+
+/// An authorization is given after a quorum round; there may be an election before it.
+const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(5);
+/// One asking for it.
+const ASK_MAX: Duration = Duration::from_secs(1);
+/// Between two askings, when no leader is known or the one that was asked leads no more.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// A wiped target is written by nobody; two passes in a row are enough.
+const WIPE_PASSES_APART: Duration = Duration::from_millis(100);
+
+/// This node's runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Movers {
+    inner: Arc<MoversInner>,
+}
+
+struct MoversInner {
+    me: NewMember,
+    start: Uuid,
+    consensus: Consensus,
+    peers: Peers,
+    leader_service: LeaderService,
+    /// After so long no client's late write can arrive at a server: the request deadline.
+    late_writes: Duration,
+    running: Mutex<BTreeMap<Job, ActiveRun>>,
+    news: watch::Sender<u64>,
+}
+
+/// A run of this node.
+struct ActiveRun {
+    run: u32,
+    mover: ActiveMover,
+}
+
+enum ActiveMover {
+    /// It works, or has ended by itself; its report tells.
+    Started { handle: Arc<MoverHandle>, limits: watch::Sender<Limits>, told: Option<HoldId> },
+    /// It cannot be done here; why.
+    Refused(String),
+}
+
+impl Movers {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(
+        me: NewMember,
+        start: Uuid,
+        consensus: Consensus,
+        peers: Peers,
+        leader_service: LeaderService,
+        late_writes: Duration,
+    ) -> Self {
+        let (news, _) = watch::channel(0);
+        let inner =
+            MoversInner { me, start, consensus, peers, leader_service, late_writes, running: Mutex::default(), news };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Follows the log, for as long as the node runs.
+    pub async fn run(self) {
+        let mut state = self.inner.consensus.state();
+        let mut news = self.inner.news.subscribe();
+        loop {
+            let newest = state.borrow_and_update().clone();
+            news.borrow_and_update();
+            self.follow(&newest);
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { return },
+                // A mover that says "finished" after its hold was released is told to go on.
+                Ok(()) = news.changed() => {}
+            }
+        }
+    }
+
+    /// Changes when a run began or ended here, or a mover is at another place: worth a heartbeat at once.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.inner.news.subscribe()
+    }
+
+    /// What heartbeats tell of the runs.
+    #[must_use]
+    pub fn reports(&self) -> Vec<MoverReport> {
+        let running = self.running();
+        let report = |(job, running): (&Job, &ActiveRun)| match &running.mover {
+            ActiveMover::Started { handle, .. } => mover_wire::report(*job, running.run, &handle.report().borrow()),
+            ActiveMover::Refused(why) => mover_wire::failed(*job, running.run, why),
+        };
+        running.iter().map(report).collect()
+    }
+
+    /// The barrier of a hold has passed: brings over what is left.
+    ///
+    /// # Errors
+    /// Why not, for people; the mover goes on copying, unless it says otherwise in its report.
+    pub async fn finish(&self, job: Job, run: u32, hold: HoldId, within: Duration) -> Result<Finished, String> {
+        let deadline = Instant::now() + within;
+        let handle = match self.running().get(&job) {
+            Some(ActiveRun { run: known, mover: ActiveMover::Started { handle, .. } }) if *known == run => {
+                handle.clone()
+            }
+            _ => return Err(format!("this node does not work on run {run} of {job}")),
+        };
+        handle.finish(hold, deadline).await
+    }
+
+    /// Stops all runs, for the end of the process. Their connections are closed.
+    pub fn stop(&self) {
+        self.running().clear();
+    }
+
+    /// Starts, stops and tells movers, so that they are what `state` says.
+    fn follow(&self, state: &ClusterState) {
+        // Before it is admitted, a start cannot tell its own runs from those of the former one.
+        let Some(own) = incarnation(state, &self.inner.me, self.inner.start) else { return };
+        let mut running = self.running();
+        let before = running.len();
+        running.retain(|job, running| {
+            let wanted = state.current_run(*job).is_some_and(|r| r.run == running.run && r.node == self.inner.me.id);
+            if !wanted {
+                info!(%job, run = running.run, "the run is over");
+            }
+            wanted
+        });
+        let mut changed = running.len() != before;
+        for (job, run) in runs_of(state, self.inner.me.id) {
+            if let Some(known) = running.get_mut(&job) {
+                known.tell(state, job);
+                continue;
+            }
+            // Its connections and its memory went with the start that began it; nobody begins a run twice.
+            let mover = if run.began.0 < own.0 {
+                ActiveMover::Refused("the node was restarted".into())
+            } else {
+                self.begin(state, job, run).unwrap_or_else(ActiveMover::Refused)
+            };
+            match &mover {
+                ActiveMover::Started { .. } => {
+                    info!(%job, run = run.run, kind = ?run.kind, server = %run.server, "a run begins")
+                }
+                ActiveMover::Refused(why) => warn!(%job, run = run.run, why, "a run cannot be done here"),
+            }
+            running.insert(job, ActiveRun { run: run.run, mover });
+            changed = true;
+        }
+        drop(running);
+        if changed {
+            self.inner.news.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn begin(&self, state: &ClusterState, job: Job, run: &Run) -> Result<ActiveMover, String> {
+        let cluster = self.inner.consensus.cluster_id().ok_or("this node belongs to no cluster")?;
+        let what = what(state, job, run, run_name(cluster, job, run.run), self.inner.late_writes)?;
+        let (limits, watched) = watch::channel(limits_of(state, job));
+        let authorize =
+            RunAuthorizer { inner: self.inner.clone(), runtime: tokio::runtime::Handle::current(), job, run: run.run };
+        let handle = Arc::new(mover::start(what, Arc::new(authorize), watched));
+        self.forward_news(handle.report());
+        Ok(ActiveMover::Started { handle, limits, told: None })
+    }
+
+    /// A mover's report changes several times a second; only another place is news.
+    fn forward_news(&self, mut report: watch::Receiver<mover::Report>) {
+        let movers = self.clone();
+        tokio::spawn(async move {
+            let mut known = mover::State::Opening;
+            loop {
+                let now = report.borrow_and_update().state.clone();
+                if now != known {
+                    known = now;
+                    movers.inner.news.send_modify(|n| *n += 1);
+                }
+                if report.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Job, ActiveRun>> {
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ActiveRun {
+    /// Passes on what has changed for it in the log.
+    fn tell(&mut self, state: &ClusterState, job: Job) {
+        let ActiveMover::Started { handle, limits, told } = &mut self.mover else { return };
+        let now = limits_of(state, job);
+        limits.send_if_modified(|before| std::mem::replace(before, now) != now);
+        let Job::Migration(id) = job else { return };
+        let report = handle.report();
+        let under = match report.borrow().state {
+            mover::State::Finishing(hold) | mover::State::Finished(hold) => hold,
+            _ => return,
+        };
+        let released = state.migrations.get(&id).is_some_and(|m| m.phase == MigrationPhase::CaughtUp);
+        if released && !state.holds.contains_key(&under) && *told != Some(under) {
+            handle.go_on(under);
+            *told = Some(under);
+        }
+    }
+}
+
+fn runs_of(state: &ClusterState, node: NodeId) -> Vec<(Job, &Run)> {
+    let migrations = state.migrations.values().filter_map(|m| Some((Job::Migration(m.id), m.run.as_ref()?)));
+    let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
+    let sweeps = groups.filter_map(|(product, group)| {
+        let sweep = group.sweep.as_ref()?;
+        Some((Job::Sweep { product, group: group.id }, &sweep.run))
+    });
+    migrations.chain(sweeps).filter(|(_, run)| run.node == node).collect()
+}
+
+fn limits_of(state: &ClusterState, job: Job) -> Limits {
+    match job {
+        Job::Migration(id) => state.migrations.get(&id).map(|m| m.options.limits).unwrap_or_default(),
+        Job::Sweep { .. } => Limits::default(),
+    }
+}
+
+/// What the mover of a run is to do.
+fn what(
+    state: &ClusterState,
+    job: Job,
+    run: &Run,
+    name: String,
+    late_writes: Duration,
+) -> Result<mover::RunSpec, String> {
+    let gone = || format!("{job} is over");
+    let (product, group, slots, passes_apart) = match job {
+        Job::Sweep { product, group } => {
+            let product = state.products.get(&product).ok_or_else(gone)?;
+            let group = product.groups.get(&group).ok_or_else(gone)?;
+            let slots = group.sweep.as_ref().map(|s| s.slots.clone()).ok_or_else(gone)?;
+            (product, group, slots, late_writes)
+        }
+        Job::Migration(id) => {
+            let open = state.migrations.get(&id).ok_or_else(gone)?;
+            let product = state.products.get(&open.product).ok_or_else(gone)?;
+            let from = product.groups.get(&open.from).ok_or_else(gone)?;
+            let to = product.groups.get(&open.to).ok_or_else(gone)?;
+            let ours = open.ours_at_target(state);
+            match run.kind {
+                RunKind::Copy => {
+                    let primary = from.servers.first().ok_or_else(gone)?.addr.clone();
+                    let feed = run.feed.clone().ok_or("the attempt names no feed")?;
+                    return Ok(mover::RunSpec::Copy(CopySpec {
+                        name,
+                        layout: product.layout,
+                        slots: Arc::new(SlotSet::new(product.layout, &open.slots)),
+                        databases: product.databases,
+                        primary: endpoint(from, primary),
+                        feed: endpoint(from, feed),
+                        target: endpoint(to, run.server.clone()),
+                        ours_at_target: Arc::new(SlotSet::new(product.layout, &ours)),
+                        wipe: open.options.wipe,
+                        cache: product.mode == Mode::Cache,
+                        verify: open.options.verify,
+                    }));
+                }
+                // What the operator's `wipe` allowed is only done where a copy was begun; see `ours_at_target`.
+                RunKind::WipeTarget => (product, to, ours, WIPE_PASSES_APART),
+                RunKind::CleanSource | RunKind::Sweep => (product, from, open.slots.clone(), late_writes),
+            }
+        }
+    };
+    Ok(clean(product, group, run, name, &slots, passes_apart))
+}
+
+fn clean(
+    product: &Product,
+    group: &Group,
+    run: &Run,
+    name: String,
+    slots: &std::collections::BTreeSet<SlotId>,
+    passes_apart: Duration,
+) -> mover::RunSpec {
+    mover::RunSpec::Clean(CleanSpec {
+        name,
+        layout: product.layout,
+        slots: Arc::new(SlotSet::new(product.layout, slots)),
+        databases: product.databases,
+        server: endpoint(group, run.server.clone()),
+        passes_apart,
+    })
+}
+
+fn endpoint(group: &Group, addr: HostPort) -> Endpoint {
+    Endpoint { addr, credentials: group.credentials.clone() }
+}
+
+/// How a mover asks: on the node's own runtime, since the channels to other nodes live there.
+struct RunAuthorizer {
+    inner: Arc<MoversInner>,
+    runtime: tokio::runtime::Handle,
+    job: Job,
+    run: u32,
+}
+
+impl Authorize for RunAuthorizer {
+    fn authorize(&self, connections: Vec<ConnectionId>) -> AuthorizationFuture {
+        let (inner, job, run) = (self.inner.clone(), self.job, self.run);
+        let asking = self.runtime.spawn(async move { inner.ask(job, run, connections).await });
+        Box::pin(async move { asking.await.map_err(|error| error.to_string())? })
+    }
+
+    fn may_write(&self) -> AuthorizationFuture {
+        let (mut state, job, run) = (self.inner.consensus.state(), self.job, self.run);
+        Box::pin(async move {
+            let begun = |state: &Arc<ClusterState>| match job {
+                Job::Migration(id) => state.migrations.get(&id).is_none_or(|m| m.runs != run || m.staged),
+                Job::Sweep { .. } => true,
+            };
+            let seen = state.wait_for(begun).await.map_err(|_| "the node stops".to_owned())?;
+            match seen.current_run(job) {
+                Some(current) if current.run == run => Ok(()),
+                _ => Err(format!("run {run} of {job} is over")),
+            }
+        })
+    }
+}
+
+impl MoversInner {
+    /// Asks the leader, whoever it is, until one answers.
+    async fn ask(&self, job: Job, run: u32, connections: Vec<ConnectionId>) -> Result<(), String> {
+        let request = mover_wire::authorize_request(job, run, self.me.id, connections);
+        let deadline = Instant::now() + AUTHORIZE_TIMEOUT;
+        let mut last = "no leader is known".to_owned();
+        while Instant::now() < deadline {
+            let leadership = self.consensus.leadership().borrow().clone();
+            let reply = match leadership.leader_admin {
+                _ if leadership.is_me => self.leader_service.authorize(request.clone()).await,
+                Some(admin) => match self.peers.authorize(&admin, request.clone(), ASK_MAX).await {
+                    Ok(reply) => reply,
+                    // Asked again: an authorization that was given and not heard is given again.
+                    Err(status) => AuthorizeReply {
+                        not_leader: true,
+                        why_not: status.message().to_owned(),
+                        ..AuthorizeReply::default()
+                    },
+                },
+                None => AuthorizeReply { not_leader: true, why_not: last.clone(), ..AuthorizeReply::default() },
+            };
+            if reply.authorized {
+                return Ok(());
+            }
+            if !reply.not_leader {
+                return Err(format!("the leader does not authorize the run: {}", reply.why_not));
+            }
+            last = reply.why_not;
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        Err(format!("the leader did not authorize the run in time: {last}"))
+    }
+}

@@ -1,0 +1,324 @@
+//! A probe at one server over a connection that stays: PING, ROLE and INFO in one write, and what they say.
+//! Knows nothing of other servers, nor of what follows from a probe.
+
+use std::{sync::LazyLock, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    log::ProbeOutcome,
+    report_wire::{REPLICAS_MAX, id},
+};
+use crate::{
+    model::{ids::HostPort, limits::TEXT_LEN_MAX, secret::Credentials},
+    plan::observation::{Probe, ReportedRole},
+    redis::{Client, RedisError, Reply, Role},
+    resp::write,
+};
+
+/// A probe that takes longer has failed, connecting included: so long a server keeps clients waiting, too.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Memory, keys and the like are asked for with every fourth probe: people read them, and a probe is cheaper without.
+const RARE_EVERY: u32 = 4;
+/// What is configured is asked for once in so many probes, half a minute.
+const CONFIGURED_EVERY: u32 = 60;
+
+/// What is asked every time.
+const OFTEN: &[&[&[u8]]] = &[&[b"PING"], &[b"ROLE"], &[b"INFO", b"replication"]];
+/// What is asked now and then. Sections one by one: Redis before 7 takes no two.
+const RARE: &[&[&[u8]]] =
+    &[&[b"INFO", b"memory"], &[b"INFO", b"stats"], &[b"INFO", b"persistence"], &[b"INFO", b"keyspace"]];
+/// What a connection is asked once: a process keeps its run id.
+const ONCE: &[&[&[u8]]] = &[&[b"INFO", b"server"]];
+/// Not asked again where it was refused: the server would keep a record of each time.
+const CONFIGURED: &[&[&[u8]]] = &[&[b"CONFIG", b"GET", b"save"]];
+
+static OFTEN_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN]));
+static RARE_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN, RARE]));
+
+/// A connection for probes at a server.
+pub struct ProbeConnection {
+    client: Client,
+    known: CachedInfo,
+    probes: u32,
+    /// The server was loading its data when it was last asked for what is rare: its keys were those of the moment.
+    partial: bool,
+}
+
+/// What is not asked with every probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct CachedInfo {
+    run_id: String,
+    used_memory: u64,
+    keys: u64,
+    ops_per_second: u64,
+    append_only: Option<bool>,
+    save_points: Option<bool>,
+}
+
+impl ProbeConnection {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn open(
+        addr: &HostPort,
+        credentials: Option<&Credentials>,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Self, RedisError> {
+        let client = Client::connect(addr, credentials, name, deadline).await?;
+        Ok(Self { client, known: CachedInfo::default(), probes: 0, partial: false })
+    }
+
+    /// Resolves when the connection is of no use any more.
+    pub async fn broken(&self) {
+        self.client.broken().await;
+    }
+
+    /// Looks. After an error the connection is of no use, unless the server answered ([`RedisError::answered`]).
+    ///
+    /// # Errors
+    /// As [`Client::pipeline`]; an error answer to ROLE or INFO.
+    pub async fn probe(&mut self, deadline: Instant) -> Result<Probe, RedisError> {
+        let parts: &[&[&[&[u8]]]] = match self.probes {
+            0 => &[OFTEN, RARE, ONCE, CONFIGURED],
+            n if n % CONFIGURED_EVERY == 0 && self.known.save_points.is_some() => &[OFTEN, RARE, CONFIGURED],
+            n if n % RARE_EVERY == 0 || self.partial => &[OFTEN, RARE],
+            _ => &[OFTEN],
+        };
+        let encoded;
+        let request = match parts.len() {
+            1 => &*OFTEN_BYTES,
+            2 => &*RARE_BYTES,
+            _ => {
+                encoded = encode(parts);
+                &encoded
+            }
+        };
+        let count = parts.iter().map(|part| part.len()).sum();
+        let began = Instant::now();
+        let replies = self.client.exchange(request, count, "PING, ROLE and INFO", deadline).await?;
+        let ping_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.probes = self.probes.wrapping_add(1);
+        let (often, more) = replies.split_at(OFTEN.len());
+        for reply in more {
+            self.known.take(reply);
+        }
+        let probe = self.judge(often, ping_us);
+        // PING was answered first: what comes behind it is whole if that was.
+        let ready = probe.as_ref().is_ok_and(|probe| !probe.loading);
+        self.partial = !ready || (self.partial && more.is_empty());
+        probe
+    }
+
+    /// `often`: the answers to [`OFTEN`].
+    fn judge(&self, often: &[Reply], ping_us: u64) -> Result<Probe, RedisError> {
+        let addr = self.client.addr();
+        let odd = |what: &str| RedisError::Protocol { addr: addr.clone(), why: format!("its answer to {what} is odd") };
+        let answer = |at: usize, what: &str| match often.get(at) {
+            Some(Reply::Error(text)) => Err(RedisError::of_answer(addr, what, text)),
+            Some(reply) => Ok(reply),
+            None => Err(odd(what)),
+        };
+        // Its other errors (a disk that is full, a link that is down) are told by what follows, or are no matter here.
+        let loading = matches!(answer(0, "PING"), Err(RedisError::Loading { .. }));
+        let role = Role::parse(answer(1, "ROLE")?).ok_or_else(|| odd("ROLE"))?;
+        let Reply::Bulk(text) = answer(2, "INFO")? else { return Err(odd("INFO")) };
+        let replication = Replication::parse(&String::from_utf8_lossy(text));
+        let mut unnamed_replicas = 0;
+        let (role, offset) = match role {
+            Role::Primary { replicas, .. } => {
+                // Feeds of our own movers listen nowhere either, and acknowledge nothing.
+                unnamed_replicas = replicas.iter().filter(|r| r.port == 0 && r.offset > 0).count();
+                let replica = |r: crate::redis::role::ReplicaRole| {
+                    Some((host_port(&r.host, r.port)?, u64::try_from(r.offset).unwrap_or(0)))
+                };
+                // Who listens nowhere has port 0, which is no address.
+                let replicas = replicas.into_iter().filter_map(replica).take(REPLICAS_MAX).collect();
+                (ReportedRole::Primary { replicas }, replication.offset)
+            }
+            Role::Replica { host, port, link, .. } => {
+                let link_up = replication.link_up && link == "connected";
+                let role = ReportedRole::Replica {
+                    of: host_port(&host, port).ok_or_else(|| odd("ROLE"))?,
+                    link_up,
+                    link_down_ms: if link_up { 0 } else { replication.link_down_ms },
+                    syncing: replication.syncing,
+                };
+                // Not ROLE's, which is -1 while the link is down.
+                (role, replication.executed)
+            }
+            Role::Sentinel => {
+                let why = "is a Redis Sentinel and has no data; take it out of the group".to_owned();
+                return Err(RedisError::Refused { addr: addr.clone(), command: "ROLE".into(), text: why });
+            }
+        };
+        let CachedInfo { run_id, used_memory, keys, ops_per_second, append_only, save_points } = self.known.clone();
+        let persistent = match (append_only, save_points) {
+            _ if loading => None,
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), Some(false)) => Some(false),
+            (None, _) | (_, None) => None,
+        };
+        Ok(Probe {
+            run_id,
+            role,
+            replid: replication.replid,
+            offset,
+            replid2: replication.replid2,
+            loading,
+            used_memory,
+            keys,
+            ops_per_second,
+            ping_us,
+            persistent,
+            unnamed_replicas: u32::try_from(unnamed_replicas).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+impl CachedInfo {
+    /// Takes an answer that is not needed for a probe; an error is passed over.
+    fn take(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Bulk(text) => self.info(&String::from_utf8_lossy(text)),
+            Reply::Array(items) => self.save_points = items.get(1).and_then(Reply::text).map(|save| !save.is_empty()),
+            Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Null => {}
+        }
+    }
+
+    fn info(&mut self, text: &str) {
+        for line in text.lines() {
+            match line.split_once(':') {
+                Some(("run_id", value)) => self.run_id = id(value),
+                Some(("used_memory", value)) => self.used_memory = number(value),
+                Some(("instantaneous_ops_per_sec", value)) => self.ops_per_second = number(value),
+                Some(("aof_enabled", value)) => self.append_only = Some(value == "1"),
+                Some((db, value)) if db.starts_with("db") => {
+                    let keys = value.split(',').find_map(|part| part.strip_prefix("keys="));
+                    self.keys = self.keys.saturating_add(keys.map_or(0, number));
+                }
+                // Databases without keys are not named: their title begins the sum.
+                None if line == "# Keyspace" => self.keys = 0,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What INFO replication says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Replication {
+    replid: String,
+    replid2: Option<(String, u64)>,
+    /// A primary's own.
+    offset: u64,
+    /// Of its primary's stream, by a replica.
+    executed: u64,
+    link_up: bool,
+    link_down_ms: u64,
+    syncing: bool,
+}
+
+impl Replication {
+    fn parse(text: &str) -> Self {
+        let mut seen = Self { link_down_ms: u64::MAX, ..Self::default() };
+        let (mut former, mut until) = ("", None);
+        for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            match name {
+                "master_replid" => seen.replid = id(value),
+                "master_replid2" => former = value,
+                "second_repl_offset" => until = value.parse().ok(),
+                "master_repl_offset" => seen.offset = number(value),
+                "slave_repl_offset" => seen.executed = number(value),
+                "master_link_status" => seen.link_up = value == "up",
+                "master_sync_in_progress" => seen.syncing = value == "1",
+                // -1: never.
+                "master_link_down_since_seconds" => {
+                    seen.link_down_ms = value.parse::<u64>().map_or(u64::MAX, |s| s.saturating_mul(1000));
+                }
+                _ => {}
+            }
+        }
+        // -1, and an id of zeros: there was none.
+        seen.replid2 = until.map(|until| (id(former), until));
+        seen
+    }
+}
+
+/// One probe, over the connection there is or a new one, which then stays. One that has broken since is opened anew at once.
+///
+/// # Errors
+/// This node cannot probe at anyone now, which says nothing of the server.
+pub async fn probe(
+    connection: &mut Option<ProbeConnection>,
+    addr: &HostPort,
+    credentials: Option<&Credentials>,
+    name: &str,
+    deadline: Instant,
+) -> Result<ProbeOutcome, String> {
+    let mut result = match connection {
+        Some(open) => open.probe(deadline).await,
+        None => anew(connection, addr, credentials, name, deadline).await,
+    };
+    if matches!(result, Err(RedisError::Closed { .. })) {
+        result = anew(connection, addr, credentials, name, deadline).await;
+    }
+    match result {
+        Ok(probe) => Ok(ProbeOutcome::Answered(probe)),
+        Err(error @ RedisError::Exhausted { .. }) => Err(error.to_string()),
+        Err(error) if error.answered() && !matches!(error, RedisError::Protocol { .. }) => {
+            Ok(ProbeOutcome::Unusable(in_words(&error)))
+        }
+        Err(error) => {
+            *connection = None;
+            Ok(ProbeOutcome::Failed(in_words(&error)))
+        }
+    }
+}
+
+async fn anew(
+    connection: &mut Option<ProbeConnection>,
+    addr: &HostPort,
+    credentials: Option<&Credentials>,
+    name: &str,
+    deadline: Instant,
+) -> Result<Probe, RedisError> {
+    *connection = None;
+    let open = ProbeConnection::open(addr, credentials, name, deadline).await?;
+    connection.insert(open).probe(deadline).await
+}
+
+/// For whoever reads about the server: the options that a new group takes are of no help there.
+fn in_words(error: &RedisError) -> String {
+    let text = match error {
+        RedisError::PasswordNeeded { addr } => {
+            format!(
+                "{addr} wants a password, and its group has none; the server's requirepass was set since it was added"
+            )
+        }
+        RedisError::WrongPassword { addr, text } => format!(
+            "{addr} refuses the password of its group ({text}); the server's password or user was changed since it was added"
+        ),
+        other => other.to_string(),
+    };
+    text.chars().take(TEXT_LEN_MAX).collect()
+}
+
+fn encode(parts: &[&[&[&[u8]]]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for command in parts.iter().flat_map(|part| part.iter()) {
+        write::request(&mut bytes, command);
+    }
+    bytes
+}
+
+fn host_port(host: &str, port: u16) -> Option<HostPort> {
+    let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    HostPort::parse(&text).ok()
+}
+
+fn number(text: &str) -> u64 {
+    text.trim_end().parse().unwrap_or(0)
+}

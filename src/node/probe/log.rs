@@ -1,0 +1,388 @@
+//! What this node has seen of each server, and which of it the leader has not heard yet.
+//! Knows nothing of how one probes, nor of how a heartbeat travels; reads no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+
+use super::report_wire;
+use crate::{
+    model::ids::{HostPort, Term},
+    plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
+    wire::pb::node::ServerProbeReport,
+};
+
+/// Bytes of reports in one heartbeat: a quarter of what gRPC takes, and several thousand servers.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// A probe that took longer than this was not ended by its deadline: this node did not run, and has not seen the server fail
+/// meanwhile.
+const STALLED_NS: u64 = 1_000_000_000;
+/// Looks that lie further apart than this are not without a break: nobody probed in between.
+const APART_NS: u64 = 2_000_000_000;
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// It was answered.
+    Answered(Probe),
+    /// The server answers, and says nothing of use; why, for people.
+    Unusable(String),
+    /// It does not answer, or not as a Redis server; how, for people.
+    Failed(String),
+}
+
+/// The book. A server that is not watched is not in it.
+#[derive(Debug, Default)]
+pub struct ProbeLog {
+    rows: BTreeMap<HostPort, Row>,
+    /// Number of the last probe.
+    version: u64,
+    /// The leader that has heard what is marked as kept.
+    kept_in: Term,
+}
+
+/// A server's row. Times are nanoseconds on one clock.
+#[derive(Debug, Default)]
+struct Row {
+    probe: Option<(Probe, u64)>,
+    failing_since_ns: Option<u64>,
+    error: String,
+    in_sync: Option<InSyncSince>,
+    /// When the last probe ended; 0: there was none.
+    ended_ns: u64,
+    /// Number of the last probe.
+    version: u64,
+    /// Number of the last one that the leader has.
+    kept: u64,
+    /// Number of the last one that was news.
+    news: u64,
+}
+
+#[derive(Debug)]
+struct InSyncSince {
+    to: HostPort,
+    replid: String,
+    run_id: String,
+    at_ns: u64,
+}
+
+/// What a heartbeat carries of the book.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReportBatch {
+    /// The reports.
+    pub reports: Vec<ServerProbeReport>,
+    /// Which probes these are.
+    marks: Vec<(HostPort, u64)>,
+    /// Not all that the leader has not heard had room.
+    more: bool,
+}
+
+impl ProbeLog {
+    /// Makes a row for each of these servers, and for no others. What is known of a server stays.
+    pub fn watch_only(&mut self, servers: &BTreeSet<&HostPort>) {
+        self.rows.retain(|server, _| servers.contains(server));
+        for server in servers {
+            if !self.rows.contains_key(server) {
+                self.rows.insert((*server).clone(), Row::default());
+            }
+        }
+    }
+
+    /// Notes a probe. True: it is news, worth a heartbeat at once.
+    pub fn note(&mut self, server: &HostPort, seen: ProbeOutcome, began_ns: u64, now_ns: u64) -> bool {
+        let Some(row) = self.rows.get_mut(server) else { return false };
+        self.version += 1;
+        row.version = self.version;
+        let first = row.ended_ns == 0;
+        let (failed, usable) = (row.failing_since_ns.is_some(), row.error.is_empty());
+        let news = match seen {
+            ProbeOutcome::Answered(probe) => {
+                let news = first || !usable || row.probe.as_ref().is_none_or(|(before, _)| differ(before, &probe));
+                if let Some((to, replid)) = in_sync(&probe) {
+                    row.in_sync = Some(InSyncSince { to, replid, run_id: probe.run_id.clone(), at_ns: now_ns });
+                }
+                (row.failing_since_ns, row.error) = (None, String::new());
+                row.probe = Some((probe, now_ns));
+                news
+            }
+            ProbeOutcome::Unusable(why) => {
+                (row.failing_since_ns, row.error) = (None, why);
+                first || failed || usable
+            }
+            ProbeOutcome::Failed(why) => {
+                let began_ns = if now_ns.saturating_sub(began_ns) > STALLED_NS { now_ns } else { began_ns };
+                let unbroken = row.failing_since_ns.filter(|_| began_ns.saturating_sub(row.ended_ns) <= APART_NS);
+                row.failing_since_ns = Some(unbroken.unwrap_or(began_ns));
+                row.error = why;
+                !failed
+            }
+        };
+        row.ended_ns = now_ns;
+        if news {
+            row.news = row.version;
+        }
+        news
+    }
+
+    /// What the leader has not heard, news first, then what it has not heard for longest.
+    #[must_use]
+    pub fn batch(&self, now_ns: u64) -> ReportBatch {
+        let mut unheard: Vec<_> = self.rows.iter().filter(|(_, row)| row.version > row.kept).collect();
+        unheard.sort_by_key(|(_, row)| (row.news <= row.kept, row.kept));
+        let (mut batch, mut bytes) = (ReportBatch::default(), 0);
+        for (server, row) in unheard {
+            let report = report_wire::write(server, &row.report(now_ns));
+            bytes += report.encoded_len();
+            if bytes > BATCH_BYTES_MAX || batch.reports.len() >= report_wire::REPORTS_MAX {
+                batch.more = true;
+                break;
+            }
+            batch.reports.push(report);
+            batch.marks.push((server.clone(), row.version));
+        }
+        batch
+    }
+
+    /// The leader of this term has kept a batch. Another leader than before has nothing of the pages before. True: there is
+    /// more that it should have now.
+    pub fn kept(&mut self, batch: &ReportBatch, term: Term) -> bool {
+        let another = term != self.kept_in;
+        if another {
+            self.kept_in = term;
+            self.rows.values_mut().for_each(|row| row.kept = 0);
+        }
+        for (server, version) in &batch.marks {
+            if let Some(row) = self.rows.get_mut(server) {
+                row.kept = row.kept.max(*version);
+            }
+        }
+        batch.more || another && self.rows.values().any(|row| row.version > 0 && row.kept == 0)
+    }
+
+    /// What is known of a server; `None`: it is not watched.
+    #[must_use]
+    pub fn get(&self, server: &HostPort, now_ns: u64) -> Option<ProbeReport> {
+        self.rows.get(server).map(|row| row.report(now_ns))
+    }
+}
+
+impl Row {
+    fn report(&self, now_ns: u64) -> ProbeReport {
+        let age = |at_ns: u64| now_ns.saturating_sub(at_ns) / NS_PER_MS;
+        ProbeReport {
+            probe: self.probe.as_ref().map(|(probe, at_ns)| (probe.clone(), age(*at_ns))),
+            failing_ms: self.failing_since_ns.map(age),
+            error: self.error.clone(),
+            in_sync: self.in_sync.as_ref().map(|InSyncSince { to, replid, run_id, at_ns }| InSync {
+                to: to.clone(),
+                replid: replid.clone(),
+                run_id: run_id.clone(),
+                ago_ms: age(*at_ns),
+            }),
+        }
+    }
+}
+
+/// Whether two probes differ in what decisions rest on, other than by time going on.
+fn differ(before: &Probe, now: &Probe) -> bool {
+    let roles = match (&before.role, &now.role) {
+        (ReportedRole::Primary { .. }, ReportedRole::Primary { .. }) => false,
+        (
+            ReportedRole::Replica { of, link_up, syncing, .. },
+            ReportedRole::Replica { of: of_now, link_up: up_now, syncing: syncing_now, .. },
+        ) => (of, link_up, syncing) != (of_now, up_now, syncing_now),
+        (ReportedRole::Primary { .. }, ReportedRole::Replica { .. })
+        | (ReportedRole::Replica { .. }, ReportedRole::Primary { .. }) => true,
+    };
+    roles || (&before.run_id, &before.replid, before.loading) != (&now.run_id, &now.replid, now.loading)
+}
+
+/// The primary and the replication id of a replica that is in step.
+fn in_sync(probe: &Probe) -> Option<(HostPort, String)> {
+    match &probe.role {
+        ReportedRole::Replica { of, link_up: true, syncing: false, .. } if !probe.loading => {
+            Some((of.clone(), probe.replid.clone()))
+        }
+        ReportedRole::Replica { .. } | ReportedRole::Primary { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const MS: u64 = NS_PER_MS;
+
+    fn addr(n: u16) -> HostPort {
+        HostPort::parse(&format!("127.0.0.1:{n}")).unwrap()
+    }
+
+    fn probe(role: ReportedRole) -> Probe {
+        Probe {
+            run_id: "run".into(),
+            role,
+            replid: "id".into(),
+            offset: 5,
+            replid2: None,
+            loading: false,
+            used_memory: 1,
+            keys: 2,
+            ops_per_second: 3,
+            ping_us: 4,
+            persistent: Some(true),
+            unnamed_replicas: 0,
+        }
+    }
+
+    fn primary() -> Probe {
+        probe(ReportedRole::Primary { replicas: Vec::new() })
+    }
+
+    fn replica(link_up: bool, syncing: bool) -> Probe {
+        probe(ReportedRole::Replica { of: addr(1), link_up, link_down_ms: 0, syncing })
+    }
+
+    fn failed() -> ProbeOutcome {
+        ProbeOutcome::Failed("it does not answer".into())
+    }
+
+    /// A book of one server, with probes at these milliseconds that took 1 ms each.
+    fn book(probes: Vec<(u64, ProbeOutcome)>) -> (ProbeLog, Vec<bool>) {
+        let mut reports = ProbeLog::default();
+        reports.watch_only(&BTreeSet::from([&addr(1)]));
+        let news = probes.into_iter().map(|(at, seen)| reports.note(&addr(1), seen, at * MS, (at + 1) * MS)).collect();
+        (reports, news)
+    }
+
+    #[test]
+    fn failing_counts_from_the_first_look_that_failed() {
+        let (reports, news) = book(vec![(100, ProbeOutcome::Answered(primary())), (600, failed()), (1_100, failed())]);
+        let report = reports.get(&addr(1), 2_000 * MS).unwrap();
+        assert_eq!((report.failing_ms, report.probe.unwrap().1), (Some(1_400), 1_899));
+        assert_eq!(report.error, "it does not answer");
+        assert_eq!(news, [true, true, false]);
+        let (reports, news) = book(vec![(600, failed()), (1_100, ProbeOutcome::Answered(primary()))]);
+        let report = reports.get(&addr(1), 2_000 * MS).unwrap();
+        assert_eq!((report.failing_ms, report.error.as_str()), (None, ""));
+        assert_eq!(news, [true, true]);
+    }
+
+    #[test]
+    fn a_node_that_did_not_run_has_not_seen_a_failure() {
+        // It was stopped between two probes: the failure after counts from itself on.
+        let (reports, _) = book(vec![(600, failed()), (9_000, failed())]);
+        assert_eq!(reports.get(&addr(1), 9_100 * MS).unwrap().failing_ms, Some(100));
+        // It was stopped within a probe: nobody knows what the server did meanwhile.
+        let (mut reports, _) = book(vec![(600, ProbeOutcome::Answered(primary()))]);
+        reports.note(&addr(1), failed(), 1_100 * MS, 9_000 * MS);
+        assert_eq!(reports.get(&addr(1), 9_100 * MS).unwrap().failing_ms, Some(100));
+    }
+
+    #[test]
+    fn a_server_that_answers_and_cannot_be_asked_does_not_fail() {
+        let refuses = || ProbeOutcome::Unusable("it refuses the password".into());
+        let (reports, news) = book(vec![(0, failed()), (500, refuses()), (1_000, refuses())]);
+        let report = reports.get(&addr(1), 2_000 * MS).unwrap();
+        assert_eq!((report.failing_ms, report.error.as_str()), (None, "it refuses the password"));
+        assert_eq!(news, [true, true, false]);
+    }
+
+    #[test]
+    fn only_a_replica_in_sync_is_noted_as_in_sync() {
+        let loading = Probe { loading: true, ..replica(true, false) };
+        for probe in [primary(), replica(false, false), replica(true, true), loading] {
+            let (reports, _) = book(vec![(100, ProbeOutcome::Answered(probe.clone()))]);
+            assert_eq!(reports.get(&addr(1), 0).unwrap().in_sync, None, "{probe:?}");
+        }
+        let probes = vec![
+            (100, ProbeOutcome::Answered(replica(true, false))),
+            (600, ProbeOutcome::Answered(replica(false, false))),
+        ];
+        let (reports, _) = book(probes);
+        let in_sync = reports.get(&addr(1), 1_101 * MS).unwrap().in_sync.unwrap();
+        assert_eq!(in_sync, InSync { to: addr(1), replid: "id".into(), run_id: "run".into(), ago_ms: 1_000 });
+    }
+
+    #[test]
+    fn what_decisions_rest_on_is_news_and_time_is_not() {
+        let later = Probe { offset: 9, keys: 9, ping_us: 9, ..primary() };
+        let restarted = Probe { run_id: "other".into(), ..primary() };
+        let other_data = Probe { replid: "other".into(), ..primary() };
+        let loading = Probe { loading: true, ..primary() };
+        let elsewhere = probe(ReportedRole::Replica { of: addr(2), link_up: true, link_down_ms: 0, syncing: false });
+        for (before, now, is_news) in [
+            (primary(), later, false),
+            (primary(), restarted, true),
+            (primary(), other_data, true),
+            (primary(), loading, true),
+            (primary(), replica(true, false), true),
+            (replica(true, false), replica(true, false), false),
+            (replica(true, false), replica(false, false), true),
+            (replica(false, false), replica(false, true), true),
+            (replica(true, false), elsewhere, true),
+        ] {
+            let said = format!("{before:?} {now:?}");
+            let (_, news) = book(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now))]);
+            assert_eq!(news, [true, is_news], "{said}");
+        }
+    }
+
+    fn named(batch: &ReportBatch) -> Vec<&str> {
+        batch.reports.iter().map(|s| s.server.as_str()).collect()
+    }
+
+    #[test]
+    fn a_leader_hears_what_is_new_and_a_new_leader_everything() {
+        let mut reports = ProbeLog::default();
+        let (one, two, three) = (addr(1), addr(2), addr(3));
+        reports.watch_only(&BTreeSet::from([&one, &two, &three]));
+        assert_eq!(reports.batch(0), ReportBatch::default(), "nobody has probed yet");
+        reports.note(&one, ProbeOutcome::Answered(primary()), 0, MS);
+        reports.note(&two, ProbeOutcome::Answered(primary()), 0, MS);
+        let batch = reports.batch(MS);
+        assert_eq!(named(&batch), ["127.0.0.1:1", "127.0.0.1:2"]);
+        assert_eq!(named(&reports.batch(MS)), named(&batch), "nobody has answered");
+        // While it travels, there is another probe.
+        reports.note(&two, ProbeOutcome::Answered(primary()), 0, MS);
+        assert!(!reports.kept(&batch, Term(3)));
+        assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:2"]);
+        reports.note(&three, failed(), 0, MS);
+        assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:3", "127.0.0.1:2"], "news come first");
+        let batch = reports.batch(MS);
+        assert!(reports.kept(&batch, Term(4)), "it has not heard of the first");
+        assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:1"]);
+        // One that has left is told of no more.
+        reports.watch_only(&BTreeSet::from([&three]));
+        assert_eq!(reports.batch(MS), ReportBatch::default());
+        assert!(!reports.note(&one, failed(), 0, MS), "a probe that ends after");
+        assert_eq!(reports.get(&one, MS), None);
+    }
+
+    #[test]
+    fn many_servers_are_reported_in_batches() {
+        let servers: Vec<HostPort> = (1..=9_000).map(addr).collect();
+        let mut reports = ProbeLog::default();
+        reports.watch_only(&servers.iter().collect());
+        let replicas = (1..=8).map(|n| (addr(n), 1 << 40)).collect();
+        for server in &servers {
+            let seen = ProbeOutcome::Answered(probe(ReportedRole::Primary { replicas: Vec::clone(&replicas) }));
+            reports.note(server, seen, 0, MS);
+        }
+        let (mut told, mut pages) = (BTreeSet::new(), 0);
+        loop {
+            let batch = reports.batch(MS);
+            assert!(batch.reports.iter().map(Message::encoded_len).sum::<usize>() <= BATCH_BYTES_MAX);
+            for report in &batch.reports {
+                assert!(told.insert(report.server.clone()), "{} is told twice", report.server);
+            }
+            pages += 1;
+            if !reports.kept(&batch, Term(1)) {
+                break;
+            }
+        }
+        assert_eq!(told.len(), servers.len());
+        assert!((2..20).contains(&pages), "{pages}");
+    }
+}

@@ -1,0 +1,273 @@
+//! Watches every server that the log names: a task and a connection for each, a probe twice a second.
+//! Knows nothing of what follows from what is seen; heartbeats carry it to the leader.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    connection::{PROBE_TIMEOUT, ProbeConnection, probe},
+    log::{ProbeLog, ProbeOutcome, ReportBatch},
+};
+use crate::{
+    clock::boottime_ns,
+    model::{
+        ids::{Epoch, HostPort, NodeId, Term, Uuid},
+        reads::ReadTable,
+        secret::Credentials,
+        state::ClusterState,
+    },
+    plan::{
+        observation::ProbeReport,
+        reads::{self, ProbeHistory},
+    },
+    redis::client::NAME_PREFIX,
+};
+
+/// Between the beginnings of two probes: six fit into the default down-after of 3 s, so one that is lost is no news.
+const EVERY: Duration = Duration::from_millis(500);
+/// Looks are so much earlier or later, in percent, so that nodes do not probe in step.
+const JITTER_PERCENT: u64 = 10;
+/// Looks begin together, at multiples of this since the node's start: with many servers, waking up for each probe alone costs
+/// as much as the probe.
+const GRID: Duration = Duration::from_millis(20);
+/// First probes at servers that came together are spread over this.
+const FIRST_WITHIN: Duration = Duration::from_millis(50);
+/// A connection that breaks is replaced at once, but not more often than this: the server may go on closing them.
+const AGAIN_MIN: Duration = Duration::from_millis(100);
+/// News are announced together, at most this often: a machine with forty servers goes down in one heartbeat, not in forty.
+const NEWS_EVERY: Duration = Duration::from_millis(10);
+/// So many probes in a row must fail before people are told: one that is late on a busy machine is no news to them.
+const TOLD_FROM: u32 = 2;
+/// The log changes often while slots move; who is watched is compared no more often than this.
+const FOLLOW_EVERY: Duration = Duration::from_millis(20);
+
+/// The eyes of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Prober {
+    inner: Arc<ProberInner>,
+}
+
+struct ProberInner {
+    me: NodeId,
+    reports: Mutex<ProbeLog>,
+    /// For reads at replicas.
+    probe_history: Mutex<ProbeHistory>,
+    /// The last entry of the log that the prober has seen applied; the log may be further.
+    applied: AtomicU64,
+    probed: watch::Sender<u64>,
+    news: watch::Sender<u64>,
+    began: Instant,
+    /// News are about to be announced.
+    announcing: AtomicBool,
+}
+
+/// The task of a server; dropped, it ends and its connection with it.
+struct ProbeTask {
+    credentials: Option<Credentials>,
+    task: AbortHandle,
+}
+
+impl Drop for ProbeTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Prober {
+    /// Watches nothing yet.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            inner: Arc::new(ProberInner {
+                me,
+                reports: Mutex::default(),
+                probe_history: Mutex::default(),
+                applied: AtomicU64::new(0),
+                probed: watch::Sender::new(0),
+                news: watch::Sender::new(0),
+                began: Instant::now(),
+                announcing: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Follows the log for as long as the node runs. `cluster` tells the cluster's id when there is one; the log names no
+    /// server before. Dropped, all looking ends.
+    pub async fn run(self, cluster: impl Fn() -> Option<Uuid>, mut state: watch::Receiver<Arc<ClusterState>>) {
+        let mut watching: BTreeMap<HostPort, ProbeTask> = BTreeMap::new();
+        loop {
+            let newest = state.borrow_and_update().clone();
+            // One task writes it; a probe that begins from now on is a probe after this entry.
+            self.inner.applied.store(newest.applied.0, Ordering::Release);
+            if let Some(cluster) = cluster() {
+                let name = format!("{NAME_PREFIX}{cluster}:probe:{}", self.inner.me);
+                self.follow(&newest, &name, &mut watching);
+            }
+            drop(newest);
+            sleep(FOLLOW_EVERY).await;
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Changes when a server begins or ceases to answer, or is another than before: worth a heartbeat at once.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.inner.news.subscribe()
+    }
+
+    /// Changes with every probe.
+    #[must_use]
+    pub fn probed(&self) -> watch::Receiver<u64> {
+        self.inner.probed.subscribe()
+    }
+
+    /// Which replicas may serve reads, by what this node has seen.
+    #[must_use]
+    pub fn readable(&self, state: &ClusterState, now_ns: u64, zone: &str) -> ReadTable {
+        reads::readable(state, &self.probe_history(), now_ns, zone)
+    }
+
+    /// What the next heartbeat should carry.
+    #[must_use]
+    pub fn batch(&self) -> ReportBatch {
+        self.reports().batch(boottime_ns())
+    }
+
+    /// The leader of this term has kept a batch. True: it should have another at once.
+    pub fn kept(&self, batch: &ReportBatch, term: Term) -> bool {
+        self.reports().kept(batch, term)
+    }
+
+    /// What is known of a server; `None`: it is not watched.
+    #[must_use]
+    pub fn report(&self, server: &HostPort) -> Option<ProbeReport> {
+        self.reports().get(server, boottime_ns())
+    }
+
+    /// Starts and ends tasks, so that there is one for each server of `state`.
+    fn follow(&self, state: &ClusterState, name: &str, watching: &mut BTreeMap<HostPort, ProbeTask>) {
+        let groups = state.products.values().flat_map(|product| product.groups.values());
+        let wanted: BTreeMap<&HostPort, Option<&Credentials>> = groups
+            .flat_map(|group| group.servers.iter().map(|server| (&server.addr, group.credentials.as_ref())))
+            .collect();
+        let before = watching.len();
+        watching
+            .retain(|addr, task| wanted.get(addr).is_some_and(|credentials| *credentials == task.credentials.as_ref()));
+        let kept = watching.len();
+        let servers: BTreeSet<&HostPort> = wanted.keys().copied().collect();
+        self.reports().watch_only(&servers);
+        self.probe_history().watch_only(&servers);
+        for (addr, credentials) in wanted {
+            if !watching.contains_key(addr) {
+                let credentials = credentials.cloned();
+                let task = tokio::spawn(self.clone().watch(addr.clone(), credentials.clone(), name.to_owned()));
+                watching.insert(addr.clone(), ProbeTask { credentials, task: task.abort_handle() });
+            }
+        }
+        if before != kept || watching.len() != kept {
+            info!(servers = watching.len(), "servers are watched");
+        }
+    }
+
+    /// Looks at a server for ever.
+    async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
+        let mut connection: Option<ProbeConnection> = None;
+        let mut failed = 0;
+        let mut next = Instant::now() + FIRST_WITHIN.mul_f64(fastrand::f64());
+        let mut began = next;
+        loop {
+            if let Some(open) = &connection {
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = open.broken() => {
+                        connection = None;
+                        next = next.min(began + AGAIN_MIN);
+                    }
+                }
+            }
+            sleep_until(next).await;
+            let as_of = Epoch(self.inner.applied.load(Ordering::Acquire));
+            let began_ns = boottime_ns();
+            began = Instant::now();
+            let seen = probe(&mut connection, &addr, credentials.as_ref(), &name, began + PROBE_TIMEOUT).await;
+            match seen {
+                Ok(seen) => {
+                    failed = tell(&addr, &seen, failed);
+                    let probe = if let ProbeOutcome::Answered(probe) = &seen { Some(probe) } else { None };
+                    self.probe_history().note(&addr, probe, began_ns, boottime_ns(), as_of);
+                    self.inner.probed.send_modify(|n| *n += 1);
+                    if self.reports().note(&addr, seen, began_ns, boottime_ns()) {
+                        self.announce();
+                    }
+                }
+                // Not noted: what the leader has of this node grows old, and then counts no more.
+                Err(why) => debug!(server = %addr, why, "this node cannot probe"),
+            }
+            next = self.on_grid(began + jittered(EVERY));
+        }
+    }
+
+    /// The grid's point nearest to `at`.
+    fn on_grid(&self, at: Instant) -> Instant {
+        let since = at.saturating_duration_since(self.inner.began) + GRID / 2;
+        let points = u32::try_from(since.as_nanos() / GRID.as_nanos()).unwrap_or(u32::MAX);
+        self.inner.began + GRID * points
+    }
+
+    fn announce(&self) {
+        if self.inner.announcing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            sleep(NEWS_EVERY).await;
+            // First: what is noted after this is announced by another.
+            inner.announcing.store(false, Ordering::Release);
+            inner.news.send_modify(|n| *n += 1);
+        });
+    }
+
+    fn probe_history(&self) -> MutexGuard<'_, ProbeHistory> {
+        self.inner.probe_history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reports(&self) -> MutexGuard<'_, ProbeLog> {
+        self.inner.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs when a server fails and when it answers again. How many probes in a row have failed now, `before` of them before.
+fn tell(addr: &HostPort, seen: &ProbeOutcome, before: u32) -> u32 {
+    match seen {
+        ProbeOutcome::Failed(why) if before + 1 == TOLD_FROM => {
+            warn!(server = %addr, why, "a server does not answer this node")
+        }
+        ProbeOutcome::Failed(why) => debug!(server = %addr, why, "a server does not answer this node"),
+        ProbeOutcome::Answered(_) | ProbeOutcome::Unusable(_) if before >= TOLD_FROM => {
+            info!(server = %addr, "a server answers again")
+        }
+        ProbeOutcome::Unusable(why) => debug!(server = %addr, why, "a server cannot be asked"),
+        ProbeOutcome::Answered(_) => {}
+    }
+    if matches!(seen, ProbeOutcome::Failed(_)) { before.saturating_add(1) } else { 0 }
+}
+
+fn jittered(every: Duration) -> Duration {
+    let percent = fastrand::u64(100 - JITTER_PERCENT..=100 + JITTER_PERCENT);
+    every * u32::try_from(percent).unwrap_or(100) / 100
+}

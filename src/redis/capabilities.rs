@@ -1,0 +1,333 @@
+//! What a server is and what it allows, found out by asking and trying, never guessed from its version.
+//! Knows nothing of why it is asked, and changes nothing there: what is tried is refused or is a no-op.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{Client, Info, RedisError, Reply, Role, raw::Raw};
+use crate::model::{ids::HostPort, secret::Credentials};
+
+/// Name of the connections: operators see it in CLIENT LIST.
+const NAME: &str = "pt:capabilities";
+/// A key for trying commands: nobody has it, since its name was drawn at random once.
+const KEY: &[u8] = b"pt:capabilities:2f6b1c0d9a3e47d58b1f60c7e2a94d13";
+/// A channel for trying, likewise.
+const CHANNEL: &[u8] = b"pt:capabilities:2f6b1c0d9a3e47d58b1f60c7e2a94d13";
+
+/// Whether something is allowed; else a sentence that says why not.
+pub type Allowed<T = ()> = Result<T, String>;
+
+/// How a replication stream can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Psync {
+    /// There is a backlog, and a PSYNC was answered CONTINUE.
+    Continue,
+    /// There is no backlog yet (it never had a replica); the server knows `REPLCONF rdb-filter-only`, by which the full
+    /// synchronization that makes one is an empty file. It forks once.
+    Prime,
+}
+
+/// Bytes of memory, as INFO says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Allocated in all.
+    pub used: u64,
+    /// Of it, the data.
+    pub dataset: u64,
+    /// `maxmemory`; 0: no limit is set.
+    pub max: u64,
+    /// Of the whole machine; 0: not told.
+    pub system: u64,
+}
+
+impl Memory {
+    /// How much more it may take, by its own limit or else the machine's; `None` where neither is known.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        let most = if self.max > 0 { self.max } else { self.system };
+        (most > 0).then(|| most.saturating_sub(self.used))
+    }
+}
+
+/// What a server is and what it allows us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The server.
+    pub addr: HostPort,
+    /// `redis_version`, major and minor; what is possible is not concluded from it.
+    pub version: (u32, u32),
+    /// Which process it is.
+    pub run_id: String,
+    /// Its role; the offset in it is that of this moment.
+    pub role: Role,
+    /// Its replication id.
+    pub replid: String,
+    /// It is reading its data from disk, or from its primary.
+    pub loading: bool,
+    /// Bytes.
+    pub memory: Memory,
+    /// Keys by database.
+    pub keyspace: BTreeMap<u32, u64>,
+    /// `maxmemory-policy`; `None`: not told.
+    pub policy: Option<String>,
+    /// `min-replicas-to-write`; `None`: not told.
+    pub min_replicas_to_write: Option<u32>,
+    /// CLIENT SETNAME and CLIENT ID: without them a connection cannot be told from others.
+    pub client_name: Allowed,
+    /// CLIENT LIST.
+    pub client_list: Allowed,
+    /// CLIENT KILL ID, tried on a connection of our own.
+    pub client_kill: Allowed,
+    /// SCAN, PTTL, DUMP, TYPE: what a copy reads with.
+    pub reads: Allowed,
+    /// RESTORE, tried with a payload that is none: not read-only, enough replicas, not out of memory.
+    pub restore: Allowed,
+    /// UNLINK.
+    pub unlink: Allowed,
+    /// MEMORY USAGE.
+    pub memory_usage: Allowed,
+    /// FUNCTION LIST.
+    pub functions: Allowed,
+}
+
+/// By what means changes can be learnt from a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feeds {
+    /// Feed 1: the replication stream.
+    pub psync: Allowed<Psync>,
+    /// Feed 2: CLIENT TRACKING ON BCAST in RESP3.
+    pub tracking: Allowed,
+}
+
+impl Feeds {
+    /// Whether there is any.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.psync.is_ok() || self.tracking.is_ok()
+    }
+
+    /// Why there is none, both reasons.
+    #[must_use]
+    pub fn why_none(&self) -> String {
+        let mut why: Vec<&str> = Vec::new();
+        why.extend(self.psync.as_ref().err().map(String::as_str));
+        why.extend(self.tracking.as_ref().err().map(String::as_str));
+        why.join("; and ")
+    }
+}
+
+/// Asks a server what it is and what it allows; takes a few milliseconds and some ten commands.
+///
+/// # Errors
+/// It cannot be reached, does not let us in, or does not allow INFO or ROLE. All else is in the answer.
+pub async fn capabilities(
+    addr: &HostPort,
+    credentials: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<Capabilities, RedisError> {
+    let mut client = Client::connect(addr, credentials, NAME, deadline).await?;
+    let info = client.info("default", deadline).await?;
+    let role = client.role(deadline).await?;
+    let number = |name: &str| info.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let memory = Memory {
+        used: number("used_memory"),
+        dataset: number("used_memory_dataset"),
+        max: number("maxmemory"),
+        system: number("total_system_memory"),
+    };
+    let policy = match info.get("maxmemory_policy") {
+        Some(policy) => Some(policy.to_owned()),
+        None => client.config("maxmemory-policy", deadline).await?,
+    };
+    let min_replicas = client.config("min-replicas-to-write", deadline).await?;
+    let mut tries = Tries { client: &mut client, deadline };
+    // The type of client is named so that the list is short: with thousands of clients it takes milliseconds.
+    let client_list = tries.allowed(&[b"CLIENT", b"LIST", b"TYPE", b"master"]).await?;
+    let mut client_name = tries.allowed(&[b"CLIENT", b"SETNAME", NAME.as_bytes()]).await?;
+    if client_name.is_ok() {
+        client_name = tries.allowed(&[b"CLIENT", b"ID"]).await?;
+    }
+    let mut reads = Ok(());
+    for command in [&[b"SCAN" as &[u8], b"0", b"COUNT", b"1"][..], &[b"PTTL", KEY], &[b"DUMP", KEY], &[b"TYPE", KEY]] {
+        reads = reads.and(tries.allowed(command).await?);
+    }
+    let capabilities = Capabilities {
+        addr: addr.clone(),
+        version: info.version().unwrap_or((0, 0)),
+        run_id: info.get("run_id").unwrap_or_default().to_owned(),
+        role,
+        replid: info.get("master_replid").unwrap_or_default().to_owned(),
+        loading: ["loading", "async_loading"].iter().any(|name| info.get(name) == Some("1")),
+        memory,
+        keyspace: info.keyspace(),
+        policy,
+        min_replicas_to_write: min_replicas.and_then(|n| n.parse().ok()),
+        client_name,
+        client_list,
+        client_kill: tries.kill(credentials).await?,
+        reads,
+        restore: tries.allowed(&[b"RESTORE", KEY, b"0", b""]).await?,
+        unlink: tries.allowed(&[b"UNLINK", KEY]).await?,
+        memory_usage: tries.allowed(&[b"MEMORY", b"USAGE", KEY]).await?,
+        functions: tries.allowed(&[b"FUNCTION", b"LIST", b"LIBRARYNAME", KEY]).await?,
+    };
+    Ok(capabilities)
+}
+
+struct Tries<'a> {
+    client: &'a mut Client,
+    deadline: Instant,
+}
+
+impl Tries<'_> {
+    /// Whether a command would be executed. The outer error: the server is gone.
+    async fn allowed(&mut self, command: &[&[u8]]) -> Result<Allowed, RedisError> {
+        let name = String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned();
+        let name = match command.get(1) {
+            Some(second) if matches!(name.as_str(), "CLIENT" | "MEMORY" | "FUNCTION") => {
+                format!("{name} {}", String::from_utf8_lossy(second))
+            }
+            _ => name,
+        };
+        match self.client.ask(command, self.deadline).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error) if !error.answered() => Err(error),
+            Err(error) if harmless(&error) => Ok(Ok(())),
+            Err(error) => Ok(Err(refusal(&name, error))),
+        }
+    }
+
+    /// Kills a connection made for it. A right to kill that was never tried is no fence.
+    async fn kill(&mut self, credentials: Option<&Credentials>) -> Result<Allowed, RedisError> {
+        let addr = self.client.addr().clone();
+        let mut victim = Client::connect(&addr, credentials, NAME, self.deadline).await?;
+        let id = match victim.ask(&[b"CLIENT", b"ID"], self.deadline).await {
+            Ok(reply) => reply.integer().unwrap_or(0),
+            Err(error) if !error.answered() => return Err(error),
+            Err(error) => return Ok(Err(refusal("CLIENT ID", error))),
+        };
+        match self.client.ask(&[b"CLIENT", b"KILL", b"ID", id.to_string().as_bytes()], self.deadline).await {
+            Ok(Reply::Integer(1)) => Ok(Ok(())),
+            Ok(other) => Ok(Err(format!("{addr} answers CLIENT KILL of a connection that is there with {other:?}"))),
+            Err(error) if !error.answered() => Err(error),
+            Err(error) => Ok(Err(refusal("CLIENT KILL", error))),
+        }
+    }
+}
+
+/// Error answers that come after the permission was looked at: the payload is none; the key is not among those that
+/// the user may touch, but others are.
+fn harmless(error: &RedisError) -> bool {
+    match error {
+        RedisError::Refused { text, .. } => text.contains("DUMP payload") || text.contains("Bad data format"),
+        RedisError::NotAllowed { text, .. } => text.contains("access one of the keys") || text.contains("access a key"),
+        _ => false,
+    }
+}
+
+fn refusal(name: &str, error: RedisError) -> String {
+    match error {
+        RedisError::NotAllowed { addr, text, .. } => {
+            let acl = name.to_ascii_lowercase().replace(' ', "|");
+            format!("{addr} does not allow this user {name}: {text}; let the user run it (ACL SETUSER ... +{acl})")
+        }
+        RedisError::Refused { addr, text, .. } => format!("{addr} answers {name} with an error: {text}"),
+        other => other.to_string(),
+    }
+}
+
+/// Finds out by which means changes can be learnt from a server. Nothing forks: a PSYNC is sent only where it is
+/// certain to be answered CONTINUE (there is a backlog) or to be refused.
+///
+/// # Errors
+/// It cannot be reached or does not let us in. A refusal of a feed is in the answer.
+pub async fn feeds(addr: &HostPort, credentials: Option<&Credentials>, deadline: Instant) -> Result<Feeds, RedisError> {
+    let psync = match psync(addr, credentials, deadline).await {
+        Ok(psync) => psync,
+        Err(error) if !error.answered() => return Err(error),
+        Err(error) => Err(error.to_string()),
+    };
+    let tracking = match tracking(addr, credentials, deadline).await {
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error, RedisError::Unreachable { .. }) => return Err(error),
+        Err(error) => Err(format!("CLIENT TRACKING ON BCAST: {error}")),
+    };
+    Ok(Feeds { psync, tracking })
+}
+
+async fn psync(
+    addr: &HostPort,
+    credentials: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<Allowed<Psync>, RedisError> {
+    // First where it cannot succeed: a subscriber may send no other commands, and permissions are looked at before.
+    let mut raw = Raw::connect(addr, credentials, NAME, deadline).await?;
+    match raw.ask(&[b"SUBSCRIBE", CHANNEL], deadline).await {
+        Ok(_) => {}
+        Err(error) if !error.answered() => return Err(error),
+        Err(error) => {
+            let why = "PSYNC was not tried, since that is done safely only on a connection that has subscribed";
+            return Ok(Err(format!("{why}: {error} (ACL SETUSER ... &pt:*)")));
+        }
+    }
+    // The subscription's own confirmation is one reply; the next is that of PSYNC.
+    match raw.ask(&[b"PSYNC", b"?", b"-1"], deadline).await {
+        Err(RedisError::Refused { text, .. }) if text.contains("in this context") => {}
+        Err(error) if !error.answered() => return Err(error),
+        Err(error) => return Ok(Err(refusal("PSYNC", error))),
+        Ok(_) => return Ok(Err(format!("{addr} answers PSYNC to a subscriber: this is no Redis that we know"))),
+    }
+    drop(raw);
+    let mut client = Client::connect(addr, credentials, NAME, deadline).await?;
+    let info = client.info("replication", deadline).await?;
+    if info.get("role") == Some("slave") && info.get("master_link_status") != Some("up") {
+        return Ok(Err(format!(
+            "{addr} is a replica whose link to its primary is down; it refuses PSYNC until it is up"
+        )));
+    }
+    if info.get("repl_backlog_active") != Some("1") {
+        return match client.ask(&[b"REPLCONF", b"rdb-filter-only", b""], deadline).await {
+            Ok(_) => Ok(Ok(Psync::Prime)),
+            Err(error) if !error.answered() => Err(error),
+            Err(error) => Ok(Err(format!(
+                "{addr} has no replication backlog, and one cannot be made without a copy of everything ({error}); \
+                 give it a replica, and the replica will be read"
+            ))),
+        };
+    }
+    continues(addr, credentials, deadline).await
+}
+
+/// Tries a PSYNC at the offset of now on a server with a backlog, and closes the connection.
+async fn continues(
+    addr: &HostPort,
+    credentials: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<Allowed<Psync>, RedisError> {
+    let mut raw = Raw::connect(addr, credentials, NAME, deadline).await?;
+    raw.ask(&[b"REPLCONF", b"capa", b"psync2"], deadline).await?;
+    // Asked on this connection just before: a small backlog under many writes is overrun in milliseconds.
+    let info = raw.bulk(&[b"INFO", b"replication"], deadline).await?;
+    let info = Info::parse(&String::from_utf8_lossy(&info));
+    let Some(offset) = info.get("master_repl_offset").and_then(|n| n.parse::<u64>().ok()) else {
+        return Ok(Err(format!("{addr} does not say its replication offset")));
+    };
+    let replid = info.get("master_replid").unwrap_or_default();
+    match raw.ask(&[b"PSYNC", replid.as_bytes(), (offset + 1).to_string().as_bytes()], deadline).await {
+        Ok(line) if line.starts_with(b"CONTINUE") => Ok(Ok(Psync::Continue)),
+        Ok(line) => Ok(Err(format!(
+            "{addr} answers PSYNC at its own offset with '{}' although it has a backlog",
+            String::from_utf8_lossy(&line[..line.len().min(64)]).escape_debug()
+        ))),
+        Err(error) if !error.answered() => Err(error),
+        Err(error) => Ok(Err(refusal("PSYNC", error))),
+    }
+}
+
+async fn tracking(addr: &HostPort, credentials: Option<&Credentials>, deadline: Instant) -> Result<(), RedisError> {
+    let mut raw = Raw::connect(addr, credentials, NAME, deadline).await?;
+    raw.ask(&[b"HELLO", b"3"], deadline).await?;
+    raw.ask(&[b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", KEY], deadline).await?;
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! `plan::ejection` by tables: which group of a cache ejects its slots, to whom, and when it gets them back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pontoon::{
+    model::{
+        change::{Change, NewProduct},
+        ids::{Epoch, GroupId, HostPort, MigrationId, ProductId, SlotId},
+        migration::MigrationOptions,
+        outcome::Outcome,
+        promotion::PromotionKind,
+        route::{Isolated, Mode},
+        slot::Layout,
+        state::{Group, Server},
+    },
+    plan::{
+        ejection::{EjectedHealth, decide},
+        failover,
+        liveness::Watchers,
+        observation::{AgedReport, ReportedRole},
+    },
+};
+
+use crate::world::{ME, REPORT_MS, World, addr, report, voters};
+
+const CACHE: ProductId = ProductId(2);
+/// The primaries of groups 1 to 3; group 1 has a replica, too.
+const PRIMARIES: [u16; 3] = [8001, 8003, 8005];
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A cache with three groups, of 300, 300 and 424 slots.
+struct Cache {
+    world: World,
+    health: EjectedHealth,
+}
+
+impl Cache {
+    fn new() -> Self {
+        let mut cache = Self { world: World::up(), health: EjectedHealth::default() };
+        cache.world.make(Change::CreateProduct(NewProduct {
+            name: "cache".into(),
+            port: 19_010,
+            layout: Layout::Codis,
+            mode: Mode::Cache,
+            isolated: Isolated::Serve,
+            databases: 16,
+            auth: None,
+        }));
+        for (id, ports) in [(1, vec![8001, 8002]), (2, vec![8003]), (3, vec![8005])] {
+            let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
+            let group = GroupId(id);
+            cache.world.make(Change::CreateGroup { product: CACHE, group, servers, credentials: None });
+            for port in &ports {
+                let role = if *port == ports[0] {
+                    ReportedRole::Primary { replicas: Vec::new() }
+                } else {
+                    ReportedRole::Replica { of: addr(ports[0]), link_up: true, link_down_ms: 0, syncing: false }
+                };
+                for node in voters() {
+                    let report = report(*port, &format!("c{id}"), role.clone());
+                    let seen = cache.world.seen.entry(addr(*port)).or_default();
+                    seen.insert(node, AgedReport { report, age_ms: REPORT_MS });
+                }
+            }
+        }
+        for (slots, to) in [(0..300, 1), (300..600, 2), (600..1024, 3)] {
+            let slots = slots.map(SlotId).collect();
+            cache.world.make(Change::AssignFree { product: CACHE, slots, to: GroupId(to) });
+        }
+        cache
+    }
+
+    /// Group 1 without its primary, and without a replica that could replace it, for 20 s.
+    fn dead() -> Self {
+        let mut cache = Self::new();
+        cache.kill(1, 20_000);
+        cache
+    }
+
+    fn kill(&mut self, group: usize, for_ms: u64) {
+        let ports = if group == 1 { vec![8001, 8002] } else { vec![PRIMARIES[group - 1]] };
+        for port in ports {
+            self.world.see(port, |report| {
+                report.failing_ms = Some(for_ms);
+                report.error = "connection refused".into();
+                report.probe.as_mut().unwrap().1 = for_ms;
+            });
+        }
+    }
+
+    fn revive(&mut self, group: usize) {
+        self.world.see(PRIMARIES[group - 1], |report| {
+            (report.failing_ms, report.error) = (None, String::new());
+            report.probe.as_mut().unwrap().1 = 0;
+        });
+    }
+
+    fn group(&self, id: u32) -> &Group {
+        &self.world.state.products[&CACHE].groups[&GroupId(id)]
+    }
+
+    fn edit(&mut self, id: u32, edit: impl FnOnce(&mut Group)) {
+        edit(self.world.state.products.get_mut(&CACHE).unwrap().groups.get_mut(&GroupId(id)).unwrap());
+    }
+
+    fn slots(&self, id: u32) -> usize {
+        self.world.state.products[&CACHE].owned(GroupId(id)).len()
+    }
+
+    /// What is decided `at_s` seconds after the beginning: the changes, and the sentences.
+    fn decided(&mut self, at_s: u64) -> (Vec<Change>, Vec<String>) {
+        let watchers = Watchers::new(&self.world.seen, voters());
+        let (state, seen, now_ns) = (&self.world.state, &self.world.seen, at_s * SECOND_NS);
+        self.health.observe(state, seen, &watchers, now_ns);
+        let (mut changes, mut sentences) = (Vec::new(), Vec::new());
+        for decision in decide(state, seen, &watchers, &self.health, (ME, now_ns)) {
+            match decision.action {
+                Ok(all) => changes.extend(all),
+                Err(why) => sentences.push(why),
+            }
+        }
+        (changes, sentences)
+    }
+
+    fn does(&mut self, at_s: u64) {
+        let (changes, sentences) = self.decided(at_s);
+        assert!(!changes.is_empty(), "{sentences:?}");
+        for change in changes {
+            self.world.make(change);
+        }
+    }
+}
+
+fn shares(change: &Change) -> BTreeMap<u32, usize> {
+    let Change::Eject { to, .. } = change else { panic!("{change:?}") };
+    to.iter().map(|(id, slots)| (id.0, slots.len())).collect()
+}
+
+#[test]
+fn a_dead_group_lends_its_slots_evenly_and_the_reason_is_in_the_log() {
+    let mut cache = Cache::dead();
+    let (changes, sentences) = cache.decided(0);
+    assert!(sentences.is_empty() && changes.len() == 1, "{changes:?} {sentences:?}");
+    assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
+    let Change::Eject { why, to, .. } = &changes[0] else { panic!() };
+    for part in
+        ["127.0.0.1:8001 is down: it does not answer node 1 for 20.1 s", "connection refused", "127.0.0.1:8002 is none"]
+    {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert_eq!(to[&GroupId(2)], (0..150).map(SlotId).collect(), "neighbours stay together");
+    cache.does(0);
+    assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 450, 574]);
+    let (changes, sentences) = cache.decided(1);
+    assert!(changes.is_empty() && sentences[0].contains("ejects 300 slot(s)"), "{changes:?} {sentences:?}");
+}
+
+#[test]
+fn who_does_not_lend_and_why() {
+    type Edit = fn(&mut Cache);
+    let table: &[(&str, Edit)] = &[
+        ("", |c| c.kill(1, 9_000)),
+        ("", |c| c.edit(1, |g| g.options.eject_after_ms = 0)),
+        ("", |c| c.edit(1, |g| g.options.maintenance = true)),
+        ("", |c| c.world.state.settings.maintenance = true),
+        // A replica that can replace it is promoted; one that was chosen already, too.
+        ("", |c| {
+            c.world.see(8002, |report| {
+                (report.failing_ms, report.error) = (None, String::new());
+                report.probe.as_mut().unwrap().1 = 0;
+            });
+            c.edit(1, |g| g.replid = "c1".into());
+        }),
+        ("", |c| {
+            let (group_epoch, required_offset) = (c.group(1).epoch, None);
+            c.world.make(Change::StartPromotion {
+                product: CACHE,
+                group: GroupId(1),
+                to: addr(8002),
+                kind: PromotionKind::Failover,
+                group_epoch,
+                required_offset,
+                forced: false,
+                why: "a test".into(),
+            });
+        }),
+        // The guard: all primaries of the cache and the one of the store.
+        ("", |c| {
+            (2..=3).for_each(|group| c.kill(group, 20_000));
+            c.world.fail(7001, 20_000);
+        }),
+        ("there is no other group", |c| {
+            c.kill(2, 1_000);
+            c.edit(3, |g| g.options.maintenance = true);
+        }),
+        ("no group may have slot 7 before it has deleted", |c| {
+            (2..=3).for_each(|group| c.edit(group, |g| g.given_away = [SlotId(7)].into()));
+        }),
+        ("waits for assignment", |c| {
+            let slots = BTreeSet::from([SlotId(5)]);
+            c.world.make(Change::StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true });
+        }),
+    ];
+    for (n, (why, edit)) in table.iter().enumerate() {
+        let mut cache = Cache::dead();
+        edit(&mut cache);
+        let (changes, sentences) = cache.decided(0);
+        assert!(changes.is_empty(), "case {n}, {why}: {changes:?}");
+        let said = if why.is_empty() { sentences.is_empty() } else { sentences.iter().any(|s| s.contains(why)) };
+        assert!(said, "case {n}, wanted '{why}': {sentences:?}");
+    }
+    // A store never does, however long it takes.
+    let mut store = World::down();
+    store.fail(7001, 600_000);
+    let watchers = Watchers::new(&store.seen, voters());
+    assert!(decide(&store.state, &store.seen, &watchers, &EjectedHealth::default(), (ME, 0)).is_empty());
+}
+
+#[test]
+fn a_slot_goes_to_who_has_nothing_left_of_it() {
+    let mut cache = Cache::dead();
+    cache.edit(2, |g| g.given_away = (0..100).map(SlotId).collect());
+    cache.edit(3, |g| g.given_away = (100..120).map(SlotId).collect());
+    let (changes, _) = cache.decided(0);
+    let Change::Eject { to, .. } = &changes[0] else { panic!("{changes:?}") };
+    assert!(to[&GroupId(2)].is_disjoint(&cache.group(2).given_away));
+    assert!(to[&GroupId(3)].is_disjoint(&cache.group(3).given_away));
+    assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
+    // Nothing is ejected where something is being deleted, or where nobody is: a new group, one that is drained.
+    let owned: Vec<SlotId> = cache.world.state.products[&CACHE].owned(GroupId(3)).into_iter().collect();
+    let slots = owned.into_iter().collect();
+    cache.world.make(Change::StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true });
+    cache.world.state.assignments.clear();
+    let product = cache.world.state.products.get_mut(&CACHE).unwrap();
+    product.slots.iter_mut().filter(|s| s.owner == Some(GroupId(3))).for_each(|s| s.owner = Some(GroupId(2)));
+    cache.edit(2, |g| g.given_away.clear());
+    assert_eq!(shares(&cache.decided(0).0[0]), [(2, 300)].into());
+}
+
+#[test]
+fn its_migrations_end_first() {
+    let mut cache = Cache::dead();
+    let slots = [SlotId(3)].into();
+    let (from, to, options) = (GroupId(1), GroupId(2), MigrationOptions::default());
+    let Outcome::Migration(id) = cache.world.make(Change::PlanMigration { product: CACHE, slots, from, to, options })
+    else {
+        panic!()
+    };
+    let (changes, _) = cache.decided(0);
+    let [Change::CancelMigration { migration, why }] = &changes[..] else { panic!("{changes:?}") };
+    assert!(*migration == id && why.contains("group 1 ejects its slots"), "{why}");
+    cache.does(0);
+    assert!(!cache.world.state.migrations.contains_key(&MigrationId(id.0)), "nothing was staged: it is over");
+    cache.does(0);
+    assert_eq!(cache.slots(1), 0);
+}
+
+#[test]
+fn it_gets_them_back_when_it_has_been_well_for_as_long_as_it_was_waited_for() {
+    let mut cache = Cache::dead();
+    cache.does(0);
+    cache.revive(1);
+    let wait = |cache: &mut Cache, at_s, part: &str| {
+        let (changes, sentences) = cache.decided(at_s);
+        assert!(
+            changes.is_empty() && sentences.iter().any(|s| s.contains(part)),
+            "{at_s} s: {changes:?} {sentences:?}"
+        );
+    };
+    wait(&mut cache, 100, "up again, and gets them back");
+    wait(&mut cache, 109, "up again");
+    // Another process, a break, a role, data that is loaded: it begins anew.
+    cache.world.probe(8001, |probe| probe.run_id = "other".into());
+    wait(&mut cache, 110, "up again");
+    cache.world.probe(8001, |probe| probe.loading = true);
+    wait(&mut cache, 115, "start it again");
+    cache.world.probe(8001, |probe| probe.loading = false);
+    wait(&mut cache, 116, "up again");
+    cache.world.probe(8001, |probe| {
+        probe.role = ReportedRole::Replica { of: addr(8002), link_up: true, link_down_ms: 0, syncing: false }
+    });
+    wait(&mut cache, 119, "start it again");
+    cache.world.probe(8001, |probe| probe.role = ReportedRole::Primary { replicas: Vec::new() });
+    wait(&mut cache, 120, "up again");
+    cache.edit(1, |g| g.options.maintenance = true);
+    wait(&mut cache, 131, "maintenance is on");
+    cache.edit(1, |g| g.options.maintenance = false);
+    let (changes, _) = cache.decided(131);
+    let ejection = cache.group(1).ejection.clone().unwrap().id;
+    let group_epoch = cache.group(1).epoch;
+    assert_eq!(changes, [Change::Reinstate { product: CACHE, group: GroupId(1), ejection, group_epoch }]);
+    cache.does(131);
+    assert!(cache.world.state.assignments.values().any(|a| a.to == GroupId(1) && a.slots.len() == 300));
+    assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "it is under way");
+    // What did not work is tried again only when it has been well for as long once more.
+    let again =
+        Change::GiveUpAssign { assignment: *cache.world.state.assignments.keys().next().unwrap(), why: "x".into() };
+    cache.world.make(again);
+    cache.health.again(CACHE, GroupId(1));
+    wait(&mut cache, 133, "up again");
+    assert_eq!(cache.decided(143).0.len(), 1);
+}
+
+#[test]
+fn groups_that_are_out_do_not_make_the_guard_say_no() {
+    let mut cache = Cache::dead();
+    cache.does(0);
+    let watchers = Watchers::new(&cache.world.seen, voters());
+    let (downs, guard) = failover::downs(&cache.world.state, &cache.world.seen, &watchers, &BTreeSet::new());
+    assert!(downs.len() == 1 && guard.is_ok());
+    // Two more, of the two that are left and the one of the store; three would be too many.
+    cache.kill(2, 20_000);
+    cache.world.fail(7001, 20_000);
+    cache.does(1);
+    assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 0, 1024], "what it had temporarily owned is passed on");
+    let ejected = |id| cache.group(id).ejection.as_ref().unwrap().slots.len();
+    assert_eq!([ejected(1), ejected(2)], [300, 300], "each gets back what was its own");
+    let failing: Vec<HostPort> = failover::downs(
+        &cache.world.state,
+        &cache.world.seen,
+        &Watchers::new(&cache.world.seen, voters()),
+        &BTreeSet::new(),
+    )
+    .0
+    .into_iter()
+    .map(|down| down.primary)
+    .collect();
+    assert_eq!(failing, [addr(7001), addr(8001), addr(8003)]);
+    assert!(cache.group(1).epoch > Epoch(0));
+}

@@ -21,7 +21,7 @@ pub enum Caller {
 }
 
 /// The processes of one test, by a directory that only each of them names on its command line or works in. Kept over restarts:
-/// a process is looked for when it calls.
+/// the process is searched again on each call.
 #[derive(Clone, Debug, Default)]
 pub struct Callers(Arc<Mutex<Known>>);
 

@@ -60,7 +60,7 @@ impl Cli {
         ran
     }
 
-    /// Runs a command that must be refused with code 1, and for this reason (all parts of the text are looked for).
+    /// Runs a command that must be refused with code 1, and for this reason (the text must contain all parts).
     ///
     /// # Panics
     /// When it is not.

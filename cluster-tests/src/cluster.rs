@@ -196,18 +196,18 @@ impl Cluster {
         self.nodes.iter().map(|node| node.id).find(|id| *id != leader).expect("there is more than one node")
     }
 
-    /// From now on every node stands still at `point`: whoever leads when it is reached, since an election may come between.
+    /// From now on every node pauses at `point`. All nodes, because an election may change the leader before the point is reached.
     pub fn pause_at(&self, point: Point) {
         self.nodes.iter().for_each(|n| n.faults.pause_at(point));
     }
 
-    /// The first node seen to stand at `point`, or to have stood there since [`Cluster::pause_at`].
+    /// The first node that pauses at `point`, or has paused there since [`Cluster::pause_at`].
     #[must_use]
     pub fn stands_at(&self, point: Point) -> Option<u16> {
         self.nodes.iter().find(|n| n.faults.has_reached(point)).map(|n| n.id)
     }
 
-    /// Waits until a node stands at `point`; which one.
+    /// Waits until a node pauses at `point`. Returns its id.
     ///
     /// # Panics
     /// At the deadline.
@@ -217,7 +217,7 @@ impl Cluster {
         wait_for(&what, GENEROUS, || self.stands_at(point).ok_or("nobody stands there"))
     }
 
-    /// Every node goes on from there, and does not stop there again.
+    /// Lets every node continue from there. No node pauses there again.
     pub fn go_on(&self, point: Point) {
         self.nodes.iter().for_each(|n| n.faults.go_on(point));
     }
@@ -274,10 +274,10 @@ impl Cluster {
     }
 
     /// Waits until every replica of a group could replace its primary. One that falls behind or loses its primary before any
-    /// node has seen it in step cannot.
+    /// node has seen it in sync cannot.
     #[track_caller]
     fn wait_candidates(&self, gid: &str) {
-        wait_for(&format!("the replicas of group {gid} to be seen in step"), GENEROUS, || {
+        wait_for(&format!("the replicas of group {gid} to be seen in sync"), GENEROUS, || {
             let group = self.cli().json(&["group", "show", gid]);
             let servers = group["servers"].as_array().cloned().unwrap_or_default();
             let ready = |s: &Value| s["seen"]["link"] == "up" && s["seen"]["no_candidate"].is_null();

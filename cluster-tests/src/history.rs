@@ -1,4 +1,4 @@
-//! What clients did and were told, with the times, for a checker.
+//! The operations of clients and their replies, with times, as input for a checker.
 //! Knows nothing of what a correct answer is.
 
 use std::{
@@ -54,7 +54,7 @@ impl History {
         u64::try_from(moment.saturating_duration_since(self.zero).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Adds an operation. What surely was not executed, and a read that was not answered, are left out: they say nothing.
+    /// Adds an operation. Operations that were provably not executed and unanswered reads are left out: they are no evidence.
     pub fn add(&self, op: Op) {
         self.ops.lock().unwrap_or_else(PoisonError::into_inner).push(op);
     }

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_apart() {
+    fn keys_are_checked_separately() {
         let mut other = r(0, 3, 4);
         other.key = "another".into();
         check(&[w(1, 1, 2), other]).unwrap();

@@ -13,7 +13,7 @@ use std::{
 
 use crate::wait::let_pass;
 
-/// How often a relay looks whether it has become another.
+/// How often a relay checks whether its mode has changed.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a link does with bytes.
@@ -21,13 +21,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub enum Mode {
     /// Passes them.
     Open,
-    /// Passes them after so long.
+    /// Passes bytes after this delay.
     Delay(Duration),
     /// Takes connections and bytes from both sides and passes nothing: the host is off, its switch still answers.
     Silent,
-    /// What the server says is not passed, what it is told is: the request arrives, its answer never does.
+    /// Bytes from the server are dropped, bytes to it are passed: the request arrives, its reply does not.
     HalfOpen,
-    /// What the server is told is not passed, what it says is: it never hears the request.
+    /// Bytes to the server are dropped, bytes from it are passed: the request never arrives.
     Unheard,
     /// Closes every connection, and new ones at once.
     Cut,
@@ -152,7 +152,7 @@ pub(crate) fn relay(
                     std::thread::spawn(move || {
                         let edge = choose(from);
                         if edge.mode() != Mode::Cut {
-                            // A server that is down looks like one: the near side is closed.
+                            // A relay behaves like the server that is down: it closes the near side.
                             let _ = join(near, to, &edge);
                         }
                     });

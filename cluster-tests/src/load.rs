@@ -1,4 +1,4 @@
-//! Clients that write and read registers until they are told to stop, and note what they were told.
+//! Clients that write and read registers until they are stopped, and record the replies.
 //! Knows nothing of what happens to the cluster meanwhile.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     wait::{GENEROUS, let_pass, wait_until},
 };
 
-/// A client that got an error waits so long before the next request, as real ones do.
+/// The pause of a client after an error, as real clients make one.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 /// Between two requests of a client: load enough to have something in flight always, short histories.
 const BETWEEN: Duration = Duration::from_millis(2);
@@ -91,7 +91,7 @@ impl Load {
         Self { clients: clients.collect(), stop, answered, history }
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until this number of further requests were answered.
     #[track_caller]
     pub fn wait_more(&self, more: u64) {
         let from = self.answered.load(Ordering::Relaxed);

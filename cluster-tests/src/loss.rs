@@ -94,7 +94,7 @@ pub fn check(writes: &[Acked], losses: &Losses, wrong: &mut Vec<String>) -> usiz
         let last_kept = |cut: &Cut| first.end.saturating_duration_since(cut.kept);
         let of_key: Vec<_> = losses.of_key(&first.key).into_iter().map(last_kept).collect();
         wrong.push(format!(
-            "{} acknowledged writes are lost without an excuse, the first {} of {} (acknowledged {of_key:?} after what is surely \
+            "{} acknowledged writes are lost without an excuse, the first {} of {} (acknowledged {of_key:?} after what is provably \
              kept, {:?} before the newest)",
             bare.len(),
             first.what,

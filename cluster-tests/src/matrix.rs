@@ -26,7 +26,7 @@ pub enum Fault {
     None,
     /// kill -9 of the leader, started again later.
     KillLeader,
-    /// kill -9 of the node whose worker copies.
+    /// kill -9 of the node whose mover copies.
     KillWorker,
     /// kill -9 of a node that is neither, if there is one.
     KillOther,
@@ -36,13 +36,13 @@ pub enum Fault {
     StopWorker,
     /// The same.
     StopOther,
-    /// SIGTERM of the leader: it hands over.
+    /// SIGTERM of the leader: it transfers the leadership.
     LeaderLeaves,
     /// The leader is cut from both others, in both directions.
     CutLeader,
     /// Nothing that the leader says reaches the others.
     DeafenFromLeader,
-    /// The worker's node is cut from the others, and still reaches servers and clients.
+    /// The mover's node is cut from the others, and still reaches servers and clients.
     CutWorker,
     /// kill -9 of the source's primary, which has everything in its append-only file; started again.
     KillSource,
@@ -78,7 +78,7 @@ pub enum Fault {
     CutOther,
     /// Nothing passes between the target and anybody for longer than a session's time to live.
     SilentTarget,
-    /// What the worker has sent to the target arrives twenty seconds late; the worker is killed meanwhile.
+    /// The mover's requests to the target arrive twenty seconds late; its node is killed meanwhile.
     LateWrites,
 }
 
@@ -241,7 +241,7 @@ fn judge(run: &Run, mix: Mix, case: &Case) -> Result<Noticed, Vec<String>> {
     if unexplained.is_empty() { Ok(noticed) } else { Err(unexplained) }
 }
 
-/// Whether clients wait while somebody stands at the point; a test may let them wait longer than they do by themselves.
+/// Whether clients wait while a node pauses at the point. A test may make them wait longer than the product does.
 fn within_hold(point: Point) -> bool {
     match point {
         Point::Held | Point::BeforeAck | Point::BarrierPassed | Point::Finished | Point::BeforeSwitch => true,
@@ -329,7 +329,7 @@ impl Run {
         all.as_array().cloned()
     }
 
-    /// What the cluster did by itself or was told, for the message of a run that fails.
+    /// The cluster's automatic and requested actions, for the message of a run that fails.
     fn events(&self) -> Option<String> {
         self.cluster.nodes.iter().find_map(|n| n.cli().try_json(&["events"]).ok()).map(|all| all.to_string())
     }

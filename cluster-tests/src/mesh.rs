@@ -18,21 +18,21 @@ type Direction = (u16, u16);
 pub struct Mesh {
     /// What node `.0` opens to node `.1`.
     edges: BTreeMap<Direction, Arc<Edge>>,
-    /// Everyone else, by whom they call.
+    /// All other callers, by the node they call.
     others: BTreeMap<u16, Arc<Edge>>,
     /// Directions in which nothing passes.
     lost: Mutex<BTreeSet<Direction>>,
 }
 
 impl Mesh {
-    /// Relays for nodes 1 to `n`: for each (its id, the port others are told, the port it listens on).
+    /// Relays for nodes 1 to `n`: for each (its id, the advertised port, the port it listens on).
     ///
     /// # Panics
     /// When a port is taken.
     #[must_use]
     pub fn start(nodes: &[(u16, u16, u16)]) -> Self {
         let mut mesh = Self::default();
-        for (id, told, listens) in nodes {
+        for (id, advertised, listens) in nodes {
             let callers: BTreeMap<IpAddr, Arc<Edge>> = nodes
                 .iter()
                 .filter(|(caller, ..)| caller != id)
@@ -41,7 +41,7 @@ impl Mesh {
                 })
                 .collect();
             let others = mesh.others.entry(*id).or_default().clone();
-            relay(*told, *listens, &others.clone(), move |from: SocketAddr| {
+            relay(*advertised, *listens, &others.clone(), move |from: SocketAddr| {
                 callers.get(&from.ip()).unwrap_or(&others).clone()
             });
         }
@@ -110,12 +110,12 @@ mod tests {
     use crate::{ports::Ports, wait::GENEROUS};
 
     /// A call of node `from` to a node: the caller's end, the called one's.
-    fn call(told: u16, listener: &TcpListener, from: Ipv4Addr) -> (TcpStream, TcpStream) {
+    fn call(advertised: u16, listener: &TcpListener, from: Ipv4Addr) -> (TcpStream, TcpStream) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let caller = runtime.block_on(async {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
             socket.bind((from, 0).into()).unwrap();
-            socket.connect((Ipv4Addr::LOCALHOST, told).into()).await.unwrap().into_std().unwrap()
+            socket.connect((Ipv4Addr::LOCALHOST, advertised).into()).await.unwrap().into_std().unwrap()
         });
         caller.set_nonblocking(false).unwrap();
         let called = listener.accept().unwrap().0;

@@ -117,7 +117,7 @@ impl Node {
         self.running().signal(Signal::CONT);
     }
 
-    /// From now on no file of it may become larger than so many bytes (start it with a `file_limit_kb`, which ignores SIGXFSZ).
+    /// From now on the kernel limits each of its files to this number of bytes (start it with a `file_limit_kb`, which ignores SIGXFSZ).
     ///
     /// # Panics
     /// When the limit cannot be set.
@@ -134,7 +134,7 @@ impl Node {
         self.wait_end(within)
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends without a signal from the test.
     ///
     /// # Panics
     /// When it does not.

@@ -117,7 +117,7 @@ impl RedisServer {
         self.process = Self::launch(self.port, &self.home, &self.options);
     }
 
-    /// From now on no file of it may become larger than so many bytes, as on a full disk; `None`: the disk has room again.
+    /// From now on the kernel limits each of its files to this number of bytes, as on a full disk. `None` lifts the limit.
     ///
     /// # Panics
     /// When the limit cannot be set.

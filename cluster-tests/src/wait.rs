@@ -6,20 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a healthy cluster does at once may take so long on a machine that does much else.
+/// The longest time that an immediate action of a healthy cluster may take on a busy machine.
 pub const GENEROUS: Duration = Duration::from_secs(40);
-/// Between two looks: short against everything that is waited for, long against what a look costs.
+/// The interval between two polls: short compared with every awaited condition, long compared with the cost of a poll.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Looks until there is a value; the last reason why not is told when the time is over.
+/// Polls until there is a value. At the deadline, the panic message has the last reason why there was none.
 ///
 /// # Panics
 /// When the deadline passes.
 #[track_caller]
-pub fn wait_for<T, E: Display>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, E>) -> T {
+pub fn wait_for<T, E: Display>(what: &str, within: Duration, mut poll: impl FnMut() -> Result<T, E>) -> T {
     let began = Instant::now();
     loop {
-        match look() {
+        match poll() {
             Ok(value) => return value,
             Err(why) if began.elapsed() >= within => panic!("waited {within:?} for {what}: {why}"),
             Err(_) => std::thread::sleep(POLL_INTERVAL),

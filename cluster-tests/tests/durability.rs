@@ -117,7 +117,7 @@ fn a_node_whose_disk_is_full_acknowledges_nothing_and_the_others_go_on() {
     for id in &others {
         cluster.wait_answers(*id);
     }
-    // Told apart from damage: nobody wipes a directory because a disk is full.
+    // CallResult apart from damage: nobody wipes a directory because a disk is full.
     // Room for what it says, not for the segment that sled begins when it opens.
     cluster.node_mut(victim).file_limit_kb = Some(256);
     let before = cluster.node(victim).log().len();

@@ -27,7 +27,7 @@ fn without_the_barrier_of_a_failover() {
         without: Vec::new(),
     };
     let wrong = caught(case, Rule::Barrier);
-    assert!(wrong.contains("lost") || wrong.contains("told") || wrong.contains("linearizable"), "{wrong}");
+    assert!(wrong.contains("lost") || wrong.contains("got") || wrong.contains("linearizable"), "{wrong}");
 }
 
 /// A replica that lags is promoted, though another has what it lacks.

@@ -20,14 +20,14 @@ fn caught(point: Point, fault: Fault, rule: Rule) -> String {
 #[test]
 fn without_the_barrier() {
     let wrong = caught(Point::BeforeHold, Fault::CutOther, Rule::Barrier);
-    assert!(wrong.contains("lost") || wrong.contains("told") || wrong.contains("linearizable"), "{wrong}");
+    assert!(wrong.contains("lost") || wrong.contains("got") || wrong.contains("linearizable"), "{wrong}");
 }
 
 /// What a dead worker had sent arrives after the switch, over newer values.
 #[test]
 fn without_the_workers_fence() {
     let wrong = caught(Point::Copying, Fault::LateWrites, Rule::Fence);
-    assert!(wrong.contains("lost") || wrong.contains("told") || wrong.contains("linearizable"), "{wrong}");
+    assert!(wrong.contains("lost") || wrong.contains("got") || wrong.contains("linearizable"), "{wrong}");
 }
 
 /// A staged session key expires at the target by itself; its refresh, replayed late, finds nothing to refresh.

@@ -186,7 +186,11 @@ fn the_last_copy_is_left_alone_until_the_operator_has_chosen() {
     // The operator does not want it.
     assert_eq!(cluster.servers[first].call(&["FLUSHALL"]).text(), "OK");
     wait_keys(&cluster, first, "60");
-    wait_event(&cluster, "wired", &[&format!("{old} was made a replica of {new}"), "it is a primary", "seen by node"]);
+    wait_event(
+        &cluster,
+        "reconciled",
+        &[&format!("{old} was made a replica of {new}"), "it is a primary", "seen by node"],
+    );
     wait_shown(&cluster, "it to be a candidate again", |shown| shown["servers"][1]["diverged"] == false);
 }
 

@@ -12,7 +12,7 @@
 //!   would demand more than clients can see, so there is one.)
 //! - A RESTORE is executed and answered in one step; until then it is on its way. Its TTL is absolute: that a relative one
 //!   grows by the time on the way is a matter of milliseconds, not of order.
-//! - Time is one tick, at which every key that has a TTL expires, on each server by itself.
+//! - Time is one tick, at which every key that has a TTL expires, on each server independently.
 
 use crate::serving_model::checker::Model;
 

@@ -98,7 +98,7 @@ struct Group {
     promotion: Promotion,
     /// The replica reaches its primary.
     in_sync: bool,
-    /// It was a in sync replica when it was last looked at.
+    /// It was in sync when it was last probed.
     candidate: bool,
     /// A promotion of it was given up, and it has not resynced.
     diverged: bool,

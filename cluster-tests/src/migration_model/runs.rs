@@ -33,7 +33,7 @@ pub enum Rule {
     NamingBeforeAuthorization,
     /// A leader authorizes only after a quorum round that began after the request arrived.
     QuorumRound,
-    /// It looks into its log whether the run is current.
+    /// The leader checks in its log whether the run is current.
     LookIntoLog,
     /// A run is marked closed before its connections are killed.
     MarkBeforeKill,
@@ -142,7 +142,7 @@ enum Request {
     #[default]
     None,
     Arrived(usize),
-    /// A quorum round came after it, at which the leader had applied so many entries.
+    /// A quorum round followed. The value is the number of entries that the leader had applied then.
     Confirmed(usize, u8),
     Authorized,
 }

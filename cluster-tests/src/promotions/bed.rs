@@ -25,7 +25,7 @@ pub const DOWN_AFTER: Duration = Duration::from_millis(1500);
 /// What a failover of a group without lag may lose: replication takes a millisecond, on a machine that does much else a replica
 /// gets its turn later.
 pub const REPL_WINDOW: Duration = Duration::from_millis(2500);
-/// A group heals by itself within this: a lease, an election, a hold that was released, a full copy.
+/// A group heals within this time: a lease, an election, a hold that was released, a full copy.
 const HEALS_WITHIN: Duration = Duration::from_secs(90);
 
 /// What a run works with.
@@ -52,7 +52,7 @@ struct Change {
 }
 
 impl Bed {
-    /// Group 1 with so many replicas has slots 0-511, group 2 the rest.
+    /// Group 1, with this number of replicas, owns slots 0-511; group 2 owns the rest.
     #[must_use]
     pub fn prepare(replicas: [usize; 2], min_acks: u8, without: &[Rule]) -> Self {
         let mut cluster = Cluster::prepared_with_mesh(3);
@@ -150,7 +150,7 @@ impl Bed {
         self.group(1)?.1.and_then(|promotion| self.server_at(promotion["to"].as_str()?))
     }
 
-    /// Waits until both groups are as they should be: no promotion is open, the primary takes writes, the others are in step
+    /// Waits until both groups are as they should be: no promotion is open, the primary takes writes, the others are in sync
     /// with it, and no server is held to be diverged.
     #[track_caller]
     pub fn wait_well(&self) {
@@ -174,7 +174,7 @@ impl Bed {
         if !of_primary.contains("role:master") {
             return Err(format!("server {primary} is to be the primary and is none: {of_primary}\n{}", shown()));
         }
-        // A primary takes a new replication id when its first replica comes; nodes see it with their next looks.
+        // A primary takes a new replication id when its first replica comes; nodes see it in their next probes.
         let known = self.json(&["group", "show", &gid.to_string()]).ok_or("no node answers")?;
         let replid = known["replid"].as_str().unwrap_or_default();
         let unseen = |s: &Value| s["role"] == "replica" && s["seen"]["link"] != "up";
@@ -186,7 +186,7 @@ impl Bed {
         for replica in replicas {
             let info = info(*replica).map_err(|e| format!("server {replica}: {e}"))?;
             if !info.contains(&port) || !info.contains("master_link_status:up") {
-                return Err(format!("server {replica} is not in step with server {primary}: {info}\n{}", shown()));
+                return Err(format!("server {replica} is not in sync with server {primary}: {info}\n{}", shown()));
             }
         }
         let all = self.json(&["group", "ls"]).ok_or("no node answers")?;

@@ -3,7 +3,7 @@
 
 use pontoon::faults::{Point, Rule};
 
-/// What begins a promotion of group 1, or looks as if it should.
+/// A fault that begins a promotion of group 1, or that must not begin one although it resembles such a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// An operator: `group promote`.

@@ -46,7 +46,7 @@ struct Run {
     /// The node that still reaches a primary that is cut from some.
     reaches: u16,
     migration: Option<u64>,
-    /// By how much a replica may lag more than by itself.
+    /// The additional lag of a replica that the harness delays.
     lag: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! How far the servers of a group are, looked at past all relays, many times a second: so that what a failover may have lost is
+//! The replication offsets of a group's servers, polled past all relays many times a second, so that what a failover may have lost is
 //! measured. Knows nothing of why a server is where it is.
 
 use std::{
@@ -14,7 +14,7 @@ use crate::{
     wait::let_pass,
 };
 
-/// Between two looks at a server.
+/// The interval between two polls of a server.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A server that stands still is connected to again.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ struct Standing {
     former: (String, u64),
 }
 
-/// For how long it was seen there: the moments just before the first and the last look that found it so.
+/// For how long it was seen there: the moments just before the first and the last poll that found it so.
 #[derive(Clone, Debug)]
 struct Span {
     first: Instant,
@@ -57,7 +57,7 @@ impl Watch {
                 let mut client = None;
                 while !stop.load(Ordering::Relaxed) {
                     let began = Instant::now();
-                    if let Some(standing) = look(&mut client, port) {
+                    if let Some(standing) = poll(&mut client, port) {
                         note(&mut seen.lock().unwrap_or_else(PoisonError::into_inner)[place], began, standing);
                     }
                     let_pass(POLL_INTERVAL);
@@ -112,7 +112,7 @@ fn note(spans: &mut Vec<Span>, began: Instant, standing: Standing) {
     }
 }
 
-fn look(client: &mut Option<Client>, port: u16) -> Option<Standing> {
+fn poll(client: &mut Option<Client>, port: u16) -> Option<Standing> {
     let mut open = client.take().or_else(|| Client::connect_within(port, ANSWER_WITHIN).ok())?;
     let Ok(Reply::Bulk(text)) = open.call(&["INFO", "replication"]) else { return None };
     *client = Some(open);

@@ -21,7 +21,7 @@ pub enum Rule {
     Kill,
     /// The switch carries the term of the fence, and only an entry of that term is accepted.
     TermOnSwitch,
-    /// A leader looks into its log whether the run is current before it authorizes.
+    /// A leader checks in its log whether the run is current before it authorizes.
     LookIntoLog,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! What is abstracted, and why nothing is lost by it:
 //! - Time is whole ticks, and only how much is *left* of each lease is in the state. A node's lease is valid while at
-//!   most `lease - 1` ticks have passed since its heartbeat was sent, and surely over when `lease` have passed since
+//!   most `lease - 1` ticks have passed since its heartbeat was sent, and provably over when `lease` have passed since
 //!   the answer. With such closed bounds every behaviour in dense time has one in whole ticks with the same order of
 //!   events. Any number of steps fits between two ticks, and a tick can always come: that is every pause there is.
 //! - Raft is a sequence of committed entries; each node and each leader has applied some prefix. An entry that is

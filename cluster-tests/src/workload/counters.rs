@@ -7,10 +7,10 @@ use std::{
     time::Instant,
 };
 
-use super::{Caller, KEYS, Reader, Shared, Told};
+use super::{CallResult, Caller, KEYS, Reader, Shared};
 use crate::{client::Reply, loss::Losses};
 
-/// What one client was told, by key.
+/// The replies that one client got, by key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counted {
     /// Answer, and when it came.
@@ -26,14 +26,14 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
             let key = format!("counter{}", turn % KEYS);
             turn += 1;
             match caller.call(&["INCR", &key]) {
-                Told::Reply(Reply::Integer(value)) => {
+                CallResult::Reply(Reply::Integer(value)) => {
                     let answers = counted.answers.entry(key.clone()).or_default();
                     answers.push((value, Instant::now()));
                     shared.answered();
                 }
-                Told::Reply(other) => shared.wrong(format!("INCR {key} was answered {other:?}")),
-                Told::Unknown(_) => *counted.unknown.entry(key).or_default() += 1,
-                Told::NotExecuted(_) => {}
+                CallResult::Reply(other) => shared.wrong(format!("INCR {key} was answered {other:?}")),
+                CallResult::Unknown(_) => *counted.unknown.entry(key).or_default() += 1,
+                CallResult::NotExecuted(_) => {}
             }
         }
         (counted, caller)
@@ -52,12 +52,12 @@ pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong
         for answers in all.iter().filter_map(|c| c.answers.get(key)) {
             for (value, at) in answers {
                 if !seen.entry(phase(*at)).or_default().insert(*value) {
-                    wrong.push(format!("{key}: two clients were told {value}"));
+                    wrong.push(format!("{key}: two clients got {value}"));
                 }
             }
             for pair in answers.windows(2).filter(|pair| phase(pair[0].1) == phase(pair[1].1)) {
                 if pair[0].0 >= pair[1].0 {
-                    wrong.push(format!("{key}: one client was told {}, and later {}", pair[0].0, pair[1].0));
+                    wrong.push(format!("{key}: one client got {}, and later {}", pair[0].0, pair[1].0));
                 }
             }
         }

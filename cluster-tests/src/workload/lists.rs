@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Caller, KEYS, Reader, Shared, Told};
+use super::{CallResult, Caller, KEYS, Reader, Shared};
 use crate::{
     client::Reply,
     loss::{self, Acked, Losses},
@@ -31,15 +31,15 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
             turn += 1;
             let begin = Instant::now();
             match caller.call(&["RPUSH", &key, &element]) {
-                Told::Reply(Reply::Integer(_)) => {
+                CallResult::Reply(Reply::Integer(_)) => {
                     pushed.acknowledged.entry(key).or_default().push((element, begin, Instant::now()));
                     shared.answered();
                 }
-                Told::Reply(other) => shared.wrong(format!("RPUSH {key} was answered {other:?}")),
-                Told::Unknown(_) => {
+                CallResult::Reply(other) => shared.wrong(format!("RPUSH {key} was answered {other:?}")),
+                CallResult::Unknown(_) => {
                     pushed.unknown.entry(key).or_default().insert(element);
                 }
-                Told::NotExecuted(_) => {}
+                CallResult::NotExecuted(_) => {}
             }
         }
         (pushed, caller)
@@ -84,7 +84,9 @@ pub(crate) fn check(all: &[Pushed], losses: &Losses, reader: &mut Reader, wrong:
             })
         };
         if let Some(item) = items.iter().find(|i| !known(i)) {
-            wrong.push(format!("{key}: {item} is there, and nobody pushed it or was told it was not executed"));
+            wrong.push(format!(
+                "{key}: {item} is in the list, although no client pushed it, or its push was answered 'not executed'"
+            ));
         }
     }
     loss::check(&writes, losses, wrong)

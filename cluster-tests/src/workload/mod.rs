@@ -8,7 +8,7 @@
 //! | lists | an element lost, doubled, or out of its client's order |
 //! | sessions | a key that dies before its time to live, which a client refreshes again and again |
 //! | cold | keys that nobody touches: lost, changed, or in two groups |
-//! | [`Written`] (by itself) | how much of what was acknowledged a failover has lost, and from when |
+//! | [`Written`] (alone) | how much of what was acknowledged a failover has lost, and from when |
 
 mod cold;
 mod counters;
@@ -38,7 +38,7 @@ use crate::{
     wait::{GENEROUS, let_pass, wait_for, wait_until},
 };
 
-/// A client that got an error waits so long, as real ones do.
+/// The pause of a client after an error, as real clients make one.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 /// Between two requests of a client.
 const BETWEEN: Duration = Duration::from_millis(2);
@@ -49,7 +49,7 @@ const KEYS: usize = 12;
 
 /// What came of a request.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum CallResult {
     /// A reply that is no error.
     Reply(Reply),
     /// Surely not executed.
@@ -72,34 +72,34 @@ impl Caller {
         Self { port, client: None, errors: Vec::new() }
     }
 
-    pub(crate) fn call(&mut self, args: &[&str]) -> Told {
-        let told = self.once(args);
-        if let Told::NotExecuted(why) | Told::Unknown(why) = &told {
+    pub(crate) fn call(&mut self, args: &[&str]) -> CallResult {
+        let result = self.once(args);
+        if let CallResult::NotExecuted(why) | CallResult::Unknown(why) = &result {
             if self.errors.len() < 50 {
                 self.errors.push(why.clone());
             }
             let_pass(AFTER_ERROR);
         }
-        told
+        result
     }
 
-    fn once(&mut self, args: &[&str]) -> Told {
+    fn once(&mut self, args: &[&str]) -> CallResult {
         if self.client.is_none() {
             match Client::connect_within(self.port, REPLY_WITHIN) {
                 Ok(client) => self.client = Some(client),
-                Err(e) => return Told::NotExecuted(format!("connect: {e}")),
+                Err(e) => return CallResult::NotExecuted(format!("connect: {e}")),
             }
         }
-        let Some(client) = &mut self.client else { return Told::NotExecuted("no connection".into()) };
+        let Some(client) = &mut self.client else { return CallResult::NotExecuted("no connection".into()) };
         match client.call(args) {
             Ok(Reply::Error(why)) if why.contains("not executed") || why.contains("safe to repeat") => {
-                Told::NotExecuted(why)
+                CallResult::NotExecuted(why)
             }
-            Ok(Reply::Error(why)) => Told::Unknown(why),
-            Ok(reply) => Told::Reply(reply),
+            Ok(Reply::Error(why)) => CallResult::Unknown(why),
+            Ok(reply) => CallResult::Reply(reply),
             Err(e) => {
                 self.client = None;
-                Told::Unknown(format!("connection: {e}"))
+                CallResult::Unknown(format!("connection: {e}"))
             }
         }
     }
@@ -207,7 +207,7 @@ impl Mix {
         }
     }
 
-    /// Waits until so many more requests were answered, of the registers and of the others each.
+    /// Waits until this number of further requests were answered, of the registers and of the others each.
     #[track_caller]
     pub fn wait_more(&self, more: u64) {
         self.registers.wait_more(more);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Caller, KEYS, Shared, Told};
+use super::{CallResult, Caller, KEYS, Shared};
 use crate::{client::Reply, wait::let_pass};
 
 /// Time to live, and how often it is renewed. A staged copy with the time to live of its fetch dies within a test.
@@ -45,11 +45,11 @@ struct Known {
 
 fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Known>) {
     if let Some(Known { due, acked }) = *until {
-        let told = caller.call(&["GET", key]);
+        let result = caller.call(&["GET", key]);
         // What counts is when the answer was there: a key that was seen missing by then was missing too early.
         let early = Instant::now() + SKEW < due;
-        match told {
-            Told::Reply(Reply::Null) if early => {
+        match result {
+            CallResult::Reply(Reply::Null) if early => {
                 shared.wrong_unless_lost(
                     key,
                     acked,
@@ -57,24 +57,24 @@ fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Kno
                 );
                 *until = None;
             }
-            Told::Reply(_) => shared.answered(),
-            Told::NotExecuted(_) | Told::Unknown(_) => {}
+            CallResult::Reply(_) => shared.answered(),
+            CallResult::NotExecuted(_) | CallResult::Unknown(_) => {}
         }
     }
     let asked = Instant::now();
     let ttl = TTL.as_millis().to_string();
     let refreshed = match *until {
         Some(Known { due, acked }) => match caller.call(&["PEXPIRE", key, &ttl]) {
-            Told::Reply(Reply::Integer(1)) => true,
-            Told::Reply(Reply::Integer(_)) if Instant::now() + SKEW < due => {
+            CallResult::Reply(Reply::Integer(1)) => true,
+            CallResult::Reply(Reply::Integer(_)) if Instant::now() + SKEW < due => {
                 shared.wrong_unless_lost(key, acked, format!("{key} was not there to be refreshed"));
                 false
             }
-            Told::Reply(_) => false,
+            CallResult::Reply(_) => false,
             // It may have been refreshed, or not: what was known before holds on.
-            Told::NotExecuted(_) | Told::Unknown(_) => return,
+            CallResult::NotExecuted(_) | CallResult::Unknown(_) => return,
         },
-        None => matches!(caller.call(&["SET", key, "session", "PX", &ttl]), Told::Reply(Reply::Simple(_))),
+        None => matches!(caller.call(&["SET", key, "session", "PX", &ttl]), CallResult::Reply(Reply::Simple(_))),
     };
     *until = refreshed.then(|| Known { due: asked + TTL, acked: Instant::now() });
     if refreshed {

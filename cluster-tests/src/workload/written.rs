@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Caller, Reader, Told};
+use super::{CallResult, Caller, Reader};
 use crate::{
     client::Reply,
     wait::{GENEROUS, let_pass, wait_for},
@@ -22,7 +22,7 @@ const BETWEEN: Duration = Duration::from_millis(1);
 /// Keys that are read at once at the end.
 const AT_ONCE: usize = 200;
 
-/// What a client was told of one write.
+/// The reply that a client got for one write.
 #[derive(Clone, Debug)]
 pub struct Write {
     /// The key, which no other write has; its value is itself.
@@ -58,9 +58,9 @@ impl Written {
                     }
                     let key = format!("{name}:{c}:{n}");
                     let error = match caller.call(&["SET", &key, &key]) {
-                        Told::Reply(Reply::Simple(_)) => None,
-                        Told::Reply(other) => Some(format!("answered {other:?}")),
-                        Told::NotExecuted(why) | Told::Unknown(why) => Some(why),
+                        CallResult::Reply(Reply::Simple(_)) => None,
+                        CallResult::Reply(other) => Some(format!("answered {other:?}")),
+                        CallResult::NotExecuted(why) | CallResult::Unknown(why) => Some(why),
                     };
                     let mut all: std::sync::MutexGuard<'_, Vec<Write>> =
                         all.lock().unwrap_or_else(PoisonError::into_inner);

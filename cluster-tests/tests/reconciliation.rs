@@ -128,7 +128,7 @@ fn a_promoted_server_is_the_primary_after_a_restart() {
     println!("{} writes, {} of them lost with the primary of the failover", all.len(), lost.len());
 }
 
-/// Servers that want a password, and do not know the one of their primary: the wiring tells them.
+/// Servers that want a password, and do not know the one of their primary: reconciliation gives it to them.
 #[test]
 fn a_server_is_told_the_password_of_its_primary() {
     let mut cluster = Cluster::start(3);
@@ -211,10 +211,11 @@ fn a_primary_that_is_started_again_as_a_replica_of_a_dead_one_leads_again() {
     assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
 }
 
-fn wired(cluster: &Cluster, part: &str) -> usize {
+fn reconciled(cluster: &Cluster, part: &str) -> usize {
     let events = cluster.cli().try_json(&["events"]).unwrap_or_default();
-    let of =
-        |e: &&serde_json::Value| e["kind"] == "wired" && e["text"].as_str().is_some_and(|text| text.contains(part));
+    let of = |e: &&serde_json::Value| {
+        e["kind"] == "reconciled" && e["text"].as_str().is_some_and(|text| text.contains(part))
+    };
     events.as_array().into_iter().flatten().filter(of).count()
 }
 
@@ -241,13 +242,15 @@ fn what_is_mended_at_a_server_is_in_the_events() {
         cluster.servers[first].call(&["CONFIG", "GET", "masterauth"]).text() == "masterauth backend pass"
     });
     wait_led_by(&cluster, primary, first);
-    wait_until("it to be told", GENEROUS, || wired(&cluster, &format!("{} was given the password", addrs[1])) == 1);
+    wait_until("it to be told", GENEROUS, || {
+        reconciled(&cluster, &format!("{} was given the password", addrs[1])) == 1
+    });
 
     for _ in 0..3 {
         let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);
         wait_led_by(&cluster, primary, second);
         let made = format!("{} was made a replica of {}, its group's primary: it is a primary", addrs[2], addrs[0]);
-        wait_until("it to be told once", GENEROUS, || wired(&cluster, &made) == 1);
+        wait_until("it to be told once", GENEROUS, || reconciled(&cluster, &made) == 1);
     }
     for node in &cluster.nodes {
         assert!(!node.log().contains("backend pass"), "a password is in the log");

@@ -73,7 +73,7 @@ impl Tree {
             return Some(format!("{path} does not exist"));
         };
         let missing = |what: &str| Some(format!("{found} has no heading {what}"));
-        let Some(headings) = self.headings.get(&found) else { return None };
+        let headings = self.headings.get(&found)?;
         match &citation.heading {
             Some(Heading::Anchor(anchor)) if !anchors(headings).contains(anchor) => missing(&format!("#{anchor}")),
             Some(Heading::Text(text)) if !headings.iter().any(|h| h.eq_ignore_ascii_case(text)) => {

@@ -1,7 +1,10 @@
 //! Starts a mover on a thread of its own, and what its owner holds.
 //! Knows nothing of what the mover does.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -12,7 +15,11 @@ use super::{
     report::{Finished, Report, State},
     spec::{Authorize, RunSpec},
 };
-use crate::model::{ids::HoldId, migration::Limits};
+use crate::{
+    faults,
+    model::{ids::HoldId, migration::Limits},
+    panics,
+};
 
 /// Orders that wait to be read: a hold has one `finish` and one `go_on`, and holds follow each other.
 const ORDERS_MAX: usize = 16;
@@ -43,8 +50,16 @@ pub fn start(spec: RunSpec, authorize: Arc<dyn Authorize>, limits: watch::Receiv
             Ok(runtime) => runtime,
             Err(error) => return fail(&reports, format!("no runtime for the mover: {error}; free memory or threads")),
         };
-        if let Err(why) = runtime.block_on(super::run(spec, authorize, limits, inbox, &reports)) {
-            fail(&reports, why);
+        let run = faults::or_panic("mover", super::run(spec, authorize, limits, inbox, &reports));
+        // A panic fails this run, which is fenced and begun anew, and nothing else: the thread shares nothing with others.
+        match catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => fail(&reports, why),
+            Err(payload) => {
+                let why = format!("the mover panicked: {}; this is a bug", panics::text(&*payload));
+                tracing::error!(why, "a run fails");
+                fail(&reports, why);
+            }
         }
     });
     if let Err(error) = thread {

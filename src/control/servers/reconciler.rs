@@ -23,6 +23,7 @@ use crate::{
         migration::{Job, Run},
         state::{ClusterState, Group},
     },
+    panics,
     plan::{
         failover::fresh_probe,
         observation::{Observation, ReportedRole},
@@ -163,7 +164,7 @@ impl ReplicationReconciler {
 
     fn take_ended(&mut self, now: Instant) {
         while let Some(ended) = self.tasks.try_join_next() {
-            let Ok((ReplicationFix { addr, action, .. }, result)) = ended else { continue };
+            let Some((ReplicationFix { addr, action, .. }, result)) = panics::pass_on(ended) else { continue };
             let place = (addr.clone(), ActionKind::of(&action));
             if result == Ok(ActionOutcome::Told) {
                 self.told.insert(addr.clone(), now);
@@ -176,7 +177,7 @@ impl ReplicationReconciler {
             self.not_before.insert(place, (now + again, result.err()));
         }
         if self.tasks.is_empty() {
-            // Also after a panic, which names no server.
+            // Also after a task was aborted, which names no server.
             self.busy.clear();
         }
     }

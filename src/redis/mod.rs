@@ -1,5 +1,5 @@
-//! Cold-path client of the backend servers: what the control plane asks them. The redis-protocol crate lives here.
-//! Knows nothing of slots, groups or the log, and is never used for clients' requests.
+//! Client of the backend servers for everything but clients' requests. The only user of the redis-protocol crate.
+//! Knows nothing of slots, groups and the log.
 
 pub mod capabilities;
 pub mod client;

@@ -15,12 +15,14 @@ use super::{
     error::RedisError,
     frame::{FrameScan, REPLY_MAX},
     info::Info,
+    login::{accept, login},
     reply::Reply,
     role::Role,
 };
 use crate::{
     model::{ids::HostPort, secret::Credentials},
     resolver,
+    resp::login::{Login, Naming},
 };
 
 /// Time limit of a TCP connect: a server that needs more is of no use to clients either.
@@ -60,17 +62,16 @@ impl Client {
     ) -> Result<Self, RedisError> {
         let stream = dial(addr, deadline).await?;
         let mut client = Self { addr: addr.clone(), stream, input: BytesMut::with_capacity(READ_BUFFER) };
-        if let Some(Credentials { username, password }) = credentials {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(username.as_ref().map(String::as_bytes));
-            auth.push(password.reveal().as_bytes());
-            client.ask(&auth, deadline).await?;
+        // Here the name only informs people, so a user without CLIENT is accepted.
+        let login = Login { naming: Naming::UnlessForbidden, ..login(credentials, name) };
+        for step in login.steps() {
+            let mut request = Vec::new();
+            login.push(step, &mut request);
+            for reply in client.exchange_encoded(&request, 1, step.command(), deadline).await? {
+                accept(&login, addr, step, &reply)?;
+            }
         }
-        match client.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await {
-            // A user without CLIENT is accepted: here the name only informs people.
-            Ok(_) | Err(RedisError::NotAllowed { .. }) => Ok(client),
-            Err(error) => Err(error),
-        }
+        Ok(client)
     }
 
     /// The server.
@@ -116,6 +117,18 @@ impl Client {
         what: &str,
         deadline: Instant,
     ) -> Result<Vec<Reply>, RedisError> {
+        let replies = self.exchange_encoded(output, count, what, deadline).await?;
+        replies.iter().map(|reply| self.decode(reply)).collect()
+    }
+
+    /// Like [`Client::exchange`], but returns the replies undecoded.
+    async fn exchange_encoded(
+        &mut self,
+        output: &[u8],
+        count: usize,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<Vec<Bytes>, RedisError> {
         // Former replies may still use most of the buffer. Once they are dropped, this gets the space back.
         self.input.reserve(READ_BUFFER);
         let mut replies = Vec::with_capacity(count);
@@ -138,7 +151,9 @@ impl Client {
                 Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
                 Ok(Err(error)) => {
                     // A server in protected mode sends the reason and closes; that is more useful than "closed".
-                    if let Some(Ok(Reply::Error(text))) = self.next_reply(&mut scan) {
+                    if let Some(Ok(reply)) = self.next_reply(&mut scan)
+                        && let Ok(Reply::Error(text)) = self.decode(&reply)
+                    {
                         return Err(RedisError::of_answer(&self.addr, what, &text));
                     }
                     return Err(RedisError::Closed {
@@ -169,7 +184,7 @@ impl Client {
     }
 
     /// Removes a complete reply from the input, if there is one.
-    fn next_reply(&mut self, scan: &mut FrameScan) -> Option<Result<Reply, RedisError>> {
+    fn next_reply(&mut self, scan: &mut FrameScan) -> Option<Result<Bytes, RedisError>> {
         let end = match scan.advance(&self.input) {
             Ok(end) => end,
             Err(why) => return Some(Err(self.protocol(why))),
@@ -178,8 +193,11 @@ impl Client {
             return (self.input.len() > REPLY_MAX).then(|| Err(self.protocol(format!("more than {REPLY_MAX} bytes"))));
         };
         *scan = FrameScan::default();
-        let whole = self.input.split_to(end).freeze();
-        Some(Reply::decode(&whole).map_err(|why| self.protocol(why)))
+        Some(Ok(self.input.split_to(end).freeze()))
+    }
+
+    fn decode(&self, reply: &Bytes) -> Result<Reply, RedisError> {
+        Reply::decode(reply).map_err(|why| self.protocol(why))
     }
 
     fn protocol(&self, why: String) -> RedisError {

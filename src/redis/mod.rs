@@ -6,6 +6,7 @@ pub mod client;
 pub mod error;
 pub mod frame;
 pub mod info;
+pub mod login;
 pub mod raw;
 pub mod replication_status;
 pub mod reply;

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     client::{dial, name_of},
     error::RedisError,
+    login::{accept, login},
 };
 use crate::{
     model::{ids::HostPort, secret::Credentials},
@@ -44,13 +45,13 @@ impl Raw {
         let stream = dial(addr, deadline).await?;
         let input = BytesMut::with_capacity(READ_BUFFER);
         let mut raw = Self { addr: addr.clone(), stream, input, scanner: ReplyScanner::default() };
-        if let Some(Credentials { username, password }) = credentials {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(username.as_ref().map(String::as_bytes));
-            auth.push(password.reveal().as_bytes());
-            raw.ask(&auth, deadline).await?;
+        let login = login(credentials, name);
+        for step in login.steps() {
+            let mut request = Vec::new();
+            login.push(step, &mut request);
+            let reply = raw.exchange(&request, step.command(), deadline).await?;
+            accept(&login, addr, step, &reply)?;
         }
-        raw.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await?;
         Ok(raw)
     }
 
@@ -68,13 +69,26 @@ impl Raw {
     pub async fn send(&mut self, command: &[&[u8]], deadline: Instant) -> Result<(), RedisError> {
         let mut output = Vec::new();
         write::request(&mut output, command);
-        let what = name_of(command);
-        match timeout_at(deadline, self.stream.write_all(&output)).await {
-            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+        self.send_encoded(&output, &name_of(command), deadline).await
+    }
+
+    /// Sends encoded requests. `what` names them in messages.
+    async fn send_encoded(&mut self, output: &[u8], what: &str, deadline: Instant) -> Result<(), RedisError> {
+        match timeout_at(deadline, self.stream.write_all(output)).await {
+            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
             Ok(Err(error)) => {
-                Err(RedisError::Closed { addr: self.addr.clone(), command: what, why: error.to_string() })
+                Err(RedisError::Closed { addr: self.addr.clone(), command: what.to_owned(), why: error.to_string() })
             }
             Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// Sends one encoded request and waits for its reply.
+    async fn exchange(&mut self, output: &[u8], what: &str, deadline: Instant) -> Result<Bytes, RedisError> {
+        self.send_encoded(output, what, deadline).await?;
+        match timeout_at(deadline, self.next(what)).await {
+            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
+            Ok(reply) => reply,
         }
     }
 
@@ -132,12 +146,9 @@ impl Raw {
 
     /// The complete reply and the position where its first line ends.
     async fn whole(&mut self, command: &[&[u8]], deadline: Instant) -> Result<(Bytes, usize), RedisError> {
-        self.send(command, deadline).await?;
-        let what = name_of(command);
-        let whole = match timeout_at(deadline, self.next(&what)).await {
-            Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
-            Ok(reply) => reply?,
-        };
+        let mut output = Vec::new();
+        write::request(&mut output, command);
+        let whole = self.exchange(&output, &name_of(command), deadline).await?;
         let end = memchr::memchr(b'\r', &whole).unwrap_or(whole.len());
         if whole.first() == Some(&b'-') {
             let text = String::from_utf8_lossy(whole.get(1..end).unwrap_or_default()).into_owned();

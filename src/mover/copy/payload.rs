@@ -170,30 +170,12 @@ fn kind_name(kind: u8) -> Option<&'static str> {
     })
 }
 
-/// CRC-64 as Redis uses it: polynomial 0xad93d23594c935a9 (Jones), reflected, start 0, no final exclusive or.
+static CRC64: crc::Crc<u64> = crc::Crc::<u64>::new(&crc::CRC_64_REDIS);
+
+/// CRC-64 as Redis computes it.
 #[must_use]
 pub fn crc64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |crc, byte| (crc >> 8) ^ CRC64[usize::from((crc as u8) ^ byte)])
-}
-
-static CRC64: [u64; 256] = crc64_table();
-
-const fn crc64_table() -> [u64; 256] {
-    // The polynomial with its bits in reverse order.
-    const POLYNOMIAL: u64 = 0xad93_d235_94c9_35a9u64.reverse_bits();
-    let mut table = [0u64; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u64;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
+    CRC64.checksum(bytes)
 }
 
 #[cfg(test)]

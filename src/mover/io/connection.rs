@@ -18,8 +18,12 @@ use tokio::{
 use crate::{
     model::{ids::HostPort, migration::ConnectionId},
     mover::spec::Endpoint,
-    redis::{RedisError, Reply, client::dial},
-    resp::{reply::ReplyScanner, write},
+    redis::{
+        RedisError, Reply,
+        client::dial,
+        login::{accept, login},
+    },
+    resp::{login::Login, reply::ReplyScanner, write},
 };
 
 /// Room for one read: the content of a full socket buffer.
@@ -125,18 +129,15 @@ impl Connection {
             sent: 0,
             active: Instant::now(),
         };
-        if let Some(credentials) = &endpoint.credentials {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(credentials.username.as_ref().map(String::as_bytes));
-            auth.push(credentials.password.reveal().as_bytes());
-            connection.ask(&auth, deadline).await?;
+        let login = Login { client_id: true, ..login(endpoint.credentials.as_ref(), name) };
+        for step in login.steps() {
+            login.push(step, &mut connection.output.bytes);
+            connection.expect(1);
+            let reply = connection.encoded_reply(step.command(), deadline).await?;
+            if let Some(id) = accept(&login, addr, step, &reply)? {
+                connection.client_id = id;
+            }
         }
-        connection.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await?;
-        let id = connection.ask(&[b"CLIENT", b"ID"], deadline).await?;
-        connection.client_id = id
-            .integer()
-            .and_then(|id| id.try_into().ok())
-            .ok_or_else(|| connection.protocol("its answer to CLIENT ID is not a number"))?;
         Ok(connection)
     }
 
@@ -264,6 +265,12 @@ impl Connection {
     /// # Errors
     /// No reply before `deadline`, or a lost connection. An error reply is `Ok`.
     pub async fn reply(&mut self, command: &str, deadline: Instant) -> Result<Reply, RedisError> {
+        let reply = self.encoded_reply(command, deadline).await?;
+        Reply::decode(&reply).map_err(|why| self.protocol(&why))
+    }
+
+    /// Like [`Connection::reply`], but returns the reply undecoded.
+    async fn encoded_reply(&mut self, command: &str, deadline: Instant) -> Result<Bytes, RedisError> {
         loop {
             self.flush()?;
             let filled = self.fill();
@@ -271,7 +278,7 @@ impl Connection {
                 let whole = Bytes::copy_from_slice(&self.input.bytes()[..len]);
                 self.input.consume(len);
                 self.answered();
-                return Reply::decode(&whole).map_err(|why| self.protocol(&why));
+                return Ok(whole);
             }
             filled?;
             timeout_at(deadline, std::future::poll_fn(|cx| self.poll_ready(cx)))

@@ -226,7 +226,7 @@ impl ActiveRun {
         };
         let released = state.migrations.get(&id).is_some_and(|m| m.phase == MigrationPhase::CaughtUp);
         if released && !state.holds.contains_key(&under) && *told != Some(under) {
-            handle.go_on(under);
+            handle.resume(under);
             *told = Some(under);
         }
     }

@@ -1,5 +1,5 @@
-//! The Redis command table: what a command is, where its keys are, what the proxy does with it.
-//! Refuses to know slots, servers, sessions and how bytes arrive.
+//! The table of Redis commands: arity and flags of a command, the positions of its keys, and how the proxy handles it.
+//! Knows nothing of slots, servers, sessions or how bytes arrive.
 
 mod keys;
 mod lookup;

@@ -1,5 +1,5 @@
-//! What we know of one Redis command: arity, flags, where its keys are, and what a proxy does with it.
-//! Refuses to know how arguments are encoded on the wire, and which server a key belongs to.
+//! The description of a Redis command: arity, flags, the positions of its keys, and how the proxy handles it.
+//! Knows nothing of how arguments are encoded and of which server has a key.
 
 use super::keys::KeySpec;
 
@@ -90,49 +90,50 @@ impl Flags {
     }
 }
 
-/// One command, or one subcommand of a container command such as `OBJECT`.
+/// A command, or a subcommand of a container such as `OBJECT`.
 #[derive(Debug)]
 pub struct Spec {
-    /// In lower case; of a subcommand in full, as Redis reports it: `object|encoding`.
+    /// Name in lower case; of a subcommand the full name as Redis reports it: `object|encoding`.
     pub name: &'static str,
-    /// Number of arguments, the command's name included; negative: at least that many.
+    /// Number of arguments, the command's name included. If negative, the absolute value is the minimum.
     pub arity: i16,
-    /// What Redis says of it.
+    /// Flags that Redis reports.
     pub flags: Flags,
-    /// Where its keys are.
+    /// Positions of its keys.
     pub keys: KeySpec,
-    /// What the proxy does with it.
+    /// How the proxy handles it.
     pub handling: Handling,
-    /// Of a container: its subcommands.
+    /// Subcommands of a container; empty for other commands.
     pub subcommands: &'static [Spec],
 }
 
 impl Spec {
-    /// Whether a call with `len` arguments, the name included, has a number of them that the server accepts.
+    /// Whether the server accepts a call with `len` arguments, the name included.
     pub const fn arity_allows(&self, len: usize) -> bool {
         if self.arity >= 0 { len == self.arity as usize } else { len >= self.arity.unsigned_abs() as usize }
     }
 
-    /// Whether a call that was sent but not answered may have changed something, so that its outcome is unknown.
+    /// Whether a call that was sent but not answered may have changed data, so that its outcome is unknown.
     ///
-    /// True for everything that Redis calls a write, also where some of its forms only read (SORT, GETEX, BITFIELD), and for
-    /// scripts and functions except the `_RO` forms. PFCOUNT may write its cache, but repeating it is safe: false.
+    /// True for all commands that Redis calls writes, even if some of their forms only read (SORT, GETEX, BITFIELD), and for
+    /// scripts and functions except their `_RO` forms. False for PFCOUNT: it may write its cache, but repeating it is safe.
     pub const fn is_write(&self) -> bool {
         self.flags.has(flag::WRITE) || (self.flags.has(flag::MAY_REPLICATE) && !self.flags.has(flag::READONLY))
     }
 
-    /// Whether a server may refuse it for being a replica: [`Spec::is_write`], and PFCOUNT.
+    /// Whether a replica may refuse it: true for all writes ([`Spec::is_write`]) and for PFCOUNT.
     pub const fn needs_primary(&self) -> bool {
         self.flags.has(flag::WRITE | flag::MAY_REPLICATE)
     }
 
-    /// Whether a replica's answer is as good as the primary's, but for its age. (An expired key is none on a replica, too,
-    /// since Redis 3.2, and times to live are absolute there, so what is told of them is no older than the rest.)
+    /// Whether a replica's reply equals the primary's except for its age. (Since Redis 3.2, a replica does not return expired keys,
+    /// and it stores times to live as absolute times, so that a reported time to live is no older than the other data.)
     pub const fn may_read_replica(&self) -> bool {
         self.flags.has(flag::READONLY) && !self.needs_primary() && !self.flags.has(flag::PRIMARY_ONLY)
     }
 
-    /// First key, last key (negative: from the end) and step as `COMMAND` reports them; all 0 where it finds none that way.
+    /// First key, last key (negative: counted from the end) and step as `COMMAND` reports them; all 0 if they do not describe the
+    /// keys.
     pub const fn key_range(&self) -> (u8, i8, u8) {
         match self.keys {
             KeySpec::One(at) => (at, at as i8, 1),
@@ -143,41 +144,41 @@ impl Spec {
         }
     }
 
-    /// The command's only key is argument 1, so that nobody need call [`Spec::keys`]: the fast path.
+    /// Whether argument 1 is the only key: the fast path, which does not call [`Spec::keys`].
     pub const fn is_single_key_at_1(&self) -> bool {
         matches!(self.keys, KeySpec::One(1))
     }
 }
 
-/// What the proxy does with a command.
+/// How the proxy handles a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handling {
-    /// Sent to the owner of its keys' slot; all of them must share one. See [`Spec::routing_keys`].
+    /// Sent to the group that owns the slot of its keys, which must all have the same slot. See [`Spec::routing_keys`].
     Slot,
-    /// Split over the slots of its keys, the replies merged.
+    /// Split over the slots of its keys; the replies are merged.
     Split(Split),
     /// Answered by the node.
     Local(Local),
-    /// Every server would answer alike: sent to any.
+    /// Sent to any server, because all of them give the same reply.
     AnyServer,
-    /// Not offered yet; the sentence says what and why.
+    /// Not offered yet; the text says why.
     Unsupported(&'static str),
-    /// Not offered through a proxy; the sentence says why.
+    /// Not offered through a proxy; the text says why.
     Refused(&'static str),
-    /// Refused, and the connection closed: no Redis client sends this, so somebody makes another program talk to us.
+    /// Refused, and the connection is closed: no Redis client sends this, so an attacker makes another program send it.
     Close(&'static str),
-    /// A container: one of its subcommands is meant. [`super::resolve`] never returns it.
+    /// A container, which needs a subcommand. [`super::resolve`] never returns it.
     Container,
 }
 
-/// How a command's parts and replies relate to the whole.
+/// How a command is split and its replies are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// A key per part, the values in the order of the keys.
+    /// Split by keys; the values are returned in the order of the keys.
     Mget,
-    /// A key and a value per part, OK if all are.
+    /// Split by pairs of key and value; OK if all parts return OK.
     Mset,
-    /// A key per part, the integers added.
+    /// Split by keys; the integers are added.
     Sum,
 }
 

@@ -1,5 +1,5 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server, CLIENT SETNAME, in one write.
-//! Knows nothing of the requests that will follow.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME, in one write.
+//! Knows nothing of the requests that follow.
 
 use std::io;
 
@@ -21,27 +21,29 @@ use crate::{
     },
 };
 
-/// Bytes of all replies to the handshake. HELLO's map is the longest; modules are listed in it.
+/// Longest reply to the handshake, in bytes. The longest is the map of HELLO, which lists the modules.
 const REPLIES_MAX: usize = 64 * 1024;
 
 const INFO: &str = "INFO server";
 
-/// Whom to connect to, and as whom.
+/// The server to connect to, and the credentials and settings of the connection.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct LogIn<'a> {
+pub(in crate::proxy) struct Login<'a> {
     pub(in crate::proxy) addr: &'a HostPort,
     pub(in crate::proxy) credentials: Option<&'a Credentials>,
     pub(in crate::proxy) db: u32,
     pub(in crate::proxy) version: Version,
-    /// Of the connection, for operators of the server.
+    /// Name of the connection, for operators of the server.
     pub(in crate::proxy) name: &'a str,
 }
 
-/// A connection that is ready for requests, and the run id of the process behind it; empty: it does not tell.
+/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if the
+/// server does not report it.
 ///
 /// # Errors
-/// Not reachable, or the server refused one of the steps; the text of the server is in the error, unless it may quote the password.
-pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, String)> {
+/// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server ADDR ...".
+/// The text includes the server's error unless that may quote the password.
+pub(in crate::proxy) async fn connect(to: Login<'_>) -> io::Result<(TcpStream, String)> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
     let mut requests = Vec::new();
@@ -62,10 +64,10 @@ pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, S
         write::request(&mut requests, &[b"SELECT", to.db.to_string().as_bytes()]);
         steps.push("SELECT");
     }
-    // An address may have another process behind it tomorrow: what one was told, the next does not know.
+    // Another process may use the address later; only the run id tells them apart.
     write::request(&mut requests, &[b"INFO", b"server"]);
     steps.push(INFO);
-    // The name tells an operator of the server whose connection it is; old servers may refuse it.
+    // The name tells operators of the server which node opened the connection; old servers may refuse it.
     write::request(&mut requests, &[b"CLIENT", b"SETNAME", to.name.as_bytes()]);
     steps.push("CLIENT SETNAME");
     stream.write_all(&requests).await?;
@@ -75,10 +77,15 @@ pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, S
     let mut scanner = ReplyScanner::default();
     for step in steps {
         let len = loop {
-            match scanner.scan(&buffer).map_err(|e| io::Error::other(format!("answered {step} with rubbish: {e}")))? {
+            match scanner
+                .scan(&buffer)
+                .map_err(|e| io::Error::other(format!("sent an invalid reply to {step}: {e}")))?
+            {
                 Some(len) => break len,
                 None if buffer.len() > REPLIES_MAX => {
-                    return Err(io::Error::other(format!("answers {step} endlessly")));
+                    return Err(io::Error::other(format!(
+                        "sent a reply to {step} that is longer than {REPLIES_MAX} bytes"
+                    )));
                 }
                 None => {}
             }
@@ -87,28 +94,33 @@ pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, S
             }
         };
         if step == INFO {
-            // Who refuses it serves all the same.
+            // A server that refuses INFO can still serve.
             run_id = run_id_of(&buffer[..len]);
         } else if buffer[0] == b'-' && !(step == "CLIENT SETNAME" && is_about_the_name(&buffer[..len])) {
             let text = String::from_utf8_lossy(&buffer[1..len]).trim_end().to_owned();
-            // It holds the password, perhaps: clients and the log are told of this.
+            // The error of AUTH may contain the password, and this text is sent to clients and logged.
             let text = if step == "AUTH" { repeatable(&text) } else { &text };
             return Err(io::Error::other(format!("refused {step}: {text}")));
         }
         buffer.drain(..len);
     }
-    if buffer.is_empty() { Ok((stream, run_id)) } else { Err(io::Error::other("answers what nobody asked")) }
+    if buffer.is_empty() {
+        Ok((stream, run_id))
+    } else {
+        Err(io::Error::other("sent more replies than there were requests"))
+    }
 }
 
-/// The run id in an answer to INFO; empty: there is none.
+/// The run id in a reply to INFO; empty if there is none.
 fn run_id_of(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply);
     let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
     run_id.chars().take(RUN_ID_LEN_MAX).collect()
 }
 
-/// A server may not know the command or not allow it, and serve all the same. Anything else it says here is about the
-/// connection: a password is missing, too many clients, protected mode. What is sent over it would not be executed.
+/// Whether an error concerns only CLIENT SETNAME: a server that does not know or does not allow the command can still serve.
+/// Any other error concerns the connection (missing password, too many clients, protected mode), and the server would not
+/// execute requests on it.
 fn is_about_the_name(error: &[u8]) -> bool {
     error.starts_with(b"-ERR unknown") || error.starts_with(b"-NOPERM")
 }

@@ -1,8 +1,6 @@
 //! Finds the positions of the keys among the arguments of a call. The work is bounded by the number of arguments, whatever
 //! their contents. Knows nothing of slots.
 
-use super::spec::{Handling, Spec, flag};
-
 /// The arguments of a call; argument 0 is the command's name.
 pub trait Args {
     /// Number of arguments, the name included.
@@ -87,56 +85,9 @@ impl std::fmt::Display for KeysError {
 
 impl std::error::Error for KeysError {}
 
-impl Spec {
-    /// Appends the positions of the call's keys to `out`; these are the keys that `COMMAND GETKEYS` reports. `args` must be a call
-    /// of this command; its arity need not have been checked.
-    ///
-    /// # Errors
-    /// Returns why the server would refuse the call; `out` is unchanged.
-    pub fn keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
-        let before = out.len();
-        let found = self.keys.find(args, out);
-        if found.is_err() {
-            out.truncate(before);
-        }
-        found
-    }
-
-    /// Appends the positions of all arguments that determine the slot of the call: [`Spec::keys`], and the patterns of SORT, whose
-    /// hash tag counts like that of a key.
-    ///
-    /// # Errors
-    /// The errors of [`Spec::keys`]; also `NoKeys` if a command that is routed by keys has none, and `Pattern` if a pattern has no
-    /// fixed hash tag.
-    pub fn routing_keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
-        let before = out.len();
-        let found = self.keys(args, out).and_then(|()| match self.keys {
-            KeySpec::Sort { .. } => sort_patterns(args, out),
-            _ if out.len() == before && matches!(self.handling, Handling::Slot | Handling::Split(_)) => {
-                Err(KeysError::NoKeys)
-            }
-            _ => Ok(()),
-        });
-        if found.is_err() {
-            out.truncate(before);
-        }
-        found
-    }
-}
-
-/// Whether this call may block its connection. XREAD and XREADGROUP block only with BLOCK.
-pub fn is_blocking_call<A: Args + ?Sized>(spec: &Spec, args: &A) -> bool {
-    if !spec.flags.has(flag::BLOCKING) {
-        return false;
-    }
-    if spec.keys != KeySpec::Streams {
-        return true;
-    }
-    matches!(streams(args), Ok(Streams { blocks: true, .. }))
-}
-
 impl KeySpec {
-    fn find<A: Args + ?Sized>(self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+    /// Appends the positions of the keys of the call `args` to `out`.
+    pub(super) fn find<A: Args + ?Sized>(self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
         match self {
             KeySpec::None => Ok(()),
             KeySpec::One(at) => one(args, at as usize, out),
@@ -243,15 +194,17 @@ fn is(text: &[u8], keyword: &[u8]) -> bool {
     text.eq_ignore_ascii_case(keyword)
 }
 
-struct Streams {
+/// What XREAD and XREADGROUP say before their keys.
+pub(super) struct Streams {
     /// Position of the first argument after STREAMS; may equal the number of arguments.
     first: usize,
-    blocks: bool,
+    /// Whether there is a BLOCK option.
+    pub(super) blocks: bool,
 }
 
 /// Reads options as the server does, so that a group or consumer with the name "streams" or "block" is not mistaken for an
 /// option.
-fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
+pub(super) fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
     let mut blocks = false;
     let mut i = 1;
     while i < args.len() {
@@ -308,7 +261,8 @@ fn sort_options<A: Args + ?Sized>(args: &A, mut found: impl FnMut(SortOption, us
     }
 }
 
-fn sort_patterns<A: Args + ?Sized>(args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+/// Appends the positions of the patterns of SORT, which must have a fixed hash tag.
+pub(super) fn sort_patterns<A: Args + ?Sized>(args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
     let mut result = Ok(());
     sort_options(args, |option, at| {
         let pattern = args.get(at);

@@ -3,9 +3,11 @@
 
 mod keys;
 mod lookup;
+mod routing;
 mod spec;
 mod table;
 
-pub use keys::{Args, KeySpec, KeysError, is_blocking_call};
+pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};
-pub use spec::{Flags, Handling, Local, Spec, Split, flag};
+pub use routing::is_blocking_call;
+pub use spec::{Flags, Handling, Local, Spec, Split};

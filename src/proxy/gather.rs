@@ -4,7 +4,7 @@
 use std::{cell::RefCell, ops::Range, rc::Rc};
 
 use super::{
-    backend::{InFlight, Requester},
+    backend::{Backend, InFlight, Requester},
     dispatch::{CallContext, KeyRoute},
     product::BackendSet,
     reads::{self, ReadChoice},
@@ -73,54 +73,10 @@ impl ScatterGather {
         (product, routes): (&ProductRoutes, &[KeyRoute]),
     ) -> Result<(), String> {
         let is_write = spec.is_write();
-        let mut groups: Vec<u16> = Vec::new();
-        let mut counts: Vec<usize> = Vec::new();
-        let mut keys = Vec::with_capacity(routes.len());
-        for route in routes {
-            // There are few groups, so a linear search costs less than a map.
-            let part = groups.iter().position(|g| *g == route.group).unwrap_or_else(|| {
-                groups.push(route.group);
-                counts.push(0);
-                groups.len() - 1
-            });
-            counts[part] += 1;
-            keys.push(PartKey { slot: route.slot, epoch: route.epoch, part: part as u16 });
-        }
-        let mut backends = Vec::with_capacity(groups.len());
-        for &group in &groups {
-            if product.reads.from != ReadFrom::Primary && spec.may_read_replica() {
-                let of = routes.iter().filter(|route| route.group == group).map(|route| (route.slot, route.epoch));
-                match reads::choose(worker, session, backend_set, product, group, of) {
-                    ReadChoice::Primary => {}
-                    ReadChoice::Replica(backend) => {
-                        backends.push(backend);
-                        continue;
-                    }
-                    ReadChoice::Refuse(text) => return Err(text),
-                }
-            }
-            let backend = backend_set.backend(worker, &session.product, group);
-            backend.available(worker).map_err(|why| backend.refusal(why))?;
-            backends.push(backend);
-        }
-
-        let width = if kind == Split::Mset { 2 } else { 1 };
+        let (groups, counts, keys) = parts(routes);
+        let backends = choose_backends(worker, session, backend_set, spec, &groups, (product, routes))?;
         let mut buffers = worker.buffers.parts.borrow_mut();
-        if buffers.len() < groups.len() {
-            buffers.resize_with(groups.len(), Vec::new);
-        }
-        let name = call.args[0];
-        for (buffer, count) in buffers.iter_mut().zip(&counts) {
-            buffer.clear();
-            write::array(buffer, 1 + width * count);
-            write::bulk(buffer, name.of(call.bytes));
-        }
-        for (route, key) in routes.iter().zip(&keys) {
-            // From the end of the argument before, so that the bulk header is copied unchanged.
-            let from = call.args[route.arg - 1].end + 2;
-            let to = call.args[route.arg + width - 1].end + 2;
-            buffers[usize::from(key.part)].extend_from_slice(&call.bytes[from..to]);
-        }
+        write_parts(&mut buffers, call, kind, &counts, (routes, &keys));
 
         let ticket = session.open(muted, call.bytes.len());
         if product.reads.own_writes && is_write {
@@ -254,6 +210,82 @@ impl ScatterGather {
         }
         drop(merged);
         self.session.clone().complete(worker, self.ticket, &reply, self.len);
+    }
+}
+
+/// Assigns each key to a part, one part per group. Returns the group and the number of keys of each part, and the keys.
+#[inline]
+fn parts(routes: &[KeyRoute]) -> (Vec<u16>, Vec<usize>, Vec<PartKey>) {
+    let mut groups: Vec<u16> = Vec::new();
+    let mut counts: Vec<usize> = Vec::new();
+    let mut keys = Vec::with_capacity(routes.len());
+    for route in routes {
+        // There are few groups, so a linear search costs less than a map.
+        let part = groups.iter().position(|g| *g == route.group).unwrap_or_else(|| {
+            groups.push(route.group);
+            counts.push(0);
+            groups.len() - 1
+        });
+        counts[part] += 1;
+        keys.push(PartKey { slot: route.slot, epoch: route.epoch, part: part as u16 });
+    }
+    (groups, counts, keys)
+}
+
+/// The backend for each part; `Err` is the error for the client if one is not available.
+#[inline]
+fn choose_backends(
+    worker: &Rc<Worker>,
+    session: &Rc<Session>,
+    backend_set: &BackendSet,
+    spec: &Spec,
+    groups: &[u16],
+    (product, routes): (&ProductRoutes, &[KeyRoute]),
+) -> Result<Vec<Rc<Backend>>, String> {
+    let mut backends = Vec::with_capacity(groups.len());
+    for &group in groups {
+        if product.reads.from != ReadFrom::Primary && spec.may_read_replica() {
+            let of = routes.iter().filter(|route| route.group == group).map(|route| (route.slot, route.epoch));
+            match reads::choose(worker, session, backend_set, product, group, of) {
+                ReadChoice::Primary => {}
+                ReadChoice::Replica(backend) => {
+                    backends.push(backend);
+                    continue;
+                }
+                ReadChoice::Refuse(text) => return Err(text),
+            }
+        }
+        let backend = backend_set.backend(worker, &session.product, group);
+        backend.available(worker).map_err(|why| backend.refusal(why))?;
+        backends.push(backend);
+    }
+    Ok(backends)
+}
+
+/// Writes the request of each part into its buffer.
+#[inline]
+fn write_parts(
+    buffers: &mut Vec<Vec<u8>>,
+    call: &CallContext<'_>,
+    kind: Split,
+    counts: &[usize],
+    (routes, keys): (&[KeyRoute], &[PartKey]),
+) {
+    let width = if kind == Split::Mset { 2 } else { 1 };
+    if buffers.len() < counts.len() {
+        buffers.resize_with(counts.len(), Vec::new);
+    }
+    let name = call.args[0];
+    for (buffer, count) in buffers.iter_mut().zip(counts) {
+        buffer.clear();
+        write::array(buffer, 1 + width * count);
+        write::bulk(buffer, name.of(call.bytes));
+    }
+    for (route, key) in routes.iter().zip(keys) {
+        // From the end of the argument before, so that the bulk header is copied unchanged.
+        let from = call.args[route.arg - 1].end + 2;
+        let to = call.args[route.arg + width - 1].end + 2;
+        buffers[usize::from(key.part)].extend_from_slice(&call.bytes[from..to]);
     }
 }
 

@@ -437,7 +437,7 @@ fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
     let flags: Vec<_> = spec.flags.names().collect();
     write::set(out, flags.len(), version);
     for flag in flags {
-        write::simple(out, flag);
+        write::simple(out, &flag);
     }
     let (first, last, step) = spec.key_range();
     for number in [i64::from(first), i64::from(last), i64::from(step)] {

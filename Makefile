@@ -1,6 +1,6 @@
 # What people type. Every recipe works on a fresh machine that has a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover bench-acks chaos simulate fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover bench-acks bench-ab chaos simulate fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -60,6 +60,14 @@ bench-failover: redis ## how long a failover and a switchover take; ARGS='--only
 bench-acks: redis ## what min-acks and reads at replicas cost, about eight minutes; ARGS='--only reads --rounds 3'
 	cargo build --release --bin pontoon --example load
 	python3 benches/acks.py $(ARGS)
+
+# Compares this tree with revision BASE and says whether the hot path costs at most 3 % more, by CPU time and, where that is
+# not clear, by instructions (callgrind). About fifteen minutes, and two release builds; keep the machine idle otherwise.
+# ARGS='--rounds 9', '--no-callgrind', "--cases ''" for callgrind alone (the only figures that a busy machine does not distort).
+BASE ?= HEAD
+bench-ab: redis ## whether the hot path costs at most 3 % more than at BASE=HEAD~1
+	@command -v valgrind >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends valgrind; }
+	python3 benches/ab.py --base $(BASE) $(ARGS)
 
 chaos: redis ## migrations and promotions under faults chosen by chance; ARGS='--seconds 3600', '--kind promotions' or '--seed N'
 	cargo build

@@ -260,4 +260,5 @@ def main():
     if a.json:
         json.dump(results, open(a.json, "w"), indent=1)
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pontoon::commands::{self, Handling, KeySpec, Spec, flag};
+use pontoon::commands::{self, Flags, Handling, KeySpec, Spec};
 use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
 
 /// Calls generated for each command.
@@ -141,7 +141,7 @@ fn rows_of(frames: &[OwnedFrame], out: &mut BTreeMap<String, Row>) {
 
 /// What `COMMAND` would say of our row.
 fn our_row(spec: &Spec) -> Row {
-    let mut flags: Vec<_> = spec.flags.names().map(str::to_string).collect();
+    let mut flags: Vec<_> = spec.flags.names().collect();
     flags.sort();
     let (first, last, step) = spec.key_range();
     let mut subcommands: Vec<_> = spec.subcommands.iter().map(|sub| sub.name.to_string()).collect();
@@ -174,7 +174,7 @@ fn differences(theirs: &BTreeMap<String, Row>, ours: &BTreeMap<String, &'static 
             our.subcommands.clone_from(&their.subcommands);
             our.arity = their.arity;
             our.flags.clone_from(&their.flags);
-            if their.flags.iter().any(|f| f == "write") && !spec.flags.has(flag::WRITE) {
+            if their.flags.iter().any(|f| f == "write") && !spec.flags.contains(Flags::WRITE) {
                 found.push(format!("{name}: a write for the server, not for us"));
             }
         }
@@ -215,139 +215,166 @@ fn a_wrong_row_is_found() {
     assert_eq!(differences(&unknown, &our_rows(), true).len(), 1);
 }
 
+/// A call that is being generated.
+struct Generator<'a> {
+    words: Vec<Vec<u8>>,
+    /// Number of words made so far, which keeps them unique.
+    unique: usize,
+    rng: &'a mut fastrand::Rng,
+}
+
+impl Generator<'_> {
+    /// Appends a unique word that begins with `kind`.
+    fn word(&mut self, kind: &str) {
+        self.unique += 1;
+        self.words.push(format!("{kind}{}", self.unique).into_bytes());
+    }
+
+    /// Appends a keyword in upper or lower case.
+    fn keyword(&mut self, keyword: &str) {
+        let word = if self.rng.bool() { keyword.into() } else { keyword.to_lowercase().into_bytes() };
+        self.words.push(word);
+    }
+
+    fn count(&mut self, spec: &Spec, least: usize, (at, step, dest): (u8, u8, u8)) {
+        while self.words.len() < at as usize {
+            let kind = if self.words.len() == dest as usize { "dest" } else { "x" };
+            self.word(kind);
+        }
+        let optional = spec.flags.contains(Flags::NO_MANDATORY_KEYS);
+        let keys = self.rng.usize(usize::from(!optional)..6);
+        self.words.push(keys.to_string().into_bytes());
+        for _ in 0..keys * step as usize {
+            self.word("k");
+        }
+        for _ in 0..self.rng.usize(0..4) {
+            self.word("more");
+        }
+        while self.words.len() < least {
+            self.word("more");
+        }
+    }
+
+    fn streams(&mut self, spec: &Spec) {
+        if spec.name == "xreadgroup" {
+            self.keyword("GROUP");
+            self.word("g");
+            // A group or consumer may have any name.
+            self.word("c");
+        }
+        for (option, arguments) in [("COUNT", 1), ("BLOCK", 1), ("NOACK", 0)] {
+            if self.rng.bool() && (option != "NOACK" || spec.name == "xreadgroup") {
+                self.keyword(option);
+                for _ in 0..arguments {
+                    self.words.push(self.rng.u8(..).to_string().into_bytes());
+                }
+            }
+        }
+        self.keyword("STREAMS");
+        for _ in 0..2 * self.rng.usize(1..6) {
+            self.word("k");
+        }
+    }
+
+    fn sort(&mut self, store: bool) {
+        self.word("k");
+        for _ in 0..self.rng.usize(0..6) {
+            match self.rng.usize(0..6) {
+                0 => {
+                    self.keyword("LIMIT");
+                    // Numbers in a sensible call; words make sure that they are skipped.
+                    self.words.push(b"store".to_vec());
+                    self.word("x");
+                }
+                1 => {
+                    self.keyword("BY");
+                    self.words.push(b"store".to_vec());
+                }
+                2 => {
+                    self.keyword("GET");
+                    self.word("pattern*");
+                }
+                3 if store => {
+                    self.keyword("STORE");
+                    self.word("dest");
+                }
+                4 => self.keyword("ALPHA"),
+                _ => self.keyword("DESC"),
+            }
+        }
+    }
+
+    fn geo(&mut self, from: u8) {
+        for _ in 1..from {
+            self.word("k");
+        }
+        let mut options = vec!["STORE", "STOREDIST", "COUNT", "WITHDIST", "ASC"];
+        self.rng.shuffle(&mut options);
+        for option in &options[..self.rng.usize(0..=options.len())] {
+            self.keyword(option);
+            if option.starts_with("STORE") || *option == "COUNT" {
+                self.word("x");
+            }
+        }
+    }
+
+    fn migrate(&mut self) {
+        let many = self.rng.bool();
+        for argument in ["host", "6379", if many { "" } else { "key" }, "0", "1000"] {
+            self.words.push(argument.into());
+        }
+        for (option, arguments) in [("COPY", 0), ("REPLACE", 0), ("AUTH", 1), ("AUTH2", 2)] {
+            if self.rng.bool() {
+                self.keyword(option);
+                for _ in 0..arguments {
+                    self.word("x");
+                }
+            }
+        }
+        if many {
+            self.keyword("KEYS");
+            for _ in 0..self.rng.usize(1..6) {
+                self.word("k");
+            }
+        }
+    }
+
+    fn plain(&mut self, spec: &Spec, least: usize) {
+        while self.words.len() < least {
+            self.word("k");
+        }
+        if spec.arity < 0 {
+            let more = match spec.keys {
+                KeySpec::Range { step, .. } => self.rng.usize(0..6) * step as usize,
+                _ => self.rng.usize(0..6),
+            };
+            for _ in 0..more {
+                self.word("k");
+            }
+        }
+    }
+}
+
 /// Calls of `spec` with the shape that the command wants; not necessarily sensible ones.
 fn generate(spec: &Spec, rng: &mut fastrand::Rng) -> Vec<Vec<u8>> {
-    let mut call: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
-    for word in &mut call {
+    let mut words: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
+    for word in &mut words {
         if rng.bool() {
             word.make_ascii_uppercase();
         }
     }
-    let mut unique = 0;
-    let mut word = |call: &mut Vec<Vec<u8>>, kind: &str| {
-        unique += 1;
-        call.push(format!("{kind}{unique}").into_bytes());
-    };
-    let keyword = |call: &mut Vec<Vec<u8>>, rng: &mut fastrand::Rng, keyword: &str| {
-        call.push(if rng.bool() { keyword.into() } else { keyword.to_lowercase().into_bytes() });
-    };
     // GETKEYS refuses a PFMERGE without sources, which the server executes.
     let least = spec.arity.unsigned_abs() as usize + usize::from(spec.name == "pfmerge");
+    let mut call = Generator { words, unique: 0, rng };
     match spec.keys {
-        KeySpec::Count { at, step, dest } => {
-            while call.len() < at as usize {
-                let kind = if call.len() == dest as usize { "dest" } else { "x" };
-                word(&mut call, kind);
-            }
-            let optional = spec.flags.has(flag::NO_MANDATORY_KEYS);
-            let keys = rng.usize(usize::from(!optional)..6);
-            call.push(keys.to_string().into_bytes());
-            for _ in 0..keys * step as usize {
-                word(&mut call, "k");
-            }
-            for _ in 0..rng.usize(0..4) {
-                word(&mut call, "more");
-            }
-            while call.len() < least {
-                word(&mut call, "more");
-            }
-        }
-        KeySpec::Streams => {
-            if spec.name == "xreadgroup" {
-                keyword(&mut call, rng, "GROUP");
-                word(&mut call, "g");
-                // A group or consumer may have any name.
-                word(&mut call, "c");
-            }
-            for (option, arguments) in [("COUNT", 1), ("BLOCK", 1), ("NOACK", 0)] {
-                if rng.bool() && (option != "NOACK" || spec.name == "xreadgroup") {
-                    keyword(&mut call, rng, option);
-                    for _ in 0..arguments {
-                        call.push(rng.u8(..).to_string().into_bytes());
-                    }
-                }
-            }
-            keyword(&mut call, rng, "STREAMS");
-            for _ in 0..2 * rng.usize(1..6) {
-                word(&mut call, "k");
-            }
-        }
-        KeySpec::Sort { store } => {
-            word(&mut call, "k");
-            for _ in 0..rng.usize(0..6) {
-                match rng.usize(0..6) {
-                    0 => {
-                        keyword(&mut call, rng, "LIMIT");
-                        // Numbers in a sensible call; words make sure that they are skipped.
-                        call.push(b"store".to_vec());
-                        word(&mut call, "x");
-                    }
-                    1 => {
-                        keyword(&mut call, rng, "BY");
-                        call.push(b"store".to_vec());
-                    }
-                    2 => {
-                        keyword(&mut call, rng, "GET");
-                        word(&mut call, "pattern*");
-                    }
-                    3 if store => {
-                        keyword(&mut call, rng, "STORE");
-                        word(&mut call, "dest");
-                    }
-                    4 => keyword(&mut call, rng, "ALPHA"),
-                    _ => keyword(&mut call, rng, "DESC"),
-                }
-            }
-        }
-        KeySpec::GeoStore(from) => {
-            for _ in 1..from {
-                word(&mut call, "k");
-            }
-            let mut options = vec!["STORE", "STOREDIST", "COUNT", "WITHDIST", "ASC"];
-            rng.shuffle(&mut options);
-            for option in &options[..rng.usize(0..=options.len())] {
-                keyword(&mut call, rng, option);
-                if option.starts_with("STORE") || *option == "COUNT" {
-                    word(&mut call, "x");
-                }
-            }
-        }
-        KeySpec::Migrate => {
-            let many = rng.bool();
-            for argument in ["host", "6379", if many { "" } else { "key" }, "0", "1000"] {
-                call.push(argument.into());
-            }
-            for (option, arguments) in [("COPY", 0), ("REPLACE", 0), ("AUTH", 1), ("AUTH2", 2)] {
-                if rng.bool() {
-                    keyword(&mut call, rng, option);
-                    for _ in 0..arguments {
-                        word(&mut call, "x");
-                    }
-                }
-            }
-            if many {
-                keyword(&mut call, rng, "KEYS");
-                for _ in 0..rng.usize(1..6) {
-                    word(&mut call, "k");
-                }
-            }
-        }
-        KeySpec::None | KeySpec::One(_) | KeySpec::Range { .. } => {
-            while call.len() < least {
-                word(&mut call, "k");
-            }
-            if spec.arity < 0 {
-                let more = match spec.keys {
-                    KeySpec::Range { step, .. } => rng.usize(0..6) * step as usize,
-                    _ => rng.usize(0..6),
-                };
-                for _ in 0..more {
-                    word(&mut call, "k");
-                }
-            }
-        }
+        KeySpec::Count { at, step, dest } => call.count(spec, least, (at, step, dest)),
+        KeySpec::Streams => call.streams(spec),
+        KeySpec::Sort { store } => call.sort(store),
+        KeySpec::GeoStore(from) => call.geo(from),
+        KeySpec::Migrate => call.migrate(),
+        KeySpec::None | KeySpec::One(_) | KeySpec::Range { .. } => call.plain(spec, least),
     }
-    call
+    call.words
 }
 
 /// The keys by the server, or its error.
@@ -376,7 +403,7 @@ fn keys_are_those_of_the_server() {
     let mut with_keys = 0;
     for (name, spec) in our_rows() {
         // A shard channel has a slot like a key, but is no key for GETKEYS.
-        if !theirs.contains_key(&name) || !spec.subcommands.is_empty() || spec.flags.has(flag::PUBSUB) {
+        if !theirs.contains_key(&name) || !spec.subcommands.is_empty() || spec.flags.contains(Flags::PUBSUB) {
             continue;
         }
         let mut agreed = 0;
@@ -440,7 +467,10 @@ fn keys_of_strange_calls_are_those_of_the_server() {
         // GETKEYS looks for words in these where the command itself reads options one by one, as we do (a key may be called STORE).
         let reads_options =
             matches!(spec.keys, KeySpec::Streams | KeySpec::GeoStore(_) | KeySpec::Sort { .. } | KeySpec::Migrate);
-        if !theirs.contains_key(&name) || !spec.subcommands.is_empty() || spec.flags.has(flag::PUBSUB) || reads_options
+        if !theirs.contains_key(&name)
+            || !spec.subcommands.is_empty()
+            || spec.flags.contains(Flags::PUBSUB)
+            || reads_options
         {
             continue;
         }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use pontoon::commands::{
-    self, Handling, KeySpec, KeysError, Local, ResolveError, Spec, Split, flag, is_blocking_call, lookup, resolve,
+    self, Flags, Handling, KeySpec, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, lookup, resolve,
 };
 use proptest::prelude::*;
 
@@ -28,7 +28,10 @@ fn each_row_is_sound() {
         assert!(names.insert(name), "{name}: twice");
         assert_eq!(name.to_ascii_lowercase(), name);
         assert!(spec.arity != 0, "{name}");
-        assert!(!(spec.flags.has(flag::WRITE) && spec.flags.has(flag::READONLY)), "{name}: write and readonly");
+        assert!(
+            !(spec.flags.contains(Flags::WRITE) && spec.flags.contains(Flags::READONLY)),
+            "{name}: write and readonly"
+        );
         assert!(
             spec.arity.unsigned_abs() as usize > usize::from(name.contains('|')),
             "{name}: an arity that no call has"
@@ -40,9 +43,9 @@ fn each_row_is_sound() {
         match spec.handling {
             Handling::Slot | Handling::Split(_) => {
                 assert!(spec.keys != KeySpec::None, "{name}: routed without keys");
-                assert!(!spec.flags.has(flag::ADMIN | flag::PUBSUB), "{name}: not for a shared connection");
+                assert!(!spec.flags.intersects(Flags::ADMIN | Flags::PUBSUB), "{name}: not for a shared connection");
                 assert!(
-                    !spec.flags.has(flag::BLOCKING) || spec.keys == KeySpec::Streams,
+                    !spec.flags.contains(Flags::BLOCKING) || spec.keys == KeySpec::Streams,
                     "{name}: would block a shared connection"
                 );
             }

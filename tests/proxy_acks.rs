@@ -181,7 +181,7 @@ fn too_few_replicas() {
     primary.expect("WAIT 2 700");
     primary.say(Say::Count(1));
     let line = client.line();
-    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 2 replicas: 1 have it after 700 ms");
+    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 2 replicas: 1 confirmed within 700 ms");
     // The session, and the connection, go on.
     client.call("SET k 2");
     primary.expect("WAIT 2 700");
@@ -205,7 +205,7 @@ fn no_answer_and_a_broken_connection() {
     check(&mut client, Say::Nothing, "did not answer WAIT within 10 ms");
     // Over a new connection each, for the former is of no use any more.
     check(&mut client, Say::Close, "closed the connection");
-    check(&mut client, Say::Count(0), "0 have it");
+    check(&mut client, Say::Count(0), "0 confirmed");
     client.call("SET k 1");
     primary.expect("WAIT 1 10");
     primary.say(Say::Count(1));
@@ -259,7 +259,7 @@ fn another_process_cannot_confirm() {
     assert!(primary.asked.try_recv().is_err(), "nobody is asked who cannot know");
     let silent = Primary::start_with(|_| String::new());
     let line = self::bed(&[&silent]).client().call("SET k 1").line();
-    assert!(line.contains("does not tell its run id"), "{line}");
+    assert!(line.contains("does not report its run id"), "{line}");
 }
 
 #[test]
@@ -281,8 +281,8 @@ fn parts_are_confirmed_one_by_one() {
     let mut client = bed.client();
     for (theirs, want) in [
         ([1, 1], "+OK"),
-        ([1, 0], "-NOREPLICAS executed, not confirmed on 1 replicas: 0 have it after 20000 ms"),
-        ([0, 0], "-NOREPLICAS executed, not confirmed on 1 replicas: 0 have it after 20000 ms"),
+        ([1, 0], "-NOREPLICAS executed, not confirmed on 1 replicas: 0 confirmed within 20000 ms"),
+        ([0, 0], "-NOREPLICAS executed, not confirmed on 1 replicas: 0 confirmed within 20000 ms"),
     ] {
         // crc32 mod 1024: foo is in the lower half, hello in the upper.
         client.call("MSET foo 1 hello 2");
@@ -303,7 +303,7 @@ fn a_failover_makes_it_unknown_at_once() {
     primary.expect("WAIT 1 20000");
     bed.publish(held(bed.table(), 7, HoldKind::Abandon, "k"));
     let line = client.line();
-    assert!(line.starts_with("-ERR outcome unknown: ") && line.contains("given up by a failover"), "{line}");
+    assert!(line.starts_with("-ERR outcome unknown: ") && line.contains("replaced by a failover"), "{line}");
     bed.until("drained", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.drained));
 }
 
@@ -315,7 +315,7 @@ fn a_hold_waits_for_the_replicas() {
     client.call("SET k 1");
     primary.expect("WAIT 1 20000");
     bed.publish(held(bed.table(), 7, HoldKind::Wait, "k"));
-    let report = bed.until("the hold", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.waiting_on != "not looked yet"));
+    let report = bed.until("the hold", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.waiting_on != "not checked yet"));
     let hold = &report.holds[&HoldId(7)];
     assert!(!hold.drained && hold.waiting_on.contains("waits for the replicas of"), "{hold:?}");
     primary.say(Say::Count(1));
@@ -375,7 +375,7 @@ fn a_real_server_without_replicas_confirms_nothing() {
     let redis = Redis::start();
     let bed = Bed::start_with(&[&redis.addr], Limits::default(), 2, with_acks(1, 50));
     let line = bed.client().call("SET k 1").line();
-    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 1 replicas: 0 have it after 50 ms");
+    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 1 replicas: 0 confirmed within 50 ms");
     bed.client().call("GET k").expect("$1\r\n1\r\n");
 }
 

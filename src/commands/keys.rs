@@ -1,15 +1,13 @@
-//! Where the keys of a call are among its arguments.
-//! Refuses to know slots; work is bounded by the number of arguments, whatever they say.
+//! Finds the positions of the keys among the arguments of a call. The work is bounded by the number of arguments, whatever
+//! their contents. Knows nothing of slots.
 
-use super::spec::{Handling, Spec, flag};
-
-/// The arguments of a call; 0 is the command's name.
+/// The arguments of a call; argument 0 is the command's name.
 pub trait Args {
-    /// How many there are, the name included.
+    /// Number of arguments, the name included.
     fn len(&self) -> usize;
-    /// Argument `i`, which is below `len()`.
+    /// Argument `i`, which must be less than `len()`.
     fn get(&self, i: usize) -> &[u8];
-    /// Whether there is not even a name.
+    /// Whether there are no arguments, not even a name.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -33,42 +31,42 @@ impl Args for [Vec<u8>] {
     }
 }
 
-/// Where a command's keys are. Positions count from the name, which is 0.
+/// The positions of a command's keys, where the name has position 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySpec {
-    /// It has none.
+    /// No keys.
     None,
     /// One key at this position.
     One(u8),
-    /// From `first` to `last` (negative: from the end, -1 is the last argument), every `step`-th.
+    /// Every `step`-th argument from `first` to `last`. A negative `last` counts from the end; -1 is the last argument.
     Range { first: u8, last: i8, step: u8 },
-    /// Argument `at` says how many keys follow it, every `step`-th; before it there may be a destination (0: none).
+    /// Argument `at` is the number of keys that follow it, at every `step`-th argument. Argument `dest` is a key, too, unless 0.
     Count { at: u8, step: u8, dest: u8 },
-    /// XREAD and XREADGROUP: the first half of what follows STREAMS.
+    /// XREAD and XREADGROUP: the first half of the arguments after STREAMS.
     Streams,
-    /// SORT and SORT_RO: argument 1, and if `store` the last STORE's argument.
+    /// SORT and SORT_RO: argument 1 and, if `store`, the argument of the last STORE.
     Sort { store: bool },
-    /// GEORADIUS and GEORADIUSBYMEMBER: argument 1, and those of STORE and STOREDIST, looked for from this position on.
+    /// GEORADIUS and GEORADIUSBYMEMBER: argument 1 and the arguments of STORE and STOREDIST, searched from this position on.
     GeoStore(u8),
-    /// MIGRATE: argument 3, or if that is empty all that follow KEYS.
+    /// MIGRATE: argument 3 or, if that is empty, all arguments after KEYS.
     Migrate,
 }
 
-/// Why the keys of a call cannot be told. Nothing was executed.
+/// Why the keys of a call cannot be found. Nothing was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysError {
-    /// Too few arguments, or they do not come in the pairs or triples that the command wants.
+    /// Too few arguments, or not the pairs or triples that the command requires.
     Syntax,
-    /// The number of keys is not a number, or not one that the arguments can hold.
+    /// The number of keys is not a number or is greater than the arguments allow.
     Numkeys,
-    /// A script or function without keys has no slot.
+    /// The call has no keys and so no slot, such as a script without declared keys.
     NoKeys,
-    /// BY or GET of SORT would read keys of other slots.
+    /// BY or GET of SORT may read keys of other slots.
     Pattern,
 }
 
 impl std::fmt::Display for KeysError {
-    /// A sentence for the client, without the `ERR ` in front.
+    /// The text for the client, without the prefix `ERR `.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             KeysError::Syntax => "syntax error: the arguments do not fit the command, not executed",
@@ -76,7 +74,7 @@ impl std::fmt::Display for KeysError {
                 "the number of keys is not a positive integer, or greater than the number of arguments after it, not executed"
             }
             KeysError::NoKeys => {
-                "a call without keys cannot be routed to a server yet, not executed. Declare a key of the slot that it shall run in"
+                "a call without keys cannot be routed to a server yet, not executed. Declare a key of the slot in which it must run"
             }
             KeysError::Pattern => {
                 "a BY or GET pattern of SORT reads keys of other slots, not executed. Begin it with the hash tag of the key, as in {tag}weight_*"
@@ -87,55 +85,9 @@ impl std::fmt::Display for KeysError {
 
 impl std::error::Error for KeysError {}
 
-impl Spec {
-    /// Appends the positions of the call's keys to `out`, as the server itself sees them (`COMMAND GETKEYS`). `args` must be a call of
-    /// this command; its arity need not have been checked.
-    ///
-    /// # Errors
-    /// The call is one that the server would refuse; `out` is as it was.
-    pub fn keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
-        let before = out.len();
-        let found = self.keys.find(args, out);
-        if found.is_err() {
-            out.truncate(before);
-        }
-        found
-    }
-
-    /// The positions of everything that decides which slot the call belongs to: [`Spec::keys`], and the patterns of SORT, whose
-    /// hash tag counts like a key's.
-    ///
-    /// # Errors
-    /// As [`Spec::keys`]; also if a command that is routed by its keys has none, or a pattern has no fixed hash tag.
-    pub fn routing_keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
-        let before = out.len();
-        let found = self.keys(args, out).and_then(|()| match self.keys {
-            KeySpec::Sort { .. } => sort_patterns(args, out),
-            _ if out.len() == before && matches!(self.handling, Handling::Slot | Handling::Split(_)) => {
-                Err(KeysError::NoKeys)
-            }
-            _ => Ok(()),
-        });
-        if found.is_err() {
-            out.truncate(before);
-        }
-        found
-    }
-}
-
-/// Whether this very call may block its connection: XREAD and XREADGROUP only with BLOCK.
-pub fn is_blocking_call<A: Args + ?Sized>(spec: &Spec, args: &A) -> bool {
-    if !spec.flags.has(flag::BLOCKING) {
-        return false;
-    }
-    if spec.keys != KeySpec::Streams {
-        return true;
-    }
-    matches!(streams(args), Ok(Streams { blocks: true, .. }))
-}
-
 impl KeySpec {
-    fn find<A: Args + ?Sized>(self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+    /// Appends the positions of the keys of the call `args` to `out`.
+    pub(super) fn find<A: Args + ?Sized>(self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
         match self {
             KeySpec::None => Ok(()),
             KeySpec::One(at) => one(args, at as usize, out),
@@ -205,7 +157,7 @@ fn range<A: Args + ?Sized>(
     if end > len || end <= first {
         return Err(KeysError::Syntax);
     }
-    // `MSET a 1 b`: the last key lacks its value.
+    // For example `MSET a 1 b`: the last key has no value.
     if step > 1 && !(end - first).is_multiple_of(step) {
         return Err(KeysError::Syntax);
     }
@@ -220,7 +172,8 @@ fn count<A: Args + ?Sized>(args: &A, at: usize, step: usize, out: &mut Vec<usize
         return Err(KeysError::Syntax);
     }
     let count = number(args.get(at)).ok_or(KeysError::Numkeys)?;
-    // Each key has `step` arguments. Dividing rather than multiplying cannot overflow, and bounds the work by the arguments there are.
+    // Each key has `step` arguments. The division, unlike a multiplication, cannot overflow, and it bounds the work by the number
+    // of arguments.
     if count > (args.len() - first) / step {
         return Err(KeysError::Numkeys);
     }
@@ -228,9 +181,9 @@ fn count<A: Args + ?Sized>(args: &A, at: usize, step: usize, out: &mut Vec<usize
     Ok(())
 }
 
-/// A count as Redis reads it: digits, no sign, no leading zero.
+/// Parses a count as Redis does: digits, no sign, no leading zero.
 fn number(text: &[u8]) -> Option<usize> {
-    // More digits than any number of arguments has.
+    // `ARGS_MAX` has fewer digits.
     if text.is_empty() || text.len() > 9 || (text[0] == b'0' && text.len() > 1) {
         return None;
     }
@@ -241,14 +194,17 @@ fn is(text: &[u8], keyword: &[u8]) -> bool {
     text.eq_ignore_ascii_case(keyword)
 }
 
-struct Streams {
-    /// The first argument after STREAMS; may be the number of arguments.
+/// What XREAD and XREADGROUP say before their keys.
+pub(super) struct Streams {
+    /// Position of the first argument after STREAMS; may equal the number of arguments.
     first: usize,
-    blocks: bool,
+    /// Whether there is a BLOCK option.
+    pub(super) blocks: bool,
 }
 
-/// Reads options as the server does, so that a group or consumer called "streams" or "block" does not mislead.
-fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
+/// Reads options as the server does, so that a group or consumer with the name "streams" or "block" is not mistaken for an
+/// option.
+pub(super) fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
     let mut blocks = false;
     let mut i = 1;
     while i < args.len() {
@@ -278,7 +234,7 @@ enum SortOption {
     Get,
 }
 
-/// Calls `found` with each option's kind and the position of its argument.
+/// Calls `found` with the kind of each option and the position of its argument.
 fn sort_options<A: Args + ?Sized>(args: &A, mut found: impl FnMut(SortOption, usize)) {
     let mut i = 2;
     while i < args.len() {
@@ -305,18 +261,19 @@ fn sort_options<A: Args + ?Sized>(args: &A, mut found: impl FnMut(SortOption, us
     }
 }
 
-fn sort_patterns<A: Args + ?Sized>(args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
+/// Appends the positions of the patterns of SORT, which must have a fixed hash tag.
+pub(super) fn sort_patterns<A: Args + ?Sized>(args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
     let mut result = Ok(());
     sort_options(args, |option, at| {
         let pattern = args.get(at);
         let Some(star) = pattern.iter().position(|c| *c == b'*') else {
-            // `BY nosort` and `GET #` read no other key; nor does a pattern without a star.
+            // `BY nosort`, `GET #` and patterns without a star read no other key.
             return;
         };
         if option == SortOption::Store {
             return;
         }
-        // The tag must be closed before the star: what is put in its place could else change it.
+        // The hash tag must be closed before the star; otherwise the text that replaces the star could change the tag.
         match pattern[..star].iter().position(|c| *c == b'{') {
             Some(open) if pattern[open + 1..star].iter().position(|c| *c == b'}').is_some_and(|len| len > 0) => {
                 out.push(at)

@@ -1,28 +1,28 @@
-//! Finds a command by its name, whatever its case, without allocating.
-//! Refuses to know what a command means.
+//! Finds a command by its name in any case, without allocating.
+//! Knows nothing of what commands mean.
 
 use super::keys::Args;
 use super::spec::Spec;
 use super::table::FAMILIES;
 
-/// Slots of the index: four times the commands, so that most names are found at the first look.
+/// Size of the index: four times the number of commands, so that most names are found at the first probe.
 const INDEX_SIZE: usize = 2048;
 
-/// Longer names are in nobody's table. Keeps hashing of hostile names short.
+/// Longest name of a command, in bytes; no server has a longer one. Limits the time to hash a hostile name.
 pub const NAME_MAX: usize = 32;
 
-/// Open-addressed, built by the compiler: 0 is empty, else one more than family * 256 + row. Not pointers: those take four times the
-/// cache, and the compiler may duplicate what they point to.
+/// A hash table with open addressing, built at compile time. 0 is empty; otherwise the value is family * 256 + row + 1.
+/// Pointers would take four times the cache, and the compiler may duplicate what they point to.
 static INDEX: [u16; INDEX_SIZE] = build_index();
 
-/// The command called `name`, in any case; the container for `OBJECT` and the like. See [`resolve`] for subcommands.
+/// The command with this name, in any case; for `OBJECT` and the like, the container. See [`resolve`] for subcommands.
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     if name.len() > NAME_MAX {
         return None;
     }
     let mut at = hash(name);
     loop {
-        // Ends: the index is never full.
+        // Terminates, because the index is never full.
         let place = usize::from(INDEX[at].checked_sub(1)?);
         let spec = &FAMILIES[place / 256][place % 256];
         if spec.name.as_bytes().eq_ignore_ascii_case(name) {
@@ -32,24 +32,24 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     }
 }
 
-/// Every command, containers but not their subcommands, in the table's order.
+/// All commands in the order of the table, including containers but not their subcommands.
 pub fn all() -> impl Iterator<Item = &'static Spec> {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-/// Why no command was found, or not with so many arguments.
+/// Why a call resolves to no command.
 #[derive(Debug, Clone, Copy)]
 pub enum ResolveError {
-    /// No such command, or no arguments at all.
+    /// There is no such command, or the call is empty.
     Unknown,
     /// The container has no such subcommand.
     UnknownSubcommand(&'static Spec),
-    /// The number of arguments does not fit this command.
+    /// The command does not accept this number of arguments.
     WrongArity(&'static Spec),
 }
 
 impl std::fmt::Display for ResolveError {
-    /// Without the `ERR ` in front. Names the command of the table, never what the client sent.
+    /// The text without the prefix `ERR `. Contains the name in the table, never the bytes of the client.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ResolveError::Unknown => write!(f, "unknown command, not executed"),
@@ -68,7 +68,10 @@ impl std::fmt::Display for ResolveError {
 
 impl std::error::Error for ResolveError {}
 
-/// The command or subcommand that `args` call, its number of arguments checked, as the server does before it looks at anything else.
+/// The command or subcommand of the call `args`. Checks the number of arguments, which servers check before anything else.
+///
+/// # Errors
+/// Returns why there is no such command or subcommand, or that the number of arguments is wrong.
 pub fn resolve<A: Args + ?Sized>(args: &A) -> Result<&'static Spec, ResolveError> {
     if args.len() == 0 {
         return Err(ResolveError::Unknown);
@@ -81,17 +84,18 @@ pub fn resolve<A: Args + ?Sized>(args: &A) -> Result<&'static Spec, ResolveError
 }
 
 impl Spec {
-    /// Of a container: its subcommand called `name`, in any case.
+    /// The subcommand with this name, in any case, of a container.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Spec> {
-        // A subcommand's name is `container|name`.
+        // The full name of a subcommand is `container|name`.
         let prefix = self.name.len() + 1;
         self.subcommands.iter().find(|sub| sub.name.as_bytes()[prefix..].eq_ignore_ascii_case(name))
     }
 }
 
-/// Where a name is looked for first. Folds letters to lower case (and mixes up a few others, which comparing sorts out).
+/// The position of a name in the index. Folds letters to lower case, and also a few other bytes; the comparison of the names
+/// distinguishes those.
 const fn hash(name: &[u8]) -> usize {
-    // FNV-1a's constants; names are short, and what is hashed is our own table.
+    // FNV-1a: fast for short names. Collisions of the fixed table are known, so resistance to attacks is not needed.
     let mut h: u32 = 0x811c_9dc5;
     let mut i = 0;
     while i < name.len() {

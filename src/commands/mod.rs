@@ -1,11 +1,13 @@
-//! The Redis command table: what a command is, where its keys are, what the proxy does with it.
-//! Refuses to know slots, servers, sessions and how bytes arrive.
+//! The table of Redis commands: arity and flags of a command, the positions of its keys, and how the proxy handles it.
+//! Knows nothing of slots, servers, sessions or how bytes arrive.
 
 mod keys;
 mod lookup;
+mod routing;
 mod spec;
 mod table;
 
-pub use keys::{Args, KeySpec, KeysError, is_blocking_call};
+pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};
-pub use spec::{Flags, Handling, Local, Spec, Split, flag};
+pub use routing::is_blocking_call;
+pub use spec::{Flags, Handling, Local, Spec, Split};

@@ -1,138 +1,141 @@
-//! What we know of one Redis command: arity, flags, where its keys are, and what a proxy does with it.
-//! Refuses to know how arguments are encoded on the wire, and which server a key belongs to.
+//! The description of a Redis command: arity, flags, the positions of its keys, and how the proxy handles it.
+//! Knows nothing of how arguments are encoded and of which server has a key.
+
+use bitflags::bitflags;
 
 use super::keys::KeySpec;
 
-/// Command flags as bits; the names are those of Redis' `COMMAND`, except [`flag::MAY_REPLICATE`], which Redis keeps to itself.
-pub mod flag {
-    /// May change data.
-    pub const WRITE: u32 = 1;
-    /// Changes no data.
-    pub const READONLY: u32 = 1 << 1;
-    /// Refused by a server that is out of memory.
-    pub const DENYOOM: u32 = 1 << 2;
-    /// Constant or logarithmic time.
-    pub const FAST: u32 = 1 << 3;
-    /// May block its connection.
-    pub const BLOCKING: u32 = 1 << 4;
-    /// For operators.
-    pub const ADMIN: u32 = 1 << 5;
-    /// Publish and subscribe.
-    pub const PUBSUB: u32 = 1 << 6;
-    /// Not allowed in scripts.
-    pub const NOSCRIPT: u32 = 1 << 7;
-    /// Allowed while the data set is loaded.
-    pub const LOADING: u32 = 1 << 8;
-    /// Allowed on a replica that has lost its primary.
-    pub const STALE: u32 = 1 << 9;
-    /// Not shown to MONITOR.
-    pub const SKIP_MONITOR: u32 = 1 << 10;
-    /// Not shown in the slow log.
-    pub const SKIP_SLOWLOG: u32 = 1 << 11;
-    /// Allowed after ASKING.
-    pub const ASKING: u32 = 1 << 12;
-    /// Allowed before AUTH.
-    pub const NO_AUTH: u32 = 1 << 13;
-    /// The first, last and step of its keys do not tell all.
-    pub const MOVABLEKEYS: u32 = 1 << 14;
-    /// Not allowed in a transaction.
-    pub const NO_MULTI: u32 = 1 << 15;
-    /// Its keys may be none.
-    pub const NO_MANDATORY_KEYS: u32 = 1 << 16;
-    /// Allowed while a script runs for too long.
-    pub const ALLOW_BUSY: u32 = 1 << 17;
-    /// Not allowed while data are loaded asynchronously.
-    pub const NO_ASYNC_LOADING: u32 = 1 << 18;
-    /// May change data or be replicated although it has not [`WRITE`]: scripts, functions, PFCOUNT, PUBLISH.
-    pub const MAY_REPLICATE: u32 = 1 << 19;
-
-    /// Only reads, and is for the primary all the same: a cursor means something only at the server that gave it out, and what
-    /// is told of access times and memory is the server's own, not the data's. Ours; Redis has no such flag.
-    pub const PRIMARY_ONLY: u32 = 1 << 20;
-
-    /// Each flag that `COMMAND` reports, with the name it has there.
-    pub const REPORTED: [(u32, &str); 19] = [
-        (WRITE, "write"),
-        (READONLY, "readonly"),
-        (DENYOOM, "denyoom"),
-        (FAST, "fast"),
-        (BLOCKING, "blocking"),
-        (ADMIN, "admin"),
-        (PUBSUB, "pubsub"),
-        (NOSCRIPT, "noscript"),
-        (LOADING, "loading"),
-        (STALE, "stale"),
-        (SKIP_MONITOR, "skip_monitor"),
-        (SKIP_SLOWLOG, "skip_slowlog"),
-        (ASKING, "asking"),
-        (NO_AUTH, "no_auth"),
-        (MOVABLEKEYS, "movablekeys"),
-        (NO_MULTI, "no_multi"),
-        (NO_MANDATORY_KEYS, "no_mandatory_keys"),
-        (ALLOW_BUSY, "allow_busy"),
-        (NO_ASYNC_LOADING, "no_async_loading"),
-    ];
+bitflags! {
+    /// Flags of a command. The names are those of Redis' `COMMAND`, except the last two, which `COMMAND` does not report.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Flags: u32 {
+        /// May change data.
+        const WRITE = 1;
+        /// Changes no data.
+        const READONLY = 1 << 1;
+        /// Refused by a server that is out of memory.
+        const DENYOOM = 1 << 2;
+        /// Constant or logarithmic time.
+        const FAST = 1 << 3;
+        /// May block its connection.
+        const BLOCKING = 1 << 4;
+        /// For operators.
+        const ADMIN = 1 << 5;
+        /// Publish and subscribe.
+        const PUBSUB = 1 << 6;
+        /// Not allowed in scripts.
+        const NOSCRIPT = 1 << 7;
+        /// Allowed while the data set is loaded.
+        const LOADING = 1 << 8;
+        /// Allowed on a replica that has lost its primary.
+        const STALE = 1 << 9;
+        /// Not shown to MONITOR.
+        const SKIP_MONITOR = 1 << 10;
+        /// Not shown in the slow log.
+        const SKIP_SLOWLOG = 1 << 11;
+        /// Allowed after ASKING.
+        const ASKING = 1 << 12;
+        /// Allowed before AUTH.
+        const NO_AUTH = 1 << 13;
+        /// The first, last and step of its keys do not tell all.
+        const MOVABLEKEYS = 1 << 14;
+        /// Not allowed in a transaction.
+        const NO_MULTI = 1 << 15;
+        /// Its keys may be none.
+        const NO_MANDATORY_KEYS = 1 << 16;
+        /// Allowed while a script runs for too long.
+        const ALLOW_BUSY = 1 << 17;
+        /// Not allowed while data are loaded asynchronously.
+        const NO_ASYNC_LOADING = 1 << 18;
+        /// May change data or be replicated although it does not have [`Self::WRITE`]: scripts, functions, PFCOUNT, PUBLISH.
+        /// Redis has the flag but does not report it.
+        const MAY_REPLICATE = 1 << 19;
+        /// Only reads, but needs the primary: a cursor is valid only at the server that returned it, and access times and memory
+        /// use are properties of the server, not of the data. Redis has no such flag.
+        const PRIMARY_ONLY = 1 << 20;
+    }
 }
-
-/// A set of [`flag`] bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flags(pub u32);
 
 impl Flags {
-    /// Whether any of `bits` is set.
-    pub const fn has(self, bits: u32) -> bool {
-        self.0 & bits != 0
-    }
-
     /// The names that `COMMAND` reports for these flags.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        flag::REPORTED.iter().filter(move |(bit, _)| self.has(*bit)).map(|(_, name)| *name)
+    pub fn names(self) -> impl Iterator<Item = String> {
+        let reported = self.difference(Self::MAY_REPLICATE.union(Self::PRIMARY_ONLY));
+        reported.iter_names().map(|(name, _)| name.to_ascii_lowercase())
     }
 }
 
-/// One command, or one subcommand of a container command such as `OBJECT`.
+/// The bits of [`Flags`] as numbers, for the rows of the table: `|` of numbers is a constant expression, that of `Flags` is not.
+pub(super) mod flag {
+    use super::Flags;
+
+    pub(crate) const WRITE: u32 = Flags::WRITE.bits();
+    pub(crate) const READONLY: u32 = Flags::READONLY.bits();
+    pub(crate) const DENYOOM: u32 = Flags::DENYOOM.bits();
+    pub(crate) const FAST: u32 = Flags::FAST.bits();
+    pub(crate) const BLOCKING: u32 = Flags::BLOCKING.bits();
+    pub(crate) const ADMIN: u32 = Flags::ADMIN.bits();
+    pub(crate) const PUBSUB: u32 = Flags::PUBSUB.bits();
+    pub(crate) const NOSCRIPT: u32 = Flags::NOSCRIPT.bits();
+    pub(crate) const LOADING: u32 = Flags::LOADING.bits();
+    pub(crate) const STALE: u32 = Flags::STALE.bits();
+    pub(crate) const SKIP_MONITOR: u32 = Flags::SKIP_MONITOR.bits();
+    pub(crate) const SKIP_SLOWLOG: u32 = Flags::SKIP_SLOWLOG.bits();
+    pub(crate) const ASKING: u32 = Flags::ASKING.bits();
+    pub(crate) const NO_AUTH: u32 = Flags::NO_AUTH.bits();
+    pub(crate) const MOVABLEKEYS: u32 = Flags::MOVABLEKEYS.bits();
+    pub(crate) const NO_MULTI: u32 = Flags::NO_MULTI.bits();
+    pub(crate) const NO_MANDATORY_KEYS: u32 = Flags::NO_MANDATORY_KEYS.bits();
+    pub(crate) const ALLOW_BUSY: u32 = Flags::ALLOW_BUSY.bits();
+    pub(crate) const NO_ASYNC_LOADING: u32 = Flags::NO_ASYNC_LOADING.bits();
+    pub(crate) const MAY_REPLICATE: u32 = Flags::MAY_REPLICATE.bits();
+    pub(crate) const PRIMARY_ONLY: u32 = Flags::PRIMARY_ONLY.bits();
+}
+
+/// A command, or a subcommand of a container such as `OBJECT`.
 #[derive(Debug)]
 pub struct Spec {
-    /// In lower case; of a subcommand in full, as Redis reports it: `object|encoding`.
+    /// Name in lower case; of a subcommand the full name as Redis reports it: `object|encoding`.
     pub name: &'static str,
-    /// Number of arguments, the command's name included; negative: at least that many.
+    /// Number of arguments, the command's name included. If negative, the absolute value is the minimum.
     pub arity: i16,
-    /// What Redis says of it.
+    /// Flags that Redis reports.
     pub flags: Flags,
-    /// Where its keys are.
+    /// Positions of its keys.
     pub keys: KeySpec,
-    /// What the proxy does with it.
+    /// How the proxy handles it.
     pub handling: Handling,
-    /// Of a container: its subcommands.
+    /// Subcommands of a container; empty for other commands.
     pub subcommands: &'static [Spec],
 }
 
 impl Spec {
-    /// Whether a call with `len` arguments, the name included, has a number of them that the server accepts.
+    /// Whether the server accepts a call with `len` arguments, the name included.
     pub const fn arity_allows(&self, len: usize) -> bool {
         if self.arity >= 0 { len == self.arity as usize } else { len >= self.arity.unsigned_abs() as usize }
     }
 
-    /// Whether a call that was sent but not answered may have changed something, so that its outcome is unknown.
+    /// Whether a call that was sent but not answered may have changed data, so that its outcome is unknown.
     ///
-    /// True for everything that Redis calls a write, also where some of its forms only read (SORT, GETEX, BITFIELD), and for
-    /// scripts and functions except the `_RO` forms. PFCOUNT may write its cache, but repeating it is safe: false.
+    /// True for all commands that Redis calls writes, even if some of their forms only read (SORT, GETEX, BITFIELD), and for
+    /// scripts and functions except their `_RO` forms. False for PFCOUNT: it may write its cache, but repeating it is safe.
     pub const fn is_write(&self) -> bool {
-        self.flags.has(flag::WRITE) || (self.flags.has(flag::MAY_REPLICATE) && !self.flags.has(flag::READONLY))
+        self.flags.contains(Flags::WRITE)
+            || (self.flags.contains(Flags::MAY_REPLICATE) && !self.flags.contains(Flags::READONLY))
     }
 
-    /// Whether a server may refuse it for being a replica: [`Spec::is_write`], and PFCOUNT.
+    /// Whether a replica may refuse it: true for all writes ([`Spec::is_write`]) and for PFCOUNT.
     pub const fn needs_primary(&self) -> bool {
-        self.flags.has(flag::WRITE | flag::MAY_REPLICATE)
+        self.flags.intersects(Flags::WRITE.union(Flags::MAY_REPLICATE))
     }
 
-    /// Whether a replica's answer is as good as the primary's, but for its age. (An expired key is none on a replica, too,
-    /// since Redis 3.2, and times to live are absolute there, so what is told of them is no older than the rest.)
+    /// Whether a replica's reply equals the primary's except for its age. (Since Redis 3.2, a replica does not return expired keys,
+    /// and it stores times to live as absolute times, so that a reported time to live is no older than the other data.)
     pub const fn may_read_replica(&self) -> bool {
-        self.flags.has(flag::READONLY) && !self.needs_primary() && !self.flags.has(flag::PRIMARY_ONLY)
+        self.flags.contains(Flags::READONLY) && !self.needs_primary() && !self.flags.contains(Flags::PRIMARY_ONLY)
     }
 
-    /// First key, last key (negative: from the end) and step as `COMMAND` reports them; all 0 where it finds none that way.
+    /// First key, last key (negative: counted from the end) and step as `COMMAND` reports them; all 0 if they do not describe the
+    /// keys.
     pub const fn key_range(&self) -> (u8, i8, u8) {
         match self.keys {
             KeySpec::One(at) => (at, at as i8, 1),
@@ -143,41 +146,41 @@ impl Spec {
         }
     }
 
-    /// The command's only key is argument 1, so that nobody need call [`Spec::keys`]: the fast path.
+    /// Whether argument 1 is the only key: the fast path, which does not call [`Spec::keys`].
     pub const fn is_single_key_at_1(&self) -> bool {
         matches!(self.keys, KeySpec::One(1))
     }
 }
 
-/// What the proxy does with a command.
+/// How the proxy handles a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handling {
-    /// Sent to the owner of its keys' slot; all of them must share one. See [`Spec::routing_keys`].
+    /// Sent to the group that owns the slot of its keys, which must all have the same slot. See [`Spec::routing_keys`].
     Slot,
-    /// Split over the slots of its keys, the replies merged.
+    /// Split over the slots of its keys; the replies are merged.
     Split(Split),
     /// Answered by the node.
     Local(Local),
-    /// Every server would answer alike: sent to any.
+    /// Sent to any server, because all of them give the same reply.
     AnyServer,
-    /// Not offered yet; the sentence says what and why.
+    /// Not offered yet; the text says why.
     Unsupported(&'static str),
-    /// Not offered through a proxy; the sentence says why.
+    /// Not offered through a proxy; the text says why.
     Refused(&'static str),
-    /// Refused, and the connection closed: no Redis client sends this, so somebody makes another program talk to us.
+    /// Refused, and the connection is closed: no Redis client sends this, so an attacker makes another program send it.
     Close(&'static str),
-    /// A container: one of its subcommands is meant. [`super::resolve`] never returns it.
+    /// A container, which needs a subcommand. [`super::resolve`] never returns it.
     Container,
 }
 
-/// How a command's parts and replies relate to the whole.
+/// How a command is split and its replies are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// A key per part, the values in the order of the keys.
+    /// Split by keys; the values are returned in the order of the keys.
     Mget,
-    /// A key and a value per part, OK if all are.
+    /// Split by pairs of key and value; OK if all parts return OK.
     Mset,
-    /// A key per part, the integers added.
+    /// Split by keys; the integers are added.
     Sum,
 }
 
@@ -218,7 +221,7 @@ pub enum Local {
 
 /// A row of the table.
 pub(super) const fn cmd(name: &'static str, arity: i16, flags: u32, keys: KeySpec, handling: Handling) -> Spec {
-    Spec { name, arity, flags: Flags(flags), keys, handling, subcommands: &[] }
+    Spec { name, arity, flags: Flags::from_bits_retain(flags), keys, handling, subcommands: &[] }
 }
 
 /// A row of the table for a command with subcommands.
@@ -229,5 +232,5 @@ pub(super) const fn container(
     handling: Handling,
     subcommands: &'static [Spec],
 ) -> Spec {
-    Spec { name, arity, flags: Flags(flags), keys: KeySpec::None, handling, subcommands }
+    Spec { name, arity, flags: Flags::from_bits_retain(flags), keys: KeySpec::None, handling, subcommands }
 }

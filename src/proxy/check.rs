@@ -1,22 +1,22 @@
-//! Whether this worker may serve now: the lease and the age of its table (serving.md, "The two checks in a worker").
-//! Knows nothing of slots: their part of the checks is where the slots are.
+//! Whether a worker may serve now: the part of both checks that concerns the lease and the age of the route table
+//! (docs/design/serving.md). Knows nothing of slots: `dispatch` and `backend::inflight` check those.
 
 use super::permit::Permit;
 use crate::model::{ids::Epoch, route::Isolated};
 
-/// The answer for one batch.
+/// The result of the check for one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServeCheck {
-    /// Serve.
+    /// The worker may serve.
     Open,
-    /// No lease, or none yet, and the product does not serve without one.
+    /// The node has no lease yet or was removed, or its lease has ended and the product does not serve without one.
     NoLease,
-    /// The last grant demands a newer table than this worker has.
+    /// The last grant requires a newer table than this worker has.
     OldTable,
 }
 
-/// Reads the permit, and the clock (`CLOCK_BOOTTIME`, nanoseconds) if a lease's end matters. Called once per batch; for
-/// check 2 after the `read()` that brought the replies.
+/// Checks the permit, and calls `clock` (nanoseconds of `CLOCK_BOOTTIME`) only if the end of the lease matters. Workers call
+/// it once per batch; for check 2, after the `read()` that returned the replies.
 #[inline]
 pub(super) fn serve_check(
     permit: &Permit,
@@ -26,11 +26,12 @@ pub(super) fn serve_check(
 ) -> ServeCheck {
     let until = permit.lease_until_ns();
     if until == 0 {
-        // Before its first lease, and after its last, a node serves nothing in either setting.
+        // Before its first lease and after its removal, a node serves nothing in either setting.
         return ServeCheck::NoLease;
     }
-    // A grant's end is stored after its demand and read before it: a new end is never seen with an old demand. In both
-    // checks, because a grant that came after a pause must not let replies pass that an old table asked for.
+    // `Permit::renew` stores the end of a grant after its required epoch, and this function reads it before: a worker never
+    // sees a new end with an old required epoch. Both checks test the epoch, because a grant that arrives after a pause must
+    // not let replies pass that were requested under an old table.
     if !permit.table_is_recent(table) {
         return ServeCheck::OldTable;
     }
@@ -47,7 +48,7 @@ mod tests {
     use crate::clock::boottime_ns;
 
     #[test]
-    fn both_settings() {
+    fn both_settings_of_isolated() {
         let permit = Permit::none();
         assert_eq!(
             serve_check(&permit, Epoch(9), Isolated::Serve, boottime_ns),

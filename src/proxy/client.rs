@@ -1,9 +1,9 @@
-//! What a client has said about itself: database, version, names, whether it wants replies.
+//! The settings of a client: database, RESP version, names, reply mode.
 //! Knows nothing of its connection.
 
 use crate::resp::write::Version;
 
-/// What a client has said about itself.
+/// The settings of a client.
 #[derive(Debug, Default)]
 pub(super) struct ClientState {
     pub(super) db: u32,
@@ -15,12 +15,12 @@ pub(super) struct ClientState {
     pub(super) replies: ReplyMode,
 }
 
-/// `CLIENT REPLY`.
+/// The setting of `CLIENT REPLY`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ReplyMode {
     #[default]
     On,
     Off,
-    /// Not the next one; then on again.
+    /// The next reply is not sent; then `On` again.
     SkipNext,
 }

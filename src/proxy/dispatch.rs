@@ -1,5 +1,5 @@
-//! What is to become of a request: a value, decided from the request, the routes and the serve check.
-//! Knows nothing of sockets, sessions or connections, and changes nothing.
+//! Decides what the proxy does with a request: a pure function of the request, the routes and the serve check.
+//! Knows nothing of sockets, sessions or connections.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::{
     resp::request::Arg,
 };
 
-/// A request's bytes with its arguments.
+/// The bytes of a request and the positions of its arguments.
 #[derive(Clone, Copy)]
 pub(super) struct CallContext<'a> {
     pub(super) bytes: &'a [u8],
@@ -31,10 +31,10 @@ impl Args for CallContext<'_> {
     }
 }
 
-/// Where a key is.
+/// The route of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyRoute {
-    /// Which argument.
+    /// Index of the argument.
     pub(super) arg: usize,
     pub(super) slot: SlotId,
     pub(super) epoch: Epoch,
@@ -42,33 +42,33 @@ pub(super) struct KeyRoute {
     pub(super) group: u16,
 }
 
-/// Where a request goes as a whole.
+/// The destination of a request that is forwarded whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DispatchTarget {
     /// Index into the product's groups.
     pub(super) group: u16,
-    /// `None`: a command without keys, which any server answers.
+    /// `None`: a command without keys, which any server can answer.
     pub(super) slot: Option<SlotId>,
     pub(super) epoch: Epoch,
     pub(super) is_write: bool,
-    /// A replica's answer would do.
+    /// Whether a replica may answer it.
     pub(super) may_read_replica: bool,
 }
 
-/// Every fate a request can have.
+/// What the proxy does with a request.
 #[derive(Debug)]
 pub(super) enum Dispatch {
-    /// Unchanged to one server.
+    /// Forward it unchanged to one server.
     Forward(DispatchTarget),
-    /// In parts; the keys' routes are in the scratch.
+    /// Scatter-gather: send parts to several servers. The routes of the keys are in the scratch space.
     Split { kind: Split, spec: &'static Spec },
-    /// Answered here.
+    /// The node answers it.
     Local(Local),
-    /// Parked: one of its slots is held.
+    /// Park it: one of its slots is held.
     Held,
-    /// Answered with an error; nothing was executed.
+    /// Answer with an error; nothing was executed.
     Refuse(RefusalReason),
-    /// Answered with an error, and the connection closed.
+    /// Answer with an error and close the connection.
     Close(&'static str),
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for RefusalReason {
     }
 }
 
-/// Space that a worker ejects to each call, so that none is allocated.
+/// Space that a worker reuses for all calls, so that a call allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     positions: Vec<usize>,
@@ -119,7 +119,8 @@ pub(super) struct Scratch {
     pub(super) keys: Vec<KeyRoute>,
 }
 
-/// Keys for which space is kept; what a larger command has taken is given back at the next.
+/// Number of keys for which the scratch space is kept: 32 KB of positions per worker. The memory of a command with more
+/// keys is freed at the next command.
 const KEEP_KEYS: usize = 4096;
 
 impl Scratch {
@@ -131,7 +132,7 @@ impl Scratch {
     }
 }
 
-/// Decides. `scratch.keys` is filled for [`Dispatch::Split`].
+/// Decides what the proxy does with `call`. Fills `scratch.keys` for [`Dispatch::Split`].
 #[inline]
 pub(super) fn dispatch(
     routes: &ProductRoutes,
@@ -157,7 +158,7 @@ pub(super) fn dispatch(
             forward(routes, serve_check, slot, spec)
         }
         Handling::Slot | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
-        // The filters (module, category, pattern) are Redis' own affair; it lists its commands, as DOCS does.
+        // Only a server knows the filters (module, category, pattern); it lists its own commands, as it does for DOCS.
         Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
         Handling::Local(local) => Dispatch::Local(local),
         Handling::AnyServer => any_server(routes, serve_check, spec),
@@ -169,7 +170,7 @@ pub(super) fn dispatch(
     }
 }
 
-/// AUTH, HELLO, QUIT and RESET; what they need is checked where they are answered.
+/// AUTH, HELLO, QUIT and RESET (`local` checks their arguments), and commands that close the connection.
 fn may_before_login(spec: &Spec) -> bool {
     matches!(
         spec.handling,
@@ -288,17 +289,17 @@ fn split(
     }
 }
 
-/// The decision for one request, for the benchmark of this step.
+/// Runs [`dispatch`] alone, for benchmarks.
 #[derive(Debug, Default)]
 pub struct DispatchBench {
     scratch: Scratch,
 }
 
 impl DispatchBench {
-    /// Whether the request, which `scanner` has just scanned, would be forwarded whole.
+    /// Whether the request `bytes` with the arguments `args` would be forwarded whole.
     pub fn forwards(&mut self, routes: &ProductRoutes, bytes: &[u8], args: &[Arg]) -> bool {
-        let fate = dispatch(routes, ServeCheck::Open, true, &CallContext { bytes, args }, &mut self.scratch);
-        matches!(fate, Dispatch::Forward(_))
+        let decision = dispatch(routes, ServeCheck::Open, true, &CallContext { bytes, args }, &mut self.scratch);
+        matches!(decision, Dispatch::Forward(_))
     }
 }
 
@@ -345,7 +346,7 @@ mod tests {
         }
     }
 
-    fn fate(words: &str, serve_check: ServeCheck, logged_in: bool) -> String {
+    fn decision(words: &str, serve_check: ServeCheck, logged_in: bool) -> String {
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
         let mut bytes = Vec::new();
         write::request(&mut bytes, &words);
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fate() {
+    fn every_decision() {
         // crc32 mod 1024: {foo} 354 and {hello} 646 are on either side.
         assert!(Layout::Codis.slot(b"foo") < SlotId(512) && Layout::Codis.slot(b"hello") >= SlotId(512));
         for (words, want) in [
@@ -398,7 +399,7 @@ mod tests {
                 "CLUSTERDOWN slot 0" => &format!("CLUSTERDOWN slot {}", Layout::Codis.slot(b"free")),
                 other => other,
             };
-            let got = fate(words, ServeCheck::Open, true);
+            let got = decision(words, ServeCheck::Open, true);
             assert_eq!(got, *want, "{words}");
         }
         for (words, want) in [
@@ -407,8 +408,8 @@ mod tests {
             ("GET held", "CLUSTERDOWN this node"),
             ("PING", "local Ping"),
         ] {
-            assert_eq!(fate(words, ServeCheck::NoLease, true), want, "{words} without a lease");
-            assert_eq!(fate(words, ServeCheck::OldTable, true), want, "{words} with an old table");
+            assert_eq!(decision(words, ServeCheck::NoLease, true), want, "{words} without a lease");
+            assert_eq!(decision(words, ServeCheck::OldTable, true), want, "{words} with an old table");
         }
         for (words, want) in [
             ("GET foo", "NOAUTH Authentication required."),
@@ -418,7 +419,7 @@ mod tests {
             ("HELLO 3", "local Hello"),
             ("QUIT", "local Quit"),
         ] {
-            assert_eq!(fate(words, ServeCheck::Open, false), want, "{words} before login");
+            assert_eq!(decision(words, ServeCheck::Open, false), want, "{words} before login");
         }
     }
 }

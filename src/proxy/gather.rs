@@ -1,10 +1,10 @@
-//! A command in parts: MGET, MSET, DEL, UNLINK, EXISTS, TOUCH over several servers, and one reply made of theirs.
-//! Knows nothing of connections; an error in a part is never reported as success.
+//! Scatter-gather: splits MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several servers and merges their replies into one.
+//! An error in a part is never reported as success. Knows nothing of connections.
 
 use std::{cell::RefCell, ops::Range, rc::Rc};
 
 use super::{
-    backend::{Entry, Owner},
+    backend::{Backend, InFlight, Requester},
     dispatch::{CallContext, KeyRoute},
     product::BackendSet,
     reads::{self, ReadChoice},
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// A key of a split command: what check 2 compares, and whose part it is in.
+/// A key of a split command: its slot and epoch, which check 2 compares, and the part that contains it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartKey {
     pub(super) slot: SlotId,
@@ -50,17 +50,20 @@ pub(super) struct ScatterGather {
 #[derive(Debug, Default)]
 struct Merged {
     left: usize,
-    /// Parts that a server has executed, or may have.
-    touched: usize,
+    /// Number of parts that a server has executed or may have executed.
+    executed: usize,
     sum: i64,
     error: Option<Vec<u8>>,
-    /// Values of MGET as they came, and where each key's lies.
+    /// Values of MGET in the order of arrival, and the position of each key's value.
     values: Vec<u8>,
     places: Vec<Range<u32>>,
 }
 
 impl ScatterGather {
-    /// Sends the parts, one per server. `Err`: a server is not available, and nothing was sent.
+    /// Sends the parts, one per server.
+    ///
+    /// # Errors
+    /// Returns the error for the client if one of the servers is not available; then nothing was sent.
     pub(super) fn start(
         worker: &Rc<Worker>,
         session: &Rc<Session>,
@@ -70,58 +73,14 @@ impl ScatterGather {
         (product, routes): (&ProductRoutes, &[KeyRoute]),
     ) -> Result<(), String> {
         let is_write = spec.is_write();
-        let mut groups: Vec<u16> = Vec::new();
-        let mut counts: Vec<usize> = Vec::new();
-        let mut keys = Vec::with_capacity(routes.len());
-        for route in routes {
-            // Few groups: looking through them costs less than any map.
-            let part = groups.iter().position(|g| *g == route.group).unwrap_or_else(|| {
-                groups.push(route.group);
-                counts.push(0);
-                groups.len() - 1
-            });
-            counts[part] += 1;
-            keys.push(PartKey { slot: route.slot, epoch: route.epoch, part: part as u16 });
-        }
-        let mut backends = Vec::with_capacity(groups.len());
-        for &group in &groups {
-            if product.reads.from != ReadFrom::Primary && spec.may_read_replica() {
-                let of = routes.iter().filter(|route| route.group == group).map(|route| (route.slot, route.epoch));
-                match reads::choose(worker, session, backend_set, product, group, of) {
-                    ReadChoice::Primary => {}
-                    ReadChoice::Replica(backend) => {
-                        backends.push(backend);
-                        continue;
-                    }
-                    ReadChoice::Refuse(text) => return Err(text),
-                }
-            }
-            let backend = backend_set.backend(worker, &session.product, group);
-            backend.available(worker).map_err(|why| backend.refusal(why))?;
-            backends.push(backend);
-        }
-
-        let width = if kind == Split::Mset { 2 } else { 1 };
-        let mut buffers = worker.part_buffers.borrow_mut();
-        if buffers.len() < groups.len() {
-            buffers.resize_with(groups.len(), Vec::new);
-        }
-        let name = call.args[0];
-        for (buffer, count) in buffers.iter_mut().zip(&counts) {
-            buffer.clear();
-            write::array(buffer, 1 + width * count);
-            write::bulk(buffer, name.of(call.bytes));
-        }
-        for (route, key) in routes.iter().zip(&keys) {
-            // From behind the argument before it, so that the header comes along as it is.
-            let from = call.args[route.arg - 1].end + 2;
-            let to = call.args[route.arg + width - 1].end + 2;
-            buffers[usize::from(key.part)].extend_from_slice(&call.bytes[from..to]);
-        }
+        let (groups, counts, keys) = parts(routes);
+        let backends = choose_backends(worker, session, backend_set, spec, &groups, (product, routes))?;
+        let mut buffers = worker.buffers.parts.borrow_mut();
+        write_parts(&mut buffers, call, kind, &counts, (routes, &keys));
 
         let ticket = session.open(muted, call.bytes.len());
         if product.reads.own_writes && is_write {
-            session.wrote(ticket);
+            session.note_write(ticket);
         }
         let places = if kind == Split::Mget { vec![0..0; keys.len()] } else { Vec::new() };
         let merged = Merged { left: groups.len(), places, ..Merged::default() };
@@ -136,26 +95,26 @@ impl ScatterGather {
         });
         for (part, backend) in backends.iter().enumerate() {
             let bytes = &buffers[part];
-            let owner = Owner::Part(gather.clone(), part as u32);
+            let requester = Requester::Part(gather.clone(), part as u32);
             backend.send(
                 bytes,
-                Entry {
-                    owner,
+                InFlight {
+                    requester,
                     epoch: Epoch(0),
                     len: bytes.len().try_into().unwrap_or(u32::MAX),
-                    tick: worker.tick.get(),
-                    generation: worker.generation.get(),
+                    tick: worker.clock.tick(),
+                    generation: worker.routes.generation(),
                     slot: None,
                     is_write,
                 },
             );
         }
-        // A buffer that one large command has grown is not kept.
+        // The memory of a large command is freed.
         buffers.retain(|buffer| buffer.capacity() <= KEEP_BUFFER);
         Ok(())
     }
 
-    /// Who has asked.
+    /// The session that sent the command.
     pub(super) fn session(&self) -> &Rc<Session> {
         &self.session
     }
@@ -165,7 +124,7 @@ impl ScatterGather {
         self.keys.iter().filter(move |key| usize::from(key.part) == part)
     }
 
-    /// A part's reply has come.
+    /// Merges the reply to a part; answers the client after the last part.
     pub(super) fn deliver(&self, worker: &Worker, part: usize, reply: &[u8]) {
         let mut merged = self.merged.borrow_mut();
         let understood = match (self.kind, reply[0]) {
@@ -174,7 +133,7 @@ impl ScatterGather {
                 true
             }
             (_, b'!') => {
-                // An error all the same, but only a line fits into the one that we may make of it.
+                // A RESP3 blob error may have several lines. The merged error is a simple error, which is one line.
                 let text = reply.splitn(2, |c| *c == b'\n').nth(1).unwrap_or_default();
                 let mut line = Vec::new();
                 write::error(&mut line, String::from_utf8_lossy(text).trim_end());
@@ -182,12 +141,12 @@ impl ScatterGather {
                 true
             }
             (Split::Mset, b'+') => {
-                merged.touched += 1;
+                merged.executed += 1;
                 true
             }
             (Split::Sum, b':') => match header(reply, 1) {
                 Header::Number(n, _) => {
-                    merged.touched += 1;
+                    merged.executed += 1;
                     merged.sum = merged.sum.saturating_add(n);
                     true
                 }
@@ -197,16 +156,16 @@ impl ScatterGather {
             _ => false,
         };
         if !understood {
-            merged.touched += 1;
-            merged.note_error(b"-ERR a server answered a part of the command with something else\r\n");
+            merged.executed += 1;
+            merged.note_error(b"-ERR a server answered a part of the command with an unexpected reply\r\n");
         }
         self.part_done(worker, merged);
     }
 
-    /// A part will not be answered.
+    /// Records that no reply to a part will arrive. `sent`: the server may have executed the part.
     pub(super) fn fail(&self, worker: &Worker, _part: usize, sent: bool, error: &[u8]) {
         let mut merged = self.merged.borrow_mut();
-        merged.touched += usize::from(sent);
+        merged.executed += usize::from(sent);
         merged.note_error(error);
         self.part_done(worker, merged);
     }
@@ -233,11 +192,11 @@ impl ScatterGather {
         }
         let mut reply = Vec::new();
         match (&merged.error, self.kind) {
-            (Some(error), _) if self.is_write && merged.touched > 0 && !says_all(error) => {
+            (Some(error), _) if self.is_write && merged.executed > 0 && !describes_whole_command(error) => {
                 reply.extend_from_slice(b"-ERR outcome unknown: executed for some keys only; a part failed: ");
                 reply.extend_from_slice(error.strip_prefix(b"-").unwrap_or(error));
             }
-            // Of an error that is only this one, every part was executed.
+            // If this error is NOREPLICAS, every part was executed.
             (Some(error), _) => reply.extend_from_slice(error),
             (None, Split::Mset) => write::simple(&mut reply, "OK"),
             (None, Split::Sum) => write::int(&mut reply, merged.sum),
@@ -254,20 +213,96 @@ impl ScatterGather {
     }
 }
 
-/// How the error of a part begins that was executed, and not enough replicas are known to have it.
+/// Assigns each key to a part, one part per group. Returns the group and the number of keys of each part, and the keys.
+#[inline]
+fn parts(routes: &[KeyRoute]) -> (Vec<u16>, Vec<usize>, Vec<PartKey>) {
+    let mut groups: Vec<u16> = Vec::new();
+    let mut counts: Vec<usize> = Vec::new();
+    let mut keys = Vec::with_capacity(routes.len());
+    for route in routes {
+        // There are few groups, so a linear search costs less than a map.
+        let part = groups.iter().position(|g| *g == route.group).unwrap_or_else(|| {
+            groups.push(route.group);
+            counts.push(0);
+            groups.len() - 1
+        });
+        counts[part] += 1;
+        keys.push(PartKey { slot: route.slot, epoch: route.epoch, part: part as u16 });
+    }
+    (groups, counts, keys)
+}
+
+/// The backend for each part; `Err` is the error for the client if one is not available.
+#[inline]
+fn choose_backends(
+    worker: &Rc<Worker>,
+    session: &Rc<Session>,
+    backend_set: &BackendSet,
+    spec: &Spec,
+    groups: &[u16],
+    (product, routes): (&ProductRoutes, &[KeyRoute]),
+) -> Result<Vec<Rc<Backend>>, String> {
+    let mut backends = Vec::with_capacity(groups.len());
+    for &group in groups {
+        if product.reads.from != ReadFrom::Primary && spec.may_read_replica() {
+            let of = routes.iter().filter(|route| route.group == group).map(|route| (route.slot, route.epoch));
+            match reads::choose(worker, session, backend_set, product, group, of) {
+                ReadChoice::Primary => {}
+                ReadChoice::Replica(backend) => {
+                    backends.push(backend);
+                    continue;
+                }
+                ReadChoice::Refuse(text) => return Err(text),
+            }
+        }
+        let backend = backend_set.backend(worker, &session.product, group);
+        backend.available(worker).map_err(|why| backend.refusal(why))?;
+        backends.push(backend);
+    }
+    Ok(backends)
+}
+
+/// Writes the request of each part into its buffer.
+#[inline]
+fn write_parts(
+    buffers: &mut Vec<Vec<u8>>,
+    call: &CallContext<'_>,
+    kind: Split,
+    counts: &[usize],
+    (routes, keys): (&[KeyRoute], &[PartKey]),
+) {
+    let width = if kind == Split::Mset { 2 } else { 1 };
+    if buffers.len() < counts.len() {
+        buffers.resize_with(counts.len(), Vec::new);
+    }
+    let name = call.args[0];
+    for (buffer, count) in buffers.iter_mut().zip(counts) {
+        buffer.clear();
+        write::array(buffer, 1 + width * count);
+        write::bulk(buffer, name.of(call.bytes));
+    }
+    for (route, key) in routes.iter().zip(keys) {
+        // From the end of the argument before, so that the bulk header is copied unchanged.
+        let from = call.args[route.arg - 1].end + 2;
+        let to = call.args[route.arg + width - 1].end + 2;
+        buffers[usize::from(key.part)].extend_from_slice(&call.bytes[from..to]);
+    }
+}
+
+/// The beginning of the error of a part that was executed but not confirmed by enough replicas.
 const UNCONFIRMED: &[u8] = b"-NOREPLICAS executed";
 
-/// Whether the error of a part says what has become of the whole command.
-fn says_all(error: &[u8]) -> bool {
+/// Whether the error of a part also describes the outcome of the whole command.
+fn describes_whole_command(error: &[u8]) -> bool {
     error.starts_with(b"-ERR outcome unknown") || error.starts_with(UNCONFIRMED)
 }
 
-/// Capacity above which a part's buffer is not kept for the next command.
+/// Buffers for parts are kept up to this capacity: a worker has one per group, and most parts are much smaller.
 const KEEP_BUFFER: usize = 64 * 1024;
 
 impl Merged {
-    /// Keeps one error: that of an unknown outcome before any other, because it says most; that of a part that was executed
-    /// and is not confirmed behind any other, because it says least.
+    /// Keeps one error. "Outcome unknown" takes precedence over all others, because it is the most important for the client.
+    /// All others take precedence over NOREPLICAS, because a part with that error was executed.
     fn note_error(&mut self, error: &[u8]) {
         let unknown = error.starts_with(b"-ERR outcome unknown");
         let weak = self.error.as_ref().is_some_and(|error| error.starts_with(UNCONFIRMED));

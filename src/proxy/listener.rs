@@ -1,5 +1,5 @@
-//! The acceptor thread: one listener per product, and each new connection to the worker with the fewest.
-//! Knows nothing of what clients say.
+//! The acceptor thread: one listener per product; each new connection goes to the worker with the fewest clients.
+//! Knows nothing of the protocol.
 
 use std::{
     collections::BTreeMap,
@@ -27,16 +27,16 @@ use crate::{
     },
 };
 
-/// Between attempts to bind a port that another program holds.
+/// Time between attempts to bind a port that another program holds.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Pause after an accept that failed for want of files or memory: without it the loop would only burn a core.
+/// Pause after an `accept` that failed for lack of file descriptors or memory: without it, the loop would use a whole core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections the kernel may keep for us between two turns.
+/// Connections that the kernel may queue between two turns.
 const BACKLOG: i32 = 1024;
 
-/// An idle client whose machine has gone is noticed after about this time, as with Redis' default `tcp-keepalive`.
+/// An idle client whose machine has failed is detected after about this time; the default of Redis' `tcp-keepalive`.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// A connection for a worker.
@@ -60,7 +60,7 @@ struct Acceptor<'a> {
     bound: BTreeMap<ProductId, Bound>,
 }
 
-/// The body of the acceptor thread.
+/// Runs the acceptor until the proxy drains.
 pub(super) fn run(
     config: &ProxyConfig,
     shared: &SharedReport,
@@ -111,7 +111,7 @@ impl Acceptor<'_> {
         }
     }
 
-    /// Makes the listeners what the table says.
+    /// Opens and closes listeners so that they match the table.
     fn rebind(&mut self, table: &RouteTable) {
         self.bound.retain(|id, _| table.products.contains_key(id));
         for (id, product) in &table.products {
@@ -119,7 +119,7 @@ impl Acceptor<'_> {
             if self.bound.get(id).is_some_and(|b| b.address == address && b.socket.is_some()) {
                 continue;
             }
-            // The old socket first: it may be the same port on another address.
+            // Close the old socket first: the new address may have the same port.
             self.bound.remove(id);
             let (socket, error) = match bind(&address) {
                 Ok(socket) => (Some(socket), None),
@@ -129,7 +129,7 @@ impl Acceptor<'_> {
             if self.shared.latest().listeners.get(id) != Some(&report) {
                 match &report.error {
                     Some(error) => {
-                        tracing::error!(product = %product.name, error, "a product is not served; trying again every second")
+                        tracing::error!(product = %product.name, error, "cannot listen for a product; retrying every second")
                     }
                     None => tracing::info!(product = %product.name, address, note = report.note, "serving clients"),
                 }
@@ -140,11 +140,11 @@ impl Acceptor<'_> {
         self.shared.set_listeners(reports);
     }
 
-    /// Where a product is to be bound, and what to tell the operator of it.
+    /// The address to bind for a product, and a note for the operator.
     fn wanted(&self, product: &ProductRoutes) -> (String, Option<String>) {
         let host = host_of_address(&self.config.bind);
         let Some(port) = product.port.checked_add(self.config.port_offset) else {
-            // `bind` will say that it is no port.
+            // `bind` reports that this is not a port.
             return (format!("{}:port {} + offset {}", host, product.port, self.config.port_offset), None);
         };
         if product.auth.is_some() || self.config.insecure || is_loopback(&self.config.bind) {
@@ -160,7 +160,7 @@ impl Acceptor<'_> {
     /// Gives a connection to the worker with the fewest, or refuses it.
     fn hand_over(&self, product: ProductId, stream: StdStream, from: SocketAddr) {
         if self.shared.clients() >= self.config.limits.clients_max {
-            // One small write into a fresh socket's buffer: it does not block.
+            // A small write into the empty buffer of a new socket does not block.
             let _ = (&stream).write(b"-ERR max number of clients reached\r\n");
             return;
         }
@@ -168,13 +168,13 @@ impl Acceptor<'_> {
         let Some((index, _)) = counts.enumerate().min_by_key(|(_, count)| *count) else { return };
         self.shared.clients[index].fetch_add(1, Ordering::Relaxed);
         if self.inboxes[index].try_send(Accepted { product, stream, from }).is_err() {
-            // The worker is far behind, or gone: closing the connection is all the client can be told.
+            // The worker is far behind or has ended: close the connection.
             self.shared.clients[index].fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// A host as it stands before a port: IPv6 in brackets.
+/// A host as written before a port: IPv6 addresses in brackets.
 fn host_of_address(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
 }
@@ -184,7 +184,7 @@ fn is_loopback(host: &str) -> bool {
     (host, 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.all(|a| a.ip().is_loopback()))
 }
 
-/// Binds without SO_REUSEPORT, so that a port another program holds is an error.
+/// Binds without `SO_REUSEPORT`, so that a port that another program holds is an error.
 fn bind(address: &str) -> io::Result<TcpListener> {
     let address = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the host has no address"))?;
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
@@ -195,7 +195,7 @@ fn bind(address: &str) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The next connection of any listener.
+/// Accepts the next connection of any listener.
 async fn accept(bound: &BTreeMap<ProductId, Bound>) -> (ProductId, io::Result<(StdStream, SocketAddr)>) {
     std::future::poll_fn(|cx| {
         for (id, b) in bound {

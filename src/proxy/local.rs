@@ -1,5 +1,5 @@
-//! Commands that a node answers itself.
-//! Knows nothing of servers; what a client says of itself is kept in its session.
+//! Commands that a node answers itself, without a server.
+//! Knows nothing of servers; the settings of a client are kept in its session.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,21 +19,21 @@ use crate::{
     },
 };
 
-/// Longest name a client may give itself; Redis has no limit, but names are kept as long as the client stays.
+/// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is connected.
 const NAME_MAX: usize = 256;
 
-/// Bytes of a client's own text that an error repeats.
+/// Bytes of a client's own text that an error repeats; the same as in Redis.
 const QUOTED_MAX: usize = 128;
 
-/// What the session does after the answer.
+/// What the session does after the reply.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     pub(super) close: bool,
-    /// `CLIENT REPLY` has decided whether this very answer is sent.
+    /// The new setting of `CLIENT REPLY`, not the old one, decides whether this reply is sent.
     pub(super) mode_changed: bool,
 }
 
-/// Writes the answer into `out`.
+/// Writes the reply to `command` into `out`.
 pub(super) fn answer(
     worker: &Worker,
     session: &Session,
@@ -57,7 +57,7 @@ pub(super) fn answer(
         Local::Hello => hello(session, routes, call, out),
         Local::Select => select(session, routes, call.get(1), out),
         Local::Reset => {
-            // It ends OFF, and is answered then.
+            // RESET ends `CLIENT REPLY OFF`, so its own reply is sent.
             after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
             *session.client.borrow_mut() = ClientState { logged_in: routes.auth.is_none(), ..ClientState::default() };
             session.forget_backend_set();
@@ -103,16 +103,16 @@ pub(super) fn answer(
         }
         Local::ConfigHelp | Local::CommandHelp | Local::ClientHelp => {
             write::array(out, 1);
-            write::simple(out, "See https://redis.io/commands; a proxy answers what COMMAND LIST shows.");
+            write::simple(out, "See https://redis.io/commands; the proxy offers the commands that COMMAND LIST shows.");
         }
         Local::CommandGetkeysandflags => {
-            write::error(out, "ERR 'command|getkeysandflags' is not offered by the proxy; COMMAND GETKEYS is");
+            write::error(out, "ERR 'command|getkeysandflags' is not offered by the proxy. Use COMMAND GETKEYS");
         }
     }
     after
 }
 
-/// The error for a call that resolves to no command, in Redis' words.
+/// The error for a call that resolves to no command, with Redis' wording.
 pub(super) fn unresolved(error: &ResolveError, call: &CallContext<'_>) -> String {
     let quoted = |arg: &[u8]| String::from_utf8_lossy(&arg[..arg.len().min(QUOTED_MAX)]).into_owned();
     match error {
@@ -159,7 +159,7 @@ fn log_in(session: &Session, routes: &ProductRoutes, user: Option<&[u8]>, passwo
         };
     };
     let user_fits = user.unwrap_or(b"default") == wanted.username.as_deref().unwrap_or("default").as_bytes();
-    // The password is compared in either case, so that the time does not tell which of the two was wrong.
+    // The password is compared in both cases, so that the time does not reveal which of the two was wrong.
     let password_fits = wanted.password.matches(password);
     if user_fits && password_fits {
         session.client.borrow_mut().logged_in = true;
@@ -233,7 +233,7 @@ fn hello(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out:
     write::array(out, 0);
 }
 
-/// The Redis whose commands the table knows completely; libraries choose their features by it.
+/// The version of Redis whose commands the table has completely; client libraries choose their features by it.
 const SERVER_VERSION: &str = "7.0.15";
 
 fn select(session: &Session, routes: &ProductRoutes, db: &[u8], out: &mut Vec<u8>) {
@@ -257,7 +257,7 @@ fn time(out: &mut Vec<u8>) {
 
 fn name(given: &[u8]) -> Result<String, &'static str> {
     if given.len() > NAME_MAX || !given.iter().all(u8::is_ascii_graphic) {
-        return Err("ERR ClientState names cannot contain spaces, newlines or special characters.");
+        return Err("ERR Client names cannot contain spaces, newlines or special characters.");
     }
     Ok(String::from_utf8_lossy(given).into_owned())
 }
@@ -285,7 +285,7 @@ fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) 
     write::simple(out, "OK");
 }
 
-/// Whether the mode decides about this very reply.
+/// Sets the reply mode. Returns whether the new mode decides whether this command's own reply is sent.
 fn client_reply(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) -> bool {
     let mode = call.get(2);
     let mode = if mode.eq_ignore_ascii_case(b"SKIP") {
@@ -301,7 +301,7 @@ fn client_reply(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) ->
         }
     };
     let mut client = session.client.borrow_mut();
-    // Nothing is left to skip while all is off.
+    // SKIP has no effect while all replies are off.
     if !(mode == ReplyMode::SkipNext && client.replies == ReplyMode::Off) {
         client.replies = mode;
     }
@@ -320,7 +320,7 @@ fn client_info(session: &Session) -> String {
 
 fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &CallContext<'_>) -> String {
     let report = worker.shared.latest();
-    let serve_check = if worker.gate_of(routes.isolated) == ServeCheck::Open { "ok" } else { "none" };
+    let serve_check = if worker.serve_check_for(routes.isolated) == ServeCheck::Open { "ok" } else { "none" };
     let sections = [
         (
             "server",
@@ -357,7 +357,7 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &CallC
                 "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{serve_check}\r\nclient_id:{}\r\nforwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\nreplica_reads:{}\r\nreplica_repeats:{}\r\n",
                 worker.config.node,
                 routes.name,
-                worker.epoch.get(),
+                worker.routes.epoch(),
                 session.id,
                 report.stats.forwarded,
                 report.stats.refused,
@@ -387,7 +387,7 @@ fn config_get(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, v
         ("save", String::new()),
         ("timeout", "0".to_owned()),
     ];
-    // Of patterns those that people type: a beginning and a star.
+    // Supports only the patterns that people type: a prefix and a star.
     let fits = |pattern: &[u8], name: &[u8]| match pattern.strip_suffix(b"*") {
         Some(start) => name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)),
         None => pattern.eq_ignore_ascii_case(name),
@@ -429,7 +429,7 @@ fn command_info(call: &CallContext<'_>, out: &mut Vec<u8>, version: Version) {
     }
 }
 
-/// The ten fields of Redis 7, of which tips, key specifications and subcommands are left empty.
+/// The ten fields of Redis 7; tips, key specifications and subcommands are left empty.
 fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
     write::array(out, 10);
     write::bulk(out, spec.name.as_bytes());
@@ -437,7 +437,7 @@ fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
     let flags: Vec<_> = spec.flags.names().collect();
     write::set(out, flags.len(), version);
     for flag in flags {
-        write::simple(out, flag);
+        write::simple(out, &flag);
     }
     let (first, last, step) = spec.key_range();
     for number in [i64::from(first), i64::from(last), i64::from(step)] {

@@ -1,5 +1,5 @@
-//! The hot path: clients in, servers out, one thread per core, nothing shared between them.
-//! Knows nothing of the cluster state, of Raft or of other nodes: a route table and a permit are all it is told.
+//! The hot path: forwards the requests of clients to servers, with one thread per core and nothing shared between threads.
+//! Knows nothing of the cluster state, of Raft or of other nodes: it receives only a route table, a read table and a permit.
 //!
 //! ```text
 //!  acceptor thread                 worker thread x N (Rc, Cell, RefCell; no lock, no channel per request)
@@ -9,7 +9,7 @@
 //!                                 |    |  v                      +--> gather (split commands)     |
 //!                                 |  replies <--- check 2 <--- in-flight, first in first out <---+
 //!                                 +---------------------------------------------------------------+
-//!                     With min-acks: check 2 ---> acks: PING, WAIT for all that gather ---> check 2 ---> replies
+//!                     With min-acks: check 2 ---> acks: PING, WAIT for a batch of writes ---> check 2 ---> replies
 //!         RouteTable and ReadTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
 //! ```
 
@@ -55,27 +55,28 @@ use crate::{
 use permit::Permit;
 use report::SharedReport;
 
-/// Accepted connections that may wait for a worker's turn, per worker.
+/// Accepted connections that may wait for a worker, per worker. If there are more, the worker is far behind, and the
+/// acceptor closes the connection.
 const HANDOVER_MAX: usize = 256;
 
-/// What a proxy is started with.
+/// The configuration of a proxy.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
-    /// Data threads, 1 or more.
+    /// Number of data threads; 0 counts as 1.
     pub workers: usize,
-    /// Host that product ports are bound on.
+    /// Host to bind the product ports on.
     pub bind: String,
     /// Added to every product's port.
     pub port_offset: u16,
-    /// Products without a password are bound on `bind`, not on loopback only.
+    /// Also binds products without a password on `bind`, instead of on loopback only.
     pub insecure: bool,
-    /// This node, for INFO and names of connections.
+    /// This node, for INFO and for the names of connections.
     pub node: NodeId,
-    /// Replicas that do not count for `min-acks`.
+    /// Numbers of replicas that do not count for `min-acks`.
     pub unmanaged: UnmanagedReplicas,
     /// Limits and deadlines.
     pub limits: Limits,
-    /// Shown by INFO.
+    /// Version of Pontoon that INFO shows.
     pub version: String,
 }
 
@@ -94,11 +95,11 @@ impl Default for ProxyConfig {
     }
 }
 
-/// What the threads are told at the end.
+/// Whether the threads run or drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProxyPhase {
     Run,
-    /// Accept nothing, read nothing more, finish what is in flight until the deadline.
+    /// Accept and read nothing more; finish the requests in flight within this time.
     Drain {
         within: Duration,
     },
@@ -114,7 +115,7 @@ pub struct ThreadEnd {
     pub panic: Option<String>,
 }
 
-/// A running proxy: its threads, their report, and the way to end them. Dropping it ends them at once.
+/// A running proxy: its threads, their report, and the means to end them. Dropping it ends the threads at once.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<SharedReport>,
@@ -125,23 +126,24 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the workers and the acceptor.
+    /// Starts the workers and the acceptor. All reads go to primaries.
     ///
     /// # Errors
-    /// A thread or its runtime could not be made. A port that cannot be bound is no error here: it is in the report.
+    /// Returns the error of the operating system if a thread cannot be started. A port that cannot be bound is not an error
+    /// here; the report shows it.
     pub fn start(
         config: ProxyConfig,
         routes: watch::Receiver<Arc<RouteTable>>,
         permit: Arc<Permit>,
     ) -> io::Result<Self> {
-        // Nobody looks at replicas: they may not serve.
+        // The empty table: no replica may serve reads.
         Self::start_with_reads(config, routes, permit, watch::channel(Arc::default()).1)
     }
 
-    /// The same, told by `reads` which replicas may serve.
+    /// Like [`start`](Self::start); `reads` tells which replicas may serve reads.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The same as [`start`](Self::start).
     pub fn start_with_reads(
         config: ProxyConfig,
         routes: watch::Receiver<Arc<RouteTable>>,
@@ -181,13 +183,14 @@ impl Proxy {
         self.ended.subscribe()
     }
 
-    /// What the proxy can tell of itself; a new value whenever a hold is drained, an epoch reached or a listener changed.
+    /// The report of the proxy; it changes whenever a hold drains, a worker reaches an epoch, or a listener changes.
     #[must_use]
     pub fn report(&self) -> watch::Receiver<Arc<ProxyReport>> {
         self.shared.subscribe()
     }
 
-    /// Stops accepting, finishes what is in flight within `deadline`, closes everything; returns when the threads have ended.
+    /// Stops accepting, finishes the requests in flight within `deadline`, and closes all connections. Returns when the
+    /// threads have ended.
     pub async fn drain(&self, deadline: Duration) {
         self.phase.send_replace(ProxyPhase::Drain { within: deadline });
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -225,7 +228,7 @@ fn start_thread(
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Threads that are not drained are told to end; nobody waits for them here.
+        // Threads that were not drained end on their own; a destructor must not wait for them.
         self.phase.send_replace(ProxyPhase::Drain { within: Duration::ZERO });
     }
 }

@@ -1,11 +1,11 @@
-//! A node's permission to serve, as its workers read it: until when, and from which route epoch on.
-//! Knows nothing of who grants it.
+//! A node's permission to serve, as its workers read it: when the lease ends, and the oldest route epoch that may serve.
+//! Knows nothing of how leases are granted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{clock::boottime_ns, model::ids::Epoch};
 
-/// SharedReport by the node, which renews it, and its workers, which read it once per batch.
+/// Shared by the node, which renews it, and its workers, which read it once per batch.
 #[derive(Debug, Default)]
 pub struct Permit {
     lease_until_ns: AtomicU64,
@@ -13,7 +13,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// No lease yet: nothing is served.
+    /// A permit without a lease: workers serve nothing.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -25,19 +25,19 @@ impl Permit {
         Self { lease_until_ns: AtomicU64::new(u64::MAX), min_applied: AtomicU64::new(0) }
     }
 
-    /// Records a grant: valid until `until_ns` on `CLOCK_BOOTTIME`, for tables at `min_applied` or later.
+    /// Records a grant: valid until `until_ns` (nanoseconds of `CLOCK_BOOTTIME`), for route tables at `min_applied` or later.
     pub fn renew(&self, until_ns: u64, min_applied: Epoch) {
-        // The demand first: whoever sees the new end sees at least the demand that came with it.
+        // The epoch first: a worker that reads the new end then reads at least the epoch of the same grant.
         self.min_applied.fetch_max(min_applied.0, Ordering::Release);
         self.lease_until_ns.fetch_max(until_ns, Ordering::Release);
     }
 
-    /// Ends the lease at once (the node is told that it is removed, or shuts down).
+    /// Ends the lease at once, because the node was removed or shuts down.
     pub fn revoke(&self) {
         self.lease_until_ns.store(0, Ordering::Release);
     }
 
-    /// When the lease ends, nanoseconds of `CLOCK_BOOTTIME`; 0: none.
+    /// When the lease ends, in nanoseconds of `CLOCK_BOOTTIME`; 0 if there is none.
     #[must_use]
     pub fn lease_until_ns(&self) -> u64 {
         self.lease_until_ns.load(Ordering::Acquire)
@@ -49,8 +49,8 @@ impl Permit {
         boottime_ns() < self.lease_until_ns()
     }
 
-    /// Whether a worker whose table is at `table` has reached what the last grant demands.
-    /// Holds for both settings of `isolated`.
+    /// Whether a worker whose route table is at epoch `table` has reached the epoch that the last grant requires.
+    /// Applies to both settings of `isolated`.
     #[must_use]
     pub fn table_is_recent(&self, table: Epoch) -> bool {
         table.0 >= self.min_applied.load(Ordering::Acquire)

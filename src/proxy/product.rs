@@ -1,5 +1,5 @@
-//! One product as a worker has it: its newest routes and its backends.
-//! Knows nothing of other products; is changed between turns only.
+//! A worker's view of one product: its newest routes and its backends. It changes only between turns.
+//! Knows nothing of other products.
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -23,34 +23,34 @@ use crate::{
     resp::write::Version,
 };
 
-/// A read waits for so long at a replica that may serve no more. A replica that is only behind answers sooner.
+/// A read waits at most this long for a replica that may no longer serve. A replica that is merely slow answers sooner.
 const STUCK_AFTER: Duration = Duration::from_millis(300);
 
 /// A worker's view of a product.
 #[derive(Debug)]
 pub(super) struct ProductView {
     pub(super) routes: RefCell<Arc<ProductRoutes>>,
-    /// Of `routes`, where a reply finds it at hand.
+    /// A copy of `routes.min_acks`, so that a reply need not borrow `routes`.
     pub(super) min_acks: Cell<u8>,
-    /// Which replicas may serve; `None`: its reads go to its primaries, or nobody has looked yet.
+    /// The replicas that may serve reads. `None`: all reads go to primaries, or no replica has been probed yet.
     reads: RefCell<Option<Arc<ProductReads>>>,
     backend_sets: RefCell<Vec<Rc<BackendSet>>>,
     backends: RefCell<Vec<Rc<Backend>>>,
-    /// Retired ones that may still have something in flight.
+    /// Retired backends that may still have requests in flight.
     retired: RefCell<Vec<Rc<Backend>>>,
-    /// Where written replies wait for replicas, one for each server that has been written to.
+    /// Where the replies to writes wait for replicas: one for each server that received writes.
     acks: RefCell<Vec<Rc<Acks>>>,
-    /// Retired ones in which something may still wait.
+    /// Retired ones in which writes may still wait.
     retired_acks: RefCell<Vec<Rc<Acks>>>,
 }
 
-/// The backends of one (database, RESP version), by index of the group: what a session keeps at hand.
+/// The backends for one database and RESP version, by index of the group. A session keeps a reference to its set.
 #[derive(Debug)]
 pub(super) struct BackendSet {
     pub(super) db: u32,
     pub(super) version: Version,
     by_group: RefCell<Vec<Option<Rc<Backend>>>>,
-    /// Connections to replicas, by index of the group and place of the replica among those that may serve.
+    /// Backends of replicas, by index of the group and index of the replica among those that may serve.
     by_replica: RefCell<Vec<Vec<Option<Rc<Backend>>>>>,
 }
 
@@ -68,17 +68,17 @@ impl ProductView {
         }
     }
 
-    /// Every backend that may have something in flight.
+    /// Every backend that may have requests in flight.
     pub(super) fn backends_and_retired(&self) -> Vec<Rc<Backend>> {
         self.backends.borrow().iter().chain(self.retired.borrow().iter()).cloned().collect()
     }
 
-    /// Everything in which writes may wait for replicas.
+    /// Every `Acks` in which writes may wait for replicas.
     pub(super) fn acks_and_retired(&self) -> Vec<Rc<Acks>> {
         self.acks.borrow().iter().chain(self.retired_acks.borrow().iter()).cloned().collect()
     }
 
-    /// Where the writes of a backend wait for replicas.
+    /// Where the writes of a backend wait for replicas; made at the first use.
     pub(super) fn acks(self: &Rc<Self>, worker: &Rc<Worker>, backend: &Backend) -> Rc<Acks> {
         let mut all = self.acks.borrow_mut();
         if let Some(acks) = all.iter().find(|a| a.addr == backend.addr && a.credentials == backend.credentials) {
@@ -90,7 +90,7 @@ impl ProductView {
         acks
     }
 
-    /// Lets every backend look at its deadline, closes those that nobody uses, and forgets retired ones that are done.
+    /// Lets every backend check its deadline, closes unused ones, and drops retired ones that have nothing in flight.
     pub(super) fn tick(&self, worker: &Worker) {
         for backend in self.backends.borrow().iter().chain(self.retired.borrow().iter()) {
             if !backend.inflight.borrow().is_empty() {
@@ -106,7 +106,7 @@ impl ProductView {
         self.retired_acks.borrow_mut().retain(|acks| !acks.is_empty());
     }
 
-    /// The backend set of a database and version; there are few, so they are looked for one by one.
+    /// The backend set of a database and version, made at the first use. There are few, so the search is linear.
     pub(super) fn backend_set(&self, db: u32, version: Version) -> Rc<BackendSet> {
         let mut backend_sets = self.backend_sets.borrow_mut();
         if let Some(backend_set) =
@@ -120,8 +120,8 @@ impl ProductView {
         backend_set
     }
 
-    /// Replaces the routes. Backends whose server is no primary any more (of replicas: no replica), or has other credentials,
-    /// are retired.
+    /// Replaces the routes. Retires backends whose server is no longer a primary (or no longer a replica) or has other
+    /// credentials.
     pub(super) fn swap(&self, routes: Arc<ProductRoutes>) {
         // A product that another product's change did not touch is shared with the table before: its backend sets stay.
         if Arc::ptr_eq(&routes, &self.routes.borrow()) {
@@ -143,26 +143,26 @@ impl ProductView {
             stays
         });
         self.min_acks.set(routes.min_acks);
-        // The order of groups may be another.
+        // The order of the groups may differ.
         self.clear_backend_sets();
         *self.routes.borrow_mut() = routes;
     }
 
-    /// Replaces which replicas may serve.
+    /// Replaces the set of replicas that may serve reads.
     pub(super) fn swap_reads(&self, reads: Option<Arc<ProductReads>>) {
         *self.reads.borrow_mut() = reads;
-        // Their order may be another.
+        // The order of the replicas may differ.
         for backend_set in self.backend_sets.borrow().iter() {
             backend_set.by_replica.borrow_mut().clear();
         }
     }
 
-    /// Which replicas may serve.
+    /// The replicas that may serve reads.
     pub(super) fn reads(&self) -> Ref<'_, Option<Arc<ProductReads>>> {
         self.reads.borrow()
     }
 
-    /// Retires backends; sessions look for theirs anew.
+    /// Retires the backends for which `stays` is false. Sessions then look up their backends again.
     fn retire_unless(&self, stays: impl Fn(&Backend) -> bool) {
         let mut retired = self.retired.borrow_mut();
         let before = retired.len();
@@ -186,9 +186,9 @@ impl ProductView {
         }
     }
 
-    /// Whether reads wait for a replica that may serve no more: they are better asked for elsewhere than waited for.
+    /// Whether reads wait for a replica that may no longer serve: repeating them at the primary is better than waiting.
     fn is_stuck(&self, backend: &Backend, worker: &Worker) -> bool {
-        let waits = backend.inflight.borrow().front().is_some_and(|entry| worker.age(entry.tick) >= STUCK_AFTER);
+        let waits = backend.inflight.borrow().front().is_some_and(|entry| worker.clock.age(entry.tick) >= STUCK_AFTER);
         if !backend.replica || !waits {
             return false;
         }
@@ -198,7 +198,7 @@ impl ProductView {
         !may.any(|replica| replica.addr == backend.addr && now_ns < replica.until_ns)
     }
 
-    /// The product is gone.
+    /// Closes everything, because the product was removed.
     pub(super) fn remove(&self, worker: &Worker) {
         self.backend_sets.borrow_mut().clear();
         let backends = self.backends_and_retired();
@@ -213,13 +213,13 @@ impl ProductView {
         }
         for backend in backends {
             backend.retired.set(true);
-            // Its clients are being closed, so nobody waits for what is in flight.
+            // The product's sessions are being closed, so no client waits for the requests in flight.
             backend.abandon(worker);
             backend.wake();
         }
     }
 
-    /// Closes the connections to `server` at once: it has been given up.
+    /// Closes the connections to `server` at once, because a failover replaces it.
     pub(super) fn abandon(&self, worker: &Worker, server: &HostPort) {
         for backend in self.backends_and_retired().iter().filter(|b| b.addr == *server) {
             backend.abandon(worker);
@@ -231,7 +231,7 @@ impl ProductView {
 }
 
 impl BackendSet {
-    /// The backend of a group's primary, made when it is first wanted.
+    /// The backend of a group's primary, made at the first use.
     #[inline]
     pub(super) fn backend(&self, worker: &Rc<Worker>, product: &Rc<ProductView>, group: u16) -> Rc<Backend> {
         if let Some(Some(backend)) = self.by_group.borrow().get(usize::from(group)) {
@@ -262,16 +262,16 @@ impl BackendSet {
         backend
     }
 
-    /// The backend of a group's replica, by their indices, made when it is first wanted. `addr` is the replica's.
+    /// The backend of a replica, by index of the group and of the replica, made at the first use. `addr` is the replica's.
     pub(super) fn replica(
         &self,
         worker: &Rc<Worker>,
         product: &Rc<ProductView>,
-        (group, place): (u16, usize),
+        (group, index): (u16, usize),
         (route, addr): (&GroupRoute, &HostPort),
     ) -> Rc<Backend> {
         let group = usize::from(group);
-        if let Some(Some(backend)) = self.by_replica.borrow().get(group).and_then(|places| places.get(place)) {
+        if let Some(Some(backend)) = self.by_replica.borrow().get(group).and_then(|replicas| replicas.get(index)) {
             return backend.clone();
         }
         let mut backends = product.backends.borrow_mut();
@@ -285,11 +285,11 @@ impl BackendSet {
         if by_replica.len() <= group {
             by_replica.resize(group + 1, Vec::new());
         }
-        let places = &mut by_replica[group];
-        if places.len() <= place {
-            places.resize(place + 1, None);
+        let replicas = &mut by_replica[group];
+        if replicas.len() <= index {
+            replicas.resize(index + 1, None);
         }
-        places[place] = Some(backend.clone());
+        replicas[index] = Some(backend.clone());
         backend
     }
 

@@ -1,10 +1,10 @@
-//! Which server a read goes to, when its product reads from replicas, and what becomes of it when the replica fails it.
-//! Knows nothing of how it is known which replicas may serve: it is told, with a moment until which it holds.
+//! Chooses the server for a read of a product that reads from replicas, and repeats reads at the primary that a replica did
+//! not answer. Knows nothing of how replicas are probed: the read table says which ones may serve, and until when.
 
 use std::rc::Rc;
 
 use super::{
-    backend::{Backend, Entry, Owner},
+    backend::{Backend, InFlight, Requester},
     check::ServeCheck,
     product::BackendSet,
     session::Session,
@@ -16,17 +16,18 @@ use crate::model::{
     route::ProductRoutes,
 };
 
-/// Where a read goes.
+/// The choice of a server for a read.
 pub(super) enum ReadChoice {
-    /// As everything else.
+    /// The primary, as for all other requests.
     Primary,
-    /// Over this connection to a replica.
+    /// This backend of a replica.
     Replica(Rc<Backend>),
-    /// Nowhere; the error for the client.
+    /// No server; the error for the client.
     Refuse(String),
 }
 
-/// Chooses for a read of `keys`, all of the group with this index. Called only where the product reads from replicas.
+/// Chooses the server for a read of `keys`, which all belong to the group with this index. Called only if the product reads
+/// from replicas.
 pub(super) fn choose(
     worker: &Rc<Worker>,
     session: &Session,
@@ -48,7 +49,11 @@ pub(super) fn choose(
     }
 }
 
-/// `Err`: why none, for people. Without an allocation where reads go to the primary only for now.
+/// Finds a replica that may serve the read.
+///
+/// # Errors
+/// Returns why there is none, as text for the client. The text is empty, without an allocation, if the read can go to the
+/// primary instead.
 fn find(
     worker: &Rc<Worker>,
     session: &Session,
@@ -62,7 +67,7 @@ fn find(
     let route = &routes.groups[usize::from(group)];
     let reads = session.product.reads();
     let Some((reads, may)) = reads.as_ref().and_then(|reads| Some((reads, reads.groups.get(&route.id)?))) else {
-        return Err(because("this node has not looked at them yet"));
+        return Err(because("this node has not probed them yet"));
     };
     if may.replicas.is_empty() {
         return Err(because(&may.none));
@@ -70,26 +75,26 @@ fn find(
     if keys.clone().any(|(slot, _)| reads.is_moving(slot)) {
         return Err(because("its slot is being moved"));
     }
-    let now_ns = worker.batch_ns();
-    let Some(wrote_ns) = session.wrote_ns(routes.reads.own_writes, now_ns) else {
-        return Err(because("this session has written something that is not answered yet"));
+    let now_ns = worker.clock.batch_ns();
+    let Some(last_write_ns) = session.last_write_ns(routes.reads.own_writes, now_ns) else {
+        return Err(because("a write of this session is not answered yet"));
     };
     let newest = keys.by_ref().map(|(_, epoch)| epoch).max().unwrap_or_default();
     let mut why = "";
     let count = may.replicas.len();
-    // A session stays with its replica, so that what it reads goes forward in time; sessions are spread.
+    // A session stays with one replica, so that it never reads older data than before; sessions are spread over replicas.
     for i in 0..count {
-        let place = (session.id as usize).wrapping_add(i) % count;
-        let replica = &may.replicas[place];
+        let index = (session.id as usize).wrapping_add(i) % count;
+        let replica = &may.replicas[index];
         if now_ns >= replica.until_ns {
-            why = "this node has not seen it in step for too long";
+            why = "the last probe that found it in sync is too old";
         } else if newest > replica.as_of {
-            why = "it has not been seen to have what came with the slot";
-        } else if wrote_ns >= replica.has_ns && wrote_ns != 0 {
-            why = "it has not been seen to have what this session has written";
+            why = "it is not known to have the data that came with the slot";
+        } else if last_write_ns >= replica.has_ns && last_write_ns != 0 {
+            why = "it is not known to have the last write of this session";
         } else {
-            let backend = backend_set.replica(worker, &session.product, (group, place), (route, &replica.addr));
-            if backend.may_ask(worker, &replica.run_id) {
+            let backend = backend_set.replica(worker, &session.product, (group, index), (route, &replica.addr));
+            if backend.may_send_read(worker, &replica.run_id) {
                 return Ok(backend);
             }
             why = "it cannot be reached";
@@ -98,16 +103,16 @@ fn find(
     Err(because(why))
 }
 
-/// Whether a reply says that the server cannot read for anybody now; then nothing was read.
-pub(super) fn is_no_answer(reply: &[u8]) -> bool {
+/// Whether a reply says that the server cannot serve reads now; then it read nothing.
+pub(super) fn is_not_serving(reply: &[u8]) -> bool {
     reply[0] == b'-' && (reply.starts_with(b"-MASTERDOWN") || reply.starts_with(b"-LOADING"))
 }
 
-impl Entry {
-    /// A read that its replica has not answered, or whose answer may not pass: asked again at the primary, where that is
-    /// allowed and possible. `sent`: the replica may have executed it.
-    pub(super) fn again(self, worker: &Worker, replica: &Backend, request: &[u8], sent: bool, why: &str) {
-        let session = self.owner.session().clone();
+impl InFlight {
+    /// Repeats a read at the primary, if that is allowed and possible, because the replica did not answer it or check 2
+    /// withholds the answer. `sent`: the replica may have executed it.
+    pub(super) fn retry_at_primary(self, worker: &Worker, replica: &Backend, request: &[u8], sent: bool, why: &str) {
+        let session = self.requester.session().clone();
         if session.is_closed() {
             return;
         }
@@ -118,8 +123,8 @@ impl Entry {
         let product = &session.product;
         let strict = product.routes.borrow().reads.from == ReadFrom::Replica;
         let may = !strict && worker.serve_check(product) == ServeCheck::Open;
-        let now = if may { self.where_now(&product.routes.borrow()) } else { None };
-        let backend = match (now, worker.me.upgrade()) {
+        let now = if may { self.current_route(&product.routes.borrow()) } else { None };
+        let backend = match (now, worker.weak_self.upgrade()) {
             (Some((group, _)), Some(worker)) => {
                 Some(product.backend_set(replica.db, replica.version).backend(&worker, product, group))
             }
@@ -128,19 +133,19 @@ impl Entry {
         match (now, backend) {
             (Some((_, epoch)), Some(backend)) if backend.available(worker).is_ok() => {
                 worker.stats.replica_repeats.set(worker.stats.replica_repeats.get() + 1);
-                let (tick, generation) = (worker.tick.get(), worker.generation.get());
+                let (tick, generation) = (worker.clock.tick(), worker.routes.generation());
                 backend.send(request, Self { epoch, tick, generation, ..self });
             }
             _ => self.fail_with(worker, sent, text.as_bytes()),
         }
     }
 
-    /// The group that owns its slots now, by index, and the epoch of its slot; `None`: one of them is held or nobody's, or a
-    /// part's are not what they were.
-    fn where_now(&self, routes: &ProductRoutes) -> Option<(u16, Epoch)> {
+    /// The index of the group that owns the slots now, and the epoch of the slot. `None`: a slot is held or unassigned, or a
+    /// slot of a part of a split command has changed.
+    fn current_route(&self, routes: &ProductRoutes) -> Option<(u16, Epoch)> {
         let free = |slot: SlotId| routes.slots.get(usize::from(slot.0)).filter(|route| route.hold.0 == 0);
-        match &self.owner {
-            Owner::Part(gather, part) => {
+        match &self.requester {
+            Requester::Part(gather, part) => {
                 let mut group = None;
                 for key in gather.keys_of(*part as usize) {
                     let route = free(key.slot).filter(|route| route.epoch == key.epoch)?;
@@ -148,7 +153,7 @@ impl Entry {
                 }
                 Some((group?, self.epoch))
             }
-            Owner::Session(..) => {
+            Requester::Session(..) => {
                 let route = free(self.slot?)?;
                 Some((route.group?, route.epoch))
             }

@@ -1,9 +1,9 @@
-//! Ordered reply queue of one client: replies complete in any order and leave in request order.
+//! Ordered reply queue of one client: replies arrive in any order and leave in the order of the requests.
 //! Knows nothing of sockets, routes or commands.
 
 use std::collections::VecDeque;
 
-/// Names a request of a session until it is answered. Wraps around; a session never has that many open.
+/// Identifies a request of a session until it is answered. Wraps around; a session never has 2^32 requests open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket(u32);
 
@@ -15,27 +15,27 @@ enum Slot {
     Ready(Vec<u8>),
 }
 
-/// Replies of one session, waiting and ready.
+/// The replies of one session, awaited and ready.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
-    /// Ticket of the queue's front.
+    /// Ticket of the first element of the queue.
     base: u32,
     queue: VecDeque<Slot>,
-    /// Bytes in the queue that are ready behind one that waits.
+    /// Bytes of replies in the queue that are ready but follow an awaited one.
     stored: usize,
     out: Vec<u8>,
-    /// How much of `out` the socket has taken.
+    /// Number of bytes of `out` that were written to the socket.
     sent: usize,
 }
 
-/// A queue or buffer that has grown beyond this is given back when it is empty.
+/// Capacity above which an empty queue is freed: 1 KB, so that idle clients cost little.
 const KEEP_SLOTS: usize = 32;
 
-/// Sent bytes below this are not worth moving the others for.
+/// Sent bytes from which on it is worth moving the unsent ones to the front.
 const COMPACT_FROM: usize = 64 * 1024;
 
 impl Replies {
-    /// A place for the reply of the next request.
+    /// Reserves a place for the reply to the next request.
     #[inline]
     pub(super) fn open(&mut self, muted: bool) -> Ticket {
         let ticket = Ticket(self.base.wrapping_add(self.queue.len() as u32));
@@ -43,12 +43,12 @@ impl Replies {
         ticket
     }
 
-    /// Whether the reply of `ticket`, or one before it, is not there yet.
+    /// Whether the reply for `ticket`, or one before it, has not arrived yet.
     pub(super) fn is_open(&self, ticket: Ticket) -> bool {
         (ticket.0.wrapping_sub(self.base) as usize) < self.queue.len()
     }
 
-    /// The reply of `ticket` is there.
+    /// Stores the reply for `ticket`.
     #[inline]
     pub(super) fn complete(&mut self, ticket: Ticket, reply: &[u8]) {
         let index = ticket.0.wrapping_sub(self.base) as usize;
@@ -75,7 +75,7 @@ impl Replies {
         }
     }
 
-    /// A reply that is known at once, behind all that were asked for before.
+    /// Adds a reply that is known at once, behind the replies to all earlier requests.
     #[inline]
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.queue.is_empty() {
@@ -88,25 +88,25 @@ impl Replies {
         }
     }
 
-    /// Requests without their reply in `out`.
+    /// Number of requests whose reply is not in `out` yet.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// What is to be written.
+    /// The bytes to write to the socket.
     #[inline]
     pub(super) fn unsent(&self) -> &[u8] {
         &self.out[self.sent..]
     }
 
-    /// Bytes held for the client.
+    /// Bytes of replies that the client has not read yet.
     #[inline]
     pub(super) fn held(&self) -> usize {
         self.out.len() - self.sent + self.stored
     }
 
-    /// The socket took `n` bytes of [`unsent`](Self::unsent).
+    /// Records that the first `n` bytes of [`unsent`](Self::unsent) were written.
     #[inline]
     pub(super) fn advance(&mut self, n: usize) {
         self.sent += n;
@@ -114,23 +114,23 @@ impl Replies {
             self.out.clear();
             self.sent = 0;
         } else if self.sent >= COMPACT_FROM && self.sent > self.out.len() / 2 {
-            // A client that is always a little behind never empties it: what it has taken must not pile up.
+            // `out` of a client that is always slightly behind is never empty: free the bytes that were sent.
             self.out.drain(..self.sent);
             self.sent = 0;
         }
     }
 
-    /// Lends a buffer when there is none.
+    /// Takes a buffer if there is none.
     #[inline]
-    pub(super) fn lend_buffer(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+    pub(super) fn ensure_buffer(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
         if self.out.capacity() == 0 {
             self.out = buffer();
         }
     }
 
-    /// Gives the buffer back when nothing is in it and nothing is awaited: a client at rest owns none.
+    /// Returns the buffer if it is empty and no reply is awaited: an idle client owns none.
     #[inline]
-    pub(super) fn take_back(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn release_buffer(&mut self) -> Option<Vec<u8>> {
         if !self.queue.is_empty() || !self.out.is_empty() || self.out.capacity() == 0 {
             return None;
         }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_is_always_behind_costs_only_what_waits() {
+    fn memory_of_a_slow_client_is_bounded_by_its_unsent_replies() {
         let mut replies = Replies::default();
         let reply = vec![b'x'; 10_000];
         replies.push(|out| out.extend_from_slice(&reply));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_in_request_order() {
+    fn replies_leave_in_request_order() {
         let mut replies = Replies::default();
         let (a, b, c) = (replies.open(false), replies.open(false), replies.open(true));
         replies.push(|out| out.extend_from_slice(b"local"));
@@ -170,9 +170,9 @@ mod tests {
         assert_eq!((replies.unsent(), replies.held(), replies.waiting()), (&b"ablocal"[..], 7, 0));
         replies.advance(2);
         assert_eq!(replies.unsent(), b"local");
-        assert!(replies.take_back().is_none());
+        assert!(replies.release_buffer().is_none());
         replies.advance(5);
-        assert!(replies.take_back().is_some());
+        assert!(replies.release_buffer().is_some());
         let d = replies.open(false);
         replies.complete(d, b"d");
         assert_eq!(replies.unsent(), b"d");

@@ -1,5 +1,5 @@
-//! What a proxy tells its node: routes reached, holds drained, listeners, counters.
-//! Knows nothing of why anybody asks. Locks here are taken on changes, never per request.
+//! What a proxy reports to its node: route epoch, progress of holds, listeners, counters.
+//! Locks here are taken on changes, never per request. Knows nothing of what the node does with the report.
 
 use std::{
     collections::BTreeMap,
@@ -13,38 +13,38 @@ use tokio::sync::watch;
 
 use crate::model::ids::{Epoch, HoldId, ProductId};
 
-/// A snapshot of the whole proxy.
+/// A snapshot of the state of the whole proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyReport {
-    /// The epoch that every worker's table has reached.
+    /// The route epoch that the tables of all workers have reached.
     pub route_epoch: Epoch,
-    /// The holds that every worker's table has.
+    /// The holds that are in the tables of all workers.
     pub holds: BTreeMap<HoldId, HoldProgress>,
     /// Listeners by product.
     pub listeners: BTreeMap<ProductId, ListenerReport>,
     /// Connected clients.
     pub clients: usize,
-    /// Counters since the start; fresh to about a second.
+    /// Counters since the start; at most about one second old.
     pub stats: StatsSnapshot,
 }
 
-/// How far a hold is on this node.
+/// The progress of a hold on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HoldProgress {
     /// Nothing that was sent before the hold is unanswered.
     pub drained: bool,
-    /// For people: what is waited for; empty when drained.
+    /// What the hold waits for, as text for the operator; empty if drained.
     pub waiting_on: String,
 }
 
-/// One product's listener.
+/// The listener of one product.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerReport {
-    /// `host:port` it is bound to, or should be.
+    /// `host:port` that it is bound to or should be bound to.
     pub address: String,
-    /// Why it is not bound; tried again every second.
+    /// Why it is not bound. Binding is retried every second.
     pub error: Option<String>,
-    /// Something an operator should know, such as "loopback only".
+    /// A note for the operator, such as "loopback only".
     pub note: Option<String>,
 }
 
@@ -57,17 +57,17 @@ pub struct StatsSnapshot {
     pub requests: u64,
     /// Requests forwarded to a server, parts of split commands included.
     pub forwarded: u64,
-    /// Requests refused by the proxy.
+    /// Requests that the proxy refused.
     pub refused: u64,
     /// Requests answered "outcome unknown" or "not delivered".
     pub unknown: u64,
     /// Requests parked under a hold.
     pub parked: u64,
-    /// Clients closed for not reading.
+    /// Clients that were closed because they did not read their replies.
     pub slow_clients: u64,
-    /// Reads, parts of split ones included, that were sent to replicas.
+    /// Reads sent to replicas, parts of split commands included.
     pub replica_reads: u64,
-    /// Those of them that were sent to the primary after all.
+    /// Reads that were repeated at the primary.
     pub replica_repeats: u64,
 }
 
@@ -85,7 +85,7 @@ impl StatsSnapshot {
     }
 }
 
-/// What one worker has to say.
+/// The report of one worker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WorkerStatus {
     pub(super) epoch: Epoch,
@@ -93,10 +93,10 @@ pub(super) struct WorkerStatus {
     pub(super) stats: StatsSnapshot,
 }
 
-/// What the threads of a proxy share.
+/// The report that the threads of a proxy share.
 #[derive(Debug)]
 pub(super) struct SharedReport {
-    /// Clients of each worker; the acceptor reads it, the worker writes it.
+    /// Number of clients of each worker. The acceptor counts up, the worker counts down.
     pub(super) clients: Vec<AtomicUsize>,
     parts: Mutex<WorkerParts>,
     report: watch::Sender<Arc<ProxyReport>>,
@@ -145,7 +145,7 @@ impl SharedReport {
     }
 
     fn parts(&self) -> MutexGuard<'_, WorkerParts> {
-        // The values are whole even if a thread died while it held the lock.
+        // The values are consistent even if a thread panicked while it held the lock.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hold_counts_when_every_worker_has_it() {
+    fn a_hold_is_reported_when_all_workers_have_it() {
         let shared = SharedReport::new(2);
         let status = |epoch, hold, drained| WorkerStatus {
             epoch: Epoch(epoch),

@@ -1,5 +1,5 @@
-//! How many replicas hang on a primary that are no servers of its group: told by the node, read when replicas are counted.
-//! Knows nothing of how they were found.
+//! The numbers of unmanaged replicas: replicas of a primary that are not in its group. The node publishes them; workers read
+//! them when they count the replicas that confirmed a write. Knows nothing of how the node finds them.
 
 use std::{
     collections::BTreeMap,
@@ -8,22 +8,23 @@ use std::{
 
 use crate::model::ids::HostPort;
 
-/// SharedReport by the node, which looks, and its workers, which read it once for a group of writes. Cheap to clone.
+/// Shared by the node, which publishes the numbers, and its workers, which read one number per batch of writes. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct UnmanagedReplicas {
     by_primary: Arc<RwLock<BTreeMap<HostPort, u32>>>,
 }
 
 impl UnmanagedReplicas {
-    /// Replaces what is known; a primary that is not named has none.
+    /// Replaces the numbers; a primary that is not in `by_primary` has no unmanaged replicas.
     pub fn publish(&self, by_primary: BTreeMap<HostPort, u32>) {
         *self.by_primary.write().unwrap_or_else(PoisonError::into_inner) = by_primary;
     }
 
-    /// Of one primary.
+    /// The number of unmanaged replicas of `primary`.
     #[must_use]
     pub fn of(&self, primary: &HostPort) -> u32 {
-        // The value is whole even if a thread died while it held the lock.
+        // The value is consistent even if a thread panicked while it held the lock.
         self.by_primary.read().unwrap_or_else(PoisonError::into_inner).get(primary).copied().unwrap_or(0)
     }
 }

@@ -1,5 +1,10 @@
-//! One data thread: its sessions, products and backends, its route table, and the moments between turns.
-//! Knows nothing of the other workers; what it reports is merged elsewhere.
+//! One data thread of the proxy: its sessions, routes, backends and buffers, and the work between turns.
+//! Knows nothing of the other workers; `report` merges what each reports.
+
+mod buffers;
+mod clock;
+mod parking;
+mod routes;
 
 use std::{
     any::Any,
@@ -16,10 +21,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+use buffers::Buffers;
+use clock::{TICK, WorkerClock};
+use parking::Parking;
+use routes::WorkerRoutes;
+
 use super::{
     ProxyConfig, ProxyPhase,
     check::{ServeCheck, serve_check},
-    dispatch::Scratch,
     hold::Holds,
     listener::Accepted,
     permit::Permit,
@@ -28,32 +37,17 @@ use super::{
     session::{Session, SessionTask},
 };
 use crate::{
-    clock::boottime_ns,
-    faults::{self, Rule},
+    faults,
     model::{
-        ids::{Epoch, ProductId},
         reads::ReadTable,
         route::{Isolated, RouteTable},
     },
 };
 
-/// Length of a tick: how exact deadlines and parking times are. Requests carry the tick, so that no clock is read for one.
-const TICK: Duration = Duration::from_millis(100);
-
-/// Ticks between reports of counters.
+/// Ticks between reports of counters: one second, which is recent enough for operators.
 const TICKS_PER_REPORT: u32 = 10;
 
-/// Read buffer of a worker; a read that fills it is followed by another.
-const SCRATCH: usize = 64 * 1024;
-
-/// Reply buffers that a worker keeps for sessions that are not at rest, and the largest it keeps.
-const POOL_MAX: usize = 512;
-const POOLED_BUFFER_MAX: usize = 16 * 1024;
-
-/// Capacity of a new reply buffer.
-const REPLY_BUFFER: usize = 1024;
-
-/// What a worker thread begins with.
+/// What a worker thread needs to start.
 pub(super) struct WorkerStart {
     pub(super) index: usize,
     pub(super) config: Arc<ProxyConfig>,
@@ -65,7 +59,7 @@ pub(super) struct WorkerStart {
     pub(super) phase: watch::Receiver<ProxyPhase>,
 }
 
-/// Counters; cells, because one thread writes them.
+/// Counters. Cells suffice, because only one thread uses them.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
     pub(super) accepted: Cell<u64>,
@@ -83,31 +77,20 @@ pub(super) struct Stats {
 #[derive(Debug)]
 pub(super) struct Worker {
     index: usize,
-    /// Itself, for what is done far below its tasks.
-    pub(super) me: Weak<Self>,
+    /// A reference to itself, for callees that must start tasks.
+    pub(super) weak_self: Weak<Self>,
     pub(super) config: Arc<ProxyConfig>,
     pub(super) shared: Arc<SharedReport>,
-    pub(super) permit: Arc<Permit>,
-    /// A test has taken check 2 out; never in a release build.
-    pub(super) unchecked: bool,
-    pub(super) products: RefCell<BTreeMap<ProductId, Rc<ProductView>>>,
-    pub(super) epoch: Cell<Epoch>,
-    /// Counts swaps of the table.
-    pub(super) generation: Cell<u32>,
-    pub(super) tick: Cell<u32>,
-    /// What the clock said last; 0: not read in this batch of requests.
-    clock_ns: Cell<u64>,
-    started: Instant,
-    /// Where sockets are read into.
-    pub(super) scratch: RefCell<Vec<u8>>,
-    pub(super) dispatch_scratch: RefCell<Scratch>,
-    pub(super) part_buffers: RefCell<Vec<Vec<u8>>>,
-    /// Sessions that got replies in this turn.
-    pub(super) touched: RefCell<Vec<Rc<Session>>>,
-    pool: RefCell<Vec<Vec<u8>>>,
+    permit: Arc<Permit>,
+    /// A test has disabled check 2; always false in a release build.
+    pub(super) reply_check_disabled: bool,
+    pub(super) clock: WorkerClock,
+    pub(super) buffers: Buffers,
+    pub(super) routes: WorkerRoutes,
     pub(super) holds: RefCell<Holds>,
-    pub(super) parked: RefCell<Vec<Rc<Session>>>,
-    pub(super) parked_bytes: Cell<usize>,
+    pub(super) parking: Parking,
+    /// Sessions that got replies in this turn.
+    pub(super) replied: RefCell<Vec<Rc<Session>>>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     next_session: Cell<u64>,
     /// Panics of tasks that many sessions share; see [`spawn_shared`](Self::spawn_shared).
@@ -115,9 +98,9 @@ pub(super) struct Worker {
     pub(super) stats: Stats,
 }
 
-/// The body of a worker thread.
+/// Runs a worker until the proxy has drained.
 pub(super) fn run(start: WorkerStart) {
-    // Many polls between looks at the sockets: what becomes ready in one look is worked on before the next.
+    // Many polls between checks of the sockets: the tasks that one check made ready run before the next check.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -126,35 +109,26 @@ pub(super) fn run(start: WorkerStart) {
         .build();
     match runtime {
         Ok(runtime) => LocalSet::new().block_on(&runtime, serve(start)),
-        Err(error) => tracing::error!(%error, worker = start.index, "a worker could not be started"),
+        Err(error) => tracing::error!(%error, worker = start.index, "cannot start a worker"),
     }
 }
 
 async fn serve(start: WorkerStart) {
     let WorkerStart { index, config, shared, permit, mut routes, mut reads, mut inbox, mut phase } = start;
     let (panics, mut panicked) = mpsc::channel(1);
-    // From here on the tick counts.
-    let worker = Rc::new_cyclic(|me| Worker {
+    let worker = Rc::new_cyclic(|weak_self| Worker {
         index,
-        me: me.clone(),
+        weak_self: weak_self.clone(),
         config,
         shared,
         permit,
-        unchecked: faults::without(Rule::ReplyCheck),
-        products: RefCell::default(),
-        epoch: Cell::new(Epoch(0)),
-        generation: Cell::new(0),
-        tick: Cell::new(0),
-        clock_ns: Cell::new(0),
-        started: Instant::now(),
-        scratch: RefCell::new(vec![0; SCRATCH]),
-        dispatch_scratch: RefCell::default(),
-        part_buffers: RefCell::default(),
-        touched: RefCell::default(),
-        pool: RefCell::default(),
+        reply_check_disabled: faults::without(faults::Rule::ReplyCheck),
+        clock: WorkerClock::new(),
+        buffers: Buffers::new(),
+        routes: WorkerRoutes::default(),
         holds: RefCell::default(),
-        parked: RefCell::default(),
-        parked_bytes: Cell::new(0),
+        parking: Parking::default(),
+        replied: RefCell::default(),
         sessions: RefCell::default(),
         // Unique over the workers of a node, as CLIENT ID must be.
         next_session: Cell::new(index as u64 + 1),
@@ -164,7 +138,7 @@ async fn serve(start: WorkerStart) {
     let table = routes.borrow_and_update().clone();
     worker.swap(&table);
     let table = reads.borrow_and_update().clone();
-    worker.swap_reads(&table);
+    worker.routes.swap_reads(&table);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let name = format!("worker-{index}");
@@ -185,7 +159,7 @@ async fn serve(start: WorkerStart) {
             }
             Ok(()) = reads.changed() => {
                 let table = reads.borrow_and_update().clone();
-                worker.swap_reads(&table);
+                worker.routes.swap_reads(&table);
             }
             _ = ticks.tick() => worker.on_tick(),
             Some(accepted) = inbox.recv() => worker.accept(accepted),
@@ -194,7 +168,7 @@ async fn serve(start: WorkerStart) {
     drain(&worker, within, &mut routes, &mut ticks).await;
 }
 
-/// Lets sessions finish what they have asked, until the deadline.
+/// Lets sessions finish their requests until the deadline.
 async fn drain(
     worker: &Rc<Worker>,
     within: Duration,
@@ -208,7 +182,7 @@ async fn drain(
     while !worker.sessions.borrow().is_empty() {
         tokio::select! {
             () = sleep_until(deadline) => return,
-            // Holds go on being honoured and acked while we leave.
+            // A draining worker still obeys and acks holds.
             Ok(()) = routes.changed() => {
                 let table = routes.borrow_and_update().clone();
                 worker.swap(&table);
@@ -219,29 +193,9 @@ async fn drain(
 }
 
 impl Worker {
-    /// Replaces the route table. Runs as a turn of its own, so no other sees half of it.
+    /// Replaces the route table. Runs as a turn of its own, so that no other turn sees half of it.
     fn swap(self: &Rc<Self>, table: &RouteTable) {
-        self.generation.set(self.generation.get().wrapping_add(1));
-        self.epoch.set(table.epoch);
-        let mut removed = Vec::new();
-        {
-            let mut products = self.products.borrow_mut();
-            products.retain(|id, view| {
-                let stays = table.products.contains_key(id);
-                if !stays {
-                    removed.push(view.clone());
-                }
-                stays
-            });
-            for (id, routes) in &table.products {
-                match products.get(id) {
-                    Some(view) => view.swap(routes.clone()),
-                    None => {
-                        products.insert(*id, Rc::new(ProductView::new(routes.clone())));
-                    }
-                }
-            }
-        }
+        let removed = self.routes.swap(table);
         for view in removed {
             for session in self.sessions.borrow().values().filter(|s| Rc::ptr_eq(&s.product, &view)) {
                 session.kill();
@@ -250,28 +204,16 @@ impl Worker {
         }
         self.swap_holds(table);
         self.recount_holds();
-        self.unpark_all();
+        self.parking.unpark_all();
         self.publish();
     }
 
-    /// Takes over which replicas may serve. A turn of its own, like [`swap`](Self::swap). A product that is new here gets it
-    /// with the next one: until then it reads from its primaries.
-    fn swap_reads(&self, table: &ReadTable) {
-        for (id, view) in &*self.products.borrow() {
-            view.swap_reads(table.products.get(id).cloned());
-        }
-    }
-
     fn on_tick(&self) {
-        // From the clock, so that ticks that were skipped while the thread was busy or stopped are counted.
-        let tick = (self.started.elapsed().as_millis() / TICK.as_millis()) as u32;
-        let before = self.tick.replace(tick);
-        for product in self.products.borrow().values() {
+        let (before, tick) = self.clock.advance();
+        for product in self.routes.products().values() {
             product.tick(self);
         }
-        if !self.parked.borrow().is_empty() {
-            self.unpark_expired();
-        }
+        self.parking.unpark_expired(&self.clock, self.config.limits.parked_for_max);
         self.recount_holds();
         if tick / TICKS_PER_REPORT != before / TICKS_PER_REPORT {
             self.publish();
@@ -279,8 +221,8 @@ impl Worker {
     }
 
     fn accept(self: &Rc<Self>, accepted: Accepted) {
-        let Some(product) = self.products.borrow().get(&accepted.product).cloned() else {
-            // Removed since it was accepted.
+        let Some(product) = self.routes.product(accepted.product) else {
+            // The product was removed after the acceptor accepted the connection.
             self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
             return;
         };
@@ -322,85 +264,48 @@ impl Worker {
         });
     }
 
-    /// A session begins. (The acceptor has counted it already.)
-    pub(super) fn enter(&self, session: &Rc<Session>) {
+    /// Adds a session. (The acceptor has counted it already.)
+    pub(super) fn add_session(&self, session: &Rc<Session>) {
         self.sessions.borrow_mut().insert(session.id, session.clone());
     }
 
-    /// A session has ended.
-    pub(super) fn leave(&self, session: &Rc<Session>) {
-        self.parked.borrow_mut().retain(|parked| !Rc::ptr_eq(parked, session));
+    /// Removes a session that has ended.
+    pub(super) fn remove_session(&self, session: &Rc<Session>) {
+        self.parking.remove(session);
         if self.sessions.borrow_mut().remove(&session.id).is_some() {
             self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Check 1 and the lease half of check 2 for a setting of `isolated`.
+    /// Check 1, and the part of check 2 that concerns the lease, for a setting of `isolated`.
     #[inline]
-    pub(super) fn gate_of(&self, isolated: Isolated) -> ServeCheck {
-        serve_check(&self.permit, self.epoch.get(), isolated, || self.read_clock())
+    pub(super) fn serve_check_for(&self, isolated: Isolated) -> ServeCheck {
+        serve_check(&self.permit, self.routes.epoch(), isolated, || self.clock.read())
     }
 
-    /// Check 1 for a batch of requests that begins now, and their moment.
+    /// Begins a batch of requests and does check 1 for it.
     #[inline]
     pub(super) fn begin_batch(&self, isolated: Isolated) -> ServeCheck {
-        self.clock_ns.set(0);
-        self.gate_of(isolated)
+        self.clock.begin_batch();
+        self.serve_check_for(isolated)
     }
 
-    /// A moment since the batch of requests began that is being worked on, nanoseconds of `CLOCK_BOOTTIME`. The clock is read
-    /// once for all of them.
-    pub(super) fn batch_ns(&self) -> u64 {
-        match self.clock_ns.get() {
-            0 => self.read_clock(),
-            ns => ns,
-        }
-    }
-
-    #[inline]
-    fn read_clock(&self) -> u64 {
-        let now_ns = boottime_ns();
-        self.clock_ns.set(now_ns);
-        now_ns
-    }
-
-    /// The same for a product.
+    /// The same as [`serve_check_for`](Self::serve_check_for), for a product.
     #[inline]
     pub(super) fn serve_check(&self, product: &ProductView) -> ServeCheck {
-        self.gate_of(product.routes.borrow().isolated)
+        self.serve_check_for(product.routes.borrow().isolated)
     }
 
-    /// How long ago a tick was, to a tick.
-    pub(super) fn age(&self, tick: u32) -> Duration {
-        TICK * self.tick.get().wrapping_sub(tick)
-    }
-
-    /// Writes the replies of this turn, each session once.
+    /// Writes the replies of this turn, once per session.
     #[inline]
-    pub(super) fn flush_touched(&self) {
-        // Flushing touches nobody else, so the list can stay temporarily owned while it is emptied.
-        for session in self.touched.borrow_mut().drain(..) {
+    pub(super) fn flush_replied(&self) {
+        // `flush` adds no session, so the list can stay borrowed.
+        for session in self.replied.borrow_mut().drain(..) {
             session.flush(self);
         }
     }
 
-    /// A buffer for replies.
-    #[inline]
-    pub(super) fn lend_buffer(&self) -> Vec<u8> {
-        self.pool.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(REPLY_BUFFER))
-    }
-
-    /// Takes a buffer back, if it is worth keeping.
-    #[inline]
-    pub(super) fn return_buffer(&self, mut buffer: Vec<u8>) {
-        let mut pool = self.pool.borrow_mut();
-        if pool.len() < POOL_MAX && buffer.capacity() <= POOLED_BUFFER_MAX {
-            buffer.clear();
-            pool.push(buffer);
-        }
-    }
-
-    /// Tells the node where this worker stands.
+    /// Publishes the report of this worker.
     pub(super) fn publish(&self) {
         let stats = StatsSnapshot {
             accepted: self.stats.accepted.get(),
@@ -413,7 +318,7 @@ impl Worker {
             replica_reads: self.stats.replica_reads.get(),
             replica_repeats: self.stats.replica_repeats.get(),
         };
-        let status = WorkerStatus { epoch: self.epoch.get(), holds: self.holds.borrow().progress(), stats };
+        let status = WorkerStatus { epoch: self.routes.epoch(), holds: self.holds.borrow().progress(), stats };
         self.shared.set_worker(self.index, status);
     }
 }

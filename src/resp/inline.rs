@@ -1,12 +1,14 @@
-//! Inline commands: a line of words, as one types them into telnet, turned into a request.
+//! Inline commands: converts a line of words, as typed into telnet, to a request.
 //! Knows nothing of what the words mean.
 
 use super::{request::RequestError, write};
 
-/// Makes the RESP request of an inline command (`line` may end in LF or CRLF). No words: an empty array `*0`.
+/// Converts an inline command to a RESP request. `line` may end with LF or CRLF. A line without words becomes the empty array
+/// `*0`.
 ///
 /// # Errors
-/// `UnbalancedQuotes`, by Redis' rules: a closing quote is followed by white space or the end.
+/// Returns `UnbalancedQuotes` if a quote is not closed, or if a closing quote is not followed by white space or the end of the
+/// line, as Redis does.
 pub fn to_request(line: &[u8]) -> Result<Vec<u8>, RequestError> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -35,7 +37,7 @@ fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
     }
 }
 
-/// Reads one word from `at` on and returns where it ended. Quotes may begin inside a word, as in Redis.
+/// Reads one word from `at` on and returns the position after it. Quotes may begin inside a word, as in Redis.
 fn take_word(line: &[u8], mut at: usize, word: &mut Vec<u8>) -> Result<usize, RequestError> {
     while let Some(&c) = line.get(at) {
         match c {
@@ -54,7 +56,7 @@ fn take_word(line: &[u8], mut at: usize, word: &mut Vec<u8>) -> Result<usize, Re
     Ok(at)
 }
 
-/// Reads up to the closing `quote` and returns the place behind it.
+/// Reads up to the closing `quote` and returns the position after it.
 fn take_quoted(line: &[u8], mut at: usize, quote: u8, word: &mut Vec<u8>) -> Result<usize, RequestError> {
     loop {
         let rest = line.get(at..).unwrap_or_default();
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_as_redis_splits_them() {
+    fn splits_words_as_redis_does() {
         let check = |line: &str, want: &[&[u8]]| assert_eq!(words(line.as_bytes()).unwrap(), want, "{line:?}");
         check("", &[]);
         check("  get   k ", &[b"get", b"k"]);
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn becomes_a_request() {
+    fn converts_a_line_to_a_request() {
         assert_eq!(to_request(b"PING hi\r\n").unwrap(), b"*2\r\n$4\r\nPING\r\n$2\r\nhi\r\n");
         assert_eq!(to_request(b"\r\n").unwrap(), b"*0\r\n");
     }

@@ -1,5 +1,5 @@
-//! Where a RESP message ends, where its parts are, and how one is written. Pure: bytes in, positions or bytes out.
-//! Knows nothing of sockets, commands or routes, and builds no tree: bytes are forwarded as they came.
+//! Finds the end of RESP messages and the positions of their parts, and writes messages. Pure functions of bytes.
+//! Builds no tree, because messages are forwarded unchanged. Knows nothing of sockets, commands or routes.
 
 pub mod inline;
 pub mod limits;

@@ -1,27 +1,27 @@
-//! Numbers as RESP writes them, read as strictly as Redis reads them.
+//! Reads and writes decimal numbers of RESP, as strictly as Redis does.
 //! Knows nothing of what a number counts.
 
 use super::limits::NUMBER_LEN_MAX;
 
-/// What is found where a header's number should be.
+/// The result of reading the number in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// The number, and where the line after it begins.
+    /// The number, and the position of the line after it.
     Number(i64, usize),
-    /// The line has not arrived whole.
+    /// The line has not arrived completely.
     Incomplete,
-    /// Not a number, or a line that is no line.
+    /// Not a number, or not followed by CRLF.
     Bad,
 }
 
 /// Reads the number at `from` up to its CRLF.
 ///
-/// Strict like Redis' `string2ll` (no plus, no leading zero, no `-0`): what we accept is forwarded unchanged, and a server
-/// that reads it differently would close a connection that other clients share.
+/// As strict as Redis' `string2ll` (no plus, no leading zero, no `-0`): accepted requests are forwarded unchanged, and a
+/// server that reads them differently would close a connection that other clients share.
 #[inline]
 #[must_use]
 pub fn header(bytes: &[u8], from: usize) -> Header {
-    // Nearly every header is one or two digits.
+    // Fast paths: nearly every header has one or two digits.
     if let Some(&[a, b'\r', b'\n']) = bytes.get(from..from + 3)
         && a.is_ascii_digit()
     {
@@ -40,7 +40,7 @@ fn header_any(bytes: &[u8], from: usize) -> Header {
     let rest = bytes.get(from..).unwrap_or_default();
     let window = &rest[..rest.len().min(NUMBER_LEN_MAX + 1)];
     let Some(end) = memchr::memchr(b'\r', window) else {
-        // No line end within the longest number; or still to come, but refuse what can be no number already.
+        // The line end is too far away or has not arrived yet. Refuse at once bytes that cannot become a number.
         let plausible = window.iter().enumerate().all(|(i, c)| c.is_ascii_digit() || (i == 0 && *c == b'-'));
         return if window.len() > NUMBER_LEN_MAX || !plausible { Header::Bad } else { Header::Incomplete };
     };
@@ -52,7 +52,7 @@ fn header_any(bytes: &[u8], from: usize) -> Header {
     }
 }
 
-/// Parses a whole decimal number the way Redis' `string2ll` does.
+/// Parses a complete decimal number as Redis' `string2ll` does.
 #[must_use]
 pub fn parse(text: &[u8]) -> Option<i64> {
     if text == b"0" {
@@ -70,7 +70,7 @@ pub fn parse(text: &[u8]) -> Option<i64> {
         if !c.is_ascii_digit() {
             return None;
         }
-        // Counted downwards, because the smallest number has no positive duplicate.
+        // Counted downwards, because the absolute value of the smallest number overflows.
         number = number.checked_mul(10)?.checked_sub(i64::from(c - b'0'))?;
     }
     if negative { Some(number) } else { number.checked_neg() }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strict_like_redis() {
+    fn parses_as_strictly_as_redis() {
         for (text, want) in [
             ("0", Some(0)),
             ("1", Some(1)),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn headers() {
+    fn reads_headers() {
         for (text, want) in [
             ("3\r\n", Header::Number(3, 3)),
             ("12\r\n", Header::Number(12, 4)),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn written_as_read() {
+    fn writes_what_it_reads() {
         for number in [0, 7, 10, -1, i64::MAX, i64::MIN] {
             let mut out = Vec::new();
             push(&mut out, number);

@@ -1,5 +1,5 @@
-//! Finds where a server's reply ends, in RESP2 and RESP3, going on where the last read ended.
-//! Knows nothing of what was asked, and builds no tree: nesting is counted, not recursed into.
+//! Finds the end of a server's reply in RESP2 and RESP3, and resumes when more bytes have arrived.
+//! Builds no tree: it counts levels of nesting instead of recursing. Knows nothing of requests.
 
 use std::fmt;
 
@@ -8,29 +8,29 @@ use super::{
     number::{Header, header, parse},
 };
 
-/// Bytes that are no reply. The connection they came over cannot go on.
+/// Why bytes are not a valid reply. The connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyError {
     /// No type begins with this byte.
     Type(u8),
-    /// A length or count that is no number, or beyond its limit.
+    /// A length or count is not a number or exceeds its limit.
     Length,
-    /// A streamed string or aggregate of RESP3: no server sends them and no client of ours has asked.
+    /// A streamed string or aggregate of RESP3: no server sends them.
     Streamed,
-    /// No line end after a bulk's bytes.
+    /// A bulk string is not followed by CRLF.
     BulkEnd,
-    /// A null, boolean or integer that is none.
+    /// An invalid null, boolean or integer.
     Value,
-    /// Beyond `LINE_MAX`.
+    /// A line is longer than `LINE_MAX`.
     LineTooLong,
-    /// Beyond `NESTING_MAX`.
+    /// Nested deeper than `NESTING_MAX`.
     TooDeep,
 }
 
 impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Type(byte) => write!(f, "no reply begins with byte {byte:#04x}"),
+            Self::Type(byte) => write!(f, "byte {byte:#04x} begins no reply"),
             Self::Length => f.write_str("invalid length"),
             Self::Streamed => f.write_str("streamed types are not supported"),
             Self::BulkEnd => f.write_str("no CRLF after a bulk"),
@@ -45,34 +45,34 @@ impl std::error::Error for ReplyError {}
 
 /// A resumable scan of one reply at a time.
 ///
-/// Call [`scan`](Self::scan) with all bytes from the reply's first on; while it says `None`, call it again with the same
-/// bytes and more behind them.
+/// Call [`scan`](Self::scan) with all bytes from the first byte of the reply on. While it returns `None`, call it again with
+/// the same bytes and more after them.
 #[derive(Debug, Default)]
 pub struct ReplyScanner {
-    /// Where the next value begins.
+    /// Position of the next value.
     at: usize,
-    /// Up to where no line end was found, or 0.
+    /// Position up to which no line end was found, or 0.
     searched: usize,
-    /// Values still to come at each level of nesting, outermost first.
+    /// Number of values still missing at each level of nesting, outermost first.
     open: Vec<u64>,
 }
 
 impl ReplyScanner {
-    /// Bytes from the reply's first that are known to be missing nothing; for progress only.
+    /// Number of bytes from the first on that are known to be complete values; for reports of progress only.
     #[must_use]
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// Looks for the end of the reply that begins at `bytes[0]`: its length, or `None` when it has not arrived whole.
-    /// An attribute belongs to the reply behind it. A push (`>`) is a message of its own; the first byte tells.
+    /// Returns the length of the reply that begins at `bytes[0]`, or `None` if it has not arrived completely. An attribute
+    /// belongs to the reply after it. A push (`>`) is a separate message; the first byte identifies it.
     ///
     /// # Errors
-    /// The bytes are no reply.
+    /// Returns why the bytes are not a valid reply.
     #[inline]
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, ReplyError> {
         loop {
-            // The number of values that this one opens: 0 for a scalar.
+            // `opens`: the number of values that this one contains; 0 for a scalar.
             let Some((end, opens)) = self.value(bytes)? else { return Ok(None) };
             self.at = end;
             self.searched = 0;
@@ -83,7 +83,7 @@ impl ReplyScanner {
                 self.open.push(opens);
                 continue;
             }
-            // A value is whole: it may have been the last of its aggregate, and that of the one around it.
+            // A value is complete. It may be the last of its aggregate, which may be the last of the one around it, and so on.
             loop {
                 match self.open.last_mut() {
                     None => return Ok(Some(std::mem::take(&mut self.at))),
@@ -99,7 +99,7 @@ impl ReplyScanner {
         }
     }
 
-    /// The value (or an aggregate's header) at `self.at`: where it ends and how many values it opens.
+    /// The end of the value (or of the aggregate's header) at `self.at`, and the number of values that it contains.
     #[inline]
     fn value(&mut self, bytes: &[u8]) -> Result<Option<(usize, u64)>, ReplyError> {
         let Some(&kind) = bytes.get(self.at) else { return Ok(None) };
@@ -122,7 +122,7 @@ impl ReplyScanner {
             }
             b'*' | b'~' | b'>' => self.aggregate(bytes, 1, 0, kind == b'*'),
             b'%' => self.aggregate(bytes, 2, 0, false),
-            // The value that the attribute is about counts as one more of its own.
+            // The value that the attribute describes counts as one more element.
             b'|' => self.aggregate(bytes, 2, 1, false),
             b';' | b'.' => Err(ReplyError::Streamed),
             other => Err(ReplyError::Type(other)),
@@ -226,7 +226,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_type_whole_and_byte_by_byte() {
+    fn scans_every_type_at_once_and_byte_by_byte() {
         for text in WHOLE {
             let bytes = text.as_bytes();
             let mut more = bytes.to_vec();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_refused() {
+    fn refuses_invalid_bytes() {
         for (text, want) in [
             ("HTTP/1.1", ReplyError::Type(b'H')),
             ("$x\r\n", ReplyError::Length),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_ends_without_recursion() {
+    fn nesting_is_limited_and_does_not_recurse() {
         let deep = "*1\r\n".repeat(NESTING_MAX) + ":1\r\n";
         assert_eq!(ReplyScanner::default().scan(deep.as_bytes()), Ok(Some(deep.len())));
         let deeper = "*1\r\n".repeat(NESTING_MAX + 1);

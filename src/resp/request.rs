@@ -1,5 +1,5 @@
-//! Finds where a request ends and where its arguments are, going on where the last read ended.
-//! Knows nothing of what commands mean, and copies nothing.
+//! Finds the end of a request and the positions of its arguments, and resumes when more bytes have arrived.
+//! Copies nothing. Knows nothing of what commands mean.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use super::{
     number::{Header, header},
 };
 
-/// Where an argument lies, counted from the first byte of its request.
+/// The position of an argument, relative to the first byte of its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arg {
     /// First byte.
     pub start: usize,
-    /// Byte after the last.
+    /// The byte after the last.
     pub end: usize,
 }
 
 impl Arg {
-    /// The argument's bytes in its request.
+    /// The bytes of the argument in its request.
     #[inline]
     #[must_use]
     pub fn of<'a>(&self, request: &'a [u8]) -> &'a [u8] {
@@ -26,35 +26,35 @@ impl Arg {
     }
 }
 
-/// What stands at the front of the bytes.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scanned {
-    /// A request of so many bytes; its arguments are in [`RequestScanner::args`]. None at all (`*0`) is no request: skip it.
+    /// A request of this many bytes; its arguments are in [`RequestScanner::args`]. If there are none (`*0`), skip it.
     Request(usize),
-    /// An inline command of so many bytes, line end included; [`super::inline::to_request`] makes a request of it.
+    /// An inline command of this many bytes, line end included; [`super::inline::to_request`] converts it to a request.
     Inline(usize),
-    /// Not whole yet.
+    /// Incomplete.
     Incomplete,
 }
 
-/// Bytes that are no request. The connection cannot go on: nobody knows where the next one begins.
+/// Why bytes are not a valid request. The connection must be closed, because the position of the next request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// The count after `*` is no number or beyond the limit.
+    /// The count after `*` is not a number or exceeds the limit.
     MultibulkLength,
-    /// The count after `*` has no end.
+    /// The count after `*` does not end.
     MultibulkHeaderTooLong,
-    /// A `$` was due.
+    /// Another byte instead of `$`.
     ExpectedBulk(u8),
-    /// The length after `$` is no number, negative or beyond the limit.
+    /// The length after `$` is not a number, is negative or exceeds the limit.
     BulkLength,
-    /// No line end after a bulk's bytes.
+    /// A bulk string is not followed by CRLF.
     BulkEnd,
-    /// All arguments together are beyond the limit.
+    /// All arguments together exceed the limit.
     RequestTooLong,
-    /// An inline command beyond the limit.
+    /// An inline command exceeds the limit.
     InlineTooLong,
-    /// An inline command whose quotes do not match.
+    /// The quotes of an inline command do not match.
     UnbalancedQuotes,
     /// More arguments than a client may send before it has logged in.
     UnauthenticatedMultibulkLength,
@@ -62,7 +62,7 @@ pub enum RequestError {
     UnauthenticatedBulkLength,
 }
 
-/// The text after `-ERR Protocol error: `, the same that Redis gives where it gives one.
+/// The text after `-ERR Protocol error: `, with Redis' wording where Redis has the same error.
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,65 +83,66 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// Reservation for arguments at a header, whatever it promises: memory is spent on what arrives, not on what is announced.
+/// Arguments for which a header reserves memory, whatever its count: memory is allocated for arguments that arrive, not for
+/// announced ones. More than nearly all requests have.
 const ARGS_RESERVED: usize = 64;
 
 /// A resumable scan of one request at a time.
 ///
-/// Call [`scan`](Self::scan) with all bytes from the request's first on; while it says `Incomplete`, call it again with the
-/// same bytes and more behind them. It goes on behind the last whole argument.
+/// Call [`scan`](Self::scan) with all bytes from the first byte of the request on. While it returns `Incomplete`, call it
+/// again with the same bytes and more after them. It resumes after the last complete argument.
 #[derive(Debug, Default)]
 pub struct RequestScanner {
-    /// Where the next header begins; 0: a new request.
+    /// Position of the next header; 0 for a new request.
     at: usize,
-    /// Arguments still to come.
+    /// Number of arguments still missing.
     left: usize,
-    /// While the bytes of a bulk are awaited, where they begin and end (`0, 0`: none).
+    /// Position of the bulk string whose bytes are awaited (`0, 0` if none is).
     bulk: Arg,
-    /// For an inline command: up to where no line end was found.
+    /// Of an inline command: position up to which no line end was found.
     searched: usize,
     args: Vec<Arg>,
-    /// The limits of a client that has not logged in apply.
+    /// Whether the limits of a client that has not logged in apply.
     before_login: bool,
 }
 
 impl RequestScanner {
-    /// Whether the small limits for clients that have not logged in apply from now on.
+    /// Sets whether the small limits of clients that have not logged in apply.
     pub fn set_before_login(&mut self, yes: bool) {
         self.before_login = yes;
     }
 
-    /// Whether they do.
+    /// Whether the small limits of clients that have not logged in apply.
     #[inline]
     #[must_use]
     pub fn is_before_login(&self) -> bool {
         self.before_login
     }
 
-    /// The arguments of the request that [`scan`](Self::scan) found last.
+    /// The arguments of the request that [`scan`](Self::scan) returned last.
     #[inline]
     #[must_use]
     pub fn args(&self) -> &[Arg] {
         &self.args
     }
 
-    /// Whether a request has begun and not ended.
+    /// Whether a part of a request was scanned.
     #[must_use]
     pub fn in_request(&self) -> bool {
         self.at != 0 || self.searched != 0
     }
 
-    /// Gives memory back that only an unusual request needed.
+    /// Frees memory that an unusually large request needed.
     pub fn shrink(&mut self) {
         if self.args.capacity() > ARGS_RESERVED && !self.in_request() {
             self.args = Vec::new();
         }
     }
 
-    /// Looks for the end of the request that begins at `bytes[0]`.
+    /// Finds the end of the request that begins at `bytes[0]`.
     ///
     /// # Errors
-    /// The bytes are no request and the connection cannot go on.
+    /// Returns why the bytes are not a valid request; the connection must be closed.
     #[inline]
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Scanned, RequestError> {
         if self.at == 0 {
@@ -187,7 +188,7 @@ impl RequestScanner {
         Ok(Scanned::Request(std::mem::take(&mut self.at)))
     }
 
-    /// Reads the header at `self.at` into `self.bulk`; false: not there yet.
+    /// Reads the header at `self.at` into `self.bulk`. Returns false if it is incomplete.
     #[inline]
     fn bulk_header(&mut self, bytes: &[u8]) -> Result<bool, RequestError> {
         match bytes.get(self.at) {
@@ -232,7 +233,7 @@ impl RequestScanner {
     }
 }
 
-/// Redis tells a header that never ends from one that is wrong.
+/// Distinguishes, as Redis does, a header that does not end from an invalid one.
 fn bad_header(bytes: &[u8], from: usize, otherwise: RequestError) -> RequestError {
     let rest = &bytes[from..];
     if rest.len() > INLINE_MAX && memchr::memchr(b'\r', &rest[..INLINE_MAX]).is_none() {
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_at_every_byte() {
+    fn resumes_at_every_byte() {
         let two = b"*3\r\n$3\r\nSET\r\n$10\r\n0123456789\r\n$2\r\n\r\n\r\nPING\r\n";
         let mut scanner = RequestScanner::default();
         for cut in 0..37 {
@@ -297,17 +298,17 @@ mod tests {
         }
         let long = vec![b'a'; INLINE_MAX + 1];
         assert_eq!(RequestScanner::default().scan(&long), Err(RequestError::InlineTooLong));
-        let mut stranger = RequestScanner::default();
-        stranger.set_before_login(true);
-        assert_eq!(stranger.scan(b"*11\r\n"), Err(RequestError::UnauthenticatedMultibulkLength));
-        let mut stranger = RequestScanner::default();
-        stranger.set_before_login(true);
-        assert_eq!(stranger.scan(b"*1\r\n$16385\r\n"), Err(RequestError::UnauthenticatedBulkLength));
+        let mut unauthenticated = RequestScanner::default();
+        unauthenticated.set_before_login(true);
+        assert_eq!(unauthenticated.scan(b"*11\r\n"), Err(RequestError::UnauthenticatedMultibulkLength));
+        let mut unauthenticated = RequestScanner::default();
+        unauthenticated.set_before_login(true);
+        assert_eq!(unauthenticated.scan(b"*1\r\n$16385\r\n"), Err(RequestError::UnauthenticatedBulkLength));
     }
 
     #[test]
     fn all_arguments_together_have_a_limit() {
-        // Bulks within their limit, which together are not: the headers alone tell, nothing need arrive.
+        // Two bulk strings within their limit that exceed the limit together: the headers alone suffice.
         let mut scanner = RequestScanner { at: REQUEST_MAX - BULK_MAX, left: 2, ..RequestScanner::default() };
         let header = format!("${BULK_MAX}\r\n");
         let mut bytes = vec![0; REQUEST_MAX - BULK_MAX];
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_costs_nothing() {
+    fn announced_arguments_allocate_nothing() {
         let mut scanner = RequestScanner::default();
         assert_eq!(scanner.scan(b"*1048576\r\n$536870912\r\n"), Ok(Scanned::Incomplete));
         assert!(scanner.args.capacity() <= ARGS_RESERVED);

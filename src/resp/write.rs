@@ -1,43 +1,43 @@
-//! Writes RESP messages, in the version a client speaks where the versions differ.
-//! Knows nothing of when a message is due.
+//! Writes RESP messages, in the version of the client where the versions differ.
+//! Knows nothing of what the messages mean.
 
 use super::number;
 
 /// The protocol version of a client or a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// What every client begins with.
+    /// The version with which every client begins.
     #[default]
     Resp2,
     /// After `HELLO 3`.
     Resp3,
 }
 
-/// `+text`. The text must be a line of its own making, never a client's bytes.
+/// Writes `+text`. The text must not contain line ends, so it must never contain a client's bytes.
 pub fn simple(out: &mut Vec<u8>, text: &str) {
     line(out, b'+', text.as_bytes());
 }
 
-/// `-text`, where text begins with the code (`ERR ...`). Line ends inside become spaces.
+/// Writes `-text`. The text begins with the code (`ERR ...`); line ends inside become spaces.
 pub fn error(out: &mut Vec<u8>, text: &str) {
     out.push(b'-');
     out.extend(text.bytes().map(|c| if c == b'\r' || c == b'\n' { b' ' } else { c }));
     out.extend_from_slice(b"\r\n");
 }
 
-/// `:number`.
+/// Writes `:number`.
 pub fn int(out: &mut Vec<u8>, value: i64) {
     head(out, b':', value);
 }
 
-/// `$len bytes`.
+/// Writes a bulk string, `$len bytes`.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     head(out, b'$', bytes.len() as i64);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
-/// The null of the version.
+/// Writes the null of the version.
 pub fn null(out: &mut Vec<u8>, version: Version) {
     out.extend_from_slice(match version {
         Version::Resp2 => b"$-1\r\n",
@@ -45,12 +45,12 @@ pub fn null(out: &mut Vec<u8>, version: Version) {
     });
 }
 
-/// Header of an array of `len` values.
+/// Writes the header of an array of `len` values.
 pub fn array(out: &mut Vec<u8>, len: usize) {
     head(out, b'*', len as i64);
 }
 
-/// Header of a map of `pairs` pairs; in RESP2 an array of twice as many values.
+/// Writes the header of a map of `pairs` pairs; in RESP2, of an array with twice as many values.
 pub fn map(out: &mut Vec<u8>, pairs: usize, version: Version) {
     match version {
         Version::Resp2 => array(out, pairs * 2),
@@ -58,7 +58,7 @@ pub fn map(out: &mut Vec<u8>, pairs: usize, version: Version) {
     }
 }
 
-/// Header of a set of `len` values; in RESP2 an array.
+/// Writes the header of a set of `len` values; in RESP2, of an array.
 pub fn set(out: &mut Vec<u8>, len: usize, version: Version) {
     match version {
         Version::Resp2 => array(out, len),
@@ -66,7 +66,7 @@ pub fn set(out: &mut Vec<u8>, len: usize, version: Version) {
     }
 }
 
-/// A text for people: verbatim in RESP3, a bulk in RESP2.
+/// Writes a text for people: a verbatim string in RESP3, a bulk string in RESP2.
 pub fn verbatim(out: &mut Vec<u8>, text: &str, version: Version) {
     match version {
         Version::Resp2 => bulk(out, text.as_bytes()),
@@ -79,7 +79,7 @@ pub fn verbatim(out: &mut Vec<u8>, text: &str, version: Version) {
     }
 }
 
-/// A whole request.
+/// Writes a request.
 pub fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
     array(out, args.len());
     for arg in args {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_versions() {
+    fn writes_both_versions() {
         let write = |f: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();
             f(&mut out);

@@ -1,5 +1,5 @@
 //! Arrays of Redis 8.8.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::spec::flag::{DENYOOM, FAST, READONLY, WRITE};
 use super::super::spec::{Spec, cmd};

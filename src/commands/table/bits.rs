@@ -1,5 +1,5 @@
 //! Bitmaps and HyperLogLog.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{ADMIN, DENYOOM, FAST, MAY_REPLICATE, READONLY, WRITE};

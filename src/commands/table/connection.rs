@@ -1,5 +1,5 @@
-//! What concerns the connection itself, and publish and subscribe.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Commands about the connection itself, and publish and subscribe.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::spec::flag::{ADMIN, ALLOW_BUSY, FAST, LOADING, MAY_REPLICATE, NO_AUTH, NOSCRIPT, PUBSUB, STALE};
 use super::super::spec::{Handling, Local, Spec, cmd, container};

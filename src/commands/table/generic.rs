@@ -1,5 +1,5 @@
 //! Commands for keys of any type.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{

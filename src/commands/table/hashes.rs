@@ -1,5 +1,5 @@
 //! Hashes, with the expiring fields of Redis 7.4 and later.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::spec::flag::{DENYOOM, FAST, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Spec, cmd};

@@ -1,5 +1,5 @@
 //! The JSON commands of Redis 8 (RedisJSON).
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{DENYOOM, PRIMARY_ONLY, READONLY, WRITE};

@@ -1,6 +1,6 @@
-//! The rows of the command table, a file per family. What Redis 7.0.15 reports is compared with a real server in
-//! `tests/commands_differential.rs`; rows marked newer follow the documentation of Redis 8 and Valkey 8 and 9.
-//! Refuses to know how rows are found (`lookup`) and read (`keys`).
+//! The rows of the command table, one file per family. `tests/commands_differential.rs` compares the commands of Redis 7.0.15
+//! with a real server; rows with a later version follow the documentation of Redis 8 and Valkey 8 and 9.
+//! Knows nothing of how rows are found (`lookup`) and read (`keys`).
 
 use super::keys::KeySpec;
 use super::spec::{Handling, Spec};
@@ -25,7 +25,7 @@ mod time_series;
 mod vectors;
 mod why;
 
-/// Every row.
+/// All rows.
 pub(super) static FAMILIES: [&[Spec]; 18] = [
     strings::STRINGS,
     hashes::HASHES,
@@ -47,7 +47,7 @@ pub(super) static FAMILIES: [&[Spec]; 18] = [
     search::SEARCH,
 ];
 
-// Words that most rows need.
+// Short names that most rows use.
 const NONE: KeySpec = KeySpec::None;
 const KEY: KeySpec = KeySpec::One(1);
 const KEYS: KeySpec = KeySpec::Range { first: 1, last: -1, step: 1 };

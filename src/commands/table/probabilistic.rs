@@ -1,5 +1,5 @@
 //! Bloom and cuckoo filters, sketches and digests of Redis 8 (RedisBloom).
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{DENYOOM, MOVABLEKEYS, PRIMARY_ONLY, READONLY, WRITE};
@@ -17,7 +17,7 @@ pub(super) static PROBABILISTIC: &[Spec] = &[
     cmd("bf.info", -2, READONLY, KEY, SLOT),
     cmd("bf.mexists", -3, READONLY, KEY, SLOT),
     cmd("bf.scandump", 3, READONLY | PRIMARY_ONLY, KEY, SLOT),
-    // Of the Bloom filters of Valkey.
+    // Bloom filters of Valkey.
     cmd("bf.load", 3, WRITE | DENYOOM, KEY, SLOT),
     cmd("cf.add", 3, WRITE | DENYOOM, KEY, SLOT),
     cmd("cf.addnx", 3, WRITE | DENYOOM, KEY, SLOT),

@@ -1,5 +1,5 @@
 //! The query engine of Redis 8 (RediSearch): its indexes span all keys of a server, so only suggestions have a slot.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::spec::flag::{READONLY, WRITE};
 use super::super::spec::{Handling, Spec, cmd};

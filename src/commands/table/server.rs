@@ -1,5 +1,5 @@
-//! For operators of servers and of Redis Cluster.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Commands for operators of servers and of Redis Cluster.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{
@@ -205,7 +205,7 @@ pub(super) static SERVER: &[Spec] = &[
     // Redis 8.6.
     cmd("hotkeys", -2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
     cmd("trimslots", -5, WRITE | ADMIN, NONE, Handling::Refused(why::CLUSTER)),
-    // What a browser or another HTTP client sends, made to talk to us by a hostile page: its body could hold Redis commands.
+    // An HTTP request, which a hostile page can make a browser send: its body could contain Redis commands.
     cmd("post", -1, LOADING | STALE, NONE, Handling::Close(why::HTTP)),
     cmd("host:", -1, LOADING | STALE, NONE, Handling::Close(why::HTTP)),
 ];

@@ -1,5 +1,5 @@
 //! Sorted sets.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, MOVABLEKEYS, NOSCRIPT, PRIMARY_ONLY, READONLY, WRITE};

@@ -1,5 +1,5 @@
-//! Strings: GET, SET and their kin.
-//! Refuses to know more than the rows say: see `spec` and `keys`.
+//! Strings: GET, SET and related commands.
+//! Rows only; `spec` and `keys` interpret them.
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE};

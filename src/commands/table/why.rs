@@ -1,32 +1,31 @@
-//! Why a command is not offered, in sentences that can be answered to the client after its name: `'NAME' is not ...`.
-//! Refuses to know which commands they are for.
+//! Reasons why commands are not offered, as texts that the proxy sends to clients after the name: `'NAME': ...`.
+//! Knows nothing of which commands they are for.
 
 pub(super) const TRANSACTIONS: &str =
     "transactions are not supported by this proxy yet, not executed. A script with declared keys is atomic";
-/// For EXEC and DISCARD: MULTI was refused, so what came behind it in a pipeline was not held back.
-pub(super) const NO_MULTI: &str = "transactions are not supported by this proxy yet: nothing was queued, each command after MULTI has had its own reply. EXEC itself was not executed";
+/// For EXEC and DISCARD: MULTI was refused, so the commands after it in a pipeline were not queued.
+pub(super) const NO_MULTI: &str = "transactions are not supported by this proxy yet: nothing was queued, each command after MULTI got its own reply. EXEC itself was not executed";
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use the form that does not block, and repeat it";
 pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";
 pub(super) const WHOLE_CLUSTER: &str =
-    "commands that concern the keys of all servers are not supported by this proxy yet, not executed";
+    "commands about the keys of all servers are not supported by this proxy yet, not executed";
 pub(super) const SCRIPTS: &str = "managing scripts and functions on all servers is not supported by this proxy yet, not executed. EVAL needs no loading";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";
 pub(super) const SESSIONS: &str =
     "managing the connections of other clients is not supported by this proxy yet, not executed";
 
 pub(super) const OPERATORS: &str =
-    "it concerns one server, not the data, so the proxy refuses it, not executed. Ask the server itself";
+    "it concerns one server, not the data, so the proxy refuses it, not executed. Send it to the server itself";
 pub(super) const REPLICATION: &str =
-    "who replicates from whom is decided by the proxy cluster, not executed. See pontoon group";
+    "the proxy cluster decides which server replicates from which, not executed. See pontoon group";
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not executed. Use the client without its cluster mode";
-pub(super) const DATABASES: &str =
-    "it moves data between databases behind the proxy's back, not executed. COPY with DB and DEL do it key by key";
+pub(super) const DATABASES: &str = "it moves data between databases without the proxy's knowledge, not executed. COPY with DB and DEL do it key by key";
 pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon slot";
-pub(super) const ACL: &str = "users are those of the proxy, not of a server, not executed. See pontoon product";
+pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
 pub(super) const CONFIG: &str =
-    "the proxy does not change servers' configuration for clients, not executed. Ask the server itself";
+    "the proxy does not change the configuration of servers for clients, not executed. Send it to the server itself";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
 pub(super) const INDEX: &str =
     "its index spans the keys of one server only, so the answer would be wrong here, not executed";
-pub(super) const HTTP: &str = "this is HTTP, not Redis; possible attack by way of a browser. The connection is closed";
+pub(super) const HTTP: &str = "this is HTTP, not Redis; possible attack through a browser. The connection is closed";

@@ -3,7 +3,7 @@
 
 use super::Event;
 use crate::{
-    commands::{Args, ResolveError, flag, resolve},
+    commands::{Args, Flags, ResolveError, resolve},
     resp::{limits::ARGS_MAX, number},
 };
 
@@ -223,7 +223,7 @@ impl Stream {
                 return Self::unknown_command(self.db, words, events);
             }
         };
-        if !spec.flags.has(flag::WRITE | flag::MAY_REPLICATE) {
+        if !spec.flags.intersects(Flags::WRITE | Flags::MAY_REPLICATE) {
             return Ok(());
         }
         self.keys.clear();

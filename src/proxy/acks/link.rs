@@ -1,9 +1,9 @@
-//! The connection that asks which replicas have the writes of a server: `PING`, `WAIT n t` for all that wait, and while that
-//! is under way the next gather. Knows nothing of clients, nor of what becomes of an answer.
+//! The connection that asks a server how many replicas have its writes: `PING` and `WAIT n t` for all waiting writes; the
+//! next batch forms meanwhile. Knows nothing of clients and of how the result is used.
 //!
-//! `WAIT` counts the replicas that have what its *own* connection has written, and answers at once where it has written
-//! nothing. The PING makes the server remember its present offset for this connection, also though it writes nothing; sent
-//! after the reply to a write was read, that offset is behind the write.
+//! `WAIT` counts the replicas that have what its *own* connection has written, and returns at once if that connection has
+//! written nothing. PING makes the server remember its current replication offset for this connection, although PING writes
+//! nothing. Because PING is sent after the reply to a write was read, that offset is after the write.
 
 use std::{fmt::Write as _, io, rc::Rc, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::{
 use super::{AckDecision, Acks};
 use crate::{
     proxy::{
-        backend::handshake::{self, LogIn},
+        backend::handshake::{self, LoginTarget},
         worker::Worker,
     },
     resp::{
@@ -26,25 +26,25 @@ use crate::{
     },
 };
 
-/// An answer may come so much later than `WAIT` was to wait: servers look at such times every 100 ms.
+/// A reply may arrive this much later than the timeout of `WAIT`: servers check such timeouts only every 100 ms.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Between two attempts to connect: what is written meanwhile waits for the next.
+/// Pause between two tries to connect; writes wait meanwhile. Short compared with usual timeouts of `min-acks`.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Bytes of the answers to PING and WAIT; an error text is the longest.
-const ANSWERS_MAX: usize = 16 * 1024;
+/// Longest reply to PING or WAIT, in bytes; error texts are the longest.
+const REPLY_MAX: usize = 16 * 1024;
 
 /// A connection that is up.
 struct AckLink {
     stream: TcpStream,
-    /// Run id of the process behind it.
+    /// Run id of the process at the other end.
     run_id: String,
     buffer: Vec<u8>,
     request: Vec<u8>,
 }
 
-/// Runs until the server is retired and nothing waits.
+/// Runs until the server is retired and no write waits.
 pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
     let mut link: Option<AckLink> = None;
     let mut not_before = Instant::now();
@@ -53,34 +53,34 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
             if acks.retired.get() {
                 return;
             }
-            if !rest(&acks, link.as_ref(), &worker).await {
+            if !wait_for_work(&acks, link.as_ref(), &worker).await {
                 link = None;
             }
             continue;
         }
-        let asked = tokio::select! {
+        let result = tokio::select! {
             biased;
-            // First: then an answer that has come is about those who still wait.
-            () = acks.void.notified() => None,
-            asked = ask(&acks, &mut link, not_before, &worker) => Some(asked),
+            // Checked first, so that a result always concerns writes that still wait.
+            () = acks.abandoned.notified() => None,
+            result = wait_for_replicas(&acks, &mut link, not_before, &worker) => Some(result),
         };
-        let Some(asked) = asked else {
-            // Whatever the connection still answers is about nobody.
+        let Some(result) = result else {
+            // Replies that are still due on the connection are of no use.
             link = None;
             continue;
         };
-        let WaitRequest { count, wanted, outcome } = asked;
+        let WaitResult { count, wanted, outcome } = result;
         match outcome {
             Ok(have) if have >= wanted => acks.settle(&worker, count, &AckDecision::Confirmed),
             Ok(have) => {
                 let within = acks.product.routes.borrow().min_acks_ms;
-                let why = format!("{have} have it after {within} ms");
+                let why = format!("{have} confirmed within {within} ms");
                 acks.settle(&worker, count, &AckDecision::Unconfirmed { wanted, why: &why });
             }
             Err(error) => {
                 link = None;
                 not_before = Instant::now() + AGAIN_AFTER;
-                tracing::debug!(server = %acks.addr, %error, "replicas cannot be asked for");
+                tracing::debug!(server = %acks.addr, %error, "cannot ask how many replicas have the writes");
                 let why = format!("server {} {error}", acks.addr);
                 acks.settle(&worker, count, &AckDecision::Unconfirmed { wanted, why: &why });
             }
@@ -88,11 +88,11 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
     }
 }
 
-/// Waits for work. False: the connection has come to its end meanwhile, or nobody has used it for long.
-async fn rest(acks: &Acks, link: Option<&AckLink>, worker: &Worker) -> bool {
-    let broken = async {
+/// Waits for a write. Returns false if the connection was closed meanwhile or was unused for too long.
+async fn wait_for_work(acks: &Acks, link: Option<&AckLink>, worker: &Worker) -> bool {
+    let closed = async {
         match link {
-            Some(link) => link.broken().await,
+            Some(link) => link.closed_by_server().await,
             None => std::future::pending().await,
         }
     };
@@ -100,14 +100,15 @@ async fn rest(acks: &Acks, link: Option<&AckLink>, worker: &Worker) -> bool {
         tokio::select! {
             biased;
             () = acks.work.notified() => true,
-            () = broken => false,
+            () = closed => false,
         }
     });
     worked.await.unwrap_or(false)
 }
 
-/// What was asked, for how many writes.
-struct WaitRequest {
+/// The result of `WAIT` for a batch of writes.
+struct WaitResult {
+    /// Number of writes.
     count: usize,
     /// Replicas that must have them.
     wanted: u32,
@@ -115,18 +116,23 @@ struct WaitRequest {
     outcome: io::Result<u32>,
 }
 
-async fn ask(acks: &Acks, link: &mut Option<AckLink>, not_before: Instant, worker: &Worker) -> WaitRequest {
+async fn wait_for_replicas(
+    acks: &Acks,
+    link: &mut Option<AckLink>,
+    not_before: Instant,
+    worker: &Worker,
+) -> WaitResult {
     let (min_acks, within) = {
         let routes = acks.product.routes.borrow();
-        // It may have been turned off meanwhile: what waits was sent under the former setting.
+        // `min-acks` may be off by now; the waiting writes were sent under the former setting.
         (u32::from(routes.min_acks.max(1)), Duration::from_millis(routes.min_acks_ms.into()))
     };
-    // The server counts any replica; those that are not the group's are no help when it fails.
+    // The server also counts unmanaged replicas, which cannot be promoted.
     let wanted = min_acks + worker.config.unmanaged.of(&acks.addr);
     if link.is_none() {
         sleep_until(not_before).await;
         let name = format!("pontoon:{}:acks", worker.config.node);
-        let connecting = handshake::connect(LogIn {
+        let connecting = handshake::connect(LoginTarget {
             addr: &acks.addr,
             credentials: acks.credentials.as_ref(),
             db: 0,
@@ -134,31 +140,31 @@ async fn ask(acks: &Acks, link: &mut Option<AckLink>, not_before: Instant, worke
             name: &name,
         });
         let connected = timeout(worker.config.limits.connect_deadline, connecting).await;
-        match connected.unwrap_or_else(|_| Err(io::Error::other("did not let us in in time"))) {
+        match connected.unwrap_or_else(|_| Err(io::Error::other("did not complete the login in time"))) {
             Ok((stream, run_id)) => {
                 *link = Some(AckLink { stream, run_id, buffer: Vec::new(), request: Vec::new() });
             }
             Err(error) => {
-                let count = acks.group().map_or(0, |(count, _)| count);
-                return WaitRequest { count, wanted, outcome: Err(error) };
+                let count = acks.batch().map_or(0, |(count, _)| count);
+                return WaitResult { count, wanted, outcome: Err(error) };
             }
         }
     }
-    // What came while connecting goes with it.
-    let (count, by) = acks.group().unwrap_or_default();
+    // Writes that arrived while connecting belong to the same batch.
+    let (count, run_id) = acks.batch().unwrap_or_default();
     let outcome = match link {
-        Some(link) if by.is_empty() || *by != *link.run_id => {
-            Err(io::Error::other("was restarted since, or does not tell its run id"))
+        Some(link) if run_id.is_empty() || *run_id != *link.run_id => {
+            Err(io::Error::other("was restarted since the write, or does not report its run id"))
         }
         Some(link) => link.confirm(wanted, within).await,
         None => Err(io::Error::other("is not connected")),
     };
-    WaitRequest { count, wanted, outcome }
+    WaitResult { count, wanted, outcome }
 }
 
 impl AckLink {
-    /// How many replicas have everything that the server has executed before it gets this. After an error, or if this is
-    /// dropped before it is through, the connection is of no use.
+    /// Returns how many replicas have everything that the server executed before it received this request. After an error, or if
+    /// the future is dropped before it completes, the connection must be closed.
     async fn confirm(&mut self, wanted: u32, within: Duration) -> io::Result<u32> {
         self.request.clear();
         write::request(&mut self.request, &[b"PING"]);
@@ -169,28 +175,28 @@ impl AckLink {
         let end = Instant::now() + within + GRACE;
         let answered = async {
             self.stream.write_all(&self.request).await?;
-            let pong = self.answer().await?;
+            let pong = self.reply().await?;
             if self.buffer[0] != b'+' {
                 return Err(refused("PING", &self.buffer[..pong]));
             }
             self.buffer.drain(..pong);
-            let len = self.answer().await?;
+            let len = self.reply().await?;
             let count = match (self.buffer[0], header(&self.buffer, 1)) {
                 (b':', Header::Number(count, _)) => u32::try_from(count).unwrap_or(0),
                 _ => return Err(refused("WAIT", &self.buffer[..len])),
             };
             self.buffer.drain(..len);
-            if self.buffer.is_empty() { Ok(count) } else { Err(io::Error::other("answers what nobody asked")) }
+            if self.buffer.is_empty() { Ok(count) } else { Err(io::Error::other("sent a reply without a request")) }
         };
         timeout_at(end, answered)
             .await
             .unwrap_or_else(|_| Err(io::Error::other(format!("did not answer WAIT within {} ms", within.as_millis()))))
     }
 
-    /// Resolves when the server has closed it. Nothing was asked, so anything that can be read is the end, or rubbish.
-    async fn broken(&self) {
+    /// Completes when the server has closed the connection. No reply is due, so any readable byte is an error, too.
+    async fn closed_by_server(&self) {
         while self.stream.readable().await.is_ok() {
-            // Readable is only a hint.
+            // `readable` may complete although nothing can be read.
             match self.stream.try_read(&mut [0]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(_) | Err(_) => return,
@@ -198,16 +204,16 @@ impl AckLink {
         }
     }
 
-    /// Reads until an answer is whole; its length.
-    async fn answer(&mut self) -> io::Result<usize> {
+    /// Reads until a reply is complete; returns its length.
+    async fn reply(&mut self) -> io::Result<usize> {
         let mut scanner = ReplyScanner::default();
         loop {
             let whole = scanner.scan(&self.buffer);
-            if let Some(len) = whole.map_err(|error| io::Error::other(format!("sends what is no reply ({error})")))? {
+            if let Some(len) = whole.map_err(|error| io::Error::other(format!("sent an invalid reply ({error})")))? {
                 return Ok(len);
             }
-            if self.buffer.len() > ANSWERS_MAX {
-                return Err(io::Error::other("answers endlessly"));
+            if self.buffer.len() > REPLY_MAX {
+                return Err(io::Error::other(format!("sent a reply longer than {REPLY_MAX} bytes")));
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::Error::other("closed the connection"));

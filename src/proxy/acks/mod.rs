@@ -1,5 +1,5 @@
-//! Writes that a primary has answered and enough replicas do not have yet (`min-acks`): their replies wait here, in order,
-//! per worker and server. Knows nothing of the connection that asks for the replicas; that is its task's affair (`link`).
+//! Replies to writes that wait, in order and per worker and server, until enough replicas have the writes (`min-acks`).
+//! Knows nothing of the connection that asks the server for the number of replicas; `link` has that.
 
 mod link;
 
@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    backend::{AtReply, Entry},
+    backend::{InFlight, ReplyCheck},
     product::ProductView,
     worker::Worker,
 };
@@ -23,29 +23,29 @@ use crate::model::{
 
 pub(super) use link::run;
 
-/// Delivered bytes below this are not worth moving the others for.
+/// Delivered bytes from which on it is worth moving the others to the front.
 const COMPACT_FROM: usize = 64 * 1024;
 
-/// A buffer that has grown beyond this is given back when it is empty.
+/// Capacity above which an empty buffer is freed: more than usual pipelines need, so that those allocate nothing.
 const KEEP: usize = 256 * 1024;
 
-/// A write with its reply.
+/// A write whose reply waits for replicas.
 #[derive(Debug)]
 struct Unconfirmed {
-    entry: Entry,
-    /// Bytes of its reply.
+    entry: InFlight,
+    /// Length of its reply in bytes.
     reply: usize,
-    /// Run id of the process that executed it: only that process can say who has it.
-    by: Rc<str>,
+    /// Run id of the process that executed it: only that process can tell which replicas have it.
+    run_id: Rc<str>,
 }
 
-/// The unconfirmed, oldest first.
+/// The unconfirmed writes, oldest first.
 #[derive(Debug, Default)]
 struct AckQueue {
     writes: VecDeque<Unconfirmed>,
-    /// Their replies, one behind the other.
+    /// Their replies, concatenated.
     replies: Vec<u8>,
-    /// How much of `replies` is dealt with.
+    /// Number of bytes of `replies` that were delivered.
     taken: usize,
 }
 
@@ -56,19 +56,19 @@ pub(super) struct Acks {
     pub(super) credentials: Option<Credentials>,
     product: Rc<ProductView>,
     queue: RefCell<AckQueue>,
-    /// Its server is no primary any more, or its product is gone.
+    /// Whether its server is no longer a primary or its product was removed.
     retired: Cell<bool>,
-    /// There is something to do for a task that rests.
+    /// Wakes the idle task.
     work: Notify,
-    /// What the task has asked is about nobody any more.
-    void: Notify,
+    /// Tells the task that the writes it has asked about are no longer waiting.
+    abandoned: Notify,
 }
 
-/// What is known of a group of writes.
+/// The result for a batch of writes.
 enum AckDecision<'a> {
     /// Enough replicas have them.
     Confirmed,
-    /// They have not, or nobody can say so; why, for people.
+    /// Not enough replicas have them, or that is unknown; `why` is text for the client.
     Unconfirmed { wanted: u32, why: &'a str },
 }
 
@@ -81,20 +81,20 @@ impl Acks {
             queue: RefCell::default(),
             retired: Cell::new(false),
             work: Notify::new(),
-            void: Notify::new(),
+            abandoned: Notify::new(),
         }
     }
 
-    /// The reply to a write has come from the process `by`; it is delivered when enough replicas have the write.
-    pub(super) fn push(&self, worker: &Worker, entry: Entry, reply: &[u8], by: Rc<str>) {
+    /// Adds the reply to a write from the process `run_id`; it is delivered when enough replicas have the write.
+    pub(super) fn push(&self, worker: &Worker, entry: InFlight, reply: &[u8], run_id: Rc<str>) {
         let mut queue = self.queue.borrow_mut();
         if queue.held() + reply.len() > worker.config.limits.unconfirmed_max {
             drop(queue);
             let wanted = u32::from(self.product.min_acks.get());
-            return entry.unconfirmed(worker, text(wanted, "too many writes wait for replicas").as_bytes());
+            return entry.unconfirmed(worker, not_confirmed(wanted, "too many writes wait for replicas").as_bytes());
         }
         queue.replies.extend_from_slice(reply);
-        queue.writes.push_back(Unconfirmed { entry, reply: reply.len(), by });
+        queue.writes.push_back(Unconfirmed { entry, reply: reply.len(), run_id });
         if queue.writes.len() == 1 {
             self.work.notify_one();
         }
@@ -104,50 +104,51 @@ impl Acks {
         self.queue.borrow().writes.is_empty()
     }
 
-    /// A write that was sent for a slot that `held` says is held: since which tick.
+    /// The tick at which the oldest unconfirmed write for a slot with `held` was sent.
     pub(super) fn waits_for(&self, held: &dyn Fn(SlotId) -> bool) -> Option<u32> {
         let queue = self.queue.borrow();
         queue.writes.iter().find(|write| write.entry.concerns(held)).map(|write| write.entry.tick)
     }
 
-    /// Ends the task when nothing waits any more.
+    /// Ends the task when no write waits any more.
     pub(super) fn retire(&self) {
         self.retired.set(true);
         self.work.notify_one();
     }
 
-    /// Its server has been given up: nobody will ever know which replicas have what waits.
+    /// Answers all waiting writes with "outcome unknown", because a failover replaces the server: it can no longer tell which
+    /// replicas have them.
     pub(super) fn abandon(&self, worker: &Worker) {
         let writes = std::mem::take(&mut *self.queue.borrow_mut()).writes;
-        self.void.notify_one();
+        self.abandoned.notify_one();
         if writes.is_empty() {
             return;
         }
         for write in writes {
-            let why = format!("server {} was given up by a failover before its replicas confirmed", self.addr);
+            let why = format!("server {} is being replaced by a failover, before its replicas confirmed", self.addr);
             write.entry.fail(worker, true, &why);
         }
-        worker.flush_touched();
+        worker.flush_replied();
         worker.recount_holds();
     }
 
-    /// How many wait now, and of which process the oldest is; with those behind it of the same one.
-    fn group(&self) -> Option<(usize, Rc<str>)> {
+    /// The number of writes at the front of the queue that the same process executed, and the run id of that process.
+    fn batch(&self) -> Option<(usize, Rc<str>)> {
         let queue = self.queue.borrow();
-        let by = queue.writes.front()?.by.clone();
-        let others = queue.writes.iter().position(|write| write.by != by);
-        Some((others.unwrap_or(queue.writes.len()), by))
+        let run_id = queue.writes.front()?.run_id.clone();
+        let others = queue.writes.iter().position(|write| write.run_id != run_id);
+        Some((others.unwrap_or(queue.writes.len()), run_id))
     }
 
-    /// The `count` oldest get their answers, in order, each through check 2.
-    fn settle(&self, worker: &Worker, count: usize, verdict: &AckDecision<'_>) {
-        // After the read that brought the verdict.
-        let check = AtReply::now(worker, &self.product);
-        let error = match verdict {
+    /// Answers the `count` oldest writes in order, each after check 2.
+    fn settle(&self, worker: &Worker, count: usize, decision: &AckDecision<'_>) {
+        // Check 2 comes after the read that returned the number of replicas.
+        let check = ReplyCheck::new(worker, &self.product);
+        let error = match decision {
             AckDecision::Confirmed => String::new(),
-            AckDecision::Unconfirmed { wanted, why } => text(*wanted, why),
+            AckDecision::Unconfirmed { wanted, why } => not_confirmed(*wanted, why),
         };
-        // Ejected out, so that an answer may be given while nothing is temporarily owned. Nobody pushes meanwhile: this is one turn.
+        // Moved out, so that replies are delivered while nothing is borrowed. No write is added meanwhile: this is one turn.
         let replies = std::mem::take(&mut self.queue.borrow_mut().replies);
         let mut swapped = false;
         for _ in 0..count {
@@ -169,7 +170,7 @@ impl Acks {
             }
         }
         self.queue.borrow_mut().put_back(replies);
-        worker.flush_touched();
+        worker.flush_replied();
         if swapped {
             worker.recount_holds();
         }
@@ -177,7 +178,7 @@ impl Acks {
 }
 
 impl AckQueue {
-    /// Bytes that wait, the places in the queue included.
+    /// Bytes that wait, queue entries included.
     fn held(&self) -> usize {
         self.replies.len() - self.taken + self.writes.len() * size_of::<Unconfirmed>()
     }
@@ -197,7 +198,7 @@ impl AckQueue {
     }
 }
 
-/// What a client reads. It was executed: whoever repeats it executes it again.
-fn text(wanted: u32, why: &str) -> String {
+/// The error for a client whose write was executed but not confirmed. A client that repeats the write executes it twice.
+fn not_confirmed(wanted: u32, why: &str) -> String {
     format!("-NOREPLICAS executed, not confirmed on {wanted} replicas: {why}\r\n")
 }

@@ -1,5 +1,5 @@
-//! The task of a backend: connects when wanted, then reads and writes at once until something breaks.
-//! Knows nothing of what requests mean: replies are paired with the in-flight queue in order.
+//! The task of a backend: connects at the first request, then reads and writes until the connection breaks.
+//! Knows nothing of what requests mean: replies belong to the requests in flight in order.
 
 use std::{
     future::poll_fn,
@@ -16,29 +16,30 @@ use tokio::{
 };
 
 use super::{
-    AtReply, Backend, BackendLink, Entry,
-    handshake::{self, LogIn},
+    Backend, BackendLink, InFlight, ReplyCheck,
+    handshake::{self, LoginTarget},
     inflight::WITHHELD,
 };
 use crate::{
-    proxy::{acks::Acks, reads::is_no_answer, worker::Worker},
+    proxy::{acks::Acks, reads::is_not_serving, worker::Worker},
     resp::{reply::ReplyScanner, write::Version},
 };
 
-/// Waits between attempts to connect: doubled from the first to the last, with jitter.
+/// Pauses between tries to connect: doubled from the minimum to the maximum, with jitter. The minimum bridges the restart of
+/// a server; the maximum keeps the load of a server that is down low.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Reads in one turn before others get theirs.
+/// Number of reads in one turn, so that other tasks get their turns.
 const READS_PER_TURN: usize = 4;
 
-/// Reserved for the rest of a reply that came in part.
+/// Bytes reserved for the rest of an incomplete reply: as much as one read returns.
 const REST_RESERVED: usize = 64 * 1024;
 
-/// A reply that has come in part is overdue only when nothing more of it has come for so long.
+/// An incomplete reply is overdue only if no more bytes of it have arrived for this time.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes of a replica's error that are repeated to a client.
+/// Bytes of a replica's error that are repeated to a client; the same as for other quoted texts.
 const QUOTED_MAX: usize = 128;
 
 /// Runs until the backend is retired and has nothing in flight.
@@ -51,7 +52,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
             return;
         }
         backend.wanted.set(false);
-        let connect = handshake::connect(LogIn {
+        let connect = handshake::connect(LoginTarget {
             addr: &backend.addr,
             credentials: backend.credentials.as_ref(),
             db: backend.db,
@@ -61,7 +62,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
         let connected = tokio::time::timeout(worker.config.limits.connect_deadline, connect).await;
         let error = match connected {
             Ok(Ok((_, run_id))) if backend.replica && run_id != *backend.process.borrow() => {
-                io::Error::other("was started anew and has not been looked at since")
+                io::Error::other("was restarted and has not been probed since")
             }
             Ok(Ok((stream, run_id))) => {
                 backoff = BACKOFF_MIN;
@@ -75,7 +76,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                     writer,
                     rest: Vec::new(),
                     scanner: ReplyScanner::default(),
-                    last_read: worker.tick.get(),
+                    last_read: worker.clock.tick(),
                 };
                 backend.abandoned.set(false);
                 backend.link.set(BackendLink::Up);
@@ -99,14 +100,14 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
     }
 }
 
-/// Waits for the first request, or for the first refused one while the server is down. False: retired.
+/// Waits until a request needs the connection. Returns false if the backend is retired and has nothing in flight.
 async fn wait_until_wanted(backend: &Backend) -> bool {
     poll_fn(|cx| {
-        backend.watch(cx);
+        backend.register_waker(cx);
         if backend.retired.get() && backend.inflight.borrow().is_empty() {
             return Poll::Ready(false);
         }
-        // While down it goes on trying, wanted or not: the next client should find it up.
+        // While the server is down, go on trying even without requests, so that the next request finds it up.
         let ready =
             !backend.inflight.borrow().is_empty() || backend.wanted.get() || backend.link.get() == BackendLink::Down;
         if ready { Poll::Ready(true) } else { Poll::Pending }
@@ -115,7 +116,7 @@ async fn wait_until_wanted(backend: &Backend) -> bool {
 }
 
 impl Backend {
-    fn watch(&self, cx: &Context<'_>) {
+    fn register_waker(&self, cx: &Context<'_>) {
         self.armed.set(false);
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
@@ -124,28 +125,28 @@ impl Backend {
     }
 }
 
-/// Moves bytes both ways while the connection is up.
+/// Moves bytes in both directions while the connection is up.
 struct Pump<'a> {
     backend: &'a Backend,
     worker: &'a Rc<Worker>,
-    /// Where written replies wait for replicas; looked for anew in each batch.
+    /// Where replies to writes wait for replicas; looked up again in each batch.
     acks: Option<Rc<Acks>>,
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
-    /// The beginning of a reply that has not come whole.
+    /// The beginning of an incomplete reply.
     rest: Vec<u8>,
     scanner: ReplyScanner,
-    /// Tick of the last read that brought something.
+    /// Tick of the last read that returned bytes.
     last_read: u32,
 }
 
 impl Pump<'_> {
-    /// One turn. Ready: the connection is of no use any more, and why.
+    /// Runs one turn. Ready if the connection can no longer be used, with the reason, which completes "server ADDR ...".
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let backend = self.backend;
-        backend.watch(cx);
+        backend.register_waker(cx);
         if backend.abandoned.get() {
-            return Poll::Ready(backend.given_up().into());
+            return Poll::Ready(backend.abandon_reason().into());
         }
         if let Some(why) = self.overdue() {
             return Poll::Ready(why);
@@ -162,14 +163,15 @@ impl Pump<'_> {
         Poll::Pending
     }
 
-    /// The front is the oldest: one look tells whether a deadline has passed. The worker's tick wakes us for it.
+    /// Whether the oldest request has passed its deadline, and the reason to close the connection. The worker wakes the task for
+    /// this check in each tick.
     fn overdue(&self) -> Option<String> {
         let sent = self.backend.inflight.borrow().front()?.tick;
-        if !self.rest.is_empty() && self.worker.age(self.last_read) < STALLED_AFTER {
-            // A large reply is on its way.
+        if !self.rest.is_empty() && self.worker.clock.age(self.last_read) < STALLED_AFTER {
+            // A large reply is arriving.
             return None;
         }
-        let age = self.worker.age(sent);
+        let age = self.worker.clock.age(sent);
         (age > self.worker.config.limits.request_deadline)
             .then(|| format!("did not answer within {} ms", age.as_millis()))
     }
@@ -183,21 +185,21 @@ impl Pump<'_> {
                 Err(error) => return Err(error),
             }
         }
-        // There may be more; others first.
+        // There may be more to read, after the turns of other tasks.
         cx.waker().wake_by_ref();
         Ok(())
     }
 
-    /// One read and its replies. `Ok(false)`: end of stream.
+    /// Reads once and delivers the complete replies. `Ok(false)`: end of stream.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, String>> {
-        let lost = |error: io::Error| format!("lost the connection ({error})");
+        let broken = |error: io::Error| format!("lost the connection ({error})");
         if self.rest.is_empty() {
-            // Into the worker's buffer: most reads bring whole replies, and nothing is kept of them.
-            let mut scratch = self.worker.scratch.borrow_mut();
+            // Read into the worker's buffer: most reads return complete replies, so that no bytes have to be kept.
+            let mut scratch = self.worker.buffers.read.borrow_mut();
             let mut into = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.reader).poll_read(cx, &mut into) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(lost(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(error))),
                 Poll::Ready(Ok(())) if into.filled().is_empty() => return Poll::Ready(Ok(false)),
                 Poll::Ready(Ok(())) => {}
             }
@@ -207,11 +209,11 @@ impl Pump<'_> {
             self.rest.extend_from_slice(&bytes[used..]);
         } else {
             self.rest.reserve(REST_RESERVED);
-            // `read_buf` is cancel-safe: dropped while pending it has read nothing.
+            // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
             let mut read = std::pin::pin!(self.reader.read_buf(&mut self.rest));
             match read.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(lost(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(error))),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
                 Poll::Ready(Ok(_)) => {}
             }
@@ -226,11 +228,11 @@ impl Pump<'_> {
         Poll::Ready(Ok(true))
     }
 
-    /// Hands every whole reply to its owner, after check 2, and lets each client's socket be written once.
+    /// Delivers all complete replies after check 2, and writes to each client's socket once.
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
-        self.last_read = self.worker.tick.get();
-        // After the read that brought them, once for all of them.
-        let check = AtReply::now(self.worker, &self.backend.product);
+        self.last_read = self.worker.clock.tick();
+        // Check 2 comes after the read that returned the replies, once for all of them.
+        let check = ReplyCheck::new(self.worker, &self.backend.product);
         let confirm = self.backend.product.min_acks.get() > 0;
         let mut at = 0;
         let mut swapped = false;
@@ -243,12 +245,12 @@ impl Pump<'_> {
                         continue;
                     }
                     let Some(entry) = self.backend.inflight.borrow_mut().pop_front() else {
-                        break Err("answers what nobody asked".to_owned());
+                        break Err("sent a reply without a request".to_owned());
                     };
                     swapped |= !check.same_table(&entry);
                     let passes = check.passes(&entry, &self.backend.product);
                     if self.backend.replica {
-                        self.replica_said(entry, reply, passes);
+                        self.deliver_from_replica(entry, reply, passes);
                     } else if !passes {
                         entry.withhold(self.worker);
                     } else if confirm && entry.is_write && !matches!(reply[0], b'-' | b'!') {
@@ -258,23 +260,24 @@ impl Pump<'_> {
                     }
                 }
                 Ok(None) => break Ok(at),
-                Err(error) => break Err(format!("sends what is no reply ({error})")),
+                Err(error) => break Err(format!("sent an invalid reply ({error})")),
             }
         };
         self.acks = None;
-        self.worker.flush_touched();
+        self.worker.flush_replied();
         if swapped {
             self.worker.recount_holds();
         }
         outcome
     }
 
-    /// The reply to a read at a replica. Where it may not pass, or is none, the primary is asked.
-    fn replica_said(&self, entry: Entry, reply: &[u8], passes: bool) {
+    /// Delivers a replica's reply to a read, or repeats the read at the primary if check 2 withholds the reply or the replica
+    /// cannot serve reads.
+    fn deliver_from_replica(&self, entry: InFlight, reply: &[u8], passes: bool) {
         let backend = self.backend;
-        let request = backend.note_answer(entry.len);
+        let request = backend.take_answered(entry.len);
         let why = match passes {
-            true if !is_no_answer(reply) => return entry.deliver(self.worker, reply),
+            true if !is_not_serving(reply) => return entry.deliver(self.worker, reply),
             true => {
                 let text = String::from_utf8_lossy(&reply[1..reply.len().min(QUOTED_MAX)]);
                 format!("the replica says: {}", text.trim_end())
@@ -282,17 +285,17 @@ impl Pump<'_> {
             false => WITHHELD.to_owned(),
         };
         let request = backend.out.borrow().get(request).unwrap_or_default().to_vec();
-        entry.again(self.worker, backend, &request, true, &why);
+        entry.retry_at_primary(self.worker, backend, &request, true, &why);
     }
 
-    /// A write's reply is there; its client gets it when enough replicas have the write.
-    fn await_replicas(&mut self, entry: Entry, reply: &[u8]) {
+    /// Lets the reply to a write wait until enough replicas have the write.
+    fn await_replicas(&mut self, entry: InFlight, reply: &[u8]) {
         let backend = self.backend;
         let acks = self.acks.get_or_insert_with(|| backend.product.acks(self.worker, backend));
         acks.push(self.worker, entry, reply, backend.run_id.borrow().clone());
     }
 
-    /// Writes all that is queued; what the socket does not take waits for it to become writable.
+    /// Writes all queued bytes; if the socket's buffer is full, waits until it is writable.
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let backend = self.backend;
         loop {

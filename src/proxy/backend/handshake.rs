@@ -1,5 +1,5 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server, CLIENT SETNAME, in one write.
-//! Knows nothing of the requests that will follow.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME, in one write.
+//! Knows nothing of the requests that follow.
 
 use std::io;
 
@@ -22,25 +22,27 @@ use crate::{
     },
 };
 
-/// Bytes of all replies to the handshake. HELLO's map is the longest; modules are listed in it.
+/// Longest reply to the handshake, in bytes. The longest is the map of HELLO, which lists the modules.
 const REPLIES_MAX: usize = 64 * 1024;
 
-/// Whom to connect to, and as whom.
+/// The server to connect to, and the credentials and settings of the connection.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct LogIn<'a> {
+pub(in crate::proxy) struct LoginTarget<'a> {
     pub(in crate::proxy) addr: &'a HostPort,
     pub(in crate::proxy) credentials: Option<&'a Credentials>,
     pub(in crate::proxy) db: u32,
     pub(in crate::proxy) version: Version,
-    /// Of the connection, for operators of the server.
+    /// Name of the connection, for operators of the server.
     pub(in crate::proxy) name: &'a str,
 }
 
-/// A connection that is ready for requests, and the run id of the process behind it; empty: it does not tell.
+/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if the
+/// server does not report it.
 ///
 /// # Errors
-/// Not reachable, or the server refused one of the steps; the text of the server is in the error, unless it may quote the password.
-pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, String)> {
+/// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server ADDR ...".
+/// The text includes the server's error unless that may quote the password.
+pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStream, String)> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
     let login = Login {
@@ -60,10 +62,15 @@ pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, S
     for step in login.steps() {
         let name = step.name();
         let len = loop {
-            match scanner.scan(&buffer).map_err(|e| io::Error::other(format!("answered {name} with rubbish: {e}")))? {
+            match scanner
+                .scan(&buffer)
+                .map_err(|e| io::Error::other(format!("sent an invalid reply to {name}: {e}")))?
+            {
                 Some(len) => break len,
                 None if buffer.len() > REPLIES_MAX => {
-                    return Err(io::Error::other(format!("answers {name} endlessly")));
+                    return Err(io::Error::other(format!(
+                        "sent a reply to {name} that is longer than {REPLIES_MAX} bytes"
+                    )));
                 }
                 None => {}
             }
@@ -82,5 +89,9 @@ pub(in crate::proxy) async fn connect(to: LogIn<'_>) -> io::Result<(TcpStream, S
         }
         buffer.drain(..len);
     }
-    if buffer.is_empty() { Ok((stream, run_id)) } else { Err(io::Error::other("answers what nobody asked")) }
+    if buffer.is_empty() {
+        Ok((stream, run_id))
+    } else {
+        Err(io::Error::other("sent more replies than there were requests"))
+    }
 }

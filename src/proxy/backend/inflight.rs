@@ -1,5 +1,5 @@
-//! A request that is on its way: who waits for it, and under which route it was sent.
-//! Knows nothing of how it got there.
+//! A request in flight: which session waits for its reply, and the route under which it was sent; check 2 for its reply.
+//! Knows nothing of how requests are sent.
 
 use std::rc::Rc;
 
@@ -11,19 +11,19 @@ use crate::{
     },
 };
 
-/// Why a reply that has come is not delivered.
-pub(in crate::proxy) const WITHHELD: &str = "answered, but this node may not vouch for the slot any more";
+/// Why check 2 withholds a reply.
+pub(in crate::proxy) const WITHHELD: &str = "answered, but this node may no longer serve the slot";
 
-/// Who gets the reply.
+/// What waits for the reply to a request.
 #[derive(Debug)]
-pub(in crate::proxy) enum Owner {
+pub(in crate::proxy) enum Requester {
     Session(Rc<Session>, Ticket),
     /// A part of a split command.
     Part(Rc<ScatterGather>, u32),
 }
 
-impl Owner {
-    /// The session that waits in the end.
+impl Requester {
+    /// The session that sent the command.
     pub(in crate::proxy) fn session(&self) -> &Rc<Session> {
         match self {
             Self::Session(session, _) => session,
@@ -32,95 +32,96 @@ impl Owner {
     }
 }
 
-/// Check 2 for the replies of one `read()`: made after it, once for all of them.
+/// Check 2 for the replies of one `read()`: done once for all of them, after the `read()`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct AtReply {
+pub(in crate::proxy) struct ReplyCheck {
     open: bool,
-    /// A test has taken the check out.
+    /// A test has disabled the check.
     unchecked: bool,
     generation: u32,
 }
 
-impl AtReply {
+impl ReplyCheck {
     #[inline]
-    pub(in crate::proxy) fn now(worker: &Worker, product: &ProductView) -> Self {
-        let unchecked = cfg!(debug_assertions) && worker.unchecked;
+    pub(in crate::proxy) fn new(worker: &Worker, product: &ProductView) -> Self {
+        let unchecked = cfg!(debug_assertions) && worker.reply_check_disabled;
         let open = unchecked || worker.serve_check(product) == ServeCheck::Open;
-        Self { open, unchecked, generation: worker.generation.get() }
+        Self { open, unchecked, generation: worker.routes.generation() }
     }
 
-    /// Whether the table is still the one under which it was sent.
+    /// Whether the route table is still the one under which the request was sent.
     #[inline]
-    pub(in crate::proxy) fn same_table(&self, entry: &Entry) -> bool {
+    pub(in crate::proxy) fn same_table(&self, entry: &InFlight) -> bool {
         entry.generation == self.generation
     }
 
-    /// Whether its reply may be delivered.
+    /// Whether the reply may be delivered.
     #[inline]
-    pub(in crate::proxy) fn passes(&self, entry: &Entry, product: &ProductView) -> bool {
+    pub(in crate::proxy) fn passes(&self, entry: &InFlight, product: &ProductView) -> bool {
         self.open && (self.same_table(entry) || self.unchecked || entry.is_current(product))
     }
 }
 
-/// An unanswered request.
+/// A request in flight.
 #[derive(Debug)]
-pub(in crate::proxy) struct Entry {
-    pub(in crate::proxy) owner: Owner,
-    /// Epoch of its slot when it was sent (of a part: in the gather, per key).
+pub(in crate::proxy) struct InFlight {
+    pub(in crate::proxy) requester: Requester,
+    /// Epoch of its slot when it was sent (of a part: the gather has one per key).
     pub(in crate::proxy) epoch: Epoch,
-    /// Bytes of the request.
+    /// Length of the request in bytes.
     pub(in crate::proxy) len: u32,
     /// The worker's tick when it was sent.
     pub(in crate::proxy) tick: u32,
-    /// The worker's table when it was sent.
+    /// The generation of the worker's table when it was sent.
     pub(in crate::proxy) generation: u32,
-    /// `None`: no key.
+    /// `None` if the command has no keys.
     pub(in crate::proxy) slot: Option<SlotId>,
     pub(in crate::proxy) is_write: bool,
 }
 
-impl Entry {
-    /// The reply has come and may pass.
+impl InFlight {
+    /// Delivers the reply.
     #[inline]
     pub(in crate::proxy) fn deliver(self, worker: &Worker, reply: &[u8]) {
-        match self.owner {
-            Owner::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
-            Owner::Part(gather, part) => gather.deliver(worker, part as usize, reply),
+        match self.requester {
+            Requester::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
+            Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
         }
     }
 
-    /// Whether the slots it was sent for are still what they were (the slot's half of check 2).
+    /// Whether its slots still have the epochs under which it was sent (the part of check 2 that concerns slots).
     pub(in crate::proxy) fn is_current(&self, product: &ProductView) -> bool {
         let routes = product.routes.borrow();
         let same = |slot: SlotId, epoch: Epoch| routes.slots.get(usize::from(slot.0)).is_some_and(|s| s.epoch == epoch);
-        match &self.owner {
-            Owner::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
-            Owner::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
+        match &self.requester {
+            Requester::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
+            Requester::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
         }
     }
 
-    /// Whether it was sent for a slot that `held` says is held.
+    /// Whether it was sent for a slot for which `held` is true.
     pub(in crate::proxy) fn concerns(&self, held: &dyn Fn(SlotId) -> bool) -> bool {
-        match &self.owner {
-            Owner::Session(..) => self.slot.is_some_and(held),
-            Owner::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
+        match &self.requester {
+            Requester::Session(..) => self.slot.is_some_and(held),
+            Requester::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
         }
     }
 
-    /// The reply came, but may not pass any more.
+    /// Answers with an error, because check 2 does not let the reply pass.
     pub(in crate::proxy) fn withhold(self, worker: &Worker) {
         self.fail(worker, true, WITHHELD);
     }
 
-    /// It was executed, but not enough replicas are known to have it; `text` is the whole error.
+    /// Answers a write that was executed but not confirmed by enough replicas; `text` is the whole error.
     pub(in crate::proxy) fn unconfirmed(self, worker: &Worker, text: &[u8]) {
-        match self.owner {
-            Owner::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
-            Owner::Part(gather, part) => gather.fail(worker, part as usize, true, text),
+        match self.requester {
+            Requester::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
+            Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),
         }
     }
 
-    /// No reply will come from a primary (of a replica: [`again`](Self::again)). `sent`: the server may have got it whole.
+    /// Answers with an error, because the primary will not reply (for replicas, see [`retry_at_primary`](Self::retry_at_primary)).
+    /// `sent`: the server may have received the whole request.
     pub(in crate::proxy) fn fail(self, worker: &Worker, sent: bool, why: &str) {
         let text = match (sent, self.is_write) {
             (false, _) => format!("-ERR {why}, not executed\r\n"),
@@ -130,12 +131,12 @@ impl Entry {
         self.fail_with(worker, sent, text.as_bytes());
     }
 
-    /// As [`fail`](Self::fail), with the whole error.
+    /// The same as [`fail`](Self::fail); `error` is the whole error.
     pub(in crate::proxy) fn fail_with(self, worker: &Worker, sent: bool, error: &[u8]) {
         worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(sent));
-        match self.owner {
-            Owner::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
-            Owner::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
+        match self.requester {
+            Requester::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
+            Requester::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One shared, pipelined connection to a server, for one database and RESP version: what is queued and what is unanswered.
-//! Knows nothing of clients' sockets; its task is in `connection`, the log-in in `handshake`.
+//! A shared, pipelined connection to a server, for one database and RESP version: the queued and the unanswered requests.
+//! Knows nothing of clients' sockets. `connection` has its task, `handshake` the login.
 
 mod connection;
 pub(super) mod handshake;
@@ -14,7 +14,7 @@ use std::{
 };
 
 pub(super) use connection::run;
-pub(super) use inflight::{AtReply, Entry, Owner};
+pub(super) use inflight::{InFlight, ReplyCheck, Requester};
 
 use super::{product::ProductView, worker::Worker};
 use crate::{
@@ -22,20 +22,20 @@ use crate::{
     resp::write::Version,
 };
 
-/// Bytes that are done with below this are not worth moving the others for.
+/// Written bytes from which on it is worth moving the unwritten ones to the front.
 const COMPACT_FROM: usize = 64 * 1024;
 
-/// A write buffer that has grown beyond this is given back when it is empty.
+/// Capacity above which an empty write buffer is freed: more than usual pipelines need, so that those allocate nothing.
 const KEEP_OUT: usize = 256 * 1024;
 
-/// Whether requests may be sent.
+/// The state of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BackendLink {
-    /// Not connected, nobody has asked; or the first attempt is under way: requests are queued.
+    /// Not connected because there was no request yet, or connecting for the first time: requests are queued.
     Connecting,
     /// Connected and logged in.
     Up,
-    /// The last attempt failed: requests are refused at once until one succeeds.
+    /// The last try to connect failed: requests are refused at once until one succeeds.
     Down,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Unavailable {
     Full,
 }
 
-/// A shared connection and its queue.
+/// A shared connection and its queues.
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) addr: HostPort,
@@ -54,31 +54,31 @@ pub(super) struct Backend {
     pub(super) version: Version,
     pub(super) credentials: Option<Credentials>,
     pub(super) product: Rc<ProductView>,
-    /// For reads at a replica.
+    /// Whether the server is a replica, and the connection for reads only.
     pub(super) replica: bool,
-    /// Of a replica: the `run_id` of the process that may be asked. One that was started since may have older data.
+    /// Of a replica: the run id of the process that may serve reads. A process that was started later may have older data.
     process: RefCell<String>,
     pub(super) link: Cell<BackendLink>,
-    /// Run id of the process that the connection leads to.
+    /// Run id of the process at the other end of the connection.
     run_id: RefCell<Rc<str>>,
-    /// Its server is no primary any more: closed when nothing is in flight.
+    /// Whether its server is no longer a primary: it is closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
-    /// A hold of kind Abandon: closed at once, all in flight unknown.
+    /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
     pub(super) abandoned: Cell<bool>,
-    /// Requests whose bytes are not all written; of a replica those that are not answered, too, so that they can be asked again
-    /// elsewhere and none is copied for that.
+    /// Requests whose bytes are not completely written. Of a replica also those that are not answered, so that they can be
+    /// repeated at the primary without a copy.
     out: RefCell<Vec<u8>>,
-    /// How much of `out` the socket has taken.
+    /// Number of bytes of `out` that were written to the socket.
     written: Cell<usize>,
-    /// Of a replica: where in `out` the oldest unanswered request begins.
+    /// Of a replica: position in `out` of the oldest unanswered request.
     answered: Cell<usize>,
-    pub(super) inflight: RefCell<VecDeque<Entry>>,
+    pub(super) inflight: RefCell<VecDeque<InFlight>>,
     /// The worker's tick at the last request.
     last_used: Cell<u32>,
     waker: RefCell<Option<Waker>>,
-    /// The task has been woken since it last ran.
+    /// Whether the task was woken since it last ran.
     armed: Cell<bool>,
-    /// Somebody wanted it since the last attempt to connect.
+    /// Whether a request needed it since the last try to connect.
     wanted: Cell<bool>,
 }
 
@@ -126,9 +126,9 @@ impl Backend {
         Ok(())
     }
 
-    /// Whether [`send`](Self::send) may be called for a read at a replica, and the read will be executed by this process or
-    /// not at all: while it is not connected, logging in makes sure of that.
-    pub(super) fn may_ask(&self, worker: &Worker, run_id: &str) -> bool {
+    /// Whether [`send`](Self::send) may be called for a read at a replica, so that the process `run_id` executes the read or
+    /// none does. If it is not connected, the login verifies the run id.
+    pub(super) fn may_send_read(&self, worker: &Worker, run_id: &str) -> bool {
         let same = *self.process.borrow() == run_id;
         if !same {
             if self.link.get() == BackendLink::Up || !self.inflight.borrow().is_empty() {
@@ -139,20 +139,20 @@ impl Backend {
         self.available(worker).is_ok()
     }
 
-    /// Queues a request; it is written with everything else that this turn queues.
+    /// Queues a request; it is written together with all others that this turn queues.
     #[inline]
-    pub(super) fn send(&self, request: &[u8], entry: Entry) {
+    pub(super) fn send(&self, request: &[u8], entry: InFlight) {
         self.last_used.set(entry.tick);
         self.out.borrow_mut().extend_from_slice(request);
         self.inflight.borrow_mut().push_back(entry);
         self.wake();
     }
 
-    /// Whether it is connected and nobody has used it for so long that it is to be closed. (One that is down goes on trying.)
+    /// Whether it is connected and unused for so long that it is to be closed. (One that is down goes on trying to connect.)
     pub(super) fn is_idle(&self, worker: &Worker) -> bool {
         self.link.get() == BackendLink::Up
             && self.inflight.borrow().is_empty()
-            && worker.age(self.last_used.get()) >= worker.config.limits.backend_idle
+            && worker.clock.age(self.last_used.get()) >= worker.config.limits.backend_idle
     }
 
     /// Closes it when nothing is in flight.
@@ -161,7 +161,7 @@ impl Backend {
         self.wake();
     }
 
-    /// Makes the task run, once however often it is asked.
+    /// Wakes the task, once even if called several times.
     #[inline]
     pub(super) fn wake(&self) {
         if !self.armed.replace(true)
@@ -171,10 +171,10 @@ impl Backend {
         }
     }
 
-    /// Gives back what is done with. A server that is always a little behind never empties `out`: it must not pile up.
+    /// Frees bytes that are no longer needed, also if `out` is never empty because the server is always slightly behind.
     fn compact(&self, out: &mut Vec<u8>) {
         let written = self.written.get();
-        // A server may answer what it has not got whole; then nobody can count on it.
+        // A faulty server may answer a request that it has not received completely.
         let done = if self.replica { self.answered.get().min(written) } else { written };
         if done == out.len() {
             out.clear();
@@ -190,8 +190,8 @@ impl Backend {
         self.answered.set(self.answered.get().saturating_sub(done));
     }
 
-    /// A replica has answered a request of so many bytes, the oldest; where in `out` it is.
-    fn note_answer(&self, len: u32) -> Range<usize> {
+    /// Records that a replica answered the oldest request, which has `len` bytes; returns its place in `out`.
+    fn take_answered(&self, len: u32) -> Range<usize> {
         let from = self.answered.get();
         let to = from + len as usize;
         self.answered.set(to);
@@ -202,7 +202,7 @@ impl Backend {
         self.out.borrow().len() - self.written.get()
     }
 
-    /// The sentence for a client whose request was refused.
+    /// The error for a client whose request cannot be sent.
     pub(super) fn refusal(&self, why: Unavailable) -> String {
         match why {
             Unavailable::Down => format!("ERR server {} is down, not executed", self.addr),
@@ -212,24 +212,25 @@ impl Backend {
         }
     }
 
-    /// Its server has been given up: whatever is in flight gets its answer now.
+    /// Closes it at once, because a failover replaces its server; answers all requests in flight.
     pub(super) fn abandon(&self, worker: &Worker) {
         if self.link.get() == BackendLink::Up {
             self.abandoned.set(true);
             self.wake();
         } else {
-            self.fail_all(worker, self.given_up());
+            self.fail_all(worker, self.abandon_reason());
         }
     }
 
-    fn given_up(&self) -> &'static str {
-        if self.replica { "does not answer, and may not be read from any more" } else { "was given up by a failover" }
+    fn abandon_reason(&self) -> &'static str {
+        if self.replica { "does not answer and may no longer serve reads" } else { "is being replaced by a failover" }
     }
 
-    /// Answers everything in flight: what was not written whole cannot have been executed, of the rest nobody knows.
+    /// Answers all requests in flight with an error: those that were not written completely cannot have been executed; the
+    /// outcome of the others is unknown.
     fn fail_all(&self, worker: &Worker, why: &str) {
         let mut unwritten = self.unwritten();
-        // Taken out: reads at a replica are asked again elsewhere while it is read.
+        // Moved out, because the loop below repeats reads of a replica at the primary while it borrows these bytes.
         let out = std::mem::take(&mut *self.out.borrow_mut());
         self.written.set(0);
         let mut request = self.answered.replace(0);
@@ -243,12 +244,12 @@ impl Backend {
         for (i, entry) in entries.drain(..).enumerate() {
             let (sent, len) = (i < first_unsent, entry.len as usize);
             match out.get(request..request + len) {
-                Some(bytes) if self.replica => entry.again(worker, self, bytes, sent, &why),
+                Some(bytes) if self.replica => entry.retry_at_primary(worker, self, bytes, sent, &why),
                 _ => entry.fail(worker, sent, &why),
             }
             request += len;
         }
-        worker.flush_touched();
+        worker.flush_replied();
         worker.recount_holds();
     }
 }

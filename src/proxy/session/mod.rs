@@ -1,5 +1,5 @@
-//! What of a client connection others hold on to: those who answer it, wake it or end it.
-//! Knows nothing of servers or of how requests are read; that is its task's affair (`task`).
+//! The shared part of a client connection: its worker, backends and split commands answer it, wake it and close it.
+//! Knows nothing of servers or of how requests are read; `task` has the reading.
 
 mod task;
 
@@ -35,74 +35,74 @@ pub(super) struct Session {
     waker: RefCell<Option<Waker>>,
     /// Bytes of unanswered requests.
     queued: Cell<usize>,
-    /// In the worker's list of sessions to be flushed.
+    /// Whether it is in the worker's list of sessions to flush.
     dirty: Cell<bool>,
-    /// The socket takes no more for now; the task waits for it.
+    /// Whether the socket's buffer is full; the task waits until it is writable.
     blocked: Cell<bool>,
-    /// At a limit; the task is to be woken when a reply has left.
+    /// Whether it is at a limit; the task is woken when a reply has been written.
     stalled: Cell<bool>,
-    /// Its requests go over other connections from now on: nothing more is read until all of before is answered.
+    /// Whether its backend set has changed and earlier requests are still unanswered: nothing is read until they are answered.
     settling: Cell<bool>,
-    /// Nothing more is read; closed when everything is answered and written.
+    /// Whether nothing more is read; the session is closed when all requests are answered and the replies written.
     closing: Cell<bool>,
-    /// Over.
+    /// Whether it is closed.
     closed: Cell<bool>,
-    /// Since when its next request is parked, in ticks.
+    /// The tick at which its next request was parked.
     pub(super) parked_at: Cell<Option<u32>>,
-    /// A hold has ended or the time is over: look at the parked request again.
+    /// Whether the parked request is to be tried again: a hold has ended, or it was parked for too long.
     unparked: Cell<bool>,
-    /// Its last write, where its product wants it to find what it has written.
-    wrote: Cell<Wrote>,
+    /// Its last write, if the product has `own_writes` set.
+    last_write: Cell<LastWrite>,
 }
 
 /// The last write of a session.
 #[derive(Clone, Copy, Debug, Default)]
-enum Wrote {
+enum LastWrite {
     #[default]
-    Nothing,
-    /// It was not answered yet when last looked.
-    Asked(Ticket),
-    /// It was answered before this moment, nanoseconds of `CLOCK_BOOTTIME`.
-    Before(u64),
+    None,
+    /// It was not answered yet at the last check.
+    Unanswered(Ticket),
+    /// It was answered before this time, in nanoseconds of `CLOCK_BOOTTIME`.
+    AnsweredBefore(u64),
 }
 
 impl Session {
-    /// A place for a reply.
+    /// Reserves a place for the reply to a request of `len` bytes.
     pub(super) fn open(&self, muted: bool, len: usize) -> Ticket {
         self.queued.set(self.queued.get() + len);
         self.replies.borrow_mut().open(muted)
     }
 
-    /// A write was sent.
+    /// Records that a write was sent.
     #[inline]
-    pub(super) fn wrote(&self, ticket: Ticket) {
-        self.wrote.set(Wrote::Asked(ticket));
+    pub(super) fn note_write(&self, ticket: Ticket) {
+        self.last_write.set(LastWrite::Unanswered(ticket));
     }
 
-    /// A moment before which all that it has written was answered, so that a server which has what the primary had then
-    /// has it, too; 0: it has written nothing. `None`: a write is not answered yet.
-    pub(super) fn wrote_ns(&self, wanted: bool, now_ns: u64) -> Option<u64> {
+    /// A time before which all its writes were answered: a replica that has all data that the primary had at that time also has
+    /// these writes. 0 if there were none. `None`: a write is not answered yet.
+    pub(super) fn last_write_ns(&self, wanted: bool, now_ns: u64) -> Option<u64> {
         if !wanted {
             return Some(0);
         }
-        match self.wrote.get() {
-            Wrote::Nothing => Some(0),
-            Wrote::Before(ns) => Some(ns),
-            Wrote::Asked(ticket) if self.replies.borrow().is_open(ticket) => None,
-            Wrote::Asked(_) => {
-                // It came some time before now. Nobody need note when: later than it did is right, too.
-                self.wrote.set(Wrote::Before(now_ns));
+        match self.last_write.get() {
+            LastWrite::None => Some(0),
+            LastWrite::AnsweredBefore(ns) => Some(ns),
+            LastWrite::Unanswered(ticket) if self.replies.borrow().is_open(ticket) => None,
+            LastWrite::Unanswered(_) => {
+                // The reply arrived before now. Its exact time is not needed, because any later time is correct, too.
+                self.last_write.set(LastWrite::AnsweredBefore(now_ns));
                 Some(now_ns)
             }
         }
     }
 
-    /// Over: nothing is delivered any more.
+    /// Whether it is closed: no replies are delivered.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.get()
     }
 
-    /// The reply to a request is known; it is written with the others of this turn.
+    /// Stores the reply to a request; it is written together with the other replies of this turn.
     #[inline]
     pub(super) fn complete(self: Rc<Self>, worker: &Worker, ticket: Ticket, reply: &[u8], len: usize) {
         if self.closed.get() {
@@ -111,21 +111,21 @@ impl Session {
         let mut replies = self.replies.borrow_mut();
         if replies.held() > worker.config.limits.session_output_max {
             drop(replies);
-            tracing::info!(client = %self.addr, "closed: it does not read its replies");
+            tracing::info!(client = %self.addr, "closed a client that does not read its replies");
             worker.stats.slow_clients.set(worker.stats.slow_clients.get() + 1);
             self.kill();
             return;
         }
-        replies.lend_buffer(|| worker.lend_buffer());
+        replies.ensure_buffer(|| worker.buffers.take_reply());
         replies.complete(ticket, reply);
         drop(replies);
         self.queued.set(self.queued.get() - len);
         if !self.dirty.replace(true) {
-            worker.touched.borrow_mut().push(self);
+            worker.replied.borrow_mut().push(self);
         }
     }
 
-    /// Writes what is ready, once. What the socket does not take is the task's affair.
+    /// Writes the ready replies with one `write()`. If the socket's buffer is full, the task writes the rest.
     #[inline]
     pub(super) fn flush(&self, worker: &Worker) {
         self.dirty.set(false);
@@ -150,8 +150,8 @@ impl Session {
                 self.wake();
             }
         }
-        if let Some(buffer) = replies.take_back() {
-            worker.return_buffer(buffer);
+        if let Some(buffer) = replies.release_buffer() {
+            worker.buffers.return_reply(buffer);
         }
         drop(replies);
         if self.stalled.get() || self.closing.get() {
@@ -159,30 +159,30 @@ impl Session {
         }
     }
 
-    /// Ends it without waiting for anything.
+    /// Closes it at once.
     pub(super) fn kill(&self) {
         self.closed.set(true);
         self.wake();
     }
 
-    /// Ends it when everything is answered.
+    /// Closes it when all its requests are answered.
     pub(super) fn close_when_answered(&self) {
         self.closing.set(true);
         self.wake();
     }
 
-    /// Looks at its parked request again.
+    /// Lets its task try the parked request again.
     pub(super) fn unpark(&self) {
         self.unparked.set(true);
         self.wake();
     }
 
-    /// SELECT or HELLO has changed over which connections its requests go. What went before is answered first: nothing
-    /// orders two connections, and a client must find what it has just written.
+    /// Drops the backend set, because SELECT or HELLO changed the database or the version. Earlier requests must be answered
+    /// first: nothing orders two connections, and a client must be able to read what it has just written.
     pub(super) fn forget_backend_set(&self) {
         let client = self.client.borrow();
         let mut backend_set = self.backend_set.borrow_mut();
-        // One that fits still is kept: forgotten here, the next change would not know where requests are in flight.
+        // Keep a set that still fits: without it, the next change would not know that requests are in flight.
         if backend_set
             .as_ref()
             .is_some_and(|backend_set| backend_set.db != client.db || backend_set.version != client.version)
@@ -210,7 +210,7 @@ impl Session {
 
     fn answer(&self, worker: &Worker, text: &dyn Fn(&mut Vec<u8>)) {
         let mut replies = self.replies.borrow_mut();
-        replies.lend_buffer(|| worker.lend_buffer());
+        replies.ensure_buffer(|| worker.buffers.take_reply());
         replies.push(text);
     }
 
@@ -226,14 +226,14 @@ impl Session {
             || replies.held() > limits.session_output_max / 4
     }
 
-    fn watch(&self, cx: &Context<'_>) {
+    fn register_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
     }
 
-    /// Waits for the socket to take more, and writes.
+    /// Writes when the socket becomes writable.
     fn poll_blocked(&self, worker: &Worker, cx: &mut Context<'_>) {
         while self.blocked.get() {
             {
@@ -249,9 +249,9 @@ impl Session {
         }
     }
 
-    /// The flush at the end of the session's own turn: what it answered itself leaves at once.
+    /// Writes the ready replies at the end of the session's own turn.
     fn flush_quietly(&self, worker: &Worker, cx: &mut Context<'_>) {
-        // Without waking itself: its task is what is running.
+        // Its own task is running, so it must not wake itself.
         let waker = self.waker.borrow_mut().take();
         if !self.dirty.get() {
             self.flush(worker);

@@ -1,5 +1,5 @@
-//! The task of a session: reads requests, has each decided and sent, or parked behind one that is.
-//! Knows nothing of servers; it stops reading at its limits, so that TCP slows the client down.
+//! The task of a session: reads requests, dispatches and sends each, and parks requests for held slots.
+//! At its limits it stops reading, so that TCP slows the client down. Knows nothing of servers.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +21,7 @@ use crate::{
     commands::Local,
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
-        backend::{Backend, Entry, Owner},
+        backend::{Backend, InFlight, Requester},
         check::ServeCheck,
         client::{ClientState, ReplyMode},
         dispatch::{CallContext, Dispatch, DispatchTarget, RefusalReason, dispatch},
@@ -39,18 +39,18 @@ use crate::{
     },
 };
 
-/// Reads in one turn before other sessions get theirs.
+/// Number of reads in one turn, so that other sessions get their turns.
 const READS_PER_TURN: usize = 4;
 
-/// Reserved for the rest of a request that came in part: at most this and as much as has come already.
+/// Bytes reserved for the rest of an incomplete request, in addition to what has arrived: one request of usual size.
 const REST_RESERVED: usize = 16 * 1024;
 
-/// What the scan of a buffer ended with.
-enum SessionEnd {
-    /// All whole requests are dealt with.
-    NeedMore,
-    /// At a limit or closing: what is left stays.
-    Stay,
+/// Why the scan of a buffer stopped.
+enum ScanStop {
+    /// All complete requests were handled.
+    Incomplete,
+    /// The session is at a limit or closing; the rest of the buffer is kept.
+    AtLimit,
     /// The next request is parked.
     Parked,
 }
@@ -61,16 +61,16 @@ pub(in crate::proxy) struct SessionTask {
     session: Rc<Session>,
     reader: OwnedReadHalf,
     scanner: RequestScanner,
-    /// Bytes read and not dealt with; empty, without memory, for a client at rest.
+    /// Bytes that were read but not handled; for an idle client, empty and without memory.
     rest: Vec<u8>,
-    /// How much of `rest` is dealt with.
+    /// Number of bytes of `rest` that were handled.
     used: usize,
-    /// How much of `rest` is counted as parked in the worker.
+    /// Number of bytes of `rest` that the worker counts as parked.
     counted: usize,
 }
 
 impl SessionTask {
-    /// Takes over an accepted connection.
+    /// Makes the task for an accepted connection.
     pub(in crate::proxy) fn new(
         worker: Rc<Worker>,
         product: Rc<ProductView>,
@@ -100,13 +100,16 @@ impl SessionTask {
             closed: Cell::new(false),
             parked_at: Cell::new(None),
             unparked: Cell::new(false),
-            wrote: Cell::default(),
+            last_write: Cell::default(),
         });
-        worker.enter(&session);
+        worker.add_session(&session);
         Self { worker, session, reader, scanner, rest: Vec::new(), used: 0, counted: 0 }
     }
 
-    /// Reads and works until there is nothing to read, or a limit. `Err`: the connection is over.
+    /// Reads and handles requests until there is nothing to read or the session is at a limit.
+    ///
+    /// # Errors
+    /// Returns the error of the socket; the session must then be closed.
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let worker = self.worker.clone();
         for _ in 0..READS_PER_TURN {
@@ -131,7 +134,7 @@ impl SessionTask {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(read) => {
                     if read? == 0 {
-                        // The client may have closed only its half: what it has asked is still answered.
+                        // The client may have closed only its sending side: answer its requests.
                         self.session.closing.set(true);
                         self.refuse_rest();
                         return Ok(());
@@ -143,10 +146,10 @@ impl SessionTask {
         Ok(())
     }
 
-    /// One read, and the work on it when nothing was left from before.
+    /// Reads once; also handles the bytes if `rest` is empty.
     fn fill(&mut self, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.rest.is_empty() {
-            let mut scratch = worker.scratch.borrow_mut();
+            let mut scratch = worker.buffers.read.borrow_mut();
             let mut into = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.reader).poll_read(cx, &mut into) {
                 Poll::Pending => return Poll::Pending,
@@ -167,7 +170,7 @@ impl SessionTask {
             self.used = 0;
         }
         self.rest.reserve(REST_RESERVED);
-        // `read_buf` is cancel-safe: dropped while pending it has read nothing.
+        // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
         let read = std::pin::pin!(self.reader.read_buf(&mut self.rest));
         read.poll(cx)
     }
@@ -183,45 +186,45 @@ impl SessionTask {
         self.rest = rest;
     }
 
-    /// Deals with every whole request, without awaiting anything; returns how many bytes are done with.
+    /// Handles all complete requests without awaiting; returns the number of bytes handled.
     fn work(&mut self, bytes: &[u8]) -> usize {
         let worker = self.worker.clone();
         let session = self.session.clone();
-        // The table is swapped between turns only, so borrowing it for the turn meets nobody.
+        // The routes are replaced only between turns, so they can be borrowed for the whole turn.
         let routes = session.product.routes.borrow();
         let serve_check = worker.begin_batch(routes.isolated);
         if self.scanner.is_before_login() && routes.auth.is_none() {
-            // The password has been taken away since it came.
+            // The password was removed after the client connected.
             session.client.borrow_mut().logged_in = true;
             self.scanner.set_before_login(false);
         }
         let mut at = 0;
         let stop = loop {
             if session.saturated(&worker) {
-                break SessionEnd::Stay;
+                break ScanStop::AtLimit;
             }
             let len = match self.scanner.scan(&bytes[at..]) {
-                Ok(Scanned::Incomplete) => break SessionEnd::NeedMore,
+                Ok(Scanned::Incomplete) => break ScanStop::Incomplete,
                 Ok(Scanned::Request(len)) => {
                     let call = CallContext { bytes: &bytes[at..at + len], args: self.scanner.args() };
                     if !self.handle(&worker, &routes, serve_check, &call) {
-                        break SessionEnd::Parked;
+                        break ScanStop::Parked;
                     }
                     len
                 }
                 Ok(Scanned::Inline(len)) => {
                     match self.handle_inline(&worker, &routes, serve_check, &bytes[at..at + len]) {
                         Ok(true) => len,
-                        Ok(false) => break SessionEnd::Parked,
+                        Ok(false) => break ScanStop::Parked,
                         Err(error) => {
                             self.protocol_error(&worker, error);
-                            break SessionEnd::Stay;
+                            break ScanStop::AtLimit;
                         }
                     }
                 }
                 Err(error) => {
                     self.protocol_error(&worker, error);
-                    break SessionEnd::Stay;
+                    break ScanStop::AtLimit;
                 }
             };
             at += len;
@@ -229,20 +232,20 @@ impl SessionTask {
                 self.scanner.set_before_login(!session.client.borrow().logged_in);
             }
             if session.closing.get() {
-                break SessionEnd::Stay;
+                break ScanStop::AtLimit;
             }
         };
         match stop {
-            // What it was parked for is behind it.
-            SessionEnd::NeedMore | SessionEnd::Stay => session.parked_at.set(None),
-            SessionEnd::Parked => {}
+            // The parked request was handled.
+            ScanStop::Incomplete | ScanStop::AtLimit => session.parked_at.set(None),
+            ScanStop::Parked => {}
         }
         at
     }
 
-    /// The session ends and whole requests are left, parked or behind one that is: they are told, not just forgotten.
+    /// Refuses the remaining complete requests of a session that ends, parked ones and those behind them.
     fn refuse_rest(&mut self) {
-        // Nothing is left of a client that sent rubbish, and its scanner is not to be asked again.
+        // After a protocol error `rest` is empty, and the scanner must not be used again.
         if self.rest.is_empty() {
             return;
         }
@@ -265,7 +268,7 @@ impl SessionTask {
 
     fn protocol_error(&mut self, worker: &Worker, error: RequestError) {
         self.session.answer(worker, &|out| write::error(out, &format!("ERR Protocol error: {error}")));
-        // It stands in the middle of bytes that are not kept.
+        // Its position refers to bytes that are not kept.
         self.scanner = RequestScanner::default();
         self.session.closing.set(true);
     }
@@ -283,7 +286,7 @@ impl SessionTask {
         Ok(self.handle(worker, routes, serve_check, &CallContext { bytes: &request, args: scanner.args() }))
     }
 
-    /// One request. False: it is parked, and with it everything behind it.
+    /// Handles one request. Returns false if it is parked; then all requests behind it wait, too.
     #[inline]
     fn handle(
         &self,
@@ -300,9 +303,9 @@ impl SessionTask {
             let client = session.client.borrow();
             (client.logged_in, client.replies)
         };
-        let mut scratch = worker.dispatch_scratch.borrow_mut();
-        let fate = dispatch(routes, serve_check, logged_in, call, &mut scratch);
-        let refused = match fate {
+        let mut scratch = worker.buffers.dispatch.borrow_mut();
+        let decision = dispatch(routes, serve_check, logged_in, call, &mut scratch);
+        let refused = match decision {
             Dispatch::Held => match self.park_or_refuse(worker, call) {
                 None => return false,
                 refused => refused,
@@ -314,7 +317,7 @@ impl SessionTask {
         if mode == ReplyMode::SkipNext {
             session.client.borrow_mut().replies = ReplyMode::On;
         }
-        match fate {
+        match decision {
             Dispatch::Forward(target) => self.forward(worker, routes, &target, call, muted),
             Dispatch::Split { kind, spec } => {
                 let started = ScatterGather::start(
@@ -358,9 +361,9 @@ impl SessionTask {
             match self.at_replica(worker, routes, target) {
                 ReadChoice::Primary => {}
                 ReadChoice::Replica(backend) => {
-                    let owner = Owner::Session(session.clone(), session.open(muted, call.bytes.len()));
+                    let requester = Requester::Session(session.clone(), session.open(muted, call.bytes.len()));
                     worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
-                    return self.send(worker, &backend, target, call, owner);
+                    return self.send(worker, &backend, target, call, requester);
                 }
                 ReadChoice::Refuse(text) => return self.refuse(worker, muted, &text),
             }
@@ -373,9 +376,9 @@ impl SessionTask {
         worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
         let ticket = session.open(muted, call.bytes.len());
         if routes.reads.own_writes && target.is_write {
-            session.wrote(ticket);
+            session.note_write(ticket);
         }
-        self.send(worker, &backend, target, call, Owner::Session(session.clone(), ticket));
+        self.send(worker, &backend, target, call, Requester::Session(session.clone(), ticket));
     }
 
     #[cold]
@@ -385,16 +388,23 @@ impl SessionTask {
     }
 
     #[inline]
-    fn send(&self, worker: &Worker, backend: &Backend, target: &DispatchTarget, call: &CallContext<'_>, owner: Owner) {
+    fn send(
+        &self,
+        worker: &Worker,
+        backend: &Backend,
+        target: &DispatchTarget,
+        call: &CallContext<'_>,
+        requester: Requester,
+    ) {
         backend.send(
             call.bytes,
-            Entry {
-                owner,
+            InFlight {
+                requester,
                 epoch: target.epoch,
-                // A request cannot be longer than what a session may queue plus one bulk; far below 4 GB.
+                // `REQUEST_MAX` is 1 GB, far below 4 GB.
                 len: call.bytes.len() as u32,
-                tick: worker.tick.get(),
-                generation: worker.generation.get(),
+                tick: worker.clock.tick(),
+                generation: worker.routes.generation(),
                 slot: target.slot,
                 is_write: target.is_write,
             },
@@ -416,9 +426,9 @@ impl SessionTask {
         call: &CallContext<'_>,
         muted: bool,
     ) {
-        let mut reply = worker.lend_buffer();
+        let mut reply = worker.buffers.take_reply();
         let answer = local::answer(worker, &self.session, routes, local, call, &mut reply);
-        // `CLIENT REPLY ON` is answered although replies were off; OFF and SKIP are not although they were on.
+        // `CLIENT REPLY ON` is answered although replies were off; OFF and SKIP are not answered although replies were on.
         let silent = match answer.mode_changed {
             true => self.session.client.borrow().replies != ReplyMode::On,
             false => muted,
@@ -426,49 +436,49 @@ impl SessionTask {
         if !silent {
             self.session.answer(worker, &|out| out.extend_from_slice(&reply));
         }
-        worker.return_buffer(reply);
+        worker.buffers.return_reply(reply);
         if answer.close {
             self.session.closing.set(true);
         }
     }
 
-    /// `None`: parked. Else the error: it has been parked long enough, or too much is.
+    /// Parks a request and returns `None`, or returns the error for the client if it was parked for too long or too many bytes
+    /// are parked.
     fn park_or_refuse(&self, worker: &Rc<Worker>, call: &CallContext<'_>) -> Option<&'static str> {
         let session = &self.session;
         let limits = &worker.config.limits;
         let since = session.parked_at.get();
-        let expired = since.is_some_and(|tick| worker.age(tick) >= limits.parked_for_max);
-        let full = since.is_none() && worker.parked_bytes.get() + call.bytes.len() > limits.parked_worker_max;
+        let expired = since.is_some_and(|tick| worker.clock.age(tick) >= limits.parked_for_max);
+        let full = since.is_none() && worker.parking.bytes() + call.bytes.len() > limits.parked_worker_max;
         if expired {
             return Some("TRYAGAIN not executed: its slot was held for too long");
         }
         if full {
-            return Some("TRYAGAIN not executed: too much waits for held slots");
+            return Some("TRYAGAIN not executed: too many requests wait for held slots");
         }
         if since.is_none() {
-            session.parked_at.set(Some(worker.tick.get()));
+            session.parked_at.set(Some(worker.clock.tick()));
             worker.stats.parked.set(worker.stats.parked.get() + 1);
         }
-        worker.parked.borrow_mut().push(session.clone());
+        worker.parking.add(session.clone());
         None
     }
 
     fn finish(&mut self) {
         self.session.closed.set(true);
-        // Others may hold the session until its requests are answered; the socket goes now.
+        // Backends may keep the session until its requests are answered; close the socket now.
         *self.session.writer.borrow_mut() = None;
         self.session.waker.borrow_mut().take();
         *self.session.replies.borrow_mut() = Replies::default();
-        self.worker.parked_bytes.set(self.worker.parked_bytes.get() - std::mem::take(&mut self.counted));
-        self.worker.leave(&self.session);
+        self.worker.parking.count(std::mem::take(&mut self.counted), 0);
+        self.worker.remove_session(&self.session);
     }
 
-    /// Parked bytes are counted once per turn.
+    /// Updates the worker's count of parked bytes, once per turn.
     fn count_parked(&mut self) {
         let parked = if self.session.parked_at.get().is_some() { self.rest.len() - self.used } else { 0 };
         if parked != self.counted {
-            let total = self.worker.parked_bytes.get() - self.counted + parked;
-            self.worker.parked_bytes.set(total);
+            self.worker.parking.count(self.counted, parked);
             self.counted = parked;
         }
     }
@@ -480,7 +490,7 @@ impl Future for SessionTask {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let worker = this.worker.clone();
-        this.session.watch(cx);
+        this.session.register_waker(cx);
         this.session.poll_blocked(&worker, cx);
         let alive = !this.session.closed.get() && this.turn(cx).is_ok();
         this.count_parked();
@@ -505,7 +515,7 @@ impl Future for SessionTask {
 
 impl Drop for SessionTask {
     fn drop(&mut self) {
-        // The runtime ended while it was open.
+        // The runtime ended while the session was open.
         if !self.session.closed.get() {
             self.finish();
         }

@@ -1,13 +1,12 @@
-//! A migration between two groups whose primaries are replaced: before, at and after the switch, with what their replicas
-//! lack lost.
-//! Knows nothing of how a copy gets complete (`copy`) nor of leaders and their fence (`runs`).
+//! A migration between two groups whose primaries are replaced: before, at and after the switch, with what their
+//! replicas lack lost. Knows nothing of how a copy gets complete (`copy`) nor of leaders and their fence (`runs`).
 //!
 //! What is abstracted, and why nothing is lost by it:
 //! - One key, and a replica is its primary some time ago: replication catches up in one step.
 //! - StartPromotion, its hold and the barrier are one step, and so are a migration's Hold and barrier
 //!   (serving_model::lease): while one is open no client writes to the group.
-//! - A failover may lose what the replica lacks. That is the bound the documents promise, so clients then take what the new
-//!   primary has for the truth, if it is something that the slot's primary had since the group got the slot.
+//! - A failover may lose what the replica lacks. That is the bound the documents promise, so clients then take what the
+//!   new primary has for the truth, if it is something that the slot's primary had since the group got the slot.
 //! - Entries are applied when they are proposed; what the migration's loop knows of primaries is as old as it likes.
 //! - The connections of a run are closed before the next Start, as in `runs`, except at a server that a FinishPromotion
 //!   has replaced: that one is dealt with when it returns.
@@ -33,7 +32,8 @@ pub enum Rule {
     LogBeforePromotion,
     /// The replicas that the target has then have everything (`WAIT`) before the worker says done.
     Wait,
-    /// Switch carries the target's offset when the worker was done, and nobody who has not reached it is promoted there.
+    /// Switch carries the target's offset when the worker was done, and nobody who has not reached it is promoted
+    /// there.
     ReachedSwitch,
     /// A replica whose promotion was given up after REPLICAOF NO ONE is no candidate until it has resynced.
     DivergedIsNone,
@@ -60,7 +60,8 @@ pub struct Failover {
     pub holds: u8,
     /// Attempts at most.
     pub attempts: u8,
-    /// Demands that the slot's new group has a replica that may be promoted from the switch on, if its link was never broken.
+    /// Demands that the slot's new group has a replica that may be promoted from the switch on, if its link was never
+    /// broken.
     pub available: bool,
 }
 

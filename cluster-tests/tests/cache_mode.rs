@@ -173,7 +173,7 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
     let (all, _) = written.finish(cache.ports[0]);
     let noticed = |w: &&Write| w.error.is_some() && w.at > out;
     let of_others: Vec<_> = all.iter().filter(|w| w.error.is_some() && !in_group_1(&w.key)).collect();
-    assert!(of_others.is_empty(), "clients of other groups noticed: {of_others:?}");
+    assert!(of_others.is_empty(), "clients of other groups received errors: {of_others:?}");
     // What its dead server was sent before it was out may be answered as late as five seconds after.
     let first_dead = all.iter().filter(noticed).filter(|w| in_group_1(&w.key)).map(|w| w.at).min();
     println!("first error after it was out: {:?}", first_dead.map(|at| at - out));

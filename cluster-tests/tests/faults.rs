@@ -189,7 +189,7 @@ fn registers_stay_linearizable_while_nodes_are_stopped_and_killed() {
     for (port, seen) in ports.iter().zip(&seen) {
         let node = port - cluster.ports.product(0);
         if node != first && node != second {
-            assert!(seen.errors.is_empty(), "clients of node {node} noticed: {:?}", seen.errors);
+            assert!(seen.errors.is_empty(), "clients of node {node} received errors: {:?}", seen.errors);
         }
     }
     linear::check(&history.ops()).unwrap();

@@ -48,7 +48,7 @@ fn a_node_joins_serves_votes_and_leaves() {
 
     let (seen, _) = load.finish();
     for seen in seen {
-        assert!(seen.errors.is_empty(), "clients of nodes 1 and 2 noticed: {:?}", seen.errors);
+        assert!(seen.errors.is_empty(), "clients of nodes 1 and 2 received errors: {:?}", seen.errors);
     }
 }
 

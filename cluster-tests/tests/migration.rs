@@ -72,7 +72,7 @@ fn slots_move_there_and_back_under_load() {
         mix.wait_more(200);
     }
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
 /// The node whose worker has begun a run of this kind, and not the leader.
@@ -106,7 +106,7 @@ fn a_worker_that_dies_is_replaced() {
     let noticed = mix.finish(&cluster);
     let dead = cluster.node(worker).client_port;
     let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
-    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}");
+    assert!(errors.is_empty(), "clients of other nodes received errors: {errors:?}");
 }
 
 /// kill -9 of the leader at a point of the cut-over; the next one ends it, and nothing is lost.
@@ -123,7 +123,7 @@ fn leader_dies_at(point: Point) {
     let noticed = mix.finish(&cluster);
     let dead = cluster.node(leader).client_port;
     let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
-    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}; {done}");
+    assert!(errors.is_empty(), "clients of other nodes received errors: {errors:?}; {done}");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn the_leader_dies_while_keys_are_copied() {
     let noticed = mix.finish(&cluster);
     let dead = cluster.node(leader).client_port;
     let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
-    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}");
+    assert!(errors.is_empty(), "clients of other nodes received errors: {errors:?}");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_migration_is_paused_resumed_and_cancelled_and_leaves_no_trace() {
     cluster.go_on(Point::BeforeHold);
     wait_state(&cluster, 1, id, &["cancelled"]);
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn two_migrations_share_a_source_and_a_target() {
         wait_state(&cluster, 1, id, &["done"]);
     }
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
 #[test]
@@ -230,5 +230,5 @@ fn a_source_that_stops_for_a_moment_costs_a_hold_and_not_the_migration() {
     assert_eq!(done["attempt"], 1, "{done}");
     assert!(cluster.node(leader).log().contains("its slots are released"), "the hold was not released");
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }

@@ -115,7 +115,7 @@ fn goes_on_without(cluster: &Cluster, alone: u16, cut: impl Fn(&Mesh, u16, [u16;
     load.wait_more(300);
     let (seen, of_load) = load.finish();
     for (id, seen) in (1..=3).zip(&seen) {
-        assert!(id == alone || seen.errors.is_empty(), "clients of node {id} noticed: {:?}", seen.errors);
+        assert!(id == alone || seen.errors.is_empty(), "clients of node {id} received errors: {:?}", seen.errors);
     }
     linear::check(&history.ops()).unwrap();
     linear::check(&of_load.ops()).unwrap();

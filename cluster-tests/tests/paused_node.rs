@@ -169,7 +169,7 @@ fn what_clients_see_around_a_pause_is_linearizable() {
     load.wait_more(500);
     let (seen, history) = load.finish();
     for (id, seen) in (1..=3).flat_map(|id| [id; 2]).zip(&seen) {
-        assert!(id == paused || seen.errors.is_empty(), "clients of node {id} noticed: {:?}", seen.errors);
+        assert!(id == paused || seen.errors.is_empty(), "clients of node {id} received errors: {:?}", seen.errors);
     }
     linear::check(&history.ops()).unwrap();
 }

@@ -158,7 +158,7 @@ fn a_server_is_told_the_password_of_its_primary() {
     written.wait_acknowledged(|_| true);
     assert_eq!(cluster.servers[first].call(&["CONFIG", "GET", "masterauth"]).text(), "masterauth backend pass");
     let (all, lost) = written.finish(cluster.node(1).client_port);
-    assert!(lost.is_empty() && all.iter().all(|w| w.error.is_none()), "clients noticed");
+    assert!(lost.is_empty() && all.iter().all(|w| w.error.is_none()), "clients received errors");
     assert_eq!(cluster.servers[second].call(&["PING"]), Reply::Simple("PONG".into()));
     for node in &cluster.nodes {
         assert!(!node.log().contains("backend pass"), "a password is in the log");

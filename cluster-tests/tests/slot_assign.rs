@@ -48,7 +48,7 @@ fn empty_slots_change_their_owner_under_load_and_full_ones_do_not() {
 
     let (seen, history) = load.finish();
     let errors: Vec<_> = seen.iter().flat_map(|s| &s.errors).collect();
-    assert!(errors.is_empty(), "clients of other slots noticed: {errors:?}");
+    assert!(errors.is_empty(), "clients of other slots received errors: {errors:?}");
     linear::check(&history.ops()).unwrap();
 }
 

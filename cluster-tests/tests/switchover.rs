@@ -65,7 +65,7 @@ fn wait_well(cluster: &Cluster, leads: usize, follows: usize) {
 fn finish_unnoticed(cluster: &Cluster, mix: Mix) -> Noticed {
     mix.wait_more(100);
     let noticed = mix.finish(cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
     noticed
 }
 

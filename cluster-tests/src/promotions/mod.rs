@@ -286,8 +286,8 @@ impl Run {
         self.fixture.gates[self.primary()].set(Caller::Node(node), mode);
     }
 
-    /// Repeats the operator's command until it is accepted. It is rejected, with the reason, while a migration switches,
-    /// while the replica lags, and while the leader does not reach the replica.
+    /// Repeats the operator's command until it is accepted. It is rejected, with the reason, while a migration
+    /// switches, while the replica lags, and while the leader does not reach the replica.
     #[track_caller]
     fn promote(&self, to: usize) {
         let addr = self.fixture.gates[to].addr();
@@ -297,8 +297,8 @@ impl Run {
                 for node in &self.fixture.cluster.nodes {
                     [Point::Held, Point::Finished].iter().for_each(|point| node.faults.go_on(*point));
                 }
-                // A leader transfers its leadership to replace a dead primary, but not for a switchover. The replica must
-                // therefore be reachable.
+                // A leader transfers its leadership to replace a dead primary, but not for a switchover. The replica
+                // must therefore be reachable.
                 (1..=3).for_each(|id| self.fixture.gates[to].set(Caller::Node(id), Mode::Open));
             })
         });

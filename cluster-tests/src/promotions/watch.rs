@@ -141,8 +141,9 @@ mod tests {
 
     #[test]
     fn info_replication_is_parsed() {
-        let text = "# Replication\r\nrole:slave\r\nmaster_host:127.0.0.1\r\nslave_repl_offset:42\r\nmaster_replid:aaaa\r\n\
-                    master_replid2:0000000000000000000000000000000000000000\r\nmaster_repl_offset:43\r\nsecond_repl_offset:-1\r\n";
+        let text = "# Replication\r\nrole:slave\r\nmaster_host:127.0.0.1\r\nslave_repl_offset:42\r\n\
+                    master_replid:aaaa\r\nmaster_replid2:0000000000000000000000000000000000000000\r\n\
+                    master_repl_offset:43\r\nsecond_repl_offset:-1\r\n";
         let replica =
             ReplicationState { primary: false, replid: "aaaa".into(), offset: 42, former: (String::new(), 0) };
         assert_eq!(parse(text), Some(replica));

@@ -12,7 +12,7 @@ use std::{
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, CreateGroup, NewMember},
         ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
         limits::SERVERS_MAX,
         state::{ClusterState, Entry, Position, Server},
@@ -62,15 +62,20 @@ fn cluster(servers: &[HostPort]) -> ClusterState {
         advertise: "127.0.0.1".into(),
         port_offset: 0,
     };
-    let mut changes = vec![Change::Bootstrap { members: vec![member], port: 19_000 }];
+    let mut changes = vec![Change::Bootstrap(Bootstrap { members: vec![member], port: 19_000 })];
     for (group, servers) in (1..).zip(servers.chunks(SERVERS_MAX)) {
         let server = |addr: &HostPort| Server::new(addr.clone(), addr.to_string(), 0);
         let servers = servers.iter().map(server).collect();
-        changes.push(Change::CreateGroup { product: ProductId(1), group: GroupId(group), servers, credentials: None });
+        changes.push(Change::CreateGroup(CreateGroup {
+            product: ProductId(1),
+            group: GroupId(group),
+            servers,
+            credentials: None,
+        }));
     }
     let mut state = ClusterState::default();
     for (index, change) in (1u64..).zip(changes) {
-        let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
         apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
     }
     state

@@ -1,53 +1,59 @@
-//! Faults that tests ask for: points at which a debug build stands still, and rules that it leaves out, so that a test
-//! can show that the rule is needed. A release build has none of it: every function here is then a constant.
+//! Faults that tests ask for: points at which a debug build pauses, tasks that panic, and rules that are left out, so that a
+//! test can show that a rule is needed. A release build has no faults: every function here is then a constant.
 //! Knows nothing of what happens at a point.
 //!
-//! `PONTOON_FAULTS` names a directory of the test. A file `pause.POINT` there stops whoever reaches the point for as long as it
-//! exists; a file `reached.POINT` then says that somebody stands there. A file `without.RULE`, looked for once, leaves out the rule.
+//! The environment variable `PONTOON_FAULTS` names a directory of the test. The files in it are:
+//!
+//! | file | meaning |
+//! |---|---|
+//! | `pause.POINT` | a task that reaches the point waits for as long as the file exists |
+//! | `reached.POINT` | written by the node: a task waits, or has waited, at the point |
+//! | `panic.TASK` | one task of this name removes the file and panics |
+//! | `without.RULE` | the rule is left out; the node checks once |
 
 use std::time::Duration;
 
-/// Where a migration can be made to stand still. The name of the file is the one in [`Point::name`].
+/// A point at which a migration, promotion or reconciliation can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
-    /// Worker: the staged keys of before are being wiped.
+    /// Mover: it is about to wipe the keys that an earlier run left at the target.
     CleaningTarget,
-    /// Worker: the copy runs.
+    /// Mover: the copy runs.
     Copying,
-    /// Leader: caught up, the hold not proposed yet.
+    /// Leader: the mover has caught up; the hold is not proposed yet.
     BeforeHold,
-    /// Node: the hold is applied and drained, the ack not sent yet.
+    /// Node: the hold is applied and drained; the ack is not sent yet.
     BeforeAck,
-    /// Leader: the hold is in the log, the barrier not asked yet.
+    /// Leader: the hold is in the log; the barrier is not checked yet.
     Held,
-    /// Leader: the barrier has passed, the worker not told yet.
+    /// Leader: the barrier has passed; the mover is not asked to finish yet.
     BarrierPassed,
-    /// Leader: the worker is done, its run not closed yet.
+    /// Leader: the mover has finished; its run is not closed yet.
     Finished,
-    /// Leader: the run is closed, the switch not proposed yet.
+    /// Leader: the run is closed; the switch is not proposed yet.
     BeforeSwitch,
     /// Leader: the switch is in the log.
     Switched,
-    /// Worker: the source is being cleaned.
+    /// Mover: it is about to clean the source.
     CleaningSource,
-    /// Leader: a promotion is in the log, its hold not proposed yet.
+    /// Leader: a promotion is in the log; its hold is not proposed yet.
     PromotionBegun,
-    /// Leader: a promotion's hold is in the log, the barrier not asked yet.
+    /// Leader: a promotion's hold is in the log; the barrier is not checked yet.
     PromotionHeld,
-    /// Leader: a promotion's barrier has passed, the servers not asked yet.
+    /// Leader: a promotion's barrier has passed; the servers are not probed yet.
     PromotionBarrier,
-    /// Leader: the chosen one was looked at for the last time, REPLICAOF NO ONE is the next thing to be sent.
+    /// Leader: the candidate was probed for the last time; REPLICAOF NO ONE is sent next.
     PromotionSent,
-    /// Leader: the chosen one is a primary, the log not told yet.
+    /// Leader: the candidate is a primary; the log does not say so yet.
     Promoted,
-    /// Leader: a server is to follow its group's primary, its runs are closed, REPLICAOF is not sent yet.
+    /// Leader: the runs of a server that must follow its group's primary are closed; REPLICAOF is not sent yet.
     Reconciliation,
-    /// Leader: a group's primary is emptied and the slots it had lent are held, the primary not looked at again yet.
+    /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again yet.
     Returning,
 }
 
 impl Point {
-    /// As files name it.
+    /// Its name in file names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -75,20 +81,20 @@ impl Point {
 /// A rule that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// The lease and epoch check at reply time (serving.md, check 2).
+    /// The check of lease and epoch before a reply is delivered (check 2 of `docs/design/serving.md`).
     ReplyCheck,
-    /// The barrier between Hold and what follows it.
+    /// The barrier between a hold and the entry that follows it.
     Barrier,
-    /// Closing a run's connections before Switch, Start and StartRun.
+    /// Closing a run's connections before the switch and before the next run.
     Fence,
-    /// A changed key is fetched again; without it, the change itself is sent to the target.
+    /// A changed key is fetched again. Without this rule, the mover sends the change itself to the target.
     Refetch,
-    /// Of several candidates the one with the largest offset is promoted; without it, the smallest.
+    /// Of several candidates, the one with the largest offset is promoted. Without this rule, the one with the smallest.
     LargestOffset,
 }
 
 impl Rule {
-    /// As files name it.
+    /// Its name in file names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -101,32 +107,67 @@ impl Rule {
     }
 }
 
-/// Between two looks at a pause file.
+/// Time between two checks of a pause file.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Time between two checks of a panic file. Every supervised task checks one, so this is longer than [`POLL_INTERVAL`].
+const PANIC_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Stands still here while the test wants it.
+/// Whether this process takes faults at all: false in a release build, so that the compiler drops what it guards.
+#[must_use]
+pub fn enabled() -> bool {
+    dir().is_some()
+}
+
+/// Waits at this point for as long as the test wants.
 pub async fn pause_at(point: Point) {
     let Some(dir) = dir() else { return };
     let pause = dir.join(format!("pause.{}", point.name()));
-    let mut told = false;
+    let mut reported = false;
     while pause.exists() {
-        if !told {
-            told = true;
-            tracing::warn!(point = point.name(), "standing still, as a test wants it");
+        if !reported {
+            reported = true;
+            tracing::warn!(point = point.name(), "the node pauses at this point, as a test asks");
             let _ = std::fs::write(dir.join(format!("reached.{}", point.name())), b"");
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Whether a test has taken this rule out. Asked for on the hot path: remember the answer.
+/// Runs a task, and panics in it when a test asks for that: see the head of this module.
+///
+/// # Panics
+/// When the test asks for it.
+pub async fn or_panic<F: Future>(task: &str, future: F) -> F::Output {
+    tokio::select! {
+        output = future => output,
+        never = panic_when_asked(task) => match never {},
+    }
+}
+
+/// Resolves never; panics when a test asks `task` to panic.
+///
+/// # Panics
+/// When the test asks for it.
+pub async fn panic_when_asked(task: &str) -> std::convert::Infallible {
+    let Some(dir) = dir() else { return std::future::pending().await };
+    let file = dir.join(format!("panic.{task}"));
+    loop {
+        // Of several tasks with one name, only the one that removes the file panics.
+        if file.exists() && std::fs::remove_file(&file).is_ok() {
+            panic!("a test asked {task} to panic");
+        }
+        tokio::time::sleep(PANIC_POLL_INTERVAL).await;
+    }
+}
+
+/// Whether a test leaves out this rule. It reads the file system: the hot path must keep the answer.
 #[must_use]
 pub fn without(rule: Rule) -> bool {
-    let out = dir().is_some_and(|dir| dir.join(format!("without.{}", rule.name())).exists());
-    if out {
-        tracing::warn!(rule = rule.name(), "a rule is left out, as a test wants it: data will be lost");
+    let without = dir().is_some_and(|dir| dir.join(format!("without.{}", rule.name())).exists());
+    if without {
+        tracing::warn!(rule = rule.name(), "a rule is left out, as a test asks: data will be lost");
     }
-    out
+    without
 }
 
 #[cfg(debug_assertions)]

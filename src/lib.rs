@@ -1,21 +1,22 @@
 //! Pontoon: a Redis proxy cluster that coordinates itself. See ARCHITECTURE.md.
 //!
-//! The layers, upper ones import lower ones only (`tests/layers.rs` holds this):
+//! The layers. A module imports only from layers below its own, which `tests/layers.rs` checks:
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`clock`] | the clock leases are counted on |
-//! | [`faults`] | where tests stop a debug build, and what they leave out |
-//! | [`model`] | PURE. what exists and how it may change |
+//! | [`clock`] | the clock that leases are counted on |
+//! | [`faults`] | faults that tests ask for in a debug build |
+//! | [`panics`] | the text of a panic, and how it reaches the tasks that depend on it |
+//! | [`model`] | PURE. what exists, and how it may change |
 //! | [`plan`] | PURE. what should happen next |
-//! | [`resp`] | PURE. where a message ends and how one is written |
+//! | [`resp`] | PURE. where a RESP message ends, and how one is written |
 //! | [`commands`] | PURE. the Redis command table |
-//! | [`resolver`] | names of hosts to addresses, by few look-ups at a time |
-//! | [`wire`] | generated protobuf code and its conversions |
+//! | [`resolver`] | resolves host names, with a limit on concurrent look-ups |
+//! | [`wire`] | generated protobuf code, its conversions, and the channels to other nodes |
 //! | [`proxy`] | the hot path |
-//! | [`redis`] | cold-path client of the backend servers |
+//! | [`redis`] | cold-path client of Redis servers |
 //! | [`mover`] | copies slots from server to server |
-//! | [`consensus`] | the only place that names openraft or sled |
+//! | [`consensus`] | the replicated log; the only module that names openraft or sled |
 //! | [`control`] | leader-only loops and their handle |
 //! | [`node`] | composition root |
 //! | [`api`] | the admin service |
@@ -33,6 +34,7 @@ pub mod faults;
 pub mod model;
 pub mod mover;
 pub mod node;
+pub mod panics;
 pub mod plan;
 pub mod proxy;
 pub mod redis;

@@ -16,7 +16,7 @@ use common::{Client, PATIENCE, Redis, fake};
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, CreateGroup, NewMember},
         ids::{Epoch, GroupId, HostPort, NodeId, ProductId, Term, Uuid},
         secret::{Credentials, Secret},
         state::{ClusterState, Entry, Position, Server},
@@ -90,16 +90,16 @@ fn cluster(servers: &[&str], password: Option<&str>) -> ClusterState {
         port_offset: 0,
     };
     let server = |addr: &&str| Server::new(HostPort::parse(addr).unwrap(), format!("run of {addr}"), 0);
-    let group = Change::CreateGroup {
+    let group = Change::CreateGroup(CreateGroup {
         product: ProductId(1),
         group: GroupId(1),
         servers: servers.iter().map(server).collect(),
         credentials: password.map(|p| Credentials { username: None, password: Secret::new(p.into()) }),
-    };
-    let mut changes = vec![Change::Bootstrap { members: vec![member], port: 19_000 }];
+    });
+    let mut changes = vec![Change::Bootstrap(Bootstrap { members: vec![member], port: 19_000 })];
     changes.extend((!servers.is_empty()).then_some(group));
     for (index, change) in (1u64..).zip(changes) {
-        let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
         apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
     }
     state

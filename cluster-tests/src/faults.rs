@@ -60,6 +60,23 @@ impl Faults {
         let _ = fs::remove_file(self.file("pause", point.name()));
     }
 
+    /// Makes a task of the node panic. If several tasks have this name, one of them panics.
+    ///
+    /// # Panics
+    /// When a file cannot be written.
+    pub fn panic(&self, task: &str) {
+        fs::write(self.file("panic", task), b"").expect("a file can be written");
+    }
+
+    /// Waits until the task is about to panic.
+    ///
+    /// # Panics
+    /// At the deadline.
+    #[track_caller]
+    pub fn wait_panics(&self, task: &str) {
+        wait_until(&format!("a task {task} to panic"), GENEROUS, || !self.file("panic", task).exists());
+    }
+
     /// Makes the node leave out a rule. Must be called before the node starts.
     ///
     /// # Panics

@@ -17,13 +17,15 @@ use crate::{
     model::{
         apply,
         change::Change,
-        fingerprint::fingerprint,
         ids::{Epoch, NodeId, ProductId, Uuid},
         outcome::Outcome,
         reject::Reject,
         state::{ClusterState, Product},
     },
-    wire::pb::admin::{ChangeOptions, ChangeReply},
+    wire::{
+        hash::request_hash,
+        pb::admin::{ChangeOptions, ChangeReply},
+    },
 };
 
 /// A proposal that takes longer has lost its quorum: the call probes for another leader and repeats it under its id.
@@ -38,6 +40,8 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 pub struct MutationCall {
     /// Its change id.
     pub id: Uuid,
+    /// Hash of the request without its options: a repeat under the same id has the same.
+    pub request_hash: u64,
     /// Nothing is to happen.
     pub dry_run: bool,
     /// Wait for all live nodes.
@@ -58,7 +62,9 @@ impl MutationCall {
 pub type RecordedChange = (Epoch, Result<Outcome, Reject>);
 
 /// A request message that changes something.
-pub trait MutationHandler: Clone + Send + Sync + 'static {
+pub trait MutationHandler: prost::Message + Clone + 'static {
+    /// Name of its call.
+    const CALL: &'static str;
     /// Its options.
     fn options(&mut self) -> &mut Option<ChangeOptions>;
     /// Its call at another node.
@@ -73,6 +79,8 @@ pub trait MutationHandler: Clone + Send + Sync + 'static {
 /// The part of [`MutationHandler`] that is the same for all messages.
 macro_rules! forwardable {
     ($rpc:ident) => {
+        const CALL: &'static str = stringify!($rpc);
+
         fn options(&mut self) -> &mut Option<$crate::wire::pb::admin::ChangeOptions> {
             &mut self.options
         }
@@ -95,8 +103,10 @@ impl Api {
     pub async fn change<M: MutationHandler>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
         let once = forward::was_forwarded(&request);
         let mut message = request.into_inner();
-        let options = message.options().get_or_insert_default();
-        let call = validate::options(options)?;
+        let options = message.options().take().unwrap_or_default();
+        let request_hash = request_hash(M::CALL, &message.encode_to_vec());
+        let call = MutationCall { request_hash, ..validate::options(&options)? };
+        let options = message.options().insert(options);
         options.change_id = call.id.0.to_be_bytes().to_vec().into();
 
         let mut leadership = self.control.log.leadership();
@@ -194,18 +204,18 @@ impl Api {
         self.control.log.state().borrow().clone()
     }
 
-    /// What came of an earlier attempt under this id. Calls that ask servers first probe here: a repeat is not asked again.
-    /// Of `change` counts what its fingerprint is made of.
+    /// The result of an earlier attempt under this id. Calls that ask servers first check here, so that a repeat does not ask
+    /// them again.
     ///
     /// # Errors
-    /// The id stands for another change.
-    pub fn recorded(&self, call: &MutationCall, change: &Change) -> Result<Option<RecordedChange>, CallFailure> {
+    /// The id belongs to another request.
+    pub fn recorded(&self, call: &MutationCall) -> Result<Option<RecordedChange>, CallFailure> {
         if call.dry_run {
             return Ok(None);
         }
         let state = self.state();
         let Some(first) = state.results.get(&call.id) else { return Ok(None) };
-        if first.fingerprint != fingerprint(change) {
+        if first.request_hash != call.request_hash {
             return Err(Reject::ChangeIdReused { id: call.id, first: first.index }.into());
         }
         Ok(Some((first.index, first.outcome.clone())))
@@ -225,7 +235,8 @@ impl Api {
     /// # Errors
     /// Its refusal, or why there is no answer.
     pub async fn propose(&self, call: &MutationCall, change: Change) -> Result<(Epoch, Outcome), CallFailure> {
-        let applied = self.control.log.propose(call.id, change, call.left().min(PROPOSE_MAX)).await?;
+        let applied =
+            self.control.log.propose(call.id, call.request_hash, change, call.left().min(PROPOSE_MAX)).await?;
         let outcome = applied.result?;
         info!(change = %call.id, index = %applied.index, ?outcome, "a change was made");
         Ok((applied.index, outcome))

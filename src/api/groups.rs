@@ -12,7 +12,7 @@ use super::{
 use crate::{
     control::admission::server::{ASK_MAX, AdmittedServer, ServerAdmission},
     model::{
-        change::Change,
+        change::{AddServer, Change, CreateGroup, RemoveGroup, RemoveServer},
         ids::{GroupId, HostPort},
         limits::SERVERS_MAX,
         outcome::Outcome,
@@ -35,16 +35,9 @@ impl MutationHandler for CreateGroupRequest {
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let unasked = |addr: &HostPort| Server::new(addr.clone(), String::new(), 0);
-        let repeat = Change::CreateGroup {
-            product: product.id,
-            group,
-            servers: std::iter::once(&primary).chain(&replicas).map(unasked).collect(),
-            credentials: credentials.clone(),
-        };
         let admission =
             ServerAdmission { state: &state, product, credentials: credentials.as_ref(), deadline: admission(call) };
-        if let Some(first) = api.recorded(call, &repeat)? {
+        if let Some(first) = api.recorded(call)? {
             let Some(made) = product.groups.get(&group) else { return api.gone(call, first).await };
             let mut said = said(group, &made.servers, &product.name);
             said.warnings.extend(admission.warnings(&primary).await);
@@ -76,7 +69,8 @@ impl MutationHandler for CreateGroupRequest {
         let mut said = said(group, &servers, &product.name);
         said.done.extend(wired);
         said.warnings.extend(warnings);
-        api.make(call, Change::CreateGroup { product: product.id, group, servers, credentials }, said).await
+        api.make(call, Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials }), said)
+            .await
     }
 }
 
@@ -153,9 +147,7 @@ impl MutationHandler for AddServerRequest {
         let said = |server: &Server| {
             ChangeSummary::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
         };
-        let unasked = Server::new(addr.clone(), String::new(), 0);
-        let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
-        if let Some(first) = api.recorded(call, &repeat)? {
+        if let Some(first) = api.recorded(call)? {
             let Some(added) = group.servers.iter().find(|server| server.addr == addr) else {
                 return api.gone(call, first).await;
             };
@@ -171,7 +163,8 @@ impl MutationHandler for AddServerRequest {
         let maintenance = state.settings.maintenance || group.options.maintenance;
         said.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
         said.warnings = admitted.warnings;
-        api.make(call, Change::AddServer { product: product.id, group: id, server: admitted.server }, said).await
+        api.make(call, Change::AddServer(AddServer { product: product.id, group: id, server: admitted.server }), said)
+            .await
     }
 }
 
@@ -190,7 +183,7 @@ impl MutationHandler for RemoveServerRequest {
         let said = ChangeSummary::of(format!(
             "{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"
         ));
-        api.make(call, Change::RemoveServer { product, group, addr }, said.about(&self.product)).await
+        api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), said.about(&self.product)).await
     }
 }
 
@@ -211,6 +204,6 @@ impl MutationHandler for RemoveGroupRequest {
                 servers.join(", ")
             ));
         }
-        api.make(call, Change::RemoveGroup { product: product.id, group: id }, said).await
+        api.make(call, Change::RemoveGroup(RemoveGroup { product: product.id, group: id }), said).await
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     model::{
         apply,
-        change::Change,
+        change::{CancelMigration, Change, PauseMigration, PlanMigration, ResumeMigration, SetMigration},
         ids::{Epoch, GroupId, MigrationId, ProductId, SlotId, Uuid},
         migration::MigrationOptions,
         outcome::Outcome,
@@ -58,7 +58,7 @@ impl MutationHandler for StartMigrationRequest {
         }
         // A repeat finds what an earlier attempt has planned, and plans the rest.
         let pairs = product.groups.keys().map(|from| (*from, to));
-        let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, pairs, call.id)? };
+        let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, pairs, call)? };
         let owners = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
         let moves = owners.into_iter().map(|(from, slots)| SlotMove { from, to, slots }).collect();
         start(api, call, &state, product, moves, earlier, options).await
@@ -104,6 +104,7 @@ pub(super) async fn start(
         }
     }
     started.sort_unstable();
+    started.dedup();
     let ids: Vec<MigrationId> = started.iter().map(|(_, id)| *id).collect();
     said.done = told(&api.state(), &ids);
     if call.wait && !ids.is_empty() {
@@ -160,7 +161,7 @@ async fn admitted(
 
 fn plan(product: &Product, m: &SlotMove, options: MigrationOptions) -> Change {
     let SlotMove { from, to, slots } = m.clone();
-    Change::PlanMigration { product: product.id, slots, from, to, options }
+    Change::PlanMigration(PlanMigration { product: product.id, slots, from, to, options })
 }
 
 /// A change id for each pair of groups, of one call: another for another pair (an odd factor maps no two numbers to one).
@@ -173,11 +174,14 @@ const fn part_id(call: Uuid, (from, to): (GroupId, GroupId)) -> Uuid {
 pub(super) fn planned_before(
     state: &ClusterState,
     pairs: impl Iterator<Item = (GroupId, GroupId)>,
-    call: Uuid,
+    call: &MutationCall,
 ) -> Result<Vec<(Epoch, MigrationId)>, CallFailure> {
     let mut planned = Vec::new();
     for pair in pairs {
-        let Some(first) = state.results.get(&part_id(call, pair)) else { continue };
+        let Some(first) = state.results.get(&part_id(call.id, pair)) else { continue };
+        if first.request_hash != call.request_hash {
+            return Err(Reject::ChangeIdReused { id: call.id, first: first.index }.into());
+        }
         match &first.outcome {
             Ok(Outcome::Migration(id)) => planned.push((first.index, *id)),
             Ok(_) => {}
@@ -252,7 +256,9 @@ impl MutationHandler for CancelMigrationRequest {
         let migration = validate::migration(self.id)?;
         let said =
             ChangeSummary::of(format!("migration {migration} is cancelled; what was copied is deleted at the target"));
-        let reply = api.make(call, Change::CancelMigration { migration, why: BY_OPERATOR.into() }, said).await?;
+        let reply = api
+            .make(call, Change::CancelMigration(CancelMigration { migration, why: BY_OPERATOR.into() }), said)
+            .await?;
         if call.wait && !call.dry_run {
             api.control.wait_migration_over(migration, call.deadline).await?;
         }
@@ -268,7 +274,7 @@ impl MutationHandler for PauseMigrationRequest {
         let said = ChangeSummary::of(format!(
             "migration {migration} is paused; `pontoon migrate resume {migration}` lets it go on"
         ));
-        api.make(call, Change::PauseMigration { migration, why: BY_OPERATOR.into() }, said).await
+        api.make(call, Change::PauseMigration(PauseMigration { migration, why: BY_OPERATOR.into() }), said).await
     }
 }
 
@@ -278,7 +284,7 @@ impl MutationHandler for ResumeMigrationRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
         let said = ChangeSummary::of(format!("migration {migration} goes on, from the beginning"));
-        api.make(call, Change::ResumeMigration { migration }, said).await
+        api.make(call, Change::ResumeMigration(ResumeMigration { migration }), said).await
     }
 }
 
@@ -294,7 +300,7 @@ impl MutationHandler for SetMigrationRequest {
             return Err(CallFailure::Bad(text.into()));
         }
         let said = ChangeSummary::of(format!("migration {migration} has other limits"));
-        let change = Change::SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max };
+        let change = Change::SetMigration(SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max });
         api.make(call, change, said).await
     }
 }

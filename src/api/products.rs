@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{
-        change::{Change, NewProduct},
+        change::{Change, NewProduct, RemoveProduct, SetProduct},
         reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
         state::Product,
@@ -123,7 +123,7 @@ impl MutationHandler for SetProductRequest {
         }
         api.make(
             call,
-            Change::SetProduct {
+            Change::SetProduct(SetProduct {
                 product: product.id,
                 port,
                 databases,
@@ -132,7 +132,7 @@ impl MutationHandler for SetProductRequest {
                 min_acks,
                 min_acks_ms,
                 reads,
-            },
+            }),
             said,
         )
         .await
@@ -181,27 +181,11 @@ impl MutationHandler for RemoveProductRequest {
             "product '{name}' is removed; nodes close its port and its clients' connections"
         ));
         let state = api.state();
-        let found = product_id(&state, &name);
-        // Its name may lead to no id any more: a repeat then stands for the removal of any product.
-        let ids = match &found {
-            Ok(id) => vec![*id],
-            Err(_) => (0..=state.next_product).map(crate::model::ids::ProductId).collect(),
-        };
-        let mut reused = None;
-        for product in ids {
-            match api.recorded(call, &Change::RemoveProduct { product }) {
-                Ok(None) => break,
-                Ok(Some((index, outcome))) => {
-                    outcome?;
-                    return api.conclude(call, index, false, said).await;
-                }
-                Err(failure) => reused = Some(failure),
-            }
+        if let Some((index, outcome)) = api.recorded(call)? {
+            outcome?;
+            return api.conclude(call, index, false, said).await;
         }
-        if let Some(failure) = reused {
-            return Err(failure);
-        }
-        let product = found?;
-        api.make(call, Change::RemoveProduct { product }, said).await
+        let product = product_id(&state, &name)?;
+        api.make(call, Change::RemoveProduct(RemoveProduct { product }), said).await
     }
 }

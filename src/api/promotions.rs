@@ -10,10 +10,8 @@ use super::{
 use crate::{
     control::admission::switchover::{self, AdmittedSwitchover, SwitchoverRequest},
     model::{
-        change::Change,
         ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
-        promotion::PromotionKind,
     },
     wire::pb::admin::{ChangeReply, PromoteRequest},
 };
@@ -27,18 +25,7 @@ impl MutationHandler for PromoteRequest {
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let wish = PromotionWish { product: &product.name, group, to: &to };
-        // A repeat is known by what was asked for, not by what the servers said then.
-        let repeat = Change::StartPromotion {
-            product: product.id,
-            group,
-            to: to.clone(),
-            kind: PromotionKind::Switchover,
-            group_epoch: Epoch(0),
-            required_offset: None,
-            forced: false,
-            why: String::new(),
-        };
-        if let Some((index, outcome)) = api.recorded(call, &repeat)? {
+        if let Some((index, outcome)) = api.recorded(call)? {
             return wish.conclude(api, call, index, &outcome?, Vec::new()).await;
         }
         let wanted = SwitchoverRequest { product: product.id, group, to: &to, force: self.force };

@@ -74,7 +74,7 @@ fn planned(state: &ClusterState, product: &Product, call: &MutationCall) -> Resu
     let mut all = Vec::new();
     for from in product.groups.keys() {
         for to in product.groups.keys() {
-            let found = migrations::planned_before(state, std::iter::once((*from, *to)), call.id)?;
+            let found = migrations::planned_before(state, std::iter::once((*from, *to)), call)?;
             all.extend(found.into_iter().map(|planned| (planned, (*from, *to))));
         }
     }

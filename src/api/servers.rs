@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{
-        change::Change,
+        change::{Change, SetGroup, SetServer},
         ids::{GroupId, HostPort, ProductId},
         ports::addr_key,
         state::ClusterState,
@@ -49,7 +49,7 @@ impl MutationHandler for SetGroupRequest {
         if maintenance == Some(false) && state.settings.maintenance {
             said.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
         }
-        let change = Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms };
+        let change = Change::SetGroup(SetGroup { product, group, down_after_ms, maintenance, eject_after_ms });
         api.make(call, change, said.about(&self.product)).await
     }
 }
@@ -81,7 +81,7 @@ impl MutationHandler for SetServerRequest {
             "" => format!("{addr} is in no zone"),
             zone => format!("{addr} is in zone {zone}"),
         }));
-        api.make(call, Change::SetServer { product, group, addr, priority, zone }, said).await
+        api.make(call, Change::SetServer(SetServer { product, group, addr, priority, zone }), said).await
     }
 }
 

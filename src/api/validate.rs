@@ -62,7 +62,13 @@ pub fn options(options: &ChangeOptions) -> Result<MutationCall, CallFailure> {
         ms if ms > TIMEOUT_MAX_MS => return bad("a timeout is at most one hour"),
         ms => Duration::from_millis(ms.into()),
     };
-    Ok(MutationCall { id, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
+    Ok(MutationCall {
+        id,
+        request_hash: 0,
+        dry_run: options.dry_run,
+        wait: options.wait,
+        deadline: Instant::now() + timeout,
+    })
 }
 
 /// A product's name.

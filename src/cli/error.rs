@@ -14,6 +14,8 @@ pub enum CliError {
     Unknown(String),
     /// It happened, or goes on by itself; what was waited for was not seen. Exit code 4.
     Made(String),
+    /// A part of a node ended unexpectedly, which is a bug. Exit code 5, of `serve` only.
+    Internal(String),
 }
 
 impl CliError {
@@ -25,13 +27,15 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::Unknown(_) => 3,
             Self::Made(_) => 4,
+            Self::Internal(_) => 5,
         })
     }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Failed(text) | Self::Usage(text) | Self::Unknown(text) | Self::Made(text)) = self;
+        let (Self::Failed(text) | Self::Usage(text) | Self::Unknown(text) | Self::Made(text) | Self::Internal(text)) =
+            self;
         f.write_str(text)
     }
 }

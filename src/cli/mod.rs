@@ -36,7 +36,7 @@ const DEFAULT_PRODUCT: &str = "default";
 #[command(name = "pontoon", version, about = "A Redis proxy cluster that coordinates itself", propagate_version = true)]
 #[command(arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 it happened; 1 refused or failed; 2 wrong usage; 3 the outcome is unknown; 4 it was made, but what was waited for did not come in time."
+    after_help = "Exit codes: 0 it happened; 1 refused or failed; 2 wrong usage; 3 the outcome is unknown; 4 it was made, but what was waited for did not come in time; 5 (serve) a part of the node ended unexpectedly."
 )]
 pub struct Cli {
     #[command(flatten)]

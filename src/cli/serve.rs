@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Config, log::LogConfig, log::LogFormat},
-    node,
+    node::{self, tasks::UnexpectedEnd},
 };
 
 /// `pontoon serve ...`. Every flag is also a setting of the file and of the environment; `--set` reaches those without one.
@@ -131,7 +131,10 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|e| failed(format!("the runtime could not be started: {e}")))?;
-    runtime.block_on(node::run(config)).map_err(|e| failed(format!("{e:#}")))
+    runtime.block_on(node::run(config)).map_err(|error| match error.downcast_ref::<UnexpectedEnd>() {
+        Some(end) => CliError::Internal(end.to_string()),
+        None => failed(format!("{error:#}")),
+    })
 }
 
 fn start_log(log: &LogConfig) -> Result<(), CliError> {

@@ -39,6 +39,7 @@ use crate::{
     },
     wire::{
         entry,
+        hash::change_hash,
         pb::raft::{self as pb, raft_server::RaftServer},
     },
 };
@@ -239,10 +240,24 @@ impl Consensus {
     /// # Errors
     /// See [`ProposeError`]; only after `Unknown` may it have been, or yet be, executed.
     pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError> {
+        self.propose_request(id, change_hash(&change), change, deadline).await
+    }
+
+    /// Like [`Self::propose`], for a change that was asked for by a request with this hash (`wire::hash::request_hash`).
+    ///
+    /// # Errors
+    /// As [`Self::propose`].
+    pub async fn propose_request(
+        &self,
+        id: Uuid,
+        request_hash: u64,
+        change: Change,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
         if self.is_leaving() {
             return Err(ProposeError::NotLeader(None));
         }
-        let entry = Entry { id, at_ms: clock::wall_ms(), change };
+        let entry = Entry { id, request_hash, at_ms: clock::wall_ms(), change };
         let size = entry::encode_entry(&entry).len();
         if size > ENTRY_MAX {
             return Err(ProposeError::TooLarge { size, limit: ENTRY_MAX });

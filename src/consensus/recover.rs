@@ -15,10 +15,11 @@ use super::{
 use crate::{
     clock,
     model::{
-        change::Change,
+        change::{Change, Recover},
         ids::{Epoch, NodeId, Uuid},
         state::{ClusterState, Entry},
     },
+    wire::hash::change_hash,
 };
 
 /// What `recover` did. `Display` tells the operator, also what may be missing.
@@ -100,10 +101,12 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
     let term = facts.vote.map_or(0, |v| v.leader_id.term).max(last.leader_id.term) + 1;
     let at = |index| LogId::new(CommittedLeaderId::new(term, me), index);
     let alone = Membership::new(vec![[me].into()], std::collections::BTreeMap::from([(me, own)]));
+    let recover = Change::Recover(Recover { keep: NodeId(me) });
     let change = Entry {
         id: Uuid(uuid::Uuid::new_v4().as_u128()),
+        request_hash: change_hash(&recover),
         at_ms: clock::wall_ms(),
-        change: Change::Recover { keep: NodeId(me) },
+        change: recover,
     };
     let entries = [
         LogEntry { log_id: at(last.index + 1), payload: EntryPayload::Membership(alone) },

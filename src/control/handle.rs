@@ -33,6 +33,7 @@ pub trait Log: Send + Sync + 'static {
     fn propose(
         &self,
         id: Uuid,
+        request_hash: u64,
         change: Change,
         deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>>;
@@ -54,10 +55,11 @@ impl Log for Consensus {
     fn propose(
         &self,
         id: Uuid,
+        request_hash: u64,
         change: Change,
         deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
-        Box::pin(Self::propose(self, id, change, deadline))
+        Box::pin(self.propose_request(id, request_hash, change, deadline))
     }
 }
 

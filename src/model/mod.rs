@@ -10,7 +10,6 @@ pub mod check;
 pub mod derive;
 pub mod ejection;
 pub mod event;
-pub mod fingerprint;
 pub mod ids;
 pub mod limits;
 pub mod migration;

@@ -63,8 +63,8 @@ pub struct ClusterState {
 pub struct Recorded {
     /// Log index of the entry.
     pub index: Epoch,
-    /// A fingerprint of the change, so that a reused id with another change is refused.
-    pub fingerprint: u64,
+    /// The hash of the first request under the id: another request under the same id is refused.
+    pub request_hash: u64,
     /// What came of it. Refusals are recorded too.
     pub outcome: Result<Outcome, super::reject::Reject>,
 }
@@ -355,9 +355,12 @@ pub struct NotCleaned {
 /// An entry of the log: a change, and what `apply` must not ask the world for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Chosen by whoever wants the change; repeats carry the same.
+    /// The change id. The proposer chooses it, and a repeated request carries the same.
     pub id: Uuid,
-    /// Milliseconds since the epoch at the proposing node.
+    /// Equal for a repeated request, different for another request: a hash of the admin request, which may be evaluated to
+    /// another change when it is repeated, or else of the change (`wire::hash`).
+    pub request_hash: u64,
+    /// Milliseconds since the Unix epoch, by the clock of the proposing node.
     pub at_ms: u64,
     /// What is to change.
     pub change: Change,

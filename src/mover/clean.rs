@@ -1,5 +1,5 @@
-//! Deletes keys by SCAN and UNLINK: a target before it is filled, a source after the switch, leftovers.
-//! Knows nothing of whose keys they are; it asks for each.
+//! Deletes keys with SCAN and UNLINK: at a target before it is filled, at a source after the switch, and leftovers.
+//! Knows nothing of why keys are deleted; the caller decides for each key.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    handle::MoverOrder,
+    handle::MoverCommand,
     io::{
         connection::{ANSWER_MAX, Connection},
         monitor::ServerMonitor,
@@ -28,28 +28,28 @@ use crate::{
     resp::{number, write},
 };
 
-/// Keys of one UNLINK: it holds the server for about 50 microseconds.
+/// Keys of one UNLINK: it occupies the server for about 50 microseconds.
 const BATCH: usize = 100;
-/// Elements per SCAN while others use the server.
+/// COUNT of SCAN on a server that others use, too.
 const COUNT_SHARED: u32 = 100;
 const OPEN_MAX: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(5);
 
-/// What becomes of a key.
+/// What to do with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyDecision {
     Keep,
     Delete,
-    /// Keep it, and poll no further.
+    /// Keep it and stop the pass.
     Stop,
 }
 
-/// Walks through a server and deletes.
+/// Scans a server and deletes keys.
 pub(super) struct Cleaner<'a> {
     connection: &'a mut Connection,
     server: &'a mut ServerMonitor,
-    /// For noticing that the owner has gone; not read.
-    orders: &'a mpsc::Receiver<MoverOrder>,
+    /// Closed when the owner has gone; never read.
+    commands: &'a mpsc::Receiver<MoverCommand>,
     limits: watch::Receiver<Limits>,
     meter: Meter,
     share: Share,
@@ -61,14 +61,14 @@ impl<'a> Cleaner<'a> {
     pub fn new(
         connection: &'a mut Connection,
         server: &'a mut ServerMonitor,
-        orders: &'a mpsc::Receiver<MoverOrder>,
+        commands: &'a mpsc::Receiver<MoverCommand>,
         limits: watch::Receiver<Limits>,
     ) -> Self {
         let now = Instant::now();
         Self {
             connection,
             server,
-            orders,
+            commands,
             limits,
             meter: Meter::new(now),
             share: Share::new(SHARE_PRIMARY, now),
@@ -77,21 +77,21 @@ impl<'a> Cleaner<'a> {
         }
     }
 
-    /// One pass over all databases. Every UNLINK is answered when it returns: the number of keys deleted, or `None` when the
-    /// mover was stopped. `progress` is told keys status and deleted.
+    /// Makes one pass over all databases. When it returns, every UNLINK has been answered. Returns the number of keys
+    /// deleted, or `None` if the mover was stopped. `progress` is called with the numbers of keys scanned and deleted.
     ///
     /// # Errors
-    /// The server is lost or refuses. A sentence for people.
+    /// Returns why the connection is lost or which command the server refuses, as text for the operator.
     pub async fn pass(
         &mut self,
-        verdict: &mut dyn FnMut(&Bytes) -> KeyDecision,
+        decide: &mut dyn FnMut(&Bytes) -> KeyDecision,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<u64>, String> {
         let mut scan = Scan::default();
         keyspace(self.connection, Instant::now() + ANSWER_MAX).await?.keys().for_each(|db| scan.add(*db));
-        let (mut status, mut deleted) = (0, 0);
+        let (mut scanned, mut deleted) = (0, 0);
         let mut selected = None;
-        let mut doomed: Vec<Bytes> = Vec::new();
+        let mut to_delete: Vec<Bytes> = Vec::new();
         let mut stop = false;
         while let Some((db, cursor)) = scan.next_page().filter(|_| !stop) {
             let now = Instant::now();
@@ -112,29 +112,28 @@ impl<'a> Cleaner<'a> {
                 self.connection.send(&[b"INFO", b"stats"]);
             }
             let mut page = None;
-            self.answers(&kinds, &mut |kind, reply, server| match kind {
+            self.replies(&kinds, &mut |kind, reply, server| match kind {
                 CleanRequest::KeyPage => page = KeyPage::parse(reply),
                 CleanRequest::Stats(ours) => server.load(text(reply).unwrap_or_default(), ours, Instant::now()),
                 CleanRequest::Select | CleanRequest::Unlink => {}
             })
             .await?;
-            let page =
-                page.ok_or_else(|| format!("{} answers SCAN in a form that is not known", self.connection.addr()))?;
-            scan.went(page.cursor);
-            status += page.keys.len() as u64;
+            let page = page.ok_or_else(|| format!("{} answers SCAN in an unknown form", self.connection.addr()))?;
+            scan.advance(page.cursor);
+            scanned += page.keys.len() as u64;
             for key in page.keys {
-                match verdict(&key) {
+                match decide(&key) {
                     KeyDecision::Keep => {}
-                    KeyDecision::Delete => doomed.push(key),
+                    KeyDecision::Delete => to_delete.push(key),
                     KeyDecision::Stop => stop = true,
                 }
             }
             self.rests.worked(began.elapsed(), share, Instant::now());
-            while !doomed.is_empty() {
+            while !to_delete.is_empty() {
                 let Some(room) = self.room().await? else { return Ok(None) };
                 let began = Instant::now();
                 let share = self.share.adapt(self.server, began);
-                let batch: Vec<Bytes> = doomed.drain(..doomed.len().min(BATCH).min(room)).collect();
+                let batch: Vec<Bytes> = to_delete.drain(..to_delete.len().min(BATCH).min(room)).collect();
                 write::array(&mut self.connection.output.bytes, batch.len() + 1);
                 write::bulk(&mut self.connection.output.bytes, b"UNLINK");
                 for key in &batch {
@@ -142,26 +141,27 @@ impl<'a> Cleaner<'a> {
                     self.meter.key();
                 }
                 self.connection.expect(1);
-                self.answers(&[CleanRequest::Unlink], &mut |_, reply, _| {
+                self.replies(&[CleanRequest::Unlink], &mut |_, reply, _| {
                     let count = number::parse(&reply[1..reply.len() - 2]).unwrap_or(0);
                     deleted += u64::try_from(count).unwrap_or(0);
                 })
                 .await?;
                 self.rests.worked(began.elapsed(), share, Instant::now());
             }
-            progress(status, deleted);
+            progress(scanned, deleted);
             if self.room().await?.is_none() {
                 return Ok(None);
             }
         }
-        progress(status, deleted);
+        progress(scanned, deleted);
         Ok(Some(deleted))
     }
 
-    /// Waits until something may be done; how many keys, or `None` when the mover was stopped.
+    /// Waits until the limits and the servers' load allow more work. Returns for how many keys, or `None` if the mover
+    /// was stopped.
     async fn room(&mut self) -> Result<Option<usize>, String> {
         loop {
-            if self.orders.is_closed() {
+            if self.commands.is_closed() {
                 return Ok(None);
             }
             let now = Instant::now();
@@ -181,8 +181,8 @@ impl<'a> Cleaner<'a> {
         }
     }
 
-    /// Waits for as many answers as there are `kinds`.
-    async fn answers(
+    /// Waits for one reply per element of `kinds`.
+    async fn replies(
         &mut self,
         kinds: &[CleanRequest],
         each: &mut dyn FnMut(CleanRequest, &[u8], &mut ServerMonitor),
@@ -195,12 +195,12 @@ impl<'a> Cleaner<'a> {
             let filled = self.connection.fill();
             while let Some(len) = self.connection.input.scan()? {
                 let Some(kind) = kinds.next() else {
-                    return Err(format!("{} answers more than it was asked", self.connection.addr()));
+                    return Err(format!("{} sent more replies than it got requests", self.connection.addr()));
                 };
                 let reply = &self.connection.input.bytes()[..len];
                 if reply[0] == b'-' {
-                    let said = String::from_utf8_lossy(&reply[1..len - 2]);
-                    return Err(RedisError::of_answer(self.connection.addr(), kind.name(), &said).to_string());
+                    let text = String::from_utf8_lossy(&reply[1..len - 2]);
+                    return Err(RedisError::of_answer(self.connection.addr(), kind.name(), &text).to_string());
                 }
                 each(*kind, reply, self.server);
                 self.connection.input.consume(len);
@@ -209,7 +209,7 @@ impl<'a> Cleaner<'a> {
             filled.map_err(text)?;
             self.server.turn(now)?;
             if self.connection.silent_for(now) > ANSWER_MAX {
-                return Err(format!("{} has not answered for {} s", self.connection.addr(), ANSWER_MAX.as_secs()));
+                return Err(format!("{} has not replied for {} s", self.connection.addr(), ANSWER_MAX.as_secs()));
             }
             if self.connection.awaited() > 0 {
                 self.wait(now + TICK).await;
@@ -235,7 +235,7 @@ enum CleanRequest {
     Select,
     KeyPage,
     Unlink,
-    /// INFO stats, and how many requests were before it.
+    /// INFO stats, and the number of requests before it.
     Stats(u64),
 }
 
@@ -250,25 +250,25 @@ impl CleanRequest {
     }
 }
 
-/// Number of keys by database, of those that have any. Nothing else may be awaited on the connection.
+/// Returns the number of keys of each database that has keys. No other reply may be outstanding on the connection.
 ///
 /// # Errors
-/// A sentence for people.
+/// Returns why INFO failed, as text for the operator.
 pub(super) async fn keyspace(connection: &mut Connection, deadline: Instant) -> Result<BTreeMap<u32, u64>, String> {
     let reply = connection.ask(&[b"INFO", b"keyspace"], deadline).await.map_err(|error| error.to_string())?;
-    let text = reply.text().ok_or_else(|| format!("{} answers INFO in a form that is not known", connection.addr()))?;
+    let text = reply.text().ok_or_else(|| format!("{} answers INFO in an unknown form", connection.addr()))?;
     Ok(Info::parse(text).keyspace())
 }
 
-/// Passes over the server until two of them, far enough apart, find nothing.
+/// Makes passes over the server until two of them, at least [`CleanSpec::passes_apart`] apart, find nothing.
 ///
 /// # Errors
-/// The run cannot go on; a sentence for people.
+/// Returns why the run failed, as text for the operator.
 pub(super) async fn run(
     spec: &CleanSpec,
     authorize: Arc<dyn Authorize>,
     limits: watch::Receiver<Limits>,
-    orders: &mut mpsc::Receiver<MoverOrder>,
+    commands: &mut mpsc::Receiver<MoverCommand>,
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + OPEN_MAX;
@@ -281,13 +281,13 @@ pub(super) async fn run(
     let mut clean = false;
     loop {
         let mut last = (0, 0);
-        let pass = Cleaner::new(&mut connection, &mut server, orders, limits.clone())
+        let pass = Cleaner::new(&mut connection, &mut server, commands, limits.clone())
             .pass(
                 &mut |key| if spec.slots.has_key(key) { KeyDecision::Delete } else { KeyDecision::Keep },
-                &mut |status, deleted| {
-                    last = (status, deleted);
+                &mut |scanned, deleted| {
+                    last = (scanned, deleted);
                     reports.send_modify(|report| {
-                        report.counters.scanned = before.0 + status;
+                        report.counters.scanned = before.0 + scanned;
                         report.counters.deleted = before.1 + deleted;
                     });
                 },
@@ -301,10 +301,12 @@ pub(super) async fn run(
         }
         if !clean {
             clean = true;
-            reports.send_modify(|report| report.waiting_on = "late writes, until no client can wait for one".into());
+            reports.send_modify(|report| {
+                report.waiting_on = "late writes, until every client's request has timed out".into()
+            });
             let until = Instant::now() + spec.passes_apart;
             while Instant::now() < until {
-                if orders.is_closed() {
+                if commands.is_closed() {
                     return Ok(());
                 }
                 server.turn(Instant::now())?;
@@ -316,8 +318,8 @@ pub(super) async fn run(
             report.waiting_on.clear();
             report.state = State::Cleaned;
         });
-        // The owner reads the report, and ends the run.
-        while orders.recv().await.is_some() {}
+        // The owner reads the report and ends the run.
+        while commands.recv().await.is_some() {}
         return Ok(());
     }
 }

@@ -1,5 +1,5 @@
-//! Copies slots from one server to another and deletes them, as migration.md says.
-//! Knows servers and slots; nothing of the log, of leaders or of when a slot changes its owner.
+//! Copies slots from one server to another and deletes keys of slots (see docs/design/migration.md).
+//! Knows servers and slots; nothing of the log, of leaders and of when a slot changes its owner.
 
 pub mod big_key;
 mod clean;
@@ -23,16 +23,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::migration::Limits;
 
-/// Does `spec` to its end.
+/// Runs `spec` to its end.
 async fn run(
     spec: RunSpec,
     authorize: Arc<dyn Authorize>,
     limits: watch::Receiver<Limits>,
-    mut orders: mpsc::Receiver<handle::MoverOrder>,
+    mut commands: mpsc::Receiver<handle::MoverCommand>,
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     match &spec {
-        RunSpec::Copy(spec) => copy::run(spec, authorize, limits, &mut orders, reports).await,
-        RunSpec::Clean(spec) => clean::run(spec, authorize, limits, &mut orders, reports).await,
+        RunSpec::Copy(spec) => copy::run(spec, authorize, limits, &mut commands, reports).await,
+        RunSpec::Clean(spec) => clean::run(spec, authorize, limits, &mut commands, reports).await,
     }
 }

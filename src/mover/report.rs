@@ -1,5 +1,5 @@
-//! What a mover says of itself while it works.
-//! Knows nothing of who reads it.
+//! What a mover reports about itself while it works.
+//! Knows nothing of the recipient.
 
 use std::time::Duration;
 
@@ -8,50 +8,50 @@ use crate::model::{
     promotion::ReplicationOffset,
 };
 
-/// Where a mover is, as it also comes to the leader.
+/// The state of a mover, as it is also sent to the leader.
 pub use crate::model::migration::MoverState as State;
 
-/// A mover's view of its work, several times a second.
+/// The progress of a mover; updated several times a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Where it is.
+    /// The current state.
     pub state: State,
-    /// What it has done.
+    /// Totals of the run.
     pub counters: Counters,
-    /// Changed keys that wait to be fetched again, those in flight included.
+    /// Dirty keys that wait to be fetched again or are in flight.
     pub dirty: u64,
-    /// Estimate of the keys to copy, for an ETA.
+    /// Estimated number of keys to copy, for an ETA.
     pub keys_total: u64,
-    /// Of the last seconds.
+    /// Keys per second, averaged over the last seconds.
     pub keys_per_second: u64,
     /// Bytes between the primary's offset and what was read of the feed.
     pub lag_bytes: u64,
-    /// Estimate of the time to empty the queue, milliseconds.
+    /// Estimated time to empty the queue, milliseconds.
     pub queue_ms: u64,
-    /// Why it is not faster, or what it waits for; empty: nothing.
+    /// What limits the speed or what the mover waits for. Empty: nothing.
     pub waiting_on: String,
-    /// What the last comparison found.
+    /// Result of the last comparison.
     pub verified: Option<Verified>,
-    /// Keys that change faster than they are copied, at most [`Report::CONTENDED_MAX`].
+    /// Write-contended keys, at most [`Report::CONTENDED_MAX`].
     pub write_contended: Vec<String>,
 }
 
 impl Report {
-    /// Keys named in [`Report::write_contended`]: enough to find out whose they are.
+    /// Most keys in [`Report::write_contended`]: enough to find the application that writes them.
     pub const CONTENDED_MAX: usize = 8;
 }
 
-/// The evidence that the target has everything.
+/// Proof that the target has everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finished {
-    /// The source primary's offset, asked under the hold.
+    /// Offset of the source's primary, read under the hold.
     pub offset: u64,
     /// Keys copied under the hold.
     pub keys: u64,
     /// Replicas of the target that have everything, too.
     pub replicas: u32,
-    /// Where the target was after its last answer: a replica of it that has got there has everything.
+    /// The target's offset after its last reply: a replica of it that has reached this offset has everything.
     pub target_offset: ReplicationOffset,
-    /// What it took.
+    /// Duration of the cut-over.
     pub took: Duration,
 }

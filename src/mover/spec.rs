@@ -1,5 +1,5 @@
-//! What a mover is told to do, and whom it asks before it changes a server.
-//! Knows nothing of the log, of migrations or of who leads.
+//! The input of a mover: what it copies or deletes, and who authorizes it to change a server.
+//! Knows nothing of the log, of migrations and of leadership.
 
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,16 +10,16 @@ use crate::model::{
     slot::Layout,
 };
 
-/// A server and how one logs in there.
+/// A server and the credentials for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it listens.
+    /// Its address.
     pub addr: HostPort,
-    /// None: it wants no password.
+    /// `None`: it needs no password.
     pub credentials: Option<Credentials>,
 }
 
-/// A set of slots of one layout, asked once per key.
+/// A set of slots of one layout; a lookup takes constant time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotSet {
     layout: Layout,
@@ -28,7 +28,7 @@ pub struct SlotSet {
 }
 
 impl SlotSet {
-    /// The given slots; those beyond the layout's are left out.
+    /// Creates a set of the given slots. Slots that the layout does not have are ignored.
     #[must_use]
     pub fn new(layout: Layout, slots: &BTreeSet<SlotId>) -> Self {
         let mut bits = vec![0u64; usize::from(layout.slots()).div_ceil(64)];
@@ -40,106 +40,106 @@ impl SlotSet {
         Self { layout, bits, len }
     }
 
-    /// Whether `slot` is in it.
+    /// Whether the set has `slot`.
     #[inline]
     #[must_use]
     pub fn contains(&self, slot: SlotId) -> bool {
         self.bits.get(usize::from(slot.0) / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
     }
 
-    /// Whether the slot of `key` is in it.
+    /// Whether the set has the slot of `key`.
     #[inline]
     #[must_use]
     pub fn has_key(&self, key: &[u8]) -> bool {
         self.len == usize::from(self.layout.slots()) || self.contains(self.layout.slot(key))
     }
 
-    /// Number of slots in it.
+    /// Number of slots.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the set has no slot.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The layout whose slots they are.
+    /// The layout of the slots.
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.layout
     }
 }
 
-/// CopyEngine slots and keep the copy equal until told to finish.
+/// Copies slots and keeps the copy up to date until the cut-over.
 #[derive(Clone, Debug)]
 pub struct CopySpec {
     /// Name of every connection of this run; has no spaces.
     pub name: String,
     /// How keys map to slots.
     pub layout: Layout,
-    /// What is copied.
+    /// The slots to copy.
     pub slots: Arc<SlotSet>,
-    /// Databases of the product, from 0.
+    /// Number of databases of the product.
     pub databases: u32,
     /// The source's primary: asked for its identity and offset, never written to.
     pub primary: Endpoint,
-    /// Feeds and is fetched from: the primary or a replica of it. Only read.
+    /// The server that provides the feed and the values: the primary or one of its replicas. Never written to.
     pub feed: Endpoint,
     /// The target's primary: the only server that is changed.
     pub target: Endpoint,
-    /// Slots whose keys at the target are leftovers of ours and may be wiped.
+    /// Slots whose keys at the target are leftovers of this group and may be deleted.
     pub ours_at_target: Arc<SlotSet>,
-    /// Keys of someone else at the target may be wiped, too.
+    /// Unexpected keys at the target may be deleted, too.
     pub wipe: bool,
-    /// The product is a cache: keys that the target evicts are no loss.
+    /// The product is a cache: evictions at the target are not an error.
     pub cache: bool,
-    /// What is compared before the state is [`super::State::CaughtUp`].
+    /// What is compared before the state becomes [`super::State::CaughtUp`].
     pub verify: Verify,
 }
 
-/// Delete the keys of slots at one server.
+/// Deletes the keys of slots at one server.
 #[derive(Clone, Debug)]
 pub struct CleanSpec {
     /// Name of every connection of this run; has no spaces.
     pub name: String,
     /// How keys map to slots.
     pub layout: Layout,
-    /// What is deleted.
+    /// The slots whose keys are deleted.
     pub slots: Arc<SlotSet>,
-    /// Databases of the product, from 0.
+    /// Number of databases of the product.
     pub databases: u32,
-    /// Where.
+    /// The server.
     pub server: Endpoint,
-    /// It ends when two passes that are this far apart found nothing: the request deadline, after which no client's
-    /// late write can arrive.
+    /// The run ends when two passes at least this far apart found nothing. It is the request deadline, after which no
+    /// late write of a client can arrive.
     pub passes_apart: Duration,
 }
 
-/// What a mover does.
+/// What a run does.
 #[derive(Clone, Debug)]
 pub enum RunSpec {
-    /// An attempt of a migration.
+    /// A copy run of a migration.
     Copy(CopySpec),
-    /// The cleaning of a source, a wipe after Cancel, a sweep.
+    /// Cleaning a source, wiping a target after a cancellation, or a sweep.
     Clean(CleanSpec),
 }
 
-/// What [`Authorize::authorize`] returns.
+/// The result of [`Authorize::authorize`].
 pub type AuthorizationFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// Whom a mover asks before it changes anything (serving.md, "Acts on servers: the connection fence", rule 2).
+/// Authorizes a mover before it changes anything (the connection fence; see docs/design/serving.md).
 pub trait Authorize: Send + Sync {
-    /// Asked once, with every connection that will change something. They are open, logged in and named.
-    /// An error, a sentence for people, ends the run: nothing has been changed.
+    /// Called once, with every connection that will change something. They are open, logged in and named. An error, as
+    /// text for the operator, ends the run before anything has been changed.
     fn authorize(&self, connections: Vec<ConnectionId>) -> AuthorizationFuture;
 
-    /// Asked by a copy whose target is clean, before the first key is written there. Returns when the log says that the
-    /// copy has begun: from then on whoever comes after this run knows that keys of these slots at the target are ours.
-    /// Without it, keys of a run that died just now would be taken for someone else's, and neither overwritten nor wiped.
-    /// An error ends the run.
+    /// Called by a copy whose target is clean, before it writes the first key. Returns when the log says that the copy
+    /// has begun: from then on every later run knows that keys of these slots at the target belong to this group.
+    /// Without it, keys of a run that has just failed would count as unexpected keys, which are neither overwritten nor
+    /// deleted. An error ends the run.
     fn may_write(&self) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }

@@ -1,23 +1,25 @@
-//! Applied state in, route table out: the push that follows every commit.
-//! Knows nothing of workers; they watch.
+//! Derives the workers' route table from the applied state after every routing entry.
+//! Knows nothing of workers, which watch the table.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::tasks::Tasks;
 use crate::model::{route::RouteTable, state::ClusterState};
 
 /// Starts the task that derives a new table whenever a routing entry was applied. It ends with the state's sender.
 #[must_use]
-pub fn publish(mut state: watch::Receiver<Arc<ClusterState>>) -> watch::Receiver<Arc<RouteTable>> {
+pub fn publish(tasks: &Tasks, mut state: watch::Receiver<Arc<ClusterState>>) -> watch::Receiver<Arc<RouteTable>> {
     let first = RouteTable::derive(&state.borrow_and_update());
     let (routes, watched) = watch::channel(Arc::new(first));
-    tokio::spawn(async move {
+    tasks.spawn("route-tables", async move {
         while state.changed().await.is_ok() {
             let newest = state.borrow_and_update().clone();
-            if newest.route_epoch != routes.borrow().epoch {
-                let table = RouteTable::derive(&newest);
-                routes.send_replace(Arc::new(table));
+            let before = routes.borrow().clone();
+            if newest.route_epoch != before.epoch {
+                // Products that have not changed are shared with the table before, so that workers keep theirs as they are.
+                routes.send_replace(Arc::new(RouteTable::derive_from(&newest, &before)));
             }
         }
     });

@@ -9,7 +9,7 @@ use super::{
     observation::{Observation, ReportedRole},
 };
 use crate::model::{
-    change::Change,
+    change::{CancelMigration, Change, Eject, Reinstate},
     ids::{GroupId, NodeId, ProductId, SlotId},
     migration::MigrationPhase,
     route::Mode,
@@ -123,7 +123,7 @@ fn eject(
             | MigrationPhase::Held(_)
             | MigrationPhase::Paused => {
                 let why = format!("group {} ejects its slots: {why}", group.id);
-                ends.push(Change::CancelMigration { migration: migration.id, why });
+                ends.push(Change::CancelMigration(CancelMigration { migration: migration.id, why }));
             }
         }
     }
@@ -146,7 +146,7 @@ fn eject(
             )));
         }
     };
-    Some(Ok(vec![Change::Eject { product: product.id, group: group.id, group_epoch: group.epoch, to, why }]))
+    Some(Ok(vec![Change::Eject(Eject { product: product.id, group: group.id, group_epoch: group.epoch, to, why })]))
 }
 
 fn give_back(
@@ -186,7 +186,7 @@ fn give_back(
         return Some(Err(format!("{said}; it is up again, and gets them back when it has been up for {after_ms} ms")));
     }
     let (product, group, ejection, group_epoch) = (product.id, group.id, ejection.id, group.epoch);
-    Some(Ok(vec![Change::Reinstate { product, group, ejection, group_epoch }]))
+    Some(Ok(vec![Change::Reinstate(Reinstate { product, group, ejection, group_epoch })]))
 }
 
 /// Groups that may be lent slots, by id: those that are up and have slots of their own (one without is new, or drained for

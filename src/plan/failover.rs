@@ -9,7 +9,7 @@ use super::{
     observation::{AgedReport, Observation, Probe, ProbeReport, ReportedRole},
 };
 use crate::model::{
-    change::Change,
+    change::{Change, NotePrimary, StartPromotion},
     ids::{GroupId, HostPort, NodeId, ProductId},
     promotion::{EndedPromotion, Promotion, PromotionKind},
     route::Mode,
@@ -388,9 +388,9 @@ pub fn decide(
             let history = GroupHistory::of(group, seen);
             let all = has_all_confirmed(group, product.min_acks, &best.addr, |a| answering(a, &history, seen));
             let epoch = group.epoch;
-            let note =
-                Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
-            let start = Change::StartPromotion {
+            let replid = history.replid.clone();
+            let note = NotePrimary::replication_id(product.id, group.id, epoch, replid).into();
+            let start = Change::StartPromotion(StartPromotion {
                 product: product.id,
                 group: group.id,
                 to: best.addr.clone(),
@@ -399,7 +399,7 @@ pub fn decide(
                 required_offset: group.required_offset.clone(),
                 forced: false,
                 why: format!("{primary} {what}; {}", choice.evidence()),
-            };
+            });
             // The next leader finds in the log which history the choice is of.
             let known = history.replid == group.replid;
             match all {

@@ -10,7 +10,7 @@ use super::{
     timing::Timing,
 };
 use crate::model::{
-    change::Change,
+    change::{Change, EndSweep, Release, RestartMigration},
     ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, SlotId, Term},
     migration::{Job, MigrationPhase, Run},
     outcome::Outcome,
@@ -119,8 +119,8 @@ pub struct OwnHold {
     pub id: HoldId,
     /// When it was asked for.
     pub since_ns: u64,
-    /// What the node said, once it was asked: where the target was when it was done, if it tells.
-    pub finished: Option<Result<Option<ReplicationOffset>, String>>,
+    /// The answer of the node to Finish: the replication offset of the target when the mover was done, or why it is not.
+    pub finished: Option<Result<ReplicationOffset, String>>,
     /// The run could not be closed, or the switch was refused; why.
     pub broken: Option<String>,
 }
@@ -273,7 +273,7 @@ impl JobMemory {
     }
 
     /// The node answered to Finish, or did not.
-    pub fn finished(&mut self, hold: HoldId, result: Result<Option<ReplicationOffset>, String>) {
+    pub fn finished(&mut self, hold: HoldId, result: Result<ReplicationOffset, String>) {
         if let Some(own) = self.hold.as_mut().filter(|own| own.id == hold) {
             own.finished = Some(result);
         }
@@ -288,17 +288,17 @@ impl JobMemory {
         timing: Timing,
     ) {
         match (change, result) {
-            (Change::Hold { .. }, Ok(Outcome::Held(id))) => {
+            (Change::OpenHold(_), Ok(Outcome::Held(id))) => {
                 self.hold = Some(OwnHold { id: *id, since_ns: asked_ns, finished: None, broken: None });
                 self.failures = 0;
             }
-            (Change::Release { why, .. }, _) => {
+            (Change::Release(Release { why, .. }), _) => {
                 self.hold = None;
                 self.preflight = None;
                 self.releases += 1;
                 self.pause(now_ns, why.clone(), timing, self.releases);
             }
-            (Change::RestartMigration { why, .. } | Change::EndSweep { why, .. }, _) => {
+            (Change::RestartMigration(RestartMigration { why, .. }) | Change::EndSweep(EndSweep { why, .. }), _) => {
                 self.hold = None;
                 self.preflight = None;
                 self.select_endpoints = None;
@@ -306,18 +306,18 @@ impl JobMemory {
                 self.failures += 1;
                 self.pause(now_ns, why.clone(), timing, self.failures);
             }
-            (Change::MigrationProgress { .. }, _) => self.told_ns = now_ns,
-            (Change::Switch { .. }, Ok(_)) => {
+            (Change::MigrationProgress(_), _) => self.told_ns = now_ns,
+            (Change::Switch(_), Ok(_)) => {
                 self.hold = None;
                 self.failures = 0;
                 self.not_before = None;
             }
-            (Change::Switch { .. }, Err(why)) => {
+            (Change::Switch(_), Err(why)) => {
                 if let Some(hold) = &mut self.hold {
                     hold.broken = Some(why);
                 }
             }
-            (Change::StartRun { .. }, Ok(_)) => {
+            (Change::StartRun(_), Ok(_)) => {
                 // If this one fails, too, the next one does not come at once.
                 self.failures += 1;
                 self.pause(now_ns, "the last run failed just now".into(), timing, self.failures);

@@ -4,7 +4,7 @@
 
 use super::job::{JobMemory, JobObservation, JobStep};
 use crate::model::{
-    change::Change,
+    change::{Change, Cleaned, EndSweep, StartRun},
     ids::{GroupId, ProductId},
     migration::{Job, MigrationPhase},
     route::Mode,
@@ -34,7 +34,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
         // What a replaced primary was cleaned of, the new one may have.
         let there = sweep.run.server == primary.addr;
         if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run && there) {
-            return fence().unwrap_or(JobStep::Propose(Change::Cleaned { job, run, term, deleted }));
+            return fence().unwrap_or(JobStep::Propose(Change::Cleaned(Cleaned { job, run, term, deleted })));
         }
         let why = match comes(seen, product, group) {
             Some(what) => Some(format!("{what} is to bring slots to group {group}")),
@@ -42,7 +42,9 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
             None => memory.lost(seen, job, &sweep.run),
         };
         return match why {
-            Some(why) => fence().unwrap_or(JobStep::Propose(Change::EndSweep { product, group, run, term, why })),
+            Some(why) => {
+                fence().unwrap_or(JobStep::Propose(Change::EndSweep(EndSweep { product, group, run, term, why })))
+            }
             None => wait(format!("node {} sweeps group {group}", sweep.run.node)),
         };
     }
@@ -68,7 +70,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     }
     let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could do it".into()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());
-    JobStep::Propose(Change::StartRun { job, run, node, server, term: seen.term })
+    JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: seen.term }))
 }
 
 /// What brings slots to the group now, or would if there were no sweep.

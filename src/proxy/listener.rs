@@ -19,9 +19,12 @@ use super::{
     ProxyConfig, ProxyPhase,
     report::{ListenerReport, SharedReport},
 };
-use crate::model::{
-    ids::ProductId,
-    route::{ProductRoutes, RouteTable},
+use crate::{
+    faults,
+    model::{
+        ids::ProductId,
+        route::{ProductRoutes, RouteTable},
+    },
 };
 
 /// Between attempts to bind a port that another program holds.
@@ -77,9 +80,11 @@ impl Acceptor<'_> {
         let table = routes.borrow_and_update().clone();
         self.rebind(&table);
         let mut retry = tokio::time::interval(RETRY);
+        let mut fault = std::pin::pin!(faults::panic_when_asked("acceptor"));
         loop {
             tokio::select! {
                 biased;
+                never = &mut fault => match never {},
                 changed = phase.changed() => {
                     if changed.is_err() || *phase.borrow_and_update() != ProxyPhase::Run {
                         return;

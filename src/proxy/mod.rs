@@ -34,6 +34,7 @@ mod worker;
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -47,7 +48,10 @@ pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
 pub use unmanaged::UnmanagedReplicas;
 
-use crate::model::{ids::NodeId, reads::ReadTable, route::RouteTable};
+use crate::{
+    model::{ids::NodeId, reads::ReadTable, route::RouteTable},
+    panics,
+};
 use permit::Permit;
 use report::SharedReport;
 
@@ -100,11 +104,22 @@ enum ProxyPhase {
     },
 }
 
+/// A thread of the proxy that ended although nobody asked it to. Clients whose sessions it had are closed, and new clients that
+/// would land on it are not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadEnd {
+    /// Its name: `worker-0` and so on, or `acceptor`.
+    pub thread: String,
+    /// The message of its panic; `None`: it returned.
+    pub panic: Option<String>,
+}
+
 /// A running proxy: its threads, their report, and the way to end them. Dropping it ends them at once.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<SharedReport>,
     phase: watch::Sender<ProxyPhase>,
+    ended: Arc<watch::Sender<Option<ThreadEnd>>>,
     /// Taken by the first `drain`.
     threads: Mutex<Vec<(oneshot::Receiver<()>, JoinHandle<()>)>>,
 }
@@ -136,6 +151,7 @@ impl Proxy {
         let config = Arc::new(ProxyConfig { workers: config.workers.max(1), ..config });
         let shared = Arc::new(SharedReport::new(config.workers));
         let (phase, phases) = watch::channel(ProxyPhase::Run);
+        let unexpected = Arc::new(watch::Sender::new(None));
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
         for index in 0..config.workers {
             let (sender, inbox) = mpsc::channel(HANDOVER_MAX);
@@ -150,21 +166,19 @@ impl Proxy {
                 inbox,
                 phase: phases.clone(),
             };
-            let (end, ended) = oneshot::channel();
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                worker::run(start);
-                let _ = end.send(());
-            })?;
-            threads.push((ended, thread));
+            let (name, phases) = (format!("worker-{index}"), phases.clone());
+            threads.push(start_thread(name, phases, unexpected.clone(), move || worker::run(start))?);
         }
-        let (end, ended) = oneshot::channel();
-        let acceptor_shared = shared.clone();
-        let thread = std::thread::Builder::new().name("acceptor".into()).spawn(move || {
-            listener::run(&config, &acceptor_shared, routes, inboxes, phases);
-            let _ = end.send(());
-        })?;
-        threads.push((ended, thread));
-        Ok(Self { shared, phase, threads: Mutex::new(threads) })
+        let (acceptor_shared, phase_of_acceptor) = (shared.clone(), phases.clone());
+        let accept = move || listener::run(&config, &acceptor_shared, routes, inboxes, phase_of_acceptor);
+        threads.push(start_thread("acceptor".into(), phases, unexpected.clone(), accept)?);
+        Ok(Self { shared, phase, ended: unexpected, threads: Mutex::new(threads) })
+    }
+
+    /// The first thread that has ended although the proxy runs.
+    #[must_use]
+    pub fn thread_ended(&self) -> watch::Receiver<Option<ThreadEnd>> {
+        self.ended.subscribe()
     }
 
     /// What the proxy can tell of itself; a new value whenever a hold is drained, an epoch reached or a listener changed.
@@ -178,13 +192,35 @@ impl Proxy {
         self.phase.send_replace(ProxyPhase::Drain { within: deadline });
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for (ended, thread) in threads {
-            // An error here is a thread that panicked; joining says so.
+            // A panic was caught, and its thread has reported it.
             let _ = ended.await;
-            if thread.join().is_err() {
-                tracing::error!("a proxy thread panicked");
-            }
+            let _ = thread.join();
         }
     }
+}
+
+/// Starts a thread whose end is known: the receiver resolves when it has ended, and `unexpected` gets the first end that nobody
+/// asked for.
+fn start_thread(
+    name: String,
+    phase: watch::Receiver<ProxyPhase>,
+    unexpected: Arc<watch::Sender<Option<ThreadEnd>>>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<(oneshot::Receiver<()>, JoinHandle<()>)> {
+    let (end, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let panic = catch_unwind(AssertUnwindSafe(body)).err().map(|payload| panics::text(&*payload).to_owned());
+        if panic.is_some() || *phase.borrow() == ProxyPhase::Run {
+            tracing::error!(thread = name, panic, "a thread of the proxy ended unexpectedly");
+            unexpected.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert(ThreadEnd { thread: name, panic });
+                is_first
+            });
+        }
+        let _ = end.send(());
+    })?;
+    Ok((ended, thread))
 }
 
 impl Drop for Proxy {

@@ -86,7 +86,7 @@ impl ProductView {
         }
         let acks = Rc::new(Acks::new(self.clone(), backend.addr.clone(), backend.credentials.clone()));
         all.push(acks.clone());
-        tokio::task::spawn_local(acks::run(acks.clone(), worker.clone()));
+        worker.spawn_shared("acks", acks::run(acks.clone(), worker.clone()));
         acks
     }
 
@@ -123,6 +123,10 @@ impl ProductView {
     /// Replaces the routes. Backends whose server is no primary any more (of replicas: no replica), or has other credentials,
     /// are retired.
     pub(super) fn swap(&self, routes: Arc<ProductRoutes>) {
+        // A product that another product's change did not touch is shared with the table before: its backend sets stay.
+        if Arc::ptr_eq(&routes, &self.routes.borrow()) {
+            return;
+        }
         let is_still = |backend: &Backend, group: &GroupRoute| match backend.replica {
             false => group.primary == backend.addr,
             true => group.replicas.contains(&backend.addr),
@@ -304,7 +308,7 @@ impl BackendSet {
         let credentials = group.credentials.clone();
         let backend_set = (self.db, self.version);
         let backend = Rc::new(Backend::new(product.clone(), addr.clone(), credentials, backend_set, replica));
-        tokio::task::spawn_local(backend::run(backend.clone(), worker.clone()));
+        worker.spawn_shared("backend", backend::run(backend.clone(), worker.clone()));
         backend
     }
 }

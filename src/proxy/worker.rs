@@ -2,6 +2,7 @@
 //! Knows nothing of the other workers; what it reports is merged elsewhere.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::{Rc, Weak},
@@ -11,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    task::LocalSet,
+    task::{JoinError, LocalSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::{
     clock::boottime_ns,
+    faults::{self, Rule},
     model::{
         ids::{Epoch, ProductId},
         reads::ReadTable,
@@ -108,6 +110,8 @@ pub(super) struct Worker {
     pub(super) parked_bytes: Cell<usize>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     next_session: Cell<u64>,
+    /// Panics of tasks that many sessions share; see [`spawn_shared`](Self::spawn_shared).
+    panics: mpsc::Sender<Box<dyn Any + Send>>,
     pub(super) stats: Stats,
 }
 
@@ -128,6 +132,7 @@ pub(super) fn run(start: WorkerStart) {
 
 async fn serve(start: WorkerStart) {
     let WorkerStart { index, config, shared, permit, mut routes, mut reads, mut inbox, mut phase } = start;
+    let (panics, mut panicked) = mpsc::channel(1);
     // From here on the tick counts.
     let worker = Rc::new_cyclic(|me| Worker {
         index,
@@ -135,7 +140,7 @@ async fn serve(start: WorkerStart) {
         config,
         shared,
         permit,
-        unchecked: crate::faults::without(crate::faults::Rule::ReplyCheck),
+        unchecked: faults::without(Rule::ReplyCheck),
         products: RefCell::default(),
         epoch: Cell::new(Epoch(0)),
         generation: Cell::new(0),
@@ -153,6 +158,7 @@ async fn serve(start: WorkerStart) {
         sessions: RefCell::default(),
         // Unique over the workers of a node, as CLIENT ID must be.
         next_session: Cell::new(index as u64 + 1),
+        panics,
         stats: Stats::default(),
     });
     let table = routes.borrow_and_update().clone();
@@ -161,9 +167,13 @@ async fn serve(start: WorkerStart) {
     worker.swap_reads(&table);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let name = format!("worker-{index}");
+    let mut fault = std::pin::pin!(faults::panic_when_asked(&name));
     let within = loop {
         tokio::select! {
             biased;
+            never = &mut fault => match never {},
+            Some(payload) = panicked.recv() => std::panic::resume_unwind(payload),
             changed = phase.changed() => match (changed, *phase.borrow_and_update()) {
                 (Ok(()), ProxyPhase::Run) => {}
                 (Ok(()), ProxyPhase::Drain { within }) => break within,
@@ -279,13 +289,37 @@ impl Worker {
         match tokio::net::TcpStream::from_std(accepted.stream) {
             Ok(stream) => {
                 self.stats.accepted.set(self.stats.accepted.get() + 1);
-                tokio::task::spawn_local(SessionTask::new(self.clone(), product, stream, accepted.from, id));
+                // Its panic ends the session (see `SessionTask::drop`) and nothing else.
+                let session = SessionTask::new(self.clone(), product, stream, accepted.from, id);
+                if faults::enabled() {
+                    tokio::task::spawn_local(faults::or_panic("session", session));
+                } else {
+                    tokio::task::spawn_local(session);
+                }
             }
             Err(error) => {
                 self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
                 tracing::debug!(%error, "an accepted connection was already broken");
             }
         }
+    }
+
+    /// Starts a task that many sessions depend on. Its panic ends this thread, and with it the node: sessions would wait for the
+    /// task for ever.
+    pub(super) fn spawn_shared(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
+        // Without the wrapper where there are no faults: this is the hot path.
+        let task = if faults::enabled() {
+            tokio::task::spawn_local(faults::or_panic(name, task))
+        } else {
+            tokio::task::spawn_local(task)
+        };
+        let panics = self.panics.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(Ok(payload)) = task.await.map_err(JoinError::try_into_panic) {
+                // An error: the thread ends already, for another panic.
+                let _ = panics.try_send(payload);
+            }
+        });
     }
 
     /// A session begins. (The acceptor has counted it already.)

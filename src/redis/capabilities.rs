@@ -1,5 +1,6 @@
-//! What a server is and what it allows, found out by asking and trying, never guessed from its version.
-//! Knows nothing of why it is asked, and changes nothing there: what is tried is refused or is a no-op.
+//! Determines a server's properties and what it allows, by asking and trying, never from its version.
+//! Knows nothing of the purpose, and changes nothing at the server: commands are tried in forms that are refused or do
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -8,41 +9,41 @@ use tokio::time::Instant;
 use super::{Client, Info, RedisError, Reply, Role, raw::Raw};
 use crate::model::{ids::HostPort, secret::Credentials};
 
-/// Name of the connections: operators see it in CLIENT LIST.
+/// Name of the connections, as CLIENT LIST shows it to operators.
 const NAME: &str = "pt:capabilities";
-/// A key for trying commands: nobody has it, since its name was drawn at random once.
+/// A key for trying commands. No application has it, since its name is random.
 const KEY: &[u8] = b"pt:capabilities:2f6b1c0d9a3e47d58b1f60c7e2a94d13";
-/// A channel for trying, likewise.
+/// A channel for trying commands; likewise.
 const CHANNEL: &[u8] = b"pt:capabilities:2f6b1c0d9a3e47d58b1f60c7e2a94d13";
 
-/// Whether something is allowed; else a sentence that says why not.
+/// Whether something is allowed, or why not, as text for the operator.
 pub type Allowed<T = ()> = Result<T, String>;
 
-/// How a replication stream can be had.
+/// How the replication stream is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Psync {
-    /// There is a backlog, and a PSYNC was answered CONTINUE.
+    /// There is a backlog, and PSYNC replied CONTINUE.
     Continue,
-    /// There is no backlog yet (it never had a replica); the server knows `REPLCONF rdb-filter-only`, by which the full
-    /// synchronization that makes one is an empty file. It forks once.
+    /// There is no backlog yet (the server never had a replica), but it supports `REPLCONF rdb-filter-only`. With that,
+    /// the full synchronization that creates the backlog is an empty file. The server forks once.
     Prime,
 }
 
-/// Bytes of memory, as INFO says.
+/// Memory in bytes, from INFO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Allocated in all.
+    /// All allocated memory.
     pub used: u64,
-    /// Of it, the data.
+    /// The part of it that holds data.
     pub dataset: u64,
     /// `maxmemory`; 0: no limit is set.
     pub max: u64,
-    /// Of the whole machine; 0: not told.
+    /// Memory of the machine; 0: unknown.
     pub system: u64,
 }
 
 impl Memory {
-    /// How much more it may take, by its own limit or else the machine's; `None` where neither is known.
+    /// How much more memory it may use, by its own limit or else the machine's. `None`: neither is known.
     #[must_use]
     pub fn free(&self) -> Option<u64> {
         let most = if self.max > 0 { self.max } else { self.system };
@@ -50,16 +51,16 @@ impl Memory {
     }
 }
 
-/// What a server is and what it allows us.
+/// A server's properties and what it allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// The server.
     pub addr: HostPort,
-    /// `redis_version`, major and minor; what is possible is not concluded from it.
+    /// `redis_version`, major and minor; nothing is derived from it.
     pub version: (u32, u32),
-    /// Which process it is.
+    /// Identifies the process.
     pub run_id: String,
-    /// Its role; the offset in it is that of this moment.
+    /// Its role, with the offset at this moment.
     pub role: Role,
     /// Its replication id.
     pub replid: String,
@@ -69,19 +70,20 @@ pub struct Capabilities {
     pub memory: Memory,
     /// Keys by database.
     pub keyspace: BTreeMap<u32, u64>,
-    /// `maxmemory-policy`; `None`: not told.
+    /// `maxmemory-policy`. `None`: unknown.
     pub policy: Option<String>,
-    /// `min-replicas-to-write`; `None`: not told.
+    /// `min-replicas-to-write`. `None`: unknown.
     pub min_replicas_to_write: Option<u32>,
-    /// CLIENT SETNAME and CLIENT ID: without them a connection cannot be told from others.
+    /// CLIENT SETNAME and CLIENT ID: without them a connection cannot be identified.
     pub client_name: Allowed,
     /// CLIENT LIST.
     pub client_list: Allowed,
     /// CLIENT KILL ID, tried on a connection of our own.
     pub client_kill: Allowed,
-    /// SCAN, PTTL, DUMP, TYPE: what a copy reads with.
+    /// SCAN, PTTL, DUMP and TYPE, which a copy uses for reading.
     pub reads: Allowed,
-    /// RESTORE, tried with a payload that is none: not read-only, enough replicas, not out of memory.
+    /// RESTORE, tried with an invalid payload: the server is not read-only, has enough replicas and is not out of
+    /// memory.
     pub restore: Allowed,
     /// UNLINK.
     pub unlink: Allowed,
@@ -91,7 +93,7 @@ pub struct Capabilities {
     pub functions: Allowed,
 }
 
-/// By what means changes can be learnt from a server.
+/// Which feeds a server allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feeds {
     /// Feed 1: the replication stream.
@@ -101,13 +103,13 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// Whether there is any.
+    /// Whether a feed is allowed.
     #[must_use]
     pub fn any(&self) -> bool {
         self.psync.is_ok() || self.tracking.is_ok()
     }
 
-    /// Why there is none, both reasons.
+    /// Why no feed is allowed: both reasons.
     #[must_use]
     pub fn why_none(&self) -> String {
         let mut why: Vec<&str> = Vec::new();
@@ -117,10 +119,11 @@ impl Feeds {
     }
 }
 
-/// Asks a server what it is and what it allows; takes a few milliseconds and some ten commands.
+/// Determines a server's properties and what it allows. Takes a few milliseconds and about ten commands.
 ///
 /// # Errors
-/// It cannot be reached, does not let us in, or does not allow INFO or ROLE. All else is in the answer.
+/// The server cannot be reached, refuses the login, or does not allow INFO or ROLE. All other refusals are part of the
+/// result.
 pub async fn capabilities(
     addr: &HostPort,
     credentials: Option<&Credentials>,
@@ -141,16 +144,16 @@ pub async fn capabilities(
         None => client.config("maxmemory-policy", deadline).await?,
     };
     let min_replicas = client.config("min-replicas-to-write", deadline).await?;
-    let mut tries = Tries { client: &mut client, deadline };
-    // The type of client is named so that the list is short: with thousands of clients it takes milliseconds.
-    let client_list = tries.allowed(&[b"CLIENT", b"LIST", b"TYPE", b"master"]).await?;
-    let mut client_name = tries.allowed(&[b"CLIENT", b"SETNAME", NAME.as_bytes()]).await?;
+    let mut tester = CommandTester { client: &mut client, deadline };
+    // The client type limits the reply: with thousands of clients the whole list takes milliseconds.
+    let client_list = tester.allowed(&[b"CLIENT", b"LIST", b"TYPE", b"master"]).await?;
+    let mut client_name = tester.allowed(&[b"CLIENT", b"SETNAME", NAME.as_bytes()]).await?;
     if client_name.is_ok() {
-        client_name = tries.allowed(&[b"CLIENT", b"ID"]).await?;
+        client_name = tester.allowed(&[b"CLIENT", b"ID"]).await?;
     }
     let mut reads = Ok(());
     for command in [&[b"SCAN" as &[u8], b"0", b"COUNT", b"1"][..], &[b"PTTL", KEY], &[b"DUMP", KEY], &[b"TYPE", KEY]] {
-        reads = reads.and(tries.allowed(command).await?);
+        reads = reads.and(tester.allowed(command).await?);
     }
     let capabilities = Capabilities {
         addr: addr.clone(),
@@ -165,23 +168,23 @@ pub async fn capabilities(
         min_replicas_to_write: min_replicas.and_then(|n| n.parse().ok()),
         client_name,
         client_list,
-        client_kill: tries.kill(credentials).await?,
+        client_kill: tester.kill(credentials).await?,
         reads,
-        restore: tries.allowed(&[b"RESTORE", KEY, b"0", b""]).await?,
-        unlink: tries.allowed(&[b"UNLINK", KEY]).await?,
-        memory_usage: tries.allowed(&[b"MEMORY", b"USAGE", KEY]).await?,
-        functions: tries.allowed(&[b"FUNCTION", b"LIST", b"LIBRARYNAME", KEY]).await?,
+        restore: tester.allowed(&[b"RESTORE", KEY, b"0", b""]).await?,
+        unlink: tester.allowed(&[b"UNLINK", KEY]).await?,
+        memory_usage: tester.allowed(&[b"MEMORY", b"USAGE", KEY]).await?,
+        functions: tester.allowed(&[b"FUNCTION", b"LIST", b"LIBRARYNAME", KEY]).await?,
     };
     Ok(capabilities)
 }
 
-struct Tries<'a> {
+struct CommandTester<'a> {
     client: &'a mut Client,
     deadline: Instant,
 }
 
-impl Tries<'_> {
-    /// Whether a command would be executed. The outer error: the server is gone.
+impl CommandTester<'_> {
+    /// Whether a command would be executed. The outer error means that the connection is lost.
     async fn allowed(&mut self, command: &[&[u8]]) -> Result<Allowed, RedisError> {
         let name = String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned();
         let name = match command.get(1) {
@@ -193,12 +196,12 @@ impl Tries<'_> {
         match self.client.ask(command, self.deadline).await {
             Ok(_) => Ok(Ok(())),
             Err(error) if !error.answered() => Err(error),
-            Err(error) if harmless(&error) => Ok(Ok(())),
+            Err(error) if is_permitted(&error) => Ok(Ok(())),
             Err(error) => Ok(Err(refusal(&name, error))),
         }
     }
 
-    /// Kills a connection made for it. A right to kill that was never tried is no fence.
+    /// Closes a connection opened for this purpose. A permission to kill that was never tried is not a fence.
     async fn kill(&mut self, credentials: Option<&Credentials>) -> Result<Allowed, RedisError> {
         let addr = self.client.addr().clone();
         let mut victim = Client::connect(&addr, credentials, NAME, self.deadline).await?;
@@ -209,16 +212,16 @@ impl Tries<'_> {
         };
         match self.client.ask(&[b"CLIENT", b"KILL", b"ID", id.to_string().as_bytes()], self.deadline).await {
             Ok(Reply::Integer(1)) => Ok(Ok(())),
-            Ok(other) => Ok(Err(format!("{addr} answers CLIENT KILL of a connection that is there with {other:?}"))),
+            Ok(other) => Ok(Err(format!("{addr} answers CLIENT KILL of an open connection with {other:?}"))),
             Err(error) if !error.answered() => Err(error),
             Err(error) => Ok(Err(refusal("CLIENT KILL", error))),
         }
     }
 }
 
-/// Error answers that come after the permission was looked at: the payload is none; the key is not among those that
-/// the user may touch, but others are.
-fn harmless(error: &RedisError) -> bool {
+/// Error replies that come after the permission check: the payload is invalid, or the key is not among those that the
+/// user may access, but others are.
+fn is_permitted(error: &RedisError) -> bool {
     match error {
         RedisError::Refused { text, .. } => text.contains("DUMP payload") || text.contains("Bad data format"),
         RedisError::NotAllowed { text, .. } => text.contains("access one of the keys") || text.contains("access a key"),
@@ -237,11 +240,11 @@ fn refusal(name: &str, error: RedisError) -> String {
     }
 }
 
-/// Finds out by which means changes can be learnt from a server. Nothing forks: a PSYNC is sent only where it is
-/// certain to be answered CONTINUE (there is a backlog) or to be refused.
+/// Determines which feeds a server allows. Nothing forks: PSYNC is sent only where the reply is certainly CONTINUE
+/// (there is a backlog) or an error.
 ///
 /// # Errors
-/// It cannot be reached or does not let us in. A refusal of a feed is in the answer.
+/// The server cannot be reached or refuses the login. A refused feed is part of the result.
 pub async fn feeds(addr: &HostPort, credentials: Option<&Credentials>, deadline: Instant) -> Result<Feeds, RedisError> {
     let psync = match psync(addr, credentials, deadline).await {
         Ok(psync) => psync,
@@ -261,22 +264,23 @@ async fn psync(
     credentials: Option<&Credentials>,
     deadline: Instant,
 ) -> Result<Allowed<Psync>, RedisError> {
-    // First where it cannot succeed: a subscriber may send no other commands, and permissions are looked at before.
+    // First in a state in which it cannot succeed: a subscriber may send no other commands, and permissions are checked
+    // before.
     let mut raw = Raw::connect(addr, credentials, NAME, deadline).await?;
     match raw.ask(&[b"SUBSCRIBE", CHANNEL], deadline).await {
         Ok(_) => {}
         Err(error) if !error.answered() => return Err(error),
         Err(error) => {
-            let why = "PSYNC was not tried, since that is done safely only on a connection that has subscribed";
+            let why = "PSYNC was not tried, because trying it is safe only on a connection that has subscribed";
             return Ok(Err(format!("{why}: {error} (ACL SETUSER ... &pt:*)")));
         }
     }
-    // The subscription's own confirmation is one reply; the next is that of PSYNC.
+    // The confirmation of the subscription is one reply; the next one is that of PSYNC.
     match raw.ask(&[b"PSYNC", b"?", b"-1"], deadline).await {
         Err(RedisError::Refused { text, .. }) if text.contains("in this context") => {}
         Err(error) if !error.answered() => return Err(error),
         Err(error) => return Ok(Err(refusal("PSYNC", error))),
-        Ok(_) => return Ok(Err(format!("{addr} answers PSYNC to a subscriber: this is no Redis that we know"))),
+        Ok(_) => return Ok(Err(format!("{addr} answers PSYNC to a subscriber: this is not a known Redis server"))),
     }
     drop(raw);
     let mut client = Client::connect(addr, credentials, NAME, deadline).await?;
@@ -291,15 +295,15 @@ async fn psync(
             Ok(_) => Ok(Ok(Psync::Prime)),
             Err(error) if !error.answered() => Err(error),
             Err(error) => Ok(Err(format!(
-                "{addr} has no replication backlog, and one cannot be made without a copy of everything ({error}); \
-                 give it a replica, and the replica will be read"
+                "{addr} has no replication backlog, and creating one requires a full snapshot ({error}); \
+                 give it a replica, which the copy will then use"
             ))),
         };
     }
     continues(addr, credentials, deadline).await
 }
 
-/// Tries a PSYNC at the offset of now on a server with a backlog, and closes the connection.
+/// CommandTester PSYNC at the current offset on a server with a backlog, and closes the connection.
 async fn continues(
     addr: &HostPort,
     credentials: Option<&Credentials>,
@@ -307,11 +311,11 @@ async fn continues(
 ) -> Result<Allowed<Psync>, RedisError> {
     let mut raw = Raw::connect(addr, credentials, NAME, deadline).await?;
     raw.ask(&[b"REPLCONF", b"capa", b"psync2"], deadline).await?;
-    // Asked on this connection just before: a small backlog under many writes is overrun in milliseconds.
+    // Requested on this connection just before: many writes overrun a small backlog in milliseconds.
     let info = raw.bulk(&[b"INFO", b"replication"], deadline).await?;
     let info = Info::parse(&String::from_utf8_lossy(&info));
     let Some(offset) = info.get("master_repl_offset").and_then(|n| n.parse::<u64>().ok()) else {
-        return Ok(Err(format!("{addr} does not say its replication offset")));
+        return Ok(Err(format!("{addr} does not report its replication offset")));
     };
     let replid = info.get("master_replid").unwrap_or_default();
     match raw.ask(&[b"PSYNC", replid.as_bytes(), (offset + 1).to_string().as_bytes()], deadline).await {

@@ -1,5 +1,6 @@
-//! One connection to one server: a command at a time (or a pipeline), every wait with a deadline.
-//! Knows nothing of reconnecting: a lost connection is an error, because some callers fence by connection (serving.md).
+//! A connection to a server: one command at a time or a pipeline, every wait with a deadline.
+//! Knows nothing of reconnecting: a lost connection is an error, because it may have been fenced (see
+//! docs/design/serving.md).
 
 use std::time::Duration;
 
@@ -14,19 +15,21 @@ use super::{
     error::RedisError,
     frame::{FrameScan, REPLY_MAX},
     info::Info,
+    login::{accept, login},
     reply::Reply,
     role::Role,
 };
 use crate::{
     model::{ids::HostPort, secret::Credentials},
     resolver,
+    resp::login::{Login, Naming},
 };
 
-/// How long a TCP connect may take: a server that needs more is of no use to clients either.
+/// Time limit of a TCP connect: a server that needs more is of no use to clients either.
 pub const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// First size of the read buffer; INFO is about 6 KB.
+/// Initial size of the read buffer; INFO is about 6 KB.
 const READ_BUFFER: usize = 8 << 10;
-/// CLIENT KILL and others find our connections by this start of their name.
+/// Prefix of our connections' names, by which CLIENT KILL and operators find them.
 pub const NAME_PREFIX: &str = "pt:";
 
 /// A connection, authenticated and named.
@@ -39,18 +42,18 @@ pub struct Client {
 /// A page of SCAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPage {
-    /// Where to go on; 0: done.
+    /// The next cursor; 0: done.
     pub cursor: u64,
-    /// Keys; some may come twice.
+    /// A key may occur twice.
     pub keys: Vec<Bytes>,
 }
 
 impl Client {
-    /// Connects, logs in if `credentials` are given and sets the connection's name, all before `deadline`.
-    /// `name` has no spaces; it starts with [`NAME_PREFIX`] by convention.
+    /// Connects, logs in if `credentials` are given, and sets the connection's name, all before `deadline`. `name` has
+    /// no spaces; by convention it starts with [`NAME_PREFIX`].
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses the credentials, or does not speak RESP.
+    /// The server cannot be reached, refuses the credentials, or does not speak RESP.
     pub async fn connect(
         addr: &HostPort,
         credentials: Option<&Credentials>,
@@ -59,17 +62,16 @@ impl Client {
     ) -> Result<Self, RedisError> {
         let stream = dial(addr, deadline).await?;
         let mut client = Self { addr: addr.clone(), stream, input: BytesMut::with_capacity(READ_BUFFER) };
-        if let Some(Credentials { username, password }) = credentials {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(username.as_ref().map(String::as_bytes));
-            auth.push(password.reveal().as_bytes());
-            client.ask(&auth, deadline).await?;
+        // Here the name only informs people, so a user without CLIENT is accepted.
+        let login = Login { naming: Naming::UnlessForbidden, ..login(credentials, name) };
+        for step in login.steps() {
+            let mut request = Vec::new();
+            login.push(step, &mut request);
+            for reply in client.exchange_encoded(&request, 1, step.command(), deadline).await? {
+                accept(&login, addr, step, &reply)?;
+            }
         }
-        match client.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await {
-            // A user without CLIENT is fine: the name is for people, here.
-            Ok(_) | Err(RedisError::NotAllowed { .. }) => Ok(client),
-            Err(error) => Err(error),
-        }
+        Ok(client)
     }
 
     /// The server.
@@ -78,10 +80,10 @@ impl Client {
         &self.addr
     }
 
-    /// Sends one command; an error answer is an `Err`.
+    /// Sends one command and waits for its reply. An error reply is an `Err`.
     ///
     /// # Errors
-    /// No answer in time, a lost connection, or an error answer. Only after an error answer is the connection still good.
+    /// No reply in time, a lost connection, or an error reply. The connection stays usable only after an error reply.
     pub async fn ask(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Reply, RedisError> {
         let mut replies = self.pipeline(&[command], deadline).await?;
         match replies.pop().unwrap_or(Reply::Null) {
@@ -90,10 +92,11 @@ impl Client {
         }
     }
 
-    /// Sends several commands at once and reads as many answers; error answers are [`Reply::Error`] at their place.
+    /// Sends several commands at once and waits for as many replies. Error replies are [`Reply::Error`] at their
+    /// positions.
     ///
     /// # Errors
-    /// No answer in time or a lost connection; then it is unknown which commands were executed.
+    /// No reply in time or a lost connection; then it is unknown which commands were executed.
     pub async fn pipeline(&mut self, commands: &[&[&[u8]]], deadline: Instant) -> Result<Vec<Reply>, RedisError> {
         let mut output = Vec::new();
         for command in commands {
@@ -103,7 +106,7 @@ impl Client {
         self.exchange(&output, commands.len(), &what, deadline).await
     }
 
-    /// As [`Client::pipeline`], for `count` commands that were encoded before; `what` names them in messages.
+    /// Like [`Client::pipeline`], for `count` commands that are already encoded. `what` names them in messages.
     ///
     /// # Errors
     /// As [`Client::pipeline`].
@@ -114,10 +117,22 @@ impl Client {
         what: &str,
         deadline: Instant,
     ) -> Result<Vec<Reply>, RedisError> {
-        // What former replies have left of the buffer may be little; when they are dropped, this takes it back.
+        let replies = self.exchange_encoded(output, count, what, deadline).await?;
+        replies.iter().map(|reply| self.decode(reply)).collect()
+    }
+
+    /// Like [`Client::exchange`], but returns the replies undecoded.
+    async fn exchange_encoded(
+        &mut self,
+        output: &[u8],
+        count: usize,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<Vec<Bytes>, RedisError> {
+        // Former replies may still use most of the buffer. Once they are dropped, this gets the space back.
         self.input.reserve(READ_BUFFER);
         let mut replies = Vec::with_capacity(count);
-        // Read while writing: a server that fills its output before it reads on must not deadlock with us.
+        // Reads while writing: a server that fills its output before it continues to read must not deadlock with us.
         let mut written = 0;
         let mut scan = FrameScan::default();
         while replies.len() < count {
@@ -135,8 +150,10 @@ impl Client {
             match timeout_at(deadline, step).await {
                 Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
                 Ok(Err(error)) => {
-                    // A server in protected mode says so and closes; that is better than "closed".
-                    if let Some(Ok(Reply::Error(text))) = self.next_reply(&mut scan) {
+                    // A server in protected mode sends the reason and closes; that is more useful than "closed".
+                    if let Some(Ok(reply)) = self.next_reply(&mut scan)
+                        && let Ok(Reply::Error(text)) = self.decode(&reply)
+                    {
                         return Err(RedisError::of_answer(&self.addr, what, &text));
                     }
                     return Err(RedisError::Closed {
@@ -155,18 +172,19 @@ impl Client {
             }
         }
         if !self.input.is_empty() {
-            return Err(self.protocol("it answers more than it was asked".into()));
+            return Err(self.protocol("it sent more replies than it got requests".into()));
         }
         Ok(replies)
     }
 
-    /// Resolves when the connection has ended although nothing is asked, or the server speaks unasked: it is of no use then.
+    /// Resolves when the connection has ended or the server sends data without a request. The connection is not usable
+    /// then.
     pub async fn broken(&self) {
         let _ = self.stream.peek(&mut [0]).await;
     }
 
-    /// Takes a whole reply from the input, if there is one.
-    fn next_reply(&mut self, scan: &mut FrameScan) -> Option<Result<Reply, RedisError>> {
+    /// Removes a complete reply from the input, if there is one.
+    fn next_reply(&mut self, scan: &mut FrameScan) -> Option<Result<Bytes, RedisError>> {
         let end = match scan.advance(&self.input) {
             Ok(end) => end,
             Err(why) => return Some(Err(self.protocol(why))),
@@ -175,8 +193,11 @@ impl Client {
             return (self.input.len() > REPLY_MAX).then(|| Err(self.protocol(format!("more than {REPLY_MAX} bytes"))));
         };
         *scan = FrameScan::default();
-        let whole = self.input.split_to(end).freeze();
-        Some(Reply::decode(&whole).map_err(|why| self.protocol(why)))
+        Some(Ok(self.input.split_to(end).freeze()))
+    }
+
+    fn decode(&self, reply: &Bytes) -> Result<Reply, RedisError> {
+        Reply::decode(reply).map_err(|why| self.protocol(why))
     }
 
     fn protocol(&self, why: String) -> RedisError {
@@ -184,16 +205,16 @@ impl Client {
     }
 
     fn shape(&self, command: &str) -> RedisError {
-        self.protocol(format!("its answer to {command} has an unknown shape"))
+        self.protocol(format!("its answer to {command} has an unknown form"))
     }
 
-    /// INFO of some sections (all if none is named; Redis before 7 takes at most one).
+    /// INFO of a section (Redis before 7 accepts at most one).
     ///
     /// # Errors
     /// As [`Client::ask`].
     pub async fn info(&mut self, section: &str, deadline: Instant) -> Result<Info, RedisError> {
         let reply = self.ask(&[b"INFO", section.as_bytes()], deadline).await?;
-        // Paths in it may be no UTF-8.
+        // Paths in it may not be UTF-8.
         match &reply {
             Reply::Bulk(bytes) => Ok(Info::parse(&String::from_utf8_lossy(bytes))),
             _ => Err(self.shape("INFO")),
@@ -245,7 +266,7 @@ impl Client {
         page().ok_or_else(|| self.shape("SCAN"))
     }
 
-    /// CONFIG GET of one parameter; `None` where the server does not know it or does not let us ask (managed servers).
+    /// CONFIG GET of one parameter. `None` if the server does not know it or refuses the command (managed servers).
     ///
     /// # Errors
     /// As [`Client::ask`], except for a refusal.
@@ -258,10 +279,10 @@ impl Client {
     }
 }
 
-/// Opens a TCP connection that sends at once, before `deadline` and within [`CONNECT_MAX`].
+/// Opens a TCP connection without Nagle's algorithm, before `deadline` and within [`CONNECT_MAX`].
 ///
 /// # Errors
-/// When the server cannot be reached.
+/// The server cannot be reached, or this machine has no resources left.
 pub async fn dial(addr: &HostPort, deadline: Instant) -> Result<TcpStream, RedisError> {
     let by = deadline.min(Instant::now() + CONNECT_MAX);
     let unreachable = |why: String| RedisError::Unreachable { addr: addr.clone(), why };
@@ -276,14 +297,14 @@ pub async fn dial(addr: &HostPort, deadline: Instant) -> Result<TcpStream, Redis
     Ok(stream)
 }
 
-/// Whether it is this machine that has no files, memory or local ports left.
+/// Whether this machine has no files, memory or local ports left.
 fn is_exhaustion(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
-/// The command's name for messages, never its arguments: they may be a password.
+/// The command's name for messages, never its arguments: they may contain a password.
 pub(super) fn name_of(command: &[&[u8]]) -> String {
     String::from_utf8_lossy(command.first().copied().unwrap_or_default()).into_owned()
 }
@@ -304,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_machine_lacks_is_not_the_servers_fault() {
+    fn exhaustion_of_this_machine_is_not_the_servers_fault() {
         use rustix::io::Errno;
         for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
             assert!(is_exhaustion(&Error::from(ours)), "{ours}");

@@ -1,9 +1,9 @@
-//! What can go wrong when a server is asked, in words that say what to do.
-//! Knows nothing of why it was asked.
+//! The errors of requests to a server, with the remedy in the text.
+//! Knows nothing of the purpose of a request.
 
 use crate::model::{ids::HostPort, secret::repeatable};
 
-/// A server gave no usable answer. The `Display` text names the server and the remedy; it never holds a password.
+/// Why a server gave no usable reply. The `Display` text names the server and the remedy; it never contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisError {
     /// No TCP connection.
@@ -14,7 +14,7 @@ pub enum RedisError {
         /// From the operating system, or the deadline.
         why: String,
     },
-    /// This machine cannot connect to anyone now: that says nothing of the server.
+    /// This machine cannot open connections now. That says nothing about the server.
     #[error(
         "this machine cannot open a connection to {addr}: {why}; raise its limits (LimitNOFILE, ip_local_port_range)"
     )]
@@ -24,7 +24,7 @@ pub enum RedisError {
         /// From the operating system.
         why: String,
     },
-    /// Connected, but no complete answer in time.
+    /// Connected, but no complete reply in time.
     #[error("{addr} did not answer {command} in time; it may hang or be overloaded")]
     Timeout {
         /// Which server.
@@ -32,8 +32,8 @@ pub enum RedisError {
         /// The command's name.
         command: String,
     },
-    /// The connection ended in the middle.
-    #[error("{addr} closed the connection while {command} was awaited: {why}")]
+    /// The connection was closed.
+    #[error("{addr} closed the connection before it answered {command}: {why}")]
     Closed {
         /// Which server.
         addr: HostPort,
@@ -42,7 +42,7 @@ pub enum RedisError {
         /// From the operating system.
         why: String,
     },
-    /// Not RESP, or beyond a limit.
+    /// Not RESP, or a limit was exceeded.
     #[error("{addr} does not answer as a Redis server does: {why}")]
     Protocol {
         /// Which server.
@@ -50,18 +50,18 @@ pub enum RedisError {
         /// What was wrong.
         why: String,
     },
-    /// The server wants a password and got none.
+    /// The server needs a password and got none.
     #[error("{addr} wants a password; give --password-file (and --username, if it is not for the user 'default')")]
     PasswordNeeded {
         /// Which server.
         addr: HostPort,
     },
-    /// The server did not take the password.
+    /// The server refused the password.
     #[error("{addr} refuses the password: {text}; check --password-file and --username")]
     WrongPassword {
         /// Which server.
         addr: HostPort,
-        /// The server's words.
+        /// The server's error text.
         text: String,
     },
     /// `-DENIED`: protected mode.
@@ -86,43 +86,44 @@ pub enum RedisError {
         addr: HostPort,
         /// The command's name.
         command: String,
-        /// The server's words.
+        /// The server's error text.
         text: String,
     },
-    /// Any other error answer.
+    /// Any other error reply.
     #[error("{addr} answers {command} with an error: {text}")]
     Refused {
         /// Which server.
         addr: HostPort,
         /// The command's name.
         command: String,
-        /// The server's words.
+        /// The server's error text.
         text: String,
     },
 }
 
-/// Longest piece of a server's error that is repeated to people.
+/// Longest part of a server's error text that is repeated to people, in characters.
 const TEXT_MAX: usize = 300;
 
-/// Behind this a server repeats what it was sent with a command that it does not know: data, perhaps, or a password.
+/// After these words a server quotes the arguments of an unknown command, which may contain data or a password.
 const QUOTATION: &str = ", with args beginning with";
 
 impl RedisError {
-    /// Sorts a server's error answer to this request. Where the request held a password, the server's words are not repeated.
+    /// Classifies an error reply to this request. If the request contained a password, the server's text is not
+    /// repeated.
     #[must_use]
     pub fn of_request(addr: &HostPort, request: &[&[u8]], text: &str) -> Self {
         let name = String::from_utf8_lossy(request.first().copied().unwrap_or_default());
-        Self::sorted(addr, &name, text, holds_secret(request))
+        Self::classify(addr, &name, text, holds_secret(request))
     }
 
-    /// Sorts a server's error answer to a request of which only the command's name is known.
+    /// Classifies an error reply to a request of which only the command's name is known.
     #[must_use]
     pub fn of_answer(addr: &HostPort, command: &str, text: &str) -> Self {
-        Self::sorted(addr, command, text, matches!(command, "AUTH" | "CONFIG"))
+        Self::classify(addr, command, text, matches!(command, "AUTH" | "CONFIG"))
     }
 
-    /// `secret`: the request held a password.
-    fn sorted(addr: &HostPort, command: &str, text: &str, secret: bool) -> Self {
+    /// `secret`: the request contained a password.
+    fn classify(addr: &HostPort, command: &str, text: &str, secret: bool) -> Self {
         let (addr, command) = (addr.clone(), command.to_owned());
         let kind = text.split(' ').next().unwrap_or_default();
         let text = if secret { repeatable(text) } else { text.split(QUOTATION).next().unwrap_or_default() };
@@ -139,14 +140,14 @@ impl RedisError {
         }
     }
 
-    /// Whether the server answered, and the answer was no (rather than silence).
+    /// Whether the server replied with an error (rather than not at all).
     #[must_use]
     pub fn answered(&self) -> bool {
         !matches!(self, Self::Unreachable { .. } | Self::Exhausted { .. } | Self::Timeout { .. } | Self::Closed { .. })
     }
 }
 
-/// Whether a password is among a request's arguments.
+/// Whether a request contains a password.
 fn holds_secret(request: &[&[u8]]) -> bool {
     let is = |at: usize, word: &str| request.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     let named =
@@ -178,18 +179,18 @@ mod tests {
                 "topsecret42",
                 "500 unknown: AUTH topsecret42",
             ] {
-                let said = error(request, text);
-                assert!(!said.contains("secret") && said.contains("10.0.0.1:6379"), "{request:?}: {said}");
+                let shown = error(request, text);
+                assert!(!shown.contains("secret") && shown.contains("10.0.0.1:6379"), "{request:?}: {shown}");
             }
         }
-        let said = error(&["AUTH", "x"], "WRONGPASS invalid username-password pair or user is disabled.");
-        assert!(said.contains("invalid username-password pair"), "{said}");
-        let said = error(&["AUTH", "x"], "ERR AUTH <password> called without any password configured for the user.");
-        assert!(said.contains("without any password"), "{said}");
+        let shown = error(&["AUTH", "x"], "WRONGPASS invalid username-password pair or user is disabled.");
+        assert!(shown.contains("invalid username-password pair"), "{shown}");
+        let shown = error(&["AUTH", "x"], "ERR AUTH <password> called without any password configured for the user.");
+        assert!(shown.contains("without any password"), "{shown}");
         assert!(error(&["AUTH", "x"], "DENIED Redis is running in protected mode").contains("protected mode"));
-        // Nor what was sent with other commands; their errors are repeated otherwise.
-        let said =
+        // Nor are the arguments of other commands; otherwise their errors are repeated.
+        let shown =
             error(&["RESTORE", "key", "0", "data"], "ERR unknown command 'RESTORE', with args beginning with: 'key'");
-        assert!(said.contains("unknown command 'RESTORE'") && !said.contains("key"), "{said}");
+        assert!(shown.contains("unknown command 'RESTORE'") && !shown.contains("key"), "{shown}");
     }
 }

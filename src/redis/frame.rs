@@ -1,17 +1,17 @@
-//! Finds where a RESP2 reply ends, so that the decoder is only ever given whole and harmless replies.
-//! Knows nothing of what a reply means. (redis-protocol recurses on nested arrays without limit and parses a partial
-//! reply again from its start; see ARCHITECTURE.md.)
+//! Finds the end of a RESP2 reply, so that the decoder gets only complete replies within limits.
+//! Knows nothing of the meaning of a reply. (redis-protocol recurses into nested arrays without a limit and parses an
+//! incomplete reply again from its start; see ARCHITECTURE.md.)
 
-/// Deepest nesting of arrays: COMMAND DOCS of Redis 7 has 9 levels, nothing we ask for more than 4.
+/// Deepest nesting of arrays: COMMAND DOCS of Redis 7 has 9 levels, the commands that we send at most 4.
 pub const DEPTH_MAX: usize = 32;
-/// Most elements in one reply, all levels together: SCAN is asked for 1000, CLIENT LIST is one string.
+/// Most elements of one reply, all levels together: SCAN returns about 1000, CLIENT LIST is one string.
 pub const ELEMENTS_MAX: usize = 4 << 20;
 /// Longest line of a simple string, error, number or header.
 pub const LINE_MAX: usize = 64 << 10;
-/// Largest whole reply.
+/// Largest reply in bytes.
 pub const REPLY_MAX: usize = 64 << 20;
 
-/// Progress through one reply; goes on where it stopped when more bytes have come.
+/// Progress through one reply. Continues where it stopped when more bytes have arrived.
 #[derive(Debug, Default)]
 pub struct FrameScan {
     at: usize,
@@ -21,11 +21,11 @@ pub struct FrameScan {
 }
 
 impl FrameScan {
-    /// Looks for the end of the reply at the start of `bytes`, which only grows between calls.
-    /// `Ok(Some(length))` once it is whole.
+    /// Searches for the end of the reply at the start of `bytes`, which only grows between calls. Returns its length
+    /// once it is complete.
     ///
     /// # Errors
-    /// A few words when the bytes are no RESP2 or exceed a limit.
+    /// Returns why the bytes are not RESP2 or which limit they exceed.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
@@ -50,7 +50,7 @@ impl FrameScan {
                 b'$' => {
                     if let Some(n) = count(line)? {
                         if n > REPLY_MAX {
-                            return Err(format!("a string of {n} bytes; at most {REPLY_MAX} are taken"));
+                            return Err(format!("a string of {n} bytes; at most {REPLY_MAX} are accepted"));
                         }
                         length += n + 2;
                         match rest.get(length - 2..length) {
@@ -65,7 +65,7 @@ impl FrameScan {
                     std::str::from_utf8(line)
                         .ok()
                         .and_then(|text| text.parse::<i64>().ok())
-                        .ok_or("a number is not one")?;
+                        .ok_or("an invalid number")?;
                 }
                 _ => {
                     std::str::from_utf8(line).map_err(|_| "a line is not UTF-8")?;
@@ -100,7 +100,7 @@ impl FrameScan {
     }
 }
 
-/// A length; -1 is "null".
+/// Parses a length; -1 means null.
 fn count(line: &[u8]) -> Result<Option<usize>, String> {
     if line == b"-1" {
         return Ok(None);
@@ -147,14 +147,14 @@ mod tests {
 
     #[test]
     fn nesting_is_limited() {
-        let fine = [b"*1\r\n".repeat(DEPTH_MAX), b":1\r\n".to_vec()].concat();
-        assert_eq!(end(&fine).unwrap(), Some(fine.len()));
-        // 40 KB of this aborts a process that decodes it recursively.
+        let allowed = [b"*1\r\n".repeat(DEPTH_MAX), b":1\r\n".to_vec()].concat();
+        assert_eq!(end(&allowed).unwrap(), Some(allowed.len()));
+        // 40 KB of this abort a process that decodes it recursively.
         assert!(end(&b"*1\r\n".repeat(DEPTH_MAX + 1)).unwrap_err().contains("nested"));
     }
 
     #[test]
-    fn rubbish_and_excess_are_refused() {
+    fn invalid_and_excessive_replies_are_refused() {
         for bad in [
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
             b"$x\r\n",

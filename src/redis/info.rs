@@ -1,9 +1,9 @@
-//! What INFO says, as a map.
-//! Knows nothing of sections' meaning beyond the few fields that are asked for.
+//! The fields of INFO.
+//! Knows nothing of the meaning of fields, except for the few that have methods.
 
 use std::collections::BTreeMap;
 
-/// The fields of an INFO answer. Section titles are kept apart.
+/// The fields of a reply to INFO. Section titles are stored separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Info {
     /// Titles without the `# `, in lower case.
@@ -13,7 +13,7 @@ pub struct Info {
 }
 
 impl Info {
-    /// Parses the text of INFO. Lines that are no field are passed over.
+    /// Parses the text of INFO. Lines that are not a field are skipped.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut info = Self::default();
@@ -33,13 +33,13 @@ impl Info {
         self.fields.get(name).map(String::as_str)
     }
 
-    /// Number of keys by database, of those databases that have any (section keyspace: `db0:keys=1,expires=0,...`).
+    /// Number of keys by database, for databases that have keys (section keyspace: `db0:keys=1,expires=0,...`).
     #[must_use]
     pub fn keyspace(&self) -> BTreeMap<u32, u64> {
         self.of_databases("keys=")
     }
 
-    /// Number of keys with a time to live by database, of those databases that have any keys.
+    /// Number of keys with a time to live by database, for databases that have keys.
     #[must_use]
     pub fn expires(&self) -> BTreeMap<u32, u64> {
         self.of_databases("expires=")
@@ -56,7 +56,7 @@ impl Info {
             .collect()
     }
 
-    /// Major and minor of `redis_version`. (Valkey gives the Redis version it is compatible with, 7.2.4.)
+    /// Major and minor of `redis_version`. (Valkey reports the Redis version that it is compatible with, 7.2.4.)
     #[must_use]
     pub fn version(&self) -> Option<(u32, u32)> {
         let mut parts = self.get("redis_version")?.split('.');

@@ -1,11 +1,12 @@
-//! Cold-path client of the backend servers: what the control plane asks them. The redis-protocol crate lives here.
-//! Knows nothing of slots, groups or the log, and is never used for clients' requests.
+//! Client of the backend servers for everything but clients' requests. The only user of the redis-protocol crate.
+//! Knows nothing of slots, groups and the log.
 
 pub mod capabilities;
 pub mod client;
 pub mod error;
 pub mod frame;
 pub mod info;
+pub mod login;
 pub mod raw;
 pub mod replication_status;
 pub mod reply;

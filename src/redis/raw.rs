@@ -1,5 +1,5 @@
-//! One connection whose replies are handed out as they came, in RESP2 or RESP3: for PSYNC and for pushes.
-//! Knows nothing of what a reply means, nor of reconnecting.
+//! A connection that returns replies undecoded, in RESP2 or RESP3: for PSYNC and for pushes.
+//! Knows nothing of the meaning of replies and of reconnecting.
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -11,15 +11,16 @@ use tokio::{
 use super::{
     client::{dial, name_of},
     error::RedisError,
+    login::{accept, login},
 };
 use crate::{
     model::{ids::HostPort, secret::Credentials},
     resp::{reply::ReplyScanner, write},
 };
 
-/// First size of the read buffer: some hundred invalidations.
+/// Initial size of the read buffer: some hundred invalidations.
 const READ_BUFFER: usize = 32 << 10;
-/// Largest whole reply that is taken: no answer to what is asked here comes near, and a push names keys only.
+/// Largest reply in bytes. No reply to the commands sent here comes near it, and pushes contain only keys.
 const REPLY_MAX: usize = 64 << 20;
 
 /// A connection, authenticated and named, whose replies are read one by one.
@@ -34,7 +35,7 @@ impl Raw {
     /// Connects, logs in if `credentials` are given and sets the connection's name, all before `deadline`.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses the credentials or the name, or does not speak RESP.
+    /// The server cannot be reached, refuses the credentials or the name, or does not speak RESP.
     pub async fn connect(
         addr: &HostPort,
         credentials: Option<&Credentials>,
@@ -44,13 +45,13 @@ impl Raw {
         let stream = dial(addr, deadline).await?;
         let input = BytesMut::with_capacity(READ_BUFFER);
         let mut raw = Self { addr: addr.clone(), stream, input, scanner: ReplyScanner::default() };
-        if let Some(Credentials { username, password }) = credentials {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(username.as_ref().map(String::as_bytes));
-            auth.push(password.reveal().as_bytes());
-            raw.ask(&auth, deadline).await?;
+        let login = login(credentials, name);
+        for step in login.steps() {
+            let mut request = Vec::new();
+            login.push(step, &mut request);
+            let reply = raw.exchange(&request, step.command(), deadline).await?;
+            accept(&login, addr, step, &reply)?;
         }
-        raw.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await?;
         Ok(raw)
     }
 
@@ -60,28 +61,41 @@ impl Raw {
         &self.addr
     }
 
-    /// Sends a request without waiting for its reply. Requests here are small: they fit the kernel's buffers, so that
-    /// writing cannot wait for our reading.
+    /// Sends a request without waiting for its reply. Requests here fit into the kernel's buffers, so writing never
+    /// waits for us to read.
     ///
     /// # Errors
-    /// The connection is lost, or the server takes nothing before `deadline`.
+    /// The connection is lost, or the server accepts no data before `deadline`.
     pub async fn send(&mut self, command: &[&[u8]], deadline: Instant) -> Result<(), RedisError> {
         let mut output = Vec::new();
         write::request(&mut output, command);
-        let what = name_of(command);
-        match timeout_at(deadline, self.stream.write_all(&output)).await {
-            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
+        self.send_encoded(&output, &name_of(command), deadline).await
+    }
+
+    /// Sends encoded requests. `what` names them in messages.
+    async fn send_encoded(&mut self, output: &[u8], what: &str, deadline: Instant) -> Result<(), RedisError> {
+        match timeout_at(deadline, self.stream.write_all(output)).await {
+            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
             Ok(Err(error)) => {
-                Err(RedisError::Closed { addr: self.addr.clone(), command: what, why: error.to_string() })
+                Err(RedisError::Closed { addr: self.addr.clone(), command: what.to_owned(), why: error.to_string() })
             }
             Ok(Ok(())) => Ok(()),
         }
     }
 
-    /// The next reply or push, whole, as it came. Nothing is lost when the future is dropped.
+    /// Sends one encoded request and waits for its reply.
+    async fn exchange(&mut self, output: &[u8], what: &str, deadline: Instant) -> Result<Bytes, RedisError> {
+        self.send_encoded(output, what, deadline).await?;
+        match timeout_at(deadline, self.next(what)).await {
+            Err(_) => Err(RedisError::Timeout { addr: self.addr.clone(), command: what.to_owned() }),
+            Ok(reply) => reply,
+        }
+    }
+
+    /// Waits for the next reply or push and returns it encoded. No data is lost when the future is dropped.
     ///
     /// # Errors
-    /// The connection is lost, or what comes is no RESP; `what` names in the message what was awaited.
+    /// The connection is lost, or the bytes are not RESP. `what` names the awaited reply in the message.
     pub async fn next(&mut self, what: &str) -> Result<Bytes, RedisError> {
         loop {
             if let Some(whole) = self.buffered()? {
@@ -96,10 +110,10 @@ impl Raw {
         }
     }
 
-    /// A whole reply that has arrived already.
+    /// Returns a complete reply that has already arrived.
     ///
     /// # Errors
-    /// What came is no RESP, or is too long.
+    /// The bytes are not RESP, or the reply is too long.
     pub fn buffered(&mut self) -> Result<Option<Bytes>, RedisError> {
         let protocol = |why| RedisError::Protocol { addr: self.addr.clone(), why };
         match self.scanner.scan(&self.input).map_err(|error| protocol(error.to_string()))? {
@@ -109,8 +123,8 @@ impl Raw {
         }
     }
 
-    /// Sends one command and returns the first line of what comes next, without its type byte; an error answer is an
-    /// `Err`. For connections on which nothing else is under way.
+    /// Sends one command and returns the first line of the next reply without its type byte. An error reply is an
+    /// `Err`. No other reply may be outstanding.
     ///
     /// # Errors
     /// As [`super::Client::ask`].
@@ -119,25 +133,22 @@ impl Raw {
         Ok(whole.slice(1.min(end)..end))
     }
 
-    /// Sends one command whose answer is a bulk or verbatim string, and returns the string.
+    /// Sends one command whose reply is a bulk or verbatim string, and returns the string.
     ///
     /// # Errors
     /// As [`Raw::ask`].
     pub async fn bulk(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Bytes, RedisError> {
         let (whole, end) = self.whole(command, deadline).await?;
-        // In RESP3 it may be verbatim: `txt:` and the string.
+        // In RESP3 it may be a verbatim string: `txt:` and the text.
         let from = end + 2 + if whole.first() == Some(&b'=') { 4 } else { 0 };
         Ok(whole.slice(from.min(whole.len())..whole.len().saturating_sub(2).max(from.min(whole.len()))))
     }
 
-    /// The whole answer and where its first line ends.
+    /// The complete reply and the position where its first line ends.
     async fn whole(&mut self, command: &[&[u8]], deadline: Instant) -> Result<(Bytes, usize), RedisError> {
-        self.send(command, deadline).await?;
-        let what = name_of(command);
-        let whole = match timeout_at(deadline, self.next(&what)).await {
-            Err(_) => return Err(RedisError::Timeout { addr: self.addr.clone(), command: what }),
-            Ok(reply) => reply?,
-        };
+        let mut output = Vec::new();
+        write::request(&mut output, command);
+        let whole = self.exchange(&output, &name_of(command), deadline).await?;
         let end = memchr::memchr(b'\r', &whole).unwrap_or(whole.len());
         if whole.first() == Some(&b'-') {
             let text = String::from_utf8_lossy(whole.get(1..end).unwrap_or_default()).into_owned();

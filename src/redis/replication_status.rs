@@ -1,42 +1,43 @@
-//! Where a server stands in replication, by its own INFO: role, history, offset.
-//! Knows nothing of where it should stand.
+//! A server's replication status from its INFO: role, history, offset.
+//! Knows nothing of the role that it should have.
 
 use tokio::time::Instant;
 
 use super::{client::Client, error::RedisError, info::Info, reply::Reply};
 
-/// A server's place in replication at one moment.
+/// A server's replication status at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationStatus {
-    /// Which process it is.
+    /// Identifies the process.
     pub run_id: String,
-    /// Whom it follows, as configured there: host and port. `None`: it is a primary.
+    /// The configured primary: host and port. `None`: it is a primary.
     pub follows: Option<(String, u16)>,
-    /// Its link is up.
+    /// The link to its primary is up.
     pub link_up: bool,
-    /// It receives a full copy: what it has is not whole.
+    /// It receives a full synchronization: its data is incomplete.
     pub syncing: bool,
-    /// It reads its data from disk.
+    /// It loads its data from disk.
     pub loading: bool,
     /// Replication id of its data.
     pub replid: String,
-    /// The replication id that it had before it became a primary; empty: none.
+    /// The replication id that it had before it became a primary. Empty: none.
     pub former_replid: String,
-    /// Up to where its data is of that former history: the offset at which it became a primary. `None`: it has none.
+    /// Up to which offset its data belongs to that former history: the offset at which it became a primary. `None`:
+    /// there is no former history.
     pub former_offset: Option<u64>,
-    /// A primary's own offset, or how far a replica has executed its primary's stream, bytes.
+    /// A primary's own offset, or the offset up to which a replica has executed its primary's stream.
     pub offset: u64,
-    /// Keys of all databases.
+    /// Number of keys of all databases.
     pub keys: u64,
 }
 
 impl ReplicationStatus {
-    /// Asks over a connection.
+    /// Requests the status over a connection.
     ///
     /// # Errors
-    /// As [`Client::pipeline`]; the server does not let us ask; or what it says is not what INFO says.
+    /// As [`Client::pipeline`]; the user may not run INFO; or the reply is not that of INFO.
     pub async fn ask(client: &mut Client, deadline: Instant) -> Result<Self, RedisError> {
-        // Section by section: before Redis 7 INFO takes one.
+        // One section per command: before Redis 7 INFO accepts only one.
         const SECTIONS: [&[u8]; 4] = [b"server", b"replication", b"persistence", b"keyspace"];
         let commands: Vec<[&[u8]; 2]> = SECTIONS.iter().map(|section| [b"INFO".as_slice(), *section]).collect();
         let commands: Vec<&[&[u8]]> = commands.iter().map(<[&[u8]; 2]>::as_slice).collect();
@@ -46,13 +47,13 @@ impl ReplicationStatus {
             match reply {
                 Reply::Bulk(bytes) => text.push_str(&String::from_utf8_lossy(bytes)),
                 Reply::Error(why) => return Err(RedisError::of_answer(client.addr(), "INFO", why)),
-                _ => return Err(odd(client, "its answer to INFO has an unknown shape")),
+                _ => return Err(unexpected(client, "its answer to INFO has an unknown form")),
             }
         }
-        Self::parse(&Info::parse(&text)).ok_or_else(|| odd(client, "INFO replication does not say its role"))
+        Self::parse(&Info::parse(&text)).ok_or_else(|| unexpected(client, "INFO replication does not report its role"))
     }
 
-    /// From INFO's fields; `None`: they do not say the role.
+    /// Parses INFO's fields. `None`: they do not contain the role.
     #[must_use]
     pub fn parse(info: &Info) -> Option<Self> {
         let text = |name: &str| info.get(name).unwrap_or_default().to_owned();
@@ -72,9 +73,9 @@ impl ReplicationStatus {
             syncing: flag("master_sync_in_progress"),
             loading: flag("loading") || flag("async_loading"),
             replid: text("master_replid"),
-            // Forty zeros: there was none.
+            // Forty zeros: there is none.
             former_replid: if former.bytes().all(|b| b == b'0') { String::new() } else { former },
-            // The first offset that is not of the former history any more; -1: there was none.
+            // The first offset that does not belong to the former history; -1: there is none.
             former_offset: number("second_repl_offset").filter(|first| *first > 0).map(|first: u64| first - 1),
             offset: offset.unwrap_or(0),
             keys: info.keyspace().values().sum(),
@@ -82,14 +83,14 @@ impl ReplicationStatus {
         })
     }
 
-    /// Whether it follows this server, by the name that it was told.
+    /// Whether it follows this server, compared by the configured name.
     #[must_use]
     pub fn is_replica_of(&self, host: &str, port: u16) -> bool {
         self.follows.as_ref().is_some_and(|(h, p)| h == host && *p == port)
     }
 }
 
-fn odd(client: &Client, why: &str) -> RedisError {
+fn unexpected(client: &Client, why: &str) -> RedisError {
     RedisError::Protocol { addr: client.addr().clone(), why: why.into() }
 }
 

@@ -1,5 +1,5 @@
-//! A server's answer as a value.
-//! Knows nothing of the connection it came over.
+//! A server's reply as a value.
+//! Knows nothing of connections.
 
 use bytes::Bytes;
 use redis_protocol::resp2::{decode::decode_bytes, types::BytesFrame};
@@ -22,10 +22,10 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Decodes one whole reply whose end [`super::frame::FrameScan`] has found.
+    /// Decodes one complete reply whose end [`super::frame::FrameScan`] has found.
     ///
     /// # Errors
-    /// A few words when the bytes are no such reply.
+    /// Returns why the bytes are not a complete reply.
     pub fn decode(whole: &Bytes) -> Result<Self, String> {
         match decode_bytes(whole) {
             Ok(Some((frame, length))) if length == whole.len() => Ok(Self::of(frame)),

@@ -1,23 +1,23 @@
-//! Which commands of a failover a server does not let its user run, found out by trying them in forms that do nothing.
-//! Knows nothing of who is failed over, nor when.
+//! Determines which commands of a failover a server does not let its user run, by trying them in forms that do nothing.
+//! Knows nothing of failovers.
 
 use tokio::time::Instant;
 
 use super::{Client, RedisError, Reply};
 
-/// A command of a failover, and a form of it that a server refuses or answers without doing anything, but only to those who may
-/// run it: whether they may is looked at first. (With too few arguments it would not be; ACL DRYRUN would have to be allowed.)
+/// A command of a failover and a form of it that a server refuses or answers without doing anything, after it has
+/// checked the permission. (With too few arguments the permission is not checked, and ACL DRYRUN may not be allowed.)
 const TRIED: [(&str, &[&[u8]]); 4] = [
-    // The type of client is named so that the list is short.
+    // The client type limits the length of the reply.
     ("CLIENT LIST", &[b"CLIENT", b"LIST", b"TYPE", b"master"]),
     // No connection has the id 0.
     ("CLIENT KILL", &[b"CLIENT", b"KILL", b"ID", b"0"]),
-    // That is no port.
+    // Not a port.
     ("REPLICAOF", &[b"REPLICAOF", b"pontoon.invalid", b"none"]),
     (CONFIG_SET, &[b"CONFIG", b"SET", b"pontoon-tries-this", b"1"]),
 ];
 
-/// With it replicas are told the password of their primary.
+/// Tells replicas the password of their primary.
 pub const CONFIG_SET: &str = "CONFIG SET";
 
 /// The commands of a failover that this connection's user may not run, or that the server does not have.
@@ -34,7 +34,7 @@ pub async fn missing(client: &mut Client, deadline: Instant) -> Result<Vec<&'sta
     Ok(TRIED.iter().zip(&replies).filter(|(_, reply)| refused(reply)).map(|((name, _), _)| *name).collect())
 }
 
-/// Whether the server does not know the command: it was renamed, or it is a managed server without it.
+/// Whether the server does not know the command: it was renamed, or a managed server does not have it.
 fn unknown(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.starts_with("err unknown command") || text.starts_with("err unknown subcommand")

@@ -1,5 +1,5 @@
-//! What ROLE says.
-//! Knows nothing of which role is wanted.
+//! The reply to ROLE.
+//! Knows nothing of the role that a server should have.
 
 use super::reply::Reply;
 
@@ -15,7 +15,7 @@ pub enum Role {
     },
     /// It follows another server.
     Replica {
-        /// Host of its primary, as configured there.
+        /// Host of its primary, as configured.
         host: String,
         /// Port of its primary.
         port: u16,
@@ -28,10 +28,10 @@ pub enum Role {
     Sentinel,
 }
 
-/// A replica as its primary sees it.
+/// A replica as its primary reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaRole {
-    /// Host the primary sees.
+    /// Host that the primary sees.
     pub host: String,
     /// Port the replica announced.
     pub port: u16,
@@ -40,7 +40,7 @@ pub struct ReplicaRole {
 }
 
 impl Role {
-    /// Parses the answer to ROLE; `None` when it has another shape.
+    /// Parses the reply to ROLE. Returns `None` if it has another form.
     #[must_use]
     pub fn parse(reply: &Reply) -> Option<Self> {
         let items = reply.items()?;

@@ -3,6 +3,7 @@
 
 pub mod inline;
 pub mod limits;
+pub mod login;
 pub mod number;
 pub mod reply;
 pub mod request;

@@ -13,15 +13,9 @@ use crate::model::{
     state::{Cause, Role, Server},
 };
 
-/// The newest feature level this program understands; entries and states say which one they need.
-pub const LEVEL: u32 = 3;
-
-/// The level of everything that was there before migrations.
-pub(super) const LEVEL_FIRST: u32 = 1;
-/// The level of what came with migrations. What needs it not says the first, so that an older program reads it.
-pub(super) const LEVEL_MIGRATIONS: u32 = 2;
-/// The level of what came with promotions.
-pub(super) const LEVEL_PROMOTIONS: u32 = 3;
+/// The newest feature level that this program understands, and the only one so far. Entries and states carry the level that
+/// a program needs to understand them.
+pub const LEVEL: u32 = 1;
 
 /// Why bytes are no entry or no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,8 +60,8 @@ pub(super) fn need<T>(value: Option<T>, what: &'static str) -> Result<T, DecodeE
     value.ok_or(DecodeError::Missing(what))
 }
 
-/// Refuses what a newer program wrote. 0 is a damaged value: every writer says a level.
-pub(super) fn level(needs: u32) -> Result<(), DecodeError> {
+/// Refuses what a newer program wrote. Every program writes a level, so 0 means damage.
+pub(super) fn check_level(needs: u32) -> Result<(), DecodeError> {
     match needs {
         0 => Err(DecodeError::Missing("the feature level")),
         1..=LEVEL => Ok(()),
@@ -90,6 +84,10 @@ pub(super) fn addr_from(text: &str) -> Result<HostPort, DecodeError> {
 
 pub(super) fn u16_from(n: u32, what: &'static str) -> Result<u16, DecodeError> {
     u16::try_from(n).or_else(|_| bad(what, n))
+}
+
+pub(super) fn u8_from(n: u32, what: &'static str) -> Result<u8, DecodeError> {
+    u8::try_from(n).or_else(|_| bad(what, n))
 }
 
 pub(super) fn member_to(m: &NewMember) -> pb::NewMember {
@@ -173,7 +171,7 @@ pub(super) fn server_to(s: &Server) -> pb::Server {
         addr: s.addr.to_string(),
         run_id: s.run_id.clone(),
         keys_when_added: s.keys_when_added,
-        priority: (s.priority != Server::PRIORITY).then_some(s.priority),
+        priority: s.priority,
         zone: s.zone.clone(),
         diverged: s.diverged,
     }
@@ -184,15 +182,10 @@ pub(super) fn server_from(s: pb::Server) -> Result<Server, DecodeError> {
         addr: addr_from(&s.addr)?,
         run_id: s.run_id,
         keys_when_added: s.keys_when_added,
-        priority: s.priority.unwrap_or(Server::PRIORITY),
+        priority: s.priority,
         zone: s.zone,
         diverged: s.diverged,
     })
-}
-
-/// Something is said of it that came with promotions.
-pub(super) fn server_is_new(s: &Server) -> bool {
-    s.diverged || s.priority != Server::PRIORITY || !s.zone.is_empty()
 }
 
 pub(super) fn slots_to(slots: &BTreeSet<SlotId>) -> Vec<pb::SlotRun> {
@@ -269,5 +262,5 @@ pub(super) fn role_from(role: i32) -> Result<Role, DecodeError> {
 }
 
 pub(super) fn min_acks_from(replicas: u32) -> Result<u8, DecodeError> {
-    u8::try_from(replicas).or_else(|_| bad("min-acks", replicas))
+    u8_from(replicas, "min-acks")
 }

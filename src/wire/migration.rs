@@ -287,11 +287,6 @@ pub(super) fn event_from(e: pb::Event) -> Result<Event, DecodeError> {
     })
 }
 
-/// Whether it came with promotions: the kinds are numbered in the order in which they came.
-pub(super) fn event_is_new(kind: EventKind) -> bool {
-    i32::from(kind_to(kind)) > i32::from(pb::EventKind::Swept)
-}
-
 const fn kind_to(kind: EventKind) -> pb::EventKind {
     match kind {
         EventKind::Planned => pb::EventKind::Planned,

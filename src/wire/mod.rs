@@ -1,9 +1,11 @@
 //! Generated protobuf code, and its conversions to and from the model, one file per kind.
 
 pub mod auth;
+mod change;
 pub mod convert;
 mod ejection;
 pub mod entry;
+pub mod hash;
 mod migration;
 mod promotion;
 mod reads;

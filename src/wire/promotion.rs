@@ -27,27 +27,21 @@ pub(super) fn promotion_kind_from(kind: i32) -> Result<PromotionKind, DecodeErro
     }
 }
 
-pub(super) fn offset_to(required_offset: Option<&ReplicationOffset>) -> Option<pb::ReplicationOffset> {
-    required_offset.map(|r| pb::ReplicationOffset { replid: r.replid.clone(), offset: r.offset })
+pub(super) fn offset_to(offset: &ReplicationOffset) -> pb::ReplicationOffset {
+    pb::ReplicationOffset { replid: offset.replid.clone(), offset: offset.offset }
 }
 
-pub(super) fn offset_from(required_offset: Option<pb::ReplicationOffset>) -> Option<ReplicationOffset> {
-    required_offset.map(|r| ReplicationOffset { replid: r.replid, offset: r.offset })
+pub(super) fn offset_from(offset: pb::ReplicationOffset) -> ReplicationOffset {
+    ReplicationOffset { replid: offset.replid, offset: offset.offset }
 }
 
-/// Absent where nothing was chosen, so that what was there before promotions is written as it always was.
-pub(super) fn options_to(options: GroupOptions) -> Option<pb::GroupOptions> {
+pub(super) const fn options_to(options: GroupOptions) -> pb::GroupOptions {
     let GroupOptions { down_after_ms, maintenance, eject_after_ms } = options;
-    let usual = eject_after_ms == GroupOptions::default().eject_after_ms;
-    let eject_after_ms = (!usual).then_some(eject_after_ms);
-    (options != GroupOptions::default()).then_some(pb::GroupOptions { down_after_ms, maintenance, eject_after_ms })
+    pb::GroupOptions { down_after_ms, maintenance, eject_after_ms }
 }
 
-pub(super) fn options_from(options: Option<pb::GroupOptions>) -> GroupOptions {
-    let Some(pb::GroupOptions { down_after_ms, maintenance, eject_after_ms }) = options else {
-        return GroupOptions::default();
-    };
-    let eject_after_ms = eject_after_ms.unwrap_or(GroupOptions::default().eject_after_ms);
+pub(super) const fn options_from(options: pb::GroupOptions) -> GroupOptions {
+    let pb::GroupOptions { down_after_ms, maintenance, eject_after_ms } = options;
     GroupOptions { down_after_ms, maintenance, eject_after_ms }
 }
 

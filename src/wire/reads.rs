@@ -17,36 +17,32 @@ fn from_to(from: ReadFrom) -> i32 {
     .into()
 }
 
-/// `None`: it is not said.
-fn from_from(from: i32) -> Result<Option<ReadFrom>, DecodeError> {
+fn from_from(from: i32) -> Result<ReadFrom, DecodeError> {
     match pb::ReadFrom::try_from(from) {
-        Ok(pb::ReadFrom::Unspecified) => Ok(None),
-        Ok(pb::ReadFrom::Primary) => Ok(Some(ReadFrom::Primary)),
-        Ok(pb::ReadFrom::PreferReplica) => Ok(Some(ReadFrom::PreferReplica)),
-        Ok(pb::ReadFrom::Replica) => Ok(Some(ReadFrom::Replica)),
-        Ok(pb::ReadFrom::Nearest) => Ok(Some(ReadFrom::Nearest)),
-        Err(_) => bad("where reads go", from),
+        Ok(pb::ReadFrom::Primary) => Ok(ReadFrom::Primary),
+        Ok(pb::ReadFrom::PreferReplica) => Ok(ReadFrom::PreferReplica),
+        Ok(pb::ReadFrom::Replica) => Ok(ReadFrom::Replica),
+        Ok(pb::ReadFrom::Nearest) => Ok(ReadFrom::Nearest),
+        Ok(pb::ReadFrom::Unspecified) | Err(_) => bad("where reads go", from),
     }
 }
 
-/// Absent where nothing is said, so that what was there before is written as it always was.
-pub(super) fn set_reads_to(reads: SetReads) -> Option<pb::SetReads> {
+pub(super) fn set_reads_to(reads: SetReads) -> pb::SetReads {
     let SetReads { from, max_lag_ms, own_writes } = reads;
-    reads.says_something().then(|| pb::SetReads { from: from.map_or(0, from_to), max_lag_ms, own_writes })
+    pb::SetReads { from: from.map(from_to), max_lag_ms, own_writes }
 }
 
-pub(super) fn set_reads_from(reads: Option<pb::SetReads>) -> Result<SetReads, DecodeError> {
-    let Some(pb::SetReads { from, max_lag_ms, own_writes }) = reads else { return Ok(SetReads::default()) };
-    Ok(SetReads { from: from_from(from)?, max_lag_ms, own_writes })
+pub(super) fn set_reads_from(reads: pb::SetReads) -> Result<SetReads, DecodeError> {
+    let pb::SetReads { from, max_lag_ms, own_writes } = reads;
+    Ok(SetReads { from: from.map(from_from).transpose()?, max_lag_ms, own_writes })
 }
 
-/// Absent where nothing was chosen.
-pub(super) fn policy_to(policy: ReadPolicy) -> Option<pb::ReadPolicy> {
+pub(super) fn policy_to(policy: ReadPolicy) -> pb::ReadPolicy {
     let ReadPolicy { from, max_lag_ms, own_writes } = policy;
-    (policy != ReadPolicy::default()).then(|| pb::ReadPolicy { from: from_to(from), max_lag_ms, own_writes })
+    pb::ReadPolicy { from: from_to(from), max_lag_ms, own_writes }
 }
 
-pub(super) fn policy_from(policy: Option<pb::ReadPolicy>) -> Result<ReadPolicy, DecodeError> {
-    let Some(pb::ReadPolicy { from, max_lag_ms, own_writes }) = policy else { return Ok(ReadPolicy::default()) };
-    Ok(ReadPolicy { from: from_from(from)?.unwrap_or_default(), max_lag_ms, own_writes })
+pub(super) fn policy_from(policy: pb::ReadPolicy) -> Result<ReadPolicy, DecodeError> {
+    let pb::ReadPolicy { from, max_lag_ms, own_writes } = policy;
+    Ok(ReadPolicy { from: from_from(from)?, max_lag_ms, own_writes })
 }

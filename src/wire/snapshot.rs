@@ -7,13 +7,12 @@ use prost::Message;
 
 use super::{
     convert::{
-        DecodeError, LEVEL_FIRST, LEVEL_MIGRATIONS, LEVEL_PROMOTIONS, addr_from, bad, cause_from, cause_to,
-        credentials_from, credentials_to, id_from, id_to, kind_from, kind_to, level, member_from, member_to,
-        min_acks_from, need, product_from, product_to, role_from, role_to, server_from, server_is_new, server_to,
-        slots_from, slots_to,
+        DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, check_level, credentials_from, credentials_to,
+        id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need, product_from, product_to,
+        role_from, role_to, server_from, server_to, slots_from, slots_to, u8_from,
     },
     ejection::{ejection_from, ejection_to},
-    migration::{self, event_from, event_is_new, event_to, migration_from, migration_to, sweep_from, sweep_to},
+    migration::{self, event_from, event_to, migration_from, migration_to, sweep_from, sweep_to},
     pb::state as pb,
     promotion::{self, offset_from, offset_to, promotion_from, promotion_to},
     reads::{policy_from, policy_to},
@@ -21,13 +20,11 @@ use super::{
 use crate::model::{
     change::{NewMember, NewProduct},
     ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, PromotionId, Term, Uuid},
-    limits::DEFAULT_MIN_ACKS_MS,
     outcome::Outcome,
-    reads::ReadPolicy,
     reject::Reject,
     state::{
-        Admission, Assignment, Cause, ClusterState, EndedAssignment, Group, GroupOptions, Hold, Keys, Leaving, Member,
-        NotCleaned, Product, Recorded, Settings, SlotState,
+        Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Keys, Leaving, Member, NotCleaned, Product,
+        Recorded, Settings, SlotState,
     },
 };
 
@@ -39,7 +36,7 @@ pub const STATE_LEN_MAX: usize = 256 << 20;
 pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     let results = state.results_order.iter().filter_map(|id| state.results.get(id).map(|r| result_to(*id, r)));
     pb::State {
-        level: level_of(state),
+        level: LEVEL,
         applied: state.applied.0,
         route_epoch: state.route_epoch.0,
         voters: u32::from(state.settings.voters),
@@ -56,8 +53,7 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
         ended_migrations: state.ended_migrations.iter().map(migration::ended_to).collect(),
         events: state.events.iter().map(event_to).collect(),
         maintenance: state.settings.maintenance,
-        failover_share_max: (state.settings.failover_share_max != Settings::default().failover_share_max)
-            .then(|| u32::from(state.settings.failover_share_max)),
+        failover_share_max: u32::from(state.settings.failover_share_max),
         promotions: state.promotions.values().map(promotion_to).collect(),
         ended_promotions: state.ended_promotions.iter().map(promotion::ended_to).collect(),
     }
@@ -73,19 +69,16 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         return Err(DecodeError::TooLong { what: "a state", len: bytes.len(), max: STATE_LEN_MAX });
     }
     let state = pb::State::decode(bytes).map_err(|e| DecodeError::Damaged(e.to_string()))?;
-    level(state.level)?;
+    check_level(state.level)?;
     let results = state.results.into_iter().map(result_from).collect::<Result<Vec<_>, _>>()?;
     Ok(ClusterState {
         applied: Epoch(state.applied),
         route_epoch: Epoch(state.route_epoch),
         settings: Settings {
-            voters: u8::try_from(state.voters).or_else(|_| bad("the number of voters", state.voters))?,
+            voters: u8_from(state.voters, "the number of voters")?,
             hold_ms_max: state.hold_ms_max,
             maintenance: state.maintenance,
-            failover_share_max: match state.failover_share_max {
-                Some(percent) => u8::try_from(percent).or_else(|_| bad("a share of primaries", percent))?,
-                None => Settings::default().failover_share_max,
-            },
+            failover_share_max: u8_from(state.failover_share_max, "a share of primaries")?,
         },
         members: keyed(state.members, member_state_from, |m| m.id, "two members")?,
         products: keyed(state.products, product_state_from, |p| p.id, "two products")?,
@@ -102,46 +95,6 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         promotions: keyed(state.promotions, promotion_from, |p| p.id, "two promotions")?,
         ended_promotions: state.ended_promotions.into_iter().map(promotion::ended_from).collect::<Result<_, _>>()?,
     })
-}
-
-/// The level a node needs for this state: without anything of migrations it is written as it always was.
-fn level_of(state: &ClusterState) -> u32 {
-    if has_promotions(state) {
-        return LEVEL_PROMOTIONS;
-    }
-    let product = |p: &Product| p.auto_rebalance || p.sweep_runs > 0;
-    let new = !state.migrations.is_empty()
-        || !state.ended_migrations.is_empty()
-        || !state.events.is_empty()
-        || state.products.values().any(product)
-        || state.assignments.values().any(|a| a.keys == Keys::Abandoned)
-        || state.results.values().any(|r| matches!(r.outcome, Ok(Outcome::Migration(_))));
-    if new { LEVEL_MIGRATIONS } else { LEVEL_FIRST }
-}
-
-/// Whether there is anything that came with promotions.
-fn has_promotions(state: &ClusterState) -> bool {
-    let group = |g: &Group| {
-        g.options != GroupOptions::default()
-            || !g.replid.is_empty()
-            || !g.run_id.is_empty()
-            || g.restarted_with.is_some()
-            || g.required_offset.is_some()
-            || g.ejection.is_some()
-            || g.servers.iter().any(server_is_new)
-    };
-    let product = |p: &Product| p.min_acks != 0 || p.min_acks_ms != DEFAULT_MIN_ACKS_MS;
-    let Settings { maintenance, failover_share_max, .. } = state.settings;
-    maintenance
-        || failover_share_max != Settings::default().failover_share_max
-        || !state.promotions.is_empty()
-        || !state.ended_promotions.is_empty()
-        || state.products.values().any(|p| p.reads != ReadPolicy::default())
-        || state.products.values().any(product)
-        || state.products.values().flat_map(|p| p.groups.values()).any(group)
-        || state.holds.values().any(|h| matches!(h.cause, Cause::Promotion(_)))
-        || state.events.iter().any(|e| event_is_new(e.kind))
-        || state.results.values().any(|r| matches!(r.outcome, Ok(Outcome::Promotion(_))))
 }
 
 /// A map of decoded values; the same key twice is damage.
@@ -212,11 +165,10 @@ fn product_state_to(p: &Product) -> pb::Product {
         groups: p.groups.values().map(group_to).collect(),
         slots: slot_states_to(&p.slots),
         auto_rebalance: p.auto_rebalance,
-        reads: policy_to(p.reads),
+        reads: Some(policy_to(p.reads)),
         sweep_runs: p.sweep_runs,
         min_acks: u32::from(p.min_acks),
-        // 0 stands for the default, so that what was there before is written as it always was.
-        min_acks_ms: if p.min_acks_ms == DEFAULT_MIN_ACKS_MS { 0 } else { p.min_acks_ms },
+        min_acks_ms: p.min_acks_ms,
     }
 }
 
@@ -234,10 +186,10 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         databases: settings.databases,
         auth: settings.auth,
         auto_rebalance: p.auto_rebalance,
-        reads: policy_from(p.reads)?,
+        reads: policy_from(need(p.reads, "where reads go")?)?,
         sweep_runs: p.sweep_runs,
         min_acks: min_acks_from(p.min_acks)?,
-        min_acks_ms: if p.min_acks_ms == 0 { DEFAULT_MIN_ACKS_MS } else { p.min_acks_ms },
+        min_acks_ms: p.min_acks_ms,
     })
 }
 
@@ -274,11 +226,11 @@ fn group_to(g: &Group) -> pb::Group {
         epoch: g.epoch.0,
         given_away: slots_to(&g.given_away),
         sweep: g.sweep.as_ref().map(sweep_to),
-        options: promotion::options_to(g.options),
+        options: Some(promotion::options_to(g.options)),
         replid: g.replid.clone(),
         run_id: g.run_id.clone(),
         restarted_with: g.restarted_with,
-        required_offset: offset_to(g.required_offset.as_ref()),
+        required_offset: g.required_offset.as_ref().map(offset_to),
         ejection: g.ejection.as_ref().map(ejection_to),
     }
 }
@@ -291,11 +243,11 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         epoch: Epoch(g.epoch),
         given_away: slots_from(&g.given_away)?,
         sweep: g.sweep.map(sweep_from).transpose()?,
-        options: promotion::options_from(g.options),
+        options: promotion::options_from(need(g.options, "the options of a group")?),
         replid: g.replid,
         run_id: g.run_id,
         restarted_with: g.restarted_with,
-        required_offset: offset_from(g.required_offset),
+        required_offset: g.required_offset.map(offset_from),
         ejection: g.ejection.map(ejection_from).transpose()?,
     })
 }
@@ -335,8 +287,12 @@ fn assignment_to(a: &Assignment) -> pb::Assignment {
         slots: slots_to(&a.slots),
         to: a.to.0,
         attempts: a.attempts,
-        abandon: a.keys == Keys::Abandoned,
-        reinstates: a.keys == Keys::Ejected,
+        keys: match a.keys {
+            Keys::None => pb::Keys::None,
+            Keys::Abandoned => pb::Keys::Abandoned,
+            Keys::Ejected => pb::Keys::Ejected,
+        }
+        .into(),
     }
 }
 
@@ -347,11 +303,11 @@ fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
         slots: slots_from(&a.slots)?,
         to: GroupId(a.to),
         attempts: a.attempts,
-        keys: match (a.abandon, a.reinstates) {
-            (false, false) => Keys::None,
-            (true, false) => Keys::Abandoned,
-            (false, true) => Keys::Ejected,
-            (true, true) => return bad("what becomes of an assignment's keys", a.id),
+        keys: match a.keys() {
+            pb::Keys::None => Keys::None,
+            pb::Keys::Abandoned => Keys::Abandoned,
+            pb::Keys::Ejected => Keys::Ejected,
+            pb::Keys::Unspecified => return bad("what becomes of an assignment's keys", a.keys),
         },
     })
 }
@@ -379,7 +335,7 @@ fn result_to(id: Uuid, recorded: &Recorded) -> pb::Result {
         Ok(Outcome::Promotion(id)) => Kind::Promotion(id.0),
         Ok(Outcome::Slots(n)) => Kind::Slots(*n),
     };
-    pb::Result { id: id_to(id), index: recorded.index.0, fingerprint: recorded.fingerprint, outcome: Some(outcome) }
+    pb::Result { id: id_to(id), index: recorded.index.0, request_hash: recorded.request_hash, outcome: Some(outcome) }
 }
 
 fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {
@@ -396,7 +352,7 @@ fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {
         Kind::Promotion(id) => Ok(Outcome::Promotion(PromotionId(id))),
         Kind::Slots(n) => Ok(Outcome::Slots(n)),
     };
-    Ok((id_from(r.id, "a change id")?, Recorded { index: Epoch(r.index), fingerprint: r.fingerprint, outcome }))
+    Ok((id_from(r.id, "a change id")?, Recorded { index: Epoch(r.index), request_hash: r.request_hash, outcome }))
 }
 
 fn not_cleaned_to(n: &NotCleaned) -> pb::NotCleaned {

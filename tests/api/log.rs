@@ -20,7 +20,7 @@ use pontoon::{
     },
     model::{
         apply::{apply, first_index},
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, NewMember},
         ids::{Epoch, HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry, Position},
     },
@@ -45,16 +45,21 @@ impl Shared {
             proposals: AtomicUsize::new(0),
         });
         let members = members.iter().map(|(id, admin)| member(*id, admin)).collect();
-        shared.append(Uuid(1), Change::Bootstrap { members, port: 7000 }).result.unwrap();
+        shared.append(Uuid(1), Change::Bootstrap(Bootstrap { members, port: 7000 })).result.unwrap();
         shared
     }
 
     pub fn append(&self, id: Uuid, change: Change) -> Applied {
+        self.append_request(id, 0, change)
+    }
+
+    fn append_request(&self, id: Uuid, request_hash: u64, change: Change) -> Applied {
         let mut entries = self.entries.lock().unwrap();
         *entries += 1;
         let index = Epoch(*entries);
         let mut state = ClusterState::clone(&self.state.borrow());
-        let result = apply(&mut state, &Entry { id, at_ms: 0, change }, Position { index, term: Term(1) });
+        let result =
+            apply(&mut state, &Entry { id, request_hash, at_ms: 0, change }, Position { index, term: Term(1) });
         let index = first_index(&state, id).unwrap_or(index);
         self.state.send_replace(Arc::new(state));
         Applied { index, result }
@@ -102,6 +107,7 @@ impl Log for NodeLog {
     fn propose(
         &self,
         id: Uuid,
+        request_hash: u64,
         change: Change,
         _deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
@@ -111,7 +117,7 @@ impl Log for NodeLog {
                 return Err(ProposeError::NotLeader(who.leader));
             }
             self.shared.proposals.fetch_add(1, Ordering::SeqCst);
-            let applied = self.shared.append(id, change);
+            let applied = self.shared.append_request(id, request_hash, change);
             let lose = |left: usize| left.checked_sub(1);
             match self.shared.lose_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
                 Ok(_) => Err(ProposeError::Unknown("the answer was lost".into())),

@@ -10,7 +10,7 @@ use pontoon::{
     clock::boottime_ns,
     control::leadership::view::ReceivedReport,
     model::{
-        change::Change,
+        change::{Change, CreateGroup, FinishPromotion, NotePrimary, OpenHold, StartPromotion},
         ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
@@ -32,7 +32,7 @@ fn at(addr: &str) -> HostPort {
 /// Group 3 of a primary and a replica that nobody asks.
 fn group(world: &World) {
     let servers = vec![Server::new(at(PRIMARY), "r1".into(), 7), Server::new(at(REPLICA), "r2".into(), 7)];
-    let change = Change::CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None };
+    let change = Change::CreateGroup(CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None });
     world.shared.append(Uuid(50), change).result.unwrap();
 }
 
@@ -220,11 +220,9 @@ async fn without_a_leader_the_log_is_told() {
 async fn what_an_operator_should_know_is_told() {
     let world = world().await;
     group(&world);
-    let note = |replid: &str| Change::NotePrimary {
-        product: PRODUCT,
-        group: GroupId(3),
-        epoch: world.shared.state().products[&PRODUCT].groups[&GroupId(3)].epoch,
-        replid: replid.into(),
+    let note = |replid: &str| {
+        let epoch = world.shared.state().products[&PRODUCT].groups[&GroupId(3)].epoch;
+        Change::NotePrimary(NotePrimary::replication_id(PRODUCT, GroupId(3), epoch, replid.into()))
     };
     world.shared.append(Uuid(60), note("h")).result.unwrap();
     let mut odd = primary(1000);
@@ -288,7 +286,7 @@ async fn promotions_are_shown_while_they_last_and_after() {
     let world = world().await;
     group(&world);
     let group = || world.shared.state().products[&PRODUCT].groups[&GroupId(3)].clone();
-    let start = Change::StartPromotion {
+    let start = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GroupId(3),
         to: at(REPLICA),
@@ -297,17 +295,22 @@ async fn promotions_are_shown_while_they_last_and_after() {
         required_offset: None,
         forced: false,
         why: "most voters see the primary down".into(),
-    };
+    });
     let Ok(Outcome::Promotion(id)) = world.shared.append(Uuid(70), start).result else { panic!("not started") };
     let open = shown(&world, 1).await.group.unwrap().promotion.unwrap();
     assert_eq!((open.id, open.state.as_str(), open.kind.as_str(), open.attempts), (id.0, "started", "failover", 0));
     assert_eq!((open.from.as_str(), open.to.as_str(), open.group), (PRIMARY, REPLICA, 3));
     assert!(open.why.contains("most voters"), "{open:?}");
-    let hold = Change::Hold { cause: Cause::Promotion(id), attempt: 1, kind: HoldKind::Abandon, reason: "t".into() };
+    let hold = Change::OpenHold(OpenHold {
+        cause: Cause::Promotion(id),
+        attempt: 1,
+        kind: HoldKind::Abandon,
+        reason: "t".into(),
+    });
     let Ok(Outcome::Held(HoldId(hold))) = world.shared.append(Uuid(71), hold).result else { panic!("no hold") };
     let open = listed(&world, 1).await.groups[0].promotion.clone().unwrap();
     assert_eq!((open.state.as_str(), open.attempts), ("held", 1));
-    let finish = Change::FinishPromotion { promotion: id, hold: HoldId(hold), term: Term(1) };
+    let finish = Change::FinishPromotion(FinishPromotion { promotion: id, hold: HoldId(hold), term: Term(1) });
     world.shared.append(Uuid(72), finish).result.unwrap();
     let reply = shown(&world, 1).await;
     let group = reply.group.unwrap();

@@ -104,7 +104,7 @@ impl World {
 
     fn ask(&mut self) -> bool {
         let (mut source, mut target) = (Requests::default(), Requests::default());
-        let round = self.big.ask(self.now, &mut source, &mut target);
+        let round = self.big.next_round(self.now, &mut source, &mut target);
         let Some(round) = round else {
             assert_eq!(target.count(), 0);
             return false;
@@ -123,14 +123,14 @@ impl World {
     fn source_answers(&mut self) -> bool {
         let Some((id, reply)) = self.from_source.pop_front() else { return false };
         let mut out = Requests::default();
-        self.big.answer(id, &reply, &mut out, self.now).unwrap();
+        self.big.source_reply(id, &reply, &mut out, self.now).unwrap();
         self.to_target.push_back((Some(id), out.take().0));
-        self.take_back();
+        self.take_returned();
         true
     }
 
-    fn take_back(&mut self) {
-        while self.big.take_back().is_some() {
+    fn take_returned(&mut self) {
+        while self.big.take_returned().is_some() {
             self.dirty = true;
         }
     }
@@ -144,9 +144,9 @@ impl World {
     fn target_answers(&mut self) -> bool {
         let Some((id, reply)) = self.from_target.pop_front() else { return false };
         if let Some(id) = id {
-            self.big.target_answer(id, &reply, self.now).unwrap();
+            self.big.target_reply(id, &reply, self.now).unwrap();
         }
-        self.take_back();
+        self.take_returned();
         true
     }
 
@@ -201,16 +201,16 @@ impl World {
 
     /// The barrier has passed: nobody writes, and everything under way arrives.
     fn settle(&mut self) {
-        self.big.hurry(true);
+        self.big.set_urgent(true);
         for _ in 0..10_000 {
             while self.event() {}
             self.fetch();
             if !self.turn() && !self.dirty && self.feed.is_empty() {
-                assert!(self.big.is_clean(), "{:?} with nothing to do", self.big.left());
+                assert!(self.big.is_clean(), "{:?} with nothing to do", self.big.remaining());
                 return;
             }
         }
-        panic!("it does not end: {:?}", self.big.left());
+        panic!("it does not end: {:?}", self.big.remaining());
     }
 }
 

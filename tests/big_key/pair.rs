@@ -90,7 +90,7 @@ pub struct Pair {
     pub target: Conn,
     pub big: BigKeys,
     /// Keys that were not ours.
-    pub back: Vec<ReturnedKey>,
+    pub returned: Vec<ReturnedKey>,
     source_addr: String,
 }
 
@@ -102,7 +102,7 @@ impl Pair {
         let servers = [(); 2].map(|()| Redis::start_with(&["--enable-debug-command", "yes"]));
         let (source, target) = (Conn::open(&servers[0].addr), Conn::open(&servers[1].addr));
         let source_addr = servers[0].addr.clone();
-        Self { _servers: servers, source, target, big: BigKeys::default(), back: Vec::new(), source_addr }
+        Self { _servers: servers, source, target, big: BigKeys::default(), returned: Vec::new(), source_addr }
     }
 
     /// One more connection to the source: a client.
@@ -118,23 +118,23 @@ impl Pair {
     pub fn round(&mut self) -> bool {
         let now = Instant::now();
         let (mut source, mut target) = (Requests::default(), Requests::default());
-        let Some(round) = self.big.ask(now, &mut source, &mut target) else { return false };
+        let Some(round) = self.big.next_round(now, &mut source, &mut target) else { return false };
         self.source.send(source.bytes());
         let mut writes = vec![target.take()];
         for _ in 0..source.count() {
             let reply = self.source.reply();
             let mut out = Requests::default();
-            self.big.answer(round.id, &reply, &mut out, now).unwrap();
+            self.big.source_reply(round.id, &reply, &mut out, now).unwrap();
             writes.push(out.take());
         }
         for (bytes, count) in writes {
             self.target.send(&bytes);
             for _ in 0..count {
                 let reply = self.target.reply();
-                self.big.target_answer(round.id, &reply, now).unwrap();
+                self.big.target_reply(round.id, &reply, now).unwrap();
             }
         }
-        self.back.extend(std::iter::from_fn(|| self.big.take_back()));
+        self.returned.extend(std::iter::from_fn(|| self.big.take_returned()));
         true
     }
 
@@ -142,7 +142,7 @@ impl Pair {
     pub fn settle(&mut self) {
         let end = Instant::now() + PATIENCE;
         while !self.big.is_clean() {
-            assert!(Instant::now() < end, "still {:?}", self.big.left());
+            assert!(Instant::now() < end, "still {:?}", self.big.remaining());
             self.round();
         }
     }

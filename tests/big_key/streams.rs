@@ -79,11 +79,11 @@ fn a_stream_that_was_trimmed_to_nothing_keeps_its_pending_entries() {
     pair.source.say("XTRIM s MAXLEN 0");
     pair.begin("s");
     while pair.round() {}
-    if pair.back.is_empty() {
+    if pair.returned.is_empty() {
         let groups = ["all", "late", "unknown"];
         assert_eq!(told(&mut pair.source, "s", &groups), told(&mut pair.target, "s", &groups));
     }
-    assert_eq!(pair.back, [], "its pending entries alone make it big");
+    assert_eq!(pair.returned, [], "its pending entries alone make it big");
 }
 
 #[test]

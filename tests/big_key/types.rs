@@ -31,7 +31,7 @@ fn every_type_crosses_in_pieces() {
         pair.begin(key);
     }
     pair.settle();
-    assert_eq!(pair.back, []);
+    assert_eq!(pair.returned, []);
     for key in keys {
         pair.assert_equal(key);
     }
@@ -44,15 +44,15 @@ fn small_keys_and_missing_ones_are_given_back() {
     pair.target.say("SET gone old");
     pair.begin("small");
     pair.begin("gone");
-    pair.settle_back();
-    let back: Vec<_> = pair.back.iter().map(|b| (&b.key[..], b.in_one_piece)).collect();
+    pair.settle_returned();
+    let back: Vec<_> = pair.returned.iter().map(|b| (&b.key[..], b.dump_only)).collect();
     assert_eq!(back, [(&b"small"[..], false), (b"gone", false)]);
     assert_eq!(pair.target.say("EXISTS gone"), ":0\r\n");
 }
 
 impl Pair {
     /// Rounds while there is something to do.
-    fn settle_back(&mut self) {
+    fn settle_returned(&mut self) {
         while self.round() {}
         assert!(self.big.is_clean());
     }

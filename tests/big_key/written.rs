@@ -68,7 +68,7 @@ fn copies_while_written(
     let end = Instant::now() + PATIENCE;
     let mut cleans = 0;
     while cleans < 20 {
-        assert!(Instant::now() < end, "never clean while written: {:?}", pair.big.left());
+        assert!(Instant::now() < end, "never clean while written: {:?}", pair.big.remaining());
         pair.events(&writer.feed);
         pair.round();
         cleans += usize::from(pair.big.is_clean());
@@ -152,7 +152,7 @@ fn a_hot_list_is_named_and_copied_when_the_writers_stand_still() {
     }
     assert!(pair.big.write_contended()[0].starts_with("list 'l' in database 0 ("), "{:?}", pair.big.write_contended());
     writer.stop(&mut pair);
-    pair.big.hurry(true);
+    pair.big.set_urgent(true);
     pair.settle();
     pair.assert_equal("l");
 }
@@ -201,10 +201,10 @@ fn a_key_that_is_deleted_and_made_again_as_another_type() {
     pair.assert_equal("k");
     pair.source.say("DEL k");
     assert!(tell(&mut pair, "DEL k"));
-    pair.big.hurry(true);
+    pair.big.set_urgent(true);
     while pair.round() {}
     assert_eq!(pair.target.say("EXISTS k"), ":0\r\n");
-    assert_eq!(pair.back.len(), 1);
-    assert!(!pair.big.holds(0, b"k"));
-    assert!(pair.big.next_try().is_none_or(|at| at < Instant::now() + Duration::from_secs(60)));
+    assert_eq!(pair.returned.len(), 1);
+    assert!(!pair.big.contains(0, b"k"));
+    assert!(pair.big.next_retry().is_none_or(|at| at < Instant::now() + Duration::from_secs(60)));
 }

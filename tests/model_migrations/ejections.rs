@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
-    change::{Change, NewProduct},
+    change::{
+        AssignFree, Change, CreateGroup, Eject, FinishAssign, NewProduct, OpenHold, PlanMigration, Reinstate,
+        RemoveGroup, StartAssign, StartMigration, StartRun,
+    },
     event::EventKind,
     ids::{AssignmentId, Epoch, GroupId, HoldId, ProductId, SlotId, Term},
     migration::{Job, MigrationOptions},
@@ -31,10 +34,15 @@ fn cache() -> World {
     }));
     for group in 11..=13 {
         let servers = vec![Server::new(addr(group, 1), format!("{group}-1"), 0)];
-        world.does(Change::CreateGroup { product: CACHE, group: GroupId(group), servers, credentials: None });
+        world.does(Change::CreateGroup(CreateGroup {
+            product: CACHE,
+            group: GroupId(group),
+            servers,
+            credentials: None,
+        }));
     }
     for (first, last, to) in [(0, 99, 11), (100, 199, 12), (200, 299, 13)] {
-        world.does(Change::AssignFree { product: CACHE, slots: slots(first, last), to: GroupId(to) });
+        world.does(Change::AssignFree(AssignFree { product: CACHE, slots: slots(first, last), to: GroupId(to) }));
     }
     world
 }
@@ -52,18 +60,18 @@ type Shares<'a> = &'a [(u32, u16, u16)];
 fn eject(world: &World, id: u32, shares: Shares<'_>) -> Change {
     let to: BTreeMap<GroupId, BTreeSet<SlotId>> =
         shares.iter().map(|(to, first, last)| (GroupId(*to), slots(*first, *last))).collect();
-    Change::Eject {
+    Change::Eject(Eject {
         product: CACHE,
         group: GroupId(id),
         group_epoch: group(world, id).epoch,
         to,
         why: "it is gone".into(),
-    }
+    })
 }
 
 fn give_back(world: &World, id: u32) -> Change {
     let ejection = group(world, id).ejection.as_ref().map_or(Epoch(0), |ejection| ejection.id);
-    Change::Reinstate { product: CACHE, group: GroupId(id), ejection, group_epoch: group(world, id).epoch }
+    Change::Reinstate(Reinstate { product: CACHE, group: GroupId(id), ejection, group_epoch: group(world, id).epoch })
 }
 
 /// Group 11 is out: half of its slots are with 12, half with 13.
@@ -83,7 +91,12 @@ fn finish(world: &mut World, id: AssignmentId) -> Outcome {
 
 fn hold(world: &mut World, id: AssignmentId) -> HoldId {
     let attempt = world.state.assignments[&id].attempts + 1;
-    let change = Change::Hold { cause: Cause::Assignment(id), attempt, kind: HoldKind::Wait, reason: "a test".into() };
+    let change = Change::OpenHold(OpenHold {
+        cause: Cause::Assignment(id),
+        attempt,
+        kind: HoldKind::Wait,
+        reason: "a test".into(),
+    });
     match world.does(change) {
         Outcome::Held(hold) => hold,
         other => panic!("{other:?}"),
@@ -92,7 +105,7 @@ fn hold(world: &mut World, id: AssignmentId) -> HoldId {
 
 fn finished(world: &World, id: AssignmentId, hold: HoldId) -> Change {
     let group_epochs = world.state.products[&CACHE].groups.values().map(|g| (g.id, g.epoch)).collect();
-    Change::FinishAssign { assignment: id, hold, term: TERM, group_epochs }
+    Change::FinishAssign(FinishAssign { assignment: id, hold, term: TERM, group_epochs })
 }
 
 #[test]
@@ -138,22 +151,23 @@ fn what_no_loan_can_be() {
         world.refuses(change, why);
     }
     let mut old = eject(&world, 11, &[(12, 0, 99)]);
-    if let Change::Eject { group_epoch, .. } = &mut old {
+    if let Change::Eject(Eject { group_epoch, .. }) = &mut old {
         group_epoch.0 -= 1;
     }
     world.refuses(old, "group 11 changed since");
-    let store = Change::Eject {
+    let store = Change::Eject(Eject {
         product: crate::world::PRODUCT,
         group: GroupId(1),
         group_epoch: world.state.products[&crate::world::PRODUCT].groups[&GroupId(1)].epoch,
         to: [(GroupId(2), slots(0, 99))].into(),
         why: String::new(),
-    };
+    });
     world.refuses(store, "product 'default' is a store");
     let change = give_back(&world, 11);
     world.refuses(change, "does not eject slots by this ejection");
     // Nor one of slots that are on their way already.
-    let assign = Change::StartAssign { product: CACHE, slots: slots(7, 7), to: GroupId(12), abandon: true };
+    let assign =
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(7, 7), to: GroupId(12), abandon: true });
     world.does(assign);
     let change = eject(&world, 11, &[(12, 0, 99)]);
     world.refuses(change, "slot 7 is being assigned");
@@ -164,13 +178,16 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
     let mut world = out();
     let sentence = "group 11 is out: its slots are ejected";
     let free = slots(400, 409);
-    world.refuses(Change::AssignFree { product: CACHE, slots: free.clone(), to: GroupId(11) }, sentence);
+    world.refuses(Change::AssignFree(AssignFree { product: CACHE, slots: free.clone(), to: GroupId(11) }), sentence);
     world.refuses(
-        Change::StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true },
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true }),
         sentence,
     );
     let (from, to, options) = (GroupId(12), GroupId(11), MigrationOptions::default());
-    world.refuses(Change::PlanMigration { product: CACHE, slots: slots(100, 109), from, to, options }, sentence);
+    world.refuses(
+        Change::PlanMigration(PlanMigration { product: CACHE, slots: slots(100, 109), from, to, options }),
+        sentence,
+    );
     let change = eject(&world, 12, &[(11, 100, 199)]);
     world.refuses(change, sentence);
     let again = eject(&world, 11, &[(12, 0, 99)]);
@@ -178,12 +195,12 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
 
     // Planned before, it does not begin; begun before, it keeps the group from going out.
     let mut world = cache();
-    let plan = Change::PlanMigration { product: CACHE, slots: slots(100, 109), from, to, options };
+    let plan = Change::PlanMigration(PlanMigration { product: CACHE, slots: slots(100, 109), from, to, options });
     let Outcome::Migration(id) = world.does(plan) else { panic!() };
     let change = eject(&world, 11, &[(13, 0, 99)]);
     world.does(change);
     let epochs = [11, 12].map(|g| (GroupId(g), group(&world, g).epoch)).into();
-    let start = Change::StartMigration {
+    let start = Change::StartMigration(StartMigration {
         migration: id,
         attempt: 1,
         node: pontoon::model::ids::NodeId(2),
@@ -191,11 +208,12 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
         target: addr(11, 1),
         group_epochs: epochs,
         term: TERM,
-    };
+    });
     world.refuses(start, sentence);
     // An assignment that was begun before neither holds nor ends.
     let mut world = cache();
-    let assign = Change::StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true };
+    let assign =
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     let open = hold(&mut world, id);
     let change = eject(&world, 11, &[(13, 0, 99)]);
@@ -207,17 +225,20 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
 #[test]
 fn what_an_operator_moves_stays_where_it_is() {
     let mut world = out();
-    let assign = Change::StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(13), abandon: true };
+    let assign =
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(13), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     let change = give_back(&world, 11);
     world.refuses(change, "slot 0 is being assigned");
     finish(&mut world, id);
     assert_eq!(group(&world, 11).ejection.as_ref().unwrap().slots, slots(10, 99));
     // All of them gone: the ejection just ends.
-    let assign = Change::StartAssign { product: CACHE, slots: slots(10, 49), to: GroupId(13), abandon: true };
+    let assign =
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(10, 49), to: GroupId(13), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
-    let assign = Change::StartAssign { product: CACHE, slots: slots(50, 99), to: GroupId(12), abandon: true };
+    let assign =
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(50, 99), to: GroupId(12), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
     let change = give_back(&world, 11);
@@ -232,7 +253,7 @@ fn a_borrower_that_goes_out_passes_on_what_is_not_its_own() {
     world.refuses(change, "owns other slots");
     let to = [(GroupId(13), &slots(0, 49) | &slots(100, 199))].into();
     let group_epoch = group(&world, 12).epoch;
-    world.does(Change::Eject { product: CACHE, group: GroupId(12), group_epoch, to, why: "it is gone".into() });
+    world.does(Change::Eject(Eject { product: CACHE, group: GroupId(12), group_epoch, to, why: "it is gone".into() }));
     assert_eq!([11, 12, 13].map(|id| owned(&world, id)), [0, 0, 300]);
     assert_eq!(group(&world, 12).ejection.as_ref().unwrap().slots, slots(100, 199));
     assert_eq!(group(&world, 11).ejection.as_ref().unwrap().slots, slots(0, 99));
@@ -248,12 +269,12 @@ fn a_borrower_that_goes_out_passes_on_what_is_not_its_own() {
 #[test]
 fn a_group_that_is_out_can_be_removed_and_its_slots_stay() {
     let mut world = out();
-    world.does(Change::RemoveGroup { product: CACHE, group: GroupId(11) });
+    world.does(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11) }));
     assert_eq!([12, 13].map(|id| owned(&world, id)), [150, 150]);
     let mut world = out();
     let change = give_back(&world, 11);
     world.does(change);
-    world.refuses(Change::RemoveGroup { product: CACHE, group: GroupId(11) }, "assignment");
+    world.refuses(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11) }), "assignment");
 }
 
 #[test]
@@ -268,17 +289,24 @@ fn a_return_holds_to_the_primary_that_was_flushed_and_to_the_term() {
     let why = world.act_in(change.clone(), Term(9)).unwrap_err();
     assert!(why.contains("of term 1"), "{why}");
     let mut other = change;
-    if let Change::FinishAssign { group_epochs, .. } = &mut other {
+    if let Change::FinishAssign(FinishAssign { group_epochs, .. }) = &mut other {
         group_epochs.get_mut(&GroupId(11)).unwrap().0 -= 1;
     }
     world.refuses(other, "group 11");
     // A sweep where slots come back ends first.
     let mut world = cache();
-    let assign = Change::StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(12), abandon: false };
+    let assign =
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(12), abandon: false });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
     let job = Job::Sweep { product: CACHE, group: GroupId(11) };
-    let run = Change::StartRun { job, run: 1, node: pontoon::model::ids::NodeId(2), server: addr(11, 1), term: TERM };
+    let run = Change::StartRun(StartRun {
+        job,
+        run: 1,
+        node: pontoon::model::ids::NodeId(2),
+        server: addr(11, 1),
+        term: TERM,
+    });
     world.does(run);
     let change = eject(&world, 12, &[(11, 0, 9), (13, 100, 199)]);
     world.refuses(change, "leftovers of slots that group 11 gave away are being deleted there");

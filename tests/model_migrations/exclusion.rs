@@ -1,7 +1,10 @@
 //! Promotions beside everything else that changes owners or acts on servers: what excludes what, and what begins anew.
 
 use pontoon::model::{
-    change::Change,
+    change::{
+        AddServer, AssignFree, Change, GiveUpAssign, MarkResynced, OpenHold, Release, RemoveGroup, RemoveServer,
+        StartAssign, StartMigration, StartPromotion, StartRun, Switch,
+    },
     event::EventKind,
     ids::{GroupId, HostPort, NodeId},
     migration::{Job, MigrationPhase, ProgressPhase},
@@ -20,16 +23,18 @@ use super::{
 fn servers_and_group_stay_while_it_is_promoted() {
     let mut world = World::new();
     let id = world.starts(3, FAILOVER);
-    let remove = Change::RemoveServer { product: PRODUCT, group: GroupId(3), addr: addr(3, 2) };
+    let remove = Change::RemoveServer(RemoveServer { product: PRODUCT, group: GroupId(3), addr: addr(3, 2) });
     let sentence = &format!("group 3 is getting 10.1.3.2:6379 as its primary (promotion {id})");
     world.refuses(remove.clone(), sentence);
-    world.refuses(Change::RemoveGroup { product: PRODUCT, group: GroupId(3) }, sentence);
+    world.refuses(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(3) }), sentence);
     let add = Server::new(addr(3, 3), "3-3".into(), 0);
-    world.does(Change::AddServer { product: PRODUCT, group: GroupId(3), server: add });
+    world.does(Change::AddServer(AddServer { product: PRODUCT, group: GroupId(3), server: add }));
     // Nor does it get slots, whose keys nobody holds.
-    world.refuses(Change::AssignFree { product: PRODUCT, slots: slots(500, 500), to: GroupId(3) }, sentence);
-    let assign =
-        |slot, to| Change::StartAssign { product: PRODUCT, slots: slots(slot, slot), to: GroupId(to), abandon: false };
+    world
+        .refuses(Change::AssignFree(AssignFree { product: PRODUCT, slots: slots(500, 500), to: GroupId(3) }), sentence);
+    let assign = |slot, to| {
+        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(slot, slot), to: GroupId(to), abandon: false })
+    };
     world.refuses(assign(600, 3), sentence);
     world.refuses(assign(0, 3), sentence);
     world.does(give_up(id, false, false));
@@ -41,13 +46,16 @@ fn servers_and_group_stay_while_it_is_promoted() {
 fn an_assignment_and_a_promotion_exclude_each_other() {
     let mut world = World::new();
     // Open before the promotion, of slots of group 1 that go to group 2.
-    let start = Change::StartAssign { product: PRODUCT, slots: slots(0, 9), to: GroupId(2), abandon: false };
+    let start =
+        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(0, 9), to: GroupId(2), abandon: false });
     let Outcome::Assignment(assignment) = world.does(start.clone()) else { panic!() };
-    let holds = |attempt| Change::Hold {
-        cause: Cause::Assignment(assignment),
-        attempt,
-        kind: HoldKind::Wait,
-        reason: "test".into(),
+    let holds = |attempt| {
+        Change::OpenHold(OpenHold {
+            cause: Cause::Assignment(assignment),
+            attempt,
+            kind: HoldKind::Wait,
+            reason: "test".into(),
+        })
     };
     for group in [1, 2] {
         let id = world.starts(group, FAILOVER);
@@ -62,9 +70,9 @@ fn an_assignment_and_a_promotion_exclude_each_other() {
     // Others are no matter.
     let id = world.starts(4, FAILOVER);
     world.does(give_up(id, false, false));
-    world.does(Change::Release { hold, why: "".into() });
+    world.does(Change::Release(Release { hold, why: "".into() }));
     world.starts(1, FAILOVER);
-    world.does(Change::GiveUpAssign { assignment, why: "".into() });
+    world.does(Change::GiveUpAssign(GiveUpAssign { assignment, why: "".into() }));
     world.refuses(start, "group 1 is getting 10.1.1.2:6379 as its primary");
 }
 
@@ -112,15 +120,9 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
         // What the node of before says counts no more, and its servers are others.
         let progress = world.progress(id, ProgressPhase::Copying);
         world.refuses(progress, "is planned, so it cannot report progress");
-        let Change::StartMigration { attempt, node, term, .. } = world.start(id) else { panic!() };
-        let again = |feed: HostPort, target: HostPort, group_epochs| Change::StartMigration {
-            migration: id,
-            attempt,
-            node,
-            feed,
-            target,
-            group_epochs,
-            term,
+        let Change::StartMigration(StartMigration { attempt, node, term, .. }) = world.start(id) else { panic!() };
+        let again = |feed: HostPort, target: HostPort, group_epochs| {
+            Change::StartMigration(StartMigration { migration: id, attempt, node, feed, target, group_epochs, term })
         };
         let primary = |g: u32| world.servers(g)[0].clone();
         let right = again(primary(1), primary(2), world.epochs(id));
@@ -156,18 +158,22 @@ fn a_switch_says_how_far_whoever_is_promoted_must_be() {
     let text = world.state.events.iter().find(|e| e.kind == EventKind::Switched).unwrap().text.clone();
     assert!(text.ends_with("; the primary of group 2 was at offset 7 of ab"), "{text}");
     // Whoever looked before it does not know.
-    let Change::StartPromotion { product, group, to, kind, group_epoch, why, .. } = world.promote(2, FAILOVER) else {
+    let Change::StartPromotion(StartPromotion { product, group, to, kind, group_epoch, why, .. }) =
+        world.promote(2, FAILOVER)
+    else {
         panic!()
     };
-    let knowing = |required_offset| Change::StartPromotion {
-        product,
-        group,
-        to: to.clone(),
-        kind,
-        group_epoch,
-        required_offset,
-        forced: false,
-        why: why.clone(),
+    let knowing = |required_offset| {
+        Change::StartPromotion(StartPromotion {
+            product,
+            group,
+            to: to.clone(),
+            kind,
+            group_epoch,
+            required_offset,
+            forced: false,
+            why: why.clone(),
+        })
     };
     let sentence = "slots came to group 2 since its replicas were looked at";
     world.refuses(knowing(None), sentence);
@@ -178,25 +184,20 @@ fn a_switch_says_how_far_whoever_is_promoted_must_be() {
     assert_eq!(world.group(2).required_offset, None, "its replicas copy it whole");
     assert_eq!(world.migration(id).phase, MigrationPhase::Switched);
 
-    // One of an older node says nothing, and makes nothing forgotten.
+    // A switch whose offset is lower, being of an earlier check, keeps the offset that is required already.
     let (mut world, id) = World::at("held");
-    let Change::Switch { attempt, hold, term, group_epochs, .. } = world.switch(id) else { panic!() };
-    let says = |target_offset| Change::Switch {
-        migration: id,
-        attempt,
-        hold,
-        term,
-        group_epochs: group_epochs.clone(),
-        target_offset,
+    let Change::Switch(Switch { attempt, hold, term, group_epochs, .. }) = world.switch(id) else { panic!() };
+    let says = |target_offset| {
+        Change::Switch(Switch { migration: id, attempt, hold, term, group_epochs: group_epochs.clone(), target_offset })
     };
-    let bad = |replid: &str| says(Some(ReplicationOffset { replid: replid.into(), offset: 1 }));
+    let at_one = |replid: &str| says(ReplicationOffset { replid: replid.into(), offset: 1 });
     for replid in ["", "not one", &"a".repeat(65)] {
-        world.refuses(bad(replid), "the replication id of the primary of group 2 is none");
+        world.refuses(at_one(replid), "the replication id of the primary of group 2 is none");
     }
     let group = GroupId(2);
     world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&group).unwrap().required_offset =
         required_offset(5);
-    world.does(says(None));
+    world.does(at_one("ab"));
     assert_eq!(world.group(2).required_offset, required_offset(5));
 }
 
@@ -212,13 +213,17 @@ fn what_a_replaced_primary_was_cleaned_of_the_new_one_may_have() {
     world.does(world.clean(id, addr(1, 2)));
     world.does(world.cleaned(Job::Migration(id)));
     // Also by a sweep.
-    world.does(Change::StartRun { job: sweep(1), run: 1, node: NodeId(1), server: addr(1, 2), term: TERM });
+    world.does(Change::StartRun(StartRun { job: sweep(1), run: 1, node: NodeId(1), server: addr(1, 2), term: TERM }));
     let stale = world.cleaned(sweep(1));
-    let back =
-        Change::MarkResynced { product: PRODUCT, group: GroupId(1), addr: addr(1, 1), epoch: world.group(1).epoch };
+    let back = Change::MarkResynced(MarkResynced {
+        product: PRODUCT,
+        group: GroupId(1),
+        addr: addr(1, 1),
+        epoch: world.group(1).epoch,
+    });
     world.does(back);
     let (group_epoch, why) = (world.group(1).epoch, String::new());
-    let start = Change::StartPromotion {
+    let start = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GroupId(1),
         to: addr(1, 1),
@@ -227,7 +232,7 @@ fn what_a_replaced_primary_was_cleaned_of_the_new_one_may_have() {
         required_offset: None,
         forced: false,
         why,
-    };
+    });
     let Outcome::Promotion(promotion) = world.does(start) else { panic!() };
     let hold = world.holds(promotion);
     world.does(finish(promotion, hold));

@@ -1,7 +1,7 @@
 //! What the log knows of groups and servers beside who is the primary: what was seen of them, and what operators say.
 
 use pontoon::model::{
-    change::Change,
+    change::{AddServer, Change, NotePrimary, NoteReconciled, SetCluster, SetGroup, SetServer},
     event::EventKind,
     ids::{Epoch, GroupId},
     outcome::Outcome,
@@ -16,8 +16,9 @@ use super::{
 #[test]
 fn the_primary_is_noted() {
     let mut world = World::new();
-    let note =
-        |epoch, replid: &str| Change::NotePrimary { product: PRODUCT, group: GroupId(1), epoch, replid: replid.into() };
+    let note = |epoch, replid: &str| {
+        Change::NotePrimary(NotePrimary::replication_id(PRODUCT, GroupId(1), epoch, replid.into()))
+    };
     let epoch = world.group(1).epoch;
     world.refuses(note(Epoch(1), "ab"), "group 1 changed since");
     for replid in ["", "a b", "a\n", &"a".repeat(65)] {
@@ -43,7 +44,7 @@ fn a_primary_that_is_another_process_has_restarted() {
     let mut world = World::new();
     let note = |epoch, replid: &str, run_id: &str, keys, keys_before| {
         let (product, group, replid, run_id) = (PRODUCT, GroupId(1), replid.into(), run_id.into());
-        Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before }
+        Change::NotePrimary(NotePrimary { product, group, epoch, replid, run_id, keys, keys_before })
     };
     let epoch = world.group(1).epoch;
     world.refuses(note(Epoch(1), "ab", "r1", 5, None), "group 1 changed since");
@@ -57,11 +58,11 @@ fn a_primary_that_is_another_process_has_restarted() {
     assert_eq!((world.state.events.len(), world.group(1).restarted_with), (events, None), "the first time is no news");
     // Its first replica.
     assert_eq!(world.does(note(epoch, "cd", "r1", 5, Some(5))), Outcome::Done);
-    let text = "10.1.1.1:6379 has replication id cd instead of ab, without a restart that was seen";
+    let text = "10.1.1.1:6379 has replication id cd instead of ab, without a restart that was observed";
     assert_eq!((world.last_event(), world.group(1).restarted_with), ((EventKind::PrimaryNoted, "group 1", text), None));
     for (run_id, before, keys, keys_before, told) in [
         ("r2", "r1", 5, Some(5), "restarted: 5 keys, 5 before"),
-        ("r3", "r2", 4, None, "restarted: 4 keys, how many it had is not known"),
+        ("r3", "r2", 4, None, "restarted: 4 keys, the number of keys before is not known"),
         (
             "r4",
             "r3",
@@ -81,11 +82,13 @@ fn a_primary_that_is_another_process_has_restarted() {
     assert_eq!((world.group(1).run_id.as_str(), world.group(1).restarted_with), ("", None));
 
     // What the leader did at a server changes nothing but the events.
-    let tell = |group, n| Change::NoteReconciled {
-        product: PRODUCT,
-        group: GroupId(1),
-        addr: addr(group, n),
-        text: "x".into(),
+    let tell = |group, n| {
+        Change::NoteReconciled(NoteReconciled {
+            product: PRODUCT,
+            group: GroupId(1),
+            addr: addr(group, n),
+            text: "x".into(),
+        })
     };
     world.refuses(tell(2, 1), "10.1.2.1:6379");
     let before = super::world::decided(&world.state);
@@ -98,12 +101,14 @@ fn a_primary_that_is_another_process_has_restarted() {
 fn what_an_operator_says_of_groups_and_servers() {
     let mut world = World::new();
     assert_eq!(world.group(1).options, GroupOptions::default());
-    let set = |down_after_ms, maintenance| Change::SetGroup {
-        product: PRODUCT,
-        group: GroupId(1),
-        down_after_ms,
-        maintenance,
-        eject_after_ms: None,
+    let set = |down_after_ms, maintenance| {
+        Change::SetGroup(SetGroup {
+            product: PRODUCT,
+            group: GroupId(1),
+            down_after_ms,
+            maintenance,
+            eject_after_ms: None,
+        })
     };
     for bad in [0, 499, 600_001] {
         world
@@ -124,22 +129,26 @@ fn what_an_operator_says_of_groups_and_servers() {
     assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, ..GroupOptions::default() });
 
     // Patience with a group of a cache; a store has nothing to eject.
-    let eject = |product, group, ms| Change::SetGroup {
-        product,
-        group: GroupId(group),
-        down_after_ms: None,
-        maintenance: None,
-        eject_after_ms: Some(ms),
+    let eject = |product, group, ms| {
+        Change::SetGroup(SetGroup {
+            product,
+            group: GroupId(group),
+            down_after_ms: None,
+            maintenance: None,
+            eject_after_ms: Some(ms),
+        })
     };
     world.refuses(eject(PRODUCT, 1, 5_000), "product 'default' is a store");
     world.refuses(eject(PRODUCT, 1, 499), "499 ms was asked for");
 
-    let set = |n: u32, priority, zone: Option<&str>| Change::SetServer {
-        product: PRODUCT,
-        group: GroupId(1),
-        addr: addr(1, n),
-        priority,
-        zone: zone.map(str::to_owned),
+    let set = |n: u32, priority, zone: Option<&str>| {
+        Change::SetServer(SetServer {
+            product: PRODUCT,
+            group: GroupId(1),
+            addr: addr(1, n),
+            priority,
+            zone: zone.map(str::to_owned),
+        })
     };
     assert_eq!((world.server(1, 2).priority, world.server(1, 2).zone.as_str()), (100, ""));
     world.refuses(set(9, Some(1), None), "has no server 10.1.1.9:6379");
@@ -152,10 +161,17 @@ fn what_an_operator_says_of_groups_and_servers() {
     assert_eq!((world.server(1, 2).priority, world.server(1, 2).zone.as_str()), (0, "eu-1.A_"));
     assert_eq!(world.does(set(2, None, Some(""))), Outcome::Done);
     // A zone in a group that is made is looked at, too; what a server was elsewhere is no matter.
-    let odd = |zone: &str| Change::AddServer {
-        product: PRODUCT,
-        group: GroupId(1),
-        server: Server { zone: zone.into(), diverged: true, priority: 7, ..Server::new(addr(1, 4), String::new(), 0) },
+    let odd = |zone: &str| {
+        Change::AddServer(AddServer {
+            product: PRODUCT,
+            group: GroupId(1),
+            server: Server {
+                zone: zone.into(),
+                diverged: true,
+                priority: 7,
+                ..Server::new(addr(1, 4), String::new(), 0)
+            },
+        })
     };
     world.refuses(odd("a b"), "is not a zone");
     world.does(odd("b"));
@@ -168,11 +184,8 @@ fn what_an_operator_says_of_groups_and_servers() {
 #[test]
 fn maintenance_of_all_and_the_share() {
     let mut world = World::new();
-    let set = |maintenance, failover_share_max| Change::SetCluster {
-        voters: None,
-        hold_ms_max: None,
-        maintenance,
-        failover_share_max,
+    let set = |maintenance, failover_share_max| {
+        Change::SetCluster(SetCluster { voters: None, hold_ms_max: None, maintenance, failover_share_max })
     };
     for bad in [0, 101] {
         world.refuses(set(None, Some(bad)), "choose 1 to 100");

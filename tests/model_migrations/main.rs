@@ -12,7 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
     apply::{apply, dry_run},
-    change::Change,
+    change::{
+        AssignFree, BeginRemove, CancelMigration, Change, Cleaned, EndSweep, FinishAssign, GiveUpAssign,
+        MigrationProgress, OpenHold, PauseMigration, PlanMigration, Release, RemoveGroup, RestartMigration,
+        ResumeMigration, SetMigration, StartAssign, StartMigration, StartRun, Switch,
+    },
     check::check,
     event::EventKind,
     ids::{AssignmentId, Epoch, GroupId, HoldId, MigrationId, NodeId, Term, Uuid},
@@ -68,26 +72,23 @@ fn plan_demands() {
     world.refuses(plan(95, 105, 1, 2), "slot 100 does not belong to group 1 but to group 2");
     world.refuses(plan(295, 305, 4, 2), "slot 300 does not belong to group 4 but to nobody");
     world.refuses(plan(1020, 1030, 1, 2), "there is no slot 1030");
-    let none = Change::PlanMigration {
+    let none = Change::PlanMigration(PlanMigration {
         product: PRODUCT,
         slots: BTreeSet::new(),
         from: GroupId(1),
         to: GroupId(2),
         options: MigrationOptions::default(),
-    };
+    });
     world.refuses(none, "no slots were named");
     let limits = Limits { hold_ms_max: 5, ..Limits::default() };
     let (from, to, options) = (GroupId(1), GroupId(2), MigrationOptions { limits, ..MigrationOptions::default() });
-    let hasty = Change::PlanMigration { product: PRODUCT, slots: slots(0, 9), from, to, options };
+    let hasty = Change::PlanMigration(PlanMigration { product: PRODUCT, slots: slots(0, 9), from, to, options });
     world.refuses(hasty, "a hold of 5 ms cannot be; choose 10 to 10000, or 0");
     let id = world.plan(0, 9, 1, 2);
     world.refuses(plan(5, 15, 1, 3), &format!("slot 5 is in migration {id} from group 1 to group 2"));
     world.refuses(plan(5, 15, 1, 3), &format!("pontoon migrate cancel {id}"));
-    let assign = |first, last, to| Change::StartAssign {
-        product: PRODUCT,
-        slots: slots(first, last),
-        to: GroupId(to),
-        abandon: true,
+    let assign = |first, last, to| {
+        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(first, last), to: GroupId(to), abandon: true })
     };
     world.refuses(assign(9, 20, 3), &format!("slot 9 is in migration {id}"));
     let Outcome::Assignment(assignment) = world.does(assign(20, 29, 3)) else { panic!("no assignment") };
@@ -97,7 +98,7 @@ fn plan_demands() {
 #[test]
 fn open_migrations_are_bounded() {
     let mut world = World::new();
-    world.does(Change::AssignFree { product: PRODUCT, slots: slots(300, 1023), to: GroupId(3) });
+    world.does(Change::AssignFree(AssignFree { product: PRODUCT, slots: slots(300, 1023), to: GroupId(3) }));
     for slot in 0..MIGRATIONS_MAX as u16 {
         world.plan(300 + slot, 300 + slot, 3, 1);
     }
@@ -116,7 +117,7 @@ fn start_demands() {
     macro_rules! wrong {
         ($field:ident, $value:expr, $sentence:expr) => {
             let change = with(&|change| {
-                if let Change::StartMigration { $field, .. } = change {
+                if let Change::StartMigration(StartMigration { $field, .. }) = change {
                     *$field = $value;
                 }
             });
@@ -137,7 +138,7 @@ fn start_demands() {
     }
     let start = world.start(id);
     assert!(world.act_in(start, Term(2)).unwrap_err().contains("is of term 1, the entry of term 2"));
-    world.does(Change::BeginRemove { node: NodeId(2), assume_dead: false });
+    world.does(Change::BeginRemove(BeginRemove { node: NodeId(2), assume_dead: false }));
     world.refuses(world.start(id), "node 2 is being removed");
     for phase in PHASES.iter().filter(|p| **p != "planned") {
         let (mut world, id) = World::at(phase);
@@ -159,7 +160,7 @@ fn one_attempt_reads_a_source_and_two_fill_a_target() {
     world.does(world.start(same_source));
     world.does(world.start(third));
     // Paused and restarted ones are in nobody's way.
-    world.does(Change::PauseMigration { migration: same_source, why: "test".into() });
+    world.does(Change::PauseMigration(PauseMigration { migration: same_source, why: "test".into() }));
     let other = world.plan(20, 29, 1, 2);
     world.does(world.start(other));
 }
@@ -167,12 +168,14 @@ fn one_attempt_reads_a_source_and_two_fill_a_target() {
 #[test]
 fn progress_demands() {
     let (mut world, id) = World::at("copying");
-    let other = |attempt| Change::MigrationProgress {
-        migration: id,
-        attempt,
-        phase: ProgressPhase::CaughtUp,
-        counters: Counters::default(),
-        verified: None,
+    let other = |attempt| {
+        Change::MigrationProgress(MigrationProgress {
+            migration: id,
+            attempt,
+            phase: ProgressPhase::CaughtUp,
+            counters: Counters::default(),
+            verified: None,
+        })
     };
     world.refuses(other(2), "attempt 2 of migration");
     world.refuses(other(0), "not the one that counts now (1)");
@@ -182,7 +185,7 @@ fn progress_demands() {
     world.does(world.progress(id, ProgressPhase::CaughtUp));
     let verified = Some(Verified { keys: 7, different: 0 });
     let mut compared = world.progress(id, ProgressPhase::CaughtUp);
-    if let Change::MigrationProgress { verified: v, .. } = &mut compared {
+    if let Change::MigrationProgress(MigrationProgress { verified: v, .. }) = &mut compared {
         *v = verified;
     }
     world.does(compared);
@@ -199,7 +202,7 @@ fn progress_demands() {
 #[test]
 fn hold_demands() {
     let (mut world, id) = World::at("caught-up");
-    let hold = |cause, attempt, kind| Change::Hold { cause, attempt, kind, reason: String::new() };
+    let hold = |cause, attempt, kind| Change::OpenHold(OpenHold { cause, attempt, kind, reason: String::new() });
     let cause = Cause::Migration(id);
     world.refuses(hold(Cause::Migration(MigrationId(999)), 1, HoldKind::Wait), "migration 999 has ended");
     world.refuses(hold(cause, 2, HoldKind::Wait), "attempt 2 of migration");
@@ -216,14 +219,16 @@ fn hold_demands() {
 fn switch_demands() {
     let (mut world, id) = World::at("held");
     let right = world.switch(id);
-    let Change::Switch { hold, group_epochs, .. } = right.clone() else { panic!() };
-    let other = |attempt, hold, term, group_epochs: &BTreeMap<GroupId, Epoch>| Change::Switch {
-        migration: id,
-        attempt,
-        hold,
-        term,
-        group_epochs: group_epochs.clone(),
-        target_offset: None,
+    let Change::Switch(Switch { hold, group_epochs, target_offset, .. }) = right.clone() else { panic!() };
+    let other = |attempt, hold, term, group_epochs: &BTreeMap<GroupId, Epoch>| {
+        Change::Switch(Switch {
+            migration: id,
+            attempt,
+            hold,
+            term,
+            group_epochs: group_epochs.clone(),
+            target_offset: target_offset.clone(),
+        })
     };
     world.refuses(other(2, hold, TERM, &group_epochs), "attempt 2 of migration");
     world.refuses(other(1, HoldId(1), TERM, &group_epochs), "hold 1 is not the one of migration");
@@ -233,12 +238,12 @@ fn switch_demands() {
     world.refuses(other(1, hold, TERM, &stale), "group 2 changed since");
     assert!(world.act_in(right.clone(), Term(3)).unwrap_err().contains("the leader decides again"));
     // They race only in the log: the first wins.
-    world.does(Change::Release { hold, why: "budget spent".into() });
+    world.does(Change::Release(Release { hold, why: "budget spent".into() }));
     world.refuses(right.clone(), "is caught-up, so it cannot switch; its slots must be held");
     world.does(world.hold(id));
     world.refuses(right, &format!("hold {hold} is not the one of migration"));
     let (second, late) =
-        (world.switch(id), Change::Release { hold: world.migration(id).hold().unwrap(), why: "".into() });
+        (world.switch(id), Change::Release(Release { hold: world.migration(id).hold().unwrap(), why: "".into() }));
     world.does(second.clone());
     world.refuses(late, "is not open any more");
     world.refuses(second, "is switched, so it cannot switch");
@@ -254,11 +259,12 @@ fn a_failover_since_the_start_refuses_the_switch() {
     let [found] = &check(&world.state)[..] else { panic!("{:?}", check(&world.state)) };
     assert!(found.0.contains("goes on although a primary of its attempt was replaced"), "{found:?}");
     let fresh = world.switch(id);
-    assert!(matches!(&fresh, Change::Switch { group_epochs, .. } if group_epochs[&index] == now));
+    assert!(matches!(&fresh, Change::Switch(Switch { group_epochs, .. }) if group_epochs[&index] == now));
     let at = Position { index: Epoch(now.0 + 1), term: TERM };
-    let refused = apply(&mut world.state, &Entry { id: Uuid(99), at_ms: 0, change: fresh }, at).unwrap_err();
+    let refused =
+        apply(&mut world.state, &Entry { id: Uuid(99), request_hash: 0, at_ms: 0, change: fresh }, at).unwrap_err();
     assert!(refused.to_string().contains("group 2 changed since its servers were looked at"), "{refused}");
-    world.does(Change::RestartMigration { migration: id, why: "group 2 has another primary".into() });
+    world.does(Change::RestartMigration(RestartMigration { migration: id, why: "group 2 has another primary".into() }));
     world.reach(id, "switched");
 }
 
@@ -267,7 +273,7 @@ fn a_release_goes_back_and_is_counted() {
     let (mut world, id) = World::at("held");
     for n in 1..=3 {
         let hold = world.migration(id).hold().unwrap();
-        world.does(Change::Release { hold, why: format!("node {n} has not drained") });
+        world.does(Change::Release(Release { hold, why: format!("node {n} has not drained") }));
         let m = world.migration(id);
         assert_eq!(
             (m.phase, m.releases, m.why.as_str()),
@@ -277,10 +283,10 @@ fn a_release_goes_back_and_is_counted() {
         assert!(world.state.events.back().unwrap().text.contains("1000 ms"));
         world.does(world.hold(id));
     }
-    world.does(Change::PauseMigration { migration: id, why: "five times".into() });
+    world.does(Change::PauseMigration(PauseMigration { migration: id, why: "five times".into() }));
     assert!(world.state.holds.is_empty());
     assert_eq!(world.migration(id).releases, 4);
-    world.does(Change::ResumeMigration { migration: id });
+    world.does(Change::ResumeMigration(ResumeMigration { migration: id }));
     assert_eq!((world.migration(id).phase, world.migration(id).releases), (MigrationPhase::Planned, 0));
 }
 
@@ -302,10 +308,10 @@ fn restart_cancel_pause_and_resume_by_phase() {
             let (mut world, migration) = World::at(phase);
             let why = "test".to_owned();
             let change = match i {
-                0 => Change::RestartMigration { migration, why },
-                1 => Change::CancelMigration { migration, why },
-                2 => Change::PauseMigration { migration, why },
-                _ => Change::ResumeMigration { migration },
+                0 => Change::RestartMigration(RestartMigration { migration, why }),
+                1 => Change::CancelMigration(CancelMigration { migration, why }),
+                2 => Change::PauseMigration(PauseMigration { migration, why }),
+                _ => Change::ResumeMigration(ResumeMigration { migration }),
             };
             let said = format!("{phase}: {change:?}");
             assert_eq!(dry_run(&world.state, &change).is_ok(), expected != "!", "{said}");
@@ -328,7 +334,7 @@ fn a_cancelled_copy_is_wiped() {
     let (mut world, id) = World::at("cancelling");
     let job = Job::Migration(id);
     world.refuses(world.clean(id, addr(1, 1)), "is not the primary of group 2");
-    world.refuses(Change::Cleaned { job, run: 1, term: TERM, deleted: 0 }, "run 1 of migration");
+    world.refuses(Change::Cleaned(Cleaned { job, run: 1, term: TERM, deleted: 0 }), "run 1 of migration");
     world.does(world.clean(id, addr(2, 1)));
     assert_eq!(world.migration(id).run.as_ref().map(|r| (r.run, r.kind)), Some((2, RunKind::WipeTarget)));
     world.does(world.cleaned(job));
@@ -338,7 +344,7 @@ fn a_cancelled_copy_is_wiped() {
     let (world, id) = World::at("cleaning-target");
     assert!(!world.migration(id).staged && world.migration(id).ours_at_target(&world.state).is_empty());
     let (mut world, id) = World::at("copying");
-    world.does(Change::RestartMigration { migration: id, why: "test".into() });
+    world.does(Change::RestartMigration(RestartMigration { migration: id, why: "test".into() }));
     assert_eq!(world.migration(id).ours_at_target(&world.state), slots(0, 9));
 }
 
@@ -346,24 +352,24 @@ fn a_cancelled_copy_is_wiped() {
 fn run_demands() {
     let (mut world, id) = World::at("switched");
     let job = Job::Migration(id);
-    let start = |run, node, server, term| Change::StartRun { job, run, node: NodeId(node), server, term };
+    let start = |run, node, server, term| Change::StartRun(StartRun { job, run, node: NodeId(node), server, term });
     world.refuses(start(1, 3, addr(1, 1), TERM), "run 1 of migration");
     world.refuses(start(3, 3, addr(1, 1), TERM), "not the next one (2)");
     world.refuses(start(2, 8, addr(1, 1), TERM), "there is no node 8");
     world.refuses(start(2, 3, addr(2, 1), TERM), "is not the primary of group 1");
     world.refuses(start(2, 3, addr(1, 1), Term(2)), "is of term 2");
-    world.refuses(Change::Cleaned { job, run: 1, term: TERM, deleted: 0 }, "is not current");
+    world.refuses(Change::Cleaned(Cleaned { job, run: 1, term: TERM, deleted: 0 }), "is not current");
     world.does(start(2, 3, addr(1, 1), TERM));
     world.does(start(3, 2, addr(1, 1), TERM));
-    world.refuses(Change::Cleaned { job, run: 2, term: TERM, deleted: 0 }, "run 2 of migration");
-    world.refuses(Change::Cleaned { job, run: 3, term: Term(2), deleted: 0 }, "is of term 2");
-    world.does(Change::Cleaned { job, run: 3, term: TERM, deleted: 0 });
-    world.refuses(Change::Cleaned { job, run: 3, term: TERM, deleted: 0 }, "has ended or never was");
+    world.refuses(Change::Cleaned(Cleaned { job, run: 2, term: TERM, deleted: 0 }), "run 2 of migration");
+    world.refuses(Change::Cleaned(Cleaned { job, run: 3, term: Term(2), deleted: 0 }), "is of term 2");
+    world.does(Change::Cleaned(Cleaned { job, run: 3, term: TERM, deleted: 0 }));
+    world.refuses(Change::Cleaned(Cleaned { job, run: 3, term: TERM, deleted: 0 }), "has ended or never was");
     for phase in ["planned", "cleaning-target", "copying", "caught-up", "held", "paused"] {
         let (mut world, id) = World::at(phase);
         let run = world.migration(id).runs;
         world.refuses(world.clean(id, addr(1, 1)), &format!("is {phase}, so it cannot be cleaned up"));
-        let early = Change::Cleaned { job: Job::Migration(id), run, term: TERM, deleted: 0 };
+        let early = Change::Cleaned(Cleaned { job: Job::Migration(id), run, term: TERM, deleted: 0 });
         world.refuses(early, "is not current");
     }
 }
@@ -384,17 +390,22 @@ fn sweeps() {
     // Nothing comes to the group meanwhile.
     let back = world.plan(5, 9, 2, 1);
     world.refuses(world.start(back), "leftovers of slots that group 1 gave away are being deleted there");
-    let assign = Change::StartAssign { product: PRODUCT, slots: slots(100, 109), to: GroupId(1), abandon: false };
+    let assign =
+        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(100, 109), to: GroupId(1), abandon: false });
     let Outcome::Assignment(assignment) = world.does(assign) else { panic!("no assignment") };
-    let hold = |id: AssignmentId| Change::Hold {
-        cause: Cause::Assignment(id),
-        attempt: 1,
-        kind: HoldKind::Wait,
-        reason: String::new(),
+    let hold = |id: AssignmentId| {
+        Change::OpenHold(OpenHold {
+            cause: Cause::Assignment(id),
+            attempt: 1,
+            kind: HoldKind::Wait,
+            reason: String::new(),
+        })
     };
     world.refuses(hold(assignment), "the leader ends that first");
-    world.refuses(Change::RemoveGroup { product: PRODUCT, group: GroupId(1) }, "still owns 90 slot(s)");
-    let end = |run, term| Change::EndSweep { product: PRODUCT, group: GroupId(1), run, term, why: "slots come".into() };
+    world.refuses(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(1) }), "still owns 90 slot(s)");
+    let end = |run, term| {
+        Change::EndSweep(EndSweep { product: PRODUCT, group: GroupId(1), run, term, why: "slots come".into() })
+    };
     world.refuses(end(2, TERM), "run 2 of the sweep of group 1 of product 1 is not current");
     world.refuses(end(1, Term(5)), "is of term 5");
     world.does(end(1, TERM));
@@ -402,7 +413,7 @@ fn sweeps() {
     assert_eq!(world.given_away(1).len(), 10, "not swept, not forgotten");
     world.does(hold(assignment));
     world.refuses(sweep_start(&world, 1), &format!("slots come to group 1 (assignment {assignment})"));
-    world.does(Change::GiveUpAssign { assignment, why: "test".into() });
+    world.does(Change::GiveUpAssign(GiveUpAssign { assignment, why: "test".into() }));
     // What returns is left to the migration; run numbers are never used twice.
     world.does(sweep_start(&world, 1));
     let open = world.state.products[&PRODUCT].groups[&GroupId(1)].sweep.clone().unwrap();
@@ -419,14 +430,14 @@ fn abandoned_keys_are_not_ours() {
     let mut world = World::new();
     for (abandon, first, remembered) in [(true, 0, 0), (false, 10, 10)] {
         let slots = slots(first, first + 9);
-        let start = Change::StartAssign { product: PRODUCT, slots, to: GroupId(2), abandon };
+        let start = Change::StartAssign(StartAssign { product: PRODUCT, slots, to: GroupId(2), abandon });
         let Outcome::Assignment(assignment) = world.does(start) else { panic!("no assignment") };
         let cause = Cause::Assignment(assignment);
-        world.does(Change::Hold { cause, attempt: 1, kind: HoldKind::Wait, reason: String::new() });
+        world.does(Change::OpenHold(OpenHold { cause, attempt: 1, kind: HoldKind::Wait, reason: String::new() }));
         let hold = HoldId(world.state.applied.0);
         let groups = &world.state.products[&PRODUCT].groups;
         let group_epochs = [1, 2].map(|g| (GroupId(g), groups[&GroupId(g)].epoch)).into();
-        world.does(Change::FinishAssign { assignment, hold, term: TERM, group_epochs });
+        world.does(Change::FinishAssign(FinishAssign { assignment, hold, term: TERM, group_epochs }));
         assert_eq!((world.owner(first), world.given_away(1).len()), (GroupId(2), remembered));
     }
 }
@@ -435,7 +446,7 @@ fn abandoned_keys_are_not_ours() {
 fn groups_of_open_migrations_stay() {
     let mut world = World::new();
     let id = world.plan(200, 299, 4, 3);
-    let remove = |group| Change::RemoveGroup { product: PRODUCT, group: GroupId(group) };
+    let remove = |group| Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(group) });
     world.refuses(remove(3), &format!("group 3 is in migration {id}, which has not ended"));
     world.reach(id, "switched");
     world.refuses(remove(4), &format!("pontoon migrate watch {id}"));
@@ -450,23 +461,25 @@ fn groups_of_open_migrations_stay() {
 #[test]
 fn limits_change_while_it_runs() {
     let (mut world, id) = World::at("held");
-    let set = |keys, hold| Change::SetMigration {
-        migration: id,
-        keys_per_second: keys,
-        bytes_per_second: None,
-        hold_ms_max: hold,
+    let set = |keys, hold| {
+        Change::SetMigration(SetMigration {
+            migration: id,
+            keys_per_second: keys,
+            bytes_per_second: None,
+            hold_ms_max: hold,
+        })
     };
     world.refuses(set(Some(5), Some(9)), "a hold of 9 ms cannot be");
     world.does(set(Some(5), Some(400)));
     assert_eq!(world.does(set(None, Some(400))), Outcome::Unchanged);
     let limits = world.migration(id).options.limits;
     assert_eq!((limits.keys_per_second, limits.bytes_per_second, limits.hold_ms_max), (5, 0, 400));
-    let gone = Change::SetMigration {
+    let gone = Change::SetMigration(SetMigration {
         migration: MigrationId(999),
         keys_per_second: None,
         bytes_per_second: None,
         hold_ms_max: None,
-    };
+    });
     world.refuses(gone, "migration 999 has ended or never was");
 }
 
@@ -476,7 +489,7 @@ fn what_ended_and_what_happened_is_bounded() {
     let why = "w".repeat(5000);
     for _ in 0..EVENTS_MAX / 2 + 10 {
         let migration = world.plan(0, 9, 1, 2);
-        world.does(Change::CancelMigration { migration, why: why.clone() });
+        world.does(Change::CancelMigration(CancelMigration { migration, why: why.clone() }));
     }
     assert_eq!((world.state.ended_migrations.len(), world.state.events.len()), (ENDED_MIGRATIONS_MAX, EVENTS_MAX));
     assert!(world.state.ended_migrations.back().unwrap().why.len() < 600);

@@ -2,7 +2,10 @@
 
 use pontoon::model::{
     apply::{apply, dry_run},
-    change::Change,
+    change::{
+        AddServer, Change, FinishPromotion, GiveUpPromotion, MarkResynced, NotePrimary, OpenHold, Release, SetCluster,
+        SetGroup, SetServer, StartPromotion,
+    },
     check::check,
     event::EventKind,
     ids::{Epoch, GroupId, HoldId, HostPort, PromotionId, Term, Uuid},
@@ -36,7 +39,16 @@ impl World {
         let (now, forced) = (self.group(group), false);
         let (to, why) = (addr(group, 2), "test".to_owned());
         let (group_epoch, required_offset) = (now.epoch, now.required_offset.clone());
-        Change::StartPromotion { product: PRODUCT, group: now.id, to, kind, group_epoch, required_offset, forced, why }
+        Change::StartPromotion(StartPromotion {
+            product: PRODUCT,
+            group: now.id,
+            to,
+            kind,
+            group_epoch,
+            required_offset,
+            forced,
+            why,
+        })
     }
 
     pub fn starts(&mut self, group: u32, kind: PromotionKind) -> PromotionId {
@@ -81,15 +93,15 @@ impl World {
 }
 
 pub fn hold(id: PromotionId, attempt: u32, kind: HoldKind) -> Change {
-    Change::Hold { cause: Cause::Promotion(id), attempt, kind, reason: "barrier".into() }
+    Change::OpenHold(OpenHold { cause: Cause::Promotion(id), attempt, kind, reason: "barrier".into() })
 }
 
 pub fn finish(promotion: PromotionId, hold: HoldId) -> Change {
-    Change::FinishPromotion { promotion, hold, term: TERM }
+    Change::FinishPromotion(FinishPromotion { promotion, hold, term: TERM })
 }
 
 pub fn give_up(promotion: PromotionId, primary_back: bool, forced: bool) -> Change {
-    Change::GiveUpPromotion { promotion, why: "test".into(), primary_back, forced }
+    Change::GiveUpPromotion(GiveUpPromotion { promotion, why: "test".into(), primary_back, forced })
 }
 
 pub fn required_offset(offset: u64) -> Option<ReplicationOffset> {
@@ -101,16 +113,13 @@ fn a_failover_goes_its_way() {
     let mut world = World::new();
     // A third server, so that the order shows.
     let third = Server::new(addr(1, 3), "1-3".into(), 0);
-    world.does(Change::AddServer { product: PRODUCT, group: GroupId(1), server: third });
-    let note = |group: u32, epoch, replid: &str| Change::NotePrimary {
-        product: PRODUCT,
-        group: GroupId(group),
-        epoch,
-        replid: replid.into(),
+    world.does(Change::AddServer(AddServer { product: PRODUCT, group: GroupId(1), server: third }));
+    let note = |group: u32, epoch, replid: &str| {
+        Change::NotePrimary(NotePrimary::replication_id(PRODUCT, GroupId(group), epoch, replid.into()))
     };
     world.does(note(1, world.group(1).epoch, "ab"));
     let before = world.state.clone();
-    let to = Change::StartPromotion {
+    let to = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GroupId(1),
         to: addr(1, 3),
@@ -119,7 +128,7 @@ fn a_failover_goes_its_way() {
         required_offset: None,
         forced: false,
         why: "10.1.1.1 is down for 3.1 s to nodes 1, 2; 10.1.1.3 has the largest offset".into(),
-    };
+    });
     let Outcome::Promotion(id) = world.does(to) else { panic!() };
     assert_eq!(id, PromotionId(world.state.applied.0));
     // Nothing is another for clients yet.
@@ -168,7 +177,7 @@ fn a_switchover_waits_for_what_is_in_flight() {
     let first = world.holds(id);
     assert_eq!(world.state.holds[&first].kind, HoldKind::Wait);
     // Not in its budget: released, and once more.
-    world.does(Change::Release { hold: first, why: "node 2 has not drained".into() });
+    world.does(Change::Release(Release { hold: first, why: "node 2 has not drained".into() }));
     let text = format!("hold {first} after 1000 ms: node 2 has not drained");
     assert_eq!(world.last_event(), (EventKind::PromotionReleased, "group 2", text.as_str()));
     assert_eq!((world.promotion(id).attempts, world.state.holds.len()), (1, 0));
@@ -176,7 +185,7 @@ fn a_switchover_waits_for_what_is_in_flight() {
     assert_eq!(world.promotion(id).attempts, 2);
     world.refuses(finish(id, first), "is not open any more");
     world.does(finish(id, second));
-    world.refuses(Change::Release { hold: second, why: "".into() }, "is not open any more");
+    world.refuses(Change::Release(Release { hold: second, why: "".into() }), "is not open any more");
     assert_eq!(world.servers(2), [addr(2, 2), addr(2, 1)]);
 }
 
@@ -195,16 +204,18 @@ fn a_group_without_slots_is_promoted_too() {
 fn start_demands() {
     let mut world = World::new();
     let right = world.promote(1, FAILOVER);
-    let Change::StartPromotion { group_epoch, .. } = right else { panic!() };
-    let other = |group: u32, to: HostPort, group_epoch, required_offset| Change::StartPromotion {
-        product: PRODUCT,
-        group: GroupId(group),
-        to,
-        kind: FAILOVER,
-        group_epoch,
-        required_offset,
-        forced: true,
-        why: String::new(),
+    let Change::StartPromotion(StartPromotion { group_epoch, .. }) = right else { panic!() };
+    let other = |group: u32, to: HostPort, group_epoch, required_offset| {
+        Change::StartPromotion(StartPromotion {
+            product: PRODUCT,
+            group: GroupId(group),
+            to,
+            kind: FAILOVER,
+            group_epoch,
+            required_offset,
+            forced: true,
+            why: String::new(),
+        })
     };
     // Not even forced.
     world.refuses(other(9, addr(1, 2), group_epoch, None), "has no group 9");
@@ -226,19 +237,22 @@ fn whoever_may_have_been_a_primary_is_no_candidate_until_it_has_resynced() {
     world.promoted(1, FAILOVER);
     assert!(world.server(1, 1).diverged);
     let epoch = world.group(1).epoch;
-    let back = |forced| Change::StartPromotion {
-        product: PRODUCT,
-        group: GroupId(1),
-        to: addr(1, 1),
-        kind: FAILOVER,
-        group_epoch: epoch,
-        required_offset: None,
-        forced,
-        why: String::new(),
+    let back = |forced| {
+        Change::StartPromotion(StartPromotion {
+            product: PRODUCT,
+            group: GroupId(1),
+            to: addr(1, 1),
+            kind: FAILOVER,
+            group_epoch: epoch,
+            required_offset: None,
+            forced,
+            why: String::new(),
+        })
     };
     world.refuses(back(false), "10.1.1.1:6379 of group 1 may have other keys than the group's primary");
-    let resynced =
-        |n: u32, epoch| Change::MarkResynced { product: PRODUCT, group: GroupId(1), addr: addr(1, n), epoch };
+    let resynced = |n: u32, epoch| {
+        Change::MarkResynced(MarkResynced { product: PRODUCT, group: GroupId(1), addr: addr(1, n), epoch })
+    };
     world.refuses(resynced(1, Epoch(2)), "group 1 changed since");
     world.refuses(resynced(2, epoch), "10.1.1.2:6379 is the primary of group 1 already");
     world.refuses(resynced(9, epoch), "has no server 10.1.1.9:6379");
@@ -267,7 +281,7 @@ fn a_promotion_that_held_is_not_given_up_lightly() {
     let sentence = "10.1.1.2:6379 may be a primary by now; it can be given up when 10.1.1.1:6379 is back";
     world.refuses(give_up(id, false, false), sentence);
     // Nor when its hold was released: what was sent under it was sent.
-    world.does(Change::Release { hold: first, why: "10 s".into() });
+    world.does(Change::Release(Release { hold: first, why: "10 s".into() }));
     world.refuses(give_up(id, false, false), sentence);
     let route = world.state.route_epoch;
     assert_eq!(world.does(give_up(id, true, false)), Outcome::Done);
@@ -322,11 +336,11 @@ fn finish_demands() {
     let other = world.starts(2, FAILOVER);
     let others = world.holds(other);
     world.refuses(finish(id, others), &format!("hold {others} is not one of promotion {id}"));
-    let late = Change::FinishPromotion { promotion: id, hold, term: Term(2) };
+    let late = Change::FinishPromotion(FinishPromotion { promotion: id, hold, term: Term(2) });
     world.refuses(late, "is of term 2, the entry of term 1");
     assert!(world.act_in(finish(id, hold), Term(3)).unwrap_err().contains("the leader decides again"));
     // They race only in the log: the first wins.
-    world.does(Change::Release { hold, why: "10 s".into() });
+    world.does(Change::Release(Release { hold, why: "10 s".into() }));
     world.refuses(finish(id, hold), "is not open any more");
     let second = world.holds(id);
     world.does(finish(id, second));
@@ -342,7 +356,7 @@ fn finish_looks_at_its_group_once_more() {
     let refused = |state: &ClusterState| {
         assert_ne!(check(state), []);
         let at = Position { index: Epoch(state.applied.0 + 1), term: TERM };
-        let entry = Entry { id: Uuid(99), at_ms: 0, change: finish(id, hold) };
+        let entry = Entry { id: Uuid(99), request_hash: 0, at_ms: 0, change: finish(id, hold) };
         apply(&mut state.clone(), &entry, at).unwrap_err().to_string()
     };
     let group = |state: &mut ClusterState, edit: &dyn Fn(&mut Group)| {
@@ -365,7 +379,7 @@ fn a_dry_run_says_what_would_be() {
     let id = world.starts(1, FAILOVER);
     assert_eq!(dry_run(&world.state, &world.promote(1, FAILOVER)).unwrap_err(), {
         let change = world.promote(1, FAILOVER);
-        let entry = Entry { id: Uuid(99), at_ms: 0, change };
+        let entry = Entry { id: Uuid(99), request_hash: 0, at_ms: 0, change };
         let at = Position { index: Epoch(world.state.applied.0 + 1), term: TERM };
         apply(&mut world.state.clone(), &entry, at).unwrap_err()
     });
@@ -378,25 +392,29 @@ fn a_dry_run_says_what_would_be() {
     assert!(text.contains("10.1.1.1:6379 stays the primary of group 1"), "{text}");
     let text = said(
         &world,
-        &Change::SetServer {
+        &Change::SetServer(SetServer {
             product: PRODUCT,
             group: GroupId(1),
             addr: addr(1, 2),
             priority: Some(5),
             zone: Some("b".into()),
-        },
+        }),
     );
     assert_eq!(text, "server 10.1.1.2:6379: priority 5 instead of 100\nserver 10.1.1.2:6379: zone 'b' instead of ''");
-    let set = Change::SetGroup {
+    let set = Change::SetGroup(SetGroup {
         product: PRODUCT,
         group: GroupId(1),
         down_after_ms: Some(5000),
         maintenance: Some(true),
         eject_after_ms: None,
-    };
+    });
     assert!(said(&world, &set).contains("group 1: down-after 5000 ms instead of 3000 ms"));
-    let set =
-        Change::SetCluster { voters: None, hold_ms_max: None, maintenance: Some(true), failover_share_max: Some(20) };
+    let set = Change::SetCluster(SetCluster {
+        voters: None,
+        hold_ms_max: None,
+        maintenance: Some(true),
+        failover_share_max: Some(20),
+    });
     assert!(said(&world, &set).contains("failovers while 20 % of the primaries are down at most, instead of 50 %"));
 }
 
@@ -411,7 +429,7 @@ fn what_ended_is_remembered_within_bounds() {
     assert_eq!(ended.len(), PROMOTIONS_ENDED_MAX);
     assert_eq!(ended.back().unwrap().at, world.state.applied);
     // Text that nobody could read is cut.
-    let long = Change::StartPromotion {
+    let long = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GroupId(3),
         to: addr(3, 2),
@@ -420,7 +438,7 @@ fn what_ended_is_remembered_within_bounds() {
         required_offset: None,
         forced: false,
         why: "w".repeat(10_000),
-    };
+    });
     let Outcome::Promotion(id) = world.does(long) else { panic!() };
     assert_eq!(world.promotion(id).why.len(), 512);
 }

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
     apply::apply,
-    change::{Change, NewMember},
+    change::{
+        AssignFree, Bootstrap, CancelMigration, Change, Cleaned, CreateGroup, MigrationProgress, NewMember, OpenHold,
+        PauseMigration, PlanMigration, StartMigration, StartRun, Switch,
+    },
     check::check,
     ids::{Epoch, GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
     migration::{Counters, Job, Migration, MigrationOptions, MigrationPhase, ProgressPhase},
@@ -32,14 +35,19 @@ impl World {
             advertise: format!("n{id}"),
             port_offset: 0,
         };
-        world.does(Change::Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 });
+        world.does(Change::Bootstrap(Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 }));
         for group in 1..=4 {
             let server = |n: u32| Server::new(addr(group, n), format!("{group}-{n}"), 0);
             let servers = vec![server(1), server(2)];
-            world.does(Change::CreateGroup { product: PRODUCT, group: GroupId(group), servers, credentials: None });
+            world.does(Change::CreateGroup(CreateGroup {
+                product: PRODUCT,
+                group: GroupId(group),
+                servers,
+                credentials: None,
+            }));
         }
         for (first, last, to) in [(0, 99, 1), (100, 199, 2), (200, 299, 4)] {
-            world.does(Change::AssignFree { product: PRODUCT, slots: slots(first, last), to: GroupId(to) });
+            world.does(Change::AssignFree(AssignFree { product: PRODUCT, slots: slots(first, last), to: GroupId(to) }));
         }
         world
     }
@@ -47,7 +55,7 @@ impl World {
     pub fn act_in(&mut self, change: Change, term: Term) -> Result<Outcome, String> {
         let index = self.state.applied.0 + 1;
         let before = self.state.clone();
-        let entry = Entry { id: Uuid(u128::from(index)), at_ms: 1000 * index, change };
+        let entry = Entry { id: Uuid(u128::from(index)), request_hash: 0, at_ms: 1000 * index, change };
         let result = apply(&mut self.state, &entry, Position { index: Epoch(index), term });
         assert_eq!(check(&self.state), [], "after {entry:?}");
         if result.is_err() || result == Ok(Outcome::Unchanged) {
@@ -90,7 +98,7 @@ impl World {
 
     pub fn start(&self, id: MigrationId) -> Change {
         let m = self.migration(id);
-        Change::StartMigration {
+        Change::StartMigration(StartMigration {
             migration: id,
             attempt: m.attempt + 1,
             node: NodeId(2),
@@ -98,38 +106,50 @@ impl World {
             target: addr(m.to.0, 1),
             group_epochs: self.epochs(id),
             term: TERM,
-        }
+        })
     }
 
     pub fn progress(&self, id: MigrationId, phase: ProgressPhase) -> Change {
         let counters = Counters { keys: 5, bytes: 50, ..Counters::default() };
-        Change::MigrationProgress {
+        Change::MigrationProgress(MigrationProgress {
             migration: id,
             attempt: self.migration(id).attempt,
             phase,
             counters,
             verified: None,
-        }
+        })
     }
 
     pub fn hold(&self, id: MigrationId) -> Change {
         let attempt = self.migration(id).attempt;
-        Change::Hold { cause: Cause::Migration(id), attempt, kind: HoldKind::Wait, reason: "cut-over".into() }
+        Change::OpenHold(OpenHold {
+            cause: Cause::Migration(id),
+            attempt,
+            kind: HoldKind::Wait,
+            reason: "cut-over".into(),
+        })
     }
 
     pub fn switch(&self, id: MigrationId) -> Change {
         let (attempt, hold) = (self.migration(id).attempt, self.migration(id).hold().unwrap_or_default());
-        let target_offset = Some(ReplicationOffset { replid: "ab".into(), offset: 7 });
-        Change::Switch { migration: id, attempt, hold, term: TERM, group_epochs: self.epochs(id), target_offset }
+        let target_offset = ReplicationOffset { replid: "ab".into(), offset: 7 };
+        Change::Switch(Switch {
+            migration: id,
+            attempt,
+            hold,
+            term: TERM,
+            group_epochs: self.epochs(id),
+            target_offset,
+        })
     }
 
     pub fn clean(&self, id: MigrationId, server: HostPort) -> Change {
         let job = Job::Migration(id);
-        Change::StartRun { job, run: self.state.next_run(job).unwrap(), node: NodeId(3), server, term: TERM }
+        Change::StartRun(StartRun { job, run: self.state.next_run(job).unwrap(), node: NodeId(3), server, term: TERM })
     }
 
     pub fn cleaned(&self, job: Job) -> Change {
-        Change::Cleaned { job, run: self.state.current_run(job).unwrap().run, term: TERM, deleted: 9 }
+        Change::Cleaned(Cleaned { job, run: self.state.current_run(job).unwrap().run, term: TERM, deleted: 9 })
     }
 
     /// Makes the migration's own steps until it stands in this phase.
@@ -161,11 +181,11 @@ impl World {
         match phase {
             "cancelling" => {
                 world.reach(id, "copying");
-                world.does(Change::CancelMigration { migration: id, why: "test".into() });
+                world.does(Change::CancelMigration(CancelMigration { migration: id, why: "test".into() }));
             }
             "paused" => {
                 world.reach(id, "copying");
-                world.does(Change::PauseMigration { migration: id, why: "test".into() });
+                world.does(Change::PauseMigration(PauseMigration { migration: id, why: "test".into() }));
             }
             _ => world.reach(id, phase),
         }
@@ -195,7 +215,7 @@ pub fn slots(first: u16, last: u16) -> BTreeSet<SlotId> {
 
 pub fn plan(first: u16, last: u16, from: u32, to: u32) -> Change {
     let (from, to, options) = (GroupId(from), GroupId(to), MigrationOptions::default());
-    Change::PlanMigration { product: PRODUCT, slots: slots(first, last), from, to, options }
+    Change::PlanMigration(PlanMigration { product: PRODUCT, slots: slots(first, last), from, to, options })
 }
 
 pub fn sweep(group: u32) -> Job {
@@ -204,5 +224,5 @@ pub fn sweep(group: u32) -> Job {
 
 pub fn sweep_start(world: &World, group: u32) -> Change {
     let (job, node, server) = (sweep(group), NodeId(1), addr(group, 1));
-    Change::StartRun { job, run: world.state.next_run(job).unwrap(), node, server, term: TERM }
+    Change::StartRun(StartRun { job, run: world.state.next_run(job).unwrap(), node, server, term: TERM })
 }

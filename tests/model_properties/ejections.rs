@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
-    change::{Change, NewProduct},
+    change::{AssignFree, Change, CreateGroup, Eject, FinishAssign, NewProduct, OpenHold, Reinstate, SetGroup},
     ids::{Epoch, GroupId, HostPort, ProductId, SlotId, Term},
     route::{HoldKind, Isolated, Mode},
     slot::Layout,
@@ -22,21 +22,21 @@ pub fn resolve([a, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -
     let Some((product, group)) = pick(caches, a).filter(|(p, _)| ready(p)) else { return prepare(state, a) };
     let group_epoch = Epoch(group.epoch.0 + u64::from(e % 16 == 0));
     match &group.ejection {
-        Some(ejection) if b % 4 != 0 => Change::Reinstate {
+        Some(ejection) if b % 4 != 0 => Change::Reinstate(Reinstate {
             product: product.id,
             group: group.id,
             ejection: Epoch(ejection.id.0 + u64::from(c % 16 == 0)),
             group_epoch,
-        },
+        }),
         Some(_) | None => {
             let to = shares(product, group, c);
-            Change::Eject {
+            Change::Eject(Eject {
                 product: product.id,
                 group: group.id,
                 group_epoch,
                 to,
                 why: "w".repeat(usize::from(d % 700)),
-            }
+            })
         }
     }
 }
@@ -47,10 +47,10 @@ fn next(state: &ClusterState, term: Term) -> Option<Change> {
     let cause = Cause::Assignment(open.id);
     let Some(hold) = state.holds.values().find(|h| h.cause == cause) else {
         let (attempt, reason) = (open.attempts + 1, "a test".to_owned());
-        return Some(Change::Hold { cause, attempt, kind: HoldKind::Wait, reason });
+        return Some(Change::OpenHold(OpenHold { cause, attempt, kind: HoldKind::Wait, reason }));
     };
     let group_epochs = state.products.get(&open.product)?.groups.values().map(|g| (g.id, g.epoch)).collect();
-    Some(Change::FinishAssign { assignment: open.id, hold: hold.id, term, group_epochs })
+    Some(Change::FinishAssign(FinishAssign { assignment: open.id, hold: hold.id, term, group_epochs }))
 }
 
 /// There is somebody to eject to, and something to eject.
@@ -76,14 +76,14 @@ fn prepare(state: &ClusterState, n: u16) -> Change {
         // None of those that the other changes use.
         let (port, run_id) = (19_300 + n % 500, format!("{:040x}", 1_000 + n % 500));
         let servers = vec![Server::new(HostPort::parse(&format!("127.0.0.1:{port}")).unwrap(), run_id, 0)];
-        return Change::CreateGroup { product: product.id, group, servers, credentials: None };
+        return Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials: None });
     }
     let to = pick(product.groups.keys().copied(), n).unwrap_or(GroupId(1));
-    Change::AssignFree { product: product.id, slots: (0..50 + n % 100).map(SlotId).collect(), to }
+    Change::AssignFree(AssignFree { product: product.id, slots: (0..50 + n % 100).map(SlotId).collect(), to })
 }
 
 pub fn set(product: ProductId, group: GroupId, eject_after_ms: Option<u32>) -> Change {
-    Change::SetGroup { product, group, down_after_ms: None, maintenance: None, eject_after_ms }
+    Change::SetGroup(SetGroup { product, group, down_after_ms: None, maintenance: None, eject_after_ms })
 }
 
 /// All that it owns, in turn to the others; now and then one slot is forgotten.

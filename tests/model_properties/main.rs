@@ -10,10 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::{
     model::{
         apply::{apply, dry_run, first_index, note_applied},
-        change::{Change, NewMember, NewProduct},
+        change::{
+            AddServer, Admit, AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, FinishAssign, FinishRemove,
+            GiveUpAssign, NewMember, NewProduct, OpenHold, Recover, Release, RemoveGroup, RemoveProduct, RemoveServer,
+            SetCluster, SetProduct, SetRole, StartAssign,
+        },
         check::check,
         event::EventKind,
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+        outcome::Outcome,
         reads::{ReadFrom, SetReads},
         reject::Reject,
         route::{HoldKind, Isolated, Mode, RouteTable},
@@ -83,23 +88,23 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         return migrations::resolve(kind - OTHER_KINDS, [a, b, c, d, e, f], state, at);
     }
     match kind % 28 {
-        0 => Change::Bootstrap { members: (0..1 + a % 3).map(|i| member(i, b)).collect(), port: 19000 },
+        0 => Change::Bootstrap(Bootstrap { members: (0..1 + a % 3).map(|i| member(i, b)).collect(), port: 19000 }),
         1 => Change::AddMember(member(a, b)),
-        2 | 3 => Change::Admit { member: member(a, b), start: Uuid(u128::from(c % 3)) },
-        4 => Change::BeginRemove { node: NodeId(u64::from(a % 6)), assume_dead: b % 2 == 0 },
+        2 | 3 => Change::Admit(Admit { member: member(a, b), start: Uuid(u128::from(c % 3)) }),
+        4 => Change::BeginRemove(BeginRemove { node: NodeId(u64::from(a % 6)), assume_dead: b % 2 == 0 }),
         5 => {
             let node = pick(state.members.values(), a);
-            Change::FinishRemove {
+            Change::FinishRemove(FinishRemove {
                 node: node.map_or(NodeId(1), |m| m.id),
                 uuid: node.map_or(Uuid(1), |m| m.uuid),
                 term,
-            }
+            })
         }
         6 => {
             let role = [Role::Auto, Role::Voter, Role::Learner][usize::from(b % 3)];
-            Change::SetRole { node: NodeId(u64::from(a % 6)), role }
+            Change::SetRole(SetRole { node: NodeId(u64::from(a % 6)), role })
         }
-        7 if a % 4 == 0 => Change::Recover { keep: NodeId(u64::from(b % 6)) },
+        7 if a % 4 == 0 => Change::Recover(Recover { keep: NodeId(u64::from(b % 6)) }),
         7 | 8 => Change::CreateProduct(NewProduct {
             name: ["one", "two", "three", "-bad", "default"][usize::from(a % 5)].to_owned(),
             port: [19010, 19020, 19099, 19000, 65533][usize::from(b % 5)],
@@ -109,7 +114,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             databases: u32::from(f % 20),
             auth: auth(f),
         }),
-        9 => Change::SetProduct {
+        9 => Change::SetProduct(SetProduct {
             product,
             port: (b % 2 == 0).then_some(19010 + b % 100),
             databases: (c % 2 == 0).then_some(u32::from(c % 30)),
@@ -122,26 +127,26 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 max_lag_ms: (c % 3 == 0).then_some(u32::from(d) * 10),
                 own_writes: (d % 3 == 0).then_some(e % 2 == 0),
             },
-        },
-        10 => Change::RemoveProduct { product },
-        11..=13 => Change::CreateGroup {
+        }),
+        10 => Change::RemoveProduct(RemoveProduct { product }),
+        11..=13 => Change::CreateGroup(CreateGroup {
             product,
             group,
             servers: (0..1 + d % 3).map(|i| server(c + i)).collect(),
             credentials: auth(e),
-        },
-        14 => Change::AddServer { product, group, server: server(c) },
-        15 => Change::RemoveServer { product, group, addr: server(c).addr },
-        16 => Change::RemoveGroup { product, group },
-        17 | 18 => Change::AssignFree { product, slots: slots(c, d), to: group },
-        19 | 20 => Change::StartAssign { product, slots: slots(c, d), to: group, abandon: e % 4 == 0 },
-        21 | 22 => Change::Hold {
+        }),
+        14 => Change::AddServer(AddServer { product, group, server: server(c) }),
+        15 => Change::RemoveServer(RemoveServer { product, group, addr: server(c).addr }),
+        16 => Change::RemoveGroup(RemoveGroup { product, group }),
+        17 | 18 => Change::AssignFree(AssignFree { product, slots: slots(c, d), to: group }),
+        19 | 20 => Change::StartAssign(StartAssign { product, slots: slots(c, d), to: group, abandon: e % 4 == 0 }),
+        21 | 22 => Change::OpenHold(OpenHold {
             cause: Cause::Assignment(assignment),
             attempt: state.assignments.get(&assignment).map_or(1, |a| a.attempts + 1 + u32::from(c % 8 == 0)),
             kind: if d % 8 == 0 { HoldKind::Abandon } else { HoldKind::Wait },
             reason: "test".to_owned(),
-        },
-        23 => Change::Release { hold, why: "test".to_owned() },
+        }),
+        23 => Change::Release(Release { hold, why: "test".to_owned() }),
         24 | 25 => {
             let cause = state.holds.get(&hold).map(|h| h.cause);
             let assignment = match cause {
@@ -152,15 +157,15 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             if c % 8 == 0 {
                 epochs.pop_first();
             }
-            Change::FinishAssign { assignment, hold, term, group_epochs: epochs }
+            Change::FinishAssign(FinishAssign { assignment, hold, term, group_epochs: epochs })
         }
-        26 => Change::GiveUpAssign { assignment, why: "x".repeat(usize::from(c % 2000)) },
-        _ => Change::SetCluster {
+        26 => Change::GiveUpAssign(GiveUpAssign { assignment, why: "x".repeat(usize::from(c % 2000)) }),
+        _ => Change::SetCluster(SetCluster {
             voters: (a % 2 == 0).then_some((b % 9) as u8),
             hold_ms_max: (c % 2 == 0).then_some(u32::from(d)),
             maintenance: (e % 3 == 0).then_some(f % 2 == 0),
             failover_share_max: (f % 3 == 0).then_some((e % 110) as u8),
-        },
+        }),
     }
 }
 
@@ -174,23 +179,25 @@ fn table(state: &ClusterState) -> RouteTable {
 }
 
 fn bootstrap() -> Change {
-    Change::Bootstrap { members: (0..3).map(|i| member(i, 1)).collect(), port: 19000 }
+    Change::Bootstrap(Bootstrap { members: (0..3).map(|i| member(i, 1)).collect(), port: 19000 })
 }
 
 /// How most logs begin, so that the random rest meets groups with slots.
 fn opening(i: usize) -> Option<Change> {
     let product = ProductId(1);
-    let group = |n: u32, s: u16| Change::CreateGroup {
-        product,
-        group: GroupId(n),
-        servers: vec![server(s), server(s + 2)],
-        credentials: None,
+    let group = |n: u32, s: u16| {
+        Change::CreateGroup(CreateGroup {
+            product,
+            group: GroupId(n),
+            servers: vec![server(s), server(s + 2)],
+            credentials: None,
+        })
     };
     match i {
         0 => Some(bootstrap()),
         1 => Some(group(1, 1)),
         2 => Some(group(2, 2)),
-        3 => Some(Change::AssignFree { product, slots: (0..1000).map(SlotId).collect(), to: GroupId(1) }),
+        3 => Some(Change::AssignFree(AssignFree { product, slots: (0..1000).map(SlotId).collect(), to: GroupId(1) })),
         _ => None,
     }
 }
@@ -215,6 +222,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
             n if n % 13 == 0 && i > 3 => log[usize::from(n) % log.len()].0.clone(),
             n => Entry {
                 id: Uuid(1000 + i as u128),
+                request_hash: i as u64,
                 at_ms: 7,
                 change: if n % 9 != 0 { opening(i) } else { None }.unwrap_or_else(|| resolve(*raw, &state, at)),
             },
@@ -239,7 +247,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
             assert_eq!(first_index(&state, entry.id), Some(at.index));
         }
         epochs_advance(&before, &state, at);
-        let admission = matches!(entry.change, Change::Admit { .. });
+        let admission = matches!(entry.change, Change::Admit(_));
         if !admission {
             assert_eq!(table(&before) != table(&state), before.route_epoch != state.route_epoch, "{entry:?}");
         }
@@ -363,15 +371,31 @@ fn entries_without_a_change_advance_applied() {
     let mut state = ClusterState::default();
     note_applied(&mut state, Epoch(5));
     assert_eq!(state.applied, Epoch(5));
-    let entry = Entry { id: Uuid(1), at_ms: 0, change: bootstrap() };
+    let entry = Entry { id: Uuid(1), request_hash: 0, at_ms: 0, change: bootstrap() };
     let old = apply(&mut state, &entry, Position { index: Epoch(5), term: Term(1) });
     assert_eq!(old, Err(Reject::OldEntry { index: Epoch(5), applied: Epoch(5) }));
     assert!(apply(&mut state, &entry, Position { index: Epoch(6), term: Term(1) }).is_ok());
-    let mut other = entry;
-    other.change = Change::Recover { keep: NodeId(1) };
-    let reused = apply(&mut state, &other, Position { index: Epoch(7), term: Term(1) });
-    assert_eq!(reused, Err(Reject::ChangeIdReused { id: Uuid(1), first: Epoch(6) }));
-    assert_eq!(state.members.len(), 3);
+}
+
+#[test]
+fn a_repeated_request_gets_the_first_result_and_another_request_is_refused() {
+    let mut state = ClusterState::default();
+    let at = |index| Position { index: Epoch(index), term: Term(1) };
+    let first = Entry { id: Uuid(1), request_hash: 7, at_ms: 0, change: bootstrap() };
+    assert_eq!(apply(&mut state, &first, at(1)), Ok(Outcome::Done));
+    // The same request, evaluated to another change at another node.
+    let evaluated = Entry { change: Change::Recover(Recover { keep: NodeId(1) }), ..first.clone() };
+    assert_eq!(apply(&mut state, &evaluated, at(2)), Ok(Outcome::Done));
+    // Another request, evaluated to the same change.
+    let other = Entry { request_hash: 8, ..first };
+    let reused = apply(&mut state, &other, at(3));
+    assert_eq!(reused, Err(Reject::ChangeIdReused { id: Uuid(1), first: Epoch(1) }));
+    // A refusal is recorded like any result.
+    let refused = Entry { id: Uuid(2), ..other.clone() };
+    let Err(reject) = apply(&mut state, &refused, at(4)) else { panic!("a second bootstrap") };
+    let repeated = Entry { change: evaluated.change, ..refused };
+    assert_eq!(apply(&mut state, &repeated, at(5)), Err(Reject::First(reject.to_string())));
+    assert_eq!((state.members.len(), first_index(&state, Uuid(2))), (3, Some(Epoch(4))));
 }
 
 /// Epochs of the owners and the target, as the leader puts them into FinishAssign.

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
-    change::Change,
+    change::{
+        CancelMigration, Change, Cleaned, EndSweep, MigrationProgress, OpenHold, PauseMigration, PlanMigration,
+        Release, RestartMigration, ResumeMigration, SetMigration, StartMigration, StartRun, Switch,
+    },
     ids::{Epoch, GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
     migration::{Counters, Job, Limits, Migration, MigrationOptions, MigrationPhase, ProgressPhase, Verified, Verify},
     promotion::ReplicationOffset,
@@ -31,17 +34,17 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
     match kind % KINDS {
         4 => plan(numbers, state),
         5 => sweep(numbers, state, term),
-        6 => Change::RestartMigration { migration: id, why },
-        7 => Change::CancelMigration { migration: id, why },
-        8 => Change::PauseMigration { migration: id, why },
-        9 => Change::ResumeMigration { migration: id },
-        10 => Change::SetMigration {
+        6 => Change::RestartMigration(RestartMigration { migration: id, why }),
+        7 => Change::CancelMigration(CancelMigration { migration: id, why }),
+        8 => Change::PauseMigration(PauseMigration { migration: id, why }),
+        9 => Change::ResumeMigration(ResumeMigration { migration: id }),
+        10 => Change::SetMigration(SetMigration {
             migration: id,
             keys_per_second: (b % 2 == 0).then_some(u64::from(c)),
             bytes_per_second: (d % 2 == 0).then_some(u64::from(c)),
             hold_ms_max: (c % 2 == 0).then_some(u32::from(d % 12_000)),
-        },
-        11 => Change::Release { hold: m.hold().unwrap_or_default(), why },
+        }),
+        11 => Change::Release(Release { hold: m.hold().unwrap_or_default(), why }),
         _ => next(m, id, numbers, state, term),
     }
 }
@@ -57,36 +60,43 @@ fn next(m: &Migration, id: MigrationId, [_, b, c, d, e, _]: [u16; 6], state: &Cl
     let node = pick(state.members.keys().copied(), b).unwrap_or(NodeId(7));
     let attempt = m.attempt + wrong(c);
     let run = m.runs + wrong(d);
-    let cleaned = |deleted| Change::Cleaned { job: Job::Migration(id), run, term, deleted };
+    let cleaned = |deleted| Change::Cleaned(Cleaned { job: Job::Migration(id), run, term, deleted });
     match m.phase {
         MigrationPhase::Planned => {
             let (feed, target) = if d % 12 == 0 { (to, from) } else { (from, to) };
-            Change::StartMigration { migration: id, attempt: attempt + 1, node, feed, target, group_epochs, term }
+            Change::StartMigration(StartMigration {
+                migration: id,
+                attempt: attempt + 1,
+                node,
+                feed,
+                target,
+                group_epochs,
+                term,
+            })
         }
-        MigrationPhase::CleaningTarget | MigrationPhase::Copying => Change::MigrationProgress {
+        MigrationPhase::CleaningTarget | MigrationPhase::Copying => Change::MigrationProgress(MigrationProgress {
             migration: id,
             attempt,
             phase: if b % 2 == 0 { ProgressPhase::Copying } else { ProgressPhase::CaughtUp },
             counters: Counters { keys: u64::from(c), bytes: u64::from(d), ..Counters::default() },
             verified: (d % 4 == 0).then_some(Verified { keys: u64::from(c), different: 0 }),
-        },
-        MigrationPhase::CaughtUp => Change::Hold {
+        }),
+        MigrationPhase::CaughtUp => Change::OpenHold(OpenHold {
             cause: Cause::Migration(id),
             attempt,
             kind: if d % 12 == 0 { HoldKind::Abandon } else { HoldKind::Wait },
             reason: "test".to_owned(),
-        },
+        }),
         MigrationPhase::Held(hold) => {
-            let target_offset =
-                (c % 4 != 0).then(|| ReplicationOffset { replid: "ab".repeat(usize::from(d % 40)), offset: b.into() });
-            Change::Switch { migration: id, attempt, hold, term, group_epochs, target_offset }
+            let target_offset = ReplicationOffset { replid: "ab".repeat(usize::from(d % 40)), offset: b.into() };
+            Change::Switch(Switch { migration: id, attempt, hold, term, group_epochs, target_offset })
         }
         MigrationPhase::Switched | MigrationPhase::Cancelling if m.run.is_some() && b % 8 != 0 => cleaned(u64::from(b)),
         MigrationPhase::Switched | MigrationPhase::Cancelling => {
             let right = if m.phase == MigrationPhase::Switched { from } else { to };
-            Change::StartRun { job: Job::Migration(id), run: run + 1, node, server: right, term }
+            Change::StartRun(StartRun { job: Job::Migration(id), run: run + 1, node, server: right, term })
         }
-        MigrationPhase::Paused => Change::ResumeMigration { migration: id },
+        MigrationPhase::Paused => Change::ResumeMigration(ResumeMigration { migration: id }),
     }
 }
 
@@ -97,7 +107,7 @@ fn plan([a, b, c, d, e, f]: [u16; 6], state: &ClusterState) -> Change {
     let Some((product, from)) = pick(owning, a) else {
         let slots = BTreeSet::from([SlotId(c)]);
         let (from, to) = (GroupId(1), GroupId(2));
-        return Change::PlanMigration { product: ProductId(1), slots, from, to, options: options(e, f) };
+        return Change::PlanMigration(PlanMigration { product: ProductId(1), slots, from, to, options: options(e, f) });
     };
     let owned: Vec<SlotId> =
         (0u16..).zip(&product.slots).filter(|(_, s)| s.owner == Some(from)).map(|(i, _)| SlotId(i)).collect();
@@ -108,7 +118,7 @@ fn plan([a, b, c, d, e, f]: [u16; 6], state: &ClusterState) -> Change {
     }
     let others = product.groups.keys().copied().filter(|g| *g != from || b % 16 == 0);
     let to = pick(others, b).unwrap_or(GroupId(1));
-    Change::PlanMigration { product: product.id, slots, from, to, options: options(e, f) }
+    Change::PlanMigration(PlanMigration { product: product.id, slots, from, to, options: options(e, f) })
 }
 
 fn options(e: u16, f: u16) -> MigrationOptions {
@@ -127,21 +137,23 @@ fn sweep([a, b, c, d, _, _]: [u16; 6], state: &ClusterState, term: Term) -> Chan
     let worth = all().filter(|(_, g)| !g.given_away.is_empty() || b % 16 == 0);
     let Some((product, group)) = pick(worth, a) else {
         let (product, group) = (ProductId(1), GroupId(1));
-        return Change::EndSweep { product, group, run: 1, term, why: String::new() };
+        return Change::EndSweep(EndSweep { product, group, run: 1, term, why: String::new() });
     };
     let (product, group, open) = (product.id, group.id, group.sweep.as_ref());
     let job = Job::Sweep { product, group };
     let current = open.map_or(1, |s| s.run.run) + u32::from(c % 12 == 0);
     match d % 4 {
-        0 if open.is_some() => Change::EndSweep { product, group, run: current, term, why: "test".to_owned() },
-        1 if open.is_some() => Change::Cleaned { job, run: current, term, deleted: u64::from(c) },
-        _ => Change::StartRun {
+        0 if open.is_some() => {
+            Change::EndSweep(EndSweep { product, group, run: current, term, why: "test".to_owned() })
+        }
+        1 if open.is_some() => Change::Cleaned(Cleaned { job, run: current, term, deleted: u64::from(c) }),
+        _ => Change::StartRun(StartRun {
             job,
             run: state.next_run(job).unwrap_or(1) + u32::from(c % 12 == 0),
             node: pick(state.members.keys().copied(), b).unwrap_or(NodeId(7)),
             server: server(state, product, group),
             term,
-        },
+        }),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use pontoon::model::{
-    change::Change,
+    change::{
+        Change, FinishPromotion, GiveUpPromotion, MarkResynced, NotePrimary, NoteReconciled, OpenHold, Release,
+        SetGroup, SetServer, StartPromotion,
+    },
     ids::{Epoch, GroupId, HostPort, ProductId, PromotionId, Term},
     promotion::{Promotion, PromotionKind, ReplicationOffset},
     route::HoldKind,
@@ -28,28 +31,28 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
     let (product, group) = (place.0.id, place.1.id);
     let epoch = Epoch(place.1.epoch.0 - u64::from(c % 12 == 0));
     match kind % KINDS {
-        0 => Change::SetGroup {
+        0 => Change::SetGroup(SetGroup {
             product,
             group,
             down_after_ms: (c % 2 == 0).then_some(u32::from(d) * 3),
             maintenance: (d % 2 == 0).then_some(!place.1.options.maintenance),
             eject_after_ms: (e % 4 == 0).then_some(u32::from(f)),
-        },
-        1 => Change::SetServer {
+        }),
+        1 => Change::SetServer(SetServer {
             product,
             group,
             addr: some_server(place.1, c),
             priority: (d % 2 == 0).then_some(u32::from(e % 3) * 100),
             zone: (e % 2 == 0)
                 .then(|| ["", "a", "eu-1", "no zone"][usize::from(f % 4)].repeat(1 + usize::from(d % 20))),
-        },
-        2 if e % 3 == 0 => Change::NoteReconciled {
+        }),
+        2 if e % 3 == 0 => Change::NoteReconciled(NoteReconciled {
             product,
             group,
             addr: some_server(place.1, c),
             text: "w".repeat(usize::from(d % 700)),
-        },
-        2 => Change::NoteProcess {
+        }),
+        2 => Change::NotePrimary(NotePrimary {
             product,
             group,
             epoch,
@@ -57,22 +60,23 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             run_id: ["", "12", "34", "56"][usize::from(e % 4)].repeat(20),
             keys: u64::from(f % 3),
             keys_before: (f % 2 == 0).then_some(u64::from(f % 5)),
-        },
+        }),
         3 => {
-            Change::NotePrimary { product, group, epoch, replid: ["ab", "cd", "ef", ""][usize::from(d % 4)].repeat(20) }
+            let replid = ["ab", "cd", "ef", ""][usize::from(d % 4)].repeat(20);
+            NotePrimary::replication_id(product, group, epoch, replid).into()
         }
         4 | 5 => {
             // Mostly of one that has diverged.
             let diverged =
                 all().flat_map(|(p, g)| g.servers.iter().map(move |s| (p, g, s))).filter(|(_, _, s)| s.diverged);
             match pick(diverged, c).filter(|_| d % 8 != 0) {
-                Some((product, group, server)) => Change::MarkResynced {
+                Some((product, group, server)) => Change::MarkResynced(MarkResynced {
                     product: product.id,
                     group: group.id,
                     addr: server.addr.clone(),
                     epoch: group.epoch,
-                },
-                None => Change::MarkResynced { product, group, addr: some_server(place.1, c), epoch },
+                }),
+                None => Change::MarkResynced(MarkResynced { product, group, addr: some_server(place.1, c), epoch }),
             }
         }
         6..=9 => start(place, numbers),
@@ -85,7 +89,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
 }
 
 fn start((product, group): (&Product, &Group), [_, b, c, d, e, f]: [u16; 6]) -> Change {
-    Change::StartPromotion {
+    Change::StartPromotion(StartPromotion {
         product: product.id,
         group: group.id,
         to: match group.servers.last() {
@@ -101,21 +105,23 @@ fn start((product, group): (&Product, &Group), [_, b, c, d, e, f]: [u16; 6]) -> 
         },
         forced: e % 4 == 0,
         why: "w".repeat(usize::from(b % 700)),
-    }
+    })
 }
 
 /// What a leader would propose next, with one thing wrong now and then.
 fn next(kind: u8, p: &Promotion, [_, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -> Change {
     let id = if e % 16 == 0 { PromotionId(p.id.0 + 1) } else { p.id };
     let why = "w".repeat(usize::from(b % 700));
-    let give_up = |why| Change::GiveUpPromotion { promotion: id, why, primary_back: c % 2 == 0, forced: d % 8 == 0 };
+    let give_up = |why| {
+        Change::GiveUpPromotion(GiveUpPromotion { promotion: id, why, primary_back: c % 2 == 0, forced: d % 8 == 0 })
+    };
     match state.promotion_hold(p.id) {
         _ if kind == 10 => give_up(why),
-        Some(hold) if kind < 14 => Change::Release { hold, why },
+        Some(hold) if kind < 14 => Change::Release(Release { hold, why }),
         Some(_) if kind == 14 => hold(p, id, 1, p.kind.hold()),
         Some(hold) => {
             let other = state.holds.keys().next().copied().filter(|_| d % 12 == 0).unwrap_or(hold);
-            Change::FinishPromotion { promotion: id, hold: other, term }
+            Change::FinishPromotion(FinishPromotion { promotion: id, hold: other, term })
         }
         None => {
             let wrong = if p.kind == PromotionKind::Failover { HoldKind::Wait } else { HoldKind::Abandon };
@@ -126,7 +132,12 @@ fn next(kind: u8, p: &Promotion, [_, b, c, d, e, _]: [u16; 6], state: &ClusterSt
 }
 
 fn hold(p: &Promotion, id: PromotionId, more: u32, kind: HoldKind) -> Change {
-    Change::Hold { cause: Cause::Promotion(id), attempt: p.attempts + more, kind, reason: "test".to_owned() }
+    Change::OpenHold(OpenHold {
+        cause: Cause::Promotion(id),
+        attempt: p.attempts + more,
+        kind,
+        reason: "test".to_owned(),
+    })
 }
 
 fn some_server(group: &Group, n: u16) -> HostPort {

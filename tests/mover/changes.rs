@@ -74,9 +74,9 @@ fn changes_meanwhile(mut bed: Bed) {
     bed.assert_equal(&slots);
     let writer = Writer::start(&bed.source, change);
     let refetched = handle.report().borrow().counters.refetched;
-    handle.go_on(HoldId(4));
+    handle.resume(HoldId(4));
     assert_eq!(handle.report().borrow().state, State::Finished(HoldId(5)), "another hold's release");
-    handle.go_on(HoldId(5));
+    handle.resume(HoldId(5));
     bed.wait(&handle, "refetching again", |report| report.counters.refetched > refetched + 1000);
     bed.caught_up(&handle);
     writer.end();
@@ -153,7 +153,7 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     let mut r = Conn::open(&replica);
     assert_eq!(r.say("DBSIZE"), bed.t.say("DBSIZE"));
     // A replica that stands still: not in time, and the copy goes on.
-    handle.go_on(HoldId(1));
+    handle.resume(HoldId(1));
     bed.s.say("SET string:1 changed");
     bed.caught_up(&handle);
     r.say("DEBUG SLEEP 0");
@@ -170,7 +170,7 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     assert_eq!(r.say("GET string:2").text(), Some("changed"));
     // Where the target says it was is behind all that was copied, and not behind what came later.
     let offset = |conn: &mut Conn| conn.info("replication", "master_repl_offset").parse::<u64>().unwrap();
-    handle.go_on(HoldId(3));
+    handle.resume(HoldId(3));
     bed.caught_up(&handle);
     let before = offset(&mut bed.t);
     // Nothing that gets small in a payload.

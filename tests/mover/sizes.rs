@@ -38,7 +38,7 @@ fn lists_that_become_big_and_small_are_never_doubled() {
         writer.end();
         bed.finish(&handle, round + 1);
         bed.assert_equal(&slots);
-        handle.go_on(pontoon::model::ids::HoldId(round + 1));
+        handle.resume(pontoon::model::ids::HoldId(round + 1));
     }
 }
 

@@ -32,7 +32,7 @@ async fn read(feed: &mut dyn Feed) -> Result<Told, String> {
                 told.keys.insert(key.to_vec());
             }
             Event::Functions => told.functions = true,
-            Event::Ask { .. } => panic!("a question"),
+            Event::UnknownCommand { .. } => panic!("a question"),
         })?;
         if feed.passed_barrier() {
             return Ok(told);
@@ -61,7 +61,7 @@ async fn every_change_is_told_before_the_barrier() {
     redis.run("MSET a 1 b 1 c 1 d 1").await;
     redis.run("RPUSH l x y").await;
     let mut feed = open(&redis).await;
-    assert!(feed.position().is_none() && !feed.tells_stream_groups());
+    assert!(feed.position().is_none() && !feed.reports_stream_groups());
     for (command, keys) in [
         ("SET a 2", "a"),
         ("DEL b", "b"),

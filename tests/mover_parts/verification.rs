@@ -13,7 +13,7 @@ use pontoon::{
         Endpoint, SlotSet,
         verify::{
             ChangeObserver, Comparison, DbKeyPair, KeyStatus, Outcome, Scope,
-            digest::{DigestSeed, SeenDigest, difference},
+            digest::{DigestSeed, KeyDigest, difference},
             read::Reader,
         },
     },
@@ -74,7 +74,7 @@ impl ChangeObserver for Still {
 }
 
 pub async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &Still) -> Outcome {
-    let scope = Scope { slots, databases: 16, verify, keys: 700, tells_groups: true };
+    let scope = Scope { slots, databases: 16, verify, keys: 700, reports_groups: true };
     let comparison = Comparison::open(&endpoint(source), &endpoint(target), "pt:test", scope).await.unwrap();
     comparison.run(changes, |_| {}).await.unwrap()
 }
@@ -119,7 +119,7 @@ async fn equal_values_are_equal_in_every_encoding() {
     let slots = all_slots();
     let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
     assert_eq!(outcome.different, [""; 0], "seed {seed}");
-    assert!(outcome.verified.keys >= 700 && outcome.busy == 0 && outcome.unread == 0, "{outcome:?}");
+    assert!(outcome.verified.keys >= 700 && outcome.always_changing == 0 && outcome.unreadable == 0, "{outcome:?}");
     // A sample of so few keys is all of them; the other slots are none of our business.
     assert!(compare(&source, &target, &slots, Verify::Sample, &Still::default()).await.verified.keys >= 700);
     assert_eq!(compare(&source, &target, &slots, Verify::None, &Still::default()).await, Outcome::default());
@@ -234,7 +234,7 @@ async fn any_single_change_is_seen() {
             }
             let what = || String::from_utf8_lossy(&change.concat()[..change.concat().len().min(60)]).into_owned();
             let (before_a, before_b) = (a.read(0, &key).await.unwrap(), b.read(0, &key).await.unwrap());
-            assert!(matches!(before_a[0], SeenDigest::Key(_)), "{before_a:?}");
+            assert!(matches!(before_a[0], KeyDigest::Key(_)), "{before_a:?}");
             // Generous, since the machine may stand still between the two.
             assert_eq!(difference(&before_a[0], &before_b[0], 9000), None, "before {}", what());
             dataset::send(&target, 0, std::slice::from_ref(&change)).await;
@@ -264,7 +264,7 @@ async fn a_key_that_always_changes_is_no_difference() {
     let slots = all_slots();
     let write_contended = Still { write_contended: vec!["hot".into()], ..Still::default() };
     let outcome = compare(&source, &target, &slots, Verify::Full, &write_contended).await;
-    assert_eq!((outcome.verified.keys, outcome.verified.different, outcome.busy), (3, 2, 1), "{outcome:?}");
+    assert_eq!((outcome.verified.keys, outcome.verified.different, outcome.always_changing), (3, 2, 1), "{outcome:?}");
     assert!(outcome.different.iter().any(|text| text == "gone (database 0): it is not at the target"), "{outcome:?}");
     let extra = "extra (database 0): it is at the target and not at the source";
     assert!(outcome.different.iter().any(|text| text == extra), "{outcome:?}");
@@ -306,8 +306,8 @@ async fn groups_that_change_unseen_are_not_compared() {
     }
     source.run("XREADGROUP GROUP group alice COUNT 1 STREAMS stream >").await;
     let slots = all_slots();
-    let different = async |tells_groups| {
-        let scope = Scope { slots: &slots, databases: 16, verify: Verify::Full, keys: 1, tells_groups };
+    let different = async |reports_groups| {
+        let scope = Scope { slots: &slots, databases: 16, verify: Verify::Full, keys: 1, reports_groups };
         let comparison = Comparison::open(&endpoint(&source), &endpoint(&target), "pt:test", scope).await.unwrap();
         comparison.run(&Still::default(), |_| {}).await.unwrap().different.len()
     };

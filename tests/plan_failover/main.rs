@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, GiveUpPromotion, NotePrimary, StartPromotion},
         ids::{GroupId, NodeId},
         promotion::{PromotionKind, ReplicationOffset},
         route::Mode,
@@ -130,7 +130,7 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
     let watchers = Watchers::new(&world.seen, voters());
     let decided = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
-    let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
+    let Ok([Change::StartPromotion(StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. })]) =
         decided[0].action.as_deref()
     else {
         panic!("{decided:?}");
@@ -261,7 +261,8 @@ fn a_new_history_is_noted_before_the_failover_begins() {
     }
     let watchers = Watchers::new(&world.seen, voters());
     let decided = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
-    let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].action.as_deref() else {
+    let Ok([Change::NotePrimary(NotePrimary { replid, .. }), Change::StartPromotion(_)]) = decided[0].action.as_deref()
+    else {
         panic!("{decided:?}");
     };
     assert_eq!(replid, "id9");
@@ -503,7 +504,12 @@ fn who_is_to_keep_that_it_was_promoted() {
     world.start(PRIMARY, true);
     assert_eq!(saves(&world), [], "it is being replaced");
     let id = *world.state.promotions.keys().next().unwrap();
-    world.make(Change::GiveUpPromotion { promotion: id, why: "a test".into(), primary_back: false, forced: true });
+    world.make(Change::GiveUpPromotion(GiveUpPromotion {
+        promotion: id,
+        why: "a test".into(),
+        primary_back: false,
+        forced: true,
+    }));
     assert_eq!(saves(&world), [(7002, promoted)]);
     world.see(7002, |report| report.probe = None);
     assert_eq!(saves(&world), []);
@@ -585,7 +591,12 @@ fn who_could_not_be_promoted_twice_stands_back() {
         assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
         world.start(7002, false);
         let promotion = *world.state.promotions.keys().next().unwrap();
-        world.make(Change::GiveUpPromotion { promotion, why: "NOPERM".into(), primary_back: false, forced: false });
+        world.make(Change::GiveUpPromotion(GiveUpPromotion {
+            promotion,
+            why: "NOPERM".into(),
+            primary_back: false,
+            forced: false,
+        }));
     }
     assert_eq!(world.decisions(), (Vec::new(), vec![7003]));
     world.edit(|group| group.servers.truncate(2));

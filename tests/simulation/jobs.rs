@@ -252,7 +252,10 @@ impl World {
         let Some((job, Doing::Finish(hold))) = self.awaited(node, serial) else { return };
         self.note(format_args!("node {}: {job} finished: {result:?}", node + 1));
         if let Some(carried) = self.carried(node, job) {
-            carried.memory.finished(hold, result.map(|()| None));
+            carried.memory.finished(
+                hold,
+                result.map(|()| pontoon::model::promotion::ReplicationOffset { replid: "ab".into(), offset: 0 }),
+            );
         }
         self.carry_on(node);
     }

@@ -14,7 +14,7 @@ use super::{
 use pontoon::{
     control::leadership::heartbeat_handler::{self, Grant, HandlerReply, HandlerStep, HeartbeatHandler, RoundPurpose},
     model::{
-        change::Change,
+        change::{Admit, Change, FinishAssign, FinishRemove, GiveUpAssign, OpenHold, Release},
         ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, NodeId, Term, Uuid},
         migration::Job,
         outcome::Outcome,
@@ -197,7 +197,7 @@ impl World {
         let grant = match reply {
             HandlerReply::Grant(grant) => grant,
             HandlerReply::Admit => {
-                let change = Change::Admit { member: self.member(heartbeat.node), start: heartbeat.start };
+                let change = Change::Admit(Admit { member: self.member(heartbeat.node), start: heartbeat.start });
                 self.wants(node, change, Tag::Nobody, Registers::new());
                 Grant::NotYet("this start is being admitted".into())
             }
@@ -268,7 +268,7 @@ impl World {
             // Raft lets it go first.
             .filter(|m| !voters.contains(&(m.id.0 as usize - 1)))
             .filter(|m| lead.heartbeat_handler.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
-            .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
+            .map(|m| Change::FinishRemove(FinishRemove { node: m.id, uuid: m.uuid, term }))
             .collect();
         if let Some(voters) = self.voters_wanted(&state) {
             let delay = 2 * network::message(&mut self.rng);
@@ -297,7 +297,7 @@ impl World {
         let left = state.holds.values().find(|h| h.cause == Cause::Assignment(id));
         match left {
             Some(left) => {
-                let change = Change::Release { hold: left.id, why: "a new leader begins anew".into() };
+                let change = Change::Release(Release { hold: left.id, why: "a new leader begins anew".into() });
                 self.wants(node, change, Tag::Task(serial), Registers::new());
             }
             None => self.preflight(node, id, PREFLIGHT_MAX),
@@ -339,12 +339,12 @@ impl World {
     fn open(&mut self, node: usize, id: AssignmentId) {
         let state = self.state(node);
         let Some(assignment) = state.assignments.get(&id) else { return self.gone(node, id) };
-        let change = Change::Hold {
+        let change = Change::OpenHold(OpenHold {
             cause: Cause::Assignment(id),
             attempt: assignment.attempts + 1,
             kind: HoldKind::Wait,
             reason: String::new(),
-        };
+        });
         self.next(node, id, Stage::Open, change, Registers::new());
     }
 
@@ -377,7 +377,8 @@ impl World {
         let Some(open) = state.holds.get(&hold) else { return self.gone(node, id) };
         let Some(barrier) = lead.heartbeat_handler.table().map(|t| t.barrier(open, &state, now)) else { return };
         if barrier == Barrier::Passed || !self.rules.barrier {
-            let change = Change::FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() };
+            let change =
+                Change::FinishAssign(FinishAssign { assignment: id, hold, term, group_epochs: group_epochs.clone() });
             self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
             self.note(format_args!("node {}: the barrier of hold {hold} has passed", node + 1));
             let copied = open.slots.iter().filter_map(|s| Some((s.0, *self.servers[self.owner(*s)].get(&s.0)?)));
@@ -391,7 +392,7 @@ impl World {
     }
 
     fn release(&mut self, node: usize, id: AssignmentId, hold: HoldId) {
-        let change = Change::Release { hold, why: String::new() };
+        let change = Change::Release(Release { hold, why: String::new() });
         self.next(node, id, Stage::Release, change, Registers::new());
     }
 
@@ -399,7 +400,7 @@ impl World {
         let state = self.state(node);
         let Some(assignment) = state.assignments.get(&id) else { return self.gone(node, id) };
         if assignment.attempts >= self.timing.attempts_max {
-            let change = Change::GiveUpAssign { assignment: id, why: "five attempts".into() };
+            let change = Change::GiveUpAssign(GiveUpAssign { assignment: id, why: "five attempts".into() });
             self.next(node, id, Stage::GiveUp, change, Registers::new());
             return;
         }
@@ -421,7 +422,7 @@ impl World {
             Stage::Barrier { .. } => self.check_barrier(node, id),
             Stage::Backoff => self.attempt(node, id, task.backoff),
             Stage::Preflight { deadline, .. } if now >= *deadline => {
-                let change = Change::GiveUpAssign { assignment: id, why: "a silent node".into() };
+                let change = Change::GiveUpAssign(GiveUpAssign { assignment: id, why: "a silent node".into() });
                 self.next(node, id, Stage::GiveUp, change, Registers::new());
             }
             Stage::Preflight { deadline, .. } => self.preflight(node, id, deadline - now),

@@ -25,6 +25,7 @@ use crate::{
         network::{Network, PeerIdentity},
         types::RaftNode,
     },
+    model::change::{Bootstrap, OpenHold},
     model::{
         change::NewMember,
         ids::{HostPort, NodeId},
@@ -182,7 +183,7 @@ async fn several(n: u64, root: &TempDir, keep: RetainedState) -> (Vec<Site>, Vec
     let members: Vec<NewMember> = sites.iter().map(|s| s.member.clone()).collect();
     nodes[0].consensus.initialize(Uuid(77), members.clone()).await.unwrap();
     let refs: Vec<&Node> = nodes.iter().collect();
-    let first = propose(&refs, 1, Change::Bootstrap { members, port: 19000 }).await;
+    let first = propose(&refs, 1, Change::Bootstrap(Bootstrap { members, port: 19000 })).await;
     assert_eq!(first.result, Ok(Outcome::Done));
     (sites, nodes)
 }
@@ -203,12 +204,12 @@ async fn elect_propose_hand_over_stop_restart() {
     let at = leader_of(&all).await;
     let term = all[at].consensus.confirm_leadership(PATIENCE).await.unwrap();
     assert_eq!(term, all[at].consensus.leadership().borrow().term);
-    let long = Change::Hold {
+    let long = Change::OpenHold(OpenHold {
         cause: crate::model::state::Cause::Assignment(crate::model::ids::AssignmentId(1)),
         attempt: 1,
         kind: crate::model::route::HoldKind::Wait,
         reason: "x".repeat(600_000),
-    };
+    });
     let large = all[at].consensus.propose(Uuid(8), long, PATIENCE).await;
     assert!(matches!(large, Err(ProposeError::TooLarge { size, limit }) if size > limit), "{large:?}");
     let follower = all[(at + 1) % 3];

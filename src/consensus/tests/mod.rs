@@ -15,16 +15,20 @@ use super::{
     disk::Disk,
     types::{LogEntry, LogId, Proposal, SnapshotMeta, Vote},
 };
-use crate::model::{change::Change, ids::Uuid, state::Entry};
+use crate::model::{
+    change::{Change, SetCluster},
+    ids::Uuid,
+    state::Entry,
+};
 
 /// A change that can be told from others.
 fn change(n: u64) -> Change {
-    Change::SetCluster {
+    Change::SetCluster(SetCluster {
         voters: None,
         hold_ms_max: Some(10 + (n % 9000) as u32),
         maintenance: None,
         failover_share_max: None,
-    }
+    })
 }
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -33,7 +37,8 @@ fn log_id(term: u64, index: u64) -> LogId {
 
 /// Entry `index` of `term`; the first is blank.
 fn log_entry(term: u64, index: u64) -> LogEntry {
-    let entry = Entry { id: Uuid(u128::from(index) << 8 | u128::from(term)), at_ms: 0, change: change(index) };
+    let entry =
+        Entry { id: Uuid(u128::from(index) << 8 | u128::from(term)), request_hash: 0, at_ms: 0, change: change(index) };
     let payload = if index == 0 { EntryPayload::Blank } else { EntryPayload::Normal(Proposal::new(entry)) };
     LogEntry { log_id: log_id(term, index), payload }
 }

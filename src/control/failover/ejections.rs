@@ -11,7 +11,7 @@ use crate::{
         servers::fence::{ControlTarget, Fence, FenceError},
     },
     model::{
-        change::Change,
+        change::{CancelMigration, Change, Eject},
         ids::{GroupId, ProductId},
         state::ClusterState,
     },
@@ -50,7 +50,7 @@ impl EjectionController {
                 }
             };
             for change in changes {
-                let returns = matches!(change, Change::Reinstate { .. });
+                let returns = matches!(change, Change::Reinstate(_));
                 if let Err(why) = propose(ctx, group, change).await {
                     warn!(%group, %why, "a change of a group that is out was refused; it is tried again");
                     let group = of_product(state, (product, group));
@@ -67,12 +67,12 @@ impl EjectionController {
 
 async fn propose(ctx: &LeaderContext, group: GroupId, change: Change) -> Result<(), String> {
     match &change {
-        Change::Eject { to, why, .. } => {
+        Change::Eject(Eject { to, why, .. }) => {
             let to: Vec<String> = to.keys().map(ToString::to_string).collect();
             info!(%group, to = to.join(","), %why, "a group is out; its slots are reinstates");
         }
-        Change::Reinstate { .. } => info!(%group, "a group that was out is back; it gets its slots"),
-        Change::CancelMigration { migration, .. } => {
+        Change::Reinstate(_) => info!(%group, "a group that was out is back; it gets its slots"),
+        Change::CancelMigration(CancelMigration { migration, .. }) => {
             info!(%group, %migration, "a migration of a group that is out ends")
         }
         _ => {}

@@ -15,10 +15,11 @@ use crate::{
     control::{leadership::context::LeaderContext, servers::reconciler::ReplicationReconciler},
     faults::{self, Rule},
     model::{
-        change::Change,
+        change::{Change, StartPromotion},
         ids::{GroupId, HostPort, ProductId, PromotionId},
         state::ClusterState,
     },
+    panics,
     plan::{
         failover::{PRIMARY_FOLLOWS_MS, decide, following_primaries},
         leadership_transfer::{TransferCandidates, transfer_candidates},
@@ -87,7 +88,8 @@ impl GroupController {
         }
         let now = ctx.consensus.state().borrow().clone();
         sentences.extend(self.ejections.probe(ctx, &now, (&seen, &watchers), now_ns).await);
-        self.promote(ctx, &ctx.consensus.state().borrow().clone());
+        let newest = ctx.consensus.state().borrow().clone();
+        self.promote(ctx, &newest).await;
         for promotion in state.promotions.values() {
             let why = self.waits.of(promotion.id).unwrap_or_else(|| "it goes on".into());
             let (kind, to) = (promotion.kind.name(), &promotion.to);
@@ -122,8 +124,8 @@ impl GroupController {
     }
 
     /// Every open promotion has one task.
-    fn promote(&mut self, ctx: &LeaderContext, state: &ClusterState) {
-        self.promotions.retain(|_, task| !task.is_finished());
+    async fn promote(&mut self, ctx: &LeaderContext, state: &ClusterState) {
+        panics::reap(&mut self.promotions).await;
         for id in state.promotions.keys() {
             let begin = || tokio::spawn(promotion::run(ctx.clone(), *id, self.waits.clone()));
             self.promotions.entry(*id).or_insert_with(begin);
@@ -159,7 +161,7 @@ fn upside_down(seen: &Observation) -> Observation {
 /// Appends what a failover begins with; stops at the first that is refused.
 async fn begin(ctx: &LeaderContext, changes: Vec<Change>) -> Result<(), String> {
     for change in changes {
-        if let Change::StartPromotion { group, to, why, .. } = &change {
+        if let Change::StartPromotion(StartPromotion { group, to, why, .. }) = &change {
             info!(%group, %to, %why, "a failover begins");
         }
         ctx.propose(change).await?;

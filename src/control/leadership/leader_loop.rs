@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{context::LeaderContext, leases::Leases, peers::Peers};
 use crate::{
@@ -18,12 +18,14 @@ use crate::{
         servers::{authorizer::Authorizer, fence::Fence},
         slots::{assignment, job},
     },
+    faults,
     model::{
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, FinishRemove, NewMember},
         ids::{AssignmentId, NodeId, Term, Uuid},
         migration::Job,
         state::ClusterState,
     },
+    panics,
     plan::{leadership_transfer::TransferCandidates, membership},
 };
 
@@ -52,7 +54,11 @@ pub struct LeaderLoop {
 }
 
 impl LeaderLoop {
-    /// Runs for as long as the node does. A panic in one activation is logged, and the next one comes.
+    /// Runs for as long as the node does.
+    ///
+    /// # Panics
+    /// When an activation or a task of the term panics, so that the node ends: a leader that goes on without a part of its loop
+    /// looks healthy, and keeps the leadership from a node that may do better.
     pub async fn run(self) {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
@@ -62,9 +68,12 @@ impl LeaderLoop {
             let now = leadership.borrow_and_update().clone();
             state.borrow_and_update();
             if now.is_me {
-                self.jobs(now.term, &mut term_tasks);
+                self.jobs(now.term, &mut term_tasks).await;
                 let term = now.term;
-                let mut activation = tokio::spawn(self.clone().activate(now, term_tasks.groups()));
+                let mut activation = {
+                    let activation = self.clone().activate(now, term_tasks.groups());
+                    tokio::spawn(faults::or_panic("leader-activation", activation))
+                };
                 let ended = tokio::select! {
                     ended = &mut activation => ended,
                     // What was begun in a term ends with it, and not when a probe at everything happens to be over.
@@ -75,13 +84,11 @@ impl LeaderLoop {
                         continue;
                     }
                 };
-                match ended {
-                    Ok(Some(transfer_candidates)) if transferred.is_none_or(|at| at.elapsed() >= TRANSFER_AGAIN) => {
-                        transferred = Some(Instant::now());
-                        self.transfer_leadership(transfer_candidates).await;
-                    }
-                    Ok(_) => {}
-                    Err(panic) => error!(%panic, "a control loop failed; it is tried again"),
+                if let Some(transfer_candidates) = panics::pass_on(ended).flatten()
+                    && transferred.is_none_or(|at| at.elapsed() >= TRANSFER_AGAIN)
+                {
+                    transferred = Some(Instant::now());
+                    self.transfer_leadership(transfer_candidates).await;
                 }
             } else {
                 term_tasks = TermTasks::default();
@@ -134,7 +141,8 @@ impl LeaderLoop {
                 waiting.push(format!("node {} is leaving Raft's membership", member.id));
                 continue;
             }
-            let change = Change::FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term };
+            let change =
+                Change::FinishRemove(FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term });
             match self.propose(change).await {
                 Ok(()) => info!(node = %member.id, "the node is removed"),
                 Err(why) => waiting.push(format!("node {} is to be dropped: {why}", member.id)),
@@ -156,7 +164,7 @@ impl LeaderLoop {
     /// The first change of a cluster: what Raft's first membership says, and the product `default`.
     async fn bootstrap(&self) {
         let members = self.consensus.raft_members();
-        if let Err(why) = self.propose(Change::Bootstrap { members, port: self.default_port }).await {
+        if let Err(why) = self.propose(Change::Bootstrap(Bootstrap { members, port: self.default_port })).await {
             warn!(%why, "could not write the cluster's first change; trying again");
         }
     }
@@ -189,7 +197,7 @@ impl LeaderLoop {
     }
 
     /// Every open assignment and migration and every group with leftovers has one task, begun anew in each term.
-    fn jobs(&self, term: Term, term_tasks: &mut TermTasks) {
+    async fn jobs(&self, term: Term, term_tasks: &mut TermTasks) {
         let state = self.consensus.state().borrow().clone();
         let Some(cluster) = self.consensus.cluster_id() else { return };
         if term_tasks.jobs.as_ref().is_none_or(|jobs| jobs.fence.term() != term) {
@@ -206,17 +214,18 @@ impl LeaderLoop {
             });
         }
         let TermTasks { jobs: Some(jobs), tasks, assigning, .. } = term_tasks else { return };
-        assigning.retain(|id, task| state.assignments.contains_key(id) && !task.is_finished());
+        panics::reap(assigning).await;
+        assigning.retain(|id, _| state.assignments.contains_key(id));
         for id in state.assignments.keys().copied() {
             let task = || tokio::spawn(assignment::run(assignment::AssignmentDriver { ctx: jobs.clone(), id }));
             assigning.entry(id).or_insert_with(task);
         }
-        tasks.retain(|_, task| !task.is_finished());
+        panics::reap(tasks).await;
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
         let swept = groups.filter(|(p, g)| g.sweep.is_some() || !state.sweepable(*p, g.id).is_empty());
         let sweeps = swept.map(|(product, g)| Job::Sweep { product, group: g.id });
         for job in state.migrations.keys().map(|id| Job::Migration(*id)).chain(sweeps) {
-            tasks.entry(job).or_insert_with(|| tokio::spawn(job::run(jobs.clone(), job)));
+            tasks.entry(job).or_insert_with(|| tokio::spawn(faults::or_panic("job", job::run(jobs.clone(), job))));
         }
     }
 }

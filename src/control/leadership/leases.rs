@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +20,7 @@ use crate::{
     clock::boottime_ns,
     consensus::Consensus,
     model::{
-        change::Change,
+        change::{Admit, Change},
         ids::{NodeId, Term, Uuid},
         migration::Job,
         route::Isolated,
@@ -43,6 +44,9 @@ impl From<Grant> for Answer {
     }
 }
 
+/// A task that leases need.
+pub type LeaseTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The leader's handler. Cheap to clone; on other nodes it only refuses.
 #[derive(Clone)]
 pub struct Leases {
@@ -54,25 +58,28 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// A handler that follows leadership: it opens, empty, with every term in which this node leads.
+    /// A handler, and the tasks that it needs, by name. One follows leadership: the handler opens, empty, with every term in
+    /// which this node leads. The other runs quorum rounds.
     #[must_use]
-    pub fn start(consensus: Consensus, timing: Timing) -> Self {
-        let quorum = QuorumConfirmer::start(consensus.clone(), timing.lease / 3);
+    pub fn new(consensus: Consensus, timing: Timing) -> (Self, [(&'static str, LeaseTask); 2]) {
+        let (quorum, rounds) = QuorumConfirmer::new(consensus.clone(), timing.lease / 3);
         let (view, _) = watch::channel(Arc::new(LeaderView::default()));
         let handler = Arc::new(Mutex::new(HeartbeatHandler::new(timing)));
         let leases = Self { consensus, quorum, timing, handler, view: Arc::new(view) };
-        let following = leases.clone();
-        tokio::spawn(async move {
-            let mut leadership = following.consensus.leadership();
-            loop {
-                let now = leadership.borrow_and_update().clone();
-                following.follow(now.is_me.then_some(now.term));
-                if leadership.changed().await.is_err() {
-                    return;
-                }
+        let tasks: [(_, LeaseTask); 2] =
+            [("leases", Box::pin(leases.clone().follow_leadership())), ("quorum-rounds", Box::pin(rounds))];
+        (leases, tasks)
+    }
+
+    async fn follow_leadership(self) {
+        let mut leadership = self.consensus.leadership();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            self.follow(now.is_me.then_some(now.term));
+            if leadership.changed().await.is_err() {
+                return;
             }
-        });
-        leases
+        }
     }
 
     /// What the leader sees; empty elsewhere.
@@ -235,7 +242,7 @@ impl Leases {
         tokio::spawn(async move {
             let node = member.id;
             let id = Uuid(uuid::Uuid::new_v4().as_u128());
-            match consensus.propose(id, Change::Admit { member, start }, ADMIT_WITHIN).await {
+            match consensus.propose(id, Change::Admit(Admit { member, start }), ADMIT_WITHIN).await {
                 Ok(applied) => match applied.result {
                     Ok(_) => info!(%node, "a start of the node is admitted"),
                     Err(reject) => warn!(%node, %reject, "a start of the node is not admitted"),

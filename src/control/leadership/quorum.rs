@@ -22,21 +22,20 @@ pub struct QuorumConfirmer {
 }
 
 impl QuorumConfirmer {
-    /// Starts the task that runs the quorum, one at a time; it ends with the last clone.
-    #[must_use]
-    pub fn start(consensus: Consensus, deadline: Duration) -> Self {
+    /// The confirmer and the task that runs its rounds, one at a time; the task ends with the last clone.
+    pub fn new(consensus: Consensus, deadline: Duration) -> (Self, impl Future<Output = ()> + Send + 'static) {
         Self::over(move || {
             let consensus = consensus.clone();
             async move { consensus.confirm_leadership(deadline).await }
         })
     }
 
-    fn over<F>(mut round: impl FnMut() -> F + Send + 'static) -> Self
+    fn over<F>(mut round: impl FnMut() -> F + Send + 'static) -> (Self, impl Future<Output = ()> + Send + 'static)
     where
-        F: Future<Output = Result<Term, ProposeError>> + Send,
+        F: Future<Output = Result<Term, ProposeError>> + Send + 'static,
     {
         let (askers, mut asked) = mpsc::channel::<Waiter>(WAITING_MAX);
-        tokio::spawn(async move {
+        let rounds = async move {
             let mut waiting = Vec::new();
             while let Some(first) = asked.recv().await {
                 waiting.push(first);
@@ -49,8 +48,8 @@ impl QuorumConfirmer {
                     let _ = asker.send(answer.clone());
                 }
             }
-        });
-        Self { askers }
+        };
+        (Self { askers }, rounds)
     }
 
     /// A round that begins after this call. The term in which this node led throughout it.
@@ -80,7 +79,7 @@ mod tests {
         let (begun, mut begins) = mpsc::channel(8);
         let ends = Arc::new(Semaphore::new(0));
         let (of_round, mut term) = (ends.clone(), 0);
-        let quorum = QuorumConfirmer::over(move || {
+        let (quorum, rounds) = QuorumConfirmer::over(move || {
             term += 1;
             begun.try_send(term).unwrap();
             let (ends, term) = (of_round.clone(), term);
@@ -89,6 +88,7 @@ mod tests {
                 Ok(Term(term))
             }
         });
+        tokio::spawn(rounds);
         let ask = || {
             let quorum = quorum.clone();
             tokio::spawn(async move { quorum.confirm().await.unwrap() })

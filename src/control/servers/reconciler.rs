@@ -18,11 +18,12 @@ use crate::{
     control::leadership::context::LeaderContext,
     faults::{self, Point},
     model::{
-        change::Change,
+        change::{Change, MarkResynced, NotePrimary, NoteReconciled},
         ids::{Epoch, GroupId, HostPort, ProductId},
         migration::{Job, Run},
         state::{ClusterState, Group},
     },
+    panics,
     plan::{
         failover::fresh_probe,
         observation::{Observation, ReportedRole},
@@ -163,7 +164,7 @@ impl ReplicationReconciler {
 
     fn take_ended(&mut self, now: Instant) {
         while let Some(ended) = self.tasks.try_join_next() {
-            let Ok((ReplicationFix { addr, action, .. }, result)) = ended else { continue };
+            let Some((ReplicationFix { addr, action, .. }, result)) = panics::pass_on(ended) else { continue };
             let place = (addr.clone(), ActionKind::of(&action));
             if result == Ok(ActionOutcome::Told) {
                 self.told.insert(addr.clone(), now);
@@ -176,7 +177,7 @@ impl ReplicationReconciler {
             self.not_before.insert(place, (now + again, result.err()));
         }
         if self.tasks.is_empty() {
-            // Also after a panic, which names no server.
+            // Also after a task was aborted, which names no server.
             self.busy.clear();
         }
     }
@@ -226,7 +227,8 @@ async fn tell(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext, 
         return ActionOutcome::Quiet;
     }
     let text = format!("{what} (seen by {}; done by node {} in term {})", aside.seen_by, ctx.me, ctx.fence.term());
-    let change = Change::NoteReconciled { product: fix.product, group: fix.group, addr: fix.addr.clone(), text };
+    let change =
+        Change::NoteReconciled(NoteReconciled { product: fix.product, group: fix.group, addr: fix.addr.clone(), text });
     match ctx.propose(change).await {
         Ok(()) => ActionOutcome::Told,
         Err(error) => {
@@ -281,9 +283,15 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext
                 .map(|_| ActionOutcome::Quiet)
                 .map_err(|error| error.to_string());
         }
-        ReplicationAction::Note { replid, run_id, keys } => {
-            Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before: aside.keys_before }
-        }
+        ReplicationAction::Note { replid, run_id, keys } => Change::NotePrimary(NotePrimary {
+            product,
+            group,
+            epoch,
+            replid,
+            run_id,
+            keys,
+            keys_before: aside.keys_before,
+        }),
         ReplicationAction::Resynced { of, replid } => {
             // The control connection makes sure that nothing older is on its way to it.
             let replication_status =
@@ -294,7 +302,7 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext
             if !in_sync || !replication_status.is_replica_of(host, port) {
                 return Err(format!("{addr} does not follow {of} yet"));
             }
-            Change::MarkResynced { product, group, addr, epoch }
+            Change::MarkResynced(MarkResynced { product, group, addr, epoch })
         }
     };
     ctx.propose(change).await.map(|()| ActionOutcome::Quiet)

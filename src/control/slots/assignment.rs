@@ -28,7 +28,7 @@ use crate::{
     },
     faults::{self, Point},
     model::{
-        change::Change,
+        change::{Change, FinishAssign, GiveUpAssign, OpenHold, Release},
         ids::{AssignmentId, Epoch, GroupId, HoldId, SlotId},
         outcome::Outcome,
         route::{HoldKind, Mode},
@@ -92,7 +92,7 @@ pub async fn run(task: AssignmentDriver) {
         backoff *= 2;
     };
     info!(assignment = %task.id, why = %end, "the assignment is given up");
-    let _ = task.propose(Change::GiveUpAssign { assignment: task.id, why: end }).await;
+    let _ = task.propose(Change::GiveUpAssign(GiveUpAssign { assignment: task.id, why: end })).await;
 }
 
 impl AssignmentDriver {
@@ -100,7 +100,7 @@ impl AssignmentDriver {
         let (state, assignment) = self.assignment().ok_or(AssignmentFailure::Gone)?;
         if let Some(left) = state.holds.values().find(|h| h.cause == Cause::Assignment(self.id)) {
             let why = "a new leader begins anew".to_owned();
-            self.propose(Change::Release { hold: left.id, why }).await?;
+            self.propose(Change::Release(Release { hold: left.id, why })).await?;
         }
         let mut shown = match assignment.keys {
             Keys::Ejected => self.empty_before(&state, &assignment).await?,
@@ -114,7 +114,7 @@ impl AssignmentDriver {
         }
         let reason = format!("{} slots are assigned to group {}", assignment.slots.len(), assignment.to);
         let cause = Cause::Assignment(self.id);
-        let hold = Change::Hold { cause, attempt: assignment.attempts + 1, kind: shown.kind, reason };
+        let hold = Change::OpenHold(OpenHold { cause, attempt: assignment.attempts + 1, kind: shown.kind, reason });
         let Outcome::Held(hold) = self.propose(hold).await? else {
             return Err(AssignmentFailure::Retry("no hold was opened".into()));
         };
@@ -123,7 +123,7 @@ impl AssignmentDriver {
             Err(AssignmentFailure::Gone) => Err(AssignmentFailure::Gone),
             Err(stop) => {
                 let (AssignmentFailure::Retry(why) | AssignmentFailure::GiveUp(why)) = &stop else { return Err(stop) };
-                self.propose(Change::Release { hold, why: why.clone() }).await?;
+                self.propose(Change::Release(Release { hold, why: why.clone() })).await?;
                 Err(stop)
             }
         }
@@ -153,8 +153,13 @@ impl AssignmentDriver {
             None => {}
         }
         let group_epochs = shown.group_epochs.clone();
-        self.propose(Change::FinishAssign { assignment: self.id, hold, term: self.ctx.fence.term(), group_epochs })
-            .await?;
+        self.propose(Change::FinishAssign(FinishAssign {
+            assignment: self.id,
+            hold,
+            term: self.ctx.fence.term(),
+            group_epochs,
+        }))
+        .await?;
         Ok(())
     }
 

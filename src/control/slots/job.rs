@@ -21,7 +21,10 @@ use crate::{
     },
     faults::{self, Point, Rule},
     model::{
-        change::Change,
+        change::{
+            Change, Cleaned, EndSweep, MigrationProgress, PauseMigration, Release, RestartMigration, StartMigration,
+            StartRun,
+        },
         ids::{GroupId, HoldId, HostPort, NodeId, Term},
         migration::{Job, run_prefix},
         outcome::Outcome,
@@ -113,14 +116,14 @@ impl JobDriver {
                     memory.finished(hold, result);
                 }
                 JobStep::Propose(change) => {
-                    if matches!(change, Change::Hold { .. }) {
+                    if matches!(change, Change::OpenHold(_)) {
                         faults::pause_at(Point::BeforeHold).await;
                     }
                     let asked = (Instant::now(), boottime_ns());
                     let Some(result) = self.propose(change.clone()).await else { return };
                     self.tell(&change, &result);
                     match (&change, &result) {
-                        (Change::Hold { .. }, Ok(_)) => {
+                        (Change::OpenHold(_), Ok(_)) => {
                             let held = Instant::now();
                             let none = None;
                             parts = Some(CutoverTimes {
@@ -132,11 +135,11 @@ impl JobDriver {
                             });
                             faults::pause_at(Point::Held).await;
                         }
-                        (Change::Switch { .. }, Ok(_)) => {
+                        (Change::Switch(_), Ok(_)) => {
                             self.tell_parts(parts.take());
                             faults::pause_at(Point::Switched).await;
                         }
-                        (Change::Release { .. } | Change::RestartMigration { .. }, _) => parts = None,
+                        (Change::Release(_) | Change::RestartMigration(_), _) => parts = None,
                         _ => {}
                     }
                     let times = (asked.1, boottime_ns());
@@ -243,14 +246,15 @@ impl JobDriver {
         run: u32,
         node: NodeId,
         by_ns: u64,
-    ) -> Result<Option<ReplicationOffset>, String> {
+    ) -> Result<ReplicationOffset, String> {
         let Some(member) = state.members.get(&node) else { return Err(format!("node {node} is gone")) };
         let left = Duration::from_nanos(by_ns.saturating_sub(boottime_ns()));
         let within_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let order = pb::FinishRequest { job: Some(job_to_wire(self.job)), run, hold: hold.0, within_ms };
         match self.ctx.peers.finish(member.admin.as_str(), order, left + FINISH_GRACE).await {
-            Ok(reply) if reply.finished => Ok((!reply.target_replid.is_empty())
-                .then_some(ReplicationOffset { replid: reply.target_replid, offset: reply.target_offset })),
+            Ok(reply) if reply.finished => {
+                Ok(ReplicationOffset { replid: reply.target_replid, offset: reply.target_offset })
+            }
             Ok(reply) => Err(reply.why_not),
             Err(status) => Err(status.message().to_owned()),
         }
@@ -283,18 +287,22 @@ impl JobDriver {
     fn tell(&self, change: &Change, result: &Result<Outcome, String>) {
         let job = self.job;
         let what = match change {
-            Change::StartMigration { node, feed, target, .. } => {
+            Change::StartMigration(StartMigration { node, feed, target, .. }) => {
                 format!("an attempt begins: node {node}, from {feed} to {target}")
             }
-            Change::MigrationProgress { phase, counters, .. } => format!("{phase:?}, {} keys", counters.keys),
-            Change::Hold { .. } => "its slots are held".into(),
-            Change::Release { why, .. } => format!("its slots are released: {why}"),
-            Change::Switch { .. } => "its slots have a new owner".into(),
-            Change::RestartMigration { why, .. } => format!("the attempt ends: {why}"),
-            Change::PauseMigration { why, .. } => format!("it is paused: {why}"),
-            Change::StartRun { run, node, server, .. } => format!("run {run} begins: node {node}, at {server}"),
-            Change::Cleaned { deleted, .. } => format!("all is clean, {deleted} keys were deleted"),
-            Change::EndSweep { why, .. } => format!("the sweep ends: {why}"),
+            Change::MigrationProgress(MigrationProgress { phase, counters, .. }) => {
+                format!("{phase:?}, {} keys", counters.keys)
+            }
+            Change::OpenHold(_) => "its slots are held".into(),
+            Change::Release(Release { why, .. }) => format!("its slots are released: {why}"),
+            Change::Switch(_) => "its slots have a new owner".into(),
+            Change::RestartMigration(RestartMigration { why, .. }) => format!("the attempt ends: {why}"),
+            Change::PauseMigration(PauseMigration { why, .. }) => format!("it is paused: {why}"),
+            Change::StartRun(StartRun { run, node, server, .. }) => {
+                format!("run {run} begins: node {node}, at {server}")
+            }
+            Change::Cleaned(Cleaned { deleted, .. }) => format!("all is clean, {deleted} keys were deleted"),
+            Change::EndSweep(EndSweep { why, .. }) => format!("the sweep ends: {why}"),
             _ => "a step".into(),
         };
         match result {

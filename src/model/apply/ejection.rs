@@ -4,120 +4,112 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    assign::not_swept,
+    Apply,
+    common::{group, product, product_mut, subject},
     events::{self, When},
-    group, product, product_mut,
-    promotion::{none_open, same_epoch, subject},
-    slot, slots_usable,
+    guard::{in_place, none_open, not_swept, same_epoch, slots_usable},
+    slot,
 };
 use crate::model::{
+    change::{Eject, Reinstate},
     ejection::Ejection,
     event::EventKind,
-    ids::{AssignmentId, Epoch, GroupId, ProductId, SlotId},
+    ids::{AssignmentId, GroupId, ProductId, SlotId},
     limits::ASSIGNMENTS_MAX,
     outcome::Outcome,
     reject::{EjectionReject, MigrationReject, Reject},
     route::Mode,
-    state::{Assignment, ClusterState, Group, Keys},
+    state::{Assignment, ClusterState, Keys},
 };
-
-/// What Eject carries.
-pub(super) struct Eject<'a> {
-    pub product: ProductId,
-    pub group: GroupId,
-    pub group_epoch: Epoch,
-    pub to: &'a BTreeMap<GroupId, BTreeSet<SlotId>>,
-    pub why: &'a str,
-}
 
 /// One entry, no hold: what is in flight to a server that is gone is answered by nobody, and a reply that comes all the same
 /// is of another slot epoch.
-pub(super) fn eject(state: &mut ClusterState, new: &Eject<'_>, when: When) -> Result<Outcome, Reject> {
-    let product = product(state, new.product)?;
-    let ejected_group = group(product, new.group)?;
-    if product.mode != Mode::Cache {
-        return Err(EjectionReject::NotCache(product.name.clone()).into());
-    }
-    in_place(ejected_group)?;
-    same_epoch(ejected_group, new.group_epoch)?;
-    none_open(state, product.id, new.to.keys().copied().chain([ejected_group.id]))?;
-    let owned = product.owned(ejected_group.id);
-    slots_usable(state, product, &owned)?;
-    let comes = |m: &&crate::model::migration::Migration| {
-        m.product == product.id && m.to == ejected_group.id && m.phase.attempting()
-    };
-    if let Some(open) = state.migrations.values().find(comes) {
-        let by = format!("migration {}", open.id);
-        return Err(MigrationReject::GroupReceives { group: ejected_group.id, by }.into());
-    }
-    let mut left = owned.clone();
-    for (to, slots) in new.to {
-        let to = group(product, *to)?;
-        in_place(to)?;
-        not_swept(to)?;
-        if let Some(slot) = slots.intersection(&to.given_away).next() {
-            return Err(EjectionReject::Leftovers { slot: *slot, group: to.id }.into());
+impl Apply for Eject {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let new = self;
+        let product = product(state, new.product)?;
+        let ejected_group = group(product, new.group)?;
+        if product.mode != Mode::Cache {
+            return Err(EjectionReject::NotCache(product.name.clone()).into());
         }
-        if to.id == ejected_group.id || !slots.iter().all(|slot| left.remove(slot)) {
+        in_place(ejected_group)?;
+        same_epoch(ejected_group, new.group_epoch)?;
+        none_open(state, product.id, new.to.keys().copied().chain([ejected_group.id]))?;
+        let owned = product.owned(ejected_group.id);
+        slots_usable(state, product, &owned)?;
+        let comes = |m: &&crate::model::migration::Migration| {
+            m.product == product.id && m.to == ejected_group.id && m.phase.attempting()
+        };
+        if let Some(open) = state.migrations.values().find(comes) {
+            let by = format!("migration {}", open.id);
+            return Err(MigrationReject::GroupReceives { group: ejected_group.id, by }.into());
+        }
+        let mut left = owned.clone();
+        for (to, slots) in &new.to {
+            let to = group(product, *to)?;
+            in_place(to)?;
+            not_swept(to)?;
+            if let Some(slot) = slots.intersection(&to.given_away).next() {
+                return Err(EjectionReject::Leftovers { slot: *slot, group: to.id }.into());
+            }
+            if to.id == ejected_group.id || !slots.iter().all(|slot| left.remove(slot)) {
+                return Err(EjectionReject::NotAll(ejected_group.id).into());
+            }
+        }
+        if !left.is_empty() {
             return Err(EjectionReject::NotAll(ejected_group.id).into());
         }
-    }
-    if !left.is_empty() {
-        return Err(EjectionReject::NotAll(ejected_group.id).into());
-    }
 
-    // What it had temporarily owned itself stays in the ejection of whose it is.
-    let others = product.groups.values().filter_map(|g| Some((g.id, &g.ejection.as_ref()?.slots & &owned)));
-    let temporarily_owned: BTreeMap<GroupId, BTreeSet<SlotId>> =
-        others.filter(|(_, slots)| !slots.is_empty()).collect();
-    let shares: Vec<String> = new.to.iter().map(|(to, slots)| format!("group {to} ({})", slots.len())).collect();
-    let text = format!("{} slot(s) go to {}: {}", owned.len(), shares.join(", "), new.why);
-    for (to, slots) in new.to {
-        slot::give(state, new.product, slots.iter().copied(), *to, true, when.at)?;
-    }
-    let groups = &mut product_mut(state, new.product)?.groups;
-    let mut own = owned;
-    for (home, slots) in temporarily_owned {
-        own.retain(|slot| !slots.contains(slot));
-        if let Some(ejection) = groups.get_mut(&home).and_then(|home| home.ejection.as_mut()) {
-            ejection.slots.extend(slots);
+        // What it had temporarily owned itself stays in the ejection of whose it is.
+        let others = product.groups.values().filter_map(|g| Some((g.id, &g.ejection.as_ref()?.slots & &owned)));
+        let temporarily_owned: BTreeMap<GroupId, BTreeSet<SlotId>> =
+            others.filter(|(_, slots)| !slots.is_empty()).collect();
+        let shares: Vec<String> = new.to.iter().map(|(to, slots)| format!("group {to} ({})", slots.len())).collect();
+        let text = format!("{} slot(s) go to {}: {}", owned.len(), shares.join(", "), new.why);
+        for (to, slots) in &new.to {
+            slot::give(state, new.product, slots.iter().copied(), *to, true, when.at)?;
         }
+        let groups = &mut product_mut(state, new.product)?.groups;
+        let mut own = owned;
+        for (home, slots) in temporarily_owned {
+            own.retain(|slot| !slots.contains(slot));
+            if let Some(ejection) = groups.get_mut(&home).and_then(|home| home.ejection.as_mut()) {
+                ejection.slots.extend(slots);
+            }
+        }
+        if let Some(ejected_group) = groups.get_mut(&new.group) {
+            ejected_group.ejection = Some(Ejection { id: when.at.index, slots: own, since_ms: when.ms });
+        }
+        events::push(state, when, EventKind::Ejected, Some(new.product), subject(new.group), &text);
+        Ok(Outcome::Done)
     }
-    if let Some(ejected_group) = groups.get_mut(&new.group) {
-        ejected_group.ejection = Some(Ejection { id: when.at.index, slots: own, since_ms: when.ms });
-    }
-    events::push(state, when, EventKind::Ejected, Some(new.product), subject(new.group), &text);
-    Ok(Outcome::Done)
 }
 
 /// A ejection begins to come back: an assignment, for which the group's primary is flushed. One of no slots just ends.
-pub(super) fn give_back(
-    state: &mut ClusterState,
-    (product_id, id): (ProductId, GroupId),
-    ejection: Epoch,
-    group_epoch: Epoch,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    let ejected_group = group(product, id)?;
-    let open =
-        ejected_group.ejection.as_ref().filter(|open| open.id == ejection).ok_or(EjectionReject::NotEjected(id))?;
-    same_epoch(ejected_group, group_epoch)?;
-    none_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
-    if open.slots.is_empty() {
-        reinstated(state, (product_id, id), "it ejects nothing any more", when)?;
-        return Ok(Outcome::Done);
-    }
-    slots_usable(state, product, &open.slots)?;
-    if state.assignments.len() >= ASSIGNMENTS_MAX {
-        return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
-    }
+impl Apply for Reinstate {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, ejection, group_epoch } = *self;
+        let product = product(state, product_id)?;
+        let ejected_group = group(product, id)?;
+        let open =
+            ejected_group.ejection.as_ref().filter(|open| open.id == ejection).ok_or(EjectionReject::NotEjected(id))?;
+        same_epoch(ejected_group, group_epoch)?;
+        none_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
+        if open.slots.is_empty() {
+            reinstated(state, (product_id, id), "it ejects nothing any more", when)?;
+            return Ok(Outcome::Done);
+        }
+        slots_usable(state, product, &open.slots)?;
+        if state.assignments.len() >= ASSIGNMENTS_MAX {
+            return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
+        }
 
-    let assignment = AssignmentId(when.at.index.0);
-    let slots = open.slots.clone();
-    let new = Assignment { id: assignment, product: product_id, slots, to: id, attempts: 0, keys: Keys::Ejected };
-    state.assignments.insert(assignment, new);
-    Ok(Outcome::Assignment(assignment))
+        let assignment = AssignmentId(when.at.index.0);
+        let slots = open.slots.clone();
+        let new = Assignment { id: assignment, product: product_id, slots, to: id, attempts: 0, keys: Keys::Ejected };
+        state.assignments.insert(assignment, new);
+        Ok(Outcome::Assignment(assignment))
+    }
 }
 
 /// The group is in its place again; it was flushed, so nothing of before is left there.
@@ -132,9 +124,4 @@ pub(super) fn reinstated(
     }
     events::push(state, when, EventKind::Reinstated, Some(product_id), subject(id), text);
     Ok(())
-}
-
-/// Refuses to give slots to a group whose own slots are reinstates: it is flushed before it gets them back.
-pub(super) fn in_place(group: &Group) -> Result<(), Reject> {
-    if group.ejection.is_some() { Err(EjectionReject::Ejected(group.id).into()) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! Events: what an entry did to a migration, a sweep or a group, written down for people.
 //! Knows nothing of why it did; the families say so, with their evidence.
 
-use super::clipped;
+use super::common::clipped;
 use crate::model::{
     event::{Event, EventKind},
     ids::{Epoch, ProductId},

@@ -4,225 +4,213 @@
 use std::collections::BTreeSet;
 
 use super::{
-    credentials_usable,
+    Apply,
+    common::{group, product, product_mut, routed, server_at, subject},
     events::{self, When},
-    group, product, product_mut, promotion, routed,
+    guard::{credentials_usable, none_open},
 };
 use crate::model::{
+    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetServer},
     event::EventKind,
-    ids::{GroupId, HostPort, ProductId, SlotId},
+    ids::{GroupId, SlotId},
     limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
     migration::Migration,
     outcome::Outcome,
     ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
     reject::{EjectionReject, MigrationReject, PromotionReject, Reject},
     route::Mode,
-    secret::Credentials,
-    state::{ClusterState, Group, GroupOptions, NotCleaned, Position, Server},
+    state::{ClusterState, Group, GroupOptions, NotCleaned, Server},
 };
 
-pub(super) fn create(
-    state: &mut ClusterState,
-    product_id: ProductId,
-    id: GroupId,
-    new: &[Server],
-    credentials: Option<&Credentials>,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    if id.0 == 0 {
-        return Err(Reject::GroupIdZero);
-    }
-    if product.groups.contains_key(&id) {
-        return Err(Reject::GroupExists { product: product.name.clone(), group: id });
-    }
-    if product.groups.len() >= GROUPS_MAX {
-        return Err(Reject::TooManyGroups { product: product.name.clone(), max: GROUPS_MAX });
-    }
-    if new.is_empty() {
-        return Err(Reject::NoServers(id));
-    }
-    if new.len() > SERVERS_MAX {
-        return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
-    }
-    if let Some(credentials) = credentials {
-        credentials_usable(credentials)?;
-    }
-    for (i, server) in new.iter().enumerate() {
-        server_new(state, server)?;
-        for before in &new[..i] {
-            distinct(before, server, &product.name, id)?;
+impl Apply for CreateGroup {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, servers: ref new, ref credentials } = *self;
+        let at = when.at;
+        let product = product(state, product_id)?;
+        if id.0 == 0 {
+            return Err(Reject::GroupIdZero);
         }
-    }
-    listeners_apart(state, new)?;
-
-    let group = Group {
-        id,
-        servers: new.iter().map(fresh).collect(),
-        credentials: credentials.cloned(),
-        epoch: at.index,
-        given_away: BTreeSet::new(),
-        sweep: None,
-        options: GroupOptions::default(),
-        replid: String::new(),
-        run_id: String::new(),
-        restarted_with: None,
-        required_offset: None,
-        ejection: None,
-    };
-    product_mut(state, product_id)?.groups.insert(id, group);
-    routed(state, at);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn add_server(
-    state: &mut ClusterState,
-    product_id: ProductId,
-    id: GroupId,
-    new: &Server,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let group = group(product(state, product_id)?, id)?;
-    if group.servers.len() >= SERVERS_MAX {
-        return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
-    }
-    server_new(state, new)?;
-    listeners_apart(state, std::slice::from_ref(new))?;
-
-    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
-        group.servers.push(fresh(new));
-    }
-    routed(state, at);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn remove_server(
-    state: &mut ClusterState,
-    product_id: ProductId,
-    id: GroupId,
-    addr: &HostPort,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    let group = group(product, id)?;
-    let place = promotion::server_at(product, group, addr)?;
-    if place == 0 {
-        return Err(Reject::PrimaryStays { addr: addr.clone(), group: id });
-    }
-    promotion::none_open(state, product_id, [id])?;
-
-    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
-        group.servers.remove(place);
-    }
-    routed(state, at);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn remove(
-    state: &mut ClusterState,
-    product_id: ProductId,
-    id: GroupId,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    let group = group(product, id)?;
-    let mut owned = (0u16..).zip(&product.slots).filter(|(_, s)| s.owner == Some(id)).map(|(slot, _)| SlotId(slot));
-    if let Some(first) = owned.next() {
-        return Err(Reject::GroupOwnsSlots { group: id, count: 1 + owned.count(), first });
-    }
-    if let Some(open) = state.assignments.values().find(|a| a.product == product_id && a.to == id) {
-        return Err(Reject::GroupInAssignment { group: id, assignment: open.id });
-    }
-    let migrates = |m: &&Migration| m.product == product_id && (m.from == id || m.to == id);
-    if let Some(open) = state.migrations.values().find(migrates) {
-        return Err(MigrationReject::GroupMigrates { group: id, migration: open.id }.into());
-    }
-    if group.sweep.is_some() {
-        return Err(MigrationReject::SweepOpen(id).into());
-    }
-    promotion::none_open(state, product_id, [id])?;
-    let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
-        product: product.name.clone(),
-        group: id,
-        servers: group.servers.iter().map(|s| s.addr.clone()).collect(),
-        slots: group.given_away.len() as u32,
-    });
-
-    product_mut(state, product_id)?.groups.remove(&id);
-    if let Some(left_behind) = left_behind {
-        if state.not_cleaned.len() >= NOT_CLEANED_MAX {
-            state.not_cleaned.pop_front();
+        if product.groups.contains_key(&id) {
+            return Err(Reject::GroupExists { product: product.name.clone(), group: id });
         }
-        state.not_cleaned.push_back(left_behind);
-    }
-    routed(state, at);
-    Ok(Outcome::Done)
-}
+        if product.groups.len() >= GROUPS_MAX {
+            return Err(Reject::TooManyGroups { product: product.name.clone(), max: GROUPS_MAX });
+        }
+        if new.is_empty() {
+            return Err(Reject::NoServers(id));
+        }
+        if new.len() > SERVERS_MAX {
+            return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
+        }
+        if let Some(credentials) = credentials {
+            credentials_usable(credentials)?;
+        }
+        for (i, server) in new.iter().enumerate() {
+            server_new(state, server)?;
+            for before in &new[..i] {
+                distinct(before, server, &product.name, id)?;
+            }
+        }
+        listeners_apart(state, new)?;
 
-pub(super) fn set(
-    state: &mut ClusterState,
-    (product_id, id): (ProductId, GroupId),
-    (down_after_ms, eject_after_ms): (Option<u32>, Option<u32>),
-    maintenance: Option<bool>,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let before = group(product(state, product_id)?, id)?.options;
-    let new = GroupOptions {
-        down_after_ms: down_after_ms.unwrap_or(before.down_after_ms),
-        maintenance: maintenance.unwrap_or(before.maintenance),
-        eject_after_ms: eject_after_ms.unwrap_or(before.eject_after_ms),
-    };
-    if !DOWN_AFTER_MS.contains(&new.down_after_ms) {
-        return Err(PromotionReject::BadDownAfter(new.down_after_ms).into());
-    }
-    if new.eject_after_ms != 0 && !EJECT_AFTER_MS.contains(&new.eject_after_ms) {
-        return Err(EjectionReject::BadEjectAfter(new.eject_after_ms).into());
-    }
-    if eject_after_ms.is_some() && product(state, product_id)?.mode != Mode::Cache {
-        return Err(EjectionReject::NotCache(product(state, product_id)?.name.clone()).into());
-    }
-    if new == before {
-        return Ok(Outcome::Unchanged);
-    }
-
-    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
-        group.options = new;
-    }
-    if new.maintenance != before.maintenance {
-        let (kind, text) = if new.maintenance {
-            (EventKind::MaintenanceOn, "nothing is changed automatically in this group")
-        } else {
-            (EventKind::MaintenanceOff, "this group is looked after again")
+        let group = Group {
+            id,
+            servers: new.iter().map(fresh).collect(),
+            credentials: credentials.clone(),
+            epoch: at.index,
+            given_away: BTreeSet::new(),
+            sweep: None,
+            options: GroupOptions::default(),
+            replid: String::new(),
+            run_id: String::new(),
+            restarted_with: None,
+            required_offset: None,
+            ejection: None,
         };
-        events::push(state, when, kind, Some(product_id), promotion::subject(id), text);
+        product_mut(state, product_id)?.groups.insert(id, group);
+        routed(state, at);
+        Ok(Outcome::Done)
     }
-    Ok(Outcome::Done)
 }
 
-pub(super) fn set_server(
-    state: &mut ClusterState,
-    (product_id, id): (ProductId, GroupId),
-    addr: &HostPort,
-    priority: Option<u32>,
-    zone: Option<&str>,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    let group = group(product, id)?;
-    let place = promotion::server_at(product, group, addr)?;
-    zone.map_or(Ok(()), zone_allowed)?;
-    let before = &group.servers[place];
-    if priority.is_none_or(|p| p == before.priority) && zone.is_none_or(|z| z == before.zone) {
-        return Ok(Outcome::Unchanged);
-    }
-
-    let servers = product_mut(state, product_id)?.groups.get_mut(&id).map(|group| &mut group.servers);
-    if let Some(server) = servers.and_then(|servers| servers.get_mut(place)) {
-        server.priority = priority.unwrap_or(server.priority);
-        if let Some(zone) = zone {
-            zone.clone_into(&mut server.zone);
+impl Apply for AddServer {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, server: ref new } = *self;
+        let at = when.at;
+        let group = group(product(state, product_id)?, id)?;
+        if group.servers.len() >= SERVERS_MAX {
+            return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
         }
+        server_new(state, new)?;
+        listeners_apart(state, std::slice::from_ref(new))?;
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+            group.servers.push(fresh(new));
+        }
+        routed(state, at);
+        Ok(Outcome::Done)
     }
-    Ok(Outcome::Done)
+}
+
+impl Apply for RemoveServer {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, ref addr } = *self;
+        let at = when.at;
+        let product = product(state, product_id)?;
+        let group = group(product, id)?;
+        let place = server_at(product, group, addr)?;
+        if place == 0 {
+            return Err(Reject::PrimaryStays { addr: addr.clone(), group: id });
+        }
+        none_open(state, product_id, [id])?;
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+            group.servers.remove(place);
+        }
+        routed(state, at);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for RemoveGroup {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id } = *self;
+        let at = when.at;
+        let product = product(state, product_id)?;
+        let group = group(product, id)?;
+        let mut owned = (0u16..).zip(&product.slots).filter(|(_, s)| s.owner == Some(id)).map(|(slot, _)| SlotId(slot));
+        if let Some(first) = owned.next() {
+            return Err(Reject::GroupOwnsSlots { group: id, count: 1 + owned.count(), first });
+        }
+        if let Some(open) = state.assignments.values().find(|a| a.product == product_id && a.to == id) {
+            return Err(Reject::GroupInAssignment { group: id, assignment: open.id });
+        }
+        let migrates = |m: &&Migration| m.product == product_id && (m.from == id || m.to == id);
+        if let Some(open) = state.migrations.values().find(migrates) {
+            return Err(MigrationReject::GroupMigrates { group: id, migration: open.id }.into());
+        }
+        if group.sweep.is_some() {
+            return Err(MigrationReject::SweepOpen(id).into());
+        }
+        none_open(state, product_id, [id])?;
+        let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
+            product: product.name.clone(),
+            group: id,
+            servers: group.servers.iter().map(|s| s.addr.clone()).collect(),
+            slots: group.given_away.len() as u32,
+        });
+
+        product_mut(state, product_id)?.groups.remove(&id);
+        if let Some(left_behind) = left_behind {
+            if state.not_cleaned.len() >= NOT_CLEANED_MAX {
+                state.not_cleaned.pop_front();
+            }
+            state.not_cleaned.push_back(left_behind);
+        }
+        routed(state, at);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for SetGroup {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, down_after_ms, maintenance, eject_after_ms } = *self;
+        let before = group(product(state, product_id)?, id)?.options;
+        let new = GroupOptions {
+            down_after_ms: down_after_ms.unwrap_or(before.down_after_ms),
+            maintenance: maintenance.unwrap_or(before.maintenance),
+            eject_after_ms: eject_after_ms.unwrap_or(before.eject_after_ms),
+        };
+        if !DOWN_AFTER_MS.contains(&new.down_after_ms) {
+            return Err(PromotionReject::BadDownAfter(new.down_after_ms).into());
+        }
+        if new.eject_after_ms != 0 && !EJECT_AFTER_MS.contains(&new.eject_after_ms) {
+            return Err(EjectionReject::BadEjectAfter(new.eject_after_ms).into());
+        }
+        if eject_after_ms.is_some() && product(state, product_id)?.mode != Mode::Cache {
+            return Err(EjectionReject::NotCache(product(state, product_id)?.name.clone()).into());
+        }
+        if new == before {
+            return Ok(Outcome::Unchanged);
+        }
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+            group.options = new;
+        }
+        if new.maintenance != before.maintenance {
+            let (kind, text) = if new.maintenance {
+                (EventKind::MaintenanceOn, "nothing is changed automatically in this group")
+            } else {
+                (EventKind::MaintenanceOff, "this group is looked after again")
+            };
+            events::push(state, when, kind, Some(product_id), subject(id), text);
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for SetServer {
+    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, ref addr, priority, ref zone } = *self;
+        let zone = zone.as_deref();
+        let product = product(state, product_id)?;
+        let group = group(product, id)?;
+        let place = server_at(product, group, addr)?;
+        zone.map_or(Ok(()), zone_allowed)?;
+        let before = &group.servers[place];
+        if priority.is_none_or(|p| p == before.priority) && zone.is_none_or(|z| z == before.zone) {
+            return Ok(Outcome::Unchanged);
+        }
+
+        let servers = product_mut(state, product_id)?.groups.get_mut(&id).map(|group| &mut group.servers);
+        if let Some(server) = servers.and_then(|servers| servers.get_mut(place)) {
+            server.priority = priority.unwrap_or(server.priority);
+            if let Some(zone) = zone {
+                zone.clone_into(&mut server.zone);
+            }
+        }
+        Ok(Outcome::Done)
+    }
 }
 
 /// A server as it enters a group: what it has been elsewhere is no matter.

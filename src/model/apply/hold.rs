@@ -3,8 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{assign, clipped, ejection, events::When, group, migration, product, promotion, routed};
+use super::{
+    Apply, assignment,
+    common::{clipped, group, product, routed},
+    events::When,
+    guard::{in_place, none_open, not_swept},
+    migration, promotion,
+};
 use crate::model::{
+    change::{OpenHold, Release},
     ids::{AssignmentId, HoldId, ProductId, SlotId},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
@@ -12,68 +19,67 @@ use crate::model::{
     state::{Cause, ClusterState, Hold, Keys},
 };
 
-pub(super) fn open(
-    state: &mut ClusterState,
-    cause: Cause,
-    attempt: u32,
-    kind: HoldKind,
-    reason: &str,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let (product, slots) = match cause {
-        Cause::Assignment(id) => for_assignment(state, id, attempt, kind)?,
-        Cause::Migration(id) => {
-            if kind != HoldKind::Wait {
-                return Err(MigrationReject::WrongHoldKind.into());
+impl Apply for OpenHold {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { cause, attempt, kind, ref reason } = *self;
+        let (product, slots) = match cause {
+            Cause::Assignment(id) => for_assignment(state, id, attempt, kind)?,
+            Cause::Migration(id) => {
+                if kind != HoldKind::Wait {
+                    return Err(MigrationReject::WrongHoldKind.into());
+                }
+                migration::may_hold(state, id, attempt)?
             }
-            migration::may_hold(state, id, attempt)?
+            Cause::Promotion(id) => promotion::may_hold(state, id, attempt, kind)?,
+        };
+        for held in state.holds.values().filter(|h| h.product == product) {
+            if let Some(slot) = held.slots.intersection(&slots).next() {
+                return Err(Reject::SlotHeld { slot: *slot, hold: held.id });
+            }
         }
-        Cause::Promotion(id) => promotion::may_hold(state, id, attempt, kind)?,
-    };
-    for held in state.holds.values().filter(|h| h.product == product) {
-        if let Some(slot) = held.slots.intersection(&slots).next() {
-            return Err(Reject::SlotHeld { slot: *slot, hold: held.id });
-        }
-    }
 
-    let id = HoldId(when.at.index.0);
-    let reason = clipped(reason);
-    let hold = Hold {
-        id,
-        cause,
-        attempt,
-        product,
-        slots,
-        kind,
-        term: when.at.term,
-        since_ms: when.ms,
-        reason: reason.clone(),
-    };
-    state.holds.insert(id, hold.clone());
-    match cause {
-        Cause::Assignment(cause) => {
-            if let Some(assignment) = state.assignments.get_mut(&cause) {
-                assignment.attempts = attempt;
+        let id = HoldId(when.at.index.0);
+        let reason = clipped(reason);
+        let hold = Hold {
+            id,
+            cause,
+            attempt,
+            product,
+            slots,
+            kind,
+            term: when.at.term,
+            since_ms: when.ms,
+            reason: reason.clone(),
+        };
+        state.holds.insert(id, hold.clone());
+        match cause {
+            Cause::Assignment(cause) => {
+                if let Some(assignment) = state.assignments.get_mut(&cause) {
+                    assignment.attempts = attempt;
+                }
             }
+            Cause::Migration(cause) => migration::held(state, cause, id, &reason, when),
+            Cause::Promotion(cause) => promotion::held(state, cause, &hold, when),
         }
-        Cause::Migration(cause) => migration::held(state, cause, id, &reason, when),
-        Cause::Promotion(cause) => promotion::held(state, cause, &hold, when),
+        routed(state, when.at);
+        Ok(Outcome::Held(id))
     }
-    routed(state, when.at);
-    Ok(Outcome::Held(id))
 }
 
-pub(super) fn release(state: &mut ClusterState, hold: HoldId, why: &str, when: When) -> Result<Outcome, Reject> {
-    let Some(ended) = state.holds.remove(&hold) else {
-        return Err(Reject::HoldNotOpen(hold));
-    };
-    match ended.cause {
-        Cause::Assignment(_) => {}
-        Cause::Migration(id) => migration::released(state, id, &ended, why, when),
-        Cause::Promotion(id) => promotion::released(state, id, &ended, why, when),
+impl Apply for Release {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { hold, ref why } = *self;
+        let Some(ended) = state.holds.remove(&hold) else {
+            return Err(Reject::HoldNotOpen(hold));
+        };
+        match ended.cause {
+            Cause::Assignment(_) => {}
+            Cause::Migration(id) => migration::released(state, id, &ended, why, when),
+            Cause::Promotion(id) => promotion::released(state, id, &ended, why, when),
+        }
+        routed(state, when.at);
+        Ok(Outcome::Done)
     }
-    routed(state, when.at);
-    Ok(Outcome::Done)
 }
 
 /// Whose slots, and which, if this assignment may hold them now (other holds aside).
@@ -90,11 +96,11 @@ fn for_assignment(
         return Err(Reject::WrongHoldKind);
     }
     let target = group(product, assignment.to)?;
-    assign::not_swept(target)?;
+    not_swept(target)?;
     if assignment.keys != Keys::Ejected {
-        ejection::in_place(target)?;
+        in_place(target)?;
     }
-    promotion::none_open(state, product.id, assign::concerned(product, assignment))?;
+    none_open(state, product.id, assignment::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {
         let attempts = assignment.attempts;
         return Err(Reject::WrongAttempt { assignment: id, attempts, given: attempt });

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{product, routed, same_term};
+use super::{Apply, common::routed, events::When, guard::same_term, product};
 use crate::model::{
-    change::{NewMember, NewProduct},
+    change::{Admit, BeginRemove, Bootstrap, FinishRemove, NewMember, NewProduct, Recover, SetRole},
     ids::{HostPort, Incarnation, NodeId, Term, Uuid},
     limits::MEMBERS_MAX,
     outcome::Outcome,
@@ -13,167 +13,180 @@ use crate::model::{
     reject::Reject,
     route::{Isolated, Mode},
     slot::Layout,
-    state::{Admission, ClusterState, Leaving, Member, Position, Role},
+    state::{Admission, ClusterState, Leaving, Member, Role},
 };
 
 /// Databases of the product `default`: what a redis-server has when nobody configures it.
 const DEFAULT_DATABASES: u32 = 16;
 
-pub(super) fn bootstrap(
-    state: &mut ClusterState,
-    members: &[NewMember],
-    port: u16,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    if !state.members.is_empty() {
-        return Err(Reject::AlreadyBootstrapped);
+impl Apply for Bootstrap {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { ref members, port } = *self;
+        let at = when.at;
+        if !state.members.is_empty() {
+            return Err(Reject::AlreadyBootstrapped);
+        }
+        if members.is_empty() {
+            return Err(Reject::NoMembers);
+        }
+        if members.len() > MEMBERS_MAX {
+            return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
+        }
+        let mut first = BTreeMap::new();
+        let mut uuids: BTreeMap<Uuid, NodeId> = BTreeMap::new();
+        for new in members {
+            introduced(new)?;
+            if let Some(id) = uuids.insert(new.uuid, new.id) {
+                return Err(Reject::UuidTaken { uuid: new.uuid, id });
+            }
+            if let Some(before) = first.insert(new.id, member(new)) {
+                return Err(Reject::IdTaken { id: new.id, uuid: before.uuid, admin: before.admin });
+            }
+        }
+        let default = NewProduct {
+            name: "default".to_owned(),
+            port,
+            layout: Layout::Codis,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: DEFAULT_DATABASES,
+            auth: None,
+        };
+        no_listeners_meet(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
+
+        state.members = first;
+        product::insert(state, &default);
+        routed(state, at);
+        Ok(Outcome::Done)
     }
-    if members.is_empty() {
-        return Err(Reject::NoMembers);
-    }
-    if members.len() > MEMBERS_MAX {
-        return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
-    }
-    let mut first = BTreeMap::new();
-    let mut uuids: BTreeMap<Uuid, NodeId> = BTreeMap::new();
-    for new in members {
+}
+
+impl Apply for NewMember {
+    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+        let new = self;
         introduced(new)?;
-        if let Some(id) = uuids.insert(new.uuid, new.id) {
-            return Err(Reject::UuidTaken { uuid: new.uuid, id });
+        let known = known(state, new)?;
+        if known.is_none() && state.members.len() >= MEMBERS_MAX {
+            return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
         }
-        if let Some(before) = first.insert(new.id, member(new)) {
-            return Err(Reject::IdTaken { id: new.id, uuid: before.uuid, admin: before.admin });
+        match known {
+            Some(known) if same_place(known, new) => return Ok(Outcome::Unchanged),
+            Some(_) | None => ports_free(state, new)?,
         }
-    }
-    let default = NewProduct {
-        name: "default".to_owned(),
-        port,
-        layout: Layout::Codis,
-        mode: Mode::Store,
-        isolated: Isolated::Refuse,
-        databases: DEFAULT_DATABASES,
-        auth: None,
-    };
-    no_listeners_meet(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
 
-    state.members = first;
-    product::insert(state, &default);
-    routed(state, at);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn add(state: &mut ClusterState, new: &NewMember) -> Result<Outcome, Reject> {
-    introduced(new)?;
-    let known = known(state, new)?;
-    if known.is_none() && state.members.len() >= MEMBERS_MAX {
-        return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
-    }
-    match known {
-        Some(known) if same_place(known, new) => return Ok(Outcome::Unchanged),
-        Some(_) | None => ports_free(state, new)?,
-    }
-
-    place(state, new);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn admit(state: &mut ClusterState, new: &NewMember, start: Uuid, at: Position) -> Result<Outcome, Reject> {
-    introduced(new)?;
-    let Some(known) = known(state, new)? else { return Err(Reject::UnknownNode(new.id)) };
-    let moved = !same_place(known, new);
-    let admitted = known.admitted.is_some_and(|a| a.start == start);
-    if moved {
-        ports_free(state, new)?;
-    }
-
-    if moved {
         place(state, new);
+        Ok(Outcome::Done)
     }
-    if admitted {
-        return Ok(if moved { Outcome::Done } else { Outcome::Unchanged });
-    }
-    let incarnation = Incarnation(at.index.0);
-    if let Some(member) = state.members.get_mut(&new.id) {
-        member.admitted = Some(Admission { start, incarnation });
-    }
-    routed(state, at);
-    Ok(Outcome::Admitted(incarnation))
 }
 
-pub(super) fn begin_remove(
-    state: &mut ClusterState,
-    node: NodeId,
-    assume_dead: bool,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
-    if member.leaving.is_none() {
-        others_can_vote(state, node)?;
-    }
-    let leaving = match member.leaving {
-        // What the operator vouched for once is not taken back by a repeat without it.
-        Some(before) => Leaving { assume_dead: before.assume_dead || assume_dead, ..before },
-        None => Leaving { since: at.index, assume_dead },
-    };
-    if member.leaving == Some(leaving) {
-        return Ok(Outcome::Unchanged);
-    }
+impl Apply for Admit {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { member: ref new, start } = *self;
+        let at = when.at;
+        introduced(new)?;
+        let Some(known) = known(state, new)? else { return Err(Reject::UnknownNode(new.id)) };
+        let moved = !same_place(known, new);
+        let admitted = known.admitted.is_some_and(|a| a.start == start);
+        if moved {
+            ports_free(state, new)?;
+        }
 
-    if let Some(member) = state.members.get_mut(&node) {
-        member.leaving = Some(leaving);
+        if moved {
+            place(state, new);
+        }
+        if admitted {
+            return Ok(if moved { Outcome::Done } else { Outcome::Unchanged });
+        }
+        let incarnation = Incarnation(at.index.0);
+        if let Some(member) = state.members.get_mut(&new.id) {
+            member.admitted = Some(Admission { start, incarnation });
+        }
+        routed(state, at);
+        Ok(Outcome::Admitted(incarnation))
     }
-    Ok(Outcome::Done)
 }
 
-pub(super) fn finish_remove(
-    state: &mut ClusterState,
-    node: NodeId,
-    uuid: Uuid,
-    term: Term,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
-    if member.uuid != uuid {
-        return Err(Reject::IdTaken { id: node, uuid: member.uuid, admin: member.admin.clone() });
-    }
-    if member.leaving.is_none() {
-        return Err(Reject::NotLeaving(node));
-    }
-    same_term(term, at)?;
+impl Apply for BeginRemove {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { node, assume_dead } = *self;
+        let at = when.at;
+        let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+        if member.leaving.is_none() {
+            others_can_vote(state, node)?;
+        }
+        let leaving = match member.leaving {
+            // What the operator vouched for once is not taken back by a repeat without it.
+            Some(before) => Leaving { assume_dead: before.assume_dead || assume_dead, ..before },
+            None => Leaving { since: at.index, assume_dead },
+        };
+        if member.leaving == Some(leaving) {
+            return Ok(Outcome::Unchanged);
+        }
 
-    state.members.remove(&node);
-    Ok(Outcome::Done)
+        if let Some(member) = state.members.get_mut(&node) {
+            member.leaving = Some(leaving);
+        }
+        Ok(Outcome::Done)
+    }
 }
 
-pub(super) fn set_role(state: &mut ClusterState, node: NodeId, role: Role) -> Result<Outcome, Reject> {
-    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
-    if member.leaving.is_some() {
-        return Err(Reject::NodeLeaving(node));
-    }
-    if member.role == role {
-        return Ok(Outcome::Unchanged);
-    }
-    if role == Role::Learner {
-        others_can_vote(state, node)?;
+impl Apply for FinishRemove {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { node, uuid, term } = *self;
+        let at = when.at;
+        let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+        if member.uuid != uuid {
+            return Err(Reject::IdTaken { id: node, uuid: member.uuid, admin: member.admin.clone() });
+        }
+        if member.leaving.is_none() {
+            return Err(Reject::NotLeaving(node));
+        }
+        same_term(term, at)?;
+
+        state.members.remove(&node);
+        Ok(Outcome::Done)
     }
 
-    if let Some(member) = state.members.get_mut(&node) {
-        member.role = role;
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
     }
-    Ok(Outcome::Done)
 }
 
-pub(super) fn recover(state: &mut ClusterState, keep: NodeId) -> Result<Outcome, Reject> {
-    if !state.members.contains_key(&keep) {
-        return Err(Reject::UnknownNode(keep));
-    }
+impl Apply for SetRole {
+    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+        let Self { node, role } = *self;
+        let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
+        if member.leaving.is_some() {
+            return Err(Reject::NodeLeaving(node));
+        }
+        if member.role == role {
+            return Ok(Outcome::Unchanged);
+        }
+        if role == Role::Learner {
+            others_can_vote(state, node)?;
+        }
 
-    state.members.retain(|id, _| *id == keep);
-    if let Some(member) = state.members.get_mut(&keep) {
-        member.role = Role::Voter;
-        member.leaving = None;
+        if let Some(member) = state.members.get_mut(&node) {
+            member.role = role;
+        }
+        Ok(Outcome::Done)
     }
-    Ok(Outcome::Done)
+}
+
+impl Apply for Recover {
+    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+        let Self { keep } = *self;
+        if !state.members.contains_key(&keep) {
+            return Err(Reject::UnknownNode(keep));
+        }
+
+        state.members.retain(|id, _| *id == keep);
+        if let Some(member) = state.members.get_mut(&keep) {
+            member.role = Role::Voter;
+            member.leaving = None;
+        }
+        Ok(Outcome::Done)
+    }
 }
 
 /// What a node says of itself can be true.
@@ -201,12 +214,6 @@ fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Memb
         return Err(Reject::NodeLeaving(new.id));
     }
     Ok(Some(member))
-}
-
-/// Refuses a node that is no member, or is being removed: nothing is begun there.
-pub(super) fn serving(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
-    let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
-    if member.leaving.is_some() { Err(Reject::NodeLeaving(node)) } else { Ok(()) }
 }
 
 fn same_place(member: &Member, new: &NewMember) -> bool {

@@ -4,19 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    clipped, ejection,
+    Apply,
+    common::{clipped, group, product, product_mut, routed},
     events::{self, When},
-    group, member, product, product_mut, promotion, routed, same_term, slot, slots_usable,
+    guard::{in_place, is_primary, none_open, not_server, replid_allowed, same_term, serving, slots_usable},
+    slot,
 };
 use crate::model::{
-    change::Change,
-    event::EventKind,
-    ids::{Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term},
-    limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, HOLD_MS, MIGRATIONS_MAX},
-    migration::{
-        Counters, EndPhase, EndedMigration, Limits, Migration, MigrationOptions, MigrationPhase, ProgressPhase, Run,
-        RunKind, Verified,
+    change::{
+        CancelMigration, MigrationProgress, PauseMigration, PlanMigration, RestartMigration, ResumeMigration,
+        SetMigration, StartMigration, Switch,
     },
+    event::EventKind,
+    ids::{Epoch, GroupId, HoldId, MigrationId, ProductId, SlotId, Term},
+    limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, HOLD_MS, MIGRATIONS_MAX},
+    migration::{Counters, EndPhase, EndedMigration, Limits, Migration, MigrationPhase, ProgressPhase, Run, RunKind},
     outcome::Outcome,
     promotion::ReplicationOffset,
     reject::{MigrationReject, PromotionReject, Reject},
@@ -24,173 +26,161 @@ use crate::model::{
     state::{ClusterState, Group, Hold},
 };
 
-pub(super) fn plan(
-    state: &mut ClusterState,
-    product_id: ProductId,
-    slots: &BTreeSet<SlotId>,
-    (from, to): (GroupId, GroupId),
-    options: MigrationOptions,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    group(product, from)?;
-    ejection::in_place(group(product, to)?)?;
-    if from == to {
-        return Err(MigrationReject::SameGroup(from).into());
-    }
-    slots_usable(state, product, slots)?;
-    for slot in slots {
-        owned_by(product.slots[usize::from(slot.0)].owner, *slot, from)?;
-    }
-    hold_ms_allowed(options.limits.hold_ms_max)?;
-    if state.migrations.len() >= MIGRATIONS_MAX {
-        return Err(MigrationReject::TooMany { max: MIGRATIONS_MAX }.into());
-    }
-
-    let id = MigrationId(when.at.index.0);
-    let migration = Migration {
-        id,
-        product: product_id,
-        slots: slots.clone(),
-        from,
-        to,
-        options,
-        phase: MigrationPhase::Planned,
-        attempt: 0,
-        runs: 0,
-        run: None,
-        staged: false,
-        releases: 0,
-        counters: Counters::default(),
-        verified: None,
-        why: String::new(),
-        planned_ms: when.ms,
-        changed_ms: when.ms,
-    };
-    state.migrations.insert(id, migration);
-    tell(state, id, when, EventKind::Planned, &format!("slots {} from group {from} to group {to}", spans(slots)));
-    Ok(Outcome::Migration(id))
-}
-
-/// What StartMigration carries.
-pub(super) struct StartCopy<'a> {
-    pub id: MigrationId,
-    pub attempt: u32,
-    pub node: NodeId,
-    pub feed: &'a HostPort,
-    pub target: &'a HostPort,
-    pub group_epochs: &'a BTreeMap<GroupId, Epoch>,
-    pub term: Term,
-}
-
-pub(super) fn start(state: &mut ClusterState, new: &StartCopy<'_>, when: When) -> Result<Outcome, Reject> {
-    let id = new.id;
-    let migration = find(state, id)?;
-    if migration.phase != MigrationPhase::Planned {
-        return Err(wrong_phase(migration, "start", "an attempt begins when it is planned"));
-    }
-    if new.attempt != migration.attempt.saturating_add(1) {
-        return Err(wrong_attempt(migration, new.attempt, migration.attempt.saturating_add(1)));
-    }
-    same_term(new.term, when.at)?;
-    let product = product(state, migration.product)?;
-    for slot in &migration.slots {
-        owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
-    }
-    let (from, to) = (group(product, migration.from)?, group(product, migration.to)?);
-    epochs_unchanged([from, to], new.group_epochs)?;
-    promotion::none_open(state, migration.product, [from.id, to.id])?;
-    if !from.servers.iter().any(|s| s.addr == *new.feed) {
-        return Err(not_server(new.feed, "a server", from.id));
-    }
-    is_primary(to, new.target)?;
-    ejection::in_place(to)?;
-    member::serving(state, new.node)?;
-    if to.sweep.is_some() {
-        return Err(MigrationReject::SweepOpen(to.id).into());
-    }
-    let attempts = || state.migrations.values().filter(|m| m.product == migration.product && m.phase.attempting());
-    if let Some(other) = attempts().find(|m| m.from == from.id) {
-        return Err(MigrationReject::SourceBusy { migration: id, other: other.id, from: from.id }.into());
-    }
-    if attempts().filter(|m| m.to == to.id).count() >= ATTEMPTS_PER_TARGET_MAX {
-        let max = ATTEMPTS_PER_TARGET_MAX;
-        return Err(MigrationReject::TargetBusy { migration: id, to: to.id, max }.into());
-    }
-
-    let run = Run {
-        run: migration.runs.saturating_add(1),
-        kind: RunKind::Copy,
-        node: new.node,
-        feed: Some(new.feed.clone()),
-        server: new.target.clone(),
-        group_epochs: new.group_epochs.clone(),
-        term: new.term,
-        began: when.at.index,
-    };
-    let text = format!(
-        "attempt {} (run {}) by node {}: from {} (group {}) to {} (group {})",
-        new.attempt, run.run, new.node, new.feed, from.id, new.target, to.id
-    );
-    if let Some(m) = state.migrations.get_mut(&id) {
-        m.attempt = new.attempt;
-        m.runs = run.run;
-        m.run = Some(run);
-        m.counters = Counters::default();
-        m.verified = None;
-    }
-    enter(state, id, MigrationPhase::CleaningTarget, when);
-    tell(state, id, when, EventKind::Started, &text);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn progress(
-    state: &mut ClusterState,
-    (id, attempt): (MigrationId, u32),
-    phase: ProgressPhase,
-    counters: Counters,
-    verified: Option<Verified>,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let migration = find(state, id)?;
-    match migration.phase {
-        MigrationPhase::CleaningTarget | MigrationPhase::Copying | MigrationPhase::CaughtUp => {}
-        MigrationPhase::Planned
-        | MigrationPhase::Held(_)
-        | MigrationPhase::Switched
-        | MigrationPhase::Cancelling
-        | MigrationPhase::Paused => {
-            return Err(wrong_phase(migration, "report progress", "only a running attempt before its hold can"));
+impl Apply for PlanMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, ref slots, from, to, options } = *self;
+        let product = product(state, product_id)?;
+        group(product, from)?;
+        in_place(group(product, to)?)?;
+        if from == to {
+            return Err(MigrationReject::SameGroup(from).into());
         }
+        slots_usable(state, product, slots)?;
+        for slot in slots {
+            owned_by(product.slots[usize::from(slot.0)].owner, *slot, from)?;
+        }
+        hold_ms_allowed(options.limits.hold_ms_max)?;
+        if state.migrations.len() >= MIGRATIONS_MAX {
+            return Err(MigrationReject::TooMany { max: MIGRATIONS_MAX }.into());
+        }
+
+        let id = MigrationId(when.at.index.0);
+        let migration = Migration {
+            id,
+            product: product_id,
+            slots: slots.clone(),
+            from,
+            to,
+            options,
+            phase: MigrationPhase::Planned,
+            attempt: 0,
+            runs: 0,
+            run: None,
+            staged: false,
+            releases: 0,
+            counters: Counters::default(),
+            verified: None,
+            why: String::new(),
+            planned_ms: when.ms,
+            changed_ms: when.ms,
+        };
+        state.migrations.insert(id, migration);
+        tell(state, id, when, EventKind::Planned, &format!("slots {} from group {from} to group {to}", spans(slots)));
+        Ok(Outcome::Migration(id))
     }
-    if attempt != migration.attempt {
-        return Err(wrong_attempt(migration, attempt, migration.attempt));
+}
+
+impl Apply for StartMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let new = self;
+        let id = new.migration;
+        let migration = find(state, id)?;
+        if migration.phase != MigrationPhase::Planned {
+            return Err(wrong_phase(migration, "start", "an attempt begins when it is planned"));
+        }
+        if new.attempt != migration.attempt.saturating_add(1) {
+            return Err(wrong_attempt(migration, new.attempt, migration.attempt.saturating_add(1)));
+        }
+        same_term(new.term, when.at)?;
+        let product = product(state, migration.product)?;
+        for slot in &migration.slots {
+            owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
+        }
+        let (from, to) = (group(product, migration.from)?, group(product, migration.to)?);
+        epochs_unchanged([from, to], &new.group_epochs)?;
+        none_open(state, migration.product, [from.id, to.id])?;
+        if !from.servers.iter().any(|s| s.addr == new.feed) {
+            return Err(not_server(&new.feed, "a server", from.id));
+        }
+        is_primary(to, &new.target)?;
+        in_place(to)?;
+        serving(state, new.node)?;
+        if to.sweep.is_some() {
+            return Err(MigrationReject::SweepOpen(to.id).into());
+        }
+        let attempts = || state.migrations.values().filter(|m| m.product == migration.product && m.phase.attempting());
+        if let Some(other) = attempts().find(|m| m.from == from.id) {
+            return Err(MigrationReject::SourceBusy { migration: id, other: other.id, from: from.id }.into());
+        }
+        if attempts().filter(|m| m.to == to.id).count() >= ATTEMPTS_PER_TARGET_MAX {
+            let max = ATTEMPTS_PER_TARGET_MAX;
+            return Err(MigrationReject::TargetBusy { migration: id, to: to.id, max }.into());
+        }
+
+        let run = Run {
+            run: migration.runs.saturating_add(1),
+            kind: RunKind::Copy,
+            node: new.node,
+            feed: Some(new.feed.clone()),
+            server: new.target.clone(),
+            group_epochs: new.group_epochs.clone(),
+            term: new.term,
+            began: when.at.index,
+        };
+        let text = format!(
+            "attempt {} (run {}) by node {}: from {} (group {}) to {} (group {})",
+            new.attempt, run.run, new.node, new.feed, from.id, new.target, to.id
+        );
+        if let Some(m) = state.migrations.get_mut(&id) {
+            m.attempt = new.attempt;
+            m.runs = run.run;
+            m.run = Some(run);
+            m.counters = Counters::default();
+            m.verified = None;
+        }
+        enter(state, id, MigrationPhase::CleaningTarget, when);
+        tell(state, id, when, EventKind::Started, &text);
+        Ok(Outcome::Done)
     }
 
-    let (next, kind) = match phase {
-        ProgressPhase::Copying => (MigrationPhase::Copying, EventKind::Copying),
-        ProgressPhase::CaughtUp => (MigrationPhase::CaughtUp, EventKind::CaughtUp),
-    };
-    let (news, compared) = (migration.phase != next, verified.is_some() && verified != migration.verified);
-    if let Some(m) = state.migrations.get_mut(&id) {
-        m.counters = counters;
-        m.staged = true;
-        m.verified = verified.or(m.verified);
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
     }
-    let copied = format!("{} keys, {} bytes copied, {} dirty", counters.keys, counters.bytes, counters.dirty);
-    if news {
-        enter(state, id, next, when);
-    }
-    // One event an entry: the comparison is the greater news, and it says the rest too.
-    match verified {
-        Some(found) if compared => {
-            let text = format!("{} keys compared, {} differ; {copied}", found.keys, found.different);
-            tell(state, id, when, EventKind::Verified, &text);
+}
+
+impl Apply for MigrationProgress {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id, attempt, phase, counters, verified } = *self;
+        let migration = find(state, id)?;
+        match migration.phase {
+            MigrationPhase::CleaningTarget | MigrationPhase::Copying | MigrationPhase::CaughtUp => {}
+            MigrationPhase::Planned
+            | MigrationPhase::Held(_)
+            | MigrationPhase::Switched
+            | MigrationPhase::Cancelling
+            | MigrationPhase::Paused => {
+                return Err(wrong_phase(migration, "report progress", "only a running attempt before its hold can"));
+            }
         }
-        Some(_) | None if news => tell(state, id, when, kind, &copied),
-        Some(_) | None => {}
+        if attempt != migration.attempt {
+            return Err(wrong_attempt(migration, attempt, migration.attempt));
+        }
+
+        let (next, kind) = match phase {
+            ProgressPhase::Copying => (MigrationPhase::Copying, EventKind::Copying),
+            ProgressPhase::CaughtUp => (MigrationPhase::CaughtUp, EventKind::CaughtUp),
+        };
+        let (news, compared) = (migration.phase != next, verified.is_some() && verified != migration.verified);
+        if let Some(m) = state.migrations.get_mut(&id) {
+            m.counters = counters;
+            m.staged = true;
+            m.verified = verified.or(m.verified);
+        }
+        let copied = format!("{} keys, {} bytes copied, {} dirty", counters.keys, counters.bytes, counters.dirty);
+        if news {
+            enter(state, id, next, when);
+        }
+        // One event an entry: the comparison is the greater news, and it says the rest too.
+        match verified {
+            Some(found) if compared => {
+                let text = format!("{} keys compared, {} differ; {copied}", found.keys, found.different);
+                tell(state, id, when, EventKind::Verified, &text);
+            }
+            Some(_) | None if news => tell(state, id, when, kind, &copied),
+            Some(_) | None => {}
+        }
+        Ok(Outcome::Done)
     }
-    Ok(Outcome::Done)
 }
 
 /// What a hold for this migration needs: whose slots, and which. The slots' other holds are looked at by `hold`.
@@ -206,7 +196,7 @@ pub(super) fn may_hold(
     if attempt != migration.attempt {
         return Err(wrong_attempt(migration, attempt, migration.attempt));
     }
-    promotion::none_open(state, migration.product, [migration.from, migration.to])?;
+    none_open(state, migration.product, [migration.from, migration.to])?;
     Ok((migration.product, migration.slots.clone()))
 }
 
@@ -226,78 +216,77 @@ pub(super) fn released(state: &mut ClusterState, id: MigrationId, hold: &Hold, w
     tell(state, id, when, EventKind::Released, &format!("hold {} after {} ms: {why}", hold.id, held_ms(hold, when)));
 }
 
-pub(super) fn switch(
-    state: &mut ClusterState,
-    (id, attempt, hold): (MigrationId, u32, HoldId),
-    term: Term,
-    group_epochs: &BTreeMap<GroupId, Epoch>,
-    target_offset: Option<&ReplicationOffset>,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let migration = find(state, id)?;
-    let Some(open) = migration.hold() else {
-        return Err(wrong_phase(migration, "switch", "its slots must be held"));
-    };
-    let Some(open) = state.holds.get(&hold).filter(|h| h.id == open) else {
-        return Err(MigrationReject::OtherHold { hold, migration: id }.into());
-    };
-    if attempt != migration.attempt {
-        return Err(wrong_attempt(migration, attempt, migration.attempt));
-    }
-    same_term(term, when.at)?;
-    let product = product(state, migration.product)?;
-    let groups = [group(product, migration.from)?, group(product, migration.to)?];
-    epochs_unchanged(groups, group_epochs)?;
-    // Unchanged also since the attempt began: what it copied came from that primary and went to that one.
-    if let Some(run) = &migration.run {
-        epochs_unchanged(groups, &run.group_epochs)?;
-    }
-    // (No promotion of either is open: none begins while slots are held, and no hold while one is open.)
-    for slot in &migration.slots {
-        owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
-    }
-    if target_offset.is_some_and(|at| !promotion::replid_allowed(&at.replid)) {
-        return Err(PromotionReject::BadReplid(migration.to).into());
-    }
-    let (product_id, slots, from, to) = (migration.product, migration.slots.clone(), migration.from, migration.to);
+impl Apply for Switch {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id, attempt, hold, term, ref group_epochs, ref target_offset } = *self;
+        let migration = find(state, id)?;
+        let Some(open) = migration.hold() else {
+            return Err(wrong_phase(migration, "switch", "its slots must be held"));
+        };
+        let Some(open) = state.holds.get(&hold).filter(|h| h.id == open) else {
+            return Err(MigrationReject::OtherHold { hold, migration: id }.into());
+        };
+        if attempt != migration.attempt {
+            return Err(wrong_attempt(migration, attempt, migration.attempt));
+        }
+        same_term(term, when.at)?;
+        let product = product(state, migration.product)?;
+        let groups = [group(product, migration.from)?, group(product, migration.to)?];
+        epochs_unchanged(groups, group_epochs)?;
+        // Unchanged also since the attempt began: what it copied came from that primary and went to that one.
+        if let Some(run) = &migration.run {
+            epochs_unchanged(groups, &run.group_epochs)?;
+        }
+        // (No promotion of either is open: none begins while slots are held, and no hold while one is open.)
+        for slot in &migration.slots {
+            owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
+        }
+        if !replid_allowed(&target_offset.replid) {
+            return Err(PromotionReject::BadReplid(migration.to).into());
+        }
+        let (product_id, slots, from, to) = (migration.product, migration.slots.clone(), migration.from, migration.to);
 
-    let held = held_ms(open, when);
-    slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
-    state.holds.remove(&hold);
-    if let (Some(required_offset), Some(group)) = (target_offset, product_mut(state, product_id)?.groups.get_mut(&to)) {
-        // Who proposed an earlier switch may have looked later: what is there is not forgotten.
-        let before = group
-            .required_offset
-            .as_ref()
-            .filter(|before| before.replid == required_offset.replid)
-            .map_or(0, |b| b.offset);
-        group.required_offset = Some(ReplicationOffset {
-            replid: required_offset.replid.clone(),
-            offset: required_offset.offset.max(before),
-        });
+        let held = held_ms(open, when);
+        slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
+        state.holds.remove(&hold);
+        let ReplicationOffset { replid, offset } = target_offset;
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&to) {
+            // An earlier switch may have been proposed after a later check: its offset stays required.
+            let before = group.required_offset.as_ref().filter(|before| before.replid == *replid);
+            let offset = before.map_or(*offset, |before| before.offset.max(*offset));
+            group.required_offset = Some(ReplicationOffset { replid: replid.clone(), offset });
+        }
+        if let Some(m) = state.migrations.get_mut(&id) {
+            m.run = None;
+        }
+        enter(state, id, MigrationPhase::Switched, when);
+        let text = format!(
+            "{} slot(s) from group {from} to group {to}, held {held} ms (hold {hold}); the primary of group {to} was at \
+             offset {offset} of {replid}",
+            slots.len()
+        );
+        tell(state, id, when, EventKind::Switched, &text);
+        Ok(Outcome::Slots(slots.len() as u32))
     }
-    if let Some(m) = state.migrations.get_mut(&id) {
-        m.run = None;
+
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
     }
-    enter(state, id, MigrationPhase::Switched, when);
-    let mut text = format!("{} slot(s) from group {from} to group {to}, held {held} ms (hold {hold})", slots.len());
-    if let Some(ReplicationOffset { replid, offset }) = target_offset {
-        text = format!("{text}; the primary of group {to} was at offset {offset} of {replid}");
-    }
-    tell(state, id, when, EventKind::Switched, &text);
-    Ok(Outcome::Slots(slots.len() as u32))
 }
 
-pub(super) fn restart(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
-    let migration = find(state, id)?;
-    if !migration.phase.attempting() {
-        return Err(wrong_phase(migration, "begin anew", "no attempt of it runs, nothing was done"));
-    }
+impl Apply for RestartMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id, ref why } = *self;
+        let migration = find(state, id)?;
+        if !migration.phase.attempting() {
+            return Err(wrong_phase(migration, "begin anew", "no attempt of it runs, nothing was done"));
+        }
 
-    let attempt = migration.attempt;
-    end_attempt(state, id, MigrationPhase::Planned, why, when);
-    tell(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
-    Ok(Outcome::Done)
+        let attempt = migration.attempt;
+        end_attempt(state, id, MigrationPhase::Planned, why, when);
+        tell(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
+        Ok(Outcome::Done)
+    }
 }
 
 /// A group has another primary: attempts that read or write it end, and begin anew. No event of each: an entry makes one.
@@ -316,129 +305,113 @@ pub(super) fn primary_changed(
     ids
 }
 
-pub(super) fn cancel(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
-    let migration = find(state, id)?;
-    match migration.phase {
-        MigrationPhase::Switched => {
-            let remedy = "its slots belong to the target already: let it end, then migrate them back";
-            return Err(wrong_phase(migration, "be cancelled", remedy));
+impl Apply for CancelMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id, ref why } = *self;
+        let migration = find(state, id)?;
+        match migration.phase {
+            MigrationPhase::Switched => {
+                let remedy = "its slots belong to the target already: let it end, then migrate them back";
+                return Err(wrong_phase(migration, "be cancelled", remedy));
+            }
+            MigrationPhase::Cancelling => return Ok(Outcome::Unchanged),
+            MigrationPhase::Planned
+            | MigrationPhase::CleaningTarget
+            | MigrationPhase::Copying
+            | MigrationPhase::CaughtUp
+            | MigrationPhase::Held(_)
+            | MigrationPhase::Paused => {}
         }
-        MigrationPhase::Cancelling => return Ok(Outcome::Unchanged),
-        MigrationPhase::Planned
-        | MigrationPhase::CleaningTarget
-        | MigrationPhase::Copying
-        | MigrationPhase::CaughtUp
-        | MigrationPhase::Held(_)
-        | MigrationPhase::Paused => {}
-    }
 
-    let never_started = migration.attempt == 0;
-    end_attempt(state, id, MigrationPhase::Cancelling, why, when);
-    if never_started {
-        ended(state, id, EndPhase::Cancelled, when, why);
-    } else {
-        tell(state, id, when, EventKind::Cancelling, &format!("{why}; the copy at the target is wiped"));
+        let never_started = migration.attempt == 0;
+        end_attempt(state, id, MigrationPhase::Cancelling, why, when);
+        if never_started {
+            ended(state, id, EndPhase::Cancelled, when, why);
+        } else {
+            tell(state, id, when, EventKind::Cancelling, &format!("{why}; the copy at the target is wiped"));
+        }
+        Ok(Outcome::Done)
     }
-    Ok(Outcome::Done)
 }
 
-pub(super) fn pause(state: &mut ClusterState, id: MigrationId, why: &str, when: When) -> Result<Outcome, Reject> {
-    let migration = find(state, id)?;
-    match migration.phase {
-        MigrationPhase::Switched | MigrationPhase::Cancelling => {
-            let remedy = "only leftovers are being deleted: let it end";
-            return Err(wrong_phase(migration, "be paused", remedy));
+impl Apply for PauseMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id, ref why } = *self;
+        let migration = find(state, id)?;
+        match migration.phase {
+            MigrationPhase::Switched | MigrationPhase::Cancelling => {
+                let remedy = "only leftovers are being deleted: let it end";
+                return Err(wrong_phase(migration, "be paused", remedy));
+            }
+            MigrationPhase::Paused => return Ok(Outcome::Unchanged),
+            MigrationPhase::Planned
+            | MigrationPhase::CleaningTarget
+            | MigrationPhase::Copying
+            | MigrationPhase::CaughtUp
+            | MigrationPhase::Held(_) => {}
         }
-        MigrationPhase::Paused => return Ok(Outcome::Unchanged),
-        MigrationPhase::Planned
-        | MigrationPhase::CleaningTarget
-        | MigrationPhase::Copying
-        | MigrationPhase::CaughtUp
-        | MigrationPhase::Held(_) => {}
-    }
 
-    end_attempt(state, id, MigrationPhase::Paused, why, when);
-    tell(state, id, when, EventKind::Paused, why);
-    Ok(Outcome::Done)
+        end_attempt(state, id, MigrationPhase::Paused, why, when);
+        tell(state, id, when, EventKind::Paused, why);
+        Ok(Outcome::Done)
+    }
 }
 
-pub(super) fn resume(state: &mut ClusterState, id: MigrationId, when: When) -> Result<Outcome, Reject> {
-    let migration = find(state, id)?;
-    match migration.phase {
-        MigrationPhase::Paused => {}
-        MigrationPhase::Planned
-        | MigrationPhase::CleaningTarget
-        | MigrationPhase::Copying
-        | MigrationPhase::CaughtUp
-        | MigrationPhase::Held(_) => {
+impl Apply for ResumeMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id } = *self;
+        let migration = find(state, id)?;
+        match migration.phase {
+            MigrationPhase::Paused => {}
+            MigrationPhase::Planned
+            | MigrationPhase::CleaningTarget
+            | MigrationPhase::Copying
+            | MigrationPhase::CaughtUp
+            | MigrationPhase::Held(_) => {
+                return Ok(Outcome::Unchanged);
+            }
+            MigrationPhase::Switched | MigrationPhase::Cancelling => {
+                return Err(wrong_phase(migration, "be resumed", "it is not paused: let it end"));
+            }
+        }
+
+        if let Some(m) = state.migrations.get_mut(&id) {
+            m.releases = 0;
+        }
+        enter(state, id, MigrationPhase::Planned, when);
+        tell(state, id, when, EventKind::Resumed, "it begins anew");
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for SetMigration {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { migration: id, keys_per_second: keys, bytes_per_second: bytes, hold_ms_max: hold } = *self;
+        let before = find(state, id)?.options.limits;
+        let new = Limits {
+            keys_per_second: keys.unwrap_or(before.keys_per_second),
+            bytes_per_second: bytes.unwrap_or(before.bytes_per_second),
+            hold_ms_max: hold.unwrap_or(before.hold_ms_max),
+        };
+        hold_ms_allowed(new.hold_ms_max)?;
+        if new == before {
             return Ok(Outcome::Unchanged);
         }
-        MigrationPhase::Switched | MigrationPhase::Cancelling => {
-            return Err(wrong_phase(migration, "be resumed", "it is not paused: let it end"));
+
+        if let Some(m) = state.migrations.get_mut(&id) {
+            m.options.limits = new;
         }
-    }
-
-    if let Some(m) = state.migrations.get_mut(&id) {
-        m.releases = 0;
-    }
-    enter(state, id, MigrationPhase::Planned, when);
-    tell(state, id, when, EventKind::Resumed, "it begins anew");
-    Ok(Outcome::Done)
-}
-
-pub(super) fn set(
-    state: &mut ClusterState,
-    id: MigrationId,
-    (keys, bytes, hold): (Option<u64>, Option<u64>, Option<u32>),
-    when: When,
-) -> Result<Outcome, Reject> {
-    let before = find(state, id)?.options.limits;
-    let new = Limits {
-        keys_per_second: keys.unwrap_or(before.keys_per_second),
-        bytes_per_second: bytes.unwrap_or(before.bytes_per_second),
-        hold_ms_max: hold.unwrap_or(before.hold_ms_max),
-    };
-    hold_ms_allowed(new.hold_ms_max)?;
-    if new == before {
-        return Ok(Outcome::Unchanged);
-    }
-
-    if let Some(m) = state.migrations.get_mut(&id) {
-        m.options.limits = new;
-    }
-    let text = format!(
-        "keys-per-second {}, bytes-per-second {}, hold-max {} ms (0: none, or the cluster's)",
-        new.keys_per_second, new.bytes_per_second, new.hold_ms_max
-    );
-    tell(state, id, when, EventKind::LimitsSet, &text);
-    Ok(Outcome::Done)
-}
-
-/// The term that the verdict behind a change of this family is of, where it carries one.
-pub(super) fn verdict_term(change: &Change) -> Option<Term> {
-    if let Change::StartMigration { term, .. }
-    | Change::Switch { term, .. }
-    | Change::StartRun { term, .. }
-    | Change::Cleaned { term, .. }
-    | Change::EndSweep { term, .. } = change
-    {
-        Some(*term)
-    } else {
-        None
+        let text = format!(
+            "keys-per-second {}, bytes-per-second {}, hold-max {} ms (0: none, or the cluster's)",
+            new.keys_per_second, new.bytes_per_second, new.hold_ms_max
+        );
+        tell(state, id, when, EventKind::LimitsSet, &text);
+        Ok(Outcome::Done)
     }
 }
-
-// What this family and that of runs share.
 
 pub(super) fn find(state: &ClusterState, id: MigrationId) -> Result<&Migration, Reject> {
     state.migrations.get(&id).ok_or_else(|| MigrationReject::Unknown(id).into())
-}
-
-pub(super) fn is_primary(group: &Group, addr: &HostPort) -> Result<(), Reject> {
-    if group.servers.first().is_some_and(|s| s.addr == *addr) {
-        return Ok(());
-    }
-    Err(not_server(addr, "the primary", group.id))
 }
 
 pub(super) fn wrong_phase(migration: &Migration, verb: &'static str, remedy: &'static str) -> Reject {
@@ -507,10 +480,6 @@ const fn held_ms(hold: &Hold, when: When) -> u64 {
 
 fn wrong_attempt(migration: &Migration, given: u32, expected: u32) -> Reject {
     MigrationReject::WrongAttempt { migration: migration.id, given, expected }.into()
-}
-
-fn not_server(addr: &HostPort, what: &'static str, group: GroupId) -> Reject {
-    MigrationReject::NotServer { addr: addr.clone(), what, group }.into()
 }
 
 fn owned_by(owner: Option<GroupId>, slot: SlotId, from: GroupId) -> Result<(), Reject> {

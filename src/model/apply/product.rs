@@ -1,108 +1,114 @@
 //! Tenants: making, changing, removing.
 //! Knows nothing of listeners but that no two of a host may meet.
 
-use super::{credentials_usable, product, product_mut, routed};
+use super::{
+    Apply,
+    common::{product, product_mut, routed},
+    events::When,
+    guard::credentials_usable,
+};
 use crate::model::{
-    change::NewProduct,
+    change::{NewProduct, RemoveProduct, SetProduct},
     ids::ProductId,
     limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
     outcome::Outcome,
     ports::{NodePorts, no_listeners_meet, products, servers},
-    reads::{ReadPolicy, SetReads},
+    reads::ReadPolicy,
     reject::Reject,
-    secret::Credentials,
-    state::{ClusterState, Position, Product, SlotState},
+    state::{ClusterState, Product, SlotState},
 };
 
-pub(super) fn create(state: &mut ClusterState, new: &NewProduct, at: Position) -> Result<Outcome, Reject> {
-    if !name_allowed(&new.name) {
-        return Err(Reject::BadProductName(new.name.chars().take(NAME_LEN_MAX).collect()));
-    }
-    if state.products.values().any(|p| p.name == new.name) {
-        return Err(Reject::ProductExists(new.name.clone()));
-    }
-    if state.products.len() >= PRODUCTS_MAX {
-        return Err(Reject::TooManyProducts { max: PRODUCTS_MAX });
-    }
-    databases_allowed(new.databases)?;
-    if let Some(auth) = &new.auth {
-        credentials_usable(auth)?;
-    }
-    let mut ports = products(state);
-    ports.push((&new.name, new.port));
-    no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
-
-    let id = insert(state, new);
-    routed(state, at);
-    Ok(Outcome::Product(id))
-}
-
-#[expect(clippy::too_many_arguments, reason = "one for each setting")]
-pub(super) fn set(
-    state: &mut ClusterState,
-    id: ProductId,
-    (port, databases): (Option<u16>, Option<u32>),
-    auth: Option<&Option<Credentials>>,
-    auto_rebalance: Option<bool>,
-    (min_acks, min_acks_ms): (Option<u8>, Option<u32>),
-    reads: SetReads,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let before = product(state, id)?;
-    if let Some(databases) = databases {
-        databases_allowed(databases)?;
-    }
-    acks_allowed(min_acks, min_acks_ms)?;
-    if let Some(Some(auth)) = auth {
-        credentials_usable(auth)?;
-    }
-    if let Some(ms) = reads.max_lag_ms.filter(|ms| *ms != 0 && !MAX_LAG_MS.contains(ms)) {
-        return Err(Reject::BadMaxLag(ms));
-    }
-    let same = port.is_none_or(|p| p == before.port)
-        && databases.is_none_or(|d| d == before.databases)
-        && auth.is_none_or(|a| *a == before.auth)
-        && min_acks.is_none_or(|n| n == before.min_acks)
-        && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms)
-        && reads.of(before.reads) == before.reads;
-    let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
-    if same && !switched {
-        return Ok(Outcome::Unchanged);
-    }
-    if let Some(port) = port {
-        let ports: Vec<_> =
-            state.products.values().map(|p| (p.name.as_str(), if p.id == id { port } else { p.port })).collect();
+impl Apply for NewProduct {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let new = self;
+        let at = when.at;
+        if !name_allowed(&new.name) {
+            return Err(Reject::BadProductName(new.name.chars().take(NAME_LEN_MAX).collect()));
+        }
+        if state.products.values().any(|p| p.name == new.name) {
+            return Err(Reject::ProductExists(new.name.clone()));
+        }
+        if state.products.len() >= PRODUCTS_MAX {
+            return Err(Reject::TooManyProducts { max: PRODUCTS_MAX });
+        }
+        databases_allowed(new.databases)?;
+        if let Some(auth) = &new.auth {
+            credentials_usable(auth)?;
+        }
+        let mut ports = products(state);
+        ports.push((&new.name, new.port));
         no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
-    }
 
-    let product = product_mut(state, id)?;
-    product.port = port.unwrap_or(product.port);
-    product.databases = databases.unwrap_or(product.databases);
-    if let Some(auth) = auth {
-        product.auth.clone_from(auth);
-    }
-    product.min_acks = min_acks.unwrap_or(product.min_acks);
-    product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
-    product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
-    product.reads = reads.of(product.reads);
-    // Workers need not know how slots come to move.
-    if !same {
+        let id = insert(state, new);
         routed(state, at);
+        Ok(Outcome::Product(id))
     }
-    Ok(Outcome::Done)
 }
 
-pub(super) fn remove(state: &mut ClusterState, id: ProductId, at: Position) -> Result<Outcome, Reject> {
-    let product = product(state, id)?;
-    if let Some(group) = product.groups.keys().next() {
-        let count = product.groups.len();
-        return Err(Reject::ProductHasGroups { product: product.name.clone(), count, group: *group });
-    }
+impl Apply for SetProduct {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: id, port, databases, ref auth, auto_rebalance, min_acks, min_acks_ms, reads } = *self;
+        let at = when.at;
+        let before = product(state, id)?;
+        if let Some(databases) = databases {
+            databases_allowed(databases)?;
+        }
+        acks_allowed(min_acks, min_acks_ms)?;
+        if let Some(Some(auth)) = auth {
+            credentials_usable(auth)?;
+        }
+        if let Some(ms) = reads.max_lag_ms.filter(|ms| *ms != 0 && !MAX_LAG_MS.contains(ms)) {
+            return Err(Reject::BadMaxLag(ms));
+        }
+        let same = port.is_none_or(|p| p == before.port)
+            && databases.is_none_or(|d| d == before.databases)
+            && auth.as_ref().is_none_or(|a| *a == before.auth)
+            && min_acks.is_none_or(|n| n == before.min_acks)
+            && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms)
+            && reads.of(before.reads) == before.reads;
+        let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
+        if same && !switched {
+            return Ok(Outcome::Unchanged);
+        }
+        if let Some(port) = port {
+            let ports: Vec<_> =
+                state.products.values().map(|p| (p.name.as_str(), if p.id == id { port } else { p.port })).collect();
+            no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+        }
 
-    // Without groups no slot has an owner, so no assignment and no hold is left either.
-    state.products.remove(&id);
-    routed(state, at);
-    Ok(Outcome::Done)
+        let product = product_mut(state, id)?;
+        product.port = port.unwrap_or(product.port);
+        product.databases = databases.unwrap_or(product.databases);
+        if let Some(auth) = auth {
+            product.auth.clone_from(auth);
+        }
+        product.min_acks = min_acks.unwrap_or(product.min_acks);
+        product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
+        product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
+        product.reads = reads.of(product.reads);
+        // Workers need not know how slots come to move.
+        if !same {
+            routed(state, at);
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for RemoveProduct {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: id } = *self;
+        let at = when.at;
+        let product = product(state, id)?;
+        if let Some(group) = product.groups.keys().next() {
+            let count = product.groups.len();
+            return Err(Reject::ProductHasGroups { product: product.name.clone(), count, group: *group });
+        }
+
+        // Without groups no slot has an owner, so no assignment and no hold is left either.
+        state.products.remove(&id);
+        routed(state, at);
+        Ok(Outcome::Done)
+    }
 }
 
 /// Adds a product whose demands were checked.

@@ -4,72 +4,65 @@
 use std::collections::BTreeSet;
 
 use super::{
-    clipped,
+    Apply,
+    common::{clipped, group, product, product_mut, routed, server_at, server_mut, subject},
     events::{self, When},
-    group, migration, product, product_mut, routed, same_term,
+    guard::{none_open, same_epoch, same_term},
+    migration,
 };
 use crate::model::{
+    change::{FinishPromotion, GiveUpPromotion, StartPromotion},
     event::EventKind,
-    ids::{Epoch, GroupId, HoldId, HostPort, ProductId, PromotionId, SlotId, Term},
-    limits::{PROMOTIONS_ENDED_MAX, REPLID_LEN_MAX},
+    ids::{GroupId, ProductId, PromotionId, SlotId, Term},
+    limits::PROMOTIONS_ENDED_MAX,
     outcome::Outcome,
-    ports::addr_key,
-    promotion::{EndedPromotion, Promotion, PromotionKind, ReplicationOffset},
+    promotion::{EndedPromotion, Promotion, PromotionKind},
     reject::{PromotionReject, Reject},
     route::HoldKind,
-    state::{Cause, ClusterState, Group, Hold, Position, Product},
+    state::{Cause, ClusterState, Hold, Position, Product},
 };
 
-/// What StartPromotion carries.
-pub(super) struct StartPromotion<'a> {
-    pub product: ProductId,
-    pub group: GroupId,
-    pub to: &'a HostPort,
-    pub kind: PromotionKind,
-    pub group_epoch: Epoch,
-    pub required_offset: Option<&'a ReplicationOffset>,
-    pub forced: bool,
-    pub why: &'a str,
-}
+impl Apply for StartPromotion {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let new = self;
+        let product = product(state, new.product)?;
+        let group = group(product, new.group)?;
+        let place = server_at(product, group, &new.to)?;
+        let to = &group.servers[place];
+        if place == 0 {
+            return Err(PromotionReject::IsPrimary { addr: to.addr.clone(), group: group.id }.into());
+        }
+        same_epoch(group, new.group_epoch)?;
+        none_open(state, product.id, [group.id])?;
+        if to.diverged && !new.forced {
+            return Err(PromotionReject::Diverged { addr: to.addr.clone(), group: group.id }.into());
+        }
+        // Whoever looked before a switch does not know how far a replica must be to have the slots that came.
+        if group.required_offset != new.required_offset {
+            return Err(PromotionReject::RequiredOffsetChanged(group.id).into());
+        }
+        not_held(state, product, group.id)?;
 
-pub(super) fn start(state: &mut ClusterState, new: &StartPromotion<'_>, when: When) -> Result<Outcome, Reject> {
-    let product = product(state, new.product)?;
-    let group = group(product, new.group)?;
-    let place = server_at(product, group, new.to)?;
-    let to = &group.servers[place];
-    if place == 0 {
-        return Err(PromotionReject::IsPrimary { addr: to.addr.clone(), group: group.id }.into());
+        let id = PromotionId(when.at.index.0);
+        let promotion = Promotion {
+            id,
+            product: product.id,
+            group: group.id,
+            from: group.servers[0].addr.clone(),
+            to: to.addr.clone(),
+            kind: new.kind,
+            forced: new.forced,
+            group_epoch: group.epoch,
+            why: clipped(&new.why),
+            attempts: 0,
+            started_ms: when.ms,
+        };
+        let forced = if new.forced { ", forced" } else { "" };
+        let text = format!("{}{forced} from {} to {}: {}", new.kind.name(), promotion.from, promotion.to, new.why);
+        tell(state, &promotion, when, EventKind::PromotionStarted, &text);
+        state.promotions.insert(id, promotion);
+        Ok(Outcome::Promotion(id))
     }
-    same_epoch(group, new.group_epoch)?;
-    none_open(state, product.id, [group.id])?;
-    if to.diverged && !new.forced {
-        return Err(PromotionReject::Diverged { addr: to.addr.clone(), group: group.id }.into());
-    }
-    // Whoever looked before a switch does not know how far a replica must be to have the slots that came.
-    if group.required_offset.as_ref() != new.required_offset {
-        return Err(PromotionReject::RequiredOffsetChanged(group.id).into());
-    }
-    not_held(state, product, group.id)?;
-
-    let id = PromotionId(when.at.index.0);
-    let promotion = Promotion {
-        id,
-        product: product.id,
-        group: group.id,
-        from: group.servers[0].addr.clone(),
-        to: to.addr.clone(),
-        kind: new.kind,
-        forced: new.forced,
-        group_epoch: group.epoch,
-        why: clipped(new.why),
-        attempts: 0,
-        started_ms: when.ms,
-    };
-    let forced = if new.forced { ", forced" } else { "" };
-    let text = format!("{}{forced} from {} to {}: {}", new.kind.name(), promotion.from, promotion.to, new.why);
-    tell(state, &promotion, when, EventKind::PromotionStarted, &text);
-    state.promotions.insert(id, promotion);
-    Ok(Outcome::Promotion(id))
 }
 
 /// What a hold for this promotion needs: whose slots, and which. Of a group without slots there are none.
@@ -115,193 +108,86 @@ pub(super) fn released(state: &mut ClusterState, id: PromotionId, hold: &Hold, w
     tell(state, &promotion, when, EventKind::PromotionReleased, &text);
 }
 
-pub(super) fn finish(
-    state: &mut ClusterState,
-    id: PromotionId,
-    hold: HoldId,
-    term: Term,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let promotion = find(state, id)?.clone();
-    let open = state.holds.get(&hold).ok_or(Reject::HoldNotOpen(hold))?;
-    if open.cause != Cause::Promotion(id) {
-        return Err(PromotionReject::OtherHold { hold, promotion: id }.into());
-    }
-    same_term(term, when.at)?;
-    let product = product(state, promotion.product)?;
-    let group = group(product, promotion.group)?;
-    same_epoch(group, promotion.group_epoch)?;
-    let place = server_at(product, group, &promotion.to)?;
-    let held_ms = when.ms.saturating_sub(open.since_ms);
-
-    let product = product_mut(state, promotion.product)?;
-    if let Some(group) = product.groups.get_mut(&promotion.group) {
-        let mut new = group.servers.remove(place);
-        new.diverged = false;
-        // The old primary may have writes that the new one never got.
-        if let Some(old) = group.servers.first_mut() {
-            old.diverged = true;
+impl Apply for FinishPromotion {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { promotion: id, hold, term } = *self;
+        let promotion = find(state, id)?.clone();
+        let open = state.holds.get(&hold).ok_or(Reject::HoldNotOpen(hold))?;
+        if open.cause != Cause::Promotion(id) {
+            return Err(PromotionReject::OtherHold { hold, promotion: id }.into());
         }
-        group.servers.insert(0, new);
-        group.epoch = when.at.index;
-        group.replid.clear();
-        group.run_id.clear();
-        group.restarted_with = None;
-        // What had to be reached, it has: who chose it saw to that. Later replicas copy it whole.
-        group.required_offset = None;
-    }
-    for slot in product.slots.iter_mut().filter(|s| s.owner == Some(promotion.group)) {
-        slot.epoch = when.at.index;
-    }
-    state.holds.remove(&hold);
-    routed(state, when.at);
-    let why = format!("group {} has another primary: {}", promotion.group, promotion.to);
-    let restarted = migration::primary_changed(state, promotion.product, promotion.group, &why, when);
-    let mut text = format!("{} instead of {}, held {held_ms} ms (hold {hold})", promotion.to, promotion.from);
-    if !restarted.is_empty() {
-        let ids: Vec<String> = restarted.iter().map(ToString::to_string).collect();
-        text = format!("{text}; begin anew: migration {}", ids.join(", "));
-    }
-    tell(state, &promotion, when, EventKind::Promoted, &text);
-    ended(state, id, None, when);
-    Ok(Outcome::Done)
-}
+        same_term(term, when.at)?;
+        let product = product(state, promotion.product)?;
+        let group = group(product, promotion.group)?;
+        same_epoch(group, promotion.group_epoch)?;
+        let place = server_at(product, group, &promotion.to)?;
+        let held_ms = when.ms.saturating_sub(open.since_ms);
 
-pub(super) fn give_up(
-    state: &mut ClusterState,
-    id: PromotionId,
-    why: &str,
-    (primary_back, forced): (bool, bool),
-    when: When,
-) -> Result<Outcome, Reject> {
-    let promotion = find(state, id)?.clone();
-    let sent = promotion.attempts > 0;
-    if promotion.kind == PromotionKind::Failover && sent && !primary_back && !forced {
-        let Promotion { to, from, .. } = promotion;
-        return Err(PromotionReject::MayBePromoted { promotion: id, to, from }.into());
-    }
-
-    if let Some(hold) = state.promotion_hold(id) {
+        let product = product_mut(state, promotion.product)?;
+        if let Some(group) = product.groups.get_mut(&promotion.group) {
+            let mut new = group.servers.remove(place);
+            new.diverged = false;
+            // The old primary may have writes that the new one never got.
+            if let Some(old) = group.servers.first_mut() {
+                old.diverged = true;
+            }
+            group.servers.insert(0, new);
+            group.epoch = when.at.index;
+            group.replid.clear();
+            group.run_id.clear();
+            group.restarted_with = None;
+            // What had to be reached, it has: who chose it saw to that. Later replicas copy it whole.
+            group.required_offset = None;
+        }
+        for slot in product.slots.iter_mut().filter(|s| s.owner == Some(promotion.group)) {
+            slot.epoch = when.at.index;
+        }
         state.holds.remove(&hold);
         routed(state, when.at);
-    }
-    if sent && let Some(server) = server_mut(state, promotion.product, promotion.group, &promotion.to) {
-        // It may have been told to be a primary, and have taken writes since that nobody else has.
-        server.diverged = true;
-    }
-    let text = format!("{} stays the primary, {} does not replace it: {why}", promotion.from, promotion.to);
-    tell(state, &promotion, when, EventKind::PromotionGivenUp, &text);
-    ended(state, id, Some(clipped(why)), when);
-    Ok(Outcome::Done)
-}
-
-pub(super) fn note_primary(
-    state: &mut ClusterState,
-    (product_id, group_id): (ProductId, GroupId),
-    epoch: Epoch,
-    replid: &str,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let group = group(product(state, product_id)?, group_id)?;
-    same_epoch(group, epoch)?;
-    if !replid_allowed(replid) {
-        return Err(PromotionReject::BadReplid(group_id).into());
-    }
-    if group.replid == replid {
-        return Ok(Outcome::Unchanged);
-    }
-
-    let known = !group.replid.is_empty();
-    let text = format!(
-        "{} has replication id {replid} instead of {}: it restarted, was replaced by hand, or got its first replica",
-        group.servers.first().map_or("nobody", |s| s.addr.as_str()),
-        group.replid
-    );
-    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&group_id) {
-        replid.clone_into(&mut group.replid);
-    }
-    if known {
-        events::push(state, when, EventKind::PrimaryNoted, Some(product_id), subject(group_id), &text);
-    }
-    Ok(Outcome::Done)
-}
-
-pub(super) fn mark_resynced(
-    state: &mut ClusterState,
-    (product_id, group_id): (ProductId, GroupId),
-    addr: &HostPort,
-    epoch: Epoch,
-    when: When,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    let group = group(product, group_id)?;
-    same_epoch(group, epoch)?;
-    let place = server_at(product, group, addr)?;
-    let server = &group.servers[place];
-    if place == 0 {
-        return Err(PromotionReject::IsPrimary { addr: server.addr.clone(), group: group_id }.into());
-    }
-    // What was seen before a promotion began says nothing of what it has done to the server since.
-    none_open(state, product_id, [group_id])?;
-    if !server.diverged {
-        return Ok(Outcome::Unchanged);
-    }
-
-    let addr = server.addr.clone();
-    if let Some(server) = server_mut(state, product_id, group_id, &addr) {
-        server.diverged = false;
-    }
-    let text = format!("{addr} follows the primary and has what it has; it may be promoted again");
-    events::push(state, when, EventKind::Resynced, Some(product_id), subject(group_id), &text);
-    Ok(Outcome::Done)
-}
-
-// What other families ask.
-
-/// Refuses while one of the groups is being promoted.
-pub(super) fn none_open(
-    state: &ClusterState,
-    product: ProductId,
-    groups: impl IntoIterator<Item = GroupId>,
-) -> Result<(), Reject> {
-    for group in groups {
-        if let Some(open) = state.promotion_of(product, group) {
-            let (promotion, to) = (open.id, open.to.clone());
-            return Err(PromotionReject::GroupPromoted { group, promotion, to }.into());
+        let why = format!("group {} has another primary: {}", promotion.group, promotion.to);
+        let restarted = migration::primary_changed(state, promotion.product, promotion.group, &why, when);
+        let mut text = format!("{} instead of {}, held {held_ms} ms (hold {hold})", promotion.to, promotion.from);
+        if !restarted.is_empty() {
+            let ids: Vec<String> = restarted.iter().map(ToString::to_string).collect();
+            text = format!("{text}; begin anew: migration {}", ids.join(", "));
         }
+        tell(state, &promotion, when, EventKind::Promoted, &text);
+        ended(state, id, None, when);
+        Ok(Outcome::Done)
     }
-    Ok(())
+
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
+    }
 }
 
-/// Where a server stands in its group; by its key, so that it can be named as the operator knows it.
-pub(super) fn server_at(product: &Product, group: &Group, addr: &HostPort) -> Result<usize, Reject> {
-    let key = addr_key(addr);
-    group.servers.iter().position(|s| addr_key(&s.addr) == key).ok_or_else(|| Reject::UnknownServer {
-        addr: addr.clone(),
-        product: product.name.clone(),
-        group: group.id,
-    })
-}
+impl Apply for GiveUpPromotion {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { promotion: id, ref why, primary_back, forced } = *self;
+        let promotion = find(state, id)?.clone();
+        let sent = promotion.attempts > 0;
+        if promotion.kind == PromotionKind::Failover && sent && !primary_back && !forced {
+            let Promotion { to, from, .. } = promotion;
+            return Err(PromotionReject::MayBePromoted { promotion: id, to, from }.into());
+        }
 
-/// What events about a group are about.
-pub(super) fn subject(group: GroupId) -> String {
-    format!("group {group}")
-}
-
-/// Not empty, and nothing but letters and digits, as many as are kept.
-pub(super) fn replid_allowed(replid: &str) -> bool {
-    (1..=REPLID_LEN_MAX).contains(&replid.len()) && replid.bytes().all(|b| b.is_ascii_alphanumeric())
+        if let Some(hold) = state.promotion_hold(id) {
+            state.holds.remove(&hold);
+            routed(state, when.at);
+        }
+        if sent && let Some(server) = server_mut(state, promotion.product, promotion.group, &promotion.to) {
+            // It may have been told to be a primary, and have taken writes since that nobody else has.
+            server.diverged = true;
+        }
+        let text = format!("{} stays the primary, {} does not replace it: {why}", promotion.from, promotion.to);
+        tell(state, &promotion, when, EventKind::PromotionGivenUp, &text);
+        ended(state, id, Some(clipped(why)), when);
+        Ok(Outcome::Done)
+    }
 }
 
 fn find(state: &ClusterState, id: PromotionId) -> Result<&Promotion, Reject> {
     state.promotions.get(&id).ok_or_else(|| PromotionReject::Unknown(id).into())
-}
-
-pub(super) fn same_epoch(group: &Group, given: Epoch) -> Result<(), Reject> {
-    if group.epoch == given {
-        return Ok(());
-    }
-    Err(Reject::GroupChanged { group: group.id, given, now: group.epoch })
 }
 
 /// Refuses while slots are held that leave or reach the group: what the hold is for rests on its primary.
@@ -324,16 +210,6 @@ fn not_held(state: &ClusterState, product: &Product, id: GroupId) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn server_mut<'a>(
-    state: &'a mut ClusterState,
-    product: ProductId,
-    group: GroupId,
-    addr: &HostPort,
-) -> Option<&'a mut crate::model::state::Server> {
-    let group = state.products.get_mut(&product)?.groups.get_mut(&group)?;
-    group.servers.iter_mut().find(|s| s.addr == *addr)
 }
 
 fn tell(state: &mut ClusterState, promotion: &Promotion, when: When, kind: EventKind, text: &str) {

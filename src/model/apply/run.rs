@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Apply,
+    common::{group, product, product_mut},
     events::{self, When},
-    group, member, migration, product, product_mut, same_term,
+    guard::{is_primary, same_term, serving},
+    migration,
 };
 use crate::model::{
+    change::{Cleaned, EndSweep, StartRun},
     event::EventKind,
-    ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, Term},
+    ids::{GroupId, MigrationId, ProductId, Term},
     migration::{EndPhase, Job, MigrationPhase, Run, RunKind, Sweep},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
@@ -17,30 +21,23 @@ use crate::model::{
     state::{ClusterState, Group},
 };
 
-/// What StartRun carries.
-pub(super) struct StartRun<'a> {
-    pub job: Job,
-    pub run: u32,
-    pub node: NodeId,
-    pub server: &'a HostPort,
-    pub term: Term,
-}
+impl Apply for StartRun {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let new = self;
+        same_term(new.term, when.at)?;
+        serving(state, new.node)?;
+        match new.job {
+            Job::Migration(id) => start_cleaning(state, id, new, when),
+            Job::Sweep { product, group } => start_sweep(state, (product, group), new, when),
+        }
+    }
 
-pub(super) fn start(state: &mut ClusterState, new: &StartRun<'_>, when: When) -> Result<Outcome, Reject> {
-    same_term(new.term, when.at)?;
-    member::serving(state, new.node)?;
-    match new.job {
-        Job::Migration(id) => start_cleaning(state, id, new, when),
-        Job::Sweep { product, group } => start_sweep(state, (product, group), new, when),
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
     }
 }
 
-fn start_cleaning(
-    state: &mut ClusterState,
-    id: MigrationId,
-    new: &StartRun<'_>,
-    when: When,
-) -> Result<Outcome, Reject> {
+fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &StartRun, when: When) -> Result<Outcome, Reject> {
     let open = migration::find(state, id)?;
     let (kind, at, what) = match open.phase {
         MigrationPhase::Switched => (RunKind::CleanSource, open.from, "the source"),
@@ -56,7 +53,7 @@ fn start_cleaning(
     };
     next_run(state, new)?;
     let group = group(product(state, open.product)?, at)?;
-    migration::is_primary(group, new.server)?;
+    is_primary(group, &new.server)?;
     if kind == RunKind::WipeTarget && group.sweep.is_some() {
         return Err(MigrationReject::SweepOpen(at).into());
     }
@@ -73,13 +70,13 @@ fn start_cleaning(
 fn start_sweep(
     state: &mut ClusterState,
     (product_id, group_id): (ProductId, GroupId),
-    new: &StartRun<'_>,
+    new: &StartRun,
     when: When,
 ) -> Result<Outcome, Reject> {
     let product = product(state, product_id)?;
     let group = group(product, group_id)?;
     next_run(state, new)?;
-    migration::is_primary(group, new.server)?;
+    is_primary(group, &new.server)?;
     receives(state, product_id, group_id)?;
     let slots = state.sweepable(product_id, group_id);
     if slots.is_empty() {
@@ -96,71 +93,71 @@ fn start_sweep(
     Ok(Outcome::Done)
 }
 
-pub(super) fn cleaned(
-    state: &mut ClusterState,
-    job: Job,
-    run: u32,
-    term: Term,
-    deleted: u64,
-    when: When,
-) -> Result<Outcome, Reject> {
-    same_term(term, when.at)?;
-    if let Job::Migration(id) = job {
-        migration::find(state, id)?;
-    }
-    let current = state.current_run(job).filter(|r| r.run == run && r.kind != RunKind::Copy);
-    let Some(kind) = current.map(|r| r.kind) else {
-        return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
-    };
-    // What it deleted at a primary that was replaced since, the new one may still have.
-    if let (Some(current), Some(group)) = (current, cleaned_group(state, job, kind)) {
-        migration::is_primary(group, &current.server)?;
+impl Apply for Cleaned {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { job, run, term, deleted } = *self;
+        same_term(term, when.at)?;
+        if let Job::Migration(id) = job {
+            migration::find(state, id)?;
+        }
+        let current = state.current_run(job).filter(|r| r.run == run && r.kind != RunKind::Copy);
+        let Some(kind) = current.map(|r| r.kind) else {
+            return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
+        };
+        // What it deleted at a primary that was replaced since, the new one may still have.
+        if let (Some(current), Some(group)) = (current, cleaned_group(state, job, kind)) {
+            is_primary(group, &current.server)?;
+        }
+
+        match job {
+            Job::Migration(id) => {
+                if let Some(open) = state.migrations.get_mut(&id) {
+                    open.counters.deleted = open.counters.deleted.saturating_add(deleted);
+                }
+                let (end, place) = match kind {
+                    RunKind::CleanSource => (EndPhase::Done, "source"),
+                    RunKind::WipeTarget | RunKind::Copy | RunKind::Sweep => (EndPhase::Cancelled, "target"),
+                };
+                migration::ended(state, id, end, when, &format!("{deleted} keys deleted at the {place}"));
+            }
+            Job::Sweep { product, group } => {
+                if let Some(open) = product_mut(state, product)?.groups.get_mut(&group) {
+                    let swept = open.sweep.take().map(|s| s.slots).unwrap_or_default();
+                    open.given_away.retain(|slot| !swept.contains(slot));
+                }
+                let text = format!("{deleted} leftover keys deleted");
+                events::push(state, when, EventKind::Swept, Some(product), format!("group {group}"), &text);
+            }
+        }
+        Ok(Outcome::Done)
     }
 
-    match job {
-        Job::Migration(id) => {
-            if let Some(open) = state.migrations.get_mut(&id) {
-                open.counters.deleted = open.counters.deleted.saturating_add(deleted);
-            }
-            let (end, place) = match kind {
-                RunKind::CleanSource => (EndPhase::Done, "source"),
-                RunKind::WipeTarget | RunKind::Copy | RunKind::Sweep => (EndPhase::Cancelled, "target"),
-            };
-            migration::ended(state, id, end, when, &format!("{deleted} keys deleted at the {place}"));
-        }
-        Job::Sweep { product, group } => {
-            if let Some(open) = product_mut(state, product)?.groups.get_mut(&group) {
-                let swept = open.sweep.take().map(|s| s.slots).unwrap_or_default();
-                open.given_away.retain(|slot| !swept.contains(slot));
-            }
-            let text = format!("{deleted} leftover keys deleted");
-            events::push(state, when, EventKind::Swept, Some(product), format!("group {group}"), &text);
-        }
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
     }
-    Ok(Outcome::Done)
 }
 
-pub(super) fn end_sweep(
-    state: &mut ClusterState,
-    (product_id, group_id): (ProductId, GroupId),
-    run: u32,
-    term: Term,
-    why: &str,
-    when: When,
-) -> Result<Outcome, Reject> {
-    same_term(term, when.at)?;
-    let open = group(product(state, product_id)?, group_id)?.sweep.as_ref();
-    let open = open.ok_or(MigrationReject::NoSweep(group_id))?;
-    if open.run.run != run {
-        let job = Job::Sweep { product: product_id, group: group_id };
-        return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
+impl Apply for EndSweep {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: group_id, run, term, ref why } = *self;
+        same_term(term, when.at)?;
+        let open = group(product(state, product_id)?, group_id)?.sweep.as_ref();
+        let open = open.ok_or(MigrationReject::NoSweep(group_id))?;
+        if open.run.run != run {
+            let job = Job::Sweep { product: product_id, group: group_id };
+            return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
+        }
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&group_id) {
+            group.sweep = None;
+        }
+        events::push(state, when, EventKind::SweepEnded, Some(product_id), format!("group {group_id}"), why);
+        Ok(Outcome::Done)
     }
 
-    if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&group_id) {
-        group.sweep = None;
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
     }
-    events::push(state, when, EventKind::SweepEnded, Some(product_id), format!("group {group_id}"), why);
-    Ok(Outcome::Done)
 }
 
 /// The group where a run of this kind deletes.
@@ -175,7 +172,7 @@ fn cleaned_group(state: &ClusterState, job: Job, kind: RunKind) -> Option<&Group
     state.products.get(&product)?.groups.get(&group)
 }
 
-fn run(new: &StartRun<'_>, kind: RunKind, when: When) -> Run {
+fn run(new: &StartRun, kind: RunKind, when: When) -> Run {
     Run {
         run: new.run,
         kind,
@@ -188,7 +185,7 @@ fn run(new: &StartRun<'_>, kind: RunKind, when: When) -> Run {
     }
 }
 
-fn next_run(state: &ClusterState, new: &StartRun<'_>) -> Result<(), Reject> {
+fn next_run(state: &ClusterState, new: &StartRun) -> Result<(), Reject> {
     match state.next_run(new.job) {
         Some(expected) if expected == new.run => Ok(()),
         other => {

@@ -1,43 +1,45 @@
 //! Slots that nobody owns get an owner.
 //! Knows nothing of slots that have one: those change under a hold (`assign`).
 
-use std::collections::BTreeSet;
-
-use super::{ejection::in_place, group, product, product_mut, promotion, routed, slots_usable};
+use super::{
+    Apply,
+    common::{group, product, product_mut, routed},
+    events::When,
+    guard::{in_place, none_open, slots_usable},
+};
 use crate::model::{
+    change::AssignFree,
     ids::{GroupId, ProductId, SlotId},
     outcome::Outcome,
     reject::Reject,
     state::{ClusterState, Position, SlotState},
 };
 
-pub(super) fn assign_free(
-    state: &mut ClusterState,
-    product_id: ProductId,
-    slots: &BTreeSet<SlotId>,
-    to: GroupId,
-    at: Position,
-) -> Result<Outcome, Reject> {
-    let product = product(state, product_id)?;
-    in_place(group(product, to)?)?;
-    slots_usable(state, product, slots)?;
-    let mut free = Vec::new();
-    for slot in slots {
-        let now = product.slots[usize::from(slot.0)];
-        match now.owner {
-            None => free.push(*slot),
-            Some(owner) if owner == to => {}
-            Some(owner) => return Err(Reject::SlotOwned { slot: *slot, owner, epoch: now.epoch, to }),
+impl Apply for AssignFree {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, ref slots, to } = *self;
+        let at = when.at;
+        let product = product(state, product_id)?;
+        in_place(group(product, to)?)?;
+        slots_usable(state, product, slots)?;
+        let mut free = Vec::new();
+        for slot in slots {
+            let now = product.slots[usize::from(slot.0)];
+            match now.owner {
+                None => free.push(*slot),
+                Some(owner) if owner == to => {}
+                Some(owner) => return Err(Reject::SlotOwned { slot: *slot, owner, epoch: now.epoch, to }),
+            }
         }
-    }
-    if free.is_empty() {
-        return Ok(Outcome::Unchanged);
-    }
-    // A promotion holds what its group has when it holds.
-    promotion::none_open(state, product_id, [to])?;
+        if free.is_empty() {
+            return Ok(Outcome::Unchanged);
+        }
+        // A promotion holds what its group has when it holds.
+        none_open(state, product_id, [to])?;
 
-    give(state, product_id, free.iter().copied(), to, true, at)?;
-    Ok(Outcome::Slots(free.len() as u32))
+        give(state, product_id, free.iter().copied(), to, true, at)?;
+        Ok(Outcome::Slots(free.len() as u32))
+    }
 }
 
 /// Makes `to` the owner of `slots`: the one place where an owner changes. Former owners remember what they gave away

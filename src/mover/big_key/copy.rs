@@ -1,5 +1,5 @@
-//! One big key on its way: a state machine that is asked for requests and told answers and events.
-//! Knows nothing of other keys, of time and of connections; see the rules in the module above.
+//! The copy of one big key: a state machine that produces requests and consumes replies and events.
+//! Knows nothing of other keys, of time and of connections. The module above states the rules that it follows.
 
 use std::collections::VecDeque;
 
@@ -7,64 +7,67 @@ use bytes::Bytes;
 
 use super::{
     BIG_BYTES, BIG_ELEMENTS, BigKeyError, BigKeyType,
-    fields::Fields,
+    fields::DirtyFields,
     read::{self, Cursor, PIECE, PageSize},
     requests::Requests,
     shown,
-    stream::{StreamAsked, StreamCopy},
+    stream::{StreamCopy, StreamRequest},
     touch::{Touch, touch},
     value::{Reader, Value},
     write,
 };
 use crate::commands::Args;
 
-/// Dirty fields at which a round for them is put between two pages: else a slow copy of a write-contended key would only gather them.
+/// With this many dirty fields, a round for them goes between two pages. Otherwise the slow copy of a write-contended
+/// key would only collect dirty fields.
 const DIRTY_BETWEEN: usize = 512;
 
-/// Where a key stands.
+/// The progress of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyStanding {
-    /// Not yet read to its end.
+pub enum CopyStatus {
+    /// The key has not been read to its end.
     Copying,
-    /// Read to its end; some fields or the time to live are to be fetched again, or answers are still to come.
+    /// The key has been read to its end. Some fields or the time to live must be fetched again, or replies are
+    /// outstanding.
     Settling,
-    /// The target has what the source had after the last event that was told.
+    /// The target has what the source had after the last event that was reported.
     Clean,
-    /// It is small, gone, or of a type that has no pieces: not ours. The target's copy is being dropped.
-    NotOurs {
-        /// Its type can only be carried by DUMP, whatever its size.
-        in_one_piece: bool,
+    /// The key is small, gone, or of a type that cannot be read in chunks. The partial copy at the target is being
+    /// deleted.
+    NotBig {
+        /// Only DUMP can read its type, whatever its size.
+        dump_only: bool,
     },
 }
 
-/// What the next answers of the source are about.
+/// What the next replies of the source are about.
 #[derive(Clone, Debug)]
-enum SourceQuestion {
+enum ReadRequest {
     Type,
     Memory,
     Length,
-    KnowsFieldTimes,
+    SupportsFieldTtl,
     Page(Cursor, usize),
     Fields(Vec<Bytes>),
-    FieldTimes(Vec<Bytes>),
+    FieldTtls(Vec<Bytes>),
     Member(Bytes),
-    KnowsMany,
+    SupportsMultiMember,
     Members(Vec<Bytes>),
     Piece(u64),
     Ttl,
-    Stream(StreamAsked),
+    Stream(StreamRequest),
 }
 
-impl SourceQuestion {
+impl ReadRequest {
     fn what(&self) -> &'static str {
         match self {
             Self::Type => "TYPE",
             Self::Memory => "MEMORY USAGE",
             Self::Length => "its length",
-            Self::KnowsFieldTimes | Self::FieldTimes(_) => "HPTTL",
+            Self::SupportsFieldTtl | Self::FieldTtls(_) => "HPTTL",
             Self::Page(..) => "a page of it",
             Self::Fields(_) => "HMGET",
-            Self::Member(_) | Self::KnowsMany | Self::Members(_) => "members of it",
+            Self::Member(_) | Self::SupportsMultiMember | Self::Members(_) => "members of it",
             Self::Piece(_) => "GETRANGE",
             Self::Ttl => "PTTL",
             Self::Stream(_) => "XINFO, XRANGE or XPENDING",
@@ -72,69 +75,70 @@ impl SourceQuestion {
     }
 }
 
-/// What the next answers of the target must be.
+/// What the next replies of the target must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExpectedAnswer {
-    /// No error.
+enum ExpectedReply {
+    /// Any reply but an error.
     Any,
-    /// 1: the target's copy is there.
+    /// 1: the copy at the target exists.
     Present,
-    /// XGROUP CREATECONSUMER: servers before 6.2 make consumers only when they read.
+    /// XGROUP CREATECONSUMER. Servers before 6.2 create consumers only when they read.
     Consumer,
 }
 
 #[derive(Clone, Debug)]
 enum CopyStage {
-    /// Nothing asked.
+    /// Nothing was requested.
     New,
-    /// Type and memory asked or known.
+    /// Type and memory were requested or are known.
     Gate,
-    /// Length asked.
+    /// The length was requested.
     Open,
-    /// Being read; the cursor of the next page.
+    /// Reading; the cursor of the next page.
     Reading(Cursor),
-    /// Being read, a stream.
+    /// Reading a stream.
     Stream(Box<StreamCopy>),
-    /// Read to its end.
+    /// Read to the end.
     Settled,
-    NotOurs(bool),
+    NotBig(bool),
 }
 
-/// One big key on its way.
+/// The copy of one big key.
 #[derive(Clone, Debug)]
 pub struct BigCopy {
     key: Bytes,
     stage: CopyStage,
     kind: Option<BigKeyType>,
     memory: u64,
-    /// Elements, or bytes of a string, when it was last asked.
+    /// Elements, or bytes of a string, as of the last request.
     total: u64,
     done: u64,
     bytes: u64,
     page: PageSize,
-    dirty: Fields,
-    /// The last round was for dirty fields: reading must go on, however fast they are written.
+    dirty: DirtyFields,
+    /// The last round was for dirty fields. A page comes next, however fast fields are written, so that reading makes
+    /// progress.
     page_is_next: bool,
     ttl_dirty: bool,
-    /// The target has a time to live on its copy, and may expire it.
-    ttl_staged: bool,
-    /// A settling round has been written: the target has a copy that must be there.
-    staged: bool,
-    /// The source knows HPTTL: fields may have times to live.
-    field_times: bool,
-    /// The source knows SMISMEMBER or ZMSCORE, which came with Redis 6.2.
-    many: bool,
-    /// Fields of the last page whose times are to be asked for.
+    /// The copy at the target has a time to live, and the target may expire it.
+    target_has_ttl: bool,
+    /// A settling round has been written: the target must have a copy.
+    target_has_copy: bool,
+    /// The source supports HPTTL, so fields may have times to live.
+    field_ttls: bool,
+    /// The source supports SMISMEMBER or ZMSCORE (from Redis 6.2 on).
+    multi_member: bool,
+    /// Fields of the last page whose times to live must be requested.
     page_names: Vec<Bytes>,
-    asked: VecDeque<SourceQuestion>,
-    due: VecDeque<ExpectedAnswer>,
+    awaited: VecDeque<ReadRequest>,
+    expected: VecDeque<ExpectedReply>,
     stale: bool,
     invalidations: u32,
     refetched: u64,
 }
 
 impl BigCopy {
-    /// Of a key that is thought to be big. Nothing is asked yet.
+    /// Starts the copy of a key that is probably big. Nothing is requested yet.
     #[must_use]
     pub fn new(key: Bytes) -> Self {
         Self {
@@ -146,16 +150,16 @@ impl BigCopy {
             done: 0,
             bytes: 0,
             page: PageSize::new(0, 0),
-            dirty: Fields::default(),
+            dirty: DirtyFields::default(),
             page_is_next: false,
             ttl_dirty: true,
-            ttl_staged: false,
-            staged: false,
-            field_times: false,
-            many: false,
+            target_has_ttl: false,
+            target_has_copy: false,
+            field_ttls: false,
+            multi_member: false,
             page_names: Vec::new(),
-            asked: VecDeque::new(),
-            due: VecDeque::new(),
+            awaited: VecDeque::new(),
+            expected: VecDeque::new(),
             stale: false,
             invalidations: 0,
             refetched: 0,
@@ -174,46 +178,46 @@ impl BigCopy {
         self.kind
     }
 
-    /// How often it has been stale and begun anew since it was last clean.
+    /// How often the copy became stale and was restarted since it was last clean.
     #[must_use]
     pub fn invalidations(&self) -> u32 {
         self.invalidations
     }
 
-    /// Whether its copy is stale and nothing of it is under way: the next [`BigCopy::ask`] begins anew.
+    /// Whether the copy is stale and no request of it is outstanding: the next [`BigCopy::next_round`] restarts it.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.stale && self.asked.is_empty()
+        self.stale && self.awaited.is_empty()
     }
 
-    /// Whether [`BigCopy::ask`] would ask something.
+    /// Whether [`BigCopy::next_round`] would add a request.
     #[must_use]
-    pub fn wants_round(&self) -> bool {
+    pub fn has_work(&self) -> bool {
         let more = match self.stage {
-            CopyStage::NotOurs(_) => false,
+            CopyStage::NotBig(_) => false,
             CopyStage::Settled => self.stale || self.ttl_dirty || !self.dirty.is_empty(),
             _ => true,
         };
-        more && self.asked.is_empty()
+        more && self.awaited.is_empty()
     }
 
-    /// Bytes of the names of fields that wait for being fetched again.
+    /// Bytes of the names of the dirty fields.
     #[must_use]
-    pub fn names(&self) -> usize {
+    pub fn name_bytes(&self) -> usize {
         self.dirty.bytes()
     }
 
-    /// Elements in all, when last asked.
+    /// All elements, as of the last request.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Elements still to be fetched (pieces of a string), as far as known.
+    /// Elements that are still to be fetched (pieces of a string), as far as known.
     #[must_use]
-    pub fn left(&self) -> u64 {
+    pub fn remaining(&self) -> u64 {
         let unread = match self.stage {
-            CopyStage::NotOurs(_) => return 0,
+            CopyStage::NotBig(_) => return 0,
             _ if self.stale => self.total,
             CopyStage::Settled => 0,
             _ => self.total.saturating_sub(self.done),
@@ -221,100 +225,101 @@ impl BigCopy {
         unread + self.dirty.len() as u64
     }
 
-    /// Elements written so far in all tries, their bytes, and fields fetched again.
+    /// Elements written so far in all tries, their bytes, and the number of fields that were fetched again.
     #[must_use]
     pub fn written(&self) -> (u64, u64, u64) {
         (self.done, self.bytes, self.refetched)
     }
 
-    /// Where it stands.
+    /// The progress of the copy.
     #[must_use]
-    pub fn standing(&self) -> CopyStanding {
+    pub fn status(&self) -> CopyStatus {
         match self.stage {
-            // Once its copy at the target is dropped.
-            CopyStage::NotOurs(in_one_piece) if self.asked.is_empty() && self.due.is_empty() => {
-                CopyStanding::NotOurs { in_one_piece }
+            // After the target has deleted its copy.
+            CopyStage::NotBig(dump_only) if self.awaited.is_empty() && self.expected.is_empty() => {
+                CopyStatus::NotBig { dump_only }
             }
             CopyStage::Settled if !self.stale => {
-                let quiet = self.dirty.is_empty() && !self.ttl_dirty && self.asked.is_empty() && self.due.is_empty();
-                if quiet { CopyStanding::Clean } else { CopyStanding::Settling }
+                let quiet =
+                    self.dirty.is_empty() && !self.ttl_dirty && self.awaited.is_empty() && self.expected.is_empty();
+                if quiet { CopyStatus::Clean } else { CopyStatus::Settling }
             }
-            _ => CopyStanding::Copying,
+            _ => CopyStatus::Copying,
         }
     }
 
-    /// A command about this key has come through the feed. `args[0]` is the command's name.
+    /// Applies a command of the feed that names this key. `args[0]` is the name of the command.
     pub fn event<A: Args + ?Sized>(&mut self, args: &A) {
         let Some(kind) = self.kind.filter(|_| self.has_begun() && !self.stale) else { return };
         match touch(kind, args) {
             Touch::Ttl => self.ttl_dirty = true,
-            Touch::Whole => self.set_stale(),
+            Touch::Whole => self.mark_stale(),
             Touch::Fields { first, step, end } => {
                 for at in (first..end).step_by(step.max(1)) {
-                    self.note(args.get(at));
+                    self.mark_dirty(args.get(at));
                 }
             }
             Touch::Bytes { from, len } => {
                 for piece in from / PIECE..=from.saturating_add(len.max(1) - 1) / PIECE {
-                    self.note(&piece.to_be_bytes());
+                    self.mark_dirty(&piece.to_be_bytes());
                 }
             }
         }
     }
 
-    /// Something that does not say what it changed has happened to this key.
+    /// Applies a change of this key of which only the fact is known.
     pub fn invalidate(&mut self) {
         if self.has_begun() {
-            self.set_stale();
+            self.mark_stale();
         }
     }
 
-    /// Before a part of the value has been asked for, an event says nothing that the answer will not.
+    /// Before a part of the value has been requested, an event adds nothing to what the reply will contain.
     fn has_begun(&self) -> bool {
-        !matches!(self.stage, CopyStage::New | CopyStage::Gate | CopyStage::Open | CopyStage::NotOurs(_))
+        !matches!(self.stage, CopyStage::New | CopyStage::Gate | CopyStage::Open | CopyStage::NotBig(_))
     }
 
-    fn set_stale(&mut self) {
+    fn mark_stale(&mut self) {
         self.stale = true;
         self.dirty.clear();
         self.page_names.clear();
     }
 
-    fn note(&mut self, name: &[u8]) {
+    fn mark_dirty(&mut self, name: &[u8]) {
         if !self.stale && !self.dirty.insert(name) {
-            self.set_stale();
+            self.mark_stale();
         }
     }
 
-    /// Appends the requests of the next round; none while answers of the last one are to come, or nothing is to do.
-    /// What goes to `target` must be sent there before what the answers will make.
-    pub fn ask(&mut self, source: &mut Requests, target: &mut Requests) {
-        if !self.asked.is_empty() {
+    /// Appends the requests of the next round. Appends none while replies of the last round are outstanding or there is
+    /// nothing to do. The requests in `target` must be sent before the requests that the replies of this round produce.
+    pub fn next_round(&mut self, source: &mut Requests, target: &mut Requests) {
+        if !self.awaited.is_empty() {
             return;
         }
         if self.stale {
-            // Whether the stale copy is still there no longer matters.
-            let due = self
-                .due
+            // It no longer matters whether the stale copy still exists.
+            let expected = self
+                .expected
                 .iter()
-                .map(|due| if *due == ExpectedAnswer::Present { ExpectedAnswer::Any } else { *due })
+                .map(|expected| if *expected == ExpectedReply::Present { ExpectedReply::Any } else { *expected })
                 .collect();
             let (invalidations, total, bytes, refetched) =
                 (self.invalidations + 1, self.total, self.bytes, self.refetched);
-            *self = Self { invalidations, total, bytes, refetched, due, ..Self::new(self.key.clone()) };
+            *self = Self { invalidations, total, bytes, refetched, expected, ..Self::new(self.key.clone()) };
         }
-        self.ask_round(source, target);
+        self.append_round(source, target);
     }
 
-    fn ask_round(&mut self, source: &mut Requests, target: &mut Requests) {
+    fn append_round(&mut self, source: &mut Requests, target: &mut Requests) {
         let key = self.key.clone();
         match &mut self.stage {
             CopyStage::New => {
                 target.push(&[b"UNLINK", &key]);
-                self.due.push_back(ExpectedAnswer::Any);
+                self.expected.push_back(ExpectedReply::Any);
                 source.push(&[b"TYPE", &key]);
                 source.push(&[b"MEMORY", b"USAGE", &key]);
-                self.asked.extend([SourceQuestion::Type, SourceQuestion::Memory]);
+                self.awaited.extend([ReadRequest::Type, ReadRequest::Memory]);
                 self.stage = CopyStage::Gate;
             }
             CopyStage::Gate => {
@@ -328,62 +333,63 @@ impl BigCopy {
                     BigKeyType::Stream => b"XLEN",
                 };
                 source.push(&[length, &key]);
-                self.asked.push_back(SourceQuestion::Length);
+                self.awaited.push_back(ReadRequest::Length);
                 match kind {
                     BigKeyType::Hash => {
                         source.push(&[b"HPTTL", &key, b"FIELDS", b"1", b"-"]);
-                        self.asked.push_back(SourceQuestion::KnowsFieldTimes);
+                        self.awaited.push_back(ReadRequest::SupportsFieldTtl);
                     }
                     BigKeyType::Set | BigKeyType::Zset => {
-                        source.push(&[many(kind), &key, b"-"]);
-                        self.asked.push_back(SourceQuestion::KnowsMany);
+                        source.push(&[multi_member_command(kind), &key, b"-"]);
+                        self.awaited.push_back(ReadRequest::SupportsMultiMember);
                     }
                     _ => {}
                 }
                 self.stage = CopyStage::Open;
             }
             CopyStage::Stream(stream) => {
-                self.asked.extend(stream.ask(&key, self.page.count(), source).into_iter().map(SourceQuestion::Stream));
+                self.awaited
+                    .extend(stream.next_round(&key, self.page.count(), source).into_iter().map(ReadRequest::Stream));
             }
             CopyStage::Reading(_) if self.dirty.len() >= DIRTY_BETWEEN && !self.page_is_next => {
                 self.page_is_next = true;
-                self.ask_fields(source);
+                self.request_dirty_fields(source);
             }
             CopyStage::Reading(cursor) => {
                 self.page_is_next = false;
                 let names = std::mem::take(&mut self.page_names);
                 if !names.is_empty() {
-                    ask_field_times(&key, &names, source);
-                    self.asked.push_back(SourceQuestion::FieldTimes(names));
+                    request_field_ttls(&key, &names, source);
+                    self.awaited.push_back(ReadRequest::FieldTtls(names));
                 }
                 let (Some(kind), count) = (self.kind, self.page.count()) else { return };
-                read::ask(kind, &key, cursor, count, source);
-                self.asked.push_back(SourceQuestion::Page(cursor.clone(), count));
+                read::request_page(kind, &key, cursor, count, source);
+                self.awaited.push_back(ReadRequest::Page(cursor.clone(), count));
             }
             CopyStage::Settled if self.dirty.is_empty() && !self.ttl_dirty => {}
             CopyStage::Settled => {
-                if self.staged {
-                    let poll: &[u8] = if self.ttl_staged { b"PERSIST" } else { b"EXISTS" };
+                if self.target_has_copy {
+                    let poll: &[u8] = if self.target_has_ttl { b"PERSIST" } else { b"EXISTS" };
                     target.push(&[poll, &key]);
-                    self.due.push_back(ExpectedAnswer::Present);
-                    self.ttl_staged = false;
+                    self.expected.push_back(ExpectedReply::Present);
+                    self.target_has_ttl = false;
                 }
                 let names = std::mem::take(&mut self.page_names);
                 if !names.is_empty() {
-                    ask_field_times(&key, &names, source);
-                    self.asked.push_back(SourceQuestion::FieldTimes(names));
+                    request_field_ttls(&key, &names, source);
+                    self.awaited.push_back(ReadRequest::FieldTtls(names));
                 }
-                self.ask_fields(source);
+                self.request_dirty_fields(source);
                 self.ttl_dirty = false;
                 source.push(&[b"PTTL", &key]);
-                self.asked.push_back(SourceQuestion::Ttl);
+                self.awaited.push_back(ReadRequest::Ttl);
             }
-            CopyStage::Open | CopyStage::NotOurs(_) => {}
+            CopyStage::Open | CopyStage::NotBig(_) => {}
         }
     }
 
-    /// Asks for dirty fields, as many as fit into a chunk.
-    fn ask_fields(&mut self, source: &mut Requests) {
+    /// Requests dirty fields, as many as fit into a chunk.
+    fn request_dirty_fields(&mut self, source: &mut Requests) {
         let names = self.dirty.take(self.page.count());
         if names.is_empty() {
             return;
@@ -398,85 +404,91 @@ impl BigCopy {
                 for name in &names {
                     source.arg(name);
                 }
-                self.asked.push_back(SourceQuestion::Fields(names.clone()));
-                if self.field_times {
-                    ask_field_times(key, &names, source);
-                    self.asked.push_back(SourceQuestion::FieldTimes(names));
+                self.awaited.push_back(ReadRequest::Fields(names.clone()));
+                if self.field_ttls {
+                    request_field_ttls(key, &names, source);
+                    self.awaited.push_back(ReadRequest::FieldTtls(names));
                 }
             }
-            Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) if self.many => {
+            Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) if self.multi_member => {
                 source.open(2 + names.len());
-                source.arg(many(kind));
+                source.arg(multi_member_command(kind));
                 source.arg(key);
                 for name in &names {
                     source.arg(name);
                 }
-                self.asked.push_back(SourceQuestion::Members(names));
+                self.awaited.push_back(ReadRequest::Members(names));
             }
             Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) => {
                 let command: &[u8] = if kind == BigKeyType::Set { b"SISMEMBER" } else { b"ZSCORE" };
                 for name in names {
                     source.push(&[command, key, &name]);
-                    self.asked.push_back(SourceQuestion::Member(name));
+                    self.awaited.push_back(ReadRequest::Member(name));
                 }
             }
             Some(BigKeyType::String) => {
                 for name in names {
                     let piece = <[u8; 8]>::try_from(&name[..]).map_or(0, u64::from_be_bytes);
-                    read::ask_piece(key, piece, source);
-                    self.asked.push_back(SourceQuestion::Piece(piece));
+                    read::request_piece(key, piece, source);
+                    self.awaited.push_back(ReadRequest::Piece(piece));
                 }
             }
             _ => {}
         }
     }
 
-    /// Reads the source's next answer, and appends what it makes for the target.
+    /// Consumes the next reply of the source and appends the requests that it produces for the target.
     ///
     /// # Errors
-    /// The source refuses, or answers in a form that is not known: the run fails.
-    pub fn answer(&mut self, reply: &[u8], target: &mut Requests) -> Result<(), BigKeyError> {
-        let Some(asked) = self.asked.pop_front() else { return Err(BigKeyError::Unasked { key: shown(&self.key) }) };
+    /// The source replies with an error or in an unknown form. The run fails.
+    pub fn source_reply(&mut self, reply: &[u8], target: &mut Requests) -> Result<(), BigKeyError> {
+        let Some(asked) = self.awaited.pop_front() else {
+            return Err(BigKeyError::UnexpectedReply { key: shown(&self.key) });
+        };
         if self.stale {
             return Ok(());
         }
-        if let Some(Value::Error(said)) = Reader::new(reply).next() {
-            return self.refused(&asked, said);
+        if let Some(Value::Error(text)) = Reader::new(reply).next() {
+            return self.error_reply(&asked, text);
         }
         let before = target.count();
         let what = asked.what();
         let mut special = Vec::new();
         let read = self.read(asked, reply, target, &mut special);
         for at in before..target.count() {
-            let due = special.iter().find(|(place, _)| *place == at).map_or(ExpectedAnswer::Any, |(_, due)| *due);
-            self.due.push_back(due);
+            let expected =
+                special.iter().find(|(place, _)| *place == at).map_or(ExpectedReply::Any, |(_, expected)| *expected);
+            self.expected.push_back(expected);
         }
         read.ok_or_else(|| BigKeyError::Shape { what, kind: self.kind_name(), key: shown(&self.key) })
     }
 
-    fn refused(&mut self, asked: &SourceQuestion, said: &[u8]) -> Result<(), BigKeyError> {
+    fn error_reply(&mut self, asked: &ReadRequest, text: &[u8]) -> Result<(), BigKeyError> {
         match asked {
-            // Not every server knows these; then the length alone decides, and fields have no times.
-            SourceQuestion::Memory => Ok(()),
-            SourceQuestion::KnowsFieldTimes | SourceQuestion::KnowsMany if said.starts_with(b"ERR unknown command") => {
+            // Not every server supports these commands. Without MEMORY USAGE the length alone decides; without HPTTL
+            // fields have no times to live.
+            ReadRequest::Memory => Ok(()),
+            ReadRequest::SupportsFieldTtl | ReadRequest::SupportsMultiMember
+                if text.starts_with(b"ERR unknown command") =>
+            {
                 Ok(())
             }
-            // It has become another type, of which an event tells too.
-            _ if said.starts_with(b"WRONGTYPE") || said.starts_with(b"ERR no such key") => {
-                self.set_stale();
+            // The key now has another type. An event reports that, too.
+            _ if text.starts_with(b"WRONGTYPE") || text.starts_with(b"ERR no such key") => {
+                self.mark_stale();
                 Ok(())
             }
             // A group was destroyed.
-            SourceQuestion::Stream(_) if said.starts_with(b"NOGROUP") => {
-                self.set_stale();
+            ReadRequest::Stream(_) if text.starts_with(b"NOGROUP") => {
+                self.mark_stale();
                 Ok(())
             }
-            _ => Err(self.refusal("the source", asked.what(), said)),
+            _ => Err(self.refused("the source", asked.what(), text)),
         }
     }
 
-    fn refusal(&self, side: &'static str, what: &'static str, said: &[u8]) -> BigKeyError {
-        BigKeyError::Refused { side, what, kind: self.kind_name(), key: shown(&self.key), said: shown(said) }
+    fn refused(&self, side: &'static str, what: &'static str, text: &[u8]) -> BigKeyError {
+        BigKeyError::Refused { side, what, kind: self.kind_name(), key: shown(&self.key), text: shown(text) }
     }
 
     fn kind_name(&self) -> &'static str {
@@ -485,63 +497,62 @@ impl BigCopy {
 
     fn read(
         &mut self,
-        asked: SourceQuestion,
+        asked: ReadRequest,
         reply: &[u8],
         target: &mut Requests,
-        special: &mut Vec<(usize, ExpectedAnswer)>,
+        special: &mut Vec<(usize, ExpectedReply)>,
     ) -> Option<()> {
         let key = self.key.clone();
         match asked {
-            SourceQuestion::Type => {
+            ReadRequest::Type => {
                 let name = Reader::new(reply).bulk()?;
                 self.kind = BigKeyType::of(name);
                 if self.kind.is_none() {
-                    self.stage = CopyStage::NotOurs(name != b"none");
+                    self.stage = CopyStage::NotBig(name != b"none");
                 }
             }
-            // Null: it has gone since.
-            SourceQuestion::Memory => {
-                self.memory = Reader::new(reply).int().and_then(|n| n.try_into().ok()).unwrap_or(0)
-            }
-            SourceQuestion::Length => self.open(u64::try_from(Reader::new(reply).int()?).ok()?)?,
-            SourceQuestion::KnowsFieldTimes => self.field_times = true,
-            SourceQuestion::KnowsMany => self.many = true,
-            SourceQuestion::Page(cursor, count) => self.read_page(&cursor, count, reply, target)?,
-            SourceQuestion::Fields(names) => {
+            // Null: the key is gone.
+            ReadRequest::Memory => self.memory = Reader::new(reply).int().and_then(|n| n.try_into().ok()).unwrap_or(0),
+            ReadRequest::Length => self.open(u64::try_from(Reader::new(reply).int()?).ok()?)?,
+            ReadRequest::SupportsFieldTtl => self.field_ttls = true,
+            ReadRequest::SupportsMultiMember => self.multi_member = true,
+            ReadRequest::Page(cursor, count) => self.read_page(&cursor, count, reply, target)?,
+            ReadRequest::Fields(names) => {
                 self.bytes += write::fields(&key, &names, reply, target)? as u64;
             }
-            SourceQuestion::FieldTimes(names) => {
-                write::field_times(&key, &names, reply, target)?;
+            ReadRequest::FieldTtls(names) => {
+                write::field_ttls(&key, &names, reply, target)?;
             }
-            SourceQuestion::Member(name) => {
+            ReadRequest::Member(name) => {
                 write::member(self.kind?, &key, &name, Reader::new(reply).next()?, target)?;
             }
-            SourceQuestion::Members(names) => {
+            ReadRequest::Members(names) => {
                 let mut reader = Reader::new(reply);
                 (reader.array()? == names.len()).then_some(())?;
                 for name in &names {
                     write::member(self.kind?, &key, name, reader.next()?, target)?;
                 }
             }
-            SourceQuestion::Piece(piece) => self.bytes += write::piece(&key, piece, reply, target)? as u64,
-            SourceQuestion::Ttl => match Reader::new(reply).int()? {
-                // Gone; an event tells too, but the target must not keep what this round has written.
-                -2 => self.set_stale(),
+            ReadRequest::Piece(piece) => self.bytes += write::piece(&key, piece, reply, target)? as u64,
+            ReadRequest::Ttl => match Reader::new(reply).int()? {
+                // The key is gone. An event reports that, too, but the target must not keep what this round has
+                // written.
+                -2 => self.mark_stale(),
                 left if left >= 0 => {
-                    special.push((target.count(), ExpectedAnswer::Present));
+                    special.push((target.count(), ExpectedReply::Present));
                     target.push(&[b"PEXPIRE", &key, left.max(1).to_string().as_bytes()]);
-                    (self.staged, self.ttl_staged) = (true, true);
+                    (self.target_has_copy, self.target_has_ttl) = (true, true);
                 }
-                _ => self.staged = true,
+                _ => self.target_has_copy = true,
             },
-            SourceQuestion::Stream(asked) => {
+            ReadRequest::Stream(asked) => {
                 let CopyStage::Stream(stream) = &mut self.stage else { return None };
-                stream.answer(&asked, reply)?;
+                stream.reply(&asked, reply)?;
                 self.total = self.total.max(stream.length());
-                if self.asked.is_empty() {
+                if self.awaited.is_empty() {
                     let mut consumers = Vec::new();
-                    let progress = stream.round_is_over(&key, target, &mut consumers)?;
-                    special.extend(consumers.into_iter().map(|at| (at, ExpectedAnswer::Consumer)));
+                    let progress = stream.finish_round(&key, target, &mut consumers)?;
+                    special.extend(consumers.into_iter().map(|at| (at, ExpectedReply::Consumer)));
                     self.page.learn(progress.elements, progress.bytes);
                     self.done += progress.elements as u64;
                     self.bytes += progress.bytes as u64;
@@ -561,7 +572,7 @@ impl BigCopy {
             _ => length > BIG_ELEMENTS || self.memory > BIG_BYTES,
         };
         if !big {
-            self.stage = CopyStage::NotOurs(false);
+            self.stage = CopyStage::NotBig(false);
             return Some(());
         }
         self.page = PageSize::new(self.memory, length);
@@ -584,46 +595,48 @@ impl BigCopy {
         if let (BigKeyType::String, Cursor::Index(piece)) = (kind, cursor) {
             write::piece(&self.key, *piece, reply, target)?;
         }
-        let written = write::page(kind, &self.key, &page, self.field_times, target)?;
+        let written = write::page(kind, &self.key, &page, self.field_ttls, target)?;
         if kind != BigKeyType::String {
             self.page.learn(written.elements, written.bytes);
         }
         self.page_names = written.names;
         self.done += written.elements as u64;
         self.bytes += written.bytes as u64;
-        // Scores met a second time are counted twice; the total is for people.
+        // Scores that are read a second time are counted twice. The total is only shown to people.
         self.stage = page.next.map_or(CopyStage::Settled, CopyStage::Reading);
         Some(())
     }
 
-    /// Reads the target's next answer.
+    /// Consumes the next reply of the target.
     ///
     /// # Errors
-    /// The target refuses: the run fails.
-    pub fn target_answer(&mut self, reply: &[u8]) -> Result<(), BigKeyError> {
-        let Some(due) = self.due.pop_front() else { return Err(BigKeyError::Unasked { key: shown(&self.key) }) };
-        match (due, Reader::new(reply).next()) {
-            (ExpectedAnswer::Consumer, Some(Value::Error(said))) if said.starts_with(b"ERR Unknown subcommand") => {}
-            (_, Some(Value::Error(said))) => return Err(self.refusal("the target", "to write a part", said)),
-            // The target has expired its copy, or evicted it: what was written since is only a part.
-            (ExpectedAnswer::Present, Some(value)) if value != Value::Int(1) => self.set_stale(),
+    /// The target replies with an error. The run fails.
+    pub fn target_reply(&mut self, reply: &[u8]) -> Result<(), BigKeyError> {
+        let Some(expected) = self.expected.pop_front() else {
+            return Err(BigKeyError::UnexpectedReply { key: shown(&self.key) });
+        };
+        match (expected, Reader::new(reply).next()) {
+            (ExpectedReply::Consumer, Some(Value::Error(text))) if text.starts_with(b"ERR Unknown subcommand") => {}
+            (_, Some(Value::Error(text))) => return Err(self.refused("the target", "to write a part", text)),
+            // The target has expired or evicted its copy: what was written since is only a part of the value.
+            (ExpectedReply::Present, Some(value)) if value != Value::Int(1) => self.mark_stale(),
             _ => {}
         }
         Ok(())
     }
 
-    /// The key was clean for a while: its invalidations are forgotten.
-    pub fn forget_invalidations(&mut self) {
+    /// Resets the counter of invalidations after the key was clean.
+    pub fn reset_invalidations(&mut self) {
         self.invalidations = 0;
     }
 }
 
-/// The command that asks for many members at once.
-fn many(kind: BigKeyType) -> &'static [u8] {
+/// The command that reads many members at once.
+fn multi_member_command(kind: BigKeyType) -> &'static [u8] {
     if kind == BigKeyType::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
 }
 
-fn ask_field_times(key: &[u8], names: &[Bytes], source: &mut Requests) {
+fn request_field_ttls(key: &[u8], names: &[Bytes], source: &mut Requests) {
     source.open(4 + names.len());
     source.arg(b"HPTTL");
     source.arg(key);

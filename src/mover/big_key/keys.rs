@@ -1,5 +1,5 @@
-//! All big keys of a run: whose turn it is, which come late, which are never clean.
-//! Knows nothing of connections, and of keys that are not big.
+//! All big keys of a run: which is next, which are delayed, which never become clean.
+//! Knows nothing of connections and of small keys.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -8,64 +8,66 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{BigKeyError, BigKeyType, CHUNK_ELEMENTS, copy::BigCopy, copy::CopyStanding, requests::Requests, shown};
+use super::{BigKeyError, BigKeyType, CHUNK_ELEMENTS, copy::BigCopy, copy::CopyStatus, requests::Requests, shown};
 use crate::commands::Args;
 
-/// Keys that are being read at the same time: enough to fill the wait for one's answers with another's, few enough that
-/// their pages, which a server answers one behind the other, hold nobody up for long.
+/// Keys that are read concurrently: enough to use the time while one key's replies are outstanding, few enough that
+/// their pages, which a server answers one after the other, delay no other client for long.
 const READING_MAX: usize = 2;
-/// Clean keys that are remembered, so that what is written to them is fetched by field. A forgotten one is copied anew.
+/// Clean keys that are tracked, so that writes to them are fetched by field. A key that is no longer tracked is copied
+/// again.
 const CLEAN_MAX: usize = 32_768;
-/// Keys that may wait for being read before the engine should stop looking for more.
+/// Number of keys that are not clean at which the engine stops adding more.
 const WAITING_MAX: usize = 1_000;
-/// Most bytes of names of dirty fields, of all keys together: our memory. Beyond it a key is stale instead of noted.
+/// Most bytes of names of dirty fields of all keys together; limits our memory. Beyond it a key becomes stale.
 const NAMES_MAX: usize = 128 << 20;
-/// A stale copy is begun anew after this at the earliest: what is written once is often written again.
-const LATE_MIN: Duration = Duration::from_millis(100);
-/// It waits this many times what the stale one had taken, so that a list that is written all the time costs the servers a
-/// fifth of the copying.
-const LATE_FACTOR: u32 = 4;
-/// A stale copy is begun anew after this at the latest: writers may have stopped.
-const LATE_MAX: Duration = Duration::from_secs(30);
-/// DataLossDetector in a row after which a key is shown to people.
+/// Least delay before a stale copy is restarted: a key that was written once is often written again.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The delay is this many times the duration of the stale copy, so that a list that is written all the time uses at
+/// most a fifth of the servers' copying time.
+const RETRY_FACTOR: u32 = 4;
+/// Largest delay before a stale copy is restarted: the writers may have stopped.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Invalidations in a row after which a key is reported as write-contended.
 const CONTENDED_INVALIDATIONS: u32 = 3;
-/// Most keys that are shown.
+/// Most keys that are reported.
 const CONTENDED_MAX: usize = 10;
 
-/// A big key of a run; never reused in it.
+/// Identifies a big key within a run; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BigId(u64);
 
-/// Requests of one key that belong together.
+/// The requests of one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRound {
-    /// Whose they are; its answers are given back under this id.
+    /// Whose requests they are; the replies are passed back with this id.
     pub id: BigId,
     /// The database that must be selected at both servers.
     pub db: u32,
 }
 
-/// A key that is not copied in pieces after all: to be fetched as any other.
+/// A key that is not copied in chunks after all. It must be fetched like a small one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReturnedKey {
     /// Its database.
     pub db: u32,
     /// The key.
     pub key: Bytes,
-    /// It is of a module's type, which has no pieces: one DUMP, however big it is.
-    pub in_one_piece: bool,
+    /// It has a module's type, which cannot be read in chunks: one DUMP, whatever its size.
+    pub dump_only: bool,
 }
 
-/// What is still to do.
+/// What is still to be copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemainingWork {
     /// Keys that are not clean.
     pub keys: usize,
-    /// Those of them that were stale and wait for their next try.
-    pub late: usize,
-    /// Elements of those that get clean, as far as known; a piece of a string counts as a chunk of them.
+    /// How many of them are stale and wait for their next try.
+    pub delayed: usize,
+    /// Elements of keys that become clean while they are written, as far as known. A piece of a string counts as a
+    /// chunk.
     pub elements: u64,
-    /// Elements of those that are stale again and again, and get clean only when nobody writes to them.
+    /// Elements of keys that become stale again and again, and become clean only while nobody writes to them.
     pub contended_elements: u64,
 }
 
@@ -74,12 +76,12 @@ struct BigKeyEntry {
     copy: BigCopy,
     /// It is in one of the queues.
     queued: bool,
-    /// It counts among those being read.
+    /// It counts among the keys that are being read.
     reading: bool,
-    late: bool,
-    /// It counts among those that got clean.
+    delayed: bool,
+    /// It counts among the keys that became clean.
     counted: bool,
-    /// Bytes of names of its dirty fields that are in the sum.
+    /// Bytes of the names of its dirty fields, as counted in the total.
     names: usize,
     began: Instant,
 }
@@ -94,31 +96,31 @@ pub struct BigKeys {
     fields: VecDeque<BigId>,
     /// Keys being read.
     pages: VecDeque<BigId>,
-    /// Keys that have not been begun.
+    /// Keys whose copy has not started.
     fresh: VecDeque<BigId>,
-    late: BTreeSet<(Instant, BigId)>,
+    delayed: BTreeSet<(Instant, BigId)>,
     unclean: BTreeSet<BigId>,
-    /// Clean ones, the longest clean first; ids may be here that have become unclean since.
+    /// Clean keys, the longest clean first. May contain keys that are no longer clean.
     clean: VecDeque<BigId>,
     /// Bytes of names of dirty fields of all keys.
     names: usize,
     reading: usize,
     pages_are_next: bool,
-    hurried: bool,
-    back: VecDeque<ReturnedKey>,
+    urgent: bool,
+    returned: VecDeque<ReturnedKey>,
     cleaned: u64,
-    /// Of keys that are forgotten.
+    /// Totals of keys that are no longer tracked: elements, bytes, fields fetched again.
     done: (u64, u64, u64),
 }
 
 impl BigKeys {
-    /// Takes a key that the engine's gate found big. One that is here already is copied anew.
+    /// Starts the copy of a key that is probably big. A key that is tracked already is copied again.
     pub fn begin(&mut self, db: u32, key: Bytes, now: Instant) {
         if let Some(id) = self.find(db, &key) {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.copy.invalidate();
             }
-            self.place(id, now);
+            self.requeue(id, now);
             return;
         }
         self.last += 1;
@@ -129,32 +131,33 @@ impl BigKeys {
             copy: BigCopy::new(key),
             queued: false,
             reading: false,
-            late: false,
+            delayed: false,
             counted: false,
             names: 0,
             began: now,
         };
         self.entries.insert(id, entry);
-        self.place(id, now);
-        self.forget_clean();
+        self.requeue(id, now);
+        self.evict_clean();
     }
 
     fn find(&self, db: u32, key: &[u8]) -> Option<BigId> {
         self.by_key.get(&db)?.get(key).copied()
     }
 
-    /// Whether a key is here.
+    /// Whether a key is tracked.
     #[must_use]
-    pub fn holds(&self, db: u32, key: &[u8]) -> bool {
+    pub fn contains(&self, db: u32, key: &[u8]) -> bool {
         self.find(db, key).is_some()
     }
 
-    /// A command of the feed has named this key. `false`: it is not here, and is to be noted as dirty like any other.
+    /// Applies a command of the feed that names this key. Returns `false` if the key is not tracked; then it must be
+    /// marked dirty like a small one.
     pub fn event<A: Args + ?Sized>(&mut self, db: u32, key: &[u8], args: &A, now: Instant) -> bool {
         self.change(db, key, now, |copy| copy.event(args))
     }
 
-    /// Something unknown has happened to this key. `false`: it is not here.
+    /// Applies a change of which only the fact is known. Returns `false` if the key is not tracked.
     pub fn invalidate(&mut self, db: u32, key: &[u8], now: Instant) -> bool {
         self.change(db, key, now, BigCopy::invalidate)
     }
@@ -163,15 +166,15 @@ impl BigKeys {
         let Some(id) = self.find(db, key) else { return false };
         if let Some(entry) = self.entries.get_mut(&id) {
             change(&mut entry.copy);
-            if self.names.saturating_sub(entry.names) + entry.copy.names() > NAMES_MAX {
+            if self.names.saturating_sub(entry.names) + entry.copy.name_bytes() > NAMES_MAX {
                 entry.copy.invalidate();
             }
         }
-        self.place(id, now);
+        self.requeue(id, now);
         true
     }
 
-    /// All streams are to be copied anew: feed 2 does not tell of changes to their groups.
+    /// Marks all streams stale: the tracking feed does not report changes of their groups.
     pub fn invalidate_streams(&mut self, now: Instant) {
         let ids: Vec<_> =
             self.entries.iter().filter(|(_, e)| e.copy.kind() == Some(BigKeyType::Stream)).map(|(id, _)| *id).collect();
@@ -179,19 +182,19 @@ impl BigKeys {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.copy.invalidate();
             }
-            self.place(id, now);
+            self.requeue(id, now);
         }
     }
 
-    /// Whether stale copies are begun anew at once: while the slots are held nobody writes.
-    pub fn hurry(&mut self, hurried: bool) {
-        self.hurried = hurried;
+    /// Sets whether stale copies are restarted at once: under a hold nobody writes.
+    pub fn set_urgent(&mut self, urgent: bool) {
+        self.urgent = urgent;
     }
 
-    /// Appends the requests of one key's next round; `None`: nothing to do before answers, events or time come.
-    /// What goes to `target` must be sent there before what later answers will make.
-    pub fn ask(&mut self, now: Instant, source: &mut Requests, target: &mut Requests) -> Option<KeyRound> {
-        self.wake(now);
+    /// Appends the requests of one key's next round. Returns `None` if there is nothing to do before a reply, an event
+    /// or the end of a delay. The requests in `target` must be sent before the requests that later replies produce.
+    pub fn next_round(&mut self, now: Instant, source: &mut Requests, target: &mut Requests) -> Option<KeyRound> {
+        self.requeue_delayed(now);
         for _ in 0..2 {
             self.pages_are_next = !self.pages_are_next;
             while let Some(id) = if self.pages_are_next { self.next_page(now) } else { self.fields.pop_front() } {
@@ -199,7 +202,7 @@ impl BigKeys {
                 entry.queued = false;
                 let db = entry.db;
                 let before = source.count();
-                entry.copy.ask(source, target);
+                entry.copy.next_round(source, target);
                 self.count_names(id);
                 if source.count() > before {
                     return Some(KeyRound { id, db });
@@ -224,80 +227,86 @@ impl BigKeys {
         Some(id)
     }
 
-    /// Lost copies whose time has come are begun anew.
-    fn wake(&mut self, now: Instant) {
-        while let Some((at, id)) = self.late.first().copied().filter(|(at, _)| self.hurried || *at <= now) {
-            self.late.remove(&(at, id));
+    /// Queues the stale copies whose delay has passed.
+    fn requeue_delayed(&mut self, now: Instant) {
+        while let Some((at, id)) = self.delayed.first().copied().filter(|(at, _)| self.urgent || *at <= now) {
+            self.delayed.remove(&(at, id));
             if let Some(entry) = self.entries.get_mut(&id) {
-                (entry.late, entry.queued) = (false, true);
+                (entry.delayed, entry.queued) = (false, true);
                 self.fresh.push_back(id);
             }
         }
     }
 
-    /// When [`BigKeys::ask`] may have something to ask although nothing else has happened.
+    /// When [`BigKeys::next_round`] may have something to do although nothing else has happened.
     #[must_use]
-    pub fn next_try(&self) -> Option<Instant> {
-        self.late.first().map(|(at, _)| *at)
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.delayed.first().map(|(at, _)| *at)
     }
 
-    /// The source's next answer for this key; what it makes is appended for the target.
+    /// Consumes the source's next reply for this key and appends the requests that it produces for the target.
     ///
     /// # Errors
-    /// The run cannot go on.
-    pub fn answer(&mut self, id: BigId, reply: &[u8], target: &mut Requests, now: Instant) -> Result<(), BigKeyError> {
-        self.told(id, now, |copy| copy.answer(reply, target))
+    /// The run cannot continue.
+    pub fn source_reply(
+        &mut self,
+        id: BigId,
+        reply: &[u8],
+        target: &mut Requests,
+        now: Instant,
+    ) -> Result<(), BigKeyError> {
+        self.apply_reply(id, now, |copy| copy.source_reply(reply, target))
     }
 
-    /// The target's next answer for this key.
+    /// Consumes the target's next reply for this key.
     ///
     /// # Errors
-    /// The run cannot go on.
-    pub fn target_answer(&mut self, id: BigId, reply: &[u8], now: Instant) -> Result<(), BigKeyError> {
-        self.told(id, now, |copy| copy.target_answer(reply))
+    /// The run cannot continue.
+    pub fn target_reply(&mut self, id: BigId, reply: &[u8], now: Instant) -> Result<(), BigKeyError> {
+        self.apply_reply(id, now, |copy| copy.target_reply(reply))
     }
 
-    fn told(
+    fn apply_reply(
         &mut self,
         id: BigId,
         now: Instant,
-        tell: impl FnOnce(&mut BigCopy) -> Result<(), BigKeyError>,
+        apply: impl FnOnce(&mut BigCopy) -> Result<(), BigKeyError>,
     ) -> Result<(), BigKeyError> {
         let Some(entry) = self.entries.get_mut(&id) else {
-            return Err(BigKeyError::Unasked { key: format!("big key {}", id.0) });
+            return Err(BigKeyError::UnexpectedReply { key: format!("big key {}", id.0) });
         };
-        tell(&mut entry.copy)?;
-        self.place(id, now);
+        apply(&mut entry.copy)?;
+        self.requeue(id, now);
         Ok(())
     }
 
     fn count_names(&mut self, id: BigId) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            let names = entry.copy.names();
+            let names = entry.copy.name_bytes();
             self.names = self.names.saturating_sub(std::mem::replace(&mut entry.names, names)) + names;
         }
     }
 
-    /// Puts a key where it belongs after something has happened to it.
-    fn place(&mut self, id: BigId, now: Instant) {
+    /// Moves a key to the queue that matches its state.
+    fn requeue(&mut self, id: BigId, now: Instant) {
         self.count_names(id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let standing = entry.copy.standing();
-        if entry.late {
+        let status = entry.copy.status();
+        if entry.delayed {
             return;
         }
         let stale = entry.copy.is_stale();
         entry.counted &= !stale;
-        if entry.reading && (stale || standing != CopyStanding::Copying) {
+        if entry.reading && (stale || status != CopyStatus::Copying) {
             entry.reading = false;
             self.reading -= 1;
         }
-        if let CopyStanding::NotOurs { in_one_piece } = standing {
-            self.remove(id, Some(in_one_piece));
+        if let CopyStatus::NotBig { dump_only } = status {
+            self.remove(id, Some(dump_only));
             return;
         }
-        if standing == CopyStanding::Clean {
-            entry.copy.forget_invalidations();
+        if status == CopyStatus::Clean {
+            entry.copy.reset_invalidations();
             self.cleaned += u64::from(!std::mem::replace(&mut entry.counted, true));
             if self.unclean.remove(&id) {
                 self.clean.push_back(id);
@@ -305,18 +314,18 @@ impl BigKeys {
             return;
         }
         self.unclean.insert(id);
-        if entry.queued || !entry.copy.wants_round() {
+        if entry.queued || !entry.copy.has_work() {
             return;
         }
-        if stale && !self.hurried {
-            let wait = (now.saturating_duration_since(entry.began) * LATE_FACTOR).clamp(LATE_MIN, LATE_MAX);
-            entry.late = true;
-            self.late.insert((now + wait, id));
+        if stale && !self.urgent {
+            let wait = (now.saturating_duration_since(entry.began) * RETRY_FACTOR).clamp(RETRY_MIN, RETRY_MAX);
+            entry.delayed = true;
+            self.delayed.insert((now + wait, id));
             return;
         }
         entry.queued = true;
-        match standing {
-            CopyStanding::Settling => self.fields.push_back(id),
+        match status {
+            CopyStatus::Settling => self.fields.push_back(id),
             _ if entry.reading => self.pages.push_back(id),
             _ => self.fresh.push_back(id),
         }
@@ -331,12 +340,12 @@ impl BigKeys {
         }
         let (elements, bytes, refetched) = entry.copy.written();
         self.done = (self.done.0 + elements, self.done.1 + bytes, self.done.2 + refetched);
-        if let Some(in_one_piece) = back {
-            self.back.push_back(ReturnedKey { db: entry.db, key: entry.copy.key().clone(), in_one_piece });
+        if let Some(dump_only) = back {
+            self.returned.push_back(ReturnedKey { db: entry.db, key: entry.copy.key().clone(), dump_only });
         }
     }
 
-    fn forget_clean(&mut self) {
+    fn evict_clean(&mut self) {
         while self.entries.len() > CLEAN_MAX {
             let Some(id) = self.clean.pop_front() else { return };
             if self.entries.contains_key(&id) && !self.unclean.contains(&id) {
@@ -345,24 +354,24 @@ impl BigKeys {
         }
     }
 
-    /// The next key that is to be fetched as any other.
-    pub fn take_back(&mut self) -> Option<ReturnedKey> {
-        self.back.pop_front()
+    /// The next key that must be fetched like a small one.
+    pub fn take_returned(&mut self) -> Option<ReturnedKey> {
+        self.returned.pop_front()
     }
 
-    /// Whether the engine should not poll for more big keys now.
+    /// Whether the engine must not start more big keys now.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.unclean.len() >= WAITING_MAX
     }
 
-    /// Whether the target has all that the source had after the last event that was told.
+    /// Whether the target has everything that the source had after the last event that was reported.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.unclean.is_empty() && self.back.is_empty()
+        self.unclean.is_empty() && self.returned.is_empty()
     }
 
-    /// How often a key has got clean after it was begun or stale.
+    /// How often a key became clean after it was started or stale.
     #[must_use]
     pub fn cleaned(&self) -> u64 {
         self.cleaned
@@ -374,16 +383,17 @@ impl BigKeys {
         self.entries.get(&id).map(|entry| entry.db)
     }
 
-    /// What is still to do.
+    /// What is still to be copied.
     #[must_use]
-    pub fn left(&self) -> RemainingWork {
-        let mut left = RemainingWork { keys: self.unclean.len(), late: self.late.len(), ..RemainingWork::default() };
+    pub fn remaining(&self) -> RemainingWork {
+        let mut left =
+            RemainingWork { keys: self.unclean.len(), delayed: self.delayed.len(), ..RemainingWork::default() };
         for entry in self.unclean.iter().filter_map(|id| self.entries.get(id)) {
             if entry.copy.invalidations() >= CONTENDED_INVALIDATIONS {
-                // All of it, since it will be stale once more.
+                // All of its elements, since the copy will become stale again.
                 left.contended_elements += entry.copy.total() * weight(&entry.copy);
             } else {
-                left.elements += entry.copy.left() * weight(&entry.copy);
+                left.elements += entry.copy.remaining() * weight(&entry.copy);
             }
         }
         left
@@ -395,7 +405,7 @@ impl BigKeys {
         self.entries.values().map(|e| e.copy.written()).fold(self.done, |a, b| (a.0 + b.0, a.1 + b.1, a.2 + b.2))
     }
 
-    /// Keys that are written faster than they can be copied, for people.
+    /// Keys that are written faster than they can be copied, as text for the operator.
     #[must_use]
     pub fn write_contended(&self) -> Vec<String> {
         self.unclean
@@ -406,13 +416,13 @@ impl BigKeys {
             .map(|entry| {
                 let kind = entry.copy.kind().map_or("key", BigKeyType::name);
                 let key = shown(entry.copy.key());
-                format!("{kind} '{key}' in database {} ({} elements)", entry.db, entry.copy.left())
+                format!("{kind} '{key}' in database {} ({} elements)", entry.db, entry.copy.remaining())
             })
             .collect()
     }
 }
 
-/// A piece of a string takes about what a chunk of elements does.
+/// A piece of a string takes about as long as a chunk of elements.
 fn weight(copy: &BigCopy) -> u64 {
     if copy.kind() == Some(BigKeyType::String) { CHUNK_ELEMENTS as u64 } else { 1 }
 }

@@ -1,15 +1,20 @@
-//! Copies keys that are too big for one DUMP and RESTORE: in chunks, and, where commands name what they change, by field.
-//! Knows nothing of connections: it is asked for requests and told answers and events, so that the engine keeps the order.
+//! Copies keys that are too big for one DUMP and RESTORE: in chunks, and by field where commands name the fields that
+//! they change.
+//! Knows nothing of connections: it produces requests and consumes replies and events, so that the engine controls the
+//! order.
 //!
-//! Why it is right, for one key:
-//! - All requests to the source go over one connection, all to the target over one, and a key has one round under way.
-//! - A field is marked by each event that names it, and its mark is cleared before it is asked for. So the last answer about
-//!   a field was given after the last event about it that was seen; at the barrier all have been seen.
-//! - HSCAN and SSCAN return what is there all along. A rank is not a place to go on from while others are removed, so sorted
-//!   sets are read on from a score.
-//! - Everything that does not name its fields makes the whole key stale: the target's copy is dropped and it begins anew.
-//! - The time to live comes last. As soon as one is set, the target may expire its copy by itself; so each later round first
-//!   asks the target whether the copy is there and takes the time off it. If it is not there, the key is stale.
+//! Why the copy of one key is correct:
+//! - All requests to the source use one connection, all requests to the target use one, and a key has one round in
+//!   flight.
+//! - Each event that names a field marks it dirty, and the mark is removed before the field is requested. So the last
+//!   reply about a field was made after the last event about it that was read; at the barrier all events have been
+//!   read.
+//! - HSCAN and SSCAN return every element that is there from the first call to the last. A rank is not a stable
+//!   position while members are removed, so sorted sets are read by score.
+//! - A command that does not name its fields makes the whole key stale: the copy at the target is deleted and
+//!   restarted.
+//! - The time to live is written last. From then on the target may expire its copy, so each later round first checks
+//!   that the copy exists and removes the time to live. If the copy does not exist, the key is stale.
 
 pub mod copy;
 pub mod fields;
@@ -26,17 +31,19 @@ pub use keys::{BigId, BigKeys, KeyRound, RemainingWork, ReturnedKey};
 pub use requests::Requests;
 pub use touch::{Touch, touch};
 
-/// A key of more bytes than this (MEMORY USAGE, or the length of a string) crosses in chunks: RESTORE of so much takes
-/// about a millisecond.
+/// A key of more bytes than this (MEMORY USAGE, or the length of a string) is copied in chunks: RESTORE of this many
+/// bytes takes about a millisecond.
 pub const BIG_BYTES: u64 = 256 << 10;
-/// A key of more elements than this crosses in chunks, however small they are.
+/// A key of more elements than this is copied in chunks, however small they are.
 pub const BIG_ELEMENTS: u64 = 5_000;
-/// Elements of one chunk. Measured with a hash of a million fields: 100 takes half as long again, 1024 has longer stalls.
+/// Elements of one chunk. Measured with a hash of a million fields: 100 takes 1.5 times as long, 1024 has longer
+/// stalls.
 pub const CHUNK_ELEMENTS: usize = 512;
-/// Bytes that one chunk aims at. The sizes of the elements before it are all that is known, so a single one may be more.
+/// Target size of a chunk in bytes. Only the sizes of the elements before it are known, so a single chunk may be
+/// larger.
 pub const CHUNK_BYTES: u64 = 256 << 10;
 
-/// A type whose values can be read and written piece by piece.
+/// A type whose values can be read and written in chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BigKeyType {
     /// GETRANGE and SETRANGE.
@@ -54,7 +61,7 @@ pub enum BigKeyType {
 }
 
 impl BigKeyType {
-    /// From the answer to TYPE; `None` for the types of modules, which only DUMP can carry, and for `none`.
+    /// Parses the reply to TYPE. `None` for the types of modules, which only DUMP can read, and for `none`.
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {
         Some(match name {
@@ -68,7 +75,7 @@ impl BigKeyType {
         })
     }
 
-    /// For people.
+    /// The name for messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -82,45 +89,45 @@ impl BigKeyType {
     }
 }
 
-/// Why a key cannot be copied. The run fails with it.
+/// Why a key cannot be copied. The run fails with this error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BigKeyError {
-    /// A server refused something.
-    #[error("{side} refused {what} for the {kind} '{key}': {said}")]
+    /// A server replied with an error.
+    #[error("{side} refused {what} for the {kind} '{key}': {text}")]
     Refused {
         /// "the source" or "the target".
         side: &'static str,
-        /// What was asked.
+        /// What was requested.
         what: &'static str,
-        /// The type, for people.
+        /// The type, for messages.
         kind: &'static str,
-        /// The key, clipped and with escapes.
+        /// The key, escaped and truncated.
         key: String,
-        /// The server's words.
-        said: String,
+        /// The server's error text.
+        text: String,
     },
-    /// An answer of a shape that we do not know.
-    #[error("the source answered {what} for the {kind} '{key}' in a form that is not known")]
+    /// A reply of an unknown form.
+    #[error("the source answered {what} for the {kind} '{key}' in an unknown form")]
     Shape {
-        /// What was asked.
+        /// What was requested.
         what: &'static str,
-        /// The type, for people.
+        /// The type, for messages.
         kind: &'static str,
-        /// The key, clipped and with escapes.
+        /// The key, escaped and truncated.
         key: String,
     },
-    /// More answers than requests: the engine or the server has stale count.
-    #[error("an answer came for '{key}' that nobody awaits")]
-    Unasked {
-        /// The key, clipped and with escapes.
+    /// More replies than requests: the engine or the server has lost count.
+    #[error("received an unexpected reply for '{key}'")]
+    UnexpectedReply {
+        /// The key, escaped and truncated.
         key: String,
     },
 }
 
-/// Longest part of a key or of a server's words that is shown to people.
+/// Longest part of a key or of a server's error text that is shown, in bytes.
 const SHOWN_MAX: usize = 100;
 
-/// A key for people: escaped, and not longer than a line.
+/// A key for messages: escaped and truncated to one line.
 #[must_use]
 pub fn shown(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_MAX)];

@@ -1,17 +1,17 @@
-//! Reads a big key page by page: where the next page begins, how large it should be, what it is asked with.
+//! Reads a big key page by page: the position and size of the next page and the command that requests it.
 //! Knows nothing of events and of the target.
 
 use bytes::Bytes;
 
 use super::{BigKeyType, CHUNK_BYTES, CHUNK_ELEMENTS, requests::Requests, value::Reader};
 
-/// Bytes of a piece of a string, always: pieces are numbered, and a piece is what a SETBIT makes dirty.
+/// Bytes of a piece of a string. Fixed: pieces are numbered, and a SETBIT makes one piece dirty.
 pub const PIECE: u64 = 128 << 10;
 
-/// Where reading goes on.
+/// The position of the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// Of HSCAN, SSCAN or ZSCAN. 0 at the start.
+    /// Cursor of HSCAN, SSCAN or ZSCAN. 0 at the start.
     Scan(u64),
     /// A sorted set from this score on, inclusive, as the server wrote it.
     Score(Bytes),
@@ -20,7 +20,7 @@ pub enum Cursor {
 }
 
 impl Cursor {
-    /// Where reading a key begins. Streams are read by `stream.rs`.
+    /// The start of a key. `stream.rs` reads streams.
     pub fn start(kind: BigKeyType) -> Self {
         match kind {
             BigKeyType::Hash | BigKeyType::Set | BigKeyType::Stream => Self::Scan(0),
@@ -30,14 +30,14 @@ impl Cursor {
     }
 }
 
-/// How many elements the next page is asked to have.
+/// The number of elements of the next page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
     count: usize,
 }
 
 impl PageSize {
-    /// From what the key takes, 0 if that is not known: then it begins small and grows.
+    /// Computes the size from the key's memory in bytes. 0 means unknown: then pages start small and grow.
     pub fn new(memory: u64, elements: u64) -> Self {
         let count = match memory / elements.max(1) {
             0 if memory == 0 => 16,
@@ -46,15 +46,15 @@ impl PageSize {
         Self { count }
     }
 
-    /// Learns from a page. Elements of one key are often alike; where they are not, a page after small ones is at most
-    /// twice as large, and one after large ones small at once.
+    /// Adjusts the size after a page. The elements of a key often have similar sizes. Where they have not, a page after
+    /// small elements is at most twice as large, and a page after large elements is small at once.
     pub fn learn(&mut self, elements: usize, bytes: usize) {
         if let Some(each) = bytes.checked_div(elements) {
             self.count = fitting(each as u64).min(self.count * 2);
         }
     }
 
-    /// Elements to ask for, from 1 to [`CHUNK_ELEMENTS`].
+    /// Elements of the next page, from 1 to [`CHUNK_ELEMENTS`].
     pub fn count(&self) -> usize {
         self.count
     }
@@ -64,8 +64,8 @@ fn fitting(each: u64) -> usize {
     usize::try_from(CHUNK_BYTES / each.max(1)).unwrap_or(CHUNK_ELEMENTS).clamp(1, CHUNK_ELEMENTS)
 }
 
-/// Asks for the page at `cursor`.
-pub fn ask(kind: BigKeyType, key: &[u8], cursor: &Cursor, count: usize, out: &mut Requests) {
+/// Requests the page at `cursor`.
+pub fn request_page(kind: BigKeyType, key: &[u8], cursor: &Cursor, count: usize, out: &mut Requests) {
     let text = count.to_string();
     match cursor {
         Cursor::Scan(at) => {
@@ -79,7 +79,7 @@ pub fn ask(kind: BigKeyType, key: &[u8], cursor: &Cursor, count: usize, out: &mu
         Cursor::Score(min) => {
             out.push(&[b"ZRANGEBYSCORE", key, min, b"+inf", b"WITHSCORES", b"LIMIT", b"0", text.as_bytes()]);
         }
-        Cursor::Index(from) if kind == BigKeyType::String => ask_piece(key, *from, out),
+        Cursor::Index(from) if kind == BigKeyType::String => request_piece(key, *from, out),
         Cursor::Index(from) => {
             let (from, to) = (from.to_string(), (from + count as u64 - 1).to_string());
             out.push(&[b"LRANGE", key, from.as_bytes(), to.as_bytes()]);
@@ -87,23 +87,24 @@ pub fn ask(kind: BigKeyType, key: &[u8], cursor: &Cursor, count: usize, out: &mu
     }
 }
 
-/// Asks for a piece of a string.
-pub fn ask_piece(key: &[u8], piece: u64, out: &mut Requests) {
+/// Requests a piece of a string.
+pub fn request_piece(key: &[u8], piece: u64, out: &mut Requests) {
     let (from, to) = ((piece * PIECE).to_string(), ((piece + 1) * PIECE - 1).to_string());
     out.push(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]);
 }
 
-/// A page as it was answered.
+/// A page that was read.
 pub struct ElementPage<'a> {
-    /// At the first value; hashes and sorted sets have two for each element. Of a string: at the piece itself.
+    /// Positioned at the first value. Hashes and sorted sets have two values per element. For a string: positioned at
+    /// the piece.
     pub values: Reader<'a>,
-    /// How many values there are.
+    /// The number of values.
     pub count: usize,
-    /// Where to go on; `None`: this was the last page.
+    /// The next position. `None`: this was the last page.
     pub next: Option<Cursor>,
 }
 
-/// Reads the answer to [`ask`] with the same `cursor` and `count`. `None`: it has another shape.
+/// Parses the reply to [`request_page`] with the same `cursor` and `count`. Returns `None` if it has another form.
 pub fn page<'a>(kind: BigKeyType, reply: &'a [u8], cursor: &Cursor, asked: usize) -> Option<ElementPage<'a>> {
     let mut reader = Reader::new(reply);
     match cursor {
@@ -124,7 +125,8 @@ pub fn page<'a>(kind: BigKeyType, reply: &'a [u8], cursor: &Cursor, asked: usize
                     last = reader.bulk()?;
                     first.get_or_insert(last);
                 }
-                // A page of one score only cannot tell where it ends; ZSCAN can, though it takes longer.
+                // If all members of a page have one score, the score does not tell where to continue. ZSCAN does,
+                // though it takes longer.
                 let stuck = first == Some(last);
                 next = Some(if stuck { Cursor::Scan(0) } else { Cursor::Score(Bytes::copy_from_slice(last)) });
             }

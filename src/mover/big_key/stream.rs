@@ -1,9 +1,9 @@
 //! Copies a stream entry by entry, with its groups, their consumers and pending entries, its last id and counters.
-//! Knows nothing of events: any change makes the stream stale. Not carried: how long a consumer has been idle.
+//! Knows nothing of events: any change makes the stream stale. How long a consumer has been idle is not copied.
 //!
-//! A pending entry may have been deleted from the stream (XDEL, XTRIM), and XCLAIM makes no pending entry without one. So
-//! its id is added for a moment, claimed, and taken away again. Entries and pending ids are therefore read side by side in
-//! the order of ids, and written up to the id that all of them have reached.
+//! The entry of a pending id may have been deleted from the stream (XDEL, XTRIM), and XCLAIM creates no pending entry
+//! without it. So the entry is added, claimed and deleted again. Therefore entries and pending ids are read together in
+//! the order of their ids, and written up to the id that all of them have reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::{
     value::{Reader, Value},
 };
 
-/// PendingEntry entries asked for in one round, all groups together.
+/// Pending entries requested in one round, all groups together.
 const PENDING_MAX: usize = 2048;
 
 /// The id of an entry.
@@ -22,20 +22,20 @@ const PENDING_MAX: usize = 2048;
 pub struct StreamId {
     /// Milliseconds.
     pub time: u64,
-    /// Number within them.
+    /// Sequence number within the millisecond.
     pub seq: u64,
 }
 
 impl StreamId {
     const MAX: Self = Self { time: u64::MAX, seq: u64::MAX };
 
-    /// From `time-seq`.
+    /// Parses `time-seq`.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (time, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
         Some(Self { time: time.parse().ok()?, seq: seq.parse().ok()? })
     }
 
-    /// The next one. (`(id` as a start came with Redis 6.2 only.)
+    /// The next id. (Exclusive ranges, `(id`, came with Redis 6.2.)
     fn next(self) -> Option<Self> {
         match self.seq.checked_add(1) {
             Some(seq) => Some(Self { time: self.time, seq }),
@@ -48,18 +48,18 @@ impl StreamId {
     }
 }
 
-/// What a round of requests is for. The answers come in the order of the requests.
+/// One request of a round. The replies come in the order of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamAsked {
+pub enum StreamRequest {
     /// XINFO STREAM.
     Info,
     /// XINFO GROUPS.
     Groups,
     /// XINFO CONSUMERS of a group.
     Consumers(usize),
-    /// XRANGE; asked for so many.
+    /// XRANGE with this COUNT.
     Entries(usize),
-    /// XPENDING of a group; asked for so many.
+    /// XPENDING of a group with this count.
     PendingEntry(usize, usize),
 }
 
@@ -87,7 +87,7 @@ enum StreamStage {
     Done,
 }
 
-/// What one round has brought.
+/// What one round has written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamProgress {
     /// Entries written.
@@ -96,7 +96,7 @@ pub struct StreamProgress {
     pub bytes: usize,
 }
 
-/// A stream on its way.
+/// The copy of a stream.
 #[derive(Clone, Debug)]
 pub struct StreamCopy {
     step: StreamStage,
@@ -105,12 +105,13 @@ pub struct StreamCopy {
     added: Option<i64>,
     deleted: Option<Bytes>,
     groups: Vec<StreamGroup>,
-    /// An entry that is in the stream has been written: ids before it were trimmed, ids after it deleted.
+    /// An entry that is in the stream has been written: deleted ids before it were trimmed, deleted ids after it were
+    /// removed by XDEL.
     any_entry: bool,
-    /// Of this round: entries by id with their fields as they came, and how many fields and values.
+    /// Entries of this round by id: the number of fields and values, and their encoded form.
     entries: BTreeMap<StreamId, (usize, Bytes)>,
     pending: BTreeMap<StreamId, Vec<PendingEntry>>,
-    /// Of this round: the id up to which everything is known.
+    /// The id up to which this round has read everything.
     known: StreamId,
 }
 
@@ -132,29 +133,29 @@ impl Default for StreamCopy {
 }
 
 impl StreamCopy {
-    /// Asks for the next round; what was asked, in order. Empty: the stream is written.
-    pub fn ask(&mut self, key: &[u8], count: usize, out: &mut Requests) -> Vec<StreamAsked> {
+    /// Appends the requests of the next round and returns them in order. Empty: the stream is written.
+    pub fn next_round(&mut self, key: &[u8], count: usize, out: &mut Requests) -> Vec<StreamRequest> {
         let mut asked = Vec::new();
         match &self.step {
             StreamStage::Info => {
                 out.push(&[b"XINFO", b"STREAM", key]);
                 out.push(&[b"XINFO", b"GROUPS", key]);
-                asked.extend([StreamAsked::Info, StreamAsked::Groups]);
+                asked.extend([StreamRequest::Info, StreamRequest::Groups]);
             }
             StreamStage::Consumers => {
                 for (i, group) in self.groups.iter().enumerate() {
                     out.push(&[b"XINFO", b"CONSUMERS", key, &group.name]);
-                    asked.push(StreamAsked::Consumers(i));
+                    asked.push(StreamRequest::Consumers(i));
                 }
             }
             StreamStage::Entries(from) => {
                 let from = from.text();
                 out.push(&[b"XRANGE", key, from.as_bytes(), b"+", b"COUNT", count.to_string().as_bytes()]);
-                asked.push(StreamAsked::Entries(count));
+                asked.push(StreamRequest::Entries(count));
                 let each = (PENDING_MAX / self.groups.len().max(1)).clamp(1, count.max(1));
                 for (i, group) in self.groups.iter().enumerate() {
                     out.push(&[b"XPENDING", key, &group.name, from.as_bytes(), b"+", each.to_string().as_bytes()]);
-                    asked.push(StreamAsked::PendingEntry(i, each));
+                    asked.push(StreamRequest::PendingEntry(i, each));
                 }
             }
             StreamStage::Done => {}
@@ -162,7 +163,7 @@ impl StreamCopy {
         asked
     }
 
-    /// Entries in all, as far as known.
+    /// The number of entries, as far as known.
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -172,19 +173,19 @@ impl StreamCopy {
         self.step == StreamStage::Done
     }
 
-    /// Reads one answer. `None`: it has another shape.
-    pub fn answer(&mut self, asked: &StreamAsked, reply: &[u8]) -> Option<()> {
+    /// Consumes one reply. Returns `None` if it has another form.
+    pub fn reply(&mut self, request: &StreamRequest, reply: &[u8]) -> Option<()> {
         let mut reader = Reader::new(reply);
-        match asked {
-            StreamAsked::Info => self.read_info(&mut reader),
-            StreamAsked::Groups => {
+        match request {
+            StreamRequest::Info => self.read_info(&mut reader),
+            StreamRequest::Groups => {
                 for _ in 0..reader.array()? {
                     let group = read_group(&mut reader)?;
                     self.groups.push(group);
                 }
                 Some(())
             }
-            StreamAsked::Consumers(group) => {
+            StreamRequest::Consumers(group) => {
                 for _ in 0..reader.array()? {
                     let mut name = None;
                     for_each_pair(&mut reader, |field, reader| {
@@ -198,7 +199,7 @@ impl StreamCopy {
                 }
                 Some(())
             }
-            StreamAsked::Entries(count) => {
+            StreamRequest::Entries(count) => {
                 let found = reader.array()?;
                 let mut last = StreamId::default();
                 for _ in 0..found {
@@ -217,7 +218,7 @@ impl StreamCopy {
                 }
                 Some(())
             }
-            StreamAsked::PendingEntry(group, count) => {
+            StreamRequest::PendingEntry(group, count) => {
                 let found = reader.array()?;
                 let mut last = StreamId::default();
                 for _ in 0..found {
@@ -250,9 +251,9 @@ impl StreamCopy {
         StreamId::parse(&self.last).map(|_| ())
     }
 
-    /// All answers of the round are in: writes what it brought. The third value of each consumer's request is told apart by
-    /// [`super::copy`], since servers before 6.2 do not know it.
-    pub fn round_is_over(
+    /// Writes what the round has read, after its last reply. Appends to `consumers` the positions of the requests that
+    /// create consumers: [`super::copy`] accepts an error for them, since servers before 6.2 do not support them.
+    pub fn finish_round(
         &mut self,
         key: &[u8],
         out: &mut Requests,
@@ -303,7 +304,7 @@ impl StreamCopy {
         }
     }
 
-    /// Writes entries and pending entries up to the id that is known of all.
+    /// Writes entries and pending entries up to the id that has been read of all.
     fn write_known(&mut self, key: &[u8], out: &mut Requests) -> StreamProgress {
         let mut progress = StreamProgress::default();
         let known = self.known;
@@ -311,7 +312,7 @@ impl StreamCopy {
         let dead: BTreeSet<StreamId> =
             self.pending.range(..=known).map(|(id, _)| *id).filter(|id| !self.entries.contains_key(id)).collect();
         let first = entries.first().map(|(id, _)| **id);
-        // Before the first entry: trimmed. They are taken away by trimming, which leaves no trace in the counters.
+        // Deleted ids before the first entry were trimmed. Trimming removes them again without changing the counters.
         let head: BTreeSet<StreamId> = if self.any_entry {
             BTreeSet::new()
         } else {
@@ -364,7 +365,8 @@ impl StreamCopy {
                 &pending.consumer,
                 b"0",
                 id.text().as_bytes(),
-                // How long ago rather than when: the two servers' clocks may differ, as with a key's time to live.
+                // The idle time, not the time of delivery: the clocks of the two servers may differ, as with a key's
+                // time to live.
                 b"IDLE",
                 pending.idle.to_string().as_bytes(),
                 b"RETRYCOUNT",
@@ -375,11 +377,11 @@ impl StreamCopy {
         }
     }
 
-    /// The last id and the counters.
+    /// Writes the last id and the counters.
     fn finish(&self, key: &[u8], out: &mut Requests) {
         if self.groups.is_empty() && !self.any_entry {
             if StreamId::parse(&self.last) == Some(StreamId::default()) {
-                // Never had an entry. Only a group can make such a stream.
+                // The stream never had an entry. Only creating a group creates such a stream.
                 out.push(&[b"XGROUP", b"CREATE", key, b"-", b"0", b"MKSTREAM"]);
                 out.push(&[b"XGROUP", b"DESTROY", key, b"-"]);
             } else {
@@ -401,7 +403,7 @@ fn read_group(reader: &mut Reader<'_>) -> Option<StreamGroup> {
         match field {
             b"name" => name = Some(Bytes::copy_from_slice(reader.bulk()?)),
             b"last-delivered-id" => last = Some(Bytes::copy_from_slice(reader.bulk()?)),
-            // From Redis 7.0 on; null where the server does not know it itself.
+            // From Redis 7.0 on; null where the server itself does not know it.
             b"entries-read" => {
                 read = match reader.next()? {
                     Value::Int(n) => Some(n),
@@ -416,7 +418,7 @@ fn read_group(reader: &mut Reader<'_>) -> Option<StreamGroup> {
     Some(StreamGroup { name: name?, last: last?, read, consumers: Vec::new() })
 }
 
-/// An answer of XINFO: names and values in turn. `each` reads the value.
+/// Reads a reply of XINFO: names and values in turn. `each` reads the value.
 fn for_each_pair<'a>(
     reader: &mut Reader<'a>,
     mut each: impl FnMut(&'a [u8], &mut Reader<'a>) -> Option<()>,
@@ -465,7 +467,7 @@ mod tests {
             |id: &str| (StreamId::parse(id.as_bytes()).unwrap(), (2, Bytes::from_static(b"$1\r\nf\r\n$1\r\nv\r\n")));
         stream.entries.extend([entry("2-0"), entry("4-0")]);
         let mut out = Requests::default();
-        let progress = stream.round_is_over(b"k", &mut out, &mut Vec::new()).unwrap();
+        let progress = stream.finish_round(b"k", &mut out, &mut Vec::new()).unwrap();
         assert_eq!(progress, StreamProgress { elements: 2, bytes: 28 });
         let sent = String::from_utf8_lossy(out.bytes()).into_owned();
         let words: Vec<&str> = sent.split("\r\n").filter(|w| !w.starts_with(['*', '$']) && !w.is_empty()).collect();

@@ -1,36 +1,37 @@
-//! What a command in the feed makes of a big key: which of its parts must be fetched again.
-//! Knows nothing of values: only names and positions are taken from the feed, never what was written.
+//! Which parts of a big key a command of the feed changes and must be fetched again.
+//! Knows nothing of values: only names and positions are read from the feed, never the written values.
 
 use super::BigKeyType;
 use crate::commands::Args;
 
-/// What of a key is no longer as it was copied.
+/// The part of a key that a command changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
-    /// When it expires, no more.
+    /// Only its time to live.
     Ttl,
-    /// The fields, members or elements named by these arguments: from `first` on, every `step`-th, up to and without `end`.
+    /// The fields, members or elements named by these arguments: every `step`-th from `first` up to, but not including,
+    /// `end`.
     Fields {
         /// Position of the first name.
         first: usize,
-        /// Distance of two names.
+        /// Distance between two names.
         step: usize,
-        /// Where the names end.
+        /// Position after the last name.
         end: usize,
     },
-    /// These bytes of a string, which may have grown by them and has not shrunk.
+    /// These bytes of a string. It may have grown by them and has not shrunk.
     Bytes {
-        /// The first.
+        /// Offset of the first byte.
         from: u64,
-        /// How many; not 0.
+        /// Number of bytes; not 0.
         len: u64,
     },
-    /// Everything.
+    /// The whole key.
     Whole,
 }
 
-/// Reads a command of the feed about a key that was copied as a `kind`. What is not in this table touches the whole key:
-/// that is always right, only slower. `args[0]` is the name, in any case.
+/// Classifies a command of the feed that changes a key of type `kind`. A command that is not in this table changes the
+/// whole key: that is always correct, only slower. `args[0]` is the name, in any case.
 #[must_use]
 pub fn touch<A: Args + ?Sized>(kind: BigKeyType, args: &A) -> Touch {
     if args.len() < 2 {
@@ -42,7 +43,8 @@ pub fn touch<A: Args + ?Sized>(kind: BigKeyType, args: &A) -> Touch {
     };
     let name = args.get(0).to_ascii_lowercase();
     match (kind, name.as_slice()) {
-        // Flags such as NX are no matter: the time is asked for again. A time in the past comes as DEL.
+        // Options such as NX do not matter: the time to live is requested again. An expiry in the past is replicated as
+        // DEL.
         (_, b"expire" | b"pexpire" | b"expireat" | b"pexpireat" | b"persist") => Touch::Ttl,
         (BigKeyType::Hash, b"hset" | b"hmset") => fields(2, 2, len),
         (BigKeyType::Hash, b"hsetnx" | b"hincrby" | b"hincrbyfloat") => fields(2, 1, 3),
@@ -53,7 +55,7 @@ pub fn touch<A: Args + ?Sized>(kind: BigKeyType, args: &A) -> Touch {
         ) => counted(args, 1),
         (BigKeyType::Hash, b"hsetex") => counted(args, 2),
         (BigKeyType::Set, b"sadd" | b"srem") => fields(2, 1, len),
-        // Of both its keys the same member.
+        // Both keys change the same member.
         (BigKeyType::Set, b"smove") => fields(3, 1, 4),
         (BigKeyType::Zset, b"zrem") => fields(2, 1, len),
         (BigKeyType::Zset, b"zincrby") => fields(3, 1, 4),
@@ -73,7 +75,7 @@ pub fn touch<A: Args + ?Sized>(kind: BigKeyType, args: &A) -> Touch {
             Some(bit) => Touch::Bytes { from: bit / 8, len: 1 },
             None => Touch::Whole,
         },
-        // Writing nothing is no write, but it is not worth a case of its own.
+        // An empty SETRANGE changes nothing, but is too rare for a case of its own.
         (BigKeyType::String, b"setrange") if len == 4 && !args.get(3).is_empty() => match number(args.get(2)) {
             Some(from) => Touch::Bytes { from, len: args.get(3).len() as u64 },
             None => Touch::Whole,
@@ -82,9 +84,10 @@ pub fn touch<A: Args + ?Sized>(kind: BigKeyType, args: &A) -> Touch {
     }
 }
 
-/// `... FIELDS n f f f`, each of `step` arguments.
+/// `... FIELDS n f f f`, where each field takes `step` arguments.
 fn counted<A: Args + ?Sized>(args: &A, step: usize) -> Touch {
-    // A field may itself be called "fields"; the first such word after the key is the keyword, since all before it are options.
+    // A field may be called "fields". The first such word after the key is the keyword, since all words before it are
+    // options.
     let Some(at) = (2..args.len()).find(|i| args.get(*i).eq_ignore_ascii_case(b"fields")) else { return Touch::Whole };
     let first = at + 2;
     let count = args.len().checked_sub(first).map(|n| n / step);

@@ -1,5 +1,5 @@
-//! A whole RESP2 reply, read value by value without a copy.
-//! Knows nothing of what was asked. That the reply is whole and well-formed was the scanner's to find out.
+//! Reads a complete RESP2 reply value by value without copying.
+//! Knows nothing of the request. The scanner has checked that the reply is complete and well-formed.
 
 use crate::resp::number::{Header, header};
 
@@ -16,24 +16,24 @@ pub enum Value<'a> {
     Int(i64),
     /// `$-1`, `*-1`
     Null,
-    /// So many values follow.
+    /// The head of an array of this many values.
     Array(usize),
 }
 
-/// Reads values one behind the other.
+/// Reads one value after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Over a whole reply.
+    /// Reads a complete reply.
     #[must_use]
     pub fn new(reply: &'a [u8]) -> Self {
         Self { rest: reply }
     }
 
-    /// The next value; `None` at the end, or where the bytes are no RESP2.
+    /// The next value. `None` at the end, or where the bytes are not RESP2.
     pub fn next(&mut self) -> Option<Value<'a>> {
         let (&kind, _) = self.rest.split_first()?;
         match kind {
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next value if it is the head of an array: how many values follow.
+    /// The next value if it is the head of an array: the number of values that follow.
     pub fn array(&mut self) -> Option<usize> {
         match self.next()? {
             Value::Array(count) => Some(count),
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next value if it is a number, or a string that is one.
+    /// The next value if it is a number, or a string that is a number.
     pub fn int(&mut self) -> Option<i64> {
         match self.next()? {
             Value::Int(number) => Some(number),
@@ -92,9 +92,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Leaves out the next value, with everything in it.
+    /// Skips the next value with everything in it.
     pub fn skip(&mut self) -> Option<()> {
-        // Counted, not recursed into: a server must not be able to end our stack.
+        // Counts instead of recursing: a server must not be able to overflow our stack.
         let mut open: usize = 1;
         while open > 0 {
             open -= 1;
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// What has not been read.
+    /// The bytes that have not been read.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.rest

@@ -1,5 +1,5 @@
-//! Writes what was read into the target.
-//! Knows nothing of where reading goes on.
+//! Writes what was read to the target.
+//! Knows nothing of the position of the reader.
 
 use bytes::Bytes;
 
@@ -10,19 +10,19 @@ use super::{
     value::{Reader, Value},
 };
 
-/// What one page had.
+/// The content of one page.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Elements.
     pub elements: usize,
     /// Their bytes.
     pub bytes: usize,
-    /// Names of a hash's fields, if they were wanted.
+    /// Names of a hash's fields, if they were requested.
     pub names: Vec<Bytes>,
 }
 
-/// Writes a page. A small encoding answers HSCAN with everything at once, so it is cut into commands of a chunk each.
-/// `None`: the values have another shape.
+/// Writes a page. HSCAN returns a small encoding as a whole, so it is split into commands of one chunk each. Returns
+/// `None` if the values have another form.
 pub fn page(kind: BigKeyType, key: &[u8], page: &ElementPage<'_>, names: bool, out: &mut Requests) -> Option<Written> {
     if kind == BigKeyType::String {
         return Some(Written { elements: 1, bytes: piece_of(page)?.len(), names: Vec::new() });
@@ -77,7 +77,7 @@ fn piece_of<'a>(page: &ElementPage<'a>) -> Option<&'a [u8]> {
     reader.bulk()
 }
 
-/// Writes a piece of a string. The target pads with zeros what lies before it and is not there yet.
+/// Writes a piece of a string. The target fills missing bytes before it with zeros.
 pub fn piece(key: &[u8], piece: u64, reply: &[u8], out: &mut Requests) -> Option<usize> {
     let bytes = Reader::new(reply).bulk()?;
     if !bytes.is_empty() {
@@ -86,7 +86,8 @@ pub fn piece(key: &[u8], piece: u64, reply: &[u8], out: &mut Requests) -> Option
     Some(bytes.len())
 }
 
-/// Writes fields of a hash as HMGET answered them: set what is there, delete what is not. Returns the bytes of the values.
+/// Writes fields of a hash as HMGET returned them: sets those that exist and deletes the others. Returns the bytes of
+/// the values.
 pub fn fields(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<usize> {
     let mut reader = Reader::new(reply);
     (reader.array()? == names.len()).then_some(())?;
@@ -115,7 +116,7 @@ pub fn fields(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> 
     Some(bytes)
 }
 
-/// Writes one member as SMISMEMBER or ZMSCORE answered, or their likes for one.
+/// Writes one member as SMISMEMBER, ZMSCORE or their forms for one member returned it.
 pub fn member(kind: BigKeyType, key: &[u8], name: &Bytes, value: Value<'_>, out: &mut Requests) -> Option<()> {
     match (kind, value) {
         (BigKeyType::Set, Value::Int(1)) => out.push(&[b"SADD", key, name]),
@@ -127,10 +128,10 @@ pub fn member(kind: BigKeyType, key: &[u8], name: &Bytes, value: Value<'_>, out:
     Some(())
 }
 
-/// Writes when fields of a hash expire, as HPTTL answered. HSET has taken former times off them.
-pub fn field_times(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<()> {
+/// Writes the times to live of a hash's fields as HPTTL returned them. HSET has removed former ones.
+pub fn field_ttls(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<()> {
     let mut reader = Reader::new(reply);
-    // Null or an empty array: the hash is gone, and the feed will say so.
+    // Null or an empty array: the hash is gone, which the feed reports.
     let count = match reader.next()? {
         Value::Array(count) => count,
         Value::Null => 0,
@@ -142,7 +143,7 @@ pub fn field_times(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests
     (count == names.len()).then_some(())?;
     for name in names {
         let left = reader.int()?;
-        // -1: for ever; -2: no such field, of which an event tells.
+        // -1: no time to live; -2: no such field, which an event reports.
         if left >= 0 {
             out.push(&[b"HPEXPIRE", key, left.max(1).to_string().as_bytes(), b"FIELDS", b"1", name]);
         }
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_deleted() {
+    fn missing_fields_are_deleted() {
         let names = [Bytes::from_static(b"a"), Bytes::from_static(b"b")];
         let mut out = Requests::default();
         assert_eq!(fields(b"k", &names, b"*2\r\n$-1\r\n$2\r\nvv\r\n", &mut out), Some(2));
@@ -211,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn times_of_fields() {
+    fn field_times_to_live() {
         let names = [Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")];
         let mut out = Requests::default();
-        assert_eq!(field_times(b"k", &names, b"*3\r\n:-1\r\n:0\r\n:70\r\n", &mut out), Some(()));
+        assert_eq!(field_ttls(b"k", &names, b"*3\r\n:-1\r\n:0\r\n:70\r\n", &mut out), Some(()));
         assert_eq!(
             text(&out),
             "*6 $8 HPEXPIRE $1 k $1 1 $6 FIELDS $1 1 $1 b *6 $8 HPEXPIRE $1 k $2 70 $6 FIELDS $1 1 $1 c "
         );
-        assert_eq!(field_times(b"k", &names, b"*-1\r\n", &mut out), Some(()));
+        assert_eq!(field_ttls(b"k", &names, b"*-1\r\n", &mut out), Some(()));
     }
 }

@@ -23,7 +23,7 @@ impl CopyEngine<'_> {
     pub fn begin_big(&mut self, item: DbKey, now: Instant) {
         self.flying -= 1;
         // Found a second time: that says nothing that its events do not.
-        if self.changes.big.holds(item.db, &item.key) {
+        if self.changes.big.contains(item.db, &item.key) {
             return;
         }
         // Nothing of it was asked yet, so an older mark is settled by what will be.
@@ -33,18 +33,18 @@ impl CopyEngine<'_> {
 
     /// Asks for chunks, at most so many rounds. Returns how many were begun.
     pub fn ask_chunks(&mut self, rounds: usize, now: Instant) -> usize {
-        self.changes.big.hurry(self.is_finishing());
+        self.changes.big.set_urgent(self.is_finishing());
         let mut asked = 0;
         let (mut source, mut target) = (Requests::default(), Requests::default());
         while asked < rounds && self.target.connection.output.len() < OUTPUT_MAX {
-            let Some(round) = self.changes.big.ask(now.into_std(), &mut source, &mut target) else { break };
+            let Some(round) = self.changes.big.next_round(now.into_std(), &mut source, &mut target) else { break };
             let id = round.id;
             send(&mut self.target, round.db, &mut target, TargetRequest::Select, || TargetRequest::Chunk(id));
             send(&mut self.source, round.db, &mut source, SourceRequest::Select, || SourceRequest::Chunk(id, round.db));
             asked += 1;
         }
-        while let Some(back) = self.changes.big.take_back() {
-            self.begin_small(DbKey { db: back.db, key: back.key }, back.in_one_piece);
+        while let Some(back) = self.changes.big.take_returned() {
+            self.begin_small(DbKey { db: back.db, key: back.key }, back.dump_only);
             asked += 1;
         }
         asked
@@ -52,7 +52,7 @@ impl CopyEngine<'_> {
 
     /// Milliseconds that copying takes of what gets clean, and of what does only when nobody writes to it.
     pub fn big_ms(&self) -> (u64, u64) {
-        let left = self.changes.big.left();
+        let left = self.changes.big.remaining();
         (left.elements / ELEMENTS_PER_MS, left.contended_elements / ELEMENTS_PER_MS)
     }
 

@@ -79,7 +79,7 @@ impl CopyEngine<'_> {
         loop {
             let CopyPhase::Cutover(finishing) = &mut self.phase else { return };
             if finishing.done.as_ref().is_none_or(oneshot::Sender::is_closed) {
-                return self.go_on();
+                return self.resume();
             }
             if now >= finishing.deadline {
                 let why = self.what_is_missing();
@@ -181,7 +181,7 @@ impl CopyEngine<'_> {
         if finishing.answer(Ok(finished)) {
             self.phase = CopyPhase::Finished(hold);
         } else {
-            self.go_on();
+            self.resume();
         }
     }
 
@@ -190,7 +190,7 @@ impl CopyEngine<'_> {
             // Whoever has gone has given up, too.
             let _ = finishing.answer(Err(why));
         }
-        self.go_on();
+        self.resume();
     }
 
     fn what_is_missing(&self) -> String {
@@ -205,7 +205,7 @@ impl CopyEngine<'_> {
             ),
             CutoverStage::Databases(_) => format!("{} did not say in time which databases it has", self.spec.feed.addr),
             CutoverStage::Draining => {
-                let left = self.changes.big.left();
+                let left = self.changes.big.remaining();
                 let big = format!("; {} elements of {} big keys", left.elements + left.contended_elements, left.keys);
                 let keys = format!("{} keys were not copied in time", self.waiting());
                 if left.keys > 0 { keys + &big } else { keys }

@@ -34,7 +34,7 @@ use crate::{
     },
     mover::{
         feed::{Event, Feed},
-        handle::MoverOrder,
+        handle::MoverCommand,
         io::{
             monitor::ServerMonitor,
             pace::{Meter, Rests, SHARE_PRIMARY, SHARE_REPLICA, Share},
@@ -48,7 +48,7 @@ use crate::{
             dirty::DbKey,
             no_ttl::NoTtl,
         },
-        verify::background::{Comparing, verdict},
+        verify::background::{Comparing, evaluate},
     },
 };
 
@@ -87,8 +87,8 @@ pub(in crate::mover) struct CopyEngine<'a> {
     pub source: Pipeline<SourceRequest>,
     pub target: Pipeline<TargetRequest>,
     pub feed: Box<dyn Feed>,
-    /// See [`Feed::tells_stream_groups`].
-    pub tells_groups: bool,
+    /// See [`Feed::reports_stream_groups`].
+    pub reports_groups: bool,
     /// Streams that were copied, if it does not.
     pub streams: HashSet<(u32, Bytes)>,
     /// Of the source's primary.
@@ -165,7 +165,7 @@ impl<'a> CopyEngine<'a> {
             phase: CopyPhase::Copying,
             source: Pipeline::new(source),
             target: Pipeline::new(target),
-            tells_groups: feed.tells_stream_groups(),
+            reports_groups: feed.reports_stream_groups(),
             streams: HashSet::new(),
             feed,
             primary,
@@ -216,7 +216,7 @@ impl<'a> CopyEngine<'a> {
     /// The attempt cannot go on; a sentence for people.
     pub async fn turns(
         mut self,
-        orders: &mut mpsc::Receiver<MoverOrder>,
+        orders: &mut mpsc::Receiver<MoverCommand>,
         reports: &watch::Sender<Report>,
     ) -> Result<(), String> {
         // Before the first page: which databases have no times to live, as of a moment after the feed began.
@@ -232,7 +232,7 @@ impl<'a> CopyEngine<'a> {
                 self.report(now, reports);
             }
             if let Some(outcome) = compared.take() {
-                self.verified = Some(verdict(&outcome?, self.spec.verify)?);
+                self.verified = Some(evaluate(&outcome?, self.spec.verify)?);
                 self.comparing = None;
                 self.changes.watched = None;
                 self.phase = CopyPhase::Copying;
@@ -287,14 +287,14 @@ impl<'a> CopyEngine<'a> {
         }
     }
 
-    fn order(&mut self, order: MoverOrder, now: Instant) {
+    fn order(&mut self, order: MoverCommand, now: Instant) {
         match order {
-            MoverOrder::Finish { hold, deadline, done } => {
+            MoverCommand::Finish { hold, deadline, done } => {
                 if !matches!(self.phase, CopyPhase::CaughtUp) {
                     let _ = done.send(Err("the copy is not caught up; the hold came too early".into()));
                     return;
                 }
-                if !self.tells_groups {
+                if !self.reports_groups {
                     self.changes.big.invalidate_streams(now.into_std());
                     for (db, key) in std::mem::take(&mut self.streams) {
                         // More than fit are more than a hold has time for.
@@ -309,14 +309,14 @@ impl<'a> CopyEngine<'a> {
                 let before = (self.fetched, self.counters.keys);
                 self.phase = CopyPhase::Cutover(Cutover::new(hold, deadline, done, (poll, target_poll), before, now));
             }
-            MoverOrder::GoOn(hold) => {
+            MoverCommand::Resume(hold) => {
                 let same = match &self.phase {
                     CopyPhase::Cutover(finishing) => finishing.hold == hold,
                     CopyPhase::Finished(finished) => *finished == hold,
                     CopyPhase::Copying | CopyPhase::Verifying | CopyPhase::CaughtUp => false,
                 };
                 if same {
-                    self.go_on();
+                    self.resume();
                 }
             }
         }
@@ -340,7 +340,7 @@ impl<'a> CopyEngine<'a> {
                 }
             }
             Event::Changed { .. } => {}
-            Event::Ask { db, command } => {
+            Event::UnknownCommand { db, command } => {
                 let mut args: Vec<&[u8]> = vec![b"COMMAND", b"GETKEYS"];
                 args.extend((0..command.len()).map(|i| command.get(i)));
                 *asks += 1;
@@ -369,9 +369,9 @@ impl<'a> CopyEngine<'a> {
 
     /// Asks what is due, over the pipelines.
     fn ask_around(&mut self, now: Instant) {
-        self.source.ask_stats(now, SourceRequest::Stats);
+        self.source.request_stats(now, SourceRequest::Stats);
         if self.is_writing() {
-            self.target.ask_stats(now, TargetRequest::Stats);
+            self.target.request_stats(now, TargetRequest::Stats);
             self.carry_libraries();
         }
         if now.saturating_duration_since(self.keyspace_asked) >= KEYSPACE_EVERY {
@@ -393,7 +393,7 @@ impl<'a> CopyEngine<'a> {
                 }
                 None
             }
-            None if self.changes.watched.as_ref().is_some_and(|w| w.borrow().passed < w.borrow().wanted) => {
+            None if self.changes.watched.as_ref().is_some_and(|w| w.borrow().passed < w.borrow().requested) => {
                 Some((self.primary.poll_now(now), false))
             }
             other => other,
@@ -404,12 +404,12 @@ impl<'a> CopyEngine<'a> {
     fn start_comparison(&mut self) {
         let watched = Rc::new(RefCell::new(WatchedKeys { begun: self.begun, ..WatchedKeys::default() }));
         self.changes.watched = Some(watched.clone());
-        self.comparing = Some(Comparing::start(self.spec, self.keys_total, self.tells_groups, watched));
+        self.comparing = Some(Comparing::start(self.spec, self.keys_total, self.reports_groups, watched));
         self.phase = CopyPhase::Verifying;
     }
 
     /// Copies on after a hold.
-    pub fn go_on(&mut self) {
+    pub fn resume(&mut self) {
         self.phase = CopyPhase::CaughtUp;
     }
 
@@ -422,7 +422,7 @@ impl<'a> CopyEngine<'a> {
     pub fn ask_keyspace(&mut self, now: Instant) -> u64 {
         self.keyspace_asked = now;
         self.source.send(&[b"INFO", b"keyspace"], SourceRequest::Keyspace);
-        self.no_ttl.ask()
+        self.no_ttl.begin_poll()
     }
 
     /// Whether anything may be sent to the target.
@@ -526,7 +526,7 @@ impl<'a> CopyEngine<'a> {
         reports.send_modify(|report| {
             report.state = state;
             report.counters = counters;
-            report.dirty = (self.changes.dirty.len() + self.asks + self.changes.big.left().keys) as u64;
+            report.dirty = (self.changes.dirty.len() + self.asks + self.changes.big.remaining().keys) as u64;
             report.keys_total = self.keys_total.max(counters.keys.saturating_sub(counters.refetched));
             report.keys_per_second = self.rate as u64;
             report.lag_bytes = lag_bytes;

@@ -10,7 +10,7 @@ use crate::{
         big_key::{BIG_BYTES, BigId, Requests},
         io::{
             pace::BURST,
-            pipeline::{Pipeline, of_key},
+            pipeline::{Pipeline, push_key_request},
             scan::{COUNT, KeyPage, bulks, text},
         },
         track::dirty::DbKey,
@@ -129,7 +129,7 @@ impl CopyEngine<'_> {
                 SourceRequest::Value(wanted, size) => {
                     self.fetched += 1;
                     self.asked_bytes -= size;
-                    if self.changes.big.holds(wanted.item.db, &wanted.item.key) {
+                    if self.changes.big.contains(wanted.item.db, &wanted.item.key) {
                         // It was big, small when this was asked for, and is being copied in chunks: which were all asked for
                         // later, and would be added to a list that is there already.
                         self.target.send(&[b"PING"], TargetRequest::Passed(wanted.number, size));
@@ -140,7 +140,8 @@ impl CopyEngine<'_> {
                     match bytes {
                         Some(lowered) => {
                             self.meter.bytes(len);
-                            if !self.tells_groups && value(reply).first().is_some_and(|kind| payload::is_stream(*kind))
+                            if !self.reports_groups
+                                && value(reply).first().is_some_and(|kind| payload::is_stream(*kind))
                             {
                                 self.streams.insert((wanted.item.db, wanted.item.key.clone()));
                             }
@@ -153,7 +154,7 @@ impl CopyEngine<'_> {
                 SourceRequest::Chunk(id, db) => {
                     self.fetched += 1;
                     let mut out = Requests::default();
-                    let done = self.changes.big.answer(id, reply, &mut out, now.into_std());
+                    let done = self.changes.big.source_reply(id, reply, &mut out, now.into_std());
                     done.map_err(|error| error.to_string())?;
                     let bytes =
                         send(&mut self.target, db, &mut out, TargetRequest::Select, || TargetRequest::Chunk(id));
@@ -164,11 +165,11 @@ impl CopyEngine<'_> {
                     let db = self.scan.next_page().map_or(0, |(db, _)| db);
                     self.counters.scanned += page.keys.len() as u64;
                     for key in page.keys {
-                        if self.spec.slots.has_key(&key) && !self.changes.big.holds(db, &key) {
+                        if self.spec.slots.has_key(&key) && !self.changes.big.contains(db, &key) {
                             self.found.push_back(DbKey { db, key });
                         }
                     }
-                    self.scan.went(page.cursor);
+                    self.scan.advance(page.cursor);
                     self.page_asked = false;
                 }
                 SourceRequest::Keys { db, name } => {
@@ -217,7 +218,7 @@ impl CopyEngine<'_> {
                     self.changes.dirty.mark(wanted.item.db, &wanted.item.key)?;
                 }
                 (TargetRequest::Chunk(id), _) => {
-                    let done = self.changes.big.target_answer(id, reply, now.into_std());
+                    let done = self.changes.big.target_reply(id, reply, now.into_std());
                     done.map_err(|error| error.to_string())?;
                 }
                 (TargetRequest::Libraries, _) => {
@@ -302,10 +303,10 @@ impl CopyEngine<'_> {
                     self.asked_bytes += size;
                     self.source.select(wanted.item.db, SourceRequest::Select);
                     if wanted.ttl {
-                        of_key(self.source.out(), b"PTTL", &wanted.item.key);
+                        push_key_request(self.source.out(), b"PTTL", &wanted.item.key);
                         self.source.expect(SourceRequest::Ttl);
                     }
-                    of_key(self.source.out(), b"DUMP", &wanted.item.key);
+                    push_key_request(self.source.out(), b"DUMP", &wanted.item.key);
                     self.source.expect(SourceRequest::Value(wanted, size));
                 }
                 // What was asked of this key before, while it was small, must be written before its first chunk.

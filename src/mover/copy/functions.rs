@@ -1,9 +1,9 @@
-//! Which libraries of functions a target lacks, and the commands that bring them.
-//! Knows nothing of connections, nor of what a function does.
+//! Which function libraries a target lacks, and the commands that load them.
+//! Knows nothing of connections and of the functions' behaviour.
 //!
-//! FUNCTION RESTORE is not used: its payload has a version that older servers refuse, and its policies replace what is
-//! there or fail because of a library that is the same. Source text has neither fault. Nothing at the target is ever
-//! replaced or deleted: a library that differs under the same name belongs to someone.
+//! FUNCTION RESTORE is not used: older servers refuse the version of its payload, and its policies either replace
+//! existing libraries or fail if an equal library exists. Source text has neither problem. Nothing at the target is
+//! ever replaced or deleted: a different library of the same name may be used by another application.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,31 +11,32 @@ use bytes::Bytes;
 
 use crate::redis::Reply;
 
-/// Asks a server for its libraries. Send it to both.
+/// Requests a server's libraries. Sent to both servers.
 pub const LIST: &[&[u8]] = &[b"FUNCTION", b"LIST", b"WITHCODE"];
-/// Libraries named in a refusal.
+/// Libraries named in an error.
 const NAMED_MAX: usize = 5;
 
-/// A server's libraries.
+/// The function libraries of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Libraries {
-    /// Source text (with its `#!` line) and functions by name.
+    /// Libraries by name.
     libraries: BTreeMap<String, Library>,
-    /// It does not know the command: it is older than Redis 7.
+    /// The server does not support functions: it is older than Redis 7.
     unknown: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Library {
+    /// Source text, with its `#!` line.
     code: Bytes,
     functions: BTreeSet<String>,
 }
 
 impl Libraries {
-    /// Reads the answer to [`LIST`]. A server that does not know the command has no functions.
+    /// Parses the reply to [`LIST`]. A server that does not know the command has no functions.
     ///
     /// # Errors
-    /// A sentence when the server refuses, or its answer has an unknown shape. `server` is named in it.
+    /// Returns as text for the operator that `server` refuses the command, or that its reply has an unknown form.
     pub fn of(server: &str, reply: &Reply) -> Result<Self, String> {
         let items = match reply {
             Reply::Array(items) => items,
@@ -44,10 +45,10 @@ impl Libraries {
             }
             Reply::Error(text) => {
                 return Err(format!(
-                    "{server} does not show its functions: {text}; let the user run FUNCTION LIST (ACL SETUSER ... +function)"
+                    "{server} does not list its functions: {text}; let the user run FUNCTION LIST (ACL SETUSER ... +function)"
                 ));
             }
-            _ => return Err(format!("{server} answers FUNCTION LIST in an unknown shape")),
+            _ => return Err(format!("{server} answers FUNCTION LIST in an unknown form")),
         };
         let mut libraries = BTreeMap::new();
         for item in items {
@@ -59,22 +60,22 @@ impl Libraries {
                 Some((name, Library { code: code.clone(), functions: functions.collect::<Option<_>>()? }))
             };
             let (name, library) =
-                library().ok_or_else(|| format!("{server} answers FUNCTION LIST in an unknown shape"))?;
+                library().ok_or_else(|| format!("{server} answers FUNCTION LIST in an unknown form"))?;
             libraries.insert(name, library);
         }
         Ok(Self { libraries, unknown: false })
     }
 
-    /// The source texts that the target lacks, each to be sent as `FUNCTION LOAD <text>` ([`load`]). Empty: nothing to do.
-    /// Ask again before each hold: functions are changed without touching a key.
+    /// The source texts of the libraries that the target lacks, each to be sent as `FUNCTION LOAD <text>` ([`load`]).
+    /// Ask again before each hold: functions change without a change of a key.
     ///
     /// # Errors
-    /// A sentence when a library or a function of the source is something else at the target, or the target has no
-    /// functions at all.
+    /// Returns as text for the operator which libraries or functions differ at the target, or that the target does not
+    /// support functions.
     pub fn lacking(&self, target: &Self) -> Result<Vec<Bytes>, String> {
         if target.unknown && !self.libraries.is_empty() {
             return Err(format!(
-                "the source has libraries of functions ({}) and the target knows no functions; upgrade the target to \
+                "the source has libraries of functions ({}) and the target does not support functions; upgrade the target to \
                  Redis 7 or later, or delete them at the source (FUNCTION DELETE)",
                 named(self.libraries.keys())
             ));
@@ -109,7 +110,7 @@ impl Libraries {
     }
 }
 
-/// The command that brings one library. It refuses to replace one.
+/// The command that loads one library. It fails if the library exists.
 #[must_use]
 pub fn load(code: &[u8]) -> [&[u8]; 3] {
     [b"FUNCTION", b"LOAD", code]

@@ -1,36 +1,36 @@
-//! The payload of DUMP and RESTORE: its type, its version, its checksum; and how one is made fit for an older server.
-//! Knows nothing of the value inside, which stays as it is.
+//! The payload of DUMP and RESTORE: its type, version and checksum, and how to make it acceptable for an older server.
+//! Knows nothing of the value inside, which is not changed.
 //!
-//! A payload is `type byte | value | version (2 bytes, little endian) | CRC-64 (8 bytes, little endian)`; the checksum is
-//! over all before it (Redis: cluster.c, createDumpPayload). A server refuses a version above its own, even where the
-//! value is of a type that it has known for long. Then the version may be lowered to the first one that knew the type.
+//! A payload is `type byte | value | version (2 bytes, little endian) | CRC-64 (8 bytes, little endian)`. The checksum
+//! covers everything before it (Redis: cluster.c, createDumpPayload). A server refuses a version above its own, even
+//! where it supports the type of the value. Then the version may be lowered to the first one that has the type.
 
 use std::fmt;
 
-/// Version and checksum at the end.
+/// Bytes of the version and the checksum at the end.
 const FOOTER: usize = 10;
 /// Bytes of the version.
 const VERSION: usize = 2;
 
-/// What RESTORE answers when it does not take a version (or the bytes are damaged).
+/// The error of RESTORE for a version that it does not accept (or for damaged bytes).
 pub const REFUSED: &str = "DUMP payload version or checksum are wrong";
 
-/// Why a payload cannot be made fit for an older server.
+/// Why a payload cannot be converted for an older server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadError {
     /// Shorter than a type and a footer.
     Short,
     /// The checksum is not that of the bytes.
     Damaged,
-    /// The version is already the first one that knew the type: the server is too old for it.
-    AsOldAsCanBe {
+    /// The version is already the first one that has the type: the server is too old for it.
+    OldestVersion {
         /// The type byte.
         kind: u8,
         /// RDB version.
         version: u16,
     },
-    /// A type whose meaning differs between servers or that only the newest know.
-    Native {
+    /// A type that has different meanings in different servers, or that only the newest servers support.
+    AmbiguousType {
         /// The type byte.
         kind: u8,
         /// RDB version.
@@ -39,11 +39,11 @@ pub enum PayloadError {
 }
 
 impl PayloadError {
-    /// Whether the value can be copied by its elements instead (HSCAN, LRANGE, ...: the same for every version).
-    /// Modules' values and unknown types cannot.
+    /// Whether the value can be copied by its elements instead (HSCAN, LRANGE, ...: the same for every version). Values
+    /// of modules and unknown types cannot.
     #[must_use]
     pub fn by_elements(self) -> bool {
-        matches!(self, Self::AsOldAsCanBe { kind, .. } | Self::Native { kind, .. } if kind_name(kind).is_some_and(|name| name != "module"))
+        matches!(self, Self::OldestVersion { kind, .. } | Self::AmbiguousType { kind, .. } if kind_name(kind).is_some_and(|name| name != "module"))
     }
 }
 
@@ -53,13 +53,13 @@ impl fmt::Display for PayloadError {
         match *self {
             Self::Short => f.write_str("the answer to DUMP is too short to be a payload"),
             Self::Damaged => f.write_str("the answer to DUMP is damaged: its checksum is wrong"),
-            Self::AsOldAsCanBe { kind, version } => write!(
+            Self::OldestVersion { kind, version } => write!(
                 f,
                 "the target does not know this encoding of a {} (type {kind}, which came with RDB version {version}); \
                  upgrade the target",
                 name(kind)
             ),
-            Self::Native { kind, version } => write!(
+            Self::AmbiguousType { kind, version } => write!(
                 f,
                 "a value of type {kind} ({}) in RDB version {version} can only be restored by a server of the same kind \
                  as the source; upgrade the target",
@@ -71,22 +71,22 @@ impl fmt::Display for PayloadError {
 
 impl std::error::Error for PayloadError {}
 
-/// The type byte of a payload; `None`: it is empty.
+/// The type byte of a payload. `None`: it is empty.
 #[must_use]
 pub fn kind(payload: &[u8]) -> Option<u8> {
     payload.first().copied()
 }
 
-/// Whether a type byte is that of a stream. Group state of streams is not tracked by CLIENT TRACKING.
+/// Whether a type byte is that of a stream. CLIENT TRACKING does not report changes of streams' groups.
 #[must_use]
 pub fn is_stream(kind: u8) -> bool {
     kind_name(kind) == Some("stream")
 }
 
-/// Everything before the version and the checksum: equal bytes are equal values, in whatever version.
+/// Everything before the version and the checksum. Equal bytes are equal values, in whatever version.
 ///
 /// # Errors
-/// It is too short to be a payload.
+/// The payload is too short.
 pub fn value(payload: &[u8]) -> Result<&[u8], PayloadError> {
     match payload.len().checked_sub(FOOTER) {
         Some(end) if end > 0 => Ok(&payload[..end]),
@@ -97,13 +97,13 @@ pub fn value(payload: &[u8]) -> Result<&[u8], PayloadError> {
 /// The RDB version of a payload.
 ///
 /// # Errors
-/// It is too short to be a payload.
+/// The payload is too short.
 pub fn version(payload: &[u8]) -> Result<u16, PayloadError> {
     let end = value(payload)?.len();
     Ok(u16::from_le_bytes([payload[end], payload[end + 1]]))
 }
 
-/// Whether the checksum is that of the bytes; 0 is none (`rdbchecksum no`, some clones).
+/// Whether the checksum is correct. 0 means that there is none (`rdbchecksum no`, some clones).
 #[must_use]
 pub fn is_whole(payload: &[u8]) -> bool {
     let Some(end) = payload.len().checked_sub(FOOTER - VERSION).filter(|end| *end > VERSION) else { return false };
@@ -111,19 +111,19 @@ pub fn is_whole(payload: &[u8]) -> bool {
     sum == [0; 8] || sum == crc64(body).to_le_bytes()
 }
 
-/// The same payload with the oldest version that knows its type.
+/// The same payload with the oldest version that has its type.
 ///
 /// # Errors
-/// It is damaged, its version is the oldest already, or its type is one that cannot be told apart between servers.
+/// The payload is damaged, its version is the oldest already, or its type has no known oldest version.
 pub fn lowered(payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
     let body = value(payload)?;
     let (kind, version) = (body[0], version(payload)?);
     if !is_whole(payload) {
         return Err(PayloadError::Damaged);
     }
-    let Some(oldest) = oldest_version(kind) else { return Err(PayloadError::Native { kind, version }) };
+    let Some(oldest) = oldest_version(kind) else { return Err(PayloadError::AmbiguousType { kind, version }) };
     if version <= oldest {
-        return Err(PayloadError::AsOldAsCanBe { kind, version });
+        return Err(PayloadError::OldestVersion { kind, version });
     }
     let mut out = Vec::with_capacity(payload.len());
     out.extend_from_slice(body);
@@ -133,8 +133,9 @@ pub fn lowered(payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
     Ok(out)
 }
 
-/// The first RDB version that knew a type, where Redis and Valkey mean the same by it (Redis and Valkey: rdb.h, and the
-/// releases in which a type appeared). 22 and 23 are something else in each; from 26 on they are known to the newest only.
+/// The first RDB version that has a type, where Redis and Valkey use it for the same encoding (Redis and Valkey: rdb.h,
+/// and the releases in which a type appeared). 22 and 23 differ between them; 26 and above exist only in the newest
+/// servers.
 fn oldest_version(kind: u8) -> Option<u16> {
     match kind {
         // Strings, lists, sets, sorted sets, hashes and their first compact encodings: Redis 2.6.
@@ -145,9 +146,9 @@ fn oldest_version(kind: u8) -> Option<u16> {
         5 | 7 => Some(8),
         // Streams: Redis 5.
         15 => Some(9),
-        // Listpacks of hashes, sorted sets and lists; streams that know their first id: Redis 7.0.
+        // Listpacks of hashes, sorted sets and lists; streams with their first id: Redis 7.0.
         16..=19 => Some(10),
-        // Listpacks of sets, streams that know their consumers' last activity: Redis 7.2.
+        // Listpacks of sets; streams with their consumers' last activity: Redis 7.2.
         20 | 21 => Some(11),
         // Hashes whose fields have a time to live: Redis 7.4.
         24 | 25 => Some(12),
@@ -169,30 +170,12 @@ fn kind_name(kind: u8) -> Option<&'static str> {
     })
 }
 
-/// CRC-64 as Redis uses it: polynomial 0xad93d23594c935a9 (Jones), reflected, start 0, no final exclusive or.
+static CRC64: crc::Crc<u64> = crc::Crc::<u64>::new(&crc::CRC_64_REDIS);
+
+/// CRC-64 as Redis computes it.
 #[must_use]
 pub fn crc64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |crc, byte| (crc >> 8) ^ CRC64[usize::from((crc as u8) ^ byte)])
-}
-
-static CRC64: [u64; 256] = crc64_table();
-
-const fn crc64_table() -> [u64; 256] {
-    // The polynomial with its bits in reverse order.
-    const POLYNOMIAL: u64 = 0xad93_d235_94c9_35a9u64.reverse_bits();
-    let mut table = [0u64; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u64;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
+    CRC64.checksum(bytes)
 }
 
 #[cfg(test)]
@@ -213,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_redis_own() {
-        // Redis: crc64.c, its own self-test.
+    fn the_checksum_is_that_of_redis() {
+        // The self-test of Redis: crc64.c.
         assert_eq!(crc64(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
         assert!(is_whole(HELLO));
         assert_eq!((kind(HELLO), version(HELLO)), (Some(0), Ok(10)));
@@ -223,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_footer_is_lowered_to_the_types_first_version() {
+    fn a_new_version_is_lowered_to_the_first_one_of_the_type() {
         for (kind, oldest) in [(0, 6), (5, 8), (14, 7), (15, 9), (18, 10), (20, 11), (25, 12)] {
             for newer in [13, 80] {
                 let low = lowered(&forged(kind, b"\x05hello", newer)).unwrap();
@@ -231,19 +214,19 @@ mod tests {
                 assert!(is_whole(&low));
             }
             let error = lowered(&forged(kind, b"\x05hello", oldest)).unwrap_err();
-            assert_eq!(error, PayloadError::AsOldAsCanBe { kind, version: oldest });
+            assert_eq!(error, PayloadError::OldestVersion { kind, version: oldest });
             assert!(error.by_elements() && error.to_string().contains("upgrade the target"));
         }
     }
 
     #[test]
-    fn what_cannot_be_told_apart_or_is_damaged_is_refused() {
+    fn ambiguous_types_and_damaged_payloads_are_refused() {
         for kind in [6, 8, 22, 23, 26, 28, 33, 200] {
             let error = lowered(&forged(kind, b"x", 80)).unwrap_err();
-            assert_eq!(error, PayloadError::Native { kind, version: 80 });
+            assert_eq!(error, PayloadError::AmbiguousType { kind, version: 80 });
             assert_eq!(error.by_elements(), matches!(kind, 22 | 23 | 26), "{kind}");
         }
-        assert!(!PayloadError::AsOldAsCanBe { kind: 7, version: 8 }.by_elements());
+        assert!(!PayloadError::OldestVersion { kind: 7, version: 8 }.by_elements());
         for end in 0..=FOOTER {
             assert_eq!(lowered(&HELLO[..end]), Err(PayloadError::Short), "{end} bytes");
             assert!(!is_whole(&HELLO[..end]));

@@ -15,7 +15,7 @@ use crate::{
     mover::{
         clean::{Cleaner, KeyDecision, keyspace},
         feed::{self, Feed},
-        handle::MoverOrder,
+        handle::MoverCommand,
         io::{connection::Connection, monitor::ServerMonitor},
         report::{Report, State},
         spec::{Authorize, CopySpec},
@@ -53,7 +53,7 @@ pub(in crate::mover) async fn run(
     spec: &CopySpec,
     authorize: Arc<dyn Authorize>,
     limits: watch::Receiver<Limits>,
-    orders: &mut mpsc::Receiver<MoverOrder>,
+    orders: &mut mpsc::Receiver<MoverCommand>,
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + OPEN_MAX;
@@ -66,7 +66,7 @@ pub(in crate::mover) async fn run(
 
     reports.send_modify(|report| report.state = State::CleaningTarget);
     faults::pause_at(Point::CleaningTarget).await;
-    let mut foreign = Vec::new();
+    let mut unexpected = Vec::new();
     let mut counters = Counters::default();
     let mut cleaner = Cleaner::new(&mut target, &mut target_server, orders, limits.clone());
     let cleaned = cleaner
@@ -78,8 +78,8 @@ pub(in crate::mover) async fn run(
                 if spec.wipe || spec.ours_at_target.has_key(key) {
                     return KeyDecision::Delete;
                 }
-                foreign.push(format!("'{}'", key.escape_ascii()));
-                if foreign.len() < NAMED_MAX { KeyDecision::Keep } else { KeyDecision::Stop }
+                unexpected.push(format!("'{}'", key.escape_ascii()));
+                if unexpected.len() < NAMED_MAX { KeyDecision::Keep } else { KeyDecision::Stop }
             },
             &mut |_, deleted| {
                 counters.deleted = deleted;
@@ -90,11 +90,11 @@ pub(in crate::mover) async fn run(
     if cleaned.is_none() {
         return Ok(());
     }
-    if !foreign.is_empty() {
+    if !unexpected.is_empty() {
         return Err(format!(
             "{} holds keys of these slots that were never this group's: {}; delete them or give --wipe",
             spec.target.addr,
-            foreign.join(", ")
+            unexpected.join(", ")
         ));
     }
     // The log is told, while the rest is opened.

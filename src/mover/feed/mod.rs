@@ -1,5 +1,5 @@
-//! Feeds: which keys change at the source while they are copied.
-//! Knows nothing of what is done with a changed key; values in a feed are never used, only names.
+//! Feeds: how a mover learns which keys change at the source while they are copied.
+//! Knows nothing of what is done with a changed key. Only names are taken from a feed, never values.
 
 pub mod psync;
 pub mod stream;
@@ -8,85 +8,112 @@ pub mod tracking;
 use tokio::time::Instant;
 
 use super::{io::connection::Connection, spec::Endpoint};
-use crate::redis::capabilities;
-use psync::{Psync, PsyncRefusal};
+use crate::redis::{RedisError, capabilities};
+use psync::Psync;
 pub use stream::CommandWords;
 
-/// What a feed tells.
+/// What a feed reports.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A key may have changed, been created or deleted.
     Changed {
-        /// Its database; `None`: not known, so the key of this name in every database.
+        /// Its database. `None`: unknown, so the key may have changed in every database.
         db: Option<u32>,
         /// The key.
         key: &'a [u8],
-        /// The command that changed it, if the feed knows it and has it whole.
+        /// The command that changed it, if the feed knows it and has kept all of it.
         command: Option<&'a CommandWords>,
     },
-    /// A command that our table does not know: the server is to be asked for its keys (COMMAND GETKEYS).
-    Ask {
+    /// A command that our table does not have: the server must be asked for its keys (COMMAND GETKEYS).
+    UnknownCommand {
         /// As in [`Event::Changed`].
         db: Option<u32>,
-        /// All of it.
+        /// The whole command.
         command: &'a CommandWords,
     },
     /// A library of functions was loaded, deleted or all were flushed.
     Functions,
 }
 
-/// A feed over its own connection. The engine reads and writes the connection and calls [`Feed::drain`] when something came.
+/// A feed with its own connection. The engine reads and writes the connection and calls [`Feed::drain`] when data has
+/// arrived.
 pub trait Feed {
     /// The connection, for waiting and for reading and writing its bytes.
     fn connection(&mut self) -> &mut Connection;
 
-    /// Takes everything whole that has arrived.
+    /// Consumes all complete messages that have arrived.
     ///
     /// # Errors
-    /// What came cannot be expressed as changed keys (FLUSHALL, an unreadable command): the attempt must begin anew. A sentence
-    /// for people.
+    /// Returns as text for the operator what cannot be expressed as changed keys (FLUSHALL, an unreadable command). The
+    /// copy must be restarted.
     fn drain(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String>;
 
-    /// Called several times a second: what keeps the feed alive is appended to the connection's output.
+    /// Called several times a second. Appends to the connection's output what keeps the feed alive.
     fn tick(&mut self, now: Instant);
 
-    /// The replication offset up to which everything was drained; `None`: this feed has no offsets.
+    /// The replication offset up to which everything was drained. `None`: this feed has no offsets.
     fn position(&self) -> Option<u64>;
 
-    /// Begins to find out whether everything up to the primary's replication `offset` was drained.
+    /// Starts to check whether everything up to the primary's replication `offset` was drained.
     fn begin_barrier(&mut self, offset: u64);
 
     /// Whether everything up to the offset of the last [`Feed::begin_barrier`] was drained.
     fn passed_barrier(&self) -> bool;
 
-    /// Whether changes of a stream's groups (XREADGROUP, XACK, XGROUP) are told. If not, the engine fetches every stream
-    /// that it has copied once more under the hold (`payload::is_stream` of the first byte of its DUMP).
-    fn tells_stream_groups(&self) -> bool {
+    /// Whether the feed reports changes of a stream's groups (XREADGROUP, XACK, XGROUP). If not, the engine fetches
+    /// every copied stream again under the hold (`payload::is_stream` of the first byte of its DUMP).
+    fn reports_stream_groups(&self) -> bool {
         true
     }
 }
 
-/// Opens the best feed that the server allows, found out by asking it: its replication stream, else tracking.
+/// Why a feed could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedError {
+    /// The server does not support it; another kind of feed may work.
+    Unsupported(String),
+    /// It should have worked; trying again may help.
+    Failed(String),
+}
+
+impl std::fmt::Display for FeedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unsupported(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<RedisError> for FeedError {
+    fn from(error: RedisError) -> Self {
+        match error {
+            RedisError::Refused { .. } | RedisError::NotAllowed { .. } => Self::Unsupported(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Opens the best feed that the server allows: its replication stream, else client tracking. The server is asked.
 ///
 /// # Errors
-/// It allows none, or cannot be reached; a sentence for people with the reason of each.
+/// Returns as text for the operator why neither is allowed, or that the server cannot be reached.
 pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Box<dyn Feed>, String> {
     let feeds = capabilities::feeds(&endpoint.addr, endpoint.credentials.as_ref(), deadline);
     let no_stream = match feeds.await.map_err(|error| error.to_string())?.psync {
         Ok(_) => match Psync::open(endpoint, name, deadline).await {
             Ok(feed) => return Ok(Box::new(feed)),
-            Err(PsyncRefusal::Failed(why)) => return Err(why),
-            Err(PsyncRefusal::Unsupported(why)) => why,
+            Err(FeedError::Failed(why)) => return Err(why),
+            Err(FeedError::Unsupported(why)) => why,
         },
         Err(why) => why,
     };
     match tracking::Tracking::open(endpoint, name, deadline).await {
         Ok(feed) => {
-            tracing::info!(server = %endpoint.addr, why = %no_stream, "CLIENT TRACKING feeds the copy");
+            tracing::info!(server = %endpoint.addr, why = %no_stream, "the copy uses CLIENT TRACKING as its feed");
             Ok(Box::new(feed))
         }
-        Err(PsyncRefusal::Failed(why)) => Err(why),
-        Err(PsyncRefusal::Unsupported(why)) => Err(format!(
+        Err(FeedError::Failed(why)) => Err(why),
+        Err(FeedError::Unsupported(why)) => Err(format!(
             "{} offers no way to learn which keys change: no replication stream ({no_stream}), no tracking ({why}); allow \
              the user one of them, or give the group a replica that does",
             endpoint.addr

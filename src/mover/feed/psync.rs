@@ -1,54 +1,29 @@
-//! The replication stream as a feed: attached at the present offset with PSYNC, without a snapshot and without a fork.
-//! Knows nothing of what the commands in it mean beyond their keys. It never says that it has received anything for good
-//! (`REPLCONF ACK 0`), so that no client's WAIT counts it.
+//! The replication stream as a feed: PSYNC attaches at the current offset, without a snapshot and without a fork.
+//! Knows nothing of the commands in it beyond their keys. It never acknowledges an offset (`REPLCONF ACK 0`), so that
+//! WAIT never counts it.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Event, Feed, stream::Stream};
+use super::{Event, Feed, FeedError, stream::Stream};
 use crate::{
     mover::{io::connection::Connection, spec::Endpoint},
     redis::{Info, RedisError, Reply},
     resp::write,
 };
 
-/// Between two `REPLCONF ACK 0`: a server drops a replica that is silent for `repl-timeout` (60 s; 10 s is the least in use).
+/// Interval of `REPLCONF ACK 0`: a server drops a replica that is silent for `repl-timeout` (60 s by default; 10 s is
+/// the least in use).
 const ACK_EVERY: Duration = Duration::from_secs(1);
-/// Between two polls whether a backlog has come into being.
+/// Interval of the checks whether the server has created a backlog.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Attempts at an offset that is still in the backlog: it may have moved on between asking and attaching.
+/// Tries with an offset that is still in the backlog: it may have moved on between INFO and PSYNC.
 const ATTEMPTS: u32 = 5;
-/// Longest answer to PSYNC.
+/// Longest reply to PSYNC.
 const LINE_MAX: usize = 4 << 10;
 
-/// Why there is no such feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PsyncRefusal {
-    /// The server does not offer it; another kind of feed may do.
-    Unsupported(String),
-    /// It should have worked; another attempt may.
-    Failed(String),
-}
-
-impl std::fmt::Display for PsyncRefusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unsupported(why) | Self::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
-impl From<RedisError> for PsyncRefusal {
-    fn from(error: RedisError) -> Self {
-        match error {
-            RedisError::Refused { .. } | RedisError::NotAllowed { .. } => Self::Unsupported(error.to_string()),
-            other => Self::Failed(other.to_string()),
-        }
-    }
-}
-
-/// A feed by PSYNC.
+/// A feed that uses PSYNC.
 pub struct Psync {
     connection: Connection,
     stream: Stream,
@@ -57,26 +32,27 @@ pub struct Psync {
 }
 
 impl Psync {
-    /// Attaches to the stream of the server, after making it keep one if it has never had a replica.
+    /// Attaches to the server's replication stream. If the server never had a replica, this makes it create a backlog
+    /// first.
     ///
     /// # Errors
-    /// See [`PsyncRefusal`].
-    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, PsyncRefusal> {
+    /// See [`FeedError`].
+    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, FeedError> {
         let mut connection = Connection::open(endpoint, name, deadline).await?;
         let mut info = replication(&mut connection, deadline).await?;
-        // Kept until the stream is there: it is what makes the server keep a backlog.
-        let mut primer = None;
+        // Kept open until the stream is attached: it makes the server keep a backlog.
+        let mut full_sync = None;
         if info.get("repl_backlog_active") != Some("1") {
             if info.get("role") != Some("master") {
-                return Err(PsyncRefusal::Failed(format!(
+                return Err(FeedError::Failed(format!(
                     "{} is a replica without a backlog; it has not synced",
                     endpoint.addr
                 )));
             }
-            primer = Some(prime(endpoint, name, deadline).await?);
+            full_sync = Some(create_backlog(endpoint, name, deadline).await?);
             while info.get("repl_backlog_active") != Some("1") {
                 if Instant::now() > deadline {
-                    return Err(PsyncRefusal::Failed(format!("{} makes no replication backlog", endpoint.addr)));
+                    return Err(FeedError::Failed(format!("{} creates no replication backlog", endpoint.addr)));
                 }
                 sleep(POLL_INTERVAL).await;
                 info = replication(&mut connection, deadline).await?;
@@ -85,7 +61,7 @@ impl Psync {
         connection.ask(&[b"REPLCONF", b"capa", b"psync2"], deadline).await?;
         for _ in 0..ATTEMPTS {
             let (Some(id), Some(offset)) = (info.get("master_replid"), offset(&info)) else {
-                return Err(PsyncRefusal::Unsupported(format!(
+                return Err(FeedError::Unsupported(format!(
                     "INFO of {} shows no replication id and offset",
                     endpoint.addr
                 )));
@@ -93,7 +69,7 @@ impl Psync {
             let id = id.to_owned();
             let answer = psync(&mut connection, &id, &(offset + 1).to_string(), deadline).await?;
             if answer.starts_with("+CONTINUE") {
-                drop(primer);
+                drop(full_sync);
                 let mut this = Self { connection, stream: Stream::new(offset), acked: Instant::now(), barrier: 0 };
                 this.ack();
                 return Ok(this);
@@ -101,19 +77,20 @@ impl Psync {
             if let Some(text) = answer.strip_prefix('-') {
                 return Err(RedisError::of_answer(&endpoint.addr, "PSYNC", text).into());
             }
-            // FULLRESYNC: closed before the server has done more than begin. The offset was no longer in the backlog.
+            // FULLRESYNC: the offset is no longer in the backlog. The connection is closed before the server has done
+            // more than begin.
             connection = Connection::open(endpoint, name, deadline).await?;
             connection.ask(&[b"REPLCONF", b"capa", b"psync2"], deadline).await?;
             info = replication(&mut connection, deadline).await?;
         }
-        Err(PsyncRefusal::Failed(format!(
-            "{} wants a full sync each time; its replication backlog may be too small (repl-backlog-size)",
+        Err(FeedError::Failed(format!(
+            "{} requires a full sync each time; its replication backlog may be too small (repl-backlog-size)",
             endpoint.addr
         )))
     }
 
     fn ack(&mut self) {
-        // Offset 0, always: an honest offset would satisfy WAIT without being durable anywhere.
+        // Always offset 0: a real offset would satisfy WAIT although the data is not stored anywhere.
         write::request(&mut self.connection.output.bytes, &[b"REPLCONF", b"ACK", b"0"]);
     }
 }
@@ -153,7 +130,7 @@ impl Feed for Psync {
 async fn replication(connection: &mut Connection, deadline: Instant) -> Result<Info, RedisError> {
     match connection.ask(&[b"INFO", b"replication"], deadline).await? {
         Reply::Bulk(bytes) => Ok(Info::parse(&String::from_utf8_lossy(&bytes))),
-        _ => Err(connection.protocol("its answer to INFO is no text")),
+        _ => Err(connection.protocol("its answer to INFO is not text")),
     }
 }
 
@@ -161,13 +138,13 @@ fn offset(info: &Info) -> Option<u64> {
     info.get("master_repl_offset")?.parse().ok()
 }
 
-/// Makes a primary that never had a replica keep a backlog: it does when somebody asks for a full sync. This one asks for
-/// an empty snapshot, and goes away before it comes.
-async fn prime(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Connection, PsyncRefusal> {
+/// Makes a primary that never had a replica keep a backlog: it creates one when a replica requests a full sync. This
+/// requests an empty snapshot, and the connection closes before the snapshot arrives.
+async fn create_backlog(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Connection, FeedError> {
     let mut connection = Connection::open(endpoint, name, deadline).await?;
     connection.ask(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"], deadline).await?;
     if let Err(error) = connection.ask(&[b"REPLCONF", b"rdb-filter-only", b""], deadline).await {
-        return Err(PsyncRefusal::Unsupported(format!(
+        return Err(FeedError::Unsupported(format!(
             "{} has no replication backlog and, being older than Redis 7, can only make one by a full snapshot ({error}); \
              give its group a replica",
             endpoint.addr
@@ -179,19 +156,19 @@ async fn prime(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Con
         if !connection.output.is_empty() {
             timeout_at(deadline, std::future::poll_fn(|cx| connection.poll_ready(cx)))
                 .await
-                .map_err(|_| PsyncRefusal::Failed(format!("{} does not take PSYNC in time", endpoint.addr)))?;
+                .map_err(|_| FeedError::Failed(format!("{} does not accept PSYNC in time", endpoint.addr)))?;
         }
     }
     Ok(connection)
 }
 
-/// Sends PSYNC and returns the line of its answer; what follows it in the input is the stream.
-async fn psync(connection: &mut Connection, id: &str, offset: &str, deadline: Instant) -> Result<String, PsyncRefusal> {
+/// Sends PSYNC and returns the line of its reply. What follows it in the input is the stream.
+async fn psync(connection: &mut Connection, id: &str, offset: &str, deadline: Instant) -> Result<String, FeedError> {
     write::request(&mut connection.output.bytes, &[b"PSYNC", id.as_bytes(), offset.as_bytes()]);
     loop {
         connection.flush()?;
         let filled = connection.fill();
-        // Bare line ends keep the link alive while a server prepares.
+        // Empty lines keep the link alive while a server prepares.
         while connection.input.bytes().first() == Some(&b'\n') {
             connection.input.consume(1);
         }
@@ -206,6 +183,6 @@ async fn psync(connection: &mut Connection, id: &str, offset: &str, deadline: In
         filled?;
         timeout_at(deadline, std::future::poll_fn(|cx| connection.poll_ready(cx)))
             .await
-            .map_err(|_| PsyncRefusal::Failed(format!("{} does not answer PSYNC in time", connection.addr())))?;
+            .map_err(|_| FeedError::Failed(format!("{} does not answer PSYNC in time", connection.addr())))?;
     }
 }

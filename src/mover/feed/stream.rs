@@ -1,5 +1,5 @@
-//! Reads a replication stream as it arrives, in pieces of any size, and tells which keys its commands change.
-//! Knows nothing of connections. Values are read over, not kept: a stream that carries 100 MB values needs 1 MB here.
+//! Parses a replication stream in pieces of any size and reports which keys its commands change.
+//! Knows nothing of connections. Values are skipped, not stored: a stream that carries 100 MB values needs 1 MB here.
 
 use super::Event;
 use crate::{
@@ -7,26 +7,26 @@ use crate::{
     resp::{limits::ARGS_MAX, number},
 };
 
-/// Kept of one argument. Longer keys cannot be followed; values of that length are nobody's business here.
+/// Bytes kept of one argument. Longer keys are not supported, and values of that length are not needed.
 const ARG_KEPT: usize = 1 << 20;
-/// Kept of one command: what a field-by-field refetch may need, and enough for a DEL of a million keys.
+/// Bytes kept of one command: enough for a refetch by field and for a DEL of a million keys.
 const COMMAND_KEPT: usize = 64 << 20;
-/// Memory that stays after an unusual command.
+/// Memory that is kept after an unusually large command.
 const ROOM_KEPT: usize = 1 << 20;
-/// A header line: type, number, CRLF.
+/// Longest header line: type, number, CRLF.
 const LINE_MAX: usize = 32;
 
-/// A command's arguments, the name first.
+/// The arguments of a command, its name first.
 #[derive(Debug, Default)]
 pub struct CommandWords {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// Arguments of which not everything was kept.
+    /// Positions of arguments that were truncated.
     cut: Vec<usize>,
 }
 
 impl CommandWords {
-    /// Whether every argument is whole.
+    /// Whether no argument was truncated.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.cut.is_empty()
@@ -57,17 +57,17 @@ impl Args for CommandWords {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamPosition {
-    /// Before a command: `*`, or a bare line end that keeps the link alive.
+    /// Before a command: `*`, or an empty line that keeps the link alive.
     Command,
     /// In the header line of an argument.
     Argument,
-    /// In an argument: so many bytes to come, of which so many are kept.
+    /// In an argument: bytes still to come, and how many of them are kept.
     Bytes(usize, usize),
-    /// In the line end behind an argument: so many bytes of it to come.
+    /// In the line end after an argument: bytes of it still to come.
     End(usize),
 }
 
-/// A stream that begins between two commands.
+/// A replication stream that begins between two commands.
 #[derive(Debug)]
 pub struct Stream {
     at: StreamPosition,
@@ -82,7 +82,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream whose next byte is number `offset` + 1.
+    /// Creates a stream whose next byte has the offset `offset` + 1.
     #[must_use]
     pub fn new(offset: u64) -> Self {
         Self {
@@ -96,21 +96,22 @@ impl Stream {
         }
     }
 
-    /// The replication offset of the last byte that was taken. A barrier lies at the end of a command, so it is passed only
-    /// when that command was taken whole.
+    /// The replication offset of the last byte that was consumed. A barrier lies at the end of a command, so it has
+    /// passed only when that command was consumed completely.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Takes all of `bytes`.
+    /// Consumes all of `bytes`.
     ///
     /// # Errors
-    /// No stream of commands, or one that changes more than keys that can be told. A sentence for people.
+    /// Returns as text for the operator why this is not a stream of commands, or which command changes more than keys
+    /// that can be determined.
     pub fn push(&mut self, mut bytes: &[u8], events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
         while let Some(&first) = bytes.first() {
             let used = match self.at {
-                // Bare line ends come also in pairs with a carriage return.
+                // Empty lines may also come with a carriage return.
                 StreamPosition::Command if self.line.is_empty() && matches!(first, b'\n' | b'\r') => 1,
                 StreamPosition::Command | StreamPosition::Argument => self.line(bytes)?,
                 StreamPosition::Bytes(left, kept) => {
@@ -126,7 +127,7 @@ impl Stream {
                 }
                 StreamPosition::End(left) => {
                     if first != if left == 2 { b'\r' } else { b'\n' } {
-                        return Err(broken("no line end behind an argument"));
+                        return Err(broken("no line end after an argument"));
                     }
                     self.at = StreamPosition::End(left - 1);
                     if left == 1 {
@@ -148,7 +149,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Takes what `bytes` have of a header line.
+    /// Consumes what `bytes` has of a header line.
     fn line(&mut self, bytes: &[u8]) -> Result<usize, String> {
         let end = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]);
         let used = end.map_or(bytes.len().min(LINE_MAX), |lf| lf + 1);
@@ -167,7 +168,7 @@ impl Stream {
             .and_then(number::parse)
             .and_then(|number| usize::try_from(number).ok());
         let Some(number) = number else {
-            return Err(broken(&format!("{:?} where a header belongs", String::from_utf8_lossy(&self.line))));
+            return Err(broken(&format!("{:?} instead of a header", String::from_utf8_lossy(&self.line))));
         };
         self.line.clear();
         if self.at == StreamPosition::Command {
@@ -187,7 +188,7 @@ impl Stream {
         Ok(used)
     }
 
-    /// A command is whole.
+    /// Handles a complete command.
     fn command(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
         let words = &self.words;
         if words.is_empty() {
@@ -201,13 +202,14 @@ impl Stream {
             return Ok(());
         }
         if is("FLUSHALL") || is("FLUSHDB") || is("SWAPDB") {
-            return Err(format!("{} at the source: the copy begins anew", words.name()));
+            return Err(format!("{} at the source: the copy is restarted", words.name()));
         }
-        // Their effects are what a server should send; where it sends the call itself, keys need not be declared.
+        // Servers should replicate the effects. Where a server replicates the call itself, its keys need not be
+        // declared.
         if is("EVAL") || is("EVALSHA") || is("FCALL") {
             return Err(format!(
-                "the source replicates {} itself instead of what it did, so its keys cannot be told; \
-                 switch the replication of effects on (lua-replicate-commands yes)",
+                "the source replicates {} itself instead of what it did, so its keys cannot be determined; \
+                 enable replication of effects (lua-replicate-commands yes)",
                 words.name()
             ));
         }
@@ -218,7 +220,7 @@ impl Stream {
         let spec = match resolve(words) {
             Ok(spec) => spec,
             Err(ResolveError::Unknown | ResolveError::UnknownSubcommand(_) | ResolveError::WrongArity(_)) => {
-                return Self::ask(self.db, words, events);
+                return Self::unknown_command(self.db, words, events);
             }
         };
         if !spec.flags.has(flag::WRITE | flag::MAY_REPLICATE) {
@@ -226,7 +228,7 @@ impl Stream {
         }
         self.keys.clear();
         if spec.keys(words, &mut self.keys).is_err() {
-            return Self::ask(self.db, words, events);
+            return Self::unknown_command(self.db, words, events);
         }
         if let Some(at) = self.keys.iter().find(|at| words.cut.binary_search(at).is_ok()) {
             return Err(format!(
@@ -235,7 +237,8 @@ impl Stream {
                 words.name()
             ));
         }
-        // They name a database other than the selected one; all of them is simpler than reading their options, and rare.
+        // They also name another database. Marking the key in every database is simpler than parsing their options, and
+        // they are rare.
         let db = if is("MOVE") || is("COPY") { None } else { self.db };
         let command = words.is_whole().then_some(words);
         for at in &self.keys {
@@ -244,20 +247,20 @@ impl Stream {
         Ok(())
     }
 
-    fn ask(db: Option<u32>, words: &CommandWords, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
+    fn unknown_command(db: Option<u32>, words: &CommandWords, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
         if !words.is_whole() {
             return Err(format!(
-                "the keys of a {} at the source cannot be told: it is not a command that we know, and too long to ask for",
+                "the keys of a {} at the source cannot be determined: the command is unknown and too long for COMMAND GETKEYS",
                 words.name()
             ));
         }
-        events(Event::Ask { db, command: words });
+        events(Event::UnknownCommand { db, command: words });
         Ok(())
     }
 }
 
 fn broken(why: &str) -> String {
-    format!("the source's replication stream cannot be read: {why}; the copy begins anew")
+    format!("the source's replication stream cannot be read: {why}; the copy is restarted")
 }
 
 #[cfg(test)]
@@ -276,30 +279,30 @@ mod tests {
         out
     }
 
-    /// What a stream tells, in words, when it comes in these pieces.
-    fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, Result<u64, String>) {
+    /// The events of a stream that arrives in these pieces, as text.
+    fn events<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, Result<u64, String>) {
         let mut stream = Stream::new(100);
-        let mut said = Vec::new();
+        let mut found = Vec::new();
         for piece in pieces {
             let pushed = stream.push(piece, &mut |event| {
-                said.push(match event {
+                found.push(match event {
                     Event::Changed { db, key, command } => {
                         let whole = command.map_or("cut".into(), |words| words.len().to_string());
                         format!("{db:?} {} {whole}", String::from_utf8_lossy(key))
                     }
-                    Event::Ask { db, command } => format!("{db:?} ask {}", command.name()),
+                    Event::UnknownCommand { db, command } => format!("{db:?} unknown {}", command.name()),
                     Event::Functions => "functions".into(),
                 });
             });
             if let Err(why) = pushed {
-                return (said, Err(why));
+                return (found, Err(why));
             }
         }
-        (said, Ok(stream.position()))
+        (found, Ok(stream.position()))
     }
 
     #[test]
-    fn keys_are_told_however_the_stream_is_cut() {
+    fn keys_are_reported_however_the_stream_is_cut() {
         let bytes = stream(&[
             &["set", "a", "1"],
             &["SELECT", "3"],
@@ -336,23 +339,23 @@ mod tests {
             "Some(3) m 5",
             "Some(3) n 5",
             "Some(3) o 2",
-            "Some(3) ask MODULE.SET",
+            "Some(3) unknown MODULE.SET",
             "functions",
             "Some(3) p 3",
         ];
         for size in 1..=bytes.len() {
-            let (said, end) = told(bytes.chunks(size));
-            assert_eq!(said, want, "in pieces of {size}");
+            let (found, end) = events(bytes.chunks(size));
+            assert_eq!(found, want, "in pieces of {size}");
             assert_eq!(end, Ok(100 + bytes.len() as u64));
         }
         for cut in 0..bytes.len() {
-            let (said, end) = told([&bytes[..cut], &bytes[cut..]].into_iter());
-            assert_eq!((said.len(), end), (want.len(), Ok(100 + bytes.len() as u64)), "cut at {cut}");
+            let (found, end) = events([&bytes[..cut], &bytes[cut..]].into_iter());
+            assert_eq!((found.len(), end), (want.len(), Ok(100 + bytes.len() as u64)), "cut at {cut}");
         }
     }
 
     #[test]
-    fn what_is_no_change_of_keys_ends_the_attempt() {
+    fn commands_that_change_more_than_keys_end_the_copy() {
         for words in [
             &["FLUSHALL"][..],
             &["flushdb", "ASYNC"],
@@ -361,8 +364,8 @@ mod tests {
             &["SELECT", "x"],
         ] {
             let bytes = stream(&[words]);
-            let (said, end) = told([&bytes[..]].into_iter());
-            assert!(said.is_empty() && end.is_err(), "{words:?}: {end:?}");
+            let (found, end) = events([&bytes[..]].into_iter());
+            assert!(found.is_empty() && end.is_err(), "{words:?}: {end:?}");
         }
         for bytes in [
             &b"+OK\r\n"[..],
@@ -372,18 +375,18 @@ mod tests {
             b"*99999999\r\n",
             b"*1234567890123456789012345678901234567890",
         ] {
-            assert!(told([bytes].into_iter()).1.is_err(), "{bytes:?}");
+            assert!(events([bytes].into_iter()).1.is_err(), "{bytes:?}");
         }
     }
 
     #[test]
-    fn long_values_are_read_over_and_long_keys_refused() {
+    fn long_values_are_skipped_and_long_keys_refused() {
         let long = "v".repeat(ARG_KEPT + 1);
         let bytes = stream(&[&["SET", "a", &long], &["SET", "b", "1"]]);
-        assert_eq!(told(bytes.chunks(70_000)).0, ["None a cut", "None b 3"]);
+        assert_eq!(events(bytes.chunks(70_000)).0, ["None a cut", "None b 3"]);
         let bytes = stream(&[&["SET", &long, "1"]]);
-        assert!(told(bytes.chunks(70_000)).1.unwrap_err().contains("longer"));
+        assert!(events(bytes.chunks(70_000)).1.unwrap_err().contains("longer"));
         let bytes = stream(&[&["NOSUCH", &long]]);
-        assert!(told(bytes.chunks(70_000)).1.is_err());
+        assert!(events(bytes.chunks(70_000)).1.is_err());
     }
 }

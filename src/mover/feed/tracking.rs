@@ -1,15 +1,15 @@
 //! CLIENT TRACKING as a feed, for servers that refuse PSYNC: in RESP3 with BCAST, a server names each key that changes.
-//! Knows nothing of databases (no server tells which) nor of commands; of a stream's groups it learns nothing.
+//! Knows nothing of commands. Tracking reports neither the database of a key nor changes of a stream's groups.
 //!
-//! The barrier is exact: a server sends the invalidations of a turn before the answers of that turn (Redis: server.c,
-//! beforeSleep), so when it has answered that its offset is past the primary's, they are on their way to us, and before the
-//! answer to a PING that is sent then.
+//! The barrier is exact. A server sends the invalidations of an event loop iteration before its replies (Redis:
+//! server.c, beforeSleep). So when it has replied that its offset has reached the primary's, the invalidations have
+//! been sent, and they arrive before the reply to a PING that is sent then.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Event, Feed, psync::PsyncRefusal};
+use super::{Event, Feed, FeedError};
 use crate::{
     mover::{
         io::connection::{ANSWER_MAX, Connection},
@@ -19,7 +19,7 @@ use crate::{
     resp::number::{Header, header},
 };
 
-/// Between two PINGs, by which a dead connection is noticed.
+/// Interval of PINGs, which detect a dead connection.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// Commands that change data or functions without an invalidation, as INFO commandstats names them.
 const SWAPS: &[&str] = &["cmdstat_swapdb"];
@@ -31,10 +31,10 @@ const FUNCTIONS: &[&str] = &[
     "cmdstat_function|restore",
 ];
 
-/// What an awaited answer is to.
+/// The request of an outstanding reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrackingRequest {
-    /// A sign of life.
+    /// A liveness check.
     Ping,
     /// INFO replication, for this barrier.
     Offset(u64),
@@ -51,39 +51,39 @@ struct TrackingCalls {
     functions: u64,
 }
 
-/// A feed by CLIENT TRACKING ON BCAST.
+/// A feed that uses CLIENT TRACKING ON BCAST.
 pub struct Tracking {
     connection: Connection,
-    asked: VecDeque<TrackingRequest>,
+    awaited: VecDeque<TrackingRequest>,
     pinged: Instant,
     /// The connection has been silent for too long.
     dead: bool,
     calls: TrackingCalls,
-    /// Number of the last barrier, the offset it is about, and the last barrier that was passed.
+    /// Number of the last barrier, its offset, and the last barrier that has passed.
     barrier: u64,
     offset: u64,
     passed: u64,
 }
 
 impl Tracking {
-    /// Connects and turns tracking on: every change after the answer is told.
+    /// Connects and enables tracking: every change after it returns is reported.
     ///
     /// # Errors
-    /// See [`PsyncRefusal`].
-    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, PsyncRefusal> {
+    /// See [`FeedError`].
+    pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, FeedError> {
         let mut connection = Connection::open(endpoint, name, deadline).await?;
-        // The database of this connection does not matter: BCAST is about all.
+        // The selected database does not matter: BCAST reports changes of all databases.
         for command in [&[b"HELLO" as &[u8], b"3"][..], &[b"CLIENT", b"TRACKING", b"ON", b"BCAST"]] {
             connection.send(command);
             let what = String::from_utf8_lossy(command[0]).into_owned();
-            answer(&mut connection, &what, deadline).await?;
+            reply(&mut connection, &what, deadline).await?;
         }
         connection.send(&[b"INFO", b"commandstats"]);
-        let stats = answer(&mut connection, "INFO", deadline).await?;
-        let calls = TrackingCalls::of(&stats).ok_or_else(|| connection.protocol("its answer to INFO is no text"))?;
+        let stats = reply(&mut connection, "INFO", deadline).await?;
+        let calls = TrackingCalls::of(&stats).ok_or_else(|| connection.protocol("its answer to INFO is not text"))?;
         Ok(Self {
             connection,
-            asked: VecDeque::new(),
+            awaited: VecDeque::new(),
             pinged: Instant::now(),
             dead: false,
             calls,
@@ -93,17 +93,17 @@ impl Tracking {
         })
     }
 
-    fn ask(&mut self, what: TrackingRequest) {
+    fn request(&mut self, what: TrackingRequest) {
         self.connection.send(match what {
             TrackingRequest::Ping | TrackingRequest::Barrier(_) => &[b"PING"],
             TrackingRequest::Offset(_) => &[b"INFO", b"replication"],
             TrackingRequest::TrackingCalls => &[b"INFO", b"commandstats"],
         });
-        self.asked.push_back(what);
+        self.awaited.push_back(what);
     }
 
-    /// What an answer says.
-    fn answered(
+    /// Handles a reply.
+    fn handle_reply(
         &mut self,
         asked: TrackingRequest,
         reply: &[u8],
@@ -114,7 +114,7 @@ impl Tracking {
             let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).take(200).collect();
             return Err(format!("{addr} answers its tracking connection with an error: {text}"));
         }
-        let shape = || format!("{addr} answers INFO on its tracking connection in an unknown shape");
+        let shape = || format!("{addr} answers INFO on its tracking connection in an unknown form");
         match asked {
             TrackingRequest::Ping => {}
             TrackingRequest::Barrier(number) => self.passed = self.passed.max(number),
@@ -131,8 +131,9 @@ impl Tracking {
             TrackingRequest::Offset(number) if number == self.barrier => {
                 let info = Info::parse(&String::from_utf8_lossy(string(reply).ok_or_else(shape)?));
                 let offset = info.get("master_repl_offset").and_then(|n| n.parse::<u64>().ok()).ok_or_else(shape)?;
-                // A replica that is not there yet is asked again: this happens under a hold or for a moment only.
-                self.ask(if offset >= self.offset {
+                // A replica that has not reached the offset is asked again. This lasts only for a moment or while the
+                // slots are held.
+                self.request(if offset >= self.offset {
                     TrackingRequest::Barrier(number)
                 } else {
                     TrackingRequest::Offset(number)
@@ -152,20 +153,20 @@ impl Feed for Tracking {
     fn drain(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
         if self.dead {
             let (addr, most) = (self.connection.addr(), ANSWER_MAX.as_secs());
-            return Err(format!("{addr} has not answered on its tracking connection for {most} s"));
+            return Err(format!("{addr} has not replied on its tracking connection for {most} s"));
         }
         while let Some(len) = self.connection.input.scan()? {
             let reply = &self.connection.input.bytes()[..len];
             if reply.first() == Some(&b'>') {
                 push(reply, events).map_err(|why| format!("{}: {why}", self.connection.addr()))?;
             } else {
-                let Some(asked) = self.asked.pop_front() else {
-                    return Err(format!("{} answers more than it was asked", self.connection.addr()));
+                let Some(asked) = self.awaited.pop_front() else {
+                    return Err(format!("{} sent more replies than it got requests", self.connection.addr()));
                 };
-                // Answers are short; pushes are not copied.
+                // Replies are short, so they are copied; pushes are not.
                 let reply = reply.to_vec();
                 self.connection.answered();
-                self.answered(asked, &reply, events)?;
+                self.handle_reply(asked, &reply, events)?;
             }
             self.connection.input.consume(len);
         }
@@ -175,7 +176,7 @@ impl Feed for Tracking {
     fn tick(&mut self, now: Instant) {
         if now.saturating_duration_since(self.pinged) >= PING_EVERY {
             self.pinged = now;
-            self.ask(TrackingRequest::Ping);
+            self.request(TrackingRequest::Ping);
         }
         self.dead = self.connection.silent_for(now) > ANSWER_MAX;
     }
@@ -187,15 +188,15 @@ impl Feed for Tracking {
     fn begin_barrier(&mut self, offset: u64) {
         self.barrier += 1;
         self.offset = offset;
-        self.ask(TrackingRequest::TrackingCalls);
-        self.ask(TrackingRequest::Offset(self.barrier));
+        self.request(TrackingRequest::TrackingCalls);
+        self.request(TrackingRequest::Offset(self.barrier));
     }
 
     fn passed_barrier(&self) -> bool {
         self.passed == self.barrier
     }
 
-    fn tells_stream_groups(&self) -> bool {
+    fn reports_stream_groups(&self) -> bool {
         false
     }
 }
@@ -212,9 +213,9 @@ impl TrackingCalls {
     }
 }
 
-/// Reads a push: `>2 "invalidate" [keys]`, or null instead of the keys when a database was flushed.
+/// Parses a push: `>2 "invalidate" [keys]`, or null instead of the keys when a database was flushed.
 fn push(whole: &[u8], events: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
-    let shape = || "a push of unknown shape on a tracking connection".to_owned();
+    let shape = || "a push of unknown form on a tracking connection".to_owned();
     let Header::Number(2, at) = header(whole, 1) else { return Err(shape()) };
     let (kind, mut at) = bulk(whole, at).ok_or_else(shape)?;
     if kind != b"invalidate" {
@@ -247,7 +248,7 @@ fn bulk(whole: &[u8], at: usize) -> Option<(&[u8], usize)> {
     }
 }
 
-/// The text of a whole bulk or verbatim reply.
+/// The text of a complete bulk or verbatim string.
 fn string(whole: &[u8]) -> Option<&[u8]> {
     match (whole.first()?, header(whole, 1)) {
         (b'$', Header::Number(len, start)) => whole.get(start..start + usize::try_from(len).ok()?),
@@ -257,14 +258,14 @@ fn string(whole: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The next reply, whole, as it came, while nothing else is under way.
-async fn answer(connection: &mut Connection, what: &str, deadline: Instant) -> Result<Vec<u8>, RedisError> {
+/// Waits for the next reply and returns it encoded. No other request may be outstanding.
+async fn reply(connection: &mut Connection, what: &str, deadline: Instant) -> Result<Vec<u8>, RedisError> {
     loop {
         connection.flush()?;
         let filled = connection.fill();
         while let Some(len) = connection.input.scan().map_err(|why| connection.protocol(&why))? {
             let whole = connection.input.bytes()[..len].to_vec();
-            // Tracking is on before anybody reads: what is told then is told again by the first pass over all keys.
+            // Tracking is enabled before the first pass over all keys, which reads what was reported until now.
             let is_push = whole.first() == Some(&b'>');
             connection.input.consume(len);
             if is_push {

@@ -1,6 +1,7 @@
-//! A pipelining connection: many commands are written, replies are read where they lie in the buffer, and both directions move
-//! whenever they can, so that a server that stops reading to write cannot deadlock with us.
-//! Knows nothing of what is asked; a lost connection stays lost (serving.md, rule 3 of the fence).
+//! A pipelining connection: many requests are written, and replies are parsed in place in the input buffer. Reading and
+//! writing never wait for each other, so a server that stops reading in order to write cannot deadlock with us.
+//! Knows nothing of the requests. A lost connection is not reopened, because it may have been fenced (see
+//! docs/design/serving.md).
 
 use std::{
     io::ErrorKind,
@@ -17,21 +18,25 @@ use tokio::{
 use crate::{
     model::{ids::HostPort, migration::ConnectionId},
     mover::spec::Endpoint,
-    redis::{RedisError, Reply, client::dial},
-    resp::{reply::ReplyScanner, write},
+    redis::{
+        RedisError, Reply,
+        client::dial,
+        login::{accept, login},
+    },
+    resp::{login::Login, reply::ReplyScanner, write},
 };
 
-/// Room for one read: what a loaded socket buffer gives at once.
+/// Room for one read: the content of a full socket buffer.
 const READ: usize = 256 << 10;
-/// Read from one connection before the others get their turn.
+/// Most bytes read from one connection before the others get their turn.
 const TURN_MAX: usize = 4 << 20;
-/// A server that owes an answer for so long is treated as gone. Longer than any command of ours takes, also on a server that
-/// forks or swaps; shorter than people wait.
+/// A server that does not reply for this long is treated as gone. It is longer than any of our commands takes, even on
+/// a server that forks or swaps, and short enough for an operator to wait for.
 pub const ANSWER_MAX: Duration = Duration::from_secs(15);
-/// OutputBuffer buffers give memory back beyond this.
+/// Capacity that an output buffer keeps.
 const OUTPUT_KEPT: usize = 1 << 20;
 
-/// What has arrived and was not consumed.
+/// Bytes that have arrived and were not consumed.
 #[derive(Debug, Default)]
 pub struct InputBuffer {
     bytes: BytesMut,
@@ -39,10 +44,10 @@ pub struct InputBuffer {
 }
 
 impl InputBuffer {
-    /// Length of the first whole reply, which is then at the start of [`InputBuffer::bytes`].
+    /// The length of the first complete reply, which is then at the start of [`InputBuffer::bytes`].
     ///
     /// # Errors
-    /// The bytes are no reply.
+    /// The bytes are not a reply.
     #[inline]
     pub fn scan(&mut self) -> Result<Option<usize>, String> {
         if self.bytes.is_empty() {
@@ -65,7 +70,7 @@ impl InputBuffer {
     }
 }
 
-/// What waits to be written.
+/// Bytes that wait to be written.
 #[derive(Debug, Default)]
 pub struct OutputBuffer {
     /// Requests are appended here.
@@ -74,20 +79,20 @@ pub struct OutputBuffer {
 }
 
 impl OutputBuffer {
-    /// Bytes that the socket has not taken.
+    /// Number of bytes that the socket has not accepted.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
 
-    /// Whether the socket has taken all.
+    /// Whether the socket has accepted all bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// One connection to one server.
+/// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
     addr: HostPort,
@@ -95,22 +100,22 @@ pub struct Connection {
     client_id: u64,
     /// What has arrived.
     pub input: InputBuffer,
-    /// What goes out with the next [`Connection::flush`].
+    /// What the next [`Connection::flush`] writes.
     pub output: OutputBuffer,
-    /// Replies that are still to come.
+    /// Outstanding replies.
     awaited: usize,
     /// Requests so far.
     sent: u64,
-    /// The last time that something arrived, or that the first of what is awaited was asked.
-    heard: Instant,
+    /// When something arrived last, or when the first outstanding request was appended, whichever is later.
+    active: Instant,
 }
 
 impl Connection {
-    /// Connects, logs in, sets the connection's name and asks for its id, all before `deadline`. When it returns, the server
-    /// knows the connection by its name, so that whoever closes the run finds it.
+    /// Connects, logs in, sets the connection's name and requests its id, all before `deadline`. When it returns, the
+    /// server knows the connection by its name, so that closing the run's connections finds it.
     ///
     /// # Errors
-    /// When the server cannot be reached or refuses any of this.
+    /// The server cannot be reached or replies with an error.
     pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, RedisError> {
         let addr = &endpoint.addr;
         let stream = dial(addr, deadline).await?;
@@ -122,20 +127,17 @@ impl Connection {
             output: OutputBuffer::default(),
             awaited: 0,
             sent: 0,
-            heard: Instant::now(),
+            active: Instant::now(),
         };
-        if let Some(credentials) = &endpoint.credentials {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(credentials.username.as_ref().map(String::as_bytes));
-            auth.push(credentials.password.reveal().as_bytes());
-            connection.ask(&auth, deadline).await?;
+        let login = Login { client_id: true, ..login(endpoint.credentials.as_ref(), name) };
+        for step in login.steps() {
+            login.push(step, &mut connection.output.bytes);
+            connection.expect(1);
+            let reply = connection.encoded_reply(step.command(), deadline).await?;
+            if let Some(id) = accept(&login, addr, step, &reply)? {
+                connection.client_id = id;
+            }
         }
-        connection.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()], deadline).await?;
-        let id = connection.ask(&[b"CLIENT", b"ID"], deadline).await?;
-        connection.client_id = id
-            .integer()
-            .and_then(|id| id.try_into().ok())
-            .ok_or_else(|| connection.protocol("its answer to CLIENT ID is no number"))?;
         Ok(connection)
     }
 
@@ -145,35 +147,35 @@ impl Connection {
         &self.addr
     }
 
-    /// Server and id, for the authorization.
+    /// Server and connection id, for the authorization.
     #[must_use]
     pub fn named(&self) -> ConnectionId {
         ConnectionId { server: self.addr.clone(), client_id: self.client_id }
     }
 
-    /// Appends a request; its reply is awaited.
+    /// Appends a request whose reply is then outstanding.
     pub fn send(&mut self, args: &[&[u8]]) {
         write::request(&mut self.output.bytes, args);
         self.expect(1);
     }
 
-    /// `count` requests were appended to [`Connection::output`].
+    /// Announces `count` requests that were appended to [`Connection::output`].
     #[inline]
     pub fn expect(&mut self, count: usize) {
         if self.awaited == 0 {
-            self.heard = Instant::now();
+            self.active = Instant::now();
         }
         self.awaited += count;
         self.sent += count as u64;
     }
 
-    /// One awaited reply was consumed.
+    /// Announces that one outstanding reply was consumed.
     #[inline]
     pub fn answered(&mut self) {
         self.awaited = self.awaited.saturating_sub(1);
     }
 
-    /// Replies that are still to come.
+    /// Outstanding replies.
     #[inline]
     #[must_use]
     pub fn awaited(&self) -> usize {
@@ -186,13 +188,13 @@ impl Connection {
         self.sent
     }
 
-    /// Since when the server owes an answer and has sent nothing.
+    /// How long replies have been outstanding without anything arriving.
     #[must_use]
     pub fn silent_for(&self, now: Instant) -> Duration {
-        if self.awaited == 0 { Duration::ZERO } else { now.saturating_duration_since(self.heard) }
+        if self.awaited == 0 { Duration::ZERO } else { now.saturating_duration_since(self.active) }
     }
 
-    /// Writes what the socket takes.
+    /// Writes what the socket accepts.
     ///
     /// # Errors
     /// The connection is lost.
@@ -216,7 +218,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has arrived, and says whether there was anything. What was read before is there also if this fails.
+    /// Reads what has arrived and returns whether there was anything. On an error, the bytes read before it are kept.
     ///
     /// # Errors
     /// The connection is lost.
@@ -232,25 +234,25 @@ impl Connection {
             }
         }
         if got > 0 {
-            self.heard = Instant::now();
+            self.active = Instant::now();
         }
         Ok(got > 0)
     }
 
-    /// Ready when the socket can be read, or written if something waits for that.
+    /// Ready when the socket can be read, or can be written and something waits for that.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let readable = self.stream.poll_read_ready(cx).is_ready();
         let writable = !self.output.is_empty() && self.stream.poll_write_ready(cx).is_ready();
         if readable || writable { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Sends one request and waits for its reply; nothing else may be awaited. An error reply is an `Err`.
+    /// Sends one request and waits for its reply. No other reply may be outstanding. An error reply is an `Err`.
     ///
     /// # Errors
-    /// No answer before `deadline`, a lost connection, or an error reply.
+    /// No reply before `deadline`, a lost connection, or an error reply.
     pub async fn ask(&mut self, args: &[&[u8]], deadline: Instant) -> Result<Reply, RedisError> {
         self.send(args);
-        // Never its arguments: they may be a password.
+        // Only the name: the arguments may contain a password.
         let command = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).into_owned();
         match self.reply(&command, deadline).await? {
             Reply::Error(text) => Err(RedisError::of_request(&self.addr, args, &text)),
@@ -261,8 +263,14 @@ impl Connection {
     /// Waits for the next reply; `command` is for the error text.
     ///
     /// # Errors
-    /// None before `deadline`, or a lost connection. An error reply is `Ok`.
+    /// No reply before `deadline`, or a lost connection. An error reply is `Ok`.
     pub async fn reply(&mut self, command: &str, deadline: Instant) -> Result<Reply, RedisError> {
+        let reply = self.encoded_reply(command, deadline).await?;
+        Reply::decode(&reply).map_err(|why| self.protocol(&why))
+    }
+
+    /// Like [`Connection::reply`], but returns the reply undecoded.
+    async fn encoded_reply(&mut self, command: &str, deadline: Instant) -> Result<Bytes, RedisError> {
         loop {
             self.flush()?;
             let filled = self.fill();
@@ -270,7 +278,7 @@ impl Connection {
                 let whole = Bytes::copy_from_slice(&self.input.bytes()[..len]);
                 self.input.consume(len);
                 self.answered();
-                return Reply::decode(&whole).map_err(|why| self.protocol(&why));
+                return Ok(whole);
             }
             filled?;
             timeout_at(deadline, std::future::poll_fn(|cx| self.poll_ready(cx)))
@@ -279,13 +287,13 @@ impl Connection {
         }
     }
 
-    /// The error of bytes that are not what a server sends.
+    /// The error for bytes that a Redis server does not send.
     #[must_use]
     pub fn protocol(&self, why: &str) -> RedisError {
         RedisError::Protocol { addr: self.addr.clone(), why: why.to_owned() }
     }
 
     fn closed(&self, why: &str) -> RedisError {
-        RedisError::Closed { addr: self.addr.clone(), command: "an answer".into(), why: why.to_owned() }
+        RedisError::Closed { addr: self.addr.clone(), command: "a reply".into(), why: why.to_owned() }
     }
 }

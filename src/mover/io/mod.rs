@@ -1,4 +1,4 @@
-//! Connections of a mover to servers: pipelined, watched, paced.
+//! Connections of a mover to servers: pipelined, monitored, paced.
 //! Knows nothing of what is copied.
 
 pub mod connection;

@@ -1,5 +1,5 @@
-//! A server as a mover sees it beside the copying: the same as at the start, how long a PING takes, how much others ask of it.
-//! Knows nothing of what is copied; it only asks, over a connection that changes nothing.
+//! Monitors a server during a run: its identity, PING latency and load by other clients.
+//! Knows nothing of what is copied. It only queries, over a connection that changes nothing.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,40 +14,40 @@ use crate::{
     redis::{Info, RedisError, Reply},
 };
 
-/// PINGs of a server at rest, before the work begins; the median is its baseline.
+/// PINGs before the work begins; their median is the baseline.
 const BASELINE_PINGS: usize = 15;
-/// Between two PINGs while working.
+/// Interval of PINGs during the run.
 const PING_EVERY: Duration = Duration::from_millis(10);
-/// The last PINGs that count: at [`PING_EVERY`] a fifth of a second.
+/// Number of PINGs that count: at [`PING_EVERY`] a fifth of a second.
 const PINGS_KEPT: usize = 20;
-/// Between two polls at identity, load and offset.
+/// Interval of the polls for identity, load and offset.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Requests of others per second below which a server is idle: monitoring and replication make some.
+/// Requests per second of other clients below which a server is idle: monitoring and replication cause some.
 const IDLE_BELOW: u64 = 1000;
-/// A replica whose link to its primary is down for so long will not be a feed again soon.
+/// A replica whose link to its primary is down for this long will not provide a feed again soon.
 const LINK_DOWN_MAX: Duration = Duration::from_secs(10);
 
-/// What a server says of itself, of what a copy depends on.
+/// The identity of a server and of its data. A run fails when it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerIdentity {
     /// A random text per start of the process.
     pub run_id: String,
     /// `master` or `slave`.
     pub role: String,
-    /// Its replication history.
+    /// Its replication id.
     pub replid: String,
 }
 
-/// What changes, as of the last poll.
+/// The status as of the last poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerStatus {
-    /// Who it is.
+    /// Its identity.
     pub identity: ServerIdentity,
     /// Its replication offset.
     pub offset: u64,
-    /// A replica: its link to its primary is up. A primary: true.
+    /// A replica: its link to its primary is up. A primary: always true.
     pub link_up: bool,
-    /// A primary: replicas that are online, feeds like ours (port 0) not counted.
+    /// A primary: online replicas. Feeds like ours (port 0) do not count.
     pub replicas: u32,
 }
 
@@ -77,41 +77,41 @@ enum MonitorRequest {
     Ping(Instant),
     Commands,
     Stats,
-    ServerMonitor,
+    Server,
     Replication,
 }
 
-/// The watch over one server.
+/// Monitors one server.
 pub struct ServerMonitor {
     connection: Connection,
-    asked: VecDeque<MonitorRequest>,
-    /// Who it was.
+    awaited: VecDeque<MonitorRequest>,
+    /// The identity at the start.
     first: ServerIdentity,
     status: ServerStatus,
-    /// INFO server of the poll that is under way.
-    half: Option<Info>,
-    /// What it had lost at the last poll, if that is watched, and whether evictions count.
+    /// INFO server of the current poll.
+    server_info: Option<Info>,
+    /// The data loss counters of the last poll, if they are checked, and whether evictions count.
     guard: Option<(DataLossDetector, bool)>,
-    /// INFO commandstats of the poll that is under way.
-    commands: Option<Info>,
-    /// Looks that were begun and ended.
-    begun: u64,
-    ended: u64,
+    /// INFO commandstats of the current poll.
+    command_stats: Option<Info>,
+    /// Numbers of polls that were started and finished.
+    polls_started: u64,
+    polls_finished: u64,
     polled: Instant,
     pinged: Instant,
     pings: VecDeque<Duration>,
     baseline: Duration,
-    /// When, requests it had executed, and of these ours.
+    /// Time, number of requests that the server had executed, and how many of them were ours.
     load: Option<(Instant, u64, u64)>,
     others: u64,
     link_down: Option<Instant>,
 }
 
 impl ServerMonitor {
-    /// Connects, notes who the server is and what a PING takes at rest.
+    /// Connects, reads the server's identity and measures the PING baseline.
     ///
     /// # Errors
-    /// When it cannot be reached or does not say who it is.
+    /// The server cannot be reached or does not report its identity.
     pub async fn open(endpoint: &Endpoint, name: &str, deadline: Instant) -> Result<Self, RedisError> {
         let mut connection = Connection::open(endpoint, name, deadline).await?;
         let server = info(&mut connection, b"server", deadline).await?;
@@ -128,14 +128,14 @@ impl ServerMonitor {
         let now = Instant::now();
         Ok(Self {
             connection,
-            asked: VecDeque::new(),
+            awaited: VecDeque::new(),
             first: status.identity.clone(),
             status,
-            half: None,
+            server_info: None,
             guard: None,
-            commands: None,
-            begun: 0,
-            ended: 0,
+            command_stats: None,
+            polls_started: 0,
+            polls_finished: 0,
             polled: now,
             pinged: now,
             pings: VecDeque::with_capacity(PINGS_KEPT),
@@ -146,10 +146,10 @@ impl ServerMonitor {
         })
     }
 
-    /// A server that is to be changed, with the connection for that, opened before the poll at the server.
+    /// Opens a server that is to be changed: first the connection for the changes, then the monitor.
     ///
     /// # Errors
-    /// As [`ServerMonitor::open`], or it is a replica. A sentence for people.
+    /// Returns as text for the operator that [`ServerMonitor::open`] failed or that the server is a replica.
     pub async fn open_primary(
         endpoint: &Endpoint,
         name: &str,
@@ -164,10 +164,10 @@ impl ServerMonitor {
         Ok((connection, server))
     }
 
-    /// From now on a flush ends it, and so do evictions if they count.
+    /// From now on a flush is an error, and so are evictions if `evictions` is set.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// INFO fails.
     pub async fn guard(&mut self, evictions: bool, deadline: Instant) -> Result<(), RedisError> {
         let commands = info(&mut self.connection, b"commandstats", deadline).await?;
         let stats = info(&mut self.connection, b"stats", deadline).await?;
@@ -175,81 +175,82 @@ impl ServerMonitor {
         Ok(())
     }
 
-    /// For waiting.
+    /// The connection, for waiting.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Reads answers and asks what is due.
+    /// Reads replies and sends the requests that are due.
     ///
     /// # Errors
-    /// It is lost, hangs, or is not what it was. A sentence for people.
+    /// Returns as text for the operator that the connection is lost, the server hangs, or its identity has changed.
     pub fn turn(&mut self, now: Instant) -> Result<(), String> {
         let filled = self.connection.fill().map_err(|error| error.to_string());
         while let Some(len) = self.connection.input.scan()? {
-            self.answer(len, now)?;
+            self.handle_reply(len, now)?;
         }
         filled?;
         let silent = self.connection.silent_for(now);
         if silent > ANSWER_MAX {
-            return Err(format!("{} has not answered for {} s", self.connection.addr(), silent.as_secs()));
+            return Err(format!("{} has not replied for {} s", self.connection.addr(), silent.as_secs()));
         }
-        // One PING at a time: the answer's delay is the point.
-        let pinging = self.asked.iter().any(|asked| matches!(asked, MonitorRequest::Ping(_)));
+        // One PING at a time: the delay of its reply is what is measured.
+        let pinging = self.awaited.iter().any(|asked| matches!(asked, MonitorRequest::Ping(_)));
         if !pinging && now.saturating_duration_since(self.pinged) >= PING_EVERY {
             self.pinged = now;
             self.connection.send(&[b"PING"]);
-            self.asked.push_back(MonitorRequest::Ping(now));
+            self.awaited.push_back(MonitorRequest::Ping(now));
         }
-        if self.begun == self.ended && now.saturating_duration_since(self.polled) >= POLL_INTERVAL {
+        if self.polls_started == self.polls_finished && now.saturating_duration_since(self.polled) >= POLL_INTERVAL {
             self.poll(now);
         }
         self.connection.flush().map_err(|error| error.to_string())
     }
 
-    /// Asks who it is and where, now; [`ServerMonitor::polled`] says when the answer is in.
+    /// Polls identity and offset now. [`ServerMonitor::polled`] tells when the reply has arrived.
     pub fn poll_now(&mut self, now: Instant) -> u64 {
         self.poll(now);
-        self.begun
+        self.polls_started
     }
 
-    /// As [`ServerMonitor::poll_now`], and not with the next turn: clients wait, and nothing else may happen before.
+    /// Like [`ServerMonitor::poll_now`], but sends the requests at once instead of in the next turn: clients are
+    /// waiting.
     pub fn poll_at_once(&mut self, now: Instant) -> u64 {
         let poll = self.poll_now(now);
-        // If it fails, the next turn fails, too.
+        // If this fails, the next turn fails, too.
         let _ = self.connection.flush();
         poll
     }
 
-    /// Whether the answer to this poll is in [`ServerMonitor::status`].
+    /// Whether [`ServerMonitor::status`] contains the reply to this poll.
     #[must_use]
     pub fn polled(&self, poll: u64) -> bool {
-        self.ended >= poll
+        self.polls_finished >= poll
     }
 
     fn poll(&mut self, now: Instant) {
         self.polled = now;
-        self.begun += 1;
+        self.polls_started += 1;
         if self.guard.is_some() {
             self.connection.send(&[b"INFO", b"commandstats"]);
             self.connection.send(&[b"INFO", b"stats"]);
-            self.asked.extend([MonitorRequest::Commands, MonitorRequest::Stats]);
+            self.awaited.extend([MonitorRequest::Commands, MonitorRequest::Stats]);
         }
         self.connection.send(&[b"INFO", b"server"]);
         self.connection.send(&[b"INFO", b"replication"]);
-        self.asked.extend([MonitorRequest::ServerMonitor, MonitorRequest::Replication]);
+        self.awaited.extend([MonitorRequest::Server, MonitorRequest::Replication]);
     }
 
-    fn answer(&mut self, len: usize, now: Instant) -> Result<(), String> {
+    fn handle_reply(&mut self, len: usize, now: Instant) -> Result<(), String> {
         let reply = &self.connection.input.bytes()[..len];
         let addr = self.connection.addr();
-        let asked = self.asked.pop_front().ok_or_else(|| format!("{addr} answers more than it was asked"))?;
+        let asked = self.awaited.pop_front().ok_or_else(|| format!("{addr} sent more replies than it got requests"))?;
         if reply.first() == Some(&b'-') {
             let text = String::from_utf8_lossy(&reply[1..]).into_owned();
             return Err(RedisError::of_answer(addr, "INFO", text.trim_end()).to_string());
         }
         let info = || {
-            let text = text(reply).ok_or_else(|| format!("{addr} answers INFO in a form that is not known"))?;
+            let text = text(reply).ok_or_else(|| format!("{addr} answers INFO in an unknown form"))?;
             Ok::<_, String>(Info::parse(&String::from_utf8_lossy(text)))
         };
         match asked {
@@ -259,10 +260,10 @@ impl ServerMonitor {
                 }
                 self.pings.push_back(now.saturating_duration_since(sent));
             }
-            MonitorRequest::Commands => self.commands = Some(info()?),
+            MonitorRequest::Commands => self.command_stats = Some(info()?),
             MonitorRequest::Stats => {
                 let stats = info()?;
-                if let (Some((before, evictions)), Some(commands)) = (&mut self.guard, self.commands.take()) {
+                if let (Some((before, evictions)), Some(commands)) = (&mut self.guard, self.command_stats.take()) {
                     let now = DataLossDetector::of(&commands, &stats);
                     if let Some(what) = before.until(&now, *evictions) {
                         return Err(format!("{addr} {what}"));
@@ -270,13 +271,13 @@ impl ServerMonitor {
                     *before = now;
                 }
             }
-            MonitorRequest::ServerMonitor => self.half = Some(info()?),
+            MonitorRequest::Server => self.server_info = Some(info()?),
             MonitorRequest::Replication => {
                 let replication = info()?;
-                let status = self.half.take().and_then(|server| ServerStatus::of(&server, &replication));
+                let status = self.server_info.take().and_then(|server| ServerStatus::of(&server, &replication));
                 self.status =
                     status.ok_or_else(|| format!("INFO of {addr} shows no run_id, role or replication offset"))?;
-                self.ended += 1;
+                self.polls_finished += 1;
             }
         }
         self.connection.input.consume(len);
@@ -284,8 +285,8 @@ impl ServerMonitor {
         self.check(now)
     }
 
-    /// The answer to an INFO stats that was asked over a connection which had executed `ours` requests before it. (Over that
-    /// connection, because between ours and those of others the order is known only there.)
+    /// Handles a reply to INFO stats on a connection over which `ours` requests were sent before it. It is requested on
+    /// that connection because only there is its order relative to our requests known.
     pub fn load(&mut self, stats: &[u8], ours: u64, now: Instant) {
         let info = Info::parse(&String::from_utf8_lossy(stats));
         let all = info.get("total_commands_processed").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
@@ -319,37 +320,38 @@ impl ServerMonitor {
         Ok(())
     }
 
-    /// Who it was at the start, and is.
+    /// The identity at the start; a change of it is an error.
     #[must_use]
     pub fn identity(&self) -> &ServerIdentity {
         &self.first
     }
 
-    /// The last poll.
+    /// The status as of the last poll.
     #[must_use]
     pub fn status(&self) -> &ServerStatus {
         &self.status
     }
 
-    /// Whether next to nobody else uses it.
+    /// Whether almost no other client uses it.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.others < IDLE_BELOW
     }
 
-    /// A PING at rest.
+    /// PING latency before the work began.
     #[must_use]
     pub fn baseline(&self) -> Duration {
         self.baseline
     }
 
-    /// A PING now: the 90th percentile of the last, or what the one under way has taken so far if that is longer.
+    /// Current PING latency: the 90th percentile of the last PINGs, or the time since the outstanding PING was sent if
+    /// that is longer.
     #[must_use]
     pub fn ping(&self, now: Instant) -> Duration {
         let mut sorted: Vec<_> = self.pings.iter().copied().collect();
         sorted.sort();
         let past = sorted.get(sorted.len() * 9 / 10).copied().unwrap_or(self.baseline);
-        let open = self.asked.iter().find_map(|asked| match asked {
+        let open = self.awaited.iter().find_map(|asked| match asked {
             MonitorRequest::Ping(sent) => Some(now.saturating_duration_since(*sent)),
             _ => None,
         });
@@ -360,6 +362,6 @@ impl ServerMonitor {
 async fn info(connection: &mut Connection, section: &[u8], deadline: Instant) -> Result<Info, RedisError> {
     match connection.ask(&[b"INFO", section], deadline).await? {
         Reply::Bulk(bytes) => Ok(Info::parse(&String::from_utf8_lossy(&bytes))),
-        _ => Err(connection.protocol("its answer to INFO is no text")),
+        _ => Err(connection.protocol("its answer to INFO is not text")),
     }
 }

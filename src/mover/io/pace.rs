@@ -1,5 +1,5 @@
-//! How much a mover may do now: by the settings, by what PINGs of the servers take, and by who else uses the servers.
-//! Knows nothing of keys; it counts.
+//! How much work a mover may do now: limited by the settings, the servers' PING latency and the other clients' load.
+//! Knows nothing of the keys, only their number and size.
 
 use std::time::Duration;
 
@@ -8,51 +8,52 @@ use tokio::time::Instant;
 use super::monitor::ServerMonitor;
 use crate::model::migration::Limits;
 
-/// A PING may take this much longer than at rest while we work.
+/// While we work, a PING may take this much longer than the baseline.
 const LATENCY_MORE: Duration = Duration::from_micros(500);
-/// Part of the time of a primary that also serves others (migration.md, "Pacing").
+/// Most of the time of a primary that also serves other clients (see docs/design/migration.md).
 pub const SHARE_PRIMARY: f64 = 0.3;
-/// The same of a replica.
+/// Most of the time of a replica.
 pub const SHARE_REPLICA: f64 = 0.9;
-/// The copy always goes on, however slow the servers are.
+/// Least share: the copy always makes progress, however slow the servers are.
 const SHARE_MIN: f64 = 0.01;
-/// Between two changes of the share: some PINGs must tell what the last change did.
+/// Interval of changes of the share: some PINGs must show the effect of the last change.
 const ADAPT_EVERY: Duration = Duration::from_millis(50);
 const SHARE_MORE: f64 = 0.02;
 const SHARE_LESS: f64 = 0.7;
-/// PINGs that stay slow for so long while we do next to nothing are not slow by us: what they take then is the server's rest,
-/// as long as it lasts. Without that, a machine that others load would keep the copy at its least, and writes would outrun it.
+/// PINGs that stay slow for this long at the least share are not slow because of us. Then their latency becomes the new
+/// baseline while it lasts. Otherwise the copy would stay at the least share on a machine that others load, and writes
+/// would outrun it.
 const NOT_OURS_AFTER: Duration = Duration::from_secs(2);
-/// How much of a rest that has become shorter is forgotten with each change of the share: nearly all of it in some seconds.
-const FORGET: f64 = 0.02;
-/// Keys of one burst on a server that serves others: a third of a millisecond of its time.
+/// How fast a raised baseline falls with each change of the share: almost completely within some seconds.
+const BASELINE_DECAY: f64 = 0.02;
+/// Keys of one burst on a server that serves other clients: a third of a millisecond of its time.
 pub const BURST: usize = 64;
-/// A rest that was owed and not taken does not grow beyond this, nor one that was taken too long.
+/// Limit of the rest that is owed, and of the credit for rests that were too long, in seconds.
 const DEBT_MAX: f64 = 0.05;
-/// Settings are met over this time: a second's worth may not come at once.
+/// Limits are averaged over this time in seconds, so that a second's worth of work does not come at once.
 const SAVED_MAX: f64 = 0.05;
 
-/// A share of one server's time, found by its PINGs.
+/// The share of one server's time that may be used, controlled by its PING latency.
 #[derive(Debug)]
 pub struct Share {
     most: f64,
     now: f64,
     changed: Instant,
     slow: bool,
-    /// What a PING takes by what others do to the server, if that is more than at rest.
+    /// PING latency that others cause, if it is above the baseline.
     loaded: Duration,
-    /// Since when the share is the least, and PINGs are slow.
+    /// Since when the share is the least although PINGs are slow.
     least: Option<Instant>,
 }
 
 impl Share {
-    /// At most `most` of the server's time while others use it.
+    /// At most `most` of the server's time while other clients use it.
     #[must_use]
     pub fn new(most: f64, now: Instant) -> Self {
         Self { most, now: most / 4.0, changed: now, slow: false, loaded: Duration::ZERO, least: None }
     }
 
-    /// The share, 1 for an idle server.
+    /// Updates and returns the share; 1 for an idle server.
     pub fn adapt(&mut self, server: &ServerMonitor, now: Instant) -> f64 {
         if server.is_idle() {
             (self.slow, self.least) = (false, None);
@@ -68,7 +69,7 @@ impl Share {
     fn step(&mut self, ping: Duration, baseline: Duration, now: Instant) {
         self.slow = ping > baseline.max(self.loaded) + LATENCY_MORE;
         if ping < self.loaded {
-            self.loaded -= (self.loaded - ping).mul_f64(FORGET);
+            self.loaded -= (self.loaded - ping).mul_f64(BASELINE_DECAY);
         }
         if !self.slow {
             (self.now, self.least) = ((self.now + SHARE_MORE).min(self.most), None);
@@ -90,10 +91,10 @@ impl Share {
     }
 }
 
-/// Rests between bursts so that the work takes no more than its share of the time.
+/// Rests between bursts, so that the work takes no more than its share of the time.
 #[derive(Debug)]
 pub struct Rests {
-    /// Seconds of rest that are owed; negative: rested too long, which may be made up for.
+    /// Seconds of rest that are owed. Negative: rested too long, which counts as credit.
     debt: f64,
     until: Option<Instant>,
 }
@@ -105,20 +106,20 @@ impl Default for Rests {
 }
 
 impl Rests {
-    /// MoverState of this length was done under this share.
+    /// Work of this duration was done under this share.
     pub fn worked(&mut self, took: Duration, share: f64, now: Instant) {
         if share >= 1.0 {
             *self = Self::default();
             return;
         }
         self.debt = (self.debt + took.as_secs_f64() * (1.0 / share - 1.0)).min(DEBT_MAX);
-        // Timers tick in milliseconds.
+        // Timers have a resolution of a millisecond.
         if self.debt >= 0.001 {
             self.until = Some(now + Duration::from_secs_f64(self.debt));
         }
     }
 
-    /// When work may go on; `None`: now.
+    /// When work may continue. `None`: now.
     pub fn until(&mut self, now: Instant) -> Option<Instant> {
         if let Some(until) = self.until {
             if now < until {
@@ -131,7 +132,7 @@ impl Rests {
     }
 }
 
-/// One limit of so many per second; 0: none.
+/// One limit per second. 0: unlimited.
 #[derive(Debug)]
 struct Bucket {
     left: f64,
@@ -147,7 +148,7 @@ impl Bucket {
     }
 }
 
-/// The settings' limits.
+/// The limits of the settings.
 #[derive(Debug)]
 pub struct Meter {
     keys: Bucket,
@@ -155,33 +156,33 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Nothing was used yet.
+    /// Starts with no credit.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let bucket = || Bucket { left: 0.0, filled: now };
         Self { keys: bucket(), bytes: bucket() }
     }
 
-    /// How many keys may be begun now.
+    /// How many keys may be started now.
     pub fn allowed(&mut self, limits: &Limits, now: Instant) -> usize {
         let keys = self.keys.fill(limits.keys_per_second, now);
         let bytes = self.bytes.fill(limits.bytes_per_second, now);
         match (keys && bytes, limits.keys_per_second, limits.bytes_per_second) {
             (false, _, _) => 0,
             (true, 0, 0) => usize::MAX,
-            // What keys weigh is known afterwards: few at a time.
+            // The size of a key is known only afterwards, so start few at a time.
             (true, 0, _) => BURST,
             (true, _, 0) => self.keys.left as usize,
             (true, _, _) => (self.keys.left as usize).min(BURST),
         }
     }
 
-    /// A key was begun.
+    /// A key was started.
     pub fn key(&mut self) {
         self.keys.left -= 1.0;
     }
 
-    /// A value of so many bytes was sent.
+    /// A value of `count` bytes was sent.
     pub fn bytes(&mut self, count: usize) {
         self.bytes.left -= count as f64;
     }
@@ -202,7 +203,7 @@ mod tests {
             worked += Duration::from_micros(300);
             rests.worked(Duration::from_micros(300), 0.3, now);
             while let Some(until) = rests.until(now) {
-                // A timer that is late.
+                // A timer that fires late.
                 now = until + Duration::from_micros(700);
             }
         }
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(meter.allowed(&Limits::default(), now), usize::MAX);
     }
 
-    /// So many changes of a share, with what a PING takes by the share; the last one.
+    /// Applies this many changes of the share, where `ping` gives the latency for a share. Returns the last share.
     fn after(share: &mut Share, from: &mut Instant, changes: u32, ping: impl Fn(f64) -> Duration) -> f64 {
         for _ in 0..changes {
             *from += ADAPT_EVERY;
@@ -244,7 +245,7 @@ mod tests {
     const SLOW: Duration = Duration::from_millis(2);
 
     #[test]
-    fn a_share_falls_fast_and_comes_back_slowly() {
+    fn a_share_falls_fast_and_recovers_slowly() {
         let mut now = Instant::now();
         let mut share = Share::new(SHARE_PRIMARY, now);
         assert!((after(&mut share, &mut now, 100, |_| AT_REST) - SHARE_PRIMARY).abs() < 1e-9);
@@ -252,21 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn what_others_do_to_a_server_does_not_hold_the_copy_up_for_ever() {
+    fn latency_that_others_cause_does_not_stop_the_copy() {
         let mut now = Instant::now();
         let mut share = Share::new(SHARE_PRIMARY, now);
         assert!(after(&mut share, &mut now, 200, |_| SLOW) > SHARE_PRIMARY / 2.0, "{share:?}");
-        // What it does itself counts as before, on top of that.
+        // The latency that the copy itself causes still counts, on top of that.
         let own = |share: f64| SLOW + Duration::from_millis(5).mul_f64(share);
         let found = after(&mut share, &mut now, 400, own);
         assert!((0.03..0.2).contains(&found), "{found}");
-        // It is forgotten when the others are gone.
+        // The raised baseline falls when the others are gone.
         after(&mut share, &mut now, 400, |_| AT_REST);
         assert!(after(&mut share, &mut now, 30, |_| SLOW) <= SHARE_MIN, "{share:?}");
     }
 
     #[test]
-    fn what_the_copy_does_itself_never_becomes_the_rest() {
+    fn latency_that_the_copy_causes_never_becomes_the_baseline() {
         let mut now = Instant::now();
         let mut share = Share::new(SHARE_PRIMARY, now);
         let own = |share: f64| AT_REST + Duration::from_millis(10).mul_f64(share);

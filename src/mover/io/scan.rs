@@ -1,5 +1,5 @@
-//! One pass of SCAN over every database that has keys, and what a page of it says.
-//! Knows nothing of slots or of what is done with the keys.
+//! One pass of SCAN over every database that has keys, and the parser of its pages.
+//! Knows nothing of slots and of what is done with the keys.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -7,20 +7,20 @@ use bytes::Bytes;
 
 use crate::resp::number::{self, Header};
 
-/// Elements polled at per SCAN: 1 M keys/s, and no stall above a millisecond (migration-evidence.md, B.4).
+/// COUNT of SCAN. Measured: a million keys per second, and no stall above a millisecond.
 pub const COUNT: u32 = 500;
 
-/// A page: where to go on (0: this database is done), and the keys.
+/// A page: the next cursor (0: the database is complete) and the keys.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KeyPage {
     /// The next cursor.
     pub cursor: u64,
-    /// Some may come twice.
+    /// A key may occur twice.
     pub keys: Vec<Bytes>,
 }
 
 impl KeyPage {
-    /// Reads a whole reply to SCAN; `None` when it has another shape.
+    /// Parses a complete reply to SCAN. Returns `None` if it has another form.
     #[must_use]
     pub fn parse(reply: &[u8]) -> Option<Self> {
         // One allocation for all keys of the page.
@@ -50,7 +50,7 @@ fn bulk(whole: &Bytes, at: usize) -> Option<(Bytes, usize)> {
     (end + 2 <= whole.len()).then(|| (whole.slice(start..end), end + 2))
 }
 
-/// The elements of a whole reply that is an array of bulks; `None` when it has another shape.
+/// The elements of a complete reply that is an array of bulk strings. `None`: it has another form.
 #[must_use]
 pub fn bulks(reply: &[u8]) -> Option<Vec<Bytes>> {
     let whole = Bytes::copy_from_slice(reply);
@@ -64,14 +64,14 @@ pub fn bulks(reply: &[u8]) -> Option<Vec<Bytes>> {
     Some(items)
 }
 
-/// The bytes of a whole reply that is one bulk; `None` when it has another shape.
+/// The bytes of a complete reply that is one bulk string. `None`: it has another form.
 #[must_use]
 pub fn text(reply: &[u8]) -> Option<&[u8]> {
     let Header::Number(len, start) = of_kind(reply, 0, b'$')? else { return None };
     reply.get(start..start.checked_add(usize::try_from(len).ok()?)?)
 }
 
-/// The way through all databases. Databases are added while it runs; each is walked through once.
+/// The position of a pass over all databases. Databases may be added during the pass; each is scanned once.
 #[derive(Debug, Default)]
 pub struct Scan {
     known: BTreeSet<u32>,
@@ -80,7 +80,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// A database has keys. Walked through unless it was, or is going to be.
+    /// Adds a database that has keys, unless it was added before.
     pub fn add(&mut self, db: u32) {
         if self.known.insert(db) {
             self.waiting.push_back(db);
@@ -93,13 +93,13 @@ impl Scan {
         &self.known
     }
 
-    /// Whether every database that was added was walked through.
+    /// Whether every added database was scanned.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.current.is_none() && self.waiting.is_empty()
     }
 
-    /// Database and cursor of the next page; `None` when it is done. Ask again only after [`Scan::went`].
+    /// Database and cursor of the next page. `None`: the pass is complete. Call it again only after [`Scan::advance`].
     pub fn next_page(&mut self) -> Option<(u32, u64)> {
         if self.current.is_none() {
             self.current = self.waiting.pop_front().map(|db| (db, 0));
@@ -107,8 +107,8 @@ impl Scan {
         self.current
     }
 
-    /// The page said to go on at `cursor`.
-    pub fn went(&mut self, cursor: u64) {
+    /// Continues at the cursor that the page returned.
+    pub fn advance(&mut self, cursor: u64) {
         self.current = self.current.filter(|_| cursor != 0).map(|(db, _)| (db, cursor));
     }
 }
@@ -139,15 +139,15 @@ mod tests {
         scan.add(0);
         scan.add(3);
         assert_eq!(scan.next_page(), Some((3, 0)));
-        scan.went(7);
+        scan.advance(7);
         assert_eq!(scan.next_page(), Some((3, 7)));
         scan.add(1);
-        scan.went(0);
+        scan.advance(0);
         assert_eq!(scan.next_page(), Some((0, 0)));
-        scan.went(0);
+        scan.advance(0);
         scan.add(3);
         assert_eq!(scan.next_page(), Some((1, 0)));
-        scan.went(0);
+        scan.advance(0);
         assert_eq!(scan.next_page(), None);
         assert!(scan.is_done());
     }

@@ -1,4 +1,4 @@
-//! What a change of a key means for the copy: a mark, dirty fields of a big key, a note for the verification.
+//! Applies a change of a key: marks it dirty, marks fields of a big key, counts it for the verification.
 //! Knows nothing of feeds and of fetching.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
@@ -13,21 +13,21 @@ use crate::mover::{
     verify::{ChangeObserver, DbKeyPair, KeyStatus},
 };
 
-/// Everything that waits to be fetched again.
+/// Everything that must be fetched again.
 #[derive(Default)]
 pub(in crate::mover) struct ChangeTracker {
     pub dirty: Dirty,
     pub big: BigKeys,
-    /// While both sides are compared.
+    /// Present during a comparison.
     pub watched: Option<Rc<RefCell<WatchedKeys>>>,
 }
 
 impl ChangeTracker {
-    /// A key has changed in one database, or in any when that is not known. (A database that gets its first key meanwhile is
-    /// found by looking at the keyspace, at the latest under the hold, and walked through.)
+    /// Applies a change of a key in one database, or in all databases if `db` is unknown. (A database that gets its
+    /// first key during the copy is found by INFO keyspace, at the latest under the hold, and scanned.)
     ///
     /// # Errors
-    /// Too much has changed. A sentence for people.
+    /// Returns as text for the operator that too many keys have changed.
     pub fn change(
         &mut self,
         scan: &mut Scan,
@@ -57,15 +57,15 @@ impl ChangeTracker {
         if big { Ok(()) } else { self.dirty.mark(db, key) }
     }
 
-    /// Notes of watched keys whether they are at rest. `answered`: the number of the last fetch of a small key that is through,
-    /// `flying`: whether any is not.
-    pub fn settle(&self, answered: u64, flying: bool) {
+    /// Updates whether the watched keys are settled. `answered` is the number of the last completed fetch of a small
+    /// key; `in_flight`: whether a fetch is outstanding.
+    pub fn settle(&self, answered: u64, in_flight: bool) {
         let Some(watched) = &self.watched else { return };
         let big_clean = self.big.is_clean();
         for ((db, key), watch) in &mut watched.borrow_mut().keys {
-            watch.status.settled = (!flying || answered >= watch.guard)
+            watch.status.settled = (!in_flight || answered >= watch.guard)
                 && !self.dirty.has(*db, key)
-                && (big_clean || !self.big.holds(*db, key));
+                && (big_clean || !self.big.contains(*db, key));
         }
     }
 }
@@ -77,20 +77,20 @@ pub(in crate::mover) struct WatchedKey {
     guard: u64,
 }
 
-/// Keys that the verification polls at closely, and its barriers.
+/// The keys that the verification watches, and its barriers.
 #[derive(Debug, Default)]
 pub(in crate::mover) struct WatchedKeys {
     pub keys: HashMap<DbKeyPair, WatchedKey>,
-    /// Number of the last fetch that was begun.
+    /// Number of the last fetch that was started.
     pub begun: u64,
-    /// Barriers that were asked for, and passed.
-    pub wanted: u64,
+    /// Numbers of barriers that were requested and have passed.
+    pub requested: u64,
     pub passed: u64,
 }
 
 impl WatchedKeys {
     fn changed(&mut self, db: u32, key: &[u8]) {
-        // At most 100 keys are watched, and mostly none.
+        // At most 100 keys are watched, and usually none.
         if self.keys.is_empty() {
             return;
         }
@@ -128,10 +128,10 @@ impl ChangeObserver for WatchedKeysView {
     async fn barrier(&self) -> Result<(), String> {
         let mine = {
             let mut watched = self.0.borrow_mut();
-            watched.wanted += 1;
-            watched.wanted
+            watched.requested += 1;
+            watched.requested
         };
-        // The engine polls us each turn, so nobody need wake us.
+        // The engine polls this future each turn, so no waker is needed.
         std::future::poll_fn(|_| {
             if self.0.borrow().passed >= mine { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })

@@ -1,23 +1,23 @@
-//! Whether a server lost keys behind our back, by its own counters: FLUSHALL, FLUSHDB and SWAPDB, evictions.
-//! Knows nothing of connections, nor of what is done about it.
+//! Detects by a server's own counters that it lost keys: FLUSHALL, FLUSHDB, SWAPDB, evictions.
+//! Knows nothing of connections and of the consequences.
 
 use crate::redis::Info;
 
-/// Commands that empty databases or exchange them, as INFO commandstats names them.
+/// Commands that empty or swap databases, as INFO commandstats names them.
 const FLUSHES: &[&str] = &["cmdstat_flushall", "cmdstat_flushdb", "cmdstat_swapdb"];
-/// A command that we send all the time: its number only ever becomes smaller when the counters are reset.
-const HEARTBEAT: &str = "cmdstat_ping";
+/// A command that we send all the time: its counter decreases only when the counters are reset.
+const PING_CALLS: &str = "cmdstat_ping";
 
-/// The counters as they were at some moment.
+/// The counters at some moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::mover) struct DataLossDetector {
     flushes: u64,
     evicted: u64,
-    heartbeats: u64,
+    pings: u64,
 }
 
 impl DataLossDetector {
-    /// From INFO commandstats and INFO stats. What a server does not tell counts as 0.
+    /// From INFO commandstats and INFO stats. Counters that a server does not report count as 0.
     pub fn of(commands: &Info, stats: &Info) -> Self {
         let calls = |name: &str| -> u64 {
             let calls =
@@ -27,20 +27,22 @@ impl DataLossDetector {
         Self {
             flushes: FLUSHES.iter().map(|name| calls(name)).sum(),
             evicted: stats.get("evicted_keys").and_then(|n| n.parse().ok()).unwrap_or(0),
-            heartbeats: calls(HEARTBEAT),
+            pings: calls(PING_CALLS),
         }
     }
 
-    /// What has happened between this moment and a later one, if anything. `evictions`: whether they matter.
+    /// What has happened between this moment and a later one. `None`: nothing. `evictions`: whether evictions count.
     pub fn until(&self, later: &Self, evictions: bool) -> Option<String> {
-        if later.heartbeats < self.heartbeats {
-            Some("had its statistics reset (CONFIG RESETSTAT), so whether it was flushed meanwhile is not known".into())
+        if later.pings < self.pings {
+            Some(
+                "had its statistics reset (CONFIG RESETSTAT), so it is unknown whether it was flushed meanwhile".into(),
+            )
         } else if later.flushes != self.flushes {
-            Some("was flushed (FLUSHALL, FLUSHDB or SWAPDB): what was copied there may be gone".into())
+            Some("was flushed (FLUSHALL, FLUSHDB or SWAPDB): copied keys may be gone".into())
         } else if evictions && later.evicted != self.evicted {
             let evicted = later.evicted.abs_diff(self.evicted);
             Some(format!(
-                "evicted {evicted} keys, and what was copied may be among them; raise its maxmemory or set its \
+                "evicted {evicted} keys, and copied keys may be among them; raise its maxmemory or set its \
                  maxmemory-policy to noeviction, then resume the migration"
             ))
         } else {
@@ -58,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn flushes_evictions_and_resets_are_seen() {
+    fn flushes_evictions_and_resets_are_detected() {
         let before = at("cmdstat_ping:calls=20,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\n", 5);
         let same =
             at("cmdstat_ping:calls=25,usec=1\r\ncmdstat_flushall:calls=3,usec=9\r\ncmdstat_del:calls=1,usec=1\r\n", 5);

@@ -1,14 +1,14 @@
-//! The keys that changed and wait to be fetched again, each at most once, first in first out.
-//! Knows nothing of feeds and of fetching. A mark is cleared by taking it, which happens before the fetch is sent.
+//! The dirty keys: each at most once, first in, first out.
+//! Knows nothing of feeds and of fetching. A mark is removed before the fetch is sent.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
-/// Memory for the names of changed keys, with about 100 bytes of overhead each. Beyond, the writers have rewritten so much that
-/// copying anew is less work.
+/// Limit of the memory for dirty keys in bytes. Beyond it the writers have changed so much that copying again is less
+/// work.
 const BYTES_MAX: usize = 1 << 30;
-/// What the set and the queue take for one key beside its name.
+/// Memory of the set and the queue for one key, without its name.
 const OVERHEAD: usize = 100;
 
 /// A key in a database.
@@ -20,44 +20,42 @@ pub struct DbKey {
     pub key: Bytes,
 }
 
-/// The set of changes, and the order in which they came.
+/// The dirty keys and the order in which they were marked.
 #[derive(Debug, Default)]
 pub struct Dirty {
-    changes: HashMap<u32, HashSet<Bytes>>,
-    /// May name keys whose mark was cleared meanwhile; these are passed over.
+    marked: HashMap<u32, HashSet<Bytes>>,
+    /// May contain keys whose mark was removed; they are skipped.
     queue: VecDeque<DbKey>,
     len: usize,
     bytes: usize,
 }
 
 impl Dirty {
-    /// ChangeTracker a key.
+    /// Marks a key dirty.
     ///
     /// # Errors
-    /// Too many are marked. A sentence for people.
+    /// Returns as text for the operator that too many keys are dirty.
     pub fn mark(&mut self, db: u32, key: &[u8]) -> Result<(), String> {
-        let changes = self.changes.entry(db).or_default();
-        if changes.contains(key) {
+        let marked = self.marked.entry(db).or_default();
+        if marked.contains(key) {
             return Ok(());
         }
         if self.bytes > BYTES_MAX {
-            return Err(
-                "more than a gigabyte of names of changed keys wait to be copied: writes outrun the copy; raise its \
+            return Err("more than a gigabyte of names of dirty keys: writes outrun the copy; raise its \
                         limits or slow the writers"
-                    .into(),
-            );
+                .into());
         }
         let key = Bytes::copy_from_slice(key);
-        changes.insert(key.clone());
+        marked.insert(key.clone());
         self.len += 1;
         self.bytes += key.len() + OVERHEAD;
         self.queue.push_back(DbKey { db, key });
         Ok(())
     }
 
-    /// Clears the mark of a key that is going to be fetched for another reason, and says whether there was one.
+    /// Removes the mark of a key that is fetched for another reason. Returns whether it was marked.
     pub fn clear(&mut self, item: &DbKey) -> bool {
-        let was = self.len > 0 && self.changes.get_mut(&item.db).is_some_and(|changes| changes.remove(&item.key));
+        let was = self.len > 0 && self.marked.get_mut(&item.db).is_some_and(|marked| marked.remove(&item.key));
         self.len -= usize::from(was);
         was
     }
@@ -65,14 +63,14 @@ impl Dirty {
     /// Whether a key is marked.
     #[must_use]
     pub fn has(&self, db: u32, key: &[u8]) -> bool {
-        self.changes.get(&db).is_some_and(|changes| changes.contains(key))
+        self.marked.get(&db).is_some_and(|marked| marked.contains(key))
     }
 
-    /// Takes the mark that came first.
+    /// Removes and returns the oldest mark.
     pub fn pop(&mut self) -> Option<DbKey> {
         while let Some(item) = self.queue.pop_front() {
             self.bytes = self.bytes.saturating_sub(item.key.len() + OVERHEAD);
-            if self.changes.get_mut(&item.db).is_some_and(|changes| changes.remove(&item.key)) {
+            if self.marked.get_mut(&item.db).is_some_and(|marked| marked.remove(&item.key)) {
                 self.len -= 1;
                 return Some(item);
             }
@@ -80,7 +78,7 @@ impl Dirty {
         None
     }
 
-    /// ChangeTracker that are set.
+    /// Number of dirty keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -110,7 +108,7 @@ mod tests {
         assert_eq!(dirty.pop(), None);
         assert_eq!(dirty.len(), 0);
         assert_eq!(dirty.bytes, 0);
-        // Cleared and marked again while its former place in the queue is still there: taken once.
+        // Cleared and marked again while its former entry is still in the queue: returned once.
         dirty.mark(0, b"x").unwrap();
         dirty.clear(&item(0, "x"));
         dirty.mark(0, b"x").unwrap();

@@ -1,11 +1,11 @@
-//! Databases none of whose keys has a time to live: there PTTL need not be asked.
-//! Knows nothing of servers: it is told what INFO keyspace answered, and which commands came.
+//! Databases with no TTL: none of their keys has a time to live, so PTTL is not needed.
+//! Knows nothing of connections: it gets the replies to INFO keyspace and the commands of the feed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{commands::Args, mover::feed::CommandWords};
 
-/// Commands that give no key a time to live, as a replication stream names them: those that make most of it.
+/// Commands of a replication stream that give no key a time to live: the most frequent ones.
 const HARMLESS: &[&[u8]] = &[
     b"incr",
     b"incrby",
@@ -32,35 +32,36 @@ const HARMLESS: &[&[u8]] = &[
     b"xclaim",
 ];
 
-/// What is known of the databases.
+/// What is known about the databases.
 #[derive(Debug, Default)]
 pub(in crate::mover) struct NoTtl {
     known: BTreeSet<u32>,
-    /// Of a database in which a key may have got a time to live since: how many polls had been asked for then. Only a later
-    /// one counts.
-    doubted: BTreeMap<u32, u64>,
-    doubted_all: u64,
-    asked: u64,
+    /// Databases in which a key may have got a time to live, with the number of the last poll at that time. Only a
+    /// later poll counts.
+    changed_since: BTreeMap<u32, u64>,
+    all_changed_since: u64,
+    polls: u64,
 }
 
 impl NoTtl {
-    /// A poll at the keyspace is asked for; its number.
-    pub fn ask(&mut self) -> u64 {
-        self.asked += 1;
-        self.asked
+    /// Registers a poll of the keyspace and returns its number.
+    pub fn begin_poll(&mut self) -> u64 {
+        self.polls += 1;
+        self.polls
     }
 
-    /// Look number `poll` was answered: these databases have no time to live.
+    /// Poll number `poll` was answered: these databases have no TTL.
     pub fn answered(&mut self, poll: u64, none: impl Iterator<Item = u32>) {
-        let (doubted, all) = (&self.doubted, self.doubted_all);
-        let since = |db: &u32| doubted.get(db).copied().unwrap_or(0).max(all);
+        let (changed_since, all) = (&self.changed_since, self.all_changed_since);
+        let since = |db: &u32| changed_since.get(db).copied().unwrap_or(0).max(all);
         self.known = none.filter(|db| poll > since(db)).collect();
-        self.doubted.retain(|_, asked| *asked >= poll);
+        self.changed_since.retain(|_, since| *since >= poll);
     }
 
-    /// A key of these slots has changed; `None`: the database, or the command, is not known.
+    /// Applies a change of a key. `None`: the database or the command is unknown.
     ///
-    /// That key is dirty and its time is asked for. But SCAN may return it twice: its second fetch finds no mark any more.
+    /// The key is dirty, so its time to live is requested. But SCAN may return it twice, and the second fetch finds no
+    /// mark.
     pub fn changed(&mut self, db: Option<u32>, command: Option<&CommandWords>) {
         if command.is_some_and(is_harmless) {
             return;
@@ -68,16 +69,16 @@ impl NoTtl {
         match db {
             Some(db) => {
                 self.known.remove(&db);
-                self.doubted.insert(db, self.asked);
+                self.changed_since.insert(db, self.polls);
             }
             None => {
                 self.known.clear();
-                self.doubted_all = self.asked;
+                self.all_changed_since = self.polls;
             }
         }
     }
 
-    /// Whether no key of this database has one, other than such as are marked dirty or will be.
+    /// Whether no key of this database has a time to live, except keys that are dirty or will be marked.
     pub fn has(&self, db: u32) -> bool {
         self.known.contains(&db)
     }
@@ -85,7 +86,7 @@ impl NoTtl {
 
 fn is_harmless(command: &CommandWords) -> bool {
     let name = command.get(0);
-    // With more arguments, SET may have a time.
+    // With more arguments, SET may set a time to live.
     (command.len() == 3 && name.eq_ignore_ascii_case(b"set"))
         || HARMLESS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
@@ -95,25 +96,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_counts_until_a_later_look() {
+    fn a_change_counts_until_a_later_poll() {
         let mut no_ttl = NoTtl::default();
-        let first = no_ttl.ask();
+        let first = no_ttl.begin_poll();
         no_ttl.answered(first, [0, 3].into_iter());
         assert!(no_ttl.has(0) && no_ttl.has(3) && !no_ttl.has(1));
-        // Asked before EXPIRE came, answered after: the server may have answered before it, too.
-        let second = no_ttl.ask();
+        // Requested before EXPIRE came, answered after it: the server may have answered before EXPIRE, too.
+        let second = no_ttl.begin_poll();
         no_ttl.changed(Some(0), None);
         assert!(!no_ttl.has(0) && no_ttl.has(3));
         no_ttl.answered(second, [0, 3].into_iter());
         assert!(!no_ttl.has(0) && no_ttl.has(3));
-        let third = no_ttl.ask();
+        let third = no_ttl.begin_poll();
         no_ttl.answered(third, [0, 3].into_iter());
         assert!(no_ttl.has(0));
-        let fourth = no_ttl.ask();
+        let fourth = no_ttl.begin_poll();
         no_ttl.changed(None, None);
         no_ttl.answered(fourth, [0, 3].into_iter());
         assert!(!no_ttl.has(0) && !no_ttl.has(3));
-        let fifth = no_ttl.ask();
+        let fifth = no_ttl.begin_poll();
         no_ttl.answered(fifth, [3].into_iter());
         assert!(!no_ttl.has(0) && no_ttl.has(3));
     }

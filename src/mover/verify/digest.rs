@@ -1,6 +1,7 @@
-//! What a key says, in a few numbers that are equal on two servers when the key means the same there: independent of
-//! encodings, of the order of a hash or set, of the server's version. DEBUG DIGEST-VALUE is off by default.
-//! Knows one key at a time; nothing of slots, nor of which side is right.
+//! The digest of a key: a few numbers that are equal for two servers when the key has the same content there. They do
+//! not depend on encodings, on the order of a hash or set, or on the server's version. (DEBUG DIGEST-VALUE is disabled
+//! by default.)
+//! Knows one key at a time; nothing of slots and of which side is correct.
 
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
@@ -9,38 +10,39 @@ use std::{
 
 use bytes::Bytes;
 
-/// Most fields of a hash or members of a set that are digested: 8 bytes are kept for each, since HSCAN and SSCAN may
+/// Most fields of a hash or members of a set that are digested. 8 bytes are kept for each, since HSCAN and SSCAN may
 /// return one twice.
 pub const ELEMENTS_MAX: usize = 16 << 20;
-/// Times to live may differ by this: both are read at different moments, and RESTORE takes relative ones.
+/// Tolerance of times to live in milliseconds: both are read at different moments, and RESTORE takes relative ones.
 pub const TTL_TOLERANCE_MS: i64 = 1000;
 
-/// Makes digests of one comparison; both sides use clones of one, so that nobody can prepare values that collide.
+/// Computes the digests of one comparison. Both sides use clones of one seed, so that nobody can prepare values that
+/// collide.
 #[derive(Clone, Debug, Default)]
 pub struct DigestSeed(RandomState);
 
 impl DigestSeed {
-    /// The digest of anything that has parts.
+    /// The digest of a value that consists of parts.
     #[must_use]
     pub fn of(&self, parts: &[&[u8]]) -> u64 {
-        // Slices write their length first, so ("ab", "c") is not ("a", "bc").
+        // Slices hash their length first, so ("ab", "c") differs from ("a", "bc").
         self.0.hash_one(parts)
     }
 
-    /// For elements whose order counts.
+    /// A digest of elements whose order matters.
     #[must_use]
     pub fn sequence(&self) -> SequenceDigest<'_> {
         SequenceDigest { seed: self, digest: 0, count: 0 }
     }
 
-    /// For elements without an order.
+    /// A digest of elements whose order does not matter.
     #[must_use]
     pub fn members(&self) -> MemberDigest<'_> {
         MemberDigest { seed: self, digests: Vec::new() }
     }
 }
 
-/// The digest of a list, of a sorted set, of a stream's entries: each element with the one before it.
+/// The digest of a list, a sorted set or a stream's entries. It depends on the order.
 pub struct SequenceDigest<'a> {
     seed: &'a DigestSeed,
     digest: u64,
@@ -48,35 +50,35 @@ pub struct SequenceDigest<'a> {
 }
 
 impl SequenceDigest<'_> {
-    /// The next element, in parts.
+    /// Adds the next element, in parts.
     pub fn push(&mut self, parts: &[&[u8]]) {
         let element = self.seed.of(parts);
         self.digest = self.seed.of(&[&self.digest.to_le_bytes(), &element.to_le_bytes()]);
         self.count += 1;
     }
 
-    /// The digest of all.
+    /// The digest of all elements.
     #[must_use]
     pub fn finish(self) -> u64 {
         self.seed.of(&[&self.digest.to_le_bytes(), &self.count.to_le_bytes()])
     }
 }
 
-/// The digest of a set or a hash: elements in any order, each counted once however often it comes.
+/// The digest of a set or hash: elements in any order, each counted once however often it is added.
 pub struct MemberDigest<'a> {
     seed: &'a DigestSeed,
     digests: Vec<u64>,
 }
 
 impl MemberDigest<'_> {
-    /// An element, in parts. `false`: there are too many.
+    /// Adds an element, in parts. Returns `false` if there are too many.
     #[must_use]
     pub fn push(&mut self, parts: &[&[u8]]) -> bool {
         self.digests.push(self.seed.of(parts));
         self.digests.len() <= ELEMENTS_MAX
     }
 
-    /// The digest of all.
+    /// The digest of all elements.
     #[must_use]
     pub fn finish(mut self) -> u64 {
         self.digests.sort_unstable();
@@ -89,52 +91,52 @@ impl MemberDigest<'_> {
     }
 }
 
-/// What a server said of a key.
+/// The digest of a key at one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SeenDigest {
-    /// It is not there (or has expired).
+pub enum KeyDigest {
+    /// It does not exist (or has expired).
     Missing,
-    /// It is there.
+    /// It exists.
     Key(ValueDigest),
-    /// It became something else while it was read.
+    /// It changed while it was read.
     Changed,
-    /// It cannot be read in a comparable way; why.
-    Unread(String),
+    /// It cannot be read in a comparable way, and why.
+    Unreadable(String),
 }
 
-/// A key in a few numbers.
+/// The digest of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueDigest {
-    /// Its type, as TYPE says.
+    /// Its type, as TYPE names it.
     pub kind: String,
-    /// Of everything that any server tells.
+    /// Digest of everything that every server reports.
     pub digest: u64,
-    /// Milliseconds it has to live; `None`: for ever.
+    /// Time to live in milliseconds. `None`: it has none.
     pub ttl: Option<i64>,
-    /// Times of expiry (milliseconds since the epoch) of a hash's fields, by digest of the field; `None`: the server knows
-    /// no such thing.
+    /// Expiry times of a hash's fields (milliseconds since the epoch), by digest of the field. `None`: the server does
+    /// not support them.
     pub field_expiry: Option<BTreeMap<u64, i64>>,
-    /// What only newer servers tell, by name: compared where both do.
+    /// Properties that only newer servers report, by name. Compared where both servers report them.
     pub extras: BTreeMap<String, Bytes>,
 }
 
-/// Why two servers do not say the same of a key; `None`: they do. `elapsed_ms`: from before the first was asked until both
-/// had answered.
+/// Why the digests of a key differ between two servers. `None`: they do not. `elapsed_ms`: milliseconds from before the
+/// first request until both servers had replied.
 #[must_use]
-pub fn difference(source: &SeenDigest, target: &SeenDigest, elapsed_ms: i64) -> Option<String> {
+pub fn difference(source: &KeyDigest, target: &KeyDigest, elapsed_ms: i64) -> Option<String> {
     let tolerance = TTL_TOLERANCE_MS + elapsed_ms;
     let (source, target) = match (source, target) {
-        (SeenDigest::Missing, SeenDigest::Missing) => return None,
-        (SeenDigest::Key(source), SeenDigest::Key(target)) => (source, target),
-        // On one side it has just expired.
-        (SeenDigest::Key(ValueDigest { ttl: Some(ttl), .. }), SeenDigest::Missing)
-        | (SeenDigest::Missing, SeenDigest::Key(ValueDigest { ttl: Some(ttl), .. }))
+        (KeyDigest::Missing, KeyDigest::Missing) => return None,
+        (KeyDigest::Key(source), KeyDigest::Key(target)) => (source, target),
+        // It has just expired at one server.
+        (KeyDigest::Key(ValueDigest { ttl: Some(ttl), .. }), KeyDigest::Missing)
+        | (KeyDigest::Missing, KeyDigest::Key(ValueDigest { ttl: Some(ttl), .. }))
             if *ttl <= tolerance =>
         {
             return None;
         }
-        (SeenDigest::Key(_), SeenDigest::Missing) => return Some("it is not at the target".into()),
-        (SeenDigest::Missing, SeenDigest::Key(_)) => return Some("it is at the target and not at the source".into()),
+        (KeyDigest::Key(_), KeyDigest::Missing) => return Some("it is not at the target".into()),
+        (KeyDigest::Missing, KeyDigest::Key(_)) => return Some("it is at the target and not at the source".into()),
         _ => return Some("it changed while it was read".into()),
     };
     if source.kind != target.kind {
@@ -202,23 +204,23 @@ mod tests {
 
     #[test]
     fn differences_are_named() {
-        let at = |ttl| SeenDigest::Key(key(ttl));
-        let same = |a: &SeenDigest, b: &SeenDigest| difference(a, b, 0).is_none() && difference(b, a, 0).is_none();
+        let at = |ttl| KeyDigest::Key(key(ttl));
+        let same = |a: &KeyDigest, b: &KeyDigest| difference(a, b, 0).is_none() && difference(b, a, 0).is_none();
         assert!(same(&at(None), &at(None)));
         assert!(same(&at(Some(5000)), &at(Some(6000))));
         assert!(!same(&at(Some(5000)), &at(Some(6001))));
         assert!(!same(&at(Some(500)), &at(None)));
         // Reading took long.
         assert_eq!(difference(&at(Some(5000)), &at(Some(6500)), 500), None);
-        assert!(same(&at(Some(900)), &SeenDigest::Missing));
-        assert!(!same(&at(Some(1100)), &SeenDigest::Missing));
-        assert!(!same(&at(None), &SeenDigest::Missing));
-        assert!(!same(&SeenDigest::Changed, &SeenDigest::Changed));
+        assert!(same(&at(Some(900)), &KeyDigest::Missing));
+        assert!(!same(&at(Some(1100)), &KeyDigest::Missing));
+        assert!(!same(&at(None), &KeyDigest::Missing));
+        assert!(!same(&KeyDigest::Changed, &KeyDigest::Changed));
         let mut other = key(None);
         other.digest = 8;
-        assert!(difference(&at(None), &SeenDigest::Key(other), 0).unwrap().contains("values"));
+        assert!(difference(&at(None), &KeyDigest::Key(other), 0).unwrap().contains("values"));
         let fields = |expiry: &[(u64, i64)]| {
-            SeenDigest::Key(ValueDigest { field_expiry: Some(expiry.iter().copied().collect()), ..key(None) })
+            KeyDigest::Key(ValueDigest { field_expiry: Some(expiry.iter().copied().collect()), ..key(None) })
         };
         assert!(same(&fields(&[(1, 1000)]), &fields(&[(1, 1999)])));
         assert!(!same(&fields(&[(1, 1000)]), &fields(&[(1, 2001)])));
@@ -226,7 +228,7 @@ mod tests {
         assert!(same(&fields(&[(1, 1000)]), &at(None)), "one of them does not tell");
         let extra = |value: &'static str| {
             let extras = BTreeMap::from([("entries-added".to_owned(), Bytes::from_static(value.as_bytes()))]);
-            SeenDigest::Key(ValueDigest { extras, ..key(None) })
+            KeyDigest::Key(ValueDigest { extras, ..key(None) })
         };
         assert!(same(&extra("3"), &at(None)));
         assert!(difference(&extra("3"), &extra("4"), 0).unwrap().contains("entries-added: 3"));

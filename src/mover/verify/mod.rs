@@ -1,8 +1,9 @@
-//! Compares what source and target say of their keys, before any hold: a part of them, or all.
+//! Compares the keys of source and target before any hold: a sample, or all.
 //! Knows the feed only as [`ChangeObserver`]; never writes to a server.
 //!
-//! A key that changes is not equal at two moments. So one that differs is compared again, between two barriers of the feed:
-//! if it was settled before and the feed named no change of it until after, the difference is real.
+//! A key that changes cannot be read at the same moment at both servers. So a key that differs is compared again
+//! between two barriers of the feed. If it was settled before and the feed reported no change of it until after, the
+//! difference is real.
 
 pub mod background;
 pub mod digest;
@@ -24,48 +25,48 @@ use crate::{
     redis::{RedisError, Reply},
 };
 
-/// Of a sample: one key in this many.
+/// A sample has one key in this many.
 const SAMPLE_ONE_IN: u64 = 100;
-/// Of a sample: at least about this many keys, if there are so many.
+/// A sample has at least about this many keys, if that many exist.
 const SAMPLE_MIN: u64 = 1000;
-/// Keys asked for at once.
+/// Keys requested at once.
 const BATCH: usize = 100;
-/// A page of SCAN, as in the copy.
+/// COUNT of SCAN, as in the copy.
 const SCAN_COUNT: u32 = 500;
-/// How often a key that differs is compared again before it is given up as one that always changes: it did not come to
-/// rest, or ...
+/// Most comparisons of a key that differs. After that it counts as always changing: it was never settled, or ...
 const ROUNDS_MAX: u32 = 20;
-/// ... it changed while it was compared, so often.
+/// ... it changed this often while it was compared.
 const CHANGES_MAX: u32 = 5;
-/// Pause before each further round, times the round: the copy has time to follow.
+/// Pause before each further comparison, times the number of comparisons: the copy needs time to follow.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);
-/// Keys named in the outcome.
+/// Most keys named in the outcome.
 pub const NAMED_MAX: usize = 8;
 
 /// A key and its database.
 pub type DbKeyPair = (u32, Bytes);
 
-/// What the copy knows of a key that is being watched.
+/// What the copy knows of a watched key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyStatus {
-    /// How often the feed has named it changed (or everything) since it is watched.
+    /// How often the feed has reported it (or everything) changed since it is watched.
     pub changes: u64,
-    /// It does not wait to be copied and no copy of it is under way.
+    /// It is not dirty and not in flight.
     pub settled: bool,
 }
 
-/// The copy that goes on meanwhile, as verification sees it.
+/// The running copy, as the verification sees it.
 pub trait ChangeObserver {
-    /// Counts changes of exactly these keys from now on; at most 100 of them.
+    /// Counts changes of exactly these keys from now on; at most 100 keys.
     fn watch(&self, keys: &[DbKeyPair]);
 
-    /// What is known of a watched key.
+    /// The status of a watched key.
     fn status(&self, key: &DbKeyPair) -> KeyStatus;
 
-    /// Resolves when the feed has delivered every change that the source made before the call. It need not be copied yet.
+    /// Resolves when the feed has delivered every change that the source made before the call. The changes need not be
+    /// copied yet.
     ///
     /// # Errors
-    /// The copy has ended; why.
+    /// Returns why the copy has ended.
     fn barrier(&self) -> impl Future<Output = Result<(), String>>;
 }
 
@@ -74,30 +75,31 @@ pub trait ChangeObserver {
 pub struct Scope<'a> {
     /// Keys of these slots.
     pub slots: &'a SlotSet,
-    /// Databases of the product, from 0.
+    /// Number of databases of the product.
     pub databases: u32,
-    /// How many of the keys.
+    /// Which of the keys.
     pub verify: Verify,
-    /// About how many keys there are.
+    /// Estimated number of keys.
     pub keys: u64,
-    /// The feed tells how groups of streams change ([`Feed::tells_stream_groups`](super::feed::Feed::tells_stream_groups)); if
-    /// not, a group that is used differs without end.
-    pub tells_groups: bool,
+    /// The feed reports changes of streams' groups
+    /// ([`Feed::reports_stream_groups`](super::feed::Feed::reports_stream_groups)). If not, a group that is in use
+    /// always differs.
+    pub reports_groups: bool,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Keys compared, and how many of them differ lastingly.
+    /// Number of keys compared, and of those that differ.
     pub verified: Verified,
-    /// Some that differ, with the reason.
+    /// Some keys that differ, with the reason.
     pub different: Vec<String>,
-    /// Keys that changed in every round: neither equal nor different.
-    pub busy: u64,
-    /// Keys that cannot be compared (a module's big values, elements of more than 64 MB).
-    pub unread: u64,
-    /// Some of these, with the reason.
-    pub unread_named: Vec<String>,
+    /// Keys that changed during every comparison: neither equal nor different.
+    pub always_changing: u64,
+    /// Keys that cannot be compared (big values of modules, elements of more than 64 MB).
+    pub unreadable: u64,
+    /// Some of these keys, with the reason.
+    pub unreadable_named: Vec<String>,
 }
 
 /// A comparison of two servers.
@@ -111,16 +113,17 @@ pub struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// Connects to both. `source` is the server that the copy fetches from. `name`: that of the run's connections.
+    /// Connects to both servers. `source` is the server that the copy fetches from; `name` is the name of the run's
+    /// connections.
     ///
     /// # Errors
-    /// A sentence for people.
+    /// Returns as text for the operator why a server cannot be reached or refuses a command.
     pub async fn open(source: &Endpoint, target: &Endpoint, name: &str, scope: Scope<'a>) -> Result<Self, String> {
         let seed = DigestSeed::default();
         let text = |error: RedisError| error.to_string();
         let source = Reader::open(source, name, seed.clone()).await.map_err(text)?;
         let target = Reader::open(target, name, seed).await.map_err(text)?;
-        let groups = |reader: Reader| if scope.tells_groups { reader } else { reader.without_groups() };
+        let groups = |reader: Reader| if scope.reports_groups { reader } else { reader.without_groups() };
         Ok(Self {
             source: groups(source),
             target: groups(target),
@@ -130,17 +133,17 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// Compares. `progress` is called with what was compared so far.
+    /// Compares. `progress` is called with the result so far.
     ///
     /// # Errors
-    /// A sentence: a server is gone, or the copy has ended. A difference is no error.
+    /// Returns as text for the operator that a connection is lost or the copy has ended. A difference is not an error.
     pub async fn run(mut self, changes: &impl ChangeObserver, progress: impl Fn(Verified)) -> Result<Outcome, String> {
         let one_in = match self.scope.verify {
             Verify::None => return Ok(self.outcome),
             Verify::Full => 1,
             Verify::Sample => (self.scope.keys / SAMPLE_MIN).clamp(1, SAMPLE_ONE_IN),
         };
-        // Keys of the source, then those that only the target has: deletes that never came over.
+        // First keys of the source, then keys that only the target has: deletions that were not copied.
         for side in [Side::Source, Side::Target] {
             for db in 0..self.scope.databases {
                 self.pass(side, db, one_in, changes, &progress).await?;
@@ -190,7 +193,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Those of the target's keys that the source does not have.
+    /// The keys of the target that the source does not have.
     async fn absent(&mut self, db: u32, keys: Vec<Bytes>) -> Result<Vec<Bytes>, RedisError> {
         let commands: Vec<[&[u8]; 2]> = keys.iter().map(|key| [b"EXISTS" as &[u8], key]).collect();
         let commands: Vec<&[&[u8]]> = commands.iter().map(|command| &command[..]).collect();
@@ -203,7 +206,7 @@ impl<'a> Comparison<'a> {
                 Reply::Integer(_) => {}
                 Reply::Error(text) => return Err(RedisError::of_answer(client.addr(), "EXISTS", &text)),
                 _ => {
-                    let why = "its answer to EXISTS has an unknown shape".into();
+                    let why = "its answer to EXISTS has an unknown form".into();
                     return Err(RedisError::Protocol { addr: client.addr().clone(), why });
                 }
             }
@@ -211,7 +214,7 @@ impl<'a> Comparison<'a> {
         Ok(absent)
     }
 
-    /// Compares keys; those that differ are gathered, and compared again when there are many.
+    /// Compares keys and collects those that differ. Compares the collected ones again when there are many.
     async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl ChangeObserver) -> Result<(), String> {
         let differing = self.differing(db, keys).await?;
         self.suspects.extend(differing.into_iter().map(|(key, _)| (db, key)));
@@ -221,7 +224,7 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    /// Compares some of the keys that differed again and again, until each is equal, different or known to change always.
+    /// Compares some of the keys that differed until each is equal, different or known to change always.
     async fn resolve(&mut self, changes: &impl ChangeObserver) -> Result<(), String> {
         let mut suspects = self.suspects.split_off(self.suspects.len().saturating_sub(BATCH));
         if suspects.is_empty() {
@@ -252,7 +255,7 @@ impl<'a> Comparison<'a> {
                     let times = changed.entry(place.clone()).or_default();
                     *times += 1;
                     if *times >= CHANGES_MAX {
-                        self.outcome.busy += 1;
+                        self.outcome.always_changing += 1;
                         continue;
                     }
                 } else if before.settled {
@@ -266,11 +269,11 @@ impl<'a> Comparison<'a> {
                 return Ok(());
             }
         }
-        self.outcome.busy += suspects.len() as u64;
+        self.outcome.always_changing += suspects.len() as u64;
         Ok(())
     }
 
-    /// The keys that are not the same on both sides now, and why.
+    /// The keys that differ now, and why.
     async fn differing(&mut self, db: u32, keys: Vec<Bytes>) -> Result<Vec<(Bytes, String)>, String> {
         let began = Instant::now();
         let (source, target) = tokio::try_join!(self.source.read(db, &keys), self.target.read(db, &keys))
@@ -278,11 +281,11 @@ impl<'a> Comparison<'a> {
         let elapsed = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX / 2);
         let mut differing = Vec::new();
         for ((key, source), target) in keys.into_iter().zip(&source).zip(&target) {
-            if let digest::SeenDigest::Unread(why) =
-                if matches!(source, digest::SeenDigest::Unread(_)) { source } else { target }
+            if let digest::KeyDigest::Unreadable(why) =
+                if matches!(source, digest::KeyDigest::Unreadable(_)) { source } else { target }
             {
-                self.outcome.unread += 1;
-                name(&mut self.outcome.unread_named, &(db, key), why);
+                self.outcome.unreadable += 1;
+                name(&mut self.outcome.unreadable_named, &(db, key), why);
             } else if let Some(why) = difference(source, target, elapsed) {
                 differing.push((key, why));
             }
@@ -297,9 +300,9 @@ enum Side {
     Target,
 }
 
-/// Adds a key to a list for people: escaped, cut, and not too many.
+/// Adds a key to a list for the operator: escaped, truncated, and not too many.
 fn name(list: &mut Vec<String>, (db, key): &DbKeyPair, why: &str) {
-    /// Enough to recognise a key by.
+    /// Enough to recognise a key.
     const SHOWN: usize = 128;
     if list.len() < NAMED_MAX {
         let cut = if key.len() > SHOWN { "..." } else { "" };

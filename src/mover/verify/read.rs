@@ -1,5 +1,5 @@
-//! Reads keys of one server and digests them, big ones in pieces, so that no server stands still for it.
-//! Knows nothing of the other side.
+//! Reads and digests keys of one server, big ones in pieces, so that the server is never blocked for long.
+//! Knows nothing of the other server.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
 use super::{
-    digest::{DigestSeed, ELEMENTS_MAX, MemberDigest, SeenDigest, SequenceDigest, ValueDigest},
+    digest::{DigestSeed, ELEMENTS_MAX, KeyDigest, MemberDigest, SequenceDigest, ValueDigest},
     stream,
 };
 use crate::{
@@ -15,43 +15,43 @@ use crate::{
     redis::{Client, RedisError, Reply},
 };
 
-/// How long a server may take for one request of a few hundred microseconds.
+/// Time limit for one request; a request takes a few hundred microseconds.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Elements of a page: as in the copy of big keys, about a millisecond of the server's time at most.
+/// Elements of a page: as in the copy of big keys, at most about a millisecond of the server's time.
 pub const PAGE: u64 = 512;
-/// Bytes of a page, estimated; also the pieces in which strings are read. Both sides read in equal pieces.
+/// Estimated bytes of a page, and the size of the pieces in which strings are read. Both sides use the same pieces.
 pub const PAGE_BYTES: u64 = 512 << 10;
-/// Small values read at once: beyond this the next ones are read one by one.
+/// Bytes of small values read at once. The values beyond it are read one by one.
 const SMALL_BYTES_MAX: u64 = 8 << 20;
-/// Values of types that only DUMP can read are compared up to this size.
+/// Largest value of a type that only DUMP can read that is compared.
 const DUMP_MAX: u64 = 8 << 20;
 
-/// A command in parts.
+/// The arguments of a command.
 type ReadCommand = Vec<Bytes>;
 
-/// Puts a command together.
+/// Creates a command.
 fn command(parts: &[&[u8]]) -> ReadCommand {
     parts.iter().map(|part| Bytes::copy_from_slice(part)).collect()
 }
 
-/// A connection that only reads. Unlike one that changes something it may be opened again.
+/// A connection that only reads. Unlike a connection that changes something, it may be reopened.
 pub struct Reader {
     endpoint: Endpoint,
     name: String,
     client: Client,
     db: u32,
     seed: DigestSeed,
-    /// The server knows times to live of fields.
+    /// The server supports times to live of fields.
     field_expiry: bool,
     /// Groups of streams are read, too.
     groups: bool,
 }
 
-/// How a key's reading stopped early.
+/// Why the reading of a key stopped early.
 pub(super) enum ReadError {
-    /// Not the server's fault: [`SeenDigest::Changed`] or [`SeenDigest::Unread`].
-    Key(SeenDigest),
-    /// The connection is of no use any more.
+    /// Not an error of the connection: [`KeyDigest::Changed`] or [`KeyDigest::Unreadable`].
+    Key(KeyDigest),
+    /// The connection cannot be used any more.
     Connection(RedisError),
 }
 
@@ -61,7 +61,7 @@ impl From<RedisError> for ReadError {
     }
 }
 
-/// What a key's type and length are.
+/// Type, time to live, length and size of a key.
 struct EntryHeader {
     kind: String,
     ttl: Option<i64>,
@@ -70,12 +70,12 @@ struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// Elements of a page: so few that they stay small.
+    /// Elements of a page, so that it stays small.
     fn page(&self) -> u64 {
         PAGE.min((PAGE_BYTES * self.len.max(1) / self.bytes.max(1)).max(1))
     }
 
-    /// The command that reads a small value whole; `None`: it is read in pages, or by more than one command.
+    /// The command that reads a small value as a whole. `None`: it is read in pages, or by several commands.
     fn whole(&self, key: &[u8]) -> Option<ReadCommand> {
         match self.kind.as_str() {
             "string" => (self.len <= PAGE_BYTES).then(|| command(&[b"GET", key])),
@@ -105,7 +105,7 @@ impl Reader {
         Ok(Self { endpoint: endpoint.clone(), name: name.to_owned(), client, db: 0, seed, field_expiry, groups: true })
     }
 
-    /// Leaves out the groups of streams, where the feed does not tell how they change.
+    /// Skips the groups of streams, for a feed that does not report their changes.
     pub(super) fn without_groups(mut self) -> Self {
         self.groups = false;
         self
@@ -116,7 +116,7 @@ impl Reader {
         self.groups
     }
 
-    /// The connection, for SCAN and the like, with database `db` selected.
+    /// The connection with database `db` selected, for SCAN and similar commands.
     ///
     /// # Errors
     /// As [`Client::ask`].
@@ -128,14 +128,14 @@ impl Reader {
         Ok(&mut self.client)
     }
 
-    /// Reads keys of database `db`; the answers are in their order.
+    /// Reads keys of database `db`. The digests are in the order of the keys.
     ///
     /// # Errors
-    /// The server is gone. A key that cannot be read is an answer.
-    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<SeenDigest>, RedisError> {
+    /// The connection is lost. A key that cannot be read is not an error.
+    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<KeyDigest>, RedisError> {
         self.client(db).await?;
         let headers = self.headers(keys).await?;
-        let mut seen: Vec<Option<SeenDigest>> = Vec::with_capacity(keys.len());
+        let mut seen: Vec<Option<KeyDigest>> = Vec::with_capacity(keys.len());
         // Small values are read by one request each, all at once.
         let mut small = Vec::new();
         let mut small_bytes = 0;
@@ -152,9 +152,10 @@ impl Reader {
         let commands: Vec<ReadCommand> = small.iter().map(|(_, command)| command.clone()).collect();
         let replies = match self.pipe(&commands).await {
             Ok(replies) => replies,
-            // An element beyond what we take; the connection stands in the middle of a reply. One by one, then.
+            // An element exceeds our limit, and the rest of the reply cannot be parsed. Read the values one by one
+            // instead.
             Err(RedisError::Protocol { .. }) => {
-                self.again(db).await?;
+                self.reopen(db).await?;
                 Vec::new()
             }
             Err(error) => return Err(error),
@@ -164,27 +165,27 @@ impl Reader {
             let Ok(header) = header else { continue };
             let reply = replies.remove(&at);
             seen[at] = Some(match self.value(&keys[at], header, reply).await {
-                Ok(summary) => SeenDigest::Key(summary),
+                Ok(summary) => KeyDigest::Key(summary),
                 Err(ReadError::Key(other)) => other,
                 Err(ReadError::Connection(RedisError::Protocol { why, .. })) => {
-                    self.again(db).await?;
-                    SeenDigest::Unread(why)
+                    self.reopen(db).await?;
+                    KeyDigest::Unreadable(why)
                 }
                 Err(ReadError::Connection(error)) => return Err(error),
             });
         }
-        Ok(seen.into_iter().map(|seen| seen.unwrap_or(SeenDigest::Changed)).collect())
+        Ok(seen.into_iter().map(|seen| seen.unwrap_or(KeyDigest::Changed)).collect())
     }
 
-    /// A new connection in the place of one whose replies cannot be followed any more.
-    async fn again(&mut self, db: u32) -> Result<(), RedisError> {
+    /// Reopens the connection after its replies could not be parsed.
+    async fn reopen(&mut self, db: u32) -> Result<(), RedisError> {
         self.client = connect(&self.endpoint, &self.name).await?;
         self.db = 0;
         self.client(db).await.map(|_| ())
     }
 
     /// Type, time to live and size of each key, in two round trips.
-    async fn headers(&mut self, keys: &[Bytes]) -> Result<Vec<Result<EntryHeader, SeenDigest>>, RedisError> {
+    async fn headers(&mut self, keys: &[Bytes]) -> Result<Vec<Result<EntryHeader, KeyDigest>>, RedisError> {
         let mut commands = Vec::with_capacity(keys.len() * 2);
         for key in keys {
             commands.push(command(&[b"TYPE", key]));
@@ -200,7 +201,7 @@ impl Reader {
                 Some("hash") => b"HLEN",
                 Some("zset") => b"ZCARD",
                 Some("stream") => b"XLEN",
-                // A module's: its size in bytes counts.
+                // A module's type: only its size in bytes counts.
                 _ => b"EXISTS",
             };
             sizes.push(command(&[length, key]));
@@ -209,28 +210,28 @@ impl Reader {
         let second = self.pipe(&sizes).await?;
         let header = |(first, second): (&[Reply], &[Reply])| {
             let kind = match first[0].text() {
-                Some("none") => return Err(SeenDigest::Missing),
+                Some("none") => return Err(KeyDigest::Missing),
                 Some(kind) => kind.to_owned(),
-                None => return Err(unread(&first[0])),
+                None => return Err(unreadable(&first[0])),
             };
             let ttl = match first[1].integer() {
                 Some(-1) => None,
-                Some(-2) => return Err(SeenDigest::Changed),
+                Some(-2) => return Err(KeyDigest::Changed),
                 Some(ttl) => Some(ttl),
-                None => return Err(unread(&first[1])),
+                None => return Err(unreadable(&first[1])),
             };
             let len = match &second[0] {
-                Reply::Error(text) if !text.starts_with("WRONGTYPE") => return Err(unread(&second[0])),
-                reply => reply.integer().and_then(|n| u64::try_from(n).ok()).ok_or(SeenDigest::Changed)?,
+                Reply::Error(text) if !text.starts_with("WRONGTYPE") => return Err(unreadable(&second[0])),
+                reply => reply.integer().and_then(|n| u64::try_from(n).ok()).ok_or(KeyDigest::Changed)?,
             };
-            // Not allowed everywhere: then pages go by the number of elements alone.
+            // MEMORY USAGE is not allowed everywhere. Then only the number of elements determines the pages.
             let bytes = second[1].integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
             Ok(EntryHeader { kind, ttl, len, bytes })
         };
         Ok(first.chunks_exact(2).zip(second.chunks_exact(2)).map(header).collect())
     }
 
-    /// `whole`: the answer to [`EntryHeader::whole`], if it was asked.
+    /// `whole`: the reply to [`EntryHeader::whole`], if it was requested.
     async fn value(
         &mut self,
         key: &Bytes,
@@ -261,7 +262,7 @@ impl Reader {
                 }
                 members.finish()
             }
-            (_, Some(_)) => return Err(ReadError::Key(SeenDigest::Changed)),
+            (_, Some(_)) => return Err(ReadError::Key(KeyDigest::Changed)),
             ("string", None) => self.string(key, len).await?,
             ("list", None) => self.by_rank(&kind, &[b"LRANGE", key], &[], len, page).await?,
             ("zset", None) => self.by_rank(&kind, &[b"ZRANGE", key], &[b"WITHSCORES"], len, page).await?,
@@ -269,13 +270,14 @@ impl Reader {
             ("hash", None) => self.scanned(&kind, b"HSCAN", key, page, &mut expiry).await?,
             ("stream", None) => stream::digest(self, key, page, &mut extras).await?,
             (_, None) if bytes > DUMP_MAX => {
-                let why = format!("a {kind} of {bytes} bytes; only DUMP reads it, which is too big for that");
-                return Err(ReadError::Key(SeenDigest::Unread(why)));
+                let why = format!("a {kind} of {bytes} bytes; only DUMP can read it, and it is too big for DUMP");
+                return Err(ReadError::Key(KeyDigest::Unreadable(why)));
             }
             (_, None) => {
-                let reply = self.one(&[b"DUMP", key]).await?;
-                let Reply::Bulk(bytes) = &reply else { return Err(ReadError::Key(SeenDigest::Changed)) };
-                let value = payload::value(bytes).map_err(|why| ReadError::Key(SeenDigest::Unread(why.to_string())))?;
+                let reply = self.request(&[b"DUMP", key]).await?;
+                let Reply::Bulk(bytes) = &reply else { return Err(ReadError::Key(KeyDigest::Changed)) };
+                let value =
+                    payload::value(bytes).map_err(|why| ReadError::Key(KeyDigest::Unreadable(why.to_string())))?;
                 seed.of(&[value])
             }
         };
@@ -288,15 +290,15 @@ impl Reader {
         let mut at = 0;
         while at < len {
             let (from, to) = (at.to_string(), (at + PAGE_BYTES - 1).to_string());
-            let reply = self.one(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]).await?;
-            let Reply::Bulk(piece) = &reply else { return Err(ReadError::Key(SeenDigest::Changed)) };
+            let reply = self.request(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]).await?;
+            let Reply::Bulk(piece) = &reply else { return Err(ReadError::Key(KeyDigest::Changed)) };
             pieces.push(self.seed.of(&[piece]));
             at += PAGE_BYTES;
         }
         Ok(string_of(&self.seed, &pieces, len))
     }
 
-    /// A list or sorted set, by rank: nothing comes twice.
+    /// Reads a list or sorted set by rank: no element occurs twice.
     async fn by_rank(
         &mut self,
         kind: &str,
@@ -310,14 +312,14 @@ impl Reader {
         let mut at = 0;
         while at < len {
             let (from, to) = (at.to_string(), (at + page - 1).to_string());
-            let reply = self.one(&[head, &[from.as_bytes(), to.as_bytes()], tail].concat()).await?;
+            let reply = self.request(&[head, &[from.as_bytes(), to.as_bytes()], tail].concat()).await?;
             ranked(kind, &reply, &mut sequence)?;
             at += page;
         }
         Ok(sequence.finish())
     }
 
-    /// A big hash or set.
+    /// Reads a big hash or set with a SCAN command.
     async fn scanned(
         &mut self,
         kind: &str,
@@ -330,9 +332,9 @@ impl Reader {
         let mut members = seed.members();
         let mut cursor = Bytes::from_static(b"0");
         loop {
-            let reply = self.one(&[scan, key, &cursor, b"COUNT", page.to_string().as_bytes()]).await?;
+            let reply = self.request(&[scan, key, &cursor, b"COUNT", page.to_string().as_bytes()]).await?;
             let Some([Reply::Bulk(next), found]) = reply.items() else {
-                return Err(ReadError::Key(SeenDigest::Changed));
+                return Err(ReadError::Key(KeyDigest::Changed));
             };
             let items = unordered(kind, found, &mut members)?;
             if kind == "hash" {
@@ -345,7 +347,7 @@ impl Reader {
         }
     }
 
-    /// When fields of a hash expire. `fields`: fields and values in turn.
+    /// Reads when fields of a hash expire. `fields`: fields and values in turn.
     async fn expiry_of(
         &mut self,
         key: &Bytes,
@@ -356,10 +358,10 @@ impl Reader {
             return Ok(());
         }
         let count = (fields.len() / 2).to_string();
-        let mut ask: Vec<&[u8]> = vec![b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()];
-        ask.extend(fields.iter().step_by(2).map(|field| &field[..]));
-        let reply = self.one(&ask).await?;
-        let times = reply.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
+        let mut request: Vec<&[u8]> = vec![b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()];
+        request.extend(fields.iter().step_by(2).map(|field| &field[..]));
+        let reply = self.request(&request).await?;
+        let times = reply.items().ok_or(ReadError::Key(KeyDigest::Changed))?;
         for (field, at) in fields.iter().step_by(2).zip(times) {
             if let Some(at) = at.integer().filter(|at| *at >= 0) {
                 expiry.insert(self.seed.of(&[field]), at);
@@ -373,8 +375,8 @@ impl Reader {
         self.seed.clone()
     }
 
-    /// Asks one thing of a key; an error answer ends its reading.
-    pub(super) async fn one(&mut self, parts: &[&[u8]]) -> Result<Reply, ReadError> {
+    /// Sends one request about a key. An error reply ends the reading of the key.
+    pub(super) async fn request(&mut self, parts: &[&[u8]]) -> Result<Reply, ReadError> {
         let mut replies = self.client.pipeline(&[parts], soon()).await?;
         match replies.pop().unwrap_or(Reply::Null) {
             reply @ Reply::Error(_) => Err(refused(&reply)),
@@ -397,24 +399,24 @@ async fn connect(endpoint: &Endpoint, name: &str) -> Result<Client, RedisError> 
     Client::connect(&endpoint.addr, endpoint.credentials.as_ref(), name, soon()).await
 }
 
-fn unread(reply: &Reply) -> SeenDigest {
-    SeenDigest::Unread(match reply {
+fn unreadable(reply: &Reply) -> KeyDigest {
+    KeyDigest::Unreadable(match reply {
         Reply::Error(text) => text.clone(),
-        _ => "an answer has an unknown shape".into(),
+        _ => "a reply has an unknown form".into(),
     })
 }
 
-/// An error answer about a key.
+/// Classifies an error reply about a key.
 fn refused(reply: &Reply) -> ReadError {
     match reply {
         Reply::Error(text) if text.starts_with("WRONGTYPE") || text.contains("no such key") => {
-            ReadError::Key(SeenDigest::Changed)
+            ReadError::Key(KeyDigest::Changed)
         }
-        _ => ReadError::Key(unread(reply)),
+        _ => ReadError::Key(unreadable(reply)),
     }
 }
 
-/// A string by the digests of its pieces of [`PAGE_BYTES`]; both sides have the same pieces when its length is the same.
+/// The digest of a string from those of its pieces of [`PAGE_BYTES`]. Strings of the same length have the same pieces.
 fn string_of(seed: &DigestSeed, pieces: &[u64], len: u64) -> u64 {
     let mut sequence = seed.sequence();
     for piece in pieces {
@@ -424,7 +426,7 @@ fn string_of(seed: &DigestSeed, pieces: &[u64], len: u64) -> u64 {
     sequence.finish()
 }
 
-/// A page of a list or sorted set.
+/// Digests a page of a list or sorted set.
 fn ranked(kind: &str, reply: &Reply, sequence: &mut SequenceDigest<'_>) -> Result<(), ReadError> {
     let mut items = Vec::new();
     collect(reply, &mut items)?;
@@ -433,19 +435,19 @@ fn ranked(kind: &str, reply: &Reply, sequence: &mut SequenceDigest<'_>) -> Resul
         return Ok(());
     }
     for pair in items.chunks_exact(2) {
-        sequence.push(&[&pair[0], &score(&pair[1]).ok_or(ReadError::Key(SeenDigest::Changed))?]);
+        sequence.push(&[&pair[0], &score(&pair[1]).ok_or(ReadError::Key(KeyDigest::Changed))?]);
     }
     Ok(())
 }
 
-/// A page of a set or hash; returns its strings.
+/// Digests a page of a set or hash and returns its strings.
 fn unordered(kind: &str, reply: &Reply, members: &mut MemberDigest<'_>) -> Result<Vec<Bytes>, ReadError> {
     let mut items = Vec::new();
     collect(reply, &mut items)?;
     for item in items.chunks_exact(if kind == "hash" { 2 } else { 1 }) {
         let parts: Vec<&[u8]> = item.iter().map(|part| &part[..]).collect();
         if !members.push(&parts) {
-            return Err(ReadError::Key(SeenDigest::Unread(format!("more than {ELEMENTS_MAX} elements"))));
+            return Err(ReadError::Key(KeyDigest::Unreadable(format!("more than {ELEMENTS_MAX} elements"))));
         }
     }
     Ok(items)
@@ -453,16 +455,16 @@ fn unordered(kind: &str, reply: &Reply, members: &mut MemberDigest<'_>) -> Resul
 
 /// The strings of an array.
 pub(super) fn collect(reply: &Reply, out: &mut Vec<Bytes>) -> Result<(), ReadError> {
-    for item in reply.items().ok_or(ReadError::Key(SeenDigest::Changed))? {
+    for item in reply.items().ok_or(ReadError::Key(KeyDigest::Changed))? {
         match item {
             Reply::Bulk(bytes) => out.push(bytes.clone()),
-            _ => return Err(ReadError::Key(SeenDigest::Changed)),
+            _ => return Err(ReadError::Key(KeyDigest::Changed)),
         }
     }
     Ok(())
 }
 
-/// A score as its bits: servers write the same number in different ways (`1e+30`, `1e30`), and -0 is 0.
+/// The bits of a score: servers write the same number in different ways (`1e+30`, `1e30`), and -0 equals 0.
 fn score(text: &[u8]) -> Option<[u8; 8]> {
     let score: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     Some((score + 0.0).to_bits().to_le_bytes())

@@ -1,22 +1,23 @@
 //! Digests a stream: entries, last id, groups with their consumers and pending lists.
 //! Knows nothing of how a stream is copied.
 //!
-//! Not compared: groups, where the feed does not tell of their changes (such a stream is copied once more under the hold); how long ago a consumer was active or an entry was delivered. A server counts both by its own clock.
+//! Not compared: groups, if the feed does not report their changes (such a stream is copied again under the hold); and
+//! how long ago a consumer was active or an entry was delivered, because each server counts that by its own clock.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::{
-    digest::SeenDigest,
+    digest::KeyDigest,
     read::{PAGE, ReadError, Reader, collect},
 };
 use crate::redis::Reply;
 
-/// Groups of a stream that are compared: each costs several requests.
+/// Most groups of a stream that are compared: each takes several requests.
 const GROUPS_MAX: usize = 4096;
 
-/// The digest of a stream; what only newer servers tell goes to `extras`.
+/// The digest of a stream. Properties that only newer servers report are added to `extras`.
 pub(super) async fn digest(
     reader: &mut Reader,
     key: &Bytes,
@@ -25,7 +26,7 @@ pub(super) async fn digest(
 ) -> Result<u64, ReadError> {
     let seed = reader.seed();
     let mut sequence = seed.sequence();
-    let info = reader.one(&[b"XINFO", b"STREAM", key]).await?;
+    let info = reader.request(&[b"XINFO", b"STREAM", key]).await?;
     sequence.push(&[b"last id", &text(&info, "last-generated-id")?]);
     for name in ["max-deleted-entry-id", "entries-added"] {
         if let Ok(value) = text(&info, name) {
@@ -34,11 +35,11 @@ pub(super) async fn digest(
     }
     let mut from = Bytes::from_static(b"-");
     loop {
-        let reply = reader.one(&[b"XRANGE", key, &from, b"+", b"COUNT", page.to_string().as_bytes()]).await?;
-        let entries = reply.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
+        let reply = reader.request(&[b"XRANGE", key, &from, b"+", b"COUNT", page.to_string().as_bytes()]).await?;
+        let entries = reply.items().ok_or(ReadError::Key(KeyDigest::Changed))?;
         for entry in entries {
             let Some([Reply::Bulk(id), fields]) = entry.items() else {
-                return Err(ReadError::Key(SeenDigest::Changed));
+                return Err(ReadError::Key(KeyDigest::Changed));
             };
             let mut parts = vec![id.clone()];
             collect(fields, &mut parts)?;
@@ -52,21 +53,21 @@ pub(super) async fn digest(
     if !reader.groups() {
         return Ok(sequence.finish());
     }
-    let groups = reader.one(&[b"XINFO", b"GROUPS", key]).await?;
-    let groups = groups.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
+    let groups = reader.request(&[b"XINFO", b"GROUPS", key]).await?;
+    let groups = groups.items().ok_or(ReadError::Key(KeyDigest::Changed))?;
     if groups.len() > GROUPS_MAX {
-        return Err(ReadError::Key(SeenDigest::Unread(format!("a stream with more than {GROUPS_MAX} groups"))));
+        return Err(ReadError::Key(KeyDigest::Unreadable(format!("a stream with more than {GROUPS_MAX} groups"))));
     }
-    // Redis lists them in the order of their names.
+    // Redis returns them in the order of their names.
     for group in groups {
         let name = text(group, "name")?;
         sequence.push(&[b"group", &name, &text(group, "last-delivered-id")?]);
         if let Ok(read) = text(group, "entries-read") {
             extras.insert(format!("entries-read of group {}", name.escape_ascii()), read);
         }
-        let consumers = reader.one(&[b"XINFO", b"CONSUMERS", key, &name]).await?;
+        let consumers = reader.request(&[b"XINFO", b"CONSUMERS", key, &name]).await?;
         let mut names = Vec::new();
-        for consumer in consumers.items().ok_or(ReadError::Key(SeenDigest::Changed))? {
+        for consumer in consumers.items().ok_or(ReadError::Key(KeyDigest::Changed))? {
             names.push(text(consumer, "name")?);
         }
         names.sort_unstable();
@@ -75,12 +76,12 @@ pub(super) async fn digest(
         }
         let mut from = Bytes::from_static(b"-");
         loop {
-            let reply = reader.one(&[b"XPENDING", key, &name, &from, b"+", PAGE.to_string().as_bytes()]).await?;
-            let pending = reply.items().ok_or(ReadError::Key(SeenDigest::Changed))?;
+            let reply = reader.request(&[b"XPENDING", key, &name, &from, b"+", PAGE.to_string().as_bytes()]).await?;
+            let pending = reply.items().ok_or(ReadError::Key(KeyDigest::Changed))?;
             for entry in pending {
-                // Id, consumer, idle time, deliveries.
+                // Id, consumer, idle time, number of deliveries.
                 let Some([Reply::Bulk(id), Reply::Bulk(consumer), _, Reply::Integer(count)]) = entry.items() else {
-                    return Err(ReadError::Key(SeenDigest::Changed));
+                    return Err(ReadError::Key(KeyDigest::Changed));
                 };
                 sequence.push(&[b"pending", id, consumer, &count.to_le_bytes()]);
                 from = after(id)?;
@@ -93,7 +94,7 @@ pub(super) async fn digest(
     Ok(sequence.finish())
 }
 
-/// A field of XINFO as text; numbers in decimal, null as nothing.
+/// A field of XINFO as text: numbers in decimal, null as an empty text.
 fn text(map: &Reply, name: &str) -> Result<Bytes, ReadError> {
     let value = map
         .items()
@@ -104,7 +105,7 @@ fn text(map: &Reply, name: &str) -> Result<Bytes, ReadError> {
         Some(Reply::Simple(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
         Some(Reply::Integer(number)) => Ok(Bytes::from(number.to_string())),
         Some(Reply::Null) => Ok(Bytes::new()),
-        _ => Err(ReadError::Key(SeenDigest::Changed)),
+        _ => Err(ReadError::Key(KeyDigest::Changed)),
     }
 }
 
@@ -114,7 +115,7 @@ fn after(id: &[u8]) -> Result<Bytes, ReadError> {
         let (ms, sequence) = std::str::from_utf8(id).ok()?.split_once('-')?;
         Some((ms.parse::<u64>().ok()?, sequence.parse::<u64>().ok()?))
     };
-    let (ms, sequence) = parsed().ok_or(ReadError::Key(SeenDigest::Changed))?;
+    let (ms, sequence) = parsed().ok_or(ReadError::Key(KeyDigest::Changed))?;
     Ok(match (sequence.checked_add(1), ms.checked_add(1)) {
         (Some(sequence), _) => format!("{ms}-{sequence}").into(),
         (None, Some(ms)) => format!("{ms}-0").into(),

@@ -22,7 +22,7 @@ use crate::{
         state::{ClusterState, Group, Product},
     },
     mover::{self, AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, Finished, MoverHandle, SlotSet},
-    node::{heartbeat::incarnation, service::LeaderService},
+    node::{heartbeat::incarnation, service::LeaderService, tasks::Tasks},
     wire::pb::node::{AuthorizeReply, MoverReport},
 };
 
@@ -49,6 +49,7 @@ struct MoversInner {
     leader_service: LeaderService,
     /// After so long no client's late write can arrive at a server: the request deadline.
     late_writes: Duration,
+    tasks: Tasks,
     running: Mutex<BTreeMap<Job, ActiveRun>>,
     news: watch::Sender<u64>,
 }
@@ -76,10 +77,11 @@ impl Movers {
         peers: Peers,
         leader_service: LeaderService,
         late_writes: Duration,
+        tasks: Tasks,
     ) -> Self {
         let (news, _) = watch::channel(0);
-        let inner =
-            MoversInner { me, start, consensus, peers, leader_service, late_writes, running: Mutex::default(), news };
+        let running = Mutex::default();
+        let inner = MoversInner { me, start, consensus, peers, leader_service, late_writes, tasks, running, news };
         Self { inner: Arc::new(inner) }
     }
 
@@ -190,7 +192,7 @@ impl Movers {
     /// A mover's report changes several times a second; only another place is news.
     fn forward_news(&self, mut report: watch::Receiver<mover::Report>) {
         let movers = self.clone();
-        tokio::spawn(async move {
+        self.inner.tasks.spawn_finite("mover-news", async move {
             let mut known = mover::State::Opening;
             loop {
                 let now = report.borrow_and_update().state.clone();
@@ -224,7 +226,7 @@ impl ActiveRun {
         };
         let released = state.migrations.get(&id).is_some_and(|m| m.phase == MigrationPhase::CaughtUp);
         if released && !state.holds.contains_key(&under) && *told != Some(under) {
-            handle.go_on(under);
+            handle.resume(under);
             *told = Some(under);
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    task::AbortHandle,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -23,12 +23,14 @@ use super::{
 };
 use crate::{
     clock::boottime_ns,
+    faults,
     model::{
         ids::{Epoch, HostPort, NodeId, Term, Uuid},
         reads::ReadTable,
         secret::Credentials,
         state::ClusterState,
     },
+    panics,
     plan::{
         observation::ProbeReport,
         reads::{self, ProbeHistory},
@@ -74,6 +76,13 @@ struct ProberInner {
     announcing: AtomicBool,
 }
 
+/// The servers that are watched, and their tasks.
+#[derive(Default)]
+struct WatchedServers {
+    servers: BTreeMap<HostPort, ProbeTask>,
+    tasks: JoinSet<()>,
+}
+
 /// The task of a server; dropped, it ends and its connection with it.
 struct ProbeTask {
     credentials: Option<Credentials>,
@@ -107,19 +116,21 @@ impl Prober {
     /// Follows the log for as long as the node runs. `cluster` tells the cluster's id when there is one; the log names no
     /// server before. Dropped, all looking ends.
     pub async fn run(self, cluster: impl Fn() -> Option<Uuid>, mut state: watch::Receiver<Arc<ClusterState>>) {
-        let mut watching: BTreeMap<HostPort, ProbeTask> = BTreeMap::new();
+        let mut watched = WatchedServers::default();
         loop {
             let newest = state.borrow_and_update().clone();
             // One task writes it; a probe that begins from now on is a probe after this entry.
             self.inner.applied.store(newest.applied.0, Ordering::Release);
             if let Some(cluster) = cluster() {
                 let name = format!("{NAME_PREFIX}{cluster}:probe:{}", self.inner.me);
-                self.follow(&newest, &name, &mut watching);
+                self.follow(&newest, &name, &mut watched);
             }
             drop(newest);
             sleep(FOLLOW_EVERY).await;
-            if state.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { return },
+                // Aborted tasks end here, too; a panic ends the prober.
+                Some(ended) = watched.tasks.join_next() => { panics::pass_on(ended); }
             }
         }
     }
@@ -160,7 +171,8 @@ impl Prober {
     }
 
     /// Starts and ends tasks, so that there is one for each server of `state`.
-    fn follow(&self, state: &ClusterState, name: &str, watching: &mut BTreeMap<HostPort, ProbeTask>) {
+    fn follow(&self, state: &ClusterState, name: &str, watched: &mut WatchedServers) {
+        let WatchedServers { servers: watching, tasks } = watched;
         let groups = state.products.values().flat_map(|product| product.groups.values());
         let wanted: BTreeMap<&HostPort, Option<&Credentials>> = groups
             .flat_map(|group| group.servers.iter().map(|server| (&server.addr, group.credentials.as_ref())))
@@ -175,8 +187,9 @@ impl Prober {
         for (addr, credentials) in wanted {
             if !watching.contains_key(addr) {
                 let credentials = credentials.cloned();
-                let task = tokio::spawn(self.clone().watch(addr.clone(), credentials.clone(), name.to_owned()));
-                watching.insert(addr.clone(), ProbeTask { credentials, task: task.abort_handle() });
+                let task = self.clone().watch(addr.clone(), credentials.clone(), name.to_owned());
+                let task = tasks.spawn(faults::or_panic("probe", task));
+                watching.insert(addr.clone(), ProbeTask { credentials, task });
             }
         }
         if before != kept || watching.len() != kept {

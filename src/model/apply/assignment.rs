@@ -1,0 +1,128 @@
+//! Slots that have an owner get another, without their data, under a hold.
+//! Knows nothing of keys and barriers: who proposes the end has looked at both, and says in which term.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Apply,
+    common::{clipped, group, product, product_mut, routed},
+    ejection,
+    events::When,
+    guard::{in_place, none_open, not_swept, same_term, slots_usable},
+    slot,
+};
+use crate::model::{
+    change::{AssignFree, FinishAssign, GiveUpAssign, StartAssign},
+    ids::{AssignmentId, GroupId, SlotId, Term},
+    limits::{ASSIGNMENTS_MAX, ENDED_MAX},
+    outcome::Outcome,
+    reject::Reject,
+    state::{Assignment, Cause, ClusterState, EndedAssignment, Keys, Product},
+};
+
+impl Apply for StartAssign {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, ref slots, to, abandon } = *self;
+        let at = when.at;
+        let product = product(state, product_id)?;
+        in_place(group(product, to)?)?;
+        slots_usable(state, product, slots)?;
+        let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
+        let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != Some(to)).collect();
+        if moving.iter().all(|s| owner(s).is_none()) {
+            return AssignFree { product: product_id, slots: slots.clone(), to }.apply(state, when);
+        }
+        if state.assignments.len() >= ASSIGNMENTS_MAX {
+            return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
+        }
+        let id = AssignmentId(at.index.0);
+        let keys = if abandon { Keys::Abandoned } else { Keys::None };
+        let new = Assignment { id, product: product_id, slots: moving, to, attempts: 0, keys };
+        none_open(state, product_id, concerned(product, &new))?;
+
+        state.assignments.insert(id, new);
+        Ok(Outcome::Assignment(id))
+    }
+}
+
+impl Apply for FinishAssign {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { assignment: id, hold, term, ref group_epochs } = *self;
+        let assignment = state.assignments.get(&id).ok_or(Reject::UnknownAssignment(id))?;
+        let open = state.holds.get(&hold).ok_or(Reject::HoldNotOpen(hold))?;
+        if open.cause != Cause::Assignment(id) {
+            return Err(Reject::OtherCause { hold, assignment: id });
+        }
+        let at = when.at;
+        same_term(term, at)?;
+        let product = product(state, assignment.product)?;
+        let target = group(product, assignment.to)?;
+        not_swept(target)?;
+        if assignment.keys != Keys::Ejected {
+            in_place(target)?;
+        }
+        for id in concerned(product, assignment) {
+            let now = group(product, id)?.epoch;
+            let given = group_epochs.get(&id).copied().unwrap_or_default();
+            if now != given {
+                return Err(Reject::GroupChanged { group: id, given, now });
+            }
+        }
+        let (product_id, slots, to) = (assignment.product, assignment.slots.clone(), assignment.to);
+        let keys = assignment.keys;
+        let temporary_owners: Vec<String> = product.temporary_owners(target).keys().map(ToString::to_string).collect();
+
+        slot::give(state, product_id, slots.iter().copied(), to, keys != Keys::Abandoned, at)?;
+        if keys == Keys::Ejected {
+            // It was flushed: there is nothing left to sweep.
+            if let Some(flushed) = product_mut(state, product_id)?.groups.get_mut(&to) {
+                flushed.given_away.clear();
+            }
+            let text = format!(
+                "{} slot(s) are back from group(s) {}, flushed first",
+                slots.len(),
+                temporary_owners.join(", ")
+            );
+            ejection::reinstated(state, (product_id, to), &text, when)?;
+        }
+        state.holds.remove(&hold);
+        ended(state, EndedAssignment { id, at: at.index, failed: None });
+        Ok(Outcome::Slots(slots.len() as u32))
+    }
+
+    fn term(&self) -> Option<Term> {
+        Some(self.term)
+    }
+}
+
+impl Apply for GiveUpAssign {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { assignment: id, ref why } = *self;
+        let at = when.at;
+        if !state.assignments.contains_key(&id) {
+            return Err(Reject::UnknownAssignment(id));
+        }
+
+        let open = state.holds.values().find(|h| h.cause == Cause::Assignment(id)).map(|h| h.id);
+        if let Some(open) = open {
+            state.holds.remove(&open);
+            routed(state, at);
+        }
+        ended(state, EndedAssignment { id, at: at.index, failed: Some(clipped(why)) });
+        Ok(Outcome::Done)
+    }
+}
+
+/// The owners of its slots, and who gets them.
+pub(super) fn concerned(product: &Product, assignment: &Assignment) -> BTreeSet<GroupId> {
+    let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
+    owners.chain(std::iter::once(assignment.to)).collect()
+}
+
+fn ended(state: &mut ClusterState, end: EndedAssignment) {
+    state.assignments.remove(&end.id);
+    if state.ended_assignments.len() >= ENDED_MAX {
+        state.ended_assignments.pop_front();
+    }
+    state.ended_assignments.push_back(end);
+}

@@ -1,0 +1,59 @@
+//! What the leader has observed at a server, or done there.
+
+use crate::model::ids::{Epoch, GroupId, HostPort, ProductId};
+
+/// Notes the replication id of a primary, and its process if that is known. A process that is new has only what the old one had saved,
+/// which may be nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotePrimary {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// Epoch of the group when its primary was checked.
+    pub epoch: Epoch,
+    /// The replication id.
+    pub replid: String,
+    /// The process (INFO run_id); empty: not known, or the server hides it.
+    pub run_id: String,
+    /// Keys of the primary when it was checked. Counts only with a `run_id`.
+    pub keys: u64,
+    /// Keys that the process before it had when it was last checked; `None`: not known.
+    pub keys_before: Option<u64>,
+}
+
+impl NotePrimary {
+    /// Notes only the replication id, where the process is not known.
+    #[must_use]
+    pub const fn replication_id(product: ProductId, group: GroupId, epoch: Epoch, replid: String) -> Self {
+        Self { product, group, epoch, replid, run_id: String::new(), keys: 0, keys_before: None }
+    }
+}
+
+/// Notes that the leader has made a server of a group follow the log. Adds an event and changes nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteReconciled {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// The server.
+    pub addr: HostPort,
+    /// What was done, why, and which node observed it, for people.
+    pub text: String,
+}
+
+/// A server that had diverged is resynced: it follows its group's primary and has copied all of its data. Proposed after
+/// a check that began when the proposer had applied the entry by which the server diverged: an older check says nothing of
+/// what was done to the server since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkResynced {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// The server.
+    pub addr: HostPort,
+    /// Epoch of the group when its servers were checked.
+    pub epoch: Epoch,
+}

@@ -1,0 +1,332 @@
+//! A running node: its tasks, started in the order in which they need each other and stopped in the reverse order.
+//! Decides nothing: model and plan do.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    bootstrap::{Bootstrap, Origin},
+    heartbeat::{Farewell, HeartbeatEnd, HeartbeatSender},
+    movers::Movers,
+    open::OpenNode,
+    probe::Prober,
+    proxy_config, reads, routes,
+    service::{LeaderService, NodeService},
+    stop::{StopReason, log_stopped, signalled},
+    tasks::{End, TaskEnds, Tasks, UnexpectedEnd},
+    unmanaged,
+};
+use crate::{
+    api,
+    config::Config,
+    consensus::{Consensus, DirLock},
+    control::{
+        handle::Control,
+        leadership::{leader_loop::LeaderLoop, leases::Leases, peers::Peers},
+        servers::authorizer::Authorizer,
+        slots::rebalance,
+    },
+    model::{change::NewMember, ids::Uuid},
+    plan::timing::Timing,
+    proxy::{Proxy, UnmanagedReplicas, permit::Permit},
+    wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
+};
+
+/// When the log stops, tasks that follow it return at about the same time. The log's own reason says more than theirs, so the
+/// node waits this long for it.
+const LOG_REASON_WITHIN: Duration = Duration::from_secs(1);
+
+/// A node whose tasks run.
+pub struct RunningNode {
+    _lock: DirLock,
+    log: Consensus,
+    permit: Arc<Permit>,
+    proxy: Proxy,
+    movers: Movers,
+    farewell: Farewell,
+    ends: TaskEnds,
+    heartbeat_end: oneshot::Receiver<HeartbeatEnd>,
+    calls: Calls,
+    followers: Followers,
+    leading: Leading,
+    shutdown_deadline: Duration,
+}
+
+/// The server of the admin port.
+struct Calls {
+    stop: watch::Sender<bool>,
+    /// Resolves when the server has ended, however it ended.
+    ended: oneshot::Receiver<()>,
+}
+
+/// Tasks that stop with the workers.
+struct Followers {
+    heartbeat: AbortHandle,
+    prober: AbortHandle,
+    unmanaged: AbortHandle,
+    movers: AbortHandle,
+}
+
+/// Tasks that stop with the leadership.
+struct Leading {
+    leader_loop: AbortHandle,
+    rebalancer: AbortHandle,
+}
+
+/// What the parts of a starting node share.
+struct Starting<'a> {
+    config: &'a Config,
+    me: NewMember,
+    secret: ClusterSecret,
+    log: Consensus,
+    tasks: Tasks,
+    timing: Timing,
+    /// This start of the node.
+    start: Uuid,
+    peers: Peers,
+    permit: Arc<Permit>,
+    prober: Prober,
+}
+
+/// What answers heartbeats and requests for authorization where the leader is.
+#[derive(Clone)]
+struct LeaderParts {
+    leases: Leases,
+    authorizer: Authorizer,
+    service: LeaderService,
+}
+
+impl OpenNode {
+    /// Starts every task of the node.
+    ///
+    /// # Errors
+    /// A thread of the proxy could not be started.
+    pub fn start(self, config: &Config) -> anyhow::Result<RunningNode> {
+        let Self { lock, me, secret, log, listener } = self;
+        let (tasks, ends) = Tasks::new();
+        let timing = Timing { heartbeat: config.timing.heartbeat, lease: config.timing.lease, ..Timing::default() };
+        let starting = Starting {
+            peers: Peers::new(secret.clone()).calling_from(config.node.source),
+            prober: Prober::new(me.id),
+            config,
+            me,
+            secret,
+            log,
+            tasks,
+            timing,
+            start: Uuid(uuid::Uuid::new_v4().as_u128()),
+            permit: Arc::new(Permit::none()),
+        };
+        let unmanaged = UnmanagedReplicas::default();
+        let proxy = starting.proxy(&unmanaged)?;
+        let leader = starting.leader_parts();
+        let movers = starting.movers(&leader);
+        let calls = starting.calls(&leader, &movers, listener);
+        starting.bootstrap();
+        let leading = starting.leading(leader.clone());
+        let (followers, farewell, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
+        Ok(RunningNode {
+            _lock: lock,
+            log: starting.log,
+            permit: starting.permit,
+            proxy,
+            movers,
+            farewell,
+            ends,
+            heartbeat_end,
+            calls,
+            followers,
+            leading,
+            shutdown_deadline: config.node.shutdown_deadline,
+        })
+    }
+}
+
+impl Starting<'_> {
+    /// The threads that serve clients.
+    fn proxy(&self, unmanaged: &UnmanagedReplicas) -> anyhow::Result<Proxy> {
+        let readable =
+            reads::publish(&self.tasks, self.prober.clone(), self.log.state(), self.config.node.zone.clone());
+        let hot_path = proxy_config::config(self.config, self.me.id, unmanaged.clone());
+        let routes = routes::publish(&self.tasks, self.log.state());
+        let proxy = Proxy::start_with_reads(hot_path, routes, self.permit.clone(), readable)
+            .context("the proxy's threads could not be started")?;
+        self.tasks.watch_threads(proxy.thread_ended());
+        Ok(proxy)
+    }
+
+    fn leader_parts(&self) -> LeaderParts {
+        let (leases, lease_tasks) = Leases::new(self.log.clone(), self.timing);
+        for (name, task) in lease_tasks {
+            self.tasks.spawn(name, task);
+        }
+        let authorizer = Authorizer::new(self.log.clone(), leases.quorum().clone());
+        let service = LeaderService { leases: leases.clone(), authorizer: authorizer.clone() };
+        LeaderParts { leases, authorizer, service }
+    }
+
+    fn movers(&self, leader: &LeaderParts) -> Movers {
+        let late_writes = self.config.proxy.request_deadline;
+        let (log, peers) = (self.log.clone(), self.peers.clone());
+        Movers::new(self.me.clone(), self.start, log, peers, leader.service.clone(), late_writes, self.tasks.clone())
+    }
+
+    /// Answers calls on the admin port.
+    fn calls(&self, leader: &LeaderParts, movers: &Movers, listener: TcpListener) -> Calls {
+        let node = NodeService {
+            me: self.me.clone(),
+            listed: self.config.node.peers.clone(),
+            consensus: self.log.clone(),
+            leader_service: leader.service.clone(),
+            movers: movers.clone(),
+        };
+        let control = Control {
+            log: Arc::new(self.log.clone()),
+            me: self.me.id,
+            view: leader.leases.view(),
+            lease: self.timing.lease_at_leader(),
+        };
+        let leased = self.permit.clone();
+        let services = api::server::Services {
+            control,
+            raft: self.log.service(),
+            node: NodeServer::new(node),
+            secret: self.secret.clone(),
+            source: self.config.node.source,
+            leased: Arc::new(move || leased.leased()),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let (end, ended) = oneshot::channel::<()>();
+        self.tasks.spawn("api-server", async move {
+            let _end = end;
+            if let Err(error) = api::server::serve(listener, services, until(stopped)).await {
+                error!(%error, "calls are not answered any more");
+            }
+        });
+        Calls { stop, ended }
+    }
+
+    /// Forms or joins a cluster, if this node belongs to none.
+    fn bootstrap(&self) {
+        let origin = match (&self.config.node.join, self.config.node.peers.is_empty()) {
+            (Some(at), true) => Origin::Join(at.clone()),
+            _ => Origin::Peers(self.config.node.peers.clone()),
+        };
+        let (me, consensus, peers) = (self.me.clone(), self.log.clone(), self.peers.clone());
+        self.tasks.spawn_finite("bootstrap", Bootstrap { me, consensus, peers, origin }.run());
+    }
+
+    fn leading(&self, leader: LeaderParts) -> Leading {
+        let leader_loop = LeaderLoop {
+            consensus: self.log.clone(),
+            leases: leader.leases,
+            peers: self.peers.clone(),
+            authorizer: leader.authorizer,
+            me: self.me.id,
+            default_port: self.config.node.default_port,
+        };
+        Leading {
+            leader_loop: self.tasks.spawn("leader-loop", leader_loop.run()),
+            rebalancer: self.tasks.spawn("rebalancer", rebalance::by_itself(self.log.clone())),
+        }
+    }
+
+    fn followers(
+        &self,
+        leader: &LeaderParts,
+        proxy: &Proxy,
+        movers: &Movers,
+        unmanaged: UnmanagedReplicas,
+    ) -> (Followers, Farewell, oneshot::Receiver<HeartbeatEnd>) {
+        let moving = self.tasks.spawn("movers", movers.clone().run());
+        let (prober, log) = (self.prober.clone(), self.log.clone());
+        let probing = self.tasks.spawn("prober", prober.run(move || log.cluster_id(), self.log.state()));
+        let counting = unmanaged::run(self.prober.clone(), self.log.state(), unmanaged);
+        let counting = self.tasks.spawn("unmanaged-replicas", counting);
+        let sender = HeartbeatSender {
+            me: self.me.clone(),
+            start: self.start,
+            consensus: self.log.clone(),
+            peers: self.peers.clone(),
+            leader_service: leader.service.clone(),
+            report: proxy.report(),
+            movers: movers.clone(),
+            prober: self.prober.clone(),
+            permit: self.permit.clone(),
+            every: self.timing.heartbeat,
+        };
+        let farewell = sender.farewell();
+        let (end, heartbeat_end) = oneshot::channel();
+        let heartbeat = self.tasks.spawn_finite("heartbeat", async move {
+            // An error: the node stops already.
+            let _ = end.send(sender.run().await);
+        });
+        (Followers { heartbeat, prober: probing, unmanaged: counting, movers: moving }, farewell, heartbeat_end)
+    }
+}
+
+impl RunningNode {
+    /// Waits until the node has a reason to stop, and logs it.
+    pub async fn wait(&mut self) -> StopReason {
+        let end = tokio::select! {
+            biased;
+            reason = log_stopped(&self.log) => return StopReason::Log(reason),
+            name = signalled() => {
+                info!(signal = name, "the node stops");
+                return StopReason::Signal;
+            }
+            Ok(end) = &mut self.heartbeat_end => return StopReason::Heartbeat(end),
+            end = self.ends.wait() => end,
+        };
+        if end.how == End::Returned
+            && let Ok(reason) = timeout(LOG_REASON_WITHIN, log_stopped(&self.log)).await
+        {
+            return StopReason::Log(reason);
+        }
+        let UnexpectedEnd { task, how } = &end;
+        error!(task, %how, "a task of this node ended unexpectedly; the node stops");
+        StopReason::Task(end)
+    }
+
+    /// Stops the node: drains the clients, tells the leader, hands over the leadership, ends the calls, closes the log.
+    pub async fn stop(self, why: &StopReason) {
+        let deadline = Instant::now() + self.shutdown_deadline;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // A third of the deadline is for the clients. What does not finish by then is answered as "outcome unknown", because the
+        // leadership must still be handed over.
+        self.proxy.drain(self.shutdown_deadline / 3).await;
+        info!("the clients are drained");
+        let Followers { heartbeat, prober, unmanaged, movers } = &self.followers;
+        [heartbeat, prober, unmanaged, movers].into_iter().for_each(AbortHandle::abort);
+        self.movers.stop();
+        self.permit.revoke();
+        if !matches!(why, StopReason::Log(_)) {
+            self.farewell.say(left().min(Duration::from_secs(1))).await;
+            self.leading.leader_loop.abort();
+            self.leading.rebalancer.abort();
+            self.log.transfer_leadership(left()).await;
+        }
+        let _ = self.calls.stop.send(true);
+        if timeout(left().max(Duration::from_millis(100)), self.calls.ended).await.is_err() {
+            warn!("calls were still open at the end of the shutdown deadline");
+        }
+        self.log.shutdown().await;
+        info!("the node has stopped");
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    while !*stopped.borrow_and_update() {
+        if stopped.changed().await.is_err() {
+            return;
+        }
+    }
+}

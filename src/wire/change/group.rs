@@ -1,0 +1,121 @@
+//! Changes of groups and servers to messages and back.
+
+use super::Encode;
+use crate::model::{
+    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetServer},
+    ids::{GroupId, ProductId},
+};
+use crate::wire::{
+    convert::{DecodeError, addr_from, credentials_from, credentials_to, need, server_from, server_to},
+    pb::state as pb,
+};
+
+impl Encode for CreateGroup {
+    type Message = pb::CreateGroup;
+
+    fn to_message(&self) -> pb::CreateGroup {
+        pb::CreateGroup {
+            product: self.product.0,
+            group: self.group.0,
+            servers: self.servers.iter().map(server_to).collect(),
+            credentials: self.credentials.as_ref().map(credentials_to),
+        }
+    }
+
+    fn from_message(message: pb::CreateGroup) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            servers: message.servers.into_iter().map(server_from).collect::<Result<_, _>>()?,
+            credentials: message.credentials.map(credentials_from),
+        })
+    }
+}
+
+impl Encode for AddServer {
+    type Message = pb::AddServer;
+
+    fn to_message(&self) -> pb::AddServer {
+        pb::AddServer { product: self.product.0, group: self.group.0, server: Some(server_to(&self.server)) }
+    }
+
+    fn from_message(message: pb::AddServer) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            server: server_from(need(message.server, "a server")?)?,
+        })
+    }
+}
+
+impl Encode for RemoveServer {
+    type Message = pb::RemoveServer;
+
+    fn to_message(&self) -> pb::RemoveServer {
+        pb::RemoveServer { product: self.product.0, group: self.group.0, addr: self.addr.to_string() }
+    }
+
+    fn from_message(message: pb::RemoveServer) -> Result<Self, DecodeError> {
+        Ok(Self { product: ProductId(message.product), group: GroupId(message.group), addr: addr_from(&message.addr)? })
+    }
+}
+
+impl Encode for RemoveGroup {
+    type Message = pb::RemoveGroup;
+
+    fn to_message(&self) -> pb::RemoveGroup {
+        pb::RemoveGroup { product: self.product.0, group: self.group.0 }
+    }
+
+    fn from_message(message: pb::RemoveGroup) -> Result<Self, DecodeError> {
+        Ok(Self { product: ProductId(message.product), group: GroupId(message.group) })
+    }
+}
+
+impl Encode for SetGroup {
+    type Message = pb::SetGroup;
+
+    fn to_message(&self) -> pb::SetGroup {
+        pb::SetGroup {
+            product: self.product.0,
+            group: self.group.0,
+            down_after_ms: self.down_after_ms,
+            maintenance: self.maintenance,
+            eject_after_ms: self.eject_after_ms,
+        }
+    }
+
+    fn from_message(message: pb::SetGroup) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            down_after_ms: message.down_after_ms,
+            maintenance: message.maintenance,
+            eject_after_ms: message.eject_after_ms,
+        })
+    }
+}
+
+impl Encode for SetServer {
+    type Message = pb::SetServer;
+
+    fn to_message(&self) -> pb::SetServer {
+        pb::SetServer {
+            product: self.product.0,
+            group: self.group.0,
+            addr: self.addr.to_string(),
+            priority: self.priority,
+            zone: self.zone.clone(),
+        }
+    }
+
+    fn from_message(message: pb::SetServer) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            addr: addr_from(&message.addr)?,
+            priority: message.priority,
+            zone: message.zone,
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! Changes of products to messages and back.
+
+use super::Encode;
+use crate::model::{
+    change::{NewProduct, RemoveProduct, SetProduct},
+    ids::ProductId,
+};
+use crate::wire::{
+    convert::{DecodeError, credentials_from, credentials_to, min_acks_from, need, product_from, product_to, u16_from},
+    pb::state as pb,
+    reads::{set_reads_from, set_reads_to},
+};
+
+impl Encode for NewProduct {
+    type Message = pb::NewProduct;
+
+    fn to_message(&self) -> pb::NewProduct {
+        product_to(self)
+    }
+
+    fn from_message(message: pb::NewProduct) -> Result<Self, DecodeError> {
+        product_from(message)
+    }
+}
+
+impl Encode for SetProduct {
+    type Message = pb::SetProduct;
+
+    fn to_message(&self) -> pb::SetProduct {
+        pb::SetProduct {
+            product: self.product.0,
+            port: self.port.map(u32::from),
+            databases: self.databases,
+            auth: self.auth.as_ref().map(|auth| pb::SetAuth { credentials: auth.as_ref().map(credentials_to) }),
+            auto_rebalance: self.auto_rebalance,
+            min_acks: self.min_acks.map(u32::from),
+            min_acks_ms: self.min_acks_ms,
+            reads: Some(set_reads_to(self.reads)),
+        }
+    }
+
+    fn from_message(message: pb::SetProduct) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            port: message.port.map(|n| u16_from(n, "a port")).transpose()?,
+            databases: message.databases,
+            auth: message.auth.map(|auth| auth.credentials.map(credentials_from)),
+            auto_rebalance: message.auto_rebalance,
+            min_acks: message.min_acks.map(min_acks_from).transpose()?,
+            min_acks_ms: message.min_acks_ms,
+            reads: set_reads_from(need(message.reads, "where reads go")?)?,
+        })
+    }
+}
+
+impl Encode for RemoveProduct {
+    type Message = pb::RemoveProduct;
+
+    fn to_message(&self) -> pb::RemoveProduct {
+        pb::RemoveProduct { product: self.product.0 }
+    }
+
+    fn from_message(message: pb::RemoveProduct) -> Result<Self, DecodeError> {
+        Ok(Self { product: ProductId(message.product) })
+    }
+}

@@ -1,0 +1,254 @@
+//! The durable format does not change: bytes that were written once are read, and written again, as they were.
+//! For a new kind of change, add a case to logs.rs, run once with PONTOON_GOLDEN_WRITE=1 and commit the new file. Since release
+//! 0.1.0, never change an existing file.
+#![allow(clippy::unwrap_used)]
+
+mod logs;
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use pontoon::{
+    model::{
+        apply::apply,
+        change::{Change, SetProduct},
+        ids::{Epoch, GroupId, ProductId, Term, Uuid},
+        reads::{ReadFrom, ReadPolicy, SetReads},
+        state::{ClusterState, Entry, GroupOptions, Keys, Position},
+    },
+    wire::{
+        convert::DecodeError,
+        entry::{decode_entry, encode_entry},
+        pb::state as pb,
+        snapshot::{decode_state, encode_state},
+    },
+};
+use prost::Message;
+
+use self::logs::{Log, STEP, changes, ejections, migrations, noted, promotions};
+
+/// The golden files of last states.
+const STATES: [&str; 5] = ["state", "state_migrations", "state_promotions", "state_ejections", "state_noted"];
+
+fn numbered(changes: Log) -> Vec<(&'static str, Entry)> {
+    let number = |(i, (name, change))| {
+        (name, Entry { id: Uuid(i), request_hash: 0x0123_4567_89ab_cdef ^ i as u64, at_ms: 1_700_000_000_000, change })
+    };
+    (1u128..).zip(changes).map(number).collect()
+}
+
+fn last_state(entries: &[(&str, Entry)]) -> ClusterState {
+    let mut state = ClusterState::default();
+    for (index, (_, entry)) in (1u64..).zip(entries) {
+        let _ = apply(&mut state, entry, Position { index: Epoch(index), term: Term(1) });
+    }
+    state
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The golden bytes of this name. Writes them first if `PONTOON_GOLDEN_WRITE` is set and the file does not exist.
+fn kept(name: &str, now: &[u8]) -> Vec<u8> {
+    let path = folder().join(format!("{name}.bin"));
+    if std::env::var_os("PONTOON_GOLDEN_WRITE").is_some() && !path.exists() {
+        std::fs::write(&path, now).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn all_logs() -> [Log; 5] {
+    [changes(), migrations(), promotions(), ejections(), noted()]
+}
+
+#[test]
+fn entries_are_read_and_written_as_they_were() {
+    let mut names = BTreeSet::new();
+    for (name, entry) in all_logs().into_iter().flat_map(numbered).filter(|(name, _)| *name != STEP) {
+        assert!(names.insert(name), "two golden cases are called {name}");
+        let bytes = encode_entry(&entry);
+        let kept = kept(name, &bytes);
+        assert_eq!(decode_entry(&kept).unwrap(), entry, "{name}");
+        assert_eq!(bytes, kept, "{name}");
+    }
+}
+
+#[test]
+fn every_change_has_a_golden_case() {
+    let logs = all_logs();
+    let kept: BTreeSet<&str> = logs.iter().flatten().filter(|(name, _)| *name != STEP).map(|(_, c)| c.name()).collect();
+    let missing: Vec<_> = Change::NAMES.iter().filter(|name| !kept.contains(*name)).collect();
+    assert!(missing.is_empty(), "add a golden case of {missing:?} to tests/golden/logs.rs");
+}
+
+#[test]
+fn every_golden_file_has_a_case() {
+    let logs = all_logs();
+    let names: BTreeSet<&str> = logs.iter().flatten().map(|(name, _)| *name).chain(STATES).collect();
+    for file in std::fs::read_dir(folder()).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(path.extension().is_none_or(|e| e != "bin") || names.contains(name), "{} is left over", path.display());
+    }
+}
+
+#[test]
+fn a_state_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(changes()));
+    // The log above reaches what a state can have.
+    assert!(state.ended_assignments.iter().any(|e| e.failed.is_none()));
+    assert!(!state.assignments.is_empty() && state.products.len() == 2);
+    let bytes = encode_state(&state);
+    let kept = kept("state", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_state_with_migrations_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(migrations()));
+    // Every entry was accepted, and there is one of everything that belongs to migrations.
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    assert!(state.migrations.values().any(|m| m.run.is_some() && m.run.as_ref().is_some_and(|r| r.feed.is_some())));
+    assert!(state.products[&ProductId(1)].groups[&GroupId(1)].sweep.is_some());
+    assert!(!state.ended_migrations.is_empty() && state.assignments.values().all(|a| a.keys == Keys::Abandoned));
+    let bytes = encode_state(&state);
+    let kept = kept("state_migrations", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_state_with_promotions_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(promotions()));
+    // Every entry but the last was accepted, and there is one of everything that belongs to promotions.
+    let refused = |state: &ClusterState| state.results.values().filter(|r| r.outcome.is_err()).count();
+    assert_eq!(refused(&state), 1, "{:?}", state.results);
+    let [one, two] = [1, 2].map(|id| &state.products[&ProductId(1)].groups[&GroupId(id)]);
+    assert!(one.options != GroupOptions::default() && one.servers.iter().any(|s| s.zone == "eu-1" && s.priority == 7));
+    assert!(two.servers.iter().any(|s| s.diverged && s.priority == 0) && two.required_offset.is_some());
+    assert_eq!(two.replid, "ab".repeat(20));
+    assert!(state.promotions.values().any(|p| state.promotion_hold(p.id).is_some()));
+    assert!(state.settings.maintenance && state.settings.failover_share_max == 20);
+    let ends: Vec<bool> = state.ended_promotions.iter().map(|e| e.failed.is_some()).collect();
+    assert_eq!(ends, [false, true]);
+    let bytes = encode_state(&state);
+    let kept = kept("state_promotions", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_state_with_ejections_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(ejections()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let groups = &state.products[&ProductId(2)].groups;
+    let ejected = |id| groups[&GroupId(id)].ejection.as_ref().map(|ejection| ejection.slots.len());
+    assert_eq!([1, 2, 3].map(ejected), [Some(100), Some(100), None]);
+    assert_eq!(groups[&GroupId(3)].options.eject_after_ms, 20_000);
+    assert!(state.assignments.values().all(|a| a.keys == Keys::Ejected) && !state.assignments.is_empty());
+    let bytes = encode_state(&state);
+    let kept = kept("state_ejections", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_state_with_a_primary_that_restarted_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(noted()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let group = &state.products[&ProductId(1)].groups[&GroupId(1)];
+    assert_eq!((group.run_id.as_str(), group.restarted_with), ("cd".repeat(10).as_str(), Some(0)));
+    let texts: Vec<&str> = state.events.iter().map(|e| e.text.as_str()).collect();
+    assert!(texts[0].contains("restarted empty: 0 keys, 7 before"), "{texts:?}");
+    assert_eq!(texts[1], "10.0.1.2:6379 follows it");
+    let bytes = encode_state(&state);
+    let kept = kept("state_noted", &bytes);
+    assert_eq!(decode_state(&kept).unwrap(), state);
+    assert_eq!(bytes, kept);
+}
+
+/// Every setting of SetProduct can be given and left out; what is given is in the state.
+#[test]
+fn settings_of_a_product_are_written_and_read_back() {
+    let set = |min_acks, min_acks_ms, reads| {
+        Change::SetProduct(SetProduct {
+            product: ProductId(1),
+            port: None,
+            databases: None,
+            auth: None,
+            auto_rebalance: None,
+            min_acks,
+            min_acks_ms,
+            reads,
+        })
+    };
+    let reads = |from, max_lag_ms, own_writes| SetReads { from, max_lag_ms, own_writes };
+    let cases = [
+        (set(Some(2), Some(500), SetReads::default()), (2, 500), ReadPolicy::default()),
+        (
+            set(None, None, reads(Some(ReadFrom::Nearest), Some(0), Some(true))),
+            (2, 500),
+            ReadPolicy { from: ReadFrom::Nearest, max_lag_ms: 0, own_writes: true },
+        ),
+        (
+            set(Some(0), None, reads(None, None, Some(false))),
+            (0, 500),
+            ReadPolicy { from: ReadFrom::Nearest, max_lag_ms: 0, own_writes: false },
+        ),
+        (
+            set(None, Some(1000), reads(Some(ReadFrom::Replica), Some(60_000), None)),
+            (0, 1000),
+            ReadPolicy { from: ReadFrom::Replica, max_lag_ms: 60_000, own_writes: false },
+        ),
+    ];
+    let mut log = vec![changes().swap_remove(0)];
+    for (change, acks, reads) in cases {
+        log.push((STEP, change));
+        let entries = numbered(log.clone());
+        let (_, entry) = entries.last().unwrap();
+        assert_eq!(decode_entry(&encode_entry(entry)).unwrap(), *entry);
+        let state = last_state(&entries);
+        assert_eq!(decode_state(&encode_state(&state)).unwrap(), state);
+        let product = &state.products[&ProductId(1)];
+        assert_eq!(((product.min_acks, product.min_acks_ms), product.reads), (acks, reads));
+        assert_eq!(state.route_epoch, state.applied);
+    }
+    let before = last_state(&numbered(log.clone())).products;
+    for refused in [
+        set(Some(16), None, SetReads::default()),
+        set(None, Some(9), SetReads::default()),
+        set(None, Some(60_001), SetReads::default()),
+    ] {
+        log.push((STEP, refused.clone()));
+        let state = last_state(&numbered(log.clone()));
+        let why = state.results[&Uuid(log.len() as u128)].outcome.clone().unwrap_err().to_string();
+        assert!(why.contains("choose"), "{refused:?}: {why}");
+        assert_eq!(state.products, before);
+    }
+}
+
+#[test]
+fn everything_has_the_first_level() {
+    for log in all_logs() {
+        let log = numbered(log);
+        for (_, entry) in &log {
+            assert_eq!(pb::Entry::decode(&*encode_entry(entry)).unwrap().level, 1);
+        }
+        assert_eq!(pb::State::decode(&*encode_state(&last_state(&log))).unwrap().level, 1);
+    }
+}
+
+#[test]
+fn what_a_later_version_wrote_is_named_as_such() {
+    let mut bytes = encode_entry(&numbered(changes())[0].1);
+    // Field 3 is the feature level. Protobuf takes the last value of a field.
+    bytes.extend([3 << 3, 2]);
+    assert_eq!(decode_entry(&bytes), Err(DecodeError::TooNew { needs: 2 }));
+    let mut bytes = encode_state(&ClusterState::default());
+    bytes.extend([1 << 3, 2]);
+    assert_eq!(decode_state(&bytes), Err(DecodeError::TooNew { needs: 2 }));
+    // An entry whose change is of a kind (field 99, empty) that this version does not know.
+    let unknown = [0x0a, 0x02, 0x10, 0x01, 0x18, 0x01, 0x2a, 0x03, 0x9a, 0x06, 0x00];
+    assert_eq!(decode_entry(&unknown), Err(DecodeError::TooNew { needs: 2 }));
+}

@@ -4,7 +4,10 @@
 //!
 //! Two things are violations:
 //! - The primary of the slot's group does not hold the value that clients wrote or read last.
-//! - A promotion makes the slot older than the moment at which the group got it.
+//! - A promotion rolls the slot back to a value that its primary has not held since the group got the slot.
+//!
+//! If [`Failover::available`] is set, it is also a violation that the slot's new group has no replica that may be
+//! promoted.
 //!
 //! The model abstracts from the following. For each abstraction, the reason says why it hides no violation:
 //! - There is one key. A replica holds an earlier state of its primary, and replication catches up in one step.

@@ -1,4 +1,4 @@
-# What people type. Every recipe works on a fresh machine that has a Rust toolchain.
+# The commands for developers. Every recipe works on a fresh machine with a Rust toolchain.
 SHELL := /bin/bash
 .PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover bench-acks bench-ab chaos simulate fmt fix tools
 
@@ -16,7 +16,7 @@ redis:
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends redis-server redis-tools; }
 
-# Clients that tests run against a cluster; kept under target/.
+# Third-party clients for the tests, installed under target/.
 tools: redis
 	@test -x target/venv/bin/python || { python3 -m venv target/venv 2>/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends python3-venv && python3 -m venv target/venv; }; }
@@ -24,13 +24,13 @@ tools: redis
 	@command -v npm >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nodejs npm; }
 	@test -d target/clients/node_modules/ioredis || npm install --silent --no-fund --no-audit --prefix target/clients ioredis
 
-test: tools ## every test there is; the last line sums them up
+test: tools ## all tests; the last line of the output is the sum
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build
 	@scripts/run-tests --workspace
 
-quick: ## while working: no processes besides redis-server, under five minutes
+quick: ## the tests of the package pontoon (no processes besides redis-server), under five minutes
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@scripts/run-tests --package pontoon
@@ -41,23 +41,23 @@ bench: ## the README's table
 	cargo build --release
 	python3 benches/proxies.py
 
-bench-copy: redis ## what moving slots costs, beside MIGRATE; ARGS='keys port'
+bench-copy: redis ## the cost of copying slots, compared with MIGRATE; ARGS='keys port'
 	cargo build --release --example copy
 	target/release/examples/copy $(ARGS)
 
-bench-prober: redis ## what watching 200 servers costs a node; ARGS='servers=200 seconds=20'
+bench-prober: redis ## the cost of probing 200 servers; ARGS='servers=200 seconds=20'
 	cargo build --release --example prober
 	target/release/examples/prober $(ARGS)
 
-bench-migration: redis ## issue 4's numbers with three nodes, about fifteen minutes; ARGS='--only switches --switches 100'
+bench-migration: redis ## migrations with three nodes, about fifteen minutes; ARGS='--only switches --switches 100'
 	cargo build --release --bin pontoon --example load
 	python3 benches/migration.py $(ARGS)
 
-bench-failover: redis ## how long a failover and a switchover take; ARGS='--only kill --rounds 3'
+bench-failover: redis ## the duration of failovers and switchovers; ARGS='--only kill --rounds 3'
 	cargo build --release --bin pontoon --example load
 	python3 benches/failover.py $(ARGS)
 
-bench-acks: redis ## what min-acks and reads at replicas cost, about eight minutes; ARGS='--only reads --rounds 3'
+bench-acks: redis ## the cost of min-acks and of reads at replicas, about eight minutes; ARGS='--only reads --rounds 3'
 	cargo build --release --bin pontoon --example load
 	python3 benches/acks.py $(ARGS)
 
@@ -69,12 +69,12 @@ bench-ab: redis ## whether the hot path costs at most 3 % more than at BASE=HEAD
 	@command -v valgrind >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends valgrind; }
 	python3 benches/ab.py --base $(BASE) $(ARGS)
 
-chaos: redis ## migrations and promotions under faults chosen by chance; ARGS='--seconds 3600', '--kind promotions' or '--seed N'
+chaos: redis ## random cases of the fault matrices; ARGS='--seconds 3600', '--kind promotions' or '--seed N'
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
 
 SEEDS ?= 10000
-simulate: ## the control plane in virtual time, 10,000 seeds of each kind; SEEDS=100000, FIRST=1000000
+simulate: ## simulates the control plane in virtual time, 10,000 seeds of each kind; SEEDS=100000, FIRST=1000000
 	PONTOON_SIM_SEEDS=$(SEEDS) PONTOON_SIM_FIRST=$(or $(FIRST),0) PONTOON_SIM_THREADS=$$(nproc) \
 	  cargo test --release --test simulation -- --test-threads 1 --nocapture clients_see migrations_lose
 

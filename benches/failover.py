@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
-"""Issue 5's numbers with the whole product: three release nodes, two groups of primary and replica, stock redis-servers.
+"""Measures failovers and switchovers with the whole product: three release nodes, two groups of primary and replica, redis-servers with
+default settings.
 
 Parts (--only kill,both,switchover):
-  kill        the primary of a group is killed (-9) under load: how long until its slots take writes again, and the p99 of the other
-              group's requests before and meanwhile
+  kill        the primary of a group is killed with SIGKILL under load: the time until its slots accept writes again, and the p99 of the
+              other group's requests before and meanwhile
   both        the primary and the leader are killed in the same second
-  switchover  `group promote` there and back under 20,000 writes per second: each hold by its event, errors, writes lost
-The load comes from examples/load.rs. KEEP=1 keeps the nodes' logs. Figures are of this machine in this hour: the load average is printed beside them.
+  switchover  `group promote` back and forth under 20,000 writes per second: each hold according to its event, errors, lost writes
+The load comes from examples/load.rs. KEEP=1 keeps the nodes' logs. The figures depend on the machine and its other load: the load average
+is printed beside them.
 """
 import argparse, json, os, re, signal, sys, threading, time
 
-from bed import LOAD, PONTOON, Bed, Conn, at, loads, med, row, slot, until
+from fixture import LOAD, PONTOON, Fixture, Conn, at, loads, med, row, slot, until
 
 KEYS = 10_000
 
 class Writer:
-    """Writes one key through a node, every two milliseconds, and knows when a write succeeded last and again."""
+    """Writes one key through a node every two milliseconds, and records the gaps between successful writes."""
     def __init__(self, node, key):
         self.node, self.key, self.count, self.stop = int(node.rsplit(":")[-1]), key, 0, False
         self.last_good, self.gaps, self.errors = time.time(), [], 0
@@ -44,33 +46,33 @@ class Writer:
 def key_of(first, last):
     return next(k for k in (b"writer:%d" % i for i in range(10_000)) if first <= slot(k) <= last)
 
-def bed_of(a):
-    bed = Bed(a.base)
-    bed.__enter__()
-    one, two = bed.redis(), bed.redis()
-    groups = [[one, bed.redis(one)], [two, bed.redis(two)]]
-    cluster = bed.cluster(groups, [("0-511", 1), ("512-1023", 2)])
-    return bed, groups, cluster
+def start_fixture(a):
+    fixture = Fixture(a.base)
+    fixture.__enter__()
+    one, two = fixture.redis(), fixture.redis()
+    groups = [[one, fixture.redis(one)], [two, fixture.redis(two)]]
+    cluster = fixture.cluster(groups, [("0-511", 1), ("512-1023", 2)])
+    return fixture, groups, cluster
 
 def leader(cluster):
     status = json.loads(cluster.run("status", "--output", "json").stdout)
     return int(status["leader"]["id"] if isinstance(status["leader"], dict) else status["leader"])
 
 def promoted(cluster, group, addr):
-    """The group's primary by the log."""
+    """Returns whether `addr` is the group's primary according to the log."""
     found = [g for g in json.loads(cluster.run("group", "ls", "--output", "json").stdout) if g["id"] == group]
     return found and found[0]["servers"][0]["address"] == addr
 
 def outage(a, with_leader):
     times, before, during = [], [], []
     for _ in range(a.rounds):
-        bed, groups, cluster = bed_of(a)
+        fixture, groups, cluster = start_fixture(a)
         try:
             lead = leader(cluster)
             node = cluster.nodes[lead % 3]
             if with_leader:
                 cluster.admin = f"127.0.0.1:{a.base + 11 + lead % 3}"
-            load = bed.load(cluster, clients=a.clients, rate=a.rate, keys=KEYS, slots="512-1023") if not with_leader else None
+            load = fixture.load(cluster, clients=a.clients, rate=a.rate, keys=KEYS, slots="512-1023") if not with_leader else None
             writer = Writer(node, key_of(0, 511))
             time.sleep(2)
             if load:
@@ -87,25 +89,25 @@ def outage(a, with_leader):
             writer.end()
             times.append(max(gap for gap, since in writer.gaps if since + gap > killed))
         finally:
-            bed.__exit__(*sys.exc_info())
+            fixture.__exit__(*sys.exc_info())
     return times, before, during
 
 def kill(a):
     print(f"\nA primary is killed (-9); down-after 3 s ({loads()})")
     times, before, during = outage(a, False)
-    row("until its slots take writes again: median; longest", f"{med(times):.2f}; {max(times):.2f} s", "<= 4.5 s", f"of {[round(t, 2) for t in times]}")
+    row("until its slots accept writes again: median; longest", f"{med(times):.2f}; {max(times):.2f} s", "<= 4.5 s", f"of {[round(t, 2) for t in times]}")
     p99 = lambda seen: med([s["p99"] for s in seen])
     row("p99 of the other group: before; meanwhile", f"{p99(before):.2f}; {p99(during):.2f} ms", "the same", f"errors {sum(s['errors'] for s in during)}; {a.rate:.0f} requests/s")
 
 def both(a):
-    print(f"\nThe leader and a primary are killed (-9) in the same moment ({loads()})")
+    print(f"\nThe leader and a primary are killed (-9) at the same time ({loads()})")
     times, _, _ = outage(a, True)
-    row("until its slots take writes again: median; longest", f"{med(times):.2f}; {max(times):.2f} s", "<= 7 s", f"of {[round(t, 2) for t in times]}")
+    row("until its slots accept writes again: median; longest", f"{med(times):.2f}; {max(times):.2f} s", "<= 7 s", f"of {[round(t, 2) for t in times]}")
 
 def switchover(a):
-    bed, groups, cluster = bed_of(a)
+    fixture, groups, cluster = start_fixture(a)
     try:
-        load = bed.load(cluster, clients=a.clients, rate=a.writes, keys=KEYS, sets=100)
+        load = fixture.load(cluster, clients=a.clients, rate=a.writes, keys=KEYS, sets=100)
         key = key_of(0, 511).decode()
         time.sleep(1)
         load.mark()
@@ -130,10 +132,10 @@ def switchover(a):
         row("hold, p50; p99; longest", f"{med(holds):.1f}; {at(holds, 0.99):.1f}; {max(holds):.1f} ms", "<= 30 (p50)")
         row("longest gap of a writer of the group", f"{watched['gap']:.1f} ms")
         row("client errors", f"{m['errors'] + len(watched['errors'])}", "0", m["first_error"] or " ".join(watched["errors"][:1]))
-        row("acknowledged writes of the writer that are not there", f"{watched['writes'] - stored}", "0", f"of {watched['writes']}")
+        row("acknowledged writes of the writer that are lost", f"{watched['writes'] - stored}", "0", f"of {watched['writes']}")
         row("clients: p50; p99; longest", f"{m['p50']:.2f}; {m['p99']:.2f}; {m['max']:.1f} ms", "", loads())
     finally:
-        bed.__exit__(*sys.exc_info())
+        fixture.__exit__(*sys.exc_info())
 
 PARTS = dict(kill=kill, both=both, switchover=switchover)
 

@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
-"""Issue 4's speed numbers with the whole product: three release nodes, stock redis-servers, migrations by the command line.
+"""Measures migrations with the whole product: three release nodes, redis-servers with default settings, migrations started by the command
+line.
 
 Parts (--only speed,load,switches,bighash):
-  speed     keys/s of string keys of 100 B and MB/s of 1 KB values, nothing else running; passes of SCAN; beside MIGRATE KEYS of 100
-  load      paced GET/SET of slots that stay, at half of what the servers can do: p99, errors, and the source primary's CPU per
-            request, with and without half of the slots being copied; interleaved, so that a noisy machine hits both alike
-  switches  single slots move between two groups under load: each hold by the leader's log and by a writer of that slot
-  bighash   PINGs each 0.2 ms of both servers while a hash of a million fields moves, also while it is written; beside MIGRATE
-The load comes from examples/load.rs. KEEP=1 keeps the nodes' logs. Figures are of this machine in this hour: the load average is printed beside them.
+  speed     keys/s of string keys of 100 B and MB/s of 1 KB values without other load, and passes of SCAN; compared with MIGRATE KEYS of 100
+  load      paced GET/SET of slots that stay, at half of the maximum rate: p99, errors, and the source primary's CPU per request, with
+            and without a copy of half of the slots; interleaved, so that noise of the machine affects both equally
+  switches  single slots move between two groups under load: each hold according to the leader's log and to a writer of that slot
+  bighash   PINGs of both servers every 0.2 ms while a hash of a million fields moves, also while it is written; compared with MIGRATE
+The load comes from examples/load.rs. KEEP=1 keeps the nodes' logs. The figures depend on the machine and its other load: the load average
+is printed beside them.
 """
 import argparse, collections, json, os, random, signal, sys, time
 
-from bed import LOAD, PONTOON, Bed, at, loads, med, row, slot
+from fixture import LOAD, PONTOON, Fixture, at, loads, med, row, slot
 
 SCAN_COUNT = 500
 MIGRATE_KEYS = 100
 CLIENTS = 48
 
 def values(keys, size, only=lambda key: True):
-    """Random values, so that compression does not flatter."""
+    """Yields SETs with random values, so that compression does not improve the figures."""
     noise = random.Random(1).randbytes(1 << 20)
     for i in range(keys):
         key = b"key:%012d" % i
@@ -27,7 +29,7 @@ def values(keys, size, only=lambda key: True):
             yield (b"SET", key, noise[at:at + size])
 
 def by_keys(source, target, only=lambda key: True, stop=lambda: False):
-    """Key-by-key: MIGRATE of 100 keys at a time; how many it moved."""
+    """Moves keys with MIGRATE of 100 keys at a time, and returns their number."""
     cursor, moved, batch = b"0", 0, []
     while not stop():
         cursor, keys = source.conn.ask("SCAN", cursor, "COUNT", SCAN_COUNT)
@@ -45,24 +47,24 @@ def speed(a):
     for keys, size in ((a.keys, 100), (a.keys // 5, 1000)):
         rates, opened, holds, scans, theirs = [], [], [], [], []
         for _ in range(a.rounds):
-            with Bed(a.base) as bed:
-                one, two = bed.redis(), bed.redis()
-                cluster = bed.cluster([[one], [two]], [("0-1023", 1)])
+            with Fixture(a.base) as fixture:
+                one, two = fixture.redis(), fixture.redis()
+                cluster = fixture.cluster([[one], [two]], [("0-1023", 1)])
                 one.conn.fill(values(keys, size))
                 scans_before, began = one.conn.scans(), time.time()
                 cluster.start("0-1023", 2)
-                copying, _ = cluster.said("Copying")
-                caught_up, _ = cluster.said("CaughtUp")
+                copying, _ = cluster.message("Copying")
+                caught_up, _ = cluster.message("CaughtUp")
                 scans.append((one.conn.scans() - scans_before) * SCAN_COUNT / keys)
-                _, hold = cluster.said("the hold and its parts")
+                _, hold = cluster.message("the hold and its parts")
                 rates.append(keys / (caught_up - copying))
                 opened.append((copying - began) * 1000)
                 holds.append(hold["total_ms"])
                 got = two.conn.ask("DBSIZE")
                 if got != keys:
                     raise RuntimeError(f"{got} of {keys} keys are at the target")
-            with Bed(a.base) as bed:
-                one, two = bed.redis(), bed.redis()
+            with Fixture(a.base) as fixture:
+                one, two = fixture.redis(), fixture.redis()
                 one.conn.fill(values(keys, size))
                 began = time.time()
                 theirs.append(by_keys(one, two) / (time.time() - began))
@@ -75,9 +77,9 @@ def speed(a):
         figure = f"{med(theirs):,.0f} keys/s" if size == 100 else f"{med(theirs) * size / 1e6:.0f} MB/s"
         row("  MIGRATE KEYS of 100 (one client, zero round trip)", figure, "", f"of {[round(r) for r in theirs]} keys/s")
 
-def most(bed, cluster, keys, slots):
-    """What clients get who ask as fast as they are answered."""
-    load = bed.load(cluster, clients=CLIENTS, keys=keys, slots=slots)
+def most(fixture, cluster, keys, slots):
+    """Returns the maximum rate: each client sends its next request when the previous one is answered."""
+    load = fixture.load(cluster, clients=CLIENTS, keys=keys, slots=slots)
     time.sleep(1)
     load.mark()
     time.sleep(3)
@@ -87,14 +89,14 @@ def most(bed, cluster, keys, slots):
 
 def load(a):
     keys, half = a.keys, lambda key: slot(key) >= 512
-    with Bed(a.base) as bed:
-        one = bed.redis()
+    with Fixture(a.base) as fixture:
+        one = fixture.redis()
         one.conn.fill(values(keys, 100))
-        replica, two = bed.redis(one), bed.redis()
-        cluster = bed.cluster([[one, replica], [two]], [("0-1023", 1)])
-        rate = a.rate or most(bed, cluster, keys, "0-511") / 2
+        replica, two = fixture.redis(one), fixture.redis()
+        cluster = fixture.cluster([[one, replica], [two]], [("0-1023", 1)])
+        rate = a.rate or most(fixture, cluster, keys, "0-511") / 2
         print(f"\nUnder load: {rate:,.0f} requests/s of slots 0-511, 20 % SET of 100 B, {CLIENTS} clients, {keys} keys; slots 512-1023 are copied ({loads()})")
-        clients = bed.load(cluster, clients=CLIENTS, keys=keys, slots="0-511", rate=rate)
+        clients = fixture.load(cluster, clients=CLIENTS, keys=keys, slots="0-511", rate=rate)
         errors, seen = [], collections.defaultdict(list)
         def window(name, run):
             clients.mark()
@@ -118,13 +120,13 @@ def load(a):
             return cluster.show(id)["keys_copied"] - before
         def move(name):
             cluster.start("512-1023", 2)
-            cluster.said("Copying")
+            cluster.message("Copying")
             id = max(m["id"] for m in cluster.migrations())
             window(name, lambda: copying(id))
             cluster.run("migrate", "cancel", str(id), check=False)
             cluster.done()
             if cluster.show(id)["state"] != "cancelled":
-                raise RuntimeError("the copy was over before it could be cancelled; more keys are needed")
+                raise RuntimeError("the copy ended before it could be cancelled; more keys are needed")
         time.sleep(1)
         for _ in range(a.rounds * 2 + 1):
             window("nothing moves", still)
@@ -150,20 +152,20 @@ def load(a):
 
 def switches(a):
     keys = a.switch_keys
-    with Bed(a.base) as bed:
-        one, two = bed.redis(), bed.redis()
-        cluster = bed.cluster([[one], [two]], [("0-511", 1), ("512-1023", 2)])
+    with Fixture(a.base) as fixture:
+        one, two = fixture.redis(), fixture.redis()
+        cluster = fixture.cluster([[one], [two]], [("0-511", 1), ("512-1023", 2)])
         one.conn.fill(values(keys, 100, lambda k: slot(k) < 512))
         two.conn.fill(values(keys, 100, lambda k: slot(k) >= 512))
-        rate = a.rate or most(bed, cluster, keys, "0-1023") / 2
+        rate = a.rate or most(fixture, cluster, keys, "0-1023") / 2
         print(f"\n{a.switches} switches of single slots under {rate:,.0f} requests/s of all slots, {keys} keys ({loads()})")
-        clients = bed.load(cluster, clients=CLIENTS, keys=keys, rate=rate)
+        clients = fixture.load(cluster, clients=CLIENTS, keys=keys, rate=rate)
         time.sleep(2)
         quiet = clients.mark()["clients"]
         key_of = {}
         for i in range(100000):
             key_of.setdefault(slot(b"w:%d" % i), f"w:{i}")
-        # The first half goes there, the second half comes back; both directions alternate.
+        # The first half of the switches moves slots, the second half moves them back. Both directions alternate.
         n = max(2, a.switches // 4)
         there = [x for i in range(n) for x in ((i, 2), (512 + i, 1))]
         back = [x for i in range(n) for x in ((i, 1), (512 + i, 2))]
@@ -173,11 +175,11 @@ def switches(a):
             if time.time() > end:
                 break
             if i == len(there):
-                # A slot comes back when the source it left is clean.
+                # A slot can move back when its former source is clean.
                 cluster.done()
             clients.say(f"watch {key_of[s]}")
             cluster.start(str(s), to)
-            _, hold = cluster.said("the hold and its parts")
+            _, hold = cluster.message("the hold and its parts")
             time.sleep(0.02)
             seen = clients.say("unwatch")
             releases += sum("slots are released" in f["message"] for _, f in cluster.events)
@@ -189,7 +191,7 @@ def switches(a):
         busy = clients.mark()["clients"]
         cluster.done()
         total = parts.pop("total_ms")
-        row(f"hold by the leader's log, {len(total)} switches, p50", f"{at(total, .5):.1f} ms", "<= 15")
+        row(f"hold according to the leader's log, {len(total)} switches, p50", f"{at(total, .5):.1f} ms", "<= 15")
         row("  p99; longest", f"{at(total, .99):.1f} ms; {max(total):.1f} ms", "<= 50")
         for k, v in parts.items():
             row(f"  of it {k[:-3]}: p50; p99", f"{at(v, .5):.2f} ms; {at(v, .99):.1f} ms")
@@ -204,17 +206,17 @@ def switches(a):
 def bighash(a):
     fields, key = a.fields, "big"
     print(f"\nA hash of {fields} fields ({loads()})")
-    with Bed(a.base) as bed:
-        one, two = bed.redis(), bed.redis()
+    with Fixture(a.base) as fixture:
+        one, two = fixture.redis(), fixture.redis()
         s = slot(key.encode())
-        cluster = bed.cluster([[one], [two]], [("0-1023", 1)])
+        cluster = fixture.cluster([[one], [two]], [("0-1023", 1)])
         one.conn.fill(("HSET", key, f"field:{i:010}", f"value:{i:010}") for i in range(fields))
         for server in (one, two):
             server.conn.slowest()
         probes = dict(probe=f"{one.addr},{two.addr}")
         seen = collections.defaultdict(list)
         def measure(name, run, **more):
-            load = bed.load(cluster, **probes, **more)
+            load = fixture.load(cluster, **probes, **more)
             time.sleep(1)
             load.mark()
             [server.conn.slowest() for server in (one, two)]
@@ -226,7 +228,7 @@ def bighash(a):
             seen[name].append((took, max(p["max"] for p in m["probes"].values()), max(p["p99"] for p in m["probes"].values()), max(slow), m["hot"]))
         def move(to):
             cluster.start(str(s), to)
-            cluster.said("the hold and its parts")
+            cluster.message("the hold and its parts")
         for i in range(a.rounds):
             measure("no copy", lambda: time.sleep(3))
             measure("it moves", lambda: move(2))
@@ -248,11 +250,11 @@ def main():
     ap.add_argument("--base", type=int, default=25200, help="first of thirty ports")
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--keys", type=int, default=1_000_000)
-    ap.add_argument("--rate", type=float, default=0, help="requests per second; default: half of what is possible")
+    ap.add_argument("--rate", type=float, default=0, help="requests per second; default: half of the maximum rate")
     ap.add_argument("--window", type=float, default=4, help="seconds of one measurement under load")
     ap.add_argument("--switches", type=int, default=500)
     ap.add_argument("--switch-keys", type=int, default=100_000)
-    ap.add_argument("--switch-seconds", type=float, default=900, help="no further switch is begun after this")
+    ap.add_argument("--switch-seconds", type=float, default=900, help="no further switch is started after this time")
     ap.add_argument("--fields", type=int, default=1_000_000)
     ap.add_argument("--json", help="write each switch's figures here")
     a = ap.parse_args()

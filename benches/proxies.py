@@ -1,25 +1,23 @@
 #!/usr/bin/env python3
-"""Side-by-side benchmark of Redis proxies in one run: throughput, latency and CPU per request.
+"""Benchmarks Redis proxies side by side: throughput, latency and CPU per request.
 
-Every contender fronts the same two redis-server backends. Rounds are interleaved
-(A B C A B C ...), so drift of a noisy machine hits all of them alike. The proxy's own
-CPU time (user+sys of the whole process, from /proc) divided by the requests it served is
-the noise-robust figure; throughput and p99 are printed beside it.
+Every contender is in front of the same two redis-servers. Rounds are interleaved (A B C A B C ...), so that drift of a noisy machine
+affects all of them equally. The CPU time of the proxy (user and system time of the whole process, from /proc) divided by the number of
+answered requests is the figure that is robust against noise. Throughput and p99 are printed beside it.
 
-Contenders are found by environment variables (absent ones are skipped):
-  NUTCRACKER, PREDIXY, CODIS_PROXY, HAPROXY, ENVOY: binaries
-  NUTCRACKER and HAPROXY default to what is installed.
-  OURS: our binary, target/release/pontoon if not told. It runs as the product does: a node of its own cluster, two groups
-        made by the command line, slots assigned, lease and all. "ours" has one worker, "ours-2w" two (another cluster
-        over the same servers), so that their CPU per request is compared within the run.
-  OURS2: another build of ours to compare with (e.g. the last landed one).
-  OURS_ALONE: the example static_proxy, the hot path without a cluster: what the cluster costs is the difference.
+Environment variables name the contenders. A contender without a variable is skipped.
+  NUTCRACKER, PREDIXY, CODIS_PROXY, HAPROXY, ENVOY: their binaries. NUTCRACKER and HAPROXY default to the installed ones.
+  OURS: Pontoon's binary, by default target/release/pontoon. It runs as a node of its own cluster, with two groups, assigned slots and a
+        lease. "ours" has one worker. "ours-2w" has two workers (another cluster with the same servers), so that their CPU per request
+        can be compared.
+  OURS2: another build of Pontoon for comparison.
+  OURS_ALONE: the example static_proxy, which is the hot path without a cluster. The difference is the cost of the cluster.
 """
 import argparse, json, os, shlex, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 B1, B2 = 22801, 22802
 TICK = os.sysconf("SC_CLK_TCK")
-# The two that are packages are found without being told; an empty variable leaves one out.
+# The two that are distribution packages are found automatically. An empty variable leaves one out.
 NUTCRACKER = os.environ.get("NUTCRACKER", shutil.which("nutcracker") or "")
 HAPROXY = os.environ.get("HAPROXY", shutil.which("haproxy") or "")
 BUILT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "target", "release", "pontoon")
@@ -28,7 +26,7 @@ OURS = os.environ.get("OURS", BUILT if os.path.exists(BUILT) else "")
 PRODUCT_PORT = 19000
 
 def cpu(pid):
-    """CPU seconds of a process and its children that are alive (whole process group)."""
+    """Returns the CPU seconds of a process and its living children."""
     total = 0.0
     pids = [pid] + [int(p) for p in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()]
     for p in pids:
@@ -205,7 +203,7 @@ def main():
     ap.add_argument("--cases", default="get:50:1:64:200000,set:50:1:64:200000,get:50:16:64:800000,set:50:16:64:800000,get:50:64:64:1000000,mset:50:1:64:60000,get:500:1:64:200000",
                     help="test:clients:pipeline:size:requests,...")
     ap.add_argument("--json", help="write all figures here")
-    ap.add_argument("--serve", type=int, help="only start the contenders, print their ports, and stop after so many seconds")
+    ap.add_argument("--serve", type=int, help="only start the contenders, print their ports, and stop after this number of seconds")
     a = ap.parse_args()
     tmp = tempfile.mkdtemp(prefix="bench-")
     redis = [subprocess.Popen(["redis-server", "--port", str(p), "--save", "", "--appendonly", "no", "--dir", tmp, "--bind", "127.0.0.1"],

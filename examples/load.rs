@@ -1,6 +1,9 @@
-//! A paced load on nodes and a probe of servers, for benches/*.py: GET and SET of known keys at a given rate, PINGs each
-//! 0.2 ms, one writer that can be pointed at a key; told by lines on its standard input, answers with lines of JSON. Judges nothing.
-//! `load key=value...`, see [`Wanted`]; lines: `mark` (figures since the last mark), `watch KEY`, `unwatch`; ends with its input.
+//! The load generator of benches/*.py: GETs and SETs of known keys through nodes at a given rate, a PING of servers
+//! every 0.2 ms, and one writer of a chosen key.
+//!
+//! Usage: `load key=value...`; [`Options`] lists the keys. The program reads commands from its standard input, one per
+//! line, and answers each with a line of JSON: `mark` (figures since the last mark), `watch KEY` (starts the writer),
+//! `unwatch` (stops the writer and returns its figures). It ends at the end of its input.
 
 use std::{
     io::{self, BufRead, Read, Write},
@@ -19,40 +22,41 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Res<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Longest wait for an answer.
+/// Deadline of a reply.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two PINGs of a probe.
+/// Interval between two PINGs of a server.
 const PING_EVERY: Duration = Duration::from_micros(200);
-/// Between two writes of the watching writer.
+/// Interval between two writes of the writer that `watch` starts.
 const WATCH_EVERY: Duration = Duration::from_micros(500);
 
-/// What the arguments say.
-struct Wanted {
-    /// `to=HOST:PORT,...`: clients are spread over them; the first is written to by the watching writer.
+/// The arguments.
+struct Options {
+    /// `to=HOST:PORT,...`: the nodes. Clients are distributed over them. The writer of `watch` uses the first one.
     to: Vec<String>,
-    /// `clients=N`.
+    /// `clients=N`: number of clients.
     clients: usize,
-    /// `rate=N` requests per second in all; 0: as many as come back.
+    /// `rate=N`: requests per second of all clients together. 0: each client sends its next request after the reply.
     rate: f64,
-    /// `keys=N`: keys are named key:000000000000 up to N.
+    /// `keys=N`: number of keys. Their names are key:000000000000, key:000000000001, ...
     keys: usize,
     /// `size=N`: bytes of a value.
     size: usize,
-    /// `slots=A-B`: only keys of these.
+    /// `slots=A-B`: only keys of these slots are used.
     slots: (u16, u16),
-    /// `sets=N`: so many of a hundred requests are SETs.
+    /// `sets=N`: percentage of SETs. The other requests are GETs.
     sets: usize,
-    /// `pipeline=N`: a client sends so many at once, and the next when all are answered.
+    /// `pipeline=N`: a client sends this number of requests at once, and the next ones when all are answered.
     pipeline: usize,
-    /// `probe=HOST:PORT,...`: servers that are pinged.
+    /// `probe=HOST:PORT,...`: servers that get PINGs.
     probe: Vec<String>,
-    /// `hot=KEY:FIELDS:RATE`: HSET of fields field:0000000000 of the hash, through the first node.
+    /// `hot=KEY:FIELDS:RATE`: RATE HSETs per second of the fields field:0000000000, ... of the hash KEY, through the
+    /// first node.
     hot: Option<(String, usize, f64)>,
 }
 
-impl Wanted {
+impl Options {
     fn parse() -> Res<Self> {
-        let mut wanted = Self {
+        let mut options = Self {
             to: Vec::new(),
             clients: 0,
             rate: 0.0,
@@ -68,43 +72,43 @@ impl Wanted {
         for arg in std::env::args().skip(1) {
             let (key, value) = arg.split_once('=').ok_or("key=value is expected")?;
             match key {
-                "to" => wanted.to = list(value),
-                "clients" => wanted.clients = value.parse()?,
-                "rate" => wanted.rate = value.parse()?,
-                "keys" => wanted.keys = value.parse()?,
-                "size" => wanted.size = value.parse()?,
+                "to" => options.to = list(value),
+                "clients" => options.clients = value.parse()?,
+                "rate" => options.rate = value.parse()?,
+                "keys" => options.keys = value.parse()?,
+                "size" => options.size = value.parse()?,
                 "slots" => {
                     let (from, to) = value.split_once('-').ok_or("slots=A-B")?;
-                    wanted.slots = (from.parse()?, to.parse()?);
+                    options.slots = (from.parse()?, to.parse()?);
                 }
-                "sets" => wanted.sets = value.parse()?,
-                "pipeline" => wanted.pipeline = value.parse::<std::num::NonZero<usize>>()?.get(),
-                "probe" => wanted.probe = list(value),
+                "sets" => options.sets = value.parse()?,
+                "pipeline" => options.pipeline = value.parse::<std::num::NonZero<usize>>()?.get(),
+                "probe" => options.probe = list(value),
                 "hot" => {
                     let [key, fields, rate] = value.split(':').collect::<Vec<_>>()[..] else {
                         return Err("hot=KEY:FIELDS:RATE".into());
                     };
-                    wanted.hot = Some((key.into(), fields.parse()?, rate.parse()?));
+                    options.hot = Some((key.into(), fields.parse()?, rate.parse()?));
                 }
-                _ => return Err(format!("what is {key}?").into()),
+                _ => return Err(format!("unknown option {key}").into()),
             }
         }
-        Ok(wanted)
+        Ok(options)
     }
 }
 
-/// What one kind of request has met since the last mark.
+/// The figures of one kind of request since the last mark.
 #[derive(Default)]
-struct Seen {
-    /// Microseconds.
+struct Figures {
+    /// Response times in microseconds.
     times: Vec<u32>,
-    /// The longest, and when it ended, in seconds since 1970.
+    /// The longest response time in microseconds, and its end in seconds since 1970.
     longest: (u32, f64),
     errors: u64,
     first_error: String,
 }
 
-impl Seen {
+impl Figures {
     fn answered(&mut self, took: Duration, missed: &[Duration]) {
         self.times.extend(missed.iter().map(|waited| u32::try_from(waited.as_micros()).unwrap_or(u32::MAX)));
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
@@ -122,29 +126,34 @@ impl Seen {
         }
     }
 
-    fn told(&mut self) -> Value {
-        let mut seen = std::mem::take(self);
-        seen.times.sort_unstable();
+    /// Returns the figures as JSON, and resets them.
+    fn take_json(&mut self) -> Value {
+        let mut figures = std::mem::take(self);
+        figures.times.sort_unstable();
         let at = |part: f64| {
-            let index = (seen.times.len() as f64 * part) as usize;
-            seen.times.get(index.min(seen.times.len().saturating_sub(1))).map_or(0.0, |us| f64::from(*us) / 1000.0)
+            let index = (figures.times.len() as f64 * part) as usize;
+            figures
+                .times
+                .get(index.min(figures.times.len().saturating_sub(1)))
+                .map_or(0.0, |us| f64::from(*us) / 1000.0)
         };
         json!({
-            "requests": seen.times.len(), "errors": seen.errors, "first_error": seen.first_error,
-            "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0), "max_at": seen.longest.1,
+            "requests": figures.times.len(), "errors": figures.errors, "first_error": figures.first_error,
+            "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0), "max_at": figures.longest.1,
         })
     }
 }
 
-type Shared = Arc<Mutex<Seen>>;
+type Shared = Arc<Mutex<Figures>>;
 
-fn with<T>(shared: &Shared, act: impl FnOnce(&mut Seen) -> T) -> T {
+fn with<T>(shared: &Shared, act: impl FnOnce(&mut Figures) -> T) -> T {
     act(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The next time of something that is due every so often. What falls due while the one before is not answered yet is not sent
-/// late, which would make one stall a queue of many: it counts as answered with it, from when it was due, so that a stall is
-/// seen by all that should have run in it. A late timer is not the server's fault and does not count.
+/// The times at which periodic requests are due. A request that becomes due before the previous one is answered is not
+/// sent late: otherwise, one stall would cause a queue of many requests. Instead, it counts as answered together with
+/// the previous one, with the time since it was due, so that every request that is due during a stall counts the stall.
+/// The delay of a late timer is not the server's fault and does not count.
 struct Pace {
     every: Duration,
     due: Instant,
@@ -155,7 +164,7 @@ impl Pace {
         Self { every, due: first }
     }
 
-    /// When the next is due.
+    /// Returns the time at which the next request is due.
     fn next(&mut self) -> Instant {
         if self.every.is_zero() {
             return Instant::now();
@@ -164,7 +173,7 @@ impl Pace {
         self.due
     }
 
-    /// How long each that fell due until `now` has waited; they are not sent.
+    /// Returns the waiting time of each request that became due up to `now`. These requests are not sent.
     fn missed(&mut self, now: Instant) -> Vec<Duration> {
         let mut waited = Vec::new();
         while !self.every.is_zero() && self.due + self.every <= now {
@@ -176,9 +185,9 @@ impl Pace {
 }
 
 /// A client of the paced load.
-async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, wanted: Arc<Wanted>, seed: u64, seen: Shared) {
+async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, options: Arc<Options>, seed: u64, figures: Shared) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut value = vec![0u8; wanted.size];
+    let mut value = vec![0u8; options.size];
     loop {
         let connected = async {
             let stream = tokio::net::TcpStream::connect(&addr).await?;
@@ -186,11 +195,11 @@ async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, wanted: Arc<W
             io::Result::Ok(stream)
         };
         let why = match connected.await {
-            Ok(stream) => talk(stream, &mut pace, &keys, &wanted, (&mut random, &mut value), &seen).await,
+            Ok(stream) => talk(stream, &mut pace, &keys, &options, (&mut random, &mut value), &figures).await,
             Err(error) => Err(error.into()),
         };
         if let Err(why) = why {
-            with(&seen, |seen| seen.failed(&why.to_string()));
+            with(&figures, |figures| figures.failed(&why.to_string()));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -200,18 +209,18 @@ async fn talk(
     mut stream: tokio::net::TcpStream,
     pace: &mut Pace,
     keys: &[u32],
-    wanted: &Wanted,
+    options: &Options,
     (random, value): (&mut fastrand::Rng, &mut Vec<u8>),
-    seen: &Shared,
+    figures: &Shared,
 ) -> Res<()> {
     let (mut request, mut buffer) = (Vec::new(), Vec::new());
     loop {
         tokio::time::sleep_until(pace.next().into()).await;
         let began = Instant::now();
         request.clear();
-        for _ in 0..wanted.pipeline {
+        for _ in 0..options.pipeline {
             let key = format!("key:{:012}", keys[random.usize(..keys.len())]);
-            if random.usize(..100) < wanted.sets {
+            if random.usize(..100) < options.sets {
                 random.fill(value);
                 write::request(&mut request, &[b"SET", key.as_bytes(), value]);
             } else {
@@ -221,7 +230,7 @@ async fn talk(
         stream.write_all(&request).await?;
         buffer.clear();
         let (mut scanner, mut at) = (ReplyScanner::default(), 0);
-        for left in (0..wanted.pipeline).rev() {
+        for left in (0..options.pipeline).rev() {
             let len = loop {
                 if let Some(len) = scanner.scan(&buffer[at..])? {
                     break len;
@@ -234,21 +243,21 @@ async fn talk(
             at += len;
             let now = Instant::now();
             let missed = if left == 0 { pace.missed(now) } else { Vec::new() };
-            with(seen, |seen| match reply[0] {
-                b'-' => seen.failed(&String::from_utf8_lossy(reply)),
-                _ => seen.answered(now - began, &missed),
+            with(figures, |figures| match reply[0] {
+                b'-' => figures.failed(&String::from_utf8_lossy(reply)),
+                _ => figures.answered(now - began, &missed),
             });
         }
     }
 }
 
-/// A blocking connection that asks and waits.
-struct Asker {
+/// A blocking connection that sends one request at a time.
+struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-impl Asker {
+impl Connection {
     fn connect(addr: &str) -> Res<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
@@ -266,7 +275,7 @@ impl Asker {
         while scanner.scan(&self.buffer)?.is_none() {
             let n = self.stream.read(&mut more)?;
             if n == 0 {
-                return Err("closed".into());
+                return Err("the connection was closed".into());
             }
             self.buffer.extend_from_slice(&more[..n]);
         }
@@ -277,28 +286,33 @@ impl Asker {
     }
 }
 
-/// Asks the same again and again, from a thread of its own.
-fn repeat(addr: &str, every: Duration, seen: &Shared, words: impl Fn(u64) -> Vec<Vec<u8>> + Send + 'static) -> Res<()> {
-    let (mut asker, seen) = (Asker::connect(addr)?, seen.clone());
+/// Sends requests periodically, from a separate thread.
+fn repeat(
+    addr: &str,
+    every: Duration,
+    figures: &Shared,
+    words: impl Fn(u64) -> Vec<Vec<u8>> + Send + 'static,
+) -> Res<()> {
+    let (mut connection, figures) = (Connection::connect(addr)?, figures.clone());
     std::thread::spawn(move || {
         let mut pace = Pace::new(every, Instant::now());
         for i in 0.. {
             std::thread::sleep(pace.next().saturating_duration_since(Instant::now()));
             let began = Instant::now();
             let words = words(i);
-            let answer = asker.ask(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let answer = connection.ask(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
             let now = Instant::now();
             let missed = pace.missed(now);
             match answer {
-                Ok(()) => with(&seen, |seen| seen.answered(now - began, &missed)),
-                Err(why) => return with(&seen, |seen| seen.failed(&why.to_string())),
+                Ok(()) => with(&figures, |figures| figures.answered(now - began, &missed)),
+                Err(why) => return with(&figures, |figures| figures.failed(&why.to_string())),
             }
         }
     });
     Ok(())
 }
 
-/// Writes one key all the time; its result: how many, the longest time between two answers, errors.
+/// The writer of one key. Its result: the number of writes, the longest time between two replies, the errors.
 struct Watch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Value>,
@@ -306,7 +320,7 @@ struct Watch {
 
 impl Watch {
     fn start(addr: &str, key: &str) -> Res<Self> {
-        let mut asker = Asker::connect(addr)?;
+        let mut connection = Connection::connect(addr)?;
         let key = key.as_bytes().to_vec();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -315,7 +329,7 @@ impl Watch {
             let mut last = Instant::now();
             while !stopped.load(Ordering::Relaxed) && errors.len() < 10 {
                 count += 1;
-                if let Err(why) = asker.ask(&[b"SET", &key, count.to_string().as_bytes()]) {
+                if let Err(why) = connection.ask(&[b"SET", &key, count.to_string().as_bytes()]) {
                     errors.push(why.to_string());
                 }
                 longest = longest.max(last.elapsed());
@@ -334,42 +348,42 @@ impl Watch {
 }
 
 fn main() -> Res<()> {
-    let wanted = Arc::new(Wanted::parse()?);
+    let options = Arc::new(Options::parse()?);
     let (clients, hot) = (Shared::default(), Shared::default());
     let in_slots = |i: &u32| {
         let slot = Layout::Codis.slot(format!("key:{i:012}").as_bytes()).0;
-        (wanted.slots.0..=wanted.slots.1).contains(&slot)
+        (options.slots.0..=options.slots.1).contains(&slot)
     };
-    let keys: Vec<u32> = (0..u32::try_from(wanted.keys)?).filter(in_slots).collect();
-    if wanted.clients > 0 {
-        let (wanted, seen, keys) = (wanted.clone(), clients.clone(), Arc::new(keys));
-        if keys.is_empty() || wanted.to.is_empty() {
+    let keys: Vec<u32> = (0..u32::try_from(options.keys)?).filter(in_slots).collect();
+    if options.clients > 0 {
+        let (options, figures, keys) = (options.clone(), clients.clone(), Arc::new(keys));
+        if keys.is_empty() || options.to.is_empty() {
             return Err("no key is in these slots, or there is no node".into());
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::spawn(move || {
             runtime.block_on(async {
                 let each =
-                    if wanted.rate > 0.0 { (wanted.clients * wanted.pipeline) as f64 / wanted.rate } else { 0.0 };
-                for i in 0..wanted.clients {
-                    let first = Instant::now() + Duration::from_secs_f64(each * i as f64 / wanted.clients as f64);
+                    if options.rate > 0.0 { (options.clients * options.pipeline) as f64 / options.rate } else { 0.0 };
+                for i in 0..options.clients {
+                    let first = Instant::now() + Duration::from_secs_f64(each * i as f64 / options.clients as f64);
                     let pace = Pace::new(Duration::from_secs_f64(each), first);
-                    let addr = wanted.to[i % wanted.to.len()].clone();
-                    tokio::spawn(client(addr, pace, keys.clone(), wanted.clone(), i as u64, seen.clone()));
+                    let addr = options.to[i % options.to.len()].clone();
+                    tokio::spawn(client(addr, pace, keys.clone(), options.clone(), i as u64, figures.clone()));
                 }
                 std::future::pending::<()>().await;
             });
         });
     }
     let mut probes = Vec::new();
-    for addr in &wanted.probe {
-        let seen = Shared::default();
-        repeat(addr, PING_EVERY, &seen, |_| vec![b"PING".to_vec()])?;
-        probes.push((addr.clone(), seen));
+    for addr in &options.probe {
+        let figures = Shared::default();
+        repeat(addr, PING_EVERY, &figures, |_| vec![b"PING".to_vec()])?;
+        probes.push((addr.clone(), figures));
     }
-    if let Some((key, fields, rate)) = wanted.hot.clone() {
+    if let Some((key, fields, rate)) = options.hot.clone() {
         let every = Duration::from_secs_f64(1.0 / rate);
-        repeat(wanted.to.first().ok_or("no node")?, every, &hot, move |i| {
+        repeat(options.to.first().ok_or("no node")?, every, &hot, move |i| {
             let field = format!("field:{:010}", (i * 7919) % fields as u64);
             vec![b"HSET".to_vec(), key.clone().into_bytes(), field.into_bytes(), format!("new:{i}").into_bytes()]
         })?;
@@ -380,15 +394,18 @@ fn main() -> Res<()> {
         let answer = match line.split_once(' ').unwrap_or((&line, "")) {
             ("mark", _) => {
                 let probed: serde_json::Map<String, Value> =
-                    probes.iter().map(|(addr, seen)| (addr.clone(), with(seen, Seen::told))).collect();
-                json!({"clients": with(&clients, Seen::told), "hot": with(&hot, Seen::told), "probes": probed})
+                    probes.iter().map(|(addr, figures)| (addr.clone(), with(figures, Figures::take_json))).collect();
+                json!({
+                    "clients": with(&clients, Figures::take_json), "hot": with(&hot, Figures::take_json),
+                    "probes": probed,
+                })
             }
             ("watch", key) => {
-                watching = Some(Watch::start(wanted.to.first().ok_or("no node")?, key)?);
+                watching = Some(Watch::start(options.to.first().ok_or("no node")?, key)?);
                 json!({})
             }
             ("unwatch", _) => watching.take().map_or(json!({}), Watch::stop),
-            _ => return Err(format!("what is '{line}'?").into()),
+            _ => return Err(format!("unknown command '{line}'").into()),
         };
         println!("{answer}");
         io::stdout().flush()?;

@@ -1,6 +1,6 @@
-//! What watching servers costs a node: starts redis-servers on this machine, lets the node's prober watch them, and prints the
-//! processor time of this process. Runs no proxy and no log. `make bench-prober`, or
-//! `prober servers=200 seconds=20 first-port=27300`; judges nothing.
+//! Measures the cost of probing servers: starts redis-servers on this machine, lets a node's prober probe them, and
+//! prints the CPU time of this process. It runs no proxy and no log. Usage: `make bench-prober`, or `prober servers=200
+//! seconds=20 first-port=27300`.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -23,13 +23,13 @@ use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
-/// As the program's own.
+/// The same allocator as in the product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A heartbeat, which carries what is new.
+/// Interval of the heartbeats, each of which carries a report batch.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// All servers have been seen, and everything is warm.
+/// Time before the measurement: all servers have been probed by then.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 struct Servers(Vec<Child>);
@@ -45,7 +45,7 @@ impl Drop for Servers {
 
 fn argument(name: &str, default: u16) -> u16 {
     let given = std::env::args().find_map(|a| Some(a.strip_prefix(name)?.strip_prefix('=')?.to_owned()));
-    given.map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+    given.map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
 }
 
 fn cpu() -> Duration {
@@ -53,7 +53,7 @@ fn cpu() -> Duration {
     Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap())
 }
 
-/// Groups of as many servers as a group takes.
+/// Returns a state with these servers in groups of the maximum size.
 fn cluster(servers: &[HostPort]) -> ClusterState {
     let member = NewMember {
         id: NodeId(1),
@@ -90,7 +90,7 @@ fn start(port: u16) -> Child {
 async fn measure(servers: &[HostPort], seconds: u16) {
     let (_state, watched) = watch::channel(Arc::new(cluster(servers)));
     let prober = Prober::new(NodeId(1));
-    let looking = tokio::spawn(prober.clone().run(|| Some(Uuid(1)), watched));
+    let probing = tokio::spawn(prober.clone().run(|| Some(Uuid(1)), watched));
     let answered =
         || servers.iter().filter(|s| prober.report(s).is_some_and(|s| s.probe.is_some() && s.error.is_empty())).count();
     tokio::time::sleep(WARM_UP).await;
@@ -108,10 +108,10 @@ async fn measure(servers: &[HostPort], seconds: u16) {
     let answered = answered();
     let mut pings: Vec<u64> = servers.iter().filter_map(|s| Some(prober.report(s)?.probe?.0.ping_us)).collect();
     pings.sort_unstable();
-    looking.abort();
+    probing.abort();
     println!(
-        "{} of {} servers answer; {:.0} probes/s, {:.1} KB/s of reports; {:.2} % of a core, {:.1} us a probe; \
-         a probe takes {} us at the median",
+        "{} of {} servers answer; {:.0} probes/s, {:.1} KB/s of reports; {:.2} % of a core, {:.1} us per probe; \
+         median duration of a probe: {} us",
         answered,
         servers.len(),
         carried as f64 / took.as_secs_f64(),
@@ -127,7 +127,7 @@ fn main() {
     let ports = first..first + count;
     let servers: Vec<_> = ports.clone().map(|port| HostPort::parse(&format!("127.0.0.1:{port}")).unwrap()).collect();
     let _running = Servers(ports.map(start).collect());
-    // As the node's: two threads.
+    // Two threads, as in a node.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(measure(&servers, seconds));
 }

@@ -1,5 +1,5 @@
-//! The hot path alone: a proxy in front of fixed servers, without a cluster. For benchmarks and for trying things out.
-//! usage: static_proxy LISTEN_PORT BACKEND BACKEND... [--workers N]
+//! The hot path without a cluster: a proxy in front of fixed servers, for benchmarks and experiments.
+//! Usage: `static_proxy LISTEN_PORT BACKEND BACKEND... [--workers N]`
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,6 +15,7 @@ use pontoon::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Returns a route table in which the servers own equal ranges of the slots.
 fn table(port: u16, servers: &[HostPort]) -> RouteTable {
     let layout = Layout::Codis;
     let count = usize::from(layout.slots());
@@ -66,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (_routes, receiver) = tokio::sync::watch::channel(Arc::new(table(port.parse()?, &servers)));
     let config = ProxyConfig { workers, ..ProxyConfig::default() };
     let _proxy = Proxy::start(config, receiver, Arc::new(Permit::forever()))?;
-    // Serves until it is killed.
+    // The proxy serves until the process is killed.
     loop {
         std::thread::park();
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A three-node cluster by hand: two redis-servers, three nodes, two groups, all slots assigned. Ctrl-C stops and removes all.
+# Starts a three-node cluster: two redis-servers, three nodes, two groups, all slots assigned. Ctrl-C stops and removes everything.
 # usage: examples/three-nodes.sh [BASE_PORT]     the program: $PONTOON_BIN, else target/release or target/debug
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,12 +20,12 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# wait_for WHAT COMMAND...: until the command succeeds, 30 s at most.
+# wait_for WHAT COMMAND...: waits until the command succeeds, at most 30 s.
 wait_for() {
     local what=$1 end=$((SECONDS + 30))
     shift
     until "$@" >/dev/null 2>&1; do
-        if [ $SECONDS -ge $end ]; then echo "waited 30 s in vain for $what; logs:" >&2; tail -n 3 "$dir"/*.log >&2; exit 1; fi
+        if [ $SECONDS -ge $end ]; then echo "waited 30 s for $what; logs:" >&2; tail -n 3 "$dir"/*.log >&2; exit 1; fi
         sleep 0.1
     done
 }

@@ -1,5 +1,4 @@
-//! The layer rule of ARCHITECTURE.md, held by reading the sources: imports point down only, pure layers stay pure.
-//! Knows nothing of what the layers do.
+//! Checks the layers of ARCHITECTURE.md by reading the sources: imports point down only, and pure layers stay pure.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -7,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a module may import, directly. A module that is not here fails the test: add it to the table in ARCHITECTURE.md too.
+/// The modules that each module may import directly. A module that is missing here fails the test; add it to the table
+/// in ARCHITECTURE.md, too.
 const MAY: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("faults", &[]),
@@ -48,18 +48,19 @@ const MAY: &[(&str, &[&str])] = &[
     ("cli", &["wire", "config", "model", "node", "consensus", "clock"]),
 ];
 
-/// Names that only some places may say: the name, who may.
+/// Names that only some modules may use: the name, and the modules.
 const ONLY: &[(&str, &[&str])] = &[
     ("openraft::", &["consensus"]),
     ("sled::", &["consensus"]),
     // The cold-path client, and the oracle of the scanner's tests.
     ("redis_protocol", &["redis"]),
-    // Who connects by a name goes through the resolver: tokio would look it up in the pool that writes the log.
+    // Connections by host name go through the resolver: tokio would resolve the name in the thread pool that writes the
+    // log.
     ("TcpStream::connect", &["resolver", "cli"]),
     ("lookup_host", &[]),
 ];
 
-/// Names that pure layers never say, so that the same log gives the same state everywhere.
+/// Names that pure layers never use, so that the same log gives the same state on every node.
 const IMPURE: &[&str] = &["HashMap", "HashSet", "tokio", "Instant", "SystemTime", "fastrand", "std::net", "std::fs"];
 const PURE: &[&str] = &["model", "plan", "resp", "commands"];
 
@@ -77,7 +78,8 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// Module, path below src/, and text without comments and without test modules at the end of the file.
+/// Returns for each source file its module, its path below src/, and its text without comments and without the test
+/// modules at the end of the file.
 fn all() -> Vec<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -97,7 +99,7 @@ fn all() -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// Modules of this crate that a text names: `crate::x`, also in `use crate::{x::.., y::..}`.
+/// Returns the modules of this crate that a text imports: `crate::x`, also in `use crate::{x::.., y::..}`.
 fn imports(code: &str) -> Vec<String> {
     let word = |s: &str| -> String { s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
     let mut found = Vec::new();
@@ -193,7 +195,7 @@ fn the_systemd_unit_is_understood() {
         return;
     };
     let said = String::from_utf8_lossy(&answer.stderr).into_owned();
-    // The program need not be installed here; everything else that it says of the unit is a fault.
+    // The program need not be installed on this machine. Every other message about the unit is a fault.
     let faults: Vec<_> = said
         .lines()
         .filter(|l| l.contains("pontoon.service") && !l.contains("is not executable") && !l.contains("not found"))

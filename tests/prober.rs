@@ -1,5 +1,5 @@
-//! `node::prober` against real redis-servers and scripted ones: what is seen of a server that dies, hangs, loads, refuses,
-//! follows and comes back. Knows nothing of what the leader makes of it.
+//! `node::prober` against real redis-servers and scripted ones: the probe reports about servers that die, hang, load,
+//! reject the password, follow a primary and return. Knows nothing of how the leader evaluates the reports.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -26,26 +26,27 @@ use pontoon::{
 };
 use tokio::sync::watch;
 
-/// Between two probes of a condition when no news come.
+/// Interval between two checks of a condition if the prober announces no news.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const CLUSTER: Uuid = Uuid(0x77);
-/// Two probes, the second of which began when the first ended, and something for a machine that is busy.
+/// Maximum age of a fresh probe: two probes, the second of which began when the first ended, and an allowance for a
+/// busy machine.
 const FRESH_MS: u64 = 1_400;
 
-/// A node's prober, and the state it follows.
-struct Bed {
+/// A node's prober, and the state from which it takes the servers.
+struct Fixture {
     prober: Prober,
     state: watch::Sender<Arc<ClusterState>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Bed {
+impl Fixture {
     fn watching(servers: &[&str], password: Option<&str>) -> Self {
         let prober = Prober::new(NodeId(7));
         let (state, watched) = watch::channel(Arc::new(cluster(servers, password)));
@@ -70,7 +71,7 @@ impl Bed {
         waited.await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}; {:?}", self.report(server)))
     }
 
-    /// A probe that was answered, and not long ago.
+    /// Waits for a fresh probe that was answered and meets the condition.
     async fn probe(&self, what: &str, server: &str, met: impl Fn(&Probe) -> bool) -> Probe {
         let fresh =
             |s: &ProbeReport| s.probe.as_ref().is_some_and(|(l, age)| *age < FRESH_MS && s.error.is_empty() && met(l));
@@ -78,7 +79,7 @@ impl Bed {
     }
 }
 
-/// A group of these servers.
+/// Returns a state with one group of these servers.
 fn cluster(servers: &[&str], password: Option<&str>) -> ClusterState {
     let mut state = ClusterState::default();
     let member = NewMember {
@@ -117,7 +118,7 @@ fn is_primary(probe: &Probe) -> bool {
     matches!(probe.role, ReportedRole::Primary { .. })
 }
 
-/// The lines of CLIENT LIST that are of probers.
+/// Returns the lines of CLIENT LIST that belong to probers.
 fn probers(redis: &Redis) -> Vec<String> {
     let mut client = Client::connect(redis.port());
     let head = client.call("CLIENT LIST").line();
@@ -128,19 +129,19 @@ fn probers(redis: &Redis) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_servers_say_is_seen() {
+async fn replies_of_servers_are_reported() {
     let primary = Redis::start_with(&["--appendonly", "yes", "--repl-diskless-sync-delay", "0"]);
     let replica = replica_of(&primary, &[]);
     let mut client = Client::connect(primary.port());
     client.call("SET a 1").expect("+OK\r\n").call("SELECT 3").expect("+OK\r\n").call("SET b 1").expect("+OK\r\n");
-    let bed = Bed::watching(&[&primary.addr, &replica.addr], None);
-    let of_replica = bed.probe("a replica in step", &replica.addr, |l| in_sync(l) && l.keys == 2).await;
+    let fixture = Fixture::watching(&[&primary.addr, &replica.addr], None);
+    let of_replica = fixture.probe("a replica in sync", &replica.addr, |l| in_sync(l) && l.keys == 2).await;
     let address = HostPort::parse(&replica.addr).unwrap();
     let acked = |l: &Probe| match &l.role {
         ReportedRole::Primary { replicas } => replicas.iter().any(|(r, offset)| *r == address && *offset > 0),
         ReportedRole::Replica { .. } => false,
     };
-    let of_primary = bed.probe("a primary and its replica", &primary.addr, acked).await;
+    let of_primary = fixture.probe("a primary and its replica", &primary.addr, acked).await;
     assert_eq!(of_primary.replid, of_replica.replid);
     assert_eq!((of_primary.run_id.len(), of_primary.keys), (40, 2));
     assert_ne!(of_primary.run_id, of_replica.run_id);
@@ -149,98 +150,103 @@ async fn what_servers_say_is_seen() {
     assert_eq!((&of_primary.replid2, &of_replica.replid2), (&None, &None));
     let ReportedRole::Replica { of, link_down_ms, .. } = &of_replica.role else { panic!("{of_replica:?}") };
     assert_eq!((of.as_str(), *link_down_ms), (primary.addr.as_str(), 0));
-    // Both count what is written.
+    // Writes increase the offsets of both servers.
     client.call("SET c 1").expect("+OK\r\n");
-    let further = bed.probe("a write", &primary.addr, |l| l.offset > of_primary.offset).await.offset;
-    bed.probe("the same write", &replica.addr, |l| l.offset >= further).await;
-    assert_eq!(probers(&primary).len(), 1, "one connection, by its name");
+    let further = fixture.probe("a write", &primary.addr, |l| l.offset > of_primary.offset).await.offset;
+    fixture.probe("the same write", &replica.addr, |l| l.offset >= further).await;
+    assert_eq!(probers(&primary).len(), 1, "there must be one connection with this name");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_fails_and_comes_back_as_another() {
+async fn a_killed_server_fails_and_returns_with_another_run_id() {
     let mut primary = Redis::start();
-    let bed = Bed::watching(&[&primary.addr], None);
-    let before = bed.probe("it", &primary.addr, is_primary).await;
-    let mut news = bed.prober.news();
+    let fixture = Fixture::watching(&[&primary.addr], None);
+    let before = fixture.probe("the server", &primary.addr, is_primary).await;
+    let mut news = fixture.prober.news();
     news.borrow_and_update();
     primary.kill();
     let gone = std::time::Instant::now();
-    let report = bed.until("it fails", &primary.addr, |s| s.failing_ms.is_some()).await;
-    assert!(gone.elapsed() < PATIENCE / 2, "the broken connection tells");
+    let report = fixture.until("it fails", &primary.addr, |s| s.failing_ms.is_some()).await;
+    assert!(gone.elapsed() < PATIENCE / 2, "the broken connection must be noticed");
     assert!(report.error.contains("cannot be reached"), "{report:?}");
-    assert_eq!(report.probe.unwrap().0.run_id, before.run_id, "what was seen stays");
+    assert_eq!(report.probe.unwrap().0.run_id, before.run_id, "the last probe must be kept");
     tokio::time::timeout(PATIENCE, news.changed()).await.unwrap().unwrap();
-    let failing = bed.until("it fails on", &primary.addr, |s| s.failing_ms.is_some_and(|ms| ms > 1_200)).await;
+    let failing = fixture.until("it still fails", &primary.addr, |s| s.failing_ms.is_some_and(|ms| ms > 1_200)).await;
     let (_, age_ms) = failing.probe.unwrap();
-    assert!(failing.failing_ms.unwrap() <= age_ms, "since the first probe that failed");
+    assert!(failing.failing_ms.unwrap() <= age_ms, "the time must count from the first failed probe");
     let port = primary.port();
     drop(primary);
     let again = Redis::start_at(port, &[]);
-    let after = bed.probe("it answers again", &again.addr, |l| l.run_id != before.run_id).await;
+    let after = fixture.probe("it answers again", &again.addr, |l| l.run_id != before.run_id).await;
     assert_eq!(after.run_id.len(), 40);
-    assert_eq!(bed.report(&again.addr).unwrap().failing_ms, None);
+    assert_eq!(fixture.report(&again.addr).unwrap().failing_ms, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_fails_by_the_deadline_and_delays_no_other() {
     let (hung, other) = (Redis::start(), Redis::start());
-    let bed = Bed::watching(&[&hung.addr, &other.addr], None);
-    let before = bed.probe("the one", &hung.addr, is_primary).await;
-    bed.probe("the other", &other.addr, is_primary).await;
+    let fixture = Fixture::watching(&[&hung.addr, &other.addr], None);
+    let before = fixture.probe("the hanging server", &hung.addr, is_primary).await;
+    fixture.probe("the other server", &other.addr, is_primary).await;
     hung.signal("STOP");
-    let report = bed.until("it fails", &hung.addr, |s| s.failing_ms.is_some()).await;
+    let report = fixture.until("it fails", &hung.addr, |s| s.failing_ms.is_some()).await;
     assert!(report.error.contains("in time"), "{report:?}");
-    assert!(report.failing_ms.unwrap() >= PROBE_TIMEOUT.as_millis() as u64, "since that probe began: {report:?}");
-    bed.until("it hangs on", &hung.addr, |s| s.failing_ms.is_some_and(|ms| ms > 2_500)).await;
-    bed.probe("the other", &other.addr, is_primary).await;
-    assert_eq!(bed.report(&other.addr).unwrap().failing_ms, None);
+    assert!(
+        report.failing_ms.unwrap() >= PROBE_TIMEOUT.as_millis() as u64,
+        "the time must count from the begin of the probe: {report:?}"
+    );
+    fixture.until("it still hangs", &hung.addr, |s| s.failing_ms.is_some_and(|ms| ms > 2_500)).await;
+    fixture.probe("the other server", &other.addr, is_primary).await;
+    assert_eq!(fixture.report(&other.addr).unwrap().failing_ms, None);
     hung.signal("CONT");
-    let after = bed.probe("it goes on", &hung.addr, is_primary).await;
+    let after = fixture.probe("it continues", &hung.addr, is_primary).await;
     assert_eq!(after.run_id, before.run_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_without_its_primary_keeps_its_offset_and_says_that_its_link_is_down() {
+async fn a_replica_without_its_primary_keeps_its_offset_and_reports_that_its_link_is_down() {
     let mut primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
     let replica = replica_of(&primary, &[]);
     Client::connect(primary.port()).call("SET a 1").expect("+OK\r\n");
-    let bed = Bed::watching(&[&primary.addr, &replica.addr], None);
-    let up = bed.probe("in step", &replica.addr, |l| in_sync(l) && l.keys == 1).await;
-    let seen = bed.report(&replica.addr).unwrap().in_sync.unwrap();
+    let fixture = Fixture::watching(&[&primary.addr, &replica.addr], None);
+    let up = fixture.probe("in sync", &replica.addr, |l| in_sync(l) && l.keys == 1).await;
+    let seen = fixture.report(&replica.addr).unwrap().in_sync.unwrap();
     assert_eq!((seen.to.as_str(), &seen.replid), (primary.addr.as_str(), &up.replid));
     primary.kill();
-    let down = bed.probe("its link is down", &replica.addr, |l| !in_sync(l)).await;
+    let down = fixture.probe("its link is down", &replica.addr, |l| !in_sync(l)).await;
     assert!(down.offset >= up.offset && down.replid == up.replid, "{down:?}");
-    let aged = bed.until("it was in step", &replica.addr, |s| s.in_sync.as_ref().unwrap().ago_ms > 1_500).await;
+    let aged = fixture
+        .until("it was in sync some time ago", &replica.addr, |s| s.in_sync.as_ref().unwrap().ago_ms > 1_500)
+        .await;
     let linked_then = aged.in_sync.unwrap();
     assert_eq!((linked_then.to, linked_then.replid), (seen.to, seen.replid));
-    // Promoted, it tells under which id its offsets counted before.
+    // After its promotion, the server reports its former replication id.
     Client::connect(replica.port()).call("REPLICAOF NO ONE").expect("+OK\r\n");
-    let promoted = bed.probe("it is a primary", &replica.addr, is_primary).await;
+    let promoted = fixture.probe("it is a primary", &replica.addr, is_primary).await;
     assert_ne!(promoted.replid, up.replid);
     let (former, until) = promoted.replid2.unwrap();
     assert_eq!(former, up.replid);
-    assert!(until > up.offset, "the first offset that is not of it: {until}");
+    assert!(until > up.offset, "the first offset that does not belong to the former id: {until}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_refuses_the_password_is_alive() {
+async fn a_server_that_rejects_the_password_is_alive() {
     let redis = Redis::start_with(&["--requirepass", "right"]);
-    let bed = Bed::watching(&[&redis.addr], Some("wrong"));
-    let report = bed.until("it refuses", &redis.addr, |s| !s.error.is_empty()).await;
+    let fixture = Fixture::watching(&[&redis.addr], Some("wrong"));
+    let report = fixture.until("it rejects the password", &redis.addr, |s| !s.error.is_empty()).await;
     assert_eq!((report.failing_ms, &report.probe), (None, &None));
     assert!(report.error.contains("refuses the password of its group"), "{report:?}");
-    assert!(!report.error.contains("wrong "), "no password in it: {report:?}");
-    bed.state.send_replace(Arc::new(cluster(&[&redis.addr], None)));
+    assert!(!report.error.contains("wrong "), "the report must not contain the password: {report:?}");
+    fixture.state.send_replace(Arc::new(cluster(&[&redis.addr], None)));
     let needed = |s: &ProbeReport| s.error.contains("wants a password") && s.failing_ms.is_none();
-    bed.until("it wants one", &redis.addr, needed).await;
-    bed.state.send_replace(Arc::new(cluster(&[&redis.addr], Some("right"))));
-    bed.probe("it answers", &redis.addr, is_primary).await;
+    fixture.until("it requires a password", &redis.addr, needed).await;
+    fixture.state.send_replace(Arc::new(cluster(&[&redis.addr], Some("right"))));
+    fixture.probe("it answers", &redis.addr, is_primary).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_loads_is_alive_and_not_ready() {
-    // As Redis does: ROLE and INFO are answered while it loads.
+    // As Redis does while it loads: it answers ROLE and INFO.
     let loads = fake(|mut conn| {
         while let Some(request) = conn.request() {
             match (&request[0][..], request.get(1).map(|s| &s[..])) {
@@ -254,22 +260,23 @@ async fn a_server_that_loads_is_alive_and_not_ready() {
             }
         }
     });
-    // And one that says nothing else.
+    // A server that gives no other answer while it loads.
     let only_loads = fake(|mut conn| {
         while conn.request().is_some() {
             conn.reply(b"-LOADING Redis is loading the dataset in memory\r\n");
         }
     });
-    let bed = Bed::watching(&[&loads, &only_loads], None);
-    let probe = bed.probe("it loads", &loads, |l| l.loading).await;
+    let fixture = Fixture::watching(&[&loads, &only_loads], None);
+    let probe = fixture.probe("it loads", &loads, |l| l.loading).await;
     assert_eq!((probe.replid.as_str(), probe.offset, probe.run_id.as_str(), probe.persistent), ("abc", 12, "", None));
-    let report = bed.until("it says only that", &only_loads, |s| s.error.contains("loading")).await;
+    let report = fixture.until("it only answers that it loads", &only_loads, |s| s.error.contains("loading")).await;
     assert_eq!((report.probe, report.failing_ms), (None, None));
 }
 
-/// As long as it loads it has some of its keys; what it has is asked again as soon as it has all.
+/// While a server loads, it has only some of its keys. The prober asks for the number of keys again as soon as it has
+/// loaded.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_keys_of_a_server_that_has_just_loaded_are_all_of_them() {
+async fn a_server_that_has_just_loaded_is_reported_with_all_its_keys() {
     let pings = AtomicU32::new(0);
     let loads = fake(move |mut conn| {
         let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
@@ -292,68 +299,69 @@ async fn the_keys_of_a_server_that_has_just_loaded_are_all_of_them() {
             }
         }
     });
-    let bed = Bed::watching(&[&loads], None);
-    let probe = bed.probe("it loads", &loads, |l| l.loading).await;
-    assert_eq!((probe.keys, probe.persistent), (10, None), "what it is configured to does not count yet");
-    let probe = bed.probe("it has loaded", &loads, |l| !l.loading).await;
+    let fixture = Fixture::watching(&[&loads], None);
+    let probe = fixture.probe("it loads", &loads, |l| l.loading).await;
+    assert_eq!((probe.keys, probe.persistent), (10, None), "persistence must be unknown while the server loads");
+    let probe = fixture.probe("it has loaded", &loads, |l| !l.loading).await;
     assert_eq!((probe.keys, probe.persistent), (100, Some(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_answers_no_redis_fails() {
+async fn a_server_that_does_not_speak_the_redis_protocol_fails() {
     let web = fake(|mut conn| {
         while conn.request().is_some() {
             conn.reply(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let bed = Bed::watching(&[&web], None);
-    let report = bed.until("it fails", &web, |s| s.failing_ms.is_some()).await;
+    let fixture = Fixture::watching(&[&web], None);
+    let report = fixture.until("it fails", &web, |s| s.failing_ms.is_some()).await;
     assert!(report.error.contains("does not answer as a Redis server does"), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_leaves_is_looked_at_no_more() {
+async fn a_removed_server_is_no_longer_probed() {
     let (stays, leaves) = (Redis::start(), Redis::start());
-    let bed = Bed::watching(&[&stays.addr, &leaves.addr], None);
-    bed.probe("the one", &leaves.addr, is_primary).await;
-    bed.probe("the other", &stays.addr, is_primary).await;
+    let fixture = Fixture::watching(&[&stays.addr, &leaves.addr], None);
+    fixture.probe("the server to be removed", &leaves.addr, is_primary).await;
+    fixture.probe("the other server", &stays.addr, is_primary).await;
     assert_eq!(probers(&leaves).len(), 1);
     let before = probers(&stays);
-    bed.state.send_replace(Arc::new(cluster(&[&stays.addr], None)));
+    fixture.state.send_replace(Arc::new(cluster(&[&stays.addr], None)));
     let end = std::time::Instant::now() + PATIENCE;
-    while !probers(&leaves).is_empty() || bed.report(&leaves.addr).is_some() {
-        assert!(std::time::Instant::now() < end, "it is watched on");
+    while !probers(&leaves).is_empty() || fixture.report(&leaves.addr).is_some() {
+        assert!(std::time::Instant::now() < end, "the removed server is still probed");
         tokio::task::yield_now().await;
     }
     let id = |lines: &[String]| lines[0].split(' ').next().unwrap().to_owned();
-    assert_eq!(id(&probers(&stays)), id(&before), "the connection to the other stays");
+    assert_eq!(id(&probers(&stays)), id(&before), "the connection to the other server must stay open");
 }
 
-/// The connection is closed under it, as `CLIENT KILL` and a proxy in between do: that is no failure.
+/// The connection is closed by the other side, as `CLIENT KILL` and proxies do. This is no failure of the server.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_closed_is_opened_again_at_once() {
+async fn a_closed_connection_is_reopened_at_once() {
     let redis = Redis::start();
-    let bed = Bed::watching(&[&redis.addr], None);
-    bed.probe("it", &redis.addr, is_primary).await;
+    let fixture = Fixture::watching(&[&redis.addr], None);
+    fixture.probe("the server", &redis.addr, is_primary).await;
     let id = |line: &String| line.split(' ').next().unwrap().trim_start_matches("id=").to_owned();
     let first = id(&probers(&redis)[0]);
     Client::connect(redis.port()).call(&format!("CLIENT KILL ID {first}")).expect(":1\r\n");
     let end = std::time::Instant::now() + PATIENCE;
     while probers(&redis).first().map(id).is_none_or(|now| now == first) {
-        assert!(std::time::Instant::now() < end, "it is not opened again");
-        let report = bed.report(&redis.addr).unwrap();
+        assert!(std::time::Instant::now() < end, "the connection is not reopened");
+        let report = fixture.report(&redis.addr).unwrap();
         assert_eq!((report.failing_ms, report.error.as_str()), (None, ""));
         tokio::task::yield_now().await;
     }
-    bed.probe("it", &redis.addr, is_primary).await;
+    fixture.probe("the server again", &redis.addr, is_primary).await;
 }
 
-/// A program that takes the primary's stream and says that it has it, as a replica does, and tells no port.
+/// A program that receives and acknowledges the primary's replication stream as a replica does, without reporting a
+/// port.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_without_a_port_is_counted_when_it_acknowledges() {
     use std::io::{BufRead, BufReader, Read, Write};
     let primary = Redis::start_with(&["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]);
-    let bed = Bed::watching(&[&primary.addr], None);
+    let fixture = Fixture::watching(&[&primary.addr], None);
     let mut stream = std::net::TcpStream::connect(&primary.addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -365,11 +373,11 @@ async fn a_replica_without_a_port_is_counted_when_it_acknowledges() {
     }
     let mut copy = vec![0; line[1..].trim_end().parse().unwrap()];
     reader.read_exact(&mut copy).unwrap();
-    // As a feed of ours does.
+    // As the mover's feed does: it acknowledges offset 0.
     stream.write_all(b"REPLCONF ACK 0\r\n").unwrap();
     let mut client = Client::connect(primary.port());
     loop {
-        // Five lines: an array of three, the role in two, the offset, how many replicas.
+        // Five lines: an array of three elements, the role in two lines, the offset, the number of replicas.
         let listed = client.call("ROLE").line() == "*3" && (0..4).map(|_| client.line()).last().unwrap() == "*1";
         if listed {
             // An array of three strings.
@@ -377,12 +385,12 @@ async fn a_replica_without_a_port_is_counted_when_it_acknowledges() {
             break;
         }
     }
-    // What a probe says that has seen this write, it says of the replica that was listed before.
+    // A probe that has seen this write was executed after the replica had been listed.
     client.call(&format!("SET k {}", "v".repeat(1_000))).expect("+OK\r\n");
-    let probe = bed.probe("the write", &primary.addr, |probe| probe.offset > 1_000).await;
+    let probe = fixture.probe("the write", &primary.addr, |probe| probe.offset > 1_000).await;
     assert_eq!((probe.unnamed_replicas, is_primary(&probe)), (0, true));
     stream.write_all(b"REPLCONF ACK 7\r\n").unwrap();
-    bed.probe("a foreign replica", &primary.addr, |probe| probe.unnamed_replicas == 1).await;
+    fixture.probe("an unmanaged replica", &primary.addr, |probe| probe.unnamed_replicas == 1).await;
     drop((stream, reader));
-    bed.probe("it has gone", &primary.addr, |probe| probe.unnamed_replicas == 0).await;
+    fixture.probe("the replica has disconnected", &primary.addr, |probe| probe.unnamed_replicas == 0).await;
 }

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Calls the admin API knowing only its address: what the service is, server reflection tells.
+"""Calls the admin API with only its address: server reflection provides the service definition.
 
 usage: grpc_reflection.py HOST:PORT [SECRET_FILE]
 
-Prints the cluster's status as JSON. Exit code 0 only if Status answered and says which node answered; needs PyPI's
-grpcio and grpcio-reflection.
+Prints the cluster's status as JSON. The exit code is 0 only if Status answers and names the node that answered. Needs
+grpcio and grpcio-reflection from PyPI.
 """
 
 import sys
 
-# This file has the name of the package it needs: look for packages anywhere but here.
+# This file has the name of a package that it needs, so its own folder must not be searched for packages.
 sys.path.pop(0)
 
 import grpc
@@ -21,7 +21,7 @@ DEADLINE_S = 10
 
 
 class Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
-    """Puts the cluster secret on every call, those of reflection too."""
+    """Adds the cluster secret to every call, including those of reflection."""
 
     def __init__(self, secret):
         self.metadata = [("authorization", f"Bearer {secret}")]
@@ -59,7 +59,7 @@ def main():
     )
     status = call(request(), timeout=DEADLINE_S)
     if status.answered_by == 0:
-        sys.exit(f"the answer names no node: {status}")
+        sys.exit(f"the answer does not name a node: {status}")
     print(json_format.MessageToJson(status, preserving_proto_field_name=True))
 
 

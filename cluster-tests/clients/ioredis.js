@@ -1,6 +1,6 @@
-// Uses a node with ioredis as an application would.
-// usage: NODE_PATH=.../node_modules node ioredis.js PORT [PORT...]     the same product on several nodes
-// Exit code 0 only if everything came back as it was written.
+// Uses a node with ioredis as an application does.
+// usage: NODE_PATH=.../node_modules node ioredis.js PORT [PORT...]     the ports of one product on several nodes
+// The exit code is 0 only if every reply is as expected.
 "use strict";
 const assert = require("node:assert");
 const Redis = require("ioredis");
@@ -20,7 +20,7 @@ async function exercise(port, others) {
   await client.del(`${name}:h`, `${name}:l`);
   await client.hset(`${name}:h`, { a: 1, b: 2 });
   assert.deepEqual(await client.hgetall(`${name}:h`), { a: "1", b: "2" });
-  // Binary, and larger than a read.
+  // A binary value that is larger than one read.
   const large = Buffer.alloc(1 << 20, "\r\n\0x");
   await client.set(`${name}:large`, large);
   assert.ok(large.equals(await client.getBuffer(`${name}:large`)));
@@ -32,7 +32,7 @@ async function exercise(port, others) {
   const replies = await pipeline.exec();
   assert.ok(replies.every(([error]) => error === null));
   assert.deepEqual(replies.filter((_, i) => i % 3 === 0).map(([, value]) => value), Object.values(many));
-  // Many at once on one connection, answered in order.
+  // Many concurrent requests on one connection, answered in order.
   const answers = await Promise.all(Object.keys(many).map((key) => client.get(key)));
   assert.deepEqual(answers, Object.values(many));
   await assert.rejects(client.sinter(`${name}:1`, `${name}:2`, `${name}:3`, `${name}:4`), /CROSSSLOT/);

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Uses a node with redis-py as an application would.
+"""Uses a node with redis-py as an application does.
 
-usage: redis_py.py PORT [PORT...]     the same product on several nodes
+usage: redis_py.py PORT [PORT...]     the ports of one product on several nodes
 
-Exit code 0 only if everything came back as it was written. Needs PyPI's redis.
+The exit code is 0 only if every reply is as expected. Needs redis from PyPI.
 """
 
 import sys

@@ -1,5 +1,4 @@
-//! The program under test.
-//! Knows nothing of its command line.
+//! Finds and builds the program under test.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,11 +6,11 @@ use std::{
     sync::OnceLock,
 };
 
-/// Path of `pontoon`: `PONTOON_BIN`, or the one that belongs to this build, brought up to date first. A stale program
-/// would make tests pass or fail for yesterday's code.
+/// Returns the path of `pontoon`: `PONTOON_BIN`, or the program of this build, which is built first. With an outdated
+/// program, the tests would test old code.
 ///
 /// # Panics
-/// When it cannot be built.
+/// When the program cannot be built.
 pub fn pontoon() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| match std::env::var_os("PONTOON_BIN") {
@@ -26,8 +25,8 @@ pub fn pontoon() -> &'static Path {
 
 fn build() -> PathBuf {
     // target/PROFILE/deps/test-executable
-    let exe = std::env::current_exe().expect("a test knows where it is");
-    let profile = exe.parent().and_then(Path::parent).expect("it is in target/PROFILE/deps").to_path_buf();
+    let exe = std::env::current_exe().expect("the path of the test program is known");
+    let profile = exe.parent().and_then(Path::parent).expect("the test is in target/PROFILE/deps").to_path_buf();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "pontoon", "--bin", "pontoon"]);
     cargo.current_dir(repository());
@@ -42,13 +41,13 @@ fn build() -> PathBuf {
     profile.join("pontoon")
 }
 
-/// The folder with the workspace's Cargo.toml.
+/// Returns the folder with the workspace's Cargo.toml.
 #[must_use]
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("cluster-tests is in the repository").to_path_buf()
 }
 
-/// The program with a clean environment: what the developer's shell sets must not change a test.
+/// Returns a command for the program without the `PONTOON_` variables: the developer's shell must not change a test.
 #[must_use]
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);

@@ -1,5 +1,5 @@
-//! Which process holds the other end of a loopback connection, by what the kernel shows under /proc: so that a relay in front of
-//! a server can tell the nodes apart, which all call it by the same address. Knows nothing of what is done with the answer.
+//! Finds the process at the other end of a loopback connection in /proc. With it, a relay in front of a server can
+//! distinguish the nodes, which all connect to the same address.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,38 +9,38 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Who calls.
+/// The process that opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
     /// A node, by its id.
     Node(u16),
-    /// A redis-server, by its place in the cluster's list: a replica that calls its primary.
+    /// A redis-server, by its index in the cluster's list: a replica that connects to its primary.
     Server(usize),
-    /// Anybody else: the test itself.
+    /// Any other process: the test itself.
     Other,
 }
 
-/// The processes of one test, by a directory that only each of them names on its command line or works in. Kept over restarts:
-/// the process is searched again on each call.
+/// The processes of one test. A process is identified by a directory that no other process works in or has as an
+/// argument. The identity survives restarts, because the process is searched for each connection.
 #[derive(Clone, Debug, Default)]
 pub struct Callers(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
     dirs: BTreeMap<PathBuf, Caller>,
-    /// Where they were found the last times: /proc has many entries, and a relay must not be slow.
+    /// Processes that were found earlier. They are checked first: /proc has many entries, and a relay must not be slow.
     processes: BTreeSet<PathBuf>,
 }
 
 impl Callers {
-    /// The process that works in `dir`, or has it as an argument, is this one; `pid` is its first.
-    pub fn know(&self, dir: &Path, pid: u32, caller: Caller) {
+    /// Registers a caller: the process that works in `dir` or has it as an argument. `pid` is its current process id.
+    pub fn register(&self, dir: &Path, pid: u32, caller: Caller) {
         let mut known = self.lock();
         known.dirs.insert(dir.to_path_buf(), caller);
         known.processes.insert(Path::new("/proc").join(pid.to_string()));
     }
 
-    /// Who has the connection that comes from `from` and goes to 127.0.0.1:`port`.
+    /// Returns the process that opened the connection from `from` to 127.0.0.1:`port`.
     #[must_use]
     pub fn of(&self, from: SocketAddr, port: u16) -> Caller {
         inode(from, port).and_then(|inode| self.holder(&inode)).unwrap_or(Caller::Other)
@@ -55,7 +55,7 @@ impl Callers {
         if let Some(process) = known.iter().find(|process| holds(process, inode)) {
             return self.which(process);
         }
-        // Only children of this process: they are the ones that tests start.
+        // Only children of this process: tests start no others.
         let me = std::process::id().to_string();
         for process in fs::read_dir("/proc").ok()?.flatten() {
             let is_process = process.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
@@ -77,10 +77,10 @@ impl Callers {
     }
 }
 
-/// Process id of a process' parent; empty if it has just ended.
+/// Returns the process id of a process's parent, or an empty text if the process has just ended.
 fn parent(process: &Path) -> String {
     let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-    // "12 (name) S 11 ...": the name may hold anything, so look behind its last parenthesis.
+    // "12 (name) S 11 ...": the name may contain any character, so the fields are read after its last parenthesis.
     stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).unwrap_or_default().to_owned()
 }
 
@@ -90,7 +90,7 @@ fn holds(process: &Path, inode: &str) -> bool {
     fs::read_dir(process.join("fd")).is_ok_and(|fds| fds.flatten().any(is_it))
 }
 
-/// Of the caller's socket.
+/// Returns the inode of the caller's socket.
 fn inode(from: SocketAddr, port: u16) -> Option<String> {
     let IpAddr::V4(host) = from.ip() else { return None };
     let local = format!("{:08X}:{:04X}", u32::from_le_bytes(host.octets()), from.port());
@@ -118,14 +118,14 @@ mod tests {
     };
 
     #[test]
-    fn a_replica_is_known_when_it_calls() {
+    fn a_replica_is_identified_by_its_connection() {
         let (ports, dir, callers) = (Ports::take(), Scratch::new(), Callers::default());
         let replica = RedisServer::start_with(ports.server(0), dir.path(), &RedisOptions::default());
-        callers.know(replica.home(), 0, Caller::Server(7));
+        callers.register(replica.home(), 0, Caller::Server(7));
         let primary = TcpListener::bind(("127.0.0.1", ports.server(1))).unwrap();
         let _ = replica.call(&["REPLICAOF", "127.0.0.1", &ports.server(1).to_string()]);
         primary.set_nonblocking(true).unwrap();
-        let (_call, from) = wait_for("the replica to call", GENEROUS, || primary.accept());
+        let (_call, from) = wait_for("the replica to connect", GENEROUS, || primary.accept());
         assert_eq!(callers.of(from, ports.server(1)), Caller::Server(7));
         let own = std::net::TcpStream::connect(("127.0.0.1", replica.port)).unwrap();
         assert_eq!(callers.of(own.local_addr().unwrap(), replica.port), Caller::Other);

@@ -1,5 +1,5 @@
 //! A small RESP client that never waits longer than its deadline.
-//! Knows nothing of clusters; shares no code with the proxy, so that both cannot be wrong in the same way.
+//! It shares no code with the proxy, so that the two cannot have the same error.
 
 use std::{
     io::{self, Read, Write},
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// Longest wait for a connection or a reply.
+/// Maximum time for a connection attempt or a reply.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A reply of RESP2, with the parts of RESP3 that HELLO 3 brings.
@@ -27,24 +27,24 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// `%`
     Map(Vec<(Reply, Reply)>),
-    /// `#`, `,`, `(`: the text.
+    /// `#`, `,`, `(`, as text.
     Other(String),
 }
 
 impl Reply {
-    /// A bulk string.
+    /// Returns a bulk string.
     #[must_use]
     pub fn bulk(text: &str) -> Self {
         Self::Bulk(text.as_bytes().to_vec())
     }
 
-    /// `+OK`.
+    /// Returns the reply `+OK`.
     #[must_use]
     pub fn ok() -> Self {
         Self::Simple("OK".into())
     }
 
-    /// Its text, for people and for `contains`.
+    /// Returns the reply as text, for messages and for `contains`.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -59,14 +59,14 @@ impl Reply {
         }
     }
 
-    /// Whether it is an error that begins so.
+    /// Returns whether the reply is an error that begins with `start`.
     #[must_use]
     pub fn is_error(&self, start: &str) -> bool {
         matches!(self, Self::Error(text) if text.starts_with(start))
     }
 }
 
-/// A connection.
+/// A connection to a node or a server.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
@@ -83,7 +83,7 @@ impl Client {
         Self::connect_within(port, DEADLINE)
     }
 
-    /// The same with another deadline for everything.
+    /// Connects to 127.0.0.1, with this deadline for the connection attempt and for each reply.
     ///
     /// # Errors
     /// When nobody listens there.
@@ -104,7 +104,7 @@ impl Client {
         self.read()
     }
 
-    /// Sends requests at once and reads all their replies.
+    /// Sends all requests at once, then reads their replies.
     ///
     /// # Errors
     /// When the connection breaks or the deadline passes.
@@ -114,7 +114,7 @@ impl Client {
         requests.iter().map(|_| self.read()).collect()
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     ///
     /// # Errors
     /// When the connection breaks or the deadline passes.
@@ -125,7 +125,7 @@ impl Client {
     /// Reads one reply.
     ///
     /// # Errors
-    /// When the connection breaks, the deadline passes, or it is no RESP.
+    /// When the connection breaks, the deadline passes, or the reply is not valid RESP.
     pub fn read(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let (kind, rest) = line.split_at_checked(1).ok_or_else(|| bad("an empty line"))?;
@@ -152,7 +152,7 @@ impl Client {
         })
     }
 
-    /// Whether the other side has closed the connection (waits for it up to the deadline).
+    /// Waits up to the deadline, and returns whether the other side has closed the connection.
     pub fn closed(&mut self) -> bool {
         let mut rest = [0; 4096];
         loop {
@@ -202,7 +202,7 @@ impl Client {
     }
 }
 
-/// A request as an array of bulk strings.
+/// Encodes a request as an array of bulk strings.
 #[must_use]
 pub fn request(args: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
@@ -213,5 +213,5 @@ pub fn request(args: &[&str]) -> Vec<u8> {
 }
 
 fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("this is no RESP: {what}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("not valid RESP: {what}"))
 }

@@ -1,5 +1,4 @@
-//! A cluster of real nodes in front of real redis-servers, and the waits that tests share.
-//! Knows nothing of the tests.
+//! A cluster of real nodes in front of real redis-servers, and the waits that several tests use.
 
 use std::path::PathBuf;
 
@@ -17,25 +16,26 @@ use crate::{
     wait::{GENEROUS, wait_for},
 };
 
-/// Nodes 1.. and what belongs to them. Fields are dropped in this order: processes first, then their files.
+/// The nodes, servers, ports and files of one test. The fields are dropped in this order: processes first, then their
+/// files.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Node 1 is the first.
+    /// The nodes. Node 1 is the first.
     pub nodes: Vec<Node>,
-    /// In the order they were started.
+    /// The redis-servers, in the order in which they were started.
     pub servers: Vec<RedisServer>,
-    /// The network between the nodes, if it was made to be cut.
+    /// The network between the nodes, if the test can cut it.
     mesh: Option<Mesh>,
-    /// Ports of this test.
+    /// The ports of this test.
     pub ports: Ports,
-    /// Files of this test.
+    /// The files of this test.
     pub dir: Scratch,
-    /// The cluster secret's file.
+    /// The file with the cluster secret.
     pub secret: Option<PathBuf>,
 }
 
 impl Cluster {
-    /// `n` nodes that are not started yet, with the same `--peers`.
+    /// Returns `n` nodes that are not started yet, with the same `--peers`.
     #[must_use]
     pub fn prepared(n: u16) -> Self {
         let (ports, dir) = (Ports::take(), Scratch::new());
@@ -46,31 +46,31 @@ impl Cluster {
         Self { nodes, servers: Vec::new(), mesh: None, ports, dir, secret: None }
     }
 
-    /// As [`Cluster::prepared`], and the network between the nodes can be cut.
+    /// As [`Cluster::prepared`], with a network between the nodes that can be cut.
     #[must_use]
     pub fn prepared_with_mesh(n: u16) -> Self {
         let mut cluster = Self::prepared(n);
         let ports = &cluster.ports;
-        let ways: Vec<_> = (1..=n).map(|id| (id, ports.admin(id), ports.admin_listen(id))).collect();
-        cluster.mesh = Some(Mesh::start(&ways));
-        for (node, (id, _, listens)) in cluster.nodes.iter_mut().zip(ways) {
+        let relays: Vec<_> = (1..=n).map(|id| (id, ports.admin(id), ports.admin_listen(id))).collect();
+        cluster.mesh = Some(Mesh::start(&relays));
+        for (node, (id, _, listens)) in cluster.nodes.iter_mut().zip(relays) {
             node.more.extend(["--admin-listen".to_owned(), format!("127.0.0.1:{listens}")]);
             node.more.extend(["--set".to_owned(), format!("source={}", Mesh::source(id))]);
         }
         cluster
     }
 
-    /// The network between the nodes.
+    /// Returns the network between the nodes.
     ///
     /// # Panics
-    /// When the cluster was not made with one.
+    /// When the cluster was not created by [`Cluster::prepared_with_mesh`].
     #[must_use]
     #[track_caller]
     pub fn mesh(&self) -> &Mesh {
         self.mesh.as_ref().expect("the cluster was made with Cluster::prepared_with_mesh")
     }
 
-    /// `n` nodes that have formed a cluster and all serve.
+    /// Starts `n` nodes and waits until they have formed a cluster and all serve.
     #[must_use]
     pub fn start(n: u16) -> Self {
         let mut cluster = Self::prepared(n);
@@ -78,7 +78,7 @@ impl Cluster {
         cluster
     }
 
-    /// Three nodes and `groups` groups without replicas, all slots assigned in equal ranges.
+    /// Starts three nodes and `groups` groups without replicas. All slots are assigned in equal ranges.
     #[must_use]
     pub fn serving(groups: u16) -> Self {
         let mut cluster = Self::start(3);
@@ -92,7 +92,7 @@ impl Cluster {
         self.wait_formed();
     }
 
-    /// Makes a secret that all nodes and commands use from now on.
+    /// Creates a secret that all nodes and commands use from now on.
     ///
     /// # Panics
     /// When the file cannot be written.
@@ -102,10 +102,10 @@ impl Cluster {
         self.secret = Some(path);
     }
 
-    /// A file with mode 0600.
+    /// Writes a file with mode 0600 and returns its path.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// When the file cannot be written.
     #[must_use]
     pub fn secret_file(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
@@ -115,29 +115,29 @@ impl Cluster {
         path
     }
 
-    /// Node `id`.
+    /// Returns node `id`.
     #[must_use]
     pub fn node(&self, id: u16) -> &Node {
         &self.nodes[usize::from(id) - 1]
     }
 
-    /// Node `id`.
+    /// Returns node `id`.
     pub fn node_mut(&mut self, id: u16) -> &mut Node {
         &mut self.nodes[usize::from(id) - 1]
     }
 
-    /// Commands through node 1.
+    /// Returns a command line that uses node 1.
     #[must_use]
     pub fn cli(&self) -> Cli {
         self.node(1).cli()
     }
 
-    /// Waits until every node knows the leader, serves, is seen alive by it, and knows a product.
+    /// Waits until every node knows the leader, serves, is alive according to all nodes, and knows a product.
     #[track_caller]
     pub fn wait_formed(&self) {
         let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         self.wait_serving(&all);
-        // The leader makes the product 'default' a moment after it was elected.
+        // The leader creates the product 'default' a moment after its election.
         wait_for("the first product on every node", GENEROUS, || {
             let statuses = self.nodes.iter().map(|node| node.cli().try_json(&["status", "--timeout", "2s"]));
             let without = statuses.collect::<Result<Vec<_>, _>>()?.into_iter().find(|s| s["products"] == 0);
@@ -155,74 +155,74 @@ impl Cluster {
                 let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
                 let alive = |id: &u16| nodes.iter().any(|n| n["id"] == *id && n["alive"] == true);
                 if let Some(missing) = ids.iter().find(|id| !alive(id)) {
-                    return Err(format!("node {id} does not see node {missing} alive: {status}"));
+                    return Err(format!("for node {id}, node {missing} is not alive: {status}"));
                 }
                 leaders.push(status["leader"].as_u64().ok_or_else(|| format!("node {id} knows no leader: {status}"))?);
                 readiness(self.node(*id))?;
             }
             leaders.dedup();
-            if leaders.len() == 1 { Ok(()) } else { Err(format!("they see several leaders: {leaders:?}")) }
+            if leaders.len() == 1 { Ok(()) } else { Err(format!("the nodes name several leaders: {leaders:?}")) }
         });
     }
 
-    /// The leader's id as these nodes agree on it.
+    /// Waits until these nodes agree on a leader, and returns its id.
     #[track_caller]
     pub fn leader_of(&self, ids: &[u16]) -> u16 {
         wait_for("a leader", GENEROUS, || {
             let mut seen = Vec::new();
             for id in ids {
                 let status = self.node(*id).cli().try_json(&["status", "--timeout", "2s"])?;
-                seen.push(status["leader"].as_u64().ok_or("no leader is known")?);
+                seen.push(status["leader"].as_u64().ok_or("a node knows no leader")?);
             }
             seen.dedup();
             match seen[..] {
                 [leader] if ids.iter().any(|id| u64::from(*id) == leader) => Ok(u16::try_from(leader).unwrap_or(0)),
-                _ => Err(format!("the leader is {seen:?}")),
+                _ => Err(format!("the nodes name as leader {seen:?}")),
             }
         })
     }
 
-    /// The leader's id, all nodes asked.
+    /// Waits until all nodes agree on a leader, and returns its id.
     #[track_caller]
     pub fn leader(&self) -> u16 {
         let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         self.leader_of(&all)
     }
 
-    /// A node that does not lead.
+    /// Returns a node that is not the leader.
     #[track_caller]
     pub fn follower(&self) -> u16 {
         let leader = self.leader();
         self.nodes.iter().map(|node| node.id).find(|id| *id != leader).expect("there is more than one node")
     }
 
-    /// From now on every node pauses at `point`. All nodes, because an election may change the leader before the point is reached.
+    /// From now on, every node pauses at `point`: an election may change the leader before the point is reached.
     pub fn pause_at(&self, point: Point) {
         self.nodes.iter().for_each(|n| n.faults.pause_at(point));
     }
 
-    /// The first node that pauses at `point`, or has paused there since [`Cluster::pause_at`].
+    /// Returns the first node that pauses at `point`, or has paused there since [`Cluster::pause_at`].
     #[must_use]
-    pub fn stands_at(&self, point: Point) -> Option<u16> {
+    pub fn paused_node(&self, point: Point) -> Option<u16> {
         self.nodes.iter().find(|n| n.faults.has_reached(point)).map(|n| n.id)
     }
 
-    /// Waits until a node pauses at `point`. Returns its id.
+    /// Waits until a node pauses at `point`, and returns its id.
     ///
     /// # Panics
     /// At the deadline.
     #[track_caller]
     pub fn wait_reached(&self, point: Point) -> u16 {
         let what = format!("a node to reach {}", point.name());
-        wait_for(&what, GENEROUS, || self.stands_at(point).ok_or("nobody stands there"))
+        wait_for(&what, GENEROUS, || self.paused_node(point).ok_or("no node has reached it"))
     }
 
-    /// Lets every node continue from there. No node pauses there again.
+    /// Lets every node continue from `point`. No node pauses there again.
     pub fn go_on(&self, point: Point) {
         self.nodes.iter().for_each(|n| n.faults.go_on(point));
     }
 
-    /// Starts a further node that joins through node 1; does not wait.
+    /// Starts a further node that joins through node 1, without waiting.
     pub fn join(&mut self, id: u16) {
         let origin = ("--join".to_owned(), self.node(1).admin());
         let mut node = Node::new(id, self.ports.admin(id), self.ports.product(0), self.dir.path(), origin);
@@ -231,14 +231,15 @@ impl Cluster {
         self.nodes.push(node);
     }
 
-    /// Starts a redis-server on the next free port; its place in `servers` is returned.
+    /// Starts a redis-server on the next free port, and returns its index in `servers`.
     pub fn add_server(&mut self, options: &RedisOptions) -> usize {
         let n = u16::try_from(self.servers.len()).expect("few servers");
         self.servers.push(RedisServer::start_with(self.ports.server(n), self.dir.path(), options));
         self.servers.len() - 1
     }
 
-    /// Groups 1 to `n` without replicas, each with an equal range of the slots of product `default`, served by every node.
+    /// Creates groups 1 to `n` without replicas, each with an equal range of the slots of product `default`, and waits
+    /// until every node serves them.
     pub fn add_groups(&mut self, n: u16) {
         let cli = self.cli();
         for gid in 1..=n {
@@ -250,8 +251,9 @@ impl Cluster {
         }
     }
 
-    /// A group with a primary and `replicas` replicas that follow it, which owns these slots and is served by every node. The
-    /// places of its servers, the primary first.
+    /// Creates a group with a primary and `replicas` replicas, assigns these slots to it, and waits until every node
+    /// serves them and every replica may be promoted. Returns the indices of its servers in `servers`, the primary
+    /// first.
     pub fn add_group_with_replicas(
         &mut self,
         gid: u16,
@@ -273,11 +275,11 @@ impl Cluster {
         all
     }
 
-    /// Waits until every replica of a group could replace its primary. One that falls behind or loses its primary before any
-    /// node has seen it in sync cannot.
+    /// Waits until every replica of a group is a candidate. A replica that falls behind or loses its primary before any
+    /// node has found it in sync is none.
     #[track_caller]
     fn wait_candidates(&self, gid: &str) {
-        wait_for(&format!("the replicas of group {gid} to be seen in sync"), GENEROUS, || {
+        wait_for(&format!("the replicas of group {gid} to be in sync"), GENEROUS, || {
             let group = self.cli().json(&["group", "show", gid]);
             let servers = group["servers"].as_array().cloned().unwrap_or_default();
             let ready = |s: &Value| s["seen"]["link"] == "up" && s["seen"]["no_candidate"].is_null();
@@ -286,13 +288,13 @@ impl Cluster {
         });
     }
 
-    /// `slot`, `group` and `server` of a key.
+    /// Returns `slot`, `group` and `server` of a key.
     #[track_caller]
     pub fn locate(&self, key: &str) -> Value {
         self.cli().json(&["slot", "key", key])
     }
 
-    /// Waits until node `id` answers SET and GET.
+    /// Waits until node `id` answers a SET.
     #[track_caller]
     pub fn wait_answers(&self, id: u16) {
         wait_for(&format!("node {id} to answer"), GENEROUS, || {
@@ -306,14 +308,14 @@ impl Cluster {
     }
 }
 
-/// `/readyz` of a node.
+/// Checks `/readyz` of a node.
 fn readiness(node: &Node) -> Result<(), String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(node.admin()).map_err(|e| e.to_string())?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
     let mut answer = Vec::new();
-    // An answer without its end is still an answer: its first line counts.
+    // Only the first line of the answer is needed, so an incomplete answer is enough.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();
     if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("node {} is not ready: {answer}", node.id)) }

@@ -1,5 +1,5 @@
-//! Faults inside a node, asked for through files (`pontoon::faults`, debug builds only).
-//! Knows nothing of what happens at a point.
+//! Faults inside a node, which the tests request through files (`pontoon::faults`, debug builds only).
+//! Knows nothing of the meaning of a fault point.
 
 use std::{
     fs,
@@ -15,23 +15,23 @@ use crate::wait::{GENEROUS, wait_until};
 pub struct Faults(PathBuf);
 
 impl Faults {
-    /// Those of the node that is started with `PONTOON_FAULTS` naming this directory.
+    /// Returns the faults of the node that is started with this directory in `PONTOON_FAULTS`.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When the directory cannot be created.
     #[must_use]
     pub fn in_dir(dir: PathBuf) -> Self {
         fs::create_dir_all(&dir).expect("a directory can be made");
         Self(dir)
     }
 
-    /// The directory.
+    /// Returns the directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.0
     }
 
-    /// From now on the node stands still at `point`.
+    /// From now on, the node pauses at `point`.
     ///
     /// # Panics
     /// When a file cannot be written.
@@ -40,13 +40,13 @@ impl Faults {
         fs::write(self.file("pause", point.name()), b"").expect("a file can be written");
     }
 
-    /// Whether it stands there, or has stood there since `pause_at`.
+    /// Whether the node pauses at `point`, or has paused there since `pause_at`.
     #[must_use]
     pub fn has_reached(&self, point: Point) -> bool {
         self.file("reached", point.name()).exists()
     }
 
-    /// Waits until it stands there.
+    /// Waits until the node pauses at `point`.
     ///
     /// # Panics
     /// At the deadline.
@@ -55,12 +55,12 @@ impl Faults {
         wait_until(&format!("the node to reach {}", point.name()), GENEROUS, || self.has_reached(point));
     }
 
-    /// It goes on from there, and does not stop there again.
+    /// Lets the node continue from `point`. It does not pause there again.
     pub fn go_on(&self, point: Point) {
         let _ = fs::remove_file(self.file("pause", point.name()));
     }
 
-    /// A task of the node panics; if several have this name, one of them does.
+    /// Makes a task of the node panic. If several tasks have this name, one of them panics.
     ///
     /// # Panics
     /// When a file cannot be written.
@@ -77,7 +77,7 @@ impl Faults {
         wait_until(&format!("a task {task} to panic"), GENEROUS, || !self.file("panic", task).exists());
     }
 
-    /// It leaves out a rule; set before the node starts.
+    /// Makes the node leave out a rule. Must be called before the node starts.
     ///
     /// # Panics
     /// When a file cannot be written.

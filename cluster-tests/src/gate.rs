@@ -1,5 +1,5 @@
-//! A relay in front of a server, under whose address its group knows it: each caller (a node, a replica, the test) has an edge of
-//! its own that can be slowed, silenced or cut. Knows nothing of groups.
+//! A relay in front of a redis-server. The cluster knows the server by the relay's address. Each caller (a node, a
+//! replica, the test) has its own mode: its connections can be delayed, withheld or cut. Knows nothing of groups.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use crate::{
     link::{Edge, Mode, relay},
 };
 
-/// The relay; it ends when it is dropped.
+/// The relay. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Gate {
-    /// Where it listens on 127.0.0.1.
+    /// The port on 127.0.0.1 on which the relay listens.
     pub port: u16,
     edges: Arc<Mutex<BTreeMap<Caller, Arc<Edge>>>>,
     life: Arc<Edge>,
@@ -40,12 +40,12 @@ impl Gate {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Changes what is done with the connections of this caller, open ones too.
+    /// Changes the mode of this caller's connections, also of open ones.
     pub fn set(&self, caller: Caller, mode: Mode) {
         edge(&self.edges, caller).set(mode);
     }
 
-    /// Everything is passed again.
+    /// Sets the mode of all callers to `Open`.
     pub fn heal(&self) {
         self.edges.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|edge| edge.set(Mode::Open));
     }

@@ -1,34 +1,34 @@
-//! The operations of clients and their replies, with times, as input for a checker.
-//! Knows nothing of what a correct answer is.
+//! The history of a test: the operations of its clients, their results and times. It is the input of a checker.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-/// What a client did with a register.
+/// An operation of a client on a register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Wrote this value; every write of a history has another one.
+    /// Wrote this value. All writes of a history have different values.
     Write(u64),
-    /// Read this value; `None`: there was none.
+    /// Read this value. `None`: the register had no value.
     Read(Option<u64>),
 }
 
-/// One operation. A write whose outcome is unknown has no end: it may happen at any time after its begin, or never.
+/// One operation. A write whose outcome is unknown has no end: it may take effect at any time after its begin, or
+/// never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// Which register.
+    /// The register.
     pub key: String,
-    /// What.
+    /// The operation.
     pub action: Action,
-    /// Nanoseconds from the history's begin to just before the request was sent.
+    /// The moment just before the request was sent, in nanoseconds since the begin of the history.
     pub begin: u64,
-    /// Nanoseconds to just after the reply was read.
+    /// The moment just after the reply was read, in nanoseconds since the begin of the history.
     pub end: Option<u64>,
 }
 
-/// Operations of all clients of a test.
+/// The operations of all clients of a test.
 #[derive(Clone, Debug)]
 pub struct History {
     zero: Instant,
@@ -42,24 +42,25 @@ impl Default for History {
 }
 
 impl History {
-    /// Now, in nanoseconds from the history's begin.
+    /// Returns the current time, in nanoseconds since the begin of the history.
     #[must_use]
     pub fn now(&self) -> u64 {
         u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The same of another moment; 0: before the history's begin.
+    /// Converts a moment to nanoseconds since the begin of the history. An earlier moment gives 0.
     #[must_use]
     pub fn at(&self, moment: Instant) -> u64 {
         u64::try_from(moment.saturating_duration_since(self.zero).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Adds an operation. Operations that were provably not executed and unanswered reads are left out: they are no evidence.
+    /// Adds an operation. Callers leave out operations that were not executed, and unanswered reads: they prove
+    /// nothing.
     pub fn add(&self, op: Op) {
         self.ops.lock().unwrap_or_else(PoisonError::into_inner).push(op);
     }
 
-    /// All so far.
+    /// Returns all operations so far.
     #[must_use]
     pub fn ops(&self) -> Vec<Op> {
         self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone()

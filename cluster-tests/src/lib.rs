@@ -1,5 +1,7 @@
-//! What is checked with more than one part of Pontoon at work: models of the protocol, and clusters of real processes.
-//! Knows nothing of how a node does what it does.
+//! The test harness for everything that involves several nodes: exhaustive models of the protocol, and clusters of real
+//! processes (`pontoon serve`, `redis-server`) with faults, workloads and checkers.
+//! Uses the product only through its command line, its ports and its fault points, not through its internal modules.
+//! The exceptions are the slot of a key (`pontoon::model`) and the messages of the admin API (`pontoon::wire`).
 
 pub mod migration_model;
 pub mod serving_model;

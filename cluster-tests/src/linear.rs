@@ -1,16 +1,16 @@
-//! Whether a history of registers is linearizable: there is one order of its operations that agrees with time and values.
-//! Knows nothing of where the history is from.
+//! Checks whether a history of registers is linearizable: there must be one order of its operations that agrees with
+//! their times and values.
 //!
-//! The search of Wing and Gong with a memory of the states it has seen; keys are independent of each other.
+//! The algorithm is the search of Wing and Gong with a table of the visited states. Keys are checked independently.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::history::{Action, Op};
 
-/// Says which key is not linearizable, and the operations around the point where the search got stuck.
+/// Checks the history of each key.
 ///
 /// # Errors
-/// A description for people.
+/// Returns which key is not linearizable, and the operations around the point where the search failed, as text.
 pub fn check(ops: &[Op]) -> Result<(), String> {
     let mut by_key: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
     for op in ops {
@@ -22,9 +22,10 @@ pub fn check(ops: &[Op]) -> Result<(), String> {
     Ok(())
 }
 
-/// One register, empty at the begin.
+/// Checks one register, which has no value at the begin.
 fn check_register(mut ops: Vec<&Op>) -> Result<(), String> {
-    // An unanswered write that nobody read may as well never have happened; each one left in would double the search.
+    // An unanswered write whose value nobody read can be ignored: it may never have happened. Each such write would
+    // double the search.
     let read: BTreeSet<u64> =
         ops.iter().filter_map(|op| if let Action::Read(value) = op.action { value } else { None }).collect();
     ops.retain(|op| op.end.is_some() || matches!(op.action, Action::Write(value) if read.contains(&value)));
@@ -47,7 +48,7 @@ fn check_register(mut ops: Vec<&Op>) -> Result<(), String> {
         .iter()
         .map(|op| format!("\n  {:?} from {} us to {}", op.action, op.begin / 1000, end_text(op)))
         .collect();
-    Err(format!("an order exists up to{} and none goes on with{}", last.concat(), stuck.concat()))
+    Err(format!("an order exists up to{}, and it cannot be continued with{}", last.concat(), stuck.concat()))
 }
 
 fn end_text(op: &Op) -> String {
@@ -62,7 +63,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Depth first, with a stack of our own: histories have thousands of operations.
+    /// Searches depth first, with an explicit stack: histories have thousands of operations.
     fn run(&mut self, done: &mut [bool]) -> bool {
         struct Step {
             placed: Option<usize>,
@@ -104,13 +105,14 @@ impl Search<'_> {
         }
     }
 
-    /// What may come next: begun before every remaining one has ended, and agreeing with the value.
+    /// Returns the operations that may come next: they began before any remaining operation ended, and they agree with
+    /// the value.
     fn candidates(&self, done: &[bool], value: Option<u64>) -> Vec<usize> {
         let first = done.iter().position(|done| !done).unwrap_or(done.len());
         let mut first_end = u64::MAX;
         let mut found = Vec::new();
         for (i, op) in self.ops.iter().enumerate().skip(first) {
-            // Sorted by begin: no later one can come before the earliest end.
+            // The operations are sorted by begin: no later one can come before the earliest end.
             if op.begin > first_end {
                 break;
             }
@@ -127,17 +129,18 @@ impl Search<'_> {
             }
         }
         found.retain(|i| self.ops[*i].begin <= first_end);
-        // The last is tried first: reads that agree, then the earliest write.
+        // The last element is tried first: reads that agree, then the earliest write.
         found.reverse();
         found.sort_by_key(|i| matches!(self.ops[*i].action, Action::Read(_)));
         found
     }
 }
 
-/// The first operation not done, those done behind it, and the value: short even in a long history.
+/// Returns a compact form of a state, also in a long history: the first operation that is not placed, the operations
+/// after it that are placed, and the value.
 fn state(done: &[bool], value: Option<u64>) -> (usize, Vec<usize>, Option<u64>) {
     let first = done.iter().position(|done| !done).unwrap_or(done.len());
-    // Unknown writes may stay undone for ever; what lies far behind them is still few between two of them.
+    // A write with an unknown outcome may stay unplaced for ever, which makes this list longer. Such writes are few.
     let behind = (first..done.len()).filter(|i| done[*i]).collect();
     (first, behind, value)
 }
@@ -158,15 +161,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_and_what_is_not() {
+    fn accepts_linearizable_histories_and_no_others() {
         check(&[]).unwrap();
         check(&[r(0, 1, 2), w(1, 3, 4), r(1, 5, 6)]).unwrap();
-        // Overlapping operations may go either way, but only one way.
+        // Overlapping operations may take effect in either order, but in only one.
         check(&[w(1, 1, 10), r(0, 2, 3), r(1, 4, 5)]).unwrap();
         check(&[w(1, 1, 10), r(1, 2, 3), r(0, 4, 5)]).unwrap_err();
         check(&[w(1, 1, 10), w(2, 1, 10), r(1, 11, 12), r(1, 13, 14)]).unwrap();
         check(&[w(1, 1, 10), w(2, 1, 10), r(1, 11, 12), r(2, 13, 14)]).unwrap_err();
-        // A lost write, a stale read, a value from nowhere.
+        // A lost write, a stale read, a value that nobody wrote.
         check(&[w(1, 1, 2), r(0, 3, 4)]).unwrap_err();
         check(&[w(1, 1, 2), w(2, 3, 4), r(1, 5, 6)]).unwrap_err();
         check(&[r(7, 1, 2)]).unwrap_err();
@@ -192,7 +195,7 @@ mod tests {
     fn a_long_history_of_many_clients_is_checked_quickly() {
         let mut ops = Vec::new();
         for i in 1..=3_000 {
-            // Three overlapping writers and a reader that sees the last to begin.
+            // Three overlapping writers, and a reader that reads the value of the last of them to begin.
             ops.extend([
                 w(i * 3, i * 100, i * 100 + 50),
                 w(i * 3 + 1, i * 100 + 1, i * 100 + 60),

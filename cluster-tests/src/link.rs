@@ -1,5 +1,5 @@
-//! A TCP relay on one edge (client to node, node to server, node to node) that can be slowed, silenced or cut.
-//! Knows nothing of what passes.
+//! A TCP relay (client to node, node to server, node to node) that can delay, withhold or cut its connections.
+//! Knows nothing of the protocol of the bytes.
 
 use std::{
     io::{self, Read, Write},
@@ -16,24 +16,24 @@ use crate::wait::let_pass;
 /// How often a relay checks whether its mode has changed.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a link does with bytes.
+/// What a relay does with the bytes of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Passes them.
     Open,
     /// Passes bytes after this delay.
     Delay(Duration),
-    /// Takes connections and bytes from both sides and passes nothing: the host is off, its switch still answers.
+    /// Accepts connections and bytes from both sides and passes nothing, as if the server's host were off.
     Silent,
-    /// Bytes from the server are dropped, bytes to it are passed: the request arrives, its reply does not.
+    /// Passes bytes to the server and withholds bytes from it: a request arrives, its reply does not.
     HalfOpen,
-    /// Bytes to the server are dropped, bytes from it are passed: the request never arrives.
-    Unheard,
+    /// Passes bytes from the server and withholds bytes to it: a request does not arrive.
+    RequestsWithheld,
     /// Closes every connection, and new ones at once.
     Cut,
 }
 
-/// Connections that one mode governs.
+/// A set of connections with a common mode.
 #[derive(Debug)]
 pub(crate) struct Edge {
     mode: Mutex<Mode>,
@@ -41,10 +41,10 @@ pub(crate) struct Edge {
     stop: AtomicBool,
 }
 
-/// A relay; it ends when it is dropped.
+/// A relay with one mode for all its connections. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Link {
-    /// Where it listens on 127.0.0.1.
+    /// The port on 127.0.0.1 on which the relay listens.
     pub port: u16,
     edge: Arc<Edge>,
 }
@@ -68,7 +68,7 @@ impl Link {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Changes what it does; also for open connections.
+    /// Changes the mode, also for open connections.
     pub fn set(&self, mode: Mode) {
         self.edge.set(mode);
     }
@@ -87,7 +87,7 @@ impl Default for Edge {
 }
 
 impl Edge {
-    /// Changes what is done with its connections, open ones too.
+    /// Changes the mode, also for open connections.
     pub(crate) fn set(&self, mode: Mode) {
         *lock(&self.mode) = mode;
         if mode == Mode::Cut {
@@ -95,7 +95,7 @@ impl Edge {
         }
     }
 
-    /// Closes its connections for good, and ends the relay that was started with it.
+    /// Closes all connections, and ends the relay that was started with this edge.
     pub(crate) fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.close();
@@ -115,12 +115,12 @@ impl Edge {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether bytes of this direction wait.
+    /// Whether bytes of this direction are withheld.
     fn withholds(&self, is_answer: bool) -> bool {
         match self.mode() {
             Mode::Silent => true,
             Mode::HalfOpen => is_answer,
-            Mode::Unheard => !is_answer,
+            Mode::RequestsWithheld => !is_answer,
             Mode::Open | Mode::Delay(_) | Mode::Cut => false,
         }
     }
@@ -130,7 +130,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Relays from `port` to `to`, both on 127.0.0.1, until `life` ends; `choose` says by who connects which edge it is.
+/// Relays from `port` to `to`, both on 127.0.0.1, until `life` ends. `choose` returns the edge of a connection by the
+/// caller's address.
 ///
 /// # Panics
 /// When the port is taken.
@@ -148,11 +149,11 @@ pub(crate) fn relay(
             match listener.accept() {
                 Ok((near, from)) => {
                     let choose = choose.clone();
-                    // To find out who calls takes a moment, in which others call.
+                    // Identifying the caller takes time, and other callers must not wait for it.
                     std::thread::spawn(move || {
                         let edge = choose(from);
                         if edge.mode() != Mode::Cut {
-                            // A relay behaves like the server that is down: it closes the near side.
+                            // If the server is down, the relay behaves like it: it closes the caller's connection.
                             let _ = join(near, to, &edge);
                         }
                     });
@@ -183,7 +184,7 @@ fn pump(mut from: TcpStream, mut into: TcpStream, is_answer: bool, edge: &Edge) 
             Ok(0) | Err(_) => break,
             Ok(n) => n,
         };
-        // Bytes that meet a silent link wait in it, as in a network that loses and repeats.
+        // Withheld bytes wait in the relay, as on a network that loses and retransmits packets.
         while !edge.stopped() && edge.withholds(is_answer) {
             let_pass(POLL_INTERVAL);
         }

@@ -1,5 +1,5 @@
-//! Clients that write and read registers until they are stopped, and record the replies.
-//! Knows nothing of what happens to the cluster meanwhile.
+//! Clients that write and read registers until they are stopped, and record every operation in a history.
+//! Knows nothing of the faults that happen meanwhile.
 
 use std::{
     sync::{
@@ -18,38 +18,39 @@ use crate::{
 
 /// The pause of a client after an error, as real clients make one.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
-/// Between two requests of a client: load enough to have something in flight always, short histories.
+/// The pause between two requests of a client: short enough to have requests in flight all the time, long enough to
+/// keep the history short.
 const BETWEEN: Duration = Duration::from_millis(2);
-/// A reply that takes longer counts as none. Longer than any deadline of a node.
+/// The deadline of a reply. It is longer than any deadline of a node.
 const REPLY_WITHIN: Duration = Duration::from_secs(12);
-/// Errors of one client that are kept.
+/// Maximum number of errors that are kept per client.
 const ERRORS_KEPT: usize = 50;
 
-/// What one client saw.
+/// The observations of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Requests answered without an error.
+    /// Number of requests that were answered without an error.
     pub answered: u64,
-    /// Errors: what they said.
+    /// The texts of the errors.
     pub errors: Vec<String>,
-    /// Longest time from one good answer to the next.
+    /// Longest time between two replies without an error.
     pub longest_gap: Duration,
-    /// When the last good answer came.
+    /// The time of the last reply without an error.
     pub last: Option<Instant>,
 }
 
-/// Clients at work, one thread each.
+/// The running clients, one thread each.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Seen>>,
-    /// What they did.
+    /// The operations of all clients.
     pub history: History,
 }
 
 impl Load {
-    /// One client per entry of `ports`; all use all `keys`.
+    /// Starts one client per entry of `ports`. All clients use all `keys`.
     #[must_use]
     pub fn start(ports: &[u16], keys: &[String]) -> Self {
         static VALUE: AtomicU64 = AtomicU64::new(1);
@@ -59,60 +60,60 @@ impl Load {
             let (port, keys, stop, answered, history) =
                 (*port, keys.to_vec(), stop.clone(), answered.clone(), history.clone());
             std::thread::spawn(move || {
-                let mut worker = Worker { port, client: None, seen: Seen::default(), history };
+                let mut load_client = LoadClient { port, client: None, seen: Seen::default(), history };
                 let mut turn = n;
                 let mut last = Instant::now();
                 while !stop.load(Ordering::Relaxed) {
                     let key = &keys[turn % keys.len()];
-                    // Writers and readers meet on every key in turn.
+                    // Every client alternates between writes and reads, so that each key has both at the same time.
                     let write = ((turn / keys.len()) + n).is_multiple_of(2);
                     turn += 1;
                     let value = write.then(|| VALUE.fetch_add(1, Ordering::Relaxed));
-                    match worker.once(key, value) {
+                    match load_client.once(key, value) {
                         Ok(()) => {
                             answered.fetch_add(1, Ordering::Relaxed);
-                            worker.seen.answered += 1;
-                            worker.seen.longest_gap = worker.seen.longest_gap.max(last.elapsed());
+                            load_client.seen.answered += 1;
+                            load_client.seen.longest_gap = load_client.seen.longest_gap.max(last.elapsed());
                             last = Instant::now();
-                            worker.seen.last = Some(last);
+                            load_client.seen.last = Some(last);
                             let_pass(BETWEEN);
                         }
                         Err(why) => {
-                            if worker.seen.errors.len() < ERRORS_KEPT {
-                                worker.seen.errors.push(why);
+                            if load_client.seen.errors.len() < ERRORS_KEPT {
+                                load_client.seen.errors.push(why);
                             }
                             let_pass(AFTER_ERROR);
                         }
                     }
                 }
-                worker.seen
+                load_client.seen
             })
         });
         Self { clients: clients.collect(), stop, answered, history }
     }
 
-    /// Waits until this number of further requests were answered.
+    /// Waits until `more` further requests have been answered.
     #[track_caller]
     pub fn wait_more(&self, more: u64) {
         let from = self.answered.load(Ordering::Relaxed);
         wait_until("requests to be answered", GENEROUS, || self.answered.load(Ordering::Relaxed) >= from + more);
     }
 
-    /// Requests that were answered so far, by all clients.
+    /// Returns the number of requests of all clients that have been answered so far.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Clients begin nothing new.
+    /// Makes the clients stop after their current requests.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Stops; what each client saw, in the order of the ports, and the history.
+    /// Stops the clients. Returns the observations of each client, in the order of the ports, and the history.
     ///
     /// # Panics
-    /// When a client panicked.
+    /// When a client has panicked.
     #[must_use]
     pub fn finish(mut self) -> (Vec<Seen>, History) {
         self.stop.store(true, Ordering::Relaxed);
@@ -127,15 +128,15 @@ impl Drop for Load {
     }
 }
 
-struct Worker {
+struct LoadClient {
     port: u16,
     client: Option<Client>,
     seen: Seen,
     history: History,
 }
 
-impl Worker {
-    /// One request: a write of the value, or a read.
+impl LoadClient {
+    /// Executes one request: a write of the value, or a read.
     fn once(&mut self, key: &str, write: Option<u64>) -> Result<(), String> {
         if self.client.is_none() {
             self.client = Some(Client::connect_within(self.port, REPLY_WITHIN).map_err(|e| format!("connect: {e}"))?);
@@ -152,13 +153,14 @@ impl Worker {
             (Some(value), Ok(Reply::Simple(_))) => add(Action::Write(value), Some(end)),
             (None, Ok(Reply::Bulk(bytes))) => {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
-                let value = text.parse().map_err(|_| format!("GET {key} brought '{text}', which nobody wrote"))?;
+                let value = text.parse().map_err(|_| format!("GET {key} returned '{text}', which no client wrote"))?;
                 add(Action::Read(Some(value)), Some(end));
             }
             (None, Ok(Reply::Null)) => add(Action::Read(None), Some(end)),
             (None, Ok(other)) => return Err(other.text()),
             (Some(value), Ok(other)) => {
-                // Believed: a write that is said not to be executed and shows up later fails the check as read from nowhere.
+                // "Not executed" is taken literally: if the value is read later, the check fails, because nobody wrote
+                // it.
                 if !other.text().contains("not executed") {
                     add(Action::Write(value), None);
                 }

@@ -1,6 +1,6 @@
-//! One run of the fault matrix: a migration under a mix of workloads, stopped at a point, hit by a fault there, healed;
-//! then it has to end, and the checkers have to be content.
-//! Knows nothing of which pairs are run: tests/migration_faults.rs and `make chaos` choose.
+//! One case of the fault matrix of migrations. A migration runs under all workloads and pauses at a fault point. A
+//! fault is injected there and healed later. Then the migration must end, and no checker may find a violation. The
+//! cases are chosen by tests/migration_faults.rs and `make chaos`.
 
 use std::{
     collections::BTreeSet,
@@ -19,82 +19,82 @@ use crate::{
     workload::{Mix, Noticed},
 };
 
-/// What happens.
+/// A fault. The "mover node" is the node whose mover copies. The "other" node is neither the leader nor the mover node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing: the point is only passed slowly.
+    /// No fault: the migration only pauses at the point for a while.
     None,
-    /// kill -9 of the leader, started again later.
+    /// The leader is killed with SIGKILL and restarted later.
     KillLeader,
-    /// kill -9 of the node whose mover copies.
-    KillWorker,
-    /// kill -9 of a node that is neither, if there is one.
+    /// The mover node is killed with SIGKILL and restarted later.
+    KillMoverNode,
+    /// The other node is killed with SIGKILL and restarted later.
     KillOther,
-    /// SIGSTOP for longer than a lease.
+    /// The leader is stopped with SIGSTOP for longer than a lease.
     StopLeader,
-    /// The same.
-    StopWorker,
-    /// The same.
+    /// The mover node is stopped with SIGSTOP for longer than a lease.
+    StopMoverNode,
+    /// The other node is stopped with SIGSTOP for longer than a lease.
     StopOther,
-    /// SIGTERM of the leader: it transfers the leadership.
+    /// The leader gets SIGTERM: it transfers the leadership.
     LeaderLeaves,
-    /// The leader is cut from both others, in both directions.
+    /// The leader is cut from both other nodes, in both directions.
     CutLeader,
-    /// Nothing that the leader says reaches the others.
-    DeafenFromLeader,
-    /// The mover's node is cut from the others, and still reaches servers and clients.
-    CutWorker,
-    /// kill -9 of the source's primary, which has everything in its append-only file; started again.
+    /// Bytes of the leader do not reach the other nodes. The other direction is open.
+    MuteLeader,
+    /// The mover node is cut from the other nodes, and still reaches servers and clients.
+    CutMoverNode,
+    /// The source's primary, which has all its data in its append-only file, is killed with SIGKILL and restarted.
     KillSource,
-    /// The same of the target's.
+    /// The target's primary, which has all its data in its append-only file, is killed with SIGKILL and restarted.
     KillTarget,
-    /// SIGSTOP of the source's primary for longer than a lease.
+    /// The source's primary is stopped with SIGSTOP for longer than a lease.
     StopSource,
-    /// The same of the target's.
+    /// The target's primary is stopped with SIGSTOP for longer than a lease.
     StopTarget,
-    /// kill -9 of the replica that may serve the feed; started again.
+    /// The replica that may serve the feed is killed with SIGKILL and restarted.
     KillReplica,
-    /// Connections to the source are reset.
+    /// Connections to the source are closed.
     ResetSource,
-    /// Connections to the target are reset.
+    /// Connections to the target are closed.
     ResetTarget,
-    /// Answers of the target do not come back for a while.
+    /// Replies of the target are withheld for a while.
     HalfOpenTarget,
-    /// The target has no memory left for a while.
+    /// The target has no free memory for a while.
     TargetFull,
-    /// The target is made read-only for a while (replica of nobody who answers).
+    /// The target rejects writes for a while, because it has too few replicas.
     TargetReadOnly,
     /// The server closes the feed, as it does when its output buffer is full.
     KillFeed,
-    /// Someone empties the target.
+    /// The target is flushed.
     FlushTarget,
-    /// The operator cancels it, and starts it again when it is cancelled.
+    /// The operator cancels the migration and starts it again when it is cancelled.
     Cancel,
-    /// The operator pauses it and lets it go on.
+    /// The operator pauses the migration and resumes it.
     Pause,
     /// The source rewrites its append-only file.
     Rewrite,
-    /// A node that is neither is cut from the others for less than a lease, and still reaches servers and clients.
+    /// The other node is cut from the nodes for less than a lease, and still reaches servers and clients.
     CutOther,
-    /// Nothing passes between the target and anybody for longer than a session's time to live.
+    /// Nothing passes between the target and its clients for longer than the time to live of a session key.
     SilentTarget,
-    /// The mover's requests to the target arrive twenty seconds late; its node is killed meanwhile.
+    /// The mover's requests to the target arrive twenty seconds late. The mover node is killed meanwhile.
     LateWrites,
 }
 
-/// All faults, for choosing one by chance.
+/// All faults, for a random choice.
 pub const FAULTS: &[Fault] = &[
     Fault::None,
     Fault::KillLeader,
-    Fault::KillWorker,
+    Fault::KillMoverNode,
     Fault::KillOther,
     Fault::StopLeader,
-    Fault::StopWorker,
+    Fault::StopMoverNode,
     Fault::StopOther,
     Fault::LeaderLeaves,
     Fault::CutLeader,
-    Fault::DeafenFromLeader,
-    Fault::CutWorker,
+    Fault::MuteLeader,
+    Fault::CutMoverNode,
     Fault::KillSource,
     Fault::KillTarget,
     Fault::StopSource,
@@ -115,7 +115,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::LateWrites,
 ];
 
-/// All points, in the order of a migration.
+/// All fault points, in the order of a migration.
 pub const POINTS: &[Point] = &[
     Point::CleaningTarget,
     Point::Copying,
@@ -129,36 +129,36 @@ pub const POINTS: &[Point] = &[
     Point::CleaningSource,
 ];
 
-/// One run.
+/// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Where it happens.
+    /// The point at which the fault is injected.
     pub point: Point,
-    /// What.
+    /// The fault.
     pub fault: Fault,
-    /// The source has a replica, which then serves feed and copy.
+    /// Whether the source has a replica, which then serves feed and values.
     pub replica: bool,
-    /// Chooses which nodes are followers to be hit, and how many keys there are.
+    /// Determines the number of keys, and which follower pauses.
     pub seed: u64,
-    /// Rules that every node leaves out.
+    /// The rules that every node leaves out.
     pub without: Vec<Rule>,
 }
 
 /// Longer than a lease (3 s) and the leader's allowance for clocks.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
-/// How long a fault of a server or a link lasts: longer than a hold, shorter than a test.
+/// Duration of a fault of a server or a link: longer than a hold, shorter than a test.
 const A_WHILE: Duration = Duration::from_millis(700);
-/// A stop of the leader that is longer may be seen by clients of every node: their requests wait for five seconds at most, and
-/// some of that goes into reaching the point and into the release.
+/// If the leader pauses for longer, clients of every node may receive errors: their requests wait for at most five
+/// seconds, which includes the time until the point is reached and the time for the release.
 const STOPPED_MAX: Duration = Duration::from_millis(4_000);
-/// How late writes come: after a lease, a new attempt and a switch.
+/// The delay of late writes: longer than a lease, a new attempt and a switch.
 const LATE: Duration = Duration::from_secs(20);
 /// A migration of a few thousand keys takes a second; with a fault in it, a lease, an election and some back-off more.
 const ENDS_WITHIN: Duration = Duration::from_secs(90);
-/// The groups: 1 has all slots and gives half of them to 2.
+/// The slots that move. Group 1 has all slots, and gives these to group 2.
 const MOVING: &str = "0-511";
 
-/// What a run works with.
+/// The environment of a case.
 struct Run {
     cluster: Cluster,
     source: usize,
@@ -167,42 +167,43 @@ struct Run {
     to_source: Link,
     to_target: Link,
     random: fastrand::Rng,
-    /// Nodes whose clients may see errors.
+    /// Nodes whose clients may receive errors.
     hit: BTreeSet<u16>,
-    /// Clients of every node may see errors: a server was hit.
+    /// Clients of every node may receive errors, because a server was hit.
     all_hit: bool,
-    /// When the last late byte arrives.
+    /// The time at which the last delayed byte arrives.
     late: Option<Instant>,
 }
 
 /// Runs a case.
 ///
 /// # Panics
-/// When the migration does not end, when a client sees an error that the fault does not explain, or a checker objects.
+/// When the migration does not end, when a client receives an error that the fault does not explain, or when a checker
+/// finds a violation.
 #[track_caller]
 pub fn run(case: &Case) {
-    // Dropped by the panic, not before it: what it worked with then keeps and shows its logs.
-    let (_run, found) = play(case);
+    // The environment is dropped by the panic, not before it: it then keeps and prints its logs.
+    let (_run, found) = execute(case);
     match found {
         Ok(_) => {}
-        Err(wrong) => panic!("{case:?}: what must never be seen:\n{}", wrong.join("\n")),
+        Err(wrong) => panic!("{case:?}: violations:\n{}", wrong.join("\n")),
     }
 }
 
-/// The same, with the checkers' objections as a value: for the runs that leave out a rule.
+/// Runs a case and returns the violations: for cases that leave out a rule.
 ///
 /// # Errors
-/// What was seen that must not be.
+/// Returns the violations and the unexplained errors of clients, as texts.
 ///
 /// # Panics
 /// When the migration does not end.
 #[track_caller]
 pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
-    play(case).1
+    execute(case).1
 }
 
 #[track_caller]
-fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
+fn execute(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     let mut run = Run::prepare(case);
     let ports: Vec<u16> = run.cluster.nodes.iter().map(|n| n.client_port).collect();
     let mix = Mix::start(&ports, run.random.usize(1_500..4_000));
@@ -213,7 +214,8 @@ fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     let reached = Instant::now();
     run.inject(case, &mut id);
     run.cluster.go_on(case.point);
-    // It is this harness that kept the leader from releasing its hold: beyond the request deadline every client notices.
+    // The harness has kept the leader from releasing its hold: beyond the request deadline, clients of all nodes get
+    // errors.
     run.all_hit |= reached.elapsed() > STOPPED_MAX;
     run.heal(case);
     run.wait_done(id);
@@ -222,11 +224,11 @@ fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
         let_pass(late.saturating_duration_since(Instant::now()) + A_WHILE);
     }
     mix.wait_more(200);
-    let found = judge(&run, mix, case);
+    let found = check(&run, mix, case);
     (run, found)
 }
 
-fn judge(run: &Run, mix: Mix, case: &Case) -> Result<Noticed, Vec<String>> {
+fn check(run: &Run, mix: Mix, case: &Case) -> Result<Noticed, Vec<String>> {
     let noticed = mix.verdict(&run.cluster).map_err(|mut wrong| {
         wrong.extend(run.events());
         wrong
@@ -236,17 +238,18 @@ fn judge(run: &Run, mix: Mix, case: &Case) -> Result<Noticed, Vec<String>> {
         .iter()
         .filter(|(_, error)| !(within_hold(case.point) && error.contains("held for too long")))
         .filter(|(port, _)| !run.all_hit && !run.hit.iter().any(|id| run.cluster.node(*id).client_port == *port))
-        .map(|(port, error)| format!("a client of port {port}, which was not hit, saw: {error}"))
+        .map(|(port, error)| format!("a client of port {port}, whose node was not hit, received: {error}"))
         .collect();
     if unexplained.is_empty() { Ok(noticed) } else { Err(unexplained) }
 }
 
-/// Whether clients wait while a node pauses at the point. A test may make them wait longer than the product does.
+/// Returns whether slots are held while a node pauses at the point. The harness may hold them for longer than the
+/// product does.
 fn within_hold(point: Point) -> bool {
     match point {
         Point::Held | Point::BeforeAck | Point::BarrierPassed | Point::Finished | Point::BeforeSwitch => true,
         Point::CleaningTarget | Point::Copying | Point::BeforeHold | Point::Switched | Point::CleaningSource => false,
-        // Of promotions, which these cells have none of.
+        // Points of promotions, which these cases do not contain.
         Point::PromotionBegun
         | Point::PromotionHeld
         | Point::PromotionBarrier
@@ -287,7 +290,7 @@ impl Run {
         }
         cli.ok(&create);
         cli.ok(&["group", "create", "2", "--primary", &target_addr]);
-        // Failovers have a matrix of their own (`promotions`), with checkers that know of writes that are not replicated.
+        // Failovers have a separate matrix (`promotions`), whose checkers account for writes that are not replicated.
         cli.ok(&["group", "set", "1", "down-after=60s"]);
         cli.ok(&["slot", "assign", "0-1023", "1", "--wait", "--timeout", "40s"]);
         (1..=3).for_each(|id| cluster.wait_answers(id));
@@ -296,13 +299,13 @@ impl Run {
         Self { cluster, source, target, replica, to_source, to_target, random, hit, all_hit: false, late: None }
     }
 
-    /// All nodes stop at the point; at `BeforeAck` one of them.
+    /// Makes all nodes pause at the point; at `BeforeAck` only one of them.
     fn stop_at(&mut self, point: Point) {
         if point == Point::BeforeAck {
             let leader = self.cluster.leader();
             let followers: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
             let one = followers[self.random.usize(0..followers.len())];
-            // Its heartbeats stand still, too.
+            // The node sends no heartbeats while it pauses.
             self.hit.insert(one);
             self.cluster.node(one).faults.pause_at(point);
         } else {
@@ -311,8 +314,8 @@ impl Run {
     }
 
     fn start_migration(&self) -> u64 {
-        wait_for("the migration to be taken", GENEROUS, || {
-            // A machine that does much else needs longer for a hold than the default; how long one takes is for the benchmark.
+        wait_for("the migration to be accepted", GENEROUS, || {
+            // On a busy machine, a hold needs more time than the default. Benchmarks measure the duration of holds.
             let start = ["migrate", "start", MOVING, "--to", "2", "--hold-max", "1s", "--timeout", "10s"];
             let ran = self.cluster.cli().run(&start);
             match self.open() {
@@ -322,14 +325,14 @@ impl Run {
         })
     }
 
-    /// Through whichever node answers.
+    /// Returns all migrations, from the first node that answers.
     fn migrations(&self) -> Option<Vec<Value>> {
         let list = |n: &crate::node::Node| n.cli().try_json(&["migrate", "ls", "--timeout", "2s"]).ok();
         let all = self.cluster.nodes.iter().find_map(list)?;
         all.as_array().cloned()
     }
 
-    /// The cluster's automatic and requested actions, for the message of a run that fails.
+    /// Returns the events of the cluster, for the message of a case that fails.
     fn events(&self) -> Option<String> {
         self.cluster.nodes.iter().find_map(|n| n.cli().try_json(&["events"]).ok()).map(|all| all.to_string())
     }
@@ -342,11 +345,11 @@ impl Run {
         self.migrations()?.into_iter().find(|m| m["id"] == id)
     }
 
-    /// Until somebody stands at the point.
+    /// Waits until a node pauses at the point.
     #[track_caller]
     fn wait_reached(&self, point: Point) {
         wait_for(&format!("a node to reach {}", point.name()), ENDS_WITHIN, || {
-            if self.cluster.stands_at(point).is_some() {
+            if self.cluster.paused_node(point).is_some() {
                 return Ok(());
             }
             let open = self.open();
@@ -357,14 +360,14 @@ impl Run {
         });
     }
 
-    fn worker(&self, id: u64) -> u16 {
-        let worker = self.migration(id).and_then(|m| m["worker"].as_u64()).unwrap_or(0);
-        u16::try_from(worker).ok().filter(|id| (1..=3).contains(id)).unwrap_or(1)
+    fn mover_node(&self, id: u64) -> u16 {
+        let node = self.migration(id).and_then(|m| m["worker"].as_u64()).unwrap_or(0);
+        u16::try_from(node).ok().filter(|id| (1..=3).contains(id)).unwrap_or(1)
     }
 
     fn other(&self, id: u64) -> u16 {
-        let (leader, worker) = (self.cluster.leader(), self.worker(id));
-        (1..=3).find(|n| *n != leader && *n != worker).unwrap_or(1)
+        let (leader, mover_node) = (self.cluster.leader(), self.mover_node(id));
+        (1..=3).find(|n| *n != leader && *n != mover_node).unwrap_or(1)
     }
 
     fn inject(&mut self, case: &Case, id: &mut u64) {
@@ -372,18 +375,18 @@ impl Run {
         match case.fault {
             Fault::None => let_pass(A_WHILE),
             Fault::KillLeader => self.kill(leader),
-            Fault::KillWorker => self.kill(self.worker(*id)),
+            Fault::KillMoverNode => self.kill(self.mover_node(*id)),
             Fault::KillOther => self.kill(self.other(*id)),
             Fault::StopLeader => self.pause(leader),
-            Fault::StopWorker => self.pause(self.worker(*id)),
+            Fault::StopMoverNode => self.pause(self.mover_node(*id)),
             Fault::StopOther => self.pause(self.other(*id)),
             Fault::LeaderLeaves => {
                 self.hit.insert(leader);
                 let _ = self.cluster.node_mut(leader).terminate(GENEROUS);
             }
             Fault::CutLeader => self.cut(leader, false),
-            Fault::DeafenFromLeader => self.cut(leader, true),
-            Fault::CutWorker => self.cut(self.worker(*id), false),
+            Fault::MuteLeader => self.cut(leader, true),
+            Fault::CutMoverNode => self.cut(self.mover_node(*id), false),
             Fault::KillSource => {
                 self.all_hit = true;
                 self.cluster.servers[self.source].kill9();
@@ -430,7 +433,7 @@ impl Run {
                 let _ = self.cluster.servers[server].call(&["CLIENT", "KILL", "TYPE", "replica"]);
             }
             Fault::FlushTarget => {
-                // Behind the switch the target's data is the data.
+                // After the switch, the target owns the slots, and its data must not be flushed.
                 if !matches!(case.point, Point::Switched | Point::CleaningSource) {
                     let _ = self.cluster.servers[self.target].call(&["FLUSHALL"]);
                 }
@@ -453,20 +456,20 @@ impl Run {
                 self.to_target.set(Mode::Silent);
             }
             Fault::LateWrites => {
-                // Behind the switch clients use this link, too.
+                // After the switch, clients use this link, too.
                 self.all_hit |= matches!(
                     case.point,
                     Point::Finished | Point::BeforeSwitch | Point::Switched | Point::CleaningSource
                 );
-                let worker = self.worker(*id);
-                // Clients use the target, too, from the switch on.
+                let mover_node = self.mover_node(*id);
+                // From the switch on, clients use the target, too.
                 self.all_hit = !matches!(case.point, Point::CleaningTarget | Point::Copying);
                 self.to_target.set(Mode::Delay(LATE));
                 self.cluster.go_on(case.point);
                 let_pass(A_WHILE);
-                // What is on its way is late; what is sent from now on is not.
+                // Bytes that are on their way stay late. Bytes that are sent from now on are not delayed.
                 self.to_target.set(Mode::Open);
-                self.kill(worker);
+                self.kill(mover_node);
                 self.late = Some(Instant::now() + LATE);
             }
             Fault::Rewrite => {
@@ -475,15 +478,15 @@ impl Run {
         }
         let lasts = match case.fault {
             Fault::StopLeader
-            | Fault::StopWorker
+            | Fault::StopMoverNode
             | Fault::StopOther
             | Fault::StopSource
             | Fault::StopTarget
             | Fault::SilentTarget
             | Fault::CutLeader
-            | Fault::DeafenFromLeader
-            | Fault::CutWorker => LONGER_THAN_A_LEASE,
-            // Shorter than a lease: it serves all the time.
+            | Fault::MuteLeader
+            | Fault::CutMoverNode => LONGER_THAN_A_LEASE,
+            // Shorter than a lease: the node serves all the time.
             Fault::CutOther => A_WHILE * 2,
             _ => A_WHILE,
         };
@@ -521,7 +524,7 @@ impl Run {
         }
     }
 
-    /// Cancelled from any state before Switch; behind it the cancel is refused. A cancelled one is started again.
+    /// Cancels the migration, in any phase before Switch, and starts it again. After Switch, the cancel is rejected.
     fn cancel(&self, case: &Case, id: &mut u64) {
         if !self.any_cli(&["migrate", "cancel", &id.to_string()]) {
             return;
@@ -537,7 +540,7 @@ impl Run {
         *id = self.start_migration();
     }
 
-    /// Runs a command through whichever node takes it.
+    /// Runs a command through the first node that accepts it. Returns whether a node did.
     fn any_cli(&self, args: &[&str]) -> bool {
         self.cluster.nodes.iter().any(|n| n.cli().run(&[args, &["--timeout", "5s"]].concat()).code == 0)
     }
@@ -563,7 +566,7 @@ impl Run {
         }
     }
 
-    /// Waits for Done. A migration that has paused says why, and an operator lets it go on.
+    /// Waits until the migration is done. If it has paused, the operator resumes it.
     #[track_caller]
     fn wait_done(&self, id: u64) {
         wait_for("the migration to be done", ENDS_WITHIN, || {

@@ -1,6 +1,6 @@
-//! The network between nodes: a relay before each node's admin port, which tells its callers apart, so that any
-//! direction between two nodes can be cut. Operators (and the tests' own commands) always pass.
-//! Knows nothing of nodes but their ids and ports.
+//! The network between nodes: a relay in front of each node's admin port. It distinguishes its callers, so that any
+//! direction between two nodes can be cut. Commands of operators (and of the tests) always pass.
+//! Knows only the ids and ports of nodes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,22 +10,22 @@ use std::{
 
 use crate::link::{Edge, Mode, relay};
 
-/// Directions between nodes: who speaks, who is spoken to.
+/// A direction between two nodes: the sender and the receiver of bytes.
 type Direction = (u16, u16);
 
-/// The relays; they end when it is dropped.
+/// The relays. They end when this value is dropped.
 #[derive(Debug, Default)]
 pub struct Mesh {
-    /// What node `.0` opens to node `.1`.
+    /// The connections that node `.0` opens to node `.1`.
     edges: BTreeMap<Direction, Arc<Edge>>,
-    /// All other callers, by the node they call.
+    /// The connections of all other callers, by the node to which they connect.
     others: BTreeMap<u16, Arc<Edge>>,
     /// Directions in which nothing passes.
-    lost: Mutex<BTreeSet<Direction>>,
+    blocked: Mutex<BTreeSet<Direction>>,
 }
 
 impl Mesh {
-    /// Relays for nodes 1 to `n`: for each (its id, the advertised port, the port it listens on).
+    /// Starts the relays. `nodes`: for each node its id, its advertised port, and the port on which it listens.
     ///
     /// # Panics
     /// When a port is taken.
@@ -48,21 +48,22 @@ impl Mesh {
         mesh
     }
 
-    /// The address that a node's calls come from.
+    /// Returns the source address of a node's connections to other nodes.
     #[must_use]
     pub fn source(id: u16) -> Ipv4Addr {
         let [high, low] = id.to_be_bytes();
         Ipv4Addr::new(127, 1, high, low)
     }
 
-    /// Nothing passes between these two, until [`Mesh::heal`]. Connections stay open and wait, as on a network that loses.
+    /// Lets nothing pass between two nodes until [`Mesh::heal`]. Connections stay open, and their bytes wait, as on a
+    /// network that loses packets.
     pub fn cut(&self, a: u16, b: u16) {
-        self.lose(&[(a, b), (b, a)]);
+        self.block(&[(a, b), (b, a)]);
     }
 
-    /// Nothing that `from` says reaches `to`, neither a call nor an answer; the other way is open.
+    /// Lets no bytes pass from `from` to `to`, neither requests nor replies. The other direction stays open.
     pub fn cut_one_way(&self, from: u16, to: u16) {
-        self.lose(&[(from, to)]);
+        self.block(&[(from, to)]);
     }
 
     /// Cuts a node from all others.
@@ -71,19 +72,19 @@ impl Mesh {
         others.into_iter().for_each(|other| self.cut(id, other));
     }
 
-    /// All ways are open again; what waited on them arrives, late.
+    /// Opens all directions again. Bytes that waited arrive late.
     pub fn heal(&self) {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.edges.values().for_each(|edge| edge.set(Mode::Open));
     }
 
-    fn lose(&self, directions: &[Direction]) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.extend(directions);
+    fn block(&self, directions: &[Direction]) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.extend(directions);
         for ((caller, called), edge) in &self.edges {
-            edge.set(match (lost.contains(&(*caller, *called)), lost.contains(&(*called, *caller))) {
+            edge.set(match (blocked.contains(&(*caller, *called)), blocked.contains(&(*called, *caller))) {
                 (false, false) => Mode::Open,
-                (true, false) => Mode::Unheard,
+                (true, false) => Mode::RequestsWithheld,
                 (false, true) => Mode::HalfOpen,
                 (true, true) => Mode::Silent,
             });
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{ports::Ports, wait::GENEROUS};
 
-    /// A call of node `from` to a node: the caller's end, the called one's.
+    /// Opens a connection from `from` to a node. Returns the caller's end and the node's end.
     fn call(advertised: u16, listener: &TcpListener, from: Ipv4Addr) -> (TcpStream, TcpStream) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let caller = runtime.block_on(async {
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn directions_are_cut_one_by_one_and_what_waited_arrives() {
+    fn directions_are_cut_separately_and_waiting_bytes_arrive() {
         let ports = Ports::take();
         let nodes = [1, 2, 3].map(|id| (id, ports.admin(id), ports.admin_listen(id)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ports.admin_listen(2))).unwrap();
@@ -157,7 +158,7 @@ mod tests {
         mesh.cut(2, 1);
         is_withheld(of_one, one);
         mesh.heal();
-        // What waited, then something new.
+        // First the bytes that waited, then new ones.
         for _ in 0..2 {
             one.write_all(b"x").unwrap();
         }

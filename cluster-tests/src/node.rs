@@ -1,5 +1,5 @@
-//! A node: `pontoon serve` as a child process that can be killed, stopped and started again.
-//! Knows nothing of the cluster around it.
+//! A node: `pontoon serve` as a child process that can be killed, stopped and restarted.
+//! Knows nothing of the other nodes.
 
 use std::{
     path::PathBuf,
@@ -11,16 +11,16 @@ use rustix::process::Signal;
 
 use crate::{binary, cli::Cli, client::Client, faults::Faults, process::Process};
 
-/// A node and all it is started with.
+/// A node and the arguments with which it is started.
 #[derive(Debug)]
 pub struct Node {
-    /// Its id, which is also its port offset.
+    /// The node's id, which is also its port offset.
     pub id: u16,
-    /// Its admin port.
+    /// The admin port.
     pub admin_port: u16,
-    /// Where clients of product `default` connect.
+    /// The port for clients of product `default`.
     pub client_port: u16,
-    /// Its data directory.
+    /// The data directory.
     pub data_dir: PathBuf,
     /// The file with the cluster secret.
     pub secret: Option<PathBuf>,
@@ -28,16 +28,17 @@ pub struct Node {
     pub origin: (String, String),
     /// Further arguments of `serve`.
     pub more: Vec<String>,
-    /// Largest file it can write, in KB (`ulimit -f`); none: any.
+    /// Size limit of the files that the node writes, in KB (`ulimit -f`). `None`: no limit.
     pub file_limit_kb: Option<u32>,
-    /// Faults inside it.
+    /// The faults inside the node.
     pub faults: Faults,
     log: PathBuf,
     process: Option<Process>,
 }
 
 impl Node {
-    /// One that is not started yet. `default_port`: what the product `default` gets if this node forms the cluster.
+    /// Returns a node that is not started yet. `default_port`: the port of product `default`, if this node forms the
+    /// cluster.
     #[must_use]
     pub fn new(id: u16, admin_port: u16, default_port: u16, dir: &std::path::Path, origin: (String, String)) -> Self {
         Self {
@@ -55,18 +56,18 @@ impl Node {
         }
     }
 
-    /// Its admin address.
+    /// Returns the admin address.
     #[must_use]
     pub fn admin(&self) -> String {
         format!("127.0.0.1:{}", self.admin_port)
     }
 
-    /// The command line that starts it.
+    /// Returns the command that starts the node.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = match self.file_limit_kb {
             None => binary::command(binary::pontoon()),
-            // SIGXFSZ is ignored, as a shell can do and a service manager does: the write fails as on a full disk.
+            // SIGXFSZ is ignored, as by a service manager: the write fails, as on a full disk.
             Some(kb) => {
                 let mut shell = binary::command("/bin/sh".as_ref());
                 let blocks = u64::from(kb) * 2;
@@ -87,12 +88,12 @@ impl Node {
         command
     }
 
-    /// Starts it, whether it ran before or not.
+    /// Starts the node, for the first time or again.
     ///
     /// # Panics
-    /// When it runs.
+    /// When the node is running.
     pub fn start(&mut self) {
-        assert!(self.process.as_mut().is_none_or(|p| p.ended().is_some()), "node {} runs already", self.id);
+        assert!(self.process.as_mut().is_none_or(|p| p.ended().is_some()), "node {} is already running", self.id);
         self.process = Some(Process::start(&format!("node {}", self.id), &mut self.command(), &self.log));
     }
 
@@ -100,24 +101,25 @@ impl Node {
         self.process.as_ref().expect("the node was started")
     }
 
-    /// kill -9.
+    /// Sends SIGKILL and waits until the process has ended.
     pub fn kill9(&mut self) {
         if let Some(process) = &mut self.process {
             process.kill9();
         }
     }
 
-    /// SIGSTOP; returns when it stands still.
+    /// Sends SIGSTOP and waits until every thread is stopped.
     pub fn pause(&self) {
         self.running().pause();
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self) {
         self.running().signal(Signal::CONT);
     }
 
-    /// From now on the kernel limits each of its files to this number of bytes (start it with a `file_limit_kb`, which ignores SIGXFSZ).
+    /// From now on, the kernel limits each of the node's files to this number of bytes. The node must have been started
+    /// with a `file_limit_kb`, so that it ignores SIGXFSZ.
     ///
     /// # Panics
     /// When the limit cannot be set.
@@ -128,7 +130,7 @@ impl Node {
             .expect("the limit of a child can be set");
     }
 
-    /// SIGTERM; waits for its end.
+    /// Sends SIGTERM and waits until the process has ended.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.running().signal(Signal::TERM);
         self.wait_end(within)
@@ -137,42 +139,42 @@ impl Node {
     /// Waits until the process ends without a signal from the test.
     ///
     /// # Panics
-    /// When it does not.
+    /// When the process is still running at the deadline.
     #[track_caller]
     pub fn wait_end(&mut self, within: Duration) -> ExitStatus {
         self.process.as_mut().expect("the node was started").wait_end(within)
     }
 
-    /// Whether it runs (or is stopped by SIGSTOP).
+    /// Returns whether the process exists, also while it is stopped by SIGSTOP.
     pub fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|p| p.ended().is_none())
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.running().id()
     }
 
-    /// Everything it logged, over all its starts.
+    /// Returns the log of all starts of the node.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Commands through this node.
+    /// Returns a command line that uses this node.
     #[must_use]
     pub fn cli(&self) -> Cli {
         Cli::new(self.admin(), self.secret.clone())
     }
 
-    /// A client of product `default`.
+    /// Connects a client of product `default`.
     ///
     /// # Panics
     /// When the node does not listen.
     #[must_use]
     #[track_caller]
     pub fn client(&self) -> Client {
-        Client::connect(self.client_port).unwrap_or_else(|e| panic!("node {} does not take clients: {e}", self.id))
+        Client::connect(self.client_port).unwrap_or_else(|e| panic!("node {} does not accept clients: {e}", self.id))
     }
 }

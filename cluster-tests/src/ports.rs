@@ -1,20 +1,20 @@
-//! Ports for one test that no other test of this machine has.
-//! Knows nothing of who listens there.
+//! Ports for one test that no other test on this machine uses.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// Below Linux' ports of outgoing connections (32768), so that the kernel never gives one of ours away while a node is down.
+/// First port. It is below Linux's ports for outgoing connections (32768), so that the kernel never assigns one of
+/// these ports to another process while a node is down.
 const FIRST: u16 = 28_000;
-/// Ports of one test.
+/// Number of ports of one test.
 const BLOCK: u16 = 80;
-/// Blocks there are; more than tests run at once on any machine.
+/// Number of blocks: more than the number of tests that run at the same time on any machine.
 const BLOCKS: u16 = 48;
 
-/// Ports of one test: [`Ports::client`], [`Ports::admin`] and [`Ports::server`] never meet.
-/// The guard listens on the first port as long as the test runs, and so keeps other processes away from the block.
+/// The ports of one test. [`Ports::client`], [`Ports::admin`] and [`Ports::server`] do not overlap.
+/// The guard listens on the first port while the test runs, which reserves the block.
 #[derive(Debug)]
 pub struct Ports {
     base: u16,
@@ -22,14 +22,14 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Takes a block of which every port is free.
+    /// Reserves a block in which every port is free.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such block.
     #[must_use]
     pub fn take() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        // Processes begin at different places, so that they seldom try the same.
+        // Processes start at different blocks, so that they rarely try the same one.
         let shift = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap_or(0);
         for _ in 0..BLOCKS * 2 {
             let block = (NEXT.fetch_add(1, Ordering::Relaxed) + shift) % BLOCKS;
@@ -40,38 +40,40 @@ impl Ports {
             }
         }
         panic!(
-            "no {BLOCK} free ports from {FIRST} on; are processes of former tests left? (pgrep -a 'pontoon|redis-server')"
+            "no {BLOCK} free ports from {FIRST} on; are processes of earlier tests left? \
+             (pgrep -a 'pontoon|redis-server')"
         );
     }
 
-    /// Base port of the `n`-th product (0 to 1: `default` is 0); node i listens on it plus i, i from 1 to 9.
+    /// Returns the port of the `n`-th product (0 is `default`, 1 is a further product). Node i listens on this port
+    /// plus i (1 to 9).
     #[must_use]
     pub fn product(&self, n: u16) -> u16 {
         assert!(n < 2);
         self.base + 10 * (n + 1)
     }
 
-    /// Where clients of product `default` reach node `id`.
+    /// Returns the port on which node `id` (1 to 9) serves clients of product `default`.
     #[must_use]
     pub fn client(&self, id: u16) -> u16 {
         self.product(0) + id
     }
 
-    /// Admin port of node `id`, 1 to 9.
+    /// Returns the admin port of node `id` (1 to 9).
     #[must_use]
     pub fn admin(&self, id: u16) -> u16 {
         assert!((1..10).contains(&id));
         self.base + 30 + id
     }
 
-    /// Where node `id` listens if a relay listens on its admin port, 1 to 9.
+    /// Returns the port on which node `id` (1 to 9) listens if a relay listens on its admin port.
     #[must_use]
     pub fn admin_listen(&self, id: u16) -> u16 {
         assert!((1..10).contains(&id));
         self.base + id
     }
 
-    /// Port of the `n`-th server or relay, 0 to 39.
+    /// Returns the port of the `n`-th server or relay (0 to 39).
     #[must_use]
     pub fn server(&self, n: u16) -> u16 {
         assert!(n < 40);
@@ -79,24 +81,24 @@ impl Ports {
     }
 }
 
-/// Ports of one playground: `--port` and what lies above it (nodes, admin + 100, servers + 200).
+/// The ports of one playground: `--port` and the ports above it (nodes, admin ports from + 100, servers from + 200).
 #[derive(Debug)]
 pub struct PlaygroundPorts {
-    /// For `--port`.
+    /// The value for `--port`.
     pub base: u16,
     _guard: TcpListener,
 }
 
 impl PlaygroundPorts {
-    /// Below the blocks of other tests.
+    /// First port: below the blocks of other tests.
     const FIRST: u16 = 20_000;
     /// Room for 9 nodes and their servers.
     const STRIDE: u16 = 250;
 
-    /// Takes ports of which every one is free.
+    /// Reserves a range in which every port is free.
     ///
     /// # Panics
-    /// When there are none.
+    /// When there is no such range.
     #[must_use]
     pub fn take() -> Self {
         for i in 0..(FIRST - Self::FIRST) / Self::STRIDE {

@@ -1,5 +1,4 @@
-//! A child process: its log is kept, and shown when the test fails; it never outlives the test.
-//! Knows nothing of what it runs.
+//! A child process of a test. Its log is kept and printed when the test fails, and it never outlives the test.
 
 use std::{
     fs::File,
@@ -13,24 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::{GENEROUS, wait_for, wait_until};
 
-/// Lines of a log that are shown when a test fails.
+/// Number of log lines that are printed when a test fails.
 const SHOWN: usize = 80;
 
-/// A directory of one test, removed at its end; kept, and named, if the test fails.
+/// The directory of one test. It is removed at the end of the test, or kept and printed if the test fails.
 #[derive(Debug)]
 pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    /// A new one.
+    /// Creates a directory.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When it cannot be created.
     #[must_use]
     pub fn new() -> Self {
-        Self(tempfile::Builder::new().prefix("pontoon-test-").tempdir().expect("a temporary directory can be made"))
+        Self(tempfile::Builder::new().prefix("pontoon-test-").tempdir().expect("a temporary directory can be created"))
     }
 
-    /// Its path.
+    /// Returns the path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
@@ -52,7 +51,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A running child.
+/// A child process.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -61,10 +60,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it; its output goes to the end of `log`.
+    /// Starts a process. Its output is appended to `log`.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the process cannot be started.
     #[must_use]
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("a log can be opened");
@@ -74,53 +73,53 @@ impl Process {
         Self { name: name.to_owned(), child, log: log.to_path_buf() }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal. A process that has ended is no error.
+    /// Sends a signal. It is no error if the process has ended.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0)) {
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// SIGSTOP, and waits until every thread stands: on a busy machine the others run on until the one that takes the
-    /// signal gets its turn, and could still pass a reply that a test believes to be frozen.
+    /// Sends SIGSTOP and waits until every thread is stopped. On a busy machine, the other threads run until the thread
+    /// that receives the signal is scheduled, and could still pass a reply that the test expects to be frozen.
     ///
     /// # Panics
-    /// When it does not stand still.
+    /// When the threads do not stop in time.
     #[track_caller]
     pub fn pause(&self) {
         self.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.child.id());
-        wait_until(&format!("{} to stand still", self.name), GENEROUS, || stopped(&tasks).is_some_and(|all| all));
+        wait_until(&format!("{} to be stopped", self.name), GENEROUS, || stopped(&tasks).is_some_and(|all| all));
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process has ended.
     pub fn kill9(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status, or `None` if the process is running.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     ///
     /// # Panics
-    /// When it still runs at the deadline.
+    /// When the process is still running at the deadline.
     #[track_caller]
     pub fn wait_end(&mut self, within: Duration) -> ExitStatus {
         let name = self.name.clone();
-        wait_for(&format!("the end of {name}"), within, || self.ended().ok_or("it still runs"))
+        wait_for(&format!("the end of {name}"), within, || self.ended().ok_or("it is still running"))
     }
 
-    /// All it has said.
+    /// Returns the whole log.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -132,7 +131,7 @@ impl Drop for Process {
         let ended = self.ended();
         self.kill9();
         if std::thread::panicking() {
-            let how = ended.map_or_else(|| "ran".to_owned(), ending);
+            let how = ended.map_or_else(|| "was running".to_owned(), ending);
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
@@ -141,11 +140,12 @@ impl Drop for Process {
     }
 }
 
-/// Whether all threads are in a state of the kernel in which they execute nothing; `None`: they cannot be read.
+/// Returns whether all threads are in a kernel state in which they execute nothing, or `None` if the states cannot be
+/// read.
 fn stopped(tasks: &str) -> Option<bool> {
     for task in std::fs::read_dir(tasks).ok()? {
         let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-        // "12 (name) T ...": the name may hold anything, so look behind its last parenthesis.
+        // "12 (name) T ...": the name may contain any character, so the state is read after its last parenthesis.
         let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
         if !matches!(state, 'T' | 't' | 'Z' | 'X') {
             return Some(false);

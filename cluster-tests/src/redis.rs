@@ -1,5 +1,4 @@
-//! Real redis-servers.
-//! Knows nothing of Pontoon.
+//! Real redis-servers as child processes. Knows nothing of Pontoon.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,34 +13,35 @@ use crate::{
     wait::{GENEROUS, wait_for},
 };
 
-/// A redis-server that answers.
+/// A redis-server.
 #[derive(Debug)]
 pub struct RedisServer {
-    /// Its port on 127.0.0.1.
+    /// The server's port on 127.0.0.1.
     pub port: u16,
     process: Process,
     home: PathBuf,
     options: RedisOptions,
 }
 
-/// How one is started.
+/// The options with which a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct RedisOptions {
-    /// Port of its primary.
+    /// The port of the server's primary.
     pub primary: Option<u16>,
     /// `requirepass` (and `masterauth`, unless `no_masterauth`).
     pub password: Option<String>,
-    /// It does not know the password of its primary.
+    /// The server does not know the password of its primary.
     pub no_masterauth: bool,
-    /// It has a configuration file, which it may rewrite: these options count at its first start, afterwards the file does.
+    /// The server has a configuration file, which it may rewrite. These options then apply to the first start, and the
+    /// file applies to all later starts.
     pub config_file: bool,
     /// Further arguments.
     pub more: Vec<String>,
-    /// Its files can be limited later (`RedisServer::limit_files`).
+    /// The size of the server's files can be limited later (`RedisServer::limit_files`).
     pub limitable: bool,
 }
 
-/// Its configuration file, in its directory.
+/// Name of the configuration file in the server's directory.
 const CONFIG_FILE: &str = "redis.conf";
 
 impl RedisOptions {
@@ -61,7 +61,7 @@ impl RedisOptions {
         all
     }
 
-    /// The same as a file: a line for each option.
+    /// Returns the same options as a configuration file, with one line per option.
     fn config(&self, port: u16) -> String {
         let word = |arg: &String| match arg.strip_prefix("--") {
             Some(option) => format!("\n{option}"),
@@ -72,16 +72,16 @@ impl RedisOptions {
 }
 
 impl RedisServer {
-    /// An empty primary that writes nothing to disk.
+    /// Starts an empty primary that writes nothing to disk.
     #[must_use]
     pub fn start(port: u16, dir: &Path) -> Self {
         Self::start_with(port, dir, &RedisOptions::default())
     }
 
-    /// Starts one and waits until it answers; a replica until it is in sync.
+    /// Starts a server and waits until it answers. A replica must also be in sync.
     ///
     /// # Panics
-    /// When it does not.
+    /// When the server is not ready at the deadline.
     #[must_use]
     pub fn start_with(port: u16, dir: &Path, options: &RedisOptions) -> Self {
         let home = dir.join(format!("redis-{port}"));
@@ -92,32 +92,27 @@ impl RedisServer {
         server
     }
 
-    /// Starts it again with the same directory and options, and waits as at first. What it keeps depends on the options
-    /// (`--appendonly yes --appendfsync always`: everything it has answered).
+    /// Restarts the server with the same directory and options, and waits until it is ready. Which data it keeps
+    /// depends on the options (`--appendonly yes --appendfsync always`: everything that it has answered).
     ///
     /// # Panics
-    /// When it does not come up.
+    /// When the server is not ready at the deadline.
     pub fn restart(&mut self) {
         self.launch_again();
         self.wait_ready();
     }
 
-    /// As [`RedisServer::restart`], and waits for nothing: a replica whose primary is down does not get ready.
+    /// As [`RedisServer::restart`], without waiting: a replica whose primary is down does not become ready.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the server cannot be started.
     pub fn launch_again(&mut self) {
         self.process.kill9();
         self.process = Self::launch(self.port, &self.home, &self.options);
     }
 
-    /// The same without waiting; one that still runs is killed.
-    pub fn start_again(&mut self) {
-        self.process.kill9();
-        self.process = Self::launch(self.port, &self.home, &self.options);
-    }
-
-    /// From now on the kernel limits each of its files to this number of bytes, as on a full disk. `None` lifts the limit.
+    /// From now on, the kernel limits each of the server's files to this number of bytes, as on a full disk. `None`
+    /// removes the limit.
     ///
     /// # Panics
     /// When the limit cannot be set.
@@ -128,28 +123,28 @@ impl RedisServer {
             .expect("the limit of a child can be set");
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Whether its process is there.
+    /// Returns whether the process exists, also while it is stopped by SIGSTOP.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()
     }
 
-    /// Its configuration file as it is now.
+    /// Returns the current content of the configuration file.
     ///
     /// # Panics
-    /// When it has none.
+    /// When the server has no configuration file.
     #[must_use]
     #[track_caller]
     pub fn config(&self) -> String {
         std::fs::read_to_string(self.home.join(CONFIG_FILE)).expect("it was started with a configuration file")
     }
 
-    /// The directory that it works in.
+    /// Returns the server's working directory.
     #[must_use]
     pub fn home(&self) -> &Path {
         &self.home
@@ -158,7 +153,7 @@ impl RedisServer {
     fn launch(port: u16, home: &Path, options: &RedisOptions) -> Process {
         let mut command = match options.limitable {
             false => Command::new("redis-server"),
-            // Without SIGXFSZ the write fails, as on a full disk.
+            // SIGXFSZ is ignored, so that a write beyond the limit fails, as on a full disk.
             true => {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "sh"]);
@@ -183,7 +178,7 @@ impl RedisServer {
 
     fn wait_ready(&self) {
         let (port, options) = (self.port, &self.options);
-        wait_for(&format!("redis-server {port}"), GENEROUS, || {
+        wait_for(&format!("redis-server {port} to be ready"), GENEROUS, || {
             let mut client = Client::connect(port).map_err(|e| e.to_string())?;
             if let Some(password) = &options.password {
                 client.call(&["AUTH", password]).map_err(|e| e.to_string())?;
@@ -194,35 +189,35 @@ impl RedisServer {
         });
     }
 
-    /// HOST:PORT.
+    /// Returns HOST:PORT.
     #[must_use]
     pub fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// A connection past the proxies, to see what is really there.
+    /// Connects directly to the server, without a proxy.
     ///
     /// # Panics
-    /// When there is none.
+    /// When the server does not accept the connection.
     #[must_use]
     pub fn client(&self) -> Client {
         Client::connect(self.port).expect("the server listens")
     }
 
-    /// A command past the proxies.
+    /// Executes a command directly at the server, without a proxy.
     ///
     /// # Panics
-    /// When it is not answered.
+    /// When the server does not answer.
     #[must_use]
     #[track_caller]
     pub fn call(&self, args: &[&str]) -> Reply {
         self.try_call(args).expect("the server answers")
     }
 
-    /// The same, of one that may not be there.
+    /// As [`RedisServer::call`], for a server that may be down.
     ///
     /// # Errors
-    /// When it is not answered.
+    /// When the server does not answer.
     pub fn try_call(&self, args: &[&str]) -> std::io::Result<Reply> {
         let mut client = Client::connect(self.port)?;
         if let Some(password) = &self.options.password {
@@ -231,17 +226,17 @@ impl RedisServer {
         client.call(args)
     }
 
-    /// kill -9.
+    /// Sends SIGKILL and waits until the process has ended.
     pub fn kill9(&mut self) {
         self.process.kill9();
     }
 
-    /// SIGSTOP; returns when it stands still.
+    /// Sends SIGSTOP and waits until every thread is stopped.
     pub fn pause(&self) {
         self.process.pause();
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self) {
         self.process.signal(Signal::CONT);
     }

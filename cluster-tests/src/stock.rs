@@ -1,17 +1,17 @@
-//! Programs that others wrote, as clients: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
-//! Knows nothing of how they are installed; `make test` does that and says where they are.
+//! Third-party programs as clients: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
+//! Installs nothing: `make test` installs the libraries and sets the variables that name their location.
 
 use std::{path::PathBuf, process::Command};
 
 use crate::{binary, cli::Ran};
 
-/// Python with redis-py and grpcio: `PONTOON_PYTHON`, or what `make test` made.
+/// Returns the Python with redis-py and grpcio: `PONTOON_PYTHON`, or the one that `make test` installed.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
     found("PONTOON_PYTHON", &["target/venv/bin/python"])
 }
 
-/// Folder with the module ioredis: `PONTOON_NODE_MODULES`, or what `make test` made.
+/// Returns the folder with the module ioredis: `PONTOON_NODE_MODULES`, or the one that `make test` installed.
 #[must_use]
 pub fn node_modules() -> Option<PathBuf> {
     found("PONTOON_NODE_MODULES", &["target/clients/node_modules"])
@@ -23,20 +23,20 @@ fn found(variable: &str, usual: &[&str]) -> Option<PathBuf> {
     named.or_else(|| usual.iter().map(|path| root.join(path)).find(|path| path.exists()))
 }
 
-/// For a client library that is not there: fails in CI, else says so where a person sees it.
+/// Reports that a client library is not installed. It fails in CI; elsewhere it prints that the test is skipped.
 ///
 /// # Panics
 /// When `CI` is set.
 pub fn absent(what: &str, variable: &str) {
-    let said = format!("{what} is not installed: its test is SKIPPED. `make test` installs it; or set {variable}");
-    assert!(std::env::var_os("CI").is_none(), "{said}");
-    eprintln!("\n==== {said} ====\n");
+    let message = format!("{what} is not installed: its test is SKIPPED. `make test` installs it; or set {variable}");
+    assert!(std::env::var_os("CI").is_none(), "{message}");
+    eprintln!("\n==== {message} ====\n");
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end and returns its output.
 ///
 /// # Panics
-/// When it cannot be run or fails.
+/// When the program cannot be started or fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> Ran {
     let what = format!("{command:?}");
@@ -46,7 +46,7 @@ pub fn run(command: &mut Command) -> Ran {
     ran
 }
 
-/// A script of cluster-tests/clients.
+/// Returns the path of a script in cluster-tests/clients.
 #[must_use]
 pub fn script(name: &str) -> PathBuf {
     binary::repository().join("cluster-tests/clients").join(name)

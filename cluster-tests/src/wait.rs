@@ -1,5 +1,4 @@
-//! Waiting for a condition until a deadline.
-//! Knows nothing of what is waited for; the only place of the tests that sleeps.
+//! Waiting for a condition until a deadline. All sleeps of the tests are in this module.
 
 use std::{
     fmt::Display,
@@ -11,7 +10,8 @@ pub const GENEROUS: Duration = Duration::from_secs(40);
 /// The interval between two polls: short compared with every awaited condition, long compared with the cost of a poll.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Polls until there is a value. At the deadline, the panic message has the last reason why there was none.
+/// Polls until there is a value. `what` completes the sentence "waited for ...". At the deadline, the panic message
+/// contains the last reason why there was no value.
 ///
 /// # Panics
 /// When the deadline passes.
@@ -27,16 +27,16 @@ pub fn wait_for<T, E: Display>(what: &str, within: Duration, mut poll: impl FnMu
     }
 }
 
-/// Looks until the condition holds.
+/// Polls until the condition holds. `what` completes the sentence "waited for ...".
 ///
 /// # Panics
 /// When the deadline passes.
 #[track_caller]
 pub fn wait_until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
-    wait_for(what, within, || if holds() { Ok(()) } else { Err("it did not come to be") });
+    wait_for(what, within, || if holds() { Ok(()) } else { Err("the condition is false") });
 }
 
-/// Whether the condition held for the whole time: for what must not happen.
+/// Returns whether the condition holds at every poll during `time`. For conditions that must not change.
 #[must_use]
 pub fn holds_for(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
@@ -49,7 +49,8 @@ pub fn holds_for(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Lets time pass, for what is itself a length of time (a pause longer than a lease). Never to wait for something.
+/// Sleeps. Only for durations that are part of a test (a pause that is longer than a lease), never to wait for a
+/// condition.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }

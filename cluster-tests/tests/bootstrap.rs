@@ -1,5 +1,4 @@
-//! How a cluster comes to be: from a list of peers, once, and who is not let in.
-//! Knows nothing of slots.
+//! Bootstrap: how nodes form a cluster from a list of peers, and which nodes are not admitted.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,12 +18,12 @@ fn peers_in_any_order_form_one_cluster_with_the_product_default() {
     cluster.node_mut(2).origin.1 = parts.join(",");
     parts.swap(0, 1);
     cluster.node_mut(3).origin.1 = parts.join(",");
-    // Not the lowest first, and the last one later.
+    // The node with the lowest id is started last.
     cluster.node_mut(3).start();
     cluster.node_mut(2).start();
     assert!(
         holds_for(Duration::from_secs(1), || {
-            // Not up yet, or without a leader.
+            // The node is not up yet, or has no leader.
             cluster.node(2).cli().try_json(&["status", "--timeout", "500ms"]).map_or(true, |s| s["leader"].is_null())
         }),
         "two of three listed peers must not form a cluster"
@@ -45,11 +44,11 @@ fn peers_in_any_order_form_one_cluster_with_the_product_default() {
 }
 
 #[test]
-fn one_peer_is_a_cluster_and_comes_back_without_its_peers() {
+fn one_peer_forms_a_cluster_and_later_ignores_peers() {
     let mut cluster = Cluster::start(1);
     let id = cluster.cli().json(&["status"])["cluster_id"].clone();
     cluster.node_mut(1).kill9();
-    // Ignored from now on, with a line in the log.
+    // --peers is ignored from now on, with a line in the log.
     cluster.node_mut(1).origin.1 = format!("1=127.0.0.1:{},2=127.0.0.1:1", cluster.ports.admin(1));
     cluster.node_mut(1).start();
     cluster.wait_formed();
@@ -58,7 +57,7 @@ fn one_peer_is_a_cluster_and_comes_back_without_its_peers() {
 }
 
 #[test]
-fn nodes_with_different_lists_form_nothing_and_say_why() {
+fn nodes_with_different_lists_form_no_cluster_and_log_why() {
     let mut cluster = Cluster::prepared(2);
     let at = |id| format!("{id}=127.0.0.1:{}", cluster.ports.admin(id));
     let longer = [at(2), at(1), at(3)].join(",");
@@ -69,16 +68,16 @@ fn nodes_with_different_lists_form_nothing_and_say_why() {
 }
 
 #[test]
-fn a_node_that_was_wiped_is_not_taken_for_its_former_self() {
+fn a_node_with_a_wiped_data_directory_is_not_admitted_under_its_old_id() {
     let mut cluster = Cluster::start(3);
     cluster.node_mut(3).kill9();
     std::fs::remove_dir_all(&cluster.node(3).data_dir).unwrap();
     cluster.node_mut(3).start();
     wait_until("the advice in the log", GENEROUS, || cluster.node(3).log().contains("node remove 3"));
-    let answered = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["alive"].clone();
-    wait_until("the old node 3 to be seen dead", GENEROUS, || answered(&cluster) == false);
-    assert!(holds_for(Duration::from_secs(1), || answered(&cluster) == false));
-    // What it says helps.
+    let alive = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["alive"].clone();
+    wait_until("the old node 3 not to be alive", GENEROUS, || alive(&cluster) == false);
+    assert!(holds_for(Duration::from_secs(1), || alive(&cluster) == false));
+    // The advice in the log works.
     cluster.cli().ok(&["node", "remove", "3", "--assume-dead"]);
     cluster.node_mut(3).kill9();
     cluster.node_mut(3).origin = ("--join".into(), cluster.node(1).admin());
@@ -90,7 +89,7 @@ fn a_node_that_was_wiped_is_not_taken_for_its_former_self() {
 fn a_node_of_another_cluster_is_refused() {
     let mut one = Cluster::start(1);
     let mut other = Cluster::start(1);
-    // The other cluster's node now lives where node 2 of the first is about to join from.
+    // Node 2 of the first cluster is started with the data directory of the other cluster's node.
     one.join(2);
     one.wait_formed();
     one.node_mut(2).kill9();
@@ -98,17 +97,19 @@ fn a_node_of_another_cluster_is_refused() {
     let foreign = other.node(1).data_dir.clone();
     one.node_mut(2).data_dir = foreign;
     one.node_mut(2).start();
-    wait_until("node 2 to be dead for its cluster", GENEROUS, || {
+    wait_until("node 2 not to be alive in its cluster", GENEROUS, || {
         one.cli().json(&["status"])["nodes"][1]["alive"] == false
     });
     assert!(holds_for(Duration::from_secs(2), || one.cli().json(&["status"])["nodes"][1]["alive"] == false));
 }
 
 #[test]
-fn a_node_that_died_just_after_the_first_change_comes_back_and_takes_part() {
+fn a_node_that_dies_just_after_the_first_change_rejoins() {
     let mut cluster = Cluster::prepared(3);
     cluster.nodes.iter_mut().for_each(|node| node.start());
-    wait_until("node 1 to begin", GENEROUS, || cluster.node(1).log().contains("this node forms the cluster"));
+    wait_until("node 1 to form the cluster", GENEROUS, || {
+        cluster.node(1).log().contains("this node forms the cluster")
+    });
     cluster.node_mut(1).kill9();
     cluster.node_mut(1).start();
     cluster.wait_formed();

@@ -1,6 +1,5 @@
-//! A cache whose group dies without a replica: its slots are served by the others, and when it is back it starts empty, so that
-//! nothing of before is read. Clients at work, real servers that keep their data.
-//! Knows nothing of how it is decided.
+//! Ejection: a cache group without replicas dies. Temporary owners serve its slots, and when the group is reinstated,
+//! it is empty, so that no old value is read. The servers keep their data on disk.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,18 +18,19 @@ use pontoon::{
     model::{ids::SlotId, slot::Layout},
 };
 
-/// Group 1 has slots 0 to 399 in all tests.
+/// The groups and their slots. Group 1 has slots 0 to 399 in all tests.
 const THREE: &[(&str, &str)] = &[("1", "0-399"), ("2", "400-699"), ("3", "700-1023")];
 const TWO: &[(&str, &str)] = &[("1", "0-399"), ("2", "400-1023")];
 
 struct Cache {
     cluster: Cluster,
-    /// Of product `cache` on each node.
+    /// The port of product `cache` on each node.
     ports: Vec<u16>,
 }
 
 impl Cache {
-    /// Three nodes; product `cache` with these groups and their slots, of one server each, which keeps its data.
+    /// Starts three nodes, and creates product `cache` with these groups and slots. Each group has one server, which
+    /// keeps its data on disk.
     fn start(groups: &[(&str, &str)]) -> Self {
         let mut cluster = Cluster::start(3);
         let port = cluster.ports.product(1);
@@ -61,7 +61,7 @@ impl Cache {
         self.cli().ok(&["group", "set", "1", what, "--product", "cache"]);
     }
 
-    /// Through any node.
+    /// Returns the output of `group show 1`, from the first node that answers.
     fn group_1(&self) -> Result<serde_json::Value, String> {
         let asked = self
             .cluster
@@ -72,11 +72,11 @@ impl Cache {
     }
 
     #[track_caller]
-    fn wait_out(&self, out: bool) {
-        wait_for(if out { "group 1 to be out" } else { "group 1 to be back" }, GENEROUS, || {
+    fn wait_ejected(&self, ejected: bool) {
+        wait_for(if ejected { "group 1 to be ejected" } else { "group 1 to be reinstated" }, GENEROUS, || {
             let shown = self.group_1()?;
-            let is = !shown["ejection"].is_null();
-            if is == out && (shown["slots"] == 0) == out { Ok(()) } else { Err(shown.to_string()) }
+            let is_ejected = !shown["ejection"].is_null();
+            if is_ejected == ejected && (shown["slots"] == 0) == ejected { Ok(()) } else { Err(shown.to_string()) }
         });
     }
 
@@ -85,7 +85,7 @@ impl Cache {
         asked.filter(|ran| ran.code == 0).map(|ran| ran.out).next().unwrap_or_default()
     }
 
-    /// What every node says of a key.
+    /// Reads a key through every node.
     fn read(&self, key: &str) -> Vec<Reply> {
         let get = |port: &u16| Client::connect(*port).unwrap().call(&["GET", key]).unwrap();
         self.ports.iter().map(get).collect()
@@ -93,7 +93,7 @@ impl Cache {
 
     #[track_caller]
     fn wait_written(&self, port: u16, key: &str, value: &str) {
-        wait_for("a write to be taken", GENEROUS, || {
+        wait_for("a write to be acknowledged", GENEROUS, || {
             match Client::connect(port).and_then(|mut client| client.call(&["SET", key, value])) {
                 Ok(Reply::Simple(_)) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -106,7 +106,7 @@ fn in_group_1(key: &str) -> bool {
     Layout::Codis.slot(key.as_bytes()) < SlotId(400)
 }
 
-/// Replaces what is at `to`.
+/// Copies the files in `from` to `to`, whose former content is deleted.
 fn copy_files(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir(to).unwrap();
@@ -116,13 +116,13 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// A key of group 1.
+/// Returns a key of group 1.
 fn key() -> String {
     (0..).map(|n| format!("key{n}")).find(|key| in_group_1(key)).unwrap()
 }
 
 #[test]
-fn a_dead_group_lends_its_slots_and_comes_back_empty() {
+fn a_dead_group_is_ejected_and_reinstated_empty() {
     let mut cache = Cache::start(THREE);
     let key = key();
     cache.wait_written(cache.ports[0], &key, "old");
@@ -132,23 +132,27 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
     assert_ne!(before, Reply::Integer(0));
 
     cache.cluster.servers[0].kill9();
-    cache.wait_out(true);
-    let out = Instant::now();
+    cache.wait_ejected(true);
+    let ejected = Instant::now();
     let shown = cache.group_1().unwrap();
     let counts: Vec<u64> =
         shown["ejection"]["to"].as_array().unwrap().iter().map(|s| s["count"].as_u64().unwrap()).collect();
     assert_eq!(counts, [200, 200], "{shown}");
     assert!(cache.events().contains("400 slot(s) go to group 2 (200), group 3 (200): "), "{}", cache.events());
-    let told = cache.cli().ok(&["group", "show", "1", "--product", "cache"]).out;
-    assert!(told.contains("out, ejects"), "{told}");
+    let shown = cache.cli().ok(&["group", "show", "1", "--product", "cache"]).out;
+    assert!(shown.contains("out, ejects"), "{shown}");
     cache.wait_written(cache.ports[1], &key, "new");
     assert_eq!(cache.read(&key), vec![Reply::bulk("new"); 3]);
 
-    // It is back with what it had, and nobody reads that.
+    // The server returns with its old data, which no client may read.
     cache.cluster.servers[0].restart();
     assert_eq!(cache.cluster.servers[0].call(&["GET", &key]), Reply::bulk("old"));
-    cache.wait_out(false);
-    assert_eq!(cache.read(&key), vec![Reply::Null; 3], "neither what was there before nor what was written meanwhile");
+    cache.wait_ejected(false);
+    assert_eq!(
+        cache.read(&key),
+        vec![Reply::Null; 3],
+        "neither the old value nor the value written meanwhile may exist"
+    );
     assert!(cache.events().contains("400 slot(s) are back from group(s) 2, 3, flushed first"), "{}", cache.events());
     written.wait_acknowledged(|w| in_group_1(&w.key));
     let owned: Vec<u64> = cache
@@ -159,11 +163,12 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
         .iter()
         .map(|run| run["group"].as_u64().unwrap())
         .collect();
-    assert_eq!(owned, [1, 2, 3], "as it was");
+    assert_eq!(owned, [1, 2, 3], "the owners must be the same as before the ejection");
 
-    // Who had a slot is not lent it again before it has deleted what it had of it; another one may have it at once.
+    // A temporary owner does not get a slot again before it has deleted the leftovers of this slot. Another group may
+    // get the slot at once.
     cache.cluster.servers[0].kill9();
-    cache.wait_out(true);
+    cache.wait_ejected(true);
     let again = cache.group_1().unwrap();
     for share in again["ejection"]["to"].as_array().unwrap() {
         let slots = if share["group"] == 2 { "200-399" } else { "0-199" };
@@ -171,17 +176,18 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
     }
 
     let (all, _) = written.finish(cache.ports[0]);
-    let noticed = |w: &&Write| w.error.is_some() && w.at > out;
+    let failed = |w: &&Write| w.error.is_some() && w.at > ejected;
     let of_others: Vec<_> = all.iter().filter(|w| w.error.is_some() && !in_group_1(&w.key)).collect();
-    assert!(of_others.is_empty(), "clients of other groups noticed: {of_others:?}");
-    // What its dead server was sent before it was out may be answered as late as five seconds after.
-    let first_dead = all.iter().filter(noticed).filter(|w| in_group_1(&w.key)).map(|w| w.at).min();
-    println!("first error after it was out: {:?}", first_dead.map(|at| at - out));
+    assert!(of_others.is_empty(), "clients of other groups received errors: {of_others:?}");
+    // Requests that were sent to the dead server before the ejection may be answered up to five seconds later.
+    let first = all.iter().filter(failed).filter(|w| in_group_1(&w.key)).map(|w| w.at).min();
+    println!("first error after the ejection: {:?}", first.map(|at| at - ejected));
 }
 
-/// It wakes with a client's late write, and as its leader changes: still nothing of before is read.
+/// The group's server hangs, and continues with a client's late write while the leader changes. No old value may be
+/// read.
 #[test]
-fn a_group_that_stood_still_comes_back_empty_under_another_leader() {
+fn a_group_that_hung_is_reinstated_empty_under_another_leader() {
     let mut cache = Cache::start(THREE);
     let key = key();
     cache.wait_written(cache.ports[0], &key, "old");
@@ -190,25 +196,25 @@ fn a_group_that_stood_still_comes_back_empty_under_another_leader() {
         let (port, key) = (cache.ports[0], key.clone());
         std::thread::spawn(move || Client::connect(port).unwrap().call(&["SET", &key, "late"]))
     };
-    cache.wait_out(true);
+    cache.wait_ejected(true);
     cache.wait_written(cache.ports[1], &key, "new");
     let answer = late.join().unwrap();
-    assert!(matches!(&answer, Ok(Reply::Error(_)) | Err(_)), "nobody can have executed it: {answer:?}");
+    assert!(matches!(&answer, Ok(Reply::Error(_)) | Err(_)), "no server can have executed the write: {answer:?}");
     let leader = cache.cluster.leader();
     cache.cluster.node_mut(leader).kill9();
     let left: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
     cache.cluster.leader_of(&left);
     cache.cluster.servers[0].resume();
-    // Long enough for it to take the late write; its slots are not its own yet.
+    // The server executes the late write before the group gets its slots back.
     let port = cache.ports[usize::from(left[0]) - 1];
     let read = || Client::connect(port).unwrap().call(&["GET", &key]).unwrap();
-    wait_for("the group to be back", GENEROUS, || {
+    wait_for("the group to be reinstated", GENEROUS, || {
         let value = read();
         assert!(value == Reply::bulk("new") || value == Reply::Null, "{value:?}");
         let shown = cache.group_1()?;
         if shown["ejection"].is_null() { Ok(()) } else { Err(shown.to_string()) }
     });
-    wait_for("the key to be gone", GENEROUS, || match read() {
+    wait_for("the key not to exist", GENEROUS, || match read() {
         Reply::Null => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -219,9 +225,9 @@ fn a_group_that_stood_still_comes_back_empty_under_another_leader() {
     assert_eq!(cache.read(&key), vec![Reply::bulk("newer"); 3]);
 }
 
-/// Its slots are held already when it is started again with what it had before it was emptied.
+/// The server was flushed, and the slots are held for the reinstatement, when the server restarts with its old data.
 #[test]
-fn a_group_that_restarts_while_it_gets_its_slots_back_is_emptied_again() {
+fn a_server_that_restarts_during_the_reinstatement_is_flushed_again() {
     let mut cache = Cache::start(THREE);
     let key = key();
     cache.wait_written(cache.ports[0], &key, "old");
@@ -229,7 +235,7 @@ fn a_group_that_restarts_while_it_gets_its_slots_back_is_emptied_again() {
     let data = cache.cluster.servers[0].home().join("appendonlydir");
     let kept = cache.cluster.servers[0].home().join("kept");
     copy_files(&data, &kept);
-    cache.wait_out(true);
+    cache.wait_ejected(true);
     cache.cluster.pause_at(Point::Returning);
     cache.cluster.servers[0].restart();
     cache.cluster.wait_reached(Point::Returning);
@@ -238,58 +244,58 @@ fn a_group_that_restarts_while_it_gets_its_slots_back_is_emptied_again() {
     cache.cluster.servers[0].restart();
     assert_eq!(cache.cluster.servers[0].call(&["GET", &key]), Reply::bulk("old"));
     cache.cluster.go_on(Point::Returning);
-    cache.wait_out(false);
-    assert_eq!(cache.read(&key), vec![Reply::Null; 3], "it came back with what it had before");
+    cache.wait_ejected(false);
+    assert_eq!(cache.read(&key), vec![Reply::Null; 3], "the group was reinstated with its old data");
 }
 
-/// A node that may serve and does not answer is not waited for.
+/// The reinstatement does not wait for a possible server that does not answer.
 #[test]
-fn a_group_comes_back_while_a_node_stands_still() {
+fn a_group_is_reinstated_while_a_node_hangs() {
     let mut cache = Cache::start(THREE);
     let key = key();
     cache.wait_written(cache.ports[0], &key, "old");
     cache.cluster.servers[0].kill9();
-    cache.wait_out(true);
-    let still = cache.cluster.follower();
-    let awake: Vec<u16> = (1..=3).filter(|id| *id != still).collect();
-    cache.cluster.node(still).pause();
+    cache.wait_ejected(true);
+    let paused = cache.cluster.follower();
+    let others: Vec<u16> = (1..=3).filter(|id| *id != paused).collect();
+    cache.cluster.node(paused).pause();
     cache.cluster.servers[0].restart();
-    cache.wait_out(false);
+    cache.wait_ejected(false);
     let read = |id: u16| {
         let mut client = Client::connect(cache.ports[usize::from(id) - 1]).map_err(|e| e.to_string())?;
         client.call(&["GET", &key]).map_err(|e| e.to_string())
     };
-    for id in awake {
+    for id in others {
         assert_eq!(read(id), Ok(Reply::Null));
     }
-    cache.cluster.node(still).resume();
-    wait_for("the node to hear of it", GENEROUS, || {
-        let value = read(still)?;
-        assert_ne!(value, Reply::bulk("old"), "what was there before the group was out");
+    cache.cluster.node(paused).resume();
+    wait_for("the node to have the new route table", GENEROUS, || {
+        let value = read(paused)?;
+        assert_ne!(value, Reply::bulk("old"), "a value from before the ejection was read");
         if value == Reply::Null { Ok(()) } else { Err(format!("{value:?}")) }
     });
 }
 
 #[test]
-fn a_slot_is_not_lent_again_before_it_is_clean() {
+fn a_temporary_owner_does_not_get_a_slot_again_before_it_is_clean() {
     let mut cache = Cache::start(TWO);
     let key = key();
     cache.cluster.servers[0].kill9();
-    cache.wait_out(true);
-    cache.wait_written(cache.ports[0], &key, "lent");
-    assert_eq!(cache.cluster.servers[1].call(&["GET", &key]), Reply::bulk("lent"));
+    cache.wait_ejected(true);
+    cache.wait_written(cache.ports[0], &key, "temporary");
+    assert_eq!(cache.cluster.servers[1].call(&["GET", &key]), Reply::bulk("temporary"));
     cache.cluster.servers[0].restart();
-    cache.wait_out(false);
-    // Not deleted yet; lent again now, it would come alive.
-    assert_eq!(cache.cluster.servers[1].call(&["GET", &key]), Reply::bulk("lent"));
+    cache.wait_ejected(false);
+    // The leftover key is not deleted yet. If group 2 got the slot again now, clients would read it.
+    assert_eq!(cache.cluster.servers[1].call(&["GET", &key]), Reply::bulk("temporary"));
     cache.cluster.servers[0].kill9();
     let mut waited = false;
-    wait_for("group 1 to be out again", GENEROUS, || {
+    wait_for("group 1 to be ejected again", GENEROUS, || {
         let shown = cache.group_1()?;
         waited |= shown["waiting_on"].to_string().contains("before it has deleted what it had of it");
         if shown["ejection"].is_null() { Err(shown.to_string()) } else { Ok(()) }
     });
-    assert!(waited, "slots were lent to a group that had not deleted what it had of them");
+    assert!(waited, "slots were given to a group that had not deleted its leftovers of them");
     assert_eq!(cache.read(&key), vec![Reply::Null; 3]);
     assert!(cache.events().contains(" leftover keys deleted"), "{}", cache.events());
 }

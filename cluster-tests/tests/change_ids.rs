@@ -1,5 +1,5 @@
-//! A change that is sent twice happens once: clients may repeat what was not answered, at any node.
-//! Knows nothing of the command line.
+//! Change ids: a change that is sent twice is applied once, so that gRPC clients may repeat an unanswered request at
+//! any node.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use cluster_tests::cluster::Cluster;
 use pontoon::wire::pb::admin::{ChangeOptions, CreateProductRequest, RemoveProductRequest, admin_client::AdminClient};
 
 #[test]
-fn a_repeat_under_the_same_id_brings_the_first_result() {
+fn a_repeated_change_id_returns_the_first_result() {
     let mut cluster = Cluster::start(3);
     let port = cluster.ports.product(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -31,11 +31,11 @@ fn a_repeat_under_the_same_id_brings_the_first_result() {
     assert!(first.index > 0);
     let again = create(cluster.node(2).admin(), "once", &id).unwrap();
     assert_eq!((again.index, &again.done), (first.index, &first.done));
-    // Without the id it is another change, and refused.
+    // With another id it is another change, which is rejected.
     assert!(create(cluster.node(3).admin(), "once", &[8; 16]).unwrap_err().message().contains("already"));
-    // Another change under the id is not mistaken for the first.
+    // Another change under the same id is rejected.
     assert!(create(cluster.node(3).admin(), "other", &id).unwrap_err().message().contains("belongs to another change"));
-    // Not made anew after it was undone, not by another leader either, nor after a restart of all.
+    // The change is not applied again after it was undone, also not by another leader and after a restart of all nodes.
     let remove = RemoveProductRequest { name: "once".into(), options: options(&[9; 16]) };
     runtime.block_on(async {
         let mut client = AdminClient::connect(format!("http://{}", cluster.node(1).admin())).await.unwrap();

@@ -1,5 +1,5 @@
-//! Nodes that die, hang or lose each other, while clients write: nothing that was acknowledged is lost, nobody else notices.
-//! Knows nothing of seconds: those belong in the benchmark; here deadlines are generous.
+//! Nodes die, hang or lose their quorum while clients write: no acknowledged write may be lost, and clients of other
+//! nodes must not receive errors. Durations are measured by the benchmarks; the deadlines here are generous.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,16 +14,16 @@ use cluster_tests::{
     wait::{GENEROUS, let_pass, wait_for, wait_until},
 };
 
-/// Longer than a lease (3 s) with all that the leader adds to it.
+/// Longer than a lease (3 s) and the leader's allowances.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(4_500);
 
-/// `n` register names that no other load of the test has used.
+/// Returns `n` register names that no other load of the test has used.
 fn registers(of: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("reg:{of}:{i}")).collect()
 }
 
 #[test]
-fn kill_9_of_any_node_is_not_noticed_by_clients_of_the_others() {
+fn clients_of_other_nodes_receive_no_errors_when_a_node_is_killed() {
     let mut cluster = Cluster::serving(2);
     let leader = cluster.leader();
     let follower = cluster.follower();
@@ -33,12 +33,12 @@ fn kill_9_of_any_node_is_not_noticed_by_clients_of_the_others() {
         let load = Load::start(&ports, &registers(&victim.to_string(), 8));
         load.wait_more(300);
         cluster.node_mut(victim).kill9();
-        // Long enough for an election, and for the leases of before it to end if they were not renewed.
+        // Long enough for an election, and for earlier leases to expire if they are not renewed.
         let_pass(LONGER_THAN_A_LEASE);
         load.wait_more(300);
         let (seen, history) = load.finish();
         for seen in &seen {
-            assert!(seen.errors.is_empty(), "a client noticed that node {victim} died: {:?}", seen.errors);
+            assert!(seen.errors.is_empty(), "a client received errors after node {victim} died: {:?}", seen.errors);
         }
         linear::check(&history.ops()).unwrap();
         cluster.node_mut(victim).start();
@@ -50,7 +50,7 @@ fn kill_9_of_any_node_is_not_noticed_by_clients_of_the_others() {
 }
 
 #[test]
-fn changes_go_on_after_the_leader_died() {
+fn changes_are_possible_after_the_leader_died() {
     let mut cluster = Cluster::serving(2);
     for round in 0..2u16 {
         let leader = cluster.leader();
@@ -60,7 +60,7 @@ fn changes_go_on_after_the_leader_died() {
         let name = format!("after-{round}");
         let port = (cluster.ports.product(1) - 1000 * (round + 1)).to_string();
         cli.ok(&["product", "create", &name, "--port", &port, "--timeout", "40s"]);
-        // One that needs a hold: the dead node's lease is waited for.
+        // This change needs a hold, which waits until the dead node's lease has expired.
         let gid = (1 + round % 2).to_string();
         let slots = if round == 0 { "900-910" } else { "10-20" };
         cli.ok(&["slot", "assign", slots, &gid, "--timeout", "60s"]);
@@ -73,7 +73,7 @@ fn changes_go_on_after_the_leader_died() {
 }
 
 #[test]
-fn without_a_quorum_stores_refuse_and_caches_go_on_and_all_recovers() {
+fn without_a_quorum_stores_refuse_and_caches_serve_and_both_recover() {
     let mut cluster = Cluster::serving(1);
     let port = cluster.ports.product(1);
     let cli = cluster.cli();
@@ -88,14 +88,14 @@ fn without_a_quorum_stores_refuse_and_caches_go_on_and_all_recovers() {
 
     cluster.node(2).pause();
     cluster.node(3).pause();
-    wait_for("the store to refuse", GENEROUS, || match store.call(&["GET", "k"]) {
+    wait_for("the store to refuse requests", GENEROUS, || match store.call(&["GET", "k"]) {
         Ok(Reply::Error(text)) if text.starts_with("CLUSTERDOWN") && text.contains("not executed") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     assert!(store.call(&["SET", "k", "2"]).unwrap().is_error("CLUSTERDOWN"));
-    assert_eq!(cache.call(&["SET", "k", "2"]).unwrap(), Reply::ok(), "a cache goes on with its last routes");
+    assert_eq!(cache.call(&["SET", "k", "2"]).unwrap(), Reply::ok(), "a cache must be served by the last route table");
     let refused = cluster.cli().run(&["product", "remove", "cached", "--timeout", "2s"]);
-    assert_ne!(refused.code, 0, "no change is possible: {refused:?}");
+    assert_ne!(refused.code, 0, "a change must fail without a quorum: {refused:?}");
     assert_eq!(cluster.servers[0].call(&["GET", "k"]), Reply::bulk("1"), "a refused write was executed");
 
     cluster.node(2).resume();
@@ -106,11 +106,13 @@ fn without_a_quorum_stores_refuse_and_caches_go_on_and_all_recovers() {
     }
     assert_eq!(store.call(&["GET", "k"]).unwrap(), Reply::bulk("1"));
 
-    // The same with two that are dead.
+    // The same with two dead nodes.
     cluster.node_mut(2).kill9();
     cluster.node_mut(1).kill9();
     let mut third = cluster.node(3).client();
-    wait_until("node 3 to refuse", GENEROUS, || third.call(&["GET", "k"]).is_ok_and(|r| r.is_error("CLUSTERDOWN")));
+    wait_until("node 3 to refuse requests", GENEROUS, || {
+        third.call(&["GET", "k"]).is_ok_and(|r| r.is_error("CLUSTERDOWN"))
+    });
     cluster.node_mut(2).start();
     cluster.wait_serving(&[2, 3]);
     cluster.wait_answers(3);
@@ -118,11 +120,12 @@ fn without_a_quorum_stores_refuse_and_caches_go_on_and_all_recovers() {
 }
 
 #[test]
-fn a_node_that_was_stopped_for_longer_than_a_lease_acknowledges_nothing_that_is_not_there() {
+fn a_node_that_was_stopped_for_longer_than_a_lease_acknowledges_no_lost_write() {
     let cluster = Cluster::serving(2);
     let victim = cluster.follower();
     let other = cluster.nodes.iter().map(|n| n.id).find(|id| *id != victim).unwrap();
-    // Slots of these keys are given away while the node sleeps. They stay empty of others' keys: only its clients write there.
+    // The slots of these keys get another owner while the node is stopped. Only the node's own clients write to these
+    // slots.
     let keys: Vec<String> = (0..)
         .map(|i| format!("nap:{i}"))
         .filter(|k| cluster.locate(k)["slot"].as_u64().unwrap() < 512)
@@ -138,13 +141,13 @@ fn a_node_that_was_stopped_for_longer_than_a_lease_acknowledges_nothing_that_is_
                 let _ = server.call(&["DEL", key]);
             }
         }
-        // A connection with requests in flight when the node stops: sent, executed or not, not yet answered.
+        // Connections whose requests are in flight when the node is stopped.
         let mut clients: Vec<_> = keys.iter().map(|_| Client::connect(port).unwrap()).collect();
         for client in &mut clients {
             assert_eq!(client.call(&["PING"]).unwrap().text(), "PONG");
         }
         cluster.node(victim).pause();
-        // These lie in the socket of the stopped node; when it wakes, its routes are old.
+        // These requests wait in the sockets of the stopped node. When it continues, its route table is old.
         for (client, key) in clients.iter_mut().zip(&keys) {
             client.send(&cluster_tests::client::request(&["SET", key, &format!("late-{round}")])).unwrap();
         }
@@ -155,7 +158,7 @@ fn a_node_that_was_stopped_for_longer_than_a_lease_acknowledges_nothing_that_is_
             let reply = client.read().unwrap();
             let owner = cluster.node(other).client().call(&["GET", key]).unwrap();
             if reply == Reply::ok() {
-                assert_eq!(owner, Reply::bulk(&format!("late-{round}")), "acknowledged, and not there ({key})");
+                assert_eq!(owner, Reply::bulk(&format!("late-{round}")), "{key} was acknowledged, but does not exist");
             } else {
                 assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
             }
@@ -189,7 +192,7 @@ fn registers_stay_linearizable_while_nodes_are_stopped_and_killed() {
     for (port, seen) in ports.iter().zip(&seen) {
         let node = port - cluster.ports.product(0);
         if node != first && node != second {
-            assert!(seen.errors.is_empty(), "clients of node {node} noticed: {:?}", seen.errors);
+            assert!(seen.errors.is_empty(), "clients of node {node} received errors: {:?}", seen.errors);
         }
     }
     linear::check(&history.ops()).unwrap();

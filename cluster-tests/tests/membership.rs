@@ -1,5 +1,4 @@
-//! Nodes come, go, change their role and their address while the cluster serves.
-//! Knows nothing of how the first nodes met.
+//! Nodes join, leave, and change their role and their address while the cluster serves.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +23,7 @@ fn a_node_joins_serves_votes_and_leaves() {
     let load = Load::start(&[cluster.node(1).client_port, cluster.node(2).client_port], &["a".into(), "b".into()]);
     cluster.join(4);
     wait_until("node 4 to become a voter", GENEROUS, || role(&cluster, 4) == "voter");
-    let mut client = wait_for("node 4 to take clients", GENEROUS, || {
+    let mut client = wait_for("node 4 to accept clients", GENEROUS, || {
         cluster_tests::client::Client::connect(cluster.ports.client(4)).map_err(|e| e.to_string())
     });
     wait_until("node 4 to serve", GENEROUS, || client.call(&["SET", "by-4", "1"]).is_ok_and(|r| r.text() == "OK"));
@@ -38,40 +37,40 @@ fn a_node_joins_serves_votes_and_leaves() {
     cluster.cli().ok(&["node", "remove", "4", "--timeout", "40s"]);
     assert_eq!(role(&cluster, 4), "none");
     let ended = cluster.nodes[3].wait_end(GENEROUS);
-    assert!(ended.success(), "a node that is removed ends well: {ended}");
-    // It is not let in again with its old data.
+    assert!(ended.success(), "a removed node must end with success: {ended}");
+    // The removed node is not admitted again with its old data.
     cluster.nodes[3].start();
-    wait_until("the removed node to be told to wipe its data", GENEROUS, || {
+    wait_until("the removed node to log that its data must be wiped", GENEROUS, || {
         !cluster.nodes[3].runs() || cluster.nodes[3].log().contains("wipe")
     });
     assert_eq!(role(&cluster, 4), "none");
 
     let (seen, _) = load.finish();
     for seen in seen {
-        assert!(seen.errors.is_empty(), "clients of nodes 1 and 2 noticed: {:?}", seen.errors);
+        assert!(seen.errors.is_empty(), "clients of nodes 1 and 2 received errors: {:?}", seen.errors);
     }
 }
 
 #[test]
-fn an_id_that_is_taken_is_refused_and_nodes_beyond_the_voters_stay_learners() {
+fn a_duplicate_id_is_rejected_and_nodes_beyond_the_voters_stay_learners() {
     let mut cluster = Cluster::start(3);
     cluster.cli().ok(&["cluster", "set", "voters=3"]);
     cluster.join(4);
     wait_until("node 4 to be a member", GENEROUS, || role(&cluster, 4) == "learner");
     cluster.cli().refused(&["node", "set-role", "9", "learner"], &["no node 9"]);
     cluster.cli().refused(&["node", "remove", "9"], &["no node 9"]);
-    // Another data directory under id 4.
+    // A new data directory under id 4.
     cluster.nodes[3].kill9();
     std::fs::remove_dir_all(&cluster.nodes[3].data_dir).unwrap();
     cluster.nodes[3].start();
-    wait_until("the refusal in the log", GENEROUS, || {
+    wait_until("the rejection in the log", GENEROUS, || {
         cluster.nodes[3].log().contains("node 4 is a member under another identity")
     });
     assert_eq!(role(&cluster, 4), "learner");
 }
 
 #[test]
-fn a_node_comes_back_at_another_address() {
+fn a_node_returns_with_another_address() {
     let mut cluster = Cluster::serving(1);
     let follower = cluster.follower();
     cluster.node_mut(follower).kill9();
@@ -90,7 +89,7 @@ fn a_node_comes_back_at_another_address() {
 }
 
 #[test]
-fn a_node_that_is_told_to_stop_drains_and_hands_over() {
+fn a_leader_that_gets_sigterm_drains_and_transfers_its_leadership() {
     let mut cluster = Cluster::serving(1);
     let leader = cluster.leader();
     let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
@@ -107,13 +106,13 @@ fn a_node_that_is_told_to_stop_drains_and_hands_over() {
     cluster.wait_formed();
 }
 
-/// How often a line of a log has this in it.
-fn said(log: &str, what: &str) -> usize {
+/// Returns the number of log lines that contain `what`.
+fn lines_with(log: &str, what: &str) -> usize {
     log.lines().filter(|line| line.contains(what)).count()
 }
 
 #[test]
-fn a_node_that_is_down_is_told_once_and_its_ports_are_not_shown_as_served() {
+fn a_node_that_is_down_is_logged_once_and_its_ports_are_shown_as_not_alive() {
     let mut cluster = Cluster::serving(1);
     let (leader, victim) = (cluster.leader(), cluster.follower());
     let other = 6 - leader - victim;
@@ -122,33 +121,34 @@ fn a_node_that_is_down_is_told_once_and_its_ports_are_not_shown_as_served() {
         let shown = cluster.node(leader).cli().ok(&["product", "ls"]).out;
         shown.lines().find(|l| l.contains(&format!("node {victim} on "))).map(str::to_owned)
     };
-    // Some seconds of Raft's heartbeats that reach nobody lie before this.
+    // This takes some seconds, in which Raft's heartbeats to the node fail.
     wait_for("the node to be shown as not alive", GENEROUS, || match listener(&cluster) {
         Some(shown) if shown.contains("not alive") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     for id in [leader, other] {
         let log = cluster.node(id).log();
-        assert_eq!(said(&log, "openraft"), 0, "{log}");
-        // By kind of error: refused, and perhaps the connection that broke before.
-        let told = log.lines().filter(|l| l.contains("cannot be reached") && l.contains(&format!("node={victim}")));
-        assert!(told.count() <= 3, "{log}");
-        assert_eq!(said(&log, "no lease was granted"), 0, "{log}");
+        assert_eq!(lines_with(&log, "openraft"), 0, "{log}");
+        // One line per kind of error: a refused connection, and perhaps a broken one.
+        let lines = log.lines().filter(|l| l.contains("cannot be reached") && l.contains(&format!("node={victim}")));
+        assert!(lines.count() <= 3, "{log}");
+        assert_eq!(lines_with(&log, "no lease was granted"), 0, "{log}");
     }
     cluster.node(leader).cli().ok(&["node", "remove", &victim.to_string(), "--timeout", "40s"]);
-    assert_eq!(listener(&cluster), None, "a removed node is shown");
+    assert_eq!(listener(&cluster), None, "a removed node is listed");
 }
 
 #[test]
-fn a_copied_data_directory_is_refused_and_the_original_goes_on() {
+fn a_duplicate_node_is_rejected_and_the_original_continues() {
     let mut cluster = Cluster::serving(1);
     let victim = cluster.follower();
     let from = cluster.node(victim).data_dir.clone();
     let copy = cluster.dir.path().join("copy");
-    // What the nodes see of the servers is written first: a copy that lacks an entry makes Raft's leader stop, not the copy.
+    // The copy must contain all entries: if it lacks one, Raft's leader ends instead of the copy. So the observations
+    // of the servers must be in the log first.
     let applied = |id: u16| cluster.node(id).cli().json(&["status"])["applied"].clone();
     let leader = cluster.leader();
-    wait_until("the log to rest", GENEROUS, || {
+    wait_until("no further entries", GENEROUS, || {
         let last = applied(leader);
         holds_for(Duration::from_secs(2), || applied(leader) == last && applied(victim) == last)
     });
@@ -182,10 +182,10 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// Where a product may serve without a lease, a node that fell silent is waited for; its next start must be told, and not
-/// be proposed for admission again and again.
+/// If a product may be served without a lease, the removal of a silent node waits for the node. When the node restarts,
+/// it must learn that it is being removed, instead of being proposed for admission again and again.
 #[test]
-fn a_node_that_restarts_while_it_is_being_removed_is_told_so() {
+fn a_node_that_restarts_during_its_removal_ends() {
     let mut cluster = Cluster::serving(1);
     let port = cluster.ports.product(1).to_string();
     cluster.cli().ok(&[
@@ -201,7 +201,7 @@ fn a_node_that_restarts_while_it_is_being_removed_is_told_so() {
         "40s",
     ]);
     let (leader, victim) = (cluster.leader(), cluster.follower());
-    // Heard of a moment ago, so its removal begins; but it cannot say that it has stopped.
+    // The node was alive a moment ago, so its removal begins. But it cannot report that it has stopped serving.
     cluster.node(victim).pause();
     let begun = cluster.node(leader).cli().run(&["node", "remove", &victim.to_string(), "--timeout", "1s"]);
     assert_ne!(begun.code, 0, "{begun:?}");
@@ -209,19 +209,21 @@ fn a_node_that_restarts_while_it_is_being_removed_is_told_so() {
     cluster.node_mut(victim).start();
     assert!(cluster.node_mut(victim).wait_end(GENEROUS).success());
     assert!(cluster.node(victim).log().contains("the cluster has removed this node"));
-    // That it was started again shows that its former start is over: nobody has to vouch for that.
-    wait_until("it to be removed", GENEROUS, || role(&cluster, u64::from(victim)) == "none");
+    // The restart proves that the former incarnation has ended, so the operator need not confirm it.
+    wait_until("the node to be removed", GENEROUS, || role(&cluster, u64::from(victim)) == "none");
 }
 
-/// Entries that a learner lacks so that it is not made a voter yet: more than `consensus::handle::CAUGHT_UP`.
+/// Number of entries that a learner lacks, so that it is not made a voter yet: more than
+/// `consensus::handle::CAUGHT_UP`.
 const BEHIND: usize = 210;
 
-/// A removed node ends its process and does not come back: a cluster's only voter must not, before another votes.
+/// A removed node ends its process and does not return. The only voter of a cluster must not end before another node
+/// votes.
 #[test]
-fn a_voter_that_is_removed_stays_until_raft_can_do_without_it() {
+fn a_removed_voter_stays_until_another_node_votes() {
     let mut cluster = Cluster::serving(1);
     cluster.cli().ok(&["cluster", "set", "voters=1"]);
-    wait_until("node 1 alone to vote", GENEROUS, || {
+    wait_until("node 1 to be the only voter", GENEROUS, || {
         [1, 2, 3].map(|id| role(&cluster, id)) == ["voter", "learner", "learner"]
     });
     wait_until("node 1 to lead", GENEROUS, || cluster.leader() == 1);
@@ -237,12 +239,12 @@ fn a_voter_that_is_removed_stays_until_raft_can_do_without_it() {
     });
     let begun = cluster.node(1).cli().run(&["node", "remove", "1", "--timeout", "3s"]);
     assert_ne!(begun.code, 0, "{begun:?}");
-    assert!(cluster.node_mut(1).runs(), "it ended, and nobody votes: {}", cluster.node(1).log());
+    assert!(cluster.node_mut(1).runs(), "node 1 has ended, and no other node votes: {}", cluster.node(1).log());
     cluster.node(2).resume();
     cluster.node(3).resume();
     assert!(cluster.node_mut(1).wait_end(GENEROUS).success());
     let leader = cluster.leader_of(&[2, 3]);
-    wait_until("it to be removed", GENEROUS, || {
+    wait_until("node 1 to be removed", GENEROUS, || {
         let nodes = cluster.node(leader).cli().json(&["node", "ls"]);
         nodes.as_array().unwrap().iter().all(|n| n["id"] != 1)
     });

@@ -1,5 +1,4 @@
-//! How little a node needs: ten thousand clients at rest, in a real node.
-//! Knows nothing of speed; that is the benchmark's.
+//! The memory of a real node with ten thousand idle clients. Speed is measured by the benchmarks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,13 +10,13 @@ use std::{
 use cluster_tests::{client::request, cluster::Cluster};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Connections that have each made a request and then rest.
+/// Number of connections. Each makes a request and is then idle.
 const CLIENTS: usize = 10_000;
 
-/// What the whole node may have resident with them, in MB: the promise of the product.
+/// Maximum resident memory of the whole node with these clients, in MB: the documentation promises it.
 const RESIDENT_MAX_MB: u64 = 60;
 
-/// Files this process needs beside its connections.
+/// Number of files that this process needs in addition to its connections.
 const OTHER_FILES: u64 = 200;
 
 fn resident_mb(pid: u32) -> u64 {
@@ -27,7 +26,7 @@ fn resident_mb(pid: u32) -> u64 {
 }
 
 #[test]
-fn ten_thousand_clients_at_rest_need_little() {
+fn ten_thousand_idle_clients_need_less_than_60_mb() {
     let need = CLIENTS as u64 + OTHER_FILES;
     let hard = getrlimit(Resource::Nofile).maximum;
     setrlimit(
@@ -47,7 +46,7 @@ fn ten_thousand_clients_at_rest_need_little() {
         })
         .collect();
     let after_one = resident_mb(node.pid());
-    // Once more, all at once: what a burst needs is given back or used again.
+    // A second request of all clients at the same time: the memory of a burst must be released or reused.
     for (i, client) in clients.iter_mut().enumerate() {
         client.write_all(&request(&["GET", &format!("rest:{i}")])).unwrap();
     }
@@ -57,7 +56,7 @@ fn ten_thousand_clients_at_rest_need_little() {
     let after_burst = resident_mb(node.pid());
     assert!(
         after_one < RESIDENT_MAX_MB && after_burst < RESIDENT_MAX_MB,
-        "{CLIENTS} clients at rest: {after_one} MB, after a burst {after_burst} MB, allowed are {RESIDENT_MAX_MB}"
+        "{CLIENTS} idle clients: {after_one} MB, after a burst {after_burst} MB; the limit is {RESIDENT_MAX_MB} MB"
     );
 }
 

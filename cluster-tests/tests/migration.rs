@@ -1,5 +1,4 @@
-//! Slots move with their keys while clients use them: to the end, cancelled, paused, back again, and while nodes die.
-//! Knows nothing of how keys are copied.
+//! Migrations while clients use the slots: to completion, back, paused, cancelled, and while nodes die.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,8 +12,8 @@ use cluster_tests::{
 use pontoon::faults::Point;
 use serde_json::Value;
 
-/// Three nodes, `groups` groups, and clients of every kind on every node.
-fn busy(groups: u16) -> (Cluster, Mix) {
+/// Starts three nodes, `groups` groups, and all workloads on every node.
+fn start_with_mix(groups: u16) -> (Cluster, Mix) {
     let cluster = Cluster::serving(groups);
     (1..=3).for_each(|id| cluster.wait_answers(id));
     let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
@@ -23,8 +22,8 @@ fn busy(groups: u16) -> (Cluster, Mix) {
     (cluster, mix)
 }
 
-/// What `migrate ls` says of a migration, through this node.
-fn look(cluster: &Cluster, node: u16, id: u64) -> Result<Value, String> {
+/// Returns a migration as `migrate ls` shows it through this node.
+fn migration(cluster: &Cluster, node: u16, id: u64) -> Result<Value, String> {
     let all = cluster.node(node).cli().try_json(&["migrate", "ls"])?;
     let found = all.as_array().and_then(|all| all.iter().find(|m| m["id"] == id)).cloned();
     found.ok_or_else(|| format!("migration {id} is not in {all}"))
@@ -33,12 +32,12 @@ fn look(cluster: &Cluster, node: u16, id: u64) -> Result<Value, String> {
 #[track_caller]
 fn wait_state(cluster: &Cluster, node: u16, id: u64, states: &[&str]) -> Value {
     wait_for(&format!("migration {id} to be {states:?}"), GENEROUS, || {
-        let seen = look(cluster, node, id)?;
+        let seen = migration(cluster, node, id)?;
         if states.iter().any(|state| seen["state"] == *state) { Ok(seen) } else { Err(seen.to_string()) }
     })
 }
 
-/// Starts the migration of these slots, which belong to one group; its id.
+/// Starts the migration of these slots, which belong to one group, and returns its id.
 #[track_caller]
 fn start(cluster: &Cluster, node: u16, slots: &str, to: &str) -> u64 {
     let before = cluster.node(node).cli().json(&["migrate", "ls"]);
@@ -52,8 +51,8 @@ fn start(cluster: &Cluster, node: u16, slots: &str, to: &str) -> u64 {
 }
 
 #[test]
-fn slots_move_there_and_back_under_load() {
-    let (cluster, mix) = busy(2);
+fn slots_move_and_move_back_under_load() {
+    let (cluster, mix) = start_with_mix(2);
     for to in ["2", "1"] {
         let id = start(&cluster, 1, "0-255", to);
         let done = wait_state(&cluster, 1, id, &["done"]);
@@ -62,7 +61,7 @@ fn slots_move_there_and_back_under_load() {
         let slots = cluster.cli().json(&["slot", "ls"]);
         let owner = slots.as_array().unwrap().iter().find(|s| s["slots"].as_str().unwrap().starts_with("0-")).unwrap();
         assert_eq!(owner["group"].to_string(), to);
-        // Whoever is promoted there must have got so far.
+        // The event has the required offset: a replica of the target must reach it to be promoted.
         let target = &cluster.servers[to.parse::<usize>().unwrap() - 1];
         let info = target.call(&["INFO", "replication"]);
         let replid = info.text().lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap().to_owned();
@@ -72,46 +71,47 @@ fn slots_move_there_and_back_under_load() {
         mix.wait_more(200);
     }
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
-/// The node whose worker has begun a run of this kind, and not the leader.
+/// Waits until a mover begins a run of this migration, and returns its node.
 #[track_caller]
-fn worker(cluster: &Cluster, id: u64) -> u16 {
+fn mover_node(cluster: &Cluster, id: u64) -> u16 {
     let begun = format!("job=migration {id} ");
-    wait_for("a worker to begin", GENEROUS, || {
+    wait_for("a mover to begin a run", GENEROUS, || {
         let found = cluster
             .nodes
             .iter()
             .find(|n| n.log().lines().any(|line| line.contains("a run begins") && line.contains(&begun)));
-        found.map(|n| n.id).ok_or("no node says that it begins a run")
+        found.map(|n| n.id).ok_or("no node has logged that it begins a run")
     })
 }
 
 #[test]
-fn a_worker_that_dies_is_replaced() {
-    let (mut cluster, mix) = busy(2);
+fn a_mover_node_that_dies_is_replaced() {
+    let (mut cluster, mix) = start_with_mix(2);
     let leader = cluster.leader();
     cluster.pause_at(Point::BeforeHold);
     let id = start(&cluster, leader, "0-255", "2");
-    let worker = worker(&cluster, id);
+    let mover_node = mover_node(&cluster, id);
     let leader = cluster.wait_reached(Point::BeforeHold);
-    assert_ne!(worker, leader, "a leader has enough to do");
-    cluster.node_mut(worker).kill9();
+    assert_ne!(mover_node, leader, "the leader should not execute runs");
+    cluster.node_mut(mover_node).kill9();
     cluster.go_on(Point::BeforeHold);
     let done = wait_state(&cluster, leader, id, &["done"]);
     assert!(done["attempt"].as_u64().unwrap() >= 2, "{done}");
-    cluster.node_mut(worker).start();
+    cluster.node_mut(mover_node).start();
     cluster.wait_serving(&[1, 2, 3]);
     let noticed = mix.finish(&cluster);
-    let dead = cluster.node(worker).client_port;
+    let dead = cluster.node(mover_node).client_port;
     let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
-    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}");
+    assert!(errors.is_empty(), "clients of other nodes received errors: {errors:?}");
 }
 
-/// kill -9 of the leader at a point of the cut-over; the next one ends it, and nothing is lost.
+/// Kills the leader with SIGKILL at a point of the cut-over. The next leader completes the migration, and no write is
+/// lost.
 fn leader_dies_at(point: Point) {
-    let (mut cluster, mix) = busy(2);
+    let (mut cluster, mix) = start_with_mix(2);
     cluster.pause_at(point);
     let id = start(&cluster, 1, "0-255", "2");
     let leader = cluster.wait_reached(point);
@@ -123,23 +123,23 @@ fn leader_dies_at(point: Point) {
     let noticed = mix.finish(&cluster);
     let dead = cluster.node(leader).client_port;
     let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
-    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}; {done}");
+    assert!(errors.is_empty(), "clients of other nodes received errors: {errors:?}; {done}");
 }
 
 #[test]
 fn the_leader_dies_while_keys_are_copied() {
-    let (mut cluster, mix) = busy(2);
+    let (mut cluster, mix) = start_with_mix(2);
     cluster.pause_at(Point::Copying);
     let leader = cluster.leader();
     let other = leader % 3 + 1;
     let id = start(&cluster, other, "0-255", "2");
-    let worker = worker(&cluster, id);
-    cluster.node(worker).faults.wait_reached(Point::Copying);
+    let mover_node = mover_node(&cluster, id);
+    cluster.node(mover_node).faults.wait_reached(Point::Copying);
     cluster.node_mut(leader).kill9();
     let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
     cluster.leader_of(&others);
     cluster.go_on(Point::Copying);
-    // The worker lives and works on under the next leader.
+    // The mover continues under the next leader.
     let done = wait_state(&cluster, other, id, &["done"]);
     assert_eq!(done["attempt"], 1, "{done}");
     cluster.node_mut(leader).start();
@@ -147,7 +147,7 @@ fn the_leader_dies_while_keys_are_copied() {
     let noticed = mix.finish(&cluster);
     let dead = cluster.node(leader).client_port;
     let errors: Vec<_> = noticed.errors.iter().filter(|(port, _)| *port != dead).collect();
-    assert!(errors.is_empty(), "clients of other nodes noticed: {errors:?}");
+    assert!(errors.is_empty(), "clients of other nodes received errors: {errors:?}");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn the_leader_dies_while_slots_are_held() {
 }
 
 #[test]
-fn the_leader_dies_when_the_worker_has_finished() {
+fn the_leader_dies_when_the_mover_has_finished() {
     leader_dies_at(Point::Finished);
 }
 
@@ -166,13 +166,13 @@ fn the_leader_dies_when_the_run_is_closed() {
 }
 
 #[test]
-fn the_leader_dies_behind_the_switch() {
+fn the_leader_dies_after_the_switch() {
     leader_dies_at(Point::Switched);
 }
 
 #[test]
-fn a_migration_is_paused_resumed_and_cancelled_and_leaves_no_trace() {
-    let (cluster, mix) = busy(2);
+fn a_migration_is_paused_resumed_and_cancelled() {
+    let (cluster, mix) = start_with_mix(2);
     let cli = cluster.cli();
     cluster.pause_at(Point::BeforeHold);
     let id = start(&cluster, 1, "0-255", "2");
@@ -181,32 +181,33 @@ fn a_migration_is_paused_resumed_and_cancelled_and_leaves_no_trace() {
     wait_state(&cluster, 1, id, &["paused"]);
     cluster.go_on(Point::BeforeHold);
     mix.wait_more(100);
-    assert_eq!(look(&cluster, 1, id).unwrap()["state"], "paused");
+    assert_eq!(migration(&cluster, 1, id).unwrap()["state"], "paused");
     cluster.pause_at(Point::BeforeHold);
     cli.ok(&["migrate", "resume", &id.to_string()]);
     cluster.wait_reached(Point::BeforeHold);
-    assert_eq!(look(&cluster, 1, id).unwrap()["attempt"], 2);
+    assert_eq!(migration(&cluster, 1, id).unwrap()["attempt"], 2);
     cli.ok(&["migrate", "cancel", &id.to_string()]);
     cluster.go_on(Point::BeforeHold);
     wait_state(&cluster, 1, id, &["cancelled"]);
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
 #[test]
 fn two_migrations_share_a_source_and_a_target() {
-    let (cluster, mix) = busy(3);
-    // From group 1: one after the other. To group 3: two at once.
+    let (cluster, mix) = start_with_mix(3);
+    // The first two have the same source, so they run one after the other. Two migrations to group 3 may run at the
+    // same time.
     let ids = [("0-99", "3"), ("100-199", "2"), ("400-499", "3")].map(|(slots, to)| start(&cluster, 1, slots, to));
     for id in ids {
         wait_state(&cluster, 1, id, &["done"]);
     }
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
 #[test]
-fn a_source_that_stops_for_a_moment_costs_a_hold_and_not_the_migration() {
+fn a_source_that_hangs_for_a_moment_causes_a_release_but_no_new_attempt() {
     let mut cluster = Cluster::start(3);
     let debug = RedisOptions { more: vec!["--enable-debug-command".into(), "yes".into()], ..RedisOptions::default() };
     let (a, b) = (cluster.add_server(&debug), cluster.add_server(&debug));
@@ -222,7 +223,7 @@ fn a_source_that_stops_for_a_moment_costs_a_hold_and_not_the_migration() {
     cluster.pause_at(Point::BeforeHold);
     let id = start(&cluster, 1, "0-255", "2");
     let leader = cluster.wait_reached(Point::BeforeHold);
-    // Longer than a hold's budget: what is in flight there is not answered before it is over.
+    // Longer than a hold may last: the requests in flight at the server are not answered before the hold is released.
     let mut client = cluster.servers[a].client();
     client.send(&request(&["DEBUG", "SLEEP", "0.6"])).unwrap();
     cluster.go_on(Point::BeforeHold);
@@ -230,5 +231,5 @@ fn a_source_that_stops_for_a_moment_costs_a_hold_and_not_the_migration() {
     assert_eq!(done["attempt"], 1, "{done}");
     assert!(cluster.node(leader).log().contains("its slots are released"), "the hold was not released");
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }

@@ -1,13 +1,13 @@
-//! The fault matrix of migrations: each phase and each fault at least once (cluster_tests::matrix).
-//! Not here: other server versions and clock rates (payloads and the simulation have them), and what Pontoon has not yet
-//! (transactions, blocked pops, promotions).
+//! The fault matrix of migrations (`cluster_tests::matrix`): each phase and each fault at least once.
+//! Not included: other server versions (tests of payloads), clock rates (the simulation), failovers
+//! (failover_faults.rs), and commands that Pontoon does not support yet (transactions, blocking pops).
 //!
-//! A run by itself: `cargo test -p cluster-tests --test migration_faults NAME`. More of them, by chance: `make chaos`.
+//! To run one case: `cargo test -p cluster-tests --test migration_faults NAME`. To run random cases: `make chaos`.
 
 use cluster_tests::matrix::{Case, Fault, run};
 use pontoon::faults::Point;
 
-/// name: point, fault, does a replica feed, seed.
+/// name: point, fault, whether a replica serves the feed, seed.
 macro_rules! matrix {
     ($($name:ident: $point:ident, $fault:ident, $replica:literal, $seed:literal;)*) => {
         $(
@@ -21,14 +21,14 @@ macro_rules! matrix {
 
 matrix! {
     cleaning_target_leader_killed: CleaningTarget, KillLeader, false, 1;
-    cleaning_target_worker_stopped: CleaningTarget, StopWorker, false, 2;
+    cleaning_target_mover_node_stopped: CleaningTarget, StopMoverNode, false, 2;
     cleaning_target_target_reset: CleaningTarget, ResetTarget, true, 3;
     cleaning_target_cancelled: CleaningTarget, Cancel, false, 4;
     copying_slowly: Copying, None, true, 5;
     copying_leader_killed: Copying, KillLeader, true, 6;
     copying_leader_stopped: Copying, StopLeader, false, 7;
-    copying_worker_killed: Copying, KillWorker, false, 8;
-    copying_worker_cut_off: Copying, CutWorker, true, 9;
+    copying_mover_node_killed: Copying, KillMoverNode, false, 8;
+    copying_mover_node_cut_off: Copying, CutMoverNode, true, 9;
     copying_source_killed: Copying, KillSource, false, 10;
     copying_replica_killed: Copying, KillReplica, true, 11;
     copying_target_killed: Copying, KillTarget, false, 12;
@@ -48,22 +48,22 @@ matrix! {
     caught_up_cancelled: BeforeHold, Cancel, true, 23;
     held_leader_killed: Held, KillLeader, false, 24;
     held_leader_cut_off: Held, CutLeader, false, 25;
-    held_leader_is_not_heard: Held, DeafenFromLeader, true, 26;
+    held_leader_muted: Held, MuteLeader, true, 26;
     held_other_stopped: Held, StopOther, false, 27;
     held_source_reset: Held, ResetSource, false, 28;
     acked_by_some_leader_killed: BeforeAck, KillLeader, false, 29;
     acked_by_some_other_killed: BeforeAck, KillOther, true, 30;
-    barrier_passed_worker_stopped: BarrierPassed, StopWorker, false, 31;
+    barrier_passed_mover_node_stopped: BarrierPassed, StopMoverNode, false, 31;
     barrier_passed_source_killed: BarrierPassed, KillSource, false, 32;
     finished_leader_stopped: Finished, StopLeader, false, 33;
     finished_target_stopped: Finished, StopTarget, true, 34;
-    finished_worker_killed: Finished, KillWorker, false, 35;
+    finished_mover_node_killed: Finished, KillMoverNode, false, 35;
     before_switch_leader_killed: BeforeSwitch, KillLeader, true, 36;
     before_switch_leader_stopped: BeforeSwitch, StopLeader, false, 37;
     before_switch_target_killed: BeforeSwitch, KillTarget, false, 38;
     switched_leader_leaves: Switched, LeaderLeaves, false, 39;
     switched_other_stopped: Switched, StopOther, true, 40;
-    cleaning_source_worker_killed: CleaningSource, KillWorker, false, 41;
+    cleaning_source_mover_node_killed: CleaningSource, KillMoverNode, false, 41;
     cleaning_source_source_killed: CleaningSource, KillSource, false, 42;
     cleaning_source_leader_cut_off: CleaningSource, CutLeader, false, 43;
 }

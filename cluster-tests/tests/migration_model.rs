@@ -1,7 +1,8 @@
-//! The rules of migration.md hold in every state of a small migration, and each of them is needed.
+//! Explores the models of a migration (`cluster_tests::migration_model`): the rules hold in every reachable state, and
+//! each rule is needed, because a violation is reachable without it.
 //!
-//! Beside each test: states visited, and steps to the farthest state or to the violation. The numbers are asserted
-//! where they are a violation's, so that a change of the model shows.
+//! The comments beside the tests give the number of visited states and the number of steps to the farthest state. The
+//! number of steps to a violation is asserted, so that a change of the model becomes visible.
 
 use std::fmt::Debug;
 
@@ -14,7 +15,8 @@ use cluster_tests::{
     serving_model::checker::{Model, Verdict, explore, pretty},
 };
 
-/// Far above what any exploration here needs, far below what would fill the memory of a small machine.
+/// Limit of an exploration: far more states than any exploration here needs, and far fewer than fit into the memory of
+/// a small machine.
 const STATES_MAX: usize = 8_000_000;
 
 fn holds(model: &(impl Model + Debug)) {
@@ -29,9 +31,9 @@ fn is_violated(model: &(impl Model + Debug), steps: usize) {
     match explore(model, STATES_MAX) {
         Verdict::Violated { why, trace, states } => {
             println!("{model:?}: {why} ({states} states)\n{}", pretty(&trace));
-            assert_eq!(trace.len(), steps, "{model:?}: a shortest way to lose is as long as it was");
+            assert_eq!(trace.len(), steps, "{model:?}: the length of the shortest violation has changed");
         }
-        found => panic!("{model:?}: nothing was caught: {found:?}"),
+        found => panic!("{model:?}: no violation was found: {found:?}"),
     }
 }
 
@@ -67,19 +69,19 @@ fn copying_with_a_rule_left_out() {
         (ConsumeFeed, false, 9),
         (Drain, false, 7),
         (TargetReplies, false, 10),
-        // The feed is the primary's, and the values come from a replica that lags.
+        // The primary serves the feed, and the values come from a replica that lags.
         (FetchWhereFeed, false, 12),
     ] {
         is_violated(&Copy { without: Some(rule), replica, ..Copy::SMALL }, steps);
     }
-    // An INCR is in the value that was fetched, and is replayed on it.
+    // The fetched value contains an INCR, which is then replayed on it.
     is_violated(&Copy { without: Some(Refetch), late: false, ..Copy::SMALL }, 13);
 }
 
 #[test]
-fn a_replica_that_feeds_while_the_primary_is_asked_for_values() {
-    // Nothing goes wrong: what the primary has is never older than the feed, and a failover restarts the attempt anyway
-    // (`the_feeding_replica_need_not_be_the_one_fetched_from`). It costs the primary, that is all.
+fn feed_from_a_replica_and_values_from_the_primary() {
+    // This is no violation: the primary's data is never older than the feed, and a failover restarts the attempt anyway
+    // (`failovers_with_feed_and_values_from_different_servers`). It only costs the primary work.
     // 97,488 states, 29 steps.
     holds(&Copy { without: Some(copy::Rule::FetchWhereFeed), replica: true, writes: 1, ..Copy::SMALL });
 }
@@ -87,17 +89,17 @@ fn a_replica_that_feeds_while_the_primary_is_asked_for_values() {
 #[test]
 fn a_ttl_with_a_rule_left_out() {
     let ttl = Copy { ttl: true, writes: 1, ..Copy::SMALL };
-    // The target lets a staged key expire before the refresh of its TTL comes.
+    // A staged key expires at the target before the refresh of its TTL is replayed.
     is_violated(&Copy { without: Some(copy::Rule::Refetch), late: false, ..ttl }, 14);
-    // A late SET between PTTL and DUMP: the new value gets the old TTL, and dies of it.
+    // A late SET between PTTL and DUMP: the new value gets the old TTL and expires too early.
     is_violated(&Copy { without: Some(copy::Rule::OffsetAfterFetch), ..ttl }, 13);
 }
 
-/// With a second leader that may be elected at any time, while the first goes on acting.
+/// A second leader may be elected at any time, while the first continues to act.
 const TWO_LEADERS: Runs = Runs { election: true, ..Runs::SMALL };
-/// The slot goes to the other server and comes back.
+/// The slot moves to the other server and back.
 const BACK: Runs = Runs { restart: false, switches: 2, holds: 2, writes: 0, runs: 3, ..Runs::SMALL };
-/// The migration is cancelled, and what was staged is wiped.
+/// The migration is cancelled, and the staged keys are wiped.
 const WIPE: Runs = Runs { restart: false, cancel: true, writes: 0, runs: 3, ..TWO_LEADERS };
 
 #[test]
@@ -118,7 +120,7 @@ fn a_cancel() {
 }
 
 #[test]
-fn there_and_back() {
+fn a_slot_moves_and_moves_back() {
     holds(&Runs { election: true, writes: 1, ..BACK }); // 73,020 states, 49 steps
     holds(&Runs { election: true, sweep: true, runs: 4, ..BACK }); // 141,164 states, 62 steps
     holds(&Runs { restart: true, cancel: true, runs: 4, ..BACK }); // 448,274 states, 54 steps
@@ -133,7 +135,7 @@ fn a_run_with_a_rule_left_out() {
     is_violated(&Runs { without: &[NoReopening], ..Runs::SMALL }, 17);
     is_violated(&Runs { without: &[NamingBeforeAuthorization], detail: true, ..Runs::SMALL }, 25);
     is_violated(&Runs { without: &[QuorumRound], ..TWO_LEADERS }, 20);
-    is_violated(&Runs { without: &[LookIntoLog], ..TWO_LEADERS }, 22);
+    is_violated(&Runs { without: &[CheckLog], ..TWO_LEADERS }, 22);
     is_violated(&Runs { without: &[MarkBeforeKill], ..Runs::SMALL }, 19);
     is_violated(&Runs { without: &[Kill], ..Runs::SMALL }, 19);
     is_violated(&Runs { without: &[CloseBeforeStart], ..Runs::SMALL }, 19);
@@ -147,7 +149,7 @@ fn a_switch_with_a_rule_left_out() {
     is_violated(&Runs { without: &[TermOnSwitch], ..TWO_LEADERS }, 21);
     is_violated(&Runs { without: &[HoldIdOnSwitch], holds: 2, ..TWO_LEADERS }, 16);
     is_violated(&Runs { without: &[RestartBehindFence], holds: 2, ..Runs::SMALL }, 22);
-    // The hold's id says it already: a hold belongs to one attempt, and a restart ends it.
+    // The hold's id is enough: a hold belongs to one attempt, and a restart ends the hold.
     holds(&Runs { without: &[AttemptOnHold, AttemptOnSwitch], holds: 2, ..TWO_LEADERS }); // 725,459 states, 42 steps
 }
 
@@ -169,7 +171,7 @@ fn a_sweep_with_a_rule_left_out() {
     use runs::Rule::*;
     let sweep = Runs { sweep: true, runs: 4, ..BACK };
     is_violated(&Runs { without: &[CloseSweepBeforeStart], ..sweep }, 40);
-    // The next leader finds the sweep's run current in its log, and has not marked it closed.
+    // The next leader finds the sweep's run in its log as current, and has not marked it closed.
     is_violated(&Runs { without: &[StartEndsSweep], election: true, ..sweep }, 43);
     is_violated(&Runs { without: &[NoSweepBesideAttempt], ..sweep }, 40);
 }
@@ -192,9 +194,9 @@ fn a_failover_with_a_rule_left_out() {
     is_violated(&without(&[NoPromotionAtHold]), 9);
     is_violated(&without(&[SameReplication]), 11);
     is_violated(&Failover { promotions: [0, 2], ..without(&[ClosedOnReturn]) }, 19);
-    // The replica's link is down when the worker is done, and is not waited for.
-    is_violated(&Failover { promotions: [0, 1], links: true, ..without(&[ReachedSwitch]) }, 10);
-    // Nothing is lost, but nobody could take over.
+    // The replica's link is down when the mover is done, so `WAIT` does not include this replica.
+    is_violated(&Failover { promotions: [0, 1], links: true, ..without(&[RequiredOffset]) }, 10);
+    // No data is lost, but no replica could be promoted.
     is_violated(&Failover { promotions: [0, 0], available: true, ..without(&[Wait]) }, 6);
 }
 
@@ -202,25 +204,25 @@ fn a_failover_with_a_rule_left_out() {
 fn a_failover_with_two_rules_left_out() {
     use failover::Rule::*;
     let without = |without| Failover { without, ..Failover::SMALL };
-    // Each of these holds alone: where the first is left out, the second catches it.
-    for rule in [FinishRestarts, EpochsOnSwitch, LogBeforePromotion, DivergedIsNone, Wait, ReachedSwitch] {
+    // Each of these rules can be left out alone: another rule prevents the same violation.
+    for rule in [FinishRestarts, EpochsOnSwitch, LogBeforePromotion, DivergedIsNoCandidate, Wait, RequiredOffset] {
         let alone: &'static [failover::Rule] = match rule {
             FinishRestarts => &[FinishRestarts],
             EpochsOnSwitch => &[EpochsOnSwitch],
             LogBeforePromotion => &[LogBeforePromotion],
-            DivergedIsNone => &[DivergedIsNone],
+            DivergedIsNoCandidate => &[DivergedIsNoCandidate],
             Wait => &[Wait],
-            _ => &[ReachedSwitch],
+            _ => &[RequiredOffset],
         };
         holds(&without(alone));
     }
     is_violated(&without(&[FinishRestarts, EpochsOnSwitch]), 9);
-    is_violated(&without(&[LogBeforePromotion, ReachedSwitch]), 9);
-    is_violated(&without(&[DivergedIsNone, ReachedSwitch]), 12);
-    is_violated(&without(&[Wait, ReachedSwitch]), 9);
+    is_violated(&without(&[LogBeforePromotion, RequiredOffset]), 9);
+    is_violated(&without(&[DivergedIsNoCandidate, RequiredOffset]), 12);
+    is_violated(&without(&[Wait, RequiredOffset]), 9);
 }
 
 #[test]
-fn the_feeding_replica_need_not_be_the_one_fetched_from() {
+fn failovers_with_feed_and_values_from_different_servers() {
     holds(&Failover { without: &[failover::Rule::FetchWhereFeed], ..Failover::SMALL }); // 231,127 states, 26 steps
 }

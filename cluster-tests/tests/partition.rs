@@ -1,5 +1,5 @@
-//! Nodes that cannot reach each other while clients and servers reach all of them: whoever is without a quorum stops
-//! serving within a lease, the others go on, and nothing that was acknowledged is lost or read stale.
+//! Network partitions between nodes, while clients and servers reach all nodes. A node without a quorum must stop
+//! serving within a lease, the other nodes must continue, no acknowledged write may be lost, and no read may be stale.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,10 +20,10 @@ use cluster_tests::{
 
 /// `timing.lease_ms`.
 const LEASE: Duration = Duration::from_secs(3);
-/// A message that was in a relay's hands when it was told to pass nothing may still pass.
-const IN_HAND: Duration = Duration::from_millis(250);
+/// Time in which a relay may still pass a message that it had received before the cut.
+const IN_RELAY: Duration = Duration::from_millis(250);
 
-/// Three nodes whose network can be cut, and two groups with half of the slots each.
+/// Starts three nodes whose network can be cut, and two groups with half of the slots each.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::prepared_with_mesh(3);
     cluster.start_all();
@@ -32,19 +32,19 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// A key of group 1, whose slot is empty, and the slot.
+/// Returns a key of group 1 whose slot is empty, and this slot.
 fn key_of_group_1(cluster: &Cluster) -> (String, String) {
     let key = (0..).map(|n| format!("k{n}")).find(|key| cluster.locate(key)["group"] == 1).unwrap();
     let slot = cluster.locate(&key)["slot"].to_string();
     (key, slot)
 }
 
-/// Reads `key` through the node on `port` until the node refuses; the reads go into the history. When it last began one that was
-/// answered.
+/// Reads `key` through the node on `port` until the node refuses to serve, and adds the reads to the history. Returns
+/// the begin of the last read that was answered.
 fn read_until_refused(port: u16, key: &str, history: &History) -> Instant {
     let mut client = Client::connect(port).unwrap();
     let mut last = Instant::now();
-    wait_for("the node to refuse", GENEROUS, || {
+    wait_for("the node to refuse to serve", GENEROUS, || {
         let (begun, begin) = (Instant::now(), history.now());
         let reply = client.call(&["GET", key]).unwrap();
         let value = match &reply {
@@ -52,7 +52,7 @@ fn read_until_refused(port: u16, key: &str, history: &History) -> Instant {
             Reply::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).parse().unwrap()),
             refused => {
                 let known = refused.is_error("CLUSTERDOWN") || refused.is_error("TRYAGAIN");
-                assert!(known, "without a lease it says {refused:?}");
+                assert!(known, "without a lease, the node answers {refused:?}");
                 return if refused.is_error("CLUSTERDOWN") { Ok(()) } else { Err(refused.text()) };
             }
         };
@@ -63,9 +63,10 @@ fn read_until_refused(port: u16, key: &str, history: &History) -> Instant {
     last
 }
 
-/// `cut` leaves node `alone` without a quorum. It refuses within a lease; the others change the owner of a slot meanwhile,
-/// write there, and no read through it is stale; then all is well again.
-fn goes_on_without(cluster: &Cluster, alone: u16, cut: impl Fn(&Mesh, u16, [u16; 2])) {
+/// `cut` leaves node `alone` without a quorum. The node must refuse to serve within a lease. Meanwhile, a slot changes
+/// its owner and is written to through the other nodes; no read through node `alone` may be stale. After the cut, all
+/// nodes serve again.
+fn check_partition(cluster: &Cluster, alone: u16, cut: impl Fn(&Mesh, u16, [u16; 2])) {
     let others = [alone % 3 + 1, (alone + 1) % 3 + 1];
     let (key, slot) = key_of_group_1(cluster);
     let registers: Vec<String> = (0..4).map(|n| format!("register{n}")).collect();
@@ -96,12 +97,12 @@ fn goes_on_without(cluster: &Cluster, alone: u16, cut: impl Fn(&Mesh, u16, [u16;
     cli.ok(&["product", "create", "second", "--port", &second, "--wait", "--timeout", "60s"]);
 
     let answered = reader.join().unwrap().saturating_duration_since(cut_at);
-    assert!(answered < LEASE + IN_HAND, "node {alone} was cut off, and answered a request begun {answered:?} later");
+    assert!(answered < LEASE + IN_RELAY, "node {alone} answered a request that began {answered:?} after the cut");
     assert_eq!(cluster.servers[1].call(&["GET", &key]), Reply::bulk("1"));
     let mut client = cluster.node(alone).client();
     for command in [["SET", &key, "2"].as_slice(), &["GET", &key], &["GET", "register0"]] {
-        let told = client.call(command).unwrap();
-        assert!(told.is_error("CLUSTERDOWN") && told.text().contains("not executed"), "{command:?}: {told:?}");
+        let reply = client.call(command).unwrap();
+        assert!(reply.is_error("CLUSTERDOWN") && reply.text().contains("not executed"), "{command:?}: {reply:?}");
     }
 
     load.wait_more(300);
@@ -110,29 +111,29 @@ fn goes_on_without(cluster: &Cluster, alone: u16, cut: impl Fn(&Mesh, u16, [u16;
     cluster.wait_answers(alone);
     let begin = history.now();
     let seen = cluster.node(alone).client().call(&["GET", &key]).unwrap();
-    assert_eq!(seen, Reply::bulk("1"), "by the new table");
+    assert_eq!(seen, Reply::bulk("1"), "the node must serve by the new route table");
     history.add(Op { key, action: Action::Read(Some(1)), begin, end: Some(history.now()) });
     load.wait_more(300);
     let (seen, of_load) = load.finish();
     for (id, seen) in (1..=3).zip(&seen) {
-        assert!(id == alone || seen.errors.is_empty(), "clients of node {id} noticed: {:?}", seen.errors);
+        assert!(id == alone || seen.errors.is_empty(), "clients of node {id} received errors: {:?}", seen.errors);
     }
     linear::check(&history.ops()).unwrap();
     linear::check(&of_load.ops()).unwrap();
 }
 
 #[test]
-fn a_leader_that_is_cut_off_refuses_within_a_lease_and_another_one_leads() {
+fn a_leader_that_is_cut_off_refuses_within_a_lease_and_is_replaced() {
     let cluster = cluster();
     let old = cluster.leader();
-    goes_on_without(&cluster, old, |mesh, alone, _| mesh.isolate(alone));
+    check_partition(&cluster, old, |mesh, alone, _| mesh.isolate(alone));
 }
 
 #[test]
-fn a_leader_that_nobody_hears_refuses_within_a_lease_and_another_one_leads() {
+fn a_leader_whose_messages_are_lost_refuses_within_a_lease_and_is_replaced() {
     let cluster = cluster();
     let old = cluster.leader();
-    goes_on_without(&cluster, old, |mesh, alone, others| {
+    check_partition(&cluster, old, |mesh, alone, others| {
         others.iter().for_each(|other| mesh.cut_one_way(alone, *other))
     });
 }
@@ -141,32 +142,33 @@ fn a_leader_that_nobody_hears_refuses_within_a_lease_and_another_one_leads() {
 fn a_follower_that_is_cut_off_refuses_within_a_lease() {
     let cluster = cluster();
     let follower = cluster.follower();
-    goes_on_without(&cluster, follower, |mesh, alone, _| mesh.isolate(alone));
+    check_partition(&cluster, follower, |mesh, alone, _| mesh.isolate(alone));
 }
 
-/// It applies what the leader says, and its own heartbeats and acks never arrive.
+/// The follower receives entries from the leader, but its heartbeats and acks do not arrive.
 #[test]
-fn a_follower_that_nobody_hears_refuses_within_a_lease() {
+fn a_follower_whose_messages_are_lost_refuses_within_a_lease() {
     let cluster = cluster();
     let follower = cluster.follower();
-    goes_on_without(&cluster, follower, |mesh, alone, others| {
+    check_partition(&cluster, follower, |mesh, alone, others| {
         others.iter().for_each(|other| mesh.cut_one_way(alone, *other));
     });
 }
 
-/// Its requests arrive and no answer does: the leader goes on granting leases that it never learns of.
+/// The follower's heartbeats arrive, but the answers do not: the leader continues to grant leases that the follower
+/// never receives.
 #[test]
-fn a_follower_that_hears_nobody_refuses_within_a_lease() {
+fn a_follower_that_receives_no_messages_refuses_within_a_lease() {
     let cluster = cluster();
     let follower = cluster.follower();
-    goes_on_without(&cluster, follower, |mesh, alone, others| {
+    check_partition(&cluster, follower, |mesh, alone, others| {
         others.iter().for_each(|other| mesh.cut_one_way(*other, alone));
     });
 }
 
-/// Two nodes that do not reach each other while both reach the third: everything goes on, with whoever leads.
+/// Two nodes do not reach each other, but both reach the third node. The cluster continues, whichever node leads.
 #[test]
-fn two_nodes_that_do_not_reach_each_other_serve_as_long_as_a_third_reaches_both() {
+fn two_nodes_that_do_not_reach_each_other_serve_while_a_third_reaches_both() {
     let cluster = cluster();
     let leader = cluster.leader();
     let [one, two] = [leader % 3 + 1, (leader + 1) % 3 + 1];

@@ -1,9 +1,10 @@
-//! A node that stood still for longer than its lease, with a reply before it that a write was done: it passes nothing on
-//! that is not there any more. What the model in `serving_model` shows of the check at reply time, with real processes.
+//! A node that was stopped for longer than its lease while a reply to a write was on its way: it must not pass this
+//! reply if the write no longer exists at the slot's owner. These tests check, with real processes, what
+//! `serving_model` proves about the check at reply time.
 //!
-//! Seen to fail, each tried once by hand: without the check at reply time (the follower that stood still), without its
-//! lease part (the follower and the leader), without its epoch part (the reply that comes after a new lease), and with a
-//! leader that takes silent nodes for out of lease (the follower).
+//! The tests were verified by hand: they fail without the check at reply time (the follower), without the lease in this
+//! check (the follower and the leader), without the slot epoch in this check (the reply after a new lease), and with a
+//! leader that assumes that silent nodes have no lease (the follower).
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,17 +24,19 @@ use pontoon::faults::Rule;
 /// Longer than a lease (3 s) and the leader's allowance for clocks.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
 
-/// A node has sent a write to the slot's server; it is stopped; the write is executed and answered; the node's lease ends
-/// and the slot, empty again, gets another owner; the node goes on and finds the reply.
-fn stands_still_with_a_reply_before_it(leads: bool) {
-    let told = reply_after_standing_still(leads, None);
-    assert!(told.is_error("ERR outcome unknown"), "the write is not there, and the client was told {told:?}");
+/// Checks the reply of [`reply_after_pause`].
+fn check_reply_after_pause(leads: bool) {
+    let reply = reply_after_pause(leads, None);
+    assert!(reply.is_error("ERR outcome unknown"), "the write does not exist, but the client received {reply:?}");
 }
 
-/// The same; what the client is told, with a rule left out if there is one.
-fn reply_after_standing_still(leads: bool, without: Option<Rule>) -> Reply {
+/// A node sends a write to the slot's server and is stopped. The write is executed and answered. The node's lease
+/// expires, and the slot, which is empty again, gets another owner. The node continues and receives the server's reply.
+/// Returns the reply that the node then sends to the client. `leads`: whether the node is the leader. `without`: a rule
+/// that all nodes leave out.
+fn reply_after_pause(leads: bool, without: Option<Rule>) -> Reply {
     let mut cluster = Cluster::prepared(3);
-    // The request's own deadline must not be what refuses the reply.
+    // The request must not fail by its own deadline.
     for node in &mut cluster.nodes {
         node.more.extend(["--set".to_owned(), "proxy.request_deadline_ms=60000".to_owned()]);
         without.iter().for_each(|rule| node.faults.without(*rule));
@@ -45,7 +48,7 @@ fn reply_after_standing_still(leads: bool, without: Option<Rule>) -> Reply {
     let others: Vec<u16> = (1..=3).filter(|id| *id != paused).collect();
     let key = (0..).map(|n| format!("k{n}")).find(|key| cluster.locate(key)["group"] == 1).unwrap();
     let slot = cluster.locate(&key)["slot"].as_u64().unwrap();
-    // Its connection to the server is open, and the slot empty again.
+    // Opens the node's connection to the server, and leaves the slot empty.
     cluster.wait_answers(paused);
     let mut client = cluster.node(paused).client();
     assert_eq!(client.call(&["SET", &key, "before"]).unwrap(), Reply::ok());
@@ -54,11 +57,11 @@ fn reply_after_standing_still(leads: bool, without: Option<Rule>) -> Reply {
     let server = &cluster.servers[0];
     server.pause();
     client.send(&request(&["SET", &key, "late"])).unwrap();
-    wait_until("the write to lie before the server", GENEROUS, || bytes_waiting_at(server.port) > 0);
+    wait_until("the write to be in the server's socket", GENEROUS, || bytes_waiting_at(server.port) > 0);
     cluster.node(paused).pause();
     server.resume();
     wait_until("the write to be executed", GENEROUS, || server.call(&["EXISTS", &key]) == Reply::Integer(1));
-    // As if it had been moved or expired: the slot can be assigned.
+    // As if the key had been moved or had expired: the slot can be assigned.
     assert_eq!(server.call(&["DEL", &key]), Reply::Integer(1));
     cluster.leader_of(&others);
     let cli = cluster.node(others[0]).cli();
@@ -71,8 +74,8 @@ fn reply_after_standing_still(leads: bool, without: Option<Rule>) -> Reply {
     });
 
     cluster.node(paused).resume();
-    let told = client.read().unwrap();
-    // It serves again, by the new table.
+    let reply = client.read().unwrap();
+    // The node serves again, by the new route table.
     wait_for("the node to serve again", GENEROUS, || {
         let mut client = cluster.node(paused).client();
         match client.call(&["SET", &key, "after"]) {
@@ -83,30 +86,31 @@ fn reply_after_standing_still(leads: bool, without: Option<Rule>) -> Reply {
     });
     assert_eq!(elsewhere.call(&["GET", &key]).unwrap(), Reply::bulk("after"));
     assert_eq!(cluster.servers[0].call(&["EXISTS", &key]), Reply::Integer(0));
-    told
+    reply
 }
 
-/// The net catches fish: the check at reply time is what refuses.
+/// Shows that it is the check at reply time that prevents the violation.
 #[test]
 fn without_the_check_at_reply_time_a_lost_write_is_acknowledged() {
-    assert_eq!(reply_after_standing_still(false, Some(Rule::ReplyCheck)), Reply::ok());
+    assert_eq!(reply_after_pause(false, Some(Rule::ReplyCheck)), Reply::ok());
 }
 
 #[test]
-fn a_follower_that_stood_still_passes_no_stale_reply() {
-    stands_still_with_a_reply_before_it(false);
+fn a_follower_passes_no_outdated_reply_after_a_pause() {
+    check_reply_after_pause(false);
 }
 
 #[test]
-fn a_leader_that_stood_still_passes_no_stale_reply() {
-    stands_still_with_a_reply_before_it(true);
+fn a_leader_passes_no_outdated_reply_after_a_pause() {
+    check_reply_after_pause(true);
 }
 
-/// The same, but the reply is still on its way when the node has a new lease and the new table: only the slot's epoch
-/// tells that it is not to be passed on.
+/// As above, but the reply arrives after the node has a new lease and the new route table: only the slot epoch shows
+/// that the reply must not be passed.
 #[test]
-fn a_reply_that_comes_after_a_new_lease_is_not_passed() {
-    /// Longer than the pause, the assignment and the new lease take; a reply that comes earlier is refused all the same.
+fn an_outdated_reply_after_a_new_lease_is_not_passed() {
+    /// Longer than the pause, the assignment and the new lease. (A reply that arrives earlier must not be passed
+    /// either.)
     const ON_ITS_WAY: Duration = Duration::from_secs(20);
     let mut cluster = Cluster::prepared(3);
     for node in &mut cluster.nodes {
@@ -133,7 +137,7 @@ fn a_reply_that_comes_after_a_new_lease_is_not_passed() {
     let server = &cluster.servers[old];
     wait_until("the write to be executed", GENEROUS, || server.call(&["EXISTS", &key]) == Reply::Integer(1));
     assert_eq!(server.call(&["DEL", &key]), Reply::Integer(1));
-    // What waits in the link goes on waiting; what comes from now on passes.
+    // The bytes in the relay are delayed. Bytes that arrive from now on pass at once.
     link.set(Mode::Delay(ON_ITS_WAY));
     let_pass(Duration::from_secs(1));
     link.set(Mode::Open);
@@ -141,7 +145,7 @@ fn a_reply_that_comes_after_a_new_lease_is_not_passed() {
     cluster.node(paused).pause();
     cluster.node(leader).cli().ok(&["slot", "assign", &slot.to_string(), "2", "--timeout", "60s"]);
     cluster.node(paused).resume();
-    wait_for("the node to serve by the new table", GENEROUS, || {
+    wait_for("the node to serve by the new route table", GENEROUS, || {
         let mut other = cluster.node(paused).client();
         match other.call(&["SET", &key, "new"]) {
             Ok(Reply::Simple(_)) => Ok(()),
@@ -150,12 +154,12 @@ fn a_reply_that_comes_after_a_new_lease_is_not_passed() {
         }
     });
     assert_eq!(cluster.servers[new].call(&["GET", &key]), Reply::bulk("new"));
-    let told = client.read().unwrap();
-    assert!(told.is_error("ERR outcome unknown"), "the write is not there, and the client was told {told:?}");
+    let reply = client.read().unwrap();
+    assert!(reply.is_error("ERR outcome unknown"), "the write does not exist, but the client received {reply:?}");
 }
 
 #[test]
-fn what_clients_see_around_a_pause_is_linearizable() {
+fn operations_around_a_pause_are_linearizable() {
     let cluster = Cluster::serving(2);
     (1..=3).for_each(|id| cluster.wait_answers(id));
     let keys: Vec<String> = (0..4).map(|n| format!("register{n}")).collect();
@@ -169,14 +173,15 @@ fn what_clients_see_around_a_pause_is_linearizable() {
     load.wait_more(500);
     let (seen, history) = load.finish();
     for (id, seen) in (1..=3).flat_map(|id| [id; 2]).zip(&seen) {
-        assert!(id == paused || seen.errors.is_empty(), "clients of node {id} noticed: {:?}", seen.errors);
+        assert!(id == paused || seen.errors.is_empty(), "clients of node {id} received errors: {:?}", seen.errors);
     }
     linear::check(&history.ops()).unwrap();
 }
 
-/// Bytes that were received for connections to this local port and not read yet.
+/// Returns the number of bytes that the kernel has received for connections to this local port and that are not read
+/// yet.
 fn bytes_waiting_at(port: u16) -> u64 {
-    /// TCP_ESTABLISHED in the kernel's numbers; a listening socket's queue counts connections instead.
+    /// The kernel's number of TCP_ESTABLISHED. The queue of a listening socket counts connections instead of bytes.
     const ESTABLISHED: &str = "01";
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{port:04X}");

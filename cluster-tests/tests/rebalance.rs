@@ -1,5 +1,5 @@
-//! A cluster grows and shrinks under load, as an operator does it: a new group, rebalance, drain, remove; and by itself.
-//! Knows nothing of how slots move; clients must not notice, and every key must be where it belongs.
+//! A cluster grows and shrinks under load, by commands of an operator (new group, rebalance, drain, remove) and
+//! automatically. Clients must not receive errors, and every key must be in the group that owns its slot.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ fn keys(cluster: &Cluster) -> Vec<i64> {
 }
 
 #[test]
-fn a_group_comes_and_goes_and_clients_notice_nothing() {
+fn a_group_is_added_and_drained_and_clients_receive_no_errors() {
     let mut cluster = Cluster::serving(2);
     let mix = Mix::start(&ports(&cluster), 3000);
     let third = cluster.add_server(&RedisOptions::default());
@@ -38,11 +38,11 @@ fn a_group_comes_and_goes_and_clients_notice_nothing() {
     cli.ok(&["group", "create", "3", "--primary", &cluster.servers[third].addr()]);
     let shown = cli.ok(&["rebalance"]);
     assert!(shown.out.contains("from group 1 to group 3") && shown.out.contains("--apply"), "{shown:?}");
-    assert_eq!(slots_of(&cluster, 1)[2], (3, 0), "it only shows");
+    assert_eq!(slots_of(&cluster, 1)[2], (3, 0), "without --apply, rebalance must change nothing");
     cli.ok(&["rebalance", "--apply", "--wait", "--timeout", "90s"]);
     assert_eq!(slots_of(&cluster, 1), [(1, 342), (2, 341), (3, 341)]);
     assert!(keys(&cluster)[third] > 500, "{:?}", keys(&cluster));
-    assert!(cli.ok(&["rebalance", "--apply"]).out.contains("nothing"), "a second time there is nothing to do");
+    assert!(cli.ok(&["rebalance", "--apply"]).out.contains("nothing"), "a second rebalance must do nothing");
 
     cli.refused(&["group", "remove", "3"], &["341 slot"]);
     cli.ok(&["group", "drain", "3", "--wait", "--timeout", "90s"]);
@@ -53,9 +53,9 @@ fn a_group_comes_and_goes_and_clients_notice_nothing() {
     assert!(noticed.errors.is_empty(), "{:?}", noticed.errors);
 }
 
-/// The issue's own end: kill -9 of the leader in the middle changes nothing.
+/// The leader is killed with SIGKILL during a rebalance. The result is the same.
 #[test]
-fn the_leader_is_killed_in_the_middle_of_a_rebalance() {
+fn the_leader_is_killed_during_a_rebalance() {
     let mut cluster = Cluster::serving(2);
     let mix = Mix::start(&ports(&cluster), 3000);
     let third = cluster.add_server(&RedisOptions::default());
@@ -64,7 +64,7 @@ fn the_leader_is_killed_in_the_middle_of_a_rebalance() {
     let cli = cluster.node(other).cli();
     cli.ok(&["group", "create", "3", "--primary", &cluster.servers[third].addr()]);
     cli.ok(&["rebalance", "--apply"]);
-    wait_for("a migration to be under way", GENEROUS, || {
+    wait_for("a migration to start", GENEROUS, || {
         let all = cli.try_json(&["migrate", "ls"])?;
         let busy = all.as_array().unwrap().iter().any(|m| m["state"] != "planned");
         if busy { Ok(()) } else { Err(all.to_string()) }
@@ -86,13 +86,13 @@ fn the_leader_is_killed_in_the_middle_of_a_rebalance() {
 }
 
 #[test]
-fn a_product_levels_itself_when_it_is_told_to() {
+fn auto_rebalance_distributes_slots_evenly() {
     let mut cluster = Cluster::serving(1);
     let second = cluster.add_server(&RedisOptions::default());
     let cli = cluster.cli();
     cli.ok(&["group", "create", "2", "--primary", &cluster.servers[second].addr()]);
     cli.ok(&["product", "set", "default", "auto-rebalance=on"]);
-    wait_for("the slots to be level", GENEROUS * 2, || {
+    wait_for("the slots to be distributed evenly", GENEROUS * 2, || {
         let slots = slots_of(&cluster, 1);
         if slots == [(1, 512), (2, 512)] { Ok(()) } else { Err(format!("{slots:?}")) }
     });

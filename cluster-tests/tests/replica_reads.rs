@@ -1,5 +1,5 @@
-//! Reads at replicas, with real servers: they leave the primary, they come back to it within the time that is promised when
-//! a replica fails, and none is staler than promised, whatever moves or is promoted meanwhile.
+//! Reads at replicas, with real servers: reads go to replicas. When a replica fails, they go to the primary within the
+//! promised time. No read is staler than promised, also during migrations and promotions.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,12 +20,13 @@ use cluster_tests::{
 };
 use pontoon::model::{ids::SlotId, slot::Layout};
 
-/// What the products of these tests are told.
+/// The setting `max-lag` of the products in these tests.
 const MAX_LAG: Duration = Duration::from_secs(1);
-/// No read shows less than what was answered so long before it was sent: the lag, and how exactly looks can tell it.
+/// Maximum staleness: a read shows all writes that were answered at least this long before the read was sent. It is the
+/// lag plus the precision of the probes.
 const BOUND: Duration = Duration::from_secs(2);
 
-/// A primary and its replicas as the group `id` of `cluster`; their places in `cluster.servers`.
+/// Creates group `id` with a primary and replicas, and returns their indices in `cluster.servers`.
 fn group(cluster: &mut Cluster, id: u16, replicas: usize) -> Vec<usize> {
     let primary = cluster.add_server(&RedisOptions::default());
     let port = cluster.servers[primary].port;
@@ -41,7 +42,7 @@ fn group(cluster: &mut Cluster, id: u16, replicas: usize) -> Vec<usize> {
     places
 }
 
-/// How often a server was asked for a key.
+/// Returns the number of GETs that a server has executed.
 fn gets(server: &RedisServer) -> u64 {
     let stats = server.call(&["INFO", "commandstats"]).text();
     let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_get:calls="));
@@ -59,9 +60,9 @@ fn offset(server: &RedisServer) -> String {
 }
 
 #[test]
-fn reads_leave_the_primary_and_come_back() {
+fn reads_go_to_replicas_and_back_to_the_primary() {
     let mut cluster = Cluster::prepared(1);
-    // What is asked of a server that stands still is not given up for its own deadline.
+    // Requests to a stopped server must not fail by their own deadline.
     cluster.nodes[0].more.extend(["--set".to_owned(), "proxy.request_deadline_ms=600000".to_owned()]);
     cluster.start_all();
     let places = group(&mut cluster, 1, 1);
@@ -81,7 +82,7 @@ fn reads_leave_the_primary_and_come_back() {
         });
     };
     at_replica(&mut client);
-    // In step it is never left out: all go there.
+    // While the replica is in sync, all reads go to it.
     let (before, at_primary) = (gets(replica), gets(primary));
     let asked = AtomicU64::new(0);
     assert!(holds_for(Duration::from_secs(3), || {
@@ -93,49 +94,49 @@ fn reads_leave_the_primary_and_come_back() {
     assert!(there * 10 >= asked * 8, "{there} of {asked}");
     assert!(gets(primary) - at_primary <= asked - there + 1);
 
-    // It stands still: what waits for it, and what follows, is answered by the primary.
+    // The replica hangs: the primary answers the reads that wait for the replica, and all later reads.
     let stopped = Instant::now();
     replica.pause();
     assert_eq!(get(&mut client, "k"), Reply::bulk("v"));
-    println!("the first answer {} ms after the replica was stopped; promised: 2000 ms", stopped.elapsed().as_millis());
+    println!("first reply {} ms after the replica was stopped; the limit is 2000 ms", stopped.elapsed().as_millis());
     assert_eq!(client.call(&["SET", "k", "w"]).unwrap(), Reply::ok());
     wait_until("reads at the primary", GENEROUS, || get(&mut client, "k") == Reply::bulk("w"));
     replica.resume();
     assert_eq!(client.call(&["SET", "k", "v"]).unwrap(), Reply::ok());
     at_replica(&mut client);
 
-    // It answers, and its link is down: it serves nothing, and what is new is read at once.
+    // The replica answers, but its link is down: it must not serve reads, and new values are read at once.
     assert_eq!(primary.call(&["ACL", "SETUSER", "default", "-psync", "-sync"]), Reply::ok());
     let _ = primary.call(&["CLIENT", "KILL", "TYPE", "replica"]);
     assert_eq!(client.call(&["SET", "k", "new"]).unwrap(), Reply::ok());
     let written = Instant::now();
     let began = wait_for("the new value", GENEROUS, || {
         let began = Instant::now();
-        if get(&mut client, "k") == Reply::bulk("new") { Ok(began) } else { Err("it is old") }
+        if get(&mut client, "k") == Reply::bulk("new") { Ok(began) } else { Err("the value is old") }
     });
-    assert!(began.duration_since(written) <= BOUND + Duration::from_millis(100), "a read of later was old");
-    wait_until("the replica to be left out", GENEROUS, || {
+    assert!(began.duration_since(written) <= BOUND + Duration::from_millis(100), "a read was staler than promised");
+    wait_until("no reads at the replica", GENEROUS, || {
         let before = gets(replica);
         get(&mut client, "k") == Reply::bulk("new") && gets(replica) == before
     });
     assert!(holds_for(Duration::from_secs(1), || get(&mut client, "k") == Reply::bulk("new")));
     cli.ok(&["product", "set", "default", "read-from=replica"]);
-    wait_until("an error that says why", GENEROUS, || {
-        let said = get(&mut client, "k");
-        said.is_error("TRYAGAIN no replica of group 1 may serve now") && said.text().contains("has lost its primary")
+    wait_until("an error with the reason", GENEROUS, || {
+        let reply = get(&mut client, "k");
+        reply.is_error("TRYAGAIN no replica of group 1 may serve now") && reply.text().contains("has lost its primary")
     });
-    // SYNC stays forbidden: a replica that falls back to it never learns the replication id, and is not read from.
+    // SYNC stays forbidden: a replica that falls back to it never learns the replication id, and gets no reads.
     assert_eq!(primary.call(&["ACL", "SETUSER", "default", "+psync"]), Reply::ok());
     wait_until("reads at the replica again", GENEROUS, || get(&mut client, "k") == Reply::bulk("new"));
     cli.ok(&["product", "set", "default", "read-from=primary"]);
-    wait_until("reads at the primary for good", GENEROUS, || {
+    wait_until("all reads to go to the primary", GENEROUS, || {
         let before = gets(primary);
         get(&mut client, "k") == Reply::bulk("new") && gets(primary) > before
     });
 }
 
 #[test]
-fn a_session_reads_what_it_has_written_with_a_replica_that_stumbles() {
+fn a_session_reads_its_own_writes_while_a_replica_hangs_repeatedly() {
     let mut cluster = Cluster::start(1);
     let places = group(&mut cluster, 1, 1);
     let cli = cluster.cli();
@@ -145,7 +146,7 @@ fn a_session_reads_what_it_has_written_with_a_replica_that_stumbles() {
     let mut client = cluster.node(1).client();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Three quarters of the time it stands still; looks at it are answered all the same.
+        // The replica is stopped for three quarters of the time. Its probes are still answered in time.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 replica.pause();
@@ -157,7 +158,7 @@ fn a_session_reads_what_it_has_written_with_a_replica_that_stumbles() {
         for n in 0..8 {
             let value = n.to_string();
             assert_eq!(client.call(&["SET", "k", &value]).unwrap(), Reply::ok());
-            // At first at the primary, later at the replica; never old.
+            // The reads go first to the primary and later to the replica. None may be old.
             let began = Instant::now();
             while began.elapsed() < MAX_LAG + Duration::from_millis(500) {
                 assert_eq!(get(&mut client, "k"), Reply::bulk(&value));
@@ -165,15 +166,16 @@ fn a_session_reads_what_it_has_written_with_a_replica_that_stumbles() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(gets(replica) > 0, "none of them was at the replica");
+    assert!(gets(replica) > 0, "no read went to the replica");
 }
 
-/// One client writes rising numbers into all keys and reads each back, others read them; whatever is older than promised is
-/// noted.
+/// One client writes ascending numbers to all keys and reads each of them back. Other clients read the keys. Every read
+/// that is staler than promised is recorded.
 struct Checked {
     stop: Arc<AtomicBool>,
-    rests: Arc<AtomicBool>,
-    /// The last number that is in all keys.
+    /// The writing client pauses.
+    paused: Arc<AtomicBool>,
+    /// The last number that was written to all keys.
     written: Arc<AtomicU64>,
     wrong: Arc<Mutex<Vec<String>>>,
     threads: Vec<JoinHandle<()>>,
@@ -185,20 +187,20 @@ impl Checked {
     fn start(ports: &[u16], keys: &[String]) -> Self {
         let mut checked = Self {
             stop: Arc::default(),
-            rests: Arc::default(),
+            paused: Arc::default(),
             written: Arc::default(),
             wrong: Arc::default(),
             threads: Vec::new(),
         };
         let acked = Acked::default();
-        let (stop, rests, written, wrong) =
-            (checked.stop.clone(), checked.rests.clone(), checked.written.clone(), checked.wrong.clone());
+        let (stop, paused, written, wrong) =
+            (checked.stop.clone(), checked.paused.clone(), checked.written.clone(), checked.wrong.clone());
         let (port, mine, noted) = (ports[0], keys.to_vec(), acked.clone());
         checked.threads.push(std::thread::spawn(move || {
             let mut client = None;
             let mut n = 1;
             while !stop.load(Ordering::Relaxed) {
-                if rests.load(Ordering::Relaxed) || !write_all(&mut client, port, &mine, n, &wrong) {
+                if paused.load(Ordering::Relaxed) || !write_all(&mut client, port, &mine, n, &wrong) {
                     let _ = holds_for(Duration::from_millis(20), || true);
                     continue;
                 }
@@ -232,7 +234,7 @@ impl Checked {
     }
 }
 
-/// Writes a number into all keys, and reads each back. False: again, something failed.
+/// Writes a number to all keys, and reads each of them back. Returns false if a write failed and must be repeated.
 fn write_all(client: &mut Option<Client>, port: u16, keys: &[String], n: u64, wrong: &Mutex<Vec<String>>) -> bool {
     let text = n.to_string();
     for key in keys {
@@ -276,11 +278,11 @@ fn read_all(port: u16, keys: &[String], acked: &Acked, stop: &AtomicBool, wrong:
                 Ok(reply) => {
                     let value = reply.text().parse::<u64>().unwrap_or(0);
                     if value < least {
-                        let late = began.elapsed().as_millis();
+                        let took = began.elapsed().as_millis();
                         wrong
                             .lock()
                             .unwrap()
-                            .push(format!("{key} is {}, not {least} or later ({late} ms)", reply.text()));
+                            .push(format!("{key} is {}, not at least {least} ({took} ms)", reply.text()));
                     }
                 }
                 Err(_) => client = None,
@@ -291,7 +293,7 @@ fn read_all(port: u16, keys: &[String], acked: &Acked, stop: &AtomicBool, wrong:
 }
 
 #[test]
-fn no_read_is_too_old_through_a_migration_and_a_failover() {
+fn no_read_is_too_stale_during_a_migration_and_a_failover() {
     let mut cluster = Cluster::start(3);
     let first = group(&mut cluster, 1, 2);
     let second = group(&mut cluster, 2, 1);
@@ -301,7 +303,7 @@ fn no_read_is_too_old_through_a_migration_and_a_failover() {
     for id in 1..=3 {
         cluster.wait_answers(id);
     }
-    // Half of them move.
+    // Half of the keys move.
     let moves = |key: &String| Layout::Codis.slot(key.as_bytes()) < SlotId(512);
     let all = || (0..).map(|n| format!("key{}", n * 7919));
     let keys: Vec<String> = all().filter(moves).take(4).chain(all().filter(|key| !moves(key)).take(4)).collect();
@@ -316,30 +318,31 @@ fn no_read_is_too_old_through_a_migration_and_a_failover() {
     checked.wait_more();
 
     cli.ok(&["migrate", "start", "0-511", "--to", "2"]);
-    wait_until("the migration", GENEROUS, || cli.json(&["migrate", "ls"]).to_string().contains("\"done\""));
+    wait_until("the migration to be done", GENEROUS, || cli.json(&["migrate", "ls"]).to_string().contains("\"done\""));
     read_at("reads at the target's replica", &second[1..], &cluster);
     checked.wait_more();
 
-    // What is answered is at both replicas when the primary dies: nothing is lost, so nothing may be missing.
-    checked.rests.store(true, Ordering::Relaxed);
-    wait_until("the replicas to have everything", GENEROUS, || {
+    // All answered writes are at both replicas when the primary dies, so no write may be lost.
+    checked.paused.store(true, Ordering::Relaxed);
+    wait_until("the replicas to have all writes", GENEROUS, || {
         let offsets: Vec<_> = first.iter().map(|place| offset(&cluster.servers[*place])).collect();
         holds_for(Duration::from_millis(300), || true)
             && offsets.iter().all(|o| *o == offsets[0])
             && offset(&cluster.servers[first[0]]) == offsets[0]
     });
     cluster.servers[first[0]].kill9();
-    checked.rests.store(false, Ordering::Relaxed);
+    checked.paused.store(false, Ordering::Relaxed);
     checked.wait_more();
-    read_at("reads at what is left of the group", &first[1..], &cluster);
+    read_at("reads at the remaining servers of the group", &first[1..], &cluster);
     checked.wait_more();
     checked.finish();
 }
 
-/// Everything that keeps data together: a write counts when a replica has it, reads are at replicas, one primary dies and one
-/// is replaced by hand, while clients go on. No write that was acknowledged is missing, not even to a read at a replica.
+/// All safety settings together: writes need the confirmation of a replica, and reads go to replicas. One primary dies,
+/// and one is replaced by an operator, while clients continue. Every acknowledged write must be visible, also to reads
+/// at replicas.
 #[test]
-fn confirmed_writes_are_read_through_a_failover_and_a_switchover() {
+fn confirmed_writes_are_visible_after_a_failover_and_a_switchover() {
     let mut cluster = Cluster::start(3);
     let places = group(&mut cluster, 1, 2);
     let cli = cluster.cli();
@@ -361,19 +364,19 @@ fn confirmed_writes_are_read_through_a_failover_and_a_switchover() {
     checked.wait_more();
     read_at_replicas(&cluster);
 
-    // In the middle of writing.
+    // The primary dies while clients write.
     let old = cluster.servers[places[0]].addr();
     cluster.servers[places[0]].kill9();
     wait_until("another primary", GENEROUS, || cluster.locate("any")["server"] != old.as_str());
     checked.wait_more();
     cluster.servers[places[0]].restart();
-    wait_until("the old one to follow", GENEROUS, || {
+    wait_until("the old primary to follow", GENEROUS, || {
         cluster.servers[places[0]].call(&["INFO", "replication"]).text().contains("master_link_status:up")
     });
     read_at_replicas(&cluster);
 
-    // Back to it, as soon as it is a candidate.
-    wait_for("the old one to lead again", GENEROUS, || {
+    // The switchover back to the old primary is possible as soon as it is a candidate.
+    wait_for("the old primary to be promoted again", GENEROUS, || {
         let ran = cli.run(&["group", "promote", "1", &old, "--wait", "--timeout", "40s"]);
         if ran.code == 0 { Ok(()) } else { Err(ran.err) }
     });
@@ -384,7 +387,7 @@ fn confirmed_writes_are_read_through_a_failover_and_a_switchover() {
     checked.finish();
     let last = last.load(Ordering::Relaxed);
     for key in &keys {
-        let is: u64 = cluster.servers[places[0]].call(&["GET", key]).text().parse().unwrap();
-        assert!(is >= last, "{key} is {is}, and {last} was acknowledged");
+        let value: u64 = cluster.servers[places[0]].call(&["GET", key]).text().parse().unwrap();
+        assert!(value >= last, "{key} is {value}, but {last} was acknowledged");
     }
 }

@@ -1,5 +1,5 @@
-//! A primary that restarts has what it saved, and its replicas copy that: what is told of it, and what is not wiped for it.
-//! Knows nothing of how it is decided.
+//! Primaries that restart with less data than before: a primary has only the data that it saved, and its replicas copy
+//! this data. The tests check the warnings and events, and that the last copy of the data is not overwritten.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,31 +13,33 @@ use cluster_tests::{
 };
 use serde_json::Value;
 
-/// Looks come every half second, and the leader's own every fifth of one.
-const SOME_LOOKS: Duration = Duration::from_millis(1500);
+/// The time of several probes. Nodes probe every half second, and the leader reads its own reports every fifth of a
+/// second.
+const SEVERAL_PROBES: Duration = Duration::from_millis(1500);
 
-/// Everything that was answered is on the disk.
+/// Options of a server that has written everything to disk that it has answered.
 fn durable() -> RedisOptions {
     let more = ["--appendonly", "yes", "--appendfsync", "always"];
     RedisOptions { more: more.map(str::to_owned).to_vec(), ..RedisOptions::default() }
 }
 
-/// Nothing is on the disk but what it is.
-fn forgetful() -> RedisOptions {
+/// Options of a server that saves no data, only its configuration.
+fn without_persistence() -> RedisOptions {
     RedisOptions { config_file: true, ..RedisOptions::default() }
 }
 
-/// A group whose primary and replica are started like this, and which has all slots; what was told when it was made.
+/// Creates a group with all slots, whose primary and replica are started with these options. Returns the indices of its
+/// servers, and the output of `group create`.
 fn group(cluster: &mut Cluster, primary: &RedisOptions, replica: &RedisOptions) -> ([usize; 2], Value) {
     let first = cluster.add_server(primary);
     let port = cluster.servers[first].port;
     let second = cluster.add_server(&RedisOptions { primary: Some(port), ..replica.clone() });
     let [a, b] = [first, second].map(|server| cluster.servers[server].addr());
     let cli = cluster.cli();
-    let made = cli.json(&["group", "create", "1", "--primary", &a, "--replica", &b]);
+    let created = cli.json(&["group", "create", "1", "--primary", &a, "--replica", &b]);
     cli.ok(&["slot", "assign", "0-1023", "1", "--wait", "--timeout", "40s"]);
     (1..=3).for_each(|id| cluster.wait_answers(id));
-    ([first, second], made)
+    ([first, second], created)
 }
 
 fn write(cluster: &Cluster, prefix: &str, keys: u32) {
@@ -67,7 +69,7 @@ fn wait_keys(cluster: &Cluster, server: usize, wanted: &str) {
     });
 }
 
-/// Waits until `group show` is so.
+/// Waits until the output of `group show` fits, and returns it.
 #[track_caller]
 fn wait_shown(cluster: &Cluster, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
     wait_for(what, GENEROUS, || {
@@ -76,7 +78,8 @@ fn wait_shown(cluster: &Cluster, what: &str, fits: impl Fn(&Value) -> bool) -> V
     })
 }
 
-/// Waits until the replica could replace the primary, and both were seen with so many keys, by a log that knows the primary.
+/// Waits until the replica is a candidate, both servers were probed with this number of keys, and the log has the
+/// primary's replication id.
 fn wait_candidate(cluster: &Cluster, keys: u64) {
     wait_shown(cluster, "the replica to be a candidate", |shown| {
         let seen = [0, 1].map(|n| &shown["servers"][n]["seen"]);
@@ -85,10 +88,10 @@ fn wait_candidate(cluster: &Cluster, keys: u64) {
         let whole = offsets[0] == offsets[1] && offsets[0] > Some(0) && seen.iter().all(|seen| seen["keys"] == keys);
         known && whole && seen[1]["link"] == "up"
     });
-    // The leader counts at its own pace what nodes tell it: some looks later it has.
+    // The leader evaluates the reports of the nodes periodically: after several probes, it has evaluated these.
     let shown = || cluster.cli().try_json(&["group", "show", "1"]);
     let counted = || shown().is_ok_and(|shown| shown["servers"][0]["seen"]["keys"] == keys);
-    assert!(holds_for(SOME_LOOKS, counted), "{:?}", shown());
+    assert!(holds_for(SEVERAL_PROBES, counted), "{:?}", shown());
 }
 
 fn events(cluster: &Cluster, kind: &str) -> Vec<String> {
@@ -106,26 +109,26 @@ fn wait_event(cluster: &Cluster, kind: &str, parts: &[&str]) {
     });
 }
 
-fn has(sentences: &Value, part: &str) -> bool {
-    sentences.as_array().is_some_and(|all| all.iter().any(|said| said.as_str().is_some_and(|said| said.contains(part))))
+fn has(lines: &Value, part: &str) -> bool {
+    lines.as_array().is_some_and(|all| all.iter().any(|line| line.as_str().is_some_and(|line| line.contains(part))))
 }
 
-/// It is told when the group is made; when it has happened, there is an event and a line in `group show`. What the primary did
-/// not save is gone, also from the replica, which copies it.
+/// `group create` warns that a restart would empty the primary. After the restart, there is an event and a line in
+/// `group show`. The data that the primary did not save is lost, also at the replica, which copies the primary.
 #[test]
-fn a_primary_that_restarts_empty_empties_its_replica_and_everybody_is_told() {
+fn a_primary_that_restarts_empty_empties_its_replica_and_this_is_reported() {
     let mut cluster = Cluster::start(3);
-    let ([first, second], made) = group(&mut cluster, &forgetful(), &forgetful());
-    assert!(has(&made["warnings"], "a restart would empty it"), "{made}");
+    let ([first, second], created) = group(&mut cluster, &without_persistence(), &without_persistence());
+    assert!(has(&created["warnings"], "a restart would empty it"), "{created}");
     cluster.cli().ok(&["group", "set", "1", "down-after=60s"]);
     write(&cluster, "k", 50);
-    // (And the one by which the harness saw that it is answered.)
+    // One more key is the harness's own probe key.
     wait_candidate(&cluster, 51);
 
     cluster.servers[first].restart();
     wait_event(&cluster, "primary-noted", &["restarted empty: 0 keys, 51 before", "run_id"]);
     let addr = cluster.servers[first].addr();
-    wait_shown(&cluster, "a line about it", |shown| {
+    wait_shown(&cluster, "a warning about the restart", |shown| {
         has(&shown["warnings"], &format!("the primary {addr} restarted empty at"))
     });
     wait_keys(&cluster, second, "0");
@@ -133,12 +136,12 @@ fn a_primary_that_restarts_empty_empties_its_replica_and_everybody_is_told() {
     wait_keys(&cluster, second, "3");
 }
 
-/// A primary that saves what it answers is back with it, and its replica keeps it.
+/// A primary that saves every write has all its data after a restart, and its replica keeps the data.
 #[test]
 fn a_primary_that_saves_has_everything_after_a_restart() {
     let mut cluster = Cluster::start(3);
-    let ([first, second], made) = group(&mut cluster, &durable(), &forgetful());
-    assert!(!has(&made["warnings"], "a restart would empty it"), "{made}");
+    let ([first, second], created) = group(&mut cluster, &durable(), &without_persistence());
+    assert!(!has(&created["warnings"], "a restart would empty it"), "{created}");
     cluster.cli().ok(&["group", "set", "1", "down-after=60s"]);
     write(&cluster, "k", 50);
     wait_candidate(&cluster, 51);
@@ -147,27 +150,28 @@ fn a_primary_that_saves_has_everything_after_a_restart() {
     write(&cluster, "new", 1);
     wait_keys(&cluster, second, "52");
     assert_eq!(keys(&cluster, first), "52");
-    let shown = wait_shown(&cluster, "a line about it", |shown| has(&shown["warnings"], "with 51 keys"));
+    let shown = wait_shown(&cluster, "a warning about the restart", |shown| has(&shown["warnings"], "with 51 keys"));
     assert!(!has(&shown["warnings"], "restarted empty"), "{shown}");
 }
 
-/// The primary dies, its replica is promoted, dies too and comes back with nothing. When the old primary comes back with all
-/// of it, it is the last copy: it is left alone, whatever clients have written by then, until the operator has chosen.
+/// The primary dies. Its replica is promoted, dies too, and restarts without data. When the old primary returns with
+/// its data, it has the last copy of the data: it is not made a replica until the operator decides, whatever clients
+/// have written meanwhile.
 #[test]
-fn the_last_copy_is_left_alone_until_the_operator_has_chosen() {
+fn the_last_copy_is_kept_until_the_operator_decides() {
     let mut cluster = Cluster::start(3);
-    let ([first, second], _) = group(&mut cluster, &durable(), &forgetful());
+    let ([first, second], _) = group(&mut cluster, &durable(), &without_persistence());
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
     write(&cluster, "k", 50);
     wait_candidate(&cluster, 51);
     cluster.servers[first].kill9();
     let [old, new] = [first, second].map(|server| cluster.servers[server].addr());
-    wait_shown(&cluster, "the replica to be promoted, and the log to know it", |shown| {
+    wait_shown(&cluster, "the replica to be promoted, and the log to have its replication id", |shown| {
         let seen = &shown["servers"][0]["seen"];
         shown["servers"][0]["address"] == new.as_str() && shown["replid"] == seen["replid"] && !seen["replid"].is_null()
     });
-    // (Its configuration does not say any more that it is a replica.)
-    wait_for("it to have kept that it is a primary", GENEROUS, || {
+    // Its configuration file no longer says that it is a replica.
+    wait_for("the promoted server to have saved that it is a primary", GENEROUS, || {
         let config = cluster.servers[second].config();
         if config.contains("replicaof ") { Err(config) } else { Ok(()) }
     });
@@ -176,14 +180,14 @@ fn the_last_copy_is_left_alone_until_the_operator_has_chosen() {
     wait_event(&cluster, "primary-noted", &["restarted empty: 0 keys, 51 before"]);
     write(&cluster, "new", 60);
     cluster.servers[first].launch_again();
-    let shown = wait_shown(&cluster, "the old primary to be left alone", |shown| {
+    let shown = wait_shown(&cluster, "the old primary not to be made a replica", |shown| {
         has(&shown["waiting_on"], &format!("{old} of group 1"))
             && has(&shown["waiting_on"], "restarted with 0 keys and has 60: it is not made a replica")
     });
     assert_eq!((keys(&cluster, first).as_str(), keys(&cluster, second).as_str()), ("51", "60"), "{shown}");
     assert!(cluster.servers[first].call(&["INFO", "replication"]).text().contains("role:master"));
 
-    // The operator does not want it.
+    // The operator decides against the old data.
     assert_eq!(cluster.servers[first].call(&["FLUSHALL"]).text(), "OK");
     wait_keys(&cluster, first, "60");
     wait_event(
@@ -191,24 +195,24 @@ fn the_last_copy_is_left_alone_until_the_operator_has_chosen() {
         "reconciled",
         &[&format!("{old} was made a replica of {new}"), "it is a primary", "seen by node"],
     );
-    wait_shown(&cluster, "it to be a candidate again", |shown| shown["servers"][1]["diverged"] == false);
+    wait_shown(&cluster, "the old primary not to be diverged", |shown| shown["servers"][1]["diverged"] == false);
 }
 
-/// The same, and the operator wants the old data.
+/// As above, but the operator decides for the old data.
 #[test]
-fn the_last_copy_can_be_taken() {
+fn the_last_copy_can_be_promoted() {
     let mut cluster = Cluster::start(3);
-    let ([first, second], _) = group(&mut cluster, &durable(), &forgetful());
+    let ([first, second], _) = group(&mut cluster, &durable(), &without_persistence());
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
     write(&cluster, "k", 50);
     wait_candidate(&cluster, 51);
     cluster.servers[first].kill9();
     let [old, new] = [first, second].map(|server| cluster.servers[server].addr());
-    wait_shown(&cluster, "the replica to be promoted, and the log to know it", |shown| {
+    wait_shown(&cluster, "the replica to be promoted, and the log to have its replication id", |shown| {
         let seen = &shown["servers"][0]["seen"];
         shown["servers"][0]["address"] == new.as_str() && shown["replid"] == seen["replid"] && !seen["replid"].is_null()
     });
-    wait_for("it to have kept that it is a primary", GENEROUS, || {
+    wait_for("the promoted server to have saved that it is a primary", GENEROUS, || {
         let config = cluster.servers[second].config();
         if config.contains("replicaof ") { Err(config) } else { Ok(()) }
     });
@@ -216,7 +220,7 @@ fn the_last_copy_can_be_taken() {
     wait_event(&cluster, "primary-noted", &["restarted empty: 0 keys, 51 before"]);
     write(&cluster, "new", 1);
     cluster.servers[first].launch_again();
-    wait_shown(&cluster, "the old primary to be left alone", |shown| {
+    wait_shown(&cluster, "the old primary not to be made a replica", |shown| {
         has(&shown["waiting_on"], "restarted with 0 keys and has 1: it is not made a replica")
     });
     cluster.cli().ok(&["group", "promote", "1", &old, "--force", "--wait", "--timeout", "40s"]);

@@ -1,5 +1,5 @@
-//! What a client gets through any node: the right server for each key, order in pipelines, splits, clear errors.
-//! Knows nothing of faults.
+//! Requests of clients through any node: each key goes to the right server, pipelines keep their order, scatter-gather
+//! commands are merged, and errors are clear. Without faults.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,10 +18,10 @@ fn every_node_routes_every_key_to_its_group() {
             assert_eq!(cluster.node(reader).client().call(&["GET", &key]).unwrap(), Reply::bulk(&i.to_string()));
         }
     }
-    // On the servers themselves: each key on exactly the one that `slot key` names.
+    // At the servers: each key is on exactly the server that `slot key` names.
     let keys: Vec<i64> = cluster.servers.iter().map(|s| s.call(&["DBSIZE"]).text().parse().unwrap()).collect();
     assert_eq!(keys.iter().sum::<i64>(), 60);
-    assert!(keys.iter().all(|n| *n > 10), "both groups are used: {keys:?}");
+    assert!(keys.iter().all(|n| *n > 10), "both groups must have keys: {keys:?}");
     for key in ["key:1", "key:2", "key:3", "key:4"] {
         let named = cluster.locate(key)["server"].as_str().unwrap().to_owned();
         for server in &cluster.servers {
@@ -31,7 +31,7 @@ fn every_node_routes_every_key_to_its_group() {
 }
 
 #[test]
-fn pipelines_keep_order_and_splits_are_merged() {
+fn pipelines_keep_their_order_and_scatter_gather_replies_are_merged() {
     let cluster = Cluster::serving(2);
     let mut client = cluster.node(2).client();
     let keys: Vec<String> = (0..500).map(|i| format!("p{i}")).collect();
@@ -60,7 +60,7 @@ fn pipelines_keep_order_and_splits_are_merged() {
 }
 
 #[test]
-fn keys_of_several_slots_in_one_command_are_refused_unless_tagged() {
+fn commands_with_keys_of_several_slots_are_rejected_without_hash_tags() {
     let cluster = Cluster::serving(2);
     let mut client = cluster.node(1).client();
     for refused in [
@@ -88,7 +88,7 @@ fn keys_of_several_slots_in_one_command_are_refused_unless_tagged() {
 }
 
 #[test]
-fn databases_resp3_and_single_bytes() {
+fn databases_resp3_and_requests_in_single_bytes() {
     let cluster = Cluster::serving(2);
     let mut client = cluster.node(3).client();
     assert_eq!(client.call(&["SELECT", "3"]).unwrap(), Reply::ok());

@@ -1,7 +1,8 @@
-//! The rules of serving.md hold in every state of a small cluster, and each of them is needed.
+//! Explores the models of serving (`cluster_tests::serving_model`): the rules hold in every reachable state of a small
+//! cluster, and each rule is needed, because a violation is reachable without it.
 //!
-//! Beside each test: states visited, and steps to the farthest state or to the violation. The numbers are asserted
-//! where they are a violation's, so that a change of the model shows.
+//! The comments beside the tests give the number of visited states and the number of steps to the farthest state. The
+//! number of steps to a violation is asserted, so that a change of the model becomes visible.
 
 use std::fmt::Debug;
 
@@ -11,7 +12,8 @@ use cluster_tests::serving_model::{
     lease::{Lease, Rule},
 };
 
-/// Far above what any exploration here needs, far below what would fill the memory of a small machine.
+/// Limit of an exploration: far more states than any exploration here needs, and far fewer than fit into the memory of
+/// a small machine.
 const STATES_MAX: usize = 8_000_000;
 
 fn holds(model: &(impl Model + Debug)) {
@@ -26,13 +28,13 @@ fn is_violated(model: &(impl Model + Debug), steps: usize) {
     match explore(model, STATES_MAX) {
         Verdict::Violated { why, trace, states } => {
             println!("{model:?}: {why} ({states} states)\n{}", pretty(&trace));
-            assert_eq!(trace.len(), steps, "{model:?}: a shortest way to lose is as long as it was");
+            assert_eq!(trace.len(), steps, "{model:?}: the length of the shortest violation has changed");
         }
-        found => panic!("{model:?}: nothing was caught: {found:?}"),
+        found => panic!("{model:?}: no violation was found: {found:?}"),
     }
 }
 
-/// One operation and the stricter demand; see `Lease::strict` for why this shows everything.
+/// One operation and the stricter condition. `Lease::strict` explains why this finds every violation.
 const STRICT: Lease = Lease { reader: false, strict: true, ..Lease::SMALL };
 
 #[test]
@@ -58,7 +60,7 @@ fn with_a_restart_and_a_leader_change() {
 
 #[test]
 fn with_a_removal_and_a_leader_change() {
-    // One tick, to be done in seconds: 3,430,781 states, 42 steps.
+    // A lease lasts one tick, so that the exploration takes only seconds: 3,430,781 states, 42 steps.
     holds(&Lease { removal: true, election: true, lease: 1, ..STRICT });
 }
 
@@ -80,7 +82,7 @@ fn with_isolated_serve() {
     holds(&Lease { serve: true, removal: true, ..STRICT }); // 870,991 states, 37 steps
 }
 
-/// A write through one node, and a leader that may change.
+/// One write through one node, and a leader that may change, without one rule.
 fn without(rule: Rule) -> Lease {
     Lease { without: Some(rule), election: true, reader: false, ..Lease::SMALL }
 }
@@ -91,14 +93,14 @@ fn without_the_check_at_reply_time() {
 }
 
 #[test]
-fn without_its_epoch_part() {
+fn without_the_epoch_in_the_check_at_reply_time() {
     is_violated(&without(Rule::ReplyEpoch), 20); // 104,583 states
 }
 
 #[test]
-fn without_min_applied_in_it() {
-    // 86,867 states. A node that was out of lease while the slot moved gets a new lease before its worker has the new
-    // table: the slot's epoch is then still the one of sending.
+fn without_min_applied_in_the_check_at_reply_time() {
+    // 86,867 states. A node without a lease while the slot moved gets a new lease before its worker has the new route
+    // table: the slot epoch is then still the epoch at which the request was sent.
     is_violated(&without(Rule::ReplyMinApplied), 18);
 }
 
@@ -123,8 +125,8 @@ fn without_the_new_leaders_wait() {
 }
 
 #[test]
-fn with_a_round_before_the_heartbeat() {
-    // 227,849 states; with leases of two ticks 15 steps and 1,406,141 states.
+fn with_a_quorum_round_before_the_heartbeat() {
+    // 227,849 states. With leases of two ticks: 15 steps and 1,406,141 states.
     is_violated(&Lease { lease: 1, ..without(Rule::RoundAfterHeartbeat) }, 14);
 }
 
@@ -135,7 +137,8 @@ fn without_the_term_on_the_switch() {
 
 #[test]
 fn without_the_term_on_the_end_of_a_removal() {
-    // 1,040,121 states. A deposed leader's empty lease table says that the node has no lease.
+    // 1,040,121 states. The lease table of a deposed leader is empty, so the leader concludes that the node has no
+    // lease.
     is_violated(&Lease { removal: true, lease: 1, quiet: true, ..without(Rule::TermOnRemoval) }, 19);
 }
 
@@ -168,7 +171,7 @@ fn the_fence_with_a_rule_left_out() {
         (fence::Rule::MarkBeforeKill, 9),
         (fence::Rule::Kill, 10),
         (fence::Rule::TermOnSwitch, 12),
-        (fence::Rule::LookIntoLog, 12),
+        (fence::Rule::CheckLog, 12),
     ] {
         is_violated(&Fence { without: Some(rule) }, steps);
     }

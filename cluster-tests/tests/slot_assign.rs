@@ -1,5 +1,5 @@
-//! Slots that change their owner under a hold: while clients write, refused when there are keys, and not without servers.
-//! Knows nothing of moving data.
+//! Assignments: slots change their owner under a hold while clients write. An assignment is rejected if the slots have
+//! keys, or if a server does not answer. No data moves.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,14 +15,14 @@ use cluster_tests::{
     wait::GENEROUS,
 };
 
-/// A key of each group that is used by the load; their slots are not assigned away.
+/// Returns `n` keys for the load whose slots are not in `slots`.
 fn keys_outside(cluster: &Cluster, slots: std::ops::Range<u64>, n: usize) -> Vec<String> {
     let keys = (0..).map(|i| format!("reg:{i}"));
     keys.filter(|key| !slots.contains(&cluster.locate(key)["slot"].as_u64().unwrap())).take(n).collect()
 }
 
 #[test]
-fn empty_slots_change_their_owner_under_load_and_full_ones_do_not() {
+fn slots_change_their_owner_under_load_only_if_they_are_empty() {
     let cluster = Cluster::serving(2);
     let cli = cluster.cli();
     let keys = keys_outside(&cluster, 0..100, 6);
@@ -38,7 +38,7 @@ fn empty_slots_change_their_owner_under_load_and_full_ones_do_not() {
     let same = cli.json(&["slot", "assign", "0-99", "2"]);
     assert_eq!(same["unchanged"], true);
 
-    // The key's name, and nothing happened.
+    // The rejection contains the key's name, and the owner does not change.
     let full = cluster.locate(&keys[0]);
     let (slot, owner) = (full["slot"].to_string(), full["group"].as_u64().unwrap());
     let other = (3 - owner).to_string();
@@ -48,21 +48,21 @@ fn empty_slots_change_their_owner_under_load_and_full_ones_do_not() {
 
     let (seen, history) = load.finish();
     let errors: Vec<_> = seen.iter().flat_map(|s| &s.errors).collect();
-    assert!(errors.is_empty(), "clients of other slots noticed: {errors:?}");
+    assert!(errors.is_empty(), "clients of other slots received errors: {errors:?}");
     linear::check(&history.ops()).unwrap();
 }
 
 #[test]
-fn what_a_late_write_left_at_a_former_owner_does_not_come_alive() {
+fn a_late_write_at_a_former_owner_does_not_become_visible() {
     let cluster = Cluster::serving(2);
     let cli = cluster.cli();
     let slot = cluster.locate("late")["slot"].to_string();
     let owner = cluster.locate("late")["group"].as_u64().unwrap();
     let other = (3 - owner).to_string();
     cli.ok(&["slot", "assign", &slot, &other, "--wait", "--timeout", "40s"]);
-    // A write whose answer nobody waits for any more, and that its server executes only now.
+    // This stands for a write that was sent before the assignment and that the server executes only now.
     let former = &cluster.servers[usize::try_from(owner).unwrap() - 1];
-    assert_eq!(former.call(&["SET", "late", "of before"]), Reply::ok());
+    assert_eq!(former.call(&["SET", "late", "old"]), Reply::ok());
     let mut client = cluster.node(1).client();
     assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
     cli.refused(&["slot", "assign", &slot, &owner.to_string()], &["'late'", "come alive"]);
@@ -72,9 +72,9 @@ fn what_a_late_write_left_at_a_former_owner_does_not_come_alive() {
 }
 
 #[test]
-fn a_slot_is_written_to_while_it_changes_hands() {
+fn a_slot_is_written_to_while_it_changes_its_owner() {
     let cluster = Cluster::serving(2);
-    // Empty and written to by turns: the scan may find a key or none, an acknowledged write is never lost.
+    // The scan may find the key or not. In both cases, no acknowledged write may be lost.
     let load = Load::start(&cluster.nodes.iter().map(|n| n.client_port).collect::<Vec<_>>(), &["turn".into()]);
     load.wait_more(20);
     let slot = cluster.locate("turn")["slot"].to_string();
@@ -88,7 +88,7 @@ fn a_slot_is_written_to_while_it_changes_hands() {
 }
 
 #[test]
-fn an_owner_that_hangs_is_not_robbed_and_clients_get_an_answer() {
+fn an_owner_that_hangs_keeps_its_slots_and_clients_get_errors() {
     let mut cluster = Cluster::serving(1);
     let far = cluster.add_server(&RedisOptions::default());
     let link = Link::start(cluster.ports.server(20), cluster.servers[far].port);
@@ -101,7 +101,7 @@ fn an_owner_that_hangs_is_not_robbed_and_clients_get_an_answer() {
     link.set(Mode::HalfOpen);
     let reply = client.call(&["SET", &key, "2"]).unwrap();
     assert!(reply.is_error("ERR outcome unknown"), "{reply:?}");
-    // Keys of the other server are served all the time.
+    // Keys of the other server are still served.
     let near = (0..).map(|i| format!("near:{i}")).find(|k| cluster.locate(k)["slot"].as_u64().unwrap() < 1000).unwrap();
     assert_eq!(client.call(&["SET", &near, "1"]).unwrap(), Reply::ok());
     let refused = cli.run(&["slot", "assign", "1000-1023", "1", "--timeout", "20s"]);
@@ -115,13 +115,13 @@ fn an_owner_that_hangs_is_not_robbed_and_clients_get_an_answer() {
     for _ in 0..20 {
         assert!(matches!(client.call(&["GET", &key]), Ok(Reply::Error(_))));
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "a dead server costs an error at once");
+    assert!(began.elapsed() < Duration::from_secs(10), "a request to a dead server must fail at once");
 }
 
-/// Change after change of one slot, ordered through every node, while clients use others. (That a grant ahead of the workers'
-/// tables is kept back is held by `node::lease`: here the two meet too seldom.)
+/// One slot changes its owner many times, by commands through every node, while clients use other slots. (The tests of
+/// `node::lease` check that a grant newer than the workers' route tables is withheld: this is too rare here.)
 #[test]
-fn clients_do_not_notice_that_other_slots_change_hands() {
+fn clients_of_other_slots_receive_no_errors() {
     let cluster = Cluster::serving(2);
     (1..=3).for_each(|id| cluster.wait_answers(id));
     let ports: Vec<u16> = (1..=3).flat_map(|id| [cluster.node(id).client_port; 2]).collect();

@@ -1,5 +1,5 @@
-//! Programs that others wrote, against every node: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
-//! Knows nothing of what they check; their scripts do (cluster-tests/clients).
+//! Third-party clients against every node: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
+//! The scripts in cluster-tests/clients contain the checks of the client libraries.
 
 #![allow(clippy::unwrap_used)]
 
@@ -68,7 +68,7 @@ fn ioredis() {
 }
 
 #[test]
-fn a_grpc_client_that_knows_only_the_address() {
+fn grpc_with_server_reflection() {
     let Some(python) = stock::python() else { return stock::absent("grpcio", "PONTOON_PYTHON") };
     let mut cluster = Cluster::prepared(2);
     cluster.use_secret();
@@ -79,5 +79,5 @@ fn a_grpc_client_that_knows_only_the_address() {
         assert!(ran.out.contains("answered"), "{ran:#?}");
     }
     let without = Command::new(&python).arg(&script).arg(cluster.node(1).admin()).output().unwrap();
-    assert!(!without.status.success(), "without the secret it must fail");
+    assert!(!without.status.success(), "a request without the secret must fail");
 }

@@ -1,5 +1,5 @@
-//! A task or thread of a node that panics: the node ends and names it, or only what the task served ends.
-//! Knows nothing of what the tasks do.
+//! Panics of the tasks and threads of a node: the node ends with an error that names the task, or, for a task that
+//! serves only one client or run, only this client or run is affected.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,31 +13,32 @@ use pontoon::faults::Point;
 /// Exit code of `pontoon serve` when a part of the node ended unexpectedly.
 const INTERNAL: i32 = 5;
 
-/// Makes `task` of node 1 panic; the node must end, and say that `named` did.
+/// Makes `task` of node 1 panic. The node must end, and log that the supervised task `named` has ended.
 #[track_caller]
-fn ends_naming(cluster: &mut Cluster, task: &str, named: &str) {
+fn panic_ends_node(cluster: &mut Cluster, task: &str, named: &str) {
     let before = cluster.node(1).log().len();
     cluster.node(1).faults.panic(task);
     check_end(cluster, before, task, named);
 }
 
+/// Waits until node 1 has ended, and checks its exit code and its log since position `before`.
 #[track_caller]
 fn check_end(cluster: &mut Cluster, before: usize, task: &str, named: &str) {
     let ended = cluster.node_mut(1).wait_end(GENEROUS);
     let log = cluster.node(1).log().split_off(before);
     assert_eq!(ended.code(), Some(INTERNAL), "{task}: {ended}\n{log}");
     let line = log.lines().find(|line| line.contains("a task of this node ended unexpectedly"));
-    let line = line.unwrap_or_else(|| panic!("{task}: there is no line about its end: {log}"));
-    let said = format!("task=\"{named}\" how=it panicked: a test asked {task} to panic");
-    assert!(line.contains("ERROR") && line.contains(&said), "{task}: {line}");
+    let line = line.unwrap_or_else(|| panic!("{task}: the log has no line about its end: {log}"));
+    let named_with_reason = format!("task=\"{named}\" how=it panicked: a test asked {task} to panic");
+    assert!(line.contains("ERROR") && line.contains(&named_with_reason), "{task}: {line}");
     assert!(log.contains(&format!("pontoon: the task '{named}' of this node ended unexpectedly")), "{task}: {log}");
-    // The rest of the node stops in order.
+    // The rest of the node shuts down in order.
     let phases = ["the clients are drained", "the node has stopped"].map(|phase| log.find(phase));
     assert!(phases.iter().all(Option::is_some) && phases.is_sorted(), "{task}: {log}");
 }
 
 #[track_caller]
-fn start_again(cluster: &mut Cluster) {
+fn restart(cluster: &mut Cluster) {
     cluster.node_mut(1).start();
     cluster.wait_formed();
     cluster.wait_serving(&[1]);
@@ -64,16 +65,16 @@ fn the_panic_of_a_task_ends_the_node_and_names_the_task() {
         ("read-tables", "read-tables"),
     ];
     for (task, named) in tasks {
-        ends_naming(&mut cluster, task, named);
-        start_again(&mut cluster);
+        panic_ends_node(&mut cluster, task, named);
+        restart(&mut cluster);
     }
-    // The panics were asked for one by one: the node that is left is healthy.
+    // Each panic affected one start of the node. The last start is healthy.
     assert!(cluster.node_mut(1).terminate(GENEROUS).success());
 }
 
 #[test]
 fn the_panic_of_a_task_that_forms_the_cluster_ends_the_node() {
-    // Alone of three, it waits for its peers.
+    // Only one of three nodes is started, so it waits for its peers.
     let mut cluster = Cluster::prepared(3);
     cluster.node(1).faults.panic("bootstrap");
     cluster.node_mut(1).start();
@@ -90,11 +91,11 @@ fn the_panic_of_a_session_closes_that_client_only() {
     cluster.node(1).faults.wait_panics("session");
     wait_until("the client to be closed", GENEROUS, || client.call(&["GET", "k"]).is_err());
     assert_eq!(cluster.node(1).client().call(&["GET", "k"]).unwrap(), Reply::bulk("1"));
-    // What all sessions of a worker share ends the worker.
-    ends_naming(&mut cluster, "backend", "worker-0");
-    start_again(&mut cluster);
+    // The panic of a task that all sessions of a worker share ends the worker.
+    panic_ends_node(&mut cluster, "backend", "worker-0");
+    restart(&mut cluster);
     assert_eq!(cluster.node(1).client().call(&["GET", "k"]).unwrap(), Reply::bulk("1"));
-    ends_naming(&mut cluster, "probe", "prober");
+    panic_ends_node(&mut cluster, "probe", "prober");
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn the_panic_of_a_mover_fails_that_run_only() {
     let slot = cluster.locate("k")["slot"].to_string();
     let owner = cluster.locate("k")["group"].as_u64().unwrap();
     let other = |gid: u64| (3 - gid).to_string();
-    // The file lies there before the mover starts: its first run panics, its second does not.
+    // The fault file exists before the mover starts: the first run panics, the second does not.
     cluster.node(1).faults.panic("mover");
     cluster.node(1).cli().ok(&["migrate", "start", &slot, "--to", &other(owner), "--wait", "--timeout", "60s"]);
     let log = cluster.node(1).log();
@@ -119,16 +120,16 @@ fn the_panic_of_a_mover_fails_that_run_only() {
         let owner = cluster.locate("k")["group"].as_u64().unwrap();
         cluster.node(1).cli().ok(&["migrate", "start", &slot, "--to", &other(owner)]);
         cluster.wait_reached(Point::Copying);
-        ends_naming(&mut cluster, task, named);
+        panic_ends_node(&mut cluster, task, named);
         cluster.go_on(Point::Copying);
-        start_again(&mut cluster);
+        restart(&mut cluster);
         wait_until("the migration to end", GENEROUS, || cluster.locate("k")["group"].as_u64() == Some(3 - owner));
         let none = || cluster.cli().json(&["migrate", "ls"]).as_array().is_some_and(|all| all.iter().all(over));
         wait_until("no migration to be open", GENEROUS, none);
     }
 }
 
-/// Whether a migration of `migrate ls` has ended.
+/// Returns whether a migration in the output of `migrate ls` has ended.
 fn over(migration: &serde_json::Value) -> bool {
     !migration["ended"].is_null() || migration["state"] == "done"
 }

@@ -1,11 +1,11 @@
-//! The checkers of the workloads: content with a healthy cluster, and not with one that was tampered with behind its back.
-//! Knows nothing of migrations.
+//! Tests of the checkers of the workloads: they find no violation in a healthy cluster, and they detect changes that
+//! are made directly at the servers.
 
 #![allow(clippy::unwrap_used)]
 
 use cluster_tests::{client::Reply, cluster::Cluster, workload::Mix};
 
-fn mixed(cluster: &Cluster) -> Mix {
+fn start_mix(cluster: &Cluster) -> Mix {
     let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.client_port).collect();
     (1..=3).for_each(|id| cluster.wait_answers(id));
     let mix = Mix::start(&ports, 400);
@@ -14,17 +14,17 @@ fn mixed(cluster: &Cluster) -> Mix {
 }
 
 #[test]
-fn a_healthy_cluster_shows_nothing() {
+fn a_healthy_cluster_has_no_violations() {
     let cluster = Cluster::serving(2);
-    let noticed = mixed(&cluster).finish(&cluster);
+    let noticed = start_mix(&cluster).finish(&cluster);
     assert!(noticed.errors.is_empty(), "{:?}", noticed.errors);
     assert!(noticed.answered >= 800);
 }
 
 #[test]
-fn what_is_done_behind_its_back_is_seen() {
+fn changes_at_the_servers_are_detected() {
     let cluster = Cluster::serving(2);
-    let mix = mixed(&cluster);
+    let mix = start_mix(&cluster);
     let server = |key: &str| {
         let group = cluster.locate(key)["group"].as_u64().unwrap();
         &cluster.servers[usize::try_from(group - 1).unwrap()]
@@ -40,8 +40,8 @@ fn what_is_done_behind_its_back_is_seen() {
     assert!(matches!(server("list5").call(&["LPOP", "list5"]), Reply::Bulk(_)));
     assert!(matches!(server("session1-2").call(&["DEL", "session1-2"]), Reply::Integer(1)));
     mix.wait_more(1500);
-    let wrong = mix.verdict(&cluster).expect_err("nothing was noticed").join("\n");
+    let wrong = mix.verdict(&cluster).expect_err("no violation was found").join("\n");
     for key in ["cold7", "cold9", "cold14", "counter3", "list5", "session1-2"] {
-        assert!(wrong.contains(key), "nothing was noticed about {key}:\n{wrong}");
+        assert!(wrong.contains(key), "no violation was found for {key}:\n{wrong}");
     }
 }

@@ -1,4 +1,4 @@
-//! A redis-server of one's own and a blocking client of it, for the examples that measure. Knows nothing of what is measured.
+//! A redis-server as a child process, and a blocking client, for the examples that measure something.
 
 use std::{
     io::{BufReader, Read, Write},
@@ -11,10 +11,10 @@ use pontoon::resp::{reply::ReplyScanner, write};
 
 pub type Res<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Longest wait for anything.
+/// Deadline of every operation.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A redis-server on loopback that keeps nothing on disk; ends with this value.
+/// A redis-server on loopback without persistence. It ends when this value is dropped.
 pub struct Server {
     child: Child,
     pub addr: String,
@@ -60,7 +60,7 @@ impl Drop for Server {
     }
 }
 
-/// A blocking client. An error answer is an error.
+/// A blocking client. It returns an error reply as an error.
 pub struct Client {
     writer: TcpStream,
     reader: BufReader<TcpStream>,
@@ -94,12 +94,13 @@ impl Client {
         self.reply()
     }
 
-    /// A command without spaces in its arguments.
+    /// Executes a command. Its arguments are separated by spaces and contain none.
     pub fn say(&mut self, line: &str) -> Res<Vec<u8>> {
         self.ask(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
     }
 
-    /// The requests `write_one(out, 0)`, `write_one(out, 1)`, ... in pipelines of a thousand.
+    /// Sends the requests `write_one(out, 0)`, `write_one(out, 1)`, ... in pipelines of a thousand, and reads the
+    /// replies.
     pub fn fill(&mut self, count: usize, mut write_one: impl FnMut(&mut Vec<u8>, usize)) -> Res<()> {
         for start in (0..count).step_by(1000) {
             let batch = start..count.min(start + 1000);

@@ -1,8 +1,8 @@
-//! `make chaos`: runs of the fault matrices chosen by chance, for as long as asked; a failure prints the command that repeats it.
-//! Knows nothing of what a run does (cluster_tests::matrix, cluster_tests::promotions).
+//! `make chaos`: runs random cases of the fault matrices (`cluster_tests::matrix`, `cluster_tests::promotions`) for a
+//! given time. For a case that fails, it prints the command that repeats it.
 //!
-//! `chaos [--kind migrations|promotions] [--seconds N] [--seed N]`: with `--seed` the run of that seed, once, of each kind; without
-//! `--kind` both in turn.
+//! `chaos [--kind migrations|promotions] [--seconds N] [--seed N]`: with `--seed`, it runs the case of this seed once
+//! for each kind. Without `--kind`, it alternates between both kinds.
 
 use std::{
     panic::catch_unwind,
@@ -12,17 +12,17 @@ use std::{
 
 use cluster_tests::{matrix, promotions};
 
-/// Ten minutes, if nothing is said.
+/// Default duration: ten minutes.
 const SECONDS: u64 = 600;
 
-/// What is run.
+/// The kind of a case.
 #[derive(Clone, Copy)]
 enum Kind {
     Migrations,
     Promotions,
 }
 
-/// Both, in turn.
+/// Both kinds, in the order in which they alternate.
 const KINDS: &[Kind] = &[Kind::Promotions, Kind::Migrations];
 
 impl Kind {
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// Says which run the seed is, and runs it.
+    /// Prints the case of the seed and runs it. Returns whether it passed.
     fn run(self, seed: u64) -> bool {
         match self {
             Self::Migrations => {
@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-/// The migration of a seed.
+/// Returns the migration case of a seed.
 fn migration(seed: u64) -> matrix::Case {
     let mut random = fastrand::Rng::with_seed(seed);
     let point = matrix::POINTS[random.usize(0..matrix::POINTS.len())];
@@ -70,7 +70,7 @@ fn once(kind: Kind, seed: u64) -> bool {
     let began = Instant::now();
     let good = kind.run(seed);
     if good {
-        println!("seed {seed}: good, {:.1} s", began.elapsed().as_secs_f64());
+        println!("seed {seed}: passed, {:.1} s", began.elapsed().as_secs_f64());
     } else {
         println!("seed {seed}: FAILED; to repeat it: make chaos ARGS='--kind {} --seed {seed}'", kind.name());
     }

@@ -1,48 +1,54 @@
-//! The pre-copy with dirty tracking of migration.md: one attempt whose connections all live, from the feed to the switch.
-//! Knows nothing of who may act (`runs`) nor of failovers (`failover`).
+//! A model of the copy: one attempt, none of whose connections fails, from the opening of the feed to the switch. The
+//! mover copies keys while clients change them, and tracks which keys are dirty.
+//! Knows nothing of which run may act (`runs`) nor of failovers (`failover`).
 //!
-//! What is abstracted, and why nothing is lost by it:
-//! - A server is a prefix of the primary's replication stream, and an offset is the number of events in it. What a key
-//!   holds is what the events of that prefix make of it; so the primary, its replica and the feed are three numbers.
-//! - The barrier is a step (serving_model::lease proves it): of what executes at the source before it every reply may
-//!   have passed, of what executes after it none does. Hold itself only lets the barrier come, so it is no step here.
-//! - A change before the barrier counts as acknowledged. One after it is late and unacknowledged: the target may have it or
-//!   not, but has it wholly or not at all. So the switch is right if the target holds what the stream says at some offset
-//!   from the barrier on: nothing acknowledged is lost, no read is stale, nothing is torn. (With two late changes this
-//!   would demand more than clients can see, so there is one.)
-//! - A RESTORE is executed and answered in one step; until then it is on its way. Its TTL is absolute: that a relative one
-//!   grows by the time on the way is a matter of milliseconds, not of order.
+//! The violation is a switch to a target whose keys are in a state in which the source never was since the barrier.
+//!
+//! The model abstracts from the following. For each abstraction, the reason says why it hides no violation:
+//! - A server is a prefix of the primary's replication stream, and an offset is the number of events in this prefix.
+//!   The value of a key is the result of these events. The primary, its replica and the feed are therefore three
+//!   numbers.
+//! - The barrier is one step (proven in `serving_model::lease`): every reply to a command that the source executed
+//!   before it may have passed, and no reply to a command that the source executes after it passes. The hold only
+//!   permits the barrier, so it is no step of this model.
+//! - A change before the barrier counts as acknowledged. A change after it is late and unacknowledged: the target may
+//!   have it or not, but only completely or not at all. The switch is therefore correct if the content of the target is
+//!   the result of the stream up to some offset at or after the barrier. Then no acknowledged change is lost, no read
+//!   is stale, and no change is torn. (With two late changes, this would require more than clients can observe. The
+//!   model has one.)
+//! - A RESTORE is executed and answered in one step. Until then it is on its way. Its TTL is absolute: a relative TTL
+//!   grows by the time on the way, but this is a matter of milliseconds, not of order.
 //! - Time is one tick, at which every key that has a TTL expires, on each server independently.
 
 use crate::serving_model::checker::Model;
 
-/// A rule of migration.md that can be left out, to see what it is for.
+/// A rule that can be left out of the model, to show why it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// The feed is open before the first SCAN.
+    /// The mover opens the feed before the first SCAN.
     FeedFirst,
-    /// Values are fetched from the server that serves the feed.
+    /// The mover fetches values from the server that serves the feed.
     FetchWhereFeed,
-    /// A key's mark is cleared before its DUMP is sent.
+    /// The mover clears a key's dirty mark before it sends the DUMP, not after.
     MarkBeforeDump,
-    /// A key that is gone at the source is removed at the target.
+    /// The mover removes a key at the target if it no longer exists at the source.
     UnlinkGone,
-    /// All that is sent to the target for one key goes over one connection.
+    /// The mover sends all commands for one key over one connection to the target.
     OneConnection,
-    /// A changed key is fetched again; without: the change is replayed at the target.
+    /// The mover fetches a changed key again. Without the rule, it replays the change at the target.
     Refetch,
-    /// The offset to read up to is asked after the barrier.
+    /// The mover asks after the barrier for the offset up to which it reads the feed.
     OffsetAfterBarrier,
-    /// It is the primary's, also when a replica feeds.
+    /// This offset is the primary's, also if a replica serves the feed.
     PrimaryOffset,
-    /// It is asked again if anything was fetched since: a late change in the middle of a fetch tears what is fetched, and only
-    /// its event says so.
+    /// The mover asks for the offset again if it has fetched a value since. A late change in the middle of a fetch
+    /// tears the fetched value, and only the event of this change shows it.
     OffsetAfterFetch,
-    /// The feed is consumed to that offset before the worker says done.
+    /// The mover reads the feed up to that offset before it reports that it is done.
     ConsumeFeed,
-    /// No key is dirty then.
+    /// No key is dirty when the mover reports that it is done.
     Drain,
-    /// The target has answered everything then.
+    /// The target has answered every command when the mover reports that it is done.
     TargetReplies,
 }
 
@@ -51,54 +57,54 @@ pub enum Rule {
 pub struct Copy {
     /// The rule that is left out, if any.
     pub without: Option<Rule>,
-    /// Feed, SCAN and fetches are a replica's; otherwise the primary's.
+    /// Whether a replica serves feed, SCAN and fetches; otherwise the primary does.
     pub replica: bool,
-    /// Changes by clients before the barrier, at most.
+    /// Maximum number of changes by clients before the barrier.
     pub writes: u8,
-    /// Whether a change executes late, after the barrier.
+    /// Whether one change may execute late, after the barrier.
     pub late: bool,
-    /// Releases at most.
+    /// Maximum number of releases.
     pub releases: u8,
-    /// The first key has a TTL, which clients may refresh; PTTL and DUMP are then two steps.
+    /// Whether the first key has a TTL, which clients may refresh. PTTL and DUMP are then two steps.
     pub ttl: bool,
 }
 
 impl Copy {
-    /// The smallest exploration that shows something.
+    /// The smallest useful exploration.
     pub const SMALL: Self = Self { without: None, replica: false, writes: 2, late: true, releases: 0, ttl: false };
 }
 
 const KEYS: usize = 2;
-/// Changes before and after the barrier, and an expiry.
+/// Room for the changes before and after the barrier, and for an expiry.
 const STREAM_MAX: usize = 5;
 
-/// What a key holds: 0 is nothing; `TTL` is set while it is to expire at the tick.
+/// The value of a key. 0: the key does not exist. The bit `TTL` is set if the key expires at the tick.
 type Value = u8;
 const NIL: Value = 0;
 const TTL: Value = 0x40;
-/// What the first key holds when everything begins.
+/// The initial value of the first key.
 const FIRST: Value = 1;
 
 /// How a key is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// To a value that no other change makes.
+    /// The key gets a value that no other change produces.
     Set,
-    /// Removed, by a client or because it expired.
+    /// The key is removed, by a client or because it expired.
     Del,
-    /// Relative to what it was.
+    /// The new value depends on the old one.
     Incr,
-    /// It no longer expires within the horizon of this model.
+    /// The TTL is extended: the key no longer expires in this model.
     Refresh,
 }
 
-/// The keys it changes, a bit each, and how.
+/// The keys that an event changes (one bit each), and the kind of change.
 type Event = (u8, Change);
 const BOTH: u8 = 3;
 
 fn changed(old: Value, change: Change, index: usize) -> Value {
     match change {
-        // Four apart, so that the few INCRs of a run lead to no other's value.
+        // Values are four apart, so that the few INCRs of an exploration do not reach the value of another SET.
         Change::Set => 4 * (index as u8 + 1),
         Change::Del => NIL,
         Change::Incr => old + 1,
@@ -111,9 +117,9 @@ enum Fetch {
     Idle,
     /// PTTL and DUMP are on their way.
     Asked,
-    /// PTTL was executed and found this of the TTL; `None`: no such key.
+    /// PTTL was executed and returned this TTL bit. `None`: the key does not exist.
     Timed(Option<Value>),
-    /// DUMP was executed; its answer is on its way.
+    /// DUMP was executed, and its reply is on its way.
     Executed(Value),
 }
 
@@ -122,28 +128,28 @@ struct Key {
     scanned: bool,
     dirty: bool,
     fetch: Fetch,
-    /// RESTORE (or UNLINK) on its way; the second only without `OneConnection`.
+    /// RESTOREs (or UNLINKs) on their way. The second one exists only without `OneConnection`.
     sent: [Option<Value>; 2],
-    /// At the target.
+    /// The value at the target.
     staged: Value,
 }
 
-/// All that there is at a moment.
+/// The state of the whole system at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     stream: [Option<Event>; STREAM_MAX],
     /// The primary's offset.
     len: u8,
-    /// The replica's.
+    /// The replica's offset.
     replica: u8,
-    /// How far the feed is read, once it is open.
+    /// The offset up to which the mover has read the feed. `None`: the feed is not open.
     fed: Option<u8>,
-    /// The tick has come.
+    /// The tick has happened.
     expired: bool,
     keys: [Key; KEYS],
     /// The primary's offset when the barrier passed.
     barrier: Option<u8>,
-    /// The offset to read up to.
+    /// The offset up to which the mover reads the feed.
     upto: Option<u8>,
     done: bool,
     switched: bool,
@@ -151,7 +157,7 @@ pub struct State {
     releases: u8,
 }
 
-/// A step. Numbers are a key's.
+/// A step of one party. `key` is the number of a key.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Changed { keys: u8, change: Change },
@@ -173,7 +179,7 @@ pub enum Action {
 }
 
 impl State {
-    /// What `key` holds on a server that has applied the stream up to `offset`.
+    /// Returns the value of `key` on a server that has applied the stream up to `offset`.
     fn content(&self, key: usize, offset: u8, ttl: bool) -> Value {
         let mut value = if key == 0 { FIRST | if ttl { TTL } else { 0 } } else { NIL };
         for (i, event) in self.stream[..usize::from(offset)].iter().enumerate() {
@@ -186,7 +192,7 @@ impl State {
         self.now(value)
     }
 
-    /// A value as a read sees it: a key that expired is not there, even where nobody has removed it yet.
+    /// Returns a value as a read sees it: an expired key does not exist, even if it has not been removed yet.
     fn now(&self, value: Value) -> Value {
         if self.expired && value & TTL != 0 { NIL } else { value }
     }
@@ -251,7 +257,7 @@ impl Copy {
         s.fed = Some(fed + 1);
         let busy = |k: &Key| k.dirty || k.fetch != Fetch::Idle || k.sent != [None; 2];
         if self.lacks(Rule::Refetch) && s.keys.iter().any(busy) {
-            // Even a replay that keeps the order is wrong.
+            // The replay waits for all other commands: even a replay that keeps the order is wrong.
             return None;
         }
         for (_, key) in s.keys.iter_mut().enumerate().filter(|(k, _)| keys >> k & 1 == 1) {
@@ -264,7 +270,7 @@ impl Copy {
         Some(())
     }
 
-    /// The worker gets a fetch's answer and sends it on to the target.
+    /// The mover receives the reply to a fetch and sends the value to the target.
     fn answered(&self, s: &mut State, key: usize) -> Option<()> {
         let k = &mut s.keys[key];
         let Fetch::Executed(value) = k.fetch else { return None };
@@ -291,7 +297,7 @@ impl Copy {
     }
 
     fn apply(&self, s: &mut State, action: Action) -> Option<()> {
-        // One who replays takes whole snapshots.
+        // A mover that replays fetches whole values in one step.
         let torn = self.ttl && !self.lacks(Rule::Refetch);
         let possible = match action {
             Action::Changed { keys, change } => return self.change(s, keys, change),
@@ -360,7 +366,7 @@ impl Copy {
             }
             Action::Released => {
                 let may = s.barrier.is_some() && s.releases < self.releases;
-                // A late write has happened by now: what the source holds is what clients read.
+                // A late write has executed by now: clients read the content of the source.
                 (s.barrier, s.upto, s.done, s.releases) = (None, None, false, s.releases + 1);
                 may
             }
@@ -400,12 +406,12 @@ impl Model for Copy {
         if s.switched {
             return;
         }
-        // With two steps more per fetch, one key is enough to explore.
+        // A fetch has two more steps, so clients change only one key, to limit the number of states.
         for keys in 1..=if self.ttl { 1 } else { BOTH } {
             out.extend([Change::Set, Change::Del].map(|change| Changed { keys, change }));
         }
         if self.lacks(Rule::Refetch) && !self.ttl {
-            // To a refetch one change is like another; with a TTL the refresh of it shows enough.
+            // To a refetch, all changes are the same. With a TTL, the refresh is enough to show the difference.
             out.push(Changed { keys: 1, change: Change::Incr });
         }
         if self.ttl {
@@ -413,7 +419,7 @@ impl Model for Copy {
         }
         for key in 0..KEYS {
             if !s.done {
-                // A worker that said done rests until it is released.
+                // A mover that has reported that it is done does nothing until the hold is released.
                 out.extend([Scanned { key }, DumpSent { key }, RestoreSent { key }]);
             }
             out.extend([PttlExecuted { key }, DumpExecuted { key }]);
@@ -439,6 +445,6 @@ impl Model for Copy {
         let same = |offset| (0..KEYS).all(|k| s.keys[k].staged == s.content(k, offset, self.ttl));
         let staged = s.keys.map(|k| k.staged);
         (!(barrier..=s.len).any(same))
-            .then(|| format!("the slot's new server holds {staged:?}, as the source never did since the barrier"))
+            .then(|| format!("the slot's new server holds {staged:?}, which the source has not held since the barrier"))
     }
 }

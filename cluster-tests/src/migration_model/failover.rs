@@ -1,47 +1,58 @@
-//! A migration between two groups whose primaries are replaced: before, at and after the switch, with what their replicas
-//! lack lost.
-//! Knows nothing of how a copy gets complete (`copy`) nor of leaders and their fence (`runs`).
+//! A model of failovers during a migration: the primaries of the source group and of the target group are replaced
+//! before, during and after the switch, and the writes that their replicas lack are lost.
+//! Knows nothing of how a copy becomes complete (`copy`) nor of leaders and the fence (`runs`).
 //!
-//! What is abstracted, and why nothing is lost by it:
-//! - One key, and a replica is its primary some time ago: replication catches up in one step.
-//! - StartPromotion, its hold and the barrier are one step, and so are a migration's Hold and barrier
-//!   (serving_model::lease): while one is open no client writes to the group.
-//! - A failover may lose what the replica lacks. That is the bound the documents promise, so clients then take what the new
-//!   primary has for the truth, if it is something that the slot's primary had since the group got the slot.
-//! - Entries are applied when they are proposed; what the migration's loop knows of primaries is as old as it likes.
+//! Two things are violations:
+//! - The primary of the slot's group does not hold the value that clients wrote or read last.
+//! - A promotion rolls the slot back to a value that its primary has not held since the group got the slot.
+//!
+//! If [`Failover::available`] is set, it is also a violation that the slot's new group has no replica that may be
+//! promoted.
+//!
+//! The model abstracts from the following. For each abstraction, the reason says why it hides no violation:
+//! - There is one key. A replica holds an earlier state of its primary, and replication catches up in one step.
+//! - StartPromotion, its hold and the barrier are one step, and so are a migration's Hold and its barrier (proven in
+//!   `serving_model::lease`): while one of them is open, no client writes to the group.
+//! - A failover may lose the writes that the replica lacks. This is the bound that the documentation promises. Clients
+//!   therefore accept the value of the new primary if the slot's primary has held it since the group got the slot.
+//! - Entries are applied when they are proposed. The migration's loop may know primaries and epochs of any earlier
+//!   time.
 //! - The connections of a run are closed before the next Start, as in `runs`, except at a server that a FinishPromotion
-//!   has replaced: that one is dealt with when it returns.
-//! - An offset of the target is what it holds: the slot's values since the switch are those at or beyond its offset.
+//!   has replaced: the connections at that server are closed when it returns.
+//! - An offset of the target stands for the target's value: the values that the slot's primary has held since the
+//!   switch are the values at or beyond the required offset.
 //! - A server that is a replica refuses RESTORE (READONLY).
 
 use crate::serving_model::checker::Model;
 
-/// A rule that can be left out.
+/// A rule that can be left out of the model, to show why it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Start carries the group epochs that its servers were read at, and both must be today's.
+    /// Start carries the group epochs at which its servers were read. Both must be the current ones.
     EpochsOnStart,
-    /// FinishPromotion restarts the jobs of its group that are before Switch.
+    /// FinishPromotion restarts the migrations of its group that are before Switch.
     FinishRestarts,
-    /// Switch carries the group epochs of its attempt, and both must be today's.
+    /// Switch carries the group epochs of its attempt. Both must be the current ones.
     EpochsOnSwitch,
-    /// StartPromotion demands that no migration from or to the group is held.
+    /// StartPromotion is rejected while a migration from or to the group is held.
     NoHoldAtPromotion,
-    /// Hold demands that no promotion of the two groups is open.
+    /// Hold is rejected while a promotion of one of the two groups is open.
     NoPromotionAtHold,
-    /// StartPromotion is in the log before REPLICAOF NO ONE is sent.
+    /// StartPromotion is in the log before the leader sends REPLICAOF NO ONE.
     LogBeforePromotion,
-    /// The replicas that the target has then have everything (`WAIT`) before the worker says done.
+    /// Before the mover reports that it is done, the connected replicas of the target have all its data (`WAIT`).
     Wait,
-    /// Switch carries the target's offset when the worker was done, and nobody who has not reached it is promoted there.
-    ReachedSwitch,
+    /// Switch carries the target's offset at which the mover was done. A replica of the target group is promoted only
+    /// if it has reached this required offset.
+    RequiredOffset,
     /// A replica whose promotion was given up after REPLICAOF NO ONE is no candidate until it has resynced.
-    DivergedIsNone,
-    /// The replica that feeds must follow the source, under the same replication id, when offsets are compared.
+    DivergedIsNoCandidate,
+    /// The replica that serves the feed must follow the source, under the same replication id, when offsets are
+    /// compared.
     SameReplication,
-    /// Values are fetched from the replica that feeds.
+    /// The mover fetches values from the replica that serves the feed.
     FetchWhereFeed,
-    /// Connections of runs at a replaced primary are closed before it is made a replica.
+    /// The connections of runs at a replaced primary are closed before it is made a replica.
     ClosedOnReturn,
 }
 
@@ -50,17 +61,18 @@ pub enum Rule {
 pub struct Failover {
     /// The rules that are left out.
     pub without: &'static [Rule],
-    /// Promotions of the source group and of the target group at most.
+    /// Maximum number of promotions of the source group and of the target group.
     pub promotions: [u8; 2],
     /// Whether the link to the target's replica may break.
     pub links: bool,
-    /// Changes by clients at most.
+    /// Maximum number of changes by clients.
     pub writes: u8,
-    /// Holds at most.
+    /// Maximum number of holds.
     pub holds: u8,
-    /// Attempts at most.
+    /// Maximum number of attempts.
     pub attempts: u8,
-    /// Demands that the slot's new group has a replica that may be promoted from the switch on, if its link was never broken.
+    /// Whether it is also a violation that the slot's new group has no replica that may be promoted, from the switch
+    /// on, although the replica's link was never broken.
     pub available: bool,
 }
 
@@ -77,7 +89,7 @@ const NIL: u8 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Server {
     value: u8,
-    /// A replica of the other one; else it takes writes.
+    /// The server is a replica of the other server of its group. Otherwise it accepts writes.
     follows: bool,
 }
 
@@ -92,15 +104,15 @@ enum Promotion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Group {
     servers: [Server; 2],
-    /// By the log.
+    /// The primary according to the log.
     primary: usize,
     epoch: u8,
     promotion: Promotion,
-    /// The replica reaches its primary.
+    /// The replica's link to its primary is up.
     in_sync: bool,
-    /// It was in sync when it was last probed.
+    /// The replica was in sync at its last probe.
     candidate: bool,
-    /// A promotion of it was given up, and it has not resynced.
+    /// A promotion of the replica was given up, and the replica has not resynced since.
     diverged: bool,
 }
 
@@ -112,32 +124,32 @@ enum Phase {
     Switched,
 }
 
-/// An attempt: servers that it reads and writes, and the group epochs at its Start.
+/// An attempt: the servers from which it reads and to which it writes, and the group epochs at its Start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Attempt {
     source: usize,
     target: usize,
     epochs: [u8; 2],
-    /// What it knows the target to hold.
+    /// The value at the target that a reply has confirmed last.
     known: u8,
-    /// RESTORE on its way.
+    /// The value of the RESTORE that is on its way.
     sent: Option<u8>,
     done: bool,
 }
 
-/// All that there is at a moment.
+/// The state of the whole system at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     groups: [Group; 2],
     phase: Phase,
     attempt: Attempt,
-    /// Primaries and epochs that the migration's loop knows.
+    /// Primaries and epochs of both groups, as the migration's loop has read them last.
     seen: [(usize, u8); 2],
-    /// RESTORE of a former attempt on its way to this server of the target group.
+    /// The RESTORE of a former attempt that is on its way: the server of the target group, and the value.
     late: Option<(usize, u8)>,
-    /// What clients read.
+    /// The value that clients must read.
     truth: u8,
-    /// Values that the slot's primary had since its group got it, a bit each.
+    /// Values that the slot's primary has held since its group got the slot, one bit each.
     history: u8,
     writes: u8,
     holds: u8,
@@ -145,7 +157,7 @@ pub struct State {
     bad: Option<&'static str>,
 }
 
-/// A step. Numbers are a group's.
+/// A step of one party. `group` is the number of a group: 0 is the source, 1 the target.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Written,
@@ -175,7 +187,7 @@ impl Group {
         &mut self.servers[1 - self.primary]
     }
 
-    /// The replica gets what the primary sends.
+    /// Whether the replica receives the primary's replication stream.
     fn streams(&self) -> bool {
         self.in_sync && self.servers[1 - self.primary].follows
     }
@@ -194,7 +206,7 @@ impl State {
         self.groups.iter().any(|g| g.promotion != Promotion::None)
     }
 
-    /// The attempt ends; what it sent is still on its way.
+    /// Ends the attempt. A RESTORE that it has sent is still on its way.
     fn restart(&mut self) {
         self.phase = Phase::Planned;
         if let Some(value) = self.attempt.sent.take() {
@@ -217,10 +229,10 @@ impl Failover {
             Action::PromotionStarted { group } => {
                 let g = &mut s.groups[group];
                 let may = g.promotion == Promotion::None && g.epoch < self.promotions[group];
-                let diverged = g.diverged && !self.lacks(Rule::DivergedIsNone);
-                let reached = self.lacks(Rule::ReachedSwitch) || history >> g.replica().value & 1 == 1;
+                let diverged = g.diverged && !self.lacks(Rule::DivergedIsNoCandidate);
+                let reached = self.lacks(Rule::RequiredOffset) || history >> g.replica().value & 1 == 1;
                 let reached = reached || group == FROM || !switched;
-                // Where REPLICAOF NO ONE came first, the entry comes after it.
+                // Without the rule, REPLICAOF NO ONE may precede the entry.
                 let early = self.lacks(Rule::LogBeforePromotion) && !g.replica().follows;
                 g.promotion = if early { Promotion::Sent } else { Promotion::Started };
                 let excluded = held && !self.lacks(Rule::NoHoldAtPromotion);
@@ -248,7 +260,7 @@ impl Failover {
                 let value = g.servers[g.primary].value;
                 if owner == group {
                     if s.history >> value & 1 == 0 {
-                        s.bad = Some("the new primary lacks what nobody wrote lately");
+                        s.bad = Some("the new primary lacks more than the latest writes");
                     }
                     (s.truth, s.history) = (value, 1 << value);
                 }
@@ -286,7 +298,7 @@ impl Failover {
             return None;
         }
         let target = s.seen[TO].0;
-        // The fence of the attempt before; a replaced primary is not asked.
+        // The fence of the previous attempt. It does not cover a replaced primary.
         s.late = s.late.filter(|(at, _)| *at != s.groups[TO].primary);
         let server = &mut s.groups[TO].servers[target];
         if server.follows {
@@ -301,7 +313,7 @@ impl Failover {
     fn done(&self, s: &State) -> bool {
         let (a, from, to) = (&s.attempt, &s.groups[FROM], &s.groups[TO]);
         let feeder = from.servers[1 - a.source];
-        // An offset of another replication id may be any.
+        // Offsets under another replication id cannot be compared: they may have any value.
         let fed = if feeder.follows {
             feeder.value == from.servers[a.source].value
         } else {
@@ -461,6 +473,6 @@ impl Model for Failover {
             return Some("the slot's new group has no replica that may be promoted".to_owned());
         }
         let value = g.servers[g.primary].value;
-        (value != s.truth).then(|| format!("clients read {value} where they wrote or read {}", s.truth))
+        (value != s.truth).then(|| format!("clients read {value}, but before they wrote or read {}", s.truth))
     }
 }

@@ -1,18 +1,29 @@
-//! Who may change a server: attempts, cleanings, wipes and sweeps, their workers and connections, two leaders, and the log
-//! that orders them; a slot moves from server A to server B and back.
-//! Knows nothing of how a copy gets complete (`copy`) nor of failovers (`failover`).
+//! A model of runs: which mover may change a server, while a slot moves from server A to server B and back.
+//! Knows nothing of how a copy becomes complete (`copy`) nor of failovers (`failover`).
 //!
-//! What is abstracted, and why nothing is lost by it:
-//! - One key: a late RESTORE or UNLINK hurts the key that it names. Dirty tracking is proven in `copy`; here a worker says
-//!   done when the last value it got an answer for is the source's and nothing of it is on its way.
-//! - Hold and its barrier are one step (serving_model::lease): clients write while no hold is open, and not after it.
-//! - As in serving_model::fence a quorum round is a moment at which the leader's term was current, an entry is committed
-//!   when it is proposed, in the current term, and a deposed leader goes on acting. A refused entry is no step.
-//! - A leader's loops are not one after the other: it may propose whatever the entries it had applied some time ago allow,
-//!   as often as they do. Moving on in the log is a step of its own; only an authorization goes by what its quorum round showed.
-//! - Listing and killing a run's connections is one step; that something is named between the two is in
-//!   serving_model::fence. Naming and authorization are one step too, unless `detail` is set.
-//! - A worker that pauses or dies is one that takes no step; what it sent before is on its way.
+//! A run is a copy attempt or a cleaning. Cleanings are the deletion of the source's keys after the switch (clean
+//! source), the deletion of the staged keys after a cancel (wipe target), and sweeps. Each run has a mover with
+//! connections to the server that it changes. Two leaders, one of which may be deposed, authorize connections, close
+//! runs and propose the entries that begin and end runs. The log decides which of these entries take effect.
+//!
+//! Two things are violations:
+//! - The server that owns the slot does not hold the last value that clients wrote.
+//! - When no migration is planned, the other server still holds the key.
+//!
+//! The model abstracts from the following. For each abstraction, the reason says why it hides no violation:
+//! - There is one key: a late RESTORE or UNLINK damages only the key that it names. Change tracking is proven in
+//!   `copy`. Here, a mover reports that it is done when the last confirmed value is the source's and none of its
+//!   commands is on its way.
+//! - A hold and its barrier are one step (proven in `serving_model::lease`): clients write only while no hold is open.
+//! - As in `serving_model::fence`, a quorum round is a moment at which the leader's term was current, an entry is
+//!   committed when it is proposed, in the current term, and a deposed leader continues to act. A rejected entry is no
+//!   step.
+//! - The loops of a leader run concurrently: it may propose whatever the log allowed at some earlier time, any number
+//!   of times. Applying a further entry is a separate step. Only an authorization depends on the entries that were
+//!   applied at its quorum round.
+//! - Listing and killing a run's connections is one step. `serving_model::fence` covers a connection that is named
+//!   between the two. Naming and authorization are one step, too, unless `detail` is set.
+//! - A mover that pauses or dies takes no step. The commands that it has sent are still on their way.
 
 mod leader;
 mod log;
@@ -20,60 +31,64 @@ mod log;
 use crate::serving_model::checker::Model;
 use log::{Kind, Log, Phase, RUNS, Reading, View};
 
-/// A rule that can be left out.
+/// A rule that can be left out of the model, to show why it is needed.
+///
+/// "Behind the fence of a run" means: the leader proposes the entry only after it has marked the run closed and killed
+/// its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// An attempt begins by cleaning the target.
+    /// An attempt begins by deleting all keys of the slot at the target.
     CleanTarget,
-    /// Every UNLINK of it is answered before the first RESTORE is sent.
+    /// Every UNLINK of this deletion is answered before the mover sends the first RESTORE.
     UnlinksAnswered,
-    /// A lost connection ends the run.
+    /// A lost connection ends the run: the mover does not connect again.
     NoReopening,
-    /// A connection asks for authorization only when the server knows its name.
+    /// A mover requests authorization for a connection only after the server has confirmed the connection's name.
     NamingBeforeAuthorization,
     /// A leader authorizes only after a quorum round that began after the request arrived.
     QuorumRound,
-    /// The leader checks in its log whether the run is current.
-    LookIntoLog,
-    /// A run is marked closed before its connections are killed.
+    /// Before the leader authorizes a connection, it checks in its log that the run is current.
+    CheckLog,
+    /// The leader marks a run closed before it kills the run's connections.
     MarkBeforeKill,
-    /// They are killed.
+    /// The leader kills the run's connections.
     Kill,
-    /// Start is proposed behind the fence of the attempt before.
+    /// Start is proposed behind the fence of the previous attempt.
     CloseBeforeStart,
     /// Start is proposed behind the fence of a sweep.
     CloseSweepBeforeStart,
-    /// Start ends a sweep's run also in the log, so that no later leader authorizes for it.
+    /// Start ends a sweep's run in the log, too, so that no later leader authorizes a connection for it.
     StartEndsSweep,
-    /// StartRun of a sweep demands that no attempt writes to the group.
+    /// StartRun of a sweep is rejected while an attempt writes to the group.
     NoSweepBesideAttempt,
-    /// A migration that was ever started goes by Cancelling, also when it is cancelled between two attempts.
+    /// A cancelled migration that was ever started goes through Cancelling, also if it is cancelled between two
+    /// attempts.
     CancelWipes,
-    /// Switch is proposed behind the fence of the attempt.
+    /// Switch is proposed behind the fence of its attempt.
     CloseBeforeSwitch,
-    /// StartRun is proposed behind the fence of the run before.
+    /// StartRun is proposed behind the fence of the previous run.
     CloseBeforeStartRun,
     /// Cleaned is proposed behind the fence of its run.
     CloseBeforeCleaned,
-    /// Start carries the term of its fence.
+    /// Start carries the term of its fence, and is accepted only in that term.
     TermOnStart,
-    /// Switch does.
+    /// Switch carries the term of its fence, and is accepted only in that term.
     TermOnSwitch,
-    /// StartRun does.
+    /// StartRun carries the term of its fence, and is accepted only in that term.
     TermOnStartRun,
-    /// Cleaned does.
+    /// Cleaned carries the term of its fence, and is accepted only in that term.
     TermOnCleaned,
-    /// Start and StartRun carry the number of the run they begin, which must be the next.
+    /// Start and StartRun carry the number of the run that they begin. It must be the next number.
     NextRun,
-    /// Hold carries its attempt.
+    /// Hold carries its attempt, and is accepted only for the current one.
     AttemptOnHold,
-    /// Switch carries its attempt.
+    /// Switch carries its attempt, and is accepted only for the current one.
     AttemptOnSwitch,
-    /// Switch carries its hold's id.
+    /// Switch carries the id of its hold, and is accepted only while this hold is open.
     HoldIdOnSwitch,
-    /// Cleaned carries its run.
+    /// Cleaned carries its run, and is accepted only for the current one.
     RunOnCleaned,
-    /// A hold whose run is closed ends by Restart; without: by Release, and the worker goes on.
+    /// A hold whose run is closed ends by Restart. Without the rule, it ends by Release, and the mover continues.
     RestartBehindFence,
 }
 
@@ -84,17 +99,17 @@ pub struct Runs {
     pub without: &'static [Rule],
     /// Whether a second leader may be elected.
     pub election: bool,
-    /// Opening, naming, request, quorum round and authorization of a connection are steps of their own.
+    /// Whether opening, naming, request, quorum round and authorization of a connection are separate steps.
     pub detail: bool,
-    /// An attempt sends UNLINKs and RESTOREs over different connections.
+    /// Whether an attempt sends UNLINKs and RESTOREs over different connections.
     pub two_lanes: bool,
-    /// Changes by clients at most.
+    /// Maximum number of changes by clients.
     pub writes: u8,
-    /// Runs at most.
+    /// Maximum number of runs.
     pub runs: usize,
-    /// Switches at most: with two the slot comes back.
+    /// Maximum number of switches. With two, the slot moves back.
     pub switches: u8,
-    /// Holds at most.
+    /// Maximum number of holds.
     pub holds: u8,
     /// Whether attempts are restarted.
     pub restart: bool,
@@ -123,14 +138,14 @@ impl Runs {
 
 const LANES: usize = 2;
 const NIL: u8 = 0;
-/// Of a key whose RESTORE was not answered.
+/// The value of a key at the target while a RESTORE of it is unanswered.
 const UNKNOWN: u8 = 0xff;
-/// A cleaning run says with it that nothing is left.
+/// The report of a cleaning run that no key is left.
 const CLEAN: u8 = 0xfe;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 enum Server {
-    /// Not opened, or waiting in the kernel: the server does not know it, but will serve it.
+    /// Not opened yet, or waiting in the kernel: the server does not know the connection yet, but will serve it.
     #[default]
     Waiting,
     Named,
@@ -142,7 +157,7 @@ enum Request {
     #[default]
     None,
     Arrived(usize),
-    /// A quorum round followed. The value is the number of entries that the leader had applied then.
+    /// A quorum round followed. The second value is the number of entries that the leader had applied at that time.
     Confirmed(usize, u8),
     Authorized,
 }
@@ -152,21 +167,22 @@ enum Request {
 struct Lane {
     server: Server,
     request: Request,
-    /// What the key becomes when the command on its way is executed: RESTORE, or UNLINK.
+    /// The value that the key gets when the command that is on its way (RESTORE or UNLINK) is executed.
     sent: Option<u8>,
-    /// The worker takes it for lost; the server may not.
+    /// The mover regards the connection as lost. The server may still serve it.
     lost: bool,
 }
 
-/// A run's worker process.
+/// The mover of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-struct Worker {
-    /// The target is clean, the copy began.
+struct Mover {
+    /// The target is clean, and the copy has begun.
     copying: bool,
-    /// What it knows the target to hold.
+    /// The value at the target that a reply has confirmed last.
     known: u8,
-    /// What it reported last: done for this hold id, or `CLEAN`.
+    /// The last report: done for this hold id, or `CLEAN`.
     done: u8,
+    /// The run has ended: the mover sends nothing more.
     over: bool,
     lanes: [Lane; LANES],
 }
@@ -175,27 +191,27 @@ struct Worker {
 struct Leader {
     active: bool,
     applied: u8,
-    /// Runs that it has marked closed, a bit each.
+    /// Runs that the leader has marked closed, one bit each.
     marked: u8,
-    /// Runs whose connections it has killed.
+    /// Runs whose connections the leader has killed, one bit each.
     killed: u8,
 }
 
-/// All that there is at a moment.
+/// The state of the whole system at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     log: Log,
     term: usize,
     leaders: [Leader; 2],
-    workers: [Worker; RUNS],
-    /// What A and B hold.
+    movers: [Mover; RUNS],
+    /// The values of the key at A and B.
     content: [u8; 2],
-    /// What clients wrote last.
+    /// The last value that clients wrote.
     truth: u8,
     writes: u8,
 }
 
-/// A step. Numbers are a run's, a connection's (lane) and a leader's.
+/// A step of one party. The fields are the number of a run, of one of its connections (lane) and of a leader.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Set,
@@ -213,7 +229,7 @@ pub enum Action {
     RestoreSent { run: usize },
     Executed { run: usize, lane: usize },
     ConnectionLost { run: usize, lane: usize },
-    WorkerDone { run: usize },
+    MoverDone { run: usize },
     MarkedClosed { leader: usize },
     Killed { leader: usize },
     StartProposed { leader: usize },
@@ -240,7 +256,7 @@ impl Runs {
         self.view(s, s.log.len)
     }
 
-    /// What a leader goes by.
+    /// The part of the log that a leader has applied, or `None` if the leader is not active.
     fn seen(&self, s: &State, leader: usize) -> Option<View> {
         let l = &s.leaders[leader];
         l.active.then(|| self.view(s, l.applied))
@@ -254,24 +270,24 @@ impl Runs {
         s.term == leader || self.lacks(rule)
     }
 
-    /// The lane that a worker sends over; `None` if there is none, or it waits for an answer there.
-    fn lane(&self, w: &Worker, unlink: bool) -> Option<usize> {
+    /// Returns the lane over which a mover sends, or `None` if it has none or awaits a reply there.
+    fn lane(&self, w: &Mover, unlink: bool) -> Option<usize> {
         let lane = usize::from(w.lanes[0].lost || unlink && self.two_lanes && !w.copying);
         let l = &w.lanes[lane];
         (!w.over && l.request == Request::Authorized && !l.lost && l.sent.is_none()).then_some(lane)
     }
 
     fn may_open(&self, s: &State, run: usize, lane: usize) -> bool {
-        let w = &s.workers[run];
+        let w = &s.movers[run];
         let kind = self.now(s).runs[run].map(|(kind, _)| kind);
         let wanted = lane == 0 || w.lanes[0].lost || self.two_lanes && kind == Some(Kind::Attempt);
         kind.is_some() && wanted && !w.over && w.lanes[lane].request == Request::None && !w.lanes[lane].lost
     }
 
-    /// Whether `leader` may authorize a connection of `run`, going by the first `applied` entries.
+    /// Whether `leader` may authorize a connection of `run` after it has applied the first `applied` entries.
     fn authorizes(&self, s: &State, leader: usize, run: usize, applied: u8) -> bool {
         let marked = s.leaders[leader].marked >> run & 1 == 1;
-        !marked && (self.view(s, applied).is_current(run) || self.lacks(Rule::LookIntoLog))
+        !marked && (self.view(s, applied).is_current(run) || self.lacks(Rule::CheckLog))
     }
 
     fn connect(&self, s: &mut State, action: Action) -> Option<()> {
@@ -283,40 +299,41 @@ impl Runs {
                 if !may || !(round || self.lacks(Rule::QuorumRound)) || !self.authorizes(s, leader, run, applied) {
                     return None;
                 }
-                let l = &mut s.workers[run].lanes[lane];
+                let l = &mut s.movers[run].lanes[lane];
                 (l.server, l.request) = (Server::Named, Request::Authorized);
             }
             Action::Named { run, lane } => {
-                // The server gets to a waiting connection in time, names it and goes on with what else it sent.
-                let waiting = s.workers[run].lanes[lane].server == Server::Waiting;
-                if !waiting || !self.may_open(s, run, lane) && s.workers[run].lanes[lane].request == Request::None {
+                // The server serves a waiting connection eventually: first it executes the naming, then what was sent
+                // next.
+                let waiting = s.movers[run].lanes[lane].server == Server::Waiting;
+                if !waiting || !self.may_open(s, run, lane) && s.movers[run].lanes[lane].request == Request::None {
                     return None;
                 }
-                s.workers[run].lanes[lane].server = Server::Named;
+                s.movers[run].lanes[lane].server = Server::Named;
             }
             Action::AuthorizationRequested { run, lane, leader } => {
-                let named = s.workers[run].lanes[lane].server == Server::Named;
+                let named = s.movers[run].lanes[lane].server == Server::Named;
                 let may = self.may_open(s, run, lane) && s.leaders[leader].active;
                 if !may || !(named || self.lacks(Rule::NamingBeforeAuthorization)) {
                     return None;
                 }
-                s.workers[run].lanes[lane].request = Request::Arrived(leader);
+                s.movers[run].lanes[lane].request = Request::Arrived(leader);
             }
             Action::QuorumRound { run, lane } => {
-                let Request::Arrived(leader) = s.workers[run].lanes[lane].request else { return None };
+                let Request::Arrived(leader) = s.movers[run].lanes[lane].request else { return None };
                 let round = s.term == leader;
                 let applied = if round { s.log.len } else { s.leaders[leader].applied };
                 if !round && !self.lacks(Rule::QuorumRound) {
                     return None;
                 }
-                s.workers[run].lanes[lane].request = Request::Confirmed(leader, applied);
+                s.movers[run].lanes[lane].request = Request::Confirmed(leader, applied);
             }
             Action::Authorized { run, lane } => {
-                let Request::Confirmed(leader, applied) = s.workers[run].lanes[lane].request else { return None };
+                let Request::Confirmed(leader, applied) = s.movers[run].lanes[lane].request else { return None };
                 if !self.authorizes(s, leader, run, applied) {
                     return None;
                 }
-                s.workers[run].lanes[lane].request = Request::Authorized;
+                s.movers[run].lanes[lane].request = Request::Authorized;
             }
             _ => return None,
         }
@@ -328,15 +345,15 @@ impl Runs {
         match action {
             Action::UnlinkSent { run } => {
                 let (kind, server) = now.runs[run]?;
-                let cleaning = kind == Kind::Cleaning || !s.workers[run].copying;
-                let lane = self.lane(&s.workers[run], true)?;
-                s.workers[run].lanes[lane].sent = Some(NIL).filter(|_| cleaning && s.content[server] != NIL);
-                s.workers[run].lanes[lane].sent?;
+                let cleaning = kind == Kind::Cleaning || !s.movers[run].copying;
+                let lane = self.lane(&s.movers[run], true)?;
+                s.movers[run].lanes[lane].sent = Some(NIL).filter(|_| cleaning && s.content[server] != NIL);
+                s.movers[run].lanes[lane].sent?;
             }
             Action::CleanedTarget { run } => {
                 let (kind, server) = now.runs[run]?;
                 let lacks = self.lacks(Rule::CleanTarget);
-                let w = &mut s.workers[run];
+                let w = &mut s.movers[run];
                 let asked = w.lanes.iter().any(|l| l.sent.is_some());
                 let clean = s.content[server] == NIL && !asked || asked && self.lacks(Rule::UnlinksAnswered) || lacks;
                 let due = kind == Kind::Attempt && !w.copying && !w.over && clean;
@@ -345,7 +362,7 @@ impl Runs {
             }
             Action::RestoreSent { run } => {
                 let (_, server) = now.runs[run]?;
-                let w = &mut s.workers[run];
+                let w = &mut s.movers[run];
                 let lane = self.lane(w, false)?;
                 let value = s.content[1 - server];
                 w.lanes[lane].sent = Some(value);
@@ -353,7 +370,7 @@ impl Runs {
             }
             Action::Executed { run, lane } => {
                 let (_, server) = now.runs[run]?;
-                let w = &mut s.workers[run];
+                let w = &mut s.movers[run];
                 let l = &mut w.lanes[lane];
                 if l.server != Server::Named {
                     return None;
@@ -366,9 +383,9 @@ impl Runs {
             }
             Action::ConnectionLost { run, lane } => {
                 let reopens = self.lacks(Rule::NoReopening) || self.lacks(Rule::RestartBehindFence);
-                let w = &mut s.workers[run];
+                let w = &mut s.movers[run];
                 let l = &mut w.lanes[lane];
-                // With nothing on its way this is a death of the worker, which is a pause; unless it goes on.
+                // If no command is on its way and the mover does not connect again, this equals a pause of the mover.
                 let matters =
                     l.sent.is_some() && l.server == Server::Named || reopens && l.request == Request::Authorized;
                 let dead = l.server == Server::Dead;
@@ -378,9 +395,9 @@ impl Runs {
                 l.lost = true;
                 (w.over, w.known) = (!reopens || lane == 1, UNKNOWN);
             }
-            Action::WorkerDone { run } => {
+            Action::MoverDone { run } => {
                 let (kind, server) = now.runs[run]?;
-                let w = &mut s.workers[run];
+                let w = &mut s.movers[run];
                 let unlinks = self.two_lanes && self.lacks(Rule::UnlinksAnswered);
                 let answered = |(lane, l): (usize, &Lane)| l.sent.is_none() || l.lost || lane == 1 && unlinks;
                 let idle = !w.over && w.lanes.iter().enumerate().all(answered);
@@ -442,33 +459,35 @@ impl Runs {
             | Action::RestoreSent { .. }
             | Action::Executed { .. }
             | Action::ConnectionLost { .. }
-            | Action::WorkerDone { .. } => return self.work(s, action),
+            | Action::MoverDone { .. } => return self.work(s, action),
             _ => return self.connect(s, action),
         }
         Some(())
     }
 
-    /// Makes states equal that differ only in what can have no effect any more.
+    /// Clears every fact that can no longer have an effect, so that states which differ only in such facts become
+    /// equal.
     fn forget(&self, s: &mut State) {
         let now = self.now(s);
         if self.without.is_empty() {
             for l in &mut s.leaders {
                 if l.applied == s.log.len && !self.detail {
-                    // No fence of another run is asked for any more, and no authorization by an older view waits.
+                    // No fence of an earlier run is needed any more, and no authorization based on an older log is
+                    // pending.
                     let last = now.unfenced.map_or(0, |run| 1 << run);
                     (l.marked, l.killed) = (l.marked & last, l.killed & last);
                 }
             }
-            for (run, w) in s.workers[..now.count].iter_mut().enumerate() {
+            for (run, w) in s.movers[..now.count].iter_mut().enumerate() {
                 if !now.is_current(run)
                     && w.lanes.iter().all(|l| matches!(l.request, Request::None | Request::Arrived(_)))
                 {
-                    // Nothing of it will be authorized.
-                    *w = Worker { over: true, ..Worker::default() };
+                    // No connection of this run can be authorized any more.
+                    *w = Mover { over: true, ..Mover::default() };
                 }
             }
         }
-        for w in &mut s.workers {
+        for w in &mut s.movers {
             for l in &mut w.lanes {
                 if l.server == Server::Dead {
                     (l.request, l.sent) =
@@ -477,7 +496,7 @@ impl Runs {
             }
             let gone = |l: &Lane| l.server == Server::Dead || l.lost && l.sent.is_none();
             if w.lanes.iter().all(|l| gone(l) || l.request == Request::None) && w.lanes.iter().any(gone) && w.over {
-                *w = Worker { over: true, done: w.done, ..Worker::default() };
+                *w = Mover { over: true, done: w.done, ..Mover::default() };
             }
         }
     }
@@ -492,7 +511,7 @@ impl Model for Runs {
             log: Log::EMPTY,
             term: 0,
             leaders: [Leader { active: true, ..Leader::default() }, Leader::default()],
-            workers: [Worker::default(); RUNS],
+            movers: [Mover::default(); RUNS],
             content: [1, NIL],
             truth: 1,
             writes: 0,
@@ -531,7 +550,7 @@ impl Model for Runs {
                 }
                 out.extend([Executed { run, lane }, ConnectionLost { run, lane }]);
             }
-            out.extend([UnlinkSent { run }, CleanedTarget { run }, RestoreSent { run }, WorkerDone { run }]);
+            out.extend([UnlinkSent { run }, CleanedTarget { run }, RestoreSent { run }, MoverDone { run }]);
         }
     }
 
@@ -546,9 +565,9 @@ impl Model for Runs {
         let now = self.now(s);
         let (owner, other) = (s.content[now.owner], s.content[1 - now.owner]);
         if owner != s.truth {
-            return Some(format!("clients read {owner} where they wrote {}", s.truth));
+            return Some(format!("clients read {owner}, but they wrote {}", s.truth));
         }
-        // A sweep finds nothing then either: there are no late writes in this model.
-        (now.phase == Phase::Idle && other != NIL).then(|| format!("{other} is left at the other server"))
+        // Nothing is left for a sweep either: this model has no late writes.
+        (now.phase == Phase::Idle && other != NIL).then(|| format!("value {other} is left at the other server"))
     }
 }

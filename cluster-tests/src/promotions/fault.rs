@@ -1,40 +1,40 @@
-//! What a run of the promotion matrix is made of: what begins a promotion, what happens before, and what hits in the middle.
-//! Knows nothing of how it is done.
+//! The parts of a case of the promotion matrix: the trigger of the promotion, the condition before it, and the second
+//! fault that hits while the promotion is open. Knows nothing of how faults are injected.
 
 use pontoon::faults::{Point, Rule};
 
-/// A fault that begins a promotion of group 1, or that must not begin one although it resembles such a fault.
+/// A fault or command that starts a promotion of group 1, or a similar fault that must not start one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// An operator: `group promote`.
+    /// The operator's command `group promote`.
     Switchover,
-    /// kill -9 of the primary; it returns, with its append-only file, when another has replaced it.
+    /// The primary is killed with SIGKILL. It returns, with its append-only file, after it has been replaced.
     Kill,
-    /// SIGSTOP of the primary until another has replaced it: it wakes as a primary.
+    /// The primary is stopped with SIGSTOP until it has been replaced. It then continues as a primary.
     Stop,
-    /// SIGSTOP for less than down-after.
+    /// The primary is stopped with SIGSTOP for less than down-after.
     StopBriefly,
-    /// Nothing passes between the primary and anybody.
+    /// Nothing passes between the primary and any other process.
     CutFromAll,
-    /// Nothing passes between the primary and two of three nodes; its replicas and the third still reach it.
+    /// Nothing passes between the primary and two of the three nodes. The third node and the replicas still reach it.
     CutFromSome,
     /// Nothing passes between the primary and one node.
     CutFromOne,
-    /// What the primary says does not reach the nodes; what they send is executed.
-    NotHeard,
-    /// What nodes send does not reach the primary.
-    Deaf,
-    /// kill -9, started again at once, several times.
+    /// Replies of the primary do not reach the nodes. The primary executes their requests.
+    RepliesWithheld,
+    /// Requests of the nodes do not reach the primary.
+    RequestsWithheld,
+    /// The primary is killed with SIGKILL and restarted at once, several times.
     Flap,
-    /// Both servers die; the primary returns first.
+    /// Both servers are killed, and the primary returns first.
     BothPrimaryFirst,
-    /// Both servers die; the replica returns first.
+    /// Both servers are killed, and the replica returns first.
     BothReplicaFirst,
-    /// The primaries of two groups are killed at once.
+    /// The primaries of two groups are killed at the same time.
     TwoGroups,
 }
 
-/// All, for choosing one by chance.
+/// All triggers, for a random choice.
 pub const TRIGGERS: &[Trigger] = &[
     Trigger::Switchover,
     Trigger::Kill,
@@ -43,36 +43,36 @@ pub const TRIGGERS: &[Trigger] = &[
     Trigger::CutFromAll,
     Trigger::CutFromSome,
     Trigger::CutFromOne,
-    Trigger::NotHeard,
-    Trigger::Deaf,
+    Trigger::RepliesWithheld,
+    Trigger::RequestsWithheld,
     Trigger::Flap,
     Trigger::BothPrimaryFirst,
     Trigger::BothReplicaFirst,
     Trigger::TwoGroups,
 ];
 
-/// What is so before it begins.
+/// The condition before the trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// Nothing.
+    /// No special condition.
     Nothing,
-    /// The last replica gets nothing for a second, with its link up.
+    /// The last replica receives nothing for a second, although its link is up.
     Lag,
-    /// What the last replica gets, it gets late.
+    /// The last replica receives the replication stream with a delay.
     Slow,
-    /// The last replica executes a command for a second.
+    /// The last replica executes one command for a second.
     Busy,
     /// The last replica's disk is full.
     DiskFull,
     /// Nothing passes between the last replica and the leader.
     OutOfReach,
-    /// A migration from the group stands here.
+    /// A migration from the group pauses at this point.
     MigrationFrom(Point),
-    /// A migration to the group stands here.
+    /// A migration to the group pauses at this point.
     MigrationTo(Point),
 }
 
-/// All, for choosing one by chance; the first ones more often.
+/// All conditions, for a random choice. `Nothing` is more frequent.
 pub const BEFORE: &[Before] = &[
     Before::Nothing,
     Before::Nothing,
@@ -93,35 +93,35 @@ pub const BEFORE: &[Before] = &[
     Before::MigrationTo(Point::CleaningSource),
 ];
 
-/// What hits when the promotion has come to its point.
+/// The second fault, which is injected when the promotion has reached its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Second {
-    /// Nothing: it only stands there for a while.
+    /// No fault: the promotion only pauses at the point for a while.
     Nothing,
-    /// kill -9 of the leader.
+    /// The leader is killed with SIGKILL.
     KillLeader,
-    /// SIGSTOP for longer than a lease.
+    /// The leader is stopped with SIGSTOP for longer than a lease.
     StopLeader,
-    /// It is cut from both other nodes.
+    /// The leader is cut from both other nodes.
     CutLeader,
-    /// SIGTERM.
+    /// The leader gets SIGTERM.
     LeaderLeaves,
-    /// A node that does not lead is killed.
+    /// A follower is killed with SIGKILL.
     KillOther,
-    /// A node that does not lead is cut from the others for less than a lease; where the primary is cut from some nodes, it is
-    /// the one that still reaches it.
+    /// A follower is cut from the other nodes for less than a lease. If the primary is cut from some nodes, it is the
+    /// follower that still reaches the primary.
     CutOther,
-    /// kill -9 of the replica that was chosen.
-    KillChosen,
-    /// SIGSTOP of it.
-    StopChosen,
-    /// Its connections are reset.
-    ResetChosen,
-    /// The old primary is there again.
+    /// The candidate that is being promoted is killed with SIGKILL.
+    KillCandidate,
+    /// The candidate is stopped with SIGSTOP.
+    StopCandidate,
+    /// The connections of the nodes to the candidate are closed.
+    ResetCandidate,
+    /// The old primary returns.
     PrimaryBack,
 }
 
-/// All, for choosing one by chance.
+/// All second faults, for a random choice.
 pub const SECONDS: &[Second] = &[
     Second::Nothing,
     Second::KillLeader,
@@ -130,48 +130,48 @@ pub const SECONDS: &[Second] = &[
     Second::LeaderLeaves,
     Second::KillOther,
     Second::CutOther,
-    Second::KillChosen,
-    Second::StopChosen,
-    Second::ResetChosen,
+    Second::KillCandidate,
+    Second::StopCandidate,
+    Second::ResetCandidate,
     Second::PrimaryBack,
 ];
 
-/// Where a promotion can be made to stand, in their order.
+/// The points at which a promotion can pause, in their order.
 pub const POINTS: &[Point] =
     &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::PromotionSent, Point::Promoted];
 
-/// One run.
+/// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What begins it.
+    /// The trigger of the promotion.
     pub trigger: Trigger,
-    /// What is so before.
+    /// The condition before the trigger.
     pub before: Before,
-    /// Where the promotion stands when it is hit, and by what.
+    /// The point at which the promotion pauses, and the fault that is injected there.
     pub hit: Option<(Point, Second)>,
-    /// Replicas of group 1, 1 or 2.
+    /// Number of replicas of group 1: 1 or 2.
     pub replicas: usize,
-    /// `min-acks` of the product, 0 or 1: with 1, nothing acknowledged may be lost.
+    /// `min-acks` of the product: 0 or 1. With 1, no acknowledged write may be lost.
     pub min_acks: u8,
-    /// Chooses how many keys there are, and which nodes are hit.
+    /// Determines the number of keys, and which nodes are hit.
     pub seed: u64,
-    /// Rules that every node leaves out.
+    /// The rules that every node leaves out.
     pub without: Vec<Rule>,
 }
 
-/// What has to come of it.
+/// The required outcome of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The group has another primary.
     Promoted,
-    /// It has the one it had.
-    Stays,
-    /// Either.
+    /// The group has the same primary as before.
+    Unchanged,
+    /// Both outcomes are permitted.
     Either,
 }
 
 impl Case {
-    /// The run of a seed.
+    /// Returns the random case of a seed.
     #[must_use]
     pub fn by_chance(seed: u64) -> Self {
         fn one<T: Copy>(of: &[T], random: &mut fastrand::Rng) -> T {
@@ -180,50 +180,52 @@ impl Case {
         let mut random = fastrand::Rng::with_seed(seed);
         let trigger = one(TRIGGERS, &mut random);
         let before = one(BEFORE, &mut random);
-        let point = random.bool().then(|| one(POINTS, &mut random)).filter(|_| trigger.surely_begins());
+        let point = random.bool().then(|| one(POINTS, &mut random)).filter(|_| trigger.always_promotes());
         let hit = point.map(|point| (point, one(SECONDS, &mut random)));
         let drawn = random.usize(1..3);
         let min_acks = u8::from(random.bool());
         let full = before == Before::DiskFull;
-        // Redis ends a replica that cannot write: nobody can switch over to it, and where it is needed no promotion gets anywhere.
+        // Redis ends a replica that cannot write to its disk. A switchover to this replica is impossible, and a
+        // promotion that needs this replica cannot proceed.
         let replicas = if full && trigger == Trigger::Switchover { 2 } else { drawn };
         let hit = hit.filter(|_| !full || (replicas == 2 && min_acks == 0));
         Self { trigger, before, hit, replicas, min_acks, seed, without: Vec::new() }
     }
 
-    /// What has to come of it.
+    /// Returns the required outcome.
     #[must_use]
     pub fn expected(&self) -> Expected {
-        // With min-acks 1, all replicas have to answer.
+        // With min-acks 1, all replicas must answer.
         let needed = self.replicas == 1 || self.min_acks > 0;
         let last_replica_may_be_gone = needed && matches!(self.before, Before::DiskFull | Before::Busy);
         match self.trigger {
-            Trigger::BothPrimaryFirst | Trigger::BothReplicaFirst if self.replicas == 1 => Expected::Stays,
-            Trigger::CutFromOne => Expected::Stays,
-            trigger if trigger.surely_begins() && !last_replica_may_be_gone => match self.hit.map(|(_, second)| second)
-            {
-                None | Some(Second::Nothing | Second::KillLeader | Second::LeaderLeaves | Second::KillOther) => {
-                    Expected::Promoted
+            Trigger::BothPrimaryFirst | Trigger::BothReplicaFirst if self.replicas == 1 => Expected::Unchanged,
+            Trigger::CutFromOne => Expected::Unchanged,
+            trigger if trigger.always_promotes() && !last_replica_may_be_gone => {
+                match self.hit.map(|(_, second)| second) {
+                    None | Some(Second::Nothing | Second::KillLeader | Second::LeaderLeaves | Second::KillOther) => {
+                        Expected::Promoted
+                    }
+                    Some(_) => Expected::Either,
                 }
-                Some(_) => Expected::Either,
-            },
+            }
             _ => Expected::Either,
         }
     }
 }
 
 impl Trigger {
-    /// A promotion of group 1 begins for sure, if there is somebody to promote.
+    /// Returns whether the trigger always starts a promotion of group 1, provided that there is a candidate.
     #[must_use]
-    pub fn surely_begins(self) -> bool {
+    pub fn always_promotes(self) -> bool {
         match self {
             Self::Switchover
             | Self::Kill
             | Self::Stop
             | Self::CutFromAll
             | Self::CutFromSome
-            | Self::NotHeard
-            | Self::Deaf
+            | Self::RepliesWithheld
+            | Self::RequestsWithheld
             | Self::TwoGroups => true,
             Self::StopBriefly | Self::CutFromOne | Self::Flap | Self::BothPrimaryFirst | Self::BothReplicaFirst => {
                 false

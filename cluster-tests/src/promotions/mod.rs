@@ -1,9 +1,10 @@
-//! One run of the promotion matrix: a group under a mix of workloads, its primary hit or replaced, something else hit in the
-//! middle, everything healed; then the group has to be well, and the checkers content.
-//! Knows nothing of which runs are made: tests/failover_faults.rs and `make chaos` choose.
+//! One case of the promotion matrix. A group runs under all workloads. Its primary is hit by a fault or replaced by a
+//! command, a second fault hits while the promotion is open, and everything is healed. Then the group must become
+//! healthy, and no checker may find a violation.
+//! The cases are chosen by tests/failover_faults.rs and `make chaos`.
 
-mod bed;
 mod fault;
+mod fixture;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use pontoon::faults::Point;
 use serde_json::Value;
 
-use self::bed::{Bed, DOWN_AFTER};
 pub use self::fault::{BEFORE, Before, Case, Expected, POINTS, SECONDS, Second, TRIGGERS, Trigger};
+use self::fixture::{DOWN_AFTER, Fixture};
 use crate::{
     callers::Caller,
     client::Reply,
@@ -23,91 +24,95 @@ use crate::{
 
 /// Longer than a lease (3 s) and the leader's allowance for clocks.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(3_500);
-/// How long something lasts that is short.
+/// Duration of a short fault.
 const A_WHILE: Duration = Duration::from_millis(700);
-/// How long a replica gets nothing, or executes a command.
+/// The time during which a replica receives nothing, or executes one command.
 const LAG: Duration = Duration::from_millis(1_000);
-/// What a slow replica gets is so late.
+/// The delay of the replication stream of a slow replica.
 const SLOW: Duration = Duration::from_millis(150);
-/// A failover that is hit in its middle: a hold or two, a lease, an election, some back-off more.
+/// Maximum time of a promotion that is hit by a second fault: one or two holds, a lease, an election, and back-off.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(60);
-/// A migration that has to begin anew behind a promotion.
+/// Maximum time of a migration that restarts after a promotion.
 const MIGRATED_WITHIN: Duration = Duration::from_secs(90);
-/// Slots that a migration takes from the group, or brings to it.
+/// Slots that a migration moves from group 1 to group 2.
 const FROM_IT: &str = "0-255";
+/// Slots that a migration moves from group 2 to group 1.
 const TO_IT: &str = "768-1023";
-/// What fits on the full disk of a replica beside what is there: the next write does not.
+/// The file size limit that stands for a full disk, in bytes: every further write fails.
 const ROOM: u64 = 0;
 
-/// A run.
+/// The environment and the state of a case.
 struct Run {
-    bed: Bed,
+    fixture: Fixture,
     random: fastrand::Rng,
-    /// The node that still reaches a primary that is cut from some.
+    /// The node that still reaches the primary, if the primary is cut from some nodes.
     reaches: u16,
     migration: Option<u64>,
-    /// The additional lag of a replica that the harness delays.
+    /// The additional lag that the harness causes at a replica.
     lag: Duration,
 }
 
 /// Runs a case.
 ///
 /// # Panics
-/// When the group does not heal, another primary is there than has to be, or a checker objects.
+/// When the group does not become healthy, when it has another primary than expected, or when a checker finds a
+/// violation.
 #[track_caller]
 pub fn run(case: &Case) {
-    // Dropped by the panic, not before it: what it worked with then keeps and shows its logs.
-    let (_run, found) = play(case);
+    // The environment is dropped by the panic, not before it: it then keeps and prints its logs.
+    let (_run, found) = execute(case);
     match found {
-        Ok(noticed) => eprintln!("{} answers, {} acknowledged elements lost", noticed.answered, noticed.lost),
-        Err(wrong) => panic!("{case:?}: what must never be seen:\n{}", wrong.join("\n")),
+        Ok(noticed) => eprintln!("{} replies, {} acknowledged elements lost", noticed.answered, noticed.lost),
+        Err(wrong) => panic!("{case:?}: violations:\n{}", wrong.join("\n")),
     }
 }
 
-/// The same, with the checkers' objections as a value: for the runs that leave out a rule.
+/// Runs a case and returns the violations: for cases that leave out a rule.
 ///
 /// # Errors
-/// What was seen that must not be.
+/// Returns the violations, as texts.
 ///
 /// # Panics
-/// When the group does not heal.
+/// When the group does not become healthy.
 #[track_caller]
 pub fn verdict(case: &Case) -> Result<Noticed, Vec<String>> {
-    play(case).1
+    execute(case).1
 }
 
 #[track_caller]
-fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
+fn execute(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     let mut run = Run::prepare(case);
-    let ports: Vec<u16> = run.bed.cluster.nodes.iter().map(|n| n.client_port).collect();
+    let ports: Vec<u16> = run.fixture.cluster.nodes.iter().map(|n| n.client_port).collect();
     let mix = Mix::start(&ports, run.random.usize(500..1_500));
     mix.wait_more(100);
     run.wait_replicated();
-    run.before(case);
+    run.set_up(case);
     if let Some((point, _)) = case.hit {
-        run.bed.cluster.pause_at(point);
+        run.fixture.cluster.pause_at(point);
     }
     run.trigger(case);
-    run.let_migration_go(case);
+    run.continue_migration(case);
     if let Some((point, second)) = case.hit {
         run.wait_reached(point);
         run.second(case, point, second);
-        run.bed.cluster.go_on(point);
+        run.fixture.cluster.go_on(point);
     }
-    run.come_to_an_end(case);
+    run.wait_outcome(case);
     run.heal();
-    run.bed.wait_well();
+    run.fixture.wait_healthy();
     run.wait_migrated(case);
     mix.wait_more(200);
     let (losses, mut wrong) = match case.min_acks {
-        0 => run.bed.losses(run.lag),
+        0 => run.fixture.losses(run.lag),
         _ => Default::default(),
     };
-    run.bed.wait_well();
+    run.fixture.wait_healthy();
     let quiet = case.trigger == Trigger::Switchover && case.before == Before::Nothing && case.hit.is_none();
-    let found = match mix.verdict_after(&run.bed.cluster, &losses) {
+    let found = match mix.verdict_after(&run.fixture.cluster, &losses) {
         Ok(noticed) if wrong.is_empty() => match noticed.errors.first() {
-            Some((port, error)) if quiet => Err(vec![format!("a switchover showed a client of port {port}: {error}")]),
+            Some((port, error)) if quiet => {
+                Err(vec![format!("during a switchover, a client of port {port} received: {error}")])
+            }
             _ => Ok(noticed),
         },
         Ok(_) => Err(wrong),
@@ -121,29 +126,29 @@ fn play(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
 
 impl Run {
     fn prepare(case: &Case) -> Self {
-        // Where writes have to be confirmed, each group needs somebody who confirms.
+        // If writes must be confirmed, each group needs a replica that confirms them.
         let of_second = usize::from(case.trigger == Trigger::TwoGroups || case.min_acks > 0);
-        let bed = Bed::prepare([case.replicas, of_second], case.min_acks, &case.without);
-        Self { bed, random: fastrand::Rng::with_seed(case.seed), reaches: 1, migration: None, lag: Duration::ZERO }
+        let fixture = Fixture::prepare([case.replicas, of_second], case.min_acks, &case.without);
+        Self { fixture, random: fastrand::Rng::with_seed(case.seed), reaches: 1, migration: None, lag: Duration::ZERO }
     }
 
     fn primary(&self) -> usize {
-        self.bed.groups[0][0]
+        self.fixture.groups[0][0]
     }
 
-    /// The one that a fault before hits.
+    /// The replica that the condition before the trigger concerns.
     fn last_replica(&self) -> usize {
-        self.bed.groups[0][self.bed.groups[0].len() - 1]
+        self.fixture.groups[0][self.fixture.groups[0].len() - 1]
     }
 
-    /// The keys that nobody touches any more are everywhere: none of them may be lost.
+    /// Waits until the keys that no client changes any more are at all replicas: none of these keys may be lost.
     #[track_caller]
     fn wait_replicated(&self) {
-        for group in &self.bed.groups {
+        for group in &self.fixture.groups {
             let replicas = (group.len() - 1).to_string();
-            wait_for("everything to be replicated", GENEROUS, || {
-                let mut client = self.bed.cluster.servers[group[0]].client();
-                // A WAIT on a connection that has written nothing answers at once.
+            wait_for("all data to be replicated", GENEROUS, || {
+                let mut client = self.fixture.cluster.servers[group[0]].client();
+                // WAIT returns at once on a connection that has written nothing.
                 let asked =
                     client.call(&["PUBLISH", "harness", "x"]).and_then(|_| client.call(&["WAIT", &replicas, "1000"]));
                 match asked {
@@ -154,32 +159,33 @@ impl Run {
         }
     }
 
-    fn before(&mut self, case: &Case) {
+    /// Establishes the condition before the trigger.
+    fn set_up(&mut self, case: &Case) {
         let (primary, last) = (self.primary(), self.last_replica());
         match case.before {
             Before::Nothing => {}
             Before::Lag => {
                 self.lag = LAG;
-                self.bed.gates[primary].set(Caller::Server(last), Mode::HalfOpen);
+                self.fixture.gates[primary].set(Caller::Server(last), Mode::HalfOpen);
                 let_pass(LAG);
             }
             Before::Slow => {
                 self.lag = SLOW * 10;
-                self.bed.gates[primary].set(Caller::Server(last), Mode::Delay(SLOW));
+                self.fixture.gates[primary].set(Caller::Server(last), Mode::Delay(SLOW));
                 let_pass(LAG);
             }
             Before::Busy => {
                 self.lag = LAG;
-                let mut client = self.bed.cluster.servers[last].client();
-                client.send(&crate::client::request(&["DEBUG", "SLEEP", "1"])).expect("the replica takes a command");
+                let mut client = self.fixture.cluster.servers[last].client();
+                client.send(&crate::client::request(&["DEBUG", "SLEEP", "1"])).expect("the replica accepts a command");
             }
             Before::DiskFull => {
-                self.bed.cluster.servers[last].limit_files(Some(ROOM));
+                self.fixture.cluster.servers[last].limit_files(Some(ROOM));
                 let_pass(LAG);
             }
             Before::OutOfReach => {
-                let leader = self.bed.cluster.leader();
-                self.bed.gates[last].set(Caller::Node(leader), Mode::Silent);
+                let leader = self.fixture.cluster.leader();
+                self.fixture.gates[last].set(Caller::Node(leader), Mode::Silent);
             }
             Before::MigrationFrom(point) => self.start_migration(point, FROM_IT, "2"),
             Before::MigrationTo(point) => self.start_migration(point, TO_IT, "1"),
@@ -187,27 +193,27 @@ impl Run {
     }
 
     fn start_migration(&mut self, point: Point, slots: &str, to: &str) {
-        self.bed.cluster.pause_at(point);
-        let id = wait_for("the migration to be taken", GENEROUS, || {
-            let said = self.bed.any_cli(&["migrate", "start", slots, "--to", to, "--hold-max", "1s"]);
-            let all = self.bed.json(&["migrate", "ls"]);
-            all.as_ref().and_then(|all| all[0]["id"].as_u64()).ok_or_else(|| format!("{said:?} {all:?}"))
+        self.fixture.cluster.pause_at(point);
+        let id = wait_for("the migration to be accepted", GENEROUS, || {
+            let result = self.fixture.any_cli(&["migrate", "start", slots, "--to", to, "--hold-max", "1s"]);
+            let all = self.fixture.json(&["migrate", "ls"]);
+            all.as_ref().and_then(|all| all[0]["id"].as_u64()).ok_or_else(|| format!("{result:?} {all:?}"))
         });
         self.migration = Some(id);
         self.wait_reached(point);
     }
 
-    /// A promotion that a migration's hold keeps from beginning is not waited for with that migration held.
-    fn let_migration_go(&self, case: &Case) {
+    /// Lets the paused migration continue after a while: its hold may keep the promotion from starting.
+    fn continue_migration(&self, case: &Case) {
         let (Before::MigrationFrom(point) | Before::MigrationTo(point)) = case.before else { return };
         let_pass(A_WHILE);
-        self.bed.cluster.go_on(point);
+        self.fixture.cluster.go_on(point);
     }
 
     #[track_caller]
     fn wait_reached(&self, point: Point) {
         wait_for(&format!("a node to reach {}", point.name()), PROMOTED_WITHIN, || {
-            if self.bed.cluster.stands_at(point).is_some() {
+            if self.fixture.cluster.paused_node(point).is_some() {
                 return Ok(());
             }
             self.resume_migration();
@@ -216,28 +222,28 @@ impl Run {
     }
 
     fn shown(&self) -> String {
-        let of = |args: &[&str]| self.bed.json(args).map(|v| v.to_string()).unwrap_or_default();
+        let of = |args: &[&str]| self.fixture.json(args).map(|v| v.to_string()).unwrap_or_default();
         format!("{}\n{}\n{}", of(&["group", "show", "1"]), of(&["migrate", "ls"]), of(&["events"]))
     }
 
     fn trigger(&mut self, case: &Case) {
         let primary = self.primary();
         match case.trigger {
-            Trigger::Switchover => self.promote(self.bed.groups[0][1]),
-            Trigger::Kill => self.bed.cluster.servers[primary].kill9(),
-            Trigger::Stop => self.bed.cluster.servers[primary].pause(),
+            Trigger::Switchover => self.promote(self.fixture.groups[0][1]),
+            Trigger::Kill => self.fixture.cluster.servers[primary].kill9(),
+            Trigger::Stop => self.fixture.cluster.servers[primary].pause(),
             Trigger::StopBriefly => {
-                self.bed.cluster.servers[primary].pause();
+                self.fixture.cluster.servers[primary].pause();
                 let_pass(DOWN_AFTER / 2);
-                self.bed.cluster.servers[primary].resume();
+                self.fixture.cluster.servers[primary].resume();
             }
             Trigger::CutFromAll => {
-                let all = (1..=3).map(Caller::Node).chain((0..self.bed.gates.len()).map(Caller::Server));
-                all.for_each(|caller| self.bed.gates[primary].set(caller, Mode::Silent));
+                let all = (1..=3).map(Caller::Node).chain((0..self.fixture.gates.len()).map(Caller::Server));
+                all.for_each(|caller| self.fixture.gates[primary].set(caller, Mode::Silent));
             }
             Trigger::CutFromSome => {
-                // Not the leader, so that it can be cut from its peers, too.
-                self.reaches = self.bed.cluster.follower();
+                // A follower, so that a second fault can cut it from the other nodes.
+                self.reaches = self.fixture.cluster.follower();
                 (1..=3).filter(|id| *id != self.reaches).for_each(|id| self.cut(id, Mode::Silent));
             }
             Trigger::CutFromOne => {
@@ -245,128 +251,129 @@ impl Run {
                 self.cut(one, Mode::Silent);
                 let_pass(DOWN_AFTER * 3);
             }
-            Trigger::NotHeard => (1..=3).for_each(|id| self.cut(id, Mode::HalfOpen)),
-            Trigger::Deaf => (1..=3).for_each(|id| self.cut(id, Mode::Unheard)),
+            Trigger::RepliesWithheld => (1..=3).for_each(|id| self.cut(id, Mode::HalfOpen)),
+            Trigger::RequestsWithheld => (1..=3).for_each(|id| self.cut(id, Mode::RequestsWithheld)),
             Trigger::Flap => {
                 for _ in 0..4 {
-                    self.bed.cluster.servers[primary].kill9();
+                    self.fixture.cluster.servers[primary].kill9();
                     let_pass(DOWN_AFTER.mul_f64(self.random.f64() / 2.0));
-                    self.bed.cluster.servers[primary].start_again();
+                    self.fixture.cluster.servers[primary].launch_again();
                     let_pass(DOWN_AFTER / 2);
                 }
             }
             Trigger::BothPrimaryFirst | Trigger::BothReplicaFirst => {
-                let group = self.bed.groups[0].clone();
-                group.iter().rev().for_each(|server| self.bed.cluster.servers[*server].kill9());
+                let group = self.fixture.groups[0].clone();
+                group.iter().rev().for_each(|server| self.fixture.cluster.servers[*server].kill9());
                 let_pass(DOWN_AFTER * 2);
                 let mut order = group;
                 if case.trigger == Trigger::BothReplicaFirst {
                     order.reverse();
                 }
                 for server in order {
-                    self.bed.cluster.servers[server].start_again();
+                    self.fixture.cluster.servers[server].launch_again();
                     let_pass(DOWN_AFTER * 2);
                 }
             }
             Trigger::TwoGroups => {
-                let other = self.bed.groups[1][0];
-                self.bed.cluster.servers[primary].kill9();
-                self.bed.cluster.servers[other].kill9();
+                let other = self.fixture.groups[1][0];
+                self.fixture.cluster.servers[primary].kill9();
+                self.fixture.cluster.servers[other].kill9();
             }
         }
     }
 
     fn cut(&self, node: u16, mode: Mode) {
-        self.bed.gates[self.primary()].set(Caller::Node(node), mode);
+        self.fixture.gates[self.primary()].set(Caller::Node(node), mode);
     }
 
-    /// An operator asks until it is taken: while a migration switches, a replica lags or the leader does not reach it, it is
-    /// refused, with the reason.
+    /// Repeats the operator's command until it is accepted. It is rejected, with the reason, while a migration
+    /// switches, while the replica lags, and while the leader does not reach the replica.
     #[track_caller]
     fn promote(&self, to: usize) {
-        let addr = self.bed.gates[to].addr();
-        wait_for("the promotion to be taken", PROMOTED_WITHIN, || {
-            self.bed.any_cli(&["group", "promote", "1", &addr]).inspect_err(|_| {
-                // Whoever stands at a migration's hold keeps it from being taken.
-                for node in &self.bed.cluster.nodes {
+        let addr = self.fixture.gates[to].addr();
+        wait_for("the promotion to be accepted", PROMOTED_WITHIN, || {
+            self.fixture.any_cli(&["group", "promote", "1", &addr]).inspect_err(|_| {
+                // A node that pauses while a migration is held keeps the command from being accepted.
+                for node in &self.fixture.cluster.nodes {
                     [Point::Held, Point::Finished].iter().for_each(|point| node.faults.go_on(*point));
                 }
-                // A leader hands over for a primary that is dead, not for one that can wait until the replica is reached.
-                (1..=3).for_each(|id| self.bed.gates[to].set(Caller::Node(id), Mode::Open));
+                // A leader transfers its leadership to replace a dead primary, but not for a switchover. The replica
+                // must therefore be reachable.
+                (1..=3).for_each(|id| self.fixture.gates[to].set(Caller::Node(id), Mode::Open));
             })
         });
     }
 
     fn second(&mut self, case: &Case, point: Point, second: Second) {
-        let leader = self.bed.cluster.leader();
+        let leader = self.fixture.cluster.leader();
         let others: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
         let other = match case.trigger {
             Trigger::CutFromSome => self.reaches,
             _ => others[self.random.usize(0..others.len())],
         };
-        let chosen = self.bed.chosen().unwrap_or(self.bed.groups[0][1]);
+        let candidate = self.fixture.candidate().unwrap_or(self.fixture.groups[0][1]);
         let lasts = match second {
             Second::Nothing => A_WHILE,
             Second::KillLeader => {
-                self.bed.cluster.node_mut(leader).kill9();
+                self.fixture.cluster.node_mut(leader).kill9();
                 A_WHILE
             }
             Second::StopLeader => {
-                self.bed.cluster.node(leader).pause();
+                self.fixture.cluster.node(leader).pause();
                 LONGER_THAN_A_LEASE
             }
             Second::CutLeader => {
-                self.bed.cluster.mesh().isolate(leader);
+                self.fixture.cluster.mesh().isolate(leader);
                 LONGER_THAN_A_LEASE
             }
             Second::LeaderLeaves => {
-                self.bed.cluster.go_on(point);
-                let _ = self.bed.cluster.node_mut(leader).terminate(GENEROUS);
+                self.fixture.cluster.go_on(point);
+                let _ = self.fixture.cluster.node_mut(leader).terminate(GENEROUS);
                 Duration::ZERO
             }
             Second::KillOther => {
-                self.bed.cluster.node_mut(other).kill9();
+                self.fixture.cluster.node_mut(other).kill9();
                 A_WHILE
             }
             Second::CutOther => {
-                self.bed.cluster.mesh().isolate(other);
-                // What it does while it knows nothing is what this is for.
-                self.bed.cluster.go_on(point);
+                self.fixture.cluster.mesh().isolate(other);
+                // The purpose of this fault is what the node does while it does not know the latest entries.
+                self.fixture.cluster.go_on(point);
                 A_WHILE * 3
             }
-            Second::KillChosen => {
-                self.bed.cluster.servers[chosen].kill9();
+            Second::KillCandidate => {
+                self.fixture.cluster.servers[candidate].kill9();
                 A_WHILE
             }
-            Second::StopChosen => {
-                self.bed.cluster.servers[chosen].pause();
+            Second::StopCandidate => {
+                self.fixture.cluster.servers[candidate].pause();
                 DOWN_AFTER * 2
             }
-            Second::ResetChosen => {
-                (1..=3).for_each(|id| self.bed.gates[chosen].set(Caller::Node(id), Mode::Cut));
+            Second::ResetCandidate => {
+                (1..=3).for_each(|id| self.fixture.gates[candidate].set(Caller::Node(id), Mode::Cut));
                 A_WHILE
             }
             Second::PrimaryBack => {
-                self.bring_servers_back();
+                self.restart_servers();
                 DOWN_AFTER
             }
         };
         let_pass(lasts);
     }
 
-    /// Until there is another primary, if there has to be; else for a while.
+    /// Waits until there is another primary, if one is expected. Otherwise it waits for a while.
     #[track_caller]
-    fn come_to_an_end(&mut self, case: &Case) {
+    fn wait_outcome(&mut self, case: &Case) {
         let interfered = case.hit.is_some_and(|(_, second)| second != Second::Nothing);
         if interfered {
-            // Everything but the primary is healed: now it can go on.
+            // Everything except the primary is healed, so that the promotion can proceed.
             self.heal_nodes();
-            let chosen: Vec<usize> = self.bed.groups[0][1..].to_vec();
-            for server in chosen {
-                self.bed.cluster.servers[server].resume();
-                (1..=3).for_each(|id| self.bed.gates[server].set(Caller::Node(id), Mode::Open));
-                if !self.bed.cluster.servers[server].runs() {
-                    self.bed.cluster.servers[server].start_again();
+            let replicas: Vec<usize> = self.fixture.groups[0][1..].to_vec();
+            for server in replicas {
+                self.fixture.cluster.servers[server].resume();
+                (1..=3).for_each(|id| self.fixture.gates[server].set(Caller::Node(id), Mode::Open));
+                if !self.fixture.cluster.servers[server].runs() {
+                    self.fixture.cluster.servers[server].launch_again();
                 }
             }
         }
@@ -376,31 +383,32 @@ impl Run {
                 for gid in 1..=groups {
                     wait_for(&format!("group {gid} to have another primary"), PROMOTED_WITHIN, || {
                         self.resume_migration();
-                        if self.bed.promoted(gid) > 0 {
+                        if self.fixture.promoted(gid) > 0 {
                             return Ok(());
                         }
                         if case.trigger == Trigger::Switchover
-                            && self.bed.group(1).is_some_and(|(_, open)| open.is_none())
+                            && self.fixture.group(1).is_some_and(|(_, open)| open.is_none())
                         {
-                            // It was given up, and says why: the operator tries again.
-                            let _ = self.bed.any_cli(&[
+                            // The promotion was given up, with an event that gives the reason. The operator tries
+                            // again.
+                            let _ = self.fixture.any_cli(&[
                                 "group",
                                 "promote",
                                 "1",
-                                &self.bed.gates[self.bed.groups[0][1]].addr(),
+                                &self.fixture.gates[self.fixture.groups[0][1]].addr(),
                             ]);
                         }
                         Err(self.shown())
                     });
                 }
             }
-            Expected::Stays => {
+            Expected::Unchanged => {
                 let_pass(DOWN_AFTER);
-                assert_eq!(self.bed.promoted(1), 0, "the primary was replaced: {}", self.shown());
+                assert_eq!(self.fixture.promoted(1), 0, "the primary was replaced: {}", self.shown());
             }
             Expected::Either => {
                 let until = Instant::now() + DOWN_AFTER * 4;
-                while self.bed.promoted(1) == 0 && Instant::now() < until {
+                while self.fixture.promoted(1) == 0 && Instant::now() < until {
                     let_pass(DOWN_AFTER / 4);
                 }
             }
@@ -408,29 +416,29 @@ impl Run {
     }
 
     fn heal_nodes(&mut self) {
-        self.bed.cluster.mesh().heal();
+        self.fixture.cluster.mesh().heal();
         for id in 1..=3 {
-            if self.bed.cluster.node_mut(id).runs() {
-                self.bed.cluster.node(id).resume();
+            if self.fixture.cluster.node_mut(id).runs() {
+                self.fixture.cluster.node(id).resume();
             } else {
-                self.bed.cluster.node_mut(id).start();
+                self.fixture.cluster.node_mut(id).start();
             }
         }
     }
 
     fn heal(&mut self) {
         self.heal_nodes();
-        self.bed.gates.iter().for_each(super::gate::Gate::heal);
-        self.bring_servers_back();
+        self.fixture.gates.iter().for_each(super::gate::Gate::heal);
+        self.restart_servers();
     }
 
-    fn bring_servers_back(&mut self) {
-        for server in &mut self.bed.cluster.servers {
+    fn restart_servers(&mut self) {
+        for server in &mut self.fixture.cluster.servers {
             if server.runs() {
                 server.limit_files(None);
                 server.resume();
             } else {
-                server.start_again();
+                server.launch_again();
             }
         }
     }
@@ -439,9 +447,12 @@ impl Run {
         let Some(id) = self.migration else { return };
         let id_text = id.to_string();
         let paused = |m: &Value| m["id"] == id && m["state"] == "paused";
-        if self.bed.json(&["migrate", "ls"]).is_some_and(|all| all.as_array().is_some_and(|all| all.iter().any(paused)))
+        if self
+            .fixture
+            .json(&["migrate", "ls"])
+            .is_some_and(|all| all.as_array().is_some_and(|all| all.iter().any(paused)))
         {
-            let _ = self.bed.any_cli(&["migrate", "resume", &id_text]);
+            let _ = self.fixture.any_cli(&["migrate", "resume", &id_text]);
         }
     }
 
@@ -450,7 +461,7 @@ impl Run {
         let Some(id) = self.migration else { return };
         wait_for("the migration to be done", MIGRATED_WITHIN, || {
             self.resume_migration();
-            let all = self.bed.json(&["migrate", "ls"]).ok_or("no node answers")?;
+            let all = self.fixture.json(&["migrate", "ls"]).ok_or("no node answers")?;
             let mine = all.as_array().and_then(|all| all.iter().find(|m| m["id"] == id)).cloned();
             if mine.as_ref().is_some_and(|m| m["state"] == "done") {
                 Ok(())

@@ -1,5 +1,5 @@
-//! An explicit-state checker: breadth first, so that a counterexample is a shortest one.
-//! Knows nothing of what the states mean.
+//! An explicit-state model checker. It searches breadth first, so the first counterexample that it finds is a shortest
+//! one. Knows nothing of what the states mean.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -7,52 +7,52 @@ use std::{
     hash::{BuildHasherDefault, Hash, Hasher},
 };
 
-/// What can be explored: states, what can happen in each, and which of them must not be.
+/// A state machine that can be explored: its states, what can happen in each of them, and which of them are violations.
 pub trait Model {
-    /// A state, small: the newest ones are all in memory at once.
+    /// A state. It must be small: all states of the current depth are in memory at once.
     type State: Clone + Eq + Hash + Debug;
     /// One step of one party, or the passing of time.
     type Action: Copy + Debug;
 
-    /// Where everything begins.
+    /// The state in which every exploration starts.
     fn initial(&self) -> Self::State;
-    /// Puts into `out` what may happen in `state`. May name actions that `step` then finds impossible.
+    /// Adds to `out` the actions that may happen in `state`. It may add actions that `step` rejects as impossible.
     fn actions(&self, state: &Self::State, out: &mut Vec<Self::Action>);
-    /// What `state` becomes; `None` if the action is impossible in it.
+    /// Returns the state after `action`, or `None` if the action is impossible in `state`.
     fn step(&self, state: &Self::State, action: Self::Action) -> Option<Self::State>;
-    /// Why `state` must never be reached, if so.
+    /// Returns why `state` must never be reached, or `None` if it may be reached.
     fn violation(&self, state: &Self::State) -> Option<String>;
 }
 
 /// What an exploration found.
 #[derive(Debug)]
 pub enum Verdict<A> {
-    /// Every reachable state was visited and none is a violation.
+    /// Every reachable state was visited, and none is a violation.
     Holds {
         /// Number of states.
         states: usize,
-        /// Steps to the farthest of them.
+        /// Number of steps from the initial state to the farthest state.
         depth: usize,
     },
-    /// A shortest way into a violation.
+    /// A shortest sequence of steps that leads to a violation.
     Violated {
-        /// What is wrong at its end.
+        /// The violation in the last state.
         why: String,
         /// The steps from the initial state.
         trace: Vec<A>,
-        /// Number of states visited until then.
+        /// Number of states that were visited before the violation was found.
         states: usize,
     },
-    /// There are more states than allowed: nothing is known.
+    /// There are more states than the limit allows. The exploration proves nothing.
     TooLarge,
 }
 
-/// A state's name in the table of visited ones. 128 bits: with ten million states the odds that two of them share one
-/// name, and one is therefore missed, are below 10^-24.
+/// The hash by which a state is known in the table of visited states. It has 128 bits: with ten million states, the
+/// probability that two of them have the same name, so that one is missed, is below 10^-24.
 type Name = u128;
 
-/// Two independent 64-bit mixers over what `derive(Hash)` writes: several times faster than SipHash, which is made
-/// against attackers, and with fixed keys, so that a run is repeatable.
+/// Two independent 64-bit mixers over what `derive(Hash)` writes. They are several times faster than SipHash, which
+/// resists attackers, and their keys are fixed, so that an exploration is repeatable.
 struct Namer(u64, u64);
 
 impl Hasher for Namer {
@@ -92,11 +92,11 @@ fn name(state: &impl Hash) -> Name {
     u128::from(namer.0) << 64 | u128::from(namer.1)
 }
 
-/// A name is random enough already to find its place in the table.
+/// Uses one half of a name as its hash. A name is a hash already, so it needs no further mixing.
 #[derive(Default)]
-struct AsItIs(u64);
+struct NameHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for NameHasher {
     fn write(&mut self, _: &[u8]) {
         unreachable!("names are u128");
     }
@@ -108,11 +108,11 @@ impl Hasher for AsItIs {
     }
 }
 
-type Seen = HashMap<Name, (Name, u8), BuildHasherDefault<AsItIs>>;
+type Seen = HashMap<Name, (Name, u8), BuildHasherDefault<NameHasher>>;
 
-/// Explores `model` completely, or until the first violation, or until `states_max` states.
+/// Explores `model` until every state is visited, a violation is found, or `states_max` states are exceeded.
 pub fn explore<M: Model>(model: &M, states_max: usize) -> Verdict<M::Action> {
-    // Name of each visited state -> name of the one it was first reached from, and by which of its actions.
+    // Name of each visited state -> name of the state from which it was first reached, and the number of the action.
     let mut seen = Seen::default();
     let initial = model.initial();
     let root = name(&initial);
@@ -150,7 +150,7 @@ pub fn explore<M: Model>(model: &M, states_max: usize) -> Verdict<M::Action> {
     }
 }
 
-/// The actions that lead from the initial state to the one called `end`.
+/// Returns the actions that lead from the initial state to the state with the name `end`.
 fn trace<M: Model>(model: &M, seen: &Seen, root: Name, end: Name) -> Vec<M::Action> {
     let mut numbers = Vec::new();
     let mut at = end;
@@ -171,7 +171,7 @@ fn trace<M: Model>(model: &M, seen: &Seen, root: Name, end: Name) -> Vec<M::Acti
     steps
 }
 
-/// A trace for people: a numbered step a line.
+/// Formats a trace for people: one numbered step per line.
 pub fn pretty<A: Debug>(trace: &[A]) -> String {
     trace.iter().enumerate().map(|(i, action)| format!("{:3}. {action:?}\n", i + 1)).collect()
 }
@@ -180,7 +180,7 @@ pub fn pretty<A: Debug>(trace: &[A]) -> String {
 mod tests {
     use super::*;
 
-    /// Two counters that may be raised to a top; the violation is a sum.
+    /// Two counters, each of which can be incremented up to `top`. A state is a violation if their sum is `bad_sum`.
     struct Counters {
         top: u8,
         bad_sum: u8,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn says_when_it_did_not_see_all() {
+    fn reports_that_there_are_too_many_states() {
         assert!(matches!(explore(&Counters { top: 99, bad_sum: 255 }, 1000), Verdict::TooLarge));
     }
 }

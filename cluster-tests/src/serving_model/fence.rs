@@ -1,28 +1,36 @@
-//! The connection fence of serving.md ("Acts on servers"): a copy worker has two connections over which it may send a late
-//! RESTORE, two leaders authorize connections, close the run and switch; everybody may pause anywhere.
-//! Knows nothing of leases: what a leader does here needs none.
+//! A model of the connection fence: after a switch, no connection of the mover's run can change a server any more.
+//! Knows nothing of leases: the actions of a leader in this model need none.
 //!
-//! As in `lease`, a quorum round is a moment at which the leader's term was current, an entry is committed when it is
-//! proposed, in the current term, and a pause is that a step does not come yet. Control connections of leaders are
-//! fenced the same way (named, authorized, killed by name), so one kind of connection shows it.
+//! A mover has two connections over which it may send a late RESTORE. Two leaders, one of which may be deposed,
+//! authorize connections, close the run (mark it closed, then list and kill its connections) and propose the switch.
+//! Every party may pause at any point. The violation is a RESTORE that is executed after the switch.
+//!
+//! The abstractions are those of [`lease`](super::lease):
+//! - A quorum round is a moment at which the leader's term was current.
+//! - An entry is committed when it is proposed, in the current term.
+//! - A pause of a party means that its next step has not happened yet.
+//!
+//! The control connections of leaders are fenced in the same way (named, authorized, killed by name). One kind of
+//! connection is therefore enough for this model.
 
 use super::checker::Model;
 
-/// A rule that can be left out.
+/// A rule that can be left out of the model, to show why it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A connection asks for authorization only when the server knows its name.
+    /// A mover requests authorization for a connection only after the server has confirmed the connection's name.
     NamingBeforeAuthorization,
     /// A leader authorizes only after a quorum round that began after the request arrived.
     QuorumRound,
-    /// The run is marked closed, so that nothing is authorized any more, before its connections are killed.
+    /// A leader marks the run closed, so that it authorizes no further connection, before it kills the run's
+    /// connections.
     MarkBeforeKill,
-    /// Its connections are killed.
+    /// The leader kills the run's connections.
     Kill,
-    /// The switch carries the term of the fence, and only an entry of that term is accepted.
+    /// The switch carries the term in which the leader fenced the run, and is accepted only in that term.
     TermOnSwitch,
-    /// A leader checks in its log whether the run is current before it authorizes.
-    LookIntoLog,
+    /// Before a leader authorizes a connection, it checks in its log that the run is current.
+    CheckLog,
 }
 
 /// The model, with at most one rule left out.
@@ -34,45 +42,47 @@ pub struct Fence {
 
 const CONNECTIONS: usize = 2;
 
-/// A connection of the worker.
+/// A connection of the mover, as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Connection {
-    /// Not opened, or waiting in the kernel: the server does not know it, but will serve it.
+    /// Not opened yet, or waiting in the kernel: the server does not know the connection yet, but will serve it.
     Waiting,
-    /// The server has its name, and the worker has the answer.
+    /// The server knows the name of the connection, and the mover has received the confirmation.
     Named,
     Dead,
 }
 
-/// Its request for authorization.
+/// The authorization request of a connection, and what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Request {
     None,
     Arrived {
         leader: usize,
     },
-    /// A quorum round came after it.
+    /// A quorum round followed the arrival of the request.
     Confirmed {
         leader: usize,
     },
     Authorized,
-    /// RESTORE is on its way.
+    /// The connection was authorized, and a RESTORE is on its way.
     Sent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Leader {
-    /// It has applied its first own entry.
+    /// The leader has applied the first entry of its own term.
     active: bool,
-    /// It has applied the switch.
+    /// The leader has applied the switch.
     knows_switch: bool,
+    /// The leader has marked the run closed.
     marked: bool,
-    /// Connections that CLIENT LIST showed, while they are to be killed.
+    /// Connections that CLIENT LIST returned and that are not killed yet.
     listed: Option<[bool; CONNECTIONS]>,
+    /// The leader has killed the listed connections.
     fenced: bool,
 }
 
-/// All that there is at a moment.
+/// The state of the whole system at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     term: usize,
@@ -80,10 +90,11 @@ pub struct State {
     leaders: [Leader; 2],
     connections: [Connection; CONNECTIONS],
     requests: [Request; CONNECTIONS],
+    /// A RESTORE was executed after the switch: the violation.
     late: bool,
 }
 
-/// A step. Numbers are a connection's and a leader's.
+/// A step of one party. The fields are the number of a connection and of a leader.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Elected,
@@ -133,7 +144,7 @@ impl Fence {
             Action::AuthorizationRequested { connection, leader } => {
                 let known = s.connections[connection] == Connection::Named
                     || self.lacks(Rule::NamingBeforeAuthorization) && s.connections[connection] == Connection::Waiting;
-                // It may ask another leader, or again, as long as it is not authorized.
+                // Until it is authorized, a connection may repeat its request or send it to the other leader.
                 let asking = !matches!(s.requests[connection], Request::Authorized | Request::Sent);
                 s.requests[connection] = Request::Arrived { leader };
                 known && asking && s.leaders[leader].active
@@ -142,7 +153,7 @@ impl Fence {
                 let Request::Arrived { leader } = s.requests[connection] else { return None };
                 s.requests[connection] = Request::Confirmed { leader };
                 if s.term == leader {
-                    // The round waits until the leader has applied what was committed at its begin.
+                    // The round waits until the leader has applied all entries that were committed when it began.
                     s.leaders[leader].knows_switch = s.switched;
                 }
                 s.term == leader || self.lacks(Rule::QuorumRound)
@@ -151,7 +162,7 @@ impl Fence {
                 let Request::Confirmed { leader } = s.requests[connection] else { return None };
                 s.requests[connection] = Request::Authorized;
                 let l = s.leaders[leader];
-                !l.marked && (!l.knows_switch || self.lacks(Rule::LookIntoLog))
+                !l.marked && (!l.knows_switch || self.lacks(Rule::CheckLog))
             }
             Action::RestoreSent { connection } => {
                 let authorized = s.requests[connection] == Request::Authorized;
@@ -159,7 +170,7 @@ impl Fence {
                 authorized
             }
             Action::RestoreExecuted { connection } => {
-                // The server gets to a waiting connection in time, names it and goes on with what else it sent.
+                // The server serves a waiting connection eventually: first it executes the naming, then the RESTORE.
                 s.late |= s.switched;
                 let sent = s.requests[connection] == Request::Sent;
                 s.requests[connection] = Request::Authorized;

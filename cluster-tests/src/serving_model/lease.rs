@@ -1,20 +1,28 @@
-//! One slot moves once from server S to server T behind a hold, while nodes, leaders and the network do what they can.
-//! Knows nothing of keys and sockets: an operation is a bit in the content of a server.
+//! A model of leases, holds and the barrier: one slot moves once from server S to server T behind a hold, while nodes
+//! pause, restart and leave, leaders change, and the network loses and delays messages.
+//! Knows nothing of keys and sockets: the content of a server is one bit, which says whether it has executed the write.
 //!
-//! What is abstracted, and why nothing is lost by it:
-//! - Time is whole ticks, and only how much is *left* of each lease is in the state. A node's lease is valid while at
-//!   most `lease - 1` ticks have passed since its heartbeat was sent, and provably over when `lease` have passed since
-//!   the answer. With such closed bounds every behaviour in dense time has one in whole ticks with the same order of
-//!   events. Any number of steps fits between two ticks, and a tick can always come: that is every pause there is.
-//! - Raft is a sequence of committed entries; each node and each leader has applied some prefix. An entry that is
-//!   proposed is committed at once, in the current term, even if a deposed leader proposes it: this covers the worst
-//!   case, a node that leads again while a loop of its former term still runs.
+//! Three things are violations:
+//! - An acknowledged write is missing at T after the switch.
+//! - A read that began after the write was acknowledged does not see the write.
+//! - A reply under the slot epoch of S passes its check after a reply under the slot epoch of T has passed.
+//!
+//! The model abstracts from the following. For each abstraction, the reason says why it hides no violation:
+//! - Time consists of whole ticks, and the state contains only how many ticks are *left* of each lease. A node's lease
+//!   is valid while at most `lease - 1` ticks have passed since the node sent its heartbeat. The leader takes the lease
+//!   for expired when `lease` ticks have passed since its answer. With such closed bounds, every behaviour in dense
+//!   time has a counterpart in whole ticks with the same order of events. Any number of steps fits between two ticks,
+//!   and a tick is always possible. This covers every pause of every party.
+//! - Raft is a sequence of committed entries, and each node and each leader has applied a prefix of it. A proposed
+//!   entry is committed at once, in the current term, even if a deposed leader proposes it. This covers the worst case:
+//!   a node that leads again while a loop of its former term still runs.
 //! - A quorum round is a moment at which the leader's term was current.
-//! - A reply counts as delivered when it passes its check. Pausing between check and write only gives a client its
-//!   reply later, which demands less: later reads need not see the write, and the read may be as old as its start.
-//! - A node's worker and its control side are one, except that applying is a step of its own for both nodes and leaders,
-//!   so a leader may know less or more than the proxy beside it.
-//! - A heartbeat to the same leader replaces the one before, which is its loss.
+//! - A reply counts as delivered when it passes its check. A pause between the check and the write to the socket only
+//!   delays the reply, which relaxes the conditions: later reads need not see the write, and a read may be as old as
+//!   its start.
+//! - A node's workers and its control side are one party. Applying an entry is a separate step for each node and each
+//!   leader, so a leader may know less or more than the proxy in the same process.
+//! - A new heartbeat to the same leader replaces the previous one. This is how a heartbeat gets lost.
 
 mod forget;
 mod log;
@@ -22,34 +30,35 @@ mod log;
 use super::checker::Model;
 use log::{Entry, Log, gone, incarnation, leaving, open_hold, route_epoch, switched};
 
-/// A rule of serving.md that can be left out, to see what it is for.
+/// A rule that can be left out of the model, to show why it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A reply is checked at all before it goes to its client.
+    /// A node checks its lease before it passes a reply to the client.
     ReplyCheck,
-    /// That check compares the slot's epoch.
+    /// This check compares the slot epoch of the request with the current slot epoch.
     ReplyEpoch,
-    /// That check demands that the worker's table is at `min_applied`.
+    /// This check requires that the worker's route table has reached `min_applied`.
     ReplyMinApplied,
-    /// The leader waits for the barrier.
+    /// The leader waits for the barrier before it copies and switches.
     Barrier,
-    /// A node acks only when what it sent before is answered.
+    /// A node acks a hold only after all its earlier requests are answered.
     Drain,
-    /// A lease is worth nothing to a table older than the leader's last routing entry.
+    /// A grant carries the leader's last routing entry (`min_applied`). A node with an older route table does not
+    /// serve.
     MinApplied,
-    /// A new leader takes everyone for leased for one lease.
+    /// A new leader assumes that every node has a lease, until one lease time has passed.
     NewLeaderWait,
-    /// The quorum round of a grant begins after its heartbeat arrived.
+    /// The quorum round of a grant begins after the heartbeat arrived.
     RoundAfterHeartbeat,
-    /// The change carries its verdict's term, and only an entry of that term is accepted.
+    /// The switch carries the term in which the barrier passed, and is accepted only in that term.
     TermOnSwitch,
-    /// The change carries the hold's id.
+    /// The switch carries the id of its hold, and is accepted only while this hold is open.
     HoldIdOnSwitch,
-    /// The second entry of a removal carries its verdict's term.
+    /// The second entry of a removal carries the term in which the leader decided that the node does not serve.
     TermOnRemoval,
-    /// A node counts its lease from the sending of the heartbeat.
+    /// A node counts its lease from the moment at which it sent the heartbeat.
     CountFromSend,
-    /// No grant while a hold is open that the node has not acked.
+    /// While a hold is open, the leader grants no lease to a node that has not acked the hold.
     AckBeforeGrant,
 }
 
@@ -58,25 +67,27 @@ pub enum Rule {
 pub struct Lease {
     /// The rule that is left out, if any.
     pub without: Option<Rule>,
-    /// `isolated`: what a node does whose lease ended.
+    /// Whether a node goes on serving after its lease has expired (the setting `isolated serve`).
     pub serve: bool,
-    /// Ticks of a lease.
+    /// Duration of a lease, in ticks.
     pub lease: u8,
-    /// Holds at most.
+    /// Maximum number of holds.
     pub holds: u8,
     /// Whether a second leader may be elected.
     pub election: bool,
-    /// Restarts of a node at most.
+    /// Maximum number of node restarts.
     pub restarts: u8,
     /// Whether a node may be removed.
     pub removal: bool,
-    /// Whether node 1 has its read; without it there are far fewer states (see `strict`).
+    /// Whether node 1 has a read to do. Without it there are far fewer states (see `strict`).
     pub reader: bool,
-    /// Demands more than clients can see: no reply passes under the epoch of S once the switch is in the log. Then a
-    /// single operation shows everything: a reply under the epoch of T comes later than the switch, so no two replies
-    /// can be out of order; and a read that passes at S began before any write was acknowledged at T, so it is not stale.
+    /// Whether it is also a violation that a reply passes under the slot epoch of S after the switch is in the log.
+    /// This requires more than clients can observe, but a single operation is then enough: a reply under the slot epoch
+    /// of T is later than the switch, so two replies cannot be out of order. And a read that passes at S began before
+    /// any write was acknowledged at T, so it is not stale.
     pub strict: bool,
-    /// Nobody talks to the first leader: enough to show what its verdicts do later, in far fewer states.
+    /// No node sends heartbeats to the first leader. This is enough to show the late effects of that leader's
+    /// decisions, in far fewer states.
     pub quiet: bool,
 }
 
@@ -97,53 +108,55 @@ impl Lease {
 }
 
 const NODES: usize = 2;
-/// Node 0 has one write to do, node 1 one read. This is enough: whether a write is lost depends on no other operation,
-/// a stale read takes a write and a read, replies out of order take any two; and the nodes are alike.
+/// Node 0 has one write to do, and node 1 has one read to do. This is enough: whether a write is lost depends on no
+/// other operation, a stale read needs one write and one read, and replies out of order need any two operations. The
+/// nodes are interchangeable.
 const OPS: usize = NODES;
 const WRITER: usize = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Node {
-    /// Starts before this one; its incarnation once an entry has admitted it.
+    /// Number of restarts so far. It is the node's incarnation after an entry has admitted this start.
     start: u8,
-    /// Entries in the table of its worker.
+    /// Number of entries in the route table of the node's worker.
     applied: u8,
-    /// Ticks left of its lease.
+    /// Ticks left of the node's lease.
     lease: u8,
-    /// Had a lease since it started.
+    /// The node has had a lease since it started.
     leased_once: bool,
+    /// The `min_applied` of the latest grant.
     min_applied: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Leader {
-    /// Its first own entry is applied.
+    /// The leader has applied the first entry of its own term.
     active: bool,
     applied: u8,
-    /// Ticks during which everyone counts as leased.
+    /// Ticks left during which the leader assumes that every node has a lease.
     wait: u8,
-    /// Ticks that each node may still count on.
+    /// Ticks left of each node's lease, as the leader counts them.
     leases: [u8; NODES],
     /// (incarnation, hold id) of each node's last ack.
     acks: [(u8, u8); NODES],
-    /// Each node said that it has stopped, having seen that it is to leave.
+    /// The node has reported that it has applied its removal and has stopped serving.
     stopped: [bool; NODES],
-    /// A quorum round was had some time ago (only without `RoundAfterHeartbeat`).
+    /// A quorum round has taken place at some earlier time (used only without `RoundAfterHeartbeat`).
     old_round: bool,
-    /// (hold id, whether the copy found the write at S) of a barrier that passed.
+    /// (hold id, whether the copy found the write at S) of a barrier that has passed.
     verdict: Option<(u8, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Heartbeat {
     None,
-    /// On its way; ack: hold id that is drained, or 0.
+    /// The heartbeat is on its way. `ack`: id of the hold that the node acks, or 0.
     Sent {
         age: u8,
         start: u8,
         ack: u8,
         stopped: bool,
     },
-    /// It arrived, and then came a quorum round.
+    /// The heartbeat has arrived, and a quorum round has followed.
     Confirmed {
         age: u8,
         start: u8,
@@ -163,15 +176,15 @@ enum Op {
         epoch: u8,
         must: bool,
     },
-    /// `seen`: the read saw the write.
+    /// The server has executed the request. `seen`: the write was in the server's content.
     Executed {
         epoch: u8,
         must: bool,
         seen: bool,
     },
-    /// A write whose reply passed.
+    /// A write whose reply has passed its check.
     Acked,
-    /// A read that was answered, or anything whose outcome is unknown: nothing is demanded of it.
+    /// A read that was answered, or an operation whose outcome is unknown. Nothing more is required of it.
     Done,
 }
 
@@ -181,25 +194,26 @@ impl Op {
     }
 }
 
-/// All that there is at a moment.
+/// The state of the whole system at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     log: Log,
-    /// Term of the last leader elected, from 0.
+    /// Term of the leader that was elected last, from 0.
     term: usize,
     nodes: [Node; NODES],
     leaders: [Leader; 2],
-    /// Of each node to each leader.
+    /// The heartbeat of each node to each leader.
     heartbeats: [[Heartbeat; 2]; NODES],
     ops: [Op; OPS],
     /// Whether S and T contain the write.
     content: [bool; 2],
-    /// A reply passed under the epoch of T.
+    /// A reply has passed under the slot epoch of T.
     passed_at_t: bool,
+    /// A violation that was found at a reply's check.
     bad: Option<&'static str>,
 }
 
-/// A step. Numbers are a node's (or its operation's) and a leader's.
+/// A step of one party. The fields are the number of a node (and of its operation) and of a leader.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Tick,
@@ -232,7 +246,8 @@ impl Lease {
         self.without == Some(rule)
     }
 
-    /// The lease part of both checks, and that a node which knows that it leaves serves no more.
+    /// The lease part of the checks at dispatch and at reply time. A node that has applied its own removal does not
+    /// serve.
     fn may_serve(&self, s: &State, node: usize) -> bool {
         let n = &s.nodes[node];
         (n.lease > 0 || self.serve && n.leased_once) && !leaving(s.log.prefix(n.applied), node)
@@ -242,8 +257,9 @@ impl Lease {
         s.nodes[node].applied >= s.nodes[node].min_applied
     }
 
-    /// Whether `leader` knows that `node` serves no more, or will not until it has acked `hold`.
-    fn surely_not_serving(&self, l: &Leader, node: usize) -> bool {
+    /// Whether leader `l` can prove that `node` has stopped serving, or that it does not serve before it has acked the
+    /// hold.
+    fn provably_not_serving(&self, l: &Leader, node: usize) -> bool {
         let over = l.leases[node] == 0 && (l.wait == 0 || self.lacks(Rule::NewLeaderWait));
         over && !self.serve
     }
@@ -252,7 +268,7 @@ impl Lease {
         let log = s.log.prefix(l.applied);
         (0..NODES).filter(|n| !gone(log, *n)).all(|n| {
             let (start, acked) = l.acks[n];
-            (acked == hold && start == incarnation(log, n)) || l.stopped[n] || self.surely_not_serving(l, n)
+            (acked == hold && start == incarnation(log, n)) || l.stopped[n] || self.provably_not_serving(l, n)
         })
     }
 
@@ -334,13 +350,13 @@ impl Lease {
         s.ops[node] = if passes && node == WRITER { Op::Acked } else { Op::Done };
         if passes {
             if must && !seen {
-                s.bad = Some("a stale read: it began after a write was acknowledged and did not see it");
+                s.bad = Some("a stale read: it began after the write was acknowledged and did not see the write");
             }
             if epoch == 0 && s.passed_at_t {
-                s.bad = Some("a reply passed under a slot epoch after one had passed under a later one");
+                s.bad = Some("a reply passed under the old slot epoch after a reply had passed under the new one");
             }
             if epoch == 0 && self.strict && switched(s.log.all()) {
-                s.bad = Some("a reply passed under the slot's former epoch when the switch was in the log");
+                s.bad = Some("a reply passed under the old slot epoch after the switch was in the log");
             }
             s.passed_at_t |= epoch == 1;
         }
@@ -375,7 +391,8 @@ impl Lease {
             Action::HeartbeatSent { node, leader } => {
                 let n = s.nodes[node];
                 let log = s.log.prefix(n.applied);
-                // Before it is admitted a start sends no incarnation, and gets no grant: only admission is of interest.
+                // Before its admission, a restarted node has no incarnation and gets no grant. Its heartbeats have no
+                // effect.
                 if leader > s.term || gone(log, node) || incarnation(log, node) != n.start {
                     return None;
                 }
@@ -391,7 +408,8 @@ impl Lease {
             Action::HeartbeatArrivesAndQuorumRound { node, leader } => {
                 let (age, start) = self.arrive(s, node, leader)?;
                 let l = &s.leaders[leader];
-                // The read index: the round waits until all that was committed at its begin is applied.
+                // ReadIndex: the round waits until the leader has applied all entries that were committed when it
+                // began.
                 let confirmed = s.term == leader && l.applied == s.log.len;
                 if !confirmed && !l.old_round {
                     return None;
@@ -459,7 +477,7 @@ impl Lease {
                 if s.nodes.iter().map(|n| n.start).sum::<u8>() >= self.restarts {
                     return None;
                 }
-                // What it had applied may be lost with the memory; the entries come again.
+                // The applied state may be lost with the node's memory. The node applies the entries again.
                 s.nodes[node] = Node { start: s.nodes[node].start + 1, ..Node::default() };
                 if s.ops[node].in_flight() {
                     s.ops[node] = Op::Done;
@@ -482,7 +500,7 @@ impl Lease {
                 let l = &s.leaders[leader];
                 let begun = l.active && leaving(s.log.prefix(l.applied), node) && !gone(s.log.all(), node);
                 let its_term = s.term == leader || self.lacks(Rule::TermOnRemoval);
-                if !begun || !its_term || !(l.stopped[node] || self.surely_not_serving(l, node)) {
+                if !begun || !its_term || !(l.stopped[node] || self.provably_not_serving(l, node)) {
                     return None;
                 }
                 s.log.push(Entry::Gone(node as u8));
@@ -592,7 +610,7 @@ impl Model for Lease {
             return Some(bad.to_owned());
         }
         if switched(s.log.all()) && s.ops[WRITER] == Op::Acked && !s.content[1] {
-            return Some("an acknowledged write is not at the slot's new server".to_owned());
+            return Some("an acknowledged write is missing at the slot's new server".to_owned());
         }
         None
     }

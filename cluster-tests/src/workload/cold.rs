@@ -1,5 +1,5 @@
-//! Keys that nobody touches, of every kind: at the end each is in exactly one group, with the value it was given.
-//! Knows nothing of what other keys are there, but for one thing: none of them may be in two groups either.
+//! Keys of several types that no client touches: at the end, each must be in exactly one group, with its original
+//! value. No other key may be in two groups either.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use crate::{
     wait::{GENEROUS, wait_for},
 };
 
-/// Requests in flight while they are loaded.
+/// Number of requests that are in flight while the keys are created or read.
 const WINDOW: usize = 500;
 
-/// The keys.
+/// The number of cold keys.
 #[derive(Clone, Debug)]
 pub struct Cold(usize);
 
-/// Key, how it is made, how it is read, what is then read.
+/// Returns the `n`-th key, the command that creates it, the command that reads it, and the expected reply.
 fn key(n: usize) -> (String, Vec<String>, Vec<String>, Reply) {
     let key = format!("cold{n}");
     let owned = |args: &[&str]| args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
@@ -40,10 +40,10 @@ fn key(n: usize) -> (String, Vec<String>, Vec<String>, Reply) {
 }
 
 impl Cold {
-    /// Makes `n` keys through the node at `port`.
+    /// Creates `n` keys through the node at `port`.
     ///
     /// # Panics
-    /// When one cannot be made.
+    /// When a key cannot be created.
     #[must_use]
     pub fn load(port: u16, n: usize) -> Self {
         let mut client = Client::connect(port).expect("a node answers");
@@ -63,12 +63,12 @@ impl Cold {
         Self(n)
     }
 
-    /// Looks through the nodes, and at every server.
+    /// Checks the keys through the nodes and at every server.
     pub(crate) fn check(&self, reader: &mut Reader, cluster: &Cluster, wrong: &mut Vec<String>) {
         let mut lost = Vec::new();
         for n in 0..self.0 {
             let (key, _, read, is) = key(n);
-            // All of them at their servers below; through the proxy a part is enough.
+            // All keys are checked at their servers below. Through the proxy, a sample is enough.
             if n % 50 == 0 && reader.read(&read.iter().map(String::as_str).collect::<Vec<_>>()) != is {
                 lost.push(key);
             }
@@ -89,7 +89,7 @@ fn owners(cluster: &Cluster) -> Vec<u64> {
     owners_in(&slots)
 }
 
-/// Group by slot, as `slot ls` shows it; 0: none.
+/// Converts the output of `slot ls` to the owner group of each slot. 0: the slot has no owner.
 #[must_use]
 pub fn owners_in(ranges: &Value) -> Vec<u64> {
     let mut owners = vec![0; usize::from(Layout::Codis.slots())];
@@ -151,7 +151,7 @@ fn everything_is_in_one_group(cold: usize, cluster: &Cluster, wrong: &mut Vec<St
     wrong.truncate(40);
 }
 
-/// The values of the cold keys that are at this server.
+/// Checks the values of the cold keys that are at this server.
 fn values(cold: usize, server: &mut Client, addr: &str, here: impl Fn(&str) -> bool, wrong: &mut Vec<String>) {
     let mine: Vec<usize> = (0..cold).filter(|n| here(&key(*n).0)).collect();
     for part in mine.chunks(WINDOW) {

@@ -1,5 +1,5 @@
-//! Counters: no acknowledged INCR is lost, none is done twice.
-//! Knows nothing of who else counts: the answers of all clients are compared at the end.
+//! Counters: no acknowledged INCR may be lost or executed twice.
+//! The clients do not coordinate: the replies of all clients are compared at the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use crate::{client::Reply, loss::Losses};
 /// The replies that one client got, by key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counted {
-    /// Answer, and when it came.
+    /// (reply, time of the reply).
     answers: BTreeMap<String, Vec<(i64, Instant)>>,
     unknown: BTreeMap<String, i64>,
 }
@@ -40,13 +40,14 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-/// Every answer came once, each client's in ascending order, and the last value is what was counted; but for what a failover may
-/// have lost: then the count goes on from what was kept.
+/// Checks all counters: no two clients received the same value, the values of each client are ascending, and the final
+/// value is the number of executed INCRs. After a failover that may lose writes, the count continues from the value
+/// that was kept.
 pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong: &mut Vec<String>) {
     let keys: BTreeSet<&String> = all.iter().flat_map(|c| c.answers.keys().chain(c.unknown.keys())).collect();
     for key in keys {
         let cuts = losses.of_key(key);
-        // Answers of different primaries do not know of each other.
+        // Replies of different primaries are independent.
         let phase = |at: Instant| cuts.iter().filter(|cut| cut.at < at).count();
         let mut seen: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
         for answers in all.iter().filter_map(|c| c.answers.get(key)) {
@@ -62,14 +63,14 @@ pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong
             }
         }
         let answers = || all.iter().filter_map(|c| c.answers.get(key)).flatten();
-        let kept = || answers().filter(|(_, at)| !losses.excuse(key, *at));
+        let kept = || answers().filter(|(_, at)| !losses.explain(key, *at));
         for (later, values) in &seen {
             let before = kept().filter(|(_, at)| phase(*at) < *later).map(|(value, _)| *value).max();
             if let (Some(before), Some(first)) = (before, values.first())
                 && *first <= before
             {
                 wrong.push(format!(
-                    "{key}: {before} was counted and replicated, and a later primary counts on from {first}"
+                    "{key}: {before} was counted and replicated, but a later primary counts from {first}"
                 ));
             }
         }
@@ -77,7 +78,7 @@ pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong
         let unknown: i64 = all.iter().filter_map(|c| c.unknown.get(key)).sum();
         let Reply::Bulk(text) = reader.read(&["GET", key]) else {
             if acknowledged > 0 {
-                wrong.push(format!("{key} is gone after {acknowledged} acknowledged INCR"));
+                wrong.push(format!("{key} does not exist after {acknowledged} acknowledged INCR"));
             }
             continue;
         };
@@ -85,8 +86,8 @@ pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong
         let highest = kept().map(|(value, _)| *value).max().unwrap_or(0);
         if value < acknowledged || value > all_acknowledged + unknown || value < highest {
             wrong.push(format!(
-                "{key} is {value}: {acknowledged} INCR were acknowledged and have to be kept (the highest answer was {highest}) of \
-                 {all_acknowledged}, {unknown} unknown"
+                "{key} is {value}: {acknowledged} of {all_acknowledged} acknowledged INCR must be kept (the highest \
+                 reply was {highest}), {unknown} have an unknown outcome"
             ));
         }
     }

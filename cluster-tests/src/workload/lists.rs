@@ -1,5 +1,5 @@
-//! Lists that grow: every acknowledged element is there once, in its client's order.
-//! Knows nothing of how elements of different clients mix.
+//! Growing lists: every acknowledged element must exist exactly once, in its client's order.
+//! The order of elements of different clients is not checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,10 +13,10 @@ use crate::{
     loss::{self, Acked, Losses},
 };
 
-/// What one client pushed, by key.
+/// The elements that one client pushed, by key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pushed {
-    /// Element, just before it was sent, just after it was answered.
+    /// (element, the moment before it was sent, the moment after it was answered).
     acknowledged: BTreeMap<String, Vec<(String, Instant, Instant)>>,
     unknown: BTreeMap<String, BTreeSet<String>>,
 }
@@ -46,7 +46,7 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-/// How many acknowledged elements are lost, all of which have an excuse.
+/// Checks all lists. Returns the number of acknowledged elements that are lost.
 pub(crate) fn check(all: &[Pushed], losses: &Losses, reader: &mut Reader, wrong: &mut Vec<String>) -> usize {
     let keys: BTreeSet<&String> = all.iter().flat_map(|p| p.acknowledged.keys().chain(p.unknown.keys())).collect();
     let mut writes = Vec::new();
@@ -54,14 +54,14 @@ pub(crate) fn check(all: &[Pushed], losses: &Losses, reader: &mut Reader, wrong:
         let items = match reader.read(&["LRANGE", key, "0", "-1"]) {
             Reply::Array(items) => items.iter().map(Reply::text).collect(),
             other => {
-                wrong.push(format!("{key} is no list: {other:?}"));
+                wrong.push(format!("{key} is not a list: {other:?}"));
                 Vec::new()
             }
         };
         let mut places = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
             if places.insert(item.clone(), at).is_some() {
-                wrong.push(format!("{key}: {item} is there twice"));
+                wrong.push(format!("{key}: {item} is in the list twice"));
             }
         }
         for pushed in all {
@@ -74,7 +74,7 @@ pub(crate) fn check(all: &[Pushed], losses: &Losses, reader: &mut Reader, wrong:
                 kept: places.contains_key(element),
             }));
             if !own.iter().filter_map(|(e, ..)| places.get(e)).is_sorted() {
-                wrong.push(format!("{key}: elements of one client are out of their order"));
+                wrong.push(format!("{key}: the elements of one client are out of order"));
             }
         }
         let known = |item: &String| {

@@ -1,14 +1,14 @@
-//! What clients do while something happens to the cluster, each kind with its own idea of what must never be seen.
-//! Knows nothing of migrations or faults.
+//! The workloads: what clients do while a test changes or disturbs the cluster. Each workload has a checker for the
+//! violations that it can detect. Knows nothing of migrations or faults.
 //!
-//! | workload | catches |
+//! | workload | its checker detects |
 //! |---|---|
 //! | [`crate::load`] registers | a lost write, a stale read (linearizability) |
-//! | counters | an acknowledged INCR lost, or done twice |
-//! | lists | an element lost, doubled, or out of its client's order |
-//! | sessions | a key that dies before its time to live, which a client refreshes again and again |
-//! | cold | keys that nobody touches: lost, changed, or in two groups |
-//! | [`Written`] (alone) | how much of what was acknowledged a failover has lost, and from when |
+//! | counters | an acknowledged INCR that was lost or executed twice |
+//! | lists | an element that is lost, duplicated, or out of its client's order |
+//! | sessions | a key that expires too early although a client refreshes its time to live |
+//! | cold | keys that no client touches: lost, changed, or in two groups |
+//! | [`Written`] (used alone) | the acknowledged writes that a failover has lost, and their times |
 
 mod cold;
 mod counters;
@@ -40,30 +40,31 @@ use crate::{
 
 /// The pause of a client after an error, as real clients make one.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
-/// Between two requests of a client.
+/// The pause between two requests of a client.
 const BETWEEN: Duration = Duration::from_millis(2);
-/// Longer than any deadline of a node: a reply that takes longer is none.
+/// The deadline of a reply. It is longer than any deadline of a node.
 const REPLY_WITHIN: Duration = Duration::from_secs(12);
-/// Keys of each workload; few, so that each is busy, many enough to lie in slots that move and in some that stay.
+/// Number of keys of each workload: few, so that each is busy, but enough to have keys in slots that move and in slots
+/// that stay.
 const KEYS: usize = 12;
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum CallResult {
-    /// A reply that is no error.
+    /// A reply that is not an error.
     Reply(Reply),
-    /// Surely not executed.
+    /// The error promises that the request was not executed.
     NotExecuted(String),
-    /// Executed or not, now or later.
+    /// The outcome is unknown: the request may have been executed, or may still be executed.
     Unknown(String),
 }
 
-/// A client that connects again when it must, and understands what an error promises.
+/// A client that reconnects when necessary, and knows which errors promise that the request was not executed.
 #[derive(Debug)]
 pub(crate) struct Caller {
     port: u16,
     client: Option<Client>,
-    /// Errors it saw, the first few.
+    /// The first errors that the client received, at most 50.
     pub errors: Vec<String>,
 }
 
@@ -105,15 +106,15 @@ impl Caller {
     }
 }
 
-/// Something that must never be seen.
+/// A violation that a client observed.
 #[derive(Clone, Debug)]
 struct Wrong {
     what: String,
-    /// Unless this key's write, acknowledged then, may be lost.
+    /// It is no violation if this key's write, acknowledged at this time, may be lost.
     unless: Option<(String, Instant)>,
 }
 
-/// What threads of a workload share.
+/// The data that the threads of a workload share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
     stop: Arc<AtomicBool>,
@@ -131,12 +132,12 @@ impl Shared {
         let_pass(BETWEEN);
     }
 
-    /// Something that must never be seen.
+    /// Records a violation.
     pub(crate) fn wrong(&self, what: String) {
         self.add(Wrong { what, unless: None });
     }
 
-    /// The same, if the write of `key` that was acknowledged then has to be there.
+    /// Records a violation, unless the write of `key` that was acknowledged at `acked` may be lost.
     pub(crate) fn wrong_unless_lost(&self, key: &str, acked: Instant, what: String) {
         self.add(Wrong { what, unless: Some((key.to_owned(), acked)) });
     }
@@ -146,7 +147,7 @@ impl Shared {
     }
 }
 
-/// Everything at once, on every node.
+/// All workloads at the same time, on every node.
 #[derive(Debug)]
 pub struct Mix {
     registers: Load,
@@ -159,7 +160,7 @@ pub struct Mix {
     _stop: StopOnDrop,
 }
 
-/// Clients of a test that fails elsewhere stop too.
+/// Stops the clients also if the test fails elsewhere.
 #[derive(Debug)]
 struct StopOnDrop(Shared);
 
@@ -169,19 +170,19 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// What clients noticed.
+/// What the clients observed, if there is no violation.
 #[derive(Clone, Debug, Default)]
 pub struct Noticed {
-    /// Errors by client port.
+    /// The errors that clients received, with the client port of the node.
     pub errors: Vec<(u16, String)>,
-    /// Requests that were answered.
+    /// Number of requests that were answered.
     pub answered: u64,
-    /// Acknowledged elements of lists that are lost, all with an excuse.
+    /// Number of acknowledged list elements that are lost. A failover explains each of them.
     pub lost: usize,
 }
 
 impl Mix {
-    /// Loads `cold` keys, then starts a client of each kind on each of `ports`.
+    /// Creates `cold` keys, then starts a client of each workload on each of `ports`.
     #[must_use]
     pub fn start(ports: &[u16], cold: usize) -> Self {
         let cold = Cold::load(ports[0], cold);
@@ -207,7 +208,8 @@ impl Mix {
         }
     }
 
-    /// Waits until this number of further requests were answered, of the registers and of the others each.
+    /// Waits until `more` further requests of the registers, and `more` further requests of the other workloads, have
+    /// been answered.
     #[track_caller]
     pub fn wait_more(&self, more: u64) {
         self.registers.wait_more(more);
@@ -215,44 +217,44 @@ impl Mix {
         wait_until("requests to be answered", GENEROUS, || self.shared.done.load(Ordering::Relaxed) >= from + more);
     }
 
-    /// Clients begin nothing new.
+    /// Makes the clients stop after their current requests.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.registers.stop();
     }
 
-    /// Stops all clients and checks everything that can be checked: histories, final values, and that every key is in
+    /// Stops all clients and runs all checkers: they check the histories, the final values, and that every key is in
     /// exactly one group, the one that owns its slot.
     ///
     /// # Panics
-    /// When something was seen that must not be.
+    /// When a checker finds a violation.
     #[track_caller]
     pub fn finish(self, cluster: &Cluster) -> Noticed {
         match self.verdict(cluster) {
             Ok(noticed) => noticed,
-            Err(wrong) => panic!("what must never be seen:\n{}", wrong.join("\n")),
+            Err(wrong) => panic!("violations:\n{}", wrong.join("\n")),
         }
     }
 
-    /// The same, as a value.
+    /// As [`Mix::finish`], but returns the violations.
     ///
     /// # Errors
-    /// What was seen that must not be.
+    /// Returns the violations, as texts.
     ///
     /// # Panics
-    /// When a client panicked, or the cluster does not answer any more.
+    /// When a client has panicked, or the cluster does not answer.
     #[track_caller]
     pub fn verdict(self, cluster: &Cluster) -> Result<Noticed, Vec<String>> {
         self.verdict_after(cluster, &Losses::default())
     }
 
-    /// The same after failovers, which may have lost something.
+    /// As [`Mix::verdict`], after failovers that may have lost writes.
     ///
     /// # Errors
-    /// What was seen that must not be.
+    /// Returns the violations, as texts.
     ///
     /// # Panics
-    /// When a client panicked, or the cluster does not answer any more.
+    /// When a client has panicked, or the cluster does not answer.
     #[track_caller]
     pub fn verdict_after(self, cluster: &Cluster, losses: &Losses) -> Result<Noticed, Vec<String>> {
         self.stop();
@@ -279,8 +281,8 @@ impl Mix {
             noticed.errors.extend(caller.errors.into_iter().map(|e| (caller.port, e)));
         }
         let seen = self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let excused = |w: &Wrong| w.unless.as_ref().is_some_and(|(key, acked)| losses.excuse(key, *acked));
-        let mut wrong: Vec<String> = seen.into_iter().filter(|w| !excused(w)).map(|w| w.what).collect();
+        let explained = |w: &Wrong| w.unless.as_ref().is_some_and(|(key, acked)| losses.explain(key, *acked));
+        let mut wrong: Vec<String> = seen.into_iter().filter(|w| !explained(w)).map(|w| w.what).collect();
         if let Err(why) = registers::check(&history, losses) {
             wrong.push(why);
         }

@@ -1,6 +1,6 @@
-//! Registers over failovers: what each primary answered is linearizable, and a new one begins with a value that the one before
-//! may have had last, but for what may be lost.
-//! Knows nothing of who wrote them (`crate::load`).
+//! Registers across failovers: the replies of each primary must be linearizable, and a new primary must begin with a
+//! value that the previous primary may have had last, except for the writes that the failover may lose. Knows nothing
+//! of the clients (`crate::load`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use crate::{
     loss::Losses,
 };
 
-/// Says which key is not right.
+/// Checks the registers.
 ///
 /// # Errors
-/// A description for people.
+/// Returns which key has a violation, and why, as text.
 pub(crate) fn check(history: &History, losses: &Losses) -> Result<(), String> {
     let mut by_key: BTreeMap<String, Vec<Op>> = BTreeMap::new();
     for op in history.ops() {
@@ -27,17 +27,18 @@ pub(crate) fn check(history: &History, losses: &Losses) -> Result<(), String> {
     Ok(())
 }
 
-/// `cuts`: (what was acknowledged until here is kept, the next primary answers from here), nanoseconds, in order.
+/// Checks one register. `cuts`: for each failover in order, the time up to which acknowledged writes are kept, and the
+/// time from which the new primary answers, both in nanoseconds.
 fn check_key(ops: &[Op], cuts: &[(u64, u64)]) -> Result<(), String> {
     let mut begin = 0;
     let mut firsts: BTreeSet<Option<u64>> = [None].into();
     for phase in 0..=cuts.len() {
         let end = cuts.get(phase).map_or(u64::MAX, |(_, at)| *at);
-        // An unanswered write may happen in every phase that ends after it was sent.
+        // An unanswered write may take effect in every phase that ends after it was sent.
         let here = |op: &&Op| op.end.map_or(op.begin <= end, |ended| begin < ended && ended <= end);
         let now: Vec<Op> = ops.iter().filter(here).cloned().collect();
         if firsts.len() > 1 {
-            // Only a value that is read tells one beginning from another.
+            // Initial values that nobody reads are indistinguishable, so one of them is enough.
             let read: BTreeSet<Option<u64>> = now.iter().filter_map(read_value).collect();
             let unread = firsts.iter().find(|first| !read.contains(first)).copied();
             firsts = firsts.into_iter().filter(|first| read.contains(first)).chain(unread).collect();
@@ -50,7 +51,7 @@ fn check_key(ops: &[Op], cuts: &[(u64, u64)]) -> Result<(), String> {
             }
         }
         last.map_err(|why| {
-            format!("no value that it may have had behind {phase} failovers ({firsts:?}) goes with what was seen then: {why}")
+            format!("none of its possible values after {phase} failovers ({firsts:?}) explains the later reads: {why}")
         })?;
         if let Some((kept, at)) = cuts.get(phase) {
             firsts = may_be_last(ops, *kept, *at);
@@ -67,17 +68,17 @@ fn read_value(op: &Op) -> Option<Option<u64>> {
     }
 }
 
-/// The operations behind a write of the value that was there.
+/// Returns the operations, preceded by a write of the initial value.
 fn begun_with(ops: &[Op], first: Option<u64>) -> Vec<Op> {
     let Some(value) = first else { return ops.to_vec() };
     let Some(key) = ops.first().map(|op| op.key.clone()) else { return Vec::new() };
     let before = Op { key, action: Action::Write(value), begin: 0, end: Some(0) };
-    // It has happened, and does not happen again. One that was answered here did not happen before.
+    // An unanswered write of the initial value has taken effect before, and does not take effect again.
     let again = |op: &&Op| op.action == Action::Write(value) && op.end.is_none();
     std::iter::once(before).chain(ops.iter().filter(|op| !again(op)).cloned()).collect()
 }
 
-/// Values that may be there at `at` if everything acknowledged until `kept` is.
+/// Returns the possible values at `at`, if every write that was acknowledged up to `kept` is kept.
 fn may_be_last(ops: &[Op], kept: u64, at: u64) -> BTreeSet<Option<u64>> {
     let writes = || {
         ops.iter().filter_map(|op| match op.action {
@@ -117,14 +118,15 @@ mod tests {
     const CUT: &[(u64, u64)] = &[(100, 200)];
 
     #[test]
-    fn a_failover_goes_back_no_further_than_to_what_was_kept() {
+    fn a_failover_loses_no_write_that_was_kept() {
         let before = [w(1, 10, 20), w(2, 80, 90), w(3, 120, 130), r(3, 140, 150), w(4, 160, 170)];
         let with = |after: &[Op]| check_key(&[&before, after].concat(), CUT);
         for kept in [2, 3, 4] {
             assert_eq!(with(&[r(kept, 210, 220), r(kept, 230, 240), w(9, 250, 260), r(9, 270, 280)]), Ok(()));
         }
         assert_eq!(with(&[w(9, 250, 260), r(9, 270, 280)]), Ok(()));
-        // Too old, gone, from nowhere, one value and then another, lost behind the failover.
+        // A value that is too old, no value, a value that nobody wrote, two initial values, a write lost after the
+        // failover.
         for wrong in [
             vec![r(1, 210, 220)],
             vec![r(0, 210, 220)],
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_may_be_there_or_not() {
+    fn a_write_with_an_unknown_outcome_may_exist_or_not() {
         let before = [w(1, 10, 20), w(2, 120, 0)];
         for kept in [1, 2] {
             assert_eq!(check_key(&[&before[..], &[r(kept, 210, 220)]].concat(), CUT), Ok(()));

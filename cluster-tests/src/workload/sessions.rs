@@ -1,5 +1,5 @@
-//! Session keys with a short time to live, refreshed all the time: as long as a refresh was acknowledged in time, the key is there.
-//! Knows nothing of why a refresh may fail; it then expects nothing.
+//! Session keys with a short time to live, which clients refresh: while the last refresh was acknowledged in time, the
+//! key must exist. After a refresh that failed, nothing is expected.
 
 use std::{
     thread::JoinHandle,
@@ -9,16 +9,16 @@ use std::{
 use super::{CallResult, Caller, KEYS, Shared};
 use crate::{client::Reply, wait::let_pass};
 
-/// Time to live, and how often it is renewed. A staged copy with the time to live of its fetch dies within a test.
+/// The time to live. It is short: a staged copy that keeps the time to live of its fetch expires within a test.
 const TTL: Duration = Duration::from_secs(3);
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// Servers round and clocks differ by this; the design allows a second.
+/// Allowance for the rounding of servers and for clock differences. The design allows one second.
 const SKEW: Duration = Duration::from_secs(1);
 
 pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<Caller> {
     std::thread::spawn(move || {
         let keys: Vec<String> = (0..KEYS).map(|k| format!("session{n}-{k}")).collect();
-        // Until when each key must be there.
+        // The time until which each key must exist.
         let mut until: Vec<Option<Known>> = vec![None; keys.len()];
         while !shared.stopped() {
             let began = Instant::now();
@@ -34,27 +34,23 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-/// What a client knows of a key.
+/// What a client knows about a key.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// It is there until then.
+    /// The key exists at least until this time.
     due: Instant,
-    /// When the refresh that says so was acknowledged.
+    /// The time at which the last refresh was acknowledged.
     acked: Instant,
 }
 
 fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Known>) {
     if let Some(Known { due, acked }) = *until {
         let result = caller.call(&["GET", key]);
-        // What counts is when the answer was there: a key that was seen missing by then was missing too early.
+        // The time of the reply counts: if the key was missing at this time, it expired too early.
         let early = Instant::now() + SKEW < due;
         match result {
             CallResult::Reply(Reply::Null) if early => {
-                shared.wrong_unless_lost(
-                    key,
-                    acked,
-                    format!("{key} vanished {:?} before its time", due - Instant::now()),
-                );
+                shared.wrong_unless_lost(key, acked, format!("{key} expired {:?} too early", due - Instant::now()));
                 *until = None;
             }
             CallResult::Reply(_) => shared.answered(),
@@ -67,11 +63,11 @@ fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Kno
         Some(Known { due, acked }) => match caller.call(&["PEXPIRE", key, &ttl]) {
             CallResult::Reply(Reply::Integer(1)) => true,
             CallResult::Reply(Reply::Integer(_)) if Instant::now() + SKEW < due => {
-                shared.wrong_unless_lost(key, acked, format!("{key} was not there to be refreshed"));
+                shared.wrong_unless_lost(key, acked, format!("{key} did not exist when it was refreshed"));
                 false
             }
             CallResult::Reply(_) => false,
-            // It may have been refreshed, or not: what was known before holds on.
+            // The refresh may or may not have been executed: the previous knowledge remains valid.
             CallResult::NotExecuted(_) | CallResult::Unknown(_) => return,
         },
         None => matches!(caller.call(&["SET", key, "session", "PX", &ttl]), CallResult::Reply(Reply::Simple(_))),

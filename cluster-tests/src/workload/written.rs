@@ -1,6 +1,5 @@
-//! Writes of new keys, one after the other, and when each was acknowledged: where a failover may lose what its replica had not
-//! got, this tells how much, and of when.
-//! Knows nothing of who died.
+//! Writes of new keys, one after the other, with the time of each acknowledgement. After a failover that may lose
+//! writes, this workload measures how many are lost, and from what time. Knows nothing of faults.
 
 use std::{
     sync::{
@@ -17,25 +16,25 @@ use crate::{
     wait::{GENEROUS, let_pass, wait_for},
 };
 
-/// Between two writes of a client.
+/// The pause between two writes of a client.
 const BETWEEN: Duration = Duration::from_millis(1);
-/// Keys that are read at once at the end.
+/// Number of keys per MGET at the end.
 const AT_ONCE: usize = 200;
 
-/// The reply that a client got for one write.
+/// One write and its result.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// The key, which no other write has; its value is itself.
+    /// The key, which no other write has. The value is the key itself.
     pub key: String,
-    /// The node's port.
+    /// The client port of the node.
     pub port: u16,
-    /// When it was answered.
+    /// The time of the reply.
     pub at: Instant,
-    /// `None`: acknowledged. Else the error.
+    /// The error, or `None` if the write was acknowledged.
     pub error: Option<String>,
 }
 
-/// Clients that write.
+/// The writing clients.
 #[derive(Debug)]
 pub struct Written {
     stop: Arc<AtomicBool>,
@@ -44,7 +43,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// A client on each of `ports`; keys begin with `name`.
+    /// Starts a client on each of `ports`. The keys begin with `name`.
     #[must_use]
     pub fn start(ports: &[u16], name: &str) -> Self {
         let (stop, all) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::default()));
@@ -74,13 +73,13 @@ impl Written {
         Self { stop, all, clients }
     }
 
-    /// Everything so far.
+    /// Returns all writes so far.
     #[must_use]
     pub fn so_far(&self) -> Vec<Write> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until a write is acknowledged that is `wanted`, from now on. When it was.
+    /// Waits until a `wanted` write is acknowledged that was answered after this call. Returns the time of its reply.
     #[track_caller]
     pub fn wait_acknowledged(&self, wanted: impl Fn(&Write) -> bool) -> Instant {
         let now = Instant::now();
@@ -89,12 +88,13 @@ impl Written {
             let since = || all.iter().filter(|w| w.at > now && wanted(w));
             match since().find(|w| w.error.is_none()) {
                 Some(write) => Ok(write.at),
-                None => Err(format!("{} were not; the last: {:?}", since().count(), since().last())),
+                None => Err(format!("{} writes failed, the last: {:?}", since().count(), since().last())),
             }
         })
     }
 
-    /// Stops, and reads all keys through the node at `port`. All writes, and those acknowledged ones that are lost.
+    /// Stops the clients and reads all keys through the node at `port`. Returns all writes, and the acknowledged writes
+    /// that are lost.
     ///
     /// # Panics
     /// When a client has panicked, or the node does not answer.

@@ -1,12 +1,12 @@
-//! Primaries that die, stop, come back or are replaced by hand, with clients at work: the group serves again, everything
-//! follows the new primary, and what was acknowledged is there, but for what a failover may lose.
-//! Knows nothing of how it is decided.
+//! Failovers and switchovers under load: primaries die, hang, return or are replaced by an operator. The group must
+//! serve again, all servers must follow the new primary, and no acknowledged write may be lost, except the writes that
+//! a failover may lose.
 
 #![allow(clippy::unwrap_used)]
 
-mod bed;
-mod chosen;
-mod switched;
+mod candidate;
+mod fixture;
+mod switchover;
 
 use std::time::{Duration, Instant};
 
@@ -19,14 +19,14 @@ use cluster_tests::{
 };
 use pontoon::faults::Point;
 
-use bed::{
-    ALL, DOWN_AFTER, OTHERS, events, healing, healing_with, in_group_1, lost_little, no_candidate, servers_of_group_1,
-    wait_event, wait_follows, wait_other_primary, wait_replicated, waiting,
+use fixture::{
+    ALL, DOWN_AFTER, OTHERS, check_losses, events, in_group_1, servers_of_group_1, start_with_writers,
+    start_with_writers_and, status, wait_event, wait_follows, wait_no_candidate, wait_other_primary, wait_replicated,
 };
 
 #[test]
-fn a_primary_dies_and_comes_back() {
-    let (mut cluster, servers, written) = healing(2);
+fn a_primary_dies_and_returns() {
+    let (mut cluster, servers, written) = start_with_writers(2);
     let died = Instant::now();
     cluster.servers[servers[0]].kill9();
     let again = written.wait_acknowledged(in_group_1);
@@ -38,26 +38,27 @@ fn a_primary_dies_and_comes_back() {
     cluster.servers[servers[0]].restart();
     wait_follows(&cluster, servers[0], new);
     wait_event(&cluster, ALL, "resynced");
-    lost_little(&cluster, written, died);
+    check_losses(&cluster, written, died);
 }
 
 #[test]
-fn a_primary_that_stands_still_for_long_wakes_as_nobody() {
-    let (cluster, servers, written) = healing(1);
+fn a_primary_that_hangs_is_replaced_and_becomes_a_replica() {
+    let (cluster, servers, written) = start_with_writers(1);
     let stopped = Instant::now();
     cluster.servers[servers[0]].pause();
     let new = wait_other_primary(&cluster, ALL, servers[0]);
     written.wait_acknowledged(in_group_1);
-    // It still thinks that it is the primary, and has what clients sent it before they knew better.
+    // The server still acts as a primary, and executes the requests that it received before the nodes knew the new
+    // primary.
     cluster.servers[servers[0]].resume();
     wait_follows(&cluster, servers[0], new);
     written.wait_acknowledged(in_group_1);
-    lost_little(&cluster, written, stopped);
+    check_losses(&cluster, written, stopped);
 }
 
 #[test]
-fn a_primary_that_stands_still_for_a_moment_stays_the_primary() {
-    let (cluster, servers, written) = healing_with(1, &RedisOptions::default(), "down-after=4s");
+fn a_primary_that_hangs_for_less_than_down_after_stays_the_primary() {
+    let (cluster, servers, written) = start_with_writers_and(1, &RedisOptions::default(), "down-after=4s");
     cluster.servers[servers[0]].pause();
     let_pass(Duration::from_millis(1500));
     cluster.servers[servers[0]].resume();
@@ -71,7 +72,7 @@ fn a_primary_that_stands_still_for_a_moment_stays_the_primary() {
 
 #[test]
 fn the_leader_dies_with_the_primary() {
-    let (mut cluster, servers, written) = healing(1);
+    let (mut cluster, servers, written) = start_with_writers(1);
     let leader = cluster.leader();
     let left: Vec<u16> = (1..=3).filter(|id| *id != leader).collect();
     let died = Instant::now();
@@ -88,10 +89,10 @@ fn the_leader_dies_with_the_primary() {
     assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{dead}: {lost:?}");
 }
 
-/// The leader dies, or stands still and wakes as a leader of yesterday, when a failover has come to this point; the next one
-/// carries it to its end, with the same choice.
+/// The leader dies, or hangs and continues as a deposed leader, when a failover has reached this point. The next leader
+/// completes the failover with the same candidate.
 fn the_leader_is_hit_at(point: Point, dies: bool) {
-    let (mut cluster, servers, written) = healing(2);
+    let (mut cluster, servers, written) = start_with_writers(2);
     cluster.pause_at(point);
     let died = Instant::now();
     cluster.servers[servers[0]].kill9();
@@ -114,10 +115,10 @@ fn the_leader_is_hit_at(point: Point, dies: bool) {
     cluster.wait_serving(ALL);
     let other = servers[1..].iter().copied().find(|s| *s != new).unwrap();
     wait_follows(&cluster, other, new);
-    // A node that was just started may have to be told yet.
+    // A node that was just restarted may not have the latest entries yet.
     wait_event(&cluster, &left, "  promoted: ");
-    let told = events(&cluster, &left);
-    assert_eq!(told.matches("promotion-started").count(), 1, "nobody chooses again: {told}");
+    let events = events(&cluster, &left);
+    assert_eq!(events.matches("promotion-started").count(), 1, "a second candidate was selected: {events}");
     assert_eq!(cluster.servers[new].call(&["ROLE"]).text().split(' ').next(), Some("master"));
     let (_, lost) = written.finish(port);
     assert!(lost.iter().all(|w| w.at <= died && w.at + Duration::from_secs(1) >= died), "{lost:?}");
@@ -129,67 +130,70 @@ fn the_leader_dies_before_the_hold() {
 }
 
 #[test]
-fn the_leader_dies_behind_the_hold() {
+fn the_leader_dies_after_the_hold() {
     the_leader_is_hit_at(Point::PromotionHeld, true);
 }
 
 #[test]
-fn the_leader_dies_behind_the_barrier() {
+fn the_leader_dies_after_the_barrier() {
     the_leader_is_hit_at(Point::PromotionBarrier, true);
 }
 
 #[test]
-fn the_leader_dies_behind_the_promotion_at_the_server() {
+fn the_leader_dies_after_replicaof_no_one() {
     the_leader_is_hit_at(Point::Promoted, true);
 }
 
 #[test]
-fn the_leader_stands_still_behind_the_barrier_and_wakes() {
+fn the_leader_hangs_after_the_barrier_and_continues() {
     the_leader_is_hit_at(Point::PromotionBarrier, false);
 }
 
 #[test]
-fn maintenance_stops_what_happens_by_itself() {
-    let (mut cluster, servers, written) = healing(2);
+fn maintenance_stops_all_automatic_actions() {
+    let (mut cluster, servers, written) = start_with_writers(2);
     cluster.cli().ok(&["maintenance", "on"]);
     let detached = &cluster.servers[servers[2]];
     assert_eq!(detached.call(&["REPLICAOF", "NO", "ONE"]), Reply::ok());
     let died = Instant::now();
     cluster.servers[servers[0]].kill9();
-    wait_for("the leader to say why nothing happens", GENEROUS, || {
-        let status = waiting(&cluster, ALL);
+    wait_for("the leader to report that maintenance is on", GENEROUS, || {
+        let status = status(&cluster, ALL);
         if status.contains("maintenance is on, so nothing is done by itself") { Ok(()) } else { Err(status) }
     });
     let same = || servers_of_group_1(&cluster, ALL).is_ok_and(|s| s[0] == cluster.servers[servers[0]].addr());
     assert!(holds_for(Duration::from_secs(2), same));
-    assert!(cluster.servers[servers[2]].call(&["ROLE"]).text().starts_with("master"), "nobody wires it");
+    assert!(
+        cluster.servers[servers[2]].call(&["ROLE"]).text().starts_with("master"),
+        "reconciliation acted during maintenance"
+    );
     cluster.cli().ok(&["maintenance", "off"]);
-    assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), servers[1], "the other one has left its primary");
+    assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), servers[1], "the other server has left its primary");
     wait_follows(&cluster, servers[2], servers[1]);
     written.wait_acknowledged(in_group_1);
-    lost_little(&cluster, written, died);
+    check_losses(&cluster, written, died);
 }
 
 #[test]
-fn a_replica_that_was_led_astray_follows_again() {
-    let (cluster, servers, written) = healing(2);
+fn a_replica_that_follows_another_server_is_reconciled() {
+    let (cluster, servers, written) = start_with_writers(2);
     let [one, two] = [&cluster.servers[servers[1]], &cluster.servers[servers[2]]];
     assert_eq!(one.call(&["REPLICAOF", "NO", "ONE"]), Reply::ok());
     assert_eq!(two.call(&["REPLICAOF", "127.0.0.1", &one.port.to_string()]), Reply::ok());
     wait_follows(&cluster, servers[1], servers[0]);
     wait_follows(&cluster, servers[2], servers[0]);
     let (all, lost) = written.finish(cluster.node(1).client_port);
-    assert!(lost.is_empty() && all.iter().all(|w| w.error.is_none()), "clients noticed");
+    assert!(lost.is_empty() && all.iter().all(|w| w.error.is_none()), "clients received errors, or writes are lost");
 }
 
 #[test]
 fn both_servers_die_and_the_primary_returns_first() {
     let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
-    let (mut cluster, servers, written) = healing_with(1, &options, DOWN_AFTER);
+    let (mut cluster, servers, written) = start_with_writers_and(1, &options, DOWN_AFTER);
     cluster.servers[servers[1]].kill9();
     cluster.servers[servers[0]].kill9();
-    wait_for("the leader to say why nothing happens", GENEROUS, || {
-        let status = waiting(&cluster, ALL);
+    wait_for("the leader to report that no replica can replace the primary", GENEROUS, || {
+        let status = status(&cluster, ALL);
         if status.contains("no replica can replace it") { Ok(()) } else { Err(status) }
     });
     cluster.servers[servers[0]].restart();
@@ -202,12 +206,12 @@ fn both_servers_die_and_the_primary_returns_first() {
 #[test]
 fn both_servers_die_and_the_replica_returns_first() {
     let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
-    let (mut cluster, servers, written) = healing_with(1, &options, DOWN_AFTER);
+    let (mut cluster, servers, written) = start_with_writers_and(1, &options, DOWN_AFTER);
     cluster.servers[servers[0]].kill9();
     cluster.servers[servers[1]].kill9();
-    // It has what it had written to its disk; nobody knows how much that is.
+    // The replica has only the data that it had written to its disk, and no node knows how much that is.
     cluster.servers[servers[1]].launch_again();
-    no_candidate(&cluster, servers[1]);
+    wait_no_candidate(&cluster, servers[1]);
     cluster.servers[servers[0]].restart();
     written.wait_acknowledged(in_group_1);
     wait_follows(&cluster, servers[1], servers[0]);
@@ -215,14 +219,14 @@ fn both_servers_die_and_the_replica_returns_first() {
 }
 
 #[test]
-fn an_operator_takes_what_is_left() {
+fn an_operator_forces_the_promotion_of_the_remaining_server() {
     let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
-    let (mut cluster, servers, written) = healing_with(1, &options, DOWN_AFTER);
+    let (mut cluster, servers, written) = start_with_writers_and(1, &options, DOWN_AFTER);
     let left = cluster.servers[servers[1]].addr();
     cluster.servers[servers[0]].kill9();
     cluster.servers[servers[1]].kill9();
     cluster.servers[servers[1]].launch_again();
-    no_candidate(&cluster, servers[1]);
+    wait_no_candidate(&cluster, servers[1]);
     let why = "does not answer";
     cluster.cli().refused(&["group", "promote", "1", &left], &[why, "--force"]);
     cluster.cli().ok(&["group", "promote", "1", &left, "--force", "--wait", "--timeout", "40s"]);
@@ -232,10 +236,10 @@ fn an_operator_takes_what_is_left() {
     wait_event(&cluster, ALL, " resynced: ");
 }
 
-/// The primaries of both groups of a migration die in the middle of the copy, and are back as replicas before whoever copies
-/// goes on: it begins anew, with those that replaced them.
+/// The primaries of both groups of a migration die during the copy, and return as replicas before the mover continues.
+/// The migration starts a new attempt with the new primaries.
 #[test]
-fn primaries_die_and_return_while_slots_move() {
+fn primaries_die_and_return_during_a_migration() {
     let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
     let mut cluster = Cluster::start(3);
     let groups = [(1, "0-511"), (2, OTHERS)];
@@ -254,7 +258,7 @@ fn primaries_die_and_return_while_slots_move() {
     cluster.wait_reached(Point::Copying);
     let died = Instant::now();
     groups.iter().for_each(|servers| cluster.servers[servers[0]].kill9());
-    wait_for("both to be replaced", GENEROUS, || {
+    wait_for("both primaries to be replaced", GENEROUS, || {
         let events = events(&cluster, ALL);
         if events.matches("  promoted: ").count() == 2 { Ok(()) } else { Err(events) }
     });

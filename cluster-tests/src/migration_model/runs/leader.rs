@@ -1,5 +1,5 @@
-//! What a leader does: it closes runs and proposes entries, going by what it has applied; and what `apply` demands of each.
-//! Knows nothing of workers but what they report.
+//! The steps of a leader: it closes runs and proposes entries according to the entries that it has applied. Each step
+//! also contains the conditions under which the log accepts the entry. Knows nothing of movers except their reports.
 
 use super::{
     Action, CLEAN, Rule, Runs, Server, State,
@@ -24,7 +24,7 @@ impl Runs {
                     return None;
                 }
                 l.killed |= 1 << run;
-                for lane in &mut s.workers[run].lanes {
+                for lane in &mut s.movers[run].lanes {
                     if lane.server == Server::Named && !self.lacks(Rule::Kill) {
                         lane.server = Server::Dead;
                     }
@@ -49,7 +49,7 @@ impl Runs {
                 let (Phase::Held(hold), Phase::Held(open), Some(run)) = (seen.phase, now.phase, seen.attempt()) else {
                     return None;
                 };
-                let done = s.workers[run].done == hold;
+                let done = s.movers[run].done == hold;
                 let behind = self.closed(s, leader, Some(run)) || self.lacks(Rule::CloseBeforeSwitch);
                 let its_hold = hold == open || self.lacks(Rule::HoldIdOnSwitch);
                 let same = seen.count == now.count || self.lacks(Rule::AttemptOnSwitch);
@@ -61,7 +61,7 @@ impl Runs {
                 let marked = s.leaders[leader].marked >> run & 1 == 1;
                 let may = matches!(seen.phase, Phase::Held(_)) && seen.phase == now.phase && now.holds < self.holds;
                 if marked && self.lacks(Rule::RestartBehindFence) {
-                    // It may connect again; that it was killed is not forgotten.
+                    // The run may connect again. The leader still takes its connections for killed.
                     s.leaders[leader].marked &= !(1 << run);
                 }
                 (may && (!marked || self.lacks(Rule::RestartBehindFence))).then_some(Entry::Release)
@@ -93,7 +93,7 @@ impl Runs {
                 let run = seen.unfenced.filter(|_| due(&seen) && due(&now) && seen.current != 0)?;
                 let behind = self.closed(s, leader, Some(run)) || self.lacks(Rule::CloseBeforeCleaned);
                 let current = now.is_current(run) || self.lacks(Rule::RunOnCleaned);
-                let may = s.workers[run].done == CLEAN && behind && current;
+                let may = s.movers[run].done == CLEAN && behind && current;
                 (may && self.in_term(s, leader, Rule::TermOnCleaned)).then_some(Entry::Cleaned)
             }
             _ => None,

@@ -1,13 +1,13 @@
-//! The entries of migration.md that decide which run may act, and what a prefix of the log says.
+//! The log entries that decide which run may act, and what follows from a prefix of the log.
 //! Knows nothing of servers and connections.
 
-/// Hold and Switch twice, an attempt more, a cleaning or a wipe more, a Cancel.
+/// Room for two moves with Hold and Switch, one additional attempt, one additional cleaning and a Cancel.
 const LOG_MAX: usize = 14;
 
-/// A committed entry. Its numbers (run, hold id) follow from its place, since `apply` accepts no other.
+/// A committed entry. Its numbers (run, hold id) follow from its index, because the log accepts no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Entry {
-    /// Start of an attempt; where no migration is planned also its Plan.
+    /// Start of an attempt. If no migration is planned, it stands for Plan and Start.
     Start,
     Hold,
     Switch,
@@ -18,15 +18,15 @@ pub(super) enum Entry {
     Cleaned,
 }
 
-/// Where the migration is.
+/// The phase of the migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// None is planned; `Done` or `Cancelled` is behind us.
+    /// No migration is planned: there was none yet, or the last one is done or cancelled.
     Idle,
     Planned,
-    /// Cleaning target, Copying and CaughtUp: a hold may come in any of them, which allows more than `apply` does.
+    /// CleaningTarget, Copying and CaughtUp. A hold may begin in each of them, which permits more than Pontoon does.
     Running,
-    /// With the hold's id, its index in the log from 1.
+    /// Held, with the hold's id (its index in the log, from 1).
     Held(u8),
     Switched,
     Cancelling,
@@ -39,40 +39,40 @@ pub(super) struct Log {
     pub(super) len: u8,
 }
 
-/// How the log is read; both are true, unless a rule is left out.
+/// How the log is interpreted. Both are true unless the rule is left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     /// A Start ends the run of a sweep.
     pub(super) start_ends_sweep: bool,
-    /// A Cancel of what was ever started goes by Cancelling.
+    /// A Cancel of a migration that was ever started leads to Cancelling.
     pub(super) cancel_wipes: bool,
 }
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Attempt,
-    /// Of the source after a switch, of the target after a Cancel, or a sweep.
+    /// Clean source after a switch, wipe target after a Cancel, or a sweep.
     Cleaning,
 }
 
 pub(super) const RUNS: usize = 4;
 
-/// What a prefix of the log says.
+/// The facts that follow from a prefix of the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) phase: Phase,
     /// The server that owns the slot.
     pub(super) owner: usize,
-    /// Kind and server of each run so far: the server that it changes.
+    /// Each run so far: its kind, and the server that it changes.
     pub(super) runs: [Option<(Kind, usize)>; RUNS],
     /// Number of runs so far.
     pub(super) count: usize,
-    /// Runs whose connections may be authorized, a bit each.
+    /// Runs whose connections may be authorized, one bit each.
     pub(super) current: u8,
-    /// The attempt begun last.
+    /// The latest attempt.
     last_attempt: usize,
-    /// The last run, if no entry that stands behind its fence has ended it.
+    /// The latest run, unless an entry that is proposed behind its fence has ended it.
     pub(super) unfenced: Option<usize>,
     pub(super) switches: u8,
     pub(super) holds: u8,
@@ -81,14 +81,14 @@ pub(super) struct View {
 impl Log {
     pub(super) const EMPTY: Self = Self { entries: [None; LOG_MAX], len: 0 };
 
-    /// `None` if there is no room.
+    /// Appends an entry. Returns `None` if the log is full.
     pub(super) fn push(&mut self, entry: Entry) -> Option<()> {
         *self.entries.get_mut(usize::from(self.len))? = Some(entry);
         self.len += 1;
         Some(())
     }
 
-    /// What the first `len` entries say.
+    /// Returns the facts that follow from the first `len` entries.
     pub(super) fn view(&self, len: u8, reading: Reading) -> View {
         let mut v = View {
             phase: Phase::Idle,
@@ -110,7 +110,7 @@ impl Log {
                     v.current |= kept;
                     v.phase = Phase::Running;
                 }
-                // A sweep beside an attempt: only where a rule is left out.
+                // A sweep beside an attempt. It is possible only if a rule is left out.
                 Entry::StartRun if v.attempt().is_some() => {
                     let (kept, unfenced) = (v.current, v.unfenced);
                     v.begin(Kind::Cleaning);
@@ -139,7 +139,7 @@ impl Log {
 
 impl View {
     fn begin(&mut self, kind: Kind) {
-        // Every run changes the server that does not own the slot: staged copies, leftovers.
+        // Every run changes the server that does not own the slot: it stages copies there or deletes leftovers.
         self.runs[self.count] = Some((kind, 1 - self.owner));
         self.current = 1 << self.count;
         self.unfenced = Some(self.count);
@@ -150,7 +150,7 @@ impl View {
         self.current >> run & 1 == 1
     }
 
-    /// The attempt that runs or is held.
+    /// Returns the attempt that is running or held.
     pub(super) fn attempt(&self) -> Option<usize> {
         matches!(self.phase, Phase::Running | Phase::Held(_)).then_some(self.last_attempt)
     }

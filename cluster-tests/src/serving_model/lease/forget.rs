@@ -1,5 +1,5 @@
-//! Which states of the lease model are the same to what may still go wrong; without it there are many times more.
-//! Knows nothing of what may happen in them.
+//! State reduction for the lease model: merges states that differ only in facts that can no longer lead to a violation.
+//! Without it, the number of states is many times larger. Knows nothing of the steps of the model.
 
 use super::{
     Heartbeat, Lease, NODES, Op, Rule, State, WRITER,
@@ -7,12 +7,13 @@ use super::{
 };
 
 impl Lease {
-    /// Makes states equal that differ only in what can have no effect any more.
+    /// Clears every fact that can no longer have an effect, so that states which differ only in such facts become
+    /// equal.
     pub(super) fn forget(&self, s: &mut State) {
         let over = switched(s.log.all());
         for node in 0..NODES {
             if s.ops[WRITER] == Op::Done {
-                // Nothing demands the write any more.
+                // The outcome of the write is unknown: no server has to contain it.
                 s.content = [false; 2];
                 for l in &mut s.leaders {
                     l.verdict = l.verdict.map(|(hold, _)| (hold, false));
@@ -20,14 +21,15 @@ impl Lease {
             }
             let idle = matches!(s.ops[node], Op::Done | Op::Acked);
             if idle {
-                // It has no more operations: what it is permitted does not matter, only what leaders think of it.
+                // The node has no further operation. Its own lease does not matter any more, only the leaders' view of
+                // it.
                 s.nodes[node].lease = 0;
                 s.nodes[node].leased_once = false;
                 s.nodes[node].min_applied = 0;
             }
             for heartbeat in &mut s.heartbeats[node] {
                 let useless = match *heartbeat {
-                    // Such a grant is no lease; that the leader would wait for it allows nothing more.
+                    // Such a grant gives no lease. The leader would wait for it, which only permits less.
                     Heartbeat::Confirmed { age, .. } => idle || age >= self.lease && !self.lacks(Rule::CountFromSend),
                     Heartbeat::Granted { age, start, .. } => {
                         start != s.nodes[node].start || idle || age >= self.lease && !self.lacks(Rule::CountFromSend)
@@ -60,7 +62,8 @@ impl Lease {
         }
     }
 
-    /// Of a deposed leader only the grants matter that it had a quorum round for: no entry takes its verdicts.
+    /// Forgets all facts of the deposed leader except the grants for which it had a quorum round: its entries are
+    /// rejected.
     fn forget_deposed(&self, s: &mut State) {
         let l = &mut s.leaders[0];
         (l.leases, l.wait, l.verdict, l.stopped) = ([0; NODES], 0, None, [false; NODES]);
@@ -79,7 +82,8 @@ impl Lease {
         }
     }
 
-    /// Whether nothing that is left can violate anything: no operations, or all holds are spent without a switch.
+    /// Whether no violation can follow any more: no operation is left, or all holds are used up and none led to a
+    /// switch.
     pub(super) fn settled(&self, s: &State) -> bool {
         let all = s.log.all();
         let holds = all.iter().filter(|e| **e == Entry::Hold).count();

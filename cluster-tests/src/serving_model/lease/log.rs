@@ -1,7 +1,7 @@
-//! The log of the lease model: its entries, and what a prefix of them says.
+//! The log of the lease model: its entries, and what follows from a prefix of them.
 //! Knows nothing of leases.
 
-/// Hold, Release, Hold, Switch, an admission and two entries of a removal.
+/// Room for Hold, Release, Hold, Switch, one admission and the two entries of a removal.
 const LOG_MAX: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ impl Log {
     }
 }
 
-/// Id of the open hold (its index, from 1); 0: none.
+/// Returns the id of the open hold, which is its index in the log (from 1), or 0 if no hold is open.
 pub(super) fn open_hold(log: &[Entry]) -> u8 {
     let last = log.iter().rposition(|e| matches!(e, Entry::Hold | Entry::Release | Entry::Switch));
     last.filter(|i| log[*i] == Entry::Hold).map_or(0, |i| i as u8 + 1)
@@ -46,7 +46,7 @@ pub(super) fn switched(log: &[Entry]) -> bool {
     log.contains(&Entry::Switch)
 }
 
-/// Index of the last routing entry, from 1; 0: none.
+/// Returns the index of the last routing entry (from 1), or 0 if there is none.
 pub(super) fn route_epoch(log: &[Entry]) -> u8 {
     let routing = |e: &Entry| matches!(e, Entry::Hold | Entry::Release | Entry::Switch | Entry::Admit(_));
     log.iter().rposition(routing).map_or(0, |i| i as u8 + 1)

@@ -1,5 +1,5 @@
-"""What the benches with the whole product share: redis-servers, three release nodes, a paced load (examples/load.rs), a directory
-for all of it. Knows nothing of what is measured."""
+"""The environment of the benchmarks of the whole product: redis-servers, three release nodes, a paced load (examples/load.rs) and a
+temporary directory. Knows nothing of what is measured."""
 import datetime, json, os, shutil, socket, statistics, subprocess, sys, tempfile, time, zlib
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
@@ -14,14 +14,14 @@ def until(what, condition, patience=PATIENCE, every=0.02):
         if value:
             return value
         time.sleep(every)
-    raise TimeoutError(f"waited {patience} s in vain for {what}")
+    raise TimeoutError(f"waited {patience} s for {what}")
 
 def slot(key):
-    """Codis' layout; our keys have no tags."""
+    """Returns the slot of a key in the codis layout. The keys of the benchmarks have no hash tags."""
     return zlib.crc32(key) % 1024
 
 class Conn:
-    """A blocking connection to a redis-server that understands what the bench asks."""
+    """A blocking connection to a redis-server. It understands the replies that the benchmarks need."""
     def __init__(self, port):
         self.sock = socket.create_connection(("127.0.0.1", port), 5)
         self.sock.settimeout(PATIENCE)
@@ -67,7 +67,7 @@ class Conn:
     def scans(self):
         return self.calls("scan")
     def slowest(self):
-        """The longest command since the last look, in ms with its name."""
+        """Returns the duration in ms and the name of the longest command since the last call."""
         worst = max(((entry[2] / 1000, entry[3][0].decode()) for entry in self.ask("SLOWLOG", "GET", 128)), default=(0, "-"))
         self.ask("SLOWLOG", "RESET")
         return worst
@@ -90,11 +90,11 @@ class Redis:
         except OSError:
             return None
     def cpu(self):
-        """Seconds; of its main thread, which executes commands. `stat` knows hundredths only."""
+        """Returns the CPU seconds of the main thread, which executes commands. (`stat` has a resolution of only 10 ms.)"""
         return int(open(f"/proc/{self.proc.pid}/schedstat").read().split()[0]) / 1e9
 
 class Cluster:
-    """Three nodes; `groups`: for each group its primary and replicas."""
+    """Three nodes. `groups`: for each group its servers, the primary first."""
     def __init__(self, base, tmp, groups, slots, procs):
         self.admin = f"127.0.0.1:{base + 11}"
         self.nodes = [f"127.0.0.1:{base + 20 + i}" for i in (1, 2, 3)]
@@ -116,7 +116,8 @@ class Cluster:
         for spans, group in slots:
             self.run("slot", "assign", spans, str(group), "--wait")
     def cpu(self):
-        """Seconds, user and system, of the three processes, to three hundredths; schedstat would forget threads that have ended."""
+        """Returns the user and system CPU seconds of the three processes, with a resolution of 30 ms. (schedstat does not include
+        threads that have ended.)"""
         fields = [open(f"/proc/{p.pid}/stat").read().rsplit(")", 1)[1].split() for p in self.processes]
         return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
     def run(self, *args, check=True):
@@ -148,12 +149,12 @@ class Cluster:
                 except (ValueError, KeyError):
                     pass
     def event(self, what, condition, patience=PATIENCE, job=None):
-        def look():
+        def find():
             self.read_logs()
             return next(((at, f) for at, f in self.events if condition(f) and job in (None, f.get("job"))), None)
-        at, fields = until(what, look, patience, 0.003)
+        at, fields = until(what, find, patience, 0.003)
         return at, fields
-    def said(self, text, job=None, patience=PATIENCE):
+    def message(self, text, job=None, patience=PATIENCE):
         return self.event(text, lambda f: f["message"].startswith(text), patience, job)
     def done(self):
         until("all migrations to end", lambda: all(m["state"] in ("done", "cancelled") for m in self.migrations()), every=0.3)
@@ -167,7 +168,7 @@ class Load:
         self.proc.stdin.flush()
         answer = self.proc.stdout.readline()
         if not answer:
-            raise RuntimeError("the load has ended")
+            raise RuntimeError("the load process has ended")
         return json.loads(answer)
     def mark(self):
         return self.say("mark")
@@ -175,8 +176,8 @@ class Load:
         self.proc.kill()
         self.proc.wait()
 
-class Bed:
-    """A directory, servers and nodes; all gone when left."""
+class Fixture:
+    """A directory, servers and nodes. All of them are removed at the end of the `with` block."""
     def __init__(self, base):
         self.base, self.tmp, self.servers, self.procs, self.loads = base, tempfile.mkdtemp(prefix="bench-"), [], [], []
     def __enter__(self):

@@ -1,4 +1,4 @@
-//! The replica that is chosen: which one, and what happens when it dies, stands still or is started again.
+//! The candidate of a failover: which replica is promoted, and what happens when it dies, hangs or is restarted.
 
 use cluster_tests::{
     client::{Client, Reply},
@@ -9,13 +9,13 @@ use cluster_tests::{
 };
 use pontoon::faults::{Point, Rule};
 
-use crate::bed::{
-    ALL, DOWN_AFTER, events, healing, healing_with, in_group_1, servers_of_group_1, wait_event, wait_follows,
-    wait_other_primary, wait_replicated, writing,
+use crate::fixture::{
+    ALL, DOWN_AFTER, events, in_group_1, servers_of_group_1, start_with_writers, start_with_writers_and, start_writers,
+    wait_event, wait_follows, wait_other_primary, wait_replicated,
 };
 
-/// A replica that lags, though its link is up, and one that does not; the primary dies. Whether what the second one had is
-/// still there.
+/// The primary dies while one replica lags, although its link is up, and the other replica has all writes. Returns
+/// whether the last write still exists after the failover.
 fn one_replica_lags(rule: bool) -> bool {
     let mut cluster = Cluster::prepared(3);
     if !rule {
@@ -25,19 +25,21 @@ fn one_replica_lags(rule: bool) -> bool {
     let servers = cluster.add_group_with_replicas(1, "0-1023", 2, &RedisOptions::default());
     cluster.cli().ok(&["group", "set", "1", DOWN_AFTER]);
     cluster.wait_answers(1);
-    // One that has received nothing at all is no candidate.
+    // A replica that has never received a write is no candidate.
     wait_replicated(&cluster, &servers);
     let mut client = Client::connect(cluster.node(1).client_port).unwrap();
-    // So much that the connection to the one that stands still cannot hold it.
+    // More data than fits into the socket buffers of the connection to the stopped replica.
     cluster.servers[servers[1]].pause();
     let large = "x".repeat(1 << 20);
     for n in 0..24 {
         assert_eq!(client.call(&["SET", &format!("large{n}"), &large]).unwrap(), Reply::ok());
     }
     assert_eq!(client.call(&["SET", "last", "one"]).unwrap(), Reply::ok());
-    wait_for("the other replica to have it", GENEROUS, || match cluster.servers[servers[2]].call(&["GET", "last"]) {
-        Reply::Bulk(_) => Ok(()),
-        other => Err(other.text()),
+    wait_for("the other replica to have the last write", GENEROUS, || {
+        match cluster.servers[servers[2]].call(&["GET", "last"]) {
+            Reply::Bulk(_) => Ok(()),
+            other => Err(other.text()),
+        }
     });
     cluster.servers[servers[0]].kill9();
     cluster.servers[servers[1]].resume();
@@ -48,20 +50,20 @@ fn one_replica_lags(rule: bool) -> bool {
 }
 
 #[test]
-fn the_replica_that_is_farthest_is_promoted() {
+fn the_replica_with_the_largest_offset_is_promoted() {
     assert!(one_replica_lags(true));
 }
 
 #[test]
 fn without_that_rule_replicated_writes_are_lost() {
-    assert!(!one_replica_lags(false), "the test above shows nothing");
+    assert!(!one_replica_lags(false), "no write is lost without the rule, so the test above proves nothing");
 }
 
-/// The chosen one dies when slots are held for it; the old primary is back, and takes over again.
+/// The candidate dies while the group's slots are held. The old primary returns, and serves again.
 #[test]
-fn the_chosen_one_dies_and_the_old_primary_returns() {
+fn the_candidate_dies_and_the_old_primary_returns() {
     let options = RedisOptions { more: vec!["--appendonly".into(), "yes".into()], ..RedisOptions::default() };
-    let (mut cluster, servers, written) = healing_with(1, &options, DOWN_AFTER);
+    let (mut cluster, servers, written) = start_with_writers_and(1, &options, DOWN_AFTER);
     cluster.pause_at(Point::PromotionBarrier);
     cluster.servers[servers[0]].kill9();
     cluster.wait_reached(Point::PromotionBarrier);
@@ -75,78 +77,82 @@ fn the_chosen_one_dies_and_the_old_primary_returns() {
     wait_event(&cluster, ALL, "resynced");
 }
 
-/// The chosen one dies when slots are held for it, before it is told anything; another one is chosen.
+/// The candidate dies while the group's slots are held, before the leader sends it REPLICAOF NO ONE. The other replica
+/// is promoted.
 #[test]
-fn the_chosen_one_dies_and_another_is_chosen() {
-    the_chosen_one_goes(false);
+fn the_candidate_dies_and_another_replica_is_promoted() {
+    the_candidate_dies(false);
 }
 
-/// The same, and whoever watches over it starts it again at once: it is there, and is not what was chosen any more.
+/// As above, but a service manager restarts the candidate at once: it answers, but no longer has the data for which it
+/// was selected.
 #[test]
-fn the_chosen_one_is_started_again_and_another_is_chosen() {
-    the_chosen_one_goes(true);
+fn the_candidate_is_restarted_and_another_replica_is_promoted() {
+    the_candidate_dies(true);
 }
 
-fn the_chosen_one_goes(and_returns: bool) {
-    let (mut cluster, servers, written) = healing(2);
+fn the_candidate_dies(and_returns: bool) {
+    let (mut cluster, servers, written) = start_with_writers(2);
     cluster.pause_at(Point::PromotionBarrier);
     cluster.servers[servers[0]].kill9();
     cluster.wait_reached(Point::PromotionBarrier);
     let begun = events(&cluster, ALL);
     let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
-    let chosen = |server: &usize| begun.contains(&format!("to {}:", cluster.servers[*server].addr()));
-    let (chosen, other): (Vec<usize>, Vec<usize>) = servers[1..].iter().partition(|server| chosen(server));
-    cluster.servers[chosen[0]].kill9();
+    let is_candidate = |server: &usize| begun.contains(&format!("to {}:", cluster.servers[*server].addr()));
+    let (candidate, other): (Vec<usize>, Vec<usize>) = servers[1..].iter().partition(|server| is_candidate(server));
+    cluster.servers[candidate[0]].kill9();
     if and_returns {
-        // Its primary is dead, so its link stays down.
-        cluster.servers[chosen[0]].launch_again();
+        // The primary is dead, so the candidate's link stays down.
+        cluster.servers[candidate[0]].launch_again();
     }
     cluster.go_on(Point::PromotionBarrier);
     assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), other[0]);
     written.wait_acknowledged(in_group_1);
 }
 
-/// The chosen one is told that it is the primary and stands still for longer than a hold; slots are released, and then both are
-/// back, and the old primary takes writes at once. It stays what it is, and nothing that it took is lost.
+/// The candidate hangs for longer than a hold when REPLICAOF NO ONE may have been sent. The slots are released. Then
+/// both servers continue, and the old primary accepts writes at once. It stays the primary, and none of its writes is
+/// lost.
 #[test]
-fn both_are_back_after_a_hold_that_was_released() {
-    let (cluster, servers, written) = healing(1);
-    told_and_released(&cluster, &servers);
+fn both_servers_continue_after_a_released_hold() {
+    let (cluster, servers, written) = start_with_writers(1);
+    hang_until_released(&cluster, &servers);
     cluster.servers[servers[0]].resume();
     cluster.servers[servers[1]].resume();
     nothing_is_lost(&cluster, &servers, written);
 }
 
-/// The same with confirmed writes: another replica has confirmed what the chosen one never got.
+/// As above with `min-acks`: the other replica has confirmed writes that the candidate never received.
 #[test]
-fn both_are_back_and_another_replica_confirms() {
+fn both_servers_continue_and_another_replica_confirms() {
     let mut cluster = Cluster::start(3);
-    // All slots: a group without replicas would confirm nothing, each write after two seconds.
+    // One group has all slots: writes to a group without replicas would fail after two seconds each.
     let servers = cluster.add_group_with_replicas(1, "0-1023", 2, &RedisOptions::default());
     cluster.cli().ok(&["group", "set", "1", DOWN_AFTER]);
-    let written = writing(&cluster, &servers);
+    let written = start_writers(&cluster, &servers);
     cluster.cli().ok(&["product", "set", "default", "min-acks=1", "min-acks-timeout=2s"]);
     written.wait_acknowledged(in_group_1);
-    let chosen = told_and_released(&cluster, &servers);
+    let candidate = hang_until_released(&cluster, &servers);
     cluster.servers[servers[0]].resume();
     written.wait_acknowledged(in_group_1);
-    cluster.servers[chosen].resume();
+    cluster.servers[candidate].resume();
     nothing_is_lost(&cluster, &servers, written);
 }
 
-/// The primary stands still, the chosen one as soon as it may have been told; until the hold for it is released. The chosen one.
-fn told_and_released(cluster: &Cluster, servers: &[usize]) -> usize {
+/// Stops the primary, and stops the candidate when REPLICAOF NO ONE may have been sent. Waits until the hold is
+/// released. Returns the candidate.
+fn hang_until_released(cluster: &Cluster, servers: &[usize]) -> usize {
     cluster.pause_at(Point::PromotionSent);
     cluster.servers[servers[0]].pause();
     cluster.wait_reached(Point::PromotionSent);
     let begun = events(cluster, ALL);
     let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
-    let is_chosen = |server: &&usize| begun.contains(&format!("to {}:", cluster.servers[**server].addr()));
-    let chosen = *servers[1..].iter().find(is_chosen).unwrap();
-    cluster.servers[chosen].pause();
+    let is_candidate = |server: &&usize| begun.contains(&format!("to {}:", cluster.servers[**server].addr()));
+    let candidate = *servers[1..].iter().find(is_candidate).unwrap();
+    cluster.servers[candidate].pause();
     cluster.go_on(Point::PromotionSent);
     wait_event(cluster, ALL, "promotion-released");
-    chosen
+    candidate
 }
 
 #[track_caller]

@@ -1,4 +1,4 @@
-//! Primaries that are replaced by an operator.
+//! Switchovers: primaries that an operator replaces.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use cluster_tests::{
 };
 use pontoon::faults::Point;
 
-use crate::bed::{
-    ALL, OTHERS, busy, events, healing, in_group_1, lost_little, servers_of_group_1, switching, wait_event,
-    wait_follows, wait_other_primary,
+use crate::fixture::{
+    ALL, OTHERS, check_losses, events, in_group_1, servers_of_group_1, start_mix, start_with_mix, start_with_writers,
+    wait_event, wait_follows, wait_other_primary,
 };
 
 #[test]
-fn a_switchover_costs_clients_nothing() {
-    let (cluster, servers, mix) = switching();
+fn clients_receive_no_errors_during_a_switchover() {
+    let (cluster, servers, mix) = start_with_mix();
     for to in [servers[1], servers[2], servers[0]] {
         let addr = cluster.servers[to].addr();
         cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
@@ -25,21 +25,22 @@ fn a_switchover_costs_clients_nothing() {
             wait_follows(&cluster, other, to);
         }
         mix.wait_more(100);
-        // The next one has to be no outcast any more.
-        wait_for("everybody to be a candidate again", GENEROUS, || {
+        // The next candidate must not be marked as diverged any more.
+        wait_for("all former primaries to have resynced", GENEROUS, || {
             let events = events(&cluster, ALL);
             let (promoted, resynced) = (events.matches(" promoted: ").count(), events.matches(" resynced: ").count());
             if resynced >= promoted { Ok(()) } else { Err(events) }
         });
     }
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }
 
-/// The primary dies when slots are held for a switchover: it ends, and the replica replaces the primary in a failover.
+/// The primary dies while slots are held for a switchover. The switchover is given up, and a failover promotes the
+/// replica.
 #[test]
 fn the_primary_dies_during_a_switchover() {
-    let (mut cluster, servers, written) = healing(1);
+    let (mut cluster, servers, written) = start_with_writers(1);
     cluster.pause_at(Point::PromotionHeld);
     cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
     cluster.wait_reached(Point::PromotionHeld);
@@ -49,12 +50,12 @@ fn the_primary_dies_during_a_switchover() {
     assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), servers[1]);
     written.wait_acknowledged(in_group_1);
     wait_event(&cluster, ALL, "promotion-given-up");
-    lost_little(&cluster, written, died);
+    check_losses(&cluster, written, died);
 }
 
-/// The leader dies when a switchover has come to this point; nothing is lost.
+/// The leader dies when a switchover has reached this point. No write is lost.
 fn the_leader_of_a_switchover_dies_at(point: Point) {
-    let (mut cluster, servers, mix) = switching();
+    let (mut cluster, servers, mix) = start_with_mix();
     cluster.pause_at(point);
     cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
     let leader = cluster.wait_reached(point);
@@ -69,22 +70,23 @@ fn the_leader_of_a_switchover_dies_at(point: Point) {
 }
 
 #[test]
-fn the_leader_of_a_switchover_dies_behind_the_barrier() {
+fn the_leader_of_a_switchover_dies_after_the_barrier() {
     the_leader_of_a_switchover_dies_at(Point::PromotionBarrier);
 }
 
 #[test]
-fn the_leader_of_a_switchover_dies_behind_the_promotion_at_the_server() {
+fn the_leader_of_a_switchover_dies_after_replicaof_no_one() {
     the_leader_of_a_switchover_dies_at(Point::Promoted);
 }
 
-/// Both groups of a migration get another primary in the middle of the copy: it begins anew, and loses nothing.
+/// Both groups of a migration get a new primary during the copy. The migration starts a new attempt, and no write is
+/// lost.
 #[test]
-fn primaries_are_switched_over_while_slots_move() {
+fn primaries_are_replaced_during_a_migration() {
     let mut cluster = Cluster::start(3);
     let from = cluster.add_group_with_replicas(1, "0-511", 1, &RedisOptions::default());
     let to = cluster.add_group_with_replicas(2, OTHERS, 1, &RedisOptions::default());
-    let mix = busy(&cluster);
+    let mix = start_mix(&cluster);
     cluster.pause_at(Point::Copying);
     cluster.cli().ok(&["migrate", "start", "0-255", "--to", "2"]);
     cluster.wait_reached(Point::Copying);
@@ -99,5 +101,5 @@ fn primaries_are_switched_over_while_slots_move() {
         done.map(|m| assert!(m["attempt"].as_u64().unwrap() >= 2, "{m}")).ok_or_else(|| all.to_string())
     });
     let noticed = mix.finish(&cluster);
-    assert!(noticed.errors.is_empty(), "clients noticed: {:?}", noticed.errors);
+    assert!(noticed.errors.is_empty(), "clients received errors: {:?}", noticed.errors);
 }

@@ -158,7 +158,9 @@ impl<'a> Login<'a> {
             (LoginStep::SetName, Some(text)) if self.accepts_without_name(&text) => LoginOutcome::Accepted,
             (_, Some(text)) => LoginOutcome::Refused(text),
             (LoginStep::ClientId, None) => match (reply.first(), number::header(reply, 1)) {
-                (Some(b':'), Header::Number(id, _)) => u64::try_from(id).map_or(LoginOutcome::Malformed, LoginOutcome::ClientId),
+                (Some(b':'), Header::Number(id, _)) => {
+                    u64::try_from(id).map_or(LoginOutcome::Malformed, LoginOutcome::ClientId)
+                }
                 _ => LoginOutcome::Malformed,
             },
             (_, None) => LoginOutcome::Accepted,

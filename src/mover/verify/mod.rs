@@ -9,6 +9,7 @@ pub mod background;
 pub mod digest;
 pub mod read;
 mod stream;
+pub(in crate::mover) mod watched;
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -19,7 +20,7 @@ use self::{
     digest::{DigestSeed, difference},
     read::Reader,
 };
-use super::{Endpoint, SlotSet};
+use super::spec::{Endpoint, SlotSet};
 use crate::{
     model::migration::{Verified, Verify},
     redis::{RedisError, Reply},

@@ -11,7 +11,7 @@ use super::{
     stream,
 };
 use crate::{
-    mover::{Endpoint, copy::payload},
+    mover::{payload, spec::Endpoint},
     redis::{Client, RedisError, Reply},
 };
 

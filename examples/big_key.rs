@@ -1,6 +1,8 @@
-//! Measures how long moving one big key stalls either server: PING's answer times while the engine copies it, at rest and
-//! while a thousand of its fields are written per second, beside one DUMP and RESTORE and beside no copy at all.
-//! `cargo run --release --example big_key [elements] [first port]`; needs redis-server. Prints what it measured; judges nothing.
+//! Measures how long moving one big key stalls either server: the latency of PING while the engine copies the key,
+//! without writes and with a thousand writes to its fields per second; and for comparison during one DUMP and RESTORE
+//! and without a copy.
+//! `cargo run --release --example big_key [elements] [first port]`; needs redis-server. Prints the measurements without
+//! a judgement.
 
 mod support;
 
@@ -26,21 +28,21 @@ use pontoon::{
 use support::{Client, PATIENCE, Res, Server};
 use tokio::sync::watch;
 
-/// Between two PINGs of a probe.
+/// Interval of a probe's PINGs.
 const PING_EVERY: Duration = Duration::from_micros(200);
-/// Between two writes to a write-contended key: a thousand per second.
+/// Interval of writes to a write-contended key: a thousand per second.
 const WRITE_EVERY: Duration = Duration::from_millis(1);
 
-/// Commands `line(0)`, `line(1)`, ...
+/// Sends the commands `line(0)`, `line(1)`, ...
 fn fill(server: &mut Client, count: usize, line: impl Fn(usize) -> String) -> Res<()> {
     server.fill(count, |out, i| write::request(out, &line(i).split(' ').map(str::as_bytes).collect::<Vec<_>>()))
 }
 
-/// The longest command since the last look, from SLOWLOG, with its milliseconds; none if none took one.
+/// The longest command since the last call, from SLOWLOG, with its milliseconds; "-" if there is none.
 fn slowest(server: &mut Client) -> Res<String> {
     let reply = String::from_utf8_lossy(&server.say("SLOWLOG GET 128")?).into_owned();
     server.say("SLOWLOG RESET")?;
-    // Of each entry: id, time, duration; then its arguments.
+    // Each entry: id, time, duration; then the arguments.
     let mut worst = (0, String::new());
     for entry in reply.split("*6\r\n").skip(1) {
         let lines: Vec<&str> = entry.split("\r\n").take(6).collect();
@@ -50,7 +52,7 @@ fn slowest(server: &mut Client) -> Res<String> {
     Ok(if worst.0 == 0 { "-".into() } else { format!("{:.1} {}", worst.0 as f64 / 1000.0, worst.1) })
 }
 
-/// Runs something again and again until told to stop.
+/// Runs something repeatedly until it is stopped.
 struct Loop<T> {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Res<T>>,
@@ -84,7 +86,7 @@ impl<T: Send + Default + 'static> Loop<T> {
     }
 }
 
-/// PINGs; the times of their answers.
+/// Sends PINGs and records their latencies.
 fn probe(server: &Server) -> Res<Loop<Vec<Duration>>> {
     Loop::start("probe", server.client()?, PING_EVERY, |client, times: &mut Vec<Duration>| {
         let began = Instant::now();
@@ -94,7 +96,7 @@ fn probe(server: &Server) -> Res<Loop<Vec<Duration>>> {
     })
 }
 
-/// p99 and the longest, in milliseconds.
+/// The p99 and the maximum, in milliseconds.
 fn told(mut times: Vec<Duration>) -> String {
     times.sort();
     let ms = |d: Option<&Duration>| d.map_or(0.0, |d| d.as_secs_f64() * 1000.0);
@@ -131,7 +133,7 @@ fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
     Ok(mover::start(RunSpec::Copy(spec), Arc::new(Yes), limits))
 }
 
-/// A command to write again and again, by its number.
+/// A command that is written repeatedly, by its number.
 type Hot = fn(usize, usize) -> String;
 
 struct Case {
@@ -249,7 +251,7 @@ fn main() -> Res<()> {
         let handle = copy(&servers)?;
         measure(&servers, &format!("{}, written", case.name), || {
             wait_caught_up(&handle)?;
-            // Goes on being fetched by field.
+            // Still fetched by field.
             std::thread::sleep(Duration::from_secs(1));
             wait_caught_up(&handle)?;
             Ok(format!("{} fields fetched again", handle.report().borrow().counters.refetched))

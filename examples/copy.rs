@@ -1,5 +1,5 @@
-//! Measures the copy engine between two redis-servers of its own, beside key-by-key MIGRATE of 100 keys at a time.
-//! `cargo run --release --example copy [keys]`; needs redis-server. Prints what it measured; it judges nothing.
+//! Measures the copy engine between two redis-servers that it starts, and MIGRATE of 100 keys at a time for comparison.
+//! `cargo run --release --example copy [keys]`; needs redis-server. Prints the measurements without a judgement.
 
 mod support;
 
@@ -41,7 +41,7 @@ fn cpu(server: &mut Client) -> Res<f64> {
     Ok(field("used_cpu_user_main_thread")? + field("used_cpu_sys_main_thread")?)
 }
 
-/// Random values, so that compression does not flatter.
+/// Random values, so that compression does not improve the result.
 fn fill(server: &mut Client, keys: usize, size: usize, random: &mut fastrand::Rng) -> Res<()> {
     let mut value = vec![0u8; size];
     server.fill(keys, |out, i| {
@@ -50,7 +50,7 @@ fn fill(server: &mut Client, keys: usize, size: usize, random: &mut fastrand::Rn
     })
 }
 
-/// PINGs a server until dropped.
+/// Sends PINGs to a server until dropped.
 struct Prober {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<Duration>>>,
@@ -92,7 +92,7 @@ fn ms(d: Duration) -> f64 {
     d.as_secs_f64() * 1000.0
 }
 
-/// CPU seconds of the threads called "mover" of this process.
+/// CPU seconds of this process's threads called "mover".
 fn mover_cpu() -> f64 {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
     let ticks = |task: std::fs::DirEntry| {

@@ -1,28 +1,16 @@
-//! Starts a mover on its own thread and gives the owner a handle.
+//! The handle of a running mover: its owner sends commands and reads reports.
 //! Knows nothing of what the mover does.
-
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
 
-use super::{
-    report::{Finished, Report, State},
-    spec::{Authorize, RunSpec},
-};
-use crate::{
-    faults,
-    model::{ids::HoldId, migration::Limits},
-    panics,
-};
+use super::report::{Finished, Report, State};
+use crate::model::ids::HoldId;
 
 /// Commands that wait to be read. Each hold has one `finish` and one `resume`, and holds follow each other.
-const COMMANDS_MAX: usize = 16;
+pub(super) const COMMANDS_MAX: usize = 16;
 
 /// A command of the owner.
 pub(super) enum MoverCommand {
@@ -34,42 +22,8 @@ pub(super) enum MoverCommand {
 
 /// A running mover. Dropping the handle stops the mover and closes its connections.
 pub struct MoverHandle {
-    commands: mpsc::Sender<MoverCommand>,
-    report: watch::Receiver<Report>,
-}
-
-/// Starts `spec` on its own thread with its own runtime: copying must never delay an election or a lease. Every failure
-/// is reported as [`State::Failed`].
-#[must_use]
-pub fn start(spec: RunSpec, authorize: Arc<dyn Authorize>, limits: watch::Receiver<Limits>) -> MoverHandle {
-    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-    let (reports, report) = watch::channel(Report::default());
-    let failed = reports.clone();
-    let thread = std::thread::Builder::new().name("mover".into()).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&reports, format!("no runtime for the mover: {error}; free memory or threads")),
-        };
-        let run = faults::or_panic("mover", super::run(spec, authorize, limits, inbox, &reports));
-        // A panic fails this run, which is fenced and begun anew, and nothing else: the thread shares nothing with others.
-        match catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))) {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => fail(&reports, why),
-            Err(payload) => {
-                let why = format!("the mover panicked: {}; this is a bug", panics::text(&*payload));
-                tracing::error!(why, "a run fails");
-                fail(&reports, why);
-            }
-        }
-    });
-    if let Err(error) = thread {
-        fail(&failed, format!("no thread for the mover: {error}; raise the limit of threads"));
-    }
-    MoverHandle { commands, report }
-}
-
-fn fail(reports: &watch::Sender<Report>, why: String) {
-    reports.send_modify(|report| report.state = State::Failed(why));
+    pub(super) commands: mpsc::Sender<MoverCommand>,
+    pub(super) report: watch::Receiver<Report>,
 }
 
 impl MoverHandle {

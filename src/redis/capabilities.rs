@@ -96,9 +96,9 @@ pub struct Capabilities {
 /// Which feeds a server allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feeds {
-    /// Feed 1: the replication stream.
+    /// The replication stream.
     pub psync: Allowed<Psync>,
-    /// Feed 2: CLIENT TRACKING ON BCAST in RESP3.
+    /// CLIENT TRACKING ON BCAST in RESP3.
     pub tracking: Allowed,
 }
 

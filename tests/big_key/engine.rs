@@ -1,5 +1,5 @@
-//! Big keys through the whole engine: found by SCAN, told of by the replication stream, finished under a hold.
-//! Knows nothing of ordinary keys.
+//! Big keys through the whole engine: found by SCAN, changed through the replication stream, finished under a hold.
+//! Knows nothing of small keys.
 
 use std::{
     collections::BTreeSet,
@@ -77,7 +77,7 @@ impl Cluster {
     }
 }
 
-/// Waits until the report says so.
+/// Waits for a report that fulfils `is`.
 fn wait(handle: &MoverHandle, what: &str, mut is: impl FnMut(&mover::Report) -> bool) {
     let reports = handle.report();
     let end = Instant::now() + 3 * PATIENCE;
@@ -97,7 +97,7 @@ fn finish(handle: &MoverHandle, hold: u64) -> Result<mover::Finished, String> {
     runtime.block_on(handle.finish(HoldId(hold), tokio::time::Instant::now() + PATIENCE))
 }
 
-/// Runs `write` again and again until it is told to stop.
+/// Runs `write` repeatedly until it is stopped.
 fn writer(mut conn: Conn, mut write: impl FnMut(&mut Conn, usize) + Send + 'static) -> impl FnOnce() -> usize {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
@@ -116,7 +116,7 @@ fn writer(mut conn: Conn, mut write: impl FnMut(&mut Conn, usize) + Send + 'stat
 }
 
 #[test]
-fn hot_big_keys_of_every_type_are_switched_with_equal_values() {
+fn write_contended_keys_of_every_type_are_switched_with_equal_values() {
     let mut cluster = Cluster::start();
     let source = &mut cluster.source;
     source.all((0..50_000).map(|i| format!("HSET hash field:{i} value:{i}")));
@@ -134,7 +134,7 @@ fn hot_big_keys_of_every_type_are_switched_with_equal_values() {
         conn.say(&format!("ZINCRBY zset 0.5 member:{}", i * 31 % 20_000));
         conn.say(&format!("SADD set new:{i}"));
         conn.say("SPOP set 2");
-        // Lua: two writes, in a transaction and in lower case.
+        // Lua: two writes, replicated as a transaction and in lower case.
         conn.ask(&[
             b"EVAL",
             b"redis.call('hdel', KEYS[1], ARGV[1]) return redis.call('hincrby', KEYS[1], 'n', 1)",
@@ -148,7 +148,7 @@ fn hot_big_keys_of_every_type_are_switched_with_equal_values() {
     let (_limits, limits) = watch::channel(Limits::default());
     let handle = cluster.copy(limits);
     wait(&handle, "caught up", |report| report.state == State::CaughtUp);
-    // Refetched for a while after that, too.
+    // Keys are refetched for a while after that, too.
     let seen = handle.report().borrow().counters;
     wait(&handle, "refetching", |report| report.counters.refetched > seen.refetched + 100);
     wait(&handle, "caught up again", |report| report.state == State::CaughtUp);
@@ -166,7 +166,7 @@ fn hot_big_keys_of_every_type_are_switched_with_equal_values() {
 }
 
 #[test]
-fn a_hot_list_waits_for_a_longer_hold() {
+fn a_write_contended_list_waits_for_a_longer_hold() {
     let mut cluster = Cluster::start();
     cluster.source.all((0..400_000).map(|i| format!("RPUSH list {i}")));
     let stop = writer(Conn::open(&cluster.servers[0].addr), |conn, i| {

@@ -1,6 +1,6 @@
-//! A server of one thread and no sockets, with as much of Redis as copying big keys needs, and the guarantee of SCAN no
-//! better than it is.
-//! Knows nothing of who asks.
+//! A simulated server without threads and sockets. It implements as much of Redis as copying big keys needs, and SCAN
+//! with no more than its documented guarantee.
+//! Knows nothing of its clients.
 
 use std::{collections::BTreeMap, hash::Hasher};
 
@@ -9,27 +9,27 @@ use pontoon::resp::{
     write,
 };
 
-/// Every element is said to take so much, so that pages are small and many.
+/// Reported size of every element, so that pages are small and many.
 const EACH: usize = 100 << 10;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
-    /// Fields with their values and when they expire.
+    /// Fields with their values and expiry times.
     Hash(BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>),
     Set(BTreeMap<Vec<u8>, ()>),
     Zset(BTreeMap<Vec<u8>, f64>),
 }
 
-/// One key, for there is no other.
+/// The only key.
 #[derive(Clone, Debug, Default)]
 pub struct Fake {
     pub key: Option<(Data, Option<u64>)>,
     pub now: u64,
-    /// Knows what Redis 7.4 knows; else what 6.0 does.
+    /// Supports what Redis 7.4 supports; otherwise what 6.0 does.
     pub new: bool,
 }
 
-/// Where SCAN meets an element. The same wherever it is asked, whatever else comes and goes.
+/// The position of an element in a SCAN. It depends only on the name, whatever else is added or removed.
 fn place(name: &[u8]) -> u64 {
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
     hasher.write(name);
@@ -40,13 +40,13 @@ fn number(text: &[u8]) -> i64 {
     std::str::from_utf8(text).unwrap().parse().unwrap()
 }
 
-/// What is left at `now` of a time to live.
+/// The remaining time to live at `now`.
 fn left(until: Option<u64>, now: u64) -> i64 {
     until.map_or(-1, |until| until.saturating_sub(now) as i64)
 }
 
 impl Fake {
-    /// Runs all requests in `bytes`; a reply each.
+    /// Executes all requests in `bytes` and returns one reply each.
     pub fn run(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut replies = Vec::new();
         while !bytes.is_empty() {
@@ -59,7 +59,7 @@ impl Fake {
         replies
     }
 
-    /// Time passes; whether the key has expired.
+    /// Advances the time; returns whether the key has expired.
     pub fn tick(&mut self, millis: u64) -> bool {
         self.now += millis;
         let expired = self.key.as_ref().is_some_and(|(_, until)| until.is_some_and(|until| until <= self.now));
@@ -100,7 +100,7 @@ impl Fake {
             }
             _ => self.typed(&name, args, &mut out),
         }
-        // The last element takes its key along.
+        // Removing the last element removes the key.
         if self.key.is_some() && self.len() == 0 {
             self.key = None;
         }
@@ -117,7 +117,6 @@ impl Fake {
     }
 
     fn typed(&mut self, name: &str, args: &[Vec<u8>], out: &mut Vec<u8>) {
-        let now = self.now;
         if (name.starts_with("HP") || name == "SMISMEMBER" || name == "ZMSCORE") && !self.new {
             return write::error(out, &format!("ERR unknown command '{name}', with args beginning with: "));
         }
@@ -136,100 +135,130 @@ impl Fake {
         };
         let mut none = empty;
         let data = self.key.as_mut().map_or(&mut none, |(data, _)| data);
-        match (name, data) {
-            ("HSET", Data::Hash(fields)) => {
-                for pair in args[2..].chunks(2) {
-                    fields.insert(pair[0].clone(), (pair[1].clone(), None));
-                }
-                write::int(out, 0);
-            }
-            ("HDEL", Data::Hash(fields)) => {
-                fields.retain(|name, _| !args[2..].contains(name));
-                write::int(out, 0);
-            }
-            ("HMGET", Data::Hash(fields)) => {
-                write::array(out, args.len() - 2);
-                for name in &args[2..] {
-                    match fields.get(name) {
-                        Some((value, _)) => write::bulk(out, value),
-                        None => write::null(out, write::Version::Resp2),
-                    }
-                }
-            }
-            ("HPTTL", Data::Hash(fields)) => {
-                write::array(out, args.len() - 4);
-                args[4..].iter().for_each(|name| write::int(out, fields.get(name).map_or(-2, |(_, t)| left(*t, now))));
-            }
-            ("HPEXPIRE", Data::Hash(fields)) => {
-                if let Some((_, until)) = fields.get_mut(&args[5]) {
-                    *until = Some(now + number(&args[2]) as u64);
-                }
-                out.extend_from_slice(b"*1\r\n:1\r\n");
-            }
-            ("HSCAN", Data::Hash(fields)) => {
-                let rows = fields.iter().map(|(name, (value, _))| (name.clone(), Some(value.clone())));
-                scan(rows.collect(), args, out);
-            }
-            ("SADD", Data::Set(members)) => {
-                members.extend(args[2..].iter().map(|name| (name.clone(), ())));
-                write::int(out, 0);
-            }
-            ("SREM", Data::Set(members)) => {
-                members.retain(|name, _| !args[2..].contains(name));
-                write::int(out, 0);
-            }
-            ("SISMEMBER", Data::Set(members)) => write::int(out, i64::from(members.contains_key(&args[2]))),
-            ("SMISMEMBER", Data::Set(members)) => {
-                write::array(out, args.len() - 2);
-                args[2..].iter().for_each(|name| write::int(out, i64::from(members.contains_key(name))));
-            }
-            ("ZMSCORE", Data::Zset(members)) => {
-                write::array(out, args.len() - 2);
-                for name in &args[2..] {
-                    match members.get(name) {
-                        Some(score) => write::bulk(out, score.to_string().as_bytes()),
-                        None => write::null(out, write::Version::Resp2),
-                    }
-                }
-            }
-            ("SSCAN", Data::Set(members)) => scan(members.keys().map(|m| (m.clone(), None)).collect(), args, out),
-            ("ZADD", Data::Zset(members)) => {
-                for pair in args[2..].chunks(2) {
-                    members.insert(pair[1].clone(), std::str::from_utf8(&pair[0]).unwrap().parse().unwrap());
-                }
-                write::int(out, 0);
-            }
-            ("ZREM", Data::Zset(members)) => {
-                members.retain(|name, _| !args[2..].contains(name));
-                write::int(out, 0);
-            }
-            ("ZSCORE", Data::Zset(members)) => match members.get(&args[2]) {
-                Some(score) => write::bulk(out, score.to_string().as_bytes()),
-                None => write::null(out, write::Version::Resp2),
-            },
-            ("ZSCAN", Data::Zset(members)) => {
-                scan(members.iter().map(|(m, s)| (m.clone(), Some(s.to_string().into_bytes()))).collect(), args, out);
-            }
-            ("ZRANGEBYSCORE", Data::Zset(members)) => {
-                let min: f64 = std::str::from_utf8(&args[2]).unwrap().parse().unwrap();
-                let mut rows: Vec<_> = members.iter().filter(|(_, score)| **score >= min).collect();
-                rows.sort_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(b.0)));
-                rows.truncate(number(&args[7]) as usize);
-                write::array(out, rows.len() * 2);
-                for (member, score) in rows {
-                    write::bulk(out, member);
-                    write::bulk(out, score.to_string().as_bytes());
-                }
-            }
-            (_, _) if name.starts_with(['H', 'S', 'Z']) => {
-                write::error(out, "WRONGTYPE Operation against a key holding the wrong kind of value");
-            }
-            _ => panic!("{name} is not known here"),
+        match data {
+            Data::Hash(fields) => hash(fields, name, args, self.now, out),
+            Data::Set(members) => set(members, name, args, out),
+            Data::Zset(members) => zset(members, name, args, out),
         }
     }
 }
 
-/// A page of HSCAN, SSCAN or ZSCAN: the cursor is a place.
+/// The reply to a command that this type does not have.
+fn wrong_type(name: &str, out: &mut Vec<u8>) {
+    assert!(name.starts_with(['H', 'S', 'Z']), "{name} is not known here");
+    write::error(out, "WRONGTYPE Operation against a key holding the wrong kind of value");
+}
+
+fn score_or_null(score: Option<&f64>, out: &mut Vec<u8>) {
+    match score {
+        Some(score) => write::bulk(out, score.to_string().as_bytes()),
+        None => write::null(out, write::Version::Resp2),
+    }
+}
+
+fn hash(
+    fields: &mut BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+    name: &str,
+    args: &[Vec<u8>],
+    now: u64,
+    out: &mut Vec<u8>,
+) {
+    match name {
+        "HSET" => {
+            for pair in args[2..].chunks(2) {
+                fields.insert(pair[0].clone(), (pair[1].clone(), None));
+            }
+            write::int(out, 0);
+        }
+        "HDEL" => {
+            fields.retain(|name, _| !args[2..].contains(name));
+            write::int(out, 0);
+        }
+        "HMGET" => {
+            write::array(out, args.len() - 2);
+            for name in &args[2..] {
+                match fields.get(name) {
+                    Some((value, _)) => write::bulk(out, value),
+                    None => write::null(out, write::Version::Resp2),
+                }
+            }
+        }
+        "HPTTL" => {
+            write::array(out, args.len() - 4);
+            args[4..].iter().for_each(|name| write::int(out, fields.get(name).map_or(-2, |(_, t)| left(*t, now))));
+        }
+        "HPEXPIRE" => {
+            if let Some((_, until)) = fields.get_mut(&args[5]) {
+                *until = Some(now + number(&args[2]) as u64);
+            }
+            out.extend_from_slice(b"*1\r\n:1\r\n");
+        }
+        "HSCAN" => {
+            let rows = fields.iter().map(|(name, (value, _))| (name.clone(), Some(value.clone())));
+            scan(rows.collect(), args, out);
+        }
+        _ => wrong_type(name, out),
+    }
+}
+
+fn set(members: &mut BTreeMap<Vec<u8>, ()>, name: &str, args: &[Vec<u8>], out: &mut Vec<u8>) {
+    match name {
+        "SADD" => {
+            members.extend(args[2..].iter().map(|name| (name.clone(), ())));
+            write::int(out, 0);
+        }
+        "SREM" => {
+            members.retain(|name, _| !args[2..].contains(name));
+            write::int(out, 0);
+        }
+        "SISMEMBER" => write::int(out, i64::from(members.contains_key(&args[2]))),
+        "SMISMEMBER" => {
+            write::array(out, args.len() - 2);
+            args[2..].iter().for_each(|name| write::int(out, i64::from(members.contains_key(name))));
+        }
+        "SSCAN" => scan(members.keys().map(|m| (m.clone(), None)).collect(), args, out),
+        _ => wrong_type(name, out),
+    }
+}
+
+fn zset(members: &mut BTreeMap<Vec<u8>, f64>, name: &str, args: &[Vec<u8>], out: &mut Vec<u8>) {
+    match name {
+        "ZMSCORE" => {
+            write::array(out, args.len() - 2);
+            for name in &args[2..] {
+                score_or_null(members.get(name), out)
+            }
+        }
+        "ZADD" => {
+            for pair in args[2..].chunks(2) {
+                members.insert(pair[1].clone(), std::str::from_utf8(&pair[0]).unwrap().parse().unwrap());
+            }
+            write::int(out, 0);
+        }
+        "ZREM" => {
+            members.retain(|name, _| !args[2..].contains(name));
+            write::int(out, 0);
+        }
+        "ZSCORE" => score_or_null(members.get(&args[2]), out),
+        "ZSCAN" => {
+            scan(members.iter().map(|(m, s)| (m.clone(), Some(s.to_string().into_bytes()))).collect(), args, out);
+        }
+        "ZRANGEBYSCORE" => {
+            let min: f64 = std::str::from_utf8(&args[2]).unwrap().parse().unwrap();
+            let mut rows: Vec<_> = members.iter().filter(|(_, score)| **score >= min).collect();
+            rows.sort_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(b.0)));
+            rows.truncate(number(&args[7]) as usize);
+            write::array(out, rows.len() * 2);
+            for (member, score) in rows {
+                write::bulk(out, member);
+                write::bulk(out, score.to_string().as_bytes());
+            }
+        }
+        _ => wrong_type(name, out),
+    }
+}
+
+/// A page of HSCAN, SSCAN or ZSCAN: the cursor is a position.
 fn scan(rows: Vec<(Vec<u8>, Option<Vec<u8>>)>, args: &[Vec<u8>], out: &mut Vec<u8>) {
     let (cursor, count) = (number(&args[2]) as u64, number(&args[4]) as usize);
     let mut rows: Vec<_> = rows.into_iter().map(|row| (place(&row.0), row)).filter(|(at, _)| *at >= cursor).collect();

@@ -1,4 +1,4 @@
-//! Whatever the order of questions, answers, writes, events and expiries: in the end both servers have the same value.
+//! For every order of requests, replies, writes, events and expiries, both servers end with the same value.
 //! Knows nothing of sockets.
 
 use std::{
@@ -12,10 +12,10 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use super::fake::{Data, Fake};
 
 const KEY: &[u8] = b"k";
-/// Names of fields: few, so that writes meet what was read, and many enough for several pages.
+/// Names of fields: few, so that writes hit fields that were read, and enough for several pages.
 const NAMES: u64 = 60;
 
-/// Two servers, and everything that is on its way between them and us.
+/// Two servers, and everything that is in flight between them and the copy.
 struct World {
     source: Fake,
     target: Fake,
@@ -27,7 +27,7 @@ struct World {
     to_target: VecDeque<(Option<BigId>, Vec<u8>)>,
     from_target: VecDeque<(Option<BigId>, Vec<u8>)>,
     feed: VecDeque<Vec<Vec<u8>>>,
-    /// As the engine's dirty set: to be fetched by the ordinary way.
+    /// The engine's dirty set: keys that are fetched like small ones.
     dirty: bool,
     kind: u8,
 }
@@ -63,7 +63,7 @@ impl World {
         world
     }
 
-    /// A client's command: the source runs it, the feed has it.
+    /// A client's command: the source executes it and the feed gets it.
     fn write(&mut self, a: u8, b: u8) {
         let (name, value) = (u64::from(a) % NAMES, b);
         let line = match (b % 32, self.kind) {
@@ -82,13 +82,13 @@ impl World {
             _ => format!("ZADD k {} n{name}", value % 11),
         };
         let args = words(&line);
-        // A refused command does not come to the feed.
+        // A command that fails is not replicated.
         if !self.source.command(&args).starts_with(b"-") {
             self.feed.push_back(args);
         }
     }
 
-    /// The engine's ordinary fetch: every value here is big, or not there.
+    /// The engine's fetch of a small key: every value here is big or missing.
     fn fetch(&mut self) {
         if !std::mem::take(&mut self.dirty) {
             return;
@@ -178,9 +178,9 @@ impl World {
             14 => self.write(a, b),
             // Times to live, short and long.
             18 | 19 => self.write(a, [1, 2, 5][usize::from(b) % 3]),
-            // Mostly short, sometimes as long as many times to live.
+            // Mostly short steps, sometimes as long as many times to live.
             15 => self.tick(if b < 64 { 400 } else { u64::from(b % 8) }),
-            // The copy gets ahead, with all events or while they are late.
+            // The copy advances, with all events or while they are late.
             more => {
                 for _ in 0..usize::from(a) * 2 {
                     if more == 16 {
@@ -193,13 +193,13 @@ impl World {
         }
     }
 
-    /// Everything one step on, but events; whether there was anything.
+    /// Advances everything but events by one step; returns whether there was anything.
     fn turn(&mut self) -> bool {
         let busy = [self.ask(), self.source_runs(), self.source_answers(), self.target_runs(), self.target_answers()];
         busy != [false; 5]
     }
 
-    /// The barrier has passed: nobody writes, and everything under way arrives.
+    /// The barrier has passed: nobody writes, and everything in flight arrives.
     fn settle(&mut self) {
         self.big.set_urgent(true);
         for _ in 0..10_000 {
@@ -214,7 +214,7 @@ impl World {
     }
 }
 
-/// A value without times.
+/// The value without expiry times.
 fn value(fake: &Fake) -> Option<Data> {
     let mut data = fake.key.clone()?.0;
     if let Data::Hash(fields) = &mut data {
@@ -223,7 +223,7 @@ fn value(fake: &Fake) -> Option<Data> {
     Some(data)
 }
 
-/// When the key and each field expire.
+/// The expiry times of the key and each field.
 fn times(fake: &Fake) -> Vec<Option<u64>> {
     let Some((data, until)) = &fake.key else { return Vec::new() };
     let mut times = vec![*until];
@@ -240,8 +240,8 @@ fn check(kind: u8, new: bool, actions: &[(u8, u8, u8)]) -> Result<(), TestCaseEr
     }
     world.settle();
     prop_assert_eq!(value(&world.source), value(&world.target));
-    // A time to live is sent as what is left of it, so it ends later at the target by as long as that was under way, and
-    // never earlier.
+    // A time to live is sent as the remaining time. So it ends later at the target by the time that it was in flight,
+    // and never earlier.
     let passed = world.source.now;
     for (source, target) in times(&world.source).iter().zip(times(&world.target)) {
         match (*source, target) {
@@ -263,7 +263,7 @@ fn any_interleaving_ends_with_equal_values() {
     runner.run(&strategy, |(kind, new, actions)| check(kind, new, &actions)).unwrap();
 }
 
-/// What the property is worth: the same world in which every tenth event is stale must not always end with equal values.
+/// Tests the property itself: if every tenth event is lost, the values must not always be equal.
 #[test]
 fn lost_events_are_noticed() {
     let mut runner =

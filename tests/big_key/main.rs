@@ -1,5 +1,5 @@
-//! Big keys: any interleaving of answers and writes against simulated servers, every type between real ones.
-//! Knows nothing of the engine that feeds `BigKeys` in the program; `tests/mover` has that.
+//! Big keys: every interleaving of replies and writes between simulated servers, every type between real ones.
+//! Knows nothing of the engine that drives `BigKeys` in the program; `tests/mover` tests that.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

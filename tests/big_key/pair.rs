@@ -1,4 +1,4 @@
-//! Two real servers and the loop that an engine would be, without one.
+//! Two real servers and a loop that drives `BigKeys` like the engine does.
 //! Knows nothing of types.
 
 use std::{
@@ -34,7 +34,7 @@ impl Conn {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next reply as it came.
+    /// The next reply, encoded.
     pub fn reply(&mut self) -> Vec<u8> {
         let mut scanner = ReplyScanner::default();
         loop {
@@ -48,7 +48,7 @@ impl Conn {
         }
     }
 
-    /// A command in words; its reply as it came.
+    /// Sends a command; returns the encoded reply.
     pub fn ask(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let mut bytes = Vec::new();
         write::request(&mut bytes, args);
@@ -56,7 +56,7 @@ impl Conn {
         self.reply()
     }
 
-    /// A command with spaces between its words; its reply as text, which is no error.
+    /// Sends a command with spaces between its words; returns the reply as text. Panics on an error.
     pub fn say(&mut self, line: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let reply = self.ask(&args);
@@ -64,7 +64,7 @@ impl Conn {
         String::from_utf8_lossy(&reply).into_owned()
     }
 
-    /// Many commands in one pipeline; none answers with an error.
+    /// Sends many commands in one pipeline. Panics on an error.
     pub fn all(&mut self, lines: impl Iterator<Item = String>) {
         let mut lines = lines.peekable();
         while lines.peek().is_some() {
@@ -89,7 +89,7 @@ pub struct Pair {
     pub source: Conn,
     pub target: Conn,
     pub big: BigKeys,
-    /// Keys that were not ours.
+    /// Keys that were not big.
     pub returned: Vec<ReturnedKey>,
     source_addr: String,
 }
@@ -105,7 +105,7 @@ impl Pair {
         Self { _servers: servers, source, target, big: BigKeys::default(), returned: Vec::new(), source_addr }
     }
 
-    /// One more connection to the source: a client.
+    /// Another connection to the source, for a client.
     pub fn client(&self) -> Conn {
         Conn::open(&self.source_addr)
     }
@@ -114,7 +114,7 @@ impl Pair {
         self.big.begin(0, Bytes::copy_from_slice(key.as_bytes()), Instant::now());
     }
 
-    /// One round of one key, to its last answer; `false`: nothing to do.
+    /// One round of one key, to its last reply. `false`: there is nothing to do.
     pub fn round(&mut self) -> bool {
         let now = Instant::now();
         let (mut source, mut target) = (Requests::default(), Requests::default());
@@ -138,7 +138,7 @@ impl Pair {
         true
     }
 
-    /// Rounds until everything is clean.
+    /// Makes rounds until everything is clean.
     pub fn settle(&mut self) {
         let end = Instant::now() + PATIENCE;
         while !self.big.is_clean() {
@@ -147,12 +147,12 @@ impl Pair {
         }
     }
 
-    /// Tells the events that have come.
+    /// Applies the events that have arrived.
     pub fn events(&mut self, feed: &Receiver<Event>) -> usize {
         feed.try_iter().map(|args| self.big.event(0, &args[1], &args[..], Instant::now())).count()
     }
 
-    /// The two servers have the same value of `key`, and about the same time to live.
+    /// Asserts that both servers have the same value of `key` and about the same time to live.
     pub fn assert_equal(&mut self, key: &str) {
         let line = format!("DEBUG DIGEST-VALUE {key}");
         assert_eq!(self.source.say(&line), self.target.say(&line), "{key}");

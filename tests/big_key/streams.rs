@@ -1,26 +1,26 @@
-//! Streams: entries, counters, groups, consumers, pending entries of entries that are there and that are not.
-//! Knows nothing of writes meanwhile.
+//! Streams: entries, counters, groups, consumers, pending entries whose entry exists or was deleted.
+//! Knows nothing of concurrent writes.
 
 use super::pair::{Conn, Pair};
 
-/// All that the server says of a stream, without how long ago something was.
-fn told(conn: &mut Conn, key: &str, groups: &[&str]) -> String {
+/// Everything that the server reports about a stream, without idle times.
+fn report(conn: &mut Conn, key: &str, groups: &[&str]) -> String {
     let info = conn.say(&format!("XINFO STREAM {key}"));
-    // The shape of the tree is not the stream's.
+    // The shape of the radix tree is not part of the stream.
     let start = info.find("last-generated-id").unwrap();
-    let mut told = info[start..].to_owned();
-    told.push_str(&conn.say(&format!("XLEN {key}")));
-    told.push_str(&conn.say(&format!("XINFO GROUPS {key}")));
+    let mut report = info[start..].to_owned();
+    report.push_str(&conn.say(&format!("XLEN {key}")));
+    report.push_str(&conn.say(&format!("XINFO GROUPS {key}")));
     for group in groups {
-        // Name and pending; idle differs.
+        // Name and number of pending entries; the idle time differs.
         let consumers = conn.say(&format!("XINFO CONSUMERS {key} {group}"));
-        told.push_str(&consumers.split("idle\r\n:").map(|s| s.split_once("\r\n").unwrap().1).collect::<String>());
-        told.push_str(&without_idle(&conn.say(&format!("XPENDING {key} {group} - + 100000"))));
+        report.push_str(&consumers.split("idle\r\n:").map(|s| s.split_once("\r\n").unwrap().1).collect::<String>());
+        report.push_str(&without_idle(&conn.say(&format!("XPENDING {key} {group} - + 100000"))));
     }
-    told
+    report
 }
 
-/// The answer of XPENDING without the third of each four.
+/// The reply of XPENDING without the third of each four values.
 fn without_idle(reply: &str) -> String {
     let mut numbers = 0;
     let keep = |line: &&str| {
@@ -42,7 +42,7 @@ fn fill(source: &mut Conn) {
     // Delivered more than once.
     source.say("XCLAIM s all other 0 1000-1 1001-1 1002-1");
     source.say("XCLAIM s all other 0 1001-1");
-    // Pending entries whose entry is deleted, one in the middle, several at the head, and one at the end.
+    // Pending entries whose entry is deleted: one in the middle, several at the head, one at the end.
     source.all([1500, 1501, 1502, 3999, 11_700].iter().map(|i| format!("XDEL s {i}-1")));
     source.say("XADD s 12001-1 last one");
     source.say("XREADGROUP GROUP unknown y COUNT 1 STREAMS s >");
@@ -59,7 +59,7 @@ fn groups_and_pending_entries_are_exact() {
     pair.settle();
     pair.assert_equal("s");
     let groups = ["all", "late", "unknown"];
-    let (source, target) = (told(&mut pair.source, "s", &groups), told(&mut pair.target, "s", &groups));
+    let (source, target) = (report(&mut pair.source, "s", &groups), report(&mut pair.target, "s", &groups));
     assert_eq!(source, target);
     assert!(source.contains("1001-1 $5 other :3"), "the test has something to compare: {source:.3000}");
     // Idle times differ by no more than the copying took.
@@ -75,13 +75,13 @@ fn groups_and_pending_entries_are_exact() {
 fn a_stream_that_was_trimmed_to_nothing_keeps_its_pending_entries() {
     let mut pair = Pair::start();
     fill(&mut pair.source);
-    // Only by its memory is it big now.
+    // Now only its memory makes it big.
     pair.source.say("XTRIM s MAXLEN 0");
     pair.begin("s");
     while pair.round() {}
     if pair.returned.is_empty() {
         let groups = ["all", "late", "unknown"];
-        assert_eq!(told(&mut pair.source, "s", &groups), told(&mut pair.target, "s", &groups));
+        assert_eq!(report(&mut pair.source, "s", &groups), report(&mut pair.target, "s", &groups));
     }
     assert_eq!(pair.returned, [], "its pending entries alone make it big");
 }
@@ -94,5 +94,5 @@ fn a_stream_without_groups() {
     pair.begin("s");
     pair.settle();
     pair.assert_equal("s");
-    assert_eq!(told(&mut pair.source, "s", &[]), told(&mut pair.target, "s", &[]));
+    assert_eq!(report(&mut pair.source, "s", &[]), report(&mut pair.target, "s", &[]));
 }

@@ -1,17 +1,17 @@
-//! Every type but streams, at rest.
-//! Knows nothing of writes meanwhile.
+//! Every type except streams, without concurrent writes.
+//! Knows nothing of concurrent writes.
 
 use super::pair::Pair;
 
 #[test]
-fn every_type_crosses_in_pieces() {
+fn every_type_is_copied_in_pieces() {
     let mut pair = Pair::start();
     let source = &mut pair.source;
     source.all((0..20_000).map(|i| format!("HSET hash field:{i} value:{i}")));
     source.all((0..20_000).map(|i| format!("SADD set member:{i}")));
     source.all((0..20_000).map(|i| format!("SADD intset {i}")));
     source.all((0..20_000).map(|i| format!("ZADD zset {} member:{i}", f64::from(i) * 0.1)));
-    // All of one score: read on by ZSCAN. And two scores that sort, many times each.
+    // All members have one score: read with ZSCAN. Then two scores, each many times.
     source.all((0..20_000).map(|i| format!("ZADD ties 7 member:{i}")));
     source.all((0..20_000).map(|i| format!("ZADD twice {} member:{i}", i % 2)));
     source.all((0..20_000).map(|i| format!("RPUSH list element:{i}")));
@@ -23,7 +23,7 @@ fn every_type_crosses_in_pieces() {
     for key in ["hash", "zset"] {
         source.say(&format!("PEXPIRE {key} 600000"));
     }
-    // Something older is in the way.
+    // Older values at the target.
     pair.target.say("SET hash old");
     pair.target.say("RPUSH list old");
     let keys = ["hash", "set", "intset", "zset", "ties", "twice", "list", "string", "wide"];
@@ -38,7 +38,7 @@ fn every_type_crosses_in_pieces() {
 }
 
 #[test]
-fn small_keys_and_missing_ones_are_given_back() {
+fn small_and_missing_keys_are_returned() {
     let mut pair = Pair::start();
     pair.source.say("HSET small a 1");
     pair.target.say("SET gone old");
@@ -51,7 +51,7 @@ fn small_keys_and_missing_ones_are_given_back() {
 }
 
 impl Pair {
-    /// Rounds while there is something to do.
+    /// Makes rounds while there is something to do.
     fn settle_returned(&mut self) {
         while self.round() {}
         assert!(self.big.is_clean());

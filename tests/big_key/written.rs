@@ -1,5 +1,5 @@
 //! Keys that are written while they are copied, between real servers.
-//! Knows nothing of how the feed gets its events: here the writer tells them once they are answered.
+//! Knows nothing of the feed: here the writer reports its commands after their replies.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use super::{
     pair::{Conn, Event, Pair},
 };
 
-/// A client that writes until it is told to stop, and tells each command after its answer.
+/// A client that writes until it is stopped and reports each command after its reply.
 struct Writer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
@@ -25,7 +25,7 @@ struct Writer {
 
 impl Writer {
     fn start(mut conn: Conn, mut line: impl FnMut(usize) -> String + Send + 'static) -> Self {
-        // Bounded, so that the writer cannot run away from a copy on a busy machine, in a build that is not optimized.
+        // Bounded, so that the writer cannot run ahead of the copy on a busy machine in an unoptimized build.
         let (events, feed) = sync_channel(100);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -44,7 +44,7 @@ impl Writer {
         Self { stop, thread, feed }
     }
 
-    /// Stops it; the events that are left are in the feed.
+    /// Stops the writer and applies the remaining events.
     fn stop(self, pair: &mut Pair) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         while !self.thread.is_finished() {
@@ -64,7 +64,7 @@ fn copies_while_written(
     pair.source.all((0..30_000).map(fill));
     let writer = Writer::start(pair.client(), write);
     pair.begin(key);
-    // Clean once while the writer writes: it converges.
+    // It must become clean while the writer writes: it converges.
     let end = Instant::now() + PATIENCE;
     let mut cleans = 0;
     while cleans < 20 {
@@ -82,7 +82,7 @@ fn copies_while_written(
 }
 
 #[test]
-fn a_hot_hash_converges_by_field() {
+fn a_write_contended_hash_converges_by_field() {
     copies_while_written(
         "h",
         |i| format!("HSET h f{i} {i}"),
@@ -95,7 +95,7 @@ fn a_hot_hash_converges_by_field() {
 }
 
 #[test]
-fn a_hot_set_converges_by_member() {
+fn a_write_contended_set_converges_by_member() {
     copies_while_written(
         "s",
         |i| format!("SADD s m{i}"),
@@ -107,7 +107,7 @@ fn a_hot_set_converges_by_member() {
 }
 
 #[test]
-fn a_hot_sorted_set_converges_by_member() {
+fn a_write_contended_sorted_set_converges_by_member() {
     copies_while_written(
         "z",
         |i| format!("ZADD z {} m{i}", i % 1000),
@@ -120,7 +120,7 @@ fn a_hot_sorted_set_converges_by_member() {
 }
 
 #[test]
-fn a_hot_bitmap_converges_by_piece() {
+fn a_write_contended_bitmap_converges_by_piece() {
     let mut pair = Pair::start();
     pair.source.say("SETBIT b 64000000 1");
     let writer = Writer::start(pair.client(), |i| match i % 20 {
@@ -139,7 +139,7 @@ fn a_hot_bitmap_converges_by_piece() {
 }
 
 #[test]
-fn a_hot_list_is_named_and_copied_when_the_writers_stand_still() {
+fn a_write_contended_list_is_reported_and_copied_when_the_writers_stop() {
     let mut pair = Pair::start();
     pair.source.all((0..300_000).map(|i| format!("RPUSH l {i}")));
     let writer = Writer::start(pair.client(), |i| format!("LPUSH l new:{i}"));
@@ -158,13 +158,13 @@ fn a_hot_list_is_named_and_copied_when_the_writers_stand_still() {
 }
 
 #[test]
-fn a_copy_that_the_target_expired_is_made_anew() {
+fn a_copy_that_the_target_expired_is_restarted() {
     let mut pair = Pair::start();
     pair.source.all((0..6_000).map(|i| format!("HSET h f{i} {i}")));
     pair.source.say("PEXPIRE h 700");
     pair.begin("h");
     pair.settle();
-    // A session that is refreshed in time, of which we hear too late.
+    // A session that is refreshed in time, but whose events come too late.
     pair.source.say("PERSIST h");
     let end = Instant::now() + PATIENCE;
     while pair.target.say("EXISTS h") == ":1\r\n" {
@@ -183,7 +183,7 @@ fn a_copy_that_the_target_expired_is_made_anew() {
 }
 
 #[test]
-fn a_key_that_is_deleted_and_made_again_as_another_type() {
+fn a_key_that_is_deleted_and_created_with_another_type() {
     let mut pair = Pair::start();
     pair.source.all((0..9_000).map(|i| format!("HSET k f{i} {i}")));
     pair.begin("k");

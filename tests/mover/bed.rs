@@ -1,5 +1,5 @@
-//! Two groups of real servers, a mover between them, and a comparison of everything that they hold.
-//! Knows nothing of what a test is about.
+//! Two groups of real servers, a mover between them, and a comparison of all their data.
+//! Knows nothing of the tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use super::common::{PATIENCE, Redis};
 
 pub const NAME: &str = "pt:test:run:m1.1";
-/// Databases that tests use, and one that gets its first key late.
+/// Databases that tests use; one of them gets its first key late.
 pub const DATABASES: [u32; 4] = [0, 3, 7, 15];
 
 /// A blocking connection.
@@ -64,7 +64,7 @@ impl Conn {
         }
     }
 
-    /// Words with spaces between; no error.
+    /// Sends words with spaces between them. Panics on an error.
     #[track_caller]
     pub fn say(&mut self, words: &str) -> Reply {
         let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
@@ -90,7 +90,7 @@ impl Conn {
     }
 }
 
-/// Says yes and remembers; or says no.
+/// Records the connections, and authorizes or refuses them.
 pub struct Authorizer {
     pub asked: Mutex<Vec<ConnectionId>>,
     pub refuses: bool,
@@ -128,7 +128,7 @@ pub fn start_server() -> Redis {
     Redis::start_with(&["--enable-debug-command", "yes", "--repl-diskless-sync-delay", "0"])
 }
 
-/// Makes `replica` follow `primary` and waits for it.
+/// Makes `replica` follow `primary` and waits until it is in sync.
 pub fn follow(replica: &Redis, primary: &Redis) {
     let (host, port) = primary.addr.split_once(':').unwrap();
     let mut conn = Conn::open(replica);
@@ -202,7 +202,7 @@ impl Bed {
         mover::start(RunSpec::Clean(spec), self.authorizer.clone(), self.limits.subscribe())
     }
 
-    /// Waits for a report that is as it should be.
+    /// Waits for a report that fulfils `is`.
     #[track_caller]
     pub fn wait(&self, handle: &MoverHandle, what: &str, mut is: impl FnMut(&Report) -> bool) -> Report {
         let mut reports = handle.report();
@@ -220,7 +220,7 @@ impl Bed {
         self.wait(handle, "caught up", |report| report.state == State::CaughtUp)
     }
 
-    /// Waits for the end, and why.
+    /// Waits until the run has failed; returns why.
     #[track_caller]
     pub fn failed(&self, handle: &MoverHandle) -> String {
         let report = self.wait(handle, "failed", |report| matches!(report.state, State::Failed(_)));
@@ -237,7 +237,7 @@ impl Bed {
         self.finish_in(handle, hold, PATIENCE).unwrap()
     }
 
-    /// The target has exactly the keys of these slots that the source has, with equal values and times to live.
+    /// Asserts that the target has exactly the source's keys of these slots, with equal values and times to live.
     #[track_caller]
     pub fn assert_equal(&mut self, slots: &SlotSet) {
         let mut count = 0;
@@ -259,7 +259,7 @@ impl Bed {
                     .collect();
                 side
             });
-            // Keys that have just expired on one side while we asked.
+            // Keys that have just expired at one server.
             let soon = |side: &mut BTreeMap<String, (Reply, i64)>| side.retain(|_, (_, ttl)| *ttl == -1 || *ttl > 2000);
             soon(&mut source);
             soon(&mut target);
@@ -279,7 +279,7 @@ impl Bed {
     }
 }
 
-/// Runs `write` again and again on a connection of its own until dropped.
+/// Runs `write` repeatedly on its own connection until dropped.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<usize>>,
@@ -301,7 +301,7 @@ impl Writer {
         Self { stop, thread: Some(thread) }
     }
 
-    /// Every write is answered when it returns: their number.
+    /// Stops the writer after its last reply; returns the number of writes.
     pub fn end(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()

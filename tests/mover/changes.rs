@@ -1,5 +1,5 @@
-//! Keys that change while they are copied: nothing is lost, nothing is doubled, nothing dies early.
-//! Knows nothing of what a feed looks like.
+//! Keys that change while they are copied: nothing is lost, nothing is duplicated, nothing expires early.
+//! Knows nothing of the kinds of feeds.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     copying::fill,
 };
 
-/// Every way to change a key that comes through a replication stream in another form.
+/// All ways to change a key that are replicated in another form.
 fn change(conn: &mut Conn, i: usize) {
     let n = i * 7919 % 150;
     let m = i % 20;
@@ -51,7 +51,7 @@ fn change(conn: &mut Conn, i: usize) {
         20 => conn.say(&format!("ZUNIONSTORE union:{m} 2 zset:{m} zset:{}", (m + 1) % 20)),
         21 => conn.say(&format!("GETDEL lua:{n}")),
         22 => {
-            // A database that had no key when it began.
+            // A database that had no key at the start.
             conn.say("SELECT 7");
             conn.say(&format!("SET late:{n} {i}"));
             conn.say("SELECT 0")
@@ -68,7 +68,7 @@ fn changes_meanwhile(mut bed: Bed) {
     bed.caught_up(&handle);
     bed.wait(&handle, "refetching", |report| report.counters.refetched > 2000);
     bed.caught_up(&handle);
-    // A hold that is released: the writers go on, and so does the copy.
+    // A hold that is released: the writers continue, and so does the copy.
     assert!(writer.end() > 100);
     bed.finish(&handle, 5);
     bed.assert_equal(&slots);
@@ -92,7 +92,7 @@ fn with_a_primary_that_never_had_a_replica() {
 #[test]
 fn with_a_replica_as_the_feed() {
     let mut bed = Bed::with_replica();
-    // Nothing goes to the primary but questions: neither fetches nor a feed.
+    // The primary gets only queries: neither fetches nor a feed.
     let replicas = bed.s.info("replication", "connected_slaves");
     assert_eq!(replicas, "1");
     changes_meanwhile(bed);
@@ -121,7 +121,7 @@ fn sessions_that_are_refreshed_never_vanish() {
     let slots = layout_slots(|_| true);
     let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
-    // Longer than a session lives: a copy that is not fetched again would be gone.
+    // Longer than a session lives: a copy that is not refreshed would be gone.
     let refetched = handle.report().borrow().counters.refetched;
     let began = std::time::Instant::now();
     bed.wait(&handle, "some lives of a session", |report| {
@@ -152,7 +152,7 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     assert_eq!(finished.target_offset.replid, bed.t.info("replication", "master_replid"));
     let mut r = Conn::open(&replica);
     assert_eq!(r.say("DBSIZE"), bed.t.say("DBSIZE"));
-    // A replica that stands still: not in time, and the copy goes on.
+    // A replica that does not run: the cut-over is not done in time, and the copy continues.
     handle.resume(HoldId(1));
     bed.s.say("SET string:1 changed");
     bed.caught_up(&handle);
@@ -168,12 +168,12 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     bed.caught_up(&handle);
     assert_eq!(bed.finish_in(&handle, 3, PATIENCE).unwrap().replicas, 1);
     assert_eq!(r.say("GET string:2").text(), Some("changed"));
-    // Where the target says it was is behind all that was copied, and not behind what came later.
+    // The reported offset is behind everything that was copied, and before what came later.
     let offset = |conn: &mut Conn| conn.info("replication", "master_repl_offset").parse::<u64>().unwrap();
     handle.resume(HoldId(3));
     bed.caught_up(&handle);
     let before = offset(&mut bed.t);
-    // Nothing that gets small in a payload.
+    // A value that does not become small in a payload.
     let next = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
     let noise: Vec<u8> = std::iter::successors(Some(1), next).map(|n| (n >> 56) as u8).take(100_000).collect();
     bed.s.ask(&[b"SET", b"string:3", &noise]);

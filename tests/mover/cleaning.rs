@@ -1,5 +1,5 @@
 //! Deleting: a target before it is filled, a source after the switch.
-//! Knows nothing of copying beyond that it begins.
+//! Knows nothing of copying, except that it begins.
 
 use std::{
     sync::{Arc, Mutex},
@@ -39,7 +39,7 @@ fn the_slots_are_emptied_in_all_databases_and_late_writes_with_them() {
 }
 
 #[test]
-fn it_ends_no_sooner_than_two_passes_apart() {
+fn it_ends_only_after_two_empty_passes_far_enough_apart() {
     let bed = Bed::start();
     let apart = Duration::from_millis(700);
     let began = Instant::now();
@@ -49,7 +49,7 @@ fn it_ends_no_sooner_than_two_passes_apart() {
 }
 
 #[test]
-fn keys_of_someone_at_the_target_are_named_and_left_alone() {
+fn unexpected_keys_at_the_target_are_named_and_kept() {
     let mut bed = Bed::start();
     bed.s.say("SET a source");
     bed.t.say("SET a somebody");
@@ -60,7 +60,7 @@ fn keys_of_someone_at_the_target_are_named_and_left_alone() {
     assert!(why.contains("'a'") && why.contains("'b'") && why.contains("--wipe"), "{why}");
     bed.t.say("SELECT 0");
     assert_eq!(bed.t.say("GET a").text(), Some("somebody"));
-    // Slots that are ours: leftovers, which are wiped.
+    // Slots whose keys are leftovers: they are deleted.
     let mut spec = bed.spec(&slots);
     spec.ours_at_target = slots.clone();
     let handle = bed.copy(spec);

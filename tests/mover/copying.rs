@@ -1,5 +1,5 @@
-//! What is copied: every type, all databases, times to live, functions; slowly where a setting says so.
-//! Knows nothing of changes meanwhile.
+//! What is copied: every type, all databases, times to live, functions; slowly if limits say so.
+//! Knows nothing of concurrent changes.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use pontoon::{model::migration::Limits, model::migration::Verify, mover::State};
 
 use super::bed::{Bed, Conn, DATABASES, layout_slots};
 
-/// Some keys of every type, small and over the bounds of the small encodings.
+/// Some keys of every type, below and above the limits of the small encodings.
 pub fn fill(conn: &mut Conn) {
     for db in DATABASES.into_iter().filter(|db| *db != 7) {
         conn.say(&format!("SELECT {db}"));
@@ -47,7 +47,7 @@ fn everything_of_the_slots_and_nothing_else() {
     bed.s.say("EVAL return(1) 0");
     let code = "#!lua name=lib\nredis.register_function('f', function() return 42 end)";
     bed.s.ask(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
-    // Keys of other slots at the target are not ours.
+    // Keys of other slots at the target are kept.
     let slots = layout_slots(|slot| slot % 3 == 1);
     let other = (0..).map(|i| format!("other:{i}")).find(|key| !slots.has_key(key.as_bytes())).unwrap();
     bed.t.say(&format!("SET {other} mine"));
@@ -60,14 +60,14 @@ fn everything_of_the_slots_and_nothing_else() {
     let [replid, offset] = ["master_replid", "master_repl_offset"].map(|field| bed.t.info("replication", field));
     let at = (finished.target_offset.replid, finished.target_offset.offset.to_string());
     assert_eq!(at, (replid, offset), "nobody else writes there");
-    // The answer may be there a moment before the report.
+    // The result may arrive a moment before the report.
     let state = State::Finished(pontoon::model::ids::HoldId(1));
     super::bed::until("the report says so", || handle.report().borrow().state == state);
     assert_eq!(bed.t.say(&format!("GET {other}")).text(), Some("mine"));
     bed.t.say(&format!("DEL {other}"));
     bed.assert_equal(&slots);
     assert_eq!(bed.t.say("FCALL f 0").integer(), Some(42));
-    // It asked once, for one connection, which the server knows by its name.
+    // It asked for authorization once, for one connection, which the server knows by its name.
     let asked = bed.authorizer.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 1);
     let list = bed.t.say("CLIENT LIST").text().unwrap().to_owned();
@@ -109,7 +109,7 @@ fn verification_finds_what_differs() {
     let verified = report.verified.unwrap();
     assert!(verified.keys > 1000 && verified.different == 0, "{verified:?}");
     drop(handle);
-    // Somebody writes to the target what the source does not have.
+    // Somebody writes a value to the target that the source does not have.
     spec.ours_at_target = slots.clone();
     spec.name += "2";
     bed.limits.send_replace(Limits { keys_per_second: 300, ..Limits::default() });

@@ -1,5 +1,5 @@
-//! How an attempt ends when something is not as it was: with a reason, and with nothing sent afterwards.
-//! Knows nothing of what the leader does then.
+//! How a run ends when a server has changed or is lost: with a reason, and with nothing sent afterwards.
+//! Knows nothing of the leader's reaction.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn flushing_and_swapping_end_it() {
 }
 
 #[test]
-fn what_was_copied_and_is_gone_from_the_target_ends_it() {
+fn data_loss_at_the_target_ends_it() {
     for (command, what) in [
         ("FLUSHALL", "flushed"),
         ("FLUSHDB", "flushed"),
@@ -112,7 +112,7 @@ fn a_change_of_roles_ends_it() {
     follow(&bed.target, &other);
     let why = bed.failed(&handle);
     assert!(why.contains("role") || why.contains("READONLY") || why.contains("lost"), "{why}");
-    // And does not begin there.
+    // Nor does a new run start there.
     let why = bed.failed(&bed.copy(bed.spec(&layout_slots(|_| true))));
     assert!(why.contains("is a replica"), "{why}");
     bed.t.say("REPLICAOF NO ONE");
@@ -131,7 +131,7 @@ fn a_full_target_ends_it_with_advice() {
 }
 
 #[test]
-fn a_finish_that_is_late_is_given_up_and_the_copy_goes_on() {
+fn a_cut_over_that_is_late_is_abandoned_and_the_copy_continues() {
     let mut bed = Bed::start();
     for i in 0..1000 {
         bed.s.say(&format!("SET key:{i} {i}"));
@@ -146,7 +146,7 @@ fn a_finish_that_is_late_is_given_up_and_the_copy_goes_on() {
     bed.caught_up(&handle);
     bed.finish(&handle, 2);
     bed.assert_equal(&slots);
-    // Under the hold nothing reaches the target any more.
+    // Nothing reaches the target after the cut-over is finished.
     bed.s.say("SET key:2 late");
     bed.wait(&handle, "the late write is seen", |report| report.dirty > 0);
     assert_eq!(bed.t.say("GET key:2").text(), Some("2"));

@@ -1,5 +1,5 @@
-//! The mover between real redis-servers: what is copied, what changes meanwhile, how it ends, how it fails.
-//! Knows nothing of the log and of nodes; whoever authorizes here says yes.
+//! The mover between real redis-servers: what is copied, concurrent changes, how a run ends and fails.
+//! Knows nothing of the log and of nodes; authorization is simulated.
 #![allow(clippy::unwrap_used)]
 
 mod bed;

@@ -1,5 +1,6 @@
-//! Keys that become big and small while they are copied: each way has its own writes, which must not meet.
-//! Knows nothing of where the bounds are.
+//! Keys that become big and small while they are copied. Both ways of copying write to the same key and must not
+//! overlap.
+//! Knows nothing of the limits.
 
 use std::sync::{
     Arc,
@@ -8,11 +9,11 @@ use std::sync::{
 
 use super::bed::{Bed, Writer, layout_slots};
 
-/// Lists, since what is appended twice is there twice.
+/// Lists, since an element that is appended twice exists twice.
 const LISTS: usize = 40;
 
 #[test]
-fn lists_that_become_big_and_small_are_never_doubled() {
+fn lists_that_become_big_and_small_are_never_duplicated() {
     let mut bed = Bed::start();
     let element = "e".repeat(300);
     for i in 0..2000 {
@@ -31,7 +32,7 @@ fn lists_that_become_big_and_small_are_never_doubled() {
         let writer = Writer::start(&bed.source, move |conn, i| {
             let (list, from) = (i / 6 % LISTS, if i % 2 == 0 { "small" } else { "big" });
             conn.say(&format!("COPY {from} list:{list} REPLACE"));
-            // A whole pass ends with a big one.
+            // A whole pass ends with a big list.
             passed.store(((i + 1) / (6 * LISTS)) as u64, Ordering::Relaxed);
         });
         super::bed::until("all lists were written", || passes.load(Ordering::Relaxed) >= 1);
@@ -42,5 +43,5 @@ fn lists_that_become_big_and_small_are_never_doubled() {
     }
 }
 
-/// Each gives some hundred chances.
+/// Each round gives some hundred chances.
 const ROUNDS: u64 = 12;

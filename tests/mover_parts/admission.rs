@@ -1,4 +1,4 @@
-//! control::migration_admission against real servers.
+//! control::admission::migration against real servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,7 +46,7 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
 }
 
 impl World {
-    /// All slots are the source's; those of half of the layout are to move.
+    /// The source owns all slots; half of them are to move.
     fn new(source: &[&HostPort], target: &[&HostPort]) -> Self {
         let groups = BTreeMap::from([(FROM, group(FROM, source, None)), (TO, group(TO, target, None))]);
         let owned = SlotState { owner: Some(FROM), epoch: Epoch(1) };
@@ -88,7 +88,7 @@ impl World {
     }
 }
 
-/// A key of a slot below 512 and one above.
+/// A key of a slot below 512 and one of a slot above.
 fn keys() -> (String, String) {
     let find = |low: bool| (0..).map(|i| format!("k{i}")).find(|k| (Layout::Codis.slot(k.as_bytes()).0 < 512) == low);
     (find(true).unwrap(), find(false).unwrap())
@@ -113,7 +113,7 @@ async fn what_needs_no_server() {
 }
 
 #[tokio::test]
-async fn keys_of_someone_else_are_named() {
+async fn unexpected_keys_are_named() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
     let mut world = World::new(&[&source.addr], &[&target.addr]);
     let warnings = world.admit().await.unwrap();
@@ -180,7 +180,7 @@ async fn the_target_needs_room() {
     target.run("CONFIG SET maxmemory-policy allkeys-lru").await;
     let warnings = world.admit().await.unwrap();
     assert!(warnings.iter().any(|text| text.contains("maxmemory-policy allkeys-lru")), "{warnings:?}");
-    // Keys that are in other slots only need nothing, however many they are.
+    // Keys of other slots need no memory, however many there are.
     target.run("CONFIG SET maxmemory 20mb").await;
     source.run("FLUSHALL").await;
     for i in 0..3000 {
@@ -200,7 +200,7 @@ async fn a_replica_feeds_where_there_is_a_healthy_one() {
     source.until_info("min_slaves_good_slaves", "1").await;
     let world = World::new(&[&source.addr, &replica.addr], &[&target.addr]);
     assert_eq!(world.admit().await, Ok(vec![]));
-    // Alone the primary must feed, and then it counts us.
+    // Without a replica the primary must provide the feed, and then it counts the feed as a replica.
     let alone = World::new(&[&source.addr], &[&target.addr]).admit().await.unwrap();
     assert!(alone.iter().any(|text| text.contains("min-replicas-to-write 1")), "{alone:?}");
     let stranger = Redis::start(&[]).await;

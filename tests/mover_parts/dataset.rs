@@ -1,5 +1,5 @@
 //! Random keys of every type, as commands that can be sent to more than one server.
-//! Knows nothing of what is done with them.
+//! Knows nothing of the tests.
 
 use fastrand::Rng;
 use pontoon::redis::Client;
@@ -12,7 +12,7 @@ pub fn words(text: &str) -> Command {
     text.split(' ').map(|word| word.as_bytes().to_vec()).collect()
 }
 
-/// Bytes of all kinds: numbers (kept as integers by a server), short, long and binary ones.
+/// Bytes of all kinds: numbers (which a server stores as integers), short, long and binary ones.
 fn blob(rng: &mut Rng) -> Vec<u8> {
     match rng.u8(0..5) {
         0 => rng.i64(-1000..1000).to_string().into_bytes(),
@@ -32,14 +32,14 @@ fn score(rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// Commands that make `count` keys `key:<n>`; the elements of hashes and sets come in an order that `shuffle` decides,
-/// everything else by `seed` alone.
+/// Commands that create `count` keys `key:<n>`. `shuffle` determines the order of the elements of hashes and sets,
+/// `seed` everything else.
 pub fn commands(seed: u64, count: usize, mut shuffle: Rng) -> Vec<Command> {
     let mut rng = Rng::with_seed(seed);
     let mut all = Vec::new();
     for i in 0..count {
         let key = format!("key:{i}").into_bytes();
-        // Beyond a page of 512 now and then.
+        // Sometimes longer than a page of 512.
         let len = if rng.u8(0..20) == 0 { rng.usize(500..1600) } else { rng.usize(1..40) };
         let distinct = |j: usize, rng: &mut Rng| [blob(rng), format!("#{j}").into_bytes()].concat();
         match i % 7 {
@@ -59,7 +59,7 @@ pub fn commands(seed: u64, count: usize, mut shuffle: Rng) -> Vec<Command> {
                 all.extend(members.into_iter().map(|member| vec![b"SADD".to_vec(), key.clone(), member]));
             }
             3 => {
-                // Numbers only: an intset where the configuration has one.
+                // Only numbers: an intset where the configuration allows one.
                 let mut members: Vec<_> = (0..len).map(|_| rng.i32(..).to_string().into_bytes()).collect();
                 shuffle.shuffle(&mut members);
                 all.extend(members.into_iter().map(|member| vec![b"SADD".to_vec(), key.clone(), member]));
@@ -103,7 +103,7 @@ pub fn commands(seed: u64, count: usize, mut shuffle: Rng) -> Vec<Command> {
     all
 }
 
-/// Sends commands; none may fail.
+/// Sends commands. Panics on an error.
 pub async fn send(redis: &Redis, db: u32, commands: &[Command]) {
     let mut client: Client = redis.client().await;
     client.select(db, soon()).await.unwrap();

@@ -53,14 +53,14 @@ fn start(source: &Redis, target: &Redis) -> (MoverHandle, watch::Sender<Limits>)
     (mover::start(RunSpec::Copy(spec), Arc::new(Yes), receiver), limits)
 }
 
-/// Waits until the mover is in a state that `is`, or has failed.
+/// Waits until the mover is in a state that fulfils `is`, or has failed.
 async fn until(handle: &MoverHandle, is: impl Fn(&State) -> bool) -> mover::Report {
     let mut report = handle.report();
     let found = report.wait_for(|report| is(&report.state) || matches!(report.state, State::Failed(_)));
     tokio::time::timeout(3 * PATIENCE, found).await.expect("in time").expect("a report").clone()
 }
 
-/// Runs commands over and over until told to stop.
+/// Runs commands repeatedly until it is stopped.
 fn writer(redis: &Redis, stop: &Arc<AtomicBool>, commands: Vec<String>) -> JoinHandle<()> {
     let (addr, stop) = (redis.addr.clone(), stop.clone());
     tokio::spawn(async move {
@@ -68,7 +68,7 @@ fn writer(redis: &Redis, stop: &Arc<AtomicBool>, commands: Vec<String>) -> JoinH
         while !stop.load(Ordering::Relaxed) {
             for command in &commands {
                 let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
-                // The type of a key may be another for a moment.
+                // The key may have another type for a moment.
                 client.pipeline(&[&words], soon()).await.unwrap();
             }
         }
@@ -84,7 +84,7 @@ async fn under_writes(feed: &str) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut commands: Vec<String> = (0..40).map(|i| format!("INCR counter:{i}")).collect();
     commands.extend((0..7).map(|i| format!("XADD key:{} * a b", 7 * i + 6)));
-    // Only a group changes: tracking does not tell.
+    // Only a group changes: tracking does not report it.
     commands.extend((0..7).map(|i| format!("XREADGROUP GROUP g{0} alice COUNT 1 STREAMS key:{0} >", 7 * i + 6)));
     commands.push("SET session x PX 60000".into());
     commands.push("RENAME key:1 other".into());
@@ -103,16 +103,16 @@ async fn under_writes(feed: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_meanwhile_is_no_difference() {
+async fn concurrent_changes_are_no_difference() {
     tokio::join!(under_writes("psync"), under_writes("tracking"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_copy_is_found_before_any_hold() {
+async fn a_damaged_copy_is_detected_before_any_hold() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
     dataset::send(&source, 0, &dataset::commands(fastrand::u64(..), 70, Rng::with_seed(1))).await;
     source.run("SET victim right").await;
-    // Someone writes to the target, past the proxies, as soon as the key is there.
+    // Someone writes to the target, bypassing the proxies, as soon as the key exists.
     let stop = Arc::new(AtomicBool::new(false));
     let writing = writer(&target, &stop, vec!["SET victim wrong XX".into()]);
     let (handle, _limits) = start(&source, &target);

@@ -17,7 +17,7 @@ async fn load(redis: &Redis, code: &[u8]) {
 }
 
 #[tokio::test]
-async fn what_is_lacking_is_brought_and_nothing_replaced() {
+async fn missing_libraries_are_loaded_and_none_is_replaced() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
     assert_eq!(libraries(&source).await.lacking(&libraries(&target).await), Ok(vec![]));
     load(&source, &library("one", "f1", 11)).await;
@@ -30,7 +30,7 @@ async fn what_is_lacking_is_brought_and_nothing_replaced() {
     assert_eq!(target.run("FCALL f1 0").await, Reply::Integer(11));
     assert_eq!(target.run("FCALL g 0").await, Reply::Integer(33));
     assert_eq!(libraries(&source).await.lacking(&libraries(&target).await), Ok(vec![]));
-    // Another library under the same name, or another library's function: someone's.
+    // Another library with the same name, or with the same function: it belongs to another application.
     target.run("FUNCTION DELETE one").await;
     load(&target, &library("one", "f1", 12)).await;
     let error = libraries(&source).await.lacking(&libraries(&target).await).unwrap_err();

@@ -1,4 +1,4 @@
-//! What surrounds the copy, against real redis-servers: probe, payloads, functions, verification, the tracking feed.
+//! The parts around the copy, against real redis-servers: capabilities, payloads, functions, verification, tracking.
 //! Knows nothing of the copy itself.
 #![allow(clippy::unwrap_used)]
 

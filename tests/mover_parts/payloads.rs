@@ -1,10 +1,10 @@
-//! mover::payload against a real server: checksums of real payloads, and forged footers.
+//! mover::payload against a real server: checksums of real payloads, and payloads with a changed version.
 
 use crate::{dataset, server::Redis, wait::soon};
 use fastrand::Rng;
-use pontoon::{mover::copy::payload, redis::Reply};
+use pontoon::{mover::payload, redis::Reply};
 
-/// The payload with another version at its end.
+/// The payload with another version.
 fn forged(dump: &[u8], version: u16) -> Vec<u8> {
     let mut out = payload::value(dump).unwrap().to_vec();
     out.extend_from_slice(&version.to_le_bytes());
@@ -14,7 +14,7 @@ fn forged(dump: &[u8], version: u16) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_newer_footer_is_refused_and_a_lowered_one_taken() {
+async fn a_newer_version_is_refused_and_a_lowered_one_accepted() {
     let redis = Redis::start(&[]).await;
     dataset::send(&redis, 0, &dataset::commands(fastrand::u64(..), 140, Rng::with_seed(1))).await;
     let mut client = redis.client().await;
@@ -32,7 +32,7 @@ async fn a_newer_footer_is_refused_and_a_lowered_one_taken() {
         let lowered = payload::lowered(&newer).unwrap();
         client.ask(&[b"RESTORE", b"copy", b"0", &lowered, b"REPLACE"], soon()).await.unwrap();
         let Reply::Bulk(copy) = client.ask(&[b"DUMP", b"copy"], soon()).await.unwrap() else { panic!("{key}") };
-        // A set may be written in another order.
+        // A set may be encoded in another order.
         if ![2, 4, 11].contains(&kind) {
             assert_eq!(payload::value(&copy), payload::value(&dump), "{key}");
         }

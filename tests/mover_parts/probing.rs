@@ -63,7 +63,7 @@ async fn feeds_are_tried_without_a_fork() {
     }
     assert_eq!(full(&primary).await.as_deref(), Some("1"));
     assert_eq!(full(&replica).await.as_deref(), Some("0"));
-    // It cannot be read, and says so.
+    // A replica without its primary is not readable and reports why.
     drop(primary);
     replica.until_info("master_link_status", "down").await;
     let orphan = feeds(&replica.addr, None, soon()).await.unwrap();
@@ -90,18 +90,18 @@ async fn refusals_have_reasons() {
     assert_eq!(got.client_name, Ok(()));
     let refused = feeds(&redis.addr, Some(&few), soon()).await.unwrap();
     assert!(refused.any() && refused.psync.unwrap_err().contains("+psync"));
-    // A user whose keys are some only may still run the commands.
+    // A user that may access only some keys may still run the commands.
     let some = user(&redis, "~app:* &* +@all").await;
     let got = capabilities(&redis.addr, Some(&some), soon()).await.unwrap();
     assert_eq!((got.reads, got.restore, got.unlink), (Ok(()), Ok(()), Ok(())));
-    // Neither feed.
+    // No feed is allowed.
     let none = user(&redis, "~* resetchannels +@all -client|tracking").await;
     let refused = feeds(&redis.addr, Some(&none), soon()).await.unwrap();
     assert!(
         !refused.any() && refused.why_none().contains("&pt:*") && refused.why_none().contains("TRACKING"),
         "{refused:?}"
     );
-    // Why a server takes no writes.
+    // Why a server refuses writes.
     redis.run("CONFIG SET min-replicas-to-write 2").await;
     let got = capabilities(&redis.addr, None, soon()).await.unwrap();
     assert!(got.min_replicas_to_write == Some(2) && got.restore.unwrap_err().contains("NOREPLICAS"));

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{server::Redis, verification::endpoint, wait::soon};
 
-/// What a feed told.
+/// The events of a feed.
 #[derive(Default)]
 struct Told {
     keys: BTreeSet<Vec<u8>>,
@@ -32,7 +32,7 @@ async fn read(feed: &mut dyn Feed) -> Result<Told, String> {
                 told.keys.insert(key.to_vec());
             }
             Event::Functions => told.functions = true,
-            Event::UnknownCommand { .. } => panic!("a question"),
+            Event::UnknownCommand { .. } => panic!("an unknown command"),
         })?;
         if feed.passed_barrier() {
             return Ok(told);
@@ -55,7 +55,7 @@ async fn open(redis: &Redis) -> Tracking {
 }
 
 #[tokio::test]
-async fn every_change_is_told_before_the_barrier() {
+async fn every_change_is_reported_before_the_barrier() {
     let redis = Redis::start(&[]).await;
     let mut client = redis.client().await;
     redis.run("MSET a 1 b 1 c 1 d 1").await;
@@ -95,7 +95,7 @@ async fn every_change_is_told_before_the_barrier() {
 }
 
 #[tokio::test]
-async fn a_replica_that_feeds_is_waited_for() {
+async fn a_barrier_waits_for_a_replica() {
     let primary = Redis::start(&[]).await;
     let replica = primary.replica().await;
     let mut feed = open(&replica).await;
@@ -109,7 +109,7 @@ async fn a_replica_that_feeds_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_ends_the_attempt() {
+async fn changes_that_cannot_be_reported_end_the_copy() {
     let redis = Redis::start(&[]).await;
     for (command, words) in [("FLUSHALL", "flushed"), ("FLUSHDB", "flushed"), ("SWAPDB 0 1", "SWAPDB")] {
         redis.run("SET a 1").await;
@@ -133,7 +133,7 @@ async fn what_cannot_be_told_ends_the_attempt() {
 }
 
 #[tokio::test]
-async fn the_feed_is_chosen_by_asking() {
+async fn the_feed_is_chosen_by_trying() {
     let redis = Redis::start(&[]).await;
     let with = async |rules: &str| {
         redis.run(&format!("ACL SETUSER u reset on >p ~* &* +@all {rules}")).await;
@@ -145,7 +145,7 @@ async fn the_feed_is_chosen_by_asking() {
     let error = with("-psync -client|tracking").await.map(|_| ()).unwrap_err();
     assert!(error.contains("+psync") && error.contains("tracking") && error.contains("replica"), "{error}");
     assert!(with("").await.unwrap().position().is_some());
-    // Without the right to look whether it would work, too.
+    // Also without the permission to try PSYNC.
     let error = with("-client|setname").await.map(|_| ()).unwrap_err();
     assert!(error.contains("setname"), "{error}");
 }

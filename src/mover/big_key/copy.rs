@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::{
     BIG_BYTES, BIG_ELEMENTS, BigKeyError, BigKeyType,
     fields::DirtyFields,
+    pending::{ExpectedReply, ReadOptions, ReadRequest, request_field_ttls, request_fields, request_length},
     read::{self, Cursor, PIECE, PageSize},
     requests::Requests,
     shown,
-    stream::{StreamCopy, StreamRequest},
+    stream::StreamCopy,
     touch::{Touch, touch},
     value::{Reader, Value},
     write,
@@ -38,52 +39,6 @@ pub enum CopyStatus {
         /// Only DUMP can read its type, whatever its size.
         dump_only: bool,
     },
-}
-
-/// What the next replies of the source are about.
-#[derive(Clone, Debug)]
-enum ReadRequest {
-    Type,
-    Memory,
-    Length,
-    SupportsFieldTtl,
-    Page(Cursor, usize),
-    Fields(Vec<Bytes>),
-    FieldTtls(Vec<Bytes>),
-    Member(Bytes),
-    SupportsMultiMember,
-    Members(Vec<Bytes>),
-    Piece(u64),
-    Ttl,
-    Stream(StreamRequest),
-}
-
-impl ReadRequest {
-    fn what(&self) -> &'static str {
-        match self {
-            Self::Type => "TYPE",
-            Self::Memory => "MEMORY USAGE",
-            Self::Length => "its length",
-            Self::SupportsFieldTtl | Self::FieldTtls(_) => "HPTTL",
-            Self::Page(..) => "a page of it",
-            Self::Fields(_) => "HMGET",
-            Self::Member(_) | Self::SupportsMultiMember | Self::Members(_) => "members of it",
-            Self::Piece(_) => "GETRANGE",
-            Self::Ttl => "PTTL",
-            Self::Stream(_) => "XINFO, XRANGE or XPENDING",
-        }
-    }
-}
-
-/// What the next replies of the target must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExpectedReply {
-    /// Any reply but an error.
-    Any,
-    /// 1: the copy at the target exists.
-    Present,
-    /// XGROUP CREATECONSUMER. Servers before 6.2 create consumers only when they read.
-    Consumer,
 }
 
 #[derive(Clone, Debug)]
@@ -312,128 +267,74 @@ impl BigCopy {
     }
 
     fn append_round(&mut self, source: &mut Requests, target: &mut Requests) {
-        let key = self.key.clone();
         match &mut self.stage {
             CopyStage::New => {
-                target.push(&[b"UNLINK", &key]);
+                target.push(&[b"UNLINK", &self.key]);
                 self.expected.push_back(ExpectedReply::Any);
-                source.push(&[b"TYPE", &key]);
-                source.push(&[b"MEMORY", b"USAGE", &key]);
+                source.push(&[b"TYPE", &self.key]);
+                source.push(&[b"MEMORY", b"USAGE", &self.key]);
                 self.awaited.extend([ReadRequest::Type, ReadRequest::Memory]);
                 self.stage = CopyStage::Gate;
             }
             CopyStage::Gate => {
-                let Some(kind) = self.kind else { return };
-                let length: &[u8] = match kind {
-                    BigKeyType::String => b"STRLEN",
-                    BigKeyType::List => b"LLEN",
-                    BigKeyType::Set => b"SCARD",
-                    BigKeyType::Zset => b"ZCARD",
-                    BigKeyType::Hash => b"HLEN",
-                    BigKeyType::Stream => b"XLEN",
-                };
-                source.push(&[length, &key]);
-                self.awaited.push_back(ReadRequest::Length);
-                match kind {
-                    BigKeyType::Hash => {
-                        source.push(&[b"HPTTL", &key, b"FIELDS", b"1", b"-"]);
-                        self.awaited.push_back(ReadRequest::SupportsFieldTtl);
-                    }
-                    BigKeyType::Set | BigKeyType::Zset => {
-                        source.push(&[multi_member_command(kind), &key, b"-"]);
-                        self.awaited.push_back(ReadRequest::SupportsMultiMember);
-                    }
-                    _ => {}
+                if let Some(kind) = self.kind {
+                    self.awaited.extend(request_length(kind, &self.key, source));
+                    self.stage = CopyStage::Open;
                 }
-                self.stage = CopyStage::Open;
             }
             CopyStage::Stream(stream) => {
-                self.awaited
-                    .extend(stream.next_round(&key, self.page.count(), source).into_iter().map(ReadRequest::Stream));
+                let requests = stream.next_round(&self.key, self.page.count(), source);
+                self.awaited.extend(requests.into_iter().map(ReadRequest::Stream));
             }
             CopyStage::Reading(_) if self.dirty.len() >= DIRTY_BETWEEN && !self.page_is_next => {
                 self.page_is_next = true;
                 self.request_dirty_fields(source);
             }
             CopyStage::Reading(cursor) => {
+                let cursor = cursor.clone();
                 self.page_is_next = false;
-                let names = std::mem::take(&mut self.page_names);
-                if !names.is_empty() {
-                    request_field_ttls(&key, &names, source);
-                    self.awaited.push_back(ReadRequest::FieldTtls(names));
-                }
+                self.request_page_ttls(source);
                 let (Some(kind), count) = (self.kind, self.page.count()) else { return };
-                read::request_page(kind, &key, cursor, count, source);
-                self.awaited.push_back(ReadRequest::Page(cursor.clone(), count));
+                read::request_page(kind, &self.key, &cursor, count, source);
+                self.awaited.push_back(ReadRequest::Page(cursor, count));
             }
             CopyStage::Settled if self.dirty.is_empty() && !self.ttl_dirty => {}
-            CopyStage::Settled => {
-                if self.target_has_copy {
-                    let poll: &[u8] = if self.target_has_ttl { b"PERSIST" } else { b"EXISTS" };
-                    target.push(&[poll, &key]);
-                    self.expected.push_back(ExpectedReply::Present);
-                    self.target_has_ttl = false;
-                }
-                let names = std::mem::take(&mut self.page_names);
-                if !names.is_empty() {
-                    request_field_ttls(&key, &names, source);
-                    self.awaited.push_back(ReadRequest::FieldTtls(names));
-                }
-                self.request_dirty_fields(source);
-                self.ttl_dirty = false;
-                source.push(&[b"PTTL", &key]);
-                self.awaited.push_back(ReadRequest::Ttl);
-            }
+            CopyStage::Settled => self.request_settling(source, target),
             CopyStage::Open | CopyStage::NotBig(_) => {}
         }
+    }
+
+    /// Requests dirty fields and the time to live, after checking that the target still has its copy.
+    fn request_settling(&mut self, source: &mut Requests, target: &mut Requests) {
+        if self.target_has_copy {
+            let check: &[u8] = if self.target_has_ttl { b"PERSIST" } else { b"EXISTS" };
+            target.push(&[check, &self.key]);
+            self.expected.push_back(ExpectedReply::Present);
+            self.target_has_ttl = false;
+        }
+        self.request_page_ttls(source);
+        self.request_dirty_fields(source);
+        self.ttl_dirty = false;
+        source.push(&[b"PTTL", &self.key]);
+        self.awaited.push_back(ReadRequest::Ttl);
     }
 
     /// Requests dirty fields, as many as fit into a chunk.
     fn request_dirty_fields(&mut self, source: &mut Requests) {
         let names = self.dirty.take(self.page.count());
-        if names.is_empty() {
-            return;
+        if let (Some(kind), false) = (self.kind, names.is_empty()) {
+            self.refetched += names.len() as u64;
+            let options = ReadOptions { field_ttls: self.field_ttls, multi_member: self.multi_member };
+            self.awaited.extend(request_fields(kind, &self.key, names, options, source));
         }
-        self.refetched += names.len() as u64;
-        let key = &self.key;
-        match self.kind {
-            Some(BigKeyType::Hash) => {
-                source.open(2 + names.len());
-                source.arg(b"HMGET");
-                source.arg(key);
-                for name in &names {
-                    source.arg(name);
-                }
-                self.awaited.push_back(ReadRequest::Fields(names.clone()));
-                if self.field_ttls {
-                    request_field_ttls(key, &names, source);
-                    self.awaited.push_back(ReadRequest::FieldTtls(names));
-                }
-            }
-            Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) if self.multi_member => {
-                source.open(2 + names.len());
-                source.arg(multi_member_command(kind));
-                source.arg(key);
-                for name in &names {
-                    source.arg(name);
-                }
-                self.awaited.push_back(ReadRequest::Members(names));
-            }
-            Some(kind @ (BigKeyType::Set | BigKeyType::Zset)) => {
-                let command: &[u8] = if kind == BigKeyType::Set { b"SISMEMBER" } else { b"ZSCORE" };
-                for name in names {
-                    source.push(&[command, key, &name]);
-                    self.awaited.push_back(ReadRequest::Member(name));
-                }
-            }
-            Some(BigKeyType::String) => {
-                for name in names {
-                    let piece = <[u8; 8]>::try_from(&name[..]).map_or(0, u64::from_be_bytes);
-                    read::request_piece(key, piece, source);
-                    self.awaited.push_back(ReadRequest::Piece(piece));
-                }
-            }
-            _ => {}
+    }
+
+    /// Requests the times to live of the last page's fields.
+    fn request_page_ttls(&mut self, source: &mut Requests) {
+        let names = std::mem::take(&mut self.page_names);
+        if !names.is_empty() {
+            request_field_ttls(&self.key, &names, source);
+            self.awaited.push_back(ReadRequest::FieldTtls(names));
         }
     }
 
@@ -628,21 +529,5 @@ impl BigCopy {
     /// Resets the counter of invalidations after the key was clean.
     pub fn reset_invalidations(&mut self) {
         self.invalidations = 0;
-    }
-}
-
-/// The command that reads many members at once.
-fn multi_member_command(kind: BigKeyType) -> &'static [u8] {
-    if kind == BigKeyType::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
-}
-
-fn request_field_ttls(key: &[u8], names: &[Bytes], source: &mut Requests) {
-    source.open(4 + names.len());
-    source.arg(b"HPTTL");
-    source.arg(key);
-    source.arg(b"FIELDS");
-    source.arg(names.len().to_string().as_bytes());
-    for name in names {
-        source.arg(name);
     }
 }

@@ -19,6 +19,7 @@
 pub mod copy;
 pub mod fields;
 pub mod keys;
+mod pending;
 mod read;
 pub mod requests;
 mod stream;

@@ -1,221 +1,201 @@
-//! The worker's part of a cut-over: under a hold, everything that the source's primary has reaches the target, and is known to.
-//! Knows nothing of the barrier, which has passed before it is asked.
+//! The mover's part of a cut-over: under a hold, the target gets everything that the source's primary has, and this is verified.
+//! Knows nothing of the barrier, which has passed before it starts.
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{
-    engine::{CopyEngine, CopyPhase},
-    fetch::TargetRequest,
-};
+use super::{feed_reader::FeedReader, monitors::Monitors, source::SourceReader, target::TargetWriter};
 use crate::{
     model::{ids::HoldId, promotion::ReplicationOffset},
-    mover::report::Finished,
+    mover::{big_key::RemainingWork, report::Finished, spec::CopySpec, track::no_ttl::NoTtl},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CutoverStage {
-    /// The primary is asked who and where it is, the target who it is.
-    Looking,
-    /// The feed is read to the primary's offset.
+    /// Polling the primary's identity and offset and the target's identity.
+    Polling,
+    /// Reading the feed up to the primary's offset.
     Reading,
-    /// Databases that got their first key are polled for: the count of answers that tells.
+    /// Polling for databases that got their first key, until this many replies to INFO keyspace have arrived.
     Databases(u64),
-    /// Everything is fetched and written.
+    /// Fetching and writing what is left.
     Draining,
-    /// The target's replicas get it, and the target is asked where it is: which poll that is.
+    /// Waiting for the target's replicas, and for this poll of the target's offset.
     Replicating(u64),
 }
 
-/// A cut-over under way.
+/// What [`Cutover::advance`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CutoverStatus {
+    /// The cut-over continues.
+    Pending,
+    /// The owner does not wait for it any more, so nothing is switched under this hold.
+    Abandoned,
+    /// The deadline has passed.
+    TimedOut,
+    /// This many replicas got everything, fewer than the target has.
+    ReplicasMissing { got: u32, wanted: u32 },
+    /// The target and this many replicas of it have everything.
+    Done { replicas: u32 },
+}
+
+/// The parts of the engine that a cut-over uses.
+pub(super) struct CutoverParts<'p> {
+    pub monitors: &'p mut Monitors,
+    pub feed: &'p mut FeedReader,
+    pub source: &'p mut SourceReader,
+    pub target: &'p mut TargetWriter,
+    pub no_ttl: &'p mut NoTtl,
+    /// Everything that was read of the feed is written.
+    pub drained: bool,
+}
+
+/// A running cut-over.
 #[derive(Debug)]
-pub(in crate::mover) struct Cutover {
+pub(super) struct Cutover {
     pub hold: HoldId,
     deadline: Instant,
     done: Option<oneshot::Sender<Result<Finished, String>>>,
-    /// Of primary and target.
+    /// Polls of primary and target.
     polls: (u64, u64),
-    /// What the source had answered when the primary was asked for its offset.
-    fetched: u64,
-    step: CutoverStage,
+    /// Values that the source had sent when the primary's offset was requested.
+    values_before: u64,
+    stage: CutoverStage,
     offset: u64,
-    /// So many of the target's replicas have everything; `None`: not said yet.
-    waited: Option<u32>,
+    /// Replicas of the target that have everything. `None`: not known yet.
+    replicas: Option<u32>,
     keys_before: u64,
     began: Instant,
 }
 
 impl Cutover {
-    pub fn new(
+    /// Starts a cut-over: polls primary and target. `keys`: copied so far.
+    pub fn begin(
         hold: HoldId,
         deadline: Instant,
         done: oneshot::Sender<Result<Finished, String>>,
-        polls: (u64, u64),
-        (fetched, keys_before): (u64, u64),
-        began: Instant,
+        parts: CutoverParts<'_>,
+        keys: u64,
+        now: Instant,
     ) -> Self {
         Self {
             hold,
             deadline,
             done: Some(done),
-            polls,
-            fetched,
-            step: CutoverStage::Looking,
+            polls: (parts.monitors.primary.poll_now(now), parts.monitors.target.poll_now(now)),
+            values_before: parts.source.values_read,
+            stage: CutoverStage::Polling,
             offset: 0,
-            waited: None,
-            keys_before,
-            began,
+            replicas: None,
+            keys_before: keys,
+            began: now,
         }
     }
 
-    /// Tells whoever asked; `false`: nobody waits for it any more, so nothing is switched under this hold.
-    fn answer(&mut self, result: Result<Finished, String>) -> bool {
-        self.done.take().is_some_and(|done| done.send(result).is_ok())
-    }
-}
-
-impl CopyEngine<'_> {
-    /// Goes as far as it can. Call before [`CopyEngine::pump`], so that what a step asks for is sent in the same turn.
-    pub fn finish_step(&mut self, now: Instant) {
+    /// Advances as far as possible. Call it before requests are sent, so that its requests are sent in the same turn.
+    pub fn advance(&mut self, parts: CutoverParts<'_>, now: Instant) -> CutoverStatus {
+        let CutoverParts { monitors, feed, source, target, no_ttl, drained } = parts;
         loop {
-            let CopyPhase::Cutover(finishing) = &mut self.phase else { return };
-            if finishing.done.as_ref().is_none_or(oneshot::Sender::is_closed) {
-                return self.resume();
+            if self.done.as_ref().is_none_or(oneshot::Sender::is_closed) {
+                return CutoverStatus::Abandoned;
             }
-            if now >= finishing.deadline {
-                let why = self.what_is_missing();
-                return self.give_up(why);
+            if now >= self.deadline {
+                return CutoverStatus::TimedOut;
             }
-            let (step, polls, deadline) = (finishing.step, finishing.polls, finishing.deadline);
-            let (fetched_before, waited) = (finishing.fetched, finishing.waited);
-            let next = match step {
-                CutoverStage::Looking if self.primary.polled(polls.0) && self.target_server.polled(polls.1) => {
-                    let offset = self.primary.status().offset;
-                    finishing.offset = offset;
-                    self.feed.begin_barrier(offset);
+            self.stage = match self.stage {
+                CutoverStage::Polling
+                    if monitors.primary.polled(self.polls.0) && monitors.target.polled(self.polls.1) =>
+                {
+                    self.offset = monitors.primary.status().offset;
+                    feed.feed.begin_barrier(self.offset);
                     CutoverStage::Reading
                 }
-                CutoverStage::Reading if self.feed.passed_barrier() => CutoverStage::Databases(self.ask_keyspace(now)),
-                CutoverStage::Databases(count) if self.keyspaces >= count => CutoverStage::Draining,
-                // A write that nobody waits for any more may have been executed in the middle of a fetch, and tell of itself
-                // only now (the model: a torn fetch). So the offset that counts is one asked for after the last fetch.
-                CutoverStage::Draining if self.is_drained() && self.fetched != fetched_before => {
-                    let poll = self.primary.poll_at_once(now);
-                    if let CopyPhase::Cutover(finishing) = &mut self.phase {
-                        (finishing.fetched, finishing.polls.0) = (self.fetched, poll);
-                    }
-                    CutoverStage::Looking
+                CutoverStage::Reading if feed.feed.passed_barrier() => {
+                    CutoverStage::Databases(source.request_keyspace(no_ttl, now))
                 }
-                CutoverStage::Draining if self.is_drained() => {
-                    // Its offset is asked for behind the last answer, so everything is below it. While the replicas are
-                    // waited for, not after: others write there too, and a later offset would be theirs to reach.
-                    let poll = self.target_server.poll_at_once(now);
-                    match self.target_server.status().replicas {
-                        0 => {
-                            if let CopyPhase::Cutover(finishing) = &mut self.phase {
-                                finishing.waited = Some(0);
-                            }
-                        }
-                        replicas => {
-                            // WAIT on a connection that has written nothing answers at once; ours has. 0 would wait for ever.
-                            let ms = deadline.saturating_duration_since(now).as_millis().max(1).to_string();
-                            let count = replicas.to_string();
-                            self.target.send(&[b"PING"], TargetRequest::Ping);
-                            self.target
-                                .send(&[b"WAIT", count.as_bytes(), ms.as_bytes()], TargetRequest::Wait(replicas));
-                        }
-                    }
-                    CutoverStage::Replicating(poll)
+                CutoverStage::Databases(count) if source.keyspace_replies >= count => CutoverStage::Draining,
+                // A write whose client has given up may have been executed during a fetch, and its event may come only now.
+                // (The model checker found this torn fetch.) So the offset that counts is requested after the last fetch.
+                CutoverStage::Draining if drained && source.values_read != self.values_before => {
+                    self.values_before = source.values_read;
+                    self.polls.0 = monitors.primary.poll_at_once(now);
+                    CutoverStage::Polling
                 }
-                CutoverStage::Replicating(poll) if self.target_server.polled(poll) => match waited {
-                    Some(replicas) => return self.finished(replicas, now),
-                    None => return,
+                CutoverStage::Draining if drained => self.begin_replication(monitors, target, now),
+                CutoverStage::Replicating(poll) if monitors.target.polled(poll) => match self.replicas {
+                    Some(replicas) => return CutoverStatus::Done { replicas },
+                    None => return CutoverStatus::Pending,
                 },
-                _ => return,
+                _ => return CutoverStatus::Pending,
             };
-            if let CopyPhase::Cutover(finishing) = &mut self.phase {
-                finishing.step = next;
-            }
         }
     }
 
-    /// So many of the target's replicas have everything.
-    pub fn waited(&mut self, got: u32, wanted: u32) {
-        let CopyPhase::Cutover(Cutover { step: CutoverStage::Replicating(_), waited, .. }) = &mut self.phase else {
-            return;
-        };
-        if got >= wanted {
-            *waited = Some(got);
-        } else {
-            self.give_up(format!(
-                "of {wanted} replicas of {} only {got} have got everything in time",
-                self.spec.target.addr
-            ));
+    fn begin_replication(&mut self, monitors: &mut Monitors, target: &mut TargetWriter, now: Instant) -> CutoverStage {
+        // The target's offset is requested after its last reply, so everything is below it. It is requested together with
+        // WAIT, not after it: others write there, too, and replicas would have to reach their later offset.
+        let poll = monitors.target.poll_at_once(now);
+        match monitors.target.status().replicas {
+            0 => self.replicas = Some(0),
+            replicas => target.request_wait(replicas, self.deadline.saturating_duration_since(now).as_millis()),
         }
+        CutoverStage::Replicating(poll)
     }
 
-    /// Nothing waits and nothing is under way.
-    fn is_drained(&self) -> bool {
-        self.waiting() == 0
-            && self.ready.is_empty()
-            && self.changes.big.is_clean()
-            && self.carrying.is_done()
-            && self.scan.is_done()
-            && !self.page_asked
-            && self.source.awaited.iter().all(|what| matches!(what, super::fetch::SourceRequest::Stats(_)))
-            && self.target.awaited.iter().all(|what| matches!(what, TargetRequest::Stats(_)))
+    /// Handles a reply to WAIT: `got` of `wanted` replicas of the target have everything.
+    pub fn waited(&mut self, got: u32, wanted: u32) -> CutoverStatus {
+        if !matches!(self.stage, CutoverStage::Replicating(_)) {
+            return CutoverStatus::Pending;
+        }
+        if got < wanted {
+            return CutoverStatus::ReplicasMissing { got, wanted };
+        }
+        self.replicas = Some(got);
+        CutoverStatus::Pending
     }
 
-    fn finished(&mut self, replicas: u32, now: Instant) {
-        let keys = self.counters.keys;
-        let status = self.target_server.status();
-        let target_offset = ReplicationOffset { replid: status.identity.replid.clone(), offset: status.offset };
-        let CopyPhase::Cutover(finishing) = &mut self.phase else { return };
+    /// Sends the result to the owner. Returns `false` if it does not wait any more; then nothing is switched under this hold.
+    pub fn finish(&mut self, replicas: u32, target_offset: ReplicationOffset, keys: u64, now: Instant) -> bool {
         let finished = Finished {
-            offset: finishing.offset,
-            keys: keys - finishing.keys_before,
+            offset: self.offset,
+            keys: keys - self.keys_before,
             replicas,
             target_offset,
-            took: now.saturating_duration_since(finishing.began),
+            took: now.saturating_duration_since(self.began),
         };
-        let hold = finishing.hold;
-        if finishing.answer(Ok(finished)) {
-            self.phase = CopyPhase::Finished(hold);
-        } else {
-            self.resume();
-        }
+        self.send(Ok(finished))
     }
 
-    fn give_up(&mut self, why: String) {
-        if let CopyPhase::Cutover(finishing) = &mut self.phase {
-            // Whoever has gone has given up, too.
-            let _ = finishing.answer(Err(why));
-        }
-        self.resume();
+    /// Reports a failure to the owner.
+    pub fn fail(&mut self, why: String) {
+        // An owner that has gone has given up, too.
+        self.send(Err(why));
     }
 
-    fn what_is_missing(&self) -> String {
-        let CopyPhase::Cutover(finishing) = &self.phase else { return String::new() };
-        match finishing.step {
-            CutoverStage::Looking => {
-                format!("{} or {} did not say in time who it is", self.spec.primary.addr, self.spec.target.addr)
+    fn send(&mut self, result: Result<Finished, String>) -> bool {
+        self.done.take().is_some_and(|done| done.send(result).is_ok())
+    }
+
+    /// What was not done in time, as text for the operator.
+    pub fn missing(&self, spec: &CopySpec, waiting: usize, remaining: RemainingWork) -> String {
+        let (primary, feed, target) = (&spec.primary.addr, &spec.feed.addr, &spec.target.addr);
+        match self.stage {
+            CutoverStage::Polling => format!("{primary} or {target} did not report its identity in time"),
+            CutoverStage::Reading => {
+                format!("the feed of {feed} did not reach the primary's offset {} in time", self.offset)
             }
-            CutoverStage::Reading => format!(
-                "the feed of {} did not reach the primary's offset {} in time",
-                self.spec.feed.addr, finishing.offset
-            ),
-            CutoverStage::Databases(_) => format!("{} did not say in time which databases it has", self.spec.feed.addr),
+            CutoverStage::Databases(_) => format!("{feed} did not report its databases in time"),
             CutoverStage::Draining => {
-                let left = self.changes.big.remaining();
-                let big = format!("; {} elements of {} big keys", left.elements + left.contended_elements, left.keys);
-                let keys = format!("{} keys were not copied in time", self.waiting());
-                if left.keys > 0 { keys + &big } else { keys }
+                let keys = format!("{waiting} keys were not copied in time");
+                if remaining.keys == 0 {
+                    return keys;
+                }
+                let elements = remaining.elements + remaining.contended_elements;
+                format!("{keys}; {elements} elements of {} big keys", remaining.keys)
             }
-            CutoverStage::Replicating(_) if finishing.waited.is_some() => {
-                format!("{} did not say in time where it is", self.spec.target.addr)
+            CutoverStage::Replicating(_) if self.replicas.is_some() => {
+                format!("{target} did not report its offset in time")
             }
-            CutoverStage::Replicating(_) => {
-                format!("the replicas of {} did not get everything in time", self.spec.target.addr)
-            }
+            CutoverStage::Replicating(_) => format!("the replicas of {target} did not get everything in time"),
         }
     }
 }

@@ -1,78 +1,76 @@
 //! The copy engine: one loop that reads the feed, fetches what SCAN finds and what changed, and writes it to the target.
-//! Knows nothing of who owns a slot; it makes the target equal and says when it is.
+//! Knows nothing of slot owners; it makes the target equal and reports when it is.
 //!
-//! Why it is right (migration.md): SCAN returns every key that was there all along; every key that changed is fetched after its
-//! event; fetches of one key go over one connection, and so do its writes, so they keep their order; a mark is cleared before
-//! the fetch is sent. Under a hold the feed is read past the primary's offset, the queue drained and every answer awaited.
+//! Why it is correct (see docs/design/migration.md): SCAN returns every key that exists during the whole scan. Every key that
+//! changed is fetched after its event. All fetches use one connection, and so do all writes, so those of one key keep their
+//! order. A mark is removed before the fetch is sent. Under a hold the feed is read past the primary's offset, the queue is
+//! drained and every reply is awaited.
 
-use std::{
-    cell::RefCell,
-    collections::{HashSet, VecDeque},
-    rc::Rc,
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, task::Poll, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    cutover::Cutover,
-    fetch::{ReadyKey, SourceRequest, TargetRequest},
-    libraries::LibraryCopy,
-    start::OpenedCopy,
+    copier::KeyCopier,
+    cutover::{Cutover, CutoverParts, CutoverStatus},
+    feed_reader::FeedReader,
+    monitors::Monitors,
+    pacing::Pacing,
+    progress::Progress,
+    requests::{SourceRequest, TargetRequest},
+    source::SourceReader,
+    target::TargetWriter,
 };
 use crate::{
-    commands::Args,
-    faults::{self, Point, Rule},
+    faults::{self, Point},
     model::{
         ids::HoldId,
         migration::{Counters, Limits, Verified, Verify},
+        promotion::ReplicationOffset,
     },
     mover::{
-        feed::{Event, Feed},
+        feed::Feed,
         handle::MoverCommand,
-        io::{
-            monitor::ServerMonitor,
-            pace::{Meter, Rests, SHARE_PRIMARY, SHARE_REPLICA, Share},
-            pipeline::Pipeline,
-            scan::Scan,
-        },
+        io::connection::Connection,
         report::{Report, State},
         spec::CopySpec,
-        track::{
-            changes::{ChangeTracker, WatchedKeys},
-            dirty::DbKey,
-            no_ttl::NoTtl,
+        verify::{
+            background::{Comparing, evaluate},
+            watched::WatchedKeys,
         },
-        verify::background::{Comparing, evaluate},
     },
 };
 
-/// The loop polls at the clock at least this often.
+/// Longest sleep of the loop.
 const TICK: Duration = Duration::from_millis(5);
-/// Between two reports.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
-/// Between two polls for databases that have come into use.
+/// Interval of the polls for databases that got their first key.
 const KEYSPACE_EVERY: Duration = Duration::from_secs(1);
-/// Caught up: what waits takes at most this long at full speed, with a hold's usual budget.
+/// Caught up: the dirty keys take at most this long at full speed; fits into the usual budget of a hold.
 const CAUGHT_UP_MS: u64 = 30;
-/// No longer caught up.
+/// No longer caught up: the dirty keys take longer than this.
 const BEHIND_MS: u64 = 500;
-/// Caught up: at most so much of the feed is still to come. A hold reads it in milliseconds.
+/// Caught up: at most this many bytes of the feed are still to come. A hold reads them in milliseconds.
 const LAG_MAX: u64 = 1 << 20;
-/// A feed that does not move while the primary does is dead, whatever its socket says.
-const FEED_STILL_MAX: Duration = Duration::from_secs(15);
-/// Keys per second before any was copied.
-const RATE_FIRST: f64 = 20_000.0;
-/// A report with more keys waiting than this tells how fast we are; with fewer, how little there was to do.
-const BUSY: usize = 256;
 
-/// What the engine is at.
-pub(in crate::mover) enum CopyPhase {
+/// The servers of a copy whose target is clean, with open connections.
+pub(super) struct OpenedCopy {
+    /// For fetching keys: the feed's server.
+    pub source: Connection,
+    /// For writing keys.
+    pub target: Connection,
+    pub feed: Box<dyn Feed>,
+    pub monitors: Monitors,
+    /// Number of keys by database, after the feed had begun.
+    pub databases: BTreeMap<u32, u64>,
+    /// What the cleaning of the target has done.
+    pub counters: Counters,
+}
+
+/// The phase of a copy run.
+enum CopyPhase {
     Copying,
     Verifying,
     CaughtUp,
@@ -80,192 +78,80 @@ pub(in crate::mover) enum CopyPhase {
     Finished(HoldId),
 }
 
-pub(in crate::mover) struct CopyEngine<'a> {
-    pub spec: &'a CopySpec,
-    pub limits: watch::Receiver<Limits>,
-    pub phase: CopyPhase,
-    pub source: Pipeline<SourceRequest>,
-    pub target: Pipeline<TargetRequest>,
-    pub feed: Box<dyn Feed>,
-    /// See [`Feed::reports_stream_groups`].
-    pub reports_groups: bool,
-    /// Streams that were copied, if it does not.
-    pub streams: HashSet<(u32, Bytes)>,
-    /// Of the source's primary.
-    pub primary: ServerMonitor,
-    /// Of the feed's server, if that is not the primary.
-    pub replica: Option<ServerMonitor>,
-    pub target_server: ServerMonitor,
-    pub scan: Scan,
-    /// A page is awaited.
-    pub page_asked: bool,
-    /// Keys of these slots that SCAN found and whose size was not asked yet.
-    pub found: VecDeque<DbKey>,
-    pub ready: VecDeque<ReadyKey>,
-    pub changes: ChangeTracker,
-    pub carrying: LibraryCopy,
-    /// Databases none of whose keys has a time to live.
-    pub no_ttl: NoTtl,
-    /// The target refuses the versions of the source's payloads.
-    pub lowers: bool,
-    /// Number of the last fetch, and of the last one that is through.
-    pub begun: u64,
-    pub answered: u64,
-    /// Keys from the question for their size until the target's answer.
-    pub flying: usize,
-    /// Bytes of values asked for and not yet taken by the target, by estimate.
-    pub flying_bytes: usize,
-    /// Bytes of values asked for and not answered, by estimate.
-    pub asked_bytes: usize,
-    /// PTTL of the key whose DUMP comes next.
-    pub ttl: i64,
-    /// COMMAND GETKEYS under way: their keys are not marked yet.
-    pub asks: usize,
-    /// A test wants changes replayed instead of fetched; never in a release build.
-    replays: bool,
-    /// Values and parts of values that the source has answered.
-    pub fetched: u64,
-    /// Looks at the keyspace that were answered.
-    pub keyspaces: u64,
-    pub counters: Counters,
-    pub meter: Meter,
+/// A copy run.
+pub(super) struct CopyEngine<'a> {
+    spec: &'a CopySpec,
+    phase: CopyPhase,
+    copier: KeyCopier<'a>,
+    feed: FeedReader,
+    monitors: Monitors,
     comparing: Option<Comparing<'a>>,
     verified: Option<Verified>,
-    rests: Rests,
-    share_source: Share,
-    share_target: Share,
-    /// Of the burst that is under way.
-    burst: Option<Instant>,
-    burst_share: f64,
-    keyspace_asked: Instant,
-    keys_total: u64,
-    reported: Instant,
-    reported_keys: u64,
-    was_busy: bool,
-    rate: f64,
-    rate_most: f64,
-    /// The feed's position, and since when it has been there.
-    still: (u64, Instant),
-    waiting_on: String,
+    progress: Progress,
 }
 
 impl<'a> CopyEngine<'a> {
-    /// Of an attempt whose connections are open and whose target is clean.
+    /// Starts a copy run.
     pub fn new(spec: &'a CopySpec, limits: watch::Receiver<Limits>, opened: OpenedCopy) -> Self {
-        let OpenedCopy { source, target, feed, primary, replica, target_server, databases, counters } = opened;
-        let mut scan = Scan::default();
-        databases.keys().for_each(|db| scan.add(*db));
-        let keys_total =
-            databases.values().sum::<u64>() * spec.slots.len() as u64 / u64::from(spec.slots.layout().slots()).max(1);
+        let OpenedCopy { source, target, feed, monitors, databases, counters } = opened;
         let now = Instant::now();
-        let share_source = Share::new(if replica.is_some() { SHARE_REPLICA } else { SHARE_PRIMARY }, now);
+        let slots = u64::from(spec.slots.layout().slots()).max(1);
+        let keys_total = databases.values().sum::<u64>() * spec.slots.len() as u64 / slots;
+        let copier = KeyCopier::new(
+            spec,
+            SourceReader::new(source, databases.keys(), now),
+            TargetWriter::new(target),
+            Pacing::new(limits, monitors.replica.is_some(), now),
+            feed.reports_stream_groups(),
+            counters,
+        );
         Self {
             spec,
-            limits,
             phase: CopyPhase::Copying,
-            source: Pipeline::new(source),
-            target: Pipeline::new(target),
-            reports_groups: feed.reports_stream_groups(),
-            streams: HashSet::new(),
-            feed,
-            primary,
-            replica,
-            target_server,
-            scan,
-            page_asked: false,
-            found: VecDeque::new(),
-            ready: VecDeque::new(),
-            changes: ChangeTracker::default(),
-            carrying: LibraryCopy::default(),
-            no_ttl: NoTtl::default(),
-            lowers: false,
-            begun: 0,
-            answered: 0,
-            flying: 0,
-            flying_bytes: 0,
-            asked_bytes: 0,
-            ttl: 0,
-            asks: 0,
-            replays: faults::without(Rule::Refetch),
-            fetched: 0,
-            keyspaces: 0,
-            counters,
-            meter: Meter::new(now),
+            copier,
+            feed: FeedReader::new(feed, now),
+            monitors,
             comparing: None,
             verified: None,
-            rests: Rests::default(),
-            share_source,
-            share_target: Share::new(SHARE_PRIMARY, now),
-            burst: None,
-            burst_share: 1.0,
-            keyspace_asked: now,
-            keys_total,
-            reported: now,
-            reported_keys: 0,
-            was_busy: false,
-            rate: 0.0,
-            rate_most: RATE_FIRST,
-            still: (0, now),
-            waiting_on: String::new(),
+            progress: Progress::new(keys_total, now),
         }
     }
 
-    /// The loop: copies until told to stop.
+    /// The loop: copies until the owner goes.
     ///
     /// # Errors
-    /// The attempt cannot go on; a sentence for people.
-    pub async fn turns(
+    /// Returns why the copy failed, as text for the operator.
+    pub async fn run(
         mut self,
-        orders: &mut mpsc::Receiver<MoverCommand>,
+        commands: &mut mpsc::Receiver<MoverCommand>,
         reports: &watch::Sender<Report>,
     ) -> Result<(), String> {
-        // Before the first page: which databases have no times to live, as of a moment after the feed began.
-        self.ask_keyspace(Instant::now());
+        // Before the first page: the databases with no TTL, as of a moment after the feed began.
+        self.copier.source.request_keyspace(&mut self.copier.no_ttl, Instant::now());
         self.report(Instant::now(), reports);
         faults::pause_at(Point::Copying).await;
-        let mut order = None;
+        let mut command = None;
         let mut compared = None;
         loop {
             let now = Instant::now();
-            if let Some(order) = order.take() {
-                self.order(order, now);
+            if let Some(command) = command.take() {
+                self.command(command, now);
                 self.report(now, reports);
             }
             if let Some(outcome) = compared.take() {
                 self.verified = Some(evaluate(&outcome?, self.spec.verify)?);
                 self.comparing = None;
-                self.changes.watched = None;
+                self.copier.changes.watched = None;
                 self.phase = CopyPhase::Copying;
             }
-            self.read_feed(now)?;
-            self.on_source(now)?;
-            self.on_target(now)?;
-            self.primary.turn(now)?;
-            if let Some(replica) = &mut self.replica {
-                replica.turn(now)?;
-            }
-            self.target_server.turn(now)?;
-            self.ask_around(now);
-            self.serve_comparison(now);
-            let was_finishing = matches!(self.phase, CopyPhase::Cutover(_));
-            self.finish_step(now);
-            let until = self.pump(now)?;
-            self.source.connection.flush().map_err(|error| error.to_string())?;
-            self.target.connection.flush().map_err(|error| error.to_string())?;
-            self.feed.connection().flush().map_err(|error| error.to_string())?;
-            let finished = was_finishing && !matches!(self.phase, CopyPhase::Cutover(_));
-            if finished || now.saturating_duration_since(self.reported) >= REPORT_EVERY {
-                self.report(now, reports);
-            }
+            let until = self.turn(now, reports)?;
             let mut timer = std::pin::pin!(sleep_until(until.unwrap_or(now + TICK).min(now + TICK)));
             let ended = std::future::poll_fn(|cx| {
-                // Each must be asked, so that each wakes us.
-                let mut ready = self.source.connection.poll_ready(cx).is_ready();
-                ready |= self.target.connection.poll_ready(cx).is_ready();
-                ready |= self.feed.connection().poll_ready(cx).is_ready();
-                ready |= self.primary.connection().poll_ready(cx).is_ready();
-                ready |= self.target_server.connection().poll_ready(cx).is_ready();
-                ready |= self.replica.as_ref().is_some_and(|replica| replica.connection().poll_ready(cx).is_ready());
+                // Polls everything, so that everything wakes this task.
+                let mut ready = self.copier.source.pipeline.connection.poll_ready(cx).is_ready();
+                ready |= self.copier.target.pipeline.connection.poll_ready(cx).is_ready();
+                ready |= self.feed.feed.connection().poll_ready(cx).is_ready();
+                ready |= self.monitors.poll_ready(cx);
                 ready |= timer.as_mut().poll(cx).is_ready();
                 if let Some(comparing) = &mut self.comparing
                     && let Poll::Ready(result) = comparing.work.as_mut().poll(cx)
@@ -273,9 +159,9 @@ impl<'a> CopyEngine<'a> {
                     compared = Some(result);
                     ready = true;
                 }
-                match orders.poll_recv(cx) {
+                match commands.poll_recv(cx) {
                     Poll::Ready(None) => return Poll::Ready(true),
-                    Poll::Ready(some) => order = some,
+                    Poll::Ready(some) => command = some,
                     Poll::Pending if ready => {}
                     Poll::Pending => return Poll::Pending,
                 }
@@ -287,276 +173,238 @@ impl<'a> CopyEngine<'a> {
         }
     }
 
-    fn order(&mut self, order: MoverCommand, now: Instant) {
-        match order {
+    /// Does everything that can be done without waiting. Returns when to continue if nothing happens.
+    fn turn(&mut self, now: Instant, reports: &watch::Sender<Report>) -> Result<Option<Instant>, String> {
+        let primary_offset = self.monitors.primary.status().offset;
+        self.feed.read(&mut self.copier, self.spec, primary_offset, now)?;
+        self.copier.handle_source(&mut self.monitors, now)?;
+        self.copier.handle_target(&mut self.monitors, now)?;
+        self.apply_waits();
+        self.monitors.turn(now)?;
+        self.request_periodic(now);
+        self.serve_comparison(now);
+        let was_held = self.is_held();
+        self.advance_cutover(now);
+        let held = self.is_held();
+        let until = if self.is_writing() { self.copier.request_work(&self.monitors, held, now) } else { None };
+        let text = |error: crate::redis::RedisError| error.to_string();
+        self.copier.source.pipeline.connection.flush().map_err(text)?;
+        self.copier.target.pipeline.connection.flush().map_err(text)?;
+        self.feed.feed.connection().flush().map_err(text)?;
+        if (was_held && !held) || self.progress.is_due(now) {
+            self.report(now, reports);
+        }
+        Ok(until)
+    }
+
+    fn command(&mut self, command: MoverCommand, now: Instant) {
+        match command {
             MoverCommand::Finish { hold, deadline, done } => {
                 if !matches!(self.phase, CopyPhase::CaughtUp) {
                     let _ = done.send(Err("the copy is not caught up; the hold came too early".into()));
                     return;
                 }
-                if !self.reports_groups {
-                    self.changes.big.invalidate_streams(now.into_std());
-                    for (db, key) in std::mem::take(&mut self.streams) {
-                        // More than fit are more than a hold has time for.
-                        if let Err(why) = self.changes.dirty.mark(db, &key) {
-                            let _ = done.send(Err(why));
-                            return;
-                        }
-                    }
+                if let Err(why) = self.copier.mark_unreported(now) {
+                    let _ = done.send(Err(why));
+                    return;
                 }
-                let poll = self.primary.poll_now(now);
-                let target_poll = self.target_server.poll_now(now);
-                let before = (self.fetched, self.counters.keys);
-                self.phase = CopyPhase::Cutover(Cutover::new(hold, deadline, done, (poll, target_poll), before, now));
+                let keys = self.copier.counters.keys;
+                self.phase =
+                    CopyPhase::Cutover(Cutover::begin(hold, deadline, done, self.cutover_parts().1, keys, now));
             }
             MoverCommand::Resume(hold) => {
                 let same = match &self.phase {
-                    CopyPhase::Cutover(finishing) => finishing.hold == hold,
+                    CopyPhase::Cutover(cutover) => cutover.hold == hold,
                     CopyPhase::Finished(finished) => *finished == hold,
                     CopyPhase::Copying | CopyPhase::Verifying | CopyPhase::CaughtUp => false,
                 };
                 if same {
-                    self.resume();
+                    self.phase = CopyPhase::CaughtUp;
                 }
             }
         }
     }
 
-    /// Reads the feed and changes what it tells.
-    fn read_feed(&mut self, now: Instant) -> Result<(), String> {
-        let filled = self.feed.connection().fill();
-        let Self { feed, changes, scan, source, target, asks, spec, carrying, replays, no_ttl, .. } = self;
-        let mut wrong = Ok(());
-        feed.drain(&mut |event| match event {
-            Event::Changed { db, key, command: Some(command) } if *replays && spec.slots.has_key(key) => {
-                target.select(db.unwrap_or(0), TargetRequest::Select);
-                let args: Vec<&[u8]> = (0..command.len()).map(|i| command.get(i)).collect();
-                target.send(&args, TargetRequest::Replayed);
-            }
-            Event::Changed { db, key, command } if spec.slots.has_key(key) => {
-                no_ttl.changed(db, command);
-                if let Err(why) = changes.change(scan, db, key, command, now) {
-                    wrong = Err(why);
-                }
-            }
-            Event::Changed { .. } => {}
-            Event::UnknownCommand { db, command } => {
-                let mut args: Vec<&[u8]> = vec![b"COMMAND", b"GETKEYS"];
-                args.extend((0..command.len()).map(|i| command.get(i)));
-                *asks += 1;
-                let name = String::from_utf8_lossy(command.get(0)).into_owned();
-                source.send(&args, SourceRequest::Keys { db, name });
-            }
-            Event::Functions => carrying.changed(),
-        })?;
-        wrong?;
-        filled.map_err(|error| format!("the feed is stale: {error}"))?;
-        feed.tick(now);
-        let position = feed.position();
-        if position != Some(self.still.0) {
-            self.still = (position.unwrap_or(0), now);
-        } else if position.is_some_and(|at| at < self.primary.status().offset)
-            && now.saturating_duration_since(self.still.1) > FEED_STILL_MAX
-        {
-            return Err(format!(
-                "the feed of {} has stood still for {} s while its primary went on",
-                self.spec.feed.addr,
-                FEED_STILL_MAX.as_secs()
-            ));
+    /// Sends the requests that are sent at intervals.
+    fn request_periodic(&mut self, now: Instant) {
+        let writing = self.is_writing();
+        let copier = &mut self.copier;
+        copier.source.pipeline.request_stats(now, SourceRequest::Stats);
+        if writing {
+            copier.target.pipeline.request_stats(now, TargetRequest::Stats);
+            copier.libraries.request(&mut copier.source.pipeline, &mut copier.target.pipeline);
         }
-        Ok(())
-    }
-
-    /// Asks what is due, over the pipelines.
-    fn ask_around(&mut self, now: Instant) {
-        self.source.request_stats(now, SourceRequest::Stats);
-        if self.is_writing() {
-            self.target.request_stats(now, TargetRequest::Stats);
-            self.carry_libraries();
-        }
-        if now.saturating_duration_since(self.keyspace_asked) >= KEYSPACE_EVERY {
-            self.ask_keyspace(now);
+        if now.saturating_duration_since(copier.source.keyspace_requested) >= KEYSPACE_EVERY {
+            copier.source.request_keyspace(&mut copier.no_ttl, now);
         }
     }
 
-    /// Passes the verification's barriers, and tells it what is at rest.
+    /// Advances the barriers of the comparison, and updates which watched keys are settled.
     fn serve_comparison(&mut self, now: Instant) {
         let Some(comparing) = &mut self.comparing else { return };
+        let watched = &self.copier.changes.watched;
         comparing.barrier = match comparing.barrier {
-            Some((poll, false)) if self.primary.polled(poll) => {
-                self.feed.begin_barrier(self.primary.status().offset);
+            Some((poll, false)) if self.monitors.primary.polled(poll) => {
+                self.feed.feed.begin_barrier(self.monitors.primary.status().offset);
                 Some((poll, true))
             }
-            Some((_, true)) if self.feed.passed_barrier() => {
-                if let Some(watched) = &self.changes.watched {
+            Some((_, true)) if self.feed.feed.passed_barrier() => {
+                if let Some(watched) = watched {
                     watched.borrow_mut().passed += 1;
                 }
                 None
             }
-            None if self.changes.watched.as_ref().is_some_and(|w| w.borrow().passed < w.borrow().requested) => {
-                Some((self.primary.poll_now(now), false))
+            None if watched.as_ref().is_some_and(|w| w.borrow().passed < w.borrow().requested) => {
+                Some((self.monitors.primary.poll_now(now), false))
             }
             other => other,
         };
-        self.changes.settle(self.answered, self.flying > 0);
+        let in_flight = &self.copier.in_flight;
+        self.copier.changes.settle(in_flight.completed(), in_flight.keys() > 0);
     }
 
     fn start_comparison(&mut self) {
-        let watched = Rc::new(RefCell::new(WatchedKeys { begun: self.begun, ..WatchedKeys::default() }));
-        self.changes.watched = Some(watched.clone());
-        self.comparing = Some(Comparing::start(self.spec, self.keys_total, self.reports_groups, watched));
+        let begun = self.copier.in_flight.started();
+        let watched = Rc::new(RefCell::new(WatchedKeys { begun, ..WatchedKeys::default() }));
+        self.copier.changes.watched = Some(watched.clone());
+        let reports_groups = self.feed.feed.reports_stream_groups();
+        self.comparing = Some(Comparing::start(self.spec, self.progress.keys_total, reports_groups, watched));
         self.phase = CopyPhase::Verifying;
     }
 
-    /// Copies on after a hold.
-    pub fn resume(&mut self) {
+    /// The phase, and the parts that a cut-over uses.
+    fn cutover_parts(&mut self) -> (&mut CopyPhase, CutoverParts<'_>) {
+        let drained = self.copier.is_drained();
+        let parts = CutoverParts {
+            monitors: &mut self.monitors,
+            feed: &mut self.feed,
+            source: &mut self.copier.source,
+            target: &mut self.copier.target,
+            no_ttl: &mut self.copier.no_ttl,
+            drained,
+        };
+        (&mut self.phase, parts)
+    }
+
+    fn advance_cutover(&mut self, now: Instant) {
+        let (CopyPhase::Cutover(cutover), parts) = self.cutover_parts() else { return };
+        let status = cutover.advance(parts, now);
+        self.apply_cutover(status, now);
+    }
+
+    fn apply_waits(&mut self) {
+        for (got, wanted) in std::mem::take(&mut self.copier.target.waited) {
+            if let CopyPhase::Cutover(cutover) = &mut self.phase {
+                let status = cutover.waited(got, wanted);
+                self.apply_cutover(status, Instant::now());
+            }
+        }
+    }
+
+    fn apply_cutover(&mut self, status: CutoverStatus, now: Instant) {
+        let CopyPhase::Cutover(cutover) = &mut self.phase else { return };
+        match status {
+            CutoverStatus::Pending => return,
+            CutoverStatus::Abandoned => {}
+            CutoverStatus::TimedOut => {
+                let remaining = self.copier.changes.big.remaining();
+                let why = cutover.missing(self.spec, self.copier.waiting(), remaining);
+                cutover.fail(why);
+            }
+            CutoverStatus::ReplicasMissing { got, wanted } => {
+                let target = &self.spec.target.addr;
+                cutover.fail(format!("only {got} of {wanted} replicas of {target} got everything in time"));
+            }
+            CutoverStatus::Done { replicas } => {
+                let status = self.monitors.target.status();
+                let at = ReplicationOffset { replid: status.identity.replid.clone(), offset: status.offset };
+                if cutover.finish(replicas, at, self.copier.counters.keys, now) {
+                    self.phase = CopyPhase::Finished(cutover.hold);
+                    return;
+                }
+            }
+        }
         self.phase = CopyPhase::CaughtUp;
     }
 
     /// Whether writers are stopped, so that nothing is gained by going slowly.
-    pub fn is_finishing(&self) -> bool {
+    fn is_held(&self) -> bool {
         matches!(self.phase, CopyPhase::Cutover(_))
     }
 
-    /// Asks which databases have keys; [`CopyEngine::keyspaces`] counts the answers. Returns the count that this answer will make.
-    pub fn ask_keyspace(&mut self, now: Instant) -> u64 {
-        self.keyspace_asked = now;
-        self.source.send(&[b"INFO", b"keyspace"], SourceRequest::Keyspace);
-        self.no_ttl.begin_poll()
-    }
-
-    /// Whether anything may be sent to the target.
-    pub fn is_writing(&self) -> bool {
+    /// Whether requests may be sent to the target.
+    fn is_writing(&self) -> bool {
         !matches!(self.phase, CopyPhase::Finished(_))
     }
 
-    /// The share of the servers' time that may be used now; 1: all of it.
-    pub fn share(&mut self, now: Instant) -> f64 {
-        let feed_server = self.replica.as_ref().unwrap_or(&self.primary);
-        let source = self.share_source.adapt(feed_server, now);
-        let target = self.share_target.adapt(&self.target_server, now);
-        self.burst_share = source.min(target);
-        self.burst_share
-    }
-
-    /// Whether a burst may begin now, or when. Only asked while the share is below 1.
-    pub fn burst_until(&mut self, now: Instant) -> Result<(), Option<Instant>> {
-        // The next burst begins when the last one is answered by both servers: so its time is theirs.
-        if let Some(began) = self.burst {
-            if !self.source.awaited.is_empty() || !self.target.awaited.is_empty() || !self.ready.is_empty() {
-                return Err(None);
-            }
-            self.burst = None;
-            self.rests.worked(now.saturating_duration_since(began), self.burst_share, now);
-        }
-        match self.rests.until(now) {
-            Some(until) => Err(Some(until)),
-            None => Ok(()),
-        }
-    }
-
-    /// A burst begins.
-    pub fn begin_burst(&mut self, now: Instant) {
-        self.burst.get_or_insert(now);
-    }
-
-    /// The load of a server, from INFO stats over one of the pipelines.
-    pub fn load(&mut self, stats: &[u8], ours: u64, of_target: bool, now: Instant) {
-        let server = match (&mut self.replica, of_target) {
-            (_, true) => &mut self.target_server,
-            (Some(replica), false) => replica,
-            (None, false) => &mut self.primary,
-        };
-        server.load(stats, ours, now);
-    }
-
-    /// Keys that wait or are on their way.
-    pub fn waiting(&self) -> usize {
-        self.found.len() + self.changes.dirty.len() + self.flying + self.asks
-    }
-
-    fn queue_ms(&self) -> u64 {
-        (self.waiting() as f64 * 1000.0 / self.rate_most) as u64 + self.big_ms().0
-    }
-
-    fn lag(&self) -> u64 {
-        self.feed.position().map_or(0, |at| self.primary.status().offset.saturating_sub(at))
-    }
-
     fn report(&mut self, now: Instant, reports: &watch::Sender<Report>) {
-        let passed = now.saturating_duration_since(self.reported).as_secs_f64();
-        if passed > 0.0 {
-            let rate = (self.counters.keys - self.reported_keys) as f64 / passed;
-            self.rate += (rate - self.rate) * passed.min(1.0);
-            let busy = self.waiting() > BUSY;
-            if busy && self.was_busy {
-                self.rate_most += (rate.max(1.0) - self.rate_most) * 0.3;
-            }
-            self.was_busy = busy;
-            self.reported = now;
-            self.reported_keys = self.counters.keys;
-        }
-        let (queue_ms, lag_bytes) = (self.queue_ms(), self.lag());
-        let near = self.scan.is_done() && self.found.is_empty() && self.carrying.is_done() && self.contended_fits();
-        let close = near && queue_ms <= CAUGHT_UP_MS && lag_bytes <= LAG_MAX;
-        match &self.phase {
-            CopyPhase::Copying if close && self.spec.verify != Verify::None && self.verified.is_none() => {
-                self.start_comparison()
-            }
-            CopyPhase::Copying if close => self.phase = CopyPhase::CaughtUp,
-            CopyPhase::CaughtUp if !near || queue_ms > BEHIND_MS => self.phase = CopyPhase::Copying,
-            _ => {}
-        }
-        let big = self.changes.big.written();
+        let waiting = self.copier.waiting();
+        self.progress.measure(self.copier.counters.keys, waiting, now);
+        let (big_ms, contended_ms) = self.copier.big_ms();
+        let queue_ms = self.progress.queue_ms(waiting) + big_ms;
+        let lag_bytes = self.feed.lag(self.monitors.primary.status().offset);
+        self.change_phase(queue_ms, lag_bytes);
+        let big = &self.copier.changes.big;
+        let (_, big_bytes, big_refetched) = big.written();
+        let dirty = self.copier.changes.dirty.len();
+        let counted = self.copier.counters;
         let counters = Counters {
-            keys: self.counters.keys + self.changes.big.cleaned(),
-            bytes: self.counters.bytes + big.1,
-            refetched: self.counters.refetched + big.2,
-            dirty: self.changes.dirty.len() as u64,
-            ..self.counters
+            keys: counted.keys + big.cleaned(),
+            bytes: counted.bytes + big_bytes,
+            refetched: counted.refetched + big_refetched,
+            dirty: dirty as u64,
+            ..counted
         };
-        self.waiting_on = self.why_slow();
-        let state = match &self.phase {
-            CopyPhase::Copying => State::Copying,
-            CopyPhase::Verifying => State::Verifying,
-            CopyPhase::CaughtUp => State::CaughtUp,
-            CopyPhase::Cutover(finishing) => State::Finishing(finishing.hold),
-            CopyPhase::Finished(hold) => State::Finished(*hold),
-        };
+        let waiting_on = self.waiting_on(lag_bytes);
         reports.send_modify(|report| {
-            report.state = state;
+            report.state = self.state();
             report.counters = counters;
-            report.dirty = (self.changes.dirty.len() + self.asks + self.changes.big.remaining().keys) as u64;
-            report.keys_total = self.keys_total.max(counters.keys.saturating_sub(counters.refetched));
-            report.keys_per_second = self.rate as u64;
+            report.dirty = (dirty + self.copier.source.key_queries + big.remaining().keys) as u64;
+            report.keys_total = self.progress.keys_total.max(counters.keys.saturating_sub(counters.refetched));
+            report.keys_per_second = self.progress.rate();
             report.lag_bytes = lag_bytes;
-            report.queue_ms = queue_ms + self.big_ms().1;
-            report.waiting_on.clone_from(&self.waiting_on);
+            report.queue_ms = queue_ms + contended_ms;
+            report.waiting_on = waiting_on;
             report.verified = self.verified.or_else(|| self.comparing.as_ref().map(|c| *c.progress.borrow()));
-            report.write_contended = self.changes.big.write_contended();
+            report.write_contended = big.write_contended();
             report.write_contended.truncate(Report::CONTENDED_MAX);
         });
     }
 
-    fn why_slow(&self) -> String {
-        let feed_server = self.replica.as_ref().unwrap_or(&self.primary);
-        let ping = |server: &ServerMonitor| {
-            let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-            format!(
-                "{} is slow (PING {:.1} ms, at rest {:.1} ms)",
-                server.connection().addr(),
-                ms(server.ping(self.reported)),
-                ms(server.baseline())
-            )
-        };
-        if self.share_source.is_slow() {
-            ping(feed_server)
-        } else if self.share_target.is_slow() {
-            ping(&self.target_server)
-        } else if self.lag() > LAG_MAX {
-            format!("the feed of {} is behind", self.spec.feed.addr)
-        } else {
-            self.why_contended().unwrap_or_default()
+    fn change_phase(&mut self, queue_ms: u64, lag_bytes: u64) {
+        let copier = &self.copier;
+        let scanned = copier.source.scan.is_done() && copier.source.found.is_empty();
+        let near = scanned && copier.libraries.is_done() && copier.contended_fits();
+        let caught_up = near && queue_ms <= CAUGHT_UP_MS && lag_bytes <= LAG_MAX;
+        match &self.phase {
+            CopyPhase::Copying if caught_up && self.spec.verify != Verify::None && self.verified.is_none() => {
+                self.start_comparison()
+            }
+            CopyPhase::Copying if caught_up => self.phase = CopyPhase::CaughtUp,
+            CopyPhase::CaughtUp if !near || queue_ms > BEHIND_MS => self.phase = CopyPhase::Copying,
+            _ => {}
         }
+    }
+
+    fn state(&self) -> State {
+        match &self.phase {
+            CopyPhase::Copying => State::Copying,
+            CopyPhase::Verifying => State::Verifying,
+            CopyPhase::CaughtUp => State::CaughtUp,
+            CopyPhase::Cutover(cutover) => State::Finishing(cutover.hold),
+            CopyPhase::Finished(hold) => State::Finished(*hold),
+        }
+    }
+
+    /// What limits the speed, as text for the operator. Empty: nothing.
+    fn waiting_on(&self, lag_bytes: u64) -> String {
+        if let Some(slow) = self.copier.pacing.slow_server(&self.monitors, self.progress.measured()) {
+            return slow;
+        }
+        if lag_bytes > LAG_MAX {
+            return format!("the feed of {} is behind", self.spec.feed.addr);
+        }
+        let contended = if self.is_held() { None } else { self.copier.why_contended() };
+        contended.unwrap_or_default()
     }
 }

@@ -1,76 +1,80 @@
-//! Carries libraries of functions to the target, before the switch and again when one has changed.
-//! Knows nothing of what functions do.
+//! Copies function libraries to the target, before the switch and again when one has changed.
+//! Knows nothing of the functions' behaviour.
+
+use bytes::Bytes;
 
 use super::{
-    engine::CopyEngine,
-    fetch::{SourceRequest, TargetRequest},
     functions::{self, LIST, Libraries},
+    requests::{SourceRequest, TargetRequest},
 };
-use crate::redis::Reply;
+use crate::{model::ids::HostPort, mover::io::pipeline::Pipeline, redis::Reply};
 
-/// Whose libraries were read.
+/// The server whose libraries were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::mover) enum LibrarySide {
+pub(super) enum LibrarySide {
     Source,
     Target,
 }
 
-/// Where the carrying is.
+/// The copy of the libraries.
 #[derive(Debug)]
-pub(in crate::mover) struct LibraryCopy {
-    /// They have changed, or were never compared.
-    stale: bool,
-    /// Answers that are awaited.
-    asked: usize,
+pub(super) struct LibraryCopy {
+    /// They have changed or were never compared.
+    changed: bool,
+    /// Outstanding replies.
+    awaited: usize,
     source: Libraries,
     target: Libraries,
 }
 
 impl Default for LibraryCopy {
     fn default() -> Self {
-        Self { stale: true, asked: 0, source: Libraries::default(), target: Libraries::default() }
+        Self { changed: true, awaited: 0, source: Libraries::default(), target: Libraries::default() }
     }
 }
 
 impl LibraryCopy {
-    /// A library was loaded, deleted, or all were flushed. (What was deleted at the source stays at the target: it may be
-    /// someone else's.)
-    pub fn changed(&mut self) {
-        self.stale = true;
+    /// A library was loaded or deleted, or all were flushed. (A library that was deleted at the source stays at the target:
+    /// another application may use it.)
+    pub fn mark_changed(&mut self) {
+        self.changed = true;
     }
 
-    /// Whether the target had everything when it was last compared, and nothing has changed since.
+    /// Whether the target had everything at the last comparison, and nothing has changed since.
     pub fn is_done(&self) -> bool {
-        !self.stale && self.asked == 0
+        !self.changed && self.awaited == 0
     }
-}
 
-impl CopyEngine<'_> {
-    /// Asks both servers when something may be missing.
-    pub fn carry_libraries(&mut self) {
-        if self.carrying.stale && self.carrying.asked == 0 {
-            self.carrying.stale = false;
-            self.carrying.asked = 2;
-            self.source.send(LIST, SourceRequest::Libraries);
-            self.target.send(LIST, TargetRequest::Libraries);
+    /// Requests the libraries of both servers if something may be missing.
+    pub fn request(&mut self, source: &mut Pipeline<SourceRequest>, target: &mut Pipeline<TargetRequest>) {
+        if self.changed && self.awaited == 0 {
+            self.changed = false;
+            self.awaited = 2;
+            source.send(LIST, SourceRequest::Libraries);
+            target.send(LIST, TargetRequest::Libraries);
         }
     }
 
-    /// The answer of one of them. With the second one, what is missing is sent.
-    pub fn libraries_of(&mut self, side: LibrarySide, reply: &Reply) -> Result<(), String> {
-        let addr = match side {
-            LibrarySide::Source => self.source.connection.addr(),
-            LibrarySide::Target => self.target.connection.addr(),
-        };
-        let libraries = Libraries::of(addr.as_str(), reply)?;
+    /// Handles the reply of one server. After the second reply, sends the missing libraries to the target.
+    ///
+    /// # Errors
+    /// As [`Libraries::of`] and [`Libraries::lacking`].
+    pub fn reply(
+        &mut self,
+        side: LibrarySide,
+        addr: &HostPort,
+        reply: &[u8],
+        target: &mut Pipeline<TargetRequest>,
+    ) -> Result<(), String> {
+        let libraries = Libraries::of(addr.as_str(), &Reply::decode(&Bytes::copy_from_slice(reply))?)?;
         match side {
-            LibrarySide::Source => self.carrying.source = libraries,
-            LibrarySide::Target => self.carrying.target = libraries,
+            LibrarySide::Source => self.source = libraries,
+            LibrarySide::Target => self.target = libraries,
         }
-        self.carrying.asked -= 1;
-        if self.carrying.asked == 0 {
-            for code in self.carrying.source.lacking(&self.carrying.target)? {
-                self.target.send(&functions::load(&code), TargetRequest::Load);
+        self.awaited -= 1;
+        if self.awaited == 0 {
+            for code in self.source.lacking(&self.target)? {
+                target.send(&functions::load(&code), TargetRequest::Load);
             }
         }
         Ok(())

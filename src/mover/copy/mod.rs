@@ -1,13 +1,22 @@
-//! The copy run: from the start of an attempt to the cut-over.
-//! Knows nothing of who owns a slot.
+//! A copy run: from the connections to the cut-over.
+//! Knows nothing of slot owners.
+//!
+//! `engine` composes the parts and runs the loop: `feed_reader` applies changes, `copier` moves keys from `source` to `target`
+//! within the budget of `in_flight` and the pace of `pacing`, `cutover` finishes under a hold, `progress` measures the speed.
 
-mod big;
+mod copier;
 mod cutover;
 mod engine;
-mod fetch;
+mod feed_reader;
 pub mod functions;
+mod in_flight;
 mod libraries;
-pub mod payload;
+mod monitors;
+mod pacing;
+mod progress;
+mod requests;
+mod source;
 mod start;
+mod target;
 
 pub(in crate::mover) use start::run;

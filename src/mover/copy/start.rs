@@ -1,74 +1,82 @@
-//! The beginning of an attempt to copy: connections opened, named and authorized, the target cleaned, the feed attached, and
-//! nothing written before the log says so. Knows nothing of how the keys are then copied.
+//! The start of a copy run: opens, names and authorizes connections, cleans the target and attaches the feed. Writes no key
+//! before the log says that the copy has begun.
+//! Knows nothing of how keys are copied.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
-use super::engine::CopyEngine;
+use super::{
+    engine::{CopyEngine, OpenedCopy},
+    monitors::Monitors,
+};
 use crate::{
     faults::{self, Point},
     model::migration::{Counters, Limits},
     mover::{
         clean::{Cleaner, KeyDecision, keyspace},
-        feed::{self, Feed},
+        feed,
         handle::MoverCommand,
         io::{connection::Connection, monitor::ServerMonitor},
         report::{Report, State},
         spec::{Authorize, CopySpec},
     },
+    redis::RedisError,
 };
 
-/// Connecting, logging in and attaching to the feed; a server that never had a replica prepares for some seconds.
+/// Time limit for connecting, logging in and attaching to the feed. A server that never had a replica needs some seconds.
 const OPEN_MAX: Duration = Duration::from_secs(20);
-/// Foreign keys named when a target is refused.
+/// Unexpected keys named when a target is refused.
 const NAMED_MAX: usize = 5;
 
-/// What an attempt begins with.
-pub(in crate::mover) struct OpenedCopy {
-    /// Where keys are fetched: the feed's server.
-    pub source: Connection,
-    /// Where they are written.
-    pub target: Connection,
-    pub feed: Box<dyn Feed>,
-    /// Of the source.
-    pub primary: ServerMonitor,
-    /// Of the source, if it feeds.
-    pub replica: Option<ServerMonitor>,
-    pub target_server: ServerMonitor,
-    /// Keys by database, when the feed had begun.
-    pub databases: BTreeMap<u32, u64>,
-    /// What the cleaning has done.
-    pub counters: Counters,
-}
-
-/// Copies until told to stop.
+/// Runs a copy until its owner goes.
 ///
 /// # Errors
-/// The attempt cannot go on; a sentence for people.
+/// Returns why the copy failed, as text for the operator.
 pub(in crate::mover) async fn run(
     spec: &CopySpec,
     authorize: Arc<dyn Authorize>,
     limits: watch::Receiver<Limits>,
-    orders: &mut mpsc::Receiver<MoverCommand>,
+    commands: &mut mpsc::Receiver<MoverCommand>,
     reports: &watch::Sender<Report>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + OPEN_MAX;
-    let text = |error: crate::redis::RedisError| error.to_string();
     let name = spec.name.as_str();
-    let (mut target, mut target_server) = ServerMonitor::open_primary(&spec.target, name, deadline).await?;
-    target_server.guard(!spec.cache, deadline).await.map_err(text)?;
-    let mut source = Connection::open(&spec.feed, name, deadline).await.map_err(text)?;
+    let (mut target, mut target_monitor) = ServerMonitor::open_primary(&spec.target, name, deadline).await?;
+    target_monitor.guard(!spec.cache, deadline).await.map_err(text)?;
+    let source = Connection::open(&spec.feed, name, deadline).await.map_err(text)?;
     authorize.authorize(vec![target.named()]).await?;
 
     reports.send_modify(|report| report.state = State::CleaningTarget);
     faults::pause_at(Point::CleaningTarget).await;
+    let cleaner = Cleaner::new(&mut target, &mut target_monitor, commands, limits.clone());
+    let Some(counters) = clean_target(spec, cleaner, reports).await? else { return Ok(()) };
+    // The log entry is made while the feed is opened.
+    reports.send_modify(|report| report.state = State::Copying);
+    let mut written = authorize.may_write();
+    let opened = open_source(spec, source, target, target_monitor, counters).await?;
+    loop {
+        tokio::select! {
+            result = &mut written => break result?,
+            // No command is sent before the copy has begun, but the owner may go.
+            command = commands.recv() => if command.is_none() { return Ok(()) },
+        }
+    }
+    CopyEngine::new(spec, limits, opened).run(commands, reports).await
+}
+
+/// Deletes leftovers at the target, and unexpected keys if that is allowed. Returns what was done, or `None` if the mover was
+/// stopped.
+async fn clean_target(
+    spec: &CopySpec,
+    mut cleaner: Cleaner<'_>,
+    reports: &watch::Sender<Report>,
+) -> Result<Option<Counters>, String> {
     let mut unexpected = Vec::new();
     let mut counters = Counters::default();
-    let mut cleaner = Cleaner::new(&mut target, &mut target_server, orders, limits.clone());
     let cleaned = cleaner
         .pass(
             &mut |key| {
@@ -88,23 +96,31 @@ pub(in crate::mover) async fn run(
         )
         .await?;
     if cleaned.is_none() {
-        return Ok(());
+        return Ok(None);
     }
-    if !unexpected.is_empty() {
-        return Err(format!(
-            "{} holds keys of these slots that were never this group's: {}; delete them or give --wipe",
-            spec.target.addr,
-            unexpected.join(", ")
-        ));
+    if unexpected.is_empty() {
+        return Ok(Some(counters));
     }
-    // The log is told, while the rest is opened.
-    reports.send_modify(|report| report.state = State::Copying);
-    let mut written = authorize.may_write();
+    Err(format!(
+        "{} holds keys of these slots that were never this group's: {}; delete them or give --wipe",
+        spec.target.addr,
+        unexpected.join(", ")
+    ))
+}
 
-    // The feed first: what changes from now on is told.
+/// Opens the feed and the monitors of the source.
+async fn open_source(
+    spec: &CopySpec,
+    mut source: Connection,
+    target: Connection,
+    target_monitor: ServerMonitor,
+    counters: Counters,
+) -> Result<OpenedCopy, String> {
     let deadline = Instant::now() + OPEN_MAX;
+    let name = spec.name.as_str();
+    // The feed first: it reports every change from now on.
     let feed = feed::open(&spec.feed, name, deadline).await?;
-    // After the feed: making a server keep a backlog gives it another replication id.
+    // After the feed: creating a backlog gives the server another replication id.
     let primary = ServerMonitor::open(&spec.primary, name, deadline).await.map_err(text)?;
     if primary.identity().role != "master" {
         return Err(format!("{} is not a primary any more", spec.primary.addr));
@@ -120,13 +136,10 @@ pub(in crate::mover) async fn run(
         Some(replica)
     };
     let databases = keyspace(&mut source, deadline).await?;
-    let opened = OpenedCopy { source, target, feed, primary, replica, target_server, databases, counters };
-    loop {
-        tokio::select! {
-            result = &mut written => break result?,
-            // Nothing is asked of a copy that has not begun; its owner may be gone.
-            order = orders.recv() => if order.is_none() { return Ok(()) },
-        }
-    }
-    CopyEngine::new(spec, limits, opened).turns(orders, reports).await
+    let monitors = Monitors { primary, replica, target: target_monitor };
+    Ok(OpenedCopy { source, target, feed, monitors, databases, counters })
+}
+
+fn text(error: RedisError) -> String {
+    error.to_string()
 }

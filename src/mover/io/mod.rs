@@ -2,6 +2,7 @@
 //! Knows nothing of what is copied.
 
 pub mod connection;
+mod data_loss;
 pub mod monitor;
 pub mod pace;
 pub mod pipeline;

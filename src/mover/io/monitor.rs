@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::{
     connection::{ANSWER_MAX, Connection},
+    data_loss::DataLossDetector,
     scan::text,
 };
 use crate::{
-    mover::{spec::Endpoint, track::data_loss::DataLossDetector},
+    mover::spec::Endpoint,
     redis::{Info, RedisError, Reply},
 };
 

@@ -2,6 +2,5 @@
 //! Knows nothing of connections.
 
 pub mod changes;
-pub mod data_loss;
 pub mod dirty;
 pub mod no_ttl;

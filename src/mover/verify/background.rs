@@ -3,13 +3,13 @@
 
 use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
 
-use super::{Comparison, Outcome, Scope};
+use super::{
+    Comparison, Outcome, Scope,
+    watched::{WatchedKeys, WatchedKeysView},
+};
 use crate::{
     model::migration::{Verified, Verify},
-    mover::{
-        spec::CopySpec,
-        track::changes::{WatchedKeys, WatchedKeysView},
-    },
+    mover::spec::CopySpec,
 };
 
 /// A running comparison.

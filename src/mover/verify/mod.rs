@@ -6,9 +6,11 @@
 //! difference is real.
 
 pub mod background;
+mod connection;
 pub mod digest;
 pub mod read;
 mod stream;
+pub(in crate::mover) mod watched;
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -16,10 +18,11 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use self::{
+    connection::REQUEST_MAX,
     digest::{DigestSeed, difference},
     read::Reader,
 };
-use super::{Endpoint, SlotSet};
+use super::spec::{Endpoint, SlotSet};
 use crate::{
     model::migration::{Verified, Verify},
     redis::{RedisError, Reply},
@@ -173,7 +176,7 @@ impl<'a> Comparison<'a> {
                 Side::Target => &mut self.target,
             };
             let client = reader.client(db).await.map_err(text)?;
-            let page = client.scan(cursor, SCAN_COUNT, Instant::now() + read::REQUEST_MAX).await.map_err(text)?;
+            let page = client.scan(cursor, SCAN_COUNT, Instant::now() + REQUEST_MAX).await.map_err(text)?;
             let slots = self.scope.slots;
             batch.extend(page.keys.into_iter().filter(|key| slots.has_key(key) && fastrand::u64(0..one_in) == 0));
             cursor = page.cursor;
@@ -198,7 +201,7 @@ impl<'a> Comparison<'a> {
         let commands: Vec<[&[u8]; 2]> = keys.iter().map(|key| [b"EXISTS" as &[u8], key]).collect();
         let commands: Vec<&[&[u8]]> = commands.iter().map(|command| &command[..]).collect();
         let client = self.source.client(db).await?;
-        let replies = client.pipeline(&commands, Instant::now() + read::REQUEST_MAX).await?;
+        let replies = client.pipeline(&commands, Instant::now() + REQUEST_MAX).await?;
         let mut absent = Vec::new();
         for (key, reply) in keys.into_iter().zip(replies) {
             match reply {

@@ -4,62 +4,23 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tokio::time::{Duration, Instant};
 
 use super::{
+    connection::{PAGE, ReadCommand, ReadConnection, ReadError, collect, command, refused, unreadable},
     digest::{DigestSeed, ELEMENTS_MAX, KeyDigest, MemberDigest, SequenceDigest, ValueDigest},
     stream,
 };
 use crate::{
-    mover::{Endpoint, copy::payload},
+    mover::{payload, spec::Endpoint},
     redis::{Client, RedisError, Reply},
 };
 
-/// Time limit for one request; a request takes a few hundred microseconds.
-pub const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Elements of a page: as in the copy of big keys, at most about a millisecond of the server's time.
-pub const PAGE: u64 = 512;
 /// Estimated bytes of a page, and the size of the pieces in which strings are read. Both sides use the same pieces.
 pub const PAGE_BYTES: u64 = 512 << 10;
 /// Bytes of small values read at once. The values beyond it are read one by one.
 const SMALL_BYTES_MAX: u64 = 8 << 20;
 /// Largest value of a type that only DUMP can read that is compared.
 const DUMP_MAX: u64 = 8 << 20;
-
-/// The arguments of a command.
-type ReadCommand = Vec<Bytes>;
-
-/// Creates a command.
-fn command(parts: &[&[u8]]) -> ReadCommand {
-    parts.iter().map(|part| Bytes::copy_from_slice(part)).collect()
-}
-
-/// A connection that only reads. Unlike a connection that changes something, it may be reopened.
-pub struct Reader {
-    endpoint: Endpoint,
-    name: String,
-    client: Client,
-    db: u32,
-    seed: DigestSeed,
-    /// The server supports times to live of fields.
-    field_expiry: bool,
-    /// Groups of streams are read, too.
-    groups: bool,
-}
-
-/// Why the reading of a key stopped early.
-pub(super) enum ReadError {
-    /// Not an error of the connection: [`KeyDigest::Changed`] or [`KeyDigest::Unreadable`].
-    Key(KeyDigest),
-    /// The connection cannot be used any more.
-    Connection(RedisError),
-}
-
-impl From<RedisError> for ReadError {
-    fn from(error: RedisError) -> Self {
-        Self::Connection(error)
-    }
-}
 
 /// Type, time to live, length and size of a key.
 struct EntryHeader {
@@ -89,31 +50,23 @@ impl EntryHeader {
     }
 }
 
+/// Reads and digests keys of one server.
+pub struct Reader {
+    connection: ReadConnection,
+}
+
 impl Reader {
     /// Connects.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub async fn open(endpoint: &Endpoint, name: &str, seed: DigestSeed) -> Result<Self, RedisError> {
-        let mut client = connect(endpoint, name).await?;
-        let known = client.ask(&[b"HPEXPIRETIME", b"pt:probe", b"FIELDS", b"1", b"f"], soon()).await;
-        let field_expiry = match known {
-            Ok(_) => true,
-            Err(error) if error.answered() => false,
-            Err(error) => return Err(error),
-        };
-        Ok(Self { endpoint: endpoint.clone(), name: name.to_owned(), client, db: 0, seed, field_expiry, groups: true })
+        Ok(Self { connection: ReadConnection::open(endpoint, name, seed).await? })
     }
 
     /// Skips the groups of streams, for a feed that does not report their changes.
-    pub(super) fn without_groups(mut self) -> Self {
-        self.groups = false;
-        self
-    }
-
-    /// Whether groups of streams are read.
-    pub(super) const fn groups(&self) -> bool {
-        self.groups
+    pub(super) fn without_groups(self) -> Self {
+        Self { connection: self.connection.without_groups() }
     }
 
     /// The connection with database `db` selected, for SCAN and similar commands.
@@ -121,11 +74,7 @@ impl Reader {
     /// # Errors
     /// As [`Client::ask`].
     pub async fn client(&mut self, db: u32) -> Result<&mut Client, RedisError> {
-        if self.db != db {
-            self.client.select(db, soon()).await?;
-            self.db = db;
-        }
-        Ok(&mut self.client)
+        self.connection.client(db).await
     }
 
     /// Reads keys of database `db`. The digests are in the order of the keys.
@@ -150,12 +99,12 @@ impl Reader {
             }
         }
         let commands: Vec<ReadCommand> = small.iter().map(|(_, command)| command.clone()).collect();
-        let replies = match self.pipe(&commands).await {
+        let replies = match self.connection.pipe(&commands).await {
             Ok(replies) => replies,
             // An element exceeds our limit, and the rest of the reply cannot be parsed. Read the values one by one
             // instead.
             Err(RedisError::Protocol { .. }) => {
-                self.reopen(db).await?;
+                self.connection.reopen(db).await?;
                 Vec::new()
             }
             Err(error) => return Err(error),
@@ -168,20 +117,13 @@ impl Reader {
                 Ok(summary) => KeyDigest::Key(summary),
                 Err(ReadError::Key(other)) => other,
                 Err(ReadError::Connection(RedisError::Protocol { why, .. })) => {
-                    self.reopen(db).await?;
+                    self.connection.reopen(db).await?;
                     KeyDigest::Unreadable(why)
                 }
                 Err(ReadError::Connection(error)) => return Err(error),
             });
         }
         Ok(seen.into_iter().map(|seen| seen.unwrap_or(KeyDigest::Changed)).collect())
-    }
-
-    /// Reopens the connection after its replies could not be parsed.
-    async fn reopen(&mut self, db: u32) -> Result<(), RedisError> {
-        self.client = connect(&self.endpoint, &self.name).await?;
-        self.db = 0;
-        self.client(db).await.map(|_| ())
     }
 
     /// Type, time to live and size of each key, in two round trips.
@@ -191,7 +133,7 @@ impl Reader {
             commands.push(command(&[b"TYPE", key]));
             commands.push(command(&[b"PTTL", key]));
         }
-        let first = self.pipe(&commands).await?;
+        let first = self.connection.pipe(&commands).await?;
         let mut sizes = Vec::with_capacity(keys.len() * 2);
         for (key, answer) in keys.iter().zip(first.chunks_exact(2)) {
             let length: &[u8] = match answer[0].text() {
@@ -207,7 +149,7 @@ impl Reader {
             sizes.push(command(&[length, key]));
             sizes.push(command(&[b"MEMORY", b"USAGE", key]));
         }
-        let second = self.pipe(&sizes).await?;
+        let second = self.connection.pipe(&sizes).await?;
         let header = |(first, second): (&[Reply], &[Reply])| {
             let kind = match first[0].text() {
                 Some("none") => return Err(KeyDigest::Missing),
@@ -242,7 +184,7 @@ impl Reader {
         let EntryHeader { kind, ttl, len, bytes } = header;
         let mut extras = BTreeMap::new();
         let mut expiry = BTreeMap::new();
-        let seed = self.seed.clone();
+        let seed = self.connection.seed();
         let digest = match (kind.as_str(), whole) {
             (_, Some(reply @ Reply::Error(_))) => return Err(refused(&reply)),
             ("string", Some(Reply::Bulk(bytes))) if bytes.len() as u64 == len => {
@@ -268,20 +210,20 @@ impl Reader {
             ("zset", None) => self.by_rank(&kind, &[b"ZRANGE", key], &[b"WITHSCORES"], len, page).await?,
             ("set", None) => self.scanned(&kind, b"SSCAN", key, page, &mut expiry).await?,
             ("hash", None) => self.scanned(&kind, b"HSCAN", key, page, &mut expiry).await?,
-            ("stream", None) => stream::digest(self, key, page, &mut extras).await?,
+            ("stream", None) => stream::digest(&mut self.connection, key, page, &mut extras).await?,
             (_, None) if bytes > DUMP_MAX => {
                 let why = format!("a {kind} of {bytes} bytes; only DUMP can read it, and it is too big for DUMP");
                 return Err(ReadError::Key(KeyDigest::Unreadable(why)));
             }
             (_, None) => {
-                let reply = self.request(&[b"DUMP", key]).await?;
+                let reply = self.connection.request(&[b"DUMP", key]).await?;
                 let Reply::Bulk(bytes) = &reply else { return Err(ReadError::Key(KeyDigest::Changed)) };
                 let value =
                     payload::value(bytes).map_err(|why| ReadError::Key(KeyDigest::Unreadable(why.to_string())))?;
                 seed.of(&[value])
             }
         };
-        let field_expiry = (self.field_expiry && kind == "hash").then_some(expiry);
+        let field_expiry = (self.connection.field_expiry() && kind == "hash").then_some(expiry);
         Ok(ValueDigest { kind, digest, ttl, field_expiry, extras })
     }
 
@@ -290,12 +232,12 @@ impl Reader {
         let mut at = 0;
         while at < len {
             let (from, to) = (at.to_string(), (at + PAGE_BYTES - 1).to_string());
-            let reply = self.request(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]).await?;
+            let reply = self.connection.request(&[b"GETRANGE", key, from.as_bytes(), to.as_bytes()]).await?;
             let Reply::Bulk(piece) = &reply else { return Err(ReadError::Key(KeyDigest::Changed)) };
-            pieces.push(self.seed.of(&[piece]));
+            pieces.push(self.connection.seed().of(&[piece]));
             at += PAGE_BYTES;
         }
-        Ok(string_of(&self.seed, &pieces, len))
+        Ok(string_of(&self.connection.seed(), &pieces, len))
     }
 
     /// Reads a list or sorted set by rank: no element occurs twice.
@@ -307,12 +249,12 @@ impl Reader {
         len: u64,
         page: u64,
     ) -> Result<u64, ReadError> {
-        let seed = self.seed.clone();
+        let seed = self.connection.seed();
         let mut sequence = seed.sequence();
         let mut at = 0;
         while at < len {
             let (from, to) = (at.to_string(), (at + page - 1).to_string());
-            let reply = self.request(&[head, &[from.as_bytes(), to.as_bytes()], tail].concat()).await?;
+            let reply = self.connection.request(&[head, &[from.as_bytes(), to.as_bytes()], tail].concat()).await?;
             ranked(kind, &reply, &mut sequence)?;
             at += page;
         }
@@ -328,11 +270,11 @@ impl Reader {
         page: u64,
         expiry: &mut BTreeMap<u64, i64>,
     ) -> Result<u64, ReadError> {
-        let seed = self.seed.clone();
+        let seed = self.connection.seed();
         let mut members = seed.members();
         let mut cursor = Bytes::from_static(b"0");
         loop {
-            let reply = self.request(&[scan, key, &cursor, b"COUNT", page.to_string().as_bytes()]).await?;
+            let reply = self.connection.request(&[scan, key, &cursor, b"COUNT", page.to_string().as_bytes()]).await?;
             let Some([Reply::Bulk(next), found]) = reply.items() else {
                 return Err(ReadError::Key(KeyDigest::Changed));
             };
@@ -354,65 +296,20 @@ impl Reader {
         fields: &[Bytes],
         expiry: &mut BTreeMap<u64, i64>,
     ) -> Result<(), ReadError> {
-        if !self.field_expiry || fields.is_empty() {
+        if !self.connection.field_expiry() || fields.is_empty() {
             return Ok(());
         }
         let count = (fields.len() / 2).to_string();
         let mut request: Vec<&[u8]> = vec![b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()];
         request.extend(fields.iter().step_by(2).map(|field| &field[..]));
-        let reply = self.request(&request).await?;
+        let reply = self.connection.request(&request).await?;
         let times = reply.items().ok_or(ReadError::Key(KeyDigest::Changed))?;
         for (field, at) in fields.iter().step_by(2).zip(times) {
             if let Some(at) = at.integer().filter(|at| *at >= 0) {
-                expiry.insert(self.seed.of(&[field]), at);
+                expiry.insert(self.connection.seed().of(&[field]), at);
             }
         }
         Ok(())
-    }
-
-    /// The seed of this comparison.
-    pub(super) fn seed(&self) -> DigestSeed {
-        self.seed.clone()
-    }
-
-    /// Sends one request about a key. An error reply ends the reading of the key.
-    pub(super) async fn request(&mut self, parts: &[&[u8]]) -> Result<Reply, ReadError> {
-        let mut replies = self.client.pipeline(&[parts], soon()).await?;
-        match replies.pop().unwrap_or(Reply::Null) {
-            reply @ Reply::Error(_) => Err(refused(&reply)),
-            reply => Ok(reply),
-        }
-    }
-
-    async fn pipe(&mut self, commands: &[ReadCommand]) -> Result<Vec<Reply>, RedisError> {
-        let slices: Vec<Vec<&[u8]>> = commands.iter().map(|c| c.iter().map(|part| &part[..]).collect()).collect();
-        let slices: Vec<&[&[u8]]> = slices.iter().map(Vec::as_slice).collect();
-        self.client.pipeline(&slices, soon()).await
-    }
-}
-
-fn soon() -> Instant {
-    Instant::now() + REQUEST_MAX
-}
-
-async fn connect(endpoint: &Endpoint, name: &str) -> Result<Client, RedisError> {
-    Client::connect(&endpoint.addr, endpoint.credentials.as_ref(), name, soon()).await
-}
-
-fn unreadable(reply: &Reply) -> KeyDigest {
-    KeyDigest::Unreadable(match reply {
-        Reply::Error(text) => text.clone(),
-        _ => "a reply has an unknown form".into(),
-    })
-}
-
-/// Classifies an error reply about a key.
-fn refused(reply: &Reply) -> ReadError {
-    match reply {
-        Reply::Error(text) if text.starts_with("WRONGTYPE") || text.contains("no such key") => {
-            ReadError::Key(KeyDigest::Changed)
-        }
-        _ => ReadError::Key(unreadable(reply)),
     }
 }
 
@@ -451,17 +348,6 @@ fn unordered(kind: &str, reply: &Reply, members: &mut MemberDigest<'_>) -> Resul
         }
     }
     Ok(items)
-}
-
-/// The strings of an array.
-pub(super) fn collect(reply: &Reply, out: &mut Vec<Bytes>) -> Result<(), ReadError> {
-    for item in reply.items().ok_or(ReadError::Key(KeyDigest::Changed))? {
-        match item {
-            Reply::Bulk(bytes) => out.push(bytes.clone()),
-            _ => return Err(ReadError::Key(KeyDigest::Changed)),
-        }
-    }
-    Ok(())
 }
 
 /// The bits of a score: servers write the same number in different ways (`1e+30`, `1e30`), and -0 equals 0.

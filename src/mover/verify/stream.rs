@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
+    connection::{PAGE, ReadConnection, ReadError, collect},
     digest::KeyDigest,
-    read::{PAGE, ReadError, Reader, collect},
 };
 use crate::redis::Reply;
 
@@ -19,7 +19,7 @@ const GROUPS_MAX: usize = 4096;
 
 /// The digest of a stream. Properties that only newer servers report are added to `extras`.
 pub(super) async fn digest(
-    reader: &mut Reader,
+    reader: &mut ReadConnection,
     key: &Bytes,
     page: u64,
     extras: &mut BTreeMap<String, Bytes>,

@@ -1,0 +1,156 @@
+//! The outstanding requests of a big key's copy, and the requests for its length and its dirty fields.
+//! Knows nothing of the progress of the copy.
+
+use bytes::Bytes;
+
+use super::{
+    BigKeyType,
+    read::{self, Cursor},
+    requests::Requests,
+    stream::StreamRequest,
+};
+
+/// What the next replies of the source are about.
+#[derive(Clone, Debug)]
+pub(super) enum ReadRequest {
+    Type,
+    Memory,
+    Length,
+    SupportsFieldTtl,
+    Page(Cursor, usize),
+    Fields(Vec<Bytes>),
+    FieldTtls(Vec<Bytes>),
+    Member(Bytes),
+    SupportsMultiMember,
+    Members(Vec<Bytes>),
+    Piece(u64),
+    Ttl,
+    Stream(StreamRequest),
+}
+
+impl ReadRequest {
+    /// The name for messages.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Type => "TYPE",
+            Self::Memory => "MEMORY USAGE",
+            Self::Length => "its length",
+            Self::SupportsFieldTtl | Self::FieldTtls(_) => "HPTTL",
+            Self::Page(..) => "a page of it",
+            Self::Fields(_) => "HMGET",
+            Self::Member(_) | Self::SupportsMultiMember | Self::Members(_) => "members of it",
+            Self::Piece(_) => "GETRANGE",
+            Self::Ttl => "PTTL",
+            Self::Stream(_) => "XINFO, XRANGE or XPENDING",
+        }
+    }
+}
+
+/// What the next replies of the target must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExpectedReply {
+    /// Any reply but an error.
+    Any,
+    /// 1: the copy at the target exists.
+    Present,
+    /// XGROUP CREATECONSUMER. Servers before 6.2 create consumers only when they read.
+    Consumer,
+}
+
+/// What the source supports.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadOptions {
+    /// HPTTL.
+    pub field_ttls: bool,
+    /// SMISMEMBER or ZMSCORE.
+    pub multi_member: bool,
+}
+
+/// Requests the length of a key, and which commands the source supports for its type.
+pub(super) fn request_length(kind: BigKeyType, key: &[u8], source: &mut Requests) -> Vec<ReadRequest> {
+    let length: &[u8] = match kind {
+        BigKeyType::String => b"STRLEN",
+        BigKeyType::List => b"LLEN",
+        BigKeyType::Set => b"SCARD",
+        BigKeyType::Zset => b"ZCARD",
+        BigKeyType::Hash => b"HLEN",
+        BigKeyType::Stream => b"XLEN",
+    };
+    source.push(&[length, key]);
+    let mut requests = vec![ReadRequest::Length];
+    match kind {
+        BigKeyType::Hash => {
+            source.push(&[b"HPTTL", key, b"FIELDS", b"1", b"-"]);
+            requests.push(ReadRequest::SupportsFieldTtl);
+        }
+        BigKeyType::Set | BigKeyType::Zset => {
+            source.push(&[multi_member_command(kind), key, b"-"]);
+            requests.push(ReadRequest::SupportsMultiMember);
+        }
+        _ => {}
+    }
+    requests
+}
+
+/// Requests fields of a hash, members of a set or sorted set, or pieces of a string.
+pub(super) fn request_fields(
+    kind: BigKeyType,
+    key: &[u8],
+    names: Vec<Bytes>,
+    options: ReadOptions,
+    source: &mut Requests,
+) -> Vec<ReadRequest> {
+    match kind {
+        BigKeyType::Hash => {
+            request_many(b"HMGET", key, &names, source);
+            let mut requests = vec![ReadRequest::Fields(names.clone())];
+            if options.field_ttls {
+                request_field_ttls(key, &names, source);
+                requests.push(ReadRequest::FieldTtls(names));
+            }
+            requests
+        }
+        BigKeyType::Set | BigKeyType::Zset if options.multi_member => {
+            request_many(multi_member_command(kind), key, &names, source);
+            vec![ReadRequest::Members(names)]
+        }
+        BigKeyType::Set | BigKeyType::Zset => {
+            let command: &[u8] = if kind == BigKeyType::Set { b"SISMEMBER" } else { b"ZSCORE" };
+            names.iter().for_each(|name| source.push(&[command, key, name]));
+            names.into_iter().map(ReadRequest::Member).collect()
+        }
+        BigKeyType::String => {
+            let pieces = names.iter().map(|name| <[u8; 8]>::try_from(&name[..]).map_or(0, u64::from_be_bytes));
+            let request = |piece| {
+                read::request_piece(key, piece, source);
+                ReadRequest::Piece(piece)
+            };
+            pieces.map(request).collect()
+        }
+        BigKeyType::List | BigKeyType::Stream => Vec::new(),
+    }
+}
+
+fn request_many(command: &[u8], key: &[u8], names: &[Bytes], source: &mut Requests) {
+    source.open(2 + names.len());
+    source.arg(command);
+    source.arg(key);
+    names.iter().for_each(|name| source.arg(name));
+}
+
+/// The command that reads many members at once.
+fn multi_member_command(kind: BigKeyType) -> &'static [u8] {
+    if kind == BigKeyType::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
+}
+
+/// Requests the times to live of fields of a hash.
+pub(super) fn request_field_ttls(key: &[u8], names: &[Bytes], source: &mut Requests) {
+    source.open(4 + names.len());
+    source.arg(b"HPTTL");
+    source.arg(key);
+    source.arg(b"FIELDS");
+    source.arg(names.len().to_string().as_bytes());
+    for name in names {
+        source.arg(name);
+    }
+}

@@ -37,12 +37,12 @@ pub(in crate::proxy) struct Login<'a> {
     pub(in crate::proxy) name: &'a str,
 }
 
-/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if the
-/// server does not report it.
+/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if
+/// the server does not report it.
 ///
 /// # Errors
-/// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server ADDR ...".
-/// The text includes the server's error unless that may quote the password.
+/// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server
+/// ADDR ...". The text includes the server's error unless that may quote the password.
 pub(in crate::proxy) async fn connect(to: Login<'_>) -> io::Result<(TcpStream, String)> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
@@ -118,9 +118,9 @@ fn run_id_of(reply: &[u8]) -> String {
     run_id.chars().take(RUN_ID_LEN_MAX).collect()
 }
 
-/// Whether an error concerns only CLIENT SETNAME: a server that does not know or does not allow the command can still serve.
-/// Any other error concerns the connection (missing password, too many clients, protected mode), and the server would not
-/// execute requests on it.
+/// Whether an error concerns only CLIENT SETNAME: a server that does not know or does not allow the command can still
+/// serve. Any other error concerns the connection (missing password, too many clients, protected mode), and the server
+/// would not execute requests on it.
 fn is_about_the_name(error: &[u8]) -> bool {
     error.starts_with(b"-ERR unknown") || error.starts_with(b"-NOPERM")
 }

@@ -33,9 +33,8 @@ impl Session {
         if call.args.is_empty() {
             return true;
         }
-        let session = self;
         let (logged_in, mode) = {
-            let client = session.client.borrow();
+            let client = self.client.borrow();
             (client.logged_in, client.replies)
         };
         let mut scratch = worker.buffers.dispatch.borrow_mut();
@@ -50,15 +49,15 @@ impl Session {
         worker.stats.requests.set(worker.stats.requests.get() + 1);
         let muted = mode != ReplyMode::On;
         if mode == ReplyMode::SkipNext {
-            session.client.borrow_mut().replies = ReplyMode::On;
+            self.client.borrow_mut().replies = ReplyMode::On;
         }
         match decision {
             Dispatch::Forward(target) => self.forward(worker, routes, &target, call, muted),
             Dispatch::Split { kind, spec } => {
                 let started = ScatterGather::start(
                     worker,
-                    session,
-                    &session.backend_set(),
+                    self,
+                    &self.backend_set(),
                     call,
                     (kind, spec, muted),
                     (routes, &scratch.keys),
@@ -75,7 +74,7 @@ impl Session {
             Dispatch::Refuse(refusal) => self.refuse(worker, muted, &refusal.to_string()),
             Dispatch::Close(why) => {
                 self.refuse(worker, false, &format!("ERR {why}"));
-                session.closing.set(true);
+                self.closing.set(true);
             }
             Dispatch::Held => self.refuse(worker, muted, refused.unwrap_or_default()),
         }
@@ -91,29 +90,28 @@ impl Session {
         call: &CallContext<'_>,
         muted: bool,
     ) {
-        let session = self;
         if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
             match self.at_replica(worker, routes, target) {
                 ReadChoice::Primary => {}
                 ReadChoice::Replica(backend) => {
-                    let requester = Requester::Session(session.clone(), session.open(muted, call.bytes.len()));
+                    let requester = Requester::Session(self.clone(), self.open(muted, call.bytes.len()));
                     worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
                     return self.send(worker, &backend, target, call, requester);
                 }
                 ReadChoice::Refuse(text) => return self.refuse(worker, muted, &text),
             }
         }
-        let backend = session.backend_set().backend(worker, &session.product, target.group);
+        let backend = self.backend_set().backend(worker, &self.product, target.group);
         if let Err(why) = backend.available(worker) {
             self.refuse(worker, muted, &backend.refusal(why));
             return;
         }
         worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
-        let ticket = session.open(muted, call.bytes.len());
+        let ticket = self.open(muted, call.bytes.len());
         if routes.reads.own_writes && target.is_write {
-            session.note_write(ticket);
+            self.note_write(ticket);
         }
-        self.send(worker, &backend, target, call, Requester::Session(session.clone(), ticket));
+        self.send(worker, &backend, target, call, Requester::Session(self.clone(), ticket));
     }
 
     #[cold]
@@ -182,9 +180,8 @@ impl Session {
     /// Parks a request and returns `None`, or returns the error for the client if it was parked for too long or too
     /// many bytes are parked.
     fn park_or_refuse(self: &Rc<Self>, worker: &Rc<Worker>, call: &CallContext<'_>) -> Option<&'static str> {
-        let session = self;
         let limits = &worker.config.limits;
-        let since = session.parked_at.get();
+        let since = self.parked_at.get();
         let expired = since.is_some_and(|tick| worker.clock.age(tick) >= limits.parked_for_max);
         let full = since.is_none() && worker.parking.bytes() + call.bytes.len() > limits.parked_worker_max;
         if expired {
@@ -194,10 +191,10 @@ impl Session {
             return Some("TRYAGAIN not executed: too many requests wait for held slots");
         }
         if since.is_none() {
-            session.parked_at.set(Some(worker.clock.tick()));
+            self.parked_at.set(Some(worker.clock.tick()));
             worker.stats.parked.set(worker.stats.parked.get() + 1);
         }
-        worker.parking.add(session.clone());
+        worker.parking.add(self.clone());
         None
     }
 }

@@ -44,17 +44,21 @@ def cargo(tree, target, *args):
     return subprocess.run(["cargo", "build", "--release", "--quiet", *args], cwd=tree, env=env).returncode == 0
 
 class Side:
-    """The binaries of one revision."""
-    def __init__(self, name, tree, target):
+    """The binaries of one revision; `pontoon` and `examples` say which ones are needed."""
+    def __init__(self, name, tree, target, pontoon, examples):
         self.name, self.bin = name, os.path.join(AB, f"bin-{name}")
-        print(f"# building {name} in {tree}", flush=True)
-        if not cargo(tree, target, "--bin", "pontoon"):
-            sys.exit(f"{name} does not compile")
         shutil.rmtree(self.bin, ignore_errors=True)
         os.makedirs(self.bin)
-        shutil.copy2(os.path.join(target, "release", "pontoon"), self.bin)
-        for example in EXAMPLES:
-            if cargo(tree, target, "--example", example):
+        print(f"# building {name} in {tree}", flush=True)
+        wanted = (["--bin", "pontoon"] if pontoon else []) + [word for e in examples for word in ("--example", e)]
+        # All at once is faster. If that fails, one by one shows which of them do not compile.
+        at_once = cargo(tree, target, *wanted)
+        if pontoon and not at_once and not cargo(tree, target, "--bin", "pontoon"):
+            sys.exit(f"{name} does not compile")
+        if pontoon:
+            shutil.copy2(os.path.join(target, "release", "pontoon"), self.bin)
+        for example in examples:
+            if at_once or cargo(tree, target, "--example", example):
                 shutil.copy2(os.path.join(target, "release", "examples", example), self.bin)
             else:
                 print(f"# {name}: example {example} does not compile, its cases are left out", flush=True)
@@ -63,7 +67,7 @@ class Side:
     def has(self, binary):
         return os.path.exists(self.path(binary))
 
-def base(revision):
+def base(revision, *wanted):
     tree, target = os.path.join(AB, "base"), os.path.join(AB, "base-target")
     commit = git("rev-parse", "--verify", revision + "^{commit}")
     os.makedirs(AB, exist_ok=True)
@@ -82,7 +86,7 @@ def base(revision):
         if not os.path.exists(at):
             os.makedirs(os.path.dirname(at), exist_ok=True)
             shutil.copy2(os.path.join(ROOT, "examples", f"{example}.rs"), at)
-    return Side("A", tree, target), commit
+    return Side("A", tree, target, *wanted), commit
 
 class Verdict:
     """Collects which cases are within the limit."""
@@ -222,8 +226,9 @@ def main():
     callgrind_too = not a.no_callgrind
     if callgrind_too and not shutil.which("valgrind"):
         sys.exit("valgrind is not installed")
-    head = Side("B", ROOT, os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")))
-    side_a, commit = base(a.base)
+    wanted = bool(a.cases), EXAMPLES if callgrind_too else ()
+    head = Side("B", ROOT, os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), *wanted)
+    side_a, commit = base(a.base, *wanted)
     sides, verdict = (side_a, head), Verdict()
     print(f"# A: {git('log', '-1', '--format=%h %s', commit)}\n# B: {git('describe', '--always', '--dirty')}, the working tree"
           f"\n# load average {os.getloadavg()[0]:.1f}", flush=True)

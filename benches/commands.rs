@@ -1,4 +1,4 @@
-//! What the command table costs per request: finding a command, and its keys.
+//! The cost of the command table per request: finding a command and its keys.
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;

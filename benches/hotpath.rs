@@ -1,5 +1,5 @@
-//! Steps of the hot path one by one: scan of requests and replies, the slot of a key, and the whole decision for a request.
-//! (`commands.rs` has lookup and key positions.)
+//! The cost of the steps of the hot path: scanning requests and replies, the slot of a key, and dispatch.
+//! (`commands.rs` has the command table.)
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;

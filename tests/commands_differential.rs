@@ -1,6 +1,10 @@
-//! Holds the command table against a real redis-server: `COMMAND` for what a command is, `COMMAND GETKEYS` for where its keys are.
-//! Needs `redis-server` in the path. The rows are compared exactly with Redis 7.0; with other versions only what both know.
+//! Compares the command table with a real redis-server: the rows with `COMMAND`, the positions of keys with `COMMAND
+//! GETKEYS`. Needs `redis-server` in the path. Rows are compared exactly with Redis 7.0; with other versions, only
+//! common commands are.
 #![allow(clippy::unwrap_used)]
+
+#[path = "support/calls.rs"]
+mod calls;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -14,7 +18,7 @@ use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
 /// Calls generated for each command.
 const CALLS_EACH: usize = 60;
 
-/// A redis-server of our own, on a unix socket so that no port can be taken.
+/// A redis-server on a Unix socket, so that it needs no free port.
 struct Server {
     process: Child,
     connection: UnixStream,
@@ -139,7 +143,7 @@ fn rows_of(frames: &[OwnedFrame], out: &mut BTreeMap<String, Row>) {
     }
 }
 
-/// What `COMMAND` would say of our row.
+/// Our row as `COMMAND` would report it.
 fn our_row(spec: &Spec) -> Row {
     let mut flags: Vec<_> = spec.flags.names().collect();
     flags.sort();
@@ -167,10 +171,10 @@ fn differences(theirs: &BTreeMap<String, Row>, ours: &BTreeMap<String, &'static 
         };
         let mut our = our_row(spec);
         if exact {
-            // Newer subcommands are ours alone.
+            // The server does not know newer subcommands.
             our.subcommands.retain(|sub| their.subcommands.contains(sub));
         } else {
-            // What later versions changed is not compared: only what sends a call to the wrong place.
+            // Changes in other versions are ignored unless they would route a call wrongly.
             our.subcommands.clone_from(&their.subcommands);
             our.arity = their.arity;
             our.flags.clone_from(&their.flags);
@@ -186,7 +190,7 @@ fn differences(theirs: &BTreeMap<String, Row>, ours: &BTreeMap<String, &'static 
 }
 
 #[test]
-fn table_is_that_of_the_server() {
+fn the_table_equals_that_of_the_server() {
     let mut server = Server::start();
     let exact = server.version().starts_with("7.0.");
     let mut theirs = BTreeMap::new();
@@ -196,9 +200,9 @@ fn table_is_that_of_the_server() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// The comparison above must be able to fail.
+/// The comparison detects a wrong row.
 #[test]
-fn a_wrong_row_is_found() {
+fn a_wrong_row_is_detected() {
     let row = |flags: &[&str], last| Row {
         arity: 2,
         flags: flags.iter().map(|f| f.to_string()).collect(),
@@ -215,169 +219,7 @@ fn a_wrong_row_is_found() {
     assert_eq!(differences(&unknown, &our_rows(), true).len(), 1);
 }
 
-/// A call that is being generated.
-struct Generator<'a> {
-    words: Vec<Vec<u8>>,
-    /// Number of words made so far, which keeps them unique.
-    unique: usize,
-    rng: &'a mut fastrand::Rng,
-}
-
-impl Generator<'_> {
-    /// Appends a unique word that begins with `kind`.
-    fn word(&mut self, kind: &str) {
-        self.unique += 1;
-        self.words.push(format!("{kind}{}", self.unique).into_bytes());
-    }
-
-    /// Appends a keyword in upper or lower case.
-    fn keyword(&mut self, keyword: &str) {
-        let word = if self.rng.bool() { keyword.into() } else { keyword.to_lowercase().into_bytes() };
-        self.words.push(word);
-    }
-
-    fn count(&mut self, spec: &Spec, least: usize, (at, step, dest): (u8, u8, u8)) {
-        while self.words.len() < at as usize {
-            let kind = if self.words.len() == dest as usize { "dest" } else { "x" };
-            self.word(kind);
-        }
-        let optional = spec.flags.contains(Flags::NO_MANDATORY_KEYS);
-        let keys = self.rng.usize(usize::from(!optional)..6);
-        self.words.push(keys.to_string().into_bytes());
-        for _ in 0..keys * step as usize {
-            self.word("k");
-        }
-        for _ in 0..self.rng.usize(0..4) {
-            self.word("more");
-        }
-        while self.words.len() < least {
-            self.word("more");
-        }
-    }
-
-    fn streams(&mut self, spec: &Spec) {
-        if spec.name == "xreadgroup" {
-            self.keyword("GROUP");
-            self.word("g");
-            // A group or consumer may have any name.
-            self.word("c");
-        }
-        for (option, arguments) in [("COUNT", 1), ("BLOCK", 1), ("NOACK", 0)] {
-            if self.rng.bool() && (option != "NOACK" || spec.name == "xreadgroup") {
-                self.keyword(option);
-                for _ in 0..arguments {
-                    self.words.push(self.rng.u8(..).to_string().into_bytes());
-                }
-            }
-        }
-        self.keyword("STREAMS");
-        for _ in 0..2 * self.rng.usize(1..6) {
-            self.word("k");
-        }
-    }
-
-    fn sort(&mut self, store: bool) {
-        self.word("k");
-        for _ in 0..self.rng.usize(0..6) {
-            match self.rng.usize(0..6) {
-                0 => {
-                    self.keyword("LIMIT");
-                    // Numbers in a sensible call; words make sure that they are skipped.
-                    self.words.push(b"store".to_vec());
-                    self.word("x");
-                }
-                1 => {
-                    self.keyword("BY");
-                    self.words.push(b"store".to_vec());
-                }
-                2 => {
-                    self.keyword("GET");
-                    self.word("pattern*");
-                }
-                3 if store => {
-                    self.keyword("STORE");
-                    self.word("dest");
-                }
-                4 => self.keyword("ALPHA"),
-                _ => self.keyword("DESC"),
-            }
-        }
-    }
-
-    fn geo(&mut self, from: u8) {
-        for _ in 1..from {
-            self.word("k");
-        }
-        let mut options = vec!["STORE", "STOREDIST", "COUNT", "WITHDIST", "ASC"];
-        self.rng.shuffle(&mut options);
-        for option in &options[..self.rng.usize(0..=options.len())] {
-            self.keyword(option);
-            if option.starts_with("STORE") || *option == "COUNT" {
-                self.word("x");
-            }
-        }
-    }
-
-    fn migrate(&mut self) {
-        let many = self.rng.bool();
-        for argument in ["host", "6379", if many { "" } else { "key" }, "0", "1000"] {
-            self.words.push(argument.into());
-        }
-        for (option, arguments) in [("COPY", 0), ("REPLACE", 0), ("AUTH", 1), ("AUTH2", 2)] {
-            if self.rng.bool() {
-                self.keyword(option);
-                for _ in 0..arguments {
-                    self.word("x");
-                }
-            }
-        }
-        if many {
-            self.keyword("KEYS");
-            for _ in 0..self.rng.usize(1..6) {
-                self.word("k");
-            }
-        }
-    }
-
-    fn plain(&mut self, spec: &Spec, least: usize) {
-        while self.words.len() < least {
-            self.word("k");
-        }
-        if spec.arity < 0 {
-            let more = match spec.keys {
-                KeySpec::Range { step, .. } => self.rng.usize(0..6) * step as usize,
-                _ => self.rng.usize(0..6),
-            };
-            for _ in 0..more {
-                self.word("k");
-            }
-        }
-    }
-}
-
-/// Calls of `spec` with the shape that the command wants; not necessarily sensible ones.
-fn generate(spec: &Spec, rng: &mut fastrand::Rng) -> Vec<Vec<u8>> {
-    let mut words: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
-    for word in &mut words {
-        if rng.bool() {
-            word.make_ascii_uppercase();
-        }
-    }
-    // GETKEYS refuses a PFMERGE without sources, which the server executes.
-    let least = spec.arity.unsigned_abs() as usize + usize::from(spec.name == "pfmerge");
-    let mut call = Generator { words, unique: 0, rng };
-    match spec.keys {
-        KeySpec::Count { at, step, dest } => call.count(spec, least, (at, step, dest)),
-        KeySpec::Streams => call.streams(spec),
-        KeySpec::Sort { store } => call.sort(store),
-        KeySpec::GeoStore(from) => call.geo(from),
-        KeySpec::Migrate => call.migrate(),
-        KeySpec::None | KeySpec::One(_) | KeySpec::Range { .. } => call.plain(spec, least),
-    }
-    call.words
-}
-
-/// The keys by the server, or its error.
+/// The keys that the server reports, or its error.
 fn their_keys(server: &mut Server, call: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
     let mut ask = words("COMMAND GETKEYS");
     ask.extend_from_slice(call);
@@ -393,7 +235,7 @@ fn show(call: &[Vec<u8>]) -> String {
 }
 
 #[test]
-fn keys_are_those_of_the_server() {
+fn keys_equal_those_of_the_server() {
     let mut server = Server::start();
     let seed = 0x5eed;
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -408,7 +250,7 @@ fn keys_are_those_of_the_server() {
         }
         let mut agreed = 0;
         for _ in 0..CALLS_EACH {
-            let call = generate(spec, &mut rng);
+            let call = calls::generate(spec, &mut rng);
             let resolved = commands::resolve(&call[..]).unwrap_or_else(|e| panic!("{}: {e}", show(&call)));
             assert_eq!(resolved.name, name);
             let mut at = Vec::new();
@@ -417,7 +259,7 @@ fn keys_are_those_of_the_server() {
                 (Ok(their), Ok(our)) if sorted(their.clone()) == sorted(our.clone()) => {
                     agreed += usize::from(!our.is_empty())
                 }
-                // The server calls it an error that there are none.
+                // The server reports a call without keys as an error.
                 (Err(_), Ok(our)) if our.is_empty() => {}
                 (their, our) => wrong.push(format!("{}: server {their:?}, we {our:?}", show(&call))),
             }
@@ -436,9 +278,10 @@ fn keys_are_those_of_the_server() {
     assert!(with_keys > 150, "only {with_keys} commands with keys were compared");
 }
 
-/// Calls with arguments replaced by keywords and numbers: where both the server and we find keys, they are the same.
+/// Compares keys of calls in which keywords and numbers replace arguments. If both the server and we find keys, they
+/// are equal.
 #[test]
-fn keys_of_strange_calls_are_those_of_the_server() {
+fn keys_of_unusual_calls_equal_those_of_the_server() {
     let mut server = Server::start();
     let mut rng = fastrand::Rng::with_seed(0xbad);
     let words = [
@@ -464,7 +307,8 @@ fn keys_of_strange_calls_are_those_of_the_server() {
     rows_of(list(&server.call(&self::words("COMMAND"))), &mut theirs);
     let (mut wrong, mut same) = (Vec::new(), 0);
     for (name, spec) in our_rows() {
-        // GETKEYS looks for words in these where the command itself reads options one by one, as we do (a key may be called STORE).
+        // GETKEYS searches for keywords here, while the command itself, like our table, reads options one by one (a key
+        // may be "STORE").
         let reads_options =
             matches!(spec.keys, KeySpec::Streams | KeySpec::GeoStore(_) | KeySpec::Sort { .. } | KeySpec::Migrate);
         if !theirs.contains_key(&name)
@@ -475,7 +319,7 @@ fn keys_of_strange_calls_are_those_of_the_server() {
             continue;
         }
         for _ in 0..CALLS_EACH {
-            let mut call = generate(spec, &mut rng);
+            let mut call = calls::generate(spec, &mut rng);
             let first = name.split('|').count();
             for _ in 0..rng.usize(1..3) {
                 if call.len() > first {
@@ -503,9 +347,10 @@ fn sorted(mut keys: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     keys
 }
 
-/// Calls that the server executes, so that the name, the arity and the keys are not only as reported but as used.
+/// The server executes calls, so that name, arity and keys are also compared with those in use, not only with reported
+/// ones.
 #[test]
-fn what_we_route_is_what_is_executed() {
+fn routed_keys_are_those_that_the_server_uses() {
     let mut server = Server::start();
     for (call, keys) in [
         ("GEORADIUS g 1 1 1 km STORE out", vec!["g", "out"]),

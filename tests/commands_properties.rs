@@ -1,4 +1,4 @@
-//! What holds for every row of the command table, and for every call, however hostile.
+//! Properties of every row of the command table and of every call, including hostile ones.
 #![allow(clippy::unwrap_used)]
 
 use pontoon::commands::{
@@ -21,7 +21,7 @@ fn routing(line: &str) -> Result<Vec<usize>, KeysError> {
 }
 
 #[test]
-fn each_row_is_sound() {
+fn each_row_is_consistent() {
     let mut names = std::collections::BTreeSet::new();
     for spec in every_row() {
         let name = spec.name;
@@ -74,7 +74,7 @@ fn each_row_is_found_in_any_case() {
             assert!(std::ptr::eq(spec.subcommand(word.as_bytes()).unwrap(), sub), "{}", sub.name);
         }
     }
-    // `@` and `` ` `` and the like differ in the bit that letters' case does.
+    // Bytes such as `@` and `` ` `` differ in the bit that distinguishes upper and lower case.
     for name in [
         "",
         "g",
@@ -93,7 +93,7 @@ fn each_row_is_found_in_any_case() {
 }
 
 #[test]
-fn calls_are_resolved_as_the_server_does() {
+fn calls_resolve_as_in_the_server() {
     assert_eq!(resolve(&words("get k")[..]).unwrap().name, "get");
     assert_eq!(resolve(&words("Object ENCODING k")[..]).unwrap().name, "object|encoding");
     assert_eq!(resolve(&words("COMMAND")[..]).unwrap().handling, Handling::Local(Local::CommandAll));
@@ -112,7 +112,7 @@ fn calls_are_resolved_as_the_server_does() {
 }
 
 #[test]
-fn handling_is_what_the_documents_promise() {
+fn handling_equals_the_documentation() {
     let handling = |line: &str| resolve(&words(line)[..]).unwrap().handling;
     for line in [
         "GET k",
@@ -189,7 +189,7 @@ fn handling_is_what_the_documents_promise() {
     assert_eq!(handling("COMMAND DOCS get"), Handling::AnyServer);
 }
 
-/// A wrong answer here is a wrong "safe to repeat".
+/// A wrong result here would make the proxy send a wrong "safe to repeat".
 #[test]
 fn writes_are_known() {
     for name in [
@@ -265,7 +265,7 @@ fn keys_of_calls() {
     assert_eq!(routing("CMS.MERGE out 2 a b"), Ok(vec![1, 3, 4]));
     assert_eq!(routing("XREAD COUNT 1 STREAMS a b 0 0"), Ok(vec![4, 5]));
     assert_eq!(routing("XREAD STREAMS a b 0"), Err(KeysError::Syntax));
-    // A group and a consumer with confusing names.
+    // A group and a consumer whose names are keywords.
     assert_eq!(routing("XREADGROUP GROUP block streams STREAMS a >"), Ok(vec![5]));
     assert_eq!(routing("XGROUP CREATE k g $"), Ok(vec![2]));
 }
@@ -344,7 +344,7 @@ proptest! {
     }
 
     #[test]
-    fn lookup_finds_only_what_was_asked(name in prop::collection::vec(any::<u8>(), 0..40)) {
+    fn lookup_finds_only_equal_names(name in prop::collection::vec(any::<u8>(), 0..40)) {
         if let Some(spec) = lookup(&name) {
             prop_assert!(spec.name.as_bytes().eq_ignore_ascii_case(&name));
         }

@@ -1,5 +1,6 @@
-//! Fuzzes what reads untrusted bytes: the request scanner, the reply scanner, and where the keys of a call are. Some seconds long;
-//! `PONTOON_FUZZ_ITERATIONS=1000000 PONTOON_FUZZ_SEED=$RANDOM cargo test --release --test fuzz` goes on.
+//! Fuzzes the functions that read untrusted bytes: the request scanner, the reply scanner and the search for keys of a
+//! call. Takes some seconds; `PONTOON_FUZZ_ITERATIONS=1000000 PONTOON_FUZZ_SEED=$RANDOM cargo test --release --test
+//! fuzz` takes longer.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/fuzzer.rs"]
@@ -40,7 +41,7 @@ fn keys() {
     assert!(report.shapes > 150, "{report:?}: the mutations reach little");
 }
 
-/// `bytes` is an inline command, as it is easiest read and mutated.
+/// `bytes` is an inline command, which is easiest to read and to mutate.
 fn check_keys(bytes: &[u8]) -> Result<String, String> {
     let Ok(request) = inline::to_request(bytes) else { return Ok("unbalanced".to_string()) };
     let mut scanner = RequestScanner::default();
@@ -50,7 +51,7 @@ fn check_keys(bytes: &[u8]) -> Result<String, String> {
     let call: Vec<&[u8]> = scanner.args().iter().map(|arg| arg.of(&request)).collect();
     let spec = match commands::resolve(&call[..]) {
         Ok(spec) => spec,
-        // Its keys are asked for all the same, with a number of arguments that no command has.
+        // Find its keys nevertheless, although the number of arguments is wrong.
         Err(error) => match call.first().and_then(|name| commands::lookup(name)) {
             Some(spec) => spec,
             None => return Ok(format!("{error:?}").chars().take(20).collect()),
@@ -69,7 +70,7 @@ fn check_keys(bytes: &[u8]) -> Result<String, String> {
     if routed.is_ok() && !routing.starts_with(&keys) {
         return Err(format!("{}: routed by {routing:?}, not by its keys {keys:?}", spec.name));
     }
-    // Another spelling of the call is the same call.
+    // The call in another case has the same keys.
     let upper: Vec<Vec<u8>> = call.iter().map(|arg| arg.to_ascii_uppercase()).collect();
     let mut again = Vec::new();
     if spec.keys(&upper[..], &mut again) != found || again != keys {
@@ -78,7 +79,7 @@ fn check_keys(bytes: &[u8]) -> Result<String, String> {
     Ok(format!("{} {} {routed:?} {}", spec.name, keys.len().min(4), is_blocking_call(spec, &call[..])))
 }
 
-/// The fuzzer must be able to find something, and to say what.
+/// The fuzzer finds a bug and reports it.
 #[test]
 fn a_planted_bug_is_found() {
     let planted = |bytes: &[u8], rng: &mut Rng| {

@@ -1,4 +1,5 @@
-//! `min-acks` at the wire: what the proxy asks a primary for, when, and what its clients are told. The servers are scripted.
+//! `min-acks` on the wire: what the proxy sends to a primary, when, and what its clients receive. The servers are
+//! scripted.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -23,20 +24,20 @@ use pontoon::{
     proxy::Limits,
 };
 
-/// What a scripted primary is told to do with a `WAIT`.
+/// What a scripted primary does with a `WAIT`.
 enum Say {
     Count(u32),
-    /// Nothing, ever.
+    /// Never answers.
     Nothing,
     /// Closes the connection.
     Close,
 }
 
-/// A primary that executes everything at once, and is told what its replicas have.
+/// A primary that executes all commands at once; the test decides what it answers to `WAIT`.
 struct Primary {
     addr: String,
     say: mpsc::SyncSender<Say>,
-    /// What came over its acks connections.
+    /// Requests from its acks connections.
     asked: mpsc::Receiver<String>,
     executed: Arc<AtomicUsize>,
 }
@@ -46,7 +47,7 @@ impl Primary {
         Self::start_with(|_| "one".into())
     }
 
-    /// `run_id` is told to the log-in of this number.
+    /// `run_id` gives the run id for the login with this number.
     fn start_with(run_id: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
         let (say, to_say) = mpsc::sync_channel(64);
         let (tell, asked) = mpsc::sync_channel(4096);
@@ -85,7 +86,7 @@ impl Primary {
         Self { addr, say, asked, executed }
     }
 
-    /// The next PING and WAIT, which come in this order.
+    /// Expects a PING and then this WAIT.
     #[track_caller]
     fn expect(&self, wait: &str) {
         assert_eq!(self.asked.recv_timeout(PATIENCE).unwrap(), "PING");
@@ -118,7 +119,7 @@ fn bed(primaries: &[&Primary]) -> Bed {
     Bed::start_with(&addrs, Limits::default(), 1, with_acks(1, 20_000))
 }
 
-/// Nothing has been sent to this client. Asked after something else that came later has been answered.
+/// Asserts that this client received nothing. Call it after a later request of another client was answered.
 fn is_silent(client: &mut Client) {
     client.stream.set_nonblocking(true).unwrap();
     let got = client.stream.read(&mut [0; 64]);
@@ -131,7 +132,7 @@ fn a_write_is_answered_when_a_replica_has_it() {
     let primary = Primary::start();
     let bed = bed(&[&primary]);
     let (mut one, mut two) = (bed.client(), bed.client());
-    // A read behind a write keeps its place; those of others do not wait.
+    // A read behind a write keeps its place; reads of other clients do not wait.
     one.call("SET k 1").call("GET k");
     primary.expect("WAIT 1 20000");
     primary.has_executed(2);
@@ -139,7 +140,7 @@ fn a_write_is_answered_when_a_replica_has_it() {
     is_silent(&mut one);
     primary.say(Say::Count(1));
     one.expect("+OK\r\n$1\r\nv\r\n");
-    // More than enough is enough.
+    // More replicas than required also confirm.
     two.call("SET k 2");
     primary.expect("WAIT 1 20000");
     primary.say(Say::Count(3));
@@ -147,7 +148,7 @@ fn a_write_is_answered_when_a_replica_has_it() {
 }
 
 #[test]
-fn what_comes_while_one_group_waits_is_the_next() {
+fn writes_that_arrive_during_a_wait_form_the_next_batch() {
     let primary = Primary::start();
     let bed = bed(&[&primary]);
     let mut clients: Vec<_> = (0..20).map(|_| bed.client()).collect();
@@ -157,7 +158,7 @@ fn what_comes_while_one_group_waits_is_the_next() {
         client.call("SET b 1").call("DEL b");
     }
     primary.has_executed(39);
-    // Their replies are read: the proxy has answered something that came later.
+    // The proxy has read their replies, because it answered a later request.
     bed.client().call("GET c").expect("$1\r\nv\r\n");
     for client in &mut clients {
         is_silent(client);
@@ -173,7 +174,7 @@ fn what_comes_while_one_group_waits_is_the_next() {
 }
 
 #[test]
-fn too_few_replicas() {
+fn too_few_replicas_do_not_confirm() {
     let primary = Primary::start();
     let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(2, 700));
     let mut client = bed.client();
@@ -182,7 +183,7 @@ fn too_few_replicas() {
     primary.say(Say::Count(1));
     let line = client.line();
     assert_eq!(line, "-NOREPLICAS executed, not confirmed on 2 replicas: 1 confirmed within 700 ms");
-    // The session, and the connection, go on.
+    // The session and the connection stay open.
     client.call("SET k 2");
     primary.expect("WAIT 2 700");
     primary.say(Say::Count(2));
@@ -190,7 +191,7 @@ fn too_few_replicas() {
 }
 
 #[test]
-fn no_answer_and_a_broken_connection() {
+fn writes_are_not_confirmed_without_an_answer_or_connection() {
     let primary = Primary::start();
     let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, 10));
     let mut client = bed.client();
@@ -203,7 +204,7 @@ fn no_answer_and_a_broken_connection() {
         assert!(line.contains(part), "{line}");
     };
     check(&mut client, Say::Nothing, "did not answer WAIT within 10 ms");
-    // Over a new connection each, for the former is of no use any more.
+    // Each uses a new connection, because the former one must not be used again.
     check(&mut client, Say::Close, "closed the connection");
     check(&mut client, Say::Count(0), "0 confirmed");
     client.call("SET k 1");
@@ -221,7 +222,7 @@ fn errors_and_reads_do_not_wait() {
 }
 
 #[test]
-fn it_is_turned_on_and_off() {
+fn min_acks_can_be_turned_on_and_off() {
     let primary = Primary::start();
     let bed = Bed::start(&[&primary.addr]);
     let (mut client, mut other) = (bed.client(), bed.client());
@@ -239,7 +240,7 @@ fn it_is_turned_on_and_off() {
     client.call("SET k 2");
     primary.expect("WAIT 1 20000");
     publish(0);
-    // The one before still waits for what it was sent under.
+    // The write before still waits under the setting with which it was sent.
     other.call("SET k 3").expect("+OK\r\n");
     is_silent(&mut client);
     primary.say(Say::Count(1));
@@ -248,7 +249,7 @@ fn it_is_turned_on_and_off() {
 
 #[test]
 fn another_process_cannot_confirm() {
-    // The data connection logs in first, the acks connection after it: to a server that was restarted between.
+    // The data connection logs in first. The acks connection logs in later, to a server that was restarted meanwhile.
     let primary = Primary::start_with(|n| if n == 0 { "one".into() } else { "two".into() });
     let bed = bed(&[&primary]);
     let line = bed.client().call("SET k 1").line();
@@ -275,7 +276,7 @@ fn unmanaged_replicas_do_not_count() {
 }
 
 #[test]
-fn parts_are_confirmed_one_by_one() {
+fn parts_are_confirmed_separately() {
     let (a, b) = (Primary::start(), Primary::start());
     let bed = bed(&[&a, &b]);
     let mut client = bed.client();
@@ -295,7 +296,7 @@ fn parts_are_confirmed_one_by_one() {
 }
 
 #[test]
-fn a_failover_makes_it_unknown_at_once() {
+fn a_failover_answers_waiting_writes_as_unknown_at_once() {
     let primary = Primary::start();
     let bed = bed(&[&primary]);
     let mut client = bed.client();
@@ -324,13 +325,13 @@ fn a_hold_waits_for_the_replicas() {
 }
 
 #[test]
-fn it_is_checked_again_when_the_replicas_have_it() {
+fn check_2_applies_when_the_replicas_confirm() {
     let primary = Primary::start();
     let bed = bed(&[&primary]);
     let mut client = bed.client();
     client.call("SET k 1");
     primary.expect("WAIT 1 20000");
-    // Another owner meanwhile: the same server, so that nothing else ends the wait.
+    // The slot gets another owner meanwhile. It is the same server, so that nothing else ends the wait.
     let mut table = with_product(bed.table(), |p| p.slots.iter_mut().for_each(|slot| slot.epoch.0 = 9));
     table.epoch.0 = 9;
     bed.publish(table);
@@ -348,7 +349,7 @@ fn it_is_checked_again_when_the_replicas_have_it() {
 }
 
 #[test]
-fn what_waits_is_bounded() {
+fn waiting_replies_are_limited() {
     let primary = Primary::start();
     let limits = Limits { unconfirmed_max: 1000, ..Limits::default() };
     let bed = Bed::start_with(&[&primary.addr], limits, 1, with_acks(1, 20_000));
@@ -359,17 +360,17 @@ fn what_waits_is_bounded() {
     for (i, other) in others.iter_mut().enumerate() {
         other.call("SET k 1");
         primary.has_executed(2 * i + 2);
-        // Their replies are read: the proxy has answered something that came later.
+        // The proxy has read their replies, because it answered a later request.
         bed.client().call("GET c").expect("$1\r\nv\r\n");
     }
-    // The last one came when there was no room left.
+    // There was no room for the last one.
     let line = others[19].line();
     assert!(line.contains("too many writes wait"), "{line}");
     primary.say(Say::Count(1));
     client.expect("+OK\r\n");
 }
 
-/// What all of the above rests on, with a real server: after a PING a `WAIT` counts replicas, and there are none.
+/// The assumption of all other tests, with a real server: after a PING, `WAIT` counts replicas, and there are none.
 #[test]
 fn a_real_server_without_replicas_confirms_nothing() {
     let redis = Redis::start();
@@ -379,7 +380,7 @@ fn a_real_server_without_replicas_confirms_nothing() {
     bed.client().call("GET k").expect("$1\r\n1\r\n");
 }
 
-/// Many writers before a real primary with a real replica: every write is confirmed, and the replica has it by then.
+/// Many writers with a real primary and a real replica: every write is confirmed, and the replica then has it.
 #[test]
 fn a_real_replica_has_what_was_acknowledged() {
     let primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
@@ -402,7 +403,7 @@ fn a_real_replica_has_what_was_acknowledged() {
             });
         }
     });
-    // And without the replica nothing is acknowledged.
+    // Without the replica, no write is confirmed.
     drop(replica);
     let mut table = with_acks(1, 50)(bed.table());
     table.epoch.0 = 2;

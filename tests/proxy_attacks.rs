@@ -16,7 +16,7 @@ fn replies_that_are_off_stay_off() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
-    // SKIP has nothing to skip while all is off, and does not end it.
+    // SKIP has no effect while replies are off, and does not turn them on.
     client
         .call("CLIENT REPLY OFF")
         .call("CLIENT REPLY SKIP")
@@ -26,13 +26,13 @@ fn replies_that_are_off_stay_off() {
         .call("NONSENSE");
     client.call("CLIENT REPLY ON").expect("+OK\r\n");
     client.call("CLIENT REPLY SKIP").call("CLIENT REPLY SKIP").call("ECHO a").call("ECHO b").expect("$1\r\nb\r\n");
-    // RESET ends it, and its own reply is the first.
+    // RESET turns replies on, and its own reply is the first.
     client.call("CLIENT REPLY OFF").call("PING").call("RESET").expect("+RESET\r\n");
     client.call("PING").expect("+PONG\r\n");
 }
 
 #[test]
-fn a_parked_request_that_wants_no_reply_gets_none() {
+fn a_parked_request_with_replies_off_gets_no_reply() {
     let redis = Redis::start();
     let limits = Limits { parked_for_max: Duration::from_millis(100), ..Limits::default() };
     let bed = Bed::start_with(&[&redis.addr], limits, 1, |table| held(table, 7, HoldKind::Wait, "k"));
@@ -42,7 +42,7 @@ fn a_parked_request_that_wants_no_reply_gets_none() {
 }
 
 #[test]
-fn what_is_parked_when_the_session_ends_is_told() {
+fn parked_requests_are_refused_when_the_session_ends() {
     let (addr, seen) = silent();
     let bed = Bed::start_with(&[&addr], Limits::default(), 1, |table| held(table, 7, HoldKind::Wait, "k"));
     let (mut half, mut other) = (bed.client(), bed.client());
@@ -58,7 +58,7 @@ fn what_is_parked_when_the_session_ends_is_told() {
     assert!(seen.try_recv().is_err(), "nothing was sent");
 }
 
-/// A server that answers nothing, and what it got.
+/// A server that never answers, and the requests that it received.
 fn silent() -> (String, mpsc::Receiver<Vec<Vec<u8>>>) {
     let (got, seen) = mpsc::sync_channel(16);
     let addr = fake(move |mut conn| {
@@ -73,7 +73,7 @@ fn silent() -> (String, mpsc::Receiver<Vec<Vec<u8>>>) {
 fn a_pipeline_keeps_its_order_over_a_change_of_connections() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
-    // The RESP3 connection is there, that of RESP2 is not yet: what is sent over it is late.
+    // The RESP3 connection exists, the RESP2 connection does not yet: requests on it arrive late.
     let mut first = bed.client();
     first.call("HELLO 3");
     while first.line() != "$7" {}
@@ -91,7 +91,7 @@ fn a_pipeline_keeps_its_order_over_a_change_of_connections() {
     client.expect("+OK\r\n");
     while client.line() != "*0" {}
     client.expect("$1\r\nv\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n");
-    // COPY into another database is seen there.
+    // A COPY into another database is visible there.
     for i in 0..50 {
         client.call(&format!("SET {{k}}{i} v")).call(&format!("COPY {{k}}{i} {{k}}c{i} DB {}", 2 + i % 10));
         client.call(&format!("SELECT {}", 2 + i % 10)).call(&format!("GET {{k}}c{i}")).call("SELECT 0");
@@ -100,7 +100,7 @@ fn a_pipeline_keeps_its_order_over_a_change_of_connections() {
 }
 
 #[test]
-fn a_server_that_will_not_have_us_is_down_not_unknown() {
+fn a_server_that_refuses_the_login_is_down_not_unknown() {
     let redis = Redis::start_with(&["--requirepass", "secret"]);
     let bed = Bed::start(&[&redis.addr]);
     let line = bed.client().call("SET k v").line();
@@ -126,7 +126,7 @@ fn an_error_of_many_lines_in_a_part_stays_one_reply() {
 }
 
 #[test]
-fn a_refused_transaction_claims_nothing_of_its_body() {
+fn the_error_of_a_refused_transaction_does_not_describe_its_commands() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
@@ -139,7 +139,7 @@ fn a_refused_transaction_claims_nothing_of_its_body() {
 }
 
 #[test]
-fn pushes_nobody_asked_for_are_swallowed() {
+fn unexpected_pushes_are_dropped() {
     let addr = fake(|mut conn| {
         while conn.request().is_some() {
             conn.reply(b">2\r\n+invalidate\r\n_\r\n|1\r\n+ttl\r\n:5\r\n+value\r\n>1\r\n+x\r\n");
@@ -157,7 +157,7 @@ fn pushes_nobody_asked_for_are_swallowed() {
 }
 
 #[test]
-fn a_password_that_is_taken_away_locks_nobody_out() {
+fn removing_the_password_logs_clients_in() {
     let redis = Redis::start();
     let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |t| {
         with_product(t, |p| p.auth = Some(password("secret")))
@@ -173,16 +173,16 @@ fn a_password_that_is_taken_away_locks_nobody_out() {
 }
 
 #[test]
-fn a_client_that_left_harms_nobody() {
+fn a_hold_waits_for_the_requests_of_a_client_that_left() {
     let (addr, seen) = silent();
     let bed = Bed::start(&[&addr]);
     let mut gone = bed.client();
     gone.call("SET k v");
     seen.recv_timeout(PATIENCE).unwrap();
-    // A reset, so that the session ends now: after a mere end of stream it would stay for its reply.
+    // A reset, so that the session ends at once; after an end of stream it would wait for its reply.
     socket2::SockRef::from(&gone.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(gone);
-    // Its request is unanswered still: no ack.
+    // Its request is still unanswered, so the hold is not acked.
     bed.publish(held(bed.table(), 7, HoldKind::Wait, "k"));
     let report = bed.until("the hold is known", |r| r.holds.contains_key(&HoldId(7)));
     assert!(!report.holds[&HoldId(7)].drained);

@@ -1,5 +1,5 @@
-//! Random pipelines of several clients through the proxy, before servers whose connections are cut and hang and whose slots
-//! move under holds, beside one redis-server that gets the same commands directly: every reply is right or a truthful error.
+//! Random pipelines of several clients through the proxy. Connections to servers are cut and hang, and slots move under
+//! holds. A single redis-server gets the same commands directly: every reply must be the same or a truthful error.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -29,9 +29,9 @@ use pontoon::{
 const CLIENTS: usize = 6;
 const PIPELINES: usize = 45;
 const DATABASES: usize = 3;
-/// Hash tags, each of which is in a slot of its own that moves.
+/// Hash tags in different slots, which move.
 const TAGS: usize = 8;
-/// Seeds that are run each time; `PONTOON_SEED` runs another alone.
+/// Seeds of each run; `PONTOON_SEED` runs a single other one.
 const SEEDS: [u64; 2] = [1, 20_261_121];
 
 type Words = Vec<Vec<u8>>;
@@ -81,7 +81,7 @@ fn words(text: &str) -> Words {
     text.split(' ').map(|w| w.as_bytes().to_vec()).collect()
 }
 
-/// Stands before a server. Each connection has a fate: after so many bytes in one direction it is cut, or hangs.
+/// A relay to a server. Each connection is cut or hangs after a random number of bytes in one direction.
 fn relay(server: String, seed: u64, calm: Arc<AtomicBool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
@@ -114,7 +114,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, limit: Option<usize>, hangs: boo
         }
         left -= passed;
         if left == 0 && hangs {
-            // Takes everything, gives nothing on; ends when the other side is tired of it.
+            // Reads all bytes and forwards none; ends when the other side closes the connection.
             while from.read(&mut buffer).unwrap_or(0) > 0 {}
         }
         if left == 0 {
@@ -125,7 +125,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, limit: Option<usize>, hangs: boo
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// What has been seen, so that a run in which nothing went wrong is noticed.
+/// Numbers of replies of each kind, so that a run without failures is detected.
 #[derive(Default)]
 struct Seen {
     compared: AtomicU64,
@@ -142,14 +142,14 @@ struct Twins {
     reference: Raw,
     /// Names of its keys; one whose value is uncertain is replaced.
     keys: Vec<String>,
-    /// All it ever had.
+    /// All names of keys that it ever used.
     names: Vec<String>,
-    /// (database, key) whose value nobody knows any more.
+    /// Keys, with database, whose value is unknown.
     uncertain: BTreeSet<(usize, String)>,
     db: usize,
-    /// The servers themselves.
+    /// Direct connections to the servers.
     servers: Vec<String>,
-    /// Commands and replies, shortened, for the message of a failure.
+    /// Shortened commands and replies, for the message of a failure.
     log: Vec<String>,
 }
 
@@ -175,7 +175,7 @@ impl Twins {
 
     fn step(&mut self) -> Vec<Step> {
         let (a, b, c) = (self.key(), self.key(), self.key());
-        // In one slot with `a`.
+        // In the same slot as `a`.
         let near = format!("{a}x");
         let size = if self.rng.u8(..40) == 0 { 60_000 } else { 12 };
         let value: String = std::iter::repeat_with(|| self.rng.alphanumeric()).take(size).collect();
@@ -211,7 +211,7 @@ impl Twins {
                 return vec![hello];
             }
             _ => {
-                // Nobody knows what a silent command did, so it is a read.
+                // The outcome of a command without a reply is unknown, so it is a read.
                 let skip = Step { replies: false, ..plain("CLIENT REPLY SKIP") };
                 return vec![skip, Step { replies: false, ..plain(&format!("GET {a}")) }];
             }
@@ -247,7 +247,7 @@ impl Twins {
                 self.reference.send(&[&step.words]);
                 let want = if step.replies { self.reference.reply() } else { Vec::new() };
                 if unsure {
-                    // What it did to the others depends on what nobody knows.
+                    // Its effect on the other keys depends on an unknown value.
                     if step.is_write {
                         self.uncertain.extend(step.keys.iter().cloned());
                     }
@@ -270,7 +270,7 @@ impl Twins {
         }
     }
 
-    /// The rest of a pipeline, for the message of a failure.
+    /// The replies to the rest of a pipeline, for the message of a failure.
     fn replies_of(&mut self, steps: &[Step]) -> String {
         let mut out = String::new();
         for step in steps {
@@ -282,7 +282,7 @@ impl Twins {
         out
     }
 
-    /// What happened to keys, and every change of the connection.
+    /// The commands on these keys and all changes of the connection.
     fn history(&self, keys: &[(usize, String)]) -> String {
         let about = |line: &&String| {
             ["SELECT", "HELLO"].iter().any(|w| line.contains(w))
@@ -305,7 +305,7 @@ impl Twins {
         out
     }
 
-    /// What was acknowledged is there, and what was not executed is not: every key, in every database.
+    /// Compares every key in every database: acknowledged writes are there, writes that were not executed are not.
     fn compare_all(&mut self) {
         for db in 0..DATABASES {
             for raw in [&mut self.proxy, &mut self.reference] {
@@ -420,7 +420,7 @@ fn run(seed: u64) -> Seen {
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
     assert!(moves > 0);
-    // Only the old connections have a fate still; a probe makes sure that new ones are there.
+    // Only old connections can still fail; a probe makes sure that there are new ones.
     calm.store(true, Ordering::Relaxed);
     let fresh = common::with_product(bed.table(), |p| {
         for (group, server) in p.groups.iter_mut().zip(&servers) {

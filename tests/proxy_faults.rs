@@ -1,4 +1,4 @@
-//! The proxy before servers that fail, under holds, and without a lease: what it says is the truth.
+//! The proxy with failing servers, under holds and without a lease: its errors describe the outcome correctly.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -18,11 +18,11 @@ use pontoon::{
     proxy::Limits,
 };
 
-/// A request as a server sees it.
+/// A request as a server receives it.
 type Words = Vec<Vec<u8>>;
 
-/// A server that answers each request when told to, with what it is told.
-fn told() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Words>) {
+/// A server that answers each request when the test sends the reply.
+fn controlled_server() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Words>) {
     let (say, to_say) = mpsc::sync_channel::<&'static [u8]>(16);
     let (got, seen) = mpsc::sync_channel(16);
     let to_say = Arc::new(Mutex::new(to_say));
@@ -37,7 +37,7 @@ fn told() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Words>) {
 }
 
 #[test]
-fn a_server_that_closes_in_the_middle() {
+fn requests_fail_when_a_server_closes_the_connection() {
     let addr = fake(|mut conn| {
         conn.request();
         conn.reply(b"$10\r\nhalf");
@@ -50,7 +50,7 @@ fn a_server_that_closes_in_the_middle() {
 }
 
 #[test]
-fn a_server_that_talks_rubbish_or_too_much() {
+fn invalid_and_extra_replies_close_the_connection() {
     for reply in ["HTTP/1.1 400\r\n", "$?\r\n", "*1\r\n;1\r\n"] {
         let addr = fake(move |mut conn| {
             while conn.request().is_some() {
@@ -61,7 +61,7 @@ fn a_server_that_talks_rubbish_or_too_much() {
         let line = bed.client().call("SET k v").line();
         assert!(line.starts_with("-ERR outcome unknown: "), "{reply:?}: {line}");
     }
-    // The second reply has no owner; the connection is closed, and the next request gets a new one.
+    // No request waits for the second reply; the connection is closed, and the next request opens a new one.
     let addr = fake(|mut conn| {
         while conn.request().is_some() {
             conn.reply(b"+OK\r\n+OK\r\n");
@@ -76,8 +76,8 @@ fn a_server_that_talks_rubbish_or_too_much() {
 }
 
 #[test]
-fn a_server_that_hangs() {
-    let (addr, _say, seen) = told();
+fn requests_fail_when_a_server_hangs() {
+    let (addr, _say, seen) = controlled_server();
     let limits = Limits { request_deadline: Duration::from_millis(300), ..Limits::default() };
     let bed = Bed::start_with(&[&addr], limits, 1, |t| t);
     let (mut one, mut two) = (bed.client(), bed.client());
@@ -102,18 +102,18 @@ fn errors_of_a_server_pass_unchanged() {
 }
 
 #[test]
-fn a_dead_server_costs_an_error_at_once_and_comes_back() {
+fn requests_to_a_dead_server_fail_at_once_until_it_is_back() {
     let redis = Redis::start();
     let dead = format!("127.0.0.1:{}", common::free_port());
     let bed = Bed::start(&[&redis.addr, &dead]);
     let mut client = bed.client();
-    // foo and hello are on different servers or not: DEL of many keys meets both.
+    // DEL of many keys reaches both servers.
     let line = client.call("DEL k1 k2 k3 k4 k5 k6 k7 k8 foo hello").line();
     assert!(
         line.contains("is down") || line.starts_with("-ERR outcome unknown: executed for some keys only"),
         "{line}"
     );
-    // Known to be down now: refused as a whole.
+    // The server is known to be down now: the whole command is refused.
     let line = client.call("DEL k1 k2 k3 k4 k5 k6 k7 k8 foo hello").line();
     assert_eq!(line, format!("-ERR server {dead} is down, not executed"));
     let mut table = with_product(bed.table(), |p| p.groups[1].primary = p.groups[0].primary.clone());
@@ -135,7 +135,7 @@ fn unassigned_slots_are_refused() {
 
 #[test]
 fn a_hold_parks_drains_and_releases_in_order() {
-    let (addr, say, seen) = told();
+    let (addr, say, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let (mut before, mut after) = (bed.client(), bed.client());
     before.call("SET k old");
@@ -145,7 +145,7 @@ fn a_hold_parks_drains_and_releases_in_order() {
     let report = bed.until("the hold is known", |r| r.holds.contains_key(&HoldId(7)));
     assert!(!report.holds[&HoldId(7)].drained);
     assert!(report.holds[&HoldId(7)].waiting_on.contains("a write"), "{report:?}");
-    // Parked; and what the session sends behind it, although PING needs no slot.
+    // Parked, together with all later requests of the session, although PING needs no slot.
     after.call("SET k new").call("PING").call("GET k");
     bed.until("parked", |r| r.stats.parked == 1);
     assert!(seen.try_recv().is_err(), "nothing is sent for a held slot");
@@ -180,7 +180,7 @@ fn a_parked_request_is_refused_in_time() {
 
 #[test]
 fn an_abandoned_server_answers_unknown_at_once() {
-    let (addr, _say, seen) = told();
+    let (addr, _say, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     client.call("SET k v");
@@ -193,7 +193,7 @@ fn an_abandoned_server_answers_unknown_at_once() {
 
 #[test]
 fn a_reply_after_the_lease_is_not_delivered() {
-    let (addr, say, seen) = told();
+    let (addr, say, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     client.call("SET k v");
@@ -209,7 +209,7 @@ fn a_reply_after_the_lease_is_not_delivered() {
     seen.recv_timeout(common::PATIENCE).unwrap();
     say.send(b"$1\r\nv\r\n").unwrap();
     client.expect("$1\r\nv\r\n");
-    // A grant that demands a newer table than the worker has.
+    // A grant that requires a newer table than the worker has.
     client.call("GET k");
     seen.recv_timeout(common::PATIENCE).unwrap();
     bed.permit.renew(boottime_ns() + 60_000_000_000, Epoch(9));
@@ -232,7 +232,7 @@ fn serve_goes_on_without_a_lease_but_not_before_the_first() {
 
 #[test]
 fn a_reply_of_another_slot_epoch_is_not_delivered() {
-    let (addr, say, seen) = told();
+    let (addr, say, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     for (epoch, delivered) in [(1, true), (5, false)] {
@@ -264,7 +264,7 @@ fn a_removed_product_closes_its_clients() {
 }
 
 #[test]
-fn a_part_that_is_lost_makes_the_whole_unknown() {
+fn an_unanswered_part_makes_the_outcome_of_the_command_unknown() {
     let redis = Redis::start();
     let addr = fake(|mut conn| {
         conn.request();
@@ -278,7 +278,7 @@ fn a_part_that_is_lost_makes_the_whole_unknown() {
 
 #[test]
 fn a_hold_waits_for_parts_of_split_commands() {
-    let (addr, say, seen) = told();
+    let (addr, say, seen) = controlled_server();
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr, &addr]);
     let mut client = bed.client();
@@ -293,8 +293,8 @@ fn a_hold_waits_for_parts_of_split_commands() {
 }
 
 #[test]
-fn draining_waits_for_what_is_in_flight() {
-    let (addr, say, seen) = told();
+fn draining_waits_for_requests_in_flight() {
+    let (addr, say, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     client.call("SET k v");
@@ -311,9 +311,9 @@ fn draining_waits_for_what_is_in_flight() {
     assert_eq!(client.rest(), "");
 }
 
-/// A server that does not know AUTH quotes what it was sent; clients are told why they are not served, and not that.
+/// A server that does not know AUTH quotes the password in its error; the error for clients does not contain it.
 #[test]
-fn a_server_that_quotes_the_password() {
+fn a_password_quoted_by_a_server_is_not_repeated() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {

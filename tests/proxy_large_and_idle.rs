@@ -1,4 +1,4 @@
-//! Values larger than every queue, and connections that nobody needs any more.
+//! Values larger than every queue, and unused connections.
 //! Knows nothing of clusters: the proxy runs in this process.
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use pontoon::{model::ids::HostPort, proxy::Limits};
 
 #[test]
 fn a_value_larger_than_every_queue_passes_both_ways() {
-    // More than may be queued for a backend or held for a client (64 MB each) and for a session (32 MB).
+    // More than may be queued for a backend or a client (64 MB each) or a session (32 MB).
     let value = "x".repeat(100 << 20);
     let redis = Redis::start();
     let limits = Limits { request_deadline: PATIENCE, ..Limits::default() };
@@ -22,7 +22,7 @@ fn a_value_larger_than_every_queue_passes_both_ways() {
     let mut client = bed.client();
     client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len())).expect("+OK\r\n");
     client.call("GET k").expect(&format!("${}\r\n{value}\r\n", value.len()));
-    // Others are served meanwhile and after.
+    // Other clients are served meanwhile and afterwards.
     bed.client().call("STRLEN k").expect(&format!(":{}\r\n", value.len()));
 }
 
@@ -34,7 +34,7 @@ fn a_bulk_above_the_limit_is_refused_by_its_header() {
     let mut client = bed.client();
     client.send(header((512 << 20) + 1)).expect("-ERR Protocol error: invalid bulk length\r\n");
     assert_eq!(client.rest(), "");
-    // One byte less is only waited for.
+    // With one byte less, the proxy waits for the bytes.
     let mut waits = bed.client();
     waits.send(header(512 << 20)).send("begin");
     bed.client().call("PING").expect("+PONG\r\n");
@@ -43,48 +43,48 @@ fn a_bulk_above_the_limit_is_refused_by_its_header() {
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-/// A server that answers everything with OK and tells when one of its connections begins and ends.
+/// A server that answers all requests with OK and reports when a connection begins and ends.
 fn watched() -> (String, mpsc::Receiver<&'static str>) {
-    let (tell, told) = mpsc::sync_channel(16);
+    let (report, events) = mpsc::sync_channel(16);
     let addr = fake(move |mut conn| {
-        tell.send("opened").unwrap();
+        report.send("opened").unwrap();
         while conn.request().is_some() {
             conn.reply(b"+OK\r\n");
         }
-        tell.send("closed").unwrap();
+        report.send("closed").unwrap();
     });
-    (addr, told)
+    (addr, events)
 }
 
 #[test]
-fn a_connection_that_nobody_uses_is_closed_and_opened_again() {
-    let (addr, told) = watched();
+fn an_unused_connection_is_closed_and_opened_again() {
+    let (addr, events) = watched();
     let limits = Limits { backend_idle: Duration::from_millis(300), ..Limits::default() };
     let bed = Bed::start_with(&[&addr], limits, 1, |table| table);
     let mut client = bed.client();
     client.call("SELECT 3").expect("+OK\r\n");
     client.call("GET a").expect("+OK\r\n");
-    assert_eq!(told.recv_timeout(PATIENCE), Ok("opened"));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok("opened"));
     let used = Instant::now();
-    assert_eq!(told.recv_timeout(PATIENCE), Ok("closed"));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok("closed"));
     assert!(used.elapsed() >= Duration::from_millis(100), "closed while it was young: {:?}", used.elapsed());
-    // The same session, which had the old one at hand.
+    // The same session, which had a reference to the old connection.
     client.call("GET a").expect("+OK\r\n");
-    assert_eq!(told.recv_timeout(PATIENCE), Ok("opened"));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok("opened"));
 }
 
 #[test]
 fn the_connection_to_a_server_that_left_the_routes_is_closed() {
-    let (old, told) = watched();
-    let (new, told_new) = watched();
+    let (old, events) = watched();
+    let (new, events_new) = watched();
     let bed = Bed::start(&[&old]);
     let mut client = bed.client();
     client.call("GET a").expect("+OK\r\n");
-    assert_eq!(told.recv_timeout(PATIENCE), Ok("opened"));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok("opened"));
     let mut table = with_product(bed.table(), |product| product.groups[0].primary = HostPort::parse(&new).unwrap());
     table.epoch.0 += 1;
     bed.publish(table);
-    assert_eq!(told.recv_timeout(PATIENCE), Ok("closed"));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok("closed"));
     client.call("GET a").expect("+OK\r\n");
-    assert_eq!(told_new.recv_timeout(PATIENCE), Ok("opened"));
+    assert_eq!(events_new.recv_timeout(PATIENCE), Ok("opened"));
 }

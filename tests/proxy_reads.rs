@@ -1,4 +1,5 @@
-//! Reads at replicas, before scripted servers: which go there, which never do, and what becomes of those that a replica fails.
+//! Reads at replicas, with scripted servers: which reads go to replicas, and how those are repeated that a replica
+//! fails.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -26,10 +27,10 @@ use pontoon::{
 };
 
 const SECOND: u64 = 1_000_000_000;
-/// For as long as any test.
+/// Longer than any test.
 const LONG: u64 = 3600 * SECOND;
 
-/// A server that answers everything with its name.
+/// A server that answers all requests with its name.
 fn named(name: &'static str) -> String {
     fake(move |mut conn| {
         while let Some(args) = conn.request() {
@@ -44,7 +45,7 @@ fn named(name: &'static str) -> String {
     })
 }
 
-/// A primary that is called so, and a replica.
+/// A primary that answers with its name, and a replica.
 struct Pair {
     bed: Bed,
     replica: HostPort,
@@ -70,7 +71,7 @@ impl Pair {
         Self { bed, replica }
     }
 
-    /// What a node says of the replica that has seen it in step just now.
+    /// The entry of the read table for a replica that was found in sync just now.
     fn in_sync(&self) -> Readable {
         let now_ns = boottime_ns();
         Readable {
@@ -89,7 +90,7 @@ impl Pair {
         self.bed.reads.send_replace(Arc::new(table));
     }
 
-    /// Says that the replica may serve, and waits until the proxy knows it.
+    /// Publishes that the replica may serve, and waits until the proxy uses it.
     fn serve(&self) -> Client {
         self.say(vec![self.in_sync()], "", Vec::new());
         let mut client = self.bed.client();
@@ -98,7 +99,7 @@ impl Pair {
     }
 }
 
-/// Asks until it is answered so. Tables reach a worker between two of its turns.
+/// Repeats a request until the reply begins with `start`. Tables reach a worker only between two of its turns.
 #[track_caller]
 fn until(client: &mut Client, words: &str, start: &str) -> String {
     let end = Instant::now() + PATIENCE;
@@ -112,7 +113,7 @@ fn until(client: &mut Client, words: &str, start: &str) -> String {
 }
 
 #[test]
-fn what_goes_to_a_replica_and_what_never_does() {
+fn only_reads_go_to_a_replica() {
     let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
     let mut client = pair.bed.client();
     client.call("GET k").expect("+primary\r\n");
@@ -145,7 +146,7 @@ fn what_goes_to_a_replica_and_what_never_does() {
     ] {
         client.call(other).expect("+primary\r\n");
     }
-    // Another database is another connection.
+    // Another database uses another connection.
     client.call("SELECT 3").expect("+OK\r\n");
     until(&mut client, "GET k", "+replica");
     let said = pair.bed.until("counted", |report| report.stats.replica_reads > 8);
@@ -153,13 +154,13 @@ fn what_goes_to_a_replica_and_what_never_does() {
 }
 
 #[test]
-fn only_while_it_may() {
+fn a_replica_serves_only_while_it_may() {
     let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
     let mut client = pair.serve();
     let now_ns = boottime_ns();
     pair.say(vec![Readable { until_ns: now_ns, ..pair.in_sync() }], "", Vec::new());
     until(&mut client, "GET k", "+primary");
-    // The moment passes without anybody saying anything.
+    // The time passes without a new read table.
     pair.say(vec![Readable { until_ns: boottime_ns() + SECOND / 5, ..pair.in_sync() }], "", Vec::new());
     until(&mut client, "GET k", "+replica");
     until(&mut client, "GET k", "+primary");
@@ -174,7 +175,7 @@ fn only_while_it_may() {
         ),
         ("its slot moves", Box::new(|| say(pair.in_sync(), vec![slot]))),
         (
-            "another process than was looked at",
+            "another process than was probed",
             Box::new(|| say(Readable { run_id: "new".into(), ..pair.in_sync() }, Vec::new())),
         ),
         ("none may", Box::new(|| pair.say(Vec::new(), "", Vec::new()))),
@@ -190,13 +191,13 @@ fn only_while_it_may() {
         client.call("MGET k {k}2").expect("*2\r\n+primary\r\n+primary\r\n");
         println!("{why}");
     }
-    // Other slots do not mind that one moves.
+    // Other slots are not affected.
     say(pair.in_sync(), vec![slot]);
     until(&mut client, "GET another", "+replica");
 }
 
 #[test]
-fn never_the_primary() {
+fn reads_never_go_to_the_primary_if_so_configured() {
     let pair = Pair::start(&named("replica"), ReadFrom::Replica);
     let mut client = pair.bed.client();
     let line = client.call("GET k").line();
@@ -213,11 +214,11 @@ fn never_the_primary() {
     drop(client);
     let mut client = pair.serve();
     client.call("MGET k l").expect("*2\r\n+replica\r\n+replica\r\n");
-    // A cursor is the primary's even so: elsewhere it would mean nothing.
+    // Scans still go to the primary, because a cursor is valid only at the server that returned it.
     client.call("HSCAN k 0").expect("+primary\r\n");
 }
 
-/// A replica that answers like one until it is told otherwise; then as `script` says.
+/// A replica that answers normally until the test changes that; then it answers as `script` says.
 fn turning(
     script: impl Fn(&mut common::Conn, &[Vec<u8>]) -> bool + Send + Sync + 'static,
 ) -> (String, Arc<AtomicBool>) {
@@ -236,7 +237,7 @@ fn turning(
 }
 
 #[test]
-fn a_replica_that_cannot_answer() {
+fn reads_are_repeated_if_the_replica_cannot_serve() {
     for (reply, goes_on) in [("-LOADING it loads\r\n", true), ("-MASTERDOWN its link is down\r\n", true), ("", false)] {
         let script = move |conn: &mut common::Conn, _: &[Vec<u8>]| {
             conn.reply(reply.as_bytes());
@@ -247,7 +248,7 @@ fn a_replica_that_cannot_answer() {
         let mut client = pair.serve();
         turned.store(true, Ordering::SeqCst);
         client.call("GET k").expect("+primary\r\n");
-        // In order, and each once.
+        // In order and each once.
         let pipeline = [request("GET k"), request("MGET k l"), request("SET k v"), request("GET k")].concat();
         client.send(pipeline).expect("+primary\r\n*2\r\n+primary\r\n+primary\r\n+primary\r\n+primary\r\n");
         pair.bed.until("repeated", |report| report.stats.replica_repeats > 0);
@@ -261,7 +262,7 @@ fn a_replica_that_cannot_answer() {
         assert!(line.contains("not delivered, safe to repeat") || line.contains("not executed"), "{line}");
         assert!(!goes_on || line.contains(reply[1..].trim_end()), "{reply}: {line}");
     }
-    // An error of the command itself is an answer.
+    // An error of the command itself is a valid reply.
     let (addr, turned) = turning(|conn, _| {
         conn.reply(b"-WRONGTYPE no\r\n");
         true
@@ -272,17 +273,17 @@ fn a_replica_that_cannot_answer() {
     client.call("GET k").expect("-WRONGTYPE no\r\n");
 }
 
-/// What a server says that tells for each key who was asked for it.
+/// The reply of a server, which contains its name for each key.
 fn echo(name: &str, args: &[Vec<u8>]) -> String {
     let count = if &args[0] == b"MGET" { format!("*{}\r\n", args.len() - 1) } else { String::new() };
     let keys = args[1..].iter().map(|key| format!("+{name} {}\r\n", String::from_utf8_lossy(key)));
     count + &keys.collect::<String>()
 }
 
-/// Requests are kept until their replica has answered, one behind the other, and moved now and then: whichever it fails, that one
-/// is asked again, and no other.
+/// A backend keeps the requests to a replica until they are answered, and moves them within its buffer. Exactly the
+/// requests that the replica fails are repeated.
 #[test]
-fn each_read_is_repeated_as_it_was() {
+fn exactly_the_failed_reads_are_repeated() {
     let primary = fake(|mut conn| {
         while let Some(args) = conn.request() {
             conn.reply(echo("primary", &args).as_bytes());
@@ -301,7 +302,7 @@ fn each_read_is_repeated_as_it_was() {
     let pair = Pair::between(&primary, &replica, ReadFrom::PreferReplica, Limits::default());
     let mut client = pair.serve();
     let (mut from_replica, mut from_primary) = (0, 0);
-    // Each round is more than is kept before it is moved.
+    // Each round has more bytes than are kept before they are moved.
     for round in 0..12 {
         let key = |i: usize| format!("key:{round}:{i}:{}", "x".repeat(i * 37 % 600));
         let words = |i: usize| {
@@ -327,7 +328,7 @@ fn each_read_is_repeated_as_it_was() {
 }
 
 #[test]
-fn a_replica_that_nobody_listens_at() {
+fn reads_go_to_the_primary_if_the_replica_is_unreachable() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let pair = Pair::start(&gone, ReadFrom::PreferReplica);
     pair.say(vec![pair.in_sync()], "", Vec::new());
@@ -341,7 +342,7 @@ fn a_replica_that_nobody_listens_at() {
     until(&mut client, "GET k", "-TRYAGAIN no replica of group 1 may serve now: it cannot be reached");
 }
 
-/// A replica that answers when it is told to.
+/// A replica that answers when the test allows it.
 fn waiting() -> (String, mpsc::SyncSender<()>, mpsc::Receiver<()>) {
     let (say, to_say) = mpsc::sync_channel::<()>(16);
     let (got, seen) = mpsc::sync_channel(16);
@@ -361,9 +362,9 @@ fn waiting() -> (String, mpsc::SyncSender<()>, mpsc::Receiver<()>) {
 }
 
 #[test]
-fn a_replica_that_stands_still_is_not_waited_for() {
+fn reads_at_a_hanging_replica_are_repeated() {
     let (addr, _say, seen) = waiting();
-    // Far longer than the test: it is not the request's deadline that ends the wait.
+    // Far longer than the test, so that the deadline of the request does not end the wait.
     let limits = Limits { request_deadline: Duration::from_secs(3600), ..Limits::default() };
     let pair = Pair::start_with(&addr, ReadFrom::PreferReplica, limits);
     let mut client = pair.serve();
@@ -374,25 +375,26 @@ fn a_replica_that_stands_still_is_not_waited_for() {
 }
 
 #[test]
-fn the_check_at_reply_time_holds_for_replicas() {
+fn check_2_applies_to_replies_of_replicas() {
     let (addr, say, seen) = waiting();
     let pair = Pair::start(&addr, ReadFrom::PreferReplica);
     let slot = usize::from(Layout::Codis.slot(b"slow").0);
     let mut client = pair.serve();
     client.call("GET slow");
     seen.recv_timeout(PATIENCE).unwrap();
-    // The slot is somebody else's, or of another primary, before the answer comes: it does not pass, the primary is asked.
+    // The slot has another owner or another primary before the reply arrives: check 2 withholds it, and the primary is
+    // asked.
     let mut table = with_product(pair.bed.table(), |p| p.slots[slot].epoch = Epoch(7));
     table.epoch = Epoch(7);
     pair.bed.publish(table);
     pair.bed.until("the newer table", |report| report.route_epoch == Epoch(7));
     say.send(()).unwrap();
     client.expect("+primary\r\n");
-    // What the replica has is of before: it is not asked for this slot, but for others.
+    // The replica has only the data from before: it serves other slots, but not this one.
     client.call("GET slow").expect("+primary\r\n");
     client.call("GET k").expect("+replica\r\n");
 
-    // Held meanwhile: the hold does not wait for a replica, nor is its answer delivered.
+    // The slot is held meanwhile: the hold does not wait for the replica, and its reply is not delivered.
     let pair = Pair::start(&addr, ReadFrom::PreferReplica);
     let mut client = pair.serve();
     client.call("GET slow");
@@ -404,7 +406,7 @@ fn the_check_at_reply_time_holds_for_replicas() {
     let line = client.line();
     assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
 
-    // Without a lease nothing passes.
+    // Without a lease, no reply is delivered.
     let pair = Pair::start(&addr, ReadFrom::PreferReplica);
     let mut client = pair.serve();
     client.call("GET slow");
@@ -418,7 +420,7 @@ fn the_check_at_reply_time_holds_for_replicas() {
 }
 
 #[test]
-fn a_session_finds_what_it_has_written() {
+fn a_session_reads_its_own_writes() {
     let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
     let mut table = with_product(pair.bed.table(), |p| p.reads.own_writes = true);
     table.epoch = Epoch(2);
@@ -426,17 +428,17 @@ fn a_session_finds_what_it_has_written() {
     pair.bed.until("the setting", |report| report.route_epoch == Epoch(2));
     let mut client = pair.serve();
     let mut other = pair.bed.client();
-    // In one go: the write is not answered yet when the read is decided.
+    // In one write: the write is not answered yet when the read is dispatched.
     client.send([request("SET k v"), request("GET k")].concat()).expect("+primary\r\n+primary\r\n");
     for _ in 0..20 {
         client.call("GET k").expect("+primary\r\n");
         client.call("MGET k l").expect("*2\r\n+primary\r\n+primary\r\n");
-        // Who has written nothing may read there.
+        // A session without writes may read at the replica.
         other.call("GET k").expect("+replica\r\n");
     }
     pair.say(vec![pair.in_sync()], "", Vec::new());
     until(&mut client, "GET k", "+replica");
-    // A write in parts counts, too, and so does a script.
+    // Split writes and scripts count, too.
     for write in ["MSET k v l w", "EVAL x 1 k", "DEL k"] {
         client.call(write).line();
         client.call("GET k").expect("+primary\r\n");

@@ -1,4 +1,4 @@
-//! The proxy, bytes in and bytes out, in front of real servers.
+//! Requests and replies of the proxy, byte by byte, with real servers.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -45,18 +45,18 @@ fn split_commands_are_merged() {
 }
 
 #[test]
-fn an_error_of_a_part_is_never_success() {
+fn an_error_of_a_part_is_never_reported_as_success() {
     let (a, b) = (Redis::start(), Redis::start_with(&["--maxmemory", "1"]));
     let bed = Bed::start(&[&a.addr, &b.addr]);
     let mut client = bed.client();
-    // One on either server.
+    // One key on each server.
     client.call("MSET foo 1 hello 2 k1 3 k2 4 k3 5 k4 6 k5 7 k6 8");
     let line = client.line();
     assert!(line.starts_with("-ERR outcome unknown: executed for some keys only"), "{line}");
 }
 
 #[test]
-fn single_bytes_and_inline_commands() {
+fn requests_in_single_bytes_and_inline_commands_work() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
@@ -78,12 +78,12 @@ fn a_client_that_closed_its_half_gets_its_replies() {
 }
 
 #[test]
-fn malformed_at_every_byte_boundary() {
+fn malformed_requests_are_refused_at_every_byte() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let whole = request("SET k v");
     let mut other = bed.client();
-    // Where the bytes of the three arguments are; everything else is structure.
+    // The positions of the three arguments; all other bytes are structure.
     let is_payload = |at: usize| (8..11).contains(&at) || at == 17 || at == 24;
     for cut in (0..whole.len()).filter(|at| !is_payload(*at)) {
         for bad in [0u8, b'\n', b'\r', b'x', b'9', 0xff] {
@@ -112,7 +112,7 @@ fn malformed_at_every_byte_boundary() {
 }
 
 #[test]
-fn a_bulk_that_never_arrives_costs_nothing() {
+fn an_announced_bulk_allocates_no_memory() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let rss = || {
@@ -134,7 +134,7 @@ fn a_bulk_that_never_arrives_costs_nothing() {
 }
 
 #[test]
-fn a_reply_larger_than_every_buffer() {
+fn a_reply_larger_than_every_buffer_passes() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let value = "x".repeat(20 << 20);
@@ -145,7 +145,7 @@ fn a_reply_larger_than_every_buffer() {
 }
 
 #[test]
-fn login() {
+fn clients_log_in_by_auth_and_hello() {
     let redis = Redis::start_with(&["--requirepass", "server-secret"]);
     let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
         with_product(table, |p| {
@@ -163,7 +163,7 @@ fn login() {
     client.call("RESET").expect("+RESET\r\n");
     client.call("GET k").expect("-NOAUTH Authentication required.\r\n");
     assert!(bed.client().send("*11\r\n").rest().contains("unauthenticated multibulk length"));
-    // Many arguments in the same write as the log-in are fine.
+    // Many arguments are allowed in the same write as the login.
     let mut both = request("AUTH client-secret");
     both.extend(request("DEL k 1 2 3 4 5 6 7 8 9 10 11 12"));
     bed.client().send(&both).expect("+OK\r\n:1\r\n");
@@ -173,7 +173,7 @@ fn login() {
 }
 
 #[test]
-fn databases_and_versions() {
+fn databases_and_versions_are_separate() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
@@ -194,7 +194,7 @@ fn databases_and_versions() {
 }
 
 #[test]
-fn answered_here() {
+fn the_node_answers_local_commands() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
@@ -235,7 +235,7 @@ fn a_client_that_does_not_read_is_closed_alone() {
 }
 
 #[test]
-fn too_many_clients() {
+fn clients_above_the_limit_are_refused() {
     let redis = Redis::start();
     let bed = Bed::start_with(&[&redis.addr], Limits { clients_max: 2, ..Limits::default() }, 2, |t| t);
     let (mut a, mut b) = (bed.client(), bed.client());
@@ -267,14 +267,14 @@ fn a_taken_port_is_reported_and_tried_again() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
     bed.publish(with_product(bed.table(), |p| p.port = port));
-    bed.until("the error is told", |r| r.listeners.values().any(|l| l.error.is_some()));
+    bed.until("the error is reported", |r| r.listeners.values().any(|l| l.error.is_some()));
     drop(other);
     bed.until("it is bound", |r| r.listeners.values().all(|l| l.error.is_none()));
     Client::connect(port).call("PING").expect("+PONG\r\n");
 }
 
 #[test]
-fn drained_after_what_is_in_flight() {
+fn draining_finishes_requests_in_flight() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();

@@ -1,4 +1,5 @@
-//! Holds the scanners of `resp` against redis-protocol on generated messages, whole, in pieces and broken at every byte.
+//! Compares the scanners of `resp` with redis-protocol on generated messages: complete, in pieces and changed at every
+//! byte.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/resp_checks.rs"]
@@ -22,7 +23,7 @@ fn request_of(args: &[Vec<u8>]) -> Vec<u8> {
     out
 }
 
-/// Bytes in which those that mean something are frequent.
+/// Bytes in which those with a meaning in RESP are frequent.
 fn bytes_like_resp() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(
         prop_oneof![3 => prop::sample::select(b"*$+-:_#,(!=%~>|\r\n0123456789".to_vec()), 1 => any::<u8>()],
@@ -34,7 +35,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(bytes_like_resp(), 1..6).prop_map(|args| request_of(&args))
 }
 
-/// One reply of any type, nested; its text.
+/// A reply of any type, possibly nested.
 fn reply() -> impl Strategy<Value = Vec<u8>> {
     let line = "[ -~]{0,12}";
     let leaf = prop_oneof![
@@ -57,7 +58,7 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
         "-?[1-9][0-9]{0,30}".prop_map(|n| format!("({n}\r\n").into_bytes()),
         (prop::sample::select(vec!['$', '!']), bytes_like_resp()).prop_map(|(kind, bytes)| {
             let mut out = Vec::new();
-            // An oracle's blob error is text.
+            // The blob error of the oracle is text.
             push_bulk(&mut out, kind, if kind == '!' { b"ERR x\r\ny" } else { &bytes });
             out
         }),
@@ -80,11 +81,11 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
                 |(kind, values, about)| {
                     let mut out = format!("{kind}{}\r\n", values.len()).into_bytes();
                     for (i, value) in values.iter().enumerate() {
-                        // Keys that every map takes, each once.
+                        // Distinct keys of a type that every map accepts.
                         out.extend(format!("+key{i}\r\n").bytes());
                         out.extend(value);
                     }
-                    // An attribute is about the value behind it, which is none itself.
+                    // An attribute describes the value after it, which must not be an attribute.
                     if kind == '|' {
                         out.extend(if about.first() == Some(&b'|') { b":1\r\n".to_vec() } else { about });
                     }
@@ -103,7 +104,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn requests_are_those_of_the_oracle(pipeline in prop::collection::vec(request(), 1..4), cut in any::<prop::sample::Index>()) {
+    fn requests_equal_those_of_the_oracle(pipeline in prop::collection::vec(request(), 1..4), cut in any::<prop::sample::Index>()) {
         let stream = pipeline.concat();
         fails(check_requests(&stream, &[cut.index(stream.len())]), &stream)?;
         let found = requests(&stream, []);
@@ -113,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn replies_are_those_of_the_oracle(pipeline in prop::collection::vec(reply(), 1..4), cut in any::<prop::sample::Index>()) {
+    fn replies_equal_those_of_the_oracle(pipeline in prop::collection::vec(reply(), 1..4), cut in any::<prop::sample::Index>()) {
         let stream = pipeline.concat();
         fails(check_replies(&stream, &[cut.index(stream.len())]), &stream)?;
         let found = replies(&stream, []);
@@ -123,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn rubbish_is_judged_like_the_oracle_does(bytes in bytes_like_resp(), cut in any::<prop::sample::Index>()) {
+    fn random_bytes_are_judged_as_by_the_oracle(bytes in bytes_like_resp(), cut in any::<prop::sample::Index>()) {
         let cuts = [if bytes.is_empty() { 0 } else { cut.index(bytes.len()) }];
         fails(check_requests(&bytes, &cuts), &bytes)?;
         fails(check_replies(&bytes, &cuts), &bytes)?;
@@ -131,11 +132,11 @@ proptest! {
 }
 
 proptest! {
-    // Each case breaks two messages at every byte, in two ways.
+    // Each case changes two messages at every byte, in two ways.
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_wrong_byte_anywhere_is_judged_like_the_oracle_does(request in request(), reply in reply(), wrong in any::<u8>()) {
+    fn a_changed_byte_is_judged_as_by_the_oracle(request in request(), reply in reply(), wrong in any::<u8>()) {
         for at in 0..request.len().min(60) {
             let mut broken = request.clone();
             broken[at] = wrong;
@@ -153,7 +154,7 @@ proptest! {
     }
 }
 
-/// 40 KB of `*1` abort a process that recurses.
+/// 40 KB of `*1` overflow the stack of a process that recurses.
 #[test]
 fn nesting_costs_no_stack() {
     std::thread::Builder::new()
@@ -170,9 +171,9 @@ fn nesting_costs_no_stack() {
         .unwrap();
 }
 
-/// The checks must be able to fail.
+/// The checks detect a wrong scanner.
 #[test]
-fn a_scanner_that_is_wrong_would_be_found() {
+fn a_wrong_scanner_is_detected() {
     let once = requests(b"*1\r\n$1\r\na\r\nPING\r\n", []);
     assert_eq!(once.found, [Found::Request(11, vec![(8, 9)]), Found::Inline(6)]);
     assert_ne!(once, requests(b"*1\r\n$1\r\na\r\nPING\r", []));

@@ -1,5 +1,5 @@
-//! Finds the positions of the keys among the arguments of a call. The work is bounded by the number of arguments, whatever
-//! their contents. Knows nothing of slots.
+//! Finds the positions of the keys among the arguments of a call. The work is bounded by the number of arguments,
+//! whatever their contents. Knows nothing of slots.
 
 /// The arguments of a call; argument 0 is the command's name.
 pub trait Args {
@@ -40,13 +40,15 @@ pub enum KeySpec {
     One(u8),
     /// Every `step`-th argument from `first` to `last`. A negative `last` counts from the end; -1 is the last argument.
     Range { first: u8, last: i8, step: u8 },
-    /// Argument `at` is the number of keys that follow it, at every `step`-th argument. Argument `dest` is a key, too, unless 0.
+    /// Argument `at` is the number of keys that follow it, at every `step`-th argument. Argument `dest` is a key, too,
+    /// unless 0.
     Count { at: u8, step: u8, dest: u8 },
     /// XREAD and XREADGROUP: the first half of the arguments after STREAMS.
     Streams,
     /// SORT and SORT_RO: argument 1 and, if `store`, the argument of the last STORE.
     Sort { store: bool },
-    /// GEORADIUS and GEORADIUSBYMEMBER: argument 1 and the arguments of STORE and STOREDIST, searched from this position on.
+    /// GEORADIUS and GEORADIUSBYMEMBER: argument 1 and the arguments of STORE and STOREDIST, searched from this
+    /// position on.
     GeoStore(u8),
     /// MIGRATE: argument 3 or, if that is empty, all arguments after KEYS.
     Migrate,
@@ -71,13 +73,16 @@ impl std::fmt::Display for KeysError {
         f.write_str(match self {
             KeysError::Syntax => "syntax error: the arguments do not fit the command, not executed",
             KeysError::Numkeys => {
-                "the number of keys is not a positive integer, or greater than the number of arguments after it, not executed"
+                "the number of keys is not a positive integer, or greater than the number of arguments after it, \
+                    not executed"
             }
             KeysError::NoKeys => {
-                "a call without keys cannot be routed to a server yet, not executed. Declare a key of the slot in which it must run"
+                "a call without keys cannot be routed to a server yet, not executed. Declare a key of the slot in \
+                    which it must run"
             }
             KeysError::Pattern => {
-                "a BY or GET pattern of SORT reads keys of other slots, not executed. Begin it with the hash tag of the key, as in {tag}weight_*"
+                "a BY or GET pattern of SORT reads keys of other slots, not executed. Begin it with the hash tag \
+                    of the key, as in {tag}weight_*"
             }
         })
     }
@@ -172,8 +177,8 @@ fn count<A: Args + ?Sized>(args: &A, at: usize, step: usize, out: &mut Vec<usize
         return Err(KeysError::Syntax);
     }
     let count = number(args.get(at)).ok_or(KeysError::Numkeys)?;
-    // Each key has `step` arguments. The division, unlike a multiplication, cannot overflow, and it bounds the work by the number
-    // of arguments.
+    // Each key has `step` arguments. The division, unlike a multiplication, cannot overflow, and it bounds the work by
+    // the number of arguments.
     if count > (args.len() - first) / step {
         return Err(KeysError::Numkeys);
     }
@@ -202,8 +207,8 @@ pub(super) struct Streams {
     pub(super) blocks: bool,
 }
 
-/// Reads options as the server does, so that a group or consumer with the name "streams" or "block" is not mistaken for an
-/// option.
+/// Reads options as the server does, so that a group or consumer with the name "streams" or "block" is not mistaken for
+/// an option.
 pub(super) fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
     let mut blocks = false;
     let mut i = 1;

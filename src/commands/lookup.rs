@@ -68,7 +68,8 @@ impl std::fmt::Display for ResolveError {
 
 impl std::error::Error for ResolveError {}
 
-/// The command or subcommand of the call `args`. Checks the number of arguments, which servers check before anything else.
+/// The command or subcommand of the call `args`. Checks the number of arguments, which servers check before anything
+/// else.
 ///
 /// # Errors
 /// Returns why there is no such command or subcommand, or that the number of arguments is wrong.
@@ -92,8 +93,8 @@ impl Spec {
     }
 }
 
-/// The position of a name in the index. Folds letters to lower case, and also a few other bytes; the comparison of the names
-/// distinguishes those.
+/// The position of a name in the index. Folds letters to lower case, and also a few other bytes; the comparison of the
+/// names distinguishes those.
 const fn hash(name: &[u8]) -> usize {
     // FNV-1a: fast for short names. Collisions of the fixed table are known, so resistance to attacks is not needed.
     let mut h: u32 = 0x811c_9dc5;

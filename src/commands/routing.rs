@@ -7,8 +7,8 @@ use super::{
 };
 
 impl Spec {
-    /// Appends the positions of the call's keys to `out`; these are the keys that `COMMAND GETKEYS` reports. `args` must be a call
-    /// of this command; its arity need not have been checked.
+    /// Appends the positions of the call's keys to `out`; these are the keys that `COMMAND GETKEYS` reports. `args`
+    /// must be a call of this command; its arity need not have been checked.
     ///
     /// # Errors
     /// Returns why the server would refuse the call; `out` is unchanged.
@@ -21,12 +21,12 @@ impl Spec {
         found
     }
 
-    /// Appends the positions of all arguments that determine the slot of the call: [`Spec::keys`], and the patterns of SORT, whose
-    /// hash tag counts like that of a key.
+    /// Appends the positions of all arguments that determine the slot of the call: [`Spec::keys`], and the patterns of
+    /// SORT, whose hash tag counts like that of a key.
     ///
     /// # Errors
-    /// The errors of [`Spec::keys`]; also `NoKeys` if a command that is routed by keys has none, and `Pattern` if a pattern has no
-    /// fixed hash tag.
+    /// The errors of [`Spec::keys`]; also `NoKeys` if a command that is routed by keys has none, and `Pattern` if a
+    /// pattern has no fixed hash tag.
     pub fn routing_keys<A: Args + ?Sized>(&self, args: &A, out: &mut Vec<usize>) -> Result<(), KeysError> {
         let before = out.len();
         let found = self.keys(args, out).and_then(|()| match self.keys {

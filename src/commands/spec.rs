@@ -6,7 +6,8 @@ use bitflags::bitflags;
 use super::keys::KeySpec;
 
 bitflags! {
-    /// Flags of a command. The names are those of Redis' `COMMAND`, except the last two, which `COMMAND` does not report.
+    /// Flags of a command. The names are those of Redis' `COMMAND`, except the last two, which `COMMAND` does not
+    /// report.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Flags: u32 {
         /// May change data.
@@ -47,11 +48,11 @@ bitflags! {
         const ALLOW_BUSY = 1 << 17;
         /// Not allowed while data are loaded asynchronously.
         const NO_ASYNC_LOADING = 1 << 18;
-        /// May change data or be replicated although it does not have [`Self::WRITE`]: scripts, functions, PFCOUNT, PUBLISH.
-        /// Redis has the flag but does not report it.
+        /// May change data or be replicated although it does not have [`Self::WRITE`]: scripts, functions, PFCOUNT,
+        /// PUBLISH. Redis has the flag but does not report it.
         const MAY_REPLICATE = 1 << 19;
-        /// Only reads, but needs the primary: a cursor is valid only at the server that returned it, and access times and memory
-        /// use are properties of the server, not of the data. Redis has no such flag.
+        /// Only reads, but needs the primary: a cursor is valid only at the server that returned it, and access times
+        /// and memory use are properties of the server, not of the data. Redis has no such flag.
         const PRIMARY_ONLY = 1 << 20;
     }
 }
@@ -64,7 +65,8 @@ impl Flags {
     }
 }
 
-/// The bits of [`Flags`] as numbers, for the rows of the table: `|` of numbers is a constant expression, that of `Flags` is not.
+/// The bits of [`Flags`] as numbers, for the rows of the table: `|` of numbers is a constant expression, that of
+/// `Flags` is not.
 pub(super) mod flag {
     use super::Flags;
 
@@ -116,8 +118,9 @@ impl Spec {
 
     /// Whether a call that was sent but not answered may have changed data, so that its outcome is unknown.
     ///
-    /// True for all commands that Redis calls writes, even if some of their forms only read (SORT, GETEX, BITFIELD), and for
-    /// scripts and functions except their `_RO` forms. False for PFCOUNT: it may write its cache, but repeating it is safe.
+    /// True for all commands that Redis calls writes, even if some of their forms only read (SORT, GETEX, BITFIELD),
+    /// and for scripts and functions except their `_RO` forms. False for PFCOUNT: it may write its cache, but repeating
+    /// it is safe.
     pub const fn is_write(&self) -> bool {
         self.flags.contains(Flags::WRITE)
             || (self.flags.contains(Flags::MAY_REPLICATE) && !self.flags.contains(Flags::READONLY))
@@ -128,14 +131,15 @@ impl Spec {
         self.flags.intersects(Flags::WRITE.union(Flags::MAY_REPLICATE))
     }
 
-    /// Whether a replica's reply equals the primary's except for its age. (Since Redis 3.2, a replica does not return expired keys,
-    /// and it stores times to live as absolute times, so that a reported time to live is no older than the other data.)
+    /// Whether a replica's reply equals the primary's except for its age. (Since Redis 3.2, a replica does not return
+    /// expired keys, and it stores times to live as absolute times, so that a reported time to live is no older than
+    /// the other data.)
     pub const fn may_read_replica(&self) -> bool {
         self.flags.contains(Flags::READONLY) && !self.needs_primary() && !self.flags.contains(Flags::PRIMARY_ONLY)
     }
 
-    /// First key, last key (negative: counted from the end) and step as `COMMAND` reports them; all 0 if they do not describe the
-    /// keys.
+    /// First key, last key (negative: counted from the end) and step as `COMMAND` reports them; all 0 if they do not
+    /// describe the keys.
     pub const fn key_range(&self) -> (u8, i8, u8) {
         match self.keys {
             KeySpec::One(at) => (at, at as i8, 1),

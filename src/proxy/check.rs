@@ -15,8 +15,8 @@ pub(super) enum ServeCheck {
     OldTable,
 }
 
-/// Checks the permit, and calls `clock` (nanoseconds of `CLOCK_BOOTTIME`) only if the end of the lease matters. Workers call
-/// it once per batch; for check 2, after the `read()` that returned the replies.
+/// Checks the permit, and calls `clock` (nanoseconds of `CLOCK_BOOTTIME`) only if the end of the lease matters. Workers
+/// call it once per batch; for check 2, after the `read()` that returned the replies.
 #[inline]
 pub(super) fn serve_check(
     permit: &Permit,
@@ -29,9 +29,9 @@ pub(super) fn serve_check(
         // Before its first lease and after its removal, a node serves nothing in either setting.
         return ServeCheck::NoLease;
     }
-    // `Permit::renew` stores the end of a grant after its required epoch, and this function reads it before: a worker never
-    // sees a new end with an old required epoch. Both checks test the epoch, because a grant that arrives after a pause must
-    // not let replies pass that were requested under an old table.
+    // `Permit::renew` stores the end of a grant after its required epoch, and this function reads it before: a worker
+    // never sees a new end with an old required epoch. Both checks test the epoch, because a grant that arrives after a
+    // pause must not let replies pass that were requested under an old table.
     if !permit.table_is_recent(table) {
         return ServeCheck::OldTable;
     }

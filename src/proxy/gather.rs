@@ -1,5 +1,5 @@
-//! Scatter-gather: splits MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several servers and merges their replies into one.
-//! An error in a part is never reported as success. Knows nothing of connections.
+//! Scatter-gather: splits MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several servers and merges their replies into
+//! one. An error in a part is never reported as success. Knows nothing of connections.
 
 use std::{cell::RefCell, ops::Range, rc::Rc};
 
@@ -301,8 +301,8 @@ fn describes_whole_command(error: &[u8]) -> bool {
 const KEEP_BUFFER: usize = 64 * 1024;
 
 impl Merged {
-    /// Keeps one error. "Outcome unknown" takes precedence over all others, because it is the most important for the client.
-    /// All others take precedence over NOREPLICAS, because a part with that error was executed.
+    /// Keeps one error. "Outcome unknown" takes precedence over all others, because it is the most important for the
+    /// client. All others take precedence over NOREPLICAS, because a part with that error was executed.
     fn note_error(&mut self, error: &[u8]) {
         let unknown = error.starts_with(b"-ERR outcome unknown");
         let weak = self.error.as_ref().is_some_and(|error| error.starts_with(UNCONFIRMED));

@@ -58,8 +58,9 @@ impl Worker {
         }
     }
 
-    /// Checks whether holds have drained, and publishes a report at once when one has. Called after a new table was installed,
-    /// in each tick, and after a batch that answered a request sent under an older table: never on the ordinary path.
+    /// Checks whether holds have drained, and publishes a report at once when one has. Called after a new table was
+    /// installed, in each tick, and after a batch that answered a request sent under an older table: never on the
+    /// ordinary path.
     pub(super) fn recount_holds(&self) {
         let mut news = false;
         {
@@ -79,8 +80,8 @@ impl Worker {
         }
     }
 
-    /// Describes one unanswered request that was sent before the hold. Later requests are parked, so every request in flight
-    /// for these slots counts.
+    /// Describes one unanswered request that was sent before the hold. Later requests are parked, so every request in
+    /// flight for these slots counts.
     fn unanswered(&self, hold: &HoldRoutes) -> Option<String> {
         let product = self.routes.product(hold.product)?;
         let held = |slot: SlotId| hold.slots.binary_search(&slot).is_ok();

@@ -30,7 +30,8 @@ use crate::{
 /// Time between attempts to bind a port that another program holds.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Pause after an `accept` that failed for lack of file descriptors or memory: without it, the loop would use a whole core.
+/// Pause after an `accept` that failed for lack of file descriptors or memory: without it, the loop would use a whole
+/// core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections that the kernel may queue between two turns.
@@ -129,7 +130,8 @@ impl Acceptor<'_> {
             if self.shared.latest().listeners.get(id) != Some(&report) {
                 match &report.error {
                     Some(error) => {
-                        tracing::error!(product = %product.name, error, "cannot listen for a product; retrying every second")
+                        tracing::error!(product = %product.name, error, "cannot listen for a product; retrying \
+                            every second")
                     }
                     None => tracing::info!(product = %product.name, address, note = report.note, "serving clients"),
                 }
@@ -151,7 +153,8 @@ impl Acceptor<'_> {
             return (format!("{host}:{port}"), None);
         }
         let note = format!(
-            "on loopback only, because product {0} has no password: pontoon product set {0} --password-file FILE, or serve --insecure",
+            "on loopback only, because product {0} has no password: pontoon product set {0} --password-file FILE, \
+                or serve --insecure",
             product.name
         );
         (format!("127.0.0.1:{port}"), Some(note))

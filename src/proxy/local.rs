@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is connected.
+/// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is
+/// connected.
 const NAME_MAX: usize = 256;
 
 /// Bytes of a client's own text that an error repeats; the same as in Redis.
@@ -153,9 +154,10 @@ fn log_in(session: &Session, routes: &ProductRoutes, user: Option<&[u8]>, passwo
             // As Redis' default user without a password: any will do.
             Some(b"default") => Ok(()),
             Some(_) => Err("WRONGPASS invalid username-password pair or user is disabled."),
-            None => Err(
-                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
-            ),
+            None => {
+                Err("ERR AUTH <password> called without any password configured for the default user. Are you sure \
+                    your configuration is correct?")
+            }
         };
     };
     let user_fits = user.unwrap_or(b"default") == wanted.username.as_deref().unwrap_or("default").as_bytes();
@@ -207,7 +209,8 @@ fn hello(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out:
     if !client.logged_in {
         return write::error(
             out,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         );
     }
     if let Some(name) = new_name {
@@ -325,7 +328,8 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &CallC
         (
             "server",
             format!(
-                "# Server\r\nredis_version:{SERVER_VERSION}\r\nredis_mode:standalone\r\npontoon_version:{}\r\nprocess_id:{}\r\ntcp_port:{}\r\n",
+                "# Server\r\nredis_version:{SERVER_VERSION}\r\nredis_mode:standalone\r\npontoon_version:{}\r\n\
+                    process_id:{}\r\ntcp_port:{}\r\n",
                 worker.config.version,
                 std::process::id(),
                 routes.port.saturating_add(worker.config.port_offset)
@@ -354,7 +358,8 @@ fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, call: &CallC
         (
             "pontoon",
             format!(
-                "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{serve_check}\r\nclient_id:{}\r\nforwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\nreplica_reads:{}\r\nreplica_repeats:{}\r\n",
+                "# Pontoon\r\nnode_id:{}\r\nproduct:{}\r\nroute_epoch:{}\r\nlease:{serve_check}\r\nclient_id:{}\r\n\
+                    forwarded:{}\r\nrefused:{}\r\nunknown:{}\r\nparked:{}\r\nreplica_reads:{}\r\nreplica_repeats:{}\r\n",
                 worker.config.node,
                 routes.name,
                 worker.routes.epoch(),

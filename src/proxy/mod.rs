@@ -1,5 +1,5 @@
-//! The hot path: forwards the requests of clients to servers, with one thread per core and nothing shared between threads.
-//! Knows nothing of the cluster state, of Raft or of other nodes: it receives only a route table, a read table and a permit.
+//! The hot path: forwards the requests of clients to servers. One thread per core; the threads share no data.
+//! Knows nothing of the cluster state, of Raft or of other nodes: its input is a route table, a read table and a permit.
 //!
 //! ```text
 //!  acceptor thread                 worker thread x N (Rc, Cell, RefCell; no lock, no channel per request)
@@ -10,7 +10,7 @@
 //!                                 |  replies <--- check 2 <--- in-flight, first in first out <---+
 //!                                 +---------------------------------------------------------------+
 //!                     With min-acks: check 2 ---> acks: PING, WAIT for a batch of writes ---> check 2 ---> replies
-//!         RouteTable and ReadTable by watch, swapped between turns        Permit: lease and min_applied, two atomics per batch
+//!    RouteTable and ReadTable by watch, swapped between turns     Permit: lease and min_applied, two atomics per batch
 //! ```
 
 mod acks;
@@ -129,8 +129,8 @@ impl Proxy {
     /// Starts the workers and the acceptor. All reads go to primaries.
     ///
     /// # Errors
-    /// Returns the error of the operating system if a thread cannot be started. A port that cannot be bound is not an error
-    /// here; the report shows it.
+    /// Returns the error of the operating system if a thread cannot be started. A port that cannot be bound is not an
+    /// error here; the report shows it.
     pub fn start(
         config: ProxyConfig,
         routes: watch::Receiver<Arc<RouteTable>>,

@@ -1,5 +1,5 @@
-//! A node's permission to serve, as its workers read it: when the lease ends, and the oldest route epoch that may serve.
-//! Knows nothing of how leases are granted.
+//! A node's permission to serve, as its workers read it: when the lease ends, and the oldest route epoch that may
+//! serve. Knows nothing of how leases are granted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +25,8 @@ impl Permit {
         Self { lease_until_ns: AtomicU64::new(u64::MAX), min_applied: AtomicU64::new(0) }
     }
 
-    /// Records a grant: valid until `until_ns` (nanoseconds of `CLOCK_BOOTTIME`), for route tables at `min_applied` or later.
+    /// Records a grant: valid until `until_ns` (nanoseconds of `CLOCK_BOOTTIME`), for route tables at `min_applied` or
+    /// later.
     pub fn renew(&self, until_ns: u64, min_applied: Epoch) {
         // The epoch first: a worker that reads the new end then reads at least the epoch of the same grant.
         self.min_applied.fetch_max(min_applied.0, Ordering::Release);

@@ -262,7 +262,8 @@ impl BackendSet {
         backend
     }
 
-    /// The backend of a replica, by index of the group and of the replica, made at the first use. `addr` is the replica's.
+    /// The backend of a replica, by index of the group and of the replica, made at the first use. `addr` is the
+    /// replica's.
     pub(super) fn replica(
         &self,
         worker: &Rc<Worker>,

@@ -1,5 +1,5 @@
-//! Chooses the server for a read of a product that reads from replicas, and repeats reads at the primary that a replica did
-//! not answer. Knows nothing of how replicas are probed: the read table says which ones may serve, and until when.
+//! Chooses the server for a read of a product that reads from replicas, and repeats reads at the primary that a replica
+//! did not answer. Knows nothing of how replicas are probed: the read table says which ones may serve, and until when.
 
 use std::rc::Rc;
 
@@ -26,8 +26,8 @@ pub(super) enum ReadChoice {
     Refuse(String),
 }
 
-/// Chooses the server for a read of `keys`, which all belong to the group with this index. Called only if the product reads
-/// from replicas.
+/// Chooses the server for a read of `keys`, which all belong to the group with this index. Called only if the product
+/// reads from replicas.
 pub(super) fn choose(
     worker: &Rc<Worker>,
     session: &Session,
@@ -52,8 +52,8 @@ pub(super) fn choose(
 /// Finds a replica that may serve the read.
 ///
 /// # Errors
-/// Returns why there is none, as text for the client. The text is empty, without an allocation, if the read can go to the
-/// primary instead.
+/// Returns why there is none, as text for the client. The text is empty, without an allocation, if the read can go to
+/// the primary instead.
 fn find(
     worker: &Rc<Worker>,
     session: &Session,
@@ -82,7 +82,8 @@ fn find(
     let newest = keys.by_ref().map(|(_, epoch)| epoch).max().unwrap_or_default();
     let mut why = "";
     let count = may.replicas.len();
-    // A session stays with one replica, so that it never reads older data than before; sessions are spread over replicas.
+    // A session stays with one replica, so that it never reads older data than before; sessions are spread over
+    // replicas.
     for i in 0..count {
         let index = (session.id as usize).wrapping_add(i) % count;
         let replica = &may.replicas[index];
@@ -140,8 +141,8 @@ impl InFlight {
         }
     }
 
-    /// The index of the group that owns the slots now, and the epoch of the slot. `None`: a slot is held or unassigned, or a
-    /// slot of a part of a split command has changed.
+    /// The index of the group that owns the slots now, and the epoch of the slot. `None`: a slot is held or unassigned,
+    /// or a slot of a part of a split command has changed.
     fn current_route(&self, routes: &ProductRoutes) -> Option<(u16, Epoch)> {
         let free = |slot: SlotId| routes.slots.get(usize::from(slot.0)).filter(|route| route.hold.0 == 0);
         match &self.requester {

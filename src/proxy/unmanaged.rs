@@ -1,5 +1,5 @@
-//! The numbers of unmanaged replicas: replicas of a primary that are not in its group. The node publishes them; workers read
-//! them when they count the replicas that confirmed a write. Knows nothing of how the node finds them.
+//! The numbers of unmanaged replicas: replicas of a primary that are not in its group. The node publishes them; workers
+//! read them when they count the replicas that confirmed a write. Knows nothing of how the node finds them.
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +8,8 @@ use std::{
 
 use crate::model::ids::HostPort;
 
-/// Shared by the node, which publishes the numbers, and its workers, which read one number per batch of writes. Cheap to
-/// clone.
+/// Shared by the node, which publishes the numbers, and its workers, which read one number per batch of writes. Cheap
+/// to clone.
 #[derive(Clone, Debug, Default)]
 pub struct UnmanagedReplicas {
     by_primary: Arc<RwLock<BTreeMap<HostPort, u32>>>,

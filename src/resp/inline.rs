@@ -3,12 +3,12 @@
 
 use super::{request::RequestError, write};
 
-/// Converts an inline command to a RESP request. `line` may end with LF or CRLF. A line without words becomes the empty array
-/// `*0`.
+/// Converts an inline command to a RESP request. `line` may end with LF or CRLF. A line without words becomes the empty
+/// array `*0`.
 ///
 /// # Errors
-/// Returns `UnbalancedQuotes` if a quote is not closed, or if a closing quote is not followed by white space or the end of the
-/// line, as Redis does.
+/// Returns `UnbalancedQuotes` if a quote is not closed, or if a closing quote is not followed by white space or the end
+/// of the line, as Redis does.
 pub fn to_request(line: &[u8]) -> Result<Vec<u8>, RequestError> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -14,7 +14,8 @@ pub const REQUEST_MAX: usize = 1024 * 1024 * 1024;
 /// Bytes of an inline command and of a header line: Redis' `PROTO_INLINE_MAX_SIZE`.
 pub const INLINE_MAX: usize = 64 * 1024;
 
-/// Arguments of a request of a client that has not logged in: enough for `HELLO 3 AUTH u p SETNAME n` (Redis has the same).
+/// Arguments of a request of a client that has not logged in: enough for `HELLO 3 AUTH u p SETNAME n` (Redis has the
+/// same).
 pub const ARGS_MAX_BEFORE_LOGIN: usize = 10;
 
 /// Bytes of a bulk string of a client that has not logged in (Redis has the same).
@@ -23,11 +24,12 @@ pub const BULK_MAX_BEFORE_LOGIN: usize = 16 * 1024;
 /// Digits of a number in a header, sign included: `-9223372036854775808`.
 pub const NUMBER_LEN_MAX: usize = 20;
 
-/// Nesting of a reply. A script in Redis can return about 2,000 levels before Lua's stack overflows, and a client must not be
-/// able to make the proxy close a shared connection. A level costs 8 bytes and no recursion.
+/// Nesting of a reply. A script in Redis can return about 2,000 levels before Lua's stack overflows, and a client must
+/// not be able to make the proxy close a shared connection. A level costs 8 bytes and no recursion.
 pub const NESTING_MAX: usize = 8192;
 
-/// Elements of one aggregate in a reply. Nothing is allocated for them; the limit only prevents overflow of the arithmetic.
+/// Elements of one aggregate in a reply. Nothing is allocated for them; the limit only prevents overflow of the
+/// arithmetic.
 pub const ELEMENTS_MAX: u64 = u32::MAX as u64;
 
 /// Bytes of a simple string, error or number in a reply: a script may return a status as long as a bulk string.

@@ -16,8 +16,8 @@ pub enum Header {
 
 /// Reads the number at `from` up to its CRLF.
 ///
-/// As strict as Redis' `string2ll` (no plus, no leading zero, no `-0`): accepted requests are forwarded unchanged, and a
-/// server that reads them differently would close a connection that other clients share.
+/// As strict as Redis' `string2ll` (no plus, no leading zero, no `-0`): accepted requests are forwarded unchanged, and
+/// a server that reads them differently would close a connection that other clients share.
 #[inline]
 #[must_use]
 pub fn header(bytes: &[u8], from: usize) -> Header {

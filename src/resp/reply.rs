@@ -45,8 +45,8 @@ impl std::error::Error for ReplyError {}
 
 /// A resumable scan of one reply at a time.
 ///
-/// Call [`scan`](Self::scan) with all bytes from the first byte of the reply on. While it returns `None`, call it again with
-/// the same bytes and more after them.
+/// Call [`scan`](Self::scan) with all bytes from the first byte of the reply on. While it returns `None`, call it again
+/// with the same bytes and more after them.
 #[derive(Debug, Default)]
 pub struct ReplyScanner {
     /// Position of the next value.
@@ -64,8 +64,8 @@ impl ReplyScanner {
         self.at
     }
 
-    /// Returns the length of the reply that begins at `bytes[0]`, or `None` if it has not arrived completely. An attribute
-    /// belongs to the reply after it. A push (`>`) is a separate message; the first byte identifies it.
+    /// Returns the length of the reply that begins at `bytes[0]`, or `None` if it has not arrived completely. An
+    /// attribute belongs to the reply after it. A push (`>`) is a separate message; the first byte identifies it.
     ///
     /// # Errors
     /// Returns why the bytes are not a valid reply.
@@ -83,7 +83,8 @@ impl ReplyScanner {
                 self.open.push(opens);
                 continue;
             }
-            // A value is complete. It may be the last of its aggregate, which may be the last of the one around it, and so on.
+            // A value is complete. It may be the last of its aggregate, which may be the last of the one around it, and
+            // so on.
             loop {
                 match self.open.last_mut() {
                     None => return Ok(Some(std::mem::take(&mut self.at))),

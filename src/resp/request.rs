@@ -37,7 +37,8 @@ pub enum Scanned {
     Incomplete,
 }
 
-/// Why bytes are not a valid request. The connection must be closed, because the position of the next request is unknown.
+/// Why bytes are not a valid request. The connection must be closed, because the position of the next request is
+/// unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// The count after `*` is not a number or exceeds the limit.
@@ -83,14 +84,14 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// Arguments for which a header reserves memory, whatever its count: memory is allocated for arguments that arrive, not for
-/// announced ones. More than nearly all requests have.
+/// Arguments for which a header reserves memory, whatever its count: memory is allocated for arguments that arrive, not
+/// for announced ones. More than nearly all requests have.
 const ARGS_RESERVED: usize = 64;
 
 /// A resumable scan of one request at a time.
 ///
-/// Call [`scan`](Self::scan) with all bytes from the first byte of the request on. While it returns `Incomplete`, call it
-/// again with the same bytes and more after them. It resumes after the last complete argument.
+/// Call [`scan`](Self::scan) with all bytes from the first byte of the request on. While it returns `Incomplete`, call
+/// it again with the same bytes and more after them. It resumes after the last complete argument.
 #[derive(Debug, Default)]
 pub struct RequestScanner {
     /// Position of the next header; 0 for a new request.

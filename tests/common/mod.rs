@@ -1,4 +1,4 @@
-//! What tests of the proxy stand on: real redis-servers, scripted ones, a blocking client, and route tables.
+//! Support for tests of the proxy: real and scripted servers, a blocking client, and route tables.
 //! Knows nothing of what is tested.
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 /// Generous, because machines that run tests are busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A port nobody listens on now.
+/// A free port.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -48,7 +48,7 @@ impl Redis {
         Self::start_at(free_port(), args)
     }
 
-    /// On this port, which nobody listens on.
+    /// Starts it on this port, which must be free.
     pub fn start_at(port: u16, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let child = Command::new("redis-server")
@@ -77,7 +77,7 @@ impl Redis {
         assert!(sent.success());
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Kills the process with SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -94,13 +94,13 @@ impl Drop for Redis {
 /// One connection to a scripted server.
 pub struct Conn {
     pub stream: TcpStream,
-    /// As the proxy has named it.
+    /// The name that the proxy set.
     pub name: String,
     buffer: Vec<u8>,
 }
 
 impl Conn {
-    /// The next request, or `None` when the proxy has closed.
+    /// The next request, or `None` if the proxy has closed the connection.
     pub fn request(&mut self) -> Option<Vec<Vec<u8>>> {
         let mut scanner = RequestScanner::default();
         loop {
@@ -122,15 +122,15 @@ impl Conn {
     }
 }
 
-/// What scripted servers say of themselves.
+/// The reply of scripted servers to INFO.
 pub const FAKE_RUN_ID: &str = "fake";
 
-/// A scripted server; each connection, after its log-in, is given to `script`. Returns its address.
+/// Starts a scripted server, which runs `script` for each connection after the login. Returns its address.
 pub fn fake(script: impl Fn(Conn) + Send + Sync + 'static) -> String {
     fake_with(|| FAKE_RUN_ID.into(), script)
 }
 
-/// The same; `run_id` is what a connection is told when it logs in.
+/// The same; `run_id` gives the run id for each login.
 pub fn fake_with(
     run_id: impl Fn() -> String + Send + Sync + 'static,
     script: impl Fn(Conn) + Send + Sync + 'static,
@@ -143,7 +143,7 @@ pub fn fake_with(
             let script = script.clone();
             std::thread::spawn(move || {
                 let mut conn = Conn { stream, name: String::new(), buffer: Vec::new() };
-                // The log-in: the name comes last.
+                // The login ends with the name.
                 while let Some(request) = conn.request() {
                     if request[0] == b"INFO" {
                         let text = format!("# Server\r\nrun_id:{}\r\n", (script.1)());
@@ -162,7 +162,7 @@ pub fn fake_with(
     addr
 }
 
-/// A table whose slots are spread evenly over the servers.
+/// A route table whose slots are spread evenly over the servers.
 pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
     let layout = Layout::Codis;
     let count = usize::from(layout.slots());
@@ -275,7 +275,7 @@ impl Bed {
     }
 }
 
-/// A blocking client of bytes.
+/// A blocking client that sends and receives bytes.
 pub struct Client {
     pub stream: TcpStream,
 }
@@ -298,7 +298,7 @@ impl Client {
         self.send(request(words))
     }
 
-    /// Reads exactly `want`.
+    /// Reads exactly the bytes `want`.
     #[track_caller]
     pub fn expect(&mut self, want: &str) -> &mut Self {
         let mut got = vec![0; want.len()];
@@ -325,10 +325,10 @@ impl Client {
         String::from_utf8_lossy(&line).trim_end().to_owned()
     }
 
-    /// Everything until the proxy closes.
+    /// Reads all bytes until the proxy closes the connection.
     pub fn rest(&mut self) -> String {
         let mut rest = Vec::new();
-        // A reset after the last bytes is a close, too.
+        // A reset after the last bytes also counts as a close.
         let _ = self.stream.read_to_end(&mut rest);
         String::from_utf8_lossy(&rest).into_owned()
     }

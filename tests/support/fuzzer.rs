@@ -1,5 +1,5 @@
-//! A seeded fuzzer inside the test process, for stable Rust: mutates a corpus by structure and keeps what behaves in a new way.
-//! Knows nothing of what it feeds: the check says what is wrong, and what is new.
+//! A seeded fuzzer inside the test process, for stable Rust: mutates a corpus by structure and keeps inputs with new
+//! behaviour. Knows nothing of the code under test: the check reports errors and the shape of the behaviour.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,19 +7,19 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-/// Inputs per target unless `PONTOON_FUZZ_ITERATIONS` asks for more: a few seconds each in a debug build.
+/// Inputs per target unless `PONTOON_FUZZ_ITERATIONS` is set: a few seconds each in a debug build.
 const ITERATIONS: usize = 30_000;
 
-/// The seed if `PONTOON_FUZZ_SEED` does not say otherwise. Fixed, so that a red build is red again.
+/// The seed unless `PONTOON_FUZZ_SEED` is set. Fixed, so that a failure is reproducible.
 const SEED: u64 = 20_240_501;
 
-/// Bytes of an input. Checks feed byte by byte, which is quadratic.
+/// Longest input in bytes. Checks feed inputs byte by byte, which takes quadratic time.
 const INPUT_MAX: usize = 400;
 
-/// Inputs kept in memory beside the corpus; beyond, a new one replaces a random one.
+/// Inputs kept in memory in addition to the corpus; if there are more, a new one replaces a random one.
 const KEPT_MAX: usize = 2000;
 
-/// Fragments that a random byte would not become.
+/// Fragments that random bytes rarely form.
 const TOKENS: &[&[u8]] = &[
     b"\r\n",
     b"\r",
@@ -78,10 +78,10 @@ const TOKENS: &[&[u8]] = &[
     b"POST",
 ];
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// Different ways to behave that were seen.
+    /// Number of different behaviours.
     pub shapes: usize,
 }
 
@@ -93,10 +93,10 @@ fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     }
 }
 
-/// Feeds `check` with the corpus of `target` and its mutations. `check` answers with the shape of what it saw, or with what is wrong.
+/// Runs `check` on the corpus of `target` and its mutations. `check` returns the shape of the behaviour, or the error.
 ///
 /// # Errors
-/// What was wrong, the input, and the seed that finds it again.
+/// Returns the error, the input, and the seed that finds it again.
 pub fn run(target: &str, check: impl Fn(&[u8], &mut Rng) -> Result<String, String>) -> Result<Report, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut corpus = read_corpus(&folder);
@@ -113,7 +113,7 @@ pub fn run(target: &str, check: impl Fn(&[u8], &mut Rng) -> Result<String, Strin
         let checked = catch_unwind(AssertUnwindSafe(|| check(&input, &mut check_rng)));
         let why = match checked {
             Ok(Ok(shape)) => {
-                // New behaviour is worth mutating further, though it was wrong about nothing.
+                // Inputs with new behaviour are mutated further.
                 if shapes.insert(shape) && i >= files {
                     if corpus.len() - files < KEPT_MAX {
                         corpus.push(input);
@@ -136,7 +136,7 @@ pub fn run(target: &str, check: impl Fn(&[u8], &mut Rng) -> Result<String, Strin
     Ok(Report { shapes: shapes.len() })
 }
 
-/// Sorted by name, so that a seed means the same everywhere.
+/// Sorted by name, so that a seed gives the same run everywhere.
 fn read_corpus(folder: &Path) -> Vec<Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -174,7 +174,7 @@ fn mutate(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     input
 }
 
-/// Makes a length or count one more or less, or another altogether: what scanners trust.
+/// Changes a length or count, on which scanners rely: by one, or to a random number.
 fn change_number(input: &mut Vec<u8>, rng: &mut Rng) {
     let starts: Vec<usize> = (0..input.len())
         .filter(|i| input[*i].is_ascii_digit() && (*i == 0 || !input[i - 1].is_ascii_digit()))
@@ -194,7 +194,7 @@ fn change_number(input: &mut Vec<u8>, rng: &mut Rng) {
     input.splice(start..end, other.to_string().bytes());
 }
 
-/// Repeats, drops or moves whole lines: values stay values.
+/// Repeats, drops or moves complete lines, so that values stay valid.
 fn shuffle_lines(input: &mut Vec<u8>, rng: &mut Rng) {
     let mut lines: Vec<Vec<u8>> = input.split_inclusive(|c| *c == b'\n').map(<[u8]>::to_vec).collect();
     if lines.is_empty() {

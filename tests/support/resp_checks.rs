@@ -1,5 +1,5 @@
-//! What must hold for the scanners on any bytes: fed in pieces they say the same as at once, and they never contradict redis-protocol.
-//! Knows nothing of where the bytes come from: property tests and the fuzzer share it.
+//! Properties of the scanners on any bytes: they give the same result in pieces as at once and never contradict
+//! redis-protocol. Property tests and the fuzzer share it. Knows nothing of the source of the bytes.
 
 use bytes::{Bytes, BytesMut};
 use pontoon::resp::inline;
@@ -7,10 +7,10 @@ use pontoon::resp::reply::{ReplyError, ReplyScanner};
 use pontoon::resp::request::{RequestError, RequestScanner, Scanned};
 use redis_protocol::{resp2, resp3};
 
-/// Aggregates in the bytes up to which the oracle is asked: it recurses, and its stack is a test thread's.
+/// The oracle is used up to this number of aggregates: it recurses on the stack of a test thread.
 const ORACLE_AGGREGATES_MAX: usize = 100;
 
-/// Digits in a row up to which the oracle is asked: it multiplies lengths unchecked.
+/// The oracle is used up to this number of consecutive digits: it multiplies lengths without checks.
 const ORACLE_DIGITS_MAX: usize = 12;
 
 /// One message found in a stream.
@@ -18,9 +18,9 @@ const ORACLE_DIGITS_MAX: usize = 12;
 pub enum Found {
     /// A request's arguments, in their stream.
     Request(usize, Vec<(usize, usize)>),
-    /// An inline command of so many bytes.
+    /// An inline command of this many bytes.
     Inline(usize),
-    /// A reply of so many bytes.
+    /// A reply of this many bytes.
     Reply(usize),
 }
 
@@ -40,7 +40,7 @@ pub struct Stream<E> {
 }
 
 impl<E: std::fmt::Debug> Stream<E> {
-    /// What was special about it, without the lengths: what a fuzzer calls new.
+    /// Its shape, without lengths, by which the fuzzer recognises new behaviour.
     pub fn shape(&self) -> String {
         let kinds: String = self
             .found
@@ -84,7 +84,7 @@ fn drive<E>(
     let mut stream = Stream { found: Vec::new(), error: None };
     let mut start = 0;
     for end in cuts.into_iter().chain([bytes.len()]) {
-        // A scanner is asked again only when there is something: as the proxy does.
+        // A scanner is called again only if there are bytes, as in the proxy.
         while start < end {
             match scan(&bytes[start..end]) {
                 Ok(None) => break,
@@ -109,7 +109,7 @@ pub fn check_requests(bytes: &[u8], cuts: &[usize]) -> Result<String, String> {
         [("byte by byte", requests(bytes, 1..bytes.len())), ("in pieces", requests(bytes, cuts.iter().copied()))]
     {
         let mut pieces = pieces;
-        // Only by its length is a header known to be too long rather than wrong.
+        // Only its length distinguishes a header that is too long from an invalid one.
         if pieces.error == Some(RequestError::MultibulkLength)
             && once.error == Some(RequestError::MultibulkHeaderTooLong)
         {
@@ -153,7 +153,7 @@ fn asks_oracle(bytes: &[u8]) -> bool {
     aggregates <= ORACLE_AGGREGATES_MAX && longest <= ORACLE_DIGITS_MAX
 }
 
-/// A request (an array of bulk strings) at the front, by the oracle.
+/// The request (an array of bulk strings) at the front, as the oracle reads it.
 fn request_of_oracle(bytes: &[u8]) -> Option<(resp2::types::OwnedFrame, usize)> {
     let found = if asks_oracle(bytes) { resp2::decode::decode(bytes).ok().flatten()? } else { return None };
     match &found.0 {
@@ -168,7 +168,7 @@ fn request_of_oracle(bytes: &[u8]) -> Option<(resp2::types::OwnedFrame, usize)> 
 
 fn request_by_oracle(bytes: &[u8], len: usize, args: &[(usize, usize)]) -> Result<(), String> {
     if !asks_oracle(bytes) || bytes[1] == b'-' {
-        // `*-1` and less: nothing, for Redis.
+        // Redis ignores `*-1` and smaller counts.
         return if args.is_empty() || bytes[1] != b'-' {
             Ok(())
         } else {
@@ -179,7 +179,7 @@ fn request_by_oracle(bytes: &[u8], len: usize, args: &[(usize, usize)]) -> Resul
     let Some((frame, their_len)) = request_of_oracle(bytes) else {
         return Err(format!("no request for redis-protocol: {ours:?}"));
     };
-    // It is lenient with numbers and line ends; we forward these very bytes to a server that is not.
+    // The oracle is lenient with numbers and line ends; we forward the same bytes to a server that is not.
     if canonical2(&frame) != bytes[..len] {
         return Err("accepted, though Redis writes it otherwise".to_string());
     }
@@ -222,14 +222,15 @@ pub fn check_replies(bytes: &[u8], cuts: &[usize]) -> Result<String, String> {
             return Err(format!("a reply of {ours:?} bytes in {}", rest.len()));
         }
         if asks_oracle(rest) {
-            // The oracle checks more of a value than we do: its errors say nothing. What it finds whole, we find whole, and as long.
+            // The oracle checks values more strictly than we do, so its errors are ignored. A complete value must have
+            // the same length.
             let by2 = resp2::decode::decode(rest).ok().flatten().map(|(frame, len)| (canonical2(&frame), len));
             let by3 = resp3::decode::complete::decode_bytes(&Bytes::copy_from_slice(rest)).ok().flatten();
             // HELLO is a request.
             let by3 = by3.filter(|_| rest[0] != b'H').map(|(frame, len)| (canonical3(&frame), len));
             for (version, theirs) in [(2, by2), (3, by3)] {
                 let Some((canonical, their_len)) = theirs else { continue };
-                // We refuse what no server sends: numbers written otherwise than Redis writes them, and streamed types.
+                // We refuse what no server sends: numbers in another notation than that of Redis, and streamed types.
                 let refused_at_will = ours.is_none()
                     && once.error.is_some_and(|error| error == ReplyError::Streamed || canonical != rest[..their_len]);
                 if ours != Some(their_len) && !refused_at_will {

@@ -1,6 +1,6 @@
-//! The rows of the command table, one file per family. `tests/commands_differential.rs` compares the commands of Redis 7.0.15
-//! with a real server; rows with a later version follow the documentation of Redis 8 and Valkey 8 and 9.
-//! Knows nothing of how rows are found (`lookup`) and read (`keys`).
+//! The rows of the command table, one file per family. `tests/commands_differential.rs` compares the commands of Redis
+//! 7.0.15 with a real server; rows with a later version follow the documentation of Redis 8 and Valkey 8 and 9. Knows
+//! nothing of how rows are found (`lookup`) and read (`keys`).
 
 use super::keys::KeySpec;
 use super::spec::{Handling, Spec};

@@ -1,9 +1,9 @@
-//! The connection that asks a server how many replicas have its writes: `PING` and `WAIT n t` for all waiting writes; the
-//! next batch forms meanwhile. Knows nothing of clients and of how the result is used.
+//! The connection that asks a server how many replicas have its writes: `PING` and `WAIT n t` for all waiting writes;
+//! the next batch forms meanwhile. Knows nothing of clients and of how the result is used.
 //!
-//! `WAIT` counts the replicas that have what its *own* connection has written, and returns at once if that connection has
-//! written nothing. PING makes the server remember its current replication offset for this connection, although PING writes
-//! nothing. Because PING is sent after the reply to a write was read, that offset is after the write.
+//! `WAIT` counts the replicas that have what its *own* connection has written, and returns at once if that connection
+//! has written nothing. PING makes the server remember its current replication offset for this connection, although
+//! PING writes nothing. Because PING is sent after the reply to a write was read, that offset is after the write.
 
 use std::{fmt::Write as _, io, rc::Rc, time::Duration};
 
@@ -163,8 +163,8 @@ async fn wait_for_replicas(
 }
 
 impl AckLink {
-    /// Returns how many replicas have everything that the server executed before it received this request. After an error, or if
-    /// the future is dropped before it completes, the connection must be closed.
+    /// Returns how many replicas have everything that the server executed before it received this request. After an
+    /// error, or if the future is dropped before it completes, the connection must be closed.
     async fn confirm(&mut self, wanted: u32, within: Duration) -> io::Result<u32> {
         self.request.clear();
         write::request(&mut self.request, &[b"PING"]);

@@ -116,8 +116,8 @@ impl Acks {
         self.work.notify_one();
     }
 
-    /// Answers all waiting writes with "outcome unknown", because a failover replaces the server: it can no longer tell which
-    /// replicas have them.
+    /// Answers all waiting writes with "outcome unknown", because a failover replaces the server: it can no longer tell
+    /// which replicas have them.
     pub(super) fn abandon(&self, worker: &Worker) {
         let writes = std::mem::take(&mut *self.queue.borrow_mut()).writes;
         self.abandoned.notify_one();
@@ -148,7 +148,8 @@ impl Acks {
             AckDecision::Confirmed => String::new(),
             AckDecision::Unconfirmed { wanted, why } => not_confirmed(*wanted, why),
         };
-        // Moved out, so that replies are delivered while nothing is borrowed. No write is added meanwhile: this is one turn.
+        // Moved out, so that replies are delivered while nothing is borrowed. No write is added meanwhile: this is one
+        // turn.
         let replies = std::mem::take(&mut self.queue.borrow_mut().replies);
         let mut swapped = false;
         for _ in 0..count {
@@ -198,7 +199,8 @@ impl AckQueue {
     }
 }
 
-/// The error for a client whose write was executed but not confirmed. A client that repeats the write executes it twice.
+/// The error for a client whose write was executed but not confirmed. A client that repeats the write executes it
+/// twice.
 fn not_confirmed(wanted: u32, why: &str) -> String {
     format!("-NOREPLICAS executed, not confirmed on {wanted} replicas: {why}\r\n")
 }

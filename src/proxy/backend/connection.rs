@@ -25,8 +25,8 @@ use crate::{
     resp::{reply::ReplyScanner, write::Version},
 };
 
-/// Pauses between tries to connect: doubled from the minimum to the maximum, with jitter. The minimum bridges the restart of
-/// a server; the maximum keeps the load of a server that is down low.
+/// Pauses between tries to connect: doubled from the minimum to the maximum, with jitter. The minimum bridges the
+/// restart of a server; the maximum keeps the load of a server that is down low.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
@@ -141,7 +141,8 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
-    /// Runs one turn. Ready if the connection can no longer be used, with the reason, which completes "server ADDR ...".
+    /// Runs one turn. Ready if the connection can no longer be used, with the reason, which completes "server ADDR
+    /// ...".
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let backend = self.backend;
         backend.register_waker(cx);
@@ -163,8 +164,8 @@ impl Pump<'_> {
         Poll::Pending
     }
 
-    /// Whether the oldest request has passed its deadline, and the reason to close the connection. The worker wakes the task for
-    /// this check in each tick.
+    /// Whether the oldest request has passed its deadline, and the reason to close the connection. The worker wakes the
+    /// task for this check in each tick.
     fn overdue(&self) -> Option<String> {
         let sent = self.backend.inflight.borrow().front()?.tick;
         if !self.rest.is_empty() && self.worker.clock.age(self.last_read) < STALLED_AFTER {
@@ -271,8 +272,8 @@ impl Pump<'_> {
         outcome
     }
 
-    /// Delivers a replica's reply to a read, or repeats the read at the primary if check 2 withholds the reply or the replica
-    /// cannot serve reads.
+    /// Delivers a replica's reply to a read, or repeats the read at the primary if check 2 withholds the reply or the
+    /// replica cannot serve reads.
     fn deliver_from_replica(&self, entry: InFlight, reply: &[u8], passes: bool) {
         let backend = self.backend;
         let request = backend.take_answered(entry.len);

@@ -36,12 +36,12 @@ pub(in crate::proxy) struct LoginTarget<'a> {
     pub(in crate::proxy) name: &'a str,
 }
 
-/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if the
-/// server does not report it.
+/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if
+/// the server does not report it.
 ///
 /// # Errors
-/// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server ADDR ...".
-/// The text includes the server's error unless that may quote the password.
+/// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server
+/// ADDR ...". The text includes the server's error unless that may quote the password.
 pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStream, String)> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;

@@ -1,5 +1,5 @@
-//! A request in flight: which session waits for its reply, and the route under which it was sent; check 2 for its reply.
-//! Knows nothing of how requests are sent.
+//! A request in flight: which session waits for its reply, and the route under which it was sent; check 2 for its
+//! reply. Knows nothing of how requests are sent.
 
 use std::rc::Rc;
 
@@ -120,8 +120,8 @@ impl InFlight {
         }
     }
 
-    /// Answers with an error, because the primary will not reply (for replicas, see [`retry_at_primary`](Self::retry_at_primary)).
-    /// `sent`: the server may have received the whole request.
+    /// Answers with an error, because the primary will not reply (for replicas, see
+    /// [`retry_at_primary`](Self::retry_at_primary)). `sent`: the server may have received the whole request.
     pub(in crate::proxy) fn fail(self, worker: &Worker, sent: bool, why: &str) {
         let text = match (sent, self.is_write) {
             (false, _) => format!("-ERR {why}, not executed\r\n"),

@@ -1,5 +1,5 @@
-//! A shared, pipelined connection to a server, for one database and RESP version: the queued and the unanswered requests.
-//! Knows nothing of clients' sockets. `connection` has its task, `handshake` the login.
+//! A shared, pipelined connection to a server, for one database and RESP version: the queued and the unanswered
+//! requests. Knows nothing of clients' sockets. `connection` has its task, `handshake` the login.
 
 mod connection;
 pub(super) mod handshake;
@@ -56,7 +56,8 @@ pub(super) struct Backend {
     pub(super) product: Rc<ProductView>,
     /// Whether the server is a replica, and the connection for reads only.
     pub(super) replica: bool,
-    /// Of a replica: the run id of the process that may serve reads. A process that was started later may have older data.
+    /// Of a replica: the run id of the process that may serve reads. A process that was started later may have older
+    /// data.
     process: RefCell<String>,
     pub(super) link: Cell<BackendLink>,
     /// Run id of the process at the other end of the connection.
@@ -65,8 +66,8 @@ pub(super) struct Backend {
     pub(super) retired: Cell<bool>,
     /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
     pub(super) abandoned: Cell<bool>,
-    /// Requests whose bytes are not completely written. Of a replica also those that are not answered, so that they can be
-    /// repeated at the primary without a copy.
+    /// Requests whose bytes are not completely written. Of a replica also those that are not answered, so that they can
+    /// be repeated at the primary without a copy.
     out: RefCell<Vec<u8>>,
     /// Number of bytes of `out` that were written to the socket.
     written: Cell<usize>,
@@ -126,8 +127,8 @@ impl Backend {
         Ok(())
     }
 
-    /// Whether [`send`](Self::send) may be called for a read at a replica, so that the process `run_id` executes the read or
-    /// none does. If it is not connected, the login verifies the run id.
+    /// Whether [`send`](Self::send) may be called for a read at a replica, so that the process `run_id` executes the
+    /// read or none does. If it is not connected, the login verifies the run id.
     pub(super) fn may_send_read(&self, worker: &Worker, run_id: &str) -> bool {
         let same = *self.process.borrow() == run_id;
         if !same {
@@ -148,7 +149,8 @@ impl Backend {
         self.wake();
     }
 
-    /// Whether it is connected and unused for so long that it is to be closed. (One that is down goes on trying to connect.)
+    /// Whether it is connected and unused for so long that it is to be closed. (One that is down goes on trying to
+    /// connect.)
     pub(super) fn is_idle(&self, worker: &Worker) -> bool {
         self.link.get() == BackendLink::Up
             && self.inflight.borrow().is_empty()
@@ -171,7 +173,8 @@ impl Backend {
         }
     }
 
-    /// Frees bytes that are no longer needed, also if `out` is never empty because the server is always slightly behind.
+    /// Frees bytes that are no longer needed, also if `out` is never empty because the server is always slightly
+    /// behind.
     fn compact(&self, out: &mut Vec<u8>) {
         let written = self.written.get();
         // A faulty server may answer a request that it has not received completely.
@@ -226,8 +229,8 @@ impl Backend {
         if self.replica { "does not answer and may no longer serve reads" } else { "is being replaced by a failover" }
     }
 
-    /// Answers all requests in flight with an error: those that were not written completely cannot have been executed; the
-    /// outcome of the others is unknown.
+    /// Answers all requests in flight with an error: those that were not written completely cannot have been executed;
+    /// the outcome of the others is unknown.
     fn fail_all(&self, worker: &Worker, why: &str) {
         let mut unwritten = self.unwritten();
         // Moved out, because the loop below repeats reads of a replica at the primary while it borrows these bytes.

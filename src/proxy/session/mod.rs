@@ -1,6 +1,8 @@
 //! The shared part of a client connection: its worker, backends and split commands answer it, wake it and close it.
-//! Knows nothing of servers or of how requests are read; `task` has the reading.
+//! Knows nothing of servers or of how requests are read; `task` reads them, and `request`
+//! handles one.
 
+mod request;
 mod task;
 
 use std::{
@@ -41,7 +43,8 @@ pub(super) struct Session {
     blocked: Cell<bool>,
     /// Whether it is at a limit; the task is woken when a reply has been written.
     stalled: Cell<bool>,
-    /// Whether its backend set has changed and earlier requests are still unanswered: nothing is read until they are answered.
+    /// Whether its backend set has changed and earlier requests are still unanswered: nothing is read until they are
+    /// answered.
     settling: Cell<bool>,
     /// Whether nothing more is read; the session is closed when all requests are answered and the replies written.
     closing: Cell<bool>,
@@ -79,8 +82,8 @@ impl Session {
         self.last_write.set(LastWrite::Unanswered(ticket));
     }
 
-    /// A time before which all its writes were answered: a replica that has all data that the primary had at that time also has
-    /// these writes. 0 if there were none. `None`: a write is not answered yet.
+    /// A time before which all its writes were answered: a replica that has all data that the primary had at that time
+    /// also has these writes. 0 if there were none. `None`: a write is not answered yet.
     pub(super) fn last_write_ns(&self, wanted: bool, now_ns: u64) -> Option<u64> {
         if !wanted {
             return Some(0);
@@ -177,8 +180,8 @@ impl Session {
         self.wake();
     }
 
-    /// Drops the backend set, because SELECT or HELLO changed the database or the version. Earlier requests must be answered
-    /// first: nothing orders two connections, and a client must be able to read what it has just written.
+    /// Drops the backend set, because SELECT or HELLO changed the database or the version. Earlier requests must be
+    /// answered first: nothing orders two connections, and a client must be able to read what it has just written.
     pub(super) fn forget_backend_set(&self) {
         let client = self.client.borrow();
         let mut backend_set = self.backend_set.borrow_mut();

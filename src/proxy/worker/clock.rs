@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::clock::boottime_ns;
 
-/// Length of a tick: the resolution of deadlines and parking times. Requests carry the tick, so that no clock is read for a
-/// single request.
+/// Length of a tick: the resolution of deadlines and parking times. Requests carry the tick, so that no clock is read
+/// for a single request.
 pub(in crate::proxy) const TICK: Duration = Duration::from_millis(100);
 
 /// The time of a worker.
@@ -32,8 +32,8 @@ impl WorkerClock {
         self.tick.get()
     }
 
-    /// Sets the tick from the time since the start, so that ticks count that were skipped while the thread was busy or stopped.
-    /// Returns the tick before and the tick now.
+    /// Sets the tick from the time since the start, so that ticks count that were skipped while the thread was busy or
+    /// stopped. Returns the tick before and the tick now.
     pub(super) fn advance(&self) -> (u32, u32) {
         let tick = (self.started.elapsed().as_millis() / TICK.as_millis()) as u32;
         (self.tick.replace(tick), tick)
@@ -51,8 +51,8 @@ impl WorkerClock {
         self.batch_ns.set(0);
     }
 
-    /// A time since the current batch of requests began, in nanoseconds of `CLOCK_BOOTTIME`. The clock is read at most once per
-    /// batch.
+    /// A time since the current batch of requests began, in nanoseconds of `CLOCK_BOOTTIME`. The clock is read at most
+    /// once per batch.
     pub(in crate::proxy) fn batch_ns(&self) -> u64 {
         match self.batch_ns.get() {
             0 => self.read(),

@@ -72,8 +72,8 @@ impl WorkerRoutes {
         removed
     }
 
-    /// Replaces the replicas that may serve reads. A product that is not in the route table yet gets them with the next read
-    /// table; until then its reads go to primaries.
+    /// Replaces the replicas that may serve reads. A product that is not in the route table yet gets them with the next
+    /// read table; until then its reads go to primaries.
     pub(super) fn swap_reads(&self, table: &ReadTable) {
         for (id, view) in &*self.products.borrow() {
             view.swap_reads(table.products.get(id).cloned());

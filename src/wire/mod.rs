@@ -1,6 +1,7 @@
 //! Generated protobuf code, and its conversions to and from the model, one file per kind.
 
 pub mod auth;
+pub mod channels;
 pub mod convert;
 mod ejection;
 pub mod entry;

@@ -1,6 +1,6 @@
 # The commands for developers. Every recipe works on a fresh machine with a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-migration bench-failover bench-acks bench-ab chaos simulate fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-ab chaos simulate fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -16,8 +16,13 @@ redis:
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends redis-server redis-tools; }
 
+.PHONY: systemd
+systemd: # systemd-analyze, which checks deploy/pontoon.service
+	@command -v systemd-analyze >/dev/null || \
+	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends systemd; }
+
 # Third-party clients for the tests, installed under target/.
-tools: redis
+tools: redis systemd
 	@test -x target/venv/bin/python || { python3 -m venv target/venv 2>/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends python3-venv && python3 -m venv target/venv; }; }
 	@target/venv/bin/python -c 'import redis, grpc_reflection' 2>/dev/null || target/venv/bin/pip install -q redis grpcio grpcio-reflection
@@ -30,7 +35,7 @@ test: tools ## all tests; the last line of the output is the sum
 	cargo build
 	@scripts/run-tests --workspace
 
-quick: ## the tests of the package pontoon (no processes besides redis-server), under five minutes
+quick: redis systemd ## the tests of the package pontoon (no processes besides redis-server), under five minutes
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@scripts/run-tests --package pontoon
@@ -48,6 +53,10 @@ bench-copy: redis ## the cost of copying slots, compared with MIGRATE; ARGS='key
 bench-prober: redis ## the cost of probing 200 servers; ARGS='servers=200 seconds=20'
 	cargo build --release --example prober
 	target/release/examples/prober $(ARGS)
+
+bench-products: ## what a hold of one product costs a node with 100 products; ARGS='products=100 holds=1000'
+	cargo build --release --example products
+	target/release/examples/products $(ARGS)
 
 bench-migration: redis ## migrations with three nodes, about fifteen minutes; ARGS='--only switches --switches 100'
 	cargo build --release --bin pontoon --example load

@@ -1,36 +1,36 @@
-//! Third-party programs as clients: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
-//! Installs nothing: `make test` installs the libraries and sets the variables that name their location.
+//! Programs that others wrote, as clients: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
+//! Knows nothing of how they are installed; `make tools` does that, and `make test` says where they are.
 
 use std::{path::PathBuf, process::Command};
 
 use crate::{binary, cli::Ran};
 
-/// Returns the Python with redis-py and grpcio: `PONTOON_PYTHON`, or the one that `make test` installed.
-#[must_use]
-pub fn python() -> Option<PathBuf> {
-    found("PONTOON_PYTHON", &["target/venv/bin/python"])
-}
-
-/// Returns the folder with the module ioredis: `PONTOON_NODE_MODULES`, or the one that `make test` installed.
-#[must_use]
-pub fn node_modules() -> Option<PathBuf> {
-    found("PONTOON_NODE_MODULES", &["target/clients/node_modules"])
-}
-
-fn found(variable: &str, usual: &[&str]) -> Option<PathBuf> {
-    let root = binary::repository();
-    let named = std::env::var_os(variable).map(PathBuf::from);
-    named.or_else(|| usual.iter().map(|path| root.join(path)).find(|path| path.exists()))
-}
-
-/// Reports that a client library is not installed. It fails in CI; elsewhere it prints that the test is skipped.
+/// Python with redis-py and grpcio: `PONTOON_PYTHON`, or what `make tools` made.
 ///
 /// # Panics
-/// When `CI` is set.
-pub fn absent(what: &str, variable: &str) {
-    let message = format!("{what} is not installed: its test is SKIPPED. `make test` installs it; or set {variable}");
-    assert!(std::env::var_os("CI").is_none(), "{message}");
-    eprintln!("\n==== {message} ====\n");
+/// When there is none: a test that needs it fails, and is not skipped.
+#[must_use]
+#[track_caller]
+pub fn python() -> PathBuf {
+    found("Python with redis-py and grpcio", "PONTOON_PYTHON", "target/venv/bin/python")
+}
+
+/// Folder with the module ioredis: `PONTOON_NODE_MODULES`, or what `make tools` made.
+///
+/// # Panics
+/// When there is none: a test that needs it fails, and is not skipped.
+#[must_use]
+#[track_caller]
+pub fn node_modules() -> PathBuf {
+    found("the module ioredis", "PONTOON_NODE_MODULES", "target/clients/node_modules")
+}
+
+#[track_caller]
+fn found(what: &str, variable: &str, usual: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let path = named.unwrap_or_else(|| binary::repository().join(usual));
+    assert!(path.exists(), "{what} is not at {}: install it with `make tools`, or set {variable}", path.display());
+    path
 }
 
 /// Runs a program to its end and returns its output.

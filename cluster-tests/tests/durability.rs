@@ -36,7 +36,7 @@ fn largest(dir: &Path) -> PathBuf {
     found.unwrap().1
 }
 
-/// Refuses to start, and says what to do.
+/// Checks that the node refuses to start, and that it says what to do.
 #[track_caller]
 fn refuses(cluster: &mut Cluster, id: u16) {
     let before = cluster.node(id).log().len();
@@ -61,7 +61,7 @@ fn a_damaged_log_is_refused_and_the_node_comes_back_by_joining() {
         stock::run(std::process::Command::new("cp").arg("-a").arg(&kept).arg(&dir));
     };
 
-    // Bytes in the middle are others.
+    // Bytes at the beginning have changed.
     let file = largest(&dir);
     let len = std::fs::metadata(&file).unwrap().len();
     let mut log = std::fs::File::options().write(true).open(&file).unwrap();
@@ -70,18 +70,18 @@ fn a_damaged_log_is_refused_and_the_node_comes_back_by_joining() {
     drop(log);
     refuses(&mut cluster, victim);
 
-    // Cut short: what was acknowledged is missing.
+    // The file is cut off: acknowledged entries are missing.
     restore();
     std::fs::File::options().write(true).open(&file).unwrap().set_len(0).unwrap();
     refuses(&mut cluster, victim);
 
-    // As it was, it starts.
+    // Without the damage, it starts.
     restore();
     cluster.node_mut(victim).start();
     cluster.wait_formed();
     cluster.node_mut(victim).kill9();
 
-    // And what the message says helps.
+    // The remedy in the message works.
     cluster.node(other).cli().ok(&["node", "remove", &victim.to_string(), "--assume-dead", "--timeout", "40s"]);
     std::fs::remove_dir_all(&dir).unwrap();
     let join = ("--join".into(), cluster.node(other).admin());
@@ -101,9 +101,9 @@ fn a_node_whose_disk_is_full_acknowledges_nothing_and_the_others_go_on() {
     cluster.node_mut(victim).file_limit_kb = Some(1 << 30);
     cluster.node_mut(victim).start();
     cluster.wait_formed();
-    // The witness fits, the log does not for long: sled writes in segments of 512 KB and uses free ones again.
+    // The witness fits. The log outgrows the limit soon: sled writes segments of 512 KB, and reuses free ones.
     cluster.node(victim).limit_files(8 << 10);
-    // Changes until its log must grow.
+    // Changes are made until its log must grow.
     let cli = cluster.node(others[0]).cli();
     let name = "x".repeat(64);
     let port = cluster.ports.product(1).to_string();
@@ -117,8 +117,8 @@ fn a_node_whose_disk_is_full_acknowledges_nothing_and_the_others_go_on() {
     for id in &others {
         cluster.wait_answers(*id);
     }
-    // CallResult apart from damage: nobody wipes a directory because a disk is full.
-    // Room for what it says, not for the segment that sled begins when it opens.
+    // The message differs from that of a damaged log: an operator must not wipe a directory because a disk is full.
+    // The limit leaves room for log lines, but not for the segment that sled begins when it opens.
     cluster.node_mut(victim).file_limit_kb = Some(256);
     let before = cluster.node(victim).log().len();
     cluster.node_mut(victim).start();
@@ -171,9 +171,19 @@ fn the_survivor_becomes_a_cluster_of_one_and_the_others_are_refused() {
             other => Err(format!("{other:?}")),
         }
     });
-    // A former member is refused until it is wiped.
+    // A former member is refused until its data directory is empty.
+    let before = cluster.node(1).log().len();
     cluster.node_mut(1).start();
-    cluster_tests::wait::let_pass(std::time::Duration::from_secs(2));
+    let new = status["cluster_id"].as_str().unwrap();
+    let refusal = format!(
+        "node 3 belongs to cluster {new}, and this call comes from cluster {}; a node changes its cluster only with a new \
+         data directory",
+        id.as_str().unwrap()
+    );
+    wait_for("the former member to be refused", GENEROUS, || {
+        let log = cluster.node(1).log().split_off(before);
+        if log.contains(&refusal) { Ok(()) } else { Err(log) }
+    });
     assert_eq!(cluster.node(3).cli().json(&["node", "ls"]).as_array().unwrap().len(), 1);
     cluster.node_mut(1).kill9();
     std::fs::remove_dir_all(&cluster.node(1).data_dir).unwrap();

@@ -51,7 +51,7 @@ fn redis_cli_and_redis_benchmark() {
 
 #[test]
 fn redis_py() {
-    let Some(python) = stock::python() else { return stock::absent("redis-py", "PONTOON_PYTHON") };
+    let python = stock::python();
     let cluster = Cluster::serving(2);
     let ran = stock::run(Command::new(python).arg(stock::script("redis_py.py")).args(ports(&cluster)));
     assert!(ran.out.contains("3 nodes"), "{ran:#?}");
@@ -59,7 +59,7 @@ fn redis_py() {
 
 #[test]
 fn ioredis() {
-    let Some(modules) = stock::node_modules() else { return stock::absent("ioredis", "PONTOON_NODE_MODULES") };
+    let modules = stock::node_modules();
     let cluster = Cluster::serving(2);
     let ran = stock::run(
         Command::new("node").env("NODE_PATH", modules).arg(stock::script("ioredis.js")).args(ports(&cluster)),
@@ -69,7 +69,7 @@ fn ioredis() {
 
 #[test]
 fn grpc_with_server_reflection() {
-    let Some(python) = stock::python() else { return stock::absent("grpcio", "PONTOON_PYTHON") };
+    let python = stock::python();
     let mut cluster = Cluster::prepared(2);
     cluster.use_secret();
     cluster.start_all();

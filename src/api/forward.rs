@@ -1,33 +1,25 @@
 //! Calls to the leader: a lasting channel by address, with the cluster secret, marked so that there is one hop only.
 //! Knows nothing of what is asked.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
-use tonic::{
-    Request, Status,
-    metadata::MetadataValue,
-    service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::wire::{
     auth::{ClientAuth, ClusterSecret},
+    channels::{ChannelSettings, Channels},
     pb::admin::admin_client::AdminClient,
 };
 
 /// Metadata of a call that another node has forwarded: it is not forwarded again.
 pub const FORWARDED: &str = "x-pontoon-forwarded";
-/// A TCP connect on a working network takes milliseconds.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// A leader that is paused or cut off is noticed within twice this while a call is open.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Channels kept: leaders are voters, of which there are seven at most; addresses that changed leave old ones behind.
-const CHANNELS_MAX: usize = 16;
+/// A TCP connect on a working network takes milliseconds. A leader that is paused or cut off is noticed within twice the
+/// keep-alive time while a call is open.
+const CHANNELS: ChannelSettings = ChannelSettings {
+    connect_max: Duration::from_secs(1),
+    keep_alive: Duration::from_secs(2),
+    keep_alive_while_idle: false,
+};
 /// Largest answer taken: 128 products or 16384 slot ranges are below 4 MB.
 const ANSWER_MAX: usize = 8 << 20;
 
@@ -38,21 +30,20 @@ pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 #[derive(Clone, Debug)]
 pub struct Leaders {
     secret: ClusterSecret,
-    source: Option<IpAddr>,
-    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    channels: Channels,
 }
 
 impl Leaders {
     /// Opens nothing before it is used.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
-        Self { secret, source: None, channels: Arc::default() }
+        Self { secret, channels: Channels::new(CHANNELS) }
     }
 
     /// Calls from now on come from this address of the machine.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {
-        Self { source, ..self }
+        Self { channels: self.channels.calling_from(source), ..self }
     }
 
     /// The client of the node at `admin`.
@@ -60,24 +51,7 @@ impl Leaders {
     /// # Errors
     /// When `admin` is no address.
     pub fn client(&self, admin: &str) -> Result<Client, Status> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = if let Some(channel) = channels.get(admin) {
-            channel.clone()
-        } else {
-            if channels.len() >= CHANNELS_MAX {
-                channels.clear();
-            }
-            let channel = Endpoint::from_shared(format!("http://{admin}"))
-                .map_err(|error| Status::internal(format!("{admin} is not an address: {error}")))?
-                .connect_timeout(CONNECT_MAX)
-                .local_address(self.source)
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE)
-                .connect_lazy();
-            channels.insert(admin.to_owned(), channel.clone());
-            channel
-        };
+        let channel = self.channels.to(admin).map_err(Status::internal)?;
         Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone()))
             .max_decoding_message_size(ANSWER_MAX))
     }

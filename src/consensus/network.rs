@@ -1,4 +1,4 @@
-//! openraft's way to the other nodes: one lasting channel per address, shared by all clients.
+//! openraft's network: RPCs to the other nodes, and the addresses at which they are.
 //! Knows nothing of what is sent.
 
 use std::{
@@ -19,11 +19,7 @@ use openraft::{
         VoteResponse,
     },
 };
-use tonic::{
-    Code, Request, Status,
-    service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use super::{
     convert,
@@ -33,21 +29,25 @@ use crate::{
     model::ids::{HostPort, Uuid},
     wire::{
         auth::{ClientAuth, ClusterSecret},
+        channels::{ChannelSettings, Channels},
         pb::raft::{self as pb, raft_client::RaftClient},
     },
 };
 
-/// A connection that is not there after this time will not be soon; RPCs have shorter deadlines of their own.
-const CONNECT: Duration = Duration::from_secs(2);
-/// After a call that could not reach a node: short, since a refused connection costs little, and a node that is back
-/// must hear its leader before its election timeout (300 ms).
+/// A connection that takes longer than 2 s does not come soon; RPCs have shorter deadlines of their own. Pings go on while no call
+/// is open, so that the next call does not wait on a connection whose peer has vanished.
+const CHANNELS: ChannelSettings = ChannelSettings {
+    connect_max: Duration::from_secs(2),
+    keep_alive: Duration::from_secs(5),
+    keep_alive_while_idle: true,
+};
+/// Pause after a call that could not reach a node: short, because a refused connection costs little, and a node that is back
+/// must hear from its leader before its election timeout (300 ms).
 const BACKOFF: Duration = Duration::from_millis(100);
-/// HTTP/2 pings find a peer that vanished without a word.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 type Client = RaftClient<InterceptedService<Channel, ClientAuth>>;
 
-/// What a node calls itself and its cluster. SharedNetwork by what sends and what receives.
+/// The identity of this node and of its cluster, shared by the sender and the receiver of RPCs.
 #[derive(Debug)]
 pub struct PeerIdentity {
     /// This node's id.
@@ -64,13 +64,13 @@ impl PeerIdentity {
         *self.cluster.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets it; the witness has it already.
+    /// Sets the cluster. The caller has written it to the witness.
     pub fn set_cluster(&self, id: Uuid) {
         *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
     }
 }
 
-/// Channels and addresses.
+/// The network. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Network {
     shared: Arc<SharedNetwork>,
@@ -80,14 +80,12 @@ pub struct Network {
 struct SharedNetwork {
     me: Arc<PeerIdentity>,
     auth: ClientAuth,
-    source: Option<IpAddr>,
+    channels: Channels,
     book: Mutex<PeerLinks>,
 }
 
 #[derive(Debug, Default)]
 struct PeerLinks {
-    /// By address. Bounded by `CHANNELS_MAX`.
-    channels: BTreeMap<String, Channel>,
     /// Newer addresses than the log's, by uuid: the address, and the log's at the time when it was learned. When the
     /// log's changes, the log is newer again.
     learned: BTreeMap<Uuid, (String, Option<String>)>,
@@ -95,19 +93,20 @@ struct PeerLinks {
     trouble: BTreeMap<u64, String>,
 }
 
-/// Channels and learned addresses kept; far more than nodes. Beyond, all are forgotten and made anew when needed.
-const CHANNELS_MAX: usize = 1024;
+/// Learned addresses kept, far more than a cluster has nodes. Beyond this number all are dropped; heartbeats bring them again.
+const LEARNED_MAX: usize = 1024;
 
 impl Network {
-    /// No connection is made yet. `source`: address of this machine that connections come from; none: as the system chooses.
+    /// A network without connections. Connections come from the address `source` of this machine; `None`: the system chooses it.
     pub fn new(me: Arc<PeerIdentity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
-        Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), source, book: Mutex::default() }) }
+        let channels = Channels::new(CHANNELS).calling_from(source);
+        Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), channels, book: Mutex::default() }) }
     }
 
-    /// A node is at `admin` now.
+    /// Notes that a node is at `admin` now.
     pub fn learn(&self, uuid: Uuid, admin: &HostPort) {
         let mut book = self.shared.book();
-        if book.learned.len() >= CHANNELS_MAX {
+        if book.learned.len() >= LEARNED_MAX {
             book.learned.clear();
         }
         match book.learned.get(&uuid) {
@@ -118,7 +117,7 @@ impl Network {
         }
     }
 
-    /// Where a node is: as learned, else as the log says.
+    /// The address of a node: the learned one, else the log's.
     pub fn address(&self, node: &RaftNode) -> String {
         let mut book = self.shared.book();
         match book.learned.get_mut(&node.uuid) {
@@ -133,26 +132,12 @@ impl Network {
         }
     }
 
-    /// A client for one call or many; cheap.
+    /// A client for one call or many. Cheap.
+    ///
+    /// # Errors
+    /// The address is not one.
     pub fn client(&self, node: &RaftNode) -> Result<Client, Status> {
-        let address = self.address(node);
-        let mut book = self.shared.book();
-        if let Some(channel) = book.channels.get(&address) {
-            return Ok(RaftClient::with_interceptor(channel.clone(), self.shared.auth.clone()));
-        }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|e| Status::unavailable(format!("'{address}' is no address: {e}")))?
-            .connect_timeout(CONNECT)
-            .local_address(self.shared.source)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
-        if book.channels.len() >= CHANNELS_MAX {
-            book.channels.clear();
-        }
-        let channel = endpoint.connect_lazy();
-        book.channels.insert(address, channel.clone());
+        let channel = self.shared.channels.to(&self.address(node)).map_err(Status::unavailable)?;
         Ok(RaftClient::with_interceptor(channel, self.shared.auth.clone()))
     }
 
@@ -174,7 +159,7 @@ impl SharedNetwork {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs what changed between this node and another, once.
+    /// Notes how a call to a node ended, and logs it if the last one ended otherwise.
     fn note(&self, target: u64, result: Result<(), &Status>) {
         let mut book = self.book();
         match result {
@@ -184,7 +169,7 @@ impl SharedNetwork {
                 }
             }
             Err(status) => {
-                // Texts of refusals matter, those of broken connections vary too much to compare.
+                // The text of a refusal matters; that of a broken connection varies too much to compare.
                 let kind = match status.code() {
                     Code::FailedPrecondition | Code::Unauthenticated => status.message().to_owned(),
                     Code::DeadlineExceeded | Code::Cancelled => return,
@@ -207,7 +192,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     }
 }
 
-/// The way to one node.
+/// The link to one node.
 #[derive(Debug)]
 pub struct PeerLink {
     network: Network,
@@ -231,7 +216,7 @@ impl PeerLink {
                 RPCError::Timeout(Timeout { action, id: self.network.shared.me.id, target: self.target, timeout: ttl })
             }
             Code::Internal | Code::DataLoss | Code::InvalidArgument => RPCError::Network(NetworkError::from(error)),
-            // Refused or not there: asking again at once will not help.
+            // Refused or unreachable: a repetition at once would not help.
             _ => RPCError::Unreachable(Unreachable::from(error)),
         }
     }

@@ -25,3 +25,54 @@ pub fn publish(tasks: &Tasks, mut state: watch::Receiver<Arc<ClusterState>>) -> 
     });
     watched
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::{
+        apply::apply,
+        change::{Change, NewMember, NewProduct},
+        ids::{Epoch, HostPort, NodeId, ProductId, Term, Uuid},
+        route::{Isolated, Mode},
+        slot::Layout,
+        state::{Entry, Position},
+    };
+
+    fn change(state: &mut ClusterState, index: u64, change: Change) {
+        let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+        apply(state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_table_shares_the_products_that_did_not_change() {
+        let member = NewMember {
+            id: NodeId(1),
+            uuid: Uuid(1),
+            admin: HostPort::parse("127.0.0.1:19101").unwrap(),
+            advertise: "127.0.0.1".into(),
+            port_offset: 0,
+        };
+        let mut state = ClusterState::default();
+        change(&mut state, 1, Change::Bootstrap { members: vec![member], port: 19_000 });
+        let (applied, watched) = watch::channel(Arc::new(state.clone()));
+        let (tasks, _ends) = Tasks::new();
+        let mut tables = publish(&tasks, watched);
+        let first = tables.borrow_and_update().clone();
+        let second = NewProduct {
+            name: "second".into(),
+            port: 19_010,
+            layout: Layout::Codis,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: 16,
+            auth: None,
+        };
+        change(&mut state, 2, Change::CreateProduct(second));
+        applied.send_replace(Arc::new(state));
+        tables.changed().await.unwrap();
+        let newest = tables.borrow().clone();
+        assert_eq!((newest.epoch, newest.products.len()), (Epoch(2), 2));
+        assert!(Arc::ptr_eq(&newest.products[&ProductId(1)], &first.products[&ProductId(1)]));
+    }
+}

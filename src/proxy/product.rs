@@ -313,3 +313,41 @@ impl BackendSet {
         backend
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        ids::ProductId,
+        reads::ReadPolicy,
+        route::{Isolated, Mode},
+        slot::Layout,
+    };
+
+    #[test]
+    fn a_product_that_did_not_change_keeps_its_backend_sets() {
+        let routes = Arc::new(ProductRoutes {
+            id: ProductId(1),
+            name: "default".into(),
+            layout: Layout::Codis,
+            mode: Mode::Store,
+            isolated: Isolated::Refuse,
+            databases: 16,
+            port: 19_000,
+            min_acks: 0,
+            min_acks_ms: 1000,
+            auth: None,
+            reads: ReadPolicy::default(),
+            groups: Vec::new(),
+            slots: Box::default(),
+        });
+        let view = ProductView::new(routes.clone());
+        let backend_set = view.backend_set(0, Version::Resp2);
+        let entries = || backend_set.by_group.borrow().len();
+        backend_set.by_group.borrow_mut().push(None);
+        view.swap(routes.clone());
+        assert_eq!(entries(), 1, "the same routes");
+        view.swap(Arc::new((*routes).clone()));
+        assert_eq!(entries(), 0, "routes that may be other ones");
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod change;
+pub mod channels;
 pub mod convert;
 mod ejection;
 pub mod entry;

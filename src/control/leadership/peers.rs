@@ -1,31 +1,25 @@
 //! Calls to other nodes beside Raft: lasting channels by address, a deadline on every call.
 //! Knows nothing of what the answers mean.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
-use tonic::{
-    Request, Status,
-    service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::wire::{
     auth::{ClientAuth, ClusterSecret},
+    channels::{ChannelSettings, Channels},
     pb::node::{
         AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
         HelloRequest, JoinReply, JoinRequest, NodeInfo, PingRequest, node_client::NodeClient,
     },
 };
 
-/// Channels kept at most. A cluster has tens of nodes; addresses that changed leave old ones behind.
-const CHANNELS_MAX: usize = 256;
-/// A TCP connect on a working network takes milliseconds.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// A TCP connect on a working network takes milliseconds. A peer that has vanished is noticed before the next lease would end.
+const CHANNELS: ChannelSettings = ChannelSettings {
+    connect_max: Duration::from_secs(1),
+    keep_alive: Duration::from_secs(2),
+    keep_alive_while_idle: false,
+};
 
 type Client = NodeClient<InterceptedService<Channel, ClientAuth>>;
 
@@ -33,21 +27,20 @@ type Client = NodeClient<InterceptedService<Channel, ClientAuth>>;
 #[derive(Clone, Debug)]
 pub struct Peers {
     secret: ClusterSecret,
-    source: Option<IpAddr>,
-    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    channels: Channels,
 }
 
 impl Peers {
     /// No channel is opened before it is used.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
-        Self { secret, source: None, channels: Arc::default() }
+        Self { secret, channels: Channels::new(CHANNELS) }
     }
 
     /// Calls from now on come from this address of the machine.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {
-        Self { source, ..self }
+        Self { channels: self.channels.calling_from(source), ..self }
     }
 
     /// Asks a node who it is, telling it who asks.
@@ -115,25 +108,7 @@ impl Peers {
     }
 
     fn client(&self, admin: &str) -> Result<Client, Status> {
-        let mut channels = self.channels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let channel = if let Some(channel) = channels.get(admin) {
-            channel.clone()
-        } else {
-            if channels.len() >= CHANNELS_MAX {
-                channels.clear();
-            }
-            let endpoint = Endpoint::from_shared(format!("http://{admin}"))
-                .map_err(|e| Status::invalid_argument(format!("{admin} is not an address: {e}")))?
-                .connect_timeout(CONNECT_MAX)
-                .local_address(self.source)
-                .tcp_nodelay(true)
-                // A peer that vanished without a word is noticed before the next lease would end.
-                .http2_keep_alive_interval(Duration::from_secs(2))
-                .keep_alive_timeout(Duration::from_secs(2));
-            let channel = endpoint.connect_lazy();
-            channels.insert(admin.to_owned(), channel.clone());
-            channel
-        };
+        let channel = self.channels.to(admin).map_err(Status::invalid_argument)?;
         Ok(NodeClient::with_interceptor(channel, ClientAuth(self.secret.clone())))
     }
 }

@@ -34,7 +34,9 @@ fn a_repeat_under_the_same_id_brings_the_first_result() {
     // Without the id it is another change, and refused.
     assert!(create(cluster.node(3).admin(), "once", &[8; 16]).unwrap_err().message().contains("already"));
     // Another change under the id is not mistaken for the first.
-    assert!(create(cluster.node(3).admin(), "other", &id).unwrap_err().message().contains("belongs to another change"));
+    assert!(
+        create(cluster.node(3).admin(), "other", &id).unwrap_err().message().contains("belongs to another request")
+    );
     // Not made anew after it was undone, not by another leader either, nor after a restart of all.
     let remove = RemoveProductRequest { name: "once".into(), options: options(&[9; 16]) };
     runtime.block_on(async {

@@ -1,5 +1,5 @@
 //! From the cluster state to what workers route by.
-//! Knows nothing of workers, nor of how the state came to be.
+//! Knows nothing of workers.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 impl RouteTable {
-    /// The route table of `state`. A function of the state alone: equal states, equal tables.
+    /// The route table of `state`. Equal states give equal tables.
     #[must_use]
     pub fn derive(state: &ClusterState) -> Self {
         Self {
@@ -20,8 +20,7 @@ impl RouteTable {
         }
     }
 
-    /// As `derive`, but products that are as they were in `before` are shared with it, so that workers see by pointer
-    /// that nothing changed there.
+    /// Like `derive`, but shares products that have not changed with `before`, so that workers can tell by the pointer.
     #[must_use]
     pub fn derive_from(state: &ClusterState, before: &Self) -> Self {
         let mut table = Self::derive(state);

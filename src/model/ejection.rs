@@ -1,5 +1,5 @@
-//! A ejection: slots of a cache whose group is out, with other groups of the product until it is back.
-//! Knows nothing of who is down or up, nor of keys.
+//! Ejections: the slots of a cache's group that is down, owned by other groups until it is reinstated.
+//! Knows nothing of liveness and of keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,19 +8,19 @@ use super::{
     state::{Group, Product},
 };
 
-/// What a group reinstates when it went out. While it has one, it owns no slot and gets none but these.
+/// The ejection of a group. An ejected group owns no slots and can get only the ejected ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ejection {
     /// Its id: the log index of Eject.
     pub id: Epoch,
-    /// The slots that it gets back. One that an operator gives to another group is not among them any more.
+    /// The slots that the group gets back. A slot that an operator assigns to another group is removed.
     pub slots: BTreeSet<SlotId>,
-    /// Milliseconds since the epoch, of its Eject.
+    /// Time of its Eject entry, milliseconds since the Unix epoch.
     pub since_ms: u64,
 }
 
 impl Product {
-    /// Who has the slots that a group reinstates.
+    /// The temporary owners of the slots of an ejected group.
     #[must_use]
     pub fn temporary_owners(&self, group: &Group) -> BTreeMap<GroupId, BTreeSet<SlotId>> {
         let mut by: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();

@@ -1,35 +1,34 @@
-//! What happened, with its evidence, for people: a bounded list in the replicated state.
-//! Knows nothing of who reads it; nothing is decided by it.
+//! What happened, with its evidence, for people: a bounded list in the replicated state. No decision depends on it.
 
 use super::ids::{Epoch, ProductId};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Log index of the entry by which it happened; an entry makes one event at most.
+    /// Log index of the entry that caused it. An entry causes at most one event.
     pub index: Epoch,
-    /// Milliseconds since the epoch at the node that proposed the entry.
+    /// Milliseconds since the Unix epoch, by the clock of the node that proposed the entry.
     pub at_ms: u64,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
-    /// In which product.
+    /// The product it concerns, if any.
     pub product: Option<ProductId>,
-    /// To what: "migration 17", "group 3".
+    /// The object it happened to: "migration 17", "group 3".
     pub subject: String,
-    /// With which evidence.
+    /// The evidence.
     pub text: String,
 }
 
-/// What can happen.
+/// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
     /// A migration was planned.
     Planned,
     /// An attempt began.
     Started,
-    /// The target is clean, copying began.
+    /// The target is clean, and copying began.
     Copying,
-    /// Only what changes now is missing.
+    /// The target lacks only the keys that change now.
     CaughtUp,
     /// The comparison of source and target has ended.
     Verified,
@@ -37,17 +36,17 @@ pub enum EventKind {
     Held,
     /// The hold ended without a switch.
     Released,
-    /// The slots have another owner.
+    /// The slots changed their owner.
     Switched,
-    /// The attempt ended, the next one begins anew.
+    /// The attempt ended; the next one starts from the beginning.
     Restarted,
-    /// It was cancelled; the target is wiped.
+    /// A migration was cancelled; the target is being wiped.
     Cancelling,
-    /// It waits for somebody to resume it.
+    /// A migration was paused until an operator resumes it.
     Paused,
-    /// It goes on.
+    /// A paused migration goes on.
     Resumed,
-    /// Its limits changed.
+    /// The limits of a migration changed.
     LimitsSet,
     /// A run that deletes leftovers began.
     RunStarted,
@@ -55,38 +54,38 @@ pub enum EventKind {
     Done,
     /// A migration is cancelled and the target is clean.
     Cancelled,
-    /// A sweep ended before it was through.
+    /// A sweep was ended before it was finished.
     SweepEnded,
-    /// A sweep is through.
+    /// A sweep is finished.
     Swept,
-    /// A group is to get another primary.
+    /// A promotion began: a group is to get another primary.
     PromotionStarted,
-    /// Its slots are held for that.
+    /// The slots of the group are held for its promotion.
     PromotionHeld,
-    /// That hold ended without a change of primary.
+    /// The hold of a promotion ended without a change of primary.
     PromotionReleased,
     /// A group has another primary.
     Promoted,
-    /// It keeps its primary after all.
+    /// A promotion was given up; the group keeps its primary.
     PromotionGivenUp,
-    /// A primary has another replication id than it had: it restarted, was replaced by hand, or got its first replica.
+    /// A primary has a new process or a new replication id: it restarted, was replaced by hand, or got its first replica.
     PrimaryNoted,
-    /// A server that was no candidate follows its primary again.
+    /// A server that had diverged has copied its primary's data and is a candidate again.
     Resynced,
-    /// Nothing is changed automatically any more.
+    /// Maintenance began: nothing is changed automatically.
     MaintenanceOn,
-    /// Changes are made automatically again.
+    /// Maintenance ended.
     MaintenanceOff,
-    /// A cache's group is out: its slots are reinstates.
+    /// A group of a cache was ejected: its slots belong to other groups for now.
     Ejected,
-    /// It is back, and has its slots.
+    /// An ejected group has its slots again.
     Reinstated,
-    /// A server was made to be in its group what the log says: a replica of the primary, or the primary.
+    /// A server was made what the log says: the primary of its group, or a replica of it.
     Reconciled,
 }
 
 impl EventKind {
-    /// All of them, in the order of the durable format.
+    /// All kinds, in the order of the durable format.
     pub const ALL: [Self; 30] = [
         Self::Planned,
         Self::Started,
@@ -120,7 +119,7 @@ impl EventKind {
         Self::Reconciled,
     ];
 
-    /// As people and machines read it.
+    /// The name that people and machines read.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -151,8 +150,8 @@ impl EventKind {
             Self::Resynced => "resynced",
             Self::MaintenanceOn => "maintenance-on",
             Self::MaintenanceOff => "maintenance-off",
-            Self::Ejected => "reinstates",
-            Self::Reinstated => "returned",
+            Self::Ejected => "ejected",
+            Self::Reinstated => "reinstated",
             Self::Reconciled => "reconciled",
         }
     }

@@ -1,4 +1,4 @@
-//! Names of things as types, so that they cannot be mixed up.
+//! Identifiers, each a type of its own, so that they cannot be mixed up.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ id!(
     SlotId(u16)
 );
 id!(
-    /// A position in the log that orders routing (serving.md, "Numbers that order things"). 0: never.
+    /// A log index that orders changes (docs/design/serving.md). 0: never.
     Epoch(u64)
 );
 id!(
@@ -77,7 +77,7 @@ impl fmt::Debug for Uuid {
     }
 }
 
-/// `host:port` as the operator wrote it; the identity of a server. IPv6 hosts stand in brackets.
+/// `host:port` as the operator wrote it: the identity of a server. IPv6 hosts are in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort(String);
 
@@ -88,25 +88,26 @@ impl HostPort {
     /// Parses `host:port`.
     ///
     /// # Errors
-    /// A sentence for the operator when there is no host, no port in 1..=65535, white space, or the text is too long.
+    /// Returns why `text` is not an address, as text for the operator: no host, no port from 1 to 65535, white space, or longer
+    /// than [`Self::LEN_MAX`].
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |why: &str| Err(format!("'{text}' is not HOST:PORT: {why}"));
         if text.len() > Self::LEN_MAX {
             return bad("too long");
         }
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return bad("white space in it");
+            return bad("it contains white space");
         }
         let Some((host, port)) = text.rsplit_once(':') else { return bad("no port") };
         if host.is_empty() {
             return bad("no host");
         }
         if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-            return bad("an IPv6 address stands in brackets");
+            return bad("put an IPv6 address in brackets");
         }
         match port.parse::<u16>() {
             Ok(p) if p > 0 => Ok(Self(format!("{host}:{p}"))),
-            _ => bad("the port is a number from 1 to 65535"),
+            _ => bad("the port must be a number from 1 to 65535"),
         }
     }
 

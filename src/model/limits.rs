@@ -1,5 +1,5 @@
-//! How much of everything the replicated state may hold. Every limit exists so that a snapshot stays small enough to
-//! copy in milliseconds; none is near what one cluster needs. Knows nothing of limits on clients or requests.
+//! Limits of the replicated state. They keep a snapshot small enough to copy in milliseconds, and are far above what a cluster
+//! needs. Knows nothing of limits on clients or requests.
 
 /// Nodes. Each is a Raft member; a leader talks to all of them every 100 ms.
 pub const MEMBERS_MAX: usize = 128;
@@ -13,54 +13,54 @@ pub const GROUPS_MAX: usize = 1024;
 pub const SERVERS_MAX: usize = 16;
 /// Databases of a product; a node may hold a connection per server and database.
 pub const DATABASES_MAX: u32 = 1024;
-/// Bytes of a product's name: it stands in error texts and tables.
+/// Bytes of a product's name: error texts and tables show it.
 pub const NAME_LEN_MAX: usize = 64;
 /// Bytes of a user name or password; Redis itself has no limit, a SHA-512 in hex has 128.
 pub const CREDENTIAL_LEN_MAX: usize = 512;
 /// Bytes of a `run_id`; Redis' has 40.
 pub const RUN_ID_LEN_MAX: usize = 64;
-/// Bytes kept of a sentence for people (why a hold was opened, an assignment given up).
+/// Bytes kept of a text for people (why a hold was opened, an assignment given up).
 pub const TEXT_LEN_MAX: usize = 512;
 /// Assignments that have not ended. Each holds its slots, so more of them would only wait for each other.
 pub const ASSIGNMENTS_MAX: usize = 64;
-/// Assignments that ended: kept so that whoever waits for one learns how, also after a change of leader.
+/// Assignments that ended: kept so that a client that waits for one learns its result, also after a change of leader.
 pub const ENDED_MAX: usize = 256;
 /// Migrations that have not ended. Most of them wait: one per source runs, two per target.
 pub const MIGRATIONS_MAX: usize = 256;
-/// Migrations that ended, kept for `migrate ls` and for whoever waits for one.
+/// Migrations that ended, kept for `migrate ls` and for clients that wait for one.
 pub const ENDED_MIGRATIONS_MAX: usize = 100;
 /// Attempts into one target at a time: more would only share its time.
 pub const ATTEMPTS_PER_TARGET_MAX: usize = 2;
-/// Promotions that ended, kept for whoever waits for one and for the history of a group. (Of those that have not ended
-/// there is one for a group at most.)
+/// Promotions that ended, kept for clients that wait for one and for the history of a group. (A group has at most
+/// one promotion that has not ended.)
 pub const PROMOTIONS_ENDED_MAX: usize = 100;
 /// Replicas that may have to confirm a write: a group has no more.
 pub const MIN_ACKS_MAX: u8 = SERVERS_MAX as u8 - 1;
 /// How long a write may wait for its replicas, milliseconds: below, a healthy replica on a busy machine is late; above a
 /// minute no client waits.
 pub const MIN_ACKS_MS: std::ops::RangeInclusive<u32> = 10..=60_000;
-/// How long it waits if nobody says: a replica that is up confirms in a millisecond or two, a fork takes some hundred.
+/// The default: a replica that is up confirms in a millisecond or two, a fork takes some hundred.
 pub const DEFAULT_MIN_ACKS_MS: u32 = 1_000;
 /// Bytes of a replication id; Redis' has 40.
 pub const REPLID_LEN_MAX: usize = 64;
-/// Bytes of a zone's name: it stands in tables.
+/// Bytes of a zone's name: tables show it.
 pub const ZONE_LEN_MAX: usize = 64;
-/// Events: some dozens for a migration, so the last migrations are told in full; together below half a megabyte.
+/// Events: some dozens for a migration, so the last migrations are recorded completely; together below half a megabyte.
 pub const EVENTS_MAX: usize = 1000;
 /// First results by change id. A repeat comes within minutes; this many changes take longer than that.
 pub const RESULTS_MAX: usize = 4096;
-/// Removed groups that were not cleaned.
+/// Removed groups with leftovers: as many as an operator would ever read.
 pub const NOT_CLEANED_MAX: usize = 256;
 /// Budget of a hold of kind Wait, milliseconds: below, no barrier passes; above, requests would be refused (they are
 /// parked 5 s at most in the default, and a client waits).
 pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
-/// How long a primary must not have answered, milliseconds: below two looks (one every 500 ms) one lost packet would
-/// fail a group over; above ten minutes an operator is quicker.
+/// How long a primary must not have answered to be down, milliseconds: probes are 500 ms apart, so with less one lost packet
+/// would fail a group over; with more than ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
-/// How long a cache waits for a group before it ejects its slots, milliseconds, unless for ever: as above.
+/// How long a cache waits for a group before it ejects its slots, milliseconds, unless it never does: as above.
 pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;
-/// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: below, looks every half second
-/// could not tell; above, a node would have to remember a primary's offsets of more than a minute.
+/// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: with less, probes every half
+/// second could not tell; with more, a node would have to remember a primary's offsets of more than a minute.
 pub const MAX_LAG_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Share of the primaries that may be down at once, percent: 0 would never fail over, which is what maintenance is for.
 pub const FAILOVER_SHARE: std::ops::RangeInclusive<u8> = 1..=100;

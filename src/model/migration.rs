@@ -1,5 +1,5 @@
-//! A migration: slots that move, with their keys, from one group to another while clients use them; and the runs that
-//! act on servers for it. Knows nothing of keys, of progress within an attempt, or of who decides the next step.
+//! Migrations: slots that move with their keys from one group to another while clients use them; jobs and their runs.
+//! Knows nothing of keys, and of how the next step is chosen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +8,16 @@ use super::{
     state::ClusterState,
 };
 
-/// Where a migration stands (migration.md, "States").
+/// The phase of a migration (docs/design/migration.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MigrationPhase {
-    /// In the log; no attempt runs. Also after a Restart.
+    /// No attempt runs. Also the phase after a restart.
     Planned,
-    /// An attempt runs: what is ours at the target is deleted, so that nothing old is there.
+    /// An attempt runs: old copies and leftovers of the slots are deleted at the target.
     CleaningTarget,
     /// Keys are copied while clients change them.
     Copying,
-    /// All keys are at the target but the few that changed just now.
+    /// All keys are at the target, except the few that changed just now.
     CaughtUp,
     /// The slots are held; next is Switch or Release.
     Held(HoldId),
@@ -25,12 +25,12 @@ pub enum MigrationPhase {
     Switched,
     /// Cancelled; the staged copy is wiped from the target.
     Cancelling,
-    /// Nothing runs until somebody resumes it.
+    /// No attempt runs until an operator resumes the migration.
     Paused,
 }
 
 impl MigrationPhase {
-    /// As people and machines read it; see `api`.
+    /// The name that people and machines read.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl MigrationPhase {
         }
     }
 
-    /// Whether an attempt runs: begun by Start, not yet ended by Switch, Restart, Pause or Cancel.
+    /// Whether an attempt runs: StartMigration has begun it, and no switch, restart, pause or cancel has ended it.
     #[must_use]
     pub const fn attempting(self) -> bool {
         match self {
@@ -55,12 +55,12 @@ impl MigrationPhase {
     }
 }
 
-/// What the node of an attempt can tell the log.
+/// The phases that the node of an attempt reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProgressPhase {
-    /// The target is clean, keys are copied.
+    /// The target is clean, and keys are copied.
     Copying,
-    /// Only what changes now is missing.
+    /// The target lacks only the keys that change now.
     CaughtUp,
 }
 
@@ -74,7 +74,7 @@ pub enum EndPhase {
 }
 
 impl EndPhase {
-    /// As people and machines read it.
+    /// The name that people and machines read.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ pub enum Verify {
     Full,
 }
 
-/// How fast a migration may be; changeable while it runs.
+/// Limits of a migration. They can be changed while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Keys per second; 0: no limit.
@@ -107,21 +107,21 @@ pub struct Limits {
     pub hold_ms_max: u32,
 }
 
-/// What the operator chose.
+/// The operator's choices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MigrationOptions {
     /// How much is compared before the hold.
     pub verify: Verify,
-    /// Keys of these slots at the target that are not ours may be deleted.
+    /// Unexpected keys at the target may be deleted.
     pub wipe: bool,
-    /// How fast.
+    /// Its limits.
     pub limits: Limits,
 }
 
 /// What an attempt has done so far, for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Keys looked at.
+    /// Keys scanned.
     pub scanned: u64,
     /// Keys copied.
     pub keys: u64,
@@ -135,43 +135,43 @@ pub struct Counters {
     pub dirty: u64,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Keys compared.
     pub keys: u64,
-    /// Keys that differed, lastingly.
+    /// Keys that still differed after they had been compared again.
     pub different: u64,
 }
 
-/// What a run does.
+/// The kinds of runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunKind {
-    /// An attempt: clean the target, copy, finish. Begun by Start.
+    /// An attempt: cleans the target, copies, finishes. Begun by StartMigration.
     Copy,
     /// Deletes the moved keys at the source, after the switch.
     CleanSource,
     /// Deletes the staged keys at the target, after a cancel.
     WipeTarget,
-    /// Deletes what is left of slots that the group gave away.
+    /// Deletes the leftovers of slots that the group gave away.
     Sweep,
 }
 
-/// What a mover does just now.
+/// What a mover does now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum MoverState {
     /// It opens its connections and asks for their authorization.
     #[default]
     Opening,
-    /// It deletes what is ours at the target.
+    /// It deletes old copies and leftovers at the target.
     CleaningTarget,
     /// It copies.
     Copying,
     /// It compares.
     Verifying,
-    /// Only what changes now is missing.
+    /// The target lacks only the keys that change now.
     CaughtUp,
-    /// It brings the last changes over, under this hold.
+    /// It copies the last changes, under this hold.
     Finishing(HoldId),
     /// The target has everything, under this hold.
     Finished(HoldId),
@@ -179,12 +179,12 @@ pub enum MoverState {
     Cleaning,
     /// There are no leftovers any more.
     Cleaned,
-    /// The run cannot go on; why.
+    /// The run cannot go on, for this reason.
     Failed(String),
 }
 
 impl MoverState {
-    /// As people and machines read it.
+    /// The name that people and machines read.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -202,7 +202,7 @@ impl MoverState {
     }
 }
 
-/// A connection of a run that is going to change a server. The server knows it by the name of the run and by its id.
+/// A connection of a run that will change a server. The server knows it by the name of the run and by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionId {
     /// The server.
@@ -211,69 +211,69 @@ pub struct ConnectionId {
     pub client_id: u64,
 }
 
-/// What may act on servers now for a job; fenced by its connections (serving.md, "Acts on servers").
+/// The execution of a job that may change servers now. It is ended by fencing its connections (docs/design/migration.md).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// From 1 within its job, all kinds counted together; never used twice (sweeps: within their product).
+    /// Its number: from 1 within its job, all kinds counted together, never used twice (for sweeps: within their product).
     pub run: u32,
-    /// What it does.
+    /// Its kind.
     pub kind: RunKind,
-    /// The node whose node does it.
+    /// The node whose mover executes it.
     pub node: NodeId,
-    /// Copy: the server of `from` that serves feed and fetches; only read there.
+    /// Copy: the server of the source group that the mover takes the feed and the keys from. It is only read.
     pub feed: Option<HostPort>,
-    /// The server that is changed: the primary of `to` (Copy, WipeTarget), of `from` (CleanSource), of the group (Sweep).
+    /// The server that is changed: the primary of the target (Copy, WipeTarget), the source (CleanSource), the group (Sweep).
     pub server: HostPort,
-    /// Copy: epochs of `from` and `to` at its Start; while they stay, no primary changed.
+    /// Copy: epochs of the source and the target group when it began. While they are the same, no primary has changed.
     pub group_epochs: BTreeMap<GroupId, Epoch>,
-    /// Term whose leader began it.
+    /// Term of the leader that began it.
     pub term: Term,
     /// Log index of the entry that began it.
     pub began: Epoch,
 }
 
-/// Slots that move, not ended.
+/// A migration that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its id: the log index of its PlanMigration.
+    /// Its id: the log index of its PlanMigration entry.
     pub id: MigrationId,
-    /// Whose slots.
+    /// Product of the slots.
     pub product: ProductId,
     /// The slots.
     pub slots: BTreeSet<SlotId>,
     /// The owner until the switch.
     pub from: GroupId,
-    /// The owner after it.
+    /// The owner after the switch.
     pub to: GroupId,
-    /// What the operator chose.
+    /// The operator's choices.
     pub options: MigrationOptions,
-    /// Where it stands.
+    /// Its phase.
     pub phase: MigrationPhase,
     /// The last attempt; 0: never started.
     pub attempt: u32,
     /// Runs so far, of all kinds.
     pub runs: u32,
-    /// The run that is current, if one is.
+    /// The current run, if there is one.
     pub run: Option<Run>,
-    /// An attempt has reached Copying: keys of these slots at the target are ours, whoever's they were before. A node
-    /// writes none there before this is in the log (`mover::Authorize::may_write`).
+    /// An attempt has reached Copying: from now on, all keys of these slots at the target are copies. A node writes no key
+    /// there before this is in the log (`mover::Authorize::may_write`).
     pub staged: bool,
     /// Holds that ended without a switch since it was planned or resumed.
     pub releases: u32,
-    /// Of the last attempt.
+    /// Counters of the last attempt.
     pub counters: Counters,
-    /// What the comparison of the last attempt found, if there was one.
+    /// The result of the comparison of the last attempt, if there was one.
     pub verified: Option<Verified>,
-    /// Why it was last restarted, paused, released or cancelled.
+    /// Reason of the last restart, pause, release or cancel.
     pub why: String,
-    /// Milliseconds since the epoch, of its plan; shown, never decided on.
+    /// When it was planned, milliseconds since the Unix epoch. Only shown: no decision depends on it.
     pub planned_ms: u64,
-    /// Of the last change of phase.
+    /// When its phase changed last.
     pub changed_ms: u64,
 }
 
 impl Migration {
-    /// The hold that is open for it, if one is.
+    /// Its open hold, if there is one.
     #[must_use]
     pub const fn hold(&self) -> Option<HoldId> {
         match self.phase {
@@ -288,8 +288,8 @@ impl Migration {
         }
     }
 
-    /// Of which of its slots the keys at the target may be deleted before the copy: those that an attempt has begun
-    /// to copy, those that the target owned once, or all if the operator said so.
+    /// The slots whose keys at the target may be deleted before the copy: those that an attempt has begun to copy, those that
+    /// the target owned once, or all if the operator allowed it.
     #[must_use]
     pub fn ours_at_target(&self, state: &ClusterState) -> BTreeSet<SlotId> {
         if self.staged || self.options.wipe {
@@ -300,56 +300,56 @@ impl Migration {
     }
 }
 
-/// A migration that ended, as it is remembered.
+/// A migration that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedMigration {
     /// Its id.
     pub id: MigrationId,
-    /// Whose slots.
+    /// Product of the slots.
     pub product: ProductId,
-    /// The owner before.
+    /// The source group.
     pub from: GroupId,
-    /// The owner that was wanted.
+    /// The target group.
     pub to: GroupId,
     /// The slots.
     pub slots: BTreeSet<SlotId>,
-    /// Attempts it took.
+    /// Number of its attempts.
     pub attempt: u32,
-    /// Of the last attempt, and what was deleted at the end.
+    /// Counters of the last attempt, and of the keys deleted at the end.
     pub counters: Counters,
-    /// What the comparison found, if there was one.
+    /// The result of the comparison, if there was one.
     pub verified: Option<Verified>,
     /// How it ended.
     pub end: EndPhase,
     /// The last reason of a restart, pause, release or cancel.
     pub why: String,
-    /// Milliseconds since the epoch, of its plan.
+    /// When it was planned, milliseconds since the Unix epoch.
     pub planned_ms: u64,
-    /// Of its end.
+    /// When it ended, milliseconds since the Unix epoch.
     pub ended_ms: u64,
     /// Log index of the entry that ended it.
     pub at: Epoch,
 }
 
-/// What is left of slots that a group gave away is being deleted there. While it is there, no slot comes to the group.
+/// The deletion of leftovers of slots that a group gave away. While a sweep is open, the group gets no slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sweep {
     /// Its current run.
     pub run: Run,
-    /// The slots; given away, and in no migration from or to the group that has not ended.
+    /// The slots: given away, and in no open migration from or to the group.
     pub slots: BTreeSet<SlotId>,
 }
 
-/// What a run belongs to.
+/// A job: what a run belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Job {
     /// A migration.
     Migration(MigrationId),
     /// The sweep of a group.
     Sweep {
-        /// In which product.
+        /// Product of the group.
         product: ProductId,
-        /// Which group.
+        /// The group.
         group: GroupId,
     },
 }
@@ -363,13 +363,13 @@ impl std::fmt::Display for Job {
     }
 }
 
-/// The name of every connection of a run at a server, by which it is found and closed.
+/// The name of all connections of a run at a server. A fence finds and closes them by it.
 #[must_use]
 pub fn run_name(cluster: Uuid, job: Job, run: u32) -> String {
     format!("{}{run}", run_prefix(cluster, job))
 }
 
-/// What the names of all runs of a job begin with, and of no other job's.
+/// The prefix of the names of all runs of a job. No other job's names have it.
 #[must_use]
 pub fn run_prefix(cluster: Uuid, job: Job) -> String {
     match job {
@@ -390,9 +390,9 @@ impl ClusterState {
         }
     }
 
-    /// What a sweep of the group would sweep: what it gave away, but for slots of its migrations that have not ended
-    /// (those that left are cleaned by their own run, those that return are cleaned by their next attempt). Nothing while
-    /// it is out: then it is flushed before it gets a slot.
+    /// The slots that a sweep of the group would sweep: those that it gave away, except slots of its open migrations (their
+    /// own runs clean those that leave, the next attempt cleans those that return). None while the group is ejected: it is
+    /// flushed before it gets a slot.
     #[must_use]
     pub fn sweepable(&self, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
         let group_state =

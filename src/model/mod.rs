@@ -1,7 +1,7 @@
-//! What exists and how it may change. Pure: no clock, no randomness, no I/O.
-//! Knows nothing of formats, of the log's machinery, or of processes.
+//! The replicated state and the changes of it. Pure: no clock, no randomness, no I/O.
+//! Knows nothing of encodings, of Raft, and of processes.
 
-// A new variant must be looked at wherever one is matched: here a forgotten one would be a wrong decision.
+// A new variant must be considered wherever one is matched: a forgotten one could mean a wrong decision.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod apply;

@@ -1,26 +1,26 @@
-//! What a change that was accepted did, for whoever asked for it.
+//! What an accepted change did, for the caller that proposed it.
 
 use super::ids::{AssignmentId, HoldId, Incarnation, MigrationId, ProductId, PromotionId};
 
-/// What came of an accepted change.
+/// The result of an accepted change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was done.
     Done,
-    /// It was so already; nothing changed.
+    /// The state was as wanted already; nothing changed.
     Unchanged,
-    /// A product was made.
+    /// A product was created.
     Product(ProductId),
     /// A start was admitted.
     Admitted(Incarnation),
-    /// An assignment began; its end is to be waited for.
+    /// An assignment began; the caller may wait for its end.
     Assignment(AssignmentId),
-    /// A migration was planned; its end is to be waited for.
+    /// A migration was planned; the caller may wait for its end.
     Migration(MigrationId),
-    /// A promotion began; its end is to be waited for.
+    /// A promotion began; the caller may wait for its end.
     Promotion(PromotionId),
     /// A hold was opened.
     Held(HoldId),
-    /// Slots were assigned: how many changed.
+    /// Slots changed their owner: their number.
     Slots(u32),
 }

@@ -1,5 +1,5 @@
-//! Which listener stands where, so that no two of one host meet.
-//! Knows nothing of sockets: a port that some other program holds is found by the node that binds it.
+//! The listeners of the cluster, so that no two of one host use the same port.
+//! Knows nothing of sockets: a node that binds a port finds out whether another program uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::{
     state::{ClusterState, Member},
 };
 
-/// One name for all spellings of a host that are surely the same: case, a trailing dot, and loopback's usual names.
+/// One name for all spellings that certainly mean the same host: case, a trailing dot, and loopback's usual names.
 /// (127.0.0.2 is a host of its own: several nodes on one machine may use such addresses.)
 #[must_use]
 pub fn host_key(host: &str) -> String {
@@ -21,13 +21,13 @@ pub fn host_key(host: &str) -> String {
     }
 }
 
-/// A server's address with its host as `host_key` writes it: equal for two spellings of one address.
+/// An address with the host as `host_key` writes it: equal for two spellings of one address.
 #[must_use]
 pub fn addr_key(addr: &HostPort) -> (String, u16) {
     (host_key(addr.host()), addr.port())
 }
 
-/// What a node contributes to its host.
+/// The listeners of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct NodePorts<'a> {
     id: NodeId,
@@ -49,7 +49,7 @@ impl<'a> From<&'a NewMember> for NodePorts<'a> {
 }
 
 impl NodePorts<'_> {
-    /// The names its machine is known by.
+    /// The names of its host.
     fn hosts(&self) -> BTreeSet<String> {
         BTreeSet::from([host_key(self.admin.host()), host_key(self.advertise)])
     }
@@ -66,19 +66,19 @@ impl Listeners {
     }
 }
 
-/// Refuses when two listeners of `nodes` and `products` (name, base port) would meet on a host, or one would meet a
-/// server there, or a port would not be one.
+/// Refuses when two listeners of `nodes` and `products` (name, base port), or a listener and a server, would use the same
+/// port of a host, or when a port would be out of range.
 ///
 /// # Errors
-/// `PortTaken` with both sides, or `PortRange`.
+/// `PortTaken` with both users of the port, or `PortRange`.
 pub fn no_listeners_meet<'a>(
     nodes: impl Iterator<Item = NodePorts<'a>>,
     products: &[(&str, u16)],
     servers: impl Iterator<Item = &'a HostPort>,
 ) -> Result<(), Reject> {
     let mut listeners = Listeners::default();
-    // Servers first: if something meets a server, that is the evidence, and the listener is what must move.
-    // One server may be named twice by two spellings; that is refused elsewhere, with its own sentence.
+    // Servers first, so that the error names the listener as the one to move.
+    // A server may occur in two spellings; another check refuses that with a better text.
     for addr in servers {
         listeners.0.insert(addr_key(addr), format!("server {addr}"));
     }

@@ -1,5 +1,5 @@
-//! A promotion: a group gets another primary, because the one it has is gone (failover) or because somebody wants it so
-//! (switchover). Knows nothing of how a candidate is chosen, nor of what is done at the servers.
+//! Promotions: a group gets another primary, because its primary is down (failover) or because an operator wants it
+//! (switchover). Knows nothing of how a candidate is chosen, and of what is done at the servers.
 
 use super::{
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, PromotionId},
@@ -7,17 +7,17 @@ use super::{
     state::{Cause, ClusterState},
 };
 
-/// Why a group gets another primary.
+/// The kinds of promotions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PromotionKind {
-    /// The primary is gone; what its replica has not got is lost.
+    /// Unplanned: the primary is down. Writes that the replica does not have are lost.
     Failover,
-    /// The primary is there; nothing is lost.
+    /// Planned: the primary is up. Nothing is lost.
     Switchover,
 }
 
 impl PromotionKind {
-    /// As people and machines read it.
+    /// The name that people and machines read.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl PromotionKind {
         }
     }
 
-    /// How its hold treats what is in flight: a primary that is gone answers nothing more.
+    /// How its hold treats requests in flight: a primary that is down does not answer them.
     #[must_use]
     pub const fn hold(self) -> HoldKind {
         match self {
@@ -39,54 +39,54 @@ impl PromotionKind {
 /// A promotion that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promotion {
-    /// Its id: the log index of StartPromotion.
+    /// Its id: the log index of its StartPromotion entry.
     pub id: PromotionId,
-    /// In which product.
+    /// Product of the group.
     pub product: ProductId,
-    /// Of which group.
+    /// The group.
     pub group: GroupId,
-    /// The primary when it began, and until it ends.
+    /// The primary, from its begin to its end.
     pub from: HostPort,
     /// The replica that is to be the primary.
     pub to: HostPort,
-    /// Unplanned or planned.
+    /// Failover or switchover.
     pub kind: PromotionKind,
-    /// Demanded by the operator against what speaks against it.
+    /// The operator demands it although data may be lost.
     pub forced: bool,
-    /// The group's epoch when it began, and until it ends.
+    /// The group's epoch, from its begin to its end.
     pub group_epoch: Epoch,
     /// Why it began, and why this replica, for people and for the next leader.
     pub why: String,
-    /// Hold entries so far. From the first on `to` may have been told to be a primary.
+    /// Holds so far. After the first one, `to` may have become a primary.
     pub attempts: u32,
-    /// Milliseconds since the epoch, of its StartPromotion.
+    /// When it began, milliseconds since the Unix epoch.
     pub started_ms: u64,
 }
 
-/// How a promotion ended.
+/// A promotion that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedPromotion {
-    /// As it was at its end.
+    /// The promotion at its end.
     pub promotion: Promotion,
     /// Log index of the entry that ended it.
     pub at: Epoch,
-    /// Milliseconds since the epoch, of that entry.
+    /// When it ended, milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// `None`: finished. Else why it was given up.
     pub failed: Option<String>,
 }
 
-/// A place in a primary's stream of writes.
+/// A position in a primary's replication stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationOffset {
-    /// Replication id under which the offset counts.
+    /// Replication id that the offset belongs to.
     pub replid: String,
     /// Replication offset, bytes.
     pub offset: u64,
 }
 
 impl ClusterState {
-    /// The promotion of a group that has not ended.
+    /// The open promotion of a group.
     #[must_use]
     pub fn promotion_of(&self, product: ProductId, group: GroupId) -> Option<&Promotion> {
         self.promotions.values().find(|p| (p.product, p.group) == (product, group))

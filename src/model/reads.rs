@@ -1,5 +1,5 @@
-//! Reads at replicas: what a product wants of them, and which replicas may serve now, as workers are told it.
-//! Knows nothing of how servers are watched, nor of how a read gets there.
+//! Reads from replicas: the settings of a product, and the replicas that may serve now, as workers see them.
+//! Knows nothing of how servers are probed, and of how a read is sent.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -8,41 +8,41 @@ use super::ids::{Epoch, GroupId, HostPort, ProductId, SlotId};
 /// Where reads of a product go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReadFrom {
-    /// To the primary, as everything else.
+    /// To the primary, like everything else.
     #[default]
     Primary,
     /// To a replica if one may serve, else to the primary.
     PreferReplica,
     /// To a replica, never to the primary.
     Replica,
-    /// To a server in the node's zone if there is one, and of those, or of all, to the one that answers fastest; the primary is
-    /// one of them.
+    /// To the server that answers fastest, among those in the node's zone if there are any, else among all. The primary is one of
+    /// them.
     Nearest,
 }
 
-/// What a product wants of reads.
+/// The read settings of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadPolicy {
-    /// Where they go.
+    /// Where reads go.
     pub from: ReadFrom,
-    /// A replica that is further behind than this serves nothing, milliseconds, `limits::MAX_LAG_MS`; 0: however far it is.
+    /// A replica that is further behind than this does not serve, milliseconds, within `limits::MAX_LAG_MS`; 0: no limit.
     pub max_lag_ms: u32,
-    /// A session finds what it has written, at whatever server.
+    /// A session reads its own writes, whichever server it reads from.
     pub own_writes: bool,
 }
 
 impl Default for ReadPolicy {
     fn default() -> Self {
-        // A second: twice what lies between two looks at a server, so that a replica in step is not left out between them.
+        // One second: twice the interval between two probes of a server, so that a replica in sync is not left out between them.
         Self { from: ReadFrom::Primary, max_lag_ms: 1000, own_writes: false }
     }
 }
 
 impl ReadFrom {
-    /// All, in the order in which they are explained.
+    /// All, in the order in which the documentation explains them.
     pub const ALL: [Self; 4] = [Self::Primary, Self::PreferReplica, Self::Replica, Self::Nearest];
 
-    /// As operators write it.
+    /// The name that operators write.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl ReadFrom {
 }
 
 impl fmt::Display for ReadPolicy {
-    /// A sentence's end: `reads go to ...`.
+    /// A clause for people: `reads go to ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.from {
             ReadFrom::Primary => return f.write_str("reads go to the primary"),
@@ -76,20 +76,20 @@ impl fmt::Display for ReadPolicy {
 pub struct SetReads {
     /// Where reads go.
     pub from: Option<ReadFrom>,
-    /// How far a replica may be behind, milliseconds; 0: however far.
+    /// How far a replica may be behind, milliseconds; 0: no limit.
     pub max_lag_ms: Option<u32>,
-    /// Whether a session finds what it has written.
+    /// Whether a session reads its own writes.
     pub own_writes: Option<bool>,
 }
 
 impl SetReads {
-    /// Whether it says anything.
+    /// Whether any field is `Some`.
     #[must_use]
     pub fn says_something(&self) -> bool {
         *self != Self::default()
     }
 
-    /// The policy that `before` becomes.
+    /// The policy that `before` becomes by this change.
     #[must_use]
     pub fn of(&self, before: ReadPolicy) -> ReadPolicy {
         ReadPolicy {
@@ -100,51 +100,51 @@ impl SetReads {
     }
 }
 
-/// Which replicas may serve, of all products that want it. Replaced as a whole, never changed in place.
+/// The replicas that may serve, of all products that read from replicas. Replaced as a whole, never changed in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadTable {
-    /// By product; one that reads from its primaries is not in it.
+    /// By product, without those that read from their primaries.
     pub products: BTreeMap<ProductId, Arc<ProductReads>>,
 }
 
-/// Which replicas of a product may serve.
+/// The replicas of a product that may serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProductReads {
     /// By group.
     pub groups: BTreeMap<GroupId, GroupReads>,
-    /// Slots of migrations that have not ended, ascending: they are read from their primary.
+    /// Slots of open migrations, ascending: they are read from their primary.
     pub moving: Vec<SlotId>,
 }
 
 impl ProductReads {
-    /// Whether a slot is in a migration that has not ended.
+    /// Whether a slot is in an open migration.
     #[must_use]
     pub fn is_moving(&self, slot: SlotId) -> bool {
         self.moving.binary_search(&slot).is_ok()
     }
 }
 
-/// Which replicas of a group may serve.
+/// The replicas of a group that may serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupReads {
-    /// Those that may; one is as good as the other. Empty for [`ReadFrom::Nearest`] where the primary is the nearest.
+    /// The replicas, all equally good. Empty for [`ReadFrom::Nearest`] where the primary is the nearest.
     pub replicas: Vec<Readable>,
-    /// When there is none: why, for people.
+    /// Why there is none, for people.
     pub none: String,
 }
 
 /// A replica that may serve. Times are nanoseconds of `CLOCK_BOOTTIME` of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readable {
-    /// Which.
+    /// Its address.
     pub addr: HostPort,
-    /// Of the process that was looked at: after a restart it may have older data.
+    /// The process that was probed: after a restart the server may have older data.
     pub run_id: String,
-    /// It has all that its primary had then.
+    /// It has everything that its primary had at this time.
     pub has_ns: u64,
-    /// It has all that its primary had when this node had applied this entry of the log: slots that changed their owner or
-    /// their primary later are not read here.
+    /// It has everything that its primary had when this node had applied this log entry. Slots whose owner or primary changed
+    /// later are not read here.
     pub as_of: Epoch,
-    /// It may serve until then, unless it is said anew.
+    /// It may serve until this time, unless it is confirmed again.
     pub until_ns: u64,
 }

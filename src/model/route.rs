@@ -1,5 +1,5 @@
-//! What a node needs to know to route: derived from the cluster state, replaced as a whole, never changed in place.
-//! Knows nothing of the log, of nodes, or of how owners change.
+//! The route table: what a node needs to route requests. Derived from the cluster state, replaced as a whole, never changed in place.
+//! Knows nothing of the log, of nodes, and of how owners change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
     slot::Layout,
 };
 
-/// What a product is for. Fixed when it is made.
+/// What a product is for. Fixed when it is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// Data is kept: no acknowledged write may be lost by a change of owner.
@@ -20,7 +20,7 @@ pub enum Mode {
     Cache,
 }
 
-/// What a node does for a product when its lease has ended. Fixed when the product is made (serving.md).
+/// What a node does for a product when its lease has ended. Fixed when the product is created (docs/design/serving.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolated {
     /// Answer `-CLUSTERDOWN`, not executed.
@@ -30,30 +30,30 @@ pub enum Isolated {
     Serve,
 }
 
-/// How a hold treats what is in flight (serving.md, "Hold").
+/// How a hold treats requests in flight (docs/design/serving.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HoldKind {
-    /// What is in flight is waited for.
+    /// It waits for requests in flight.
     Wait,
-    /// What is in flight is answered "outcome unknown" and its connections closed.
+    /// It answers requests in flight with "outcome unknown" and closes their connections.
     Abandon,
 }
 
 /// All routes at one route epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable {
-    /// Log index of the last routing entry this table contains.
+    /// Log index of the last routing entry that this table contains.
     pub epoch: Epoch,
     /// Products by id.
     pub products: BTreeMap<ProductId, Arc<ProductRoutes>>,
-    /// Holds that are open, by id; every node reports each of them when drained.
+    /// Open holds, by id. Every node acks each of them.
     pub holds: BTreeMap<HoldId, HoldRoutes>,
 }
 
 /// An open hold as workers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldRoutes {
-    /// Whose slots.
+    /// Product of the slots.
     pub product: ProductId,
     /// Wait or Abandon.
     pub kind: HoldKind,
@@ -72,19 +72,19 @@ pub struct ProductRoutes {
     pub layout: Layout,
     /// Store or cache.
     pub mode: Mode,
-    /// What to do without a lease.
+    /// What a node does without a lease.
     pub isolated: Isolated,
     /// Databases that SELECT accepts: 0 to `databases - 1`.
     pub databases: u32,
-    /// Port before a node's offset is added.
+    /// Base port: a node adds its port offset.
     pub port: u16,
     /// Replicas that must have a write before its reply is delivered; 0: none.
     pub min_acks: u8,
-    /// How long that is waited for, milliseconds.
+    /// How long a write waits for them, milliseconds.
     pub min_acks_ms: u32,
-    /// What clients must AUTH with; `None`: nothing, and then the port is bound on loopback only.
+    /// The credentials that clients log in with; `None`: none, and then the port is bound on loopback only.
     pub auth: Option<Credentials>,
-    /// Where reads go; which replicas may serve them comes apart, in a `ReadTable`.
+    /// Where reads go. A `ReadTable` says which replicas may serve them.
     pub reads: ReadPolicy,
     /// Groups, ascending by id.
     pub groups: Vec<GroupRoute>,
@@ -99,9 +99,9 @@ pub struct GroupRoute {
     pub id: GroupId,
     /// Its primary.
     pub primary: HostPort,
-    /// Its replicas, in the order of the group; reads go there where the product wants it and a `ReadTable` allows it.
+    /// Its replicas, in the order of the group. They get reads if the product wants it and a `ReadTable` allows it.
     pub replicas: Vec<HostPort>,
-    /// How to log in to its servers.
+    /// The credentials that nodes log in with at its servers.
     pub credentials: Option<Credentials>,
 }
 

@@ -1,4 +1,4 @@
-//! A password: compared, sent to a server, never shown. Knows nothing of who wants it.
+//! Passwords: compared, sent to servers, never shown.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ impl Secret {
         Self(text)
     }
 
-    /// The password itself, for sending it to the server it belongs to and for the log's format.
+    /// The password itself, to send it to a server and to write it into the log.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether `given` is this password. Takes the same time wherever they differ.
+    /// Whether `given` is this password. The time it takes does not depend on where they differ.
     #[must_use]
     pub fn matches(&self, given: &[u8]) -> bool {
         let own = self.0.as_bytes();
@@ -43,7 +43,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// How servers begin when they refuse a login. What comes behind is text of the server's own program.
+/// How the errors of servers that refuse a login begin. The rest of such an error is a fixed text of the server.
 const REFUSALS: [&str; 6] = [
     "WRONGPASS ",
     "NOAUTH ",
@@ -53,8 +53,8 @@ const REFUSALS: [&str; 6] = [
     "ERR AUTH <password> called without any password",
 ];
 
-/// What may be repeated to people of a server's error answer to a request that held a password. A server that does not know
-/// the command (it was renamed, or the address is somebody else's by now) quotes what it was sent.
+/// The part that may be shown to people of a server's error answer to a request with a password. A server that does not know
+/// the command (it was renamed, or the address belongs to another program now) quotes what it received.
 #[must_use]
 pub fn repeatable(answer: &str) -> &str {
     if REFUSALS.iter().any(|known| answer.starts_with(known)) {
@@ -64,7 +64,7 @@ pub fn repeatable(answer: &str) -> &str {
      know the command?"
 }
 
-/// How one logs in: to a server (of a group) or to a product (its clients). Without a username it is `AUTH password`.
+/// A login: of nodes at the servers of a group, or of clients at a product. Without a user name it is `AUTH password`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// ACL user; `None` is the user `default`.

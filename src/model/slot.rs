@@ -1,5 +1,5 @@
-//! From a key to its slot, in two layouts: Codis' and Redis Cluster's; and how sets of slots are written.
-//! Knows nothing of who owns a slot.
+//! The slot of a key, in the layouts of Codis and of Redis Cluster; and the text of sets of slots.
+//! Knows nothing of owners.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crc::{CRC_16_XMODEM, Crc, Table};
 
 use super::ids::SlotId;
 
-/// How a product's keys are hashed to slots; fixed when the product is made.
+/// How a product's keys are hashed to slots; fixed when the product is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
     /// CRC-32 (IEEE) of tag or key, mod 1024, as Codis 3.2 does (`pkg/proxy/mapper.go`, Hash).
@@ -37,7 +37,7 @@ impl Layout {
         }
     }
 
-    /// What of the key is hashed: between the first `{` and the first `}` after it, else the whole key.
+    /// The part of the key that is hashed: between the first `{` and the first `}` after it, else the whole key.
     /// An empty tag `{}` is hashed as the empty string by Codis, and means the whole key in Redis.
     fn hashed_part(self, key: &[u8]) -> &[u8] {
         let Some(open) = memchr::memchr(b'{', key) else { return key };

@@ -19,12 +19,12 @@ use super::{
     slot::Layout,
 };
 
-/// All that is replicated. Equal logs give equal states, on every node and at every replay.
+/// The replicated state. Equal logs give equal states, on every node and at every replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterState {
     /// Index of the last entry applied, routing or not.
     pub applied: Epoch,
-    /// Log index of the last routing entry: a route changed, Hold, Release, an admission.
+    /// Log index of the last routing entry: an entry that changed a route, a hold or an incarnation.
     pub route_epoch: Epoch,
     /// Settings of the whole cluster.
     pub settings: Settings,
@@ -44,17 +44,17 @@ pub struct ClusterState {
     pub migrations: BTreeMap<MigrationId, Migration>,
     /// The last `ENDED_MIGRATIONS_MAX` migrations that ended, oldest first.
     pub ended_migrations: VecDeque<EndedMigration>,
-    /// Promotions that have not ended; one for a group at most.
+    /// Promotions that have not ended; at most one per group.
     pub promotions: BTreeMap<PromotionId, Promotion>,
     /// The last `PROMOTIONS_ENDED_MAX` promotions that ended, oldest first.
     pub ended_promotions: VecDeque<EndedPromotion>,
-    /// The last `EVENTS_MAX` things that happened, oldest first.
+    /// The last `EVENTS_MAX` events, oldest first.
     pub events: VecDeque<Event>,
     /// First results of the last `RESULTS_MAX` changes by change id, so that a repeat returns the first result.
     pub results: BTreeMap<Uuid, Recorded>,
     /// The change ids of `results`, oldest first.
     pub results_order: VecDeque<Uuid>,
-    /// Removed groups with slots they had given away and that were not swept; told to the operator, at most `NOT_CLEANED_MAX`.
+    /// Removed groups that had leftovers, for the operator; at most `NOT_CLEANED_MAX`.
     pub not_cleaned: VecDeque<NotCleaned>,
 }
 
@@ -65,7 +65,7 @@ pub struct Recorded {
     pub index: Epoch,
     /// The hash of the first request under the id: another request under the same id is refused.
     pub request_hash: u64,
-    /// What came of it. Refusals are recorded too.
+    /// The result. Rejects are recorded too.
     pub outcome: Result<Outcome, super::reject::Reject>,
 }
 
@@ -76,16 +76,17 @@ pub struct Settings {
     pub voters: u8,
     /// Budget of a hold of kind Wait, milliseconds.
     pub hold_ms_max: u32,
-    /// Nothing is changed automatically, in no group: no failover, no wiring.
+    /// Nothing is changed automatically in any group: no failover, no replication reconciliation.
     pub maintenance: bool,
-    /// Nobody is failed over automatically while more than this share of all primaries is down, percent, 1 to 100.
+    /// The failover share: no group is failed over automatically while more than this share of all primaries is down, percent,
+    /// 1 to 100.
     pub failover_share_max: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        // 5 voters survive two failures; more make every commit slower. 250 ms: serving.md, constants.
-        // More than half of all primaries down is more likely to be a fault of the network, or of ours, than of all of them.
+        // 5 voters survive two failures; more make every commit slower. 250 ms: docs/design/serving.md.
+        // If more than half of all primaries seem down, a fault of the network or of this cluster is more likely than theirs.
         Self { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 }
     }
 }
@@ -111,11 +112,11 @@ pub struct Member {
     pub uuid: Uuid,
     /// Where other nodes and operators reach it.
     pub admin: HostPort,
-    /// The host clients are told, and by which listeners of one host are compared.
+    /// The host that clients connect to. Listeners with equal hosts must not have equal ports.
     pub advertise: String,
     /// Added to every product's port.
     pub port_offset: u16,
-    /// Role wanted.
+    /// The role that the operator wants.
     pub role: Role,
     /// The current start; `None` until its first admission.
     pub admitted: Option<Admission>,
@@ -137,7 +138,7 @@ pub struct Admission {
 pub struct Leaving {
     /// Log index of the entry that began it.
     pub since: Epoch,
-    /// The operator vouches that the node is dead, so nothing is waited for.
+    /// The operator vouches that the node is dead, so the removal does not wait for anything.
     pub assume_dead: bool,
 }
 
@@ -154,23 +155,23 @@ pub struct Product {
     pub layout: Layout,
     /// Store or cache. Fixed.
     pub mode: Mode,
-    /// What to do without a lease. Fixed.
+    /// What a node does without a lease. Fixed.
     pub isolated: Isolated,
     /// Number of databases, 1 to 1024 (default 16).
     pub databases: u32,
-    /// What clients AUTH with.
+    /// The credentials that clients log in with.
     pub auth: Option<Credentials>,
     /// Its groups.
     pub groups: BTreeMap<GroupId, Group>,
-    /// Migrations are planned by themselves when groups change or load drifts.
+    /// Migrations are planned automatically when groups change or load drifts.
     pub auto_rebalance: bool,
     /// Replicas that must have a write before it is acknowledged; 0: none.
     pub min_acks: u8,
-    /// How long that is waited for, milliseconds.
+    /// How long a write waits for them, milliseconds.
     pub min_acks_ms: u32,
     /// Where reads go.
     pub reads: ReadPolicy,
-    /// Runs of sweeps so far, of all its groups: their numbers are never used twice, also when a group's id is.
+    /// Runs of sweeps so far, of all its groups. Their numbers are never used twice, even if the id of a group is.
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.
     pub slots: Vec<SlotState>,
@@ -192,44 +193,45 @@ pub struct Group {
     pub id: GroupId,
     /// The servers; the first is the primary.
     pub servers: Vec<Server>,
-    /// How to log in to them.
+    /// The credentials that nodes log in with at the servers.
     pub credentials: Option<Credentials>,
     /// Log index of the last entry that changed the primary.
     pub epoch: Epoch,
-    /// Slots it owned once and gave away; what is left of them there is ours.
+    /// Slots that it owned and gave away. Their keys at its servers are leftovers and may be deleted.
     pub given_away: BTreeSet<SlotId>,
-    /// The sweep of (some of) them, while one is open.
+    /// The open sweep of some or all of them.
     pub sweep: Option<Sweep>,
-    /// What the operator chose.
+    /// The operator's choices.
     pub options: GroupOptions,
     /// Replication id of the primary as last noted in the log; empty: not known (never noted, or the primary is new).
     pub replid: String,
     /// `run_id` of the primary's process as last noted in the log; empty: not known.
     pub run_id: String,
-    /// The primary was seen to be another process than before, since it became the primary: the keys that the last such process
-    /// began with. What it had not saved is lost; what others have may be more.
+    /// The primary has restarted since it became the primary: the keys that its last process began with. What the primary had
+    /// not saved is lost; other servers may have more.
     pub restarted_with: Option<u64>,
-    /// Where the primary was when slots last came to it; a replica that has not got there lacks keys that its group owns.
+    /// The required offset: that of the primary when slots last came to it. A replica that has not reached it lacks keys that
+    /// the group owns.
     pub required_offset: Option<ReplicationOffset>,
-    /// What it ejects, while it is out; caches only.
+    /// Its ejection, if it is ejected; caches only.
     pub ejection: Option<Ejection>,
 }
 
-/// What an operator may choose for a group.
+/// The options of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupOptions {
-    /// A server is down when a majority has not been answered by it for so long, milliseconds, 500 to 600000.
+    /// A server is down when a majority has had no answer from it for this long, milliseconds, 500 to 600000.
     pub down_after_ms: u32,
     /// Nothing is changed automatically in this group.
     pub maintenance: bool,
-    /// Of a cache: when its primary has been down for so long and no replica can replace it, its slots are reinstates to other
-    /// groups; when it has been up for so long, they come back. Milliseconds, 500 to 600000; 0: never.
+    /// A group of a cache is ejected when its primary has been down for this long and no replica can replace it, and reinstated
+    /// when it has been up for this long. Milliseconds, 500 to 600000; 0: never.
     pub eject_after_ms: u32,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        // Three seconds: longer than a pause for a fork or a slow command usually is, short for those who wait.
+        // Three seconds: longer than a pause for a fork or a slow command usually is, short for clients that wait.
         // Ten seconds without a part of a cache: longer than a restart without data takes, and then its keys are lost anyway.
         Self { down_after_ms: 3000, maintenance: false, eject_after_ms: 10_000 }
     }
@@ -238,26 +240,26 @@ impl Default for GroupOptions {
 /// One Redis process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its address, its identity here.
+    /// Its address, which is its identity here.
     pub addr: HostPort,
-    /// `run_id` of the process when it was added; tells two addresses of one server apart from two servers.
+    /// `run_id` of the process when it was added. Shows whether two addresses belong to one server.
     pub run_id: String,
     /// Keys it held when it was added.
     pub keys_when_added: u64,
-    /// Of candidates that are equally far the one with the largest is promoted; 0: never by itself.
+    /// Among candidates with equal offsets, the one with the largest priority is promoted; 0: never promoted automatically.
     pub priority: u32,
-    /// Where it stands; empty: not said. At most `ZONE_LEN_MAX` of `[A-Za-z0-9_.-]`.
+    /// Its zone; empty: none. At most `ZONE_LEN_MAX` of `[A-Za-z0-9_.-]`.
     pub zone: String,
-    /// It may have what its group's primary never had: it was the primary, or was perhaps promoted and given up. No
-    /// candidate until it has been seen to follow the primary again.
+    /// It may have data that its group's primary never had: it was the primary, or its promotion was given up after it may have
+    /// become a primary. It is not a candidate until it is resynced.
     pub diverged: bool,
 }
 
 impl Server {
-    /// The priority of a server of which nothing was said; in the middle, so that others can stand on both sides.
+    /// The default priority. Others can have a larger or a smaller one.
     pub const PRIORITY: u32 = 100;
 
-    /// A server of which only this is known.
+    /// A server with default settings.
     #[must_use]
     pub const fn new(addr: HostPort, run_id: String, keys_when_added: u64) -> Self {
         Self { addr, run_id, keys_when_added, priority: Self::PRIORITY, zone: String::new(), diverged: false }
@@ -273,7 +275,7 @@ pub struct Hold {
     pub cause: Cause,
     /// Attempt of the cause, from 1.
     pub attempt: u32,
-    /// Whose slots.
+    /// Product of the slots.
     pub product: ProductId,
     /// The slots.
     pub slots: BTreeSet<SlotId>,
@@ -281,9 +283,9 @@ pub struct Hold {
     pub kind: HoldKind,
     /// Term whose leader opened it.
     pub term: Term,
-    /// Milliseconds since the epoch when the entry was made; shown, never decided on.
+    /// Time of its entry, milliseconds since the Unix epoch. Only shown: no decision depends on it.
     pub since_ms: u64,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
 }
 
@@ -292,39 +294,39 @@ pub struct Hold {
 pub enum Cause {
     /// An assignment of slots that have an owner.
     Assignment(AssignmentId),
-    /// A migration, about to switch.
+    /// The switch of a migration.
     Migration(MigrationId),
     /// A promotion.
     Promotion(PromotionId),
 }
 
-/// Slots that have an owner are being given to another group, without data.
+/// A change of the owner of slots without data, not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// Its id: the log index of StartAssign.
     pub id: AssignmentId,
-    /// Whose slots.
+    /// Product of the slots.
     pub product: ProductId,
-    /// The slots that change owner (those that `to` had already are left out).
+    /// The slots that change their owner (without those that `to` owned already).
     pub slots: BTreeSet<SlotId>,
     /// The new owner.
     pub to: GroupId,
-    /// Attempts so far; counts Hold entries.
+    /// Attempts so far: the number of its holds.
     pub attempts: u32,
-    /// What becomes of the keys that the owners have of them.
+    /// What becomes of the keys that the present owners have in these slots.
     pub keys: Keys,
 }
 
-/// What becomes of the keys that the owners of an assignment's slots have.
+/// What becomes of the keys that the present owners have in the slots of an assignment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Keys {
     /// There must be none.
     #[default]
     None,
-    /// The operator gives them up; they stay there, and are not swept.
+    /// The operator abandons them: they stay there and are not swept.
     Abandoned,
-    /// They are a cache's, of slots that were reinstates and come back; they are swept there, and the server that gets the slots
-    /// is flushed.
+    /// The owners are temporary owners of a cache, and the slots go back to the group that was ejected. The keys are swept, and
+    /// the server that gets the slots is flushed.
     Ejected,
 }
 
@@ -339,20 +341,20 @@ pub struct EndedAssignment {
     pub failed: Option<String>,
 }
 
-/// Slots that a removed group had given away and that nobody swept there.
+/// A removed group with leftovers that were not swept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotCleaned {
-    /// Product's name.
+    /// Name of its product.
     pub product: String,
     /// The removed group.
     pub group: GroupId,
     /// Its servers.
     pub servers: Vec<HostPort>,
-    /// How many slots.
+    /// Number of slots with leftovers.
     pub slots: u32,
 }
 
-/// An entry of the log: a change, and what `apply` must not ask the world for.
+/// An entry of the log: a change, and values that `apply` must not read from the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The change id. The proposer chooses it, and a repeated request carries the same.
@@ -362,11 +364,11 @@ pub struct Entry {
     pub request_hash: u64,
     /// Milliseconds since the Unix epoch, by the clock of the proposing node.
     pub at_ms: u64,
-    /// What is to change.
+    /// The change.
     pub change: Change,
 }
 
-/// Where an entry stands in the log; what `apply` takes beside the entry.
+/// The position of an entry in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Log index.

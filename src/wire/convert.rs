@@ -1,5 +1,4 @@
-//! What entries and snapshots have in common: errors, and the parts both are made of.
-//! Knows nothing of files or of the log; bytes come and go.
+//! What entries and snapshots have in common: errors, and the conversions of shared parts.
 
 use std::collections::BTreeSet;
 
@@ -17,35 +16,37 @@ use crate::model::{
 /// a program needs to understand them.
 pub const LEVEL: u32 = 1;
 
-/// Why bytes are no entry or no state.
+/// Why bytes cannot be decoded as an entry or a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Not protobuf of this kind at all.
+    /// The bytes are not protobuf of this kind.
     #[error("the bytes are damaged: {0}")]
     Damaged(String),
-    /// A newer program wrote it.
-    #[error("it needs feature level {needs}, this program has {LEVEL}: update pontoon on this node before it goes on")]
+    /// A newer version wrote it.
+    #[error(
+        "it needs feature level {needs}, and this program has {LEVEL}: update pontoon on this node before it goes on"
+    )]
     TooNew {
         /// The level it needs.
         needs: u32,
     },
-    /// A part that must be there is not.
+    /// A required part is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A value that cannot be.
+    /// A value is not allowed.
     #[error("{what} cannot be {value}")]
     Bad {
-        /// Of what.
+        /// The part.
         what: &'static str,
         /// The value, as text.
         value: String,
     },
-    /// More than fits.
+    /// The bytes are too long.
     #[error("{what} has {len} bytes, more than {max}")]
     TooLong {
-        /// What.
+        /// The kind of bytes.
         what: &'static str,
-        /// Its size.
+        /// Their length.
         len: usize,
         /// The limit.
         max: usize,
@@ -60,7 +61,7 @@ pub(super) fn need<T>(value: Option<T>, what: &'static str) -> Result<T, DecodeE
     value.ok_or(DecodeError::Missing(what))
 }
 
-/// Refuses what a newer program wrote. Every program writes a level, so 0 means damage.
+/// Refuses what a newer version wrote. Every version writes a level, so 0 means damage.
 pub(super) fn check_level(needs: u32) -> Result<(), DecodeError> {
     match needs {
         0 => Err(DecodeError::Missing("the feature level")),
@@ -195,7 +196,7 @@ pub(super) fn slots_to(slots: &BTreeSet<SlotId>) -> Vec<pb::SlotRun> {
         .collect()
 }
 
-/// Runs must be ascending and apart, so that their sum is bounded by the numbers of slots there are: 65536.
+/// Runs must be ascending and must not overlap, so that they have at most 65536 slots together.
 pub(super) fn slots_from(runs: &[pb::SlotRun]) -> Result<BTreeSet<SlotId>, DecodeError> {
     let mut slots = BTreeSet::new();
     let mut next = 0u32;

@@ -1,5 +1,4 @@
 //! Ejections to messages and back: parts of entries and of the state.
-//! Knows nothing of bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

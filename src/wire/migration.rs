@@ -1,5 +1,4 @@
 //! Migrations, runs, sweeps and events to messages and back: parts of entries and of the state.
-//! Knows nothing of bytes.
 
 use std::collections::BTreeMap;
 

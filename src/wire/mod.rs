@@ -1,4 +1,4 @@
-//! Generated protobuf code, and its conversions to and from the model, one file per kind.
+//! The generated protobuf code, and the conversions between its messages and the model.
 
 pub mod auth;
 mod change;
@@ -12,7 +12,8 @@ mod promotion;
 mod reads;
 pub mod snapshot;
 
-/// Metadata of a status: what became of the change. `none`: surely not executed. `made`: it was made, what failed came after.
+/// Name of the metadata of a status that says what became of the change. `none`: not executed. `made`: the change was made, and
+/// something after it failed.
 pub const OUTCOME: &str = "x-pontoon-outcome";
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -1,5 +1,4 @@
-//! Promotions, and what groups are promoted by, to messages and back: parts of entries and of the state.
-//! Knows nothing of bytes.
+//! Promotions, and the options of groups, to messages and back: parts of entries and of the state.
 
 use super::{
     convert::{DecodeError, addr_from, bad, need},

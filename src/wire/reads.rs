@@ -1,5 +1,4 @@
-//! What products want of reads, to messages and back: parts of entries and of the state.
-//! Knows nothing of bytes.
+//! Read settings of products to messages and back: parts of entries and of the state.
 
 use super::{
     convert::{DecodeError, bad},

@@ -1,5 +1,5 @@
 //! The replicated state to bytes and back: the durable format (proto/state.proto).
-//! Knows nothing of chunks and files; the log's owner cuts and keeps the bytes.
+//! Knows nothing of chunks and files.
 
 use std::collections::BTreeMap;
 
@@ -28,10 +28,10 @@ use crate::model::{
     },
 };
 
-/// Bytes a snapshot may have: far above what the limits of `model::limits` allow in practice, so only damage exceeds it.
+/// The longest encoded state, in bytes. It is far above what `model::limits` allow in practice, so only damage exceeds it.
 pub const STATE_LEN_MAX: usize = 256 << 20;
 
-/// The bytes of a state. Equal states give equal bytes.
+/// Encodes a state. Equal states give equal bytes.
 #[must_use]
 pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     let results = state.results_order.iter().filter_map(|id| state.results.get(id).map(|r| result_to(*id, r)));
@@ -60,10 +60,10 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The state that `bytes` are.
+/// Decodes a state.
 ///
 /// # Errors
-/// `TooNew` when a later version wrote it, else what is wrong with it.
+/// `TooNew` when a later version wrote it, else what is wrong with the bytes.
 pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
     if bytes.len() > STATE_LEN_MAX {
         return Err(DecodeError::TooLong { what: "a state", len: bytes.len(), max: STATE_LEN_MAX });
@@ -97,7 +97,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
     })
 }
 
-/// A map of decoded values; the same key twice is damage.
+/// A map of decoded values. Refuses a key that occurs twice.
 fn keyed<W, K: Ord + ToString + Copy, V>(
     values: Vec<W>,
     from: impl Fn(W) -> Result<V, DecodeError>,
@@ -323,7 +323,7 @@ fn ended_from(e: pb::EndedAssignment) -> EndedAssignment {
 fn result_to(id: Uuid, recorded: &Recorded) -> pb::Result {
     use pb::result::Outcome as Kind;
     let outcome = match &recorded.outcome {
-        // `apply` records refusals as `Reject::First`, whose text is the sentence itself.
+        // `apply` records rejects as `Reject::First`, which displays its text.
         Err(reject) => Kind::Refused(reject.to_string()),
         Ok(Outcome::Done) => Kind::Done(pb::Nothing {}),
         Ok(Outcome::Unchanged) => Kind::Unchanged(pb::Nothing {}),

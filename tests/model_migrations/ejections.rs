@@ -131,7 +131,7 @@ fn a_group_goes_out_and_comes_back() {
 
     // Not ejected again before that is done.
     let change = eject(&world, 11, &[(12, 0, 49), (13, 50, 99)]);
-    world.refuses(change, "group 12 has not deleted yet what it had of slot 0");
+    world.refuses(change, "group 12 still has leftovers of slot 0");
     let change = eject(&world, 11, &[(12, 50, 99), (13, 0, 49)]);
     world.does(change);
 }
@@ -140,7 +140,7 @@ fn a_group_goes_out_and_comes_back() {
 fn what_no_loan_can_be() {
     let mut world = cache();
     for (shares, why) in [
-        (&[(12, 0, 98)][..], "owns other slots than this ejection is of"),
+        (&[(12, 0, 98)][..], "owns other slots than those of this ejection"),
         (&[(12, 0, 100)], "owns other slots"),
         (&[(12, 0, 60), (13, 60, 99)], "owns other slots"),
         (&[(11, 0, 99)], "owns other slots"),
@@ -164,7 +164,7 @@ fn what_no_loan_can_be() {
     });
     world.refuses(store, "product 'default' is a store");
     let change = give_back(&world, 11);
-    world.refuses(change, "does not eject slots by this ejection");
+    world.refuses(change, "is not ejected any more by this ejection");
     // Nor one of slots that are on their way already.
     let assign =
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(7, 7), to: GroupId(12), abandon: true });
@@ -176,7 +176,7 @@ fn what_no_loan_can_be() {
 #[test]
 fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
     let mut world = out();
-    let sentence = "group 11 is out: its slots are ejected";
+    let sentence = "group 11 is ejected, because its primary is down";
     let free = slots(400, 409);
     world.refuses(Change::AssignFree(AssignFree { product: CACHE, slots: free.clone(), to: GroupId(11) }), sentence);
     world.refuses(
@@ -287,7 +287,7 @@ fn a_return_holds_to_the_primary_that_was_flushed_and_to_the_term() {
     let open = hold(&mut world, id);
     let change = finished(&world, id, open);
     let why = world.act_in(change.clone(), Term(9)).unwrap_err();
-    assert!(why.contains("of term 1"), "{why}");
+    assert!(why.contains("in term 1"), "{why}");
     let mut other = change;
     if let Change::FinishAssign(FinishAssign { group_epochs, .. }) = &mut other {
         group_epochs.get_mut(&GroupId(11)).unwrap().0 -= 1;

@@ -114,7 +114,7 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
         let m = world.migration(id);
         assert_eq!((m.phase, &m.run, m.attempt, m.runs), (MigrationPhase::Planned, &None, 1, 1));
         assert_eq!(m.why, format!("group {group} has another primary: 10.1.{group}.2:6379"));
-        assert!(world.last_event().2.ends_with(&format!("; begin anew: migration {id}")), "{:?}", world.last_event());
+        assert!(world.last_event().2.ends_with(&format!("; restarted: migration {id}")), "{:?}", world.last_event());
         assert_eq!(world.migration(other).phase, MigrationPhase::CleaningTarget);
         assert_ne!(run.group_epochs, world.epochs(id));
         // What the node of before says counts no more, and its servers are others.
@@ -175,7 +175,7 @@ fn a_switch_says_how_far_whoever_is_promoted_must_be() {
             why: why.clone(),
         })
     };
-    let sentence = "slots came to group 2 since its replicas were looked at";
+    let sentence = "slots came to group 2 since its replicas were checked";
     world.refuses(knowing(None), sentence);
     world.refuses(knowing(required_offset(6)), sentence);
     let Outcome::Promotion(promotion) = world.does(knowing(required_offset(7))) else { panic!() };
@@ -192,7 +192,7 @@ fn a_switch_says_how_far_whoever_is_promoted_must_be() {
     };
     let at_one = |replid: &str| says(ReplicationOffset { replid: replid.into(), offset: 1 });
     for replid in ["", "not one", &"a".repeat(65)] {
-        world.refuses(at_one(replid), "the replication id of the primary of group 2 is none");
+        world.refuses(at_one(replid), "the replication id or run id of the primary of group 2 is not one");
     }
     let group = GroupId(2);
     world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&group).unwrap().required_offset =

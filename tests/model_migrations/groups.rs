@@ -22,7 +22,7 @@ fn the_primary_is_noted() {
     let epoch = world.group(1).epoch;
     world.refuses(note(Epoch(1), "ab"), "group 1 changed since");
     for replid in ["", "a b", "a\n", &"a".repeat(65)] {
-        world.refuses(note(epoch, replid), "the replication id of the primary of group 1 is none");
+        world.refuses(note(epoch, replid), "the replication id or run id of the primary of group 1 is not one");
     }
     let (events, route) = (world.state.events.len(), world.state.route_epoch);
     assert_eq!(world.does(note(epoch, "ab")), Outcome::Done);
@@ -49,7 +49,10 @@ fn a_primary_that_is_another_process_has_restarted() {
     let epoch = world.group(1).epoch;
     world.refuses(note(Epoch(1), "ab", "r1", 5, None), "group 1 changed since");
     for (replid, run_id) in [("", "r1"), ("ab", "r 1"), ("ab", &*"a".repeat(65))] {
-        world.refuses(note(epoch, replid, run_id, 5, None), "the replication id of the primary of group 1 is none");
+        world.refuses(
+            note(epoch, replid, run_id, 5, None),
+            "the replication id or run id of the primary of group 1 is not one",
+        );
     }
     let events = world.state.events.len();
     assert_eq!(world.does(note(epoch, "ab", "r1", 5, None)), Outcome::Done);
@@ -111,8 +114,7 @@ fn what_an_operator_says_of_groups_and_servers() {
         })
     };
     for bad in [0, 499, 600_001] {
-        world
-            .refuses(set(Some(bad), None), &format!("a server cannot be down after {bad} ms; choose 500 ms to 10 min"));
+        world.refuses(set(Some(bad), None), &format!("down-after cannot be {bad} ms; choose 500 ms to 10 min"));
     }
     let (events, route) = (world.state.events.len(), world.state.route_epoch);
     assert_eq!(world.does(set(Some(500), None)), Outcome::Done);

@@ -83,7 +83,7 @@ fn plan_demands() {
     let limits = Limits { hold_ms_max: 5, ..Limits::default() };
     let (from, to, options) = (GroupId(1), GroupId(2), MigrationOptions { limits, ..MigrationOptions::default() });
     let hasty = Change::PlanMigration(PlanMigration { product: PRODUCT, slots: slots(0, 9), from, to, options });
-    world.refuses(hasty, "a hold of 5 ms cannot be; choose 10 to 10000, or 0");
+    world.refuses(hasty, "a hold cannot have a budget of 5 ms; choose 10 to 10000, or 0");
     let id = world.plan(0, 9, 1, 2);
     world.refuses(plan(5, 15, 1, 3), &format!("slot 5 is in migration {id} from group 1 to group 2"));
     world.refuses(plan(5, 15, 1, 3), &format!("pontoon migrate cancel {id}"));
@@ -124,20 +124,20 @@ fn start_demands() {
             cases.push((change, $sentence));
         };
     }
-    wrong!(migration, MigrationId(999), "migration 999 has ended or never was; `pontoon migrate ls`");
+    wrong!(migration, MigrationId(999), "migration 999 has ended or never existed; `pontoon migrate ls`");
     wrong!(attempt, 2, "attempt 2 of migration");
-    wrong!(attempt, 0, "not the one that counts now (1)");
+    wrong!(attempt, 0, "not the expected one (1)");
     wrong!(node, NodeId(9), "there is no node 9");
     wrong!(feed, addr(2, 1), "is not a server of group 1");
     wrong!(target, addr(2, 2), "is not the primary of group 2");
-    wrong!(group_epochs, BTreeMap::new(), "group 1 changed since its servers were looked at");
+    wrong!(group_epochs, BTreeMap::new(), "group 1 changed since its servers were checked");
     wrong!(group_epochs, BTreeMap::from([(GroupId(1), Epoch(2))]), "group 2 changed since");
-    wrong!(term, Term(2), "is of term 2, the entry of term 1");
+    wrong!(term, Term(2), "decided in term 2, its entry is of term 1");
     for (change, sentence) in cases {
         world.refuses(change, sentence);
     }
     let start = world.start(id);
-    assert!(world.act_in(start, Term(2)).unwrap_err().contains("is of term 1, the entry of term 2"));
+    assert!(world.act_in(start, Term(2)).unwrap_err().contains("decided in term 1, its entry is of term 2"));
     world.does(Change::BeginRemove(BeginRemove { node: NodeId(2), assume_dead: false }));
     world.refuses(world.start(id), "node 2 is being removed");
     for phase in PHASES.iter().filter(|p| **p != "planned") {
@@ -178,7 +178,7 @@ fn progress_demands() {
         })
     };
     world.refuses(other(2), "attempt 2 of migration");
-    world.refuses(other(0), "not the one that counts now (1)");
+    world.refuses(other(0), "not the expected one (1)");
     let events = world.state.events.len();
     world.does(world.progress(id, ProgressPhase::Copying));
     assert_eq!(world.state.events.len(), events, "the same phase again is no event");
@@ -232,7 +232,7 @@ fn switch_demands() {
     };
     world.refuses(other(2, hold, TERM, &group_epochs), "attempt 2 of migration");
     world.refuses(other(1, HoldId(1), TERM, &group_epochs), "hold 1 is not the one of migration");
-    world.refuses(other(1, hold, Term(2), &group_epochs), "is of term 2, the entry of term 1");
+    world.refuses(other(1, hold, Term(2), &group_epochs), "decided in term 2, its entry is of term 1");
     world.refuses(other(1, hold, TERM, &BTreeMap::new()), "group 1 changed since");
     let stale = BTreeMap::from([(GroupId(1), group_epochs[&GroupId(1)]), (GroupId(2), Epoch(1))]);
     world.refuses(other(1, hold, TERM, &stale), "group 2 changed since");
@@ -263,7 +263,7 @@ fn a_failover_since_the_start_refuses_the_switch() {
     let at = Position { index: Epoch(now.0 + 1), term: TERM };
     let refused =
         apply(&mut world.state, &Entry { id: Uuid(99), request_hash: 0, at_ms: 0, change: fresh }, at).unwrap_err();
-    assert!(refused.to_string().contains("group 2 changed since its servers were looked at"), "{refused}");
+    assert!(refused.to_string().contains("group 2 changed since its servers were checked"), "{refused}");
     world.does(Change::RestartMigration(RestartMigration { migration: id, why: "group 2 has another primary".into() }));
     world.reach(id, "switched");
 }
@@ -357,14 +357,14 @@ fn run_demands() {
     world.refuses(start(3, 3, addr(1, 1), TERM), "not the next one (2)");
     world.refuses(start(2, 8, addr(1, 1), TERM), "there is no node 8");
     world.refuses(start(2, 3, addr(2, 1), TERM), "is not the primary of group 1");
-    world.refuses(start(2, 3, addr(1, 1), Term(2)), "is of term 2");
+    world.refuses(start(2, 3, addr(1, 1), Term(2)), "decided in term 2");
     world.refuses(Change::Cleaned(Cleaned { job, run: 1, term: TERM, deleted: 0 }), "is not current");
     world.does(start(2, 3, addr(1, 1), TERM));
     world.does(start(3, 2, addr(1, 1), TERM));
     world.refuses(Change::Cleaned(Cleaned { job, run: 2, term: TERM, deleted: 0 }), "run 2 of migration");
-    world.refuses(Change::Cleaned(Cleaned { job, run: 3, term: Term(2), deleted: 0 }), "is of term 2");
+    world.refuses(Change::Cleaned(Cleaned { job, run: 3, term: Term(2), deleted: 0 }), "decided in term 2");
     world.does(Change::Cleaned(Cleaned { job, run: 3, term: TERM, deleted: 0 }));
-    world.refuses(Change::Cleaned(Cleaned { job, run: 3, term: TERM, deleted: 0 }), "has ended or never was");
+    world.refuses(Change::Cleaned(Cleaned { job, run: 3, term: TERM, deleted: 0 }), "has ended or never existed");
     for phase in ["planned", "cleaning-target", "copying", "caught-up", "held", "paused"] {
         let (mut world, id) = World::at(phase);
         let run = world.migration(id).runs;
@@ -407,7 +407,7 @@ fn sweeps() {
         Change::EndSweep(EndSweep { product: PRODUCT, group: GroupId(1), run, term, why: "slots come".into() })
     };
     world.refuses(end(2, TERM), "run 2 of the sweep of group 1 of product 1 is not current");
-    world.refuses(end(1, Term(5)), "is of term 5");
+    world.refuses(end(1, Term(5)), "decided in term 5");
     world.does(end(1, TERM));
     world.refuses(end(1, TERM), "no sweep of group 1 is open");
     assert_eq!(world.given_away(1).len(), 10, "not swept, not forgotten");
@@ -469,7 +469,7 @@ fn limits_change_while_it_runs() {
             hold_ms_max: hold,
         })
     };
-    world.refuses(set(Some(5), Some(9)), "a hold of 9 ms cannot be");
+    world.refuses(set(Some(5), Some(9)), "a hold cannot have a budget of 9 ms");
     world.does(set(Some(5), Some(400)));
     assert_eq!(world.does(set(None, Some(400))), Outcome::Unchanged);
     let limits = world.migration(id).options.limits;
@@ -480,7 +480,7 @@ fn limits_change_while_it_runs() {
         bytes_per_second: None,
         hold_ms_max: None,
     });
-    world.refuses(gone, "migration 999 has ended or never was");
+    world.refuses(gone, "migration 999 has ended or never existed");
 }
 
 #[test]

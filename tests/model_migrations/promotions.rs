@@ -221,7 +221,7 @@ fn start_demands() {
     world.refuses(other(9, addr(1, 2), group_epoch, None), "has no group 9");
     world.refuses(other(1, addr(2, 2), group_epoch, None), "has no server 10.1.2.2:6379");
     world.refuses(other(1, addr(1, 1), group_epoch, None), "10.1.1.1:6379 is the primary of group 1 already");
-    world.refuses(other(1, addr(1, 2), Epoch(1), None), "group 1 changed since its servers were looked at");
+    world.refuses(other(1, addr(1, 2), Epoch(1), None), "group 1 changed since its servers were checked");
     world.refuses(other(1, addr(1, 2), group_epoch, required_offset(7)), "slots came to group 1 since its replicas");
     let first = world.starts(1, FAILOVER);
     world.refuses(right.clone(), &format!("group 1 is getting 10.1.1.2:6379 as its primary (promotion {first})"));
@@ -249,7 +249,8 @@ fn whoever_may_have_been_a_primary_is_no_candidate_until_it_has_resynced() {
             why: String::new(),
         })
     };
-    world.refuses(back(false), "10.1.1.1:6379 of group 1 may have other keys than the group's primary");
+    world
+        .refuses(back(false), "10.1.1.1:6379 of group 1 has diverged: it may have other keys than the group's primary");
     let resynced = |n: u32, epoch| {
         Change::MarkResynced(MarkResynced { product: PRODUCT, group: GroupId(1), addr: addr(1, n), epoch })
     };
@@ -278,7 +279,7 @@ fn a_promotion_that_held_is_not_given_up_lightly() {
     let mut world = World::new();
     let id = world.starts(1, FAILOVER);
     let first = world.holds(id);
-    let sentence = "10.1.1.2:6379 may be a primary by now; it can be given up when 10.1.1.1:6379 is back";
+    let sentence = "10.1.1.2:6379 may have become a primary; it can be given up when 10.1.1.1:6379 is back";
     world.refuses(give_up(id, false, false), sentence);
     // Nor when its hold was released: what was sent under it was sent.
     world.does(Change::Release(Release { hold: first, why: "10 s".into() }));
@@ -292,7 +293,7 @@ fn a_promotion_that_held_is_not_given_up_lightly() {
     let (kind, _, text) = world.last_event();
     assert_eq!(kind, EventKind::PromotionGivenUp);
     assert!(text.starts_with("10.1.1.1:6379 stays the primary, 10.1.1.2:6379 does not replace it: test"), "{text}");
-    world.refuses(give_up(id, true, true), &format!("promotion {id} has ended or never was"));
+    world.refuses(give_up(id, true, true), &format!("promotion {id} has ended or never existed"));
 
     // Forced, and with the hold open: requests go on.
     let id = world.starts(2, FAILOVER);
@@ -314,16 +315,16 @@ fn a_promotion_that_held_is_not_given_up_lightly() {
 fn hold_demands() {
     let mut world = World::new();
     let id = world.starts(1, FAILOVER);
-    world.refuses(hold(PromotionId(99), 1, HoldKind::Abandon), "promotion 99 has ended or never was");
+    world.refuses(hold(PromotionId(99), 1, HoldKind::Abandon), "promotion 99 has ended or never existed");
     world.refuses(hold(id, 1, HoldKind::Wait), "a failover takes a hold of kind Abandon");
     world.refuses(hold(id, 2, HoldKind::Abandon), "had 0 attempt(s), so the next is not number 2");
     world.refuses(hold(id, 0, HoldKind::Abandon), "so the next is not number 0");
     let first = world.holds(id);
-    world.refuses(hold(id, 2, HoldKind::Abandon), &format!("promotion {id} holds already (hold {first})"));
+    world.refuses(hold(id, 2, HoldKind::Abandon), &format!("promotion {id} has an open hold already ({first})"));
     // Without slots nothing else would stand in the way.
     let empty = world.starts(3, FAILOVER);
     let first = world.holds(empty);
-    world.refuses(hold(empty, 2, HoldKind::Abandon), &format!("promotion {empty} holds already (hold {first})"));
+    world.refuses(hold(empty, 2, HoldKind::Abandon), &format!("promotion {empty} has an open hold already ({first})"));
 }
 
 #[test]
@@ -332,19 +333,19 @@ fn finish_demands() {
     let id = world.starts(1, FAILOVER);
     world.refuses(finish(id, HoldId(99)), "hold 99 is not open any more");
     let hold = world.holds(id);
-    world.refuses(finish(PromotionId(99), hold), "promotion 99 has ended or never was");
+    world.refuses(finish(PromotionId(99), hold), "promotion 99 has ended or never existed");
     let other = world.starts(2, FAILOVER);
     let others = world.holds(other);
     world.refuses(finish(id, others), &format!("hold {others} is not one of promotion {id}"));
     let late = Change::FinishPromotion(FinishPromotion { promotion: id, hold, term: Term(2) });
-    world.refuses(late, "is of term 2, the entry of term 1");
+    world.refuses(late, "decided in term 2, its entry is of term 1");
     assert!(world.act_in(finish(id, hold), Term(3)).unwrap_err().contains("the leader decides again"));
     // They race only in the log: the first wins.
     world.does(Change::Release(Release { hold, why: "10 s".into() }));
     world.refuses(finish(id, hold), "is not open any more");
     let second = world.holds(id);
     world.does(finish(id, second));
-    world.refuses(finish(id, second), "has ended or never was");
+    world.refuses(finish(id, second), "has ended or never existed");
 }
 
 /// No log gets there; FinishPromotion looks all the same. (The states are made by hand.)
@@ -364,7 +365,7 @@ fn finish_looks_at_its_group_once_more() {
     };
     let mut other = world.state.clone();
     group(&mut other, &|g| g.epoch = Epoch(g.epoch.0 + 1));
-    assert!(refused(&other).contains("group 1 changed since its servers were looked at"));
+    assert!(refused(&other).contains("group 1 changed since its servers were checked"));
     let mut other = world.state.clone();
     group(&mut other, &|g| g.servers.truncate(1));
     assert!(refused(&other).contains("has no server 10.1.1.2:6379"));
@@ -387,7 +388,7 @@ fn a_dry_run_says_what_would_be() {
     let hold = world.holds(id);
     let text = said(&world, &finish(id, hold));
     assert!(text.contains(&format!("promotion {id}: 10.1.1.2:6379 is the primary of group 1")), "{text}");
-    assert!(text.contains("server 10.1.1.1:6379 is no candidate until it has followed the primary again"), "{text}");
+    assert!(text.contains("server 10.1.1.1:6379 is not a candidate until it is resynced"), "{text}");
     let text = said(&world, &give_up(id, true, false));
     assert!(text.contains("10.1.1.1:6379 stays the primary of group 1"), "{text}");
     let text = said(
@@ -415,7 +416,10 @@ fn a_dry_run_says_what_would_be() {
         maintenance: Some(true),
         failover_share_max: Some(20),
     });
-    assert!(said(&world, &set).contains("failovers while 20 % of the primaries are down at most, instead of 50 %"));
+    assert!(
+        said(&world, &set)
+            .contains("automatic failovers while at most 20 % of the primaries are down, instead of 50 %")
+    );
 }
 
 #[test]

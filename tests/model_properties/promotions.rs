@@ -153,7 +153,9 @@ pub fn shown(state: &ClusterState) -> BTreeSet<String> {
         if ended.promotion.attempts > 1 {
             seen.insert("second hold".to_owned());
         }
-        if ended.failed.is_none() && state.events.iter().any(|e| e.index == ended.at && e.text.contains("begin anew")) {
+        if ended.failed.is_none()
+            && state.events.iter().any(|e| e.index == ended.at && e.text.contains("; restarted: migration"))
+        {
             seen.insert("restarted a migration".to_owned());
         }
     }

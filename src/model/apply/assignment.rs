@@ -1,5 +1,5 @@
-//! Slots that have an owner get another, without their data, under a hold.
-//! Knows nothing of keys and barriers: who proposes the end has looked at both, and says in which term.
+//! Assignments: slots change their owner without data, under a hold.
+//! Knows nothing of keys and barriers: the proposer of the end has checked both, and names the term of its verdict.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::{
     common::{clipped, group, product, product_mut, routed},
     ejection,
     events::When,
-    guard::{in_place, none_open, not_swept, same_term, slots_usable},
+    guard::{none_open, not_ejected, not_swept, same_term, slots_usable},
     slot,
 };
 use crate::model::{
@@ -25,7 +25,7 @@ impl Apply for StartAssign {
         let Self { product: product_id, ref slots, to, abandon } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
-        in_place(group(product, to)?)?;
+        not_ejected(group(product, to)?)?;
         slots_usable(state, product, slots)?;
         let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
         let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != Some(to)).collect();
@@ -59,7 +59,7 @@ impl Apply for FinishAssign {
         let target = group(product, assignment.to)?;
         not_swept(target)?;
         if assignment.keys != Keys::Ejected {
-            in_place(target)?;
+            not_ejected(target)?;
         }
         for id in concerned(product, assignment) {
             let now = group(product, id)?.epoch;
@@ -74,7 +74,7 @@ impl Apply for FinishAssign {
 
         slot::give(state, product_id, slots.iter().copied(), to, keys != Keys::Abandoned, at)?;
         if keys == Keys::Ejected {
-            // It was flushed: there is nothing left to sweep.
+            // It was flushed: there are no leftovers to sweep.
             if let Some(flushed) = product_mut(state, product_id)?.groups.get_mut(&to) {
                 flushed.given_away.clear();
             }
@@ -113,7 +113,7 @@ impl Apply for GiveUpAssign {
     }
 }
 
-/// The owners of its slots, and who gets them.
+/// The owners of its slots, and the target.
 pub(super) fn concerned(product: &Product, assignment: &Assignment) -> BTreeSet<GroupId> {
     let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
     owners.chain(std::iter::once(assignment.to)).collect()

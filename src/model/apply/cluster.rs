@@ -1,5 +1,4 @@
 //! Settings of the whole cluster.
-//! Knows nothing of what follows from them.
 
 use super::{
     Apply,
@@ -40,17 +39,20 @@ impl Apply for SetCluster {
         let switched = (new.maintenance != before.maintenance).then_some(new.maintenance);
         state.settings = new;
         if let Some(on) = switched {
-            maintenance_told(state, when, on);
+            push_maintenance(state, when, on);
         }
         Ok(Outcome::Done)
     }
 }
 
-fn maintenance_told(state: &mut ClusterState, when: When, on: bool) {
+fn push_maintenance(state: &mut ClusterState, when: When, on: bool) {
     let (kind, text) = if on {
         (EventKind::MaintenanceOn, "nothing is changed automatically in any group")
     } else {
-        (EventKind::MaintenanceOff, "groups are looked after again, but for those in maintenance themselves")
+        (
+            EventKind::MaintenanceOff,
+            "maintenance of the cluster ended; groups that are in maintenance themselves stay so",
+        )
     };
     events::push(state, when, kind, None, "cluster".to_owned(), text);
 }

@@ -1,4 +1,4 @@
-//! What the families of changes share: look-ups in the state, and marks on it.
+//! Look-ups and small modifications that the families of changes share.
 
 use crate::model::{
     ids::{GroupId, HostPort, ProductId},
@@ -12,7 +12,7 @@ pub(super) fn product(state: &ClusterState, id: ProductId) -> Result<&Product, R
     state.products.get(&id).ok_or(Reject::UnknownProduct)
 }
 
-/// For the part of a function where nothing can refuse any more: the caller has looked with `product` before.
+/// For the part of a function after its checks: the caller has called `product` before.
 pub(super) fn product_mut(state: &mut ClusterState, id: ProductId) -> Result<&mut Product, Reject> {
     state.products.get_mut(&id).ok_or(Reject::UnknownProduct)
 }
@@ -21,7 +21,7 @@ pub(super) fn group(product: &Product, id: GroupId) -> Result<&Group, Reject> {
     product.groups.get(&id).ok_or_else(|| Reject::UnknownGroup { product: product.name.clone(), group: id })
 }
 
-/// Where a server stands in its group; by its key, so that it can be named as the operator knows it.
+/// The position of a server in its group. Compares normalised addresses, so that the operator may use another spelling.
 pub(super) fn server_at(product: &Product, group: &Group, addr: &HostPort) -> Result<usize, Reject> {
     let key = addr_key(addr);
     group.servers.iter().position(|s| addr_key(&s.addr) == key).ok_or_else(|| Reject::UnknownServer {
@@ -41,17 +41,17 @@ pub(super) fn server_mut<'a>(
     group.servers.iter_mut().find(|s| s.addr == *addr)
 }
 
-/// What events about a group are about.
+/// The subject of events about a group.
 pub(super) fn subject(group: GroupId) -> String {
     format!("group {group}")
 }
 
-/// The state's routes changed at this entry.
+/// Marks the entry as a routing entry.
 pub(super) fn routed(state: &mut ClusterState, at: Position) {
     state.route_epoch = at.index;
 }
 
-/// The sentence, cut at `TEXT_LEN_MAX` bytes: what people read must not fill the state.
+/// `text`, cut at `TEXT_LEN_MAX` bytes: texts for people must not fill the state.
 pub(super) fn clipped(text: &str) -> String {
     let mut end = text.len().min(TEXT_LEN_MAX);
     while !text.is_char_boundary(end) {

@@ -1,5 +1,5 @@
-//! What differs between two states, as sentences: the answer to a dry run.
-//! Knows nothing of changes; it compares states. Never shows a password.
+//! The change summary of a dry run: the differences between two states, as text.
+//! Knows nothing of changes: it compares states. Never shows a password.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +22,10 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
     for new in after.assignments.values().filter(|a| !before.assignments.contains_key(&a.id)) {
         let slots = spans(&new.slots);
         let keys = match new.keys {
-            Keys::Abandoned => "; the keys that their present owners have of them are given up and stay there",
-            Keys::None => ", if their present owners have no keys of them",
+            Keys::Abandoned => "; the keys that their present owners have in them are abandoned and stay there",
+            Keys::None => ", if their present owners have no keys in them",
             Keys::Ejected => {
-                " again; it is flushed first, and their present owners delete the keys that they have of them"
+                " again; it is flushed first, and their present owners delete the keys that they have in them"
             }
         };
         said.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
@@ -43,7 +43,7 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
     }
     let (old, new) = (before.settings.failover_share_max, after.settings.failover_share_max);
     if old != new {
-        said.push(format!("failovers while {new} % of the primaries are down at most, instead of {old} %"));
+        said.push(format!("automatic failovers while at most {new} % of the primaries are down, instead of {old} %"));
     }
     said
 }
@@ -65,7 +65,7 @@ fn migrations(before: &ClusterState, after: &ClusterState, said: &mut Vec<String
             said.push(format!("migration {id}: run {} begins", new.runs));
         }
         if (old.counters, old.verified) != (new.counters, new.verified) {
-            said.push(format!("migration {id}: the node's progress is noted"));
+            said.push(format!("migration {id}: the progress of its mover is noted"));
         }
         if a.keys_per_second != b.keys_per_second {
             said.push(format!("migration {id}: {} keys/s at most", number(b.keys_per_second)));
@@ -106,8 +106,8 @@ fn promotions(before: &ClusterState, after: &ClusterState, said: &mut Vec<String
 }
 
 fn maintenance(what: &str, on: bool) -> String {
-    let now = if on { "is changed automatically no more" } else { "is looked after automatically again" };
-    format!("{what}: what is amiss {now}")
+    let now = if on { "nothing is changed automatically any more" } else { "changes are made automatically again" };
+    format!("{what}: {now}")
 }
 
 fn number(limit: u64) -> String {
@@ -117,7 +117,7 @@ fn number(limit: u64) -> String {
 fn members(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
     for old in before.members.values() {
         match after.members.get(&old.id) {
-            None => said.push(format!("node {} is no member any more", old.id)),
+            None => said.push(format!("node {} is not a member any more", old.id)),
             Some(new) => member(old, new, said),
         }
     }
@@ -149,7 +149,7 @@ fn member(old: &Member, new: &Member, said: &mut Vec<String>) {
             said.push(format!("node {} is removed at once: you vouch that it is dead", new.id));
         }
         Some(_) if old.leaving != new.leaving => {
-            said.push(format!("node {} is removed as soon as it surely serves no more", new.id));
+            said.push(format!("node {} is removed as soon as it has provably stopped serving", new.id));
         }
         Some(_) | None => {}
     }
@@ -163,7 +163,7 @@ fn products(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>)
         match before.products.get(&new.id) {
             Some(old) => product(old, new, said),
             None => said.push(format!(
-                "product '{}' is made: port {}, {} slots, {} databases",
+                "product '{}' is created: port {}, {} slots, {} databases",
                 new.name,
                 new.port,
                 new.layout.slots(),
@@ -188,10 +188,10 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
         });
     }
     if old.min_acks_ms != new.min_acks_ms {
-        said.push(format!("product '{name}': replicas are waited for {} ms", new.min_acks_ms));
+        said.push(format!("product '{name}': a write waits at most {} ms for replicas", new.min_acks_ms));
     }
     if old.auto_rebalance != new.auto_rebalance {
-        let now = if new.auto_rebalance { "slots are rebalanced by themselves" } else { "slots move only when told" };
+        let now = if new.auto_rebalance { "slots are rebalanced automatically" } else { "slots move only on request" };
         said.push(format!("product '{name}': {now}"));
     }
     if old.reads != new.reads {
@@ -200,14 +200,16 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
     match (&old.auth, &new.auth) {
         (None, Some(_)) => said.push(format!("product '{name}': clients must log in")),
         (Some(_), None) => said.push(format!("product '{name}': clients need no password any more")),
-        (Some(old), Some(new)) if old != new => said.push(format!("product '{name}': other credentials")),
+        (Some(old), Some(new)) if old != new => {
+            said.push(format!("product '{name}': clients log in with other credentials"))
+        }
         (Some(_), Some(_)) | (None, None) => {}
     }
     for group in old.groups.values().filter(|g| !new.groups.contains_key(&g.id)) {
         said.push(format!("product '{name}': group {} is removed", group.id));
         if !group.given_away.is_empty() {
             said.push(format!(
-                "{} slot(s) that group {} gave away are not cleaned there",
+                "the leftovers of {} slot(s) that group {} gave away stay there",
                 group.given_away.len(),
                 group.id
             ));
@@ -217,7 +219,7 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
         match old.groups.get(&group.id) {
             Some(before) => servers(name, before, group, said),
             None => said.push(format!(
-                "product '{name}': group {} is made of {}",
+                "product '{name}': group {} is created of {}",
                 group.id,
                 group.servers.iter().map(|s| s.addr.as_str()).collect::<Vec<_>>().join(", ")
             )),
@@ -255,7 +257,7 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
             said.push(format!("server {addr} may be promoted again"));
         }
         if server.diverged && !before.diverged {
-            said.push(format!("server {addr} is no candidate until it has followed the primary again"));
+            said.push(format!("server {addr} is not a candidate until it is resynced"));
         }
     }
     for server in old.servers.iter().filter(|s| same(new, &s.addr).is_none()) {
@@ -272,7 +274,7 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
         });
     }
     if old.ejection.is_some() != new.ejection.is_some() {
-        let now = if new.ejection.is_some() { "is out: its slots are reinstates" } else { "is in its place again" };
+        let now = if new.ejection.is_some() { "is ejected: its slots go to other groups" } else { "is reinstated" };
         said.push(format!("product '{name}': group {} {now}", new.id));
     }
     if old.options.maintenance != new.options.maintenance {
@@ -282,7 +284,7 @@ fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
         said.push(format!("group {}: its primary's replication id is noted", new.id));
     }
     if old.run_id != new.run_id && !new.run_id.is_empty() {
-        said.push(format!("group {}: which process its primary is is noted", new.id));
+        said.push(format!("group {}: the process of its primary is noted", new.id));
     }
     if old.sweep != new.sweep {
         let now = if new.sweep.is_some() { "are being deleted" } else { "are no longer being deleted" };

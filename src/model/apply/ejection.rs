@@ -1,5 +1,5 @@
-//! Ejections: the slots of a cache's group that is out go to other groups, and come back.
-//! Knows nothing of who is down or back, nor of keys: who proposes has looked, and has flushed the server that gets slots back.
+//! Ejections: the slots of a cache's group that is down go to other groups, and come back.
+//! Knows nothing of liveness and keys: the proposer has probed the servers, and has flushed the server that gets slots back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{group, product, product_mut, subject},
     events::{self, When},
-    guard::{in_place, none_open, not_swept, same_epoch, slots_usable},
+    guard::{none_open, not_ejected, not_swept, same_epoch, slots_usable},
     slot,
 };
 use crate::model::{
@@ -16,14 +16,15 @@ use crate::model::{
     event::EventKind,
     ids::{AssignmentId, GroupId, ProductId, SlotId},
     limits::ASSIGNMENTS_MAX,
+    migration::Migration,
     outcome::Outcome,
     reject::{EjectionReject, MigrationReject, Reject},
     route::Mode,
     state::{Assignment, ClusterState, Keys},
 };
 
-/// One entry, no hold: what is in flight to a server that is gone is answered by nobody, and a reply that comes all the same
-/// is of another slot epoch.
+/// One entry without a hold: a server that is down does not answer requests in flight, and a reply that comes nevertheless
+/// belongs to an old slot epoch.
 impl Apply for Eject {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let new = self;
@@ -32,14 +33,12 @@ impl Apply for Eject {
         if product.mode != Mode::Cache {
             return Err(EjectionReject::NotCache(product.name.clone()).into());
         }
-        in_place(ejected_group)?;
+        not_ejected(ejected_group)?;
         same_epoch(ejected_group, new.group_epoch)?;
         none_open(state, product.id, new.to.keys().copied().chain([ejected_group.id]))?;
         let owned = product.owned(ejected_group.id);
         slots_usable(state, product, &owned)?;
-        let comes = |m: &&crate::model::migration::Migration| {
-            m.product == product.id && m.to == ejected_group.id && m.phase.attempting()
-        };
+        let comes = |m: &&Migration| m.product == product.id && m.to == ejected_group.id && m.phase.attempting();
         if let Some(open) = state.migrations.values().find(comes) {
             let by = format!("migration {}", open.id);
             return Err(MigrationReject::GroupReceives { group: ejected_group.id, by }.into());
@@ -47,7 +46,7 @@ impl Apply for Eject {
         let mut left = owned.clone();
         for (to, slots) in &new.to {
             let to = group(product, *to)?;
-            in_place(to)?;
+            not_ejected(to)?;
             not_swept(to)?;
             if let Some(slot) = slots.intersection(&to.given_away).next() {
                 return Err(EjectionReject::Leftovers { slot: *slot, group: to.id }.into());
@@ -60,7 +59,7 @@ impl Apply for Eject {
             return Err(EjectionReject::NotAll(ejected_group.id).into());
         }
 
-        // What it had temporarily owned itself stays in the ejection of whose it is.
+        // Slots that it owned temporarily stay in the ejection of their group.
         let others = product.groups.values().filter_map(|g| Some((g.id, &g.ejection.as_ref()?.slots & &owned)));
         let temporarily_owned: BTreeMap<GroupId, BTreeSet<SlotId>> =
             others.filter(|(_, slots)| !slots.is_empty()).collect();
@@ -85,7 +84,8 @@ impl Apply for Eject {
     }
 }
 
-/// A ejection begins to come back: an assignment, for which the group's primary is flushed. One of no slots just ends.
+/// Begins the assignment that gives the slots back, for which the group's primary is flushed. Without slots, the ejection just
+/// ends.
 impl Apply for Reinstate {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let Self { product: product_id, group: id, ejection, group_epoch } = *self;
@@ -96,7 +96,7 @@ impl Apply for Reinstate {
         same_epoch(ejected_group, group_epoch)?;
         none_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
         if open.slots.is_empty() {
-            reinstated(state, (product_id, id), "it ejects nothing any more", when)?;
+            reinstated(state, (product_id, id), "no slot of it is ejected any more", when)?;
             return Ok(Outcome::Done);
         }
         slots_usable(state, product, &open.slots)?;
@@ -112,7 +112,7 @@ impl Apply for Reinstate {
     }
 }
 
-/// The group is in its place again; it was flushed, so nothing of before is left there.
+/// Ends the ejection of the group. The group was flushed, so it has no old keys.
 pub(super) fn reinstated(
     state: &mut ClusterState,
     (product_id, id): (ProductId, GroupId),

@@ -1,5 +1,5 @@
-//! Events: what an entry did to a migration, a sweep or a group, written down for people.
-//! Knows nothing of why it did; the families say so, with their evidence.
+//! Records events.
+//! Knows nothing of their texts, which the families write.
 
 use super::common::clipped;
 use crate::model::{
@@ -9,16 +9,16 @@ use crate::model::{
     state::{ClusterState, Position},
 };
 
-/// Where and when an entry stands: what the families that make events take beside it.
+/// Position and time of an entry.
 #[derive(Clone, Copy)]
 pub(super) struct When {
-    /// Its place in the log.
+    /// Its position in the log.
     pub at: Position,
-    /// Milliseconds since the epoch at the node that proposed it.
+    /// Milliseconds since the Unix epoch, by the clock of the node that proposed it.
     pub ms: u64,
 }
 
-/// Remembers an event; the oldest are forgotten.
+/// Adds an event, and drops the oldest ones.
 pub(super) fn push(
     state: &mut ClusterState,
     when: When,

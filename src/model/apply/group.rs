@@ -1,5 +1,5 @@
 //! Groups and their servers.
-//! Knows nothing of what runs there: roles, versions and keys were asked before.
+//! Knows nothing of the processes: server admission has checked roles, versions and keys.
 
 use std::collections::BTreeSet;
 
@@ -181,7 +181,7 @@ impl Apply for SetGroup {
             let (kind, text) = if new.maintenance {
                 (EventKind::MaintenanceOn, "nothing is changed automatically in this group")
             } else {
-                (EventKind::MaintenanceOff, "this group is looked after again")
+                (EventKind::MaintenanceOff, "maintenance of this group ended")
             };
             events::push(state, when, kind, Some(product_id), subject(id), text);
         }
@@ -213,7 +213,7 @@ impl Apply for SetServer {
     }
 }
 
-/// A server as it enters a group: what it has been elsewhere is no matter.
+/// A server as it enters a group: it has not diverged there.
 fn fresh(new: &Server) -> Server {
     Server { diverged: false, ..new.clone() }
 }
@@ -226,7 +226,7 @@ fn zone_allowed(zone: &str) -> Result<(), Reject> {
     Err(PromotionReject::BadZone(zone.chars().take(ZONE_LEN_MAX).collect()).into())
 }
 
-/// The server is in no group of any product, neither under this address nor under another.
+/// Refuses a server that is in a group of any product, under this address or another.
 fn server_new(state: &ClusterState, new: &Server) -> Result<(), Reject> {
     if new.run_id.len() > RUN_ID_LEN_MAX {
         return Err(Reject::BadRunId(new.addr.clone()));
@@ -246,7 +246,7 @@ fn distinct(known: &Server, new: &Server, product: &str, group: GroupId) -> Resu
     if addr_key(&known.addr) == addr_key(&new.addr) {
         return Err(Reject::ServerTaken { addr: known.addr.clone(), product: product.to_owned(), group });
     }
-    // An empty run_id is an unknown one (a managed server may hide it).
+    // An empty run_id is unknown (a managed server may hide it).
     if !new.run_id.is_empty() && known.run_id == new.run_id {
         return Err(Reject::SameServer {
             addr: new.addr.clone(),
@@ -259,7 +259,7 @@ fn distinct(known: &Server, new: &Server, product: &str, group: GroupId) -> Resu
     Ok(())
 }
 
-/// No node listens where a new server does: it would be a proxy of ours, or keep a port from one.
+/// Refuses a new server at the address of a node's listener: it would be this proxy, or take a port from it.
 fn listeners_apart(state: &ClusterState, new: &[Server]) -> Result<(), Reject> {
     let all = servers(state).chain(new.iter().map(|s| &s.addr));
     no_listeners_meet(state.members.values().map(NodePorts::from), &products(state), all)

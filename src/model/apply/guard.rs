@@ -1,4 +1,4 @@
-//! Reasons to refuse that several families of changes share.
+//! Checks that several families of changes share.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::model::{
     state::{ClusterState, Group, Position, Product},
 };
 
-/// Refuses an empty set, slots that the layout has not, and slots of an assignment or migration that has not ended.
+/// Refuses an empty set, slots that the layout does not have, and slots of an open assignment or migration.
 pub(super) fn slots_usable(state: &ClusterState, product: &Product, slots: &BTreeSet<SlotId>) -> Result<(), Reject> {
     let Some(highest) = slots.last() else { return Err(Reject::NoSlots) };
     if highest.0 >= product.layout.slots() {
@@ -45,10 +45,10 @@ pub(super) fn credentials_usable(credentials: &Credentials) -> Result<(), Reject
     }
     let Some(user) = &credentials.username else { return Ok(()) };
     if user.is_empty() || user.len() > CREDENTIAL_LEN_MAX {
-        return Err(Reject::BadCredentials("the user name has 1 to 512 bytes"));
+        return Err(Reject::BadCredentials("the user name must have 1 to 512 bytes"));
     }
     if user.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Reject::BadCredentials("the user name has white space in it"));
+        return Err(Reject::BadCredentials("the user name contains white space"));
     }
     Ok(())
 }
@@ -75,22 +75,22 @@ pub(super) fn same_epoch(group: &Group, given: Epoch) -> Result<(), Reject> {
     Err(Reject::GroupChanged { group: group.id, given, now: group.epoch })
 }
 
-/// Not empty, and nothing but letters and digits, as many as are kept.
+/// Whether it is a replication id or run id: 1 to `REPLID_LEN_MAX` letters and digits.
 pub(super) fn replid_allowed(replid: &str) -> bool {
     (1..=REPLID_LEN_MAX).contains(&replid.len()) && replid.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Refuses to give slots to a group whose own slots are reinstates: it is flushed before it gets them back.
-pub(super) fn in_place(group: &Group) -> Result<(), Reject> {
+/// Refuses to give slots to an ejected group: it is flushed before it gets its own slots back.
+pub(super) fn not_ejected(group: &Group) -> Result<(), Reject> {
     if group.ejection.is_some() { Err(EjectionReject::Ejected(group.id).into()) } else { Ok(()) }
 }
 
-/// Refuses while leftovers are deleted where slots are to come: a late UNLINK could meet their keys.
+/// Refuses while a sweep of the group is open: a late UNLINK could delete keys of slots that come to it.
 pub(super) fn not_swept(to: &Group) -> Result<(), Reject> {
     if to.sweep.is_some() { Err(MigrationReject::SweepOpen(to.id).into()) } else { Ok(()) }
 }
 
-/// Refuses a node that is no member, or is being removed: nothing is begun there.
+/// Refuses a node that is not a member or is being removed: no run may begin there.
 pub(super) fn serving(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
     let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
     if member.leaving.is_some() { Err(Reject::NodeLeaving(node)) } else { Ok(()) }

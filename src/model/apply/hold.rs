@@ -1,5 +1,5 @@
 //! Holds: opening one for a cause, and ending it without a change of owner.
-//! Knows nothing of time: who opened it decides when it is released.
+//! Knows nothing of time: the leader decides when a hold is released.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::{
     Apply, assignment,
     common::{clipped, group, product, routed},
     events::When,
-    guard::{in_place, none_open, not_swept},
+    guard::{none_open, not_ejected, not_swept},
     migration, promotion,
 };
 use crate::model::{
@@ -82,7 +82,7 @@ impl Apply for Release {
     }
 }
 
-/// Whose slots, and which, if this assignment may hold them now (other holds aside).
+/// The product and the slots that the assignment holds, if it may (other holds aside).
 fn for_assignment(
     state: &ClusterState,
     id: AssignmentId,
@@ -91,14 +91,14 @@ fn for_assignment(
 ) -> Result<(ProductId, BTreeSet<SlotId>), Reject> {
     let assignment = state.assignments.get(&id).ok_or(Reject::UnknownAssignment(id))?;
     let product = product(state, assignment.product)?;
-    // A cache may lose what is in flight to an owner that is dead; a store may not.
+    // A cache may abandon requests in flight to an owner that is down; a store must not.
     if kind != HoldKind::Wait && product.mode == Mode::Store {
         return Err(Reject::WrongHoldKind);
     }
     let target = group(product, assignment.to)?;
     not_swept(target)?;
     if assignment.keys != Keys::Ejected {
-        in_place(target)?;
+        not_ejected(target)?;
     }
     none_open(state, product.id, assignment::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {

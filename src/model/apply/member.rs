@@ -1,4 +1,4 @@
-//! Who the possible servers are: joining, admission of a start, roles, removal.
+//! Members: joining, admission of a start, roles, removal.
 //! Knows nothing of Raft's own membership, which follows this one (`plan::membership`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use crate::model::{
     state::{Admission, ClusterState, Leaving, Member, Role},
 };
 
-/// Databases of the product `default`: what a redis-server has when nobody configures it.
+/// Databases of the product `default`: the default of redis-server.
 const DEFAULT_DATABASES: u32 = 16;
 
 impl Apply for Bootstrap {
@@ -115,7 +115,7 @@ impl Apply for BeginRemove {
             others_can_vote(state, node)?;
         }
         let leaving = match member.leaving {
-            // What the operator vouched for once is not taken back by a repeat without it.
+            // A later removal without `assume_dead` does not take it back.
             Some(before) => Leaving { assume_dead: before.assume_dead || assume_dead, ..before },
             None => Leaving { since: at.index, assume_dead },
         };
@@ -189,19 +189,19 @@ impl Apply for Recover {
     }
 }
 
-/// What a node says of itself can be true.
+/// Refuses an id or a host that cannot be one.
 fn introduced(new: &NewMember) -> Result<(), Reject> {
     if new.id.0 == 0 {
         return Err(Reject::NodeIdZero);
     }
-    // A host is whatever can stand before a port.
+    // Every text that can precede a port is a host.
     if HostPort::parse(&format!("{}:1", new.advertise)).is_err() {
         return Err(Reject::BadAdvertise { node: new.id, advertise: new.advertise.clone() });
     }
     Ok(())
 }
 
-/// The member that `new` is, if it is one. Refuses when its id or its uuid belongs to another, or it is being removed.
+/// The member that `new` is, if it is one. Refuses if its id or its uuid belongs to another member, or it is being removed.
 fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Member>, Reject> {
     if let Some(other) = state.members.values().find(|m| m.uuid == new.uuid && m.id != new.id) {
         return Err(Reject::UuidTaken { uuid: new.uuid, id: other.id });
@@ -225,7 +225,7 @@ fn ports_free(state: &ClusterState, new: &NewMember) -> Result<(), Reject> {
     no_listeners_meet(others.chain(std::iter::once(new.into())), &products(state), servers(state))
 }
 
-/// Refuses when without `node` nobody is left who may vote.
+/// Refuses if no member could vote without `node`.
 fn others_can_vote(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
     let voters: BTreeSet<NodeId> = state
         .members

@@ -1,5 +1,5 @@
-//! Migrations: the table of migration.md, entry by entry, but for the runs that delete leftovers (`run`).
-//! Knows nothing of keys, servers and barriers: who proposes has looked at them, and says in which term.
+//! Migrations, entry by entry (docs/design/migration.md), except the runs that delete leftovers (`run`).
+//! Knows nothing of keys, servers and barriers: the proposer has checked them, and names the term of its verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{clipped, group, product, product_mut, routed},
     events::{self, When},
-    guard::{in_place, is_primary, none_open, not_server, replid_allowed, same_term, serving, slots_usable},
+    guard::{is_primary, none_open, not_ejected, not_server, replid_allowed, same_term, serving, slots_usable},
     slot,
 };
 use crate::model::{
@@ -31,7 +31,7 @@ impl Apply for PlanMigration {
         let Self { product: product_id, ref slots, from, to, options } = *self;
         let product = product(state, product_id)?;
         group(product, from)?;
-        in_place(group(product, to)?)?;
+        not_ejected(group(product, to)?)?;
         if from == to {
             return Err(MigrationReject::SameGroup(from).into());
         }
@@ -93,7 +93,7 @@ impl Apply for StartMigration {
             return Err(not_server(&new.feed, "a server", from.id));
         }
         is_primary(to, &new.target)?;
-        in_place(to)?;
+        not_ejected(to)?;
         serving(state, new.node)?;
         if to.sweep.is_some() {
             return Err(MigrationReject::SweepOpen(to.id).into());
@@ -149,7 +149,7 @@ impl Apply for MigrationProgress {
             | MigrationPhase::Switched
             | MigrationPhase::Cancelling
             | MigrationPhase::Paused => {
-                return Err(wrong_phase(migration, "report progress", "only a running attempt before its hold can"));
+                return Err(wrong_phase(migration, "report progress", "only a running attempt can, before its hold"));
             }
         }
         if attempt != migration.attempt {
@@ -170,7 +170,7 @@ impl Apply for MigrationProgress {
         if news {
             enter(state, id, next, when);
         }
-        // One event an entry: the comparison is the greater news, and it says the rest too.
+        // One event per entry: the one about the comparison contains the counters too.
         match verified {
             Some(found) if compared => {
                 let text = format!("{} keys compared, {} differ; {copied}", found.keys, found.different);
@@ -183,7 +183,7 @@ impl Apply for MigrationProgress {
     }
 }
 
-/// What a hold for this migration needs: whose slots, and which. The slots' other holds are looked at by `hold`.
+/// The product and the slots that a hold for this migration takes, if it may. `hold` checks other holds of the slots.
 pub(super) fn may_hold(
     state: &ClusterState,
     id: MigrationId,
@@ -233,11 +233,11 @@ impl Apply for Switch {
         let product = product(state, migration.product)?;
         let groups = [group(product, migration.from)?, group(product, migration.to)?];
         epochs_unchanged(groups, group_epochs)?;
-        // Unchanged also since the attempt began: what it copied came from that primary and went to that one.
+        // Also unchanged since the attempt began: it copied from that primary and to that primary.
         if let Some(run) = &migration.run {
             epochs_unchanged(groups, &run.group_epochs)?;
         }
-        // (No promotion of either is open: none begins while slots are held, and no hold while one is open.)
+        // (No promotion of either group is open: none begins while slots are held, and no hold opens during one.)
         for slot in &migration.slots {
             owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
         }
@@ -279,7 +279,7 @@ impl Apply for RestartMigration {
         let Self { migration: id, ref why } = *self;
         let migration = find(state, id)?;
         if !migration.phase.attempting() {
-            return Err(wrong_phase(migration, "begin anew", "no attempt of it runs, nothing was done"));
+            return Err(wrong_phase(migration, "be restarted", "no attempt of it runs; nothing was done"));
         }
 
         let attempt = migration.attempt;
@@ -289,7 +289,8 @@ impl Apply for RestartMigration {
     }
 }
 
-/// A group has another primary: attempts that read or write it end, and begin anew. No event of each: an entry makes one.
+/// A group has another primary: attempts that read or write it end, and start from the beginning. Adds no events of their own,
+/// because an entry causes at most one.
 pub(super) fn primary_changed(
     state: &mut ClusterState,
     product: ProductId,
@@ -311,7 +312,7 @@ impl Apply for CancelMigration {
         let migration = find(state, id)?;
         match migration.phase {
             MigrationPhase::Switched => {
-                let remedy = "its slots belong to the target already: let it end, then migrate them back";
+                let remedy = "its slots belong to the target already: let it finish, then migrate them back";
                 return Err(wrong_phase(migration, "be cancelled", remedy));
             }
             MigrationPhase::Cancelling => return Ok(Outcome::Unchanged),
@@ -340,7 +341,7 @@ impl Apply for PauseMigration {
         let migration = find(state, id)?;
         match migration.phase {
             MigrationPhase::Switched | MigrationPhase::Cancelling => {
-                let remedy = "only leftovers are being deleted: let it end";
+                let remedy = "only leftovers are being deleted: let it finish";
                 return Err(wrong_phase(migration, "be paused", remedy));
             }
             MigrationPhase::Paused => return Ok(Outcome::Unchanged),
@@ -371,7 +372,7 @@ impl Apply for ResumeMigration {
                 return Ok(Outcome::Unchanged);
             }
             MigrationPhase::Switched | MigrationPhase::Cancelling => {
-                return Err(wrong_phase(migration, "be resumed", "it is not paused: let it end"));
+                return Err(wrong_phase(migration, "be resumed", "it is not paused: let it finish"));
             }
         }
 
@@ -379,7 +380,7 @@ impl Apply for ResumeMigration {
             m.releases = 0;
         }
         enter(state, id, MigrationPhase::Planned, when);
-        tell(state, id, when, EventKind::Resumed, "it begins anew");
+        tell(state, id, when, EventKind::Resumed, "it starts from the beginning");
         Ok(Outcome::Done)
     }
 }
@@ -424,7 +425,7 @@ pub(super) fn tell(state: &mut ClusterState, id: MigrationId, when: When, kind: 
     events::push(state, when, kind, Some(product), format!("migration {id}"), text);
 }
 
-/// The migration is over: from the open ones to the remembered ones, with the event that says so.
+/// Moves the migration from the open to the ended ones, with an event.
 pub(super) fn ended(state: &mut ClusterState, id: MigrationId, end: EndPhase, when: When, text: &str) {
     let kind = match end {
         EndPhase::Done => EventKind::Done,
@@ -459,13 +460,13 @@ fn enter(state: &mut ClusterState, id: MigrationId, phase: MigrationPhase, when:
     }
 }
 
-/// No run is current any more, no hold open.
+/// Ends the current run and the open hold.
 fn end_attempt(state: &mut ClusterState, id: MigrationId, next: MigrationPhase, why: &str, when: When) {
     let Some(m) = state.migrations.get_mut(&id) else { return };
     m.run = None;
     m.why = clipped(why);
     if let Some(hold) = m.hold() {
-        // A hold that led to nothing, like a released one: five of them are enough.
+        // The hold did not lead to a switch, like a released one; five of those pause the migration.
         m.releases = m.releases.saturating_add(1);
         state.holds.remove(&hold);
         routed(state, when.at);
@@ -473,7 +474,7 @@ fn end_attempt(state: &mut ClusterState, id: MigrationId, next: MigrationPhase, 
     enter(state, id, next, when);
 }
 
-/// How long the slots have been held, by the clocks of the proposing nodes: for people.
+/// How long the slots have been held, by the clocks of the proposing nodes. For people.
 const fn held_ms(hold: &Hold, when: When) -> u64 {
     when.ms.saturating_sub(hold.since_ms)
 }

@@ -1,8 +1,8 @@
-//! The only function that changes a `ClusterState`. Reads no clock and no randomness: same log, same state.
-//! Knows nothing of who proposes a change, and asks nobody: servers were asked before.
+//! Applies entries: the only way in which a `ClusterState` changes. It reads no clock and no randomness, so that equal logs
+//! give equal states. It asks no server: the proposer has done that.
 //!
-//! Each family of changes has a file. In each function everything that can refuse stands above the first assignment,
-//! so that a refusal leaves the state as it was (but for the record of the result itself).
+//! Each family of changes has a file. Each function makes all its checks before its first modification, so that a reject
+//! leaves the state as it was (except for the record of the result itself).
 
 mod assignment;
 mod cluster;
@@ -31,12 +31,14 @@ use super::{
     state::{ClusterState, Entry, Position, Recorded},
 };
 
-/// Applies an entry of the log. Afterwards `state.applied` is its index, whatever came of it.
+/// Applies an entry of the log. Afterwards `state.applied` is its index, also if the change was rejected.
 ///
-/// A change id that was seen before gets its first result again (`first_index` tells where), and nothing happens.
+/// A repeated request (the same change id and request hash) gets the first result again, and nothing else happens.
+/// `first_index` returns the index of its first entry.
 ///
 /// # Errors
-/// Why nothing changed. A repeat of a refused change gets the same sentence as `Reject::First`.
+/// Returns why nothing changed. A repeated request that was rejected gets the same text, as `Reject::First`. Another request
+/// under a used change id gets `Reject::ChangeIdReused`.
 pub fn apply(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outcome, Reject> {
     if at.index <= state.applied {
         return Err(Reject::OldEntry { index: at.index, applied: state.applied });
@@ -57,7 +59,7 @@ pub fn apply(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Ou
     result
 }
 
-/// Notes an entry that carries no change (a new leader's blank entry, a membership of Raft).
+/// Notes an entry that carries no change (a new leader's blank entry, a Raft membership).
 pub fn note_applied(state: &mut ClusterState, index: Epoch) {
     state.applied = state.applied.max(index);
 }
@@ -68,13 +70,13 @@ pub fn first_index(state: &ClusterState, id: Uuid) -> Option<Epoch> {
     state.results.get(&id).map(|r| r.index)
 }
 
-/// What `change` would do, a sentence each; empty: nothing. `state` is not touched.
+/// The change summary of what `change` would do; empty: nothing. Leaves `state` as it is.
 ///
 /// # Errors
-/// Why it would be refused.
+/// Returns why the change would be rejected.
 pub fn dry_run(state: &ClusterState, change: &Change) -> Result<Vec<String>, Reject> {
     let mut after = state.clone();
-    // It is dry-run in the term of its verdict, where it carries one.
+    // In the term of its verdict, if it has one: another term would be refused.
     let term = applicable(change).term().unwrap_or_default();
     let at = Position { index: Epoch(state.applied.0 + 1), term };
     self::change(&mut after, change, When { at, ms: 0 })?;
@@ -88,12 +90,12 @@ fn change(state: &mut ClusterState, change: &Change, when: When) -> Result<Outco
     applicable(change).apply(state, when)
 }
 
-/// What each change can do here.
+/// Every change implements it, in the file of its family.
 trait Apply {
-    /// Changes `state`, or returns why it refuses; then `state` is as it was.
+    /// Changes `state`, or returns why it refuses and leaves `state` as it was.
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject>;
 
-    /// The term of the verdict behind the change, where it carries one: it is refused in another.
+    /// The term of the verdict that the change depends on, if there is one. The change is refused in another term.
     fn term(&self) -> Option<Term> {
         None
     }
@@ -110,7 +112,7 @@ macro_rules! dispatch {
 }
 for_every_change!(dispatch);
 
-/// Refusals are kept as their sentence: it is all that a repeat needs, and no later version can read it differently.
+/// Keeps a reject as its text: a repeated request needs no more, and a later version cannot change its meaning.
 fn as_recorded(result: &Result<Outcome, Reject>) -> Result<Outcome, Reject> {
     result.clone().map_err(|reject| Reject::First(clipped(&reject.to_string())))
 }

@@ -1,5 +1,4 @@
-//! What the leader has seen of a primary's process, or done at a server, written down.
-//! Knows nothing of why it did.
+//! What the leader has observed at servers or done there.
 
 use super::{
     Apply,
@@ -85,7 +84,7 @@ impl Apply for MarkResynced {
         if place == 0 {
             return Err(PromotionReject::IsPrimary { addr: server.addr.clone(), group: group_id }.into());
         }
-        // What was seen before a promotion began says nothing of what it has done to the server since.
+        // An observation before a promotion began says nothing of what the promotion has done to the server.
         none_open(state, product_id, [group_id])?;
         if !server.diverged {
             return Ok(Outcome::Unchanged);
@@ -95,7 +94,7 @@ impl Apply for MarkResynced {
         if let Some(server) = server_mut(state, product_id, group_id, &addr) {
             server.diverged = false;
         }
-        let text = format!("{addr} follows the primary and has what it has; it may be promoted again");
+        let text = format!("{addr} follows the primary and has copied all its data; it may be promoted again");
         events::push(state, when, EventKind::Resynced, Some(product_id), subject(group_id), &text);
         Ok(Outcome::Done)
     }

@@ -1,5 +1,5 @@
-//! Tenants: making, changing, removing.
-//! Knows nothing of listeners but that no two of a host may meet.
+//! Products: creation, settings, removal.
+//! Knows nothing of listeners, except that no two of a host may use the same port.
 
 use super::{
     Apply,
@@ -86,7 +86,7 @@ impl Apply for SetProduct {
         product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
         product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
         product.reads = reads.of(product.reads);
-        // Workers need not know how slots come to move.
+        // Workers do not need to know whether migrations are planned automatically.
         if !same {
             routed(state, at);
         }
@@ -104,14 +104,14 @@ impl Apply for RemoveProduct {
             return Err(Reject::ProductHasGroups { product: product.name.clone(), count, group: *group });
         }
 
-        // Without groups no slot has an owner, so no assignment and no hold is left either.
+        // Without groups no slot has an owner, so there are no assignments and no holds either.
         state.products.remove(&id);
         routed(state, at);
         Ok(Outcome::Done)
     }
 }
 
-/// Adds a product whose demands were checked.
+/// Adds a product that was checked.
 pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
     let id = ProductId(state.next_product.max(1));
     state.next_product = id.0 + 1;
@@ -136,7 +136,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
     id
 }
 
-/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash (it stands in file names and on command lines).
+/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash, because it is used in file names and on command lines.
 fn name_allowed(name: &str) -> bool {
     (1..=NAME_LEN_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))

@@ -1,5 +1,5 @@
-//! Promotions: a group gets another primary, under a hold; and what the log knows of who may become one.
-//! Knows nothing of offsets and roles: who proposes has looked at the servers, and says in which term.
+//! Promotions: a group gets another primary, under a hold.
+//! Knows nothing of offsets and roles: the proposer has checked the servers, and names the term of its verdict.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ impl Apply for StartPromotion {
         if to.diverged && !new.forced {
             return Err(PromotionReject::Diverged { addr: to.addr.clone(), group: group.id }.into());
         }
-        // Whoever looked before a switch does not know how far a replica must be to have the slots that came.
+        // A check before the last switch does not know the offset that a replica must have reached.
         if group.required_offset != new.required_offset {
             return Err(PromotionReject::RequiredOffsetChanged(group.id).into());
         }
@@ -65,7 +65,7 @@ impl Apply for StartPromotion {
     }
 }
 
-/// What a hold for this promotion needs: whose slots, and which. Of a group without slots there are none.
+/// The product and the slots that a hold for this promotion takes, if it may. A group may have no slots.
 pub(super) fn may_hold(
     state: &ClusterState,
     id: PromotionId,
@@ -80,7 +80,7 @@ pub(super) fn may_hold(
         };
         return Err(PromotionReject::WrongHoldKind { kind: promotion.kind.name(), wanted }.into());
     }
-    // Without slots two holds would not meet.
+    // Two holds without slots would not conflict.
     if let Some(hold) = state.promotion_hold(id) {
         return Err(PromotionReject::Held { promotion: id, hold }.into());
     }
@@ -136,7 +136,7 @@ impl Apply for FinishPromotion {
             group.replid.clear();
             group.run_id.clear();
             group.restarted_with = None;
-            // What had to be reached, it has: who chose it saw to that. Later replicas copy it whole.
+            // The new primary has reached it: the proposer made sure of that. Later replicas copy all its data.
             group.required_offset = None;
         }
         for slot in product.slots.iter_mut().filter(|s| s.owner == Some(promotion.group)) {
@@ -149,7 +149,7 @@ impl Apply for FinishPromotion {
         let mut text = format!("{} instead of {}, held {held_ms} ms (hold {hold})", promotion.to, promotion.from);
         if !restarted.is_empty() {
             let ids: Vec<String> = restarted.iter().map(ToString::to_string).collect();
-            text = format!("{text}; begin anew: migration {}", ids.join(", "));
+            text = format!("{text}; restarted: migration {}", ids.join(", "));
         }
         tell(state, &promotion, when, EventKind::Promoted, &text);
         ended(state, id, None, when);
@@ -176,7 +176,7 @@ impl Apply for GiveUpPromotion {
             routed(state, when.at);
         }
         if sent && let Some(server) = server_mut(state, promotion.product, promotion.group, &promotion.to) {
-            // It may have been told to be a primary, and have taken writes since that nobody else has.
+            // It may have become a primary, and may have taken writes that no other server has.
             server.diverged = true;
         }
         let text = format!("{} stays the primary, {} does not replace it: {why}", promotion.from, promotion.to);
@@ -190,7 +190,7 @@ fn find(state: &ClusterState, id: PromotionId) -> Result<&Promotion, Reject> {
     state.promotions.get(&id).ok_or_else(|| PromotionReject::Unknown(id).into())
 }
 
-/// Refuses while slots are held that leave or reach the group: what the hold is for rests on its primary.
+/// Refuses while slots are held that leave or reach the group: the cause of the hold depends on its primary.
 fn not_held(state: &ClusterState, product: &Product, id: GroupId) -> Result<(), Reject> {
     for hold in state.holds.values().filter(|h| h.product == product.id) {
         match hold.cause {
@@ -205,7 +205,7 @@ fn not_held(state: &ClusterState, product: &Product, id: GroupId) -> Result<(), 
                     return Err(PromotionReject::AssignmentHeld { group: id, assignment: cause, hold: hold.id }.into());
                 }
             }
-            // Of another group: there is one for a group at most.
+            // Of another group: a group has at most one open promotion.
             Cause::Promotion(_) => {}
         }
     }
@@ -216,7 +216,7 @@ fn tell(state: &mut ClusterState, promotion: &Promotion, when: When, kind: Event
     events::push(state, when, kind, Some(promotion.product), subject(promotion.group), text);
 }
 
-/// The promotion is over: from the open ones to the remembered ones.
+/// Moves the promotion from the open to the ended ones.
 fn ended(state: &mut ClusterState, id: PromotionId, failed: Option<String>, when: When) {
     let Some(promotion) = state.promotions.remove(&id) else { return };
     if state.ended_promotions.len() >= PROMOTIONS_ENDED_MAX {

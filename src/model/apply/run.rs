@@ -1,5 +1,5 @@
 //! Runs that delete leftovers: at the source after a switch, at the target after a cancel, in a group by a sweep.
-//! Knows nothing of connections: every entry here is proposed behind the fence of the job's last run.
+//! Knows nothing of connections: every change here is proposed behind the fence of the job's last run.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &StartRun, whe
         | MigrationPhase::CaughtUp
         | MigrationPhase::Held(_)
         | MigrationPhase::Paused => {
-            return Err(migration::wrong_phase(open, "be cleaned up", "that comes after its switch or cancel"));
+            return Err(migration::wrong_phase(open, "be cleaned up", "that follows its switch or cancel"));
         }
     };
     next_run(state, new)?;
@@ -104,7 +104,7 @@ impl Apply for Cleaned {
         let Some(kind) = current.map(|r| r.kind) else {
             return Err(MigrationReject::RunNotCurrent { job: job.to_string(), run }.into());
         };
-        // What it deleted at a primary that was replaced since, the new one may still have.
+        // The new primary may still have the keys that the run deleted at a primary that was replaced since.
         if let (Some(current), Some(group)) = (current, cleaned_group(state, job, kind)) {
             is_primary(group, &current.server)?;
         }
@@ -195,7 +195,7 @@ fn next_run(state: &ClusterState, new: &StartRun) -> Result<(), Reject> {
     }
 }
 
-/// Refuses while slots come, or what came is wiped: a late UNLINK of the sweep could meet their keys.
+/// Refuses while slots come to the group, or copies are wiped there: a late UNLINK of the sweep could delete their keys.
 fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<(), Reject> {
     let coming = state.migrations.values().find(|m| {
         m.product == product && m.to == group && (m.phase.attempting() || m.phase == MigrationPhase::Cancelling)

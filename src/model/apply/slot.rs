@@ -1,11 +1,11 @@
-//! Slots that nobody owns get an owner.
-//! Knows nothing of slots that have one: those change under a hold (`assign`).
+//! The owner of a slot: how it changes, and how slots without one get one.
+//! Slots that have an owner change it under a hold (`assignment`, `migration`), or when they are ejected.
 
 use super::{
     Apply,
     common::{group, product, product_mut, routed},
     events::When,
-    guard::{in_place, none_open, slots_usable},
+    guard::{none_open, not_ejected, slots_usable},
 };
 use crate::model::{
     change::AssignFree,
@@ -20,7 +20,7 @@ impl Apply for AssignFree {
         let Self { product: product_id, ref slots, to } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
-        in_place(group(product, to)?)?;
+        not_ejected(group(product, to)?)?;
         slots_usable(state, product, slots)?;
         let mut free = Vec::new();
         for slot in slots {
@@ -34,7 +34,7 @@ impl Apply for AssignFree {
         if free.is_empty() {
             return Ok(Outcome::Unchanged);
         }
-        // A promotion holds what its group has when it holds.
+        // A promotion holds the slots that its group has when it opens the hold.
         none_open(state, product_id, [to])?;
 
         give(state, product_id, free.iter().copied(), to, true, at)?;
@@ -42,8 +42,8 @@ impl Apply for AssignFree {
     }
 }
 
-/// Makes `to` the owner of `slots`: the one place where an owner changes. Former owners remember what they gave away
-/// if `remember`: then what is left there is ours, and is deleted some time.
+/// Makes `to` the owner of `slots`: the only function that changes an owner. With `remember`, former owners note the slots that
+/// they gave away: their keys there are leftovers, which a sweep deletes.
 /// The caller has checked everything; product and groups exist.
 pub(super) fn give(
     state: &mut ClusterState,
@@ -64,7 +64,7 @@ pub(super) fn give(
         if let Some(owner) = product.groups.get_mut(&to) {
             owner.given_away.remove(&slot);
         }
-        // Whoever gets a slot keeps it: what is reinstates is said behind this.
+        // The new owner is not temporary; Eject adds the ejected slots after this.
         for ejection in product.groups.values_mut().filter_map(|g| g.ejection.as_mut()) {
             ejection.slots.remove(&slot);
         }

@@ -1,5 +1,5 @@
-//! What must be true of ejections in every state.
-//! Knows nothing of changes; it looks at one state.
+//! The invariants of ejections.
+//! Knows nothing of changes: it checks one state.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::model::{
 
 pub(super) fn ejections(state: &ClusterState, found: &mut Found) {
     for product in state.products.values() {
-        let mut reinstates: BTreeSet<SlotId> = BTreeSet::new();
+        let mut ejected: BTreeSet<SlotId> = BTreeSet::new();
         for group in product.groups.values() {
             let (id, after) = (group.id, group.options.eject_after_ms);
             found.unless(after == 0 || EJECT_AFTER_MS.contains(&after), || {
@@ -21,12 +21,12 @@ pub(super) fn ejections(state: &ClusterState, found: &mut Found) {
             });
             let Some(ejection) = &group.ejection else { continue };
             found.unless(product.mode == Mode::Cache, || format!("group {id} of a store ejects slots"));
-            found.unless(ejection.id <= state.applied, || format!("group {id} ejects in the future"));
-            found.unless(product.owned(id).is_empty(), || format!("group {id} is out, and owns slots"));
+            found.unless(ejection.id <= state.applied, || format!("group {id} is ejected in the future"));
+            found.unless(product.owned(id).is_empty(), || format!("group {id} is ejected, and owns slots"));
             for slot in &ejection.slots {
-                found.unless(reinstates.insert(*slot), || format!("slot {slot} is reinstates by two groups"));
+                found.unless(ejected.insert(*slot), || format!("slot {slot} is ejected by two groups"));
                 let owned = product.slots.get(usize::from(slot.0)).is_some_and(|s| s.owner.is_some());
-                found.unless(owned, || format!("slot {slot} is reinstates to nobody"));
+                found.unless(owned, || format!("slot {slot} is ejected and has no owner"));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What must be true of migrations, runs, sweeps and events in every state.
-//! Knows nothing of changes; it looks at one state.
+//! The invariants of migrations, runs, sweeps and events.
+//! Knows nothing of changes: it checks one state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ fn place(state: &ClusterState, m: &Migration, found: &mut Found) {
     }
 }
 
-/// What goes with the phase: hold, run, counts.
+/// Hold, run and counts fit the phase.
 fn phase(state: &ClusterState, m: &Migration, found: &mut Found) {
     let (id, name) = (m.id, m.phase.name());
     let open: Vec<_> = state.holds.values().filter(|h| h.cause == Cause::Migration(id)).map(|h| h.id).collect();
@@ -120,7 +120,7 @@ pub(super) fn sweeps(state: &ClusterState, found: &mut Found) {
     }
 }
 
-/// Something writes or deletes keys of coming slots there.
+/// A run writes or deletes keys of coming slots in the group.
 fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> bool {
     let to = |m: &&Migration| m.product == product && m.to == group;
     state

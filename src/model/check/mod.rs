@@ -1,5 +1,5 @@
-//! What must be true of every state, said a second time: independent of `apply`, whose mistakes it is to find.
-//! Knows nothing of changes; it looks at one state.
+//! The invariants of the state. They are written independently of `apply`, to find its mistakes.
+//! Knows nothing of changes: it checks one state.
 
 mod ejection;
 mod migration;
@@ -17,11 +17,11 @@ use super::{
     state::{Cause, ClusterState, Product, Role},
 };
 
-/// Something that must not be, as a sentence.
+/// A broken invariant, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(pub String);
 
-/// All violations of a state; empty for every state that `apply` has made.
+/// All violations of a state. There are none in a state that `apply` has made.
 #[must_use]
 pub fn check(state: &ClusterState) -> Vec<Violation> {
     let mut found = Found(Vec::new());
@@ -144,7 +144,7 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     }
 }
 
-/// Every listener by the names of its host; nothing may be there twice, nor where a server is.
+/// No port of a host may be used twice, by listeners or by a listener and a server.
 fn listeners(state: &ClusterState, servers: &BTreeMap<(String, u16), ProductId>, found: &mut Found) {
     let mut taken: BTreeSet<(String, u32)> =
         servers.keys().map(|(host, port)| (host.clone(), u32::from(*port))).collect();
@@ -200,7 +200,7 @@ fn holds(state: &ClusterState, found: &mut Found) {
                 m.hold() == Some(*id) && (m.product, &m.slots, m.attempt) == (product, slots, attempt)
             }),
             Cause::Promotion(cause) => (state.promotions.get(&cause)).is_some_and(|p| {
-                // All that its group owns, whatever happened since: nothing may come or go.
+                // All slots that its group owns: no slot may come or go meanwhile.
                 let slots_of = state.products.get(&p.product).into_iter().flat_map(|product| &product.slots);
                 let owned = (0u16..).zip(slots_of).filter(|(_, s)| s.owner == Some(p.group)).map(|(i, _)| SlotId(i));
                 (p.product, p.attempts, p.kind.hold()) == (product, attempt, h.kind) && owned.eq(slots.iter().copied())

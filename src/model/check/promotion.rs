@@ -1,5 +1,5 @@
-//! What must be true of promotions, and of what groups and servers are promoted by, in every state.
-//! Knows nothing of changes; it looks at one state.
+//! The invariants of promotions, and of the values of groups and servers that they depend on.
+//! Knows nothing of changes: it checks one state.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub(super) fn promotions(state: &ClusterState, found: &mut Found) {
     }
 }
 
-/// Its group is as it was when it began.
+/// Its group has not changed since it began.
 fn place(p: &Promotion, group: &Group, found: &mut Found) {
     let id = p.id;
     found.unless(group.epoch == p.group_epoch, || format!("promotion {id}: its group has epoch {}", group.epoch));
@@ -42,7 +42,7 @@ fn place(p: &Promotion, group: &Group, found: &mut Found) {
     found.unless(servers.any(|addr| *addr == p.to), || format!("promotion {id}: {} is no replica there", p.to));
 }
 
-/// Nothing else holds slots that leave or reach the group.
+/// No other hold is open of slots that leave or reach the group.
 fn alone(state: &ClusterState, p: &Promotion, found: &mut Found) {
     for hold in state.holds.values().filter(|h| h.product == p.product) {
         let concerned = match hold.cause {

@@ -1,38 +1,33 @@
-//! Why a change of a ejection did nothing, with the evidence and what to do.
-//! Knows nothing of other changes.
+//! Rejects of changes of ejections, with the evidence and what to do.
 
 use crate::model::ids::{GroupId, SlotId};
 
-/// A refusal of a change about slots that a cache's group ejects.
+/// A reject of a change of an ejection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EjectionReject {
-    /// A store keeps its data: its slots wait for their group.
-    #[error(
-        "product '{0}' is a store: the slots of a group that is down wait for it, they are reinstates in caches only"
-    )]
+    /// The product is a store: its slots wait for their group.
+    #[error("product '{0}' is a store: the slots of a group that is down wait for it; only caches eject slots")]
     NotCache(String),
-    /// The group is out.
+    /// The group is ejected.
     #[error(
-        "group {0} is out: its slots are ejected, since its primary is down, and it is flushed before it gets them back; wait until it is back (`pontoon group show {0}`)"
+        "group {0} is ejected, because its primary is down, and it is flushed before it gets its slots back; wait until it is reinstated (`pontoon group show {0}`)"
     )]
     Ejected(GroupId),
-    /// The group is not out, or not by this ejection.
-    #[error("group {0} does not eject slots by this ejection any more; nothing was done")]
+    /// The group is not ejected, or by another ejection.
+    #[error("group {0} is not ejected any more by this ejection; nothing was done")]
     NotEjected(GroupId),
-    /// Not exactly its slots are given, each once, to others.
-    #[error("group {0} owns other slots than this ejection is of; nothing was done, the leader looks again")]
+    /// The change does not give exactly the slots of the group, each once, to other groups.
+    #[error("group {0} owns other slots than those of this ejection; nothing was done, the leader decides again")]
     NotAll(GroupId),
-    /// The borrower had the slot before.
-    #[error(
-        "group {group} has not deleted yet what it had of slot {slot}; it may be reinstates the slot when that is done"
-    )]
+    /// The temporary owner has leftovers of the slot.
+    #[error("group {group} still has leftovers of slot {slot}; it may get the slot when they are deleted")]
     Leftovers {
-        /// Which slot.
+        /// The slot.
         slot: SlotId,
-        /// The borrower.
+        /// The temporary owner.
         group: GroupId,
     },
-    /// The wait is too short or too long.
+    /// The time is out of range.
     #[error(
         "a group ejects its slots after 500 ms to 600000 ms without its primary, or never (0); {0} ms was asked for"
     )]

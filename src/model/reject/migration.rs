@@ -1,25 +1,24 @@
-//! Why a change of a migration or a sweep did nothing, with the evidence and what to do.
-//! Knows nothing of other changes.
+//! Rejects of changes of migrations and sweeps, with the evidence and what to do.
 
 use crate::model::ids::{GroupId, HoldId, HostPort, MigrationId, SlotId};
 
-/// A refusal of a change about migrations, runs or sweeps.
+/// A reject of a change of a migration, a run or a sweep.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MigrationReject {
     // Planning.
-    /// A migration to where the slots are.
+    /// The source is the target.
     #[error("group {0} is both source and target; choose another target")]
     SameGroup(GroupId),
-    /// A slot is not the source's.
+    /// The source does not own a slot.
     #[error(
         "slot {slot} does not belong to group {from} but to {owner}; `pontoon slot ls` shows the owners, nothing was done"
     )]
     NotOwned {
-        /// Which.
+        /// The slot.
         slot: SlotId,
         /// The source that was named.
         from: GroupId,
-        /// The owner, in words.
+        /// The owner, as text.
         owner: String,
     },
     /// The slot is in a migration that has not ended.
@@ -27,13 +26,13 @@ pub enum MigrationReject {
         "slot {slot} is in migration {migration} from group {from} to group {to}, which has not ended; wait for it (`pontoon migrate watch {migration}`) or cancel it (`pontoon migrate cancel {migration}`)"
     )]
     SlotMigrates {
-        /// Which.
+        /// The slot.
         slot: SlotId,
-        /// By which migration.
+        /// The migration.
         migration: MigrationId,
-        /// From whom.
+        /// The source.
         from: GroupId,
-        /// To whom.
+        /// The target.
         to: GroupId,
     },
     /// The group is in a migration that has not ended.
@@ -41,129 +40,129 @@ pub enum MigrationReject {
         "group {group} is in migration {migration}, which has not ended; wait for it (`pontoon migrate watch {migration}`) or cancel it (`pontoon migrate cancel {migration}`)"
     )]
     GroupMigrates {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// By which migration.
+        /// The migration.
         migration: MigrationId,
     },
-    /// Too many that have not ended.
+    /// Too many open migrations.
     #[error("{max} migrations have not ended, the most there can be; wait for one of them, or cancel one")]
     TooMany {
         /// The limit.
         max: usize,
     },
-    /// The limit on holds is none.
-    #[error("a hold of {0} ms cannot be; choose 10 to 10000, or 0 for the cluster's setting")]
+    /// The budget of the hold is out of range.
+    #[error("a hold cannot have a budget of {0} ms; choose 10 to 10000, or 0 for the cluster's setting")]
     BadHoldMax(u32),
 
     // Steps.
     /// No such migration, or it ended.
-    #[error("migration {0} has ended or never was; `pontoon migrate ls` shows what there is, nothing was done")]
+    #[error("migration {0} has ended or never existed; `pontoon migrate ls` lists the migrations, nothing was done")]
     Unknown(MigrationId),
-    /// It stands where the change makes no sense.
+    /// The change does not fit the phase.
     #[error("migration {migration} is {phase}, so it cannot {verb}; {remedy}")]
     WrongPhase {
-        /// Which.
+        /// The migration.
         migration: MigrationId,
-        /// Where it stands.
+        /// Its phase.
         phase: &'static str,
-        /// What was wanted.
+        /// What the change would do, as a verb.
         verb: &'static str,
-        /// What to do now.
+        /// What to do now, or why it does not fit.
         remedy: &'static str,
     },
-    /// The attempt is another.
-    #[error("attempt {given} of migration {migration} is not the one that counts now ({expected}); nothing was done")]
+    /// It is not the expected attempt.
+    #[error("attempt {given} of migration {migration} is not the expected one ({expected}); nothing was done")]
     WrongAttempt {
-        /// Which.
+        /// The migration.
         migration: MigrationId,
         /// The one given.
         given: u32,
-        /// The one that would do.
+        /// The expected one.
         expected: u32,
     },
-    /// The source is being read by another attempt.
+    /// Another attempt reads from the source.
     #[error(
         "migration {other} copies from group {from} now; migration {migration} begins when that one has switched, the leader tries again"
     )]
     SourceBusy {
-        /// Which.
+        /// The migration.
         migration: MigrationId,
-        /// What runs.
+        /// The migration whose attempt runs.
         other: MigrationId,
-        /// From where.
+        /// The source.
         from: GroupId,
     },
-    /// Enough attempts fill the target.
+    /// Too many attempts write to the target.
     #[error(
         "{max} migrations copy to group {to} now, the most there can be; migration {migration} begins when one of them has switched, the leader tries again"
     )]
     TargetBusy {
-        /// Which.
+        /// The migration.
         migration: MigrationId,
-        /// To where.
+        /// The target.
         to: GroupId,
         /// The limit.
         max: usize,
     },
-    /// A server is not what the change takes it for.
-    #[error("server {addr} is not {what} of group {group}; nothing was done, the leader looks again")]
+    /// A server does not have the role that the change expects.
+    #[error("server {addr} is not {what} of group {group}; nothing was done, the leader decides again")]
     NotServer {
-        /// Which.
+        /// The server.
         addr: HostPort,
-        /// What it should be: "the primary", "a server".
+        /// The expected role: "the primary", "a server".
         what: &'static str,
-        /// Of which group.
+        /// The group.
         group: GroupId,
     },
-    /// The hold is not the migration's.
+    /// The hold belongs to something else.
     #[error("hold {hold} is not the one of migration {migration}; nothing was done")]
     OtherHold {
         /// The hold.
         hold: HoldId,
-        /// Which.
+        /// The migration.
         migration: MigrationId,
     },
-    /// A migration waits for what is in flight.
+    /// A migration waits for requests in flight.
     #[error("a migration takes a hold of kind Wait, not Abandon; nothing was done")]
     WrongHoldKind,
 
     // Runs.
-    /// The run's number is not the next one.
-    #[error("run {given} of {job} is not the next one ({expected}); nothing was done, the leader looks again")]
+    /// It is not the next run.
+    #[error("run {given} of {job} is not the next one ({expected}); nothing was done, the leader decides again")]
     WrongRun {
-        /// Of what.
+        /// The job.
         job: String,
         /// The one given.
         given: u32,
-        /// The one that would do.
+        /// The expected one.
         expected: u32,
     },
     /// The run is not current.
     #[error("run {run} of {job} is not current; nothing was done")]
     RunNotCurrent {
-        /// Of what.
+        /// The job.
         job: String,
         /// The one given.
         run: u32,
     },
-    /// Nothing was given away, or all of it is in migrations.
+    /// The group gave no slots away, or all of them are in migrations.
     #[error("group {0} has given away no slots that could be swept; nothing was done")]
     NothingToSweep(GroupId),
     /// No sweep is open.
     #[error("no sweep of group {0} is open; nothing was done")]
     NoSweep(GroupId),
-    /// A sweep is open where slots are to come, or a group is to go.
+    /// A sweep of the group is open.
     #[error(
         "leftovers of slots that group {0} gave away are being deleted there; the leader ends that first, try again in a moment"
     )]
     SweepOpen(GroupId),
-    /// Slots come to a group that is to be swept.
-    #[error("slots come to group {group} ({by}), so it is not swept now; nothing was done")]
+    /// Slots come to the group of the sweep.
+    #[error("slots come to group {group} ({by}), so it cannot be swept now; nothing was done")]
     GroupReceives {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// By what.
+        /// The migration or assignment.
         by: String,
     },
 }

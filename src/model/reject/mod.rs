@@ -1,5 +1,5 @@
-//! Why a change did nothing, with the evidence. Rendered for people in one place: `Display`.
-//! Knows nothing of status codes or of who asked.
+//! Rejects: why a change did nothing, with the evidence, as text for people (`Display`).
+//! Knows nothing of status codes.
 
 mod ejection;
 mod migration;
@@ -11,11 +11,11 @@ pub use promotion::PromotionReject;
 
 use super::ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term, Uuid};
 
-/// A refusal. The state is as it was, but for the record of this very result.
+/// Why a change did nothing. The state is as it was, except for the record of this result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
     // The entry itself.
-    /// The entry is not behind the last one applied: a fault of the log's owner, never of the change.
+    /// The entry does not follow the last one applied: a fault of the caller, never of the change.
     #[error("entry {index} cannot be applied: entry {applied} is applied already")]
     OldEntry {
         /// Its index.
@@ -23,20 +23,20 @@ pub enum Reject {
         /// The last applied.
         applied: Epoch,
     },
-    /// A change id came again with another change.
-    #[error("change id {id} belongs to another change (log entry {first}); nothing was done: use a new id")]
+    /// The change id belongs to another request.
+    #[error("change id {id} belongs to another request (log entry {first}); nothing was done: use a new id")]
     ChangeIdReused {
         /// The id.
         id: Uuid,
         /// Log index of the first change under it.
         first: Epoch,
     },
-    /// What the first attempt under the same change id was told. Recorded as text, so that no later wording changes it.
+    /// The reject of the first request under the same change id. Recorded as text, so that no later version changes it.
     #[error("{0}")]
     First(String),
-    /// The verdict on which the change rests is of another term.
+    /// The verdict that the change depends on is of another term.
     #[error(
-        "the verdict behind this change is of term {verdict}, the entry of term {entry}; nothing was done, the leader decides again"
+        "this change was decided in term {verdict}, its entry is of term {entry}; nothing was done, the leader decides again"
     )]
     OtherTerm {
         /// Term of the verdict.
@@ -62,14 +62,14 @@ pub enum Reject {
         max: usize,
     },
     /// Node ids start at 1.
-    #[error("0 is no node id; choose one from 1 (`--id`)")]
+    #[error("0 is not a node id; choose one from 1 (`--id`)")]
     NodeIdZero,
     /// The advertised host cannot be one.
     #[error("node {node}: '{advertise}' is not a host name or address; give one with `--advertise`")]
     BadAdvertise {
-        /// Who.
+        /// The node.
         node: NodeId,
-        /// What it said.
+        /// The advertised host.
         advertise: String,
     },
     /// The id is taken by another data directory.
@@ -79,9 +79,9 @@ pub enum Reject {
     IdTaken {
         /// The id.
         id: NodeId,
-        /// Who has it.
+        /// Identity of the member that has it.
         uuid: Uuid,
-        /// Where.
+        /// Its address.
         admin: HostPort,
     },
     /// The data directory is a member under another id.
@@ -102,7 +102,7 @@ pub enum Reject {
         "node {0} is being removed; wait until `pontoon node ls` no longer shows it, then wipe its data directory and --join"
     )]
     NodeLeaving(NodeId),
-    /// Nobody would be left to vote.
+    /// No member would be left that may vote.
     #[error(
         "node {0} is the last one that may vote; without it there is no cluster: add or promote another node first"
     )]
@@ -117,14 +117,14 @@ pub enum Reject {
         "product '{product}' would listen on port {port} at node {node} (port + offset); ports are 1 to 65535: choose another --port"
     )]
     PortRange {
-        /// Which product.
+        /// The product.
         product: String,
-        /// At which node.
+        /// The node.
         node: NodeId,
         /// The port that would come out.
         port: u32,
     },
-    /// Two listeners of a host would meet.
+    /// Two listeners of a host would use the same port.
     #[error(
         "port {port} of host {host} would be used twice, by {first} and by {second}; choose another port or --port-offset"
     )]
@@ -133,9 +133,9 @@ pub enum Reject {
         host: String,
         /// The port.
         port: u16,
-        /// Who has it.
+        /// The present user of the port.
         first: String,
-        /// Who else would.
+        /// The other user.
         second: String,
     },
 
@@ -144,9 +144,7 @@ pub enum Reject {
     #[error("there is no such product; `pontoon product ls` shows them")]
     UnknownProduct,
     /// The name is not allowed.
-    #[error(
-        "'{0}' is not a product name: 1 to 64 letters, digits, '_', '.' or '-', beginning with none of the last two"
-    )]
+    #[error("'{0}' is not a product name: 1 to 64 letters, digits, '_', '.' or '-', not beginning with '.' or '-'")]
     BadProductName(String),
     /// The name is in use.
     #[error("there is a product '{0}' already; choose another name, or change it with `pontoon product set`")]
@@ -163,13 +161,13 @@ pub enum Reject {
     /// More replicas than a group can have.
     #[error("min-acks {0} cannot be reached; a group has at most 15 replicas: choose 0 (off) to 15")]
     BadMinAcks(u8),
-    /// A wait for replicas out of range.
-    #[error("replicas cannot be waited for {0} ms; choose 10 ms to 60 s")]
+    /// The wait for replicas is out of range.
+    #[error("a write cannot wait {0} ms for replicas; choose 10 ms to 60 s")]
     BadMinAcksMs(u32),
-    /// How far behind a replica may be, out of range.
-    #[error("replicas that are {0} ms behind cannot be told from others; choose 100 ms to 60 s, or 0: however far")]
+    /// The lag is out of range.
+    #[error("max-lag cannot be {0} ms; choose 100 ms to 60 s, or 0: however far behind a replica is")]
     BadMaxLag(u32),
-    /// User name or password cannot be used.
+    /// The user name or the password cannot be used.
     #[error("the credentials cannot be used: {0}")]
     BadCredentials(&'static str),
     /// The product still has groups.
@@ -177,9 +175,9 @@ pub enum Reject {
         "product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`)"
     )]
     ProductHasGroups {
-        /// Which.
+        /// The product.
         product: String,
-        /// How many groups.
+        /// Their number.
         count: usize,
         /// The first.
         group: GroupId,
@@ -189,22 +187,22 @@ pub enum Reject {
     /// No such group.
     #[error("product '{product}' has no group {group}; `pontoon group ls` shows its groups")]
     UnknownGroup {
-        /// In which product.
+        /// The product.
         product: String,
-        /// Which.
+        /// The group.
         group: GroupId,
     },
     /// Group ids start at 1.
-    #[error("0 is no group id; choose one from 1")]
+    #[error("0 is not a group id; choose one from 1")]
     GroupIdZero,
     /// The id is in use.
     #[error(
         "product '{product}' has a group {group} already; choose another id, or add to it with `pontoon group add-server`"
     )]
     GroupExists {
-        /// In which product.
+        /// The product.
         product: String,
-        /// Which.
+        /// The group.
         group: GroupId,
     },
     /// Too many groups.
@@ -212,17 +210,17 @@ pub enum Reject {
         "product '{product}' has {max} groups, the most it can have; remove one first (`pontoon group remove GID`)"
     )]
     TooManyGroups {
-        /// Which product.
+        /// The product.
         product: String,
         /// The limit.
         max: usize,
     },
     /// Too many servers.
     #[error(
-        "group {group} would have more than {max} servers, the most it can have; take one out first (`pontoon group remove-server`)"
+        "group {group} would have more than {max} servers, the most it can have; remove one first (`pontoon group remove-server`)"
     )]
     TooManyServers {
-        /// Which group.
+        /// The group.
         group: GroupId,
         /// The limit.
         max: usize,
@@ -235,14 +233,14 @@ pub enum Reject {
         "server {addr} is in group {group} of product '{product}' already; a server belongs to one group of one product"
     )]
     ServerTaken {
-        /// Which.
+        /// The server.
         addr: HostPort,
-        /// Where it is.
+        /// The product.
         product: String,
-        /// Where it is.
+        /// The group.
         group: GroupId,
     },
-    /// The process is known by another address.
+    /// The process is in a group under another address.
     #[error(
         "server {addr} is the same process as {known} of group {group} of product '{product}' (run_id {run_id}); a server belongs to one group of one product, under one address"
     )]
@@ -251,42 +249,42 @@ pub enum Reject {
         addr: HostPort,
         /// The known one.
         known: HostPort,
-        /// Where it is.
+        /// The product.
         product: String,
-        /// Where it is.
+        /// The group.
         group: GroupId,
-        /// What both have.
+        /// The `run_id` of both.
         run_id: String,
     },
-    /// What was said about a server is too long.
-    #[error("server {0}: its run_id is not one; is it a Redis server?")]
+    /// The `run_id` of a server is too long.
+    #[error("server {0} has a run_id that Redis would not have; is it a Redis server?")]
     BadRunId(HostPort),
     /// The group has no such server.
     #[error("group {group} of product '{product}' has no server {addr}; `pontoon group ls` shows its servers")]
     UnknownServer {
-        /// Which.
+        /// The server.
         addr: HostPort,
-        /// Of which product.
+        /// The product.
         product: String,
-        /// Of which group.
+        /// The group.
         group: GroupId,
     },
-    /// The primary can only go with its group.
+    /// The primary can only be removed with its group.
     #[error(
-        "server {addr} is the primary of group {group}; it goes only with its group (`pontoon group remove {group}`)"
+        "server {addr} is the primary of group {group}; it can only be removed with its group (`pontoon group remove {group}`)"
     )]
     PrimaryStays {
-        /// Which.
+        /// The server.
         addr: HostPort,
-        /// Of which group.
+        /// The group.
         group: GroupId,
     },
     /// The group owns slots.
     #[error("group {group} still owns {count} slot(s), the first is {first}; assign them to another group first")]
     GroupOwnsSlots {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// How many.
+        /// Their number.
         count: usize,
         /// The first of them.
         first: SlotId,
@@ -294,22 +292,22 @@ pub enum Reject {
     /// The group is the target of an assignment.
     #[error("group {group} is to get slots by assignment {assignment}, which has not ended; wait for it")]
     GroupInAssignment {
-        /// Which.
+        /// The group.
         group: GroupId,
         /// The assignment.
         assignment: AssignmentId,
     },
 
     // Slots and assignments.
-    /// Nothing was asked for.
+    /// The set of slots is empty.
     #[error("no slots were named; give a slot or a range, such as 0-511")]
     NoSlots,
     /// The layout has no such slot.
     #[error("there is no slot {slot}: product '{product}' has slots 0 to {last}")]
     SlotRange {
-        /// Which.
+        /// The slot.
         slot: SlotId,
-        /// Of which product.
+        /// The product.
         product: String,
         /// Its last slot.
         last: SlotId,
@@ -317,13 +315,13 @@ pub enum Reject {
     /// Another group owns the slot.
     #[error("slot {slot} belongs to group {owner} since log entry {epoch}, so it is not free for group {to}")]
     SlotOwned {
-        /// Which.
+        /// The slot.
         slot: SlotId,
         /// Its owner.
         owner: GroupId,
-        /// Since when.
+        /// Log index of the entry since which it owns the slot.
         epoch: Epoch,
-        /// Who wants it.
+        /// The group that wants it.
         to: GroupId,
     },
     /// The slot is in an assignment that has not ended.
@@ -331,11 +329,11 @@ pub enum Reject {
         "slot {slot} is being assigned to group {to} (assignment {assignment}, not ended); wait for its end, then try again"
     )]
     SlotInAssignment {
-        /// Which.
+        /// The slot.
         slot: SlotId,
-        /// By which assignment.
+        /// The assignment.
         assignment: AssignmentId,
-        /// To whom.
+        /// The target.
         to: GroupId,
     },
     /// Too many open assignments.
@@ -345,16 +343,16 @@ pub enum Reject {
         max: usize,
     },
     /// No such assignment, or it ended.
-    #[error("assignment {0} has ended or never was; nothing was done")]
+    #[error("assignment {0} has ended or never existed; nothing was done")]
     UnknownAssignment(AssignmentId),
     /// A group concerned has another epoch than when its servers were scanned.
     #[error(
-        "group {group} changed since its servers were looked at (epoch {now} now, {given} then, 0: not looked at); nothing was done, the leader decides again"
+        "group {group} changed since its servers were checked (epoch {now} now, {given} then, 0: not checked); nothing was done, the leader decides again"
     )]
     GroupChanged {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// Epoch of the observation.
+        /// Epoch when its servers were checked.
         given: Epoch,
         /// Epoch now.
         now: Epoch,
@@ -364,28 +362,28 @@ pub enum Reject {
     /// The attempt is not the next one.
     #[error("assignment {assignment} had {attempts} attempt(s), so the next is not number {given}; nothing was done")]
     WrongAttempt {
-        /// Of which assignment.
+        /// The assignment.
         assignment: AssignmentId,
         /// Attempts so far.
         attempts: u32,
         /// The one given.
         given: u32,
     },
-    /// An assignment changes an owner that lives: what is in flight must be waited for.
+    /// An assignment of a store must wait for requests in flight.
     #[error("an assignment takes a hold of kind Wait, not Abandon; nothing was done")]
     WrongHoldKind,
     /// The slots are held already.
     #[error("slot {slot} is held already by hold {hold}; nothing was done")]
     SlotHeld {
-        /// Which.
+        /// The slot.
         slot: SlotId,
-        /// By which hold.
+        /// The hold.
         hold: HoldId,
     },
-    /// The hold is not open (released, or its change was made).
+    /// The hold is not open: it was released, or its change was made.
     #[error("hold {0} is not open any more; nothing was done")]
     HoldNotOpen(HoldId),
-    /// The hold is open for something else.
+    /// The hold belongs to something else.
     #[error("hold {hold} is not one of assignment {assignment}; nothing was done")]
     OtherCause {
         /// The hold.
@@ -395,23 +393,23 @@ pub enum Reject {
     },
 
     // Migrations.
-    /// About a migration, a run or a sweep.
+    /// A change of a migration, a run or a sweep.
     #[error(transparent)]
     Migration(#[from] MigrationReject),
 
     // Promotions.
-    /// About a promotion, or about what an operator says of groups and servers.
+    /// A change of a promotion, or of the settings of groups and servers.
     #[error(transparent)]
     Promotion(#[from] PromotionReject),
-    /// Of a ejection.
+    /// A change of an ejection.
     #[error(transparent)]
     Ejection(#[from] EjectionReject),
 
     // Settings.
     /// Number of voters out of range.
-    #[error("{0} voters cannot be; choose 1 to 7 (an odd number survives most for its cost)")]
+    #[error("a cluster cannot have {0} voters; choose 1 to 7 (an odd number survives the most failures for its cost)")]
     BadVoters(u8),
     /// Budget of a hold out of range.
-    #[error("a hold of {0} ms cannot be; choose 10 to 10000")]
+    #[error("a hold cannot have a budget of {0} ms; choose 10 to 10000")]
     BadHoldMax(u32),
 }

@@ -1,9 +1,8 @@
-//! Why a change of a promotion, or of what promotions go by, did nothing, with the evidence and what to do.
-//! Knows nothing of other changes.
+//! Rejects of changes of promotions and of the settings that they depend on, with the evidence and what to do.
 
 use crate::model::ids::{AssignmentId, GroupId, HoldId, HostPort, MigrationId, PromotionId};
 
-/// A refusal of a change about promotions, or about what an operator says of groups and servers.
+/// A reject of a change of a promotion, or of the settings of groups and servers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PromotionReject {
     // Beginning.
@@ -12,9 +11,9 @@ pub enum PromotionReject {
         "group {group} is getting {to} as its primary (promotion {promotion}), which has not ended; wait for it (`pontoon group show {group}`), then try again"
     )]
     GroupPromoted {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// By which promotion.
+        /// The promotion.
         promotion: PromotionId,
         /// Its next primary.
         to: HostPort,
@@ -22,78 +21,78 @@ pub enum PromotionReject {
     /// It is the primary already.
     #[error("server {addr} is the primary of group {group} already; nothing was done")]
     IsPrimary {
-        /// Which.
+        /// The server.
         addr: HostPort,
-        /// Of which group.
+        /// The group.
         group: GroupId,
     },
-    /// It may have what the primary never had.
+    /// The server may have data that the primary never had.
     #[error(
-        "server {addr} of group {group} may have other keys than the group's primary (it was the primary, or was perhaps promoted and given up), so it is no candidate until it has followed the primary again; `--force` takes it with what it has"
+        "server {addr} of group {group} has diverged: it may have other keys than the group's primary (it was the primary, or a promotion to it was given up), so it is not a candidate until it is resynced; `--force` promotes it with the keys that it has"
     )]
     Diverged {
-        /// Which.
+        /// The server.
         addr: HostPort,
-        /// Of which group.
+        /// The group.
         group: GroupId,
     },
-    /// Slots came since the replicas were looked at.
-    #[error("slots came to group {0} since its replicas were looked at; nothing was done, the leader looks again")]
+    /// Slots came to the group since its replicas were checked.
+    #[error("slots came to group {0} since its replicas were checked; nothing was done, the leader decides again")]
     RequiredOffsetChanged(GroupId),
     /// A migration is about to switch.
     #[error(
         "slots of group {group} are held for migration {migration} (hold {hold}); try again in a moment, or cancel it (`pontoon migrate cancel {migration}`)"
     )]
     MigrationHeld {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// By which migration.
+        /// The migration.
         migration: MigrationId,
-        /// By which hold.
+        /// The hold.
         hold: HoldId,
     },
     /// An assignment is about to change owners.
     #[error("slots of group {group} are held for assignment {assignment} (hold {hold}); try again in a moment")]
     AssignmentHeld {
-        /// Which.
+        /// The group.
         group: GroupId,
-        /// By which assignment.
+        /// The assignment.
         assignment: AssignmentId,
-        /// By which hold.
+        /// The hold.
         hold: HoldId,
     },
 
     // Steps.
     /// No such promotion, or it ended.
-    #[error("promotion {0} has ended or never was; nothing was done")]
+    #[error("promotion {0} has ended or never existed; nothing was done")]
     Unknown(PromotionId),
     /// The attempt is not the next one.
     #[error("promotion {promotion} had {attempts} attempt(s), so the next is not number {given}; nothing was done")]
     WrongAttempt {
-        /// Which.
+        /// The promotion.
         promotion: PromotionId,
         /// Attempts so far.
         attempts: u32,
         /// The one given.
         given: u32,
     },
-    /// The kind of a promotion decides how it holds.
+    /// The hold does not have the kind that the promotion demands.
     #[error("a {kind} takes a hold of kind {wanted}; nothing was done")]
     WrongHoldKind {
-        /// Of the promotion.
+        /// Kind of the promotion.
         kind: &'static str,
-        /// The one it takes.
+        /// The kind of hold that it demands.
         wanted: &'static str,
     },
-    /// It is held already.
-    #[error("promotion {promotion} holds already (hold {hold}); nothing was done")]
+    /// The promotion has an open hold already.
+    #[error("promotion {promotion} has an open hold already ({hold}); nothing was done")]
     Held {
-        /// Which.
+        /// The promotion.
         promotion: PromotionId,
-        /// By which hold.
+        /// The hold.
         hold: HoldId,
     },
-    /// The hold is not the promotion's.
+    /// The hold belongs to something else.
     #[error("hold {hold} is not one of promotion {promotion}; nothing was done")]
     OtherHold {
         /// The hold.
@@ -101,12 +100,12 @@ pub enum PromotionReject {
         /// The promotion.
         promotion: PromotionId,
     },
-    /// The replica may be a primary by now.
+    /// The replica may have become a primary.
     #[error(
-        "promotion {promotion} held, so {to} may be a primary by now; it can be given up when {from} is back with its keys, or with `--force`"
+        "promotion {promotion} has held slots, so {to} may have become a primary; it can be given up when {from} is back with its keys, or with `--force`"
     )]
     MayBePromoted {
-        /// Which.
+        /// The promotion.
         promotion: PromotionId,
         /// The replica.
         to: HostPort,
@@ -114,19 +113,17 @@ pub enum PromotionReject {
         from: HostPort,
     },
 
-    // What promotions go by.
-    /// The replication id is none.
-    #[error("what was said to be the replication id of the primary of group {0} is none; nothing was done")]
+    // Settings that promotions depend on.
+    /// It is not a replication id or run id.
+    #[error("the replication id or run id of the primary of group {0} is not one; nothing was done")]
     BadReplid(GroupId),
-    /// Ejected of range.
-    #[error("a server cannot be down after {0} ms; choose 500 ms to 10 min")]
+    /// The time is out of range.
+    #[error("down-after cannot be {0} ms; choose 500 ms to 10 min")]
     BadDownAfter(u32),
     /// Not a name of a zone.
-    #[error(
-        "'{0}' is not a zone: at most 64 letters, digits, '_', '.' or '-' (none: it is not said where the server stands)"
-    )]
+    #[error("'{0}' is not a zone: at most 64 letters, digits, '_', '.' or '-' (empty: no zone)")]
     BadZone(String),
-    /// Ejected of range.
-    #[error("{0} % of the primaries cannot be the most that may be down for failovers; choose 1 to 100")]
+    /// The share is out of range.
+    #[error("the failover share cannot be {0} %; choose 1 to 100")]
     BadShare(u8),
 }

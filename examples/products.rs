@@ -90,7 +90,7 @@ fn hold(id: HoldId) -> Hold {
 
 /// Begins and releases a hold of the first product, `holds` times; returns the time and the processor time per change.
 async fn holds(
-    state: &mut ClusterState,
+    states: &mut [ClusterState; 2],
     routes: &watch::Sender<Arc<RouteTable>>,
     proxy: &Proxy,
     holds: u16,
@@ -99,16 +99,12 @@ async fn holds(
     let mut report = proxy.report();
     let (began, cpu_before) = (Instant::now(), cpu());
     for n in 0..holds {
-        let epoch = Epoch(state.route_epoch.0 + 1);
+        let [free, held] = &mut *states;
+        let (state, earlier) = if n % 2 == 0 { (held, &*free) } else { (free, &*held) };
+        let epoch = Epoch(earlier.route_epoch.0 + 1);
         state.route_epoch = epoch;
-        if n % 2 == 0 {
-            let id = HoldId(epoch.0);
-            state.holds.insert(id, hold(id));
-        } else {
-            state.holds.clear();
-        }
         let before = routes.borrow().clone();
-        let table = if share { RouteTable::derive_from(state, &before) } else { RouteTable::derive(state) };
+        let table = if share { RouteTable::derive_from(state, earlier, &before) } else { RouteTable::derive(state) };
         routes.send_replace(Arc::new(table));
         report.wait_for(|report| report.route_epoch == epoch).await.unwrap();
     }
@@ -118,15 +114,18 @@ async fn holds(
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (products, count) = (argument("products", 100), argument("holds", 1000));
-    let mut state = cluster(products, argument("first-port", 27_400));
-    let (routes, watched) = watch::channel(Arc::new(RouteTable::derive(&state)));
+    let free = cluster(products, argument("first-port", 27_400));
+    let (routes, watched) = watch::channel(Arc::new(RouteTable::derive(&free)));
+    let mut held = free.clone();
+    held.holds.insert(HoldId(1), hold(HoldId(1)));
+    let mut states = [free, held];
     let proxy = Proxy::start(ProxyConfig::default(), watched, Arc::new(Permit::forever()))?;
     let listening = |all: usize| move |report: &Arc<pontoon::proxy::ProxyReport>| report.listeners.len() == all;
     proxy.report().wait_for(listening(products.into())).await?;
     for (what, share) in [("all products built anew", false), ("unchanged products shared", true)] {
         // Warm.
-        holds(&mut state, &routes, &proxy, 10, share).await;
-        let (wall, cpu) = holds(&mut state, &routes, &proxy, count, share).await;
+        holds(&mut states, &routes, &proxy, 10, share).await;
+        let (wall, cpu) = holds(&mut states, &routes, &proxy, count, share).await;
         println!("{what}: {wall:?} and {cpu:?} of processor time per hold or release, with {products} products");
     }
     Ok(())

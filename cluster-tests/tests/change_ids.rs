@@ -34,7 +34,9 @@ fn a_repeated_change_id_returns_the_first_result() {
     // With another id it is another change, which is rejected.
     assert!(create(cluster.node(3).admin(), "once", &[8; 16]).unwrap_err().message().contains("already"));
     // Another change under the same id is rejected.
-    assert!(create(cluster.node(3).admin(), "other", &id).unwrap_err().message().contains("belongs to another request"));
+    assert!(
+        create(cluster.node(3).admin(), "other", &id).unwrap_err().message().contains("belongs to another request")
+    );
     // The change is not applied again after it was undone, also not by another leader and after a restart of all nodes.
     let remove = RemoveProductRequest { name: "once".into(), options: options(&[9; 16]) };
     runtime.block_on(async {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ids::{GroupId, HoldId},
+    ids::{GroupId, HoldId, ProductId},
     route::{GroupRoute, HoldRoutes, ProductRoutes, RouteTable, SlotRoute},
     state::{ClusterState, Group, Hold, Product},
 };
@@ -20,18 +20,31 @@ impl RouteTable {
         }
     }
 
-    /// Like `derive`, but shares products that have not changed with `before`, so that workers can tell by the pointer.
+    /// The route table of `state`, given the table `before_table` of an earlier state `before`. Products whose routes have not
+    /// changed are shared with `before_table`, so that workers recognise them by the pointer (`Arc::ptr_eq`). An unchanged
+    /// product is found by comparing the states, which costs much less than building its routes.
     #[must_use]
-    pub fn derive_from(state: &ClusterState, before: &Self) -> Self {
-        let mut table = Self::derive(state);
-        for (id, product) in &mut table.products {
-            match before.products.get(id) {
-                Some(same) if same == product => *product = Arc::clone(same),
-                Some(_) | None => {}
+    pub fn derive_from(state: &ClusterState, before: &ClusterState, before_table: &Self) -> Self {
+        let routes = |p: &Product| {
+            let Some(earlier) = before_table.products.get(&p.id) else { return Arc::new(product(state, p)) };
+            let unchanged = before.products.get(&p.id) == Some(p) && holds_of(before, p.id).eq(holds_of(state, p.id));
+            if unchanged {
+                return Arc::clone(earlier);
             }
+            // What changed may not concern routes.
+            let built = product(state, p);
+            if **earlier == built { Arc::clone(earlier) } else { Arc::new(built) }
+        };
+        Self {
+            epoch: state.route_epoch,
+            products: state.products.values().map(|p| (p.id, routes(p))).collect(),
+            holds: state.holds.values().map(|h| (h.id, hold(h))).collect(),
         }
-        table
     }
+}
+
+fn holds_of(state: &ClusterState, product: ProductId) -> impl Iterator<Item = &Hold> {
+    state.holds.values().filter(move |hold| hold.product == product)
 }
 
 fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
@@ -46,7 +59,7 @@ fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
             hold: HoldId::default(),
         })
         .collect();
-    for hold in state.holds.values().filter(|h| h.product == product.id) {
+    for hold in holds_of(state, product.id) {
         for slot in &hold.slots {
             if let Some(route) = slots.get_mut(usize::from(slot.0)) {
                 route.hold = hold.id;

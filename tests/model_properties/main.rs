@@ -251,7 +251,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
         if !admission {
             assert_eq!(table(&before) != table(&state), before.route_epoch != state.route_epoch, "{entry:?}");
         }
-        assert_eq!(RouteTable::derive(&state), RouteTable::derive_from(&state, &RouteTable::derive(&before)));
+        assert_eq!(RouteTable::derive(&state), RouteTable::derive_from(&state, &before, &RouteTable::derive(&before)));
         assert_eq!(decode_entry(&encode_entry(&entry)).unwrap(), entry);
         log.push((entry, at));
         states.push(state.clone());

@@ -220,7 +220,7 @@ impl World {
         let table = if state.route_epoch == before.state.route_epoch {
             before.table.clone()
         } else {
-            Rc::new(RouteTable::derive_from(&state, &before.table))
+            Rc::new(RouteTable::derive_from(&state, &before.state, &before.table))
         };
         // A refusal leaves the state as it was.
         let found = if result.is_ok() { check(&state) } else { Vec::new() };

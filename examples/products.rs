@@ -13,7 +13,7 @@ use std::{
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember, NewProduct},
+        change::{Bootstrap, Change, CreateGroup, NewMember, NewProduct},
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
         route::{HoldKind, Isolated, Mode, RouteTable},
         slot::Layout,
@@ -62,13 +62,13 @@ fn cluster(products: u16, first_port: u16) -> ClusterState {
         // No server is connected to: there are no clients.
         let server = Server::new(HostPort::parse(&format!("127.0.0.1:{}", 1000 + n)).unwrap(), format!("{n:040x}"), 0);
         let (product, group) = (ProductId((n + 1).into()), GroupId(1));
-        Change::CreateGroup { product, group, servers: vec![server], credentials: None }
+        Change::CreateGroup(CreateGroup { product, group, servers: vec![server], credentials: None })
     };
-    let bootstrap = Change::Bootstrap { members: vec![member], port: first_port };
+    let bootstrap = Change::Bootstrap(Bootstrap { members: vec![member], port: first_port });
     let changes = std::iter::once(bootstrap).chain((1..products).map(product)).chain((0..products).map(group));
     let mut state = ClusterState::default();
     for (index, change) in (1u64..).zip(changes) {
-        let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
         apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
     }
     state

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
     use crate::model::{
         apply::apply,
-        change::{Change, NewMember, NewProduct},
+        change::{Bootstrap, Change, NewMember, NewProduct},
         ids::{Epoch, HostPort, NodeId, ProductId, Term, Uuid},
         route::{Isolated, Mode},
         slot::Layout,
@@ -55,7 +55,7 @@ mod tests {
             port_offset: 0,
         };
         let mut state = ClusterState::default();
-        change(&mut state, 1, Change::Bootstrap { members: vec![member], port: 19_000 });
+        change(&mut state, 1, Change::Bootstrap(Bootstrap { members: vec![member], port: 19_000 }));
         let (applied, watched) = watch::channel(Arc::new(state.clone()));
         let (tasks, _ends) = Tasks::new();
         let mut tables = publish(&tasks, watched);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::timing::Timing;
+use super::timing::{Timing, as_ns};
 use crate::model::{
     ids::{Epoch, HoldId, Incarnation, NodeId, Term},
     route::Isolated,
@@ -177,10 +177,6 @@ impl LeaseTable {
         }
         known
     }
-}
-
-fn as_ns(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

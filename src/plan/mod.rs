@@ -3,6 +3,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod acks;
+pub mod assignment;
 pub mod authorization;
 pub mod ejection;
 pub mod failover;

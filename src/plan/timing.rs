@@ -40,3 +40,9 @@ impl Timing {
         self.lease + self.lease / 100 + Duration::from_millis(5)
     }
 }
+
+/// A duration in nanoseconds; one that does not fit (584 years) is the longest that does.
+#[must_use]
+pub fn as_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

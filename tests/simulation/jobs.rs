@@ -13,7 +13,10 @@ use super::{
     world::{Event, PRODUCT, World},
 };
 use pontoon::{
-    control::leadership::heartbeat_handler::HeartbeatHandler,
+    control::{
+        leadership::{context::BARRIER_POLL_INTERVAL, heartbeat_handler::HeartbeatHandler},
+        slots::job::{CLOSE_MAX, FINISH_GRACE},
+    },
     model::{
         change::Change,
         ids::{HostPort, NodeId, Term},
@@ -28,10 +31,6 @@ use pontoon::{
     },
 };
 
-/// `control::migrate::{CLOSE_MAX, BARRIER_POLL_INTERVAL, FINISH_GRACE}`.
-const CLOSE_MAX: Ns = SECOND;
-const BARRIER_POLL_INTERVAL: Ns = 5 * MS;
-const FINISH_GRACE: Ns = 20 * MS;
 /// A sweep's quiet time is longer than a world: here all but this has passed when a leader begins.
 const QUIET: Ns = SECOND;
 
@@ -148,7 +147,7 @@ impl World {
                 let held = self.carried(node, job).is_some_and(|c| c.memory.hold.is_some());
                 let Some(lead) = &mut self.nodes[node].lead else { return };
                 if held && !std::mem::replace(&mut lead.probes, true) {
-                    self.at_node(node, BARRIER_POLL_INTERVAL, NodeEvent::JobsLook);
+                    self.at_node(node, BARRIER_POLL_INTERVAL.as_nanos() as Ns, NodeEvent::JobsLook);
                 }
                 return;
             }
@@ -164,7 +163,7 @@ impl World {
                 let closing =
                     Closing { node, boot, term, serial, server: place.0, which: place.1, job, confirmed: false };
                 self.schedule(delay, Event::Control(Box::new(closing)));
-                let patience = self.nodes[node].clock.lasts(CLOSE_MAX);
+                let patience = self.nodes[node].clock.lasts(CLOSE_MAX.as_nanos() as Ns);
                 let late = Err("no answer in time".into());
                 self.at_node(node, patience, NodeEvent::Closed { serial, result: late });
                 Doing::Close(server, runs)
@@ -173,7 +172,7 @@ impl World {
                 let within = by_ns.saturating_sub(now);
                 let news = News::Finish { serial, leader: node, hold, within };
                 self.send(node, worker.0 as usize - 1, NodeEvent::Mover { job, run, news });
-                let patience = self.nodes[node].clock.lasts(within + FINISH_GRACE);
+                let patience = self.nodes[node].clock.lasts(within + FINISH_GRACE.as_nanos() as Ns);
                 let late = Err("no answer in time".into());
                 self.at_node(node, patience, NodeEvent::Finished { serial, result: late });
                 Doing::Finish(hold)

@@ -1,12 +1,16 @@
 //! What all tasks of one of the leader's terms share, and the two things that each of them does with the log: to append a change
 //! in that term, and to wait for a hold's barrier. Knows nothing of what any task is for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
-use super::{leases::Leases, peers::Peers};
+use super::{leases::Leases, peers::Peers, view::LeaderView};
 use crate::{
+    clock::boottime_ns,
     consensus::Consensus,
     control::servers::{authorizer::Authorizer, fence::Fence},
     faults::{self, Rule},
@@ -14,6 +18,7 @@ use crate::{
         change::Change,
         ids::{Epoch, HoldId, NodeId, Uuid},
         outcome::Outcome,
+        state::ClusterState,
     },
     plan::lease::Barrier,
 };
@@ -126,4 +131,24 @@ impl LeaderContext {
             let _ = timeout(BARRIER_POLL_INTERVAL, view.changed()).await;
         }
     }
+}
+
+/// Waits until the state or the leader's view changes, or until `until_ns` (`CLOCK_BOOTTIME`). While a hold is open it returns
+/// after [`BARRIER_POLL_INTERVAL`] at the latest, since the end of a lease changes neither.
+pub async fn wait_for_news(
+    state: &mut watch::Receiver<Arc<ClusterState>>,
+    view: &mut watch::Receiver<Arc<LeaderView>>,
+    until_ns: u64,
+    hold_is_open: bool,
+) {
+    let left = Duration::from_nanos(until_ns.saturating_sub(boottime_ns()));
+    let left = if hold_is_open { left.min(BARRIER_POLL_INTERVAL) } else { left };
+    let _ = timeout(left, async {
+        tokio::select! {
+            Ok(()) = state.changed() => {}
+            Ok(()) = view.changed() => {}
+            else => std::future::pending().await,
+        }
+    })
+    .await;
 }

@@ -208,8 +208,7 @@ impl LeaderLoop {
         let TermTasks { jobs: Some(jobs), tasks, assigning, .. } = term_tasks else { return };
         assigning.retain(|id, task| state.assignments.contains_key(id) && !task.is_finished());
         for id in state.assignments.keys().copied() {
-            let task = || tokio::spawn(assignment::run(assignment::AssignmentDriver { ctx: jobs.clone(), id }));
-            assigning.entry(id).or_insert_with(task);
+            assigning.entry(id).or_insert_with(|| tokio::spawn(assignment::run(jobs.clone(), id)));
         }
         tasks.retain(|_, task| !task.is_finished());
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));

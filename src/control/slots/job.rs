@@ -1,12 +1,9 @@
 //! Carries out what `plan::migration` and `plan::sweep` decide: one task per open migration and sweep, on the leader, begun
 //! anew by each leader and in each term. Decides nothing, and keeps no truth: its memory is of this term alone.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{endpoint_selection, preflight};
@@ -14,7 +11,7 @@ use crate::{
     clock::boottime_ns,
     control::{
         leadership::{
-            context::{BARRIER_POLL_INTERVAL, LeaderContext, ProposalFailure},
+            context::{LeaderContext, ProposalFailure, wait_for_news},
             view::LeaderView,
         },
         servers::fence::ControlTarget,
@@ -40,9 +37,9 @@ use crate::{
 /// Two servers, a few answers each.
 const SELECT_ENDPOINTS_MAX: Duration = Duration::from_secs(2);
 /// A server that takes longer for the fence is not there; in a hold, clients wait for it.
-const CLOSE_MAX: Duration = Duration::from_secs(1);
+pub const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How long the answer to Finish may take beyond the node's own deadline: the way there and back.
-const FINISH_GRACE: Duration = Duration::from_millis(20);
+pub const FINISH_GRACE: Duration = Duration::from_millis(20);
 
 /// Carries a job on until it is over, or until this node leads no more.
 pub async fn run(ctx: LeaderContext, job: Job) {
@@ -77,7 +74,7 @@ impl JobDriver {
                 JobStep::Over => return,
                 JobStep::Wait { why, until_ns } => {
                     self.ctx.leases.job_waits(self.job, Some(why));
-                    wait(&mut state, &mut view, until_ns, memory.hold.is_some()).await;
+                    wait_for_news(&mut state, &mut view, until_ns, memory.hold.is_some()).await;
                 }
                 JobStep::SelectEndpoints => {
                     let found = self.select_endpoints(&newest).await;
@@ -322,25 +319,6 @@ impl JobDriver {
             "the hold and its parts"
         );
     }
-}
-
-/// PromotionWaits for news, or until it is time.
-async fn wait(
-    state: &mut watch::Receiver<Arc<ClusterState>>,
-    view: &mut watch::Receiver<Arc<LeaderView>>,
-    until_ns: u64,
-    held: bool,
-) {
-    let left = Duration::from_nanos(until_ns.saturating_sub(boottime_ns()));
-    let left = if held { left.min(BARRIER_POLL_INTERVAL) } else { left };
-    let _ = timeout(left, async {
-        tokio::select! {
-            Ok(()) = state.changed() => {}
-            Ok(()) = view.changed() => {}
-            else => std::future::pending().await,
-        }
-    })
-    .await;
 }
 
 fn primary(group: &Group) -> Option<ControlTarget> {

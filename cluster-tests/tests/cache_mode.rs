@@ -161,7 +161,7 @@ fn a_dead_group_lends_its_slots_and_comes_back_empty() {
         .collect();
     assert_eq!(owned, [1, 2, 3], "as it was");
 
-    // Who had a slot is not lent it again before it has deleted what it had of it; another one may have it at once.
+    // Who had a slot is not lent it again before it has deleted the keys that it has left of it; another one may have it at once.
     cache.cluster.servers[0].kill9();
     cache.wait_out(true);
     let again = cache.group_1().unwrap();
@@ -286,7 +286,7 @@ fn a_slot_is_not_lent_again_before_it_is_clean() {
     let mut waited = false;
     wait_for("group 1 to be out again", GENEROUS, || {
         let shown = cache.group_1()?;
-        waited |= shown["waiting_on"].to_string().contains("before it has deleted what it had of it");
+        waited |= shown["waiting_on"].to_string().contains("before it has deleted the keys that it has left of it");
         if shown["ejection"].is_null() { Err(shown.to_string()) } else { Ok(()) }
     });
     assert!(waited, "slots were lent to a group that had not deleted what it had of them");

@@ -180,7 +180,7 @@ fn a_failover_waits_for_replicas_that_may_have_more() {
     cluster.servers[servers[1]].resume();
     wait_for("the leader to say what it waits for", GENEROUS, || {
         let status = cluster.cli().json(&["status"]).to_string();
-        let says = status.contains("min-acks is 1, so 2 of the 2 replicas have to answer");
+        let says = status.contains("min-acks is 1, so 2 of the 2 replicas must answer");
         if says { Ok(()) } else { Err(status) }
     });
     let old = cluster.servers[servers[0]].addr();
@@ -206,7 +206,7 @@ fn the_only_one_that_confirmed_is_not_taken_out() {
         _ => Ok(()),
     });
     let addr = cluster.servers[servers[2]].addr();
-    cluster.cli().refused(&["group", "remove-server", "1", &addr], &["may be the only one", "min-acks"]);
+    cluster.cli().refused(&["group", "remove-server", "1", &addr], &["may be the only replica", "min-acks"]);
     behind.resume();
     wait_for("it to be taken out", GENEROUS, || {
         let ran = cluster.cli().run(&["group", "remove-server", "1", &addr]);
@@ -253,5 +253,5 @@ fn what_was_confirmed_after_the_choice_is_not_lost() {
         }
     });
     let events = cluster.cli().ok(&["events"]).out;
-    assert!(events.contains("confirmed writes would be lost"), "{events}");
+    assert!(events.contains("confirmed writes could be lost"), "{events}");
 }

@@ -241,7 +241,7 @@ fn what_is_mended_at_a_server_is_in_the_events() {
         cluster.servers[first].call(&["CONFIG", "GET", "masterauth"]).text() == "masterauth backend pass"
     });
     wait_led_by(&cluster, primary, first);
-    wait_until("it to be told", GENEROUS, || wired(&cluster, &format!("{} was given the password", addrs[1])) == 1);
+    wait_until("it to be told", GENEROUS, || wired(&cluster, &format!("{} got the password", addrs[1])) == 1);
 
     for _ in 0..3 {
         let _ = cluster.servers[second].call(&["REPLICAOF", "NO", "ONE"]);

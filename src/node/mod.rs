@@ -145,7 +145,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         default_port: config.node.default_port,
     };
     let driver = tokio::spawn(driver.run());
-    let rebalancing = tokio::spawn(rebalance::by_itself(log.clone()));
+    let rebalancing = tokio::spawn(rebalance::rebalance_automatically(log.clone()));
     let moving = tokio::spawn(movers.clone().run());
     let formed = log.clone();
     let looking = tokio::spawn(prober.clone().run(move || formed.cluster_id(), log.state()));

@@ -1,20 +1,21 @@
-//! The next step of an assignment, from the state, from what the leader observes and from what it has done in this term.
+//! The next step of an assignment, from the state, from what the leader observes and from what it has done in this
+//! term.
 //! Knows nothing of how a step is carried out, nor of how long that takes.
 //!
 //! ```text
-//! Scan: no key of these slots -> Preflight: every possible server answers -> Hold -> barrier -> Scan again -> FinishAssign
-//!          | a key, or no answer           | a node is silent: wait                   | hold-max is over: Release, pause, again
-//!          v                               v                                          v
-//!       GiveUpAssign                    GiveUpAssign after 30 s                    GiveUpAssign after five attempts
+//! Scan: no key of these slots -> Preflight: all nodes answer -> Hold -> barrier -> Scan again -> FinishAssign
+//!          | a key, or no answer           | one is silent: wait           | hold-max is over: Release, pause, again
+//!          v                               v                               v
+//!       GiveUpAssign                    GiveUpAssign after 30 s         GiveUpAssign after five attempts
 //! ```
-//! A reinstatement empties the primary of the group that gets its slots back instead of the first scan, and checks that this
-//! primary is still the same process instead of the second.
-//! A new leader releases a hold that an earlier term left open, and begins anew.
+//! A reinstatement empties the primary of the group that gets its slots back instead of the first scan, and checks that
+//! this primary is still the same process instead of the second. A new leader releases a hold that an earlier term left
+//! open, and begins anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ejection::process,
+    ejection::ready_primary_run_id,
     lease::Barrier,
     liveness::Watchers,
     observation::Observation,
@@ -28,8 +29,8 @@ use crate::model::{
     state::{Assignment, Cause, ClusterState, Group, Keys, Product},
 };
 
-/// How long the preflights of one attempt may fail before the assignment is given up and the operator is informed: longer than
-/// a lease and an election together, which a dead node needs to stop counting as a possible server.
+/// How long the preflights of one attempt may fail before the assignment is given up and the operator is informed:
+/// longer than a lease and an election together, after which a node that is down is not a possible server any more.
 pub const PREFLIGHT_MAX_NS: u64 = 30_000_000_000;
 
 /// What the leader knows at one moment about an assignment.
@@ -138,7 +139,7 @@ enum AttemptStage {
     Preflight { evidence: EmptyEvidence, since_ns: u64, silent: Option<(String, u64)> },
     /// The hold is to be opened.
     OpenHold(EmptyEvidence),
-    /// The hold is open since `since_ns`. `checked`: what is checked behind the barrier has been checked.
+    /// The hold is open since `since_ns`. `checked`: the check after the barrier has succeeded.
     Held { evidence: EmptyEvidence, hold: HoldId, since_ns: u64, checked: bool },
     /// The hold is to be released.
     Release { hold: HoldId, failure: AttemptFailure },
@@ -276,7 +277,7 @@ impl AssignmentMemory {
         }
     }
 
-    /// The emptied primary was checked behind the barrier.
+    /// The emptied primary was checked after the barrier.
     pub fn primary_checked(&mut self, result: Result<(), String>) {
         if let AttemptStage::Held { hold, checked, .. } = &mut self.stage {
             match result {
@@ -320,7 +321,8 @@ impl AssignmentMemory {
         self.stage = match failure {
             AttemptFailure::GiveUp(why) => AttemptStage::GiveUp(why),
             AttemptFailure::Retry(why) => {
-                // Doubled each time. An attempt that opens no hold does not count for the limit, so it may be tried often.
+                // Doubled each time. An attempt that opens no hold does not count for the limit, so it may be tried
+                // often.
                 let factor = 1u64.checked_shl(self.failures).unwrap_or(u64::MAX);
                 let pause_ns = as_ns(timing.backoff).saturating_mul(factor);
                 self.failures = self.failures.saturating_add(1);
@@ -411,7 +413,7 @@ fn empty_primary(seen: &AssignmentObservation<'_>, product: &Product, assignment
     let Some((group, primary)) = group.and_then(|group| Some((group, group.servers.first()?))) else {
         return AssignmentStep::Over;
     };
-    match process(group, seen.servers, seen.watchers) {
+    match ready_primary_run_id(group, seen.servers, seen.watchers) {
         Some(run_id) => {
             AssignmentStep::EmptyPrimary(PrimaryProcess { group: to, server: primary.addr.clone(), run_id })
         }
@@ -448,11 +450,11 @@ fn left_open(state: &ClusterState, id: AssignmentId) -> Option<HoldId> {
 }
 
 fn is_up(group: &Group, seen: &AssignmentObservation<'_>) -> bool {
-    process(group, seen.servers, seen.watchers).is_some()
+    ready_primary_run_id(group, seen.servers, seen.watchers).is_some()
 }
 
-/// Which groups are searched for keys of which slots: the owners for theirs, and the group that gets the slots for those that
-/// it once gave away. (A late write of that time would become visible there.)
+/// Which groups are searched for keys of which slots: the owners for theirs, and the group that gets the slots for
+/// those that it once gave away. (A late write of that time would become visible there.)
 fn searches(product: &Product, assignment: &Assignment) -> Vec<(GroupId, BTreeSet<SlotId>)> {
     if assignment.keys != Keys::None {
         return Vec::new();

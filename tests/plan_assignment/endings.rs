@@ -1,5 +1,5 @@
-//! Refused changes, holds and assignments that others ended; and random worlds, in which every assignment ends and no slot
-//! changes its owner unchecked.
+//! Refused changes, holds and assignments that others ended; and random worlds, in which every assignment ends and no
+//! slot changes its owner unchecked.
 
 use fastrand::Rng;
 use pontoon::{

@@ -1,4 +1,5 @@
-//! `plan::assignment` with the real model under it: each transition by example, and that every assignment ends, whatever fails.
+//! `plan::assignment` with the real model under it: each transition by example, and that every assignment ends,
+//! whatever fails.
 //! Knows nothing of servers: what a scan, a ping or a server answers is what the test says.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
-//! A leader's tasks for assignments: carries out what the real `plan::assignment` decides, as src/control/slots/assignment.rs does.
-//! Knows nothing of whether it still leads: the rules must see to that.
+//! A leader's tasks for assignments: carries out what the real `plan::assignment` decides, as
+//! src/control/slots/assignment.rs does.
+//! Knows nothing of whether it still leads: the rules must ensure that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,7 +98,7 @@ impl World {
                 }
                 AssignmentStep::Preflight { isolated } => {
                     let table = self.nodes[node].lead.as_ref().and_then(|lead| lead.heartbeat_handler.table());
-                    let silent = |m: &&_| table.is_some_and(|t| t.surely_silent(m, isolated, now));
+                    let silent = |m: &&_| table.is_some_and(|t| t.has_stopped_serving(m, isolated, now));
                     let possible = state.members.values().filter(|m| !silent(m));
                     Awaited::Pings(possible.map(|m| m.id.0 as usize - 1).collect())
                 }
@@ -212,7 +213,7 @@ impl World {
     /// What came of a proposal; `Err(None)`: this is unknown, so the task begins anew or another leader does.
     pub fn proposal_ends(&mut self, node: usize, tag: Tag, result: Result<Outcome, Option<String>>) {
         let serial = match tag {
-            Tag::Nobody => return,
+            Tag::None => return,
             Tag::Job(serial) => return self.job_proposed(node, serial, result),
             Tag::Task(serial) => serial,
         };

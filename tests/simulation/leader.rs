@@ -1,5 +1,6 @@
-//! A leader: the real heartbeat handler (src/control/leadership/heartbeat_handler.rs) and the quorum rounds behind it, as
-//! src/control/leadership/{leases,quorum,leader_loop}.rs do. Knows nothing of whether it still leads: the rules must see to that.
+//! A leader: the real heartbeat handler (src/control/leadership/heartbeat_handler.rs) and the quorum rounds behind it,
+//! as src/control/leadership/{leases,quorum,leader_loop}.rs do. Knows nothing of whether it still leads: the rules must
+//! ensure that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +24,12 @@ use pontoon::{
     plan::{authorization::Authorizations, mover::MoverView, timing::Timing},
 };
 
-/// A node that wants to join asks again after so long.
+/// A node that wants to join asks again after this time.
 const JOIN_WITHIN: Ns = SECOND;
 /// How often a leader checks whether members can be dropped, and whether assignments have no task.
 const DRIVE: Ns = 50 * MS;
 
-/// What a heartbeat says.
+/// The content of a heartbeat.
 #[derive(Clone)]
 pub struct Heartbeat {
     pub node: usize,
@@ -41,10 +42,10 @@ pub struct Heartbeat {
     pub movers: Vec<(Job, MoverView)>,
 }
 
-/// Who waits for a proposal's result.
+/// What waits for a proposal's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    Nobody,
+    None,
     Task(u64),
     Job(u64),
 }
@@ -55,12 +56,12 @@ pub struct Lead {
     pub heartbeat_handler: HeartbeatHandler,
     pub jobs: BTreeMap<Job, Carried>,
     pub authorizations: Authorizations,
-    /// A probe at barriers is due.
-    pub probes: bool,
-    /// When a start that is no member was proposed as one.
+    /// An evaluation of barriers is scheduled.
+    pub barriers_scheduled: bool,
+    /// When a start that is not a member was proposed as one.
     joining: BTreeMap<Uuid, Ns>,
     rounds: u64,
-    /// Who waits for the round that runs, and for the next.
+    /// The heartbeats that wait for the round in progress, and for the next one.
     in_round: Vec<(Heartbeat, RoundPurpose)>,
     asked: Vec<(Heartbeat, RoundPurpose)>,
     runs: bool,
@@ -77,7 +78,7 @@ impl Lead {
             heartbeat_handler,
             jobs: BTreeMap::new(),
             authorizations: Authorizations::new(term),
-            probes: false,
+            barriers_scheduled: false,
             joining: BTreeMap::new(),
             rounds: 0,
             in_round: Vec::new(),
@@ -112,8 +113,8 @@ impl World {
         self.raft.voters.iter().map(|n| self.member_id(*n)).collect()
     }
 
-    /// A heartbeat as it is sent.
-    fn said(&self, heartbeat: &Heartbeat) -> heartbeat_handler::Heartbeat {
+    /// A heartbeat as the handler gets it.
+    fn content(&self, heartbeat: &Heartbeat) -> heartbeat_handler::Heartbeat {
         heartbeat_handler::Heartbeat {
             node: self.member(heartbeat.node),
             start: heartbeat.start,
@@ -132,24 +133,25 @@ impl World {
 
     /// A heartbeat arrives: facts first, then a place in the next round.
     pub fn heartbeat_handler(&mut self, node: usize, heartbeat: Heartbeat) {
-        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(&heartbeat), self.voters());
+        let (state, now, content, voters) =
+            (self.state(node), self.local(node), self.content(&heartbeat), self.voters());
         let id = self.member_id(heartbeat.node);
         let Some(lead) = &mut self.nodes[node].lead else {
             self.reply_to(node, &heartbeat, Grant::NotLeader);
             return;
         };
         if !state.members.contains_key(&id) && heartbeat.incarnation.is_none() {
-            // A start that never was a member joins; one that was has been removed, and is told so.
+            // A start that never was a member joins; one that was has been removed, and gets that answer.
             if !heartbeat.stopping && lead.joining.get(&heartbeat.start).is_none_or(|at| now > at + JOIN_WITHIN) {
                 lead.joining.insert(heartbeat.start, now);
                 let change = Change::AddMember(self.member(heartbeat.node));
-                self.wants(node, change, Tag::Nobody, Registers::new());
+                self.wants(node, change, Tag::None, Registers::new());
             }
             self.reply_to(node, &heartbeat, Grant::NotYet("it joins".into()));
             return;
         }
-        lead.heartbeat_handler.needed(voters);
-        match lead.heartbeat_handler.arrives(&said, &state, now) {
+        lead.heartbeat_handler.set_voters(voters);
+        match lead.heartbeat_handler.arrives(&content, &state, now) {
             HandlerStep::Done(reply) => self.answers(node, &heartbeat, reply),
             HandlerStep::Round(asked) if self.rules.round => {
                 lead.asked.push((heartbeat, asked));
@@ -158,7 +160,7 @@ impl World {
             HandlerStep::Round(asked) => self.after_round(node, &heartbeat, asked),
         }
         self.step_assignments(node);
-        self.carry_on(node);
+        self.step_jobs(node);
     }
 
     fn answers(&mut self, node: usize, heartbeat: &Heartbeat, reply: HandlerReply) {
@@ -166,7 +168,7 @@ impl World {
             HandlerReply::Grant(grant) => grant,
             HandlerReply::Admit => {
                 let change = Change::Admit { member: self.member(heartbeat.node), start: heartbeat.start };
-                self.wants(node, change, Tag::Nobody, Registers::new());
+                self.wants(node, change, Tag::None, Registers::new());
                 Grant::NotYet("this start is being admitted".into())
             }
         };
@@ -207,10 +209,11 @@ impl World {
     }
 
     fn after_round(&mut self, node: usize, heartbeat: &Heartbeat, asked: RoundPurpose) {
-        let (state, now, said, voters) = (self.state(node), self.local(node), self.said(heartbeat), self.voters());
+        let (state, now, content, voters) =
+            (self.state(node), self.local(node), self.content(heartbeat), self.voters());
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        lead.heartbeat_handler.needed(voters);
-        let reply = lead.heartbeat_handler.after_round(&said, asked, lead.term, &state, now);
+        lead.heartbeat_handler.set_voters(voters);
+        let reply = lead.heartbeat_handler.after_round(&content, asked, lead.term, &state, now);
         self.answers(node, heartbeat, reply);
     }
 
@@ -232,7 +235,7 @@ impl World {
         let (local, term) = (n.clock.read(now), lead.term);
         let leaving = state.members.values().filter(|m| m.leaving.is_some());
         let ready: Vec<Change> = leaving
-            // Raft lets it go first.
+            // Raft's membership drops it first.
             .filter(|m| !voters.contains(&(m.id.0 as usize - 1)))
             .filter(|m| lead.heartbeat_handler.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
             .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
@@ -242,7 +245,7 @@ impl World {
             self.at_node(node, delay, NodeEvent::ChangeVoters { term, voters });
         }
         for change in ready {
-            self.wants(node, change, Tag::Nobody, Registers::new());
+            self.wants(node, change, Tag::None, Registers::new());
         }
         self.step_assignments(node);
     }

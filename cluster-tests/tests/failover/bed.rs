@@ -133,10 +133,10 @@ pub const ALL: &[u16] = &[1, 2, 3];
 pub fn no_candidate(cluster: &Cluster, server: usize) {
     let addr = cluster.servers[server].addr();
     // By what it has loaded: it may have forgotten of which history that was.
-    let whys = ["its data is of another replication id", "no node has seen it in step", "it says that it is a primary"];
+    let whys = ["its data has another replication id", "no node has seen it in sync", "it reports that it is a primary"];
     wait_for("the leader to say why nothing happens", GENEROUS, || {
         let status = waiting(cluster, ALL);
-        let said = whys.iter().any(|why| status.contains(&format!("{addr} is none: {why}")));
+        let said = whys.iter().any(|why| status.contains(&format!("{addr} is no candidate: {why}")));
         if said { Ok(()) } else { Err(status) }
     });
 }

@@ -158,7 +158,7 @@ fn maintenance_stops_what_happens_by_itself() {
     cluster.servers[servers[0]].kill9();
     wait_for("the leader to say why nothing happens", GENEROUS, || {
         let status = waiting(&cluster, ALL);
-        if status.contains("maintenance is on, so nothing is done by itself") { Ok(()) } else { Err(status) }
+        if status.contains("maintenance is on, so nothing is done automatically") { Ok(()) } else { Err(status) }
     });
     let same = || servers_of_group_1(&cluster, ALL).is_ok_and(|s| s[0] == cluster.servers[servers[0]].addr());
     assert!(holds_for(Duration::from_secs(2), same));

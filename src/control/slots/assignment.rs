@@ -1,5 +1,5 @@
-//! Carries out what `plan::assignment` decides: one task per open assignment, on the leader, begun anew by each leader and in
-//! each term. Decides nothing, and keeps no truth: its memory belongs to this term.
+//! Carries out what `plan::assignment` decides: one task per open assignment, on the leader, begun anew by each leader
+//! and in each term. Decides nothing, and keeps nothing beyond its term.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,14 +10,13 @@ use super::{preflight, scan};
 use crate::{
     clock::boottime_ns,
     control::{
-        failover::ejections::{ejected_group, same_primary},
         leadership::context::{LeaderContext, ProposalFailure, wait_for_news},
-        servers::fence::ControlTarget,
+        servers::{fence::ControlTarget, flush::same_primary},
     },
     faults::{self, Point, Rule},
     model::{
         change::Change,
-        ids::{AssignmentId, GroupId, SlotId},
+        ids::{AssignmentId, GroupId, HostPort, ProductId, SlotId},
         outcome::Outcome,
         state::{Assignment, ClusterState, Group, Keys, Product},
     },
@@ -29,8 +28,8 @@ use crate::{
     },
 };
 
-/// How long a server may take to be emptied, or to say which process it is: a few answers each. The second happens behind a
-/// hold, while clients wait.
+/// How long a server may take to be emptied, or to say which process it is: a few answers each. The second happens
+/// behind a hold, while clients wait.
 const PRIMARY_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Carries an assignment on until it is over, or until this node does not lead any more.
@@ -139,14 +138,15 @@ impl AssignmentDriver {
                     let to = assignment.to;
                     return SlotScan::KeyFound(if *id == to {
                         format!(
-                            "slot {slot} was group {id}'s before, and a late write of that time has left key '{key}' in \
-                             database {db} of {addr}: it would come alive. Delete it there, or migrate the slot, which \
-                             deletes it first"
+                            "slot {slot} was group {id}'s before, and a late write of that time has left key '{key}' \
+                             in database {db} of {addr}: clients would see it again. Delete it there, or migrate the \
+                             slot, which deletes it first"
                         )
                     } else {
                         format!(
-                            "slot {slot} is not empty: group {id} ({addr}) has key '{key}' in database {db}; move the slot \
-                             with its keys (pontoon migrate start {slot} --to {to}), or give them up (--abandon-data)"
+                            "slot {slot} is not empty: group {id} ({addr}) has key '{key}' in database {db}; move the \
+                             slot with its keys (pontoon migrate start {slot} --to {to}), or give them up \
+                             (--abandon-data)"
                         )
                     });
                 }
@@ -163,8 +163,8 @@ impl AssignmentDriver {
     /// Empties the primary of the group that gets its slots back, unless the group has changed in the meantime.
     async fn empty(&self, state: &ClusterState, primary: &PrimaryProcess) -> Result<(), String> {
         let (assignment, target) = self.control_target(state, primary)?;
-        let unchanged = || match ejected_group(&self.ctx, assignment.product, primary.group) {
-            Some(now) if now.addr == primary.server => Ok(()),
+        let unchanged = || match ejected_primary(&self.ctx, assignment.product, primary.group) {
+            Some(now) if now == primary.server => Ok(()),
             Some(_) | None => Err(format!("group {} has changed since it was probed", primary.group)),
         };
         let deadline = Instant::now() + PRIMARY_ANSWERS_WITHIN;
@@ -211,4 +211,12 @@ impl AssignmentDriver {
             Err(why) => warn!(%assignment, %why, "refused: {what}"),
         }
     }
+}
+
+/// The address of the primary of an ejected group, by the newest state; `None`: the group is not ejected any more, or
+/// is gone.
+fn ejected_primary(ctx: &LeaderContext, product: ProductId, group: GroupId) -> Option<HostPort> {
+    let state = ctx.consensus.state().borrow().clone();
+    let group = state.products.get(&product)?.groups.get(&group).filter(|group| group.ejection.is_some())?;
+    Some(group.servers.first()?.addr.clone())
 }

@@ -177,7 +177,7 @@ fn catches_a_grant_without_a_round() {
 
 #[test]
 fn migrations_catch_a_missing_check_at_reply() {
-    catches(85, Rules { check_at_reply: false, ..migrating() });
+    catches(1440, Rules { check_at_reply: false, ..migrating() });
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember},
+        change::{AssignFree, Bootstrap, Change, CreateGroup, NewMember, PlanMigration, SetProduct, StartPromotion},
         ids::{Epoch, GroupId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
         limits::MAX_LAG_MS,
         migration::MigrationOptions,
@@ -48,14 +48,14 @@ impl World {
             advertise: "127.0.0.1".into(),
             port_offset: 1,
         };
-        world.make(Change::Bootstrap { members: vec![member], port: 19_000 });
+        world.make(Change::Bootstrap(Bootstrap { members: vec![member], port: 19_000 }));
         for (group, first) in [(1, PRIMARY), (2, 7101)] {
             let servers = (first..first + 3).map(|port| Server::new(addr(port), format!("run{port}"), 0)).collect();
             let group = GroupId(group);
-            world.make(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
+            world.make(Change::CreateGroup(CreateGroup { product: PRODUCT, group, servers, credentials: None }));
         }
         let slots = (0..10).map(SlotId).collect();
-        world.make(Change::AssignFree { product: PRODUCT, slots, to: GROUP });
+        world.make(Change::AssignFree(AssignFree { product: PRODUCT, slots, to: GROUP }));
         world.set(SetReads { from: Some(ReadFrom::PreferReplica), ..SetReads::default() });
         world.probe(PRIMARY, 1000, &primary(100), 5);
         world.probe(REPLICA, 1010, &replica(100), 6);
@@ -64,7 +64,7 @@ impl World {
 
     fn make(&mut self, change: Change) {
         let index = self.state.applied.0 + 1;
-        let entry = Entry { id: Uuid(index.into()), at_ms: index, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: index, change };
         let at = Position { index: Epoch(index), term: Term(1) };
         apply(&mut self.state, &entry, at).unwrap();
     }
@@ -72,7 +72,16 @@ impl World {
     fn set(&mut self, reads: SetReads) {
         let (port, databases, auth, auto_rebalance) = (None, None, None, None);
         let (product, min_acks, min_acks_ms) = (PRODUCT, None, None);
-        self.make(Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads });
+        self.make(Change::SetProduct(SetProduct {
+            product,
+            port,
+            databases,
+            auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+        }));
     }
 
     fn edit(&mut self, edit: impl FnOnce(&mut Group)) {
@@ -232,7 +241,7 @@ fn no_reads_during_a_promotion_nor_before_the_replica_has_slots_that_moved() {
 
     let mut world = World::new();
     let group_epoch = world.state.products[&PRODUCT].groups[&GROUP].epoch;
-    world.make(Change::StartPromotion {
+    world.make(Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GROUP,
         to: addr(REPLICA),
@@ -241,7 +250,7 @@ fn no_reads_during_a_promotion_nor_before_the_replica_has_slots_that_moved() {
         required_offset: None,
         forced: false,
         why: "wanted".into(),
-    });
+    }));
     world.none(1020, "is being promoted");
 }
 
@@ -250,7 +259,7 @@ fn slots_that_move_are_named() {
     let mut world = World::new();
     let slots = [3, 5].map(SlotId).into();
     let options = MigrationOptions::default();
-    world.make(Change::PlanMigration { product: PRODUCT, slots, from: GROUP, to: GroupId(2), options });
+    world.make(Change::PlanMigration(PlanMigration { product: PRODUCT, slots, from: GROUP, to: GroupId(2), options }));
     let table = readable(&world.state, &world.probe_history, 1020 * MS, "");
     let reads = &table.products[&PRODUCT];
     assert_eq!(reads.moving, [SlotId(3), SlotId(5)]);

@@ -22,7 +22,7 @@ use super::{
     timing::{Timing, as_ns},
 };
 use crate::model::{
-    change::Change,
+    change::{Change, FinishAssign, GiveUpAssign, OpenHold, Release},
     ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term},
     outcome::Outcome,
     route::{HoldKind, Isolated, Mode},
@@ -292,26 +292,26 @@ impl AssignmentMemory {
     /// A change was appended and accepted, or refused with this text.
     pub fn proposed(&mut self, now_ns: u64, change: &Change, result: Result<&Outcome, String>, timing: Timing) {
         match (&mut self.stage, change, result) {
-            (AttemptStage::OpenHold(evidence), Change::Hold { .. }, Ok(Outcome::Held(hold))) => {
+            (AttemptStage::OpenHold(evidence), Change::OpenHold(_), Ok(Outcome::Held(hold))) => {
                 let (evidence, hold) = (evidence.clone(), *hold);
                 self.stage = AttemptStage::Held { evidence, hold, since_ns: now_ns, checked: false };
             }
-            (_, Change::Hold { .. }, Ok(_)) => {
+            (_, Change::OpenHold(_), Ok(_)) => {
                 self.fails(now_ns, AttemptFailure::Retry("no hold was opened".into()), timing);
             }
             // The hold of an earlier term; the attempt begins now.
-            (AttemptStage::Begin, Change::Release { .. }, Ok(_)) => {}
-            (AttemptStage::Release { failure, .. }, Change::Release { .. }, Ok(_)) => {
+            (AttemptStage::Begin, Change::Release(_), Ok(_)) => {}
+            (AttemptStage::Release { failure, .. }, Change::Release(_), Ok(_)) => {
                 let failure = failure.clone();
                 self.fails(now_ns, failure, timing);
             }
-            (AttemptStage::Held { .. }, Change::Release { why, .. }, Ok(_)) => {
+            (AttemptStage::Held { .. }, Change::Release(Release { why, .. }), Ok(_)) => {
                 self.fails(now_ns, AttemptFailure::Retry(why.clone()), timing);
             }
-            (AttemptStage::Held { hold, .. }, Change::FinishAssign { .. }, Err(why)) => {
+            (AttemptStage::Held { hold, .. }, Change::FinishAssign(_), Err(why)) => {
                 self.stage = AttemptStage::Release { hold: *hold, failure: AttemptFailure::Retry(why) };
             }
-            (_, Change::FinishAssign { .. } | Change::GiveUpAssign { .. }, _) => self.stage = AttemptStage::Over,
+            (_, Change::FinishAssign(_) | Change::GiveUpAssign(_), _) => self.stage = AttemptStage::Over,
             (_, _, Ok(_)) => {}
             (_, _, Err(why)) => self.fails(now_ns, AttemptFailure::Retry(why), timing),
         }
@@ -348,17 +348,22 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
             AssignmentStep::Wait { why: why.clone(), until_ns: *until_ns }
         }
         AttemptStage::Preflight { .. } => AssignmentStep::Preflight { isolated: product.isolated },
-        AttemptStage::OpenHold(evidence) => AssignmentStep::Propose(Change::Hold {
+        AttemptStage::OpenHold(evidence) => AssignmentStep::Propose(Change::OpenHold(OpenHold {
             cause: Cause::Assignment(id),
             attempt: assignment.attempts + 1,
             kind: evidence.kind,
             reason: format!("{} slots are assigned to group {}", assignment.slots.len(), assignment.to),
-        }),
+        })),
         AttemptStage::Held { evidence, hold, since_ns, checked } => {
             let group_epochs = || evidence.group_epochs.clone();
             let finish = || {
                 let (assignment, hold, term) = (id, *hold, seen.term);
-                AssignmentStep::Propose(Change::FinishAssign { assignment, hold, term, group_epochs: group_epochs() })
+                AssignmentStep::Propose(Change::FinishAssign(FinishAssign {
+                    assignment,
+                    hold,
+                    term,
+                    group_epochs: group_epochs(),
+                }))
             };
             if *checked {
                 return finish();
@@ -432,11 +437,11 @@ fn preflight_stage(
 }
 
 fn release(hold: HoldId, why: String) -> AssignmentStep {
-    AssignmentStep::Propose(Change::Release { hold, why })
+    AssignmentStep::Propose(Change::Release(Release { hold, why }))
 }
 
 fn give_up(assignment: AssignmentId, why: String) -> AssignmentStep {
-    AssignmentStep::Propose(Change::GiveUpAssign { assignment, why })
+    AssignmentStep::Propose(Change::GiveUpAssign(GiveUpAssign { assignment, why }))
 }
 
 fn open(state: &ClusterState, id: AssignmentId) -> Option<(&Assignment, &Product)> {

@@ -10,7 +10,7 @@ use super::{
     observation::{Observation, ReportedRole, newest},
 };
 use crate::model::{
-    change::Change,
+    change::{CancelMigration, Change, Eject, Reinstate},
     ids::{GroupId, NodeId, ProductId, SlotId},
     migration::MigrationPhase,
     route::Mode,
@@ -125,7 +125,7 @@ fn eject(
             | MigrationPhase::Held(_)
             | MigrationPhase::Paused => {
                 let why = format!("group {} ejects its slots: {why}", group.id);
-                cancellations.push(Change::CancelMigration { migration: migration.id, why });
+                cancellations.push(Change::CancelMigration(CancelMigration { migration: migration.id, why }));
             }
         }
     }
@@ -148,7 +148,7 @@ fn eject(
             )));
         }
     };
-    Some(Ok(vec![Change::Eject { product: product.id, group: group.id, group_epoch: group.epoch, to, why }]))
+    Some(Ok(vec![Change::Eject(Eject { product: product.id, group: group.id, group_epoch: group.epoch, to, why })]))
 }
 
 /// The changes that reinstate an ejected group, or what that waits for. `None`: nothing is to be done.
@@ -192,7 +192,7 @@ fn reinstate(
         )));
     }
     let (product, group, ejection, group_epoch) = (product.id, group.id, ejection.id, group.epoch);
-    Some(Ok(vec![Change::Reinstate { product, group, ejection, group_epoch }]))
+    Some(Ok(vec![Change::Reinstate(Reinstate { product, group, ejection, group_epoch })]))
 }
 
 /// Groups that may become temporary owners, by id: those that are up and own slots (a group without slots is new, or

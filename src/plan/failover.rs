@@ -11,7 +11,7 @@ use super::{
     observation::{AgedReport, Observation, PROBE_FRESH_MS, Probe, ReportedRole, failing_nodes_text, fresh_probe},
 };
 use crate::model::{
-    change::Change,
+    change::{Change, NotePrimary, StartPromotion},
     ids::{GroupId, HostPort, NodeId, ProductId},
     promotion::{EndedPromotion, Promotion, PromotionKind},
     route::Mode,
@@ -187,8 +187,13 @@ fn fail_over(
         },
     )?;
     let epoch = group.epoch;
-    let note = Change::NotePrimary { product: product.id, group: group.id, epoch, replid: history.replid.clone() };
-    let start = Change::StartPromotion {
+    let note = Change::NotePrimary(NotePrimary {
+        product: product.id,
+        group: group.id,
+        epoch,
+        replid: history.replid.clone(),
+    });
+    let start = Change::StartPromotion(StartPromotion {
         product: product.id,
         group: group.id,
         to: best.addr.clone(),
@@ -197,7 +202,7 @@ fn fail_over(
         required_offset: group.required_offset.clone(),
         forced: false,
         why: format!("{primary} {what}; {}", choice.evidence()),
-    };
+    });
     // The next leader finds in the log for which history the candidate was chosen.
     let noted = history.replid == group.replid;
     Ok(if noted { vec![start] } else { vec![note, start] })

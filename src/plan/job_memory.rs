@@ -10,7 +10,7 @@ use super::{
     timing::{Timing, as_ns},
 };
 use crate::model::{
-    change::Change,
+    change::{Change, EndSweep, Release, RestartMigration},
     ids::{GroupId, HoldId, HostPort, NodeId, SlotId},
     migration::{Job, MigrationPhase, Run},
     outcome::Outcome,
@@ -208,17 +208,17 @@ impl JobMemory {
         timing: Timing,
     ) {
         match (change, result) {
-            (Change::Hold { .. }, Ok(Outcome::Held(id))) => {
+            (Change::OpenHold(_), Ok(Outcome::Held(id))) => {
                 self.hold = Some(OwnHold { id: *id, since_ns: asked_ns, finished: None, broken: None });
                 self.failures = 0;
             }
-            (Change::Release { why, .. }, _) => {
+            (Change::Release(Release { why, .. }), _) => {
                 self.hold = None;
                 self.preflight = None;
                 self.releases += 1;
                 self.pause(now_ns, why.clone(), timing, self.releases);
             }
-            (Change::RestartMigration { why, .. } | Change::EndSweep { why, .. }, _) => {
+            (Change::RestartMigration(RestartMigration { why, .. }) | Change::EndSweep(EndSweep { why, .. }), _) => {
                 self.hold = None;
                 self.preflight = None;
                 self.endpoints = None;
@@ -226,18 +226,18 @@ impl JobMemory {
                 self.failures += 1;
                 self.pause(now_ns, why.clone(), timing, self.failures);
             }
-            (Change::MigrationProgress { .. }, _) => self.progress_logged_ns = now_ns,
-            (Change::Switch { .. }, Ok(_)) => {
+            (Change::MigrationProgress(_), _) => self.progress_logged_ns = now_ns,
+            (Change::Switch(_), Ok(_)) => {
                 self.hold = None;
                 self.failures = 0;
                 self.not_before = None;
             }
-            (Change::Switch { .. }, Err(why)) => {
+            (Change::Switch(_), Err(why)) => {
                 if let Some(hold) = &mut self.hold {
                     hold.broken = Some(why);
                 }
             }
-            (Change::StartRun { .. }, Ok(_)) => {
+            (Change::StartRun(_), Ok(_)) => {
                 // If this run fails too, the next one does not follow immediately.
                 self.failures += 1;
                 self.pause(now_ns, "the last run failed just now".into(), timing, self.failures);

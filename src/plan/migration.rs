@@ -16,7 +16,10 @@ use super::{
     mover::{MoverState, MoverView},
 };
 use crate::model::{
-    change::Change,
+    change::{
+        Change, Cleaned, MigrationProgress, OpenHold, PauseMigration, Release, RestartMigration, StartMigration,
+        StartRun, Switch,
+    },
     ids::{Epoch, GroupId, HoldId, MigrationId},
     limits::ATTEMPTS_PER_TARGET_MAX,
     migration::{Job, Migration, MigrationPhase, ProgressPhase, Run, RunKind},
@@ -110,7 +113,7 @@ impl MigrationView<'_> {
         let m = self.migration;
         if self.memory.failures >= FAILURES_MAX {
             let why = format!("{FAILURES_MAX} attempts in a row failed; the last: {}", m.why);
-            return JobStep::Propose(Change::PauseMigration { migration: m.id, why });
+            return JobStep::Propose(Change::PauseMigration(PauseMigration { migration: m.id, why }));
         }
         if let Some(pause) = self.memory.pending_pause(self.seen.now_ns) {
             return pause;
@@ -145,7 +148,15 @@ impl MigrationView<'_> {
             return self.wait("no node is alive that could work on it");
         };
         let (migration, attempt, term) = (m.id, m.attempt.saturating_add(1), self.seen.term);
-        JobStep::Propose(Change::StartMigration { migration, attempt, node, feed, target, group_epochs, term })
+        JobStep::Propose(Change::StartMigration(StartMigration {
+            migration,
+            attempt,
+            node,
+            feed,
+            target,
+            group_epochs,
+            term,
+        }))
     }
 
     /// The end of an attempt whose run failed, or during which a primary has changed.
@@ -153,17 +164,17 @@ impl MigrationView<'_> {
         let failure = self.memory.run_failure(self.seen, self.job(), run);
         let changed = || (run.group_epochs != self.group_epochs()).then(|| "a primary has changed".to_owned());
         let why = failure.or_else(changed)?;
-        Some(JobStep::Propose(Change::RestartMigration { migration: self.migration.id, why }))
+        Some(JobStep::Propose(Change::RestartMigration(RestartMigration { migration: self.migration.id, why })))
     }
 
     fn progress(&self, phase: ProgressPhase, mover: &MoverView) -> JobStep {
-        JobStep::Propose(Change::MigrationProgress {
+        JobStep::Propose(Change::MigrationProgress(MigrationProgress {
             migration: self.migration.id,
             attempt: self.migration.attempt,
             phase,
             counters: mover.counters,
             verified: mover.verified,
-        })
+        }))
     }
 
     fn copying(&self) -> JobStep {
@@ -208,16 +219,16 @@ impl MigrationView<'_> {
         }
         if let Some(different) = m.verified.map(|v| v.different).filter(|n| *n > 0) {
             let why = format!("{different} keys differ between source and target");
-            return JobStep::Propose(Change::RestartMigration { migration: m.id, why });
+            return JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         }
         if m.releases >= RELEASES_MAX {
             let why = format!("{RELEASES_MAX} holds in a row did not get through; the last: {}", m.why);
-            return JobStep::Propose(Change::PauseMigration { migration: m.id, why });
+            return JobStep::Propose(Change::PauseMigration(PauseMigration { migration: m.id, why }));
         }
         // A run whose connections this leader has begun to close cannot continue, whether its node reports that or not.
         if self.memory.is_closed(&run.server, m.runs) {
             let why = "its connections were closed during a hold that did not get through".to_owned();
-            return JobStep::Propose(Change::RestartMigration { migration: m.id, why });
+            return JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         }
         if let Some(step) = self.memory.pending_pause(now_ns).or_else(|| self.open_promotion()) {
             return step;
@@ -234,12 +245,12 @@ impl MigrationView<'_> {
         match self.memory.preflight(now_ns) {
             None => JobStep::Preflight,
             Some(Err(why)) => self.wait(why.clone()),
-            Some(Ok(())) => JobStep::Propose(Change::Hold {
+            Some(Ok(())) => JobStep::Propose(Change::OpenHold(OpenHold {
                 cause: Cause::Migration(m.id),
                 attempt: m.attempt,
                 kind: HoldKind::Wait,
                 reason: format!("{} slot(s) move to group {}", m.slots.len(), m.to),
-            }),
+            })),
         }
     }
 
@@ -271,8 +282,9 @@ impl MigrationView<'_> {
 
     fn held(&self, id: HoldId) -> JobStep {
         let m = self.migration;
-        let release = |why: String| JobStep::Propose(Change::Release { hold: id, why });
-        let restart = |why: String| JobStep::Propose(Change::RestartMigration { migration: m.id, why });
+        let release = |why: String| JobStep::Propose(Change::Release(Release { hold: id, why }));
+        let restart =
+            |why: String| JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         let Some(run) = &m.run else { return restart("its run is not known".into()) };
         let Some(own) = self.memory.hold.as_ref().filter(|own| own.id == id) else {
             return release("a new leader begins anew".into());
@@ -285,14 +297,14 @@ impl MigrationView<'_> {
         {
             let (migration, attempt, term) = (m.id, m.attempt, self.seen.term);
             let (group_epochs, target_offset) = (self.group_epochs(), target_offset.clone());
-            return JobStep::Propose(Change::Switch {
+            return JobStep::Propose(Change::Switch(Switch {
                 migration,
                 attempt,
                 hold: id,
                 term,
                 group_epochs,
                 target_offset,
-            });
+            }));
         }
         if let Some(end) = self.failed_attempt(run) {
             return end;
@@ -331,7 +343,12 @@ impl MigrationView<'_> {
         if let Some(run) = current {
             if let Some((_, deleted)) = self.memory.cleaned.filter(|(cleaned, _)| *cleaned == run.run) {
                 let (job, run, term) = (self.job(), run.run, self.seen.term);
-                return self.fence(group).unwrap_or(JobStep::Propose(Change::Cleaned { job, run, term, deleted }));
+                return self.fence(group).unwrap_or(JobStep::Propose(Change::Cleaned(Cleaned {
+                    job,
+                    run,
+                    term,
+                    deleted,
+                })));
             }
             if self.memory.run_failure(self.seen, self.job(), run).is_none() {
                 let what = self.mover(run).map_or_else(|| "begins".to_owned(), |mover| mover_text(&mover.work, mover));
@@ -349,7 +366,7 @@ impl MigrationView<'_> {
             return self.wait("no node is alive that could work on it");
         };
         let (job, run, server) = (self.job(), m.runs.saturating_add(1), primary.addr.clone());
-        JobStep::Propose(Change::StartRun { job, run, node, server, term: self.seen.term })
+        JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: self.seen.term }))
     }
 
     /// Nothing begins, and earlier runs cannot change the target any more.

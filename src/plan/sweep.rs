@@ -7,7 +7,7 @@ use super::{
     job_memory::JobMemory,
 };
 use crate::model::{
-    change::Change,
+    change::{Change, Cleaned, EndSweep, StartRun},
     ids::{GroupId, ProductId},
     migration::{Job, MigrationPhase},
     route::Mode,
@@ -38,7 +38,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
         // A new primary may still have the keys that were deleted at the former one.
         let there = sweep.run.server == primary.addr;
         if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run && there) {
-            return fence().unwrap_or(JobStep::Propose(Change::Cleaned { job, run, term, deleted }));
+            return fence().unwrap_or(JobStep::Propose(Change::Cleaned(Cleaned { job, run, term, deleted })));
         }
         let why = match incoming_slots(seen, product, group) {
             Some(what) => Some(format!("{what} brings slots to group {group}")),
@@ -46,7 +46,9 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
             None => memory.run_failure(seen, job, &sweep.run),
         };
         return match why {
-            Some(why) => fence().unwrap_or(JobStep::Propose(Change::EndSweep { product, group, run, term, why })),
+            Some(why) => {
+                fence().unwrap_or(JobStep::Propose(Change::EndSweep(EndSweep { product, group, run, term, why })))
+            }
             None => wait(format!("node {} sweeps group {group}", sweep.run.node)),
         };
     }
@@ -72,7 +74,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     }
     let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could work on it".into()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());
-    JobStep::Propose(Change::StartRun { job, run, node, server, term: seen.term })
+    JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: seen.term }))
 }
 
 /// The migration or assignment that brings slots to the group now, or would if there were no sweep.

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, GiveUpAssign, OpenHold, Release},
         ids::NodeId,
         route::{HoldKind, Mode},
     },
@@ -31,7 +31,7 @@ fn a_refused_hold_is_tried_again_after_a_pause() {
     world.decide();
     world.memory.scanned(world.now_ns, SlotScan::Empty);
     world.preflighted(&[]);
-    assert!(matches!(refuse(&mut world, "slot 3 is held"), Change::Hold { .. }));
+    assert!(matches!(refuse(&mut world, "slot 3 is held"), Change::OpenHold(_)));
     assert_eq!(world.waits(), ("slot 3 is held".into(), 200 * MS));
     world.now_ns += 200 * MS;
     assert_eq!(world.decide(), scan_of_the_source());
@@ -43,8 +43,8 @@ fn a_refused_end_releases_the_hold_and_is_tried_again() {
     world.pass_barrier();
     world.decide();
     world.memory.scanned(world.now_ns, SlotScan::Empty);
-    assert!(matches!(refuse(&mut world, "a primary has changed"), Change::FinishAssign { .. }));
-    let Change::Release { why, .. } = world.proposes() else { panic!("no release") };
+    assert!(matches!(refuse(&mut world, "a primary has changed"), Change::FinishAssign(_)));
+    let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
     assert_eq!(why, "a primary has changed");
     assert_eq!(world.waits(), ("a primary has changed".into(), 200 * MS));
 }
@@ -53,10 +53,10 @@ fn a_refused_end_releases_the_hold_and_is_tried_again() {
 fn a_refused_release_is_tried_again_as_that_of_an_earlier_attempt() {
     let mut world = held();
     world.now_ns += 60 * SECOND;
-    assert!(matches!(refuse(&mut world, "not now"), Change::Release { .. }));
+    assert!(matches!(refuse(&mut world, "not now"), Change::Release(_)));
     assert_eq!(world.waits(), ("not now".into(), 200 * MS));
     world.now_ns += 200 * MS;
-    let Change::Release { why, .. } = world.proposes() else { panic!("no release") };
+    let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
     assert_eq!(why, "a new leader begins anew");
     assert_eq!(world.decide(), scan_of_the_source());
 }
@@ -65,10 +65,10 @@ fn a_refused_release_is_tried_again_as_that_of_an_earlier_attempt() {
 fn the_task_ends_when_its_hold_or_its_assignment_was_ended_by_another() {
     let mut world = held();
     let hold = world.memory.hold().unwrap();
-    world.make(Change::Release { hold, why: "another leader".into() });
+    world.make(Change::Release(Release { hold, why: "another leader".into() }));
     assert_eq!(world.decide(), AssignmentStep::Over);
     let mut world = held();
-    world.make(Change::GiveUpAssign { assignment: world.id, why: "the operator".into() });
+    world.make(Change::GiveUpAssign(GiveUpAssign { assignment: world.id, why: "the operator".into() }));
     assert_eq!(world.decide(), AssignmentStep::Over);
     assert!(world.state.holds.is_empty());
 }
@@ -125,12 +125,12 @@ fn random_step(world: &mut World, rng: &mut Rng, faults: u32, checks: &mut Check
             world.memory.preflighted(world.now_ns, Ok(silent), Timing::default());
         }
         AssignmentStep::Propose(change) => {
-            if let Change::Hold { kind, attempt, .. } = &change {
+            if let Change::OpenHold(OpenHold { kind, attempt, .. }) = &change {
                 assert!(checks.first, "a hold before the first scan");
                 assert!(*attempt <= Timing::default().attempts_max + 1, "attempt {attempt}");
                 checks.kind = Some(*kind);
             }
-            if let Change::FinishAssign { .. } = &change {
+            if let Change::FinishAssign(_) = &change {
                 let checked = checks.barrier && checks.second;
                 assert!(checked || checks.kind == Some(HoldKind::Abandon), "slots change their owner unchecked");
             }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, GiveUpAssign, OpenHold, Release},
         ids::{GroupId, SlotId},
         route::{HoldKind, Isolated, Mode},
     },
@@ -40,7 +40,7 @@ fn unreadable() -> SlotScan {
 }
 
 fn give_up(world: &World, why: &str) -> AssignmentStep {
-    AssignmentStep::Propose(Change::GiveUpAssign { assignment: world.id, why: why.into() })
+    AssignmentStep::Propose(Change::GiveUpAssign(GiveUpAssign { assignment: world.id, why: why.into() }))
 }
 
 /// The world in which the slots were scanned, every node has answered and the hold is open.
@@ -54,7 +54,7 @@ fn open_hold(world: &mut World) {
     assert_eq!(world.decide(), scan_of_the_source());
     world.memory.scanned(world.now_ns, SlotScan::Empty);
     world.preflighted(&[]);
-    assert!(matches!(world.proposes(), Change::Hold { kind: HoldKind::Wait, .. }));
+    assert!(matches!(world.proposes(), Change::OpenHold(OpenHold { kind: HoldKind::Wait, .. })));
 }
 
 fn owner(world: &World) -> Option<GroupId> {
@@ -68,7 +68,7 @@ fn empty_slots_are_scanned_held_scanned_again_and_assigned() {
     world.memory.scanned(world.now_ns, SlotScan::Empty);
     assert_eq!(world.decide(), AssignmentStep::Preflight { isolated: Isolated::Refuse });
     world.preflighted(&[]);
-    let Change::Hold { attempt, kind, reason, .. } = world.proposes() else { panic!("no hold") };
+    let Change::OpenHold(OpenHold { attempt, kind, reason, .. }) = world.proposes() else { panic!("no hold") };
     assert_eq!((attempt, kind, reason.as_str()), (1, HoldKind::Wait, "10 slots are assigned to group 2"));
     let (why, left_ns) = world.waits();
     assert!(why.contains("node 2 has not acked"), "{why}");
@@ -76,7 +76,7 @@ fn empty_slots_are_scanned_held_scanned_again_and_assigned() {
     world.pass_barrier();
     assert_eq!(world.decide(), scan_of_the_source());
     world.memory.scanned(world.now_ns, SlotScan::Empty);
-    assert!(matches!(world.proposes(), Change::FinishAssign { .. }));
+    assert!(matches!(world.proposes(), Change::FinishAssign(_)));
     assert_eq!(world.decide(), AssignmentStep::Over);
     assert_eq!(owner(&world), Some(TARGET));
 }
@@ -98,7 +98,7 @@ fn a_key_behind_the_barrier_releases_the_hold_and_ends_the_assignment() {
     world.pass_barrier();
     world.decide();
     world.memory.scanned(world.now_ns, found_key());
-    let Change::Release { why, .. } = world.proposes() else { panic!("no release") };
+    let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
     assert_eq!(why, "slot 3 is not empty");
     assert_eq!(world.decide(), give_up(&world, "slot 3 is not empty"));
 }
@@ -113,7 +113,7 @@ fn slots_of_a_store_are_not_assigned_while_their_owner_cannot_be_searched() {
     world.pass_barrier();
     world.decide();
     world.memory.scanned(world.now_ns, unreadable());
-    assert!(matches!(world.proposes(), Change::Release { .. }));
+    assert!(matches!(world.proposes(), Change::Release(_)));
     assert_eq!(world.decide(), give_up(&world, "group 1 could not be searched"));
 }
 
@@ -123,8 +123,8 @@ fn slots_of_a_cache_are_assigned_without_a_barrier_when_their_owner_cannot_be_se
     world.decide();
     world.memory.scanned(world.now_ns, unreadable());
     world.preflighted(&[]);
-    assert!(matches!(world.proposes(), Change::Hold { kind: HoldKind::Abandon, .. }));
-    assert!(matches!(world.proposes(), Change::FinishAssign { .. }));
+    assert!(matches!(world.proposes(), Change::OpenHold(OpenHold { kind: HoldKind::Abandon, .. })));
+    assert!(matches!(world.proposes(), Change::FinishAssign(_)));
     assert_eq!(owner(&world), Some(TARGET));
 }
 
@@ -133,10 +133,10 @@ fn abandoned_keys_are_not_searched_for() {
     let mut world = World::new(Mode::Store, true);
     assert_eq!(world.decide(), AssignmentStep::Preflight { isolated: Isolated::Refuse });
     world.preflighted(&[]);
-    assert!(matches!(world.proposes(), Change::Hold { kind: HoldKind::Wait, .. }));
+    assert!(matches!(world.proposes(), Change::OpenHold(OpenHold { kind: HoldKind::Wait, .. })));
     world.waits();
     world.pass_barrier();
-    assert!(matches!(world.proposes(), Change::FinishAssign { .. }));
+    assert!(matches!(world.proposes(), Change::FinishAssign(_)));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_preflight_succeeds_once_every_node_answers() {
     world.preflighted(&[2]);
     world.now_ns += PREFLIGHT_MAX_NS;
     world.preflighted(&[]);
-    assert!(matches!(world.proposes(), Change::Hold { .. }));
+    assert!(matches!(world.proposes(), Change::OpenHold(_)));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_late_barrier_releases_the_hold_and_five_of_them_end_the_assignment() {
         world.now_ns += hold_ms_max * MS - 1;
         world.waits();
         world.now_ns += 1;
-        let Change::Release { why, .. } = world.proposes() else { panic!("no release") };
+        let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
         assert_eq!(why, late);
         assert_eq!(world.waits(), (late.clone(), pause_ms * MS));
         world.now_ns += pause_ms * MS;
@@ -210,7 +210,7 @@ fn a_barrier_that_has_passed_is_not_too_late() {
 fn another_leader_releases_the_hold_of_an_earlier_term_and_begins_anew() {
     let mut world = held();
     world.elect();
-    let Change::Release { why, .. } = world.proposes() else { panic!("no release") };
+    let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
     assert_eq!(why, "a new leader begins anew");
     assert_eq!(world.decide(), scan_of_the_source());
 }

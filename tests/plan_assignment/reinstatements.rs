@@ -2,7 +2,7 @@
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, GiveUpAssign, OpenHold, Release},
         ids::GroupId,
         route::{HoldKind, Isolated},
     },
@@ -29,7 +29,7 @@ fn held(silent: &[u64]) -> (World, HoldKind) {
     emptied(&mut world, Ok(()));
     assert_eq!(world.decide(), AssignmentStep::Preflight { isolated: Isolated::Refuse });
     world.preflighted(silent);
-    let Change::Hold { kind, .. } = world.proposes() else { panic!("no hold") };
+    let Change::OpenHold(OpenHold { kind, .. }) = world.proposes() else { panic!("no hold") };
     (world, kind)
 }
 
@@ -41,7 +41,7 @@ fn the_primary_is_emptied_and_checked_behind_the_barrier() {
     world.pass_barrier();
     assert_eq!(world.decide(), AssignmentStep::CheckPrimary(process()));
     world.memory.primary_checked(Ok(()));
-    assert!(matches!(world.proposes(), Change::FinishAssign { .. }));
+    assert!(matches!(world.proposes(), Change::FinishAssign(_)));
     assert_eq!(world.state.products[&PRODUCT].slots[0].owner, Some(GroupId(1)));
     assert!(world.group(1).ejection.is_none());
 }
@@ -51,7 +51,10 @@ fn a_primary_that_is_not_up_ends_the_reinstatement() {
     let mut world = World::reinstatement();
     world.report_down(1);
     let why = "the primary of group 1 is not up any more".to_owned();
-    assert_eq!(world.decide(), AssignmentStep::Propose(Change::GiveUpAssign { assignment: world.id, why }));
+    assert_eq!(
+        world.decide(),
+        AssignmentStep::Propose(Change::GiveUpAssign(GiveUpAssign { assignment: world.id, why }))
+    );
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn a_silent_node_or_a_temporary_owner_that_is_down_does_not_delay_a_reinstatemen
     world.report_down(3);
     emptied(&mut world, Ok(()));
     world.preflighted(&[]);
-    assert!(matches!(world.proposes(), Change::Hold { kind: HoldKind::Abandon, .. }));
+    assert!(matches!(world.proposes(), Change::OpenHold(OpenHold { kind: HoldKind::Abandon, .. })));
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn a_primary_that_was_restarted_behind_the_barrier_is_emptied_again() {
     world.pass_barrier();
     world.decide();
     world.memory.primary_checked(Err("it was restarted".into()));
-    let Change::Release { why, .. } = world.proposes() else { panic!("no release") };
+    let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
     assert_eq!(why, "it was restarted");
     assert_eq!(world.waits(), ("it was restarted".into(), 200 * MS));
     world.now_ns += 200 * MS;

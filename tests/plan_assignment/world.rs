@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember, NewProduct},
+        change::{AssignFree, Bootstrap, Change, CreateGroup, Eject, NewMember, NewProduct, Reinstate, StartAssign},
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
         outcome::Outcome,
         route::{Isolated, Mode},
@@ -63,7 +63,7 @@ impl World {
     pub fn new(mode: Mode, abandon: bool) -> Self {
         let mut world = Self::without_assignment(mode);
         let to = GroupId(2);
-        world.start(Change::StartAssign { product: PRODUCT, slots: slots(0..SLOTS), to, abandon });
+        world.start(Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(0..SLOTS), to, abandon }));
         world
     }
 
@@ -74,9 +74,9 @@ impl World {
         let to = [(GroupId(2), slots(0..5)), (GroupId(3), slots(5..SLOTS))].into();
         let group_epoch = world.epoch(1);
         let why = "it is down".to_owned();
-        world.make(Change::Eject { product, group, group_epoch, to, why });
+        world.make(Change::Eject(Eject { product, group, group_epoch, to, why }));
         let (ejection, group_epoch) = (world.group(1).ejection.as_ref().unwrap().id, world.epoch(1));
-        world.start(Change::Reinstate { product, group, ejection, group_epoch });
+        world.start(Change::Reinstate(Reinstate { product, group, ejection, group_epoch }));
         world
     }
 
@@ -98,7 +98,7 @@ impl World {
             advertise: "127.0.0.1".into(),
             port_offset: id as u16,
         };
-        world.make(Change::Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 });
+        world.make(Change::Bootstrap(Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 }));
         world.make(Change::CreateProduct(NewProduct {
             name: "p".into(),
             port: 19_500,
@@ -112,8 +112,8 @@ impl World {
         for (id, slots) in (1..=3).zip(owned) {
             let servers = vec![Server::new(primary(id), format!("run{id}"), 0)];
             let (product, to) = (PRODUCT, GroupId(id));
-            world.make(Change::CreateGroup { product, group: to, servers, credentials: None });
-            world.make(Change::AssignFree { product, slots, to });
+            world.make(Change::CreateGroup(CreateGroup { product, group: to, servers, credentials: None }));
+            world.make(Change::AssignFree(AssignFree { product, slots, to }));
             world.report_up(id);
         }
         world
@@ -158,7 +158,7 @@ impl World {
 
     pub fn apply(&mut self, change: Change) -> Result<Outcome, String> {
         self.index += 1;
-        let entry = Entry { id: Uuid(u128::from(self.index) << 64), at_ms: self.now_ns / MS, change };
+        let entry = Entry { id: Uuid(u128::from(self.index) << 64), request_hash: 0, at_ms: self.now_ns / MS, change };
         let at = Position { index: Epoch(self.index), term: self.term };
         let result = apply(&mut self.state, &entry, at).map_err(|reject| reject.to_string());
         let wrong = pontoon::model::check::check(&self.state);

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::{
     model::{
-        change::{Change, NewProduct},
+        change::{
+            AssignFree, CancelMigration, Change, CreateGroup, Eject, GiveUpAssign, NewProduct, PlanMigration,
+            Reinstate, StartAssign, StartPromotion,
+        },
         ids::{Epoch, GroupId, HostPort, MigrationId, ProductId, SlotId},
         migration::MigrationOptions,
         outcome::Outcome,
@@ -49,7 +52,7 @@ impl Cache {
         for (id, ports) in [(1, vec![8001, 8002]), (2, vec![8003]), (3, vec![8005])] {
             let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
             let group = GroupId(id);
-            cache.world.make(Change::CreateGroup { product: CACHE, group, servers, credentials: None });
+            cache.world.make(Change::CreateGroup(CreateGroup { product: CACHE, group, servers, credentials: None }));
             for port in &ports {
                 let role = if *port == ports[0] {
                     ReportedRole::Primary { replicas: Vec::new() }
@@ -65,7 +68,7 @@ impl Cache {
         }
         for (slots, to) in [(0..300, 1), (300..600, 2), (600..1024, 3)] {
             let slots = slots.map(SlotId).collect();
-            cache.world.make(Change::AssignFree { product: CACHE, slots, to: GroupId(to) });
+            cache.world.make(Change::AssignFree(AssignFree { product: CACHE, slots, to: GroupId(to) }));
         }
         cache
     }
@@ -132,7 +135,7 @@ impl Cache {
 }
 
 fn shares(change: &Change) -> BTreeMap<u32, usize> {
-    let Change::Eject { to, .. } = change else { panic!("{change:?}") };
+    let Change::Eject(Eject { to, .. }) = change else { panic!("{change:?}") };
     to.iter().map(|(id, slots)| (id.0, slots.len())).collect()
 }
 
@@ -142,7 +145,7 @@ fn a_group_that_is_down_ejects_its_slots_evenly_and_the_reason_is_in_the_log() {
     let (changes, reasons) = cache.decided(0);
     assert!(reasons.is_empty() && changes.len() == 1, "{changes:?} {reasons:?}");
     assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
-    let Change::Eject { why, to, .. } = &changes[0] else { panic!() };
+    let Change::Eject(Eject { why, to, .. }) = &changes[0] else { panic!() };
     for part in [
         "127.0.0.1:8001 is down: it does not answer node 1 for 20.1 s",
         "connection refused",
@@ -178,7 +181,7 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
         }),
         ("", |c| {
             let (group_epoch, required_offset) = (c.group(1).epoch, None);
-            c.world.make(Change::StartPromotion {
+            c.world.make(Change::StartPromotion(StartPromotion {
                 product: CACHE,
                 group: GroupId(1),
                 to: addr(8002),
@@ -187,7 +190,7 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
                 required_offset,
                 forced: false,
                 why: "a test".into(),
-            });
+            }));
         }),
         // The guard: all primaries of the cache and the one of the store.
         ("", |c| {
@@ -203,7 +206,7 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
         }),
         ("waits for assignment", |c| {
             let slots = BTreeSet::from([SlotId(5)]);
-            c.world.make(Change::StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true });
+            c.world.make(Change::StartAssign(StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true }));
         }),
     ];
     for (n, (why, edit)) in table.iter().enumerate() {
@@ -227,14 +230,14 @@ fn a_slot_goes_to_a_group_that_has_no_leftovers_of_it() {
     cache.edit(2, |g| g.given_away = (0..100).map(SlotId).collect());
     cache.edit(3, |g| g.given_away = (100..120).map(SlotId).collect());
     let (changes, _) = cache.decided(0);
-    let Change::Eject { to, .. } = &changes[0] else { panic!("{changes:?}") };
+    let Change::Eject(Eject { to, .. }) = &changes[0] else { panic!("{changes:?}") };
     assert!(to[&GroupId(2)].is_disjoint(&cache.group(2).given_away));
     assert!(to[&GroupId(3)].is_disjoint(&cache.group(3).given_away));
     assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
     // A group without slots does not become a temporary owner: it is new, or drained.
     let owned: Vec<SlotId> = cache.world.state.products[&CACHE].owned(GroupId(3)).into_iter().collect();
     let slots = owned.into_iter().collect();
-    cache.world.make(Change::StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true });
+    cache.world.make(Change::StartAssign(StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true }));
     cache.world.state.assignments.clear();
     let product = cache.world.state.products.get_mut(&CACHE).unwrap();
     product.slots.iter_mut().filter(|s| s.owner == Some(GroupId(3))).for_each(|s| s.owner = Some(GroupId(2)));
@@ -247,12 +250,13 @@ fn migrations_of_the_group_end_before_its_slots_are_ejected() {
     let mut cache = Cache::down();
     let slots = [SlotId(3)].into();
     let (from, to, options) = (GroupId(1), GroupId(2), MigrationOptions::default());
-    let Outcome::Migration(id) = cache.world.make(Change::PlanMigration { product: CACHE, slots, from, to, options })
+    let Outcome::Migration(id) =
+        cache.world.make(Change::PlanMigration(PlanMigration { product: CACHE, slots, from, to, options }))
     else {
         panic!()
     };
     let (changes, _) = cache.decided(0);
-    let [Change::CancelMigration { migration, why }] = &changes[..] else { panic!("{changes:?}") };
+    let [Change::CancelMigration(CancelMigration { migration, why })] = &changes[..] else { panic!("{changes:?}") };
     assert!(*migration == id && why.contains("group 1 ejects its slots"), "{why}");
     cache.does(0);
     assert!(!cache.world.state.migrations.contains_key(&MigrationId(id.0)), "nothing was staged: it is over");
@@ -290,13 +294,15 @@ fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after()
     let (changes, _) = cache.decided(131);
     let ejection = cache.group(1).ejection.clone().unwrap().id;
     let group_epoch = cache.group(1).epoch;
-    assert_eq!(changes, [Change::Reinstate { product: CACHE, group: GroupId(1), ejection, group_epoch }]);
+    assert_eq!(changes, [Change::Reinstate(Reinstate { product: CACHE, group: GroupId(1), ejection, group_epoch })]);
     cache.does(131);
     assert!(cache.world.state.assignments.values().any(|a| a.to == GroupId(1) && a.slots.len() == 300));
     assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "it is under way");
     // A failed reinstatement is tried again after the whole wait.
-    let again =
-        Change::GiveUpAssign { assignment: *cache.world.state.assignments.keys().next().unwrap(), why: "x".into() };
+    let again = Change::GiveUpAssign(GiveUpAssign {
+        assignment: *cache.world.state.assignments.keys().next().unwrap(),
+        why: "x".into(),
+    });
     cache.world.make(again);
     cache.health.restart_wait(CACHE, GroupId(1));
     wait(&mut cache, 133, "up again");

@@ -9,7 +9,7 @@ mod world;
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, GiveUpPromotion, NotePrimary, StartPromotion},
         ids::NodeId,
         promotion::{PromotionKind, ReplicationOffset},
     },
@@ -120,7 +120,7 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
     let watchers = Watchers::new(&world.seen, voters());
     let decided = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
-    let Ok([Change::StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. }]) =
+    let Ok([Change::StartPromotion(StartPromotion { why, forced: false, kind: PromotionKind::Failover, .. })]) =
         decided[0].action.as_deref()
     else {
         panic!("{decided:?}");
@@ -252,7 +252,8 @@ fn a_new_history_is_noted_before_the_failover_begins() {
     }
     let watchers = Watchers::new(&world.seen, voters());
     let decided = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
-    let Ok([Change::NotePrimary { replid, .. }, Change::StartPromotion { .. }]) = decided[0].action.as_deref() else {
+    let Ok([Change::NotePrimary(NotePrimary { replid, .. }), Change::StartPromotion(_)]) = decided[0].action.as_deref()
+    else {
         panic!("{decided:?}");
     };
     assert_eq!(replid, "id9");
@@ -330,7 +331,12 @@ fn a_replica_whose_promotion_failed_twice_is_deprioritised() {
         assert_eq!(world.decisions(), (Vec::new(), vec![7002]));
         world.start(7002, false);
         let promotion = *world.state.promotions.keys().next().unwrap();
-        world.make(Change::GiveUpPromotion { promotion, why: "NOPERM".into(), primary_back: false, forced: false });
+        world.make(Change::GiveUpPromotion(GiveUpPromotion {
+            promotion,
+            why: "NOPERM".into(),
+            primary_back: false,
+            forced: false,
+        }));
     }
     assert_eq!(world.decisions(), (Vec::new(), vec![7003]));
     world.edit(|group| group.servers.truncate(2));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, GiveUpPromotion},
         ids::{GroupId, NodeId},
         route::Mode,
         secret::{Credentials, Secret},
@@ -194,7 +194,12 @@ fn a_promoted_server_saves_its_configuration() {
     world.start(PRIMARY, true);
     assert_eq!(saves(&world), [], "it is being replaced");
     let id = *world.state.promotions.keys().next().unwrap();
-    world.make(Change::GiveUpPromotion { promotion: id, why: "a test".into(), primary_back: false, forced: true });
+    world.make(Change::GiveUpPromotion(GiveUpPromotion {
+        promotion: id,
+        why: "a test".into(),
+        primary_back: false,
+        forced: true,
+    }));
     assert_eq!(saves(&world), [(7002, promoted)]);
     world.see(7002, |report| report.probe = None);
     assert_eq!(saves(&world), []);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, CreateGroup, FinishPromotion, NewMember, NotePrimary, OpenHold, StartPromotion},
         ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, PromotionId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
@@ -67,14 +67,14 @@ impl World {
             advertise: "127.0.0.1".into(),
             port_offset: id,
         };
-        world.make(Change::Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 });
+        world.make(Change::Bootstrap(Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 }));
         world.group(1, &[PRIMARY, 7002, 7003]);
         world
     }
 
     pub fn make(&mut self, change: Change) -> Outcome {
         self.index += 1;
-        let entry = Entry { id: Uuid(self.index.into()), at_ms: self.index, change };
+        let entry = Entry { id: Uuid(self.index.into()), request_hash: 0, at_ms: self.index, change };
         let at = Position { index: Epoch(self.index), term: Term(1) };
         apply(&mut self.state, &entry, at).unwrap()
     }
@@ -82,7 +82,7 @@ impl World {
     pub fn group(&mut self, id: u32, ports: &[u16]) {
         let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
         let group = GroupId(id);
-        self.make(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
+        self.make(Change::CreateGroup(CreateGroup { product: PRODUCT, group, servers, credentials: None }));
         self.note(id, &format!("id{id}"));
         for port in ports {
             let role = if *port == ports[0] {
@@ -101,7 +101,15 @@ impl World {
         let group = &self.state.products[&PRODUCT].groups[&GroupId(id)];
         let (epoch, run_id) = (group.epoch, format!("run{}", group.servers[0].addr.port()));
         let (product, group, replid) = (PRODUCT, GroupId(id), replid.into());
-        self.make(Change::NoteProcess { product, group, epoch, replid, run_id, keys: 10, keys_before: None });
+        self.make(Change::NotePrimary(NotePrimary {
+            product,
+            group,
+            epoch,
+            replid,
+            run_id,
+            keys: 10,
+            keys_before: None,
+        }));
     }
 
     /// The primary is another process than before, and the log knows it.
@@ -109,14 +117,16 @@ impl World {
         let epoch = self.state.products[&PRODUCT].groups[&GroupId(id)].epoch;
         let (product, group, run_id) = (PRODUCT, GroupId(id), run_id.to_owned());
         let replid = run_id.clone();
-        self.make(Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before: None });
+        self.make(Change::NotePrimary(NotePrimary { product, group, epoch, replid, run_id, keys, keys_before: None }));
     }
 
     /// Slots are held for the promotion that is open.
     pub fn hold(&mut self) -> (PromotionId, HoldId) {
         let id = *self.state.promotions.keys().next().unwrap();
         let (cause, reason) = (Cause::Promotion(id), "a test".to_owned());
-        let Outcome::Held(hold) = self.make(Change::Hold { cause, attempt: 1, kind: HoldKind::Abandon, reason }) else {
+        let Outcome::Held(hold) =
+            self.make(Change::OpenHold(OpenHold { cause, attempt: 1, kind: HoldKind::Abandon, reason }))
+        else {
             panic!("no hold")
         };
         (id, hold)
@@ -125,7 +135,7 @@ impl World {
     /// The promotion that is open is finished.
     pub fn finish(&mut self) {
         let (id, hold) = self.hold();
-        self.make(Change::FinishPromotion { promotion: id, hold, term: Term(1) });
+        self.make(Change::FinishPromotion(FinishPromotion { promotion: id, hold, term: Term(1) }));
     }
 
     pub fn of(&self) -> &Group {
@@ -183,7 +193,7 @@ impl World {
             match decision.action {
                 Err(why) => reasons.push(why),
                 Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
-                    Change::StartPromotion { to, .. } => Some(to.port()),
+                    Change::StartPromotion(StartPromotion { to, .. }) => Some(to.port()),
                     _ => None,
                 })),
             }
@@ -201,7 +211,7 @@ impl World {
     }
 
     pub fn start(&mut self, to: u16, forced: bool) {
-        self.make(Change::StartPromotion {
+        self.make(Change::StartPromotion(StartPromotion {
             product: PRODUCT,
             group: GROUP,
             to: addr(to),
@@ -210,7 +220,7 @@ impl World {
             required_offset: self.of().required_offset.clone(),
             forced,
             why: "a test".into(),
-        });
+        }));
     }
 }
 

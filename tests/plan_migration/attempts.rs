@@ -3,7 +3,10 @@
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{
+            AddServer, Change, GiveUpPromotion, PauseMigration, Release, RestartMigration, StartMigration,
+            StartPromotion,
+        },
         ids::{GroupId, MigrationId, NodeId, Term},
         migration::{ConnectionId, Job, MigrationPhase},
         outcome::Outcome,
@@ -21,7 +24,7 @@ use pontoon::{
 use super::world::{MS, PRODUCT, World, addr, until, until_slowly};
 
 fn is_hold(step: &JobStep) -> bool {
-    matches!(step, JobStep::Propose(Change::Hold { .. }))
+    matches!(step, JobStep::Propose(Change::OpenHold(_)))
 }
 
 #[test]
@@ -43,14 +46,17 @@ fn a_hold_that_does_not_get_through_is_released_and_after_five_it_pauses() {
                 break step;
             }
         };
-        let JobStep::Propose(Change::Release { why, .. }) = release else { panic!("{release:?}") };
+        let JobStep::Propose(Change::Release(Release { why, .. })) = release else { panic!("{release:?}") };
         assert!(why.contains("node 2 has not acked"), "{why}");
         assert!((200..=250).contains(&((world.now_ns - held_ns) / MS)), "the budget is 250 ms");
         let released_ns = world.now_ns;
         let next = until(&mut world, job, |s| matches!(s, JobStep::Preflight | JobStep::Propose(_)));
         pauses.push((world.now_ns - released_ns) / MS);
         if let JobStep::Propose(change) = next {
-            assert!(matches!(&change, Change::PauseMigration { why, .. } if why.contains("node 2")), "{change:?}");
+            assert!(
+                matches!(&change, Change::PauseMigration(PauseMigration { why, .. }) if why.contains("node 2")),
+                "{change:?}"
+            );
         }
     }
     assert_eq!(world.state.migrations[&id].phase, MigrationPhase::Paused);
@@ -69,7 +75,7 @@ fn a_new_leader_releases_a_hold_that_is_not_its_own() {
     world.term = Term(2);
     (world.memory, world.authorizations) = (JobMemory::new(world.now_ns), Authorizations::new(Term(2)));
     let step = world.lead(job);
-    assert!(matches!(step, JobStep::Propose(Change::Release { .. })), "{step:?}");
+    assert!(matches!(step, JobStep::Propose(Change::Release(_))), "{step:?}");
 }
 
 /// Otherwise an attempt or a hold would be refused again and again, until the migration is paused.
@@ -80,9 +86,9 @@ fn a_migration_waits_while_one_of_its_groups_has_a_promotion() {
         let id = world.plan();
         let job = Job::Migration(id);
         let replica = Server::new(addr(7_000), "replica".into(), 0);
-        world.make(Change::AddServer { product: PRODUCT, group: GroupId(group), server: replica });
+        world.make(Change::AddServer(AddServer { product: PRODUCT, group: GroupId(group), server: replica }));
         let promoted = |world: &mut World| {
-            let start = Change::StartPromotion {
+            let start = Change::StartPromotion(StartPromotion {
                 product: PRODUCT,
                 group: GroupId(group),
                 to: addr(7_000),
@@ -91,7 +97,7 @@ fn a_migration_waits_while_one_of_its_groups_has_a_promotion() {
                 required_offset: None,
                 forced: false,
                 why: "test".into(),
-            };
+            });
             let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
             promotion
         };
@@ -101,7 +107,7 @@ fn a_migration_waits_while_one_of_its_groups_has_a_promotion() {
                 world.now_ns += 5 * MS;
                 world.others(job);
                 let step = world.lead(job);
-                let moves = matches!(step, JobStep::Propose(Change::StartMigration { .. } | Change::Hold { .. }));
+                let moves = matches!(step, JobStep::Propose(Change::StartMigration(_) | Change::OpenHold(_)));
                 assert!(!moves, "{step:?}");
             }
             assert_eq!(world.state.migrations[&id].phase, phase);
@@ -111,13 +117,13 @@ fn a_migration_waits_while_one_of_its_groups_has_a_promotion() {
         };
         let gives_up = |world: &mut World, promotion| {
             let (why, primary_back, forced) = ("test".into(), false, false);
-            world.make(Change::GiveUpPromotion { promotion, why, primary_back, forced });
+            world.make(Change::GiveUpPromotion(GiveUpPromotion { promotion, why, primary_back, forced }));
         };
         let promotion = promoted(&mut world);
         waits(&mut world);
         gives_up(&mut world, promotion);
-        until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::MigrationProgress { .. })));
-        until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::MigrationProgress { .. })));
+        until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::MigrationProgress(_))));
+        until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::MigrationProgress(_))));
         assert_eq!(world.state.migrations[&id].phase, MigrationPhase::CaughtUp);
         let promotion = promoted(&mut world);
         waits(&mut world);
@@ -138,31 +144,35 @@ fn a_release_after_its_run_was_closed_is_a_restart() {
     assert!(matches!(close, JobStep::Close { .. }), "{close:?}");
     world.faults = 0;
     let step = world.lead(job);
-    assert!(matches!(step, JobStep::Propose(Change::RestartMigration { .. })), "{step:?}");
+    assert!(matches!(step, JobStep::Propose(Change::RestartMigration(_))), "{step:?}");
 }
 
 #[test]
 fn the_node_with_the_fewest_runs_works_and_the_leader_comes_last() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
-    let started = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartMigration { .. }));
-    let JobStep::Propose(Change::StartMigration { node, .. }) = until(&mut world, job, started) else { panic!() };
+    let started = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartMigration(_)));
+    let JobStep::Propose(Change::StartMigration(StartMigration { node, .. })) = until(&mut world, job, started) else {
+        panic!()
+    };
     assert_eq!(node, NodeId(2), "node 1 leads");
     // It ends: another node works, and not the leader as long as there is a third node.
     world.alive.remove(&node);
     let silent = until_silent(&mut world, job);
     assert!(
-        matches!(&silent, JobStep::Propose(Change::RestartMigration { why, .. }) if why.contains("silent")),
+        matches!(&silent, JobStep::Propose(Change::RestartMigration(RestartMigration { why, .. })) if why.contains("silent")),
         "{silent:?}"
     );
-    let JobStep::Propose(Change::StartMigration { node, .. }) = until(&mut world, job, started) else { panic!() };
+    let JobStep::Propose(Change::StartMigration(StartMigration { node, .. })) = until(&mut world, job, started) else {
+        panic!()
+    };
     assert_eq!(node, NodeId(3));
 }
 
 #[track_caller]
 fn until_silent(world: &mut World, job: Job) -> JobStep {
     let began_ns = world.now_ns;
-    let step = until_slowly(world, job, |s| matches!(s, JobStep::Propose(Change::RestartMigration { .. })));
+    let step = until_slowly(world, job, |s| matches!(s, JobStep::Propose(Change::RestartMigration(_))));
     assert!(world.now_ns - began_ns > 3_000 * MS, "a lease must pass");
     step
 }
@@ -171,7 +181,7 @@ fn until_silent(world: &mut World, job: Job) -> JobStep {
 fn authorizations_are_for_the_current_run_at_its_server_until_it_is_closed() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
-    until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::StartMigration { .. })));
+    until(&mut world, job, |s| matches!(s, JobStep::Propose(Change::StartMigration(_))));
     let run = world.state.current_run(job).unwrap().clone();
     let mut table = Authorizations::new(world.term);
     let at = |server: u32, n| vec![ConnectionId { server: addr(6_000 + u64::from(server)), client_id: 1 }; n];

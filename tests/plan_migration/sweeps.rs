@@ -2,7 +2,7 @@
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{AddServer, Change, EndSweep, FinishPromotion, OpenHold, PlanMigration, StartPromotion, StartRun},
         ids::{GroupId, SlotId},
         migration::{Job, MigrationOptions},
         outcome::Outcome,
@@ -23,14 +23,20 @@ fn leftovers_are_swept_after_the_quiet_time_and_the_start_of_a_migration_ends_th
     let sweep = Job::Sweep { product: PRODUCT, group: GroupId(1) };
     world.memory = JobMemory::new(world.now_ns);
     let began_ns = world.now_ns;
-    let run = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartRun { .. }));
+    let run = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartRun(_)));
     until_slowly(&mut world, sweep, run);
     assert!(world.now_ns - began_ns >= QUIET_NS);
     // The slots will come back: the sweep is closed first.
     let slots = (0..10).map(SlotId).collect();
     let (from, to) = (GroupId(2), GroupId(1));
-    world.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options: MigrationOptions::default() });
-    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(Change::EndSweep { .. })));
+    world.make(Change::PlanMigration(PlanMigration {
+        product: PRODUCT,
+        slots,
+        from,
+        to,
+        options: MigrationOptions::default(),
+    }));
+    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(Change::EndSweep(_))));
     assert!(world.open.is_empty());
 }
 
@@ -53,14 +59,14 @@ fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
     until_slowly(&mut world, migration, |s| matches!(s, JobStep::Over));
     let (sweep, group) = (Job::Sweep { product: PRODUCT, group: GroupId(1) }, GroupId(1));
     world.memory = JobMemory::new(world.now_ns);
-    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(Change::StartRun { .. })));
+    until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(Change::StartRun(_))));
     while world.mover(sweep).is_none_or(|mover| mover.work != MoverState::Cleaned) {
         world.now_ns += MS;
         world.others(sweep);
     }
     let replica = Server::new(addr(7_000), "replica".into(), 0);
-    world.make(Change::AddServer { product: PRODUCT, group, server: replica });
-    let start = Change::StartPromotion {
+    world.make(Change::AddServer(AddServer { product: PRODUCT, group, server: replica }));
+    let start = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group,
         to: addr(7_000),
@@ -69,18 +75,22 @@ fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
         required_offset: None,
         forced: false,
         why: "test".into(),
-    };
+    });
     let Outcome::Promotion(promotion) = world.make(start) else { panic!() };
     let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
-    let Outcome::Held(hold) = world.make(Change::Hold { cause, attempt: 1, kind, reason: "test".into() }) else {
+    let Outcome::Held(hold) = world.make(Change::OpenHold(OpenHold { cause, attempt: 1, kind, reason: "test".into() }))
+    else {
         panic!()
     };
-    world.make(Change::FinishPromotion { promotion, hold, term: world.term });
+    world.make(Change::FinishPromotion(FinishPromotion { promotion, hold, term: world.term }));
     // It has ended, and with it every connection.
     world.open.clear();
     let ended = until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(_)));
-    let JobStep::Propose(Change::EndSweep { why, .. }) = &ended else { panic!("{ended:?}") };
+    let JobStep::Propose(Change::EndSweep(EndSweep { why, .. })) = &ended else { panic!("{ended:?}") };
     assert_eq!(why, "the primary has changed");
     let next = until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(_)));
-    assert!(matches!(&next, JobStep::Propose(Change::StartRun { server, .. }) if *server == addr(7_000)), "{next:?}");
+    assert!(
+        matches!(&next, JobStep::Propose(Change::StartRun(StartRun { server, .. })) if *server == addr(7_000)),
+        "{next:?}"
+    );
 }

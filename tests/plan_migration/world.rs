@@ -8,7 +8,10 @@ use fastrand::Rng;
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, NewMember, NewProduct},
+        change::{
+            Admit, AssignFree, Bootstrap, CancelMigration, Change, CreateGroup, NewMember, NewProduct, PauseMigration,
+            PlanMigration, ResumeMigration, StartMigration, StartRun, Switch,
+        },
         ids::{GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
         migration::{ConnectionId, Job, Limits, MigrationOptions, RunKind, Verify},
         outcome::Outcome,
@@ -105,7 +108,7 @@ impl World {
             trace: Vec::new(),
             switches: 0,
         };
-        world.make(Change::Bootstrap { members: (1..=NODES).map(member).collect(), port: 19_000 });
+        world.make(Change::Bootstrap(Bootstrap { members: (1..=NODES).map(member).collect(), port: 19_000 }));
         world.make(Change::CreateProduct(NewProduct {
             name: "p".into(),
             port: 19_500,
@@ -117,21 +120,21 @@ impl World {
         }));
         (1..=NODES).for_each(|id| world.admit(NodeId(id)));
         for group in 1..=2 {
-            world.make(Change::CreateGroup {
+            world.make(Change::CreateGroup(CreateGroup {
                 product: PRODUCT,
                 group: GroupId(group),
                 servers: vec![server(group)],
                 credentials: None,
-            });
+            }));
         }
         let slots = (0..20).map(SlotId).collect();
-        world.make(Change::AssignFree { product: PRODUCT, slots, to: GroupId(1) });
+        world.make(Change::AssignFree(AssignFree { product: PRODUCT, slots, to: GroupId(1) }));
         world
     }
 
     fn apply(&mut self, change: Change) -> Result<Outcome, String> {
         self.index += 1;
-        let entry = Entry { id: Uuid(u128::from(self.index) << 64), at_ms: self.now_ns / MS, change };
+        let entry = Entry { id: Uuid(u128::from(self.index) << 64), request_hash: 0, at_ms: self.now_ns / MS, change };
         let at = Position { index: pontoon::model::ids::Epoch(self.index), term: self.term };
         let result = apply(&mut self.state, &entry, at).map_err(|reject| reject.to_string());
         let wrong = pontoon::model::check::check(&self.state);
@@ -145,7 +148,7 @@ impl World {
 
     fn admit(&mut self, node: NodeId) {
         let start = Uuid(u128::from(self.rng.u64(1..)));
-        self.make(Change::Admit { member: member(node.0), start });
+        self.make(Change::Admit(Admit { member: member(node.0), start }));
     }
 
     pub fn plan(&mut self) -> MigrationId {
@@ -153,7 +156,7 @@ impl World {
         let limits = Limits::default();
         let options = MigrationOptions { verify: Verify::None, wipe: false, limits };
         let (from, to) = (GroupId(1), GroupId(2));
-        match self.make(Change::PlanMigration { product: PRODUCT, slots, from, to, options }) {
+        match self.make(Change::PlanMigration(PlanMigration { product: PRODUCT, slots, from, to, options })) {
             Outcome::Migration(id) => id,
             other => panic!("{other:?}"),
         }
@@ -373,9 +376,9 @@ impl World {
             assert!(there.is_empty(), "{change:?} in front of the fence: {there:?}\n{}", self.trace.join("\n"));
         };
         match change {
-            Change::StartMigration { target, .. } => no_open_connection(target),
-            Change::StartRun { server, .. } => no_open_connection(server),
-            Change::Switch { hold, target_offset, .. } => {
+            Change::StartMigration(StartMigration { target, .. }) => no_open_connection(target),
+            Change::StartRun(StartRun { server, .. }) => no_open_connection(server),
+            Change::Switch(Switch { hold, target_offset, .. }) => {
                 no_open_connection(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
                 assert_eq!(self.finished, Some((*hold, run)), "no run has finished: {}", self.trace.join("\n"));
@@ -383,7 +386,7 @@ impl World {
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }
-            Change::Cleaned { .. } | Change::EndSweep { .. } => {
+            Change::Cleaned(_) | Change::EndSweep(_) => {
                 no_open_connection(&self.state.current_run(job).unwrap().server);
             }
             _ => {}
@@ -394,9 +397,9 @@ impl World {
     pub fn operate(&mut self, id: MigrationId) {
         let why = "an operator wants it".to_owned();
         let change = match self.rng.u32(0..10) {
-            0 => Change::CancelMigration { migration: id, why },
-            1..=4 => Change::PauseMigration { migration: id, why },
-            _ => Change::ResumeMigration { migration: id },
+            0 => Change::CancelMigration(CancelMigration { migration: id, why }),
+            1..=4 => Change::PauseMigration(PauseMigration { migration: id, why }),
+            _ => Change::ResumeMigration(ResumeMigration { migration: id }),
         };
         if self.apply(change.clone()).is_ok() {
             self.trace.push(format!("{change:?}"));

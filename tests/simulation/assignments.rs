@@ -14,7 +14,7 @@ use super::{
 use pontoon::{
     control::leadership::context::BARRIER_POLL_INTERVAL,
     model::{
-        change::Change,
+        change::{Change, FinishAssign},
         ids::{AssignmentId, NodeId},
         outcome::Outcome,
         state::ClusterState,
@@ -150,7 +150,7 @@ impl World {
 
     /// The values that move with the slots of a `FinishAssign`; of another change none.
     fn copied_by(&mut self, node: usize, state: &ClusterState, change: &Change) -> Registers {
-        let Change::FinishAssign { hold, .. } = change else { return Registers::new() };
+        let Change::FinishAssign(FinishAssign { hold, .. }) = change else { return Registers::new() };
         self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
         self.note(format_args!("node {}: the barrier of hold {hold} has passed", node + 1));
         let Some(hold) = state.holds.get(hold) else { return Registers::new() };

@@ -16,7 +16,7 @@ use super::{
 use pontoon::{
     control::leadership::heartbeat_handler::{self, Grant, HandlerReply, HandlerStep, HeartbeatHandler, RoundPurpose},
     model::{
-        change::Change,
+        change::{Admit, Change, FinishRemove},
         ids::{Epoch, HoldId, Incarnation, NodeId, Term, Uuid},
         migration::Job,
         state::ClusterState,
@@ -167,7 +167,7 @@ impl World {
         let grant = match reply {
             HandlerReply::Grant(grant) => grant,
             HandlerReply::Admit => {
-                let change = Change::Admit { member: self.member(heartbeat.node), start: heartbeat.start };
+                let change = Change::Admit(Admit { member: self.member(heartbeat.node), start: heartbeat.start });
                 self.wants(node, change, Tag::None, Registers::new());
                 Grant::NotYet("this start is being admitted".into())
             }
@@ -238,7 +238,7 @@ impl World {
             // Raft's membership drops it first.
             .filter(|m| !voters.contains(&(m.id.0 as usize - 1)))
             .filter(|m| lead.heartbeat_handler.table().is_some_and(|t| t.removable(m, &state, local).is_ok()))
-            .map(|m| Change::FinishRemove { node: m.id, uuid: m.uuid, term })
+            .map(|m| Change::FinishRemove(FinishRemove { node: m.id, uuid: m.uuid, term }))
             .collect();
         if let Some(voters) = self.voters_wanted(&state) {
             let delay = 2 * network::message(&mut self.rng);

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use pontoon::model::{
-    change::Change,
+    change::{CancelMigration, Change, Cleaned, PauseMigration, PlanMigration, ResumeMigration, Switch},
     ids::{GroupId, MigrationId, SlotId},
     migration::{Job, MigrationOptions, MigrationPhase, RunKind},
     state::ClusterState,
@@ -75,11 +75,15 @@ impl World {
         let open: Vec<MigrationId> = state.migrations.keys().copied().collect();
         let some = if open.is_empty() { None } else { Some(open[self.rng.usize(0..open.len())]) };
         match (self.rng.u8(0..10), some) {
-            (0, Some(migration)) => Some(Change::CancelMigration { migration, why: "an operator".into() }),
-            (1, Some(migration)) => Some(Change::PauseMigration { migration, why: "an operator".into() }),
+            (0, Some(migration)) => {
+                Some(Change::CancelMigration(CancelMigration { migration, why: "an operator".into() }))
+            }
+            (1, Some(migration)) => {
+                Some(Change::PauseMigration(PauseMigration { migration, why: "an operator".into() }))
+            }
             (2 | 3, Some(_)) => {
                 let paused = state.migrations.values().find(|m| m.phase == MigrationPhase::Paused)?;
-                Some(Change::ResumeMigration { migration: paused.id })
+                Some(Change::ResumeMigration(ResumeMigration { migration: paused.id }))
             }
             _ => {
                 let from = GroupId(self.rng.u16(1..=GROUPS).into());
@@ -89,7 +93,13 @@ impl World {
                 let slots = (0..SLOTS).map(SlotId).filter(|slot| owned(*slot) && !moves(*slot));
                 let slots: BTreeSet<SlotId> = slots.filter(|_| self.rng.u8(0..3) > 0).collect();
                 let options = MigrationOptions::default();
-                (!slots.is_empty()).then_some(Change::PlanMigration { product: PRODUCT, slots, from, to, options })
+                (!slots.is_empty()).then_some(Change::PlanMigration(PlanMigration {
+                    product: PRODUCT,
+                    slots,
+                    from,
+                    to,
+                    options,
+                }))
             }
         }
     }
@@ -98,7 +108,7 @@ impl World {
     pub fn check_servers(&mut self, change: &Change, before: usize) {
         let state = self.raft.log[before].state.clone();
         match change {
-            Change::Switch { migration, .. } => {
+            Change::Switch(Switch { migration, .. }) => {
                 let Some(moved) = state.migrations.get(migration) else { return };
                 self.seen.switched += 1;
                 self.switched.insert(*migration, self.executions);
@@ -109,7 +119,7 @@ impl World {
                     }
                 }
             }
-            Change::Cleaned { job, .. } => {
+            Change::Cleaned(Cleaned { job, .. }) => {
                 let Some(run) = state.current_run(*job) else { return };
                 let (slots, since) = match job {
                     Job::Migration(id) => {
@@ -136,7 +146,7 @@ impl World {
                     }
                 }
             }
-            Change::RestartMigration { .. } => self.seen.restarted += 1,
+            Change::RestartMigration(_) => self.seen.restarted += 1,
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use pontoon::{
     model::{
         apply::{apply, note_applied},
-        change::Change,
+        change::{Change, FinishAssign},
         check::check,
         ids::{Epoch, SlotId, Term, Uuid},
         outcome::Outcome,
@@ -217,7 +217,7 @@ impl World {
         let index = self.raft.log.len() as u64;
         let before = &self.raft.log[self.raft.last()];
         let mut state = (*before.state).clone();
-        let entry = Entry { id: Uuid(u128::from(index)), at_ms: 0, change };
+        let entry = Entry { id: Uuid(u128::from(index)), request_hash: 0, at_ms: 0, change };
         let at = Position { index: Epoch(index), term };
         let result = apply(&mut state, &entry, at).map_err(|reject| reject.to_string());
         let table = if state.route_epoch == before.state.route_epoch {
@@ -270,9 +270,9 @@ impl World {
 
     fn commit_proposal(&mut self, node: usize, term: Term, proposal: Proposal) {
         let Proposal { change, tag, copied } = proposal;
-        let finishes = matches!(change, Change::FinishAssign { .. });
+        let finishes = matches!(change, Change::FinishAssign(_));
         let moving = self.moving(&change);
-        let released = matches!(change, Change::Release { .. });
+        let released = matches!(change, Change::Release(_));
         let before = self.raft.last();
         let result = self.append(change.clone(), term);
         if result.is_ok() {
@@ -289,7 +289,7 @@ impl World {
 
     /// Slots that a FinishAssign would move, with their present owners.
     fn moving(&self, change: &Change) -> Vec<(u16, usize)> {
-        let Change::FinishAssign { assignment, .. } = change else { return Vec::new() };
+        let Change::FinishAssign(FinishAssign { assignment, .. }) = change else { return Vec::new() };
         let state = &self.raft.log[self.raft.last()].state;
         let Some(assignment) = state.assignments.get(assignment) else { return Vec::new() };
         assignment.slots.iter().map(|s| (s.0, self.owner(*s))).collect()

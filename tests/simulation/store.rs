@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pontoon::model::{
     apply::dry_run,
-    change::Change,
+    change::{AddServer, Change, FinishPromotion, OpenHold, RemoveServer, StartPromotion},
     ids::{GroupId, HostPort, SlotId, Term},
     migration::Job,
     outcome::Outcome,
@@ -275,7 +275,7 @@ impl World {
         let state = &self.raft.log[self.raft.last()].state;
         let now = &state.products[&PRODUCT].groups[&group];
         let (old, to) = (now.servers[0].addr.clone(), now.servers[1].addr.clone());
-        let start = Change::StartPromotion {
+        let start = Change::StartPromotion(StartPromotion {
             product: PRODUCT,
             group,
             to,
@@ -284,7 +284,7 @@ impl World {
             required_offset: now.required_offset.clone(),
             forced: false,
             why: "its primary died".into(),
-        };
+        });
         // A migration that holds slots of the group must end the hold first.
         if dry_run(state, &start).is_err() || !self.raft.leader.is_some_and(|l| self.has_quorum(l)) {
             self.schedule(20 * MS, Event::Failover(server));
@@ -295,13 +295,13 @@ impl World {
         let which = self.stores[server].primary + 2;
         let run_id = format!("{:040x}", 1000 + 10 * which + server as u16);
         let fresh = Server::new(Self::address(server, which), run_id, 0);
-        self.append(Change::AddServer { product: PRODUCT, group, server: fresh }, term).unwrap();
+        self.append(Change::AddServer(AddServer { product: PRODUCT, group, server: fresh }), term).unwrap();
         let Ok(Outcome::Promotion(promotion)) = self.append(start, term) else { panic!("it was refused after all") };
         let (cause, kind) = (Cause::Promotion(promotion), PromotionKind::Failover.hold());
-        let hold = Change::Hold { cause, attempt: 1, kind, reason: "its primary died".into() };
+        let hold = Change::OpenHold(OpenHold { cause, attempt: 1, kind, reason: "its primary died".into() });
         let Ok(Outcome::Held(hold)) = self.append(hold, term) else { panic!("the slots are held by something else") };
-        self.append(Change::FinishPromotion { promotion, hold, term }, term).unwrap();
-        self.append(Change::RemoveServer { product: PRODUCT, group, addr: old }, term).unwrap();
+        self.append(Change::FinishPromotion(FinishPromotion { promotion, hold, term }), term).unwrap();
+        self.append(Change::RemoveServer(RemoveServer { product: PRODUCT, group, addr: old }), term).unwrap();
         self.seen.failovers += 1;
         let store = &mut self.stores[server];
         let lost = store.log.split_off(store.replica);

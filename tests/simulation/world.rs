@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fastrand::Rng;
 use pontoon::{
     model::{
-        change::{Change, NewMember, NewProduct},
+        change::{AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, NewMember, NewProduct, StartAssign},
         ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, SlotId, Term, Uuid},
         migration::Job,
         route::{Isolated, Mode},
@@ -187,7 +187,7 @@ impl World {
             databases: 16,
             auth: None,
         };
-        let mut changes = vec![Change::Bootstrap { members, port: 19000 }, Change::CreateProduct(product)];
+        let mut changes = vec![Change::Bootstrap(Bootstrap { members, port: 19000 }), Change::CreateProduct(product)];
         for group in 1..=GROUPS {
             let run_id = format!("{group:040x}");
             let mut servers = vec![Server::new(host(30000 + group), run_id, 0)];
@@ -196,11 +196,11 @@ impl World {
                 servers.push(Server::new(host(30010 + group), run_id, 0));
             }
             let group = GroupId(group.into());
-            changes.push(Change::CreateGroup { product: PRODUCT, group, servers, credentials: None });
+            changes.push(Change::CreateGroup(CreateGroup { product: PRODUCT, group, servers, credentials: None }));
         }
         for slot in 0..SLOTS {
             let to = GroupId((1 + slot % GROUPS).into());
-            changes.push(Change::AssignFree { product: PRODUCT, slots: [SlotId(slot)].into(), to });
+            changes.push(Change::AssignFree(AssignFree { product: PRODUCT, slots: [SlotId(slot)].into(), to }));
         }
         for change in changes {
             self.append(change, Term(1)).unwrap();
@@ -398,7 +398,7 @@ impl World {
             // A start whose end was not reported could serve for ever: that requires an operator's `--assume-dead`.
             return;
         }
-        let change = Change::BeginRemove { node: self.member_id(node), assume_dead: false };
+        let change = Change::BeginRemove(BeginRemove { node: self.member_id(node), assume_dead: false });
         self.seen.removed += 1;
         self.propose(leader, Proposal { change, tag: Tag::None, copied: Registers::new() });
     }
@@ -440,7 +440,7 @@ impl World {
         if slots.is_empty() {
             return;
         }
-        let change = Change::StartAssign { product: PRODUCT, slots, to, abandon: false };
+        let change = Change::StartAssign(StartAssign { product: PRODUCT, slots, to, abandon: false });
         self.propose(leader, Proposal { change, tag: Tag::None, copied: Registers::new() });
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     control::servers::replication_commands::host_and_port,
     model::{
-        change::Change,
+        change::{Change, GiveUpPromotion, StartPromotion},
         ids::{GroupId, HostPort, ProductId},
         promotion::PromotionKind,
         state::{Cause, ClusterState, Group},
@@ -75,15 +75,17 @@ pub async fn admit(
         Err(error) => Some(format!("the primary {primary} does not answer ({error})")),
         Ok(old) => in_sync(group, primary, old, to, &theirs).err(),
     };
-    let started = |kind, forced, why| Change::StartPromotion {
-        product: wanted.product,
-        group: group.id,
-        to: to.clone(),
-        kind,
-        group_epoch: group.epoch,
-        required_offset: group.required_offset.clone(),
-        forced,
-        why,
+    let started = |kind, forced, why| {
+        Change::StartPromotion(StartPromotion {
+            product: wanted.product,
+            group: group.id,
+            to: to.clone(),
+            kind,
+            group_epoch: group.epoch,
+            required_offset: group.required_offset.clone(),
+            forced,
+            why,
+        })
     };
     match obstacle {
         None => {
@@ -140,7 +142,12 @@ fn check_state<'a>(
             return Err(format!("a {kind} of group {id} to {} is open ({}); wait for its end", open.to, open.why));
         }
         let why = format!("an operator forces {to}");
-        before = Some(Change::GiveUpPromotion { promotion: open.id, why, primary_back: false, forced: true });
+        before = Some(Change::GiveUpPromotion(GiveUpPromotion {
+            promotion: open.id,
+            why,
+            primary_back: false,
+            forced: true,
+        }));
     }
     for hold in state.holds.values().filter(|hold| hold.product == product.id) {
         if let Cause::Migration(migration) = hold.cause

@@ -5,7 +5,11 @@ use tracing::{info, warn};
 use super::group_name::group_name;
 use crate::{
     control::leadership::context::LeaderContext,
-    model::{change::Change, ids::GroupId, state::ClusterState},
+    model::{
+        change::{CancelMigration, Change, Eject},
+        ids::GroupId,
+        state::ClusterState,
+    },
     plan::{
         ejection::{EjectedHealth, decide},
         liveness::Watchers,
@@ -40,7 +44,7 @@ impl EjectionController {
                 }
             };
             for change in changes {
-                let reinstates = matches!(change, Change::Reinstate { .. });
+                let reinstates = matches!(change, Change::Reinstate(_));
                 if let Err(why) = propose(ctx, group, change).await {
                     warn!(%group, %why, "a change of an ejection was refused; it is tried again");
                     let group = group_name(state, (product, group));
@@ -57,12 +61,12 @@ impl EjectionController {
 
 async fn propose(ctx: &LeaderContext, group: GroupId, change: Change) -> Result<(), String> {
     match &change {
-        Change::Eject { to, why, .. } => {
+        Change::Eject(Eject { to, why, .. }) => {
             let to: Vec<String> = to.keys().map(ToString::to_string).collect();
             info!(%group, to = to.join(","), %why, "a group ejects its slots");
         }
-        Change::Reinstate { .. } => info!(%group, "an ejected group is reinstated"),
-        Change::CancelMigration { migration, .. } => {
+        Change::Reinstate(_) => info!(%group, "an ejected group is reinstated"),
+        Change::CancelMigration(CancelMigration { migration, .. }) => {
             info!(%group, %migration, "a migration ends, since its group ejects its slots")
         }
         _ => {}

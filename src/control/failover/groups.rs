@@ -15,7 +15,7 @@ use crate::{
     control::{leadership::context::LeaderContext, servers::reconciler::ReplicationReconciler},
     faults::{self, Rule},
     model::{
-        change::Change,
+        change::{Change, StartPromotion},
         ids::{GroupId, HostPort, ProductId, PromotionId},
         state::ClusterState,
     },
@@ -157,7 +157,7 @@ fn reverse_offsets(seen: &Observation) -> Observation {
 /// Appends the changes that begin a failover; stops at the first that is refused.
 async fn begin(ctx: &LeaderContext, changes: Vec<Change>) -> Result<(), String> {
     for change in changes {
-        if let Change::StartPromotion { group, to, why, .. } = &change {
+        if let Change::StartPromotion(StartPromotion { group, to, why, .. }) = &change {
             info!(%group, %to, %why, "a failover begins");
         }
         ctx.propose(change).await?;

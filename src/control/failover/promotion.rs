@@ -35,7 +35,7 @@ use crate::{
     },
     faults::{self, Point},
     model::{
-        change::Change,
+        change::{Change, NotePrimary, Release},
         ids::{Epoch, HoldId, HostPort, PromotionId},
         promotion::{Promotion, PromotionKind},
         route::{Isolated, Mode},
@@ -251,7 +251,7 @@ impl PromotionDriver {
                 let result = result.await;
                 return self.release_on_retry(left.id, result).await;
             }
-            self.propose(Change::Release { hold: left.id, why: "a new leader begins anew".into() }).await?;
+            self.propose(Change::Release(Release { hold: left.id, why: "a new leader begins anew".into() })).await?;
         }
         let (from, to) = tokio::join!(self.ask(now, &now.promotion.from), self.ask(now, &now.promotion.to));
         let from = self.primary(now, from)?;
@@ -260,7 +260,7 @@ impl PromotionDriver {
         if from.replid != now.group.replid {
             // The next leader finds in the log which history the new primary must have.
             let (product, group, epoch) = (now.promotion.product, now.group.id, now.group.epoch);
-            self.propose(Change::NotePrimary { product, group, epoch, replid: from.replid }).await?;
+            self.propose(Change::NotePrimary(NotePrimary { product, group, epoch, replid: from.replid })).await?;
             return Err(PromotionFailure::Retry(
                 "the primary's replication id had to be written to the log first".into(),
             ));

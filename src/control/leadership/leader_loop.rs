@@ -19,7 +19,7 @@ use crate::{
         slots::{assignment, job},
     },
     model::{
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, FinishRemove, NewMember},
         ids::{AssignmentId, NodeId, Term, Uuid},
         migration::Job,
         state::ClusterState,
@@ -135,7 +135,8 @@ impl LeaderLoop {
                 waiting.push(format!("node {} is leaving Raft's membership", member.id));
                 continue;
             }
-            let change = Change::FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term };
+            let change =
+                Change::FinishRemove(FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term });
             match self.propose(change).await {
                 Ok(()) => info!(node = %member.id, "the node is removed"),
                 Err(why) => waiting.push(format!("node {} could not be dropped yet: {why}", member.id)),
@@ -157,7 +158,7 @@ impl LeaderLoop {
     /// Proposes the first change of a cluster: the members of Raft's first membership, and the product `default`.
     async fn bootstrap(&self) {
         let members = self.consensus.raft_members();
-        if let Err(why) = self.propose(Change::Bootstrap { members, port: self.default_port }).await {
+        if let Err(why) = self.propose(Change::Bootstrap(Bootstrap { members, port: self.default_port })).await {
             warn!(%why, "could not write the cluster's first change; trying again");
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     clock::boottime_ns,
     consensus::Consensus,
     model::{
-        change::Change,
+        change::{Admit, Change},
         ids::{NodeId, Term, Uuid},
         migration::Job,
         route::Isolated,
@@ -239,7 +239,7 @@ impl Leases {
         tokio::spawn(async move {
             let node = member.id;
             let id = Uuid(uuid::Uuid::new_v4().as_u128());
-            match consensus.propose(id, Change::Admit { member, start }, ADMIT_WITHIN).await {
+            match consensus.propose(id, Change::Admit(Admit { member, start }), ADMIT_WITHIN).await {
                 Ok(applied) => match applied.result {
                     Ok(_) => info!(%node, "an incarnation of the node is admitted"),
                     Err(reject) => warn!(%node, %reject, "an incarnation of the node was not admitted"),

@@ -19,7 +19,7 @@ use crate::{
     control::leadership::context::LeaderContext,
     faults::{self, Point},
     model::{
-        change::Change,
+        change::{Change, MarkResynced, NotePrimary, NoteReconciled},
         ids::{Epoch, GroupId, HostPort, ProductId},
         migration::{Job, Run},
         state::{ClusterState, Group},
@@ -230,7 +230,8 @@ async fn write_event(ctx: &LeaderContext, fix: &ReplicationFix, context: &Action
         return ActionOutcome::NoEvent;
     }
     let text = format!("{what} (seen by {}; done by node {} in term {})", context.seen_by, ctx.me, ctx.fence.term());
-    let change = Change::NoteReconciled { product: fix.product, group: fix.group, addr: fix.addr.clone(), text };
+    let change =
+        Change::NoteReconciled(NoteReconciled { product: fix.product, group: fix.group, addr: fix.addr.clone(), text });
     match ctx.propose(change).await {
         Ok(()) => ActionOutcome::EventWritten,
         Err(error) => {
@@ -288,9 +289,15 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
                 .map(|_| ActionOutcome::NoEvent)
                 .map_err(|error| error.to_string());
         }
-        ReplicationAction::Note { replid, run_id, keys } => {
-            Change::NoteProcess { product, group, epoch, replid, run_id, keys, keys_before: context.keys_before }
-        }
+        ReplicationAction::Note { replid, run_id, keys } => Change::NotePrimary(NotePrimary {
+            product,
+            group,
+            epoch,
+            replid,
+            run_id,
+            keys,
+            keys_before: context.keys_before,
+        }),
         ReplicationAction::Resynced { of, replid } => {
             // Over the control connection, so that no older command is still on its way to the server.
             let replication_status =
@@ -301,7 +308,7 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
             if !in_sync || !replication_status.is_replica_of(host, port) {
                 return Err(format!("{addr} does not follow {of} yet"));
             }
-            Change::MarkResynced { product, group, addr, epoch }
+            Change::MarkResynced(MarkResynced { product, group, addr, epoch })
         }
     };
     ctx.propose(change).await.map(|()| ActionOutcome::NoEvent)

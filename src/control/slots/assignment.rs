@@ -15,7 +15,7 @@ use crate::{
     },
     faults::{self, Point, Rule},
     model::{
-        change::Change,
+        change::{Change, GiveUpAssign, OpenHold, Release},
         ids::{AssignmentId, GroupId, HostPort, ProductId, SlotId},
         outcome::Outcome,
         state::{Assignment, ClusterState, Group, Keys, Product},
@@ -200,10 +200,10 @@ impl AssignmentDriver {
     fn log(&self, change: &Change, result: &Result<Outcome, String>) {
         let assignment = self.id;
         let what = match change {
-            Change::Hold { attempt, .. } => format!("attempt {attempt}: its slots are held"),
-            Change::Release { why, .. } => format!("its slots are released: {why}"),
-            Change::FinishAssign { .. } => "its slots have a new owner".into(),
-            Change::GiveUpAssign { why, .. } => format!("it is given up: {why}"),
+            Change::OpenHold(OpenHold { attempt, .. }) => format!("attempt {attempt}: its slots are held"),
+            Change::Release(Release { why, .. }) => format!("its slots are released: {why}"),
+            Change::FinishAssign(_) => "its slots have a new owner".into(),
+            Change::GiveUpAssign(GiveUpAssign { why, .. }) => format!("it is given up: {why}"),
             _ => "a step".into(),
         };
         match result {

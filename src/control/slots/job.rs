@@ -18,7 +18,10 @@ use crate::{
     },
     faults::{self, Point, Rule},
     model::{
-        change::Change,
+        change::{
+            Change, Cleaned, EndSweep, MigrationProgress, PauseMigration, Release, RestartMigration, StartMigration,
+            StartRun,
+        },
         ids::{GroupId, HoldId, HostPort, NodeId, Term},
         migration::{Job, run_prefix},
         outcome::Outcome,
@@ -121,23 +124,23 @@ impl JobDriver {
 
     /// Appends a change and records what came of it. `false`: leadership or the quorum is gone.
     async fn propose_step(&self, change: Change, memory: &mut JobMemory, cutover: &mut Option<CutoverTimes>) -> bool {
-        if matches!(change, Change::Hold { .. }) {
+        if matches!(change, Change::OpenHold(_)) {
             faults::pause_at(Point::BeforeHold).await;
         }
         let (proposed, proposed_ns) = (Instant::now(), boottime_ns());
         let Some(result) = self.propose(change.clone()).await else { return false };
         self.log(&change, &result);
         match (&change, &result) {
-            (Change::Hold { .. }, Ok(_)) => {
+            (Change::OpenHold(_), Ok(_)) => {
                 let held = Instant::now();
                 *cutover = Some(CutoverTimes { proposed, held, barrier: None, finished: None, closed: None });
                 faults::pause_at(Point::Held).await;
             }
-            (Change::Switch { .. }, Ok(_)) => {
+            (Change::Switch(_), Ok(_)) => {
                 self.log_cutover(cutover.take());
                 faults::pause_at(Point::Switched).await;
             }
-            (Change::Release { .. } | Change::RestartMigration { .. }, _) => *cutover = None,
+            (Change::Release(_) | Change::RestartMigration(_), _) => *cutover = None,
             _ => {}
         }
         let times = (proposed_ns, boottime_ns());
@@ -284,18 +287,22 @@ impl JobDriver {
     fn log(&self, change: &Change, result: &Result<Outcome, String>) {
         let job = self.job;
         let what = match change {
-            Change::StartMigration { node, feed, target, .. } => {
+            Change::StartMigration(StartMigration { node, feed, target, .. }) => {
                 format!("an attempt begins: node {node}, from {feed} to {target}")
             }
-            Change::MigrationProgress { phase, counters, .. } => format!("{phase:?}, {} keys", counters.keys),
-            Change::Hold { .. } => "its slots are held".into(),
-            Change::Release { why, .. } => format!("its slots are released: {why}"),
-            Change::Switch { .. } => "its slots have a new owner".into(),
-            Change::RestartMigration { why, .. } => format!("the attempt ends: {why}"),
-            Change::PauseMigration { why, .. } => format!("it is paused: {why}"),
-            Change::StartRun { run, node, server, .. } => format!("run {run} begins: node {node}, at {server}"),
-            Change::Cleaned { deleted, .. } => format!("its leftovers are deleted, {deleted} keys"),
-            Change::EndSweep { why, .. } => format!("the sweep ends: {why}"),
+            Change::MigrationProgress(MigrationProgress { phase, counters, .. }) => {
+                format!("{phase:?}, {} keys", counters.keys)
+            }
+            Change::OpenHold(_) => "its slots are held".into(),
+            Change::Release(Release { why, .. }) => format!("its slots are released: {why}"),
+            Change::Switch(_) => "its slots have a new owner".into(),
+            Change::RestartMigration(RestartMigration { why, .. }) => format!("the attempt ends: {why}"),
+            Change::PauseMigration(PauseMigration { why, .. }) => format!("it is paused: {why}"),
+            Change::StartRun(StartRun { run, node, server, .. }) => {
+                format!("run {run} begins: node {node}, at {server}")
+            }
+            Change::Cleaned(Cleaned { deleted, .. }) => format!("its leftovers are deleted, {deleted} keys"),
+            Change::EndSweep(EndSweep { why, .. }) => format!("the sweep ends: {why}"),
             _ => "a step".into(),
         };
         match result {

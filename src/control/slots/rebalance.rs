@@ -14,7 +14,7 @@ use crate::{
     consensus::Consensus,
     control::admission::migration::{self, MigrationRequest},
     model::{
-        change::Change,
+        change::{Change, PlanMigration},
         ids::{GroupId, ProductId, SlotId, Uuid},
         migration::MigrationOptions,
         slot::spans,
@@ -222,7 +222,13 @@ async fn propose(consensus: &Consensus, product: &Product, moves: Vec<SlotMove>)
                 continue;
             }
         }
-        let change = Change::PlanMigration { product: product.id, slots: m.slots, from: m.from, to: m.to, options };
+        let change = Change::PlanMigration(PlanMigration {
+            product: product.id,
+            slots: m.slots,
+            from: m.from,
+            to: m.to,
+            options,
+        });
         let id = Uuid(uuid::Uuid::new_v4().as_u128());
         match consensus.propose(id, change, PROPOSE_WITHIN).await.map(|applied| applied.result) {
             Ok(Ok(_)) => info!(product = product.name, text, "rebalanced automatically"),

@@ -15,7 +15,7 @@ use crate::{
     },
     faults::{self, Point},
     model::{
-        change::Change,
+        change::{Change, FinishPromotion, GiveUpPromotion, MarkResynced, OpenHold, Release},
         ids::{Epoch, HoldId},
         outcome::Outcome,
         promotion::{Promotion, PromotionKind},
@@ -56,7 +56,7 @@ impl PromotionDriver {
         let Promotion { group, kind, to, attempts, .. } = &now.promotion;
         let reason = format!("{} of group {group} to {to}", kind.name());
         let cause = Cause::Promotion(self.id);
-        let hold = Change::Hold { cause, attempt: attempts + 1, kind: kind.hold(), reason };
+        let hold = Change::OpenHold(OpenHold { cause, attempt: attempts + 1, kind: kind.hold(), reason });
         let Outcome::Held(hold) = self.propose(hold).await? else {
             return Err(PromotionFailure::Retry("no hold was opened".into()));
         };
@@ -74,21 +74,21 @@ impl PromotionDriver {
     }
 
     pub(super) async fn finish(&self, hold: HoldId) -> PromotionResult<Epoch> {
-        let change = Change::FinishPromotion { promotion: self.id, hold, term: self.ctx.fence.term() };
+        let change = Change::FinishPromotion(FinishPromotion { promotion: self.id, hold, term: self.ctx.fence.term() });
         self.propose_at(change).await.map(|(index, _)| index)
     }
 
     /// Releases the hold when another attempt follows. (The end of the promotion ends it too.)
     pub(super) async fn release_on_retry<T>(&self, hold: HoldId, result: PromotionResult<T>) -> PromotionResult<T> {
         if let Err(PromotionFailure::Retry(why)) = &result {
-            self.propose(Change::Release { hold, why: why.clone() }).await?;
+            self.propose(Change::Release(Release { hold, why: why.clone() })).await?;
         }
         result
     }
 
     pub(super) async fn give_up(&self, now: &PromotionContext, why: String, (primary_back, forced): (bool, bool)) {
         info!(promotion = %self.id, %why, "the promotion is given up");
-        let change = Change::GiveUpPromotion { promotion: self.id, why, primary_back, forced };
+        let change = Change::GiveUpPromotion(GiveUpPromotion { promotion: self.id, why, primary_back, forced });
         if self.propose(change).await.is_err() || now.promotion.kind == PromotionKind::Failover {
             return;
         }
@@ -102,7 +102,7 @@ impl PromotionDriver {
             && self.check_history(now, &replication_status, &now.group.replid).is_ok()
         {
             let (product, group, addr, epoch) = (*product, *group, to.clone(), *group_epoch);
-            let _ = self.propose_at(Change::MarkResynced { product, group, addr, epoch }).await;
+            let _ = self.propose_at(Change::MarkResynced(MarkResynced { product, group, addr, epoch })).await;
         }
     }
 

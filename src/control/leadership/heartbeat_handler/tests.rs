@@ -265,7 +265,7 @@ fn the_live_voters_are_known_after_a_lease() {
 fn named(state: &mut ClusterState, servers: &[HostPort]) {
     use crate::model::{
         apply::apply,
-        change::{Change, NewProduct},
+        change::{Change, CreateGroup, NewProduct},
         ids::GroupId,
         outcome::Outcome,
         route::Mode,
@@ -284,11 +284,11 @@ fn named(state: &mut ClusterState, servers: &[HostPort]) {
     let server = |addr: &HostPort| Server::new(addr.clone(), "run".into(), 0);
     let servers = servers.iter().map(server).collect();
     let mut make = |index: u64, change| {
-        let entry = Entry { id: Uuid(index.into()), at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
         apply(state, &entry, Position { index: Epoch(index), term: Term(3) }).unwrap()
     };
     let Outcome::Product(product) = make(50, Change::CreateProduct(product)) else { panic!("another outcome") };
-    make(51, Change::CreateGroup { product, group: GroupId(1), servers, credentials: None });
+    make(51, Change::CreateGroup(CreateGroup { product, group: GroupId(1), servers, credentials: None }));
 }
 
 #[test]

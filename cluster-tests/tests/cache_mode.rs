@@ -292,7 +292,7 @@ fn a_temporary_owner_does_not_get_a_slot_again_before_it_is_clean() {
     let mut waited = false;
     wait_for("group 1 to be ejected again", GENEROUS, || {
         let shown = cache.group_1()?;
-        waited |= shown["waiting_on"].to_string().contains("before it has deleted what it had of it");
+        waited |= shown["waiting_on"].to_string().contains("before it has deleted the keys that it has left of it");
         if shown["ejection"].is_null() { Err(shown.to_string()) } else { Ok(()) }
     });
     assert!(waited, "slots were given to a group that had not deleted its leftovers of them");

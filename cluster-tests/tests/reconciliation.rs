@@ -246,7 +246,7 @@ fn actions_of_reconciliation_are_in_the_events() {
     });
     wait_roles(&cluster, primary, first);
     wait_until("the event about the password", GENEROUS, || {
-        reconciled(&cluster, &format!("{} was given the password", addrs[1])) == 1
+        reconciled(&cluster, &format!("{} got the password", addrs[1])) == 1
     });
 
     for _ in 0..3 {

@@ -65,7 +65,7 @@ fn a_late_write_at_a_former_owner_does_not_become_visible() {
     assert_eq!(former.call(&["SET", "late", "old"]), Reply::ok());
     let mut client = cluster.node(1).client();
     assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
-    cli.refused(&["slot", "assign", &slot, &owner.to_string()], &["'late'", "come alive"]);
+    cli.refused(&["slot", "assign", &slot, &owner.to_string()], &["'late'", "clients would see it again"]);
     assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
     assert_eq!(former.call(&["DEL", "late"]), Reply::Integer(1));
     cli.ok(&["slot", "assign", &slot, &owner.to_string(), "--wait", "--timeout", "40s"]);

@@ -15,7 +15,8 @@ use crate::{
     },
     plan::{
         acks::may_leave,
-        failover::{GroupHistory, downs},
+        candidates::GroupHistory,
+        failover::groups_down,
         liveness::{Liveness, Watchers, liveness},
         observation::{Observation, ReportedRole},
     },
@@ -101,7 +102,7 @@ impl Api {
         for product in state.products.values() {
             for group in product.groups.values() {
                 for (place, server) in group.servers.iter().enumerate() {
-                    let Liveness::DownGroup { by, for_ms } = reports.liveness(&server.addr, group) else { continue };
+                    let Liveness::Down { by, for_ms } = reports.liveness(&server.addr, group) else { continue };
                     let role = if place == 0 { "primary" } else { "replica" };
                     let by: Vec<_> = by.iter().map(ToString::to_string).collect();
                     down.push(format!(
@@ -183,7 +184,7 @@ impl<'a> ProbeReports<'a> {
             Liveness::Up => "up",
             Liveness::Loading => "loading",
             Liveness::Suspect { .. } => "suspect",
-            Liveness::DownGroup { .. } => "down",
+            Liveness::Down { .. } => "down",
             Liveness::Unknown => "unknown",
         });
     }
@@ -196,14 +197,14 @@ impl<'a> ProbeReports<'a> {
         group
             .servers
             .first()
-            .is_some_and(|primary| matches!(self.liveness(&primary.addr, group), Liveness::DownGroup { .. }))
+            .is_some_and(|primary| matches!(self.liveness(&primary.addr, group), Liveness::Down { .. }))
     }
 
     /// What follows from what others see, or not.
     fn warnings(&self, state: &ClusterState, group: &Group) -> Vec<String> {
         let mut said = Vec::new();
         if self.primary_down(group) {
-            said.extend(downs(state, &self.seen.observation, &self.watchers, &BTreeSet::new()).1.err());
+            said.extend(groups_down(state, &self.seen.observation, &self.watchers, &BTreeSet::new()).1.err());
         }
         for node in self.watchers.blind() {
             said.push(format!("no server answers node {node}, while they answer others: what it sees does not count"));

@@ -17,8 +17,8 @@ use crate::{
     },
     plan::{
         acks::unmanaged_replicas,
-        failover::{self, CandidateChoice},
-        observation::{AgedReport, Observation, Probe, ReportedRole},
+        candidates::{CandidateChoice, choose},
+        observation::{AgedReport, Observation, Probe, ReportedRole, fresh_probe, last_in_sync_ms, newest},
     },
     wire::pb::admin,
 };
@@ -117,7 +117,7 @@ pub fn see(
     leader: NodeId,
     liveness: impl Fn(&HostPort) -> &'static str,
 ) {
-    let choice = failover::choose(group, seen, leader);
+    let choice = choose(group, seen, leader);
     for (server, shown) in group.servers.iter().zip(&mut shown.servers) {
         shown.seen = Some(server_seen(group, server, seen, &choice, liveness(&server.addr)));
     }
@@ -130,14 +130,14 @@ fn server_seen(
     choice: &CandidateChoice,
     liveness: &str,
 ) -> admin::ServerSeen {
-    let none = choice.none.iter().find(|(addr, _)| *addr == server.addr);
+    let none = choice.excluded.iter().find(|(addr, _)| *addr == server.addr);
     let mut shown = admin::ServerSeen {
         state: liveness.into(),
         failing: seen.get(&server.addr).map(failing).unwrap_or_default(),
         no_candidate: none.map(|(_, why)| why.clone()).unwrap_or_default(),
         ..admin::ServerSeen::default()
     };
-    let Some((probe, ago_ms)) = failover::newest(seen, &server.addr) else { return shown };
+    let Some((probe, ago_ms)) = newest(seen, &server.addr) else { return shown };
     shown.used_memory = probe.used_memory;
     shown.keys = probe.keys;
     shown.ops_per_second = probe.ops_per_second;
@@ -165,7 +165,7 @@ fn server_seen(
                 lag.and_then(|(_, ms)| ms)
             } else {
                 let apart = primary.and_then(|primary| {
-                    failover::last_in_sync_ms(seen, &server.addr, &primary.addr, &probe.replid, &probe.run_id)
+                    last_in_sync_ms(seen, &server.addr, &primary.addr, &probe.replid, &probe.run_id)
                 });
                 // (The largest number stands for a link that never was.)
                 apart.or_else(|| link_down_ms.checked_add(ago_ms))
@@ -222,7 +222,7 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
                 .to_owned(),
         );
     }
-    let probe = failover::newest(seen, &primary.addr).map(|(probe, _)| probe);
+    let probe = newest(seen, &primary.addr).map(|(probe, _)| probe);
     // A primary begins a new history for its first replica, too: then it is the process that it was when it was added.
     // Likewise when it is the process that the log knows, and that did not begin while it was the primary.
     let same = probe.is_some_and(|probe| {
@@ -275,7 +275,7 @@ pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &O
 /// The newest probe at a server, unless it fails since, for somebody.
 pub(super) fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
     let failing = |r: &AgedReport| r.report.failing_ms.is_some();
-    failover::fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
+    fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
 }
 
 /// When the present primary was last seen to have begun another history.

@@ -10,7 +10,7 @@ use super::{
     migrations, validate,
 };
 use crate::{
-    control::slots::rebalance::{self, RebalanceBy, sentence, waits},
+    control::slots::rebalance::{self, RebalanceBy, move_text, waiting_migrations},
     model::{
         ids::GroupId,
         migration::MigrationOptions,
@@ -35,8 +35,8 @@ impl MutationHandler for RebalanceRequest {
         if self.apply && !call.dry_run {
             return make(api, call, moves, &self.product).await;
         }
-        let mut done: Vec<String> = moves.iter().map(|m| sentence(m, product)).collect();
-        done.extend(waits(&moves));
+        let mut done: Vec<String> = moves.iter().map(|m| move_text(m, product)).collect();
+        done.extend(waiting_migrations(&moves));
         Ok(ChangeReply { unchanged: moves.is_empty(), done, warnings: unowned(product), ..ChangeReply::default() })
     }
 }
@@ -60,7 +60,7 @@ async fn make(api: &Api, call: &MutationCall, moves: Vec<SlotMove>, product: &st
     let earlier = if call.dry_run { Vec::new() } else { planned(&state, product, call)? };
     let known: BTreeSet<(GroupId, GroupId)> = earlier.iter().map(|(_, pair)| *pair).collect();
     let moves: Vec<SlotMove> = moves.into_iter().filter(|m| !known.contains(&(m.from, m.to))).collect();
-    let waits = waits(&moves);
+    let waits = waiting_migrations(&moves);
     let earlier = earlier.into_iter().map(|(planned, _)| planned).collect();
     let mut reply = migrations::start(api, call, &state, product, moves, earlier, MigrationOptions::default()).await?;
     reply.done.extend(waits);

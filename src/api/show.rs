@@ -49,7 +49,7 @@ pub fn live(node: &mut admin::Node, control: &Control, view: &LeaderView, now_ns
     };
     node.unknown = false;
     node.alive = control.alive(seen, now_ns);
-    node.heard_ms = i64::try_from(now_ns.saturating_sub(seen.heard_ns) / 1_000_000).unwrap_or(i64::MAX);
+    node.heard_ms = i64::try_from(now_ns.saturating_sub(seen.heartbeat_ns) / 1_000_000).unwrap_or(i64::MAX);
     node.route_epoch = seen.route_epoch.0;
     node.applied = seen.applied.0;
     node.version.clone_from(&seen.version);

@@ -235,7 +235,7 @@ impl Starting<'_> {
         };
         Leading {
             leader_loop: self.tasks.spawn("leader-loop", leader_loop.run()),
-            rebalancer: self.tasks.spawn("rebalancer", rebalance::by_itself(self.log.clone())),
+            rebalancer: self.tasks.spawn("rebalancer", rebalance::rebalance_automatically(self.log.clone())),
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 use super::probe::prober::Prober;
 use crate::{
     model::{ids::HostPort, state::ClusterState},
-    plan::{acks::unmanaged_replicas, liveness::FRESH_MS},
+    plan::{acks::unmanaged_replicas, liveness::REPORT_FRESH_MS},
     proxy::UnmanagedReplicas,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(250);
 /// A count stands for so long, whatever comes after it: a replica that lost its link may have been seen in step shortly before,
 /// and would be taken for the one that is left. Twice the age up to which it is believed.
-const STANDS: Duration = Duration::from_millis(2 * FRESH_MS);
+const STANDS: Duration = Duration::from_millis(2 * REPORT_FRESH_MS);
 
 /// Runs for as long as the node does.
 pub async fn run(prober: Prober, state: watch::Receiver<Arc<ClusterState>>, told: UnmanagedReplicas) {
@@ -36,7 +36,7 @@ pub async fn run(prober: Prober, state: watch::Receiver<Arc<ClusterState>>, told
         let groups = state.products.values().filter(|p| p.min_acks > 0).flat_map(|p| p.groups.values());
         let fresh = |addr: &_| {
             let report = prober.report(addr).filter(|report| report.failing_ms.is_none())?;
-            report.probe.filter(|(_, ago_ms)| *ago_ms <= FRESH_MS).map(|(probe, _)| probe)
+            report.probe.filter(|(_, ago_ms)| *ago_ms <= REPORT_FRESH_MS).map(|(probe, _)| probe)
         };
         let last = |addr: &_| prober.report(addr)?.probe.map(|(probe, _)| probe);
         let now = groups.filter_map(|group| {

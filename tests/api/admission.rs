@@ -151,7 +151,7 @@ async fn a_server_belongs_to_one_group() {
         Change::CreateGroup(CreateGroup { product, group: GroupId(1), servers: vec![server], credentials: None });
     world.shared.append(Uuid(2), change).result.unwrap();
     world.no_primary(&redis.addr, "belongs to group 1").await;
-    world.no_primary(&redis.as_localhost(), "ours already under another address").await;
+    world.no_primary(&redis.as_localhost(), "belongs to a group already, under another address").await;
 }
 
 #[tokio::test]
@@ -194,12 +194,15 @@ async fn unfit_servers() {
 async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
     let table = [
         ("", &[][..]),
-        ("-client|kill", &["run CLIENT KILL, so its group cannot be failed over", "(ACL SETUSER ... +client|kill)"]),
+        (
+            "-client|kill",
+            &["run CLIENT KILL, so its group cannot get another primary", "(ACL SETUSER ... +client|kill)"],
+        ),
         (
             "-client|list -replicaof",
-            &["run CLIENT LIST, REPLICAOF, so its group cannot be failed over", "+client|list +replicaof"],
+            &["run CLIENT LIST, REPLICAOF, so its group cannot get another primary", "+client|list +replicaof"],
         ),
-        ("-config|set", &["run CONFIG SET, so it cannot be told the password (masterauth)"]),
+        ("-config|set", &["run CONFIG SET, so Pontoon cannot set the password (masterauth)"]),
         ("-@admin -@dangerous +info +role", &["run CLIENT LIST, CLIENT KILL, REPLICAOF, so", "run CONFIG SET, so"]),
     ];
     let app = Credentials { username: Some("app".into()), ..crate::server::password("secret") };

@@ -171,8 +171,8 @@ impl Node {
     pub fn heard(&self, id: u64, edit: impl FnOnce(&mut NodeView)) {
         self.view.send_modify(|view| {
             let seen = Arc::make_mut(view).nodes.entry(NodeId(id)).or_default();
-            seen.heard_ns = boottime_ns();
-            seen.lease_ends_ns = seen.heard_ns + LEASE.as_nanos() as u64;
+            seen.heartbeat_ns = boottime_ns();
+            seen.lease_ends_ns = seen.heartbeat_ns + LEASE.as_nanos() as u64;
             edit(seen);
         });
     }

@@ -31,7 +31,7 @@ async fn it_shows_and_only_acts_when_told() {
     let shown = client.rebalance(level(false)).await.unwrap().into_inner();
     assert!(!shown.unchanged && shown.migrations.is_empty(), "{shown:?}");
     assert!(shown.done[0].contains("(10)") && shown.done[0].contains("from group 1 to group 2"), "{shown:?}");
-    assert!(shown.done.iter().any(|line| line.contains("group 1 gives in 2 migrations")), "{shown:?}");
+    assert!(shown.done.iter().any(|line| line.contains("group 1 gives slots in 2 migrations")), "{shown:?}");
     assert!(shown.warnings[0].contains("994 slots belong to no group"), "{shown:?}");
     assert!(world.shared.state().migrations.is_empty());
 

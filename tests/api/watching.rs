@@ -74,7 +74,7 @@ fn sees(leader: &Node, node: u64, addr: &str, report: ProbeReport) {
     leader.view.send_modify(|view| {
         let servers: &mut BTreeMap<_, BTreeMap<_, _>> = Arc::make_mut(&mut Arc::make_mut(view).servers);
         let seen =
-            ReceivedReport { incarnation: Default::default(), heard_ns: boottime_ns(), report: Arc::new(report) };
+            ReceivedReport { incarnation: Default::default(), heartbeat_ns: boottime_ns(), report: Arc::new(report) };
         servers.entry(at(addr)).or_default().insert(NodeId(node), seen);
     });
 }

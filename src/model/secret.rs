@@ -1,35 +1,48 @@
-//! A password: compared, sent to a server, never shown. Knows nothing of who wants it.
+//! Passwords: compared, sent to servers, never shown.
 
 use std::fmt;
 
-/// A password. `Debug` and `Display` print stars, so that no log line and no error text can show it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+/// A password. `Debug` and `Display` print stars, so that no log line and no error text can contain it. Its memory is erased
+/// when it is dropped.
+#[derive(Clone)]
+pub struct Secret(SecretString);
 
 impl Secret {
     /// Wraps a password.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(text)
+        Self(text.into())
     }
 
-    /// The password itself, for sending it to the server it belongs to and for the log's format.
+    /// The password itself, to send it to the server that it belongs to, and for the format of the log.
     #[must_use]
     pub fn reveal(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 
-    /// Whether `given` is this password. Takes the same time wherever they differ.
+    /// Whether `given` is this password. The time that this takes depends on the lengths, not on the contents.
     #[must_use]
     pub fn matches(&self, given: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let mut different = u8::from(own.len() != given.len());
-        for (i, byte) in given.iter().enumerate() {
-            different |= byte ^ own.get(i).copied().unwrap_or(!byte);
-        }
-        different == 0
+        self.reveal().as_bytes().ct_eq(given).into()
     }
 }
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self::new(String::new())
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.reveal().as_bytes())
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +56,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// How servers begin when they refuse a login. What comes behind is text of the server's own program.
+/// How an error answer of a server begins when it refuses a login. The rest of these answers never quotes the request.
 const REFUSALS: [&str; 6] = [
     "WRONGPASS ",
     "NOAUTH ",
@@ -53,8 +66,8 @@ const REFUSALS: [&str; 6] = [
     "ERR AUTH <password> called without any password",
 ];
 
-/// What may be repeated to people of a server's error answer to a request that held a password. A server that does not know
-/// the command (it was renamed, or the address is somebody else's by now) quotes what it was sent.
+/// The part of a server's error answer, to a request that contained a password, that may be shown to people. A server that does
+/// not know the command (it was renamed, or another program has the address now) quotes the request.
 #[must_use]
 pub fn repeatable(answer: &str) -> &str {
     if REFUSALS.iter().any(|known| answer.starts_with(known)) {
@@ -64,11 +77,39 @@ pub fn repeatable(answer: &str) -> &str {
      know the command?"
 }
 
-/// How one logs in: to a server (of a group) or to a product (its clients). Without a username it is `AUTH password`.
+/// How to log in: nodes to the servers of a group, or clients to a product. Without a user name it is `AUTH password`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// ACL user; `None` is the user `default`.
     pub username: Option<String>,
     /// The password.
     pub password: Secret,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let password = Secret::new("hunter2".into());
+        let credentials = Credentials { username: Some("app".into()), password: password.clone() };
+        let texts =
+            [format!("{password}"), format!("{password:?}"), format!("{credentials:?}"), format!("{credentials:#?}")];
+        for text in texts {
+            assert!(!text.contains("hunter2") && text.contains("***"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_password_matches() {
+        let password = Secret::new("hunter2".into());
+        for (given, matches) in
+            [("hunter2", true), ("hunter3", false), ("hunter", false), ("hunter22", false), ("", false)]
+        {
+            assert_eq!(password.matches(given.as_bytes()), matches, "{given}");
+            assert_eq!(password == Secret::new(given.into()), matches, "{given}");
+        }
+        assert!(Secret::default().matches(b""));
+    }
 }

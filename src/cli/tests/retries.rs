@@ -132,7 +132,7 @@ async fn reads_are_repeated_and_then_failed() {
     typed(&node.address, "status").await.unwrap();
     let node = Fake::start(&[LOST]).await;
     let text = failed(typed(&node.address, "status --timeout 300ms").await);
-    assert!(text.contains("no answer within 300 ms") && text.contains("went away"), "{text}");
+    assert!(text.contains("no answer within 300ms") && text.contains("went away"), "{text}");
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ def bed_of(a):
 
 def leader(cluster):
     status = json.loads(cluster.run("status", "--output", "json").stdout)
-    return int(status["leader"]["id"] if isinstance(status["leader"], dict) else status["leader"])
+    return int(status["leader"])
 
 def promoted(cluster, group, addr):
     """The group's primary by the log."""

@@ -75,9 +75,9 @@ fn a_node_that_was_wiped_is_not_taken_for_its_former_self() {
     std::fs::remove_dir_all(&cluster.node(3).data_dir).unwrap();
     cluster.node_mut(3).start();
     wait_until("the advice in the log", GENEROUS, || cluster.node(3).log().contains("node remove 3"));
-    let answered = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["alive"].clone();
-    wait_until("the old node 3 to be seen dead", GENEROUS, || answered(&cluster) == false);
-    assert!(holds_for(Duration::from_secs(1), || answered(&cluster) == false));
+    let answered = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["state"].clone();
+    wait_until("the old node 3 to be seen dead", GENEROUS, || answered(&cluster) == "silent");
+    assert!(holds_for(Duration::from_secs(1), || answered(&cluster) == "silent"));
     // What it says helps.
     cluster.cli().ok(&["node", "remove", "3", "--assume-dead"]);
     cluster.node_mut(3).kill9();
@@ -99,9 +99,9 @@ fn a_node_of_another_cluster_is_refused() {
     one.node_mut(2).data_dir = foreign;
     one.node_mut(2).start();
     wait_until("node 2 to be dead for its cluster", GENEROUS, || {
-        one.cli().json(&["status"])["nodes"][1]["alive"] == false
+        one.cli().json(&["status"])["nodes"][1]["state"] == "silent"
     });
-    assert!(holds_for(Duration::from_secs(2), || one.cli().json(&["status"])["nodes"][1]["alive"] == false));
+    assert!(holds_for(Duration::from_secs(2), || one.cli().json(&["status"])["nodes"][1]["state"] == "silent"));
 }
 
 #[test]

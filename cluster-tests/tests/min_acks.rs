@@ -54,7 +54,7 @@ fn cut_replicas(primary: &RedisServer) {
 /// What most nodes see of a server of the group, by its place there.
 fn state(cluster: &Cluster, place: usize) -> String {
     let group = cluster.cli().json(&["group", "show", "1"]);
-    group["servers"][place]["seen"]["state"].as_str().unwrap_or_default().to_owned()
+    group["servers"][place]["observed"]["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits until another server than this one has the slots. Its address.
@@ -71,7 +71,11 @@ fn wait_other_primary(cluster: &Cluster, than: usize) -> String {
 fn a_replica_that_stands_still_confirms_nothing_and_reads_go_on() {
     let (cluster, servers) = confirming(1, "2s");
     let products = cluster.cli().json(&["product", "ls"]);
-    assert_eq!((&products[0]["min_acks"], &products[0]["min_acks_ms"]), (&1.into(), &2000.into()), "{products}");
+    assert_eq!(
+        (&products[0]["min_acks"], &products[0]["min_acks_timeout_ms"]),
+        (&1.into(), &2000.into()),
+        "{products}"
+    );
     assert_eq!(set(&cluster, 1, "before"), Reply::ok());
     cluster.servers[servers[1]].pause();
     let answered = AtomicBool::new(false);

@@ -79,7 +79,7 @@ fn wait_shown(cluster: &Cluster, what: &str, fits: impl Fn(&Value) -> bool) -> V
 /// Waits until the replica could replace the primary, and both were seen with so many keys, by a log that knows the primary.
 fn wait_candidate(cluster: &Cluster, keys: u64) {
     wait_shown(cluster, "the replica to be a candidate", |shown| {
-        let seen = [0, 1].map(|n| &shown["servers"][n]["seen"]);
+        let seen = [0, 1].map(|n| &shown["servers"][n]["observed"]);
         let offsets = seen.map(|seen| seen["offset"].as_u64());
         let known = shown["replid"] == seen[0]["replid"] && seen[0]["replid"] == seen[1]["replid"];
         let whole = offsets[0] == offsets[1] && offsets[0] > Some(0) && seen.iter().all(|seen| seen["keys"] == keys);
@@ -87,7 +87,7 @@ fn wait_candidate(cluster: &Cluster, keys: u64) {
     });
     // The leader counts at its own pace what nodes tell it: some looks later it has.
     let shown = || cluster.cli().try_json(&["group", "show", "1"]);
-    let counted = || shown().is_ok_and(|shown| shown["servers"][0]["seen"]["keys"] == keys);
+    let counted = || shown().is_ok_and(|shown| shown["servers"][0]["observed"]["keys"] == keys);
     assert!(holds_for(SOME_LOOKS, counted), "{:?}", shown());
 }
 
@@ -163,7 +163,7 @@ fn the_last_copy_is_left_alone_until_the_operator_has_chosen() {
     cluster.servers[first].kill9();
     let [old, new] = [first, second].map(|server| cluster.servers[server].addr());
     wait_shown(&cluster, "the replica to be promoted, and the log to know it", |shown| {
-        let seen = &shown["servers"][0]["seen"];
+        let seen = &shown["servers"][0]["observed"];
         shown["servers"][0]["address"] == new.as_str() && shown["replid"] == seen["replid"] && !seen["replid"].is_null()
     });
     // (Its configuration does not say any more that it is a replica.)
@@ -201,7 +201,7 @@ fn the_last_copy_can_be_taken() {
     cluster.servers[first].kill9();
     let [old, new] = [first, second].map(|server| cluster.servers[server].addr());
     wait_shown(&cluster, "the replica to be promoted, and the log to know it", |shown| {
-        let seen = &shown["servers"][0]["seen"];
+        let seen = &shown["servers"][0]["observed"];
         shown["servers"][0]["address"] == new.as_str() && shown["replid"] == seen["replid"] && !seen["replid"].is_null()
     });
     wait_for("it to have kept that it is a primary", GENEROUS, || {

@@ -1,5 +1,5 @@
-//! Calls to the leader: a lasting channel by address, with the cluster secret, marked so that there is one hop only.
-//! Knows nothing of what is asked.
+//! Calls to the leader: one channel per address, which is kept; with the cluster secret, and marked so that there is one hop only.
+//! Knows nothing of what the calls mean.
 
 use std::{
     collections::BTreeMap,
@@ -24,17 +24,17 @@ use crate::wire::{
 pub const FORWARDED: &str = "x-pontoon-forwarded";
 /// A TCP connect on a working network takes milliseconds.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// A leader that is paused or cut off is noticed within twice this while a call is open.
+/// While a call is open, a leader that is paused or cut off is noticed within twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Channels kept: leaders are voters, of which there are seven at most; addresses that changed leave old ones behind.
+/// Channels that are kept. Only voters lead, of which there are at most seven; the rest is for addresses that have changed.
 const CHANNELS_MAX: usize = 16;
-/// Largest answer taken: 128 products or 16384 slot ranges are below 4 MB.
+/// Largest answer that is accepted: 128 products or 16384 slot ranges are below 4 MB.
 const ANSWER_MAX: usize = 8 << 20;
 
 /// A client of another node's admin service.
 pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
-/// Clients of the nodes that lead, or led. Cheap to clone.
+/// Clients of the nodes that lead or have led. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leaders {
     secret: ClusterSecret,
@@ -43,13 +43,13 @@ pub struct Leaders {
 }
 
 impl Leaders {
-    /// Opens nothing before it is used.
+    /// Opens no connection before the first call.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
         Self { secret, source: None, channels: Arc::default() }
     }
 
-    /// Calls from now on come from this address of the machine.
+    /// The IP address of this machine that calls come from; `None`: as the system chooses.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {
         Self { source, ..self }
@@ -58,7 +58,7 @@ impl Leaders {
     /// The client of the node at `admin`.
     ///
     /// # Errors
-    /// When `admin` is no address.
+    /// INTERNAL if `admin` is not an address.
     pub fn client(&self, admin: &str) -> Result<Client, Status> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = if let Some(channel) = channels.get(admin) {

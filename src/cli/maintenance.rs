@@ -43,5 +43,5 @@ pub(super) async fn run(args: MaintenanceArgs, remote: &Remote) -> Result<(), Cl
         };
         remote.change("pontoon cluster show", call).await?
     };
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }

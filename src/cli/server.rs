@@ -28,7 +28,7 @@ pub(super) async fn run(command: ServerCommand, remote: &Remote) -> Result<(), C
         async move { c.set_server(request).await }
     };
     let reply = remote.change("pontoon group ls", call).await?;
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }
 
 fn parse(address: String, settings: &[String]) -> Result<SetServerRequest, String> {

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod convert;
 mod ejection;
 pub mod entry;
+pub mod json;
 mod migration;
 mod promotion;
 mod reads;

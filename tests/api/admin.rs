@@ -17,7 +17,7 @@ use pontoon::{
     },
     wire::{
         auth::{ClientAuth, ClusterSecret},
-        pb::admin::{self, ChangeOptions, SlotSpan, admin_client::AdminClient},
+        pb::admin::{self, ChangeOptions, NodeState, SlotSpan, admin_client::AdminClient},
     },
 };
 use tokio::{
@@ -195,7 +195,8 @@ async fn products_live_and_die() {
 
     let listed = client.list_products(admin::ListProductsRequest {}).await.unwrap().into_inner();
     let shop = listed.products.iter().find(|p| p.name == "shop").unwrap();
-    assert!(shop.password && shop.layout == "codis" && shop.isolated == "refuse" && shop.databases == 16, "{shop:?}");
+    assert!(shop.has_password && shop.layout() == admin::Layout::Codis && shop.databases == 16, "{shop:?}");
+    assert_eq!((shop.mode(), shop.isolated()), (admin::Mode::Store, admin::Isolated::Refuse));
     assert!(!format!("{listed:?}").contains("hunter2"));
 
     let set = |edit: &dyn Fn(&mut admin::SetProductRequest)| {
@@ -220,15 +221,15 @@ async fn products_live_and_die() {
 }
 
 #[tokio::test]
-async fn bad_input_is_told_apart() {
+async fn bad_input_is_refused_with_the_reason() {
     let world = world().await;
     let mut client = world.client(1);
     for (request, word) in [
         (create_product("a b", 7600), "name"),
         (create_product("ok", 0), "port"),
         (create_product("ok", 70_000), "port"),
-        (admin::CreateProductRequest { layout: "x".into(), ..create_product("ok", 7600) }, "layout"),
-        (admin::CreateProductRequest { mode: "x".into(), ..create_product("ok", 7600) }, "mode"),
+        (admin::CreateProductRequest { layout: 99, ..create_product("ok", 7600) }, "layout"),
+        (admin::CreateProductRequest { mode: 99, ..create_product("ok", 7600) }, "mode"),
         (admin::CreateProductRequest { username: "u".into(), ..create_product("ok", 7600) }, "password"),
         (
             admin::CreateProductRequest {
@@ -300,7 +301,7 @@ async fn groups_and_slots() {
     assert!(again.unchanged, "{again:?}");
     let locate = admin::LocateKeyRequest { product: "default".into(), key: "some:key".into() };
     let at = world.client(1).locate_key(locate).await.unwrap().into_inner();
-    assert_eq!((at.group, at.server.as_str()), (1, one.addr.as_str()));
+    assert_eq!((at.group, at.server.as_deref()), (Some(1), Some(one.addr.as_str())));
 
     // Another owner: refused with the key's name, fine where there are no keys.
     let refused = world.assign(0, 1023, 2).await.unwrap_err();
@@ -318,7 +319,7 @@ async fn groups_and_slots() {
     let leaders = world.client(0).list_slots(list.clone()).await.unwrap().into_inner();
     assert_eq!(world.client(1).list_slots(list).await.unwrap().into_inner(), leaders);
     assert_eq!(leaders.ranges.iter().map(|r| (r.first, r.last)).collect::<Vec<_>>(), [(0, 511), (512, 1023)]);
-    assert_eq!(leaders.ranges.iter().find(|r| r.first == first).unwrap().group, 2);
+    assert_eq!(leaders.ranges.iter().find(|r| r.first == first).unwrap().group, Some(2));
 
     // Server gone: emptiness cannot be shown.
     let gone = one.addr.clone();
@@ -345,11 +346,14 @@ async fn replicas_come_and_go() {
     assert_eq!(world.client(1).add_server(add.clone()).await.unwrap().into_inner(), made);
     let again = admin::AddServerRequest { options: None, ..add };
     let again = world.client(1).add_server(again).await.unwrap_err();
-    assert!(again.message().contains("is in group 1 already"), "{again:?}");
+    assert!(again.message().contains("is already in group 1"), "{again:?}");
     let groups = admin::ListGroupsRequest { product: "default".into() };
     let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
-    let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role.as_str())).collect();
-    assert_eq!(servers, [(primary.addr.as_str(), "primary"), (replica.addr.as_str(), "replica")]);
+    let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role())).collect();
+    assert_eq!(
+        servers,
+        [(primary.addr.as_str(), admin::ServerRole::Primary), (replica.addr.as_str(), admin::ServerRole::Replica)]
+    );
     // A primary without keys joins too, and is told of; one with keys would lose them.
     let (fresh, full) = (Redis::start(&[]).await, Redis::start(&[]).await);
     full.run("SET k v").await;
@@ -440,49 +444,54 @@ async fn waiting_for_nodes() {
     let reply = reply.await.unwrap().into_inner();
     assert!(reply.warnings.iter().all(|w| !w.contains("not alive")), "{reply:?}");
 
-    // Nobody reports any more: made, but not within the time.
+    // No node reports any more: the change is made, but not before the deadline.
     let mut request = create_product("late", 7700);
     world.nodes[0].heard(1, |_| {});
     request.options = Some(ChangeOptions { wait: true, timeout_ms: 50, ..Default::default() });
     let late = world.client(1).create_product(request).await.unwrap_err();
     assert!(late.code() == Code::DeadlineExceeded && late.message().contains("was made"), "{late:?}");
 
-    // What the leader sees is told by every node; of one it has not heard of, that it surely serves no more.
+    // Every node reports what only the leader knows. A node without a heartbeat is silent.
     world.nodes[0].view.send_modify(|view| drop(Arc::make_mut(view).nodes.remove(&NodeId(2))));
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(!status.nodes[1].alive && !status.nodes[1].unknown, "{status:?}");
+    assert_eq!(status.nodes[1].state(), NodeState::Silent, "{status:?}");
     assert!(status.warnings.iter().any(|w| w.contains("node 2") && w.contains("not alive")), "{status:?}");
-    // One that has just begun cannot say that.
+    // A new leader cannot know that yet.
     world.nodes[0].view.send_modify(|view| Arc::make_mut(view).since_ns = boottime_ns() + 60_000_000_000);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(status.nodes[1].unknown && status.warnings.iter().all(|w| !w.contains("not alive")), "{status:?}");
+    assert!(
+        status.nodes[1].state() == NodeState::Unknown && status.warnings.iter().all(|w| !w.contains("not alive")),
+        "{status:?}"
+    );
     world.nodes[0].heard(2, |seen| seen.version = "9.9".into());
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((status.leader, status.answered_by, status.nodes.len()), (1, 2, 2));
-    assert!(status.nodes[1].alive && status.nodes[1].version == "9.9" && status.nodes[1].role == "voter", "{status:?}");
-    assert!(!status.nodes[1].unknown);
-    // Without a leader nobody knows.
+    assert_eq!((status.leader, status.answered_by, status.nodes.len()), (Some(1), 2, 2));
+    let node = &status.nodes[1];
+    assert_eq!((node.state(), node.role(), node.version.as_str()), (NodeState::Alive, admin::NodeRole::Voter, "9.9"));
+    // Without a leader the states of nodes are unknown.
     world.nodes.iter().for_each(Node::nobody_leads);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(status.nodes.iter().all(|n| n.unknown && !n.alive), "{status:?}");
+    assert!(status.nodes.iter().all(|n| n.state() == NodeState::Unknown), "{status:?}");
 }
 
 #[tokio::test]
 async fn settings_are_shown_by_every_node() {
     let world = world().await;
     let shown = async |node| world.client(node).show_cluster(admin::ShowClusterRequest {}).await.unwrap().into_inner();
-    let default = admin::ShowClusterReply { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 };
+    let default =
+        admin::ShowClusterReply { voters: 5, hold_max_ms: 250, maintenance: false, failover_share_max_percent: 50 };
     assert_eq!(shown(1).await, default);
     let set = admin::SetClusterRequest {
         voters: Some(3),
-        hold_ms_max: Some(400),
+        hold_max_ms: Some(400),
         maintenance: Some(true),
-        failover_share_max: Some(30),
+        failover_share_max_percent: Some(30),
         options: None,
     };
     world.client(1).set_cluster(set).await.unwrap();
     for node in [0, 1] {
-        let now = admin::ShowClusterReply { voters: 3, hold_ms_max: 400, maintenance: true, failover_share_max: 30 };
+        let now =
+            admin::ShowClusterReply { voters: 3, hold_max_ms: 400, maintenance: true, failover_share_max_percent: 30 };
         assert_eq!(shown(node).await, now);
     }
 }
@@ -496,7 +505,7 @@ async fn removing_nodes() {
         options: Some(ChangeOptions { timeout_ms: 300, ..Default::default() }),
     };
     let mut product = create_product("cache", 7600);
-    product.mode = "cache".into();
+    product.mode = admin::Mode::Cache.into();
     world.client(1).create_product(product).await.unwrap();
     let silent = world.client(1).remove_node(remove(false)).await.unwrap_err();
     assert!(silent.code() == Code::FailedPrecondition && silent.message().contains("--assume-dead"), "{silent:?}");

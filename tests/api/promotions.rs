@@ -86,11 +86,11 @@ async fn a_switchover_begins_and_is_waited_for() {
     let proposals = world.proposals();
     let dry =
         promote(&world, wish(&replica, Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
-    assert!(!dry.done.is_empty() && dry.promotion == 0 && world.proposals() == proposals, "{dry:?}");
+    assert!(!dry.done.is_empty() && dry.promotion.is_none() && world.proposals() == proposals, "{dry:?}");
 
     let begun = promote(&world, wish(&replica, with_id(3))).await.unwrap();
     let open = world.shared.state().promotions.values().next().unwrap().clone();
-    assert_eq!((begun.promotion, open.kind, open.forced), (open.id.0, PromotionKind::Switchover, false));
+    assert_eq!((begun.promotion, open.kind, open.forced), (Some(open.id.0), PromotionKind::Switchover, false));
     assert!(begun.done[0].contains("group show 1"), "{begun:?}");
     // A repeat, also one that now waits, is told of the same.
     assert_eq!(promote(&world, wish(&replica, with_id(3))).await.unwrap().promotion, begun.promotion);
@@ -139,7 +139,7 @@ async fn only_what_loses_nothing_or_is_forced() {
     let unknown = admin::PromoteRequest { group: 9, ..wish(&replica, None) };
     refused(promote(&world, unknown).await, &["group 9", "group ls"]);
     for (bad, part) in [
-        (admin::PromoteRequest { group: 0, ..wish(&replica, None) }, "no group id"),
+        (admin::PromoteRequest { group: 0, ..wish(&replica, None) }, "not a group id"),
         (admin::PromoteRequest { address: "nonsense".into(), ..wish(&replica, None) }, "HOST:PORT"),
     ] {
         let status = promote(&world, bad).await.unwrap_err();
@@ -152,7 +152,7 @@ async fn only_what_loses_nothing_or_is_forced() {
     let forced = promote(&world, admin::PromoteRequest { force: true, ..wish(&replica, None) }).await.unwrap();
     assert!(forced.warnings.iter().any(|w| w.contains("lost")), "{forced:?}");
     let open = world.shared.state().promotions.values().next().unwrap().clone();
-    assert_eq!((open.kind, open.forced, open.id.0), (PromotionKind::Failover, true, forced.promotion));
+    assert_eq!((open.kind, open.forced, Some(open.id.0)), (PromotionKind::Failover, true, forced.promotion));
 }
 
 #[tokio::test]
@@ -169,13 +169,16 @@ async fn the_operator_overrules_a_promotion_that_goes_on() {
     let force = |options| admin::PromoteRequest { force: true, ..wish(&two, options) };
     let dry = promote(&world, force(Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
     assert!(dry.done.last().unwrap().contains(two.addr.as_str()), "{dry:?}");
-    assert_eq!(world.shared.state().promotions.keys().map(|id| id.0).collect::<Vec<_>>(), [first.promotion]);
+    assert_eq!(world.shared.state().promotions.keys().map(|id| Some(id.0)).collect::<Vec<_>>(), [first.promotion]);
     let second = promote(&world, force(with_id(8))).await.unwrap();
     assert_eq!(promote(&world, force(with_id(8))).await.unwrap().promotion, second.promotion);
     let state = world.shared.state();
-    assert_eq!(state.promotions.values().map(|p| (p.id.0, &p.to)).collect::<Vec<_>>(), [(second.promotion, &two.addr)]);
+    assert_eq!(
+        state.promotions.values().map(|p| (Some(p.id.0), &p.to)).collect::<Vec<_>>(),
+        [(second.promotion, &two.addr)]
+    );
     let ended = state.ended_promotions.back().unwrap();
-    assert!(ended.promotion.id.0 == first.promotion && ended.failed.is_some(), "{ended:?}");
+    assert!(Some(ended.promotion.id.0) == first.promotion && ended.failed.is_some(), "{ended:?}");
 }
 
 #[tokio::test]
@@ -223,12 +226,12 @@ async fn settings_are_changed_and_shown() {
     };
     client.set_server(set).await.unwrap();
     let server = shown().await.servers[1].clone();
-    assert_eq!((server.priority, server.zone.as_str()), (0, "rack-7"));
+    assert_eq!((server.priority, server.zone.as_deref()), (0, Some("rack-7")));
     let unzoned =
         admin::SetServerRequest { address: replica.addr.to_string(), zone: Some(String::new()), ..Default::default() };
     client.set_server(unzoned).await.unwrap();
     let server = shown().await.servers[1].clone();
-    assert_eq!((server.priority, server.zone.as_str()), (0, ""));
+    assert_eq!((server.priority, server.zone.as_deref()), (0, None));
 
     let stranger = admin::SetServerRequest { address: "10.1.1.1:1".into(), priority: Some(1), ..Default::default() };
     let stranger = client.set_server(stranger).await.unwrap_err();
@@ -259,7 +262,7 @@ async fn nonsense_is_refused_with_what_would_make_sense() {
     };
     bad(client.set_server(server(Some("a b"))).await.unwrap_err(), "at most 64");
     bad(client.set_server(server(None)).await.unwrap_err(), "priority=N");
-    let share = |percent| admin::SetClusterRequest { failover_share_max: Some(percent), ..Default::default() };
+    let share = |percent| admin::SetClusterRequest { failover_share_max_percent: Some(percent), ..Default::default() };
     bad(client.set_cluster(share(0)).await.unwrap_err(), "maintenance on");
     bad(client.set_cluster(share(101)).await.unwrap_err(), "1 to 100");
     bad(client.set_cluster(admin::SetClusterRequest::default()).await.unwrap_err(), "failover-share-max=PERCENT");

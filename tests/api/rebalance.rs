@@ -32,7 +32,7 @@ async fn it_shows_and_only_acts_when_told() {
     assert!(!shown.unchanged && shown.migrations.is_empty(), "{shown:?}");
     assert!(shown.done[0].contains("(10)") && shown.done[0].contains("from group 1 to group 2"), "{shown:?}");
     assert!(shown.done.iter().any(|line| line.contains("group 1 gives in 2 migrations")), "{shown:?}");
-    assert!(shown.warnings[0].contains("994 slots belong to no group"), "{shown:?}");
+    assert!(shown.warnings[0].contains("994 slots have no owner"), "{shown:?}");
     assert!(world.shared.state().migrations.is_empty());
 
     let options = Some(ChangeOptions { change_id: vec![7; 16].into(), ..Default::default() });
@@ -47,7 +47,10 @@ async fn it_shows_and_only_acts_when_told() {
     assert!(again.unchanged && again.migrations.is_empty(), "{again:?}");
     assert_eq!(world.shared.state().migrations.len(), 2);
     // What moves would be counted twice by load.
-    let by_keys = client.rebalance(admin::RebalanceRequest { by: "keys".into(), ..level(false) }).await.unwrap_err();
+    let by_keys = client
+        .rebalance(admin::RebalanceRequest { by: admin::RebalanceBy::Keys.into(), ..level(false) })
+        .await
+        .unwrap_err();
     assert!(by_keys.message().contains("has not ended"), "{by_keys:?}");
 }
 
@@ -60,7 +63,7 @@ async fn loads_and_weights_count() {
         servers[0].client().await.ask(&[b"SET", format!("k{n}").as_bytes(), b"v"], crate::wait::soon()).await.unwrap();
     }
     let weights = vec![GroupWeight { group: 2, weight: 2 }, GroupWeight { group: 3, weight: 0 }];
-    let wanted = admin::RebalanceRequest { by: "keys".into(), weights, ..level(false) };
+    let wanted = admin::RebalanceRequest { by: admin::RebalanceBy::Keys.into(), weights, ..level(false) };
     let shown = client.rebalance(wanted).await.unwrap().into_inner();
     assert_eq!(shown.done.len(), 1, "{shown:?}");
     assert!(shown.done[0].contains("(20)") && shown.done[0].contains("to group 2"), "{shown:?}");
@@ -72,7 +75,7 @@ async fn bad_input_is_refused() {
     let mut client = world.client(1);
     let weight = |group, weight| vec![GroupWeight { group, weight }];
     for (request, code, word) in [
-        (admin::RebalanceRequest { by: "size".into(), ..level(true) }, Code::InvalidArgument, "memory and ops"),
+        (admin::RebalanceRequest { by: 99, ..level(true) }, Code::InvalidArgument, "does not know measure"),
         (admin::RebalanceRequest { weights: weight(9, 1), ..level(true) }, Code::FailedPrecondition, "no group 9"),
         (admin::RebalanceRequest { weights: weight(0, 1), ..level(true) }, Code::InvalidArgument, "group"),
         (admin::RebalanceRequest { product: "none".into(), ..level(true) }, Code::FailedPrecondition, "none"),

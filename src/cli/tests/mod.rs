@@ -7,6 +7,7 @@ use super::*;
 
 mod fake;
 mod group;
+mod json;
 mod migrate;
 mod retries;
 

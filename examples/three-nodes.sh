@@ -1,5 +1,5 @@
 #!/bin/bash
-# A three-node cluster by hand: two redis-servers, three nodes, two groups, all slots assigned. Ctrl-C stops and removes all.
+# Starts a three-node cluster step by step: two redis-servers, three nodes, two groups, all slots assigned. Ctrl-C stops and removes it.
 # usage: examples/three-nodes.sh [BASE_PORT]     the program: $PONTOON_BIN, else target/release or target/debug
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +25,7 @@ wait_for() {
     local what=$1 end=$((SECONDS + 30))
     shift
     until "$@" >/dev/null 2>&1; do
-        if [ $SECONDS -ge $end ]; then echo "waited 30 s in vain for $what; logs:" >&2; tail -n 3 "$dir"/*.log >&2; exit 1; fi
+        if [ $SECONDS -ge $end ]; then echo "waited 30 s for $what, without success; logs:" >&2; tail -n 3 "$dir"/*.log >&2; exit 1; fi
         sleep 0.1
     done
 }

@@ -39,14 +39,14 @@ pub enum RoleArg {
 }
 
 pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), CliError> {
-    let look = "pontoon node ls";
+    let check = "pontoon node ls";
     let reply = match command {
         NodeCommand::Ls => return list(remote).await,
         NodeCommand::Remove { id, assume_dead } => {
             let call = |mut c: super::client::Client, options| async move {
                 c.remove_node(RemoveNodeRequest { id, assume_dead, options: Some(options) }).await
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
         NodeCommand::SetRole { id, role } => {
             let role = match role {
@@ -57,7 +57,7 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
             let call = |mut c: super::client::Client, options| async move {
                 c.set_node_role(SetNodeRoleRequest { id, role: role.into(), options: Some(options) }).await
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
     };
     output::print_change(remote, &reply)

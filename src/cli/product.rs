@@ -101,7 +101,7 @@ pub enum IsolatedArg {
 }
 
 pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), CliError> {
-    let look = "pontoon product ls";
+    let check = "pontoon product ls";
     let reply = match command {
         ProductCommand::Ls => return list(remote).await,
         ProductCommand::Create { name, port, layout, mode, isolated, databases, username, password_file } => {
@@ -130,7 +130,7 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 let request = CreateProductRequest { options: Some(options), ..wanted.clone() };
                 async move { c.create_product(request).await }
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
         ProductCommand::Set { name, settings, password_file } => {
             let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
@@ -141,14 +141,14 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 let request = SetProductRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_product(request).await }
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
         ProductCommand::Remove { name } => {
             let call = |mut c: Client, options| {
                 let request = RemoveProductRequest { name: name.clone(), options: Some(options) };
                 async move { c.remove_product(request).await }
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
     };
     output::print_change(remote, &reply)

@@ -8,6 +8,7 @@ pub mod json;
 mod migration;
 mod promotion;
 mod reads;
+mod redacted;
 pub mod snapshot;
 
 /// Metadata of a status: what became of the change. `none`: surely not executed. `made`: it was made, what failed came after.

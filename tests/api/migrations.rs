@@ -1,5 +1,5 @@
-//! Migrations and events over gRPC: what is asked, forwarded, repeated, waited for and listed.
-//! The leader's loop is played by the test; real ones are in cluster-tests.
+//! Migrations and events over gRPC: start, forward, repeat, wait and list.
+//! The tests play the leader; cluster-tests has real migrations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -93,7 +93,7 @@ fn step(world: &World, id: MigrationId) {
     world.shared.append(entry, change).result.unwrap();
 }
 
-/// Plays the leader until nothing is open, as things come.
+/// Plays the leader until no migration is open.
 fn carry_on(world: Arc<World>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut changed = world.shared.changed();
@@ -149,7 +149,7 @@ async fn one_migration_per_source() {
     assert_eq!((made.migrations.len(), made.done.len()), (2, 2), "{made:?}");
     let again = client.start_migration(request.clone()).await.unwrap().into_inner();
     assert_eq!((&again.migrations, again.index), (&made.migrations, made.index), "a repeat is no second one");
-    // Also when one of them has ended, and its slots are where they were wanted.
+    // Also if one of them has ended, and its slots are at the target.
     (0..8).for_each(|_| step(&world, MigrationId(made.migrations[0])));
     let again = client.start_migration(request).await.unwrap().into_inner();
     assert_eq!(again.migrations, made.migrations);
@@ -168,7 +168,7 @@ async fn one_migration_per_source() {
 }
 
 #[tokio::test]
-async fn servers_are_asked_before_anything_is_planned() {
+async fn servers_are_checked_before_anything_is_planned() {
     let (world, servers) = three_groups().await;
     let mut client = world.client(1);
     servers[2].run("SET a{}b somebodys").await; // Slot 0, never group 3's.
@@ -190,7 +190,7 @@ async fn servers_are_asked_before_anything_is_planned() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again() {
+async fn a_call_without_an_answer_is_repeated() {
     let (world, _servers) = three_groups().await;
     // The first plan is made and its answer lost; the node repeats the call under its id.
     world.shared.lose_answers.store(1, std::sync::atomic::Ordering::SeqCst);
@@ -298,7 +298,7 @@ async fn waiting_ends_with_the_last_or_the_first_failure() {
 }
 
 #[tokio::test]
-async fn the_list_has_what_the_leader_hears() {
+async fn the_list_has_what_movers_report_to_the_leader() {
     let (world, _servers) = three_groups().await;
     let id = world.client(1).start_migration(start(0, 9, 2)).await.unwrap().into_inner().migrations[0];
     let job = Job::Migration(MigrationId(id));
@@ -330,16 +330,16 @@ async fn the_list_has_what_the_leader_hears() {
         world.nodes[0].view.send_replace(Arc::new(view));
     };
     hear(1);
-    // Asked at the node that does not lead.
+    // At a node that does not lead.
     let seen = &list(&world, 1).await[0];
     assert_eq!((seen.keys_copied, seen.bytes_copied, seen.dirty_keys, seen.keys_total), (40, 400, 3, Some(100)));
     assert_eq!((seen.eta_ms, seen.keys_per_second, seen.node), (Some(3000), 20, Some(1)));
     assert_eq!(seen.waiting_on.as_deref(), Some("it copies; the latency of its server"));
-    // A report of another run is not about this one.
+    // A report about another run does not count.
     hear(2);
     let seen = &list(&world, 1).await[0];
     assert_eq!((seen.keys_copied, seen.eta_ms, seen.waiting_on.as_deref()), (0, None, Some("it copies")));
-    // Nobody leads: what is replicated is told, and what is missing.
+    // Without a leader the answer has the replicated state, and says what is missing.
     world.nodes[1].nobody_leads();
     let request = admin::ListMigrationsRequest::default();
     let reply = world.client(1).list_migrations(request).await.unwrap().into_inner();
@@ -357,7 +357,7 @@ async fn events_are_listed_and_followed() {
         async move { client.list_events(admin::ListEventsRequest { after, wait_ms }).await.unwrap().into_inner().events }
     };
     assert!(events(0, 1).await.is_empty());
-    // One that is to come.
+    // An event that happens during the call.
     let waiting = tokio::spawn(events(0, 20_000));
     let id = world.client(0).start_migration(start(0, 9, 2)).await.unwrap().into_inner().migrations[0];
     let came = tokio::time::timeout(Duration::from_secs(15), waiting).await.unwrap().unwrap();
@@ -372,7 +372,7 @@ async fn events_are_listed_and_followed() {
 }
 
 #[tokio::test]
-async fn keys_are_abandoned_only_when_told() {
+async fn keys_are_abandoned_only_on_demand() {
     let (world, servers) = three_groups().await;
     let looped = world.finish_assignments();
     servers[0].run("SET a{}b 1").await; // Slot 0.
@@ -395,7 +395,7 @@ async fn keys_are_abandoned_only_when_told() {
 }
 
 #[tokio::test]
-async fn rebalancing_by_itself_is_a_setting() {
+async fn automatic_rebalancing_is_a_setting() {
     let world = world().await;
     let set = |on| admin::SetProductRequest { name: "default".into(), auto_rebalance: Some(on), ..Default::default() };
     let made = world.client(1).set_product(set(true)).await.unwrap().into_inner();

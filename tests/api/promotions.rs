@@ -1,4 +1,4 @@
-//! Promotions and what they go by, as operators ask for them: over gRPC, at a node that does not lead, with real servers.
+//! Promotions that operators ask for, and the settings of failover: over gRPC, at a node that does not lead, with real servers.
 
 use std::sync::Arc;
 
@@ -92,14 +92,14 @@ async fn a_switchover_begins_and_is_waited_for() {
     let open = world.shared.state().promotions.values().next().unwrap().clone();
     assert_eq!((begun.promotion, open.kind, open.forced), (Some(open.id.0), PromotionKind::Switchover, false));
     assert!(begun.done[0].contains("group show 1"), "{begun:?}");
-    // A repeat, also one that now waits, is told of the same.
+    // A repeat returns the same result, also with `wait`.
     assert_eq!(promote(&world, wish(&replica, with_id(3))).await.unwrap().promotion, begun.promotion);
     refused(promote(&world, wish(&replica, None)).await, &["group 1", "wait"]);
     let short = ChangeOptions { wait: true, timeout_ms: 100, ..with_id(3).unwrap() };
     let late = promote(&world, wish(&replica, Some(short))).await.unwrap_err();
     assert!(late.code() == Code::DeadlineExceeded && late.message().contains("it goes on"), "{late:?}");
     let leader = plays(&world.shared, true);
-    // (No node reports here that it serves by the epoch, and the silent are not waited for.)
+    // No node reports its route epoch here, and the call does not wait for silent nodes.
     let waits = ChangeOptions { wait: true, ..with_id(3).unwrap() };
     let done = promote(&world, wish(&replica, Some(waits))).await.unwrap();
     assert!(done.done[0].contains("is the primary of group 1"), "{done:?}");
@@ -111,7 +111,7 @@ async fn a_switchover_begins_and_is_waited_for() {
 }
 
 #[tokio::test]
-async fn one_that_is_given_up_was_made_and_says_why() {
+async fn a_promotion_that_is_given_up_is_reported_as_made_with_the_reason() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let replica = primary.replica().await;
@@ -128,7 +128,7 @@ async fn one_that_is_given_up_was_made_and_says_why() {
 }
 
 #[tokio::test]
-async fn only_what_loses_nothing_or_is_forced() {
+async fn a_promotion_that_may_lose_writes_must_be_forced() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let replica = primary.replica().await;
@@ -156,7 +156,7 @@ async fn only_what_loses_nothing_or_is_forced() {
 }
 
 #[tokio::test]
-async fn the_operator_overrules_a_promotion_that_goes_on() {
+async fn an_operator_can_replace_an_open_promotion() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let (one, two) = (primary.replica().await, primary.replica().await);
@@ -206,7 +206,7 @@ async fn settings_are_changed_and_shown() {
     client.set_group(set.clone()).await.unwrap();
     assert_eq!((shown().await.down_after_ms, shown().await.maintenance), (5000, true));
     assert!(client.set_group(set).await.unwrap().into_inner().unchanged);
-    // One kind of maintenance ends without the other, and that is told.
+    // Maintenance of the cluster and of a group end independently, and the reply says so.
     let cluster = |on| admin::SetClusterRequest { maintenance: Some(on), ..Default::default() };
     client.set_cluster(cluster(true)).await.unwrap();
     let off = client.set_cluster(cluster(false)).await.unwrap().into_inner();
@@ -217,7 +217,7 @@ async fn settings_are_changed_and_shown() {
     let off = client.set_group(mine).await.unwrap().into_inner();
     assert!(off.warnings.iter().any(|w| w.contains("whole cluster stays")), "{off:?}");
 
-    // Of whatever product the server is, and by whatever name it is called.
+    // The server can be of any product, and have any of its addresses.
     let set = admin::SetServerRequest {
         address: replica.addr.to_string(),
         priority: Some(0),
@@ -239,7 +239,7 @@ async fn settings_are_changed_and_shown() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_with_what_would_make_sense() {
+async fn bad_input_is_refused_with_what_is_expected() {
     let world = world().await;
     let mut client = world.client(1);
     let bad = |status: Status, part: &str| {

@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Endpoint;
 
 #[tokio::test]
-async fn changes_reach_the_log_and_repeats_are_known() {
+async fn changes_reach_the_log_and_repeats_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let _lock = consensus::lock(&data_dir).unwrap();

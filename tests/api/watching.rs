@@ -1,4 +1,4 @@
-//! `group ls` and `group show` over gRPC: what nodes have reported to the leader, told by any node.
+//! `group ls` and `group show` over gRPC: every node answers with what nodes have reported to the leader.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,7 +29,7 @@ fn at(addr: &str) -> HostPort {
     HostPort::parse(addr).unwrap()
 }
 
-/// Group 3 of a primary and a replica that nobody asks.
+/// Group 3: a primary and a replica that do not run.
 fn group(world: &World) {
     let servers = vec![Server::new(at(PRIMARY), "r1".into(), 7), Server::new(at(REPLICA), "r2".into(), 7)];
     let change = Change::CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None };
@@ -94,7 +94,7 @@ fn seen(group: &admin::Group, place: usize) -> &admin::ServerObservation {
 }
 
 #[tokio::test]
-async fn a_group_as_nodes_see_it() {
+async fn a_group_with_observations() {
     let world = world().await;
     group(&world);
     for node in [1, 2] {
@@ -203,7 +203,7 @@ async fn nodes_that_see_a_server_fail_are_shown() {
     // The newest answered probe is still shown, with its age.
     assert_eq!((primary_seen.keys, primary_seen.role()), (Some(77), ServerRole::Primary));
 
-    // A server that was never answered has no numbers; one that refuses to be asked answers.
+    // A server that never answered a probe has no numbers. A server that refuses the login is not down.
     sees(&world.nodes[0], 2, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
     sees(&world.nodes[0], 1, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
     let reply = shown(&world, 1).await;
@@ -266,7 +266,7 @@ async fn warnings_for_the_operator() {
     }
     assert_eq!((told(&reply, REPLICA), told(&reply, "restarted")), (0, 0), "{reply:?}");
 
-    // It restarted: another history, and whether it has its keys.
+    // It restarted: it has another history, and may have lost its keys.
     world.client(1).set_cluster(maintenance(false)).await.unwrap();
     world.shared.append(Uuid(61), note("other")).result.unwrap();
     // The process is the same as before, and has its first replica: no restart.
@@ -295,7 +295,7 @@ async fn warnings_for_the_operator() {
 }
 
 #[tokio::test]
-async fn promotions_are_shown_while_they_last_and_after() {
+async fn open_and_ended_promotions_are_shown() {
     let world = world().await;
     group(&world);
     let group = || world.shared.state().products[&PRODUCT].groups[&GroupId(3)].clone();

@@ -1,5 +1,5 @@
 //! `pontoon playground`: a cluster and its redis-servers on this machine, as children of this process.
-//! Knows nothing of the cluster's insides: it starts programs, and talks to the admin API as everybody does.
+//! Knows nothing of how nodes work: it starts programs, and uses the admin API.
 //!
 //! ```text
 //! ports free? -> files -> redis-servers, nodes started -> leader? -> replicas in sync -> groups, slots -> table
@@ -47,7 +47,7 @@ pub struct PlaygroundArgs {
     /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was made]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Keep everything here, and go on with what is there [default: a directory that is removed at the end]
+    /// Keep everything in this directory, and resume what is there [default: a directory that is removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The program of the servers [default: redis-server, else valkey-server]
@@ -55,13 +55,13 @@ pub struct PlaygroundArgs {
     redis_server: Option<PathBuf>,
 }
 
-/// A cluster forms, and a replica of empty data is in sync, within a few seconds; on a machine that builds beside it, in more.
+/// Longest start. A cluster forms, and an empty replica is in sync, within a few seconds; on a busy machine it takes longer.
 const START_MAX: Duration = Duration::from_secs(90);
-/// Between looks at something that has not happened yet.
+/// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
-    // One thread, the main one: children are told of the death of the thread that started them (see exec_child).
+    // One thread, the main one: the kernel kills children when the thread that started them ends (see exec_child).
     runtime()?.block_on(play(args))
 }
 

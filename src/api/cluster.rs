@@ -8,7 +8,10 @@ use super::{
     validate,
 };
 use crate::{
-    model::{change::Change, state::ClusterState},
+    model::{
+        change::{Change, SetCluster},
+        state::ClusterState,
+    },
     wire::pb::admin::{ChangeReply, SetClusterRequest},
 };
 
@@ -56,6 +59,7 @@ impl MutationHandler for SetClusterRequest {
         if maintenance == Some(false) {
             summary.warnings.extend(still_maintained(&api.state()));
         }
-        api.make(call, Change::SetCluster { voters, hold_ms_max, maintenance, failover_share_max }, summary).await
+        api.make(call, Change::SetCluster(SetCluster { voters, hold_ms_max, maintenance, failover_share_max }), summary)
+            .await
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     control::admission::server::{ASK_MAX, AdmittedServer, ServerAdmission},
     model::{
-        change::Change,
+        change::{AddServer, Change, CreateGroup, RemoveGroup, RemoveServer},
         ids::{GroupId, HostPort},
         limits::SERVERS_MAX,
         outcome::Outcome,
@@ -37,12 +37,12 @@ impl MutationHandler for CreateGroupRequest {
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let unasked = |addr: &HostPort| Server::new(addr.clone(), String::new(), 0);
-        let repeat = Change::CreateGroup {
+        let repeat = Change::CreateGroup(CreateGroup {
             product: product.id,
             group,
             servers: std::iter::once(&primary).chain(&replicas).map(unasked).collect(),
             credentials: credentials.clone(),
-        };
+        });
         let admission = ServerAdmission {
             state: &state,
             product,
@@ -81,7 +81,8 @@ impl MutationHandler for CreateGroupRequest {
         let mut summary = created(group, &servers, &product.name);
         summary.done.extend(made_to_follow);
         summary.warnings.extend(warnings);
-        api.make(call, Change::CreateGroup { product: product.id, group, servers, credentials }, summary).await
+        api.make(call, Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials }), summary)
+            .await
     }
 }
 
@@ -159,7 +160,7 @@ impl MutationHandler for AddServerRequest {
             ChangeSummary::of(format!("{} is added to group {id}", describe(server, "replica"))).about(&product.name)
         };
         let unasked = Server::new(addr.clone(), String::new(), 0);
-        let repeat = Change::AddServer { product: product.id, group: id, server: unasked };
+        let repeat = Change::AddServer(AddServer { product: product.id, group: id, server: unasked });
         if let Some(first) = api.recorded(call, &repeat)? {
             let Some(known) = group.servers.iter().find(|server| server.addr == addr) else {
                 return api.gone(call, first).await;
@@ -176,7 +177,12 @@ impl MutationHandler for AddServerRequest {
         let maintenance = state.settings.maintenance || group.options.maintenance;
         summary.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
         summary.warnings = admitted.warnings;
-        api.make(call, Change::AddServer { product: product.id, group: id, server: admitted.server }, summary).await
+        api.make(
+            call,
+            Change::AddServer(AddServer { product: product.id, group: id, server: admitted.server }),
+            summary,
+        )
+        .await
     }
 }
 
@@ -195,7 +201,7 @@ impl MutationHandler for RemoveServerRequest {
         let summary = ChangeSummary::of(format!(
             "{addr} is removed from group {group}; it keeps replicating until somebody changes that (REPLICAOF NO ONE)"
         ));
-        api.make(call, Change::RemoveServer { product, group, addr }, summary.about(&self.product)).await
+        api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), summary.about(&self.product)).await
     }
 }
 
@@ -216,6 +222,6 @@ impl MutationHandler for RemoveGroupRequest {
                 servers.join(", ")
             ));
         }
-        api.make(call, Change::RemoveGroup { product: product.id, group: id }, summary).await
+        api.make(call, Change::RemoveGroup(RemoveGroup { product: product.id, group: id }), summary).await
     }
 }

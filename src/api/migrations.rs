@@ -25,7 +25,7 @@ use crate::{
     },
     model::{
         apply,
-        change::Change,
+        change::{CancelMigration, Change, PauseMigration, PlanMigration, ResumeMigration, SetMigration},
         ids::{Epoch, GroupId, MigrationId, ProductId, SlotId, Uuid},
         migration::MigrationOptions,
         outcome::Outcome,
@@ -165,7 +165,7 @@ async fn admit_all(
 
 fn plan(product: &Product, m: &SlotMove, options: MigrationOptions) -> Change {
     let SlotMove { from, to, slots } = m.clone();
-    Change::PlanMigration { product: product.id, slots, from, to, options }
+    Change::PlanMigration(PlanMigration { product: product.id, slots, from, to, options })
 }
 
 /// A change id for each pair of groups of one call. Different pairs have different ids: an odd factor maps no two numbers to
@@ -259,7 +259,9 @@ impl MutationHandler for CancelMigrationRequest {
         let migration = validate::migration(self.id)?;
         let summary =
             ChangeSummary::of(format!("migration {migration} is cancelled; the copied keys are deleted at the target"));
-        let reply = api.make(call, Change::CancelMigration { migration, why: BY_OPERATOR.into() }, summary).await?;
+        let reply = api
+            .make(call, Change::CancelMigration(CancelMigration { migration, why: BY_OPERATOR.into() }), summary)
+            .await?;
         if call.wait && !call.dry_run {
             api.control.wait_migration_over(migration, call.deadline).await?;
         }
@@ -275,7 +277,7 @@ impl MutationHandler for PauseMigrationRequest {
         let summary = ChangeSummary::of(format!(
             "migration {migration} is paused; to resume it: pontoon migrate resume {migration}"
         ));
-        api.make(call, Change::PauseMigration { migration, why: BY_OPERATOR.into() }, summary).await
+        api.make(call, Change::PauseMigration(PauseMigration { migration, why: BY_OPERATOR.into() }), summary).await
     }
 }
 
@@ -285,7 +287,7 @@ impl MutationHandler for ResumeMigrationRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
         let summary = ChangeSummary::of(format!("migration {migration} is resumed and starts from the beginning"));
-        api.make(call, Change::ResumeMigration { migration }, summary).await
+        api.make(call, Change::ResumeMigration(ResumeMigration { migration }), summary).await
     }
 }
 
@@ -301,7 +303,7 @@ impl MutationHandler for SetMigrationRequest {
             return Err(CallFailure::Bad(text.into()));
         }
         let summary = ChangeSummary::of(format!("the limits of migration {migration} are changed"));
-        let change = Change::SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max };
+        let change = Change::SetMigration(SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max });
         api.make(call, change, summary).await
     }
 }

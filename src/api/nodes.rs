@@ -10,7 +10,12 @@ use super::{
 };
 use crate::{
     clock::boottime_ns,
-    model::{change::Change, ids::NodeId, route::Isolated, state::Role},
+    model::{
+        change::{BeginRemove, Change, SetRole},
+        ids::NodeId,
+        route::Isolated,
+        state::Role,
+    },
     wire::pb::admin::{ChangeReply, RemoveNodeRequest, SetNodeRoleRequest},
 };
 
@@ -21,7 +26,7 @@ impl MutationHandler for RemoveNodeRequest {
         let node = validate::node(self.id)?;
         let state = api.state();
         let member = state.members.get(&node);
-        let change = Change::BeginRemove { node, assume_dead: self.assume_dead };
+        let change = Change::BeginRemove(BeginRemove { node, assume_dead: self.assume_dead });
         if api.recorded(call, &change)?.is_none() && !self.assume_dead {
             api.check_silence(node)?;
         }
@@ -72,6 +77,6 @@ impl MutationHandler for SetNodeRoleRequest {
             Role::Voter => format!("node {node} becomes a voter as soon as its log is up to date"),
             Role::Learner => format!("node {node} becomes a learner"),
         };
-        api.make(call, Change::SetRole { node, role }, ChangeSummary::of(done)).await
+        api.make(call, Change::SetRole(SetRole { node, role }), ChangeSummary::of(done)).await
     }
 }

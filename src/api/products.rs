@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{
-        change::{Change, NewProduct},
+        change::{Change, NewProduct, RemoveProduct, SetProduct},
         reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
         state::Product,
@@ -99,8 +99,16 @@ impl MutationHandler for SetProductRequest {
         let summary = settings.summary(product);
         let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } = settings;
         let product = product.id;
-        let change =
-            Change::SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads };
+        let change = Change::SetProduct(SetProduct {
+            product,
+            port,
+            databases,
+            auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+        });
         api.make(call, change, summary).await
     }
 }
@@ -222,7 +230,7 @@ impl MutationHandler for RemoveProductRequest {
         };
         let mut reused = None;
         for product in ids {
-            match api.recorded(call, &Change::RemoveProduct { product }) {
+            match api.recorded(call, &Change::RemoveProduct(RemoveProduct { product })) {
                 Ok(None) => break,
                 Ok(Some((index, outcome))) => {
                     outcome?;
@@ -235,6 +243,6 @@ impl MutationHandler for RemoveProductRequest {
             return Err(failure);
         }
         let product = found?;
-        api.make(call, Change::RemoveProduct { product }, summary).await
+        api.make(call, Change::RemoveProduct(RemoveProduct { product }), summary).await
     }
 }

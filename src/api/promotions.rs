@@ -11,7 +11,7 @@ use super::{
 use crate::{
     control::admission::switchover::{self, AdmittedSwitchover, SwitchoverRequest},
     model::{
-        change::Change,
+        change::{Change, StartPromotion},
         ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
@@ -29,7 +29,7 @@ impl MutationHandler for PromoteRequest {
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let requested = RequestedPromotion { product: &product.name, group, to: &to };
         // A repeat is recognised by the request alone, not by what the servers answered then.
-        let repeat = Change::StartPromotion {
+        let repeat = Change::StartPromotion(StartPromotion {
             product: product.id,
             group,
             to: to.clone(),
@@ -38,7 +38,7 @@ impl MutationHandler for PromoteRequest {
             required_offset: None,
             forced: false,
             why: String::new(),
-        };
+        });
         if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return requested.conclude(api, call, index, &outcome?, Vec::new()).await;
         }

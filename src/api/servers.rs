@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{
-        change::Change,
+        change::{Change, SetGroup, SetServer},
         ids::{GroupId, HostPort, ProductId},
         ports::addr_key,
         state::ClusterState,
@@ -45,7 +45,7 @@ impl MutationHandler for SetGroupRequest {
         if maintenance == Some(false) && state.settings.maintenance {
             summary.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
         }
-        let change = Change::SetGroup { product, group, down_after_ms, maintenance, eject_after_ms };
+        let change = Change::SetGroup(SetGroup { product, group, down_after_ms, maintenance, eject_after_ms });
         api.make(call, change, summary.about(&self.product)).await
     }
 }
@@ -77,7 +77,7 @@ impl MutationHandler for SetServerRequest {
             "" => format!("{addr} is in no zone"),
             zone => format!("{addr} is in zone {zone}"),
         }));
-        api.make(call, Change::SetServer { product, group, addr, priority, zone }, summary).await
+        api.make(call, Change::SetServer(SetServer { product, group, addr, priority, zone }), summary).await
     }
 }
 

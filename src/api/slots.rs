@@ -13,7 +13,7 @@ use super::{
 use crate::{
     control::slots::scan::{SCAN_BUDGET, ScanResult, scan_for_slots, show_key},
     model::{
-        change::Change,
+        change::{AssignFree, Change, StartAssign},
         ids::{Epoch, GroupId, SlotId},
         outcome::Outcome,
         reject::Reject,
@@ -35,7 +35,12 @@ impl MutationHandler for AssignSlotsRequest {
         let summary =
             ChangeSummary::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
                 .about(&product.name);
-        let repeat = Change::StartAssign { product: product.id, slots: slots.clone(), to, abandon: self.abandon_data };
+        let repeat = Change::StartAssign(StartAssign {
+            product: product.id,
+            slots: slots.clone(),
+            to,
+            abandon: self.abandon_data,
+        });
         if let Some((index, outcome)) = api.recorded(call, &repeat)? {
             return api.assigned(call, index, outcome?, summary).await;
         }
@@ -44,9 +49,9 @@ impl MutationHandler for AssignSlotsRequest {
         }
         let owned = owned_by_others(product, &slots, to);
         let change = if owned.is_empty() && !self.abandon_data {
-            Change::AssignFree { product: product.id, slots, to }
+            Change::AssignFree(AssignFree { product: product.id, slots, to })
         } else {
-            Change::StartAssign { product: product.id, slots, to, abandon: self.abandon_data }
+            Change::StartAssign(StartAssign { product: product.id, slots, to, abandon: self.abandon_data })
         };
         let would = api.dry_run(&change, Vec::new())?;
         if !self.abandon_data {

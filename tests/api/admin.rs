@@ -9,7 +9,7 @@ use pontoon::{
     api::server::{Services, serve},
     clock::boottime_ns,
     model::{
-        change::Change,
+        change::{Change, FinishAssign, FinishRemove, OpenHold},
         ids::{AssignmentId, HoldId, NodeId, Term, Uuid},
         outcome::Outcome,
         route::HoldKind,
@@ -155,12 +155,12 @@ impl World {
 
 fn finish(shared: &Shared, id: AssignmentId, entry: u128) {
     let cause = Cause::Assignment(id);
-    let hold = Change::Hold { cause, attempt: 1, kind: HoldKind::Wait, reason: "test".into() };
+    let hold = Change::OpenHold(OpenHold { cause, attempt: 1, kind: HoldKind::Wait, reason: "test".into() });
     let Ok(Outcome::Held(HoldId(hold))) = shared.append(Uuid(entry), hold).result else { panic!("no hold") };
     let state = shared.state();
     let product = state.products.values().next().unwrap();
     let group_epochs = product.groups.values().map(|group| (group.id, group.epoch)).collect();
-    let change = Change::FinishAssign { assignment: id, hold: HoldId(hold), term: Term(1), group_epochs };
+    let change = Change::FinishAssign(FinishAssign { assignment: id, hold: HoldId(hold), term: Term(1), group_epochs });
     shared.append(Uuid(entry + 1), change).result.unwrap();
 }
 
@@ -513,7 +513,7 @@ async fn removing_nodes() {
     assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains("node 2"), "{slow:?}");
     let uuid = world.shared.state().members.values().find(|m| m.id.0 == 2).unwrap().uuid;
     let node = pontoon::model::ids::NodeId(2);
-    world.shared.append(Uuid(77), Change::FinishRemove { node, uuid, term: Term(1) }).result.unwrap();
+    world.shared.append(Uuid(77), Change::FinishRemove(FinishRemove { node, uuid, term: Term(1) })).result.unwrap();
     assert_eq!(world.client(1).remove_node(remove(true)).await.unwrap_err().code(), Code::FailedPrecondition);
 }
 

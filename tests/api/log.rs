@@ -20,7 +20,7 @@ use pontoon::{
     },
     model::{
         apply::{apply, first_index},
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, NewMember},
         ids::{Epoch, HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry, Position},
     },
@@ -45,7 +45,7 @@ impl Shared {
             proposals: AtomicUsize::new(0),
         });
         let members = members.iter().map(|(id, admin)| member(*id, admin)).collect();
-        shared.append(Uuid(1), Change::Bootstrap { members, port: 7000 }).result.unwrap();
+        shared.append(Uuid(1), Change::Bootstrap(Bootstrap { members, port: 7000 })).result.unwrap();
         shared
     }
 

@@ -11,7 +11,7 @@ use crate::{
 use pontoon::{
     control::leadership::view::{LeaderView, ListenerView},
     model::{
-        change::Change,
+        change::{Change, Cleaned, MigrationProgress, OpenHold, StartMigration, StartRun, Switch},
         ids::{GroupId, HostPort, MigrationId, NodeId, ProductId, Term, Uuid},
         migration::{Counters, Job, MigrationPhase, ProgressPhase},
         route::HoldKind,
@@ -60,13 +60,13 @@ fn step(world: &World, id: MigrationId) {
     let primary = |group: GroupId| groups[&group].servers[0].addr.clone();
     let group_epochs = [m.from, m.to].map(|g| (g, groups[&g].epoch)).into();
     let run = |server: HostPort| match &m.run {
-        Some(run) => Change::Cleaned { job: Job::Migration(id), run: run.run, term, deleted: 1 },
-        None => Change::StartRun { job: Job::Migration(id), run: m.runs + 1, node: NodeId(1), server, term },
+        Some(run) => Change::Cleaned(Cleaned { job: Job::Migration(id), run: run.run, term, deleted: 1 }),
+        None => Change::StartRun(StartRun { job: Job::Migration(id), run: m.runs + 1, node: NodeId(1), server, term }),
     };
     let counters = Counters { keys: 5, bytes: 50, ..Counters::default() };
     let attempt = m.attempt;
     let change = match m.phase {
-        MigrationPhase::Planned => Change::StartMigration {
+        MigrationPhase::Planned => Change::StartMigration(StartMigration {
             migration: id,
             attempt: attempt + 1,
             node: NodeId(1),
@@ -74,16 +74,19 @@ fn step(world: &World, id: MigrationId) {
             target: primary(m.to),
             group_epochs,
             term,
-        },
+        }),
         MigrationPhase::CleaningTarget | MigrationPhase::Copying => {
             let phase = ProgressPhase::CaughtUp;
-            Change::MigrationProgress { migration: id, attempt, phase, counters, verified: None }
+            Change::MigrationProgress(MigrationProgress { migration: id, attempt, phase, counters, verified: None })
         }
-        MigrationPhase::CaughtUp => {
-            Change::Hold { cause: Cause::Migration(id), attempt, kind: HoldKind::Wait, reason: "test".into() }
-        }
+        MigrationPhase::CaughtUp => Change::OpenHold(OpenHold {
+            cause: Cause::Migration(id),
+            attempt,
+            kind: HoldKind::Wait,
+            reason: "test".into(),
+        }),
         MigrationPhase::Held(hold) => {
-            Change::Switch { migration: id, attempt, hold, term, group_epochs, target_offset: None }
+            Change::Switch(Switch { migration: id, attempt, hold, term, group_epochs, target_offset: None })
         }
         MigrationPhase::Switched => run(primary(m.from)),
         MigrationPhase::Cancelling => run(primary(m.to)),
@@ -305,13 +308,13 @@ async fn the_list_has_what_movers_report_to_the_leader() {
     step(&world, MigrationId(id));
     world.shared.append(
         Uuid(77),
-        Change::MigrationProgress {
+        Change::MigrationProgress(MigrationProgress {
             migration: MigrationId(id),
             attempt: 1,
             phase: ProgressPhase::Copying,
             counters: Counters::default(),
             verified: None,
-        },
+        }),
     );
     let mover = |run: u32| MoverView {
         node: NodeId(1),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pontoon::{
     model::{
-        change::Change,
+        change::{Change, FinishPromotion, GiveUpPromotion, OpenHold},
         ids::{HoldId, PromotionId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
@@ -66,13 +66,17 @@ fn plays(shared: &Arc<Shared>, finish: bool) -> tokio::task::JoinHandle<()> {
 }
 
 fn end(shared: &Shared, promotion: PromotionId, kind: PromotionKind, finish: bool, entry: u128) {
-    let hold =
-        Change::Hold { cause: Cause::Promotion(promotion), attempt: 1, kind: kind.hold(), reason: "test".into() };
+    let hold = Change::OpenHold(OpenHold {
+        cause: Cause::Promotion(promotion),
+        attempt: 1,
+        kind: kind.hold(),
+        reason: "test".into(),
+    });
     let Ok(Outcome::Held(HoldId(hold))) = shared.append(Uuid(entry), hold).result else { panic!("no hold") };
     let change = if finish {
-        Change::FinishPromotion { promotion, hold: HoldId(hold), term: Term(1) }
+        Change::FinishPromotion(FinishPromotion { promotion, hold: HoldId(hold), term: Term(1) })
     } else {
-        Change::GiveUpPromotion { promotion, why: "it lags".into(), primary_back: true, forced: false }
+        Change::GiveUpPromotion(GiveUpPromotion { promotion, why: "it lags".into(), primary_back: true, forced: false })
     };
     shared.append(Uuid(entry + 1), change).result.unwrap();
 }

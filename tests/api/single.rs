@@ -8,7 +8,7 @@ use pontoon::{
     consensus::{self, Consensus, ConsensusConfig, Timing},
     control::{handle::Control, leadership::view::LeaderView},
     model::{
-        change::{Change, NewMember},
+        change::{Bootstrap, Change, NewMember},
         ids::{HostPort, NodeId, Uuid},
     },
     wire::{
@@ -44,7 +44,7 @@ async fn changes_reach_the_log_and_repeats_are_recognised() {
     log.initialize(Uuid(42), vec![me.clone()]).await.unwrap();
     let mut leadership = log.leadership();
     tokio::time::timeout(PATIENCE, leadership.wait_for(|who| who.is_me)).await.unwrap().unwrap();
-    let bootstrap = Change::Bootstrap { members: vec![me], port: 7000 };
+    let bootstrap = Change::Bootstrap(Bootstrap { members: vec![me], port: 7000 });
     log.propose(Uuid(1), bootstrap, PATIENCE).await.unwrap().result.unwrap();
 
     let (_view, view) = watch::channel(Arc::new(LeaderView::default()));

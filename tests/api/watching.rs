@@ -10,7 +10,7 @@ use pontoon::{
     clock::boottime_ns,
     control::leadership::view::ReceivedReport,
     model::{
-        change::Change,
+        change::{Change, CreateGroup, FinishPromotion, NotePrimary, OpenHold, StartPromotion},
         ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
@@ -32,7 +32,7 @@ fn at(addr: &str) -> HostPort {
 /// Group 3: a primary and a replica that do not run.
 fn group(world: &World) {
     let servers = vec![Server::new(at(PRIMARY), "r1".into(), 7), Server::new(at(REPLICA), "r2".into(), 7)];
-    let change = Change::CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None };
+    let change = Change::CreateGroup(CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None });
     world.shared.append(Uuid(50), change).result.unwrap();
 }
 
@@ -231,11 +231,13 @@ async fn without_a_leader_the_answer_has_only_the_log() {
 async fn warnings_for_the_operator() {
     let world = world().await;
     group(&world);
-    let note = |replid: &str| Change::NotePrimary {
-        product: PRODUCT,
-        group: GroupId(3),
-        epoch: world.shared.state().products[&PRODUCT].groups[&GroupId(3)].epoch,
-        replid: replid.into(),
+    let note = |replid: &str| {
+        Change::NotePrimary(NotePrimary {
+            product: PRODUCT,
+            group: GroupId(3),
+            epoch: world.shared.state().products[&PRODUCT].groups[&GroupId(3)].epoch,
+            replid: replid.into(),
+        })
     };
     world.shared.append(Uuid(60), note("h")).result.unwrap();
     let mut odd = primary(1000);
@@ -299,7 +301,7 @@ async fn open_and_ended_promotions_are_shown() {
     let world = world().await;
     group(&world);
     let group = || world.shared.state().products[&PRODUCT].groups[&GroupId(3)].clone();
-    let start = Change::StartPromotion {
+    let start = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GroupId(3),
         to: at(REPLICA),
@@ -308,7 +310,7 @@ async fn open_and_ended_promotions_are_shown() {
         required_offset: None,
         forced: false,
         why: "most voters see the primary down".into(),
-    };
+    });
     let Ok(Outcome::Promotion(id)) = world.shared.append(Uuid(70), start).result else { panic!("not started") };
     let open = shown(&world, 1).await.group.unwrap().promotion.unwrap();
     assert_eq!(
@@ -317,11 +319,16 @@ async fn open_and_ended_promotions_are_shown() {
     );
     assert_eq!((open.from.as_str(), open.to.as_str(), open.group), (PRIMARY, REPLICA, 3));
     assert!(open.why.contains("most voters"), "{open:?}");
-    let hold = Change::Hold { cause: Cause::Promotion(id), attempt: 1, kind: HoldKind::Abandon, reason: "t".into() };
+    let hold = Change::OpenHold(OpenHold {
+        cause: Cause::Promotion(id),
+        attempt: 1,
+        kind: HoldKind::Abandon,
+        reason: "t".into(),
+    });
     let Ok(Outcome::Held(HoldId(hold))) = world.shared.append(Uuid(71), hold).result else { panic!("no hold") };
     let open = listed(&world, 1).await.groups[0].promotion.clone().unwrap();
     assert_eq!((open.state(), open.attempts), (PromotionState::Held, 1));
-    let finish = Change::FinishPromotion { promotion: id, hold: HoldId(hold), term: Term(1) };
+    let finish = Change::FinishPromotion(FinishPromotion { promotion: id, hold: HoldId(hold), term: Term(1) });
     world.shared.append(Uuid(72), finish).result.unwrap();
     let reply = shown(&world, 1).await;
     let group = reply.group.unwrap();

@@ -162,7 +162,11 @@ fn the_survivor_becomes_a_cluster_of_one_and_the_others_are_refused() {
     assert_ne!(status["cluster_id"], id);
     assert_eq!(status["nodes"].as_array().unwrap().len(), 1);
     let of = |json: &serde_json::Value| {
-        json.as_array().unwrap().iter().map(|r| (r["slots"].clone(), r["group"].clone())).collect::<Vec<_>>()
+        json.as_array()
+            .unwrap()
+            .iter()
+            .map(|r| (r["first"].clone(), r["last"].clone(), r["group"].clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(of(&cluster.node(3).cli().json(&["slot", "ls"])), of(&slots));
     wait_for("the recovered node to serve", GENEROUS, || {

@@ -56,7 +56,7 @@ fn cut_replicas(primary: &RedisServer) {
 /// Returns the state of a server of the group according to the majority of nodes. `place` is its index in the group.
 fn state(cluster: &Cluster, place: usize) -> String {
     let group = cluster.cli().json(&["group", "show", "1"]);
-    group["servers"][place]["seen"]["state"].as_str().unwrap_or_default().to_owned()
+    group["servers"][place]["observed"]["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits until another server than `than` is the primary, and returns its address.
@@ -73,7 +73,11 @@ fn wait_other_primary(cluster: &Cluster, than: usize) -> String {
 fn a_replica_that_hangs_confirms_nothing_and_reads_continue() {
     let (cluster, servers) = start_with_min_acks(1, "2s");
     let products = cluster.cli().json(&["product", "ls"]);
-    assert_eq!((&products[0]["min_acks"], &products[0]["min_acks_ms"]), (&1.into(), &2000.into()), "{products}");
+    assert_eq!(
+        (&products[0]["min_acks"], &products[0]["min_acks_timeout_ms"]),
+        (&1.into(), &2000.into()),
+        "{products}"
+    );
     assert_eq!(set(&cluster, 1, "before"), Reply::ok());
     cluster.servers[servers[1]].pause();
     let answered = AtomicBool::new(false);

@@ -18,7 +18,8 @@ pub fn publish(tasks: &Tasks, mut state: watch::Receiver<Arc<ClusterState>>) -> 
             let newest = state.borrow_and_update().clone();
             let before = routes.borrow().clone();
             if newest.route_epoch != before.epoch {
-                // Products that have not changed are shared with the table before, so that workers keep theirs as they are.
+                // Products that have not changed are shared with the table before, so that workers keep theirs as they
+                // are.
                 routes.send_replace(Arc::new(RouteTable::derive_from(&newest, &before)));
             }
         }

@@ -1,19 +1,19 @@
-//! The clock that leases are counted on; and the one that people read.
-//! Knows nothing of who asks.
+//! Two clocks: the one that leases are counted on, and the wall clock.
+//! Knows nothing of leases.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds of `CLOCK_BOOTTIME`: monotonic, and unlike `std::time::Instant` and tokio's it goes on while the
-/// machine sleeps, so that a lease cannot outlive a suspend (serving.md, "Heartbeat and lease").
+/// machine is suspended, so that a lease cannot outlive a suspend (`docs/design/serving.md`).
 #[must_use]
 pub fn boottime_ns() -> u64 {
     let t = clock_gettime(ClockId::Boottime);
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
-/// Milliseconds since the Unix epoch, for people and for entries of the log. Never used for a decision.
+/// Milliseconds since the Unix epoch, for operators and for log entries. No decision depends on it.
 #[must_use]
 pub fn wall_ms() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_as_people_write_them() {
+    fn utc_writes_iso_8601() {
         let moments = [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),

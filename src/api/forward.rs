@@ -13,8 +13,8 @@ use crate::wire::{
 
 /// Metadata of a call that another node has forwarded: it is not forwarded again.
 pub const FORWARDED: &str = "x-pontoon-forwarded";
-/// A TCP connect on a working network takes milliseconds. A leader that is paused or cut off is noticed within twice the
-/// keep-alive time while a call is open.
+/// A TCP connect on a working network takes milliseconds. A leader that is paused or cut off is noticed within twice
+/// the keep-alive time while a call is open.
 const CHANNELS: ChannelSettings = ChannelSettings {
     connect_max: Duration::from_secs(1),
     keep_alive: Duration::from_secs(2),

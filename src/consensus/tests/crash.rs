@@ -115,7 +115,8 @@ fn nothing_acknowledged_is_missing_after_kill() {
 
 const FULL: &str = "PONTOON_TEST_FULL_DIR";
 
-/// A process with a cluster of one whose files may not grow. It is a test for the same reason as `child`; it never passes.
+/// A process with a cluster of one whose files may not grow. It is a test for the same reason as `child`; it never
+/// passes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the child process of a_full_disk_stops_the_log_and_loses_nothing_acknowledged"]
 async fn child_of_full_disk() {

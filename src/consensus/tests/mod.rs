@@ -1,4 +1,4 @@
-//! Tests of the log: openraft's own suite over our storage, damages, kill -9, and clusters over loopback.
+//! Tests of the log: openraft's suite over this storage, damage, kill -9, and clusters over loopback.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
@@ -21,7 +21,7 @@ use crate::model::{
     state::Entry,
 };
 
-/// A change that can be told from others.
+/// A change that differs from those of other numbers.
 fn change(n: u64) -> Change {
     Change::SetCluster(SetCluster {
         voters: None,
@@ -43,7 +43,7 @@ fn log_entry(term: u64, index: u64) -> LogEntry {
     LogEntry { log_id: log_id(term, index), payload }
 }
 
-/// What an entry says, comparable.
+/// The contents of an entry, in a form that can be compared.
 fn said(entry: &LogEntry) -> (LogId, Option<Entry>) {
     match &entry.payload {
         EntryPayload::Normal(p) => (entry.log_id, Some((*p.entry).clone())),

@@ -14,7 +14,8 @@ use crate::wire::{
     },
 };
 
-/// A TCP connect on a working network takes milliseconds. A peer that has vanished is noticed before the next lease would end.
+/// A TCP connect on a working network takes milliseconds. A peer that has vanished is noticed before the next lease
+/// would end.
 const CHANNELS: ChannelSettings = ChannelSettings {
     connect_max: Duration::from_secs(1),
     keep_alive: Duration::from_secs(2),

@@ -361,7 +361,9 @@ impl Run {
     }
 
     fn mover_node(&self, id: u64) -> u16 {
-        let node = self.migration(id).and_then(|m| m["worker"].as_u64()).unwrap_or(0);
+        let migration = self.migration(id);
+        let node = migration.map(|m| m.get("node").expect("a migration names its node or null").as_u64());
+        let node = node.flatten().unwrap_or(0);
         u16::try_from(node).ok().filter(|id| (1..=3).contains(id)).unwrap_or(1)
     }
 

@@ -1,5 +1,4 @@
-//! A node's runs, as src/node/movers.rs and src/mover/{copy,finish,clean}.rs do them: clean, copy, follow the feed,
-//! finish.
+//! A node's runs, as src/node/movers/runs.rs and src/mover/ do them: clean, copy, follow the feed, finish.
 //! Knows nothing of how runs are decided.
 
 use std::collections::{BTreeSet, VecDeque};

@@ -313,10 +313,10 @@ fn is_path(word: &str) -> bool {
     let plain = word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b));
     let Some((stem, extension)) = word.rsplit_once('.').filter(|_| plain) else { return false };
     let first = word.split('/').next().unwrap_or_default();
-    let foreign = word.starts_with('/') || word.contains("...") || SKIPPED_FOLDERS.contains(&first);
+    let outside = word.starts_with('/') || word.contains("...") || SKIPPED_FOLDERS.contains(&first);
     let named = word.contains('/') || ["md", "rs"].contains(&extension);
     let stem = stem.rsplit('/').next().unwrap_or_default();
-    EXTENSIONS.contains(&extension) && named && !foreign && !stem.is_empty() && stem != "."
+    EXTENSIONS.contains(&extension) && named && !outside && !stem.is_empty() && stem != "."
 }
 
 /// Whether a word in backticks names a folder, or a file without an extension.

@@ -288,8 +288,8 @@ fn the_nearest_replica_serves_if_it_is_nearer_than_the_primary() {
     assert_eq!(with("a", ["a", "b"], [900, 100]), PRIMARY);
     assert_eq!(with("a", ["b", "c"], [900, 100]), REPLICA, "nobody is in the zone: the fastest");
     assert_eq!(with("a", ["a", "a"], [100, 900]), PRIMARY);
-    assert_eq!(with("", ["", ""], [900, 100]), REPLICA, "a zone that is not said is none");
-    assert_eq!(with("", ["", ""], [100, 100]), PRIMARY, "not further for nothing");
+    assert_eq!(with("", ["", ""], [900, 100]), REPLICA, "an empty zone is no zone");
+    assert_eq!(with("", ["", ""], [100, 100]), PRIMARY, "equally near: the primary");
     // A single slow answer changes nothing.
     let mut world = World::new();
     world.set(SetReads { from: Some(ReadFrom::Nearest), ..SetReads::default() });

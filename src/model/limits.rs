@@ -57,10 +57,11 @@ pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
 /// How long a primary must not have answered to be down, milliseconds: probes are 500 ms apart, so with less one lost packet
 /// would fail a group over; with more than ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
-/// How long a cache waits for a group before it ejects its slots, milliseconds, unless it never does: as above.
+/// How long a cache waits for a group before it ejects its slots, milliseconds, unless it never does. For the same reasons
+/// as [`DOWN_AFTER_MS`].
 pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;
-/// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: with less, probes every half
-/// second could not tell; with more, a node would have to remember a primary's offsets of more than a minute.
+/// How far a replica that serves reads may be behind, milliseconds, unless there is no limit: with less, probes every half
+/// second are not precise enough; with more, a node would have to remember a primary's offsets of more than a minute.
 pub const MAX_LAG_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Share of the primaries that may be down at once, percent: 0 would never fail over, which is what maintenance is for.
 pub const FAILOVER_SHARE: std::ops::RangeInclusive<u8> = 1..=100;

@@ -291,7 +291,7 @@ impl Migration {
     /// The slots whose keys at the target may be deleted before the copy: those that an attempt has begun to copy, those that
     /// the target owned once, or all if the operator allowed it.
     #[must_use]
-    pub fn ours_at_target(&self, state: &ClusterState) -> BTreeSet<SlotId> {
+    pub fn deletable_at_target(&self, state: &ClusterState) -> BTreeSet<SlotId> {
         if self.staged || self.options.wipe {
             return self.slots.clone();
         }
@@ -391,8 +391,8 @@ impl ClusterState {
     }
 
     /// The slots that a sweep of the group would sweep: those that it gave away, except slots of its open migrations (their
-    /// own runs clean those that leave, the next attempt cleans those that return). None while the group is ejected: it is
-    /// flushed before it gets a slot.
+    /// own runs clean those that leave, the next attempt cleans those that return). The set is empty while the group is ejected,
+    /// because the group is flushed before it gets a slot.
     #[must_use]
     pub fn sweepable(&self, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
         let group_state =
@@ -424,7 +424,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_runs_tell_jobs_apart() {
+    fn names_of_runs_distinguish_jobs() {
         let (one, seventeen) = (Job::Migration(MigrationId(1)), Job::Migration(MigrationId(17)));
         let sweep = Job::Sweep { product: ProductId(1), group: GroupId(7) };
         let hex = "0000000000000000000000000000000a";

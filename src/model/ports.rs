@@ -71,7 +71,7 @@ impl Listeners {
 ///
 /// # Errors
 /// `PortTaken` with both users of the port, or `PortRange`.
-pub fn no_listeners_meet<'a>(
+pub fn check_listeners<'a>(
     nodes: impl Iterator<Item = NodePorts<'a>>,
     products: &[(&str, u16)],
     servers: impl Iterator<Item = &'a HostPort>,

@@ -85,7 +85,7 @@ pub struct SetReads {
 impl SetReads {
     /// Whether any field is `Some`.
     #[must_use]
-    pub fn says_something(&self) -> bool {
+    pub fn changes_anything(&self) -> bool {
         *self != Self::default()
     }
 
@@ -129,7 +129,7 @@ impl ProductReads {
 pub struct GroupReads {
     /// The replicas, all equally good. Empty for [`ReadFrom::Nearest`] where the primary is the nearest.
     pub replicas: Vec<Readable>,
-    /// Why there is none, for people.
+    /// Why no replica may serve, for people. Used only if `replicas` is empty.
     pub none: String,
 }
 

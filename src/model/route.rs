@@ -10,7 +10,7 @@ use super::{
     slot::Layout,
 };
 
-/// What a product is for. Fixed when it is created.
+/// Whether a product keeps its data or prefers availability. Fixed when it is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// Data is kept: no acknowledged write may be lost by a change of owner.

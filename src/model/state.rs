@@ -207,8 +207,8 @@ pub struct Group {
     pub replid: String,
     /// `run_id` of the primary's process as last noted in the log; empty: not known.
     pub run_id: String,
-    /// The primary has restarted since it became the primary: the keys that its last process began with. What the primary had
-    /// not saved is lost; other servers may have more.
+    /// If the primary has restarted since it became the primary: the number of keys that its last process began with. What
+    /// the primary had not saved is lost; other servers may have more.
     pub restarted_with: Option<u64>,
     /// The required offset: that of the primary when slots last came to it. A replica that has not reached it lacks keys that
     /// the group owns.

@@ -71,7 +71,7 @@ fn auth(n: u16) -> Option<Credentials> {
 
 /// Kinds below: everything except migrations and promotions, somewhat less than half of all changes. From here on: migrations.
 const OTHER_KINDS: u8 = 112;
-/// From here on: promotions, a fifth of all changes, in half of the logs. (They end so many attempts that migrations
+/// From here on: promotions, a fifth of all changes, in half of the logs. (They end many attempts, so that migrations
 /// rarely get far in those logs.)
 const PROMOTIONS: u8 = 204;
 
@@ -228,7 +228,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
             },
         };
         let before = state.clone();
-        let said = dry_run(&before, &entry.change);
+        let summary = dry_run(&before, &entry.change);
         let result = apply(&mut state, &entry, at);
         let problems = check(&state);
         assert!(problems.is_empty(), "after {entry:?}: {problems:?}");
@@ -243,7 +243,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
         } else {
             // A dry run assumes the term of the verdict; the entry may have another.
             let other_term = matches!(result, Err(Reject::OtherTerm { .. }));
-            assert!(other_term || said.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
+            assert!(other_term || summary.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
             assert_eq!(first_index(&state, entry.id), Some(at.index));
         }
         epochs_advance(&before, &state, at);

@@ -382,7 +382,7 @@ impl World {
                 no_open_connection(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
                 assert_eq!(self.finished, Some((*hold, run)), "no run has finished: {}", self.trace.join("\n"));
-                assert_eq!(*target_offset, self::target_offset(run), "what its node said");
+                assert_eq!(*target_offset, self::target_offset(run), "the offset that its node reported");
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }

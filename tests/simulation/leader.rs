@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     assignments::AssignmentTasks,
     invariants::Registers,
-    jobs::Carried,
+    jobs::JobTask,
     network::{self, MS, Ns, SECOND},
     node::NodeEvent,
     raft::Proposal,
@@ -54,7 +54,7 @@ pub enum Tag {
 pub struct Lead {
     pub term: Term,
     pub heartbeat_handler: HeartbeatHandler,
-    pub jobs: BTreeMap<Job, Carried>,
+    pub jobs: BTreeMap<Job, JobTask>,
     pub authorizations: Authorizations,
     /// An evaluation of barriers is scheduled.
     pub barriers_scheduled: bool,

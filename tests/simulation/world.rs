@@ -74,9 +74,9 @@ pub enum Event {
         boot: u32,
     },
     /// A run's connection: its next command is executed.
-    Line {
+    RunCommand {
         server: usize,
-        line: u64,
+        connection: u64,
     },
     /// A run's next request to its source.
     Source {
@@ -295,7 +295,7 @@ impl World {
             Event::Replicate => self.replicate(),
             Event::Failover(server) => self.fail_over(server),
             Event::Open { place, job, run, node, boot } => self.opens(place, (job, run), node, boot),
-            Event::Line { server, line } => self.line(server, line),
+            Event::RunCommand { server, connection } => self.next_command(server, connection),
             Event::Source { node, boot, job, run } => self.source(node, boot, job, run),
             Event::Control(closing) => self.closes(*closing),
             Event::ControlRound(closing) => self.control_round(*closing),

@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{group, product, product_mut, subject},
     events::{self, When},
-    guard::{none_open, not_ejected, not_swept, same_epoch, slots_usable},
+    guard::{no_promotion_open, not_ejected, not_swept, same_epoch, slots_usable},
     slot,
 };
 use crate::model::{
@@ -34,7 +34,7 @@ impl Apply for Eject {
         }
         not_ejected(ejected_group)?;
         same_epoch(ejected_group, self.group_epoch)?;
-        none_open(state, product.id, self.to.keys().copied().chain([ejected_group.id]))?;
+        no_promotion_open(state, product.id, self.to.keys().copied().chain([ejected_group.id]))?;
         let owned = product.owned(ejected_group.id);
         slots_usable(state, product, &owned)?;
         let comes = |m: &&Migration| m.product == product.id && m.to == ejected_group.id && m.phase.attempting();
@@ -93,7 +93,7 @@ impl Apply for Reinstate {
         let open =
             ejected_group.ejection.as_ref().filter(|open| open.id == ejection).ok_or(EjectionReject::NotEjected(id))?;
         same_epoch(ejected_group, group_epoch)?;
-        none_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
+        no_promotion_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
         if open.slots.is_empty() {
             reinstated(state, (product_id, id), "no slot of it is ejected any more", when)?;
             return Ok(Outcome::Done);

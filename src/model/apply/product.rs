@@ -12,7 +12,7 @@ use crate::model::{
     ids::ProductId,
     limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
     outcome::Outcome,
-    ports::{NodePorts, no_listeners_meet, products, servers},
+    ports::{NodePorts, check_listeners, products, servers},
     reads::ReadPolicy,
     reject::Reject,
     state::{ClusterState, Product, SlotState},
@@ -36,7 +36,7 @@ impl Apply for NewProduct {
         }
         let mut ports = products(state);
         ports.push((&self.name, self.port));
-        no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+        check_listeners(state.members.values().map(NodePorts::from), &ports, servers(state))?;
 
         let id = insert(state, self);
         routed(state, at);
@@ -72,7 +72,7 @@ impl Apply for SetProduct {
         if let Some(port) = port {
             let ports: Vec<_> =
                 state.products.values().map(|p| (p.name.as_str(), if p.id == id { port } else { p.port })).collect();
-            no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+            check_listeners(state.members.values().map(NodePorts::from), &ports, servers(state))?;
         }
 
         let product = product_mut(state, id)?;

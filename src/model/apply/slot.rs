@@ -5,7 +5,7 @@ use super::{
     Apply,
     common::{group, product, product_mut, routed},
     events::When,
-    guard::{none_open, not_ejected, slots_usable},
+    guard::{no_promotion_open, not_ejected, slots_usable},
 };
 use crate::model::{
     change::AssignFree,
@@ -35,7 +35,7 @@ impl Apply for AssignFree {
             return Ok(Outcome::Unchanged);
         }
         // A promotion holds the slots that its group has when it opens the hold.
-        none_open(state, product_id, [to])?;
+        no_promotion_open(state, product_id, [to])?;
 
         give(state, product_id, free.iter().copied(), to, true, at)?;
         Ok(Outcome::Slots(free.len() as u32))

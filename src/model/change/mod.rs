@@ -1,5 +1,5 @@
 //! The changes that the log can carry: one struct for each, in the file of its family, and the enum of them all.
-//! A change is one decision. Whoever proposes it has asked the servers before.
+//! A change is one decision. The proposer has checked the servers.
 //! Knows nothing of how a change is applied (`apply`).
 
 mod assignment;

@@ -167,7 +167,7 @@ impl Cutover {
 
     /// Reports a failure to the owner.
     pub fn fail(&mut self, why: String) {
-        // An owner that has gone has given up, too.
+        // An owner that has dropped the handle does not wait for the result.
         self.send(Err(why));
     }
 

@@ -117,7 +117,7 @@ impl<'a> CopyEngine<'a> {
         }
     }
 
-    /// The loop: copies until the owner goes.
+    /// The loop: copies until the owner drops the handle.
     ///
     /// # Errors
     /// Returns why the copy failed, as text for the operator.

@@ -32,7 +32,7 @@ const OPEN_MAX: Duration = Duration::from_secs(20);
 /// Unexpected keys named when a target is refused.
 const NAMED_MAX: usize = 5;
 
-/// Runs a copy until its owner goes.
+/// Runs a copy until its owner drops the handle.
 ///
 /// # Errors
 /// Returns why the copy failed, as text for the operator.
@@ -61,7 +61,7 @@ pub(in crate::mover) async fn run(
     loop {
         tokio::select! {
             result = &mut written => break result?,
-            // No command is sent before the copy has begun, but the owner may go.
+            // No command is sent before the copy has begun, but the owner may drop the handle.
             command = commands.recv() => if command.is_none() { return Ok(()) },
         }
     }
@@ -83,7 +83,7 @@ async fn clean_target(
                 if !spec.slots.has_key(key) {
                     return KeyDecision::Keep;
                 }
-                if spec.wipe || spec.ours_at_target.has_key(key) {
+                if spec.wipe || spec.deletable_at_target.has_key(key) {
                     return KeyDecision::Delete;
                 }
                 unexpected.push(format!("'{}'", key.escape_ascii()));

@@ -36,9 +36,9 @@ const SAMPLE_MIN: u64 = 1000;
 const BATCH: usize = 100;
 /// COUNT of SCAN, as in the copy.
 const SCAN_COUNT: u32 = 500;
-/// Most comparisons of a key that differs. After that it counts as always changing: it was never settled, or ...
+/// Most comparisons of a key that differs. A key that was not settled in any of them counts as always changing.
 const ROUNDS_MAX: u32 = 20;
-/// ... it changed this often while it was compared.
+/// A key that changed this often while it was compared counts as always changing, too.
 const CHANGES_MAX: u32 = 5;
 /// Pause before each further comparison, times the number of comparisons: the copy needs time to follow.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);

@@ -1,8 +1,8 @@
 //! Every file and every heading that a comment or a document cites exists.
 //!
-//! Cited are: targets of markdown links (`[text](path#heading)`), paths in prose or in backticks (a path with a folder and a known
-//! extension, or a name that ends in `.md` or `.rs`), and a heading in quotes behind such a path and a comma. A path is looked up in the
-//! folder of the file that cites it, in all folders above, and in `src/`.
+//! Cited are: targets of markdown links (`[text](path#heading)`), paths in prose or in backticks (a path with a folder
+//! and a known extension, or a name that ends in `.md` or `.rs`), and a heading in quotes behind such a path and a
+//! comma. A path is looked up in the folder of the file that cites it, in all folders above, and in `src/`.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -130,7 +130,8 @@ fn headings(text: &str) -> Vec<String> {
     found
 }
 
-/// The anchors that GitHub makes of headings: lower case, punctuation removed, spaces as hyphens, repeated ones numbered.
+/// The anchors that GitHub makes of headings: lower case, punctuation removed, spaces as hyphens, repeated ones
+/// numbered.
 fn anchors(headings: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for heading in headings {

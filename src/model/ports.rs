@@ -66,8 +66,8 @@ impl Listeners {
     }
 }
 
-/// Refuses when two listeners of `nodes` and `products` (name, base port), or a listener and a server, would use the same
-/// port of a host, or when a port would be out of range.
+/// Refuses when two listeners of `nodes` and `products` (name, base port), or a listener and a server, would use the
+/// same port of a host, or when a port would be out of range.
 ///
 /// # Errors
 /// `PortTaken` with both users of the port, or `PortRange`.

@@ -1,5 +1,5 @@
-//! The route table: what a node needs to route requests. Derived from the cluster state, replaced as a whole, never changed in place.
-//! Knows nothing of the log, of nodes, and of how owners change.
+//! The route table: what a node needs to route requests. Derived from the cluster state, replaced as a whole, never
+//! changed in place. Knows nothing of the log, of nodes, and of how owners change.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Promotions and everything else that changes owners or servers: which changes exclude each other, and what is restarted.
+//! Promotions and everything else that changes owners or servers: which changes exclude each other, and what is
+//! restarted.
 
 use pontoon::model::{
     change::{

@@ -1,5 +1,5 @@
-//! Migrations, entry by entry (docs/design/migration.md): what each change does, and that a change that does not fit is refused
-//! with a text that says what to do, and leaves the state as it was.
+//! Migrations, entry by entry (docs/design/migration.md): what each change does, and that a change that does not fit is
+//! refused with a text that says what to do, and leaves the state as it was.
 #![allow(clippy::unwrap_used)]
 
 mod ejections;

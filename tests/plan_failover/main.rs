@@ -286,9 +286,9 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
     // An operator promotes although the primary answers.
     let mut forced = World::up();
     forced.start(7002, true);
-    assert_eq!(forced.back(), None);
+    assert_eq!(forced.primary_back(), None);
     forced.fail(7002, 60_000);
-    assert!(forced.back().is_some());
+    assert!(forced.primary_back().is_some());
     // Restarted from its disk, it has another replication id: the state of the candidate decides.
     let restarted = || {
         let mut world = World::up();
@@ -297,7 +297,7 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
         world.probe(PRIMARY, |l| l.replid = "another".into());
         world
     };
-    assert_eq!(restarted().back(), None);
+    assert_eq!(restarted().primary_back(), None);
     let mut copied = restarted();
     copied.probe(7002, |l| l.replid = "another".into());
     assert!(copied.primary_back().is_some_and(|why| why.contains("copied")));
@@ -312,7 +312,7 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
         });
         world
     };
-    assert_eq!(promoted(Some("id1")).back(), None);
+    assert_eq!(promoted(Some("id1")).primary_back(), None);
     let mut lost = promoted(None);
     assert!(lost.primary_back().is_some_and(|why| why.contains("another replication id")));
     lost.probe(PRIMARY, |l| l.keys = 0);
@@ -321,7 +321,7 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
     let mut replica = World::up();
     replica.start(7002, false);
     replica.probe(PRIMARY, |l| l.role = follows(7002));
-    assert_eq!(replica.back(), None);
+    assert_eq!(replica.primary_back(), None);
 }
 
 /// It is deprioritised whatever its offset is.

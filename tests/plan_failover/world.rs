@@ -210,7 +210,7 @@ impl World {
         reconcile(&self.state, &self.seen)
             .0
             .into_iter()
-            .map(|decision| (decision.addr.port(), decision.action))
+            .map(|fix| (fix.addr.port(), fix.action))
             .collect()
     }
 

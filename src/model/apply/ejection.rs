@@ -1,5 +1,6 @@
 //! Ejections: the slots of a cache's group that is down go to other groups, and come back.
-//! Knows nothing of liveness and keys: the proposer has probed the servers, and has flushed the server that gets slots back.
+//! Knows nothing of liveness and keys: the proposer has probed the servers, and has flushed the server that gets slots
+//! back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +24,8 @@ use crate::model::{
     state::{Assignment, ClusterState, Keys},
 };
 
-/// One entry without a hold: a server that is down does not answer requests in flight, and a reply that comes nevertheless
-/// belongs to an old slot epoch.
+/// One entry without a hold: a server that is down does not answer requests in flight, and a reply that comes
+/// nevertheless belongs to an old slot epoch.
 impl Apply for Eject {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let product = product(state, self.product)?;
@@ -83,8 +84,8 @@ impl Apply for Eject {
     }
 }
 
-/// Begins the assignment that gives the slots back, for which the group's primary is flushed. Without slots, the ejection just
-/// ends.
+/// Begins the assignment that gives the slots back, for which the group's primary is flushed. Without slots, the
+/// ejection just ends.
 impl Apply for Reinstate {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let Self { product: product_id, group: id, ejection, group_epoch } = *self;

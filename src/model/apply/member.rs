@@ -200,7 +200,8 @@ fn new_member_allowed(new: &NewMember) -> Result<(), Reject> {
     Ok(())
 }
 
-/// The member that `new` is, if it is one. Refuses if its id or its uuid belongs to another member, or it is being removed.
+/// The member that `new` is, if it is one. Refuses if its id or its uuid belongs to another member, or it is being
+/// removed.
 fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Member>, Reject> {
     if let Some(other) = state.members.values().find(|m| m.uuid == new.uuid && m.id != new.id) {
         return Err(Reject::UuidTaken { uuid: new.uuid, id: other.id });

@@ -185,8 +185,8 @@ impl Apply for RestartMigration {
     }
 }
 
-/// A group has another primary: attempts that read or write it end, and start from the beginning. Adds no events of their own,
-/// because an entry causes at most one.
+/// A group has another primary: attempts that read or write it end, and start from the beginning. Adds no events of
+/// their own, because an entry causes at most one.
 pub(super) fn primary_changed(
     state: &mut ClusterState,
     product: ProductId,

@@ -135,7 +135,8 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
     id
 }
 
-/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash, because it is used in file names and on command lines.
+/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash, because it is used in file names and on command
+/// lines.
 fn name_allowed(name: &str) -> bool {
     (1..=NAME_LEN_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))

@@ -194,7 +194,8 @@ fn next_run(state: &ClusterState, new: &StartRun) -> Result<(), Reject> {
     }
 }
 
-/// Refuses while slots come to the group, or copies are wiped there: a late UNLINK of the sweep could delete their keys.
+/// Refuses while slots come to the group, or copies are wiped there: a late UNLINK of the sweep could delete their
+/// keys.
 fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<(), Reject> {
     let coming = state.migrations.values().find(|m| {
         m.product == product && m.to == group && (m.phase.attempting() || m.phase == MigrationPhase::Cancelling)

@@ -42,9 +42,9 @@ impl Apply for AssignFree {
     }
 }
 
-/// Makes `to` the owner of `slots`: the only function that changes an owner. With `remember`, former owners note the slots that
-/// they gave away: their keys there are leftovers, which a sweep deletes.
-/// The caller has checked everything; product and groups exist.
+/// Makes `to` the owner of `slots`: the only function that changes an owner. With `remember`, former owners note the
+/// slots that they gave away: their keys there are leftovers, which a sweep deletes. The caller has checked everything;
+/// product and groups exist.
 pub(super) fn give(
     state: &mut ClusterState,
     product_id: ProductId,

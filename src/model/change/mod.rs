@@ -20,7 +20,8 @@ pub use self::{
 };
 
 /// Calls the macro `$callback` with all changes, as `Variant(Struct)`. This is the only list of them: the enum, its
-/// dispatch (`apply`) and its encoding (`wire`) are made from it. The message in proto/state.proto has the variant's name.
+/// dispatch (`apply`) and its encoding (`wire`) are made from it. The message in proto/state.proto has the variant's
+/// name.
 macro_rules! for_every_change {
     ($callback:ident) => {
         $callback! {

@@ -43,9 +43,9 @@ pub struct NoteReconciled {
     pub text: String,
 }
 
-/// A server that had diverged is resynced: it follows its group's primary and has copied all of its data. Proposed after
-/// a check that began when the proposer had applied the entry by which the server diverged: an older check says nothing of
-/// what was done to the server since.
+/// A server that had diverged is resynced: it follows its group's primary and has copied all of its data. Proposed
+/// after a check that began when the proposer had applied the entry by which the server diverged: an older check says
+/// nothing of what was done to the server since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MarkResynced {
     /// Product of the group.

@@ -1,6 +1,5 @@
-//! The start of a copy run: opens, names and authorizes connections, cleans the target and attaches the feed. Writes no key
-//! before the log says that the copy has begun.
-//! Knows nothing of how keys are copied.
+//! The start of a copy run: opens, names and authorizes connections, cleans the target and attaches the feed. Writes no
+//! key before the log says that the copy has begun. Knows nothing of how keys are copied.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +26,8 @@ use crate::{
     redis::RedisError,
 };
 
-/// Time limit for connecting, logging in and attaching to the feed. A server that never had a replica needs some seconds.
+/// Time limit for connecting, logging in and attaching to the feed. A server that never had a replica needs some
+/// seconds.
 const OPEN_MAX: Duration = Duration::from_secs(20);
 /// Unexpected keys named when a target is refused.
 const NAMED_MAX: usize = 5;
@@ -68,8 +68,8 @@ pub(in crate::mover) async fn run(
     CopyEngine::new(spec, limits, opened).run(commands, reports).await
 }
 
-/// Deletes leftovers at the target, and unexpected keys if that is allowed. Returns what was done, or `None` if the mover was
-/// stopped.
+/// Deletes leftovers at the target, and unexpected keys if that is allowed. Returns what was done, or `None` if the
+/// mover was stopped.
 async fn clean_target(
     spec: &CopySpec,
     mut cleaner: Cleaner<'_>,

@@ -45,8 +45,8 @@ impl WatchedKeys {
         }
     }
 
-    /// Updates which keys are settled: those whose last fetch is complete and that are `clean`. `answered` is the number of
-    /// the last completed fetch; `in_flight`: whether a fetch is outstanding.
+    /// Updates which keys are settled: those whose last fetch is complete and that are `clean`. `answered` is the
+    /// number of the last completed fetch; `in_flight`: whether a fetch is outstanding.
     pub fn settle(&mut self, answered: u64, in_flight: bool, clean: impl Fn(u32, &[u8]) -> bool) {
         for ((db, key), watch) in &mut self.keys {
             watch.status.settled = (!in_flight || answered >= watch.guard) && clean(*db, key);

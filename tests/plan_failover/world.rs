@@ -207,11 +207,7 @@ impl World {
     }
 
     pub fn actions(&self) -> Vec<(u16, ReplicationAction)> {
-        reconcile(&self.state, &self.seen)
-            .0
-            .into_iter()
-            .map(|fix| (fix.addr.port(), fix.action))
-            .collect()
+        reconcile(&self.state, &self.seen).0.into_iter().map(|fix| (fix.addr.port(), fix.action)).collect()
     }
 
     pub fn start(&mut self, to: u16, forced: bool) {

@@ -12,7 +12,7 @@ use pontoon::{
     mover::{
         Endpoint, SlotSet,
         verify::{
-            ChangeObserver, Comparison, DbKeyPair, KeyStatus, Outcome, Scope,
+            ChangeObserver, Comparison, DbKey, KeyStatus, Outcome, Scope,
             digest::{DigestSeed, KeyDigest, difference},
             read::Reader,
         },
@@ -53,18 +53,18 @@ pub fn all_slots() -> SlotSet {
 #[derive(Default)]
 pub struct FakeCopy {
     write_contended: Vec<Bytes>,
-    watched: RefCell<BTreeMap<DbKeyPair, u64>>,
+    watched: RefCell<BTreeMap<DbKey, u64>>,
 }
 
 impl ChangeObserver for FakeCopy {
-    fn watch(&self, keys: &[DbKeyPair]) {
+    fn watch(&self, keys: &[DbKey]) {
         *self.watched.borrow_mut() = keys.iter().map(|key| (key.clone(), 0)).collect();
     }
 
-    fn status(&self, key: &DbKeyPair) -> KeyStatus {
+    fn status(&self, key: &DbKey) -> KeyStatus {
         let mut watched = self.watched.borrow_mut();
         let changes = watched.get_mut(key).expect("a key that is watched");
-        *changes += u64::from(self.write_contended.contains(&key.1));
+        *changes += u64::from(self.write_contended.contains(&key.key));
         KeyStatus { changes: *changes, settled: true }
     }
 

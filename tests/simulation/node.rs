@@ -462,7 +462,7 @@ impl World {
         let Some(entry) = self.nodes[node].workers[worker].inflight.remove(&id) else { return };
         let epoch_is = self.route(node, worker, entry.slot).epoch == entry.epoch || !self.rules.epoch_at_reply;
         if !self.rules.check_at_reply || (self.may_serve(node, worker) && epoch_is) {
-            if let Err(why) = self.witness.passes(entry.slot.0, entry.epoch) {
+            if let Err(why) = self.invariants.passes(entry.slot.0, entry.epoch) {
                 self.violated(format!("{why} (request {id} through node {})", node + 1));
             }
             // Between this check and the socket anything may happen, also a pause.

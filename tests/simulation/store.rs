@@ -327,9 +327,9 @@ impl World {
             };
         }
         self.servers[server] = data;
-        self.witness.lose(lost.iter().filter(|w| w.by_client).map(|w| (w.key, w.version)));
+        self.invariants.lose(lost.iter().filter(|w| w.by_client).map(|w| (w.key, w.version)));
         for key in self.keys_where(|world, slot| world.owner(slot) == server) {
-            if let Err(why) = self.witness.moved(key, &self.servers[server]) {
+            if let Err(why) = self.invariants.moved(key, &self.servers[server]) {
                 self.violated(format!("after a failover: {why}"));
             }
         }

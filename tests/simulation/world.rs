@@ -18,7 +18,7 @@ use pontoon::{
 
 use super::{
     clients::{Answer, Client, Op},
-    invariants::{Registers, Version, Witness},
+    invariants::{InvariantChecker, Registers, Version},
     jobs::AuthorizationRequest,
     leader::Tag,
     network::{self, Clock, MS, Ns, SECOND, spread},
@@ -122,7 +122,7 @@ pub struct World {
     pub executions: Version,
     pub clients: Vec<Client>,
     pub ops: Vec<Op>,
-    pub witness: Witness,
+    pub invariants: InvariantChecker,
     pub seen: Seen,
     violation: Option<String>,
     pub faults: bool,
@@ -161,7 +161,7 @@ impl World {
             executions: 0,
             clients: vec![Client::default(); CLIENTS],
             ops: Vec::new(),
-            witness: Witness::default(),
+            invariants: InvariantChecker::default(),
             seen: Seen::default(),
             violation: None,
             faults: true,

@@ -11,13 +11,13 @@ use std::{
     path::Path,
 };
 
-/// Extensions of files that text cites. Other names with a slash are too often no files (rates, alternatives, URLs).
+/// Extensions of files that text cites. Other names with a slash are often not files (rates, alternatives, URLs).
 const EXTENSIONS: [&str; 8] = ["rs", "md", "proto", "toml", "sh", "py", "js", "service"];
 
 /// Folders that hold no sources: build output, the repository's own data, inputs and expected outputs of tests.
 const SKIPPED_FOLDERS: [&str; 5] = ["target", ".git", "node_modules", "corpus", "golden"];
 
-/// Fewer citations than this in the whole tree mean that the reader reads nothing.
+/// Fewer citations than this in the whole tree mean that the test does not find them.
 const CITATIONS_MIN: usize = 60;
 
 /// The files of a repository, and the headings of its documents.
@@ -169,7 +169,7 @@ impl Kind {
 /// Lines that belong together, with their numbers: a comment, or a paragraph.
 type Passage = Vec<(usize, String)>;
 
-/// What of a file is to be read, without code blocks that show a terminal.
+/// The parts of a file that are read: all but code blocks that show a terminal.
 fn passages(kind: Kind, text: &str) -> Vec<Passage> {
     let mut found: Vec<Passage> = vec![Vec::new()];
     let mut block: Option<Passage> = None;

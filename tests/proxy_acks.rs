@@ -170,7 +170,7 @@ fn writes_that_arrive_during_a_wait_form_the_next_batch() {
     for client in &mut clients[1..] {
         client.expect("+OK\r\n:1\r\n");
     }
-    assert!(primary.asked.try_recv().is_err(), "38 writes are one group");
+    assert!(primary.asked.try_recv().is_err(), "38 writes are one batch");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn another_process_cannot_confirm() {
         line.starts_with("-NOREPLICAS executed, not confirmed on 1 replicas: ") && line.contains("restarted"),
         "{line}"
     );
-    assert!(primary.asked.try_recv().is_err(), "nobody is asked who cannot know");
+    assert!(primary.asked.try_recv().is_err(), "a process that did not execute the write is not asked");
     let silent = Primary::start_with(|_| String::new());
     let line = self::bed(&[&silent]).client().call("SET k 1").line();
     assert!(line.contains("does not report its run id"), "{line}");
@@ -390,7 +390,7 @@ fn a_real_replica_has_what_was_acknowledged() {
     let direct = |addr: &str| Client::connect(addr.rsplit(':').next().unwrap().parse().unwrap());
     let end = std::time::Instant::now() + PATIENCE;
     while !bed.client().call("SET first 1").line().starts_with("+OK") {
-        assert!(std::time::Instant::now() < end, "the replica does not come");
+        assert!(std::time::Instant::now() < end, "the replica does not connect");
     }
     std::thread::scope(|scope| {
         for writer in 0..8 {

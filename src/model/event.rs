@@ -44,7 +44,7 @@ pub enum EventKind {
     Cancelling,
     /// A migration was paused until an operator resumes it.
     Paused,
-    /// A paused migration goes on.
+    /// A paused migration continues.
     Resumed,
     /// The limits of a migration changed.
     LimitsSet,

@@ -179,7 +179,7 @@ pub enum MoverState {
     Cleaning,
     /// There are no leftovers any more.
     Cleaned,
-    /// The run cannot go on, for this reason.
+    /// The run cannot continue, for this reason.
     Failed(String),
 }
 

@@ -211,8 +211,8 @@ pub struct Group {
     /// If the primary has restarted since it became the primary: the number of keys that its last process began with.
     /// What the primary had not saved is lost; other servers may have more.
     pub restarted_with: Option<u64>,
-    /// The required offset: that of the primary when slots last came to it. A replica that has not reached it lacks
-    /// keys that the group owns.
+    /// The required offset: the offset of the primary when the group last got slots. A replica that has not reached it
+    /// lacks keys that the group owns.
     pub required_offset: Option<ReplicationOffset>,
     /// Its ejection, if it is ejected; caches only.
     pub ejection: Option<Ejection>,

@@ -77,7 +77,7 @@ fn copies_while_written(
     pair.settle();
     assert!(written > 0 && pair.big.write_contended().is_empty());
     let (elements, _, refetched) = pair.big.written();
-    assert!(elements < 60_000 && refetched > 0, "copied {elements} elements, {refetched} again: it was begun anew");
+    assert!(elements < 60_000 && refetched > 0, "copied {elements} elements, {refetched} again: it was restarted");
     pair.assert_equal(key);
 }
 

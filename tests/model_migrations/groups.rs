@@ -183,7 +183,7 @@ fn settings_of_groups_and_servers() {
     world.does(odd("b"));
     let new = world.server(1, 4);
     assert_eq!((new.diverged, new.priority, new.zone.as_str()), (false, 7, "b"));
-    assert_eq!(world.state.route_epoch, world.state.applied, "only the new server is a matter of routes");
+    assert_eq!(world.state.route_epoch, world.state.applied, "only the new server changes routes");
     assert!(route < world.state.applied);
 }
 

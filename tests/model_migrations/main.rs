@@ -191,7 +191,7 @@ fn progress_demands() {
     world.does(compared);
     assert_eq!(world.state.events.back().map(|e| e.kind), Some(EventKind::Verified));
     world.does(world.progress(id, ProgressPhase::CaughtUp));
-    assert_eq!(world.migration(id).verified, verified, "no news is not the loss of news");
+    assert_eq!(world.migration(id).verified, verified, "a report without a comparison keeps the last result");
     for phase in ["planned", "held", "switched", "cancelling", "paused"] {
         let (mut world, id) = World::at(phase);
         let change = world.progress(id, ProgressPhase::Copying);
@@ -410,7 +410,7 @@ fn sweeps() {
     world.refuses(end(1, Term(5)), "decided in term 5");
     world.does(end(1, TERM));
     world.refuses(end(1, TERM), "no sweep of group 1 is open");
-    assert_eq!(world.given_away(1).len(), 10, "not swept, not forgotten");
+    assert_eq!(world.given_away(1).len(), 10, "they are not swept, so they stay recorded");
     world.does(hold(assignment));
     world.refuses(sweep_start(&world, 1), &format!("slots come to group 1 (assignment {assignment})"));
     world.does(Change::GiveUpAssign(GiveUpAssign { assignment, why: "test".into() }));

@@ -228,7 +228,11 @@ fn start_demands() {
     // Promotions of two groups do not conflict.
     world.starts(2, SWITCHOVER);
     world.does(give_up(first, false, false));
-    assert_eq!(world.starts(1, FAILOVER).0, world.state.applied.0, "nothing was done yet, so nothing is wrong with it");
+    assert_eq!(
+        world.starts(1, FAILOVER).0,
+        world.state.applied.0,
+        "no server was changed yet, so the replica stays a candidate"
+    );
 }
 
 #[test]

@@ -301,7 +301,7 @@ async fn times_to_live_of_fields_are_read_where_there_are_any() {
     assert!(difference(&seen[0], &seen[2], 0).unwrap().contains("hash's fields"));
 }
 
-/// Groups in use are no difference if the feed does not report their changes; entries are.
+/// Groups in use do not count as a difference if the feed does not report their changes; entries do.
 #[tokio::test(flavor = "multi_thread")]
 async fn unreported_changes_of_groups_are_not_compared() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));

@@ -259,7 +259,7 @@ fn migrations_of_the_group_end_before_its_slots_are_ejected() {
     let [Change::CancelMigration(CancelMigration { migration, why })] = &changes[..] else { panic!("{changes:?}") };
     assert!(*migration == id && why.contains("group 1 ejects its slots"), "{why}");
     cache.carry_out(0);
-    assert!(!cache.world.state.migrations.contains_key(&MigrationId(id.0)), "nothing was staged: it is over");
+    assert!(!cache.world.state.migrations.contains_key(&MigrationId(id.0)), "nothing was staged, so it has ended");
     cache.carry_out(0);
     assert_eq!(cache.slots(1), 0);
 }
@@ -297,7 +297,7 @@ fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after()
     assert_eq!(changes, [Change::Reinstate(Reinstate { product: CACHE, group: GroupId(1), ejection, group_epoch })]);
     cache.carry_out(131);
     assert!(cache.world.state.assignments.values().any(|a| a.to == GroupId(1) && a.slots.len() == 300));
-    assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "it is under way");
+    assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "the reinstatement is in progress");
     // A failed reinstatement is tried again after the whole wait.
     let again = Change::GiveUpAssign(GiveUpAssign {
         assignment: *cache.world.state.assignments.keys().next().unwrap(),

@@ -423,7 +423,7 @@ pub fn until(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bool) -> 
             return step;
         }
     }
-    panic!("it never came:\n{}", world.trace.join("\n"));
+    panic!("the wanted step did not come:\n{}", world.trace.join("\n"));
 }
 
 #[track_caller]
@@ -433,5 +433,5 @@ pub fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bo
             return step;
         }
     }
-    panic!("it never came:\n{}", world.trace.join("\n"));
+    panic!("the wanted step did not come:\n{}", world.trace.join("\n"));
 }

@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// A heartbeat arrives: facts first, then a place in the next round.
+    /// A heartbeat arrives: its facts are recorded, then it waits for the next round.
     pub fn heartbeat_handler(&mut self, node: usize, heartbeat: Heartbeat) {
         let (state, now, content, voters) =
             (self.state(node), self.local(node), self.content(&heartbeat), self.voters());

@@ -142,7 +142,7 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         for slot in &g.given_away {
             let owner = p.slots.get(usize::from(slot.0)).and_then(|s| s.owner);
             found.unless(owner.is_some_and(|o| o != *id), || {
-                format!("'{name}' group {id} gave away slot {slot}, which it owns or nobody does")
+                format!("'{name}' group {id} gave away slot {slot}, which it owns or which has no owner")
             });
         }
     }

@@ -252,10 +252,10 @@ impl<'a> Comparison<'a> {
                     .extend(self.differing(db, keys).await?.into_iter().map(|(key, why)| (DbKey { db, key }, why)));
             }
             changes.barrier().await?;
-            for (place, why) in differing {
-                let (before, after) = (before.get(&place).copied().unwrap_or_default(), changes.status(&place));
+            for (key, why) in differing {
+                let (before, after) = (before.get(&key).copied().unwrap_or_default(), changes.status(&key));
                 if before.changes != after.changes {
-                    let times = changed.entry(place.clone()).or_default();
+                    let times = changed.entry(key.clone()).or_default();
                     *times += 1;
                     if *times >= CHANGES_MAX {
                         self.outcome.always_changing += 1;
@@ -263,10 +263,10 @@ impl<'a> Comparison<'a> {
                     }
                 } else if before.settled {
                     self.outcome.verified.different += 1;
-                    name(&mut self.outcome.different, &place, &why);
+                    name(&mut self.outcome.different, &key, &why);
                     continue;
                 }
-                suspects.push(place);
+                suspects.push(key);
             }
             if suspects.is_empty() {
                 return Ok(());

@@ -124,7 +124,7 @@ fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
         primary: endpoint(0)?,
         feed: endpoint(0)?,
         target: endpoint(1)?,
-        ours_at_target: Arc::new(SlotSet::new(layout, &all)),
+        deletable_at_target: Arc::new(SlotSet::new(layout, &all)),
         wipe: true,
         cache: false,
         verify: Verify::None,

@@ -125,7 +125,7 @@ fn spec(source: &Server, target: &Server) -> Res<CopySpec> {
         primary: endpoint(source)?,
         feed: endpoint(source)?,
         target: endpoint(target)?,
-        ours_at_target: slots,
+        deletable_at_target: slots,
         wipe: false,
         cache: false,
         verify: Verify::None,

@@ -1,8 +1,8 @@
 //! Every file and every heading that a comment or a document cites exists.
 //!
-//! Cited are: targets of markdown links (`[text](path#heading)`), paths in prose or in backticks (a path with a folder and a known
-//! extension, or a name that ends in `.md` or `.rs`), and a heading in quotes behind such a path and a comma. A path is looked up in the
-//! folder of the file that cites it, in all folders above, and in `src/`.
+//! Cited are: targets of markdown links (`[text](path#heading)`), paths in prose or in backticks (a path with a folder
+//! and a known extension, or a name that ends in `.md` or `.rs`), and a heading in quotes behind such a path and a
+//! comma. A path is looked up in the folder of the file that cites it, in all folders above, and in `src/`.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -11,13 +11,13 @@ use std::{
     path::Path,
 };
 
-/// Extensions of files that text cites. Other names with a slash are too often no files (rates, alternatives, URLs).
+/// Extensions of files that text cites. Other names with a slash are often not files (rates, alternatives, URLs).
 const EXTENSIONS: [&str; 8] = ["rs", "md", "proto", "toml", "sh", "py", "js", "service"];
 
 /// Folders that hold no sources: build output, the repository's own data, inputs and expected outputs of tests.
 const SKIPPED_FOLDERS: [&str; 5] = ["target", ".git", "node_modules", "corpus", "golden"];
 
-/// Fewer citations than this in the whole tree mean that the reader reads nothing.
+/// Fewer citations than this in the whole tree mean that the test does not find them.
 const CITATIONS_MIN: usize = 60;
 
 /// The files of a repository, and the headings of its documents.
@@ -130,7 +130,8 @@ fn headings(text: &str) -> Vec<String> {
     found
 }
 
-/// The anchors that GitHub makes of headings: lower case, punctuation removed, spaces as hyphens, repeated ones numbered.
+/// The anchors that GitHub makes of headings: lower case, punctuation removed, spaces as hyphens, repeated ones
+/// numbered.
 fn anchors(headings: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for heading in headings {
@@ -168,7 +169,7 @@ impl Kind {
 /// Lines that belong together, with their numbers: a comment, or a paragraph.
 type Passage = Vec<(usize, String)>;
 
-/// What of a file is to be read, without code blocks that show a terminal.
+/// The parts of a file that are read: all but code blocks that show a terminal.
 fn passages(kind: Kind, text: &str) -> Vec<Passage> {
     let mut found: Vec<Passage> = vec![Vec::new()];
     let mut block: Option<Passage> = None;
@@ -313,10 +314,10 @@ fn is_path(word: &str) -> bool {
     let plain = word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b));
     let Some((stem, extension)) = word.rsplit_once('.').filter(|_| plain) else { return false };
     let first = word.split('/').next().unwrap_or_default();
-    let foreign = word.starts_with('/') || word.contains("...") || SKIPPED_FOLDERS.contains(&first);
+    let outside = word.starts_with('/') || word.contains("...") || SKIPPED_FOLDERS.contains(&first);
     let named = word.contains('/') || ["md", "rs"].contains(&extension);
     let stem = stem.rsplit('/').next().unwrap_or_default();
-    EXTENSIONS.contains(&extension) && named && !foreign && !stem.is_empty() && stem != "."
+    EXTENSIONS.contains(&extension) && named && !outside && !stem.is_empty() && stem != "."
 }
 
 /// Whether a word in backticks names a folder, or a file without an extension.

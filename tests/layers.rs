@@ -155,12 +155,12 @@ fn names_stay_where_they_belong() {
     for (module, file, code) in all() {
         for (name, places) in ONLY {
             if code.contains(name) && !places.contains(&module.as_str()) {
-                wrong.push(format!("{file}: only {} may say {name}", places.join(", ")));
+                wrong.push(format!("{file}: only {} may use {name}", places.join(", ")));
             }
         }
         for name in IMPURE.iter().filter(|_| PURE.contains(&module.as_str())) {
             if code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').any(|w| w.starts_with(name)) {
-                wrong.push(format!("{file}: {module} is pure and must not say {name}"));
+                wrong.push(format!("{file}: {module} is pure and must not use {name}"));
             }
         }
     }
@@ -192,9 +192,9 @@ fn the_systemd_unit_is_understood() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pontoon.service");
     let answer = std::process::Command::new("systemd-analyze").arg("verify").arg(&unit).output();
     let answer = answer.expect("systemd-analyze can be run; `make systemd` installs it");
-    let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+    let messages = String::from_utf8_lossy(&answer.stderr).into_owned();
     // The program need not be installed on this machine. Every other message about the unit is a fault.
-    let faults: Vec<_> = said
+    let faults: Vec<_> = messages
         .lines()
         .filter(|l| l.contains("pontoon.service") && !l.contains("is not executable") && !l.contains("not found"))
         .collect();

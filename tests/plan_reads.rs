@@ -182,7 +182,7 @@ fn a_replica_that_is_provably_further_behind_serves_nothing() {
     world.probe(REPLICA, 1703, &replica(100), 5);
     world.none(1710, "more than 200 ms behind");
     world.set(SetReads { max_lag_ms: Some(0), ..SetReads::default() });
-    assert_eq!(world.until_ms(1710), 1705 + FRESH_MS, "0: however far");
+    assert_eq!(world.until_ms(1710), 1705 + FRESH_MS, "0: no limit");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_replica_that_may_not_serve_has_a_reason() {
     world.none(1030, "another history");
     let mut world = World::new();
     world.probe(PRIMARY, 1020, &primary(90), 6);
-    assert_eq!(world.reads(1030).replicas[0].has_ns, 1020 * MS, "an offset that went back begins anew");
+    assert_eq!(world.reads(1030).replicas[0].has_ns, 1020 * MS, "an offset that went back restarts the history");
     let mut world = World::new();
     world.probe(PRIMARY, 1020, &Probe { role: role(REPLICA, true, false), ..primary(100) }, 6);
     world.none(1030, "has not answered this node as a primary");
@@ -288,8 +288,8 @@ fn the_nearest_replica_serves_if_it_is_nearer_than_the_primary() {
     assert_eq!(with("a", ["a", "b"], [900, 100]), PRIMARY);
     assert_eq!(with("a", ["b", "c"], [900, 100]), REPLICA, "nobody is in the zone: the fastest");
     assert_eq!(with("a", ["a", "a"], [100, 900]), PRIMARY);
-    assert_eq!(with("", ["", ""], [900, 100]), REPLICA, "a zone that is not said is none");
-    assert_eq!(with("", ["", ""], [100, 100]), PRIMARY, "not further for nothing");
+    assert_eq!(with("", ["", ""], [900, 100]), REPLICA, "an empty zone is no zone");
+    assert_eq!(with("", ["", ""], [100, 100]), PRIMARY, "equally near: the primary");
     // A single slow answer changes nothing.
     let mut world = World::new();
     world.set(SetReads { from: Some(ReadFrom::Nearest), ..SetReads::default() });

@@ -336,7 +336,7 @@ async fn a_removed_server_is_no_longer_probed() {
     assert_eq!(id(&probers(&stays)), id(&before), "the connection to the other server must stay open");
 }
 
-/// The connection is closed by the other side, as `CLIENT KILL` and proxies do. This is no failure of the server.
+/// The connection is closed by the other side, as `CLIENT KILL` and proxies do. This is not a failure of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_connection_is_reopened_at_once() {
     let redis = Redis::start();

@@ -25,7 +25,7 @@ use pontoon::{
 };
 
 /// What a scripted primary does with a `WAIT`.
-enum Say {
+enum WaitAnswer {
     Count(u32),
     /// Never answers.
     Nothing,
@@ -36,7 +36,7 @@ enum Say {
 /// A primary that executes all commands at once; the test decides what it answers to `WAIT`.
 struct Primary {
     addr: String,
-    say: mpsc::SyncSender<Say>,
+    answer: mpsc::SyncSender<WaitAnswer>,
     /// Requests from its acks connections.
     asked: mpsc::Receiver<String>,
     executed: Arc<AtomicUsize>,
@@ -49,9 +49,9 @@ impl Primary {
 
     /// `run_id` gives the run id for the login with this number.
     fn start_with(run_id: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
-        let (say, to_say) = mpsc::sync_channel(64);
-        let (tell, asked) = mpsc::sync_channel(4096);
-        let to_say = Arc::new(Mutex::new(to_say));
+        let (answer, to_give) = mpsc::sync_channel(64);
+        let (seen, asked) = mpsc::sync_channel(4096);
+        let to_give = Arc::new(Mutex::new(to_give));
         let executed = Arc::new(AtomicUsize::new(0));
         let (count, log_ins) = (executed.clone(), AtomicUsize::new(0));
         let addr = fake_with(
@@ -61,15 +61,15 @@ impl Primary {
                 while let Some(words) = conn.request() {
                     if acks {
                         let words: Vec<_> = words.iter().map(|w| String::from_utf8_lossy(w)).collect();
-                        tell.send(words.join(" ")).unwrap();
+                        seen.send(words.join(" ")).unwrap();
                         if words[0] == "PING" {
                             conn.reply(b"+PONG\r\n");
                             continue;
                         }
-                        match to_say.lock().unwrap().recv() {
-                            Ok(Say::Count(n)) => conn.reply(format!(":{n}\r\n").as_bytes()),
-                            Ok(Say::Nothing) => {}
-                            Ok(Say::Close) | Err(_) => return,
+                        match to_give.lock().unwrap().recv() {
+                            Ok(WaitAnswer::Count(n)) => conn.reply(format!(":{n}\r\n").as_bytes()),
+                            Ok(WaitAnswer::Nothing) => {}
+                            Ok(WaitAnswer::Close) | Err(_) => return,
                         }
                         continue;
                     }
@@ -83,7 +83,7 @@ impl Primary {
                 }
             },
         );
-        Self { addr, say, asked, executed }
+        Self { addr, answer, asked, executed }
     }
 
     /// Expects a PING and then this WAIT.
@@ -93,8 +93,8 @@ impl Primary {
         assert_eq!(self.asked.recv_timeout(PATIENCE).unwrap(), wait);
     }
 
-    fn say(&self, say: Say) {
-        self.say.send(say).unwrap();
+    fn answer(&self, answer: WaitAnswer) {
+        self.answer.send(answer).unwrap();
     }
 
     fn has_executed(&self, count: usize) {
@@ -138,12 +138,12 @@ fn a_write_is_answered_when_a_replica_has_it() {
     primary.has_executed(2);
     two.call("GET k").expect("$1\r\nv\r\n");
     is_silent(&mut one);
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     one.expect("+OK\r\n$1\r\nv\r\n");
     // More replicas than required also confirm.
     two.call("SET k 2");
     primary.expect("WAIT 1 20000");
-    primary.say(Say::Count(3));
+    primary.answer(WaitAnswer::Count(3));
     two.expect("+OK\r\n");
 }
 
@@ -163,14 +163,14 @@ fn writes_that_arrive_during_a_wait_form_the_next_batch() {
     for client in &mut clients {
         is_silent(client);
     }
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     clients[0].expect("+OK\r\n");
     primary.expect("WAIT 1 20000");
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     for client in &mut clients[1..] {
         client.expect("+OK\r\n:1\r\n");
     }
-    assert!(primary.asked.try_recv().is_err(), "38 writes are one group");
+    assert!(primary.asked.try_recv().is_err(), "38 writes are one batch");
 }
 
 #[test]
@@ -180,13 +180,13 @@ fn too_few_replicas_do_not_confirm() {
     let mut client = bed.client();
     client.call("SET k 1");
     primary.expect("WAIT 2 700");
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     let line = client.line();
     assert_eq!(line, "-NOREPLICAS executed, not confirmed on 2 replicas: 1 confirmed within 700 ms");
     // The session and the connection stay open.
     client.call("SET k 2");
     primary.expect("WAIT 2 700");
-    primary.say(Say::Count(2));
+    primary.answer(WaitAnswer::Count(2));
     client.expect("+OK\r\n");
 }
 
@@ -195,21 +195,21 @@ fn writes_are_not_confirmed_without_an_answer_or_connection() {
     let primary = Primary::start();
     let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, 10));
     let mut client = bed.client();
-    let check = |client: &mut Client, say, part: &str| {
+    let check = |client: &mut Client, answer, part: &str| {
         client.call("SET k 1");
         primary.expect("WAIT 1 10");
-        primary.say(say);
+        primary.answer(answer);
         let line = client.line();
         assert!(line.starts_with("-NOREPLICAS executed, not confirmed on 1 replicas: "), "{line}");
         assert!(line.contains(part), "{line}");
     };
-    check(&mut client, Say::Nothing, "did not answer WAIT within 10 ms");
+    check(&mut client, WaitAnswer::Nothing, "did not answer WAIT within 10 ms");
     // Each uses a new connection, because the former one must not be used again.
-    check(&mut client, Say::Close, "closed the connection");
-    check(&mut client, Say::Count(0), "0 confirmed");
+    check(&mut client, WaitAnswer::Close, "closed the connection");
+    check(&mut client, WaitAnswer::Count(0), "0 confirmed");
     client.call("SET k 1");
     primary.expect("WAIT 1 10");
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     client.expect("+OK\r\n");
 }
 
@@ -243,7 +243,7 @@ fn min_acks_can_be_turned_on_and_off() {
     // The write before still waits under the setting with which it was sent.
     other.call("SET k 3").expect("+OK\r\n");
     is_silent(&mut client);
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     client.expect("+OK\r\n");
 }
 
@@ -257,7 +257,7 @@ fn another_process_cannot_confirm() {
         line.starts_with("-NOREPLICAS executed, not confirmed on 1 replicas: ") && line.contains("restarted"),
         "{line}"
     );
-    assert!(primary.asked.try_recv().is_err(), "nobody is asked who cannot know");
+    assert!(primary.asked.try_recv().is_err(), "a process that did not execute the write is not asked");
     let silent = Primary::start_with(|_| String::new());
     let line = self::bed(&[&silent]).client().call("SET k 1").line();
     assert!(line.contains("does not report its run id"), "{line}");
@@ -271,7 +271,7 @@ fn unmanaged_replicas_do_not_count() {
     let mut client = bed.client();
     client.call("SET k 1");
     primary.expect("WAIT 2 20000");
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     assert!(client.line().starts_with("-NOREPLICAS executed, not confirmed on 2 replicas"));
 }
 
@@ -289,7 +289,7 @@ fn parts_are_confirmed_separately() {
         client.call("MSET foo 1 hello 2");
         for (primary, count) in [&a, &b].into_iter().zip(theirs) {
             primary.expect("WAIT 1 20000");
-            primary.say(Say::Count(count));
+            primary.answer(WaitAnswer::Count(count));
         }
         assert_eq!(client.line(), want);
     }
@@ -319,7 +319,7 @@ fn a_hold_waits_for_the_replicas() {
     let report = bed.until("the hold", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.waiting_on != "not checked yet"));
     let hold = &report.holds[&HoldId(7)];
     assert!(!hold.drained && hold.waiting_on.contains("waits for the replicas of"), "{hold:?}");
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     client.expect("+OK\r\n");
     bed.until("drained", |r| r.holds.get(&HoldId(7)).is_some_and(|h| h.drained));
 }
@@ -336,14 +336,14 @@ fn check_2_applies_when_the_replicas_confirm() {
     table.epoch.0 = 9;
     bed.publish(table);
     bed.until("the routes", |r| r.route_epoch.0 == 9);
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     let line = client.line();
     assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
 
     client.call("SET k 2");
     primary.expect("WAIT 1 20000");
     bed.permit.revoke();
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     let line = client.line();
     assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
 }
@@ -366,7 +366,7 @@ fn waiting_replies_are_limited() {
     // There was no room for the last one.
     let line = others[19].line();
     assert!(line.contains("too many writes wait"), "{line}");
-    primary.say(Say::Count(1));
+    primary.answer(WaitAnswer::Count(1));
     client.expect("+OK\r\n");
 }
 
@@ -390,7 +390,7 @@ fn a_real_replica_has_what_was_acknowledged() {
     let direct = |addr: &str| Client::connect(addr.rsplit(':').next().unwrap().parse().unwrap());
     let end = std::time::Instant::now() + PATIENCE;
     while !bed.client().call("SET first 1").line().starts_with("+OK") {
-        assert!(std::time::Instant::now() < end, "the replica does not come");
+        assert!(std::time::Instant::now() < end, "the replica does not connect");
     }
     std::thread::scope(|scope| {
         for writer in 0..8 {

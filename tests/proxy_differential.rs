@@ -135,7 +135,7 @@ struct Seen {
 }
 
 /// A client of the proxy and its duplicate at the reference.
-struct Twins {
+struct ClientPair {
     index: usize,
     rng: fastrand::Rng,
     proxy: Raw,
@@ -162,7 +162,7 @@ struct Step {
     compare: bool,
 }
 
-impl Twins {
+impl ClientPair {
     fn new_key(&mut self) -> String {
         let name = format!("{{t{}}}c{}n{}", self.rng.usize(..TAGS), self.index, self.names.len());
         self.names.push(name.clone());
@@ -380,10 +380,10 @@ fn run(seed: u64) -> Seen {
     let seen = Seen::default();
     let running = AtomicUsize::new(CLIENTS);
     let mut moves = 0;
-    let mut twins: Vec<Twins> = std::thread::scope(|scope| {
+    let mut pairs: Vec<ClientPair> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|index| {
-                let mut twins = Twins {
+                let mut pair = ClientPair {
                     index,
                     rng: fastrand::Rng::with_seed(rng.u64(..)),
                     proxy: Raw::connect(&addr),
@@ -405,11 +405,11 @@ fn run(seed: u64) -> Seen {
                         }
                     }
                     let _ends = Ends(running);
-                    twins.keys = (0..10).map(|_| twins.new_key()).collect();
+                    pair.keys = (0..10).map(|_| pair.new_key()).collect();
                     for _ in 0..PIPELINES {
-                        twins.pipeline(seen);
+                        pair.pipeline(seen);
                     }
-                    twins
+                    pair
                 })
             })
             .collect();
@@ -430,8 +430,8 @@ fn run(seed: u64) -> Seen {
     let epoch = Epoch(fresh.epoch.0 + 1);
     bed.publish(pontoon::model::route::RouteTable { epoch, ..fresh });
     bed.until("the servers without relays", |r| r.route_epoch == epoch);
-    for twins in &mut twins {
-        twins.compare_all();
+    for pair in &mut pairs {
+        pair.compare_all();
     }
     seen
 }

@@ -23,17 +23,17 @@ type Words = Vec<Vec<u8>>;
 
 /// A server that answers each request when the test sends the reply.
 fn controlled_server() -> (String, mpsc::SyncSender<&'static [u8]>, mpsc::Receiver<Words>) {
-    let (say, to_say) = mpsc::sync_channel::<&'static [u8]>(16);
+    let (replies, to_send) = mpsc::sync_channel::<&'static [u8]>(16);
     let (got, seen) = mpsc::sync_channel(16);
-    let to_say = Arc::new(Mutex::new(to_say));
+    let to_send = Arc::new(Mutex::new(to_send));
     let addr = fake(move |mut conn: Conn| {
         while let Some(args) = conn.request() {
             got.send(args).unwrap();
-            let Ok(bytes) = to_say.lock().unwrap().recv() else { return };
+            let Ok(bytes) = to_send.lock().unwrap().recv() else { return };
             conn.reply(bytes);
         }
     });
-    (addr, say, seen)
+    (addr, replies, seen)
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn invalid_and_extra_replies_close_the_connection() {
 
 #[test]
 fn requests_fail_when_a_server_hangs() {
-    let (addr, _say, seen) = controlled_server();
+    let (addr, _replies, seen) = controlled_server();
     let limits = Limits { request_deadline: Duration::from_millis(300), ..Limits::default() };
     let bed = Bed::start_with(&[&addr], limits, 1, |t| t);
     let (mut one, mut two) = (bed.client(), bed.client());
@@ -135,7 +135,7 @@ fn unassigned_slots_are_refused() {
 
 #[test]
 fn a_hold_parks_drains_and_releases_in_order() {
-    let (addr, say, seen) = controlled_server();
+    let (addr, replies, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let (mut before, mut after) = (bed.client(), bed.client());
     before.call("SET k old");
@@ -149,7 +149,7 @@ fn a_hold_parks_drains_and_releases_in_order() {
     after.call("SET k new").call("PING").call("GET k");
     bed.until("parked", |r| r.stats.parked == 1);
     assert!(seen.try_recv().is_err(), "nothing is sent for a held slot");
-    say.send(b"+OK\r\n").unwrap();
+    replies.send(b"+OK\r\n").unwrap();
     before.expect("+OK\r\n");
     bed.until("drained", |r| r.holds[&HoldId(7)].drained);
     // The hold ends.
@@ -157,8 +157,8 @@ fn a_hold_parks_drains_and_releases_in_order() {
     free.epoch = Epoch(8);
     bed.publish(free);
     assert_eq!(seen.recv_timeout(common::PATIENCE).unwrap()[2], b"new");
-    say.send(b"+OK\r\n").unwrap();
-    say.send(b"$3\r\nnew\r\n").unwrap();
+    replies.send(b"+OK\r\n").unwrap();
+    replies.send(b"$3\r\nnew\r\n").unwrap();
     after.expect("+OK\r\n+PONG\r\n$3\r\nnew\r\n");
     bed.until("no holds", |r| r.holds.is_empty());
 }
@@ -180,7 +180,7 @@ fn a_parked_request_is_refused_in_time() {
 
 #[test]
 fn an_abandoned_server_answers_unknown_at_once() {
-    let (addr, _say, seen) = controlled_server();
+    let (addr, _replies, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     client.call("SET k v");
@@ -193,13 +193,13 @@ fn an_abandoned_server_answers_unknown_at_once() {
 
 #[test]
 fn a_reply_after_the_lease_is_not_delivered() {
-    let (addr, say, seen) = controlled_server();
+    let (addr, replies, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     client.call("SET k v");
     seen.recv_timeout(common::PATIENCE).unwrap();
     bed.permit.revoke();
-    say.send(b"+OK\r\n").unwrap();
+    replies.send(b"+OK\r\n").unwrap();
     let line = client.line();
     assert!(line.starts_with("-ERR outcome unknown: "), "{line}");
     client.call("GET k").expect("-CLUSTERDOWN this node lost contact with its peers, not executed\r\n");
@@ -207,13 +207,13 @@ fn a_reply_after_the_lease_is_not_delivered() {
     bed.permit.renew(boottime_ns() + 60_000_000_000, Epoch(1));
     client.call("GET k");
     seen.recv_timeout(common::PATIENCE).unwrap();
-    say.send(b"$1\r\nv\r\n").unwrap();
+    replies.send(b"$1\r\nv\r\n").unwrap();
     client.expect("$1\r\nv\r\n");
     // A grant that requires a newer table than the worker has.
     client.call("GET k");
     seen.recv_timeout(common::PATIENCE).unwrap();
     bed.permit.renew(boottime_ns() + 60_000_000_000, Epoch(9));
-    say.send(b"$1\r\nv\r\n").unwrap();
+    replies.send(b"$1\r\nv\r\n").unwrap();
     assert!(client.line().starts_with("-TRYAGAIN not delivered, safe to repeat"));
     client.call("GET k").expect("-CLUSTERDOWN this node is still learning the newest routes, not executed\r\n");
 }
@@ -232,7 +232,7 @@ fn serve_goes_on_without_a_lease_but_not_before_the_first() {
 
 #[test]
 fn a_reply_of_another_slot_epoch_is_not_delivered() {
-    let (addr, say, seen) = controlled_server();
+    let (addr, replies, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     for (epoch, delivered) in [(1, true), (5, false)] {
@@ -242,7 +242,7 @@ fn a_reply_of_another_slot_epoch_is_not_delivered() {
         table.epoch = Epoch(4 + epoch);
         bed.publish(table);
         bed.until("swapped", |r| r.route_epoch == Epoch(4 + epoch));
-        say.send(b"+OK\r\n").unwrap();
+        replies.send(b"+OK\r\n").unwrap();
         let line = client.line();
         assert_eq!(line == "+OK", delivered, "{line}");
         assert!(delivered || line.starts_with("-ERR outcome unknown: "), "{line}");
@@ -278,7 +278,7 @@ fn an_unanswered_part_makes_the_outcome_of_the_command_unknown() {
 
 #[test]
 fn a_hold_waits_for_parts_of_split_commands() {
-    let (addr, say, seen) = controlled_server();
+    let (addr, replies, seen) = controlled_server();
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr, &addr]);
     let mut client = bed.client();
@@ -287,14 +287,14 @@ fn a_hold_waits_for_parts_of_split_commands() {
     bed.publish(held(bed.table(), 7, HoldKind::Wait, "hello"));
     let report = bed.until("the hold is known", |r| r.holds.contains_key(&HoldId(7)));
     assert!(!report.holds[&HoldId(7)].drained);
-    say.send(b":1\r\n").unwrap();
+    replies.send(b":1\r\n").unwrap();
     client.expect(":1\r\n");
     bed.until("drained", |r| r.holds[&HoldId(7)].drained);
 }
 
 #[test]
 fn draining_waits_for_requests_in_flight() {
-    let (addr, say, seen) = controlled_server();
+    let (addr, replies, seen) = controlled_server();
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
     client.call("SET k v");
@@ -304,7 +304,7 @@ fn draining_waits_for_requests_in_flight() {
         tokio::pin!(drain);
         let early = tokio::time::timeout(Duration::from_millis(200), &mut drain).await;
         assert!(early.is_err(), "ended with a request in flight");
-        say.send(b"+OK\r\n").unwrap();
+        replies.send(b"+OK\r\n").unwrap();
         drain.await;
     });
     client.expect("+OK\r\n");
@@ -321,8 +321,8 @@ fn a_password_quoted_by_a_server_is_not_repeated() {
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while std::io::Read::read(&mut stream, &mut buffer).unwrap_or(0) > 0 {
-                    let said = b"-ERR unknown command 'AUTH', with args beginning with: 'topsecret42'\r\n";
-                    if std::io::Write::write_all(&mut stream, said).is_err() {
+                    let reply = b"-ERR unknown command 'AUTH', with args beginning with: 'topsecret42'\r\n";
+                    if std::io::Write::write_all(&mut stream, reply).is_err() {
                         return;
                     }
                 }

@@ -83,7 +83,7 @@ impl Pair {
         }
     }
 
-    fn say(&self, replicas: Vec<Readable>, none: &str, moving: Vec<SlotId>) {
+    fn publish(&self, replicas: Vec<Readable>, none: &str, moving: Vec<SlotId>) {
         let group = GroupReads { replicas, none: none.into() };
         let reads = ProductReads { groups: BTreeMap::from([(GroupId(1), group)]), moving };
         let table = ReadTable { products: BTreeMap::from([(ProductId(1), Arc::new(reads))]) };
@@ -92,7 +92,7 @@ impl Pair {
 
     /// Publishes that the replica may serve, and waits until the proxy uses it.
     fn serve(&self) -> Client {
-        self.say(vec![self.in_sync()], "", Vec::new());
+        self.publish(vec![self.in_sync()], "", Vec::new());
         let mut client = self.bed.client();
         until(&mut client, "GET k", "+replica");
         client
@@ -149,8 +149,8 @@ fn only_reads_go_to_a_replica() {
     // Another database uses another connection.
     client.call("SELECT 3").expect("+OK\r\n");
     until(&mut client, "GET k", "+replica");
-    let said = pair.bed.until("counted", |report| report.stats.replica_reads > 8);
-    assert_eq!(said.stats.replica_repeats, 0);
+    let report = pair.bed.until("counted", |report| report.stats.replica_reads > 8);
+    assert_eq!(report.stats.replica_repeats, 0);
 }
 
 #[test]
@@ -158,32 +158,32 @@ fn a_replica_serves_only_while_it_may() {
     let pair = Pair::start(&named("replica"), ReadFrom::PreferReplica);
     let mut client = pair.serve();
     let now_ns = boottime_ns();
-    pair.say(vec![Readable { until_ns: now_ns, ..pair.in_sync() }], "", Vec::new());
+    pair.publish(vec![Readable { until_ns: now_ns, ..pair.in_sync() }], "", Vec::new());
     until(&mut client, "GET k", "+primary");
     // The time passes without a new read table.
-    pair.say(vec![Readable { until_ns: boottime_ns() + SECOND / 5, ..pair.in_sync() }], "", Vec::new());
+    pair.publish(vec![Readable { until_ns: boottime_ns() + SECOND / 5, ..pair.in_sync() }], "", Vec::new());
     until(&mut client, "GET k", "+replica");
     until(&mut client, "GET k", "+primary");
 
     let slot = Layout::Codis.slot(b"k");
-    let say = |replica: Readable, moving: Vec<SlotId>| pair.say(vec![replica], "", moving);
-    type SayNo<'a> = Box<dyn Fn() + 'a>;
-    let no: [(&str, SayNo<'_>); 4] = [
+    let publish = |replica: Readable, moving: Vec<SlotId>| pair.publish(vec![replica], "", moving);
+    type Withdrawal<'a> = Box<dyn Fn() + 'a>;
+    let withdrawals: [(&str, Withdrawal<'_>); 4] = [
         (
             "its slot changed after what it has",
-            Box::new(|| say(Readable { as_of: Epoch(0), ..pair.in_sync() }, Vec::new())),
+            Box::new(|| publish(Readable { as_of: Epoch(0), ..pair.in_sync() }, Vec::new())),
         ),
-        ("its slot moves", Box::new(|| say(pair.in_sync(), vec![slot]))),
+        ("its slot moves", Box::new(|| publish(pair.in_sync(), vec![slot]))),
         (
             "another process than was probed",
-            Box::new(|| say(Readable { run_id: "new".into(), ..pair.in_sync() }, Vec::new())),
+            Box::new(|| publish(Readable { run_id: "new".into(), ..pair.in_sync() }, Vec::new())),
         ),
-        ("none may", Box::new(|| pair.say(Vec::new(), "", Vec::new()))),
+        ("none may", Box::new(|| pair.publish(Vec::new(), "", Vec::new()))),
     ];
-    for (why, say_no) in &no {
-        say(pair.in_sync(), Vec::new());
+    for (why, withdraw) in &withdrawals {
+        publish(pair.in_sync(), Vec::new());
         until(&mut client, "GET k", "+replica");
-        say_no();
+        withdraw();
         until(&mut client, "GET k", "+primary");
         for _ in 0..20 {
             client.call("GET k").expect("+primary\r\n");
@@ -192,7 +192,7 @@ fn a_replica_serves_only_while_it_may() {
         println!("{why}");
     }
     // Other slots are not affected.
-    say(pair.in_sync(), vec![slot]);
+    publish(pair.in_sync(), vec![slot]);
     until(&mut client, "GET another", "+replica");
 }
 
@@ -206,7 +206,7 @@ fn reads_never_go_to_the_primary_if_so_configured() {
         "{line}"
     );
     client.call("SET k v").expect("+primary\r\n");
-    pair.say(Vec::new(), "127.0.0.1:9 has lost its primary", Vec::new());
+    pair.publish(Vec::new(), "127.0.0.1:9 has lost its primary", Vec::new());
     let line = until(&mut client, "GET k", "-TRYAGAIN no replica of group 1 may serve now: 127.0.0.1:9 has lost");
     assert!(line.ends_with(", not executed"), "{line}");
     let line = client.call("MGET k l").line();
@@ -331,52 +331,52 @@ fn exactly_the_failed_reads_are_repeated() {
 fn reads_go_to_the_primary_if_the_replica_is_unreachable() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let pair = Pair::start(&gone, ReadFrom::PreferReplica);
-    pair.say(vec![pair.in_sync()], "", Vec::new());
+    pair.publish(vec![pair.in_sync()], "", Vec::new());
     let mut client = pair.bed.client();
     for _ in 0..50 {
         client.call("GET k").expect("+primary\r\n");
     }
     let pair = Pair::start(&gone, ReadFrom::Replica);
-    pair.say(vec![pair.in_sync()], "", Vec::new());
+    pair.publish(vec![pair.in_sync()], "", Vec::new());
     let mut client = pair.bed.client();
     until(&mut client, "GET k", "-TRYAGAIN no replica of group 1 may serve now: it cannot be reached");
 }
 
 /// A replica that answers when the test allows it.
 fn waiting() -> (String, mpsc::SyncSender<()>, mpsc::Receiver<()>) {
-    let (say, to_say) = mpsc::sync_channel::<()>(16);
+    let (replies, to_send) = mpsc::sync_channel::<()>(16);
     let (got, seen) = mpsc::sync_channel(16);
-    let to_say = Mutex::new(to_say);
+    let to_send = Mutex::new(to_send);
     let addr = fake(move |mut conn| {
         while let Some(args) = conn.request() {
             if args[1] == b"slow" {
                 got.send(()).unwrap();
-                if to_say.lock().unwrap().recv().is_err() {
+                if to_send.lock().unwrap().recv().is_err() {
                     return;
                 }
             }
             conn.reply(b"+replica\r\n");
         }
     });
-    (addr, say, seen)
+    (addr, replies, seen)
 }
 
 #[test]
 fn reads_at_a_hanging_replica_are_repeated() {
-    let (addr, _say, seen) = waiting();
+    let (addr, _replies, seen) = waiting();
     // Far longer than the test, so that the deadline of the request does not end the wait.
     let limits = Limits { request_deadline: Duration::from_secs(3600), ..Limits::default() };
     let pair = Pair::start_with(&addr, ReadFrom::PreferReplica, limits);
     let mut client = pair.serve();
     client.call("GET slow");
     seen.recv_timeout(PATIENCE).unwrap();
-    pair.say(Vec::new(), "127.0.0.1:9 does not answer this node", Vec::new());
+    pair.publish(Vec::new(), "127.0.0.1:9 does not answer this node", Vec::new());
     client.expect("+primary\r\n");
 }
 
 #[test]
 fn check_2_applies_to_replies_of_replicas() {
-    let (addr, say, seen) = waiting();
+    let (addr, replies, seen) = waiting();
     let pair = Pair::start(&addr, ReadFrom::PreferReplica);
     let slot = usize::from(Layout::Codis.slot(b"slow").0);
     let mut client = pair.serve();
@@ -388,7 +388,7 @@ fn check_2_applies_to_replies_of_replicas() {
     table.epoch = Epoch(7);
     pair.bed.publish(table);
     pair.bed.until("the newer table", |report| report.route_epoch == Epoch(7));
-    say.send(()).unwrap();
+    replies.send(()).unwrap();
     client.expect("+primary\r\n");
     // The replica has only the data from before: it serves other slots, but not this one.
     client.call("GET slow").expect("+primary\r\n");
@@ -402,7 +402,7 @@ fn check_2_applies_to_replies_of_replicas() {
     let table = held(pair.bed.table(), 9, HoldKind::Wait, "slow");
     pair.bed.publish(with_product(table, |p| p.slots[slot].epoch = Epoch(9)));
     pair.bed.until("drained", |report| report.holds.values().any(|hold| hold.drained));
-    say.send(()).unwrap();
+    replies.send(()).unwrap();
     let line = client.line();
     assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
 
@@ -412,7 +412,7 @@ fn check_2_applies_to_replies_of_replicas() {
     client.call("GET slow");
     seen.recv_timeout(PATIENCE).unwrap();
     pair.bed.permit.revoke();
-    say.send(()).unwrap();
+    replies.send(()).unwrap();
     let line = client.line();
     assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat"), "{line}");
     let line = client.call("GET k").line();
@@ -436,14 +436,14 @@ fn a_session_reads_its_own_writes() {
         // A session without writes may read at the replica.
         other.call("GET k").expect("+replica\r\n");
     }
-    pair.say(vec![pair.in_sync()], "", Vec::new());
+    pair.publish(vec![pair.in_sync()], "", Vec::new());
     until(&mut client, "GET k", "+replica");
     // Split writes and scripts count, too.
     for write in ["MSET k v l w", "EVAL x 1 k", "DEL k"] {
         client.call(write).line();
         client.call("GET k").expect("+primary\r\n");
         client.call("GET k").expect("+primary\r\n");
-        pair.say(vec![pair.in_sync()], "", Vec::new());
+        pair.publish(vec![pair.in_sync()], "", Vec::new());
         until(&mut client, "GET k", "+replica");
     }
 }

@@ -134,7 +134,7 @@ impl ProductSettings {
             && auto_rebalance.is_none()
             && min_acks.is_none()
             && min_acks_ms.is_none()
-            && !reads.says_something()
+            && !reads.changes_anything()
     }
 
     fn summary(&self, product: &Product) -> ChangeSummary {
@@ -161,7 +161,7 @@ impl ProductSettings {
             set(format!("a write waits for replicas for up to {ms} ms"));
         }
         let policy = self.reads.of(product.reads);
-        if self.reads.says_something() {
+        if self.reads.changes_anything() {
             set(policy.to_string());
         }
         match &self.auth {
@@ -170,7 +170,7 @@ impl ProductSettings {
             Some(Some(_)) => set("clients log in with the given credentials".into()),
         }
         summary.warnings.extend(self.min_acks.and_then(|n| too_few_replicas(product, n)));
-        if self.reads.says_something() {
+        if self.reads.changes_anything() {
             summary.warnings.extend(without_replicas(product, policy));
         }
         if matches!(self.auth, Some(None)) {

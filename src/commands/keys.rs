@@ -199,7 +199,7 @@ fn is(text: &[u8], keyword: &[u8]) -> bool {
     text.eq_ignore_ascii_case(keyword)
 }
 
-/// What XREAD and XREADGROUP say before their keys.
+/// The options of XREAD and XREADGROUP, which precede their keys.
 pub(super) struct Streams {
     /// Position of the first argument after STREAMS; may equal the number of arguments.
     first: usize,

@@ -38,11 +38,11 @@ bitflags! {
         const ASKING = 1 << 12;
         /// Allowed before AUTH.
         const NO_AUTH = 1 << 13;
-        /// The first, last and step of its keys do not tell all.
+        /// First key, last key and step do not describe all of its keys.
         const MOVABLEKEYS = 1 << 14;
         /// Not allowed in a transaction.
         const NO_MULTI = 1 << 15;
-        /// Its keys may be none.
+        /// It may be called without keys.
         const NO_MANDATORY_KEYS = 1 << 16;
         /// Allowed while a script runs for too long.
         const ALLOW_BUSY = 1 << 17;

@@ -20,9 +20,9 @@ impl RouteTable {
         }
     }
 
-    /// The route table of `state`, given the table `before_table` of an earlier state `before`. Products whose routes have not
-    /// changed are shared with `before_table`, so that workers recognise them by the pointer (`Arc::ptr_eq`). An unchanged
-    /// product is found by comparing the states, which costs much less than building its routes.
+    /// The route table of `state`, given the table `before_table` of an earlier state `before`. Products whose routes
+    /// have not changed are shared with `before_table`, so that workers recognise them by the pointer (`Arc::ptr_eq`).
+    /// An unchanged product is found by comparing the states, which costs much less than building its routes.
     #[must_use]
     pub fn derive_from(state: &ClusterState, before: &ClusterState, before_table: &Self) -> Self {
         let routes = |p: &Product| {

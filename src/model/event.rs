@@ -44,7 +44,7 @@ pub enum EventKind {
     Cancelling,
     /// A migration was paused until an operator resumes it.
     Paused,
-    /// A paused migration goes on.
+    /// A paused migration continues.
     Resumed,
     /// The limits of a migration changed.
     LimitsSet,
@@ -68,7 +68,8 @@ pub enum EventKind {
     Promoted,
     /// A promotion was given up; the group keeps its primary.
     PromotionGivenUp,
-    /// A primary has a new process or a new replication id: it restarted, was replaced by hand, or got its first replica.
+    /// A primary has a new process or a new replication id: it restarted, was replaced by hand, or got its first
+    /// replica.
     PrimaryNoted,
     /// A server that had diverged has copied its primary's data and is a candidate again.
     Resynced,

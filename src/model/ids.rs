@@ -88,8 +88,8 @@ impl HostPort {
     /// Parses `host:port`.
     ///
     /// # Errors
-    /// Returns why `text` is not an address, as text for the operator: no host, no port from 1 to 65535, white space, or longer
-    /// than [`Self::LEN_MAX`].
+    /// Returns why `text` is not an address, as text for the operator: no host, no port from 1 to 65535, white space,
+    /// or longer than [`Self::LEN_MAX`].
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |why: &str| Err(format!("'{text}' is not HOST:PORT: {why}"));
         if text.len() > Self::LEN_MAX {

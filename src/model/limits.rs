@@ -1,5 +1,5 @@
-//! Limits of the replicated state. They keep a snapshot small enough to copy in milliseconds, and are far above what a cluster
-//! needs. Knows nothing of limits on clients or requests.
+//! Limits of the replicated state. They keep a snapshot small enough to copy in milliseconds, and are far above what a
+//! cluster needs. Knows nothing of limits on clients or requests.
 
 /// Nodes. Each is a Raft member; a leader talks to all of them every 100 ms.
 pub const MEMBERS_MAX: usize = 128;
@@ -36,8 +36,8 @@ pub const ATTEMPTS_PER_TARGET_MAX: usize = 2;
 pub const PROMOTIONS_ENDED_MAX: usize = 100;
 /// Replicas that may have to confirm a write: a group has no more.
 pub const MIN_ACKS_MAX: u8 = SERVERS_MAX as u8 - 1;
-/// How long a write may wait for its replicas, milliseconds: below, a healthy replica on a busy machine is late; above a
-/// minute no client waits.
+/// How long a write may wait for its replicas, milliseconds: below, a healthy replica on a busy machine is late; above
+/// a minute no client waits.
 pub const MIN_ACKS_MS: std::ops::RangeInclusive<u32> = 10..=60_000;
 /// The default: a replica that is up confirms in a millisecond or two, a fork takes some hundred.
 pub const DEFAULT_MIN_ACKS_MS: u32 = 1_000;
@@ -54,13 +54,15 @@ pub const NOT_CLEANED_MAX: usize = 256;
 /// Budget of a hold of kind Wait, milliseconds: below, no barrier passes; above, requests would be refused (they are
 /// parked 5 s at most in the default, and a client waits).
 pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
-/// How long a primary must not have answered to be down, milliseconds: probes are 500 ms apart, so with less one lost packet
-/// would fail a group over; with more than ten minutes an operator is quicker.
+/// How long a primary must not have answered to be down, milliseconds: probes are 500 ms apart, so with less one lost
+/// packet would fail a group over; with more than ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
-/// How long a cache waits for a group before it ejects its slots, milliseconds, unless it never does: as above.
+/// How long a cache waits for a group before it ejects its slots, milliseconds, unless it never does. For the same
+/// reasons as [`DOWN_AFTER_MS`].
 pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;
-/// How far a replica that serves reads may be behind, milliseconds, unless it does not matter: with less, probes every half
-/// second could not tell; with more, a node would have to remember a primary's offsets of more than a minute.
+/// How far a replica that serves reads may be behind, milliseconds, unless there is no limit: with less, probes every
+/// half second are not precise enough; with more, a node would have to remember a primary's offsets of more than a
+/// minute.
 pub const MAX_LAG_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Share of the primaries that may be down at once, percent: 0 would never fail over, which is what maintenance is for.
 pub const FAILOVER_SHARE: std::ops::RangeInclusive<u8> = 1..=100;

@@ -179,7 +179,7 @@ pub enum MoverState {
     Cleaning,
     /// There are no leftovers any more.
     Cleaned,
-    /// The run cannot go on, for this reason.
+    /// The run cannot continue, for this reason.
     Failed(String),
 }
 
@@ -211,10 +211,12 @@ pub struct ConnectionId {
     pub client_id: u64,
 }
 
-/// The execution of a job that may change servers now. It is ended by fencing its connections (docs/design/migration.md).
+/// The execution of a job that may change servers now. It is ended by fencing its connections
+/// (docs/design/migration.md).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Its number: from 1 within its job, all kinds counted together, never used twice (for sweeps: within their product).
+    /// Its number: from 1 within its job, all kinds counted together, never used twice (for sweeps: within their
+    /// product).
     pub run: u32,
     /// Its kind.
     pub kind: RunKind,
@@ -222,7 +224,8 @@ pub struct Run {
     pub node: NodeId,
     /// Copy: the server of the source group that the mover takes the feed and the keys from. It is only read.
     pub feed: Option<HostPort>,
-    /// The server that is changed: the primary of the target (Copy, WipeTarget), the source (CleanSource), the group (Sweep).
+    /// The server that is changed: the primary of the target (Copy, WipeTarget), the source (CleanSource), the group
+    /// (Sweep).
     pub server: HostPort,
     /// Copy: epochs of the source and the target group when it began. While they are the same, no primary has changed.
     pub group_epochs: BTreeMap<GroupId, Epoch>,
@@ -255,8 +258,8 @@ pub struct Migration {
     pub runs: u32,
     /// The current run, if there is one.
     pub run: Option<Run>,
-    /// An attempt has reached Copying: from now on, all keys of these slots at the target are copies. A node writes no key
-    /// there before this is in the log (`mover::Authorize::may_write`).
+    /// An attempt has reached Copying: from now on, all keys of these slots at the target are copies. A node writes no
+    /// key there before this is in the log (`mover::Authorize::may_write`).
     pub staged: bool,
     /// Holds that ended without a switch since it was planned or resumed.
     pub releases: u32,
@@ -288,10 +291,10 @@ impl Migration {
         }
     }
 
-    /// The slots whose keys at the target may be deleted before the copy: those that an attempt has begun to copy, those that
-    /// the target owned once, or all if the operator allowed it.
+    /// The slots whose keys at the target may be deleted before the copy: those that an attempt has begun to copy,
+    /// those that the target owned once, or all if the operator allowed it.
     #[must_use]
-    pub fn ours_at_target(&self, state: &ClusterState) -> BTreeSet<SlotId> {
+    pub fn deletable_at_target(&self, state: &ClusterState) -> BTreeSet<SlotId> {
         if self.staged || self.options.wipe {
             return self.slots.clone();
         }
@@ -390,9 +393,9 @@ impl ClusterState {
         }
     }
 
-    /// The slots that a sweep of the group would sweep: those that it gave away, except slots of its open migrations (their
-    /// own runs clean those that leave, the next attempt cleans those that return). None while the group is ejected: it is
-    /// flushed before it gets a slot.
+    /// The slots that a sweep of the group would sweep: those that it gave away, except slots of its open migrations
+    /// (their own runs clean those that leave, the next attempt cleans those that return). The set is empty while the
+    /// group is ejected, because the group is flushed before it gets a slot.
     #[must_use]
     pub fn sweepable(&self, product: ProductId, group: GroupId) -> BTreeSet<SlotId> {
         let group_state =
@@ -424,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_runs_tell_jobs_apart() {
+    fn names_of_runs_distinguish_jobs() {
         let (one, seventeen) = (Job::Migration(MigrationId(1)), Job::Migration(MigrationId(17)));
         let sweep = Job::Sweep { product: ProductId(1), group: GroupId(7) };
         let hex = "0000000000000000000000000000000a";

@@ -66,12 +66,12 @@ impl Listeners {
     }
 }
 
-/// Refuses when two listeners of `nodes` and `products` (name, base port), or a listener and a server, would use the same
-/// port of a host, or when a port would be out of range.
+/// Refuses when two listeners of `nodes` and `products` (name, base port), or a listener and a server, would use the
+/// same port of a host, or when a port would be out of range.
 ///
 /// # Errors
 /// `PortTaken` with both users of the port, or `PortRange`.
-pub fn no_listeners_meet<'a>(
+pub fn check_listeners<'a>(
     nodes: impl Iterator<Item = NodePorts<'a>>,
     products: &[(&str, u16)],
     servers: impl Iterator<Item = &'a HostPort>,

@@ -15,8 +15,8 @@ pub enum ReadFrom {
     PreferReplica,
     /// To a replica, never to the primary.
     Replica,
-    /// To the server that answers fastest, among those in the node's zone if there are any, else among all. The primary is one of
-    /// them.
+    /// To the server that answers fastest, among those in the node's zone if there are any, else among all. The primary
+    /// is one of them.
     Nearest,
 }
 
@@ -25,7 +25,8 @@ pub enum ReadFrom {
 pub struct ReadPolicy {
     /// Where reads go.
     pub from: ReadFrom,
-    /// A replica that is further behind than this does not serve, milliseconds, within `limits::MAX_LAG_MS`; 0: no limit.
+    /// A replica that is further behind than this does not serve, milliseconds, within `limits::MAX_LAG_MS`; 0: no
+    /// limit.
     pub max_lag_ms: u32,
     /// A session reads its own writes, whichever server it reads from.
     pub own_writes: bool,
@@ -33,7 +34,8 @@ pub struct ReadPolicy {
 
 impl Default for ReadPolicy {
     fn default() -> Self {
-        // One second: twice the interval between two probes of a server, so that a replica in sync is not left out between them.
+        // One second: twice the interval between two probes of a server, so that a replica in sync is not left out
+        // between them.
         Self { from: ReadFrom::Primary, max_lag_ms: 1000, own_writes: false }
     }
 }
@@ -85,7 +87,7 @@ pub struct SetReads {
 impl SetReads {
     /// Whether any field is `Some`.
     #[must_use]
-    pub fn says_something(&self) -> bool {
+    pub fn changes_anything(&self) -> bool {
         *self != Self::default()
     }
 
@@ -129,7 +131,7 @@ impl ProductReads {
 pub struct GroupReads {
     /// The replicas, all equally good. Empty for [`ReadFrom::Nearest`] where the primary is the nearest.
     pub replicas: Vec<Readable>,
-    /// Why there is none, for people.
+    /// Why no replica may serve, for people. Used only if `replicas` is empty.
     pub none: String,
 }
 
@@ -142,8 +144,8 @@ pub struct Readable {
     pub run_id: String,
     /// It has everything that its primary had at this time.
     pub has_ns: u64,
-    /// It has everything that its primary had when this node had applied this log entry. Slots whose owner or primary changed
-    /// later are not read here.
+    /// It has everything that its primary had when this node had applied this log entry. Slots whose owner or primary
+    /// changed later are not read here.
     pub as_of: Epoch,
     /// It may serve until this time, unless it is confirmed again.
     pub until_ns: u64,

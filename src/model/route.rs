@@ -1,5 +1,5 @@
-//! The route table: what a node needs to route requests. Derived from the cluster state, replaced as a whole, never changed in place.
-//! Knows nothing of the log, of nodes, and of how owners change.
+//! The route table: what a node needs to route requests. Derived from the cluster state, replaced as a whole, never
+//! changed in place. Knows nothing of the log, of nodes, and of how owners change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
     slot::Layout,
 };
 
-/// What a product is for. Fixed when it is created.
+/// Whether a product keeps its data or prefers availability. Fixed when it is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// Data is kept: no acknowledged write may be lost by a change of owner.

@@ -5,8 +5,8 @@ use std::fmt;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-/// A password. `Debug` and `Display` print stars, so that no log line and no error text can contain it. Its memory is erased
-/// when it is dropped.
+/// A password. `Debug` and `Display` print stars, so that no log line and no error text can contain it. Its memory is
+/// erased when it is dropped.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -66,8 +66,8 @@ const REFUSALS: [&str; 6] = [
     "ERR AUTH <password> called without any password",
 ];
 
-/// The part that may be shown to people of a server's error answer to a request with a password. A server that does not know
-/// the command (it was renamed, or the address belongs to another program now) quotes what it received.
+/// The part that may be shown to people of a server's error answer to a request with a password. A server that does not
+/// know the command (it was renamed, or the address belongs to another program now) quotes what it received.
 #[must_use]
 pub fn repeatable(answer: &str) -> &str {
     if REFUSALS.iter().any(|known| answer.starts_with(known)) {

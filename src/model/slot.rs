@@ -13,7 +13,8 @@ pub enum Layout {
     /// CRC-32 (IEEE) of tag or key, mod 1024, as Codis 3.2 does (`pkg/proxy/mapper.go`, Hash).
     #[default]
     Codis,
-    /// CRC-16 (XMODEM) of tag or key, mod 16384, as Redis Cluster does (cluster specification, "Key distribution model").
+    /// CRC-16 (XMODEM) of tag or key, mod 16384, as Redis Cluster does (cluster specification, "Key distribution
+    /// model").
     Redis,
 }
 

@@ -78,15 +78,16 @@ pub struct Settings {
     pub hold_ms_max: u32,
     /// Nothing is changed automatically in any group: no failover, no replication reconciliation.
     pub maintenance: bool,
-    /// The failover share: no group is failed over automatically while more than this share of all primaries is down, percent,
-    /// 1 to 100.
+    /// The failover share: no group is failed over automatically while more than this share of all primaries is down,
+    /// percent, 1 to 100.
     pub failover_share_max: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // 5 voters survive two failures; more make every commit slower. 250 ms: docs/design/serving.md.
-        // If more than half of all primaries seem down, a fault of the network or of this cluster is more likely than theirs.
+        // If more than half of all primaries seem down, a fault of the network or of this cluster is more likely than
+        // theirs.
         Self { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 }
     }
 }
@@ -207,11 +208,11 @@ pub struct Group {
     pub replid: String,
     /// `run_id` of the primary's process as last noted in the log; empty: not known.
     pub run_id: String,
-    /// The primary has restarted since it became the primary: the keys that its last process began with. What the primary had
-    /// not saved is lost; other servers may have more.
+    /// If the primary has restarted since it became the primary: the number of keys that its last process began with.
+    /// What the primary had not saved is lost; other servers may have more.
     pub restarted_with: Option<u64>,
-    /// The required offset: that of the primary when slots last came to it. A replica that has not reached it lacks keys that
-    /// the group owns.
+    /// The required offset: the offset of the primary when the group last got slots. A replica that has not reached it
+    /// lacks keys that the group owns.
     pub required_offset: Option<ReplicationOffset>,
     /// Its ejection, if it is ejected; caches only.
     pub ejection: Option<Ejection>,
@@ -224,15 +225,16 @@ pub struct GroupOptions {
     pub down_after_ms: u32,
     /// Nothing is changed automatically in this group.
     pub maintenance: bool,
-    /// A group of a cache is ejected when its primary has been down for this long and no replica can replace it, and reinstated
-    /// when it has been up for this long. Milliseconds, 500 to 600000; 0: never.
+    /// A group of a cache is ejected when its primary has been down for this long and no replica can replace it, and
+    /// reinstated when it has been up for this long. Milliseconds, 500 to 600000; 0: never.
     pub eject_after_ms: u32,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
         // Three seconds: longer than a pause for a fork or a slow command usually is, short for clients that wait.
-        // Ten seconds without a part of a cache: longer than a restart without data takes, and then its keys are lost anyway.
+        // Ten seconds without a part of a cache: longer than a restart without data takes, and then its keys are lost
+        // anyway.
         Self { down_after_ms: 3000, maintenance: false, eject_after_ms: 10_000 }
     }
 }
@@ -246,12 +248,13 @@ pub struct Server {
     pub run_id: String,
     /// Keys it held when it was added.
     pub keys_when_added: u64,
-    /// Among candidates with equal offsets, the one with the largest priority is promoted; 0: never promoted automatically.
+    /// Among candidates with equal offsets, the one with the largest priority is promoted; 0: never promoted
+    /// automatically.
     pub priority: u32,
     /// Its zone; empty: none. At most `ZONE_LEN_MAX` of `[A-Za-z0-9_.-]`.
     pub zone: String,
-    /// It may have data that its group's primary never had: it was the primary, or its promotion was given up after it may have
-    /// become a primary. It is not a candidate until it is resynced.
+    /// It may have data that its group's primary never had: it was the primary, or its promotion was given up after it
+    /// may have become a primary. It is not a candidate until it is resynced.
     pub diverged: bool,
 }
 
@@ -325,8 +328,8 @@ pub enum Keys {
     None,
     /// The operator abandons them: they stay there and are not swept.
     Abandoned,
-    /// The owners are temporary owners of a cache, and the slots go back to the group that was ejected. The keys are swept, and
-    /// the server that gets the slots is flushed.
+    /// The owners are temporary owners of a cache, and the slots go back to the group that was ejected. The keys are
+    /// swept, and the server that gets the slots is flushed.
     Ejected,
 }
 
@@ -359,8 +362,8 @@ pub struct NotCleaned {
 pub struct Entry {
     /// The change id. The proposer chooses it, and a repeated request carries the same.
     pub id: Uuid,
-    /// Equal for a repeated request, different for another request: a hash of the admin request, which may be evaluated to
-    /// another change when it is repeated, or else of the change (`wire::hash`).
+    /// Equal for a repeated request, different for another request: a hash of the admin request, which may be evaluated
+    /// to another change when it is repeated, or else of the change (`wire::hash`).
     pub request_hash: u64,
     /// Milliseconds since the Unix epoch, by the clock of the proposing node.
     pub at_ms: u64,

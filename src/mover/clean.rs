@@ -48,7 +48,7 @@ pub(super) enum KeyDecision {
 pub(super) struct Cleaner<'a> {
     connection: &'a mut Connection,
     server: &'a mut ServerMonitor,
-    /// Closed when the owner has gone; never read.
+    /// Closed when the owner drops the handle; never read.
     commands: &'a mpsc::Receiver<MoverCommand>,
     limits: watch::Receiver<Limits>,
     meter: Meter,

@@ -40,7 +40,7 @@ pub fn start(spec: RunSpec, authorize: Arc<dyn Authorize>, limits: watch::Receiv
             Err(error) => return fail(&reports, format!("no runtime for the mover: {error}; free memory or threads")),
         };
         let run = faults::or_panic("mover", run(spec, authorize, limits, inbox, &reports));
-        // A panic fails this run, which is fenced and begun anew, and nothing else: the thread shares nothing with others.
+        // A panic fails only this run, which is fenced and started again: the thread shares nothing with others.
         match catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))) {
             Ok(Ok(())) => {}
             Ok(Err(why)) => fail(&reports, why),

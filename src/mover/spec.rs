@@ -91,7 +91,7 @@ pub struct CopySpec {
     /// The target's primary: the only server that is changed.
     pub target: Endpoint,
     /// Slots whose keys at the target are leftovers of this group and may be deleted.
-    pub ours_at_target: Arc<SlotSet>,
+    pub deletable_at_target: Arc<SlotSet>,
     /// Unexpected keys at the target may be deleted, too.
     pub wipe: bool,
     /// The product is a cache: evictions at the target are not an error.

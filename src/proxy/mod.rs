@@ -1,5 +1,6 @@
 //! The hot path: forwards the requests of clients to servers. One thread per core; the threads share no data.
-//! Knows nothing of the cluster state, of Raft or of other nodes: its input is a route table, a read table and a permit.
+//! Knows nothing of the cluster state, of Raft or of other nodes: its input is a route table, a read table and a
+//! permit.
 //!
 //! ```text
 //!  acceptor thread                 worker thread x N (Rc, Cell, RefCell; no lock, no channel per request)
@@ -105,8 +106,8 @@ enum ProxyPhase {
     },
 }
 
-/// A thread of the proxy that ended although nobody asked it to. Clients whose sessions it had are closed, and new clients that
-/// would land on it are not served.
+/// A thread of the proxy that ended unexpectedly. Clients whose sessions it had are closed, and new clients that would
+/// be assigned to it are not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadEnd {
     /// Its name: `worker-0` and so on, or `acceptor`.
@@ -140,7 +141,7 @@ impl Proxy {
         Self::start_with_reads(config, routes, permit, watch::channel(Arc::default()).1)
     }
 
-    /// Like [`start`](Self::start); `reads` tells which replicas may serve reads.
+    /// Like [`start`](Self::start); `reads` has the replicas that may serve reads.
     ///
     /// # Errors
     /// The same as [`start`](Self::start).
@@ -202,8 +203,8 @@ impl Proxy {
     }
 }
 
-/// Starts a thread whose end is known: the receiver resolves when it has ended, and `unexpected` gets the first end that nobody
-/// asked for.
+/// Starts a thread and watches its end: the receiver resolves when it has ended, and `unexpected` gets the first
+/// unexpected end.
 fn start_thread(
     name: String,
     phase: watch::Receiver<ProxyPhase>,

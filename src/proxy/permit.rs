@@ -38,7 +38,7 @@ impl Permit {
         self.lease_until_ns.store(0, Ordering::Release);
     }
 
-    /// When the lease ends, in nanoseconds of `CLOCK_BOOTTIME`; 0 if there is none.
+    /// When the lease ends, in nanoseconds of `CLOCK_BOOTTIME`; 0 if there is no lease.
     #[must_use]
     pub fn lease_until_ns(&self) -> u64 {
         self.lease_until_ns.load(Ordering::Acquire)

@@ -52,8 +52,8 @@ pub(super) fn choose(
 /// Finds a replica that may serve the read.
 ///
 /// # Errors
-/// Returns why there is none, as text for the client. The text is empty, without an allocation, if the read can go to
-/// the primary instead.
+/// Returns why no replica may serve the read, as text for the client. The text is empty, without an allocation, if the
+/// read can go to the primary instead.
 fn find(
     worker: &Rc<Worker>,
     session: &Session,

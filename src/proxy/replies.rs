@@ -120,7 +120,7 @@ impl Replies {
         }
     }
 
-    /// Takes a buffer if there is none.
+    /// Takes a buffer from `buffer` if it has none.
     #[inline]
     pub(super) fn ensure_buffer(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
         if self.out.capacity() == 0 {

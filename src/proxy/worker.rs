@@ -246,8 +246,8 @@ impl Worker {
         }
     }
 
-    /// Starts a task that many sessions depend on. Its panic ends this thread, and with it the node: sessions would wait for the
-    /// task for ever.
+    /// Starts a task that many sessions depend on. Its panic ends this thread, and with it the node: sessions would
+    /// wait for the task for ever.
     pub(super) fn spawn_shared(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
         // Without the wrapper where there are no faults: this is the hot path.
         let task = if faults::enabled() {

@@ -303,7 +303,7 @@ async fn psync(
     continues(addr, credentials, deadline).await
 }
 
-/// CommandTester PSYNC at the current offset on a server with a backlog, and closes the connection.
+/// Tries PSYNC at the current offset on a server with a backlog, and closes the connection.
 async fn continues(
     addr: &HostPort,
     credentials: Option<&Credentials>,

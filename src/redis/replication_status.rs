@@ -73,9 +73,9 @@ impl ReplicationStatus {
             syncing: flag("master_sync_in_progress"),
             loading: flag("loading") || flag("async_loading"),
             replid: text("master_replid"),
-            // Forty zeros: there is none.
+            // Forty zeros mean that there is no former id.
             former_replid: if former.bytes().all(|b| b == b'0') { String::new() } else { former },
-            // The first offset that does not belong to the former history; -1: there is none.
+            // The first offset that does not belong to the former history; -1: there is no former history.
             former_offset: number("second_repl_offset").filter(|first| *first > 0).map(|first: u64| first - 1),
             offset: offset.unwrap_or(0),
             keys: info.keyspace().values().sum(),

@@ -17,7 +17,7 @@ const TRIED: [(&str, &[&[u8]]); 4] = [
     (CONFIG_SET, &[b"CONFIG", b"SET", b"pontoon-tries-this", b"1"]),
 ];
 
-/// Tells replicas the password of their primary.
+/// Sets the password that a replica uses at its primary.
 pub const CONFIG_SET: &str = "CONFIG SET";
 
 /// The commands of a failover that this connection's user may not run, or that the server does not have.

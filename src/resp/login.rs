@@ -176,7 +176,7 @@ impl<'a> Login<'a> {
     }
 }
 
-/// The run id in a reply to INFO; empty: there is none.
+/// The run id in a reply to INFO; empty if the reply has none.
 fn run_id(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply);
     text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned()

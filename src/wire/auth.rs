@@ -6,7 +6,8 @@ use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor}
 
 use crate::model::secret::Secret;
 
-/// The cluster secret, or none: then nodes bind everything on loopback only (unless `--insecure`). `Debug` never shows it.
+/// The cluster secret, or none: then nodes bind everything on loopback only (unless `--insecure`). `Debug` never shows
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterSecret(Option<Arc<Secret>>);
 
@@ -25,8 +26,8 @@ impl ClusterSecret {
     /// Wraps a secret.
     ///
     /// # Errors
-    /// Returns why the text is not accepted, for the operator: it is too short or too long, or it is not printable ASCII without
-    /// spaces, which a header needs. The text never contains the secret.
+    /// Returns why the text is not accepted, for the operator: it is too short or too long, or it is not printable
+    /// ASCII without spaces, which a header needs. The text never contains the secret.
     pub fn new(text: &str) -> Result<Self, String> {
         if text.len() < Self::LEN_MIN || text.len() > Self::LEN_MAX {
             return Err(format!(

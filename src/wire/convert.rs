@@ -12,8 +12,8 @@ use crate::model::{
     state::{Cause, Role, Server},
 };
 
-/// The newest feature level that this program understands, and the only one so far. Entries and states carry the level that
-/// a program needs to understand them.
+/// The newest feature level that this program understands, and the only one so far. Entries and states carry the level
+/// that a program needs to understand them.
 pub const LEVEL: u32 = 1;
 
 /// Why bytes cannot be decoded as an entry or a state.

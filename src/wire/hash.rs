@@ -1,6 +1,6 @@
-//! The hash that tells a repeated request from another request under the same id.
-//! It is part of the log, so it must never change: FNV-1a with 64 bits. It protects against mistakes, not against an attacker,
-//! who could send any request under an id of its own anyway.
+//! The hash that distinguishes a repeated request from another request under the same id.
+//! It is part of the log, so it must never change: FNV-1a with 64 bits. It protects against mistakes, not against an
+//! attacker, who could send any request under an id of its own anyway.
 
 use prost::Message;
 

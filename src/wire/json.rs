@@ -1,5 +1,5 @@
-//! How fields of the admin replies are written as JSON. build.rs puts these functions on the generated messages; the rules are
-//! in the head of proto/admin.proto.
+//! How fields of the admin replies are written as JSON. build.rs puts these functions on the generated messages; the
+//! rules are in the head of proto/admin.proto.
 
 use serde::{Serialize, Serializer};
 

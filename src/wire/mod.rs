@@ -14,8 +14,8 @@ mod reads;
 mod redacted;
 pub mod snapshot;
 
-/// Name of the metadata of a status that says what became of the change. `none`: not executed. `made`: the change was made, and
-/// something after it failed.
+/// Name of the metadata of a status that says what became of the change. `none`: not executed. `made`: the change was
+/// made, and something after it failed.
 pub const OUTCOME: &str = "x-pontoon-outcome";
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

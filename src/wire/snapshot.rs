@@ -28,7 +28,8 @@ use crate::model::{
     },
 };
 
-/// The longest encoded state, in bytes. It is far above what `model::limits` allow in practice, so only damage exceeds it.
+/// The longest encoded state, in bytes. It is far above what `model::limits` allow in practice, so only damage exceeds
+/// it.
 pub const STATE_LEN_MAX: usize = 256 << 20;
 
 /// Encodes a state. Equal states give equal bytes.

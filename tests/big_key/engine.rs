@@ -63,7 +63,7 @@ impl Cluster {
             primary: endpoint(0),
             feed: endpoint(0),
             target: endpoint(1),
-            ours_at_target: slots(false),
+            deletable_at_target: slots(false),
             wipe: false,
             cache: false,
             verify: Verify::None,
@@ -73,7 +73,7 @@ impl Cluster {
 
     fn assert_equal(&mut self, key: &str) {
         let line = format!("DEBUG DIGEST-VALUE {key}");
-        assert_eq!(self.source.say(&line), self.target.say(&line), "{key}");
+        assert_eq!(self.source.run(&line), self.target.run(&line), "{key}");
     }
 }
 
@@ -125,15 +125,15 @@ fn write_contended_keys_of_every_type_are_switched_with_equal_values() {
     source.all((0..20_000).map(|i| format!("RPUSH list element:{i}")));
     source.all((1..20_000).map(|i| format!("XADD stream {i}-1 field {i}")));
     source.all((0..1_000).map(|i| format!("SET small:{i} {i}")));
-    source.say("SELECT 3");
+    source.run("SELECT 3");
     source.all((0..20_000).map(|i| format!("HSET hash field:{i} other:{i}")));
-    source.say("SELECT 0");
-    source.say("PEXPIRE zset 900000");
+    source.run("SELECT 0");
+    source.run("PEXPIRE zset 900000");
     let stop = writer(Conn::open(&cluster.servers[0].addr), |conn, i| {
-        conn.say(&format!("HSET hash field:{} new:{i}", i * 7919 % 60_000));
-        conn.say(&format!("ZINCRBY zset 0.5 member:{}", i * 31 % 20_000));
-        conn.say(&format!("SADD set new:{i}"));
-        conn.say("SPOP set 2");
+        conn.run(&format!("HSET hash field:{} new:{i}", i * 7919 % 60_000));
+        conn.run(&format!("ZINCRBY zset 0.5 member:{}", i * 31 % 20_000));
+        conn.run(&format!("SADD set new:{i}"));
+        conn.run("SPOP set 2");
         // Lua: two writes, replicated as a transaction and in lower case.
         conn.ask(&[
             b"EVAL",
@@ -142,8 +142,8 @@ fn write_contended_keys_of_every_type_are_switched_with_equal_values() {
             b"hash",
             format!("field:{}", i % 1000).as_bytes(),
         ]);
-        conn.say(&format!("PEXPIRE zset {}", 900_000 + i));
-        conn.say(&format!("INCR small:{}", i % 1000));
+        conn.run(&format!("PEXPIRE zset {}", 900_000 + i));
+        conn.run(&format!("INCR small:{}", i % 1000));
     });
     let (_limits, limits) = watch::channel(Limits::default());
     let handle = cluster.copy(limits);
@@ -160,7 +160,7 @@ fn write_contended_keys_of_every_type_are_switched_with_equal_values() {
         cluster.assert_equal(key);
     }
     for conn in [&mut cluster.source, &mut cluster.target] {
-        conn.say("SELECT 3");
+        conn.run("SELECT 3");
     }
     cluster.assert_equal("hash");
 }
@@ -170,8 +170,8 @@ fn a_write_contended_list_waits_for_a_longer_hold() {
     let mut cluster = Cluster::start();
     cluster.source.all((0..400_000).map(|i| format!("RPUSH list {i}")));
     let stop = writer(Conn::open(&cluster.servers[0].addr), |conn, i| {
-        conn.say(&format!("LPUSH list new:{i}"));
-        conn.say("RPOP list");
+        conn.run(&format!("LPUSH list new:{i}"));
+        conn.run("RPOP list");
     });
     let (set, limits) = watch::channel(Limits { hold_ms_max: 2, ..Limits::default() });
     let handle = cluster.copy(limits);

@@ -57,7 +57,7 @@ impl Conn {
     }
 
     /// Sends a command with spaces between its words; returns the reply as text. Panics on an error.
-    pub fn say(&mut self, line: &str) -> String {
+    pub fn run(&mut self, line: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let reply = self.ask(&args);
         assert!(!reply.starts_with(b"-"), "{line}: {}", String::from_utf8_lossy(&reply));
@@ -155,8 +155,8 @@ impl Pair {
     /// Asserts that both servers have the same value of `key` and about the same time to live.
     pub fn assert_equal(&mut self, key: &str) {
         let line = format!("DEBUG DIGEST-VALUE {key}");
-        assert_eq!(self.source.say(&line), self.target.say(&line), "{key}");
-        let ttl = |conn: &mut Conn| -> i64 { conn.say(&format!("PTTL {key}"))[1..].trim().parse().unwrap() };
+        assert_eq!(self.source.run(&line), self.target.run(&line), "{key}");
+        let ttl = |conn: &mut Conn| -> i64 { conn.run(&format!("PTTL {key}"))[1..].trim().parse().unwrap() };
         let (source, target) = (ttl(&mut self.source), ttl(&mut self.target));
         assert!(source.signum() == target.signum() && (source - target).abs() < 1000, "{key}: {source} and {target}");
     }

@@ -5,17 +5,17 @@ use super::pair::{Conn, Pair};
 
 /// Everything that the server reports about a stream, without idle times.
 fn report(conn: &mut Conn, key: &str, groups: &[&str]) -> String {
-    let info = conn.say(&format!("XINFO STREAM {key}"));
+    let info = conn.run(&format!("XINFO STREAM {key}"));
     // The shape of the radix tree is not part of the stream.
     let start = info.find("last-generated-id").unwrap();
     let mut report = info[start..].to_owned();
-    report.push_str(&conn.say(&format!("XLEN {key}")));
-    report.push_str(&conn.say(&format!("XINFO GROUPS {key}")));
+    report.push_str(&conn.run(&format!("XLEN {key}")));
+    report.push_str(&conn.run(&format!("XINFO GROUPS {key}")));
     for group in groups {
         // Name and number of pending entries; the idle time differs.
-        let consumers = conn.say(&format!("XINFO CONSUMERS {key} {group}"));
+        let consumers = conn.run(&format!("XINFO CONSUMERS {key} {group}"));
         report.push_str(&consumers.split("idle\r\n:").map(|s| s.split_once("\r\n").unwrap().1).collect::<String>());
-        report.push_str(&without_idle(&conn.say(&format!("XPENDING {key} {group} - + 100000"))));
+        report.push_str(&without_idle(&conn.run(&format!("XPENDING {key} {group} - + 100000"))));
     }
     report
 }
@@ -32,29 +32,29 @@ fn without_idle(reply: &str) -> String {
 
 fn fill(source: &mut Conn) {
     source.all((1..=12_000).map(|i| format!("XADD s {i}-1 field value:{i} other {}", i * 7)));
-    source.say("XGROUP CREATE s all 0");
-    source.say("XGROUP CREATE s late 11000-1");
-    source.say("XGROUP CREATE s unknown 5000-0 ENTRIESREAD -1");
-    source.say("XGROUP CREATECONSUMER s all idler");
+    source.run("XGROUP CREATE s all 0");
+    source.run("XGROUP CREATE s late 11000-1");
+    source.run("XGROUP CREATE s unknown 5000-0 ENTRIESREAD -1");
+    source.run("XGROUP CREATECONSUMER s all idler");
     source.all((0..40).map(|i| format!("XREADGROUP GROUP all consumer:{} COUNT 100 STREAMS s >", i % 3)));
-    source.say("XREADGROUP GROUP late x COUNT 700 STREAMS s >");
+    source.run("XREADGROUP GROUP late x COUNT 700 STREAMS s >");
     source.all((1..200).map(|i| format!("XACK s all {}-1", i * 3)));
     // Delivered more than once.
-    source.say("XCLAIM s all other 0 1000-1 1001-1 1002-1");
-    source.say("XCLAIM s all other 0 1001-1");
+    source.run("XCLAIM s all other 0 1000-1 1001-1 1002-1");
+    source.run("XCLAIM s all other 0 1001-1");
     // Pending entries whose entry is deleted: one in the middle, several at the head, one at the end.
     source.all([1500, 1501, 1502, 3999, 11_700].iter().map(|i| format!("XDEL s {i}-1")));
-    source.say("XADD s 12001-1 last one");
-    source.say("XREADGROUP GROUP unknown y COUNT 1 STREAMS s >");
+    source.run("XADD s 12001-1 last one");
+    source.run("XREADGROUP GROUP unknown y COUNT 1 STREAMS s >");
 }
 
 #[test]
 fn groups_and_pending_entries_are_exact() {
     let mut pair = Pair::start();
     fill(&mut pair.source);
-    pair.source.say("XTRIM s MINID 700-0");
-    pair.source.say("XDEL s 12001-1");
-    pair.source.say("PEXPIRE s 500000");
+    pair.source.run("XTRIM s MINID 700-0");
+    pair.source.run("XDEL s 12001-1");
+    pair.source.run("PEXPIRE s 500000");
     pair.begin("s");
     pair.settle();
     pair.assert_equal("s");
@@ -64,7 +64,7 @@ fn groups_and_pending_entries_are_exact() {
     assert!(source.contains("1001-1 $5 other :3"), "the test has something to compare: {source:.3000}");
     // Idle times differ by no more than the copying took.
     let idle = |conn: &mut Conn| -> i64 {
-        let reply = conn.say("XPENDING s all 1000-1 1000-1 1");
+        let reply = conn.run("XPENDING s all 1000-1 1000-1 1");
         reply.split("\r\n").find_map(|line| line.strip_prefix(':')).unwrap().parse().unwrap()
     };
     let (source, target) = (idle(&mut pair.source), idle(&mut pair.target));
@@ -76,7 +76,7 @@ fn a_stream_that_was_trimmed_to_nothing_keeps_its_pending_entries() {
     let mut pair = Pair::start();
     fill(&mut pair.source);
     // Now only its memory makes it big.
-    pair.source.say("XTRIM s MAXLEN 0");
+    pair.source.run("XTRIM s MAXLEN 0");
     pair.begin("s");
     while pair.round() {}
     if pair.returned.is_empty() {
@@ -90,7 +90,7 @@ fn a_stream_that_was_trimmed_to_nothing_keeps_its_pending_entries() {
 fn a_stream_without_groups() {
     let mut pair = Pair::start();
     pair.source.all((1..=9_000).map(|i| format!("XADD s {i}-1 field value:{i}")));
-    pair.source.say("XDEL s 4000-1 9000-1");
+    pair.source.run("XDEL s 4000-1 9000-1");
     pair.begin("s");
     pair.settle();
     pair.assert_equal("s");

@@ -15,17 +15,17 @@ fn every_type_is_copied_in_pieces() {
     source.all((0..20_000).map(|i| format!("ZADD ties 7 member:{i}")));
     source.all((0..20_000).map(|i| format!("ZADD twice {} member:{i}", i % 2)));
     source.all((0..20_000).map(|i| format!("RPUSH list element:{i}")));
-    source.say("ZADD zset inf a -inf b 1e300 c 3.0000000000000004 d 0.30000000000000004 e");
+    source.run("ZADD zset inf a -inf b 1e300 c 3.0000000000000004 d 0.30000000000000004 e");
     let string: Vec<u8> = (0..5_000_001u32).map(|i| (i * 7) as u8).collect();
     source.ask(&[b"SET", b"string", &string]);
     source.ask(&[b"HSET", b"wide", b"one", &string, b"two", &string]);
-    source.say("HSET wide three 3");
+    source.run("HSET wide three 3");
     for key in ["hash", "zset"] {
-        source.say(&format!("PEXPIRE {key} 600000"));
+        source.run(&format!("PEXPIRE {key} 600000"));
     }
     // Older values at the target.
-    pair.target.say("SET hash old");
-    pair.target.say("RPUSH list old");
+    pair.target.run("SET hash old");
+    pair.target.run("RPUSH list old");
     let keys = ["hash", "set", "intset", "zset", "ties", "twice", "list", "string", "wide"];
     for key in keys {
         pair.begin(key);
@@ -40,14 +40,14 @@ fn every_type_is_copied_in_pieces() {
 #[test]
 fn small_and_missing_keys_are_returned() {
     let mut pair = Pair::start();
-    pair.source.say("HSET small a 1");
-    pair.target.say("SET gone old");
+    pair.source.run("HSET small a 1");
+    pair.target.run("SET gone old");
     pair.begin("small");
     pair.begin("gone");
     pair.settle_returned();
     let back: Vec<_> = pair.returned.iter().map(|b| (&b.key[..], b.dump_only)).collect();
     assert_eq!(back, [(&b"small"[..], false), (b"gone", false)]);
-    assert_eq!(pair.target.say("EXISTS gone"), ":0\r\n");
+    assert_eq!(pair.target.run("EXISTS gone"), ":0\r\n");
 }
 
 impl Pair {

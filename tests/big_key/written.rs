@@ -33,7 +33,7 @@ impl Writer {
             let mut written = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let line = line(written);
-                conn.say(&line);
+                conn.run(&line);
                 written += 1;
                 if events.send(line.split(' ').map(|word| word.as_bytes().to_vec()).collect()).is_err() {
                     break;
@@ -77,7 +77,7 @@ fn copies_while_written(
     pair.settle();
     assert!(written > 0 && pair.big.write_contended().is_empty());
     let (elements, _, refetched) = pair.big.written();
-    assert!(elements < 60_000 && refetched > 0, "copied {elements} elements, {refetched} again: it was begun anew");
+    assert!(elements < 60_000 && refetched > 0, "copied {elements} elements, {refetched} again: it was restarted");
     pair.assert_equal(key);
 }
 
@@ -122,7 +122,7 @@ fn a_write_contended_sorted_set_converges_by_member() {
 #[test]
 fn a_write_contended_bitmap_converges_by_piece() {
     let mut pair = Pair::start();
-    pair.source.say("SETBIT b 64000000 1");
+    pair.source.run("SETBIT b 64000000 1");
     let writer = Writer::start(pair.client(), |i| match i % 20 {
         0 => format!("SETRANGE b {} text:{i}", i * 104_729 % 8_100_000),
         _ => format!("SETBIT b {} 1", i * 15_485_863 % 64_800_000),
@@ -161,25 +161,25 @@ fn a_write_contended_list_is_reported_and_copied_when_the_writers_stop() {
 fn a_copy_that_the_target_expired_is_restarted() {
     let mut pair = Pair::start();
     pair.source.all((0..6_000).map(|i| format!("HSET h f{i} {i}")));
-    pair.source.say("PEXPIRE h 700");
+    pair.source.run("PEXPIRE h 700");
     pair.begin("h");
     pair.settle();
     // A session that is refreshed in time, but whose events come too late.
-    pair.source.say("PERSIST h");
+    pair.source.run("PERSIST h");
     let end = Instant::now() + PATIENCE;
-    while pair.target.say("EXISTS h") == ":1\r\n" {
+    while pair.target.run("EXISTS h") == ":1\r\n" {
         assert!(Instant::now() < end);
         std::thread::yield_now();
     }
-    pair.source.say("HSET h f1 one");
-    pair.source.say("PEXPIRE h 600000");
+    pair.source.run("HSET h f1 one");
+    pair.source.run("PEXPIRE h 600000");
     for line in ["PERSIST h", "HSET h f1 one", "PEXPIRE h 600000"] {
         let args: Event = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         assert!(pair.big.event(0, b"h", &args[..], Instant::now()));
     }
     pair.settle();
     pair.assert_equal("h");
-    assert_eq!(pair.target.say("HLEN h"), ":6000\r\n");
+    assert_eq!(pair.target.run("HLEN h"), ":6000\r\n");
 }
 
 #[test]
@@ -190,20 +190,20 @@ fn a_key_that_is_deleted_and_created_with_another_type() {
     for _ in 0..5 {
         pair.round();
     }
-    pair.source.say("DEL k");
+    pair.source.run("DEL k");
     pair.source.all((0..9_000).map(|i| format!("SADD k m{i}")));
-    let tell = |pair: &mut Pair, line: &str| {
+    let apply_event = |pair: &mut Pair, line: &str| {
         let args: Event = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         pair.big.event(0, b"k", &args[..], Instant::now())
     };
-    assert!(tell(&mut pair, "DEL k") && tell(&mut pair, "SADD k m0"));
+    assert!(apply_event(&mut pair, "DEL k") && apply_event(&mut pair, "SADD k m0"));
     pair.settle();
     pair.assert_equal("k");
-    pair.source.say("DEL k");
-    assert!(tell(&mut pair, "DEL k"));
+    pair.source.run("DEL k");
+    assert!(apply_event(&mut pair, "DEL k"));
     pair.big.set_urgent(true);
     while pair.round() {}
-    assert_eq!(pair.target.say("EXISTS k"), ":0\r\n");
+    assert_eq!(pair.target.run("EXISTS k"), ":0\r\n");
     assert_eq!(pair.returned.len(), 1);
     assert!(!pair.big.contains(0, b"k"));
     assert!(pair.big.next_retry().is_none_or(|at| at < Instant::now() + Duration::from_secs(60)));

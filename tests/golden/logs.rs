@@ -314,7 +314,7 @@ pub fn promotions() -> Log {
             options: MigrationOptions::default(),
         })
     };
-    let said = Server { priority: 7, zone: "eu-1".into(), ..server(3) };
+    let complete = Server { priority: 7, zone: "eu-1".into(), ..server(3) };
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 })),
         (STEP, group(1, 1)),
@@ -343,7 +343,7 @@ pub fn promotions() -> Log {
                 target_offset: reached(77),
             }),
         ),
-        ("add_server_2", Change::AddServer(AddServer { product, group: one, server: said })),
+        ("add_server_2", Change::AddServer(AddServer { product, group: one, server: complete })),
         ("note_primary", NotePrimary::replication_id(product, two, Epoch(3), "ab".repeat(20)).into()),
         ("start_promotion", promote(one, 2, PromotionKind::Failover, 2, None, true)),
         ("open_hold_promotion", hold(12, HoldKind::Abandon)),

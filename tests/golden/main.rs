@@ -1,6 +1,6 @@
 //! The durable format does not change: bytes that were written once are read, and written again, as they were.
-//! For a new kind of change, add a case to logs.rs, run once with PONTOON_GOLDEN_WRITE=1 and commit the new file. Since release
-//! 0.1.0, never change an existing file.
+//! For a new kind of change, add a case to logs.rs, run once with PONTOON_GOLDEN_WRITE=1 and commit the new file. Since
+//! release 0.1.0, never change an existing file.
 #![allow(clippy::unwrap_used)]
 
 mod logs;
@@ -58,8 +58,8 @@ fn kept(name: &str, now: &[u8]) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The state that is kept under this name is read, written as it was, and equal to `state` except for texts for people: a later
-/// version may word an event or a reject in another way.
+/// The state that is kept under this name is read, written as it was, and equal to `state` except for texts for people:
+/// a later version may word an event or a reject in another way.
 fn assert_kept(name: &str, state: &ClusterState) {
     let kept = kept(name, &encode_state(state));
     let read = decode_state(&kept).unwrap();

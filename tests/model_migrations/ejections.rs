@@ -124,7 +124,7 @@ fn a_group_is_ejected_and_reinstated() {
     assert_eq!(finish(&mut world, id), Outcome::Slots(100));
     assert_eq!([11, 12, 13].map(|id| owned(&world, id)), [100, 100, 100]);
     assert!(group(&world, 11).ejection.is_none() && group(&world, 11).given_away.is_empty());
-    assert_eq!(world.state.sweepable(CACHE, GroupId(12)), slots(0, 49), "a borrower sweeps what it had");
+    assert_eq!(world.state.sweepable(CACHE, GroupId(12)), slots(0, 49), "a temporary owner sweeps what it had");
     let event = world.state.events.back().unwrap();
     assert_eq!(event.kind, EventKind::Reinstated);
     assert_eq!(event.text, "100 slot(s) are back from group(s) 12, 13, flushed first");

@@ -1,4 +1,5 @@
-//! Promotions and everything else that changes owners or servers: which changes exclude each other, and what is restarted.
+//! Promotions and everything else that changes owners or servers: which changes exclude each other, and what is
+//! restarted.
 
 use pontoon::model::{
     change::{
@@ -187,10 +188,10 @@ fn a_switch_sets_the_required_offset() {
     // A switch whose offset is lower, being of an earlier check, keeps the offset that is required already.
     let (mut world, id) = World::at("held");
     let Change::Switch(Switch { attempt, hold, term, group_epochs, .. }) = world.switch(id) else { panic!() };
-    let says = |target_offset| {
+    let switch = |target_offset| {
         Change::Switch(Switch { migration: id, attempt, hold, term, group_epochs: group_epochs.clone(), target_offset })
     };
-    let at_one = |replid: &str| says(ReplicationOffset { replid: replid.into(), offset: 1 });
+    let at_one = |replid: &str| switch(ReplicationOffset { replid: replid.into(), offset: 1 });
     for replid in ["", "not one", &"a".repeat(65)] {
         world.refuses(at_one(replid), "the replication id or run id of the primary of group 2 is not one");
     }

@@ -67,7 +67,7 @@ fn a_primary_that_is_another_process_has_restarted() {
     assert_eq!(world.does(note(epoch, "cd", "r1", 5, Some(5))), Outcome::Done);
     let text = "10.1.1.1:6379 has replication id cd instead of ab, without a restart that was observed";
     assert_eq!((world.last_event(), world.group(1).restarted_with), ((EventKind::PrimaryNoted, "group 1", text), None));
-    for (run_id, before, keys, keys_before, told) in [
+    for (run_id, before, keys, keys_before, what) in [
         ("r2", "r1", 5, Some(5), "restarted: 5 keys, 5 before"),
         ("r3", "r2", 4, None, "restarted: 4 keys, the number of keys before is not known"),
         (
@@ -80,7 +80,7 @@ fn a_primary_that_is_another_process_has_restarted() {
         ),
     ] {
         assert_eq!(world.does(note(epoch, run_id, run_id, keys, keys_before)), Outcome::Done);
-        let text = format!("10.1.1.1:6379 {told} (run_id {run_id} instead of {before})");
+        let text = format!("10.1.1.1:6379 {what} (run_id {run_id} instead of {before})");
         assert_eq!(world.last_event(), (EventKind::PrimaryNoted, "group 1", text.as_str()));
         assert_eq!(world.group(1).restarted_with, Some(keys));
     }
@@ -89,7 +89,7 @@ fn a_primary_that_is_another_process_has_restarted() {
     assert_eq!((world.group(1).run_id.as_str(), world.group(1).restarted_with), ("", None));
 
     // What the leader did at a server changes only the events.
-    let tell = |group, n| {
+    let reconciled = |group, n| {
         Change::NoteReconciled(NoteReconciled {
             product: PRODUCT,
             group: GroupId(1),
@@ -97,9 +97,9 @@ fn a_primary_that_is_another_process_has_restarted() {
             text: "x".into(),
         })
     };
-    world.refuses(tell(2, 1), "10.1.2.1:6379");
+    world.refuses(reconciled(2, 1), "10.1.2.1:6379");
     let before = super::world::decided(&world.state);
-    assert_eq!(world.does(tell(1, 1)), Outcome::Done);
+    assert_eq!(world.does(reconciled(1, 1)), Outcome::Done);
     assert_eq!(world.last_event(), (EventKind::Reconciled, "group 1", "10.1.1.1:6379 x"));
     assert_eq!(super::world::decided(&world.state).products, before.products);
 }
@@ -183,7 +183,7 @@ fn settings_of_groups_and_servers() {
     world.does(odd("b"));
     let new = world.server(1, 4);
     assert_eq!((new.diverged, new.priority, new.zone.as_str()), (false, 7, "b"));
-    assert_eq!(world.state.route_epoch, world.state.applied, "only the new server is a matter of routes");
+    assert_eq!(world.state.route_epoch, world.state.applied, "only the new server changes routes");
     assert!(route < world.state.applied);
 }
 

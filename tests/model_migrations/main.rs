@@ -1,5 +1,5 @@
-//! Migrations, entry by entry (docs/design/migration.md): what each change does, and that a change that does not fit is refused
-//! with a text that says what to do, and leaves the state as it was.
+//! Migrations, entry by entry (docs/design/migration.md): what each change does, and that a change that does not fit is
+//! refused with a text that says what to do, and leaves the state as it was.
 #![allow(clippy::unwrap_used)]
 
 mod ejections;
@@ -52,13 +52,13 @@ fn a_migration_from_its_plan_to_its_end() {
     assert_eq!((end.id, end.end, end.attempt, end.counters.keys, end.counters.deleted), (id, EndPhase::Done, 1, 5, 9));
     // Late writes without an answer may still arrive at the source.
     assert_eq!(*world.given_away(1), slots(0, 9));
-    let told: Vec<EventKind> = world.state.events.iter().map(|e| e.kind).collect();
+    let kinds: Vec<EventKind> = world.state.events.iter().map(|e| e.kind).collect();
     use EventKind::{CaughtUp, Copying, Done, Held, Planned, RunStarted, Started, Switched};
-    assert_eq!(told, [Planned, Started, Copying, CaughtUp, Held, Switched, RunStarted, RunStarted, Done]);
+    assert_eq!(kinds, [Planned, Started, Copying, CaughtUp, Held, Switched, RunStarted, RunStarted, Done]);
     assert!(world.state.events.iter().all(|e| e.subject == format!("migration {id}") && e.product == Some(PRODUCT)));
     // They move back: their keys are not leftovers any more.
     let back = world.plan(0, 9, 2, 1);
-    assert_eq!(world.migration(back).ours_at_target(&world.state), slots(0, 9));
+    assert_eq!(world.migration(back).deletable_at_target(&world.state), slots(0, 9));
     world.reach(back, "switched");
     assert_eq!((world.given_away(1).len(), world.given_away(2).len()), (0, 10));
 }
@@ -191,7 +191,7 @@ fn progress_demands() {
     world.does(compared);
     assert_eq!(world.state.events.back().map(|e| e.kind), Some(EventKind::Verified));
     world.does(world.progress(id, ProgressPhase::CaughtUp));
-    assert_eq!(world.migration(id).verified, verified, "no news is not the loss of news");
+    assert_eq!(world.migration(id).verified, verified, "a report without a comparison keeps the last result");
     for phase in ["planned", "held", "switched", "cancelling", "paused"] {
         let (mut world, id) = World::at(phase);
         let change = world.progress(id, ProgressPhase::Copying);
@@ -313,16 +313,16 @@ fn restart_cancel_pause_and_resume_by_phase() {
                 2 => Change::PauseMigration(PauseMigration { migration, why }),
                 _ => Change::ResumeMigration(ResumeMigration { migration }),
             };
-            let said = format!("{phase}: {change:?}");
-            assert_eq!(dry_run(&world.state, &change).is_ok(), expected != "!", "{said}");
+            let label = format!("{phase}: {change:?}");
+            assert_eq!(dry_run(&world.state, &change).is_ok(), expected != "!", "{label}");
             let result = world.act(change);
             match expected {
-                "!" => assert!(result.unwrap_err().contains(&format!("is {phase}, so it cannot")), "{said}"),
-                "=" => assert_eq!(result, Ok(Outcome::Unchanged), "{said}"),
-                "cancelled" => assert_eq!(world.state.ended_migrations[0].end, EndPhase::Cancelled, "{said}"),
+                "!" => assert!(result.unwrap_err().contains(&format!("is {phase}, so it cannot")), "{label}"),
+                "=" => assert_eq!(result, Ok(Outcome::Unchanged), "{label}"),
+                "cancelled" => assert_eq!(world.state.ended_migrations[0].end, EndPhase::Cancelled, "{label}"),
                 _ => {
-                    assert_eq!(world.migration(migration).phase.name(), expected, "{said}");
-                    assert!(world.migration(migration).run.is_none() && world.state.holds.is_empty(), "{said}");
+                    assert_eq!(world.migration(migration).phase.name(), expected, "{label}");
+                    assert!(world.migration(migration).run.is_none() && world.state.holds.is_empty(), "{label}");
                 }
             }
         }
@@ -342,10 +342,10 @@ fn a_cancelled_copy_is_wiped() {
     assert_eq!((end.end, world.owner(0), world.given_away(2).len()), (EndPhase::Cancelled, GroupId(1), 0));
     // An attempt that never began to copy does not make the keys at the target copies.
     let (world, id) = World::at("cleaning-target");
-    assert!(!world.migration(id).staged && world.migration(id).ours_at_target(&world.state).is_empty());
+    assert!(!world.migration(id).staged && world.migration(id).deletable_at_target(&world.state).is_empty());
     let (mut world, id) = World::at("copying");
     world.does(Change::RestartMigration(RestartMigration { migration: id, why: "test".into() }));
-    assert_eq!(world.migration(id).ours_at_target(&world.state), slots(0, 9));
+    assert_eq!(world.migration(id).deletable_at_target(&world.state), slots(0, 9));
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn sweeps() {
     world.refuses(end(1, Term(5)), "decided in term 5");
     world.does(end(1, TERM));
     world.refuses(end(1, TERM), "no sweep of group 1 is open");
-    assert_eq!(world.given_away(1).len(), 10, "not swept, not forgotten");
+    assert_eq!(world.given_away(1).len(), 10, "they are not swept, so they stay recorded");
     world.does(hold(assignment));
     world.refuses(sweep_start(&world, 1), &format!("slots come to group 1 (assignment {assignment})"));
     world.does(Change::GiveUpAssign(GiveUpAssign { assignment, why: "test".into() }));

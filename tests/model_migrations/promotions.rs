@@ -228,7 +228,11 @@ fn start_demands() {
     // Promotions of two groups do not conflict.
     world.starts(2, SWITCHOVER);
     world.does(give_up(first, false, false));
-    assert_eq!(world.starts(1, FAILOVER).0, world.state.applied.0, "nothing was done yet, so nothing is wrong with it");
+    assert_eq!(
+        world.starts(1, FAILOVER).0,
+        world.state.applied.0,
+        "no server was changed yet, so the replica stays a candidate"
+    );
 }
 
 #[test]
@@ -374,8 +378,8 @@ fn finish_checks_its_group_again() {
 #[test]
 fn a_dry_run_returns_the_change_summary() {
     let mut world = World::new();
-    let said = |world: &World, change: &Change| dry_run(&world.state, change).unwrap().join("\n");
-    let text = said(&world, &world.promote(1, FAILOVER));
+    let summary = |world: &World, change: &Change| dry_run(&world.state, change).unwrap().join("\n");
+    let text = summary(&world, &world.promote(1, FAILOVER));
     assert_eq!(text, "10.1.1.2:6379 becomes the primary of group 1 instead of 10.1.1.1:6379, under a hold");
     let id = world.starts(1, FAILOVER);
     assert_eq!(dry_run(&world.state, &world.promote(1, FAILOVER)).unwrap_err(), {
@@ -384,14 +388,14 @@ fn a_dry_run_returns_the_change_summary() {
         let at = Position { index: Epoch(world.state.applied.0 + 1), term: TERM };
         apply(&mut world.state.clone(), &entry, at).unwrap_err()
     });
-    assert!(said(&world, &world.promotion_hold(id)).contains(&format!("promotion {id}: attempt 1 begins")));
+    assert!(summary(&world, &world.promotion_hold(id)).contains(&format!("promotion {id}: attempt 1 begins")));
     let hold = world.holds(id);
-    let text = said(&world, &finish(id, hold));
+    let text = summary(&world, &finish(id, hold));
     assert!(text.contains(&format!("promotion {id}: 10.1.1.2:6379 is the primary of group 1")), "{text}");
     assert!(text.contains("server 10.1.1.1:6379 is not a candidate until it is resynced"), "{text}");
-    let text = said(&world, &give_up(id, true, false));
+    let text = summary(&world, &give_up(id, true, false));
     assert!(text.contains("10.1.1.1:6379 stays the primary of group 1"), "{text}");
-    let text = said(
+    let text = summary(
         &world,
         &Change::SetServer(SetServer {
             product: PRODUCT,
@@ -409,7 +413,7 @@ fn a_dry_run_returns_the_change_summary() {
         maintenance: Some(true),
         eject_after_ms: None,
     });
-    assert!(said(&world, &set).contains("group 1: down-after 5000 ms instead of 3000 ms"));
+    assert!(summary(&world, &set).contains("group 1: down-after 5000 ms instead of 3000 ms"));
     let set = Change::SetCluster(SetCluster {
         voters: None,
         hold_ms_max: None,
@@ -417,7 +421,7 @@ fn a_dry_run_returns_the_change_summary() {
         failover_share_max: Some(20),
     });
     assert!(
-        said(&world, &set)
+        summary(&world, &set)
             .contains("automatic failovers while at most 20 % of the primaries are down, instead of 50 %")
     );
 }

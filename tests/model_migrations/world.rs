@@ -69,15 +69,15 @@ impl World {
     }
 
     pub fn does(&mut self, change: Change) -> Outcome {
-        let said = format!("{change:?}");
-        self.act(change).unwrap_or_else(|why| panic!("{said}: {why}"))
+        let label = format!("{change:?}");
+        self.act(change).unwrap_or_else(|why| panic!("{label}: {why}"))
     }
 
     #[track_caller]
     pub fn refuses(&mut self, change: Change, sentence: &str) {
-        let said = format!("{change:?}");
-        let why = self.act(change).expect_err(&said);
-        assert!(why.contains(sentence), "{said}: {why}");
+        let label = format!("{change:?}");
+        let why = self.act(change).expect_err(&label);
+        assert!(why.contains(sentence), "{label}: {why}");
     }
 
     pub fn plan(&mut self, first: u16, last: u16, from: u32, to: u32) -> MigrationId {

@@ -69,9 +69,10 @@ fn auth(n: u16) -> Option<Credentials> {
     n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
 }
 
-/// Kinds below: everything except migrations and promotions, somewhat less than half of all changes. From here on: migrations.
+/// Kinds below: everything except migrations and promotions, somewhat less than half of all changes. From here on:
+/// migrations.
 const OTHER_KINDS: u8 = 112;
-/// From here on: promotions, a fifth of all changes, in half of the logs. (They end so many attempts that migrations
+/// From here on: promotions, a fifth of all changes, in half of the logs. (They end many attempts, so that migrations
 /// rarely get far in those logs.)
 const PROMOTIONS: u8 = 204;
 
@@ -228,7 +229,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
             },
         };
         let before = state.clone();
-        let said = dry_run(&before, &entry.change);
+        let summary = dry_run(&before, &entry.change);
         let result = apply(&mut state, &entry, at);
         let problems = check(&state);
         assert!(problems.is_empty(), "after {entry:?}: {problems:?}");
@@ -243,7 +244,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
         } else {
             // A dry run assumes the term of the verdict; the entry may have another.
             let other_term = matches!(result, Err(Reject::OtherTerm { .. }));
-            assert!(other_term || said.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
+            assert!(other_term || summary.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
             assert_eq!(first_index(&state, entry.id), Some(at.index));
         }
         epochs_advance(&before, &state, at);
@@ -259,8 +260,8 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     (log, states)
 }
 
-/// Epochs only grow: a changed primary is a changed group epoch, and a changed owner or a changed primary of it a changed
-/// slot epoch: this entry's index.
+/// Epochs only grow: a changed primary is a changed group epoch, and a changed owner or a changed primary of it a
+/// changed slot epoch: this entry's index.
 fn epochs_advance(before: &ClusterState, after: &ClusterState, at: Position) {
     assert!(after.route_epoch == before.route_epoch || after.route_epoch == at.index);
     for (id, new) in &after.products {
@@ -285,8 +286,8 @@ fn epochs_advance(before: &ClusterState, after: &ClusterState, at: Position) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No invariant is broken after any sequence; a reject and a repeat change nothing; a replay gives the same state; a snapshot
-    /// at any point and the rest of the log give the same state as the whole log.
+    /// No invariant is broken after any sequence; a reject and a repeat change nothing; a replay gives the same state;
+    /// a snapshot at any point and the rest of the log give the same state as the whole log.
     #[test]
     fn any_log(raws in prop::collection::vec(any::<Raw>(), 1..90), cut in any::<prop::sample::Index>()) {
         let (log, states) = run(&raws);

@@ -66,7 +66,7 @@ impl Conn {
 
     /// Sends words with spaces between them. Panics on an error.
     #[track_caller]
-    pub fn say(&mut self, words: &str) -> Reply {
+    pub fn run(&mut self, words: &str) -> Reply {
         let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
         let reply = self.ask(&args);
         assert!(!matches!(reply, Reply::Error(_)), "{words}: {reply:?}");
@@ -74,14 +74,14 @@ impl Conn {
     }
 
     pub fn info(&mut self, section: &str, field: &str) -> String {
-        let info = self.say(&format!("INFO {section}"));
+        let info = self.run(&format!("INFO {section}"));
         let line =
             info.text().unwrap().lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
         line.unwrap_or_default()
     }
 
     fn keys(&mut self) -> BTreeSet<Vec<u8>> {
-        let reply = self.say("KEYS *");
+        let reply = self.run("KEYS *");
         let bytes = |reply: &Reply| match reply {
             Reply::Bulk(bytes) => bytes.to_vec(),
             other => panic!("{other:?}"),
@@ -132,7 +132,7 @@ pub fn start_server() -> Redis {
 pub fn follow(replica: &Redis, primary: &Redis) {
     let (host, port) = primary.addr.split_once(':').unwrap();
     let mut conn = Conn::open(replica);
-    conn.say(&format!("REPLICAOF {host} {port}"));
+    conn.run(&format!("REPLICAOF {host} {port}"));
     until("the replica is in sync", || conn.info("replication", "master_link_status") == "up");
 }
 
@@ -179,7 +179,7 @@ impl Bed {
             primary: endpoint(&self.source),
             feed: endpoint(self.replica.as_ref().unwrap_or(&self.source)),
             target: endpoint(&self.target),
-            ours_at_target: layout_slots(|_| false),
+            deletable_at_target: layout_slots(|_| false),
             wipe: false,
             cache: false,
             verify: Verify::None,
@@ -243,7 +243,7 @@ impl Bed {
         let mut count = 0;
         for db in DATABASES {
             let mut sides = [&mut self.s, &mut self.t].map(|conn| {
-                conn.say(&format!("SELECT {db}"));
+                conn.run(&format!("SELECT {db}"));
                 let keys = conn.keys();
                 (conn, keys)
             });
@@ -274,7 +274,7 @@ impl Bed {
         }
         assert!(count > 0, "nothing was compared");
         for conn in [&mut self.s, &mut self.t] {
-            conn.say("SELECT 0");
+            conn.run("SELECT 0");
         }
     }
 }

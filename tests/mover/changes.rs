@@ -16,15 +16,15 @@ fn change(conn: &mut Conn, i: usize) {
     let n = i * 7919 % 150;
     let m = i % 20;
     match i % 24 {
-        0 => conn.say(&format!("SET string:{n} new-{i}")),
-        1 => conn.say(&format!("DEL string:{n}")),
-        2 => conn.say(&format!("INCRBY int:{n} 7")),
-        3 => conn.say(&format!("INCRBYFLOAT float:{n} 0.5")),
-        4 => conn.say(&format!("EXPIRE string:{n} {}", 1000 + n)),
-        5 => conn.say(&format!("PERSIST string:{n}")),
+        0 => conn.run(&format!("SET string:{n} new-{i}")),
+        1 => conn.run(&format!("DEL string:{n}")),
+        2 => conn.run(&format!("INCRBY int:{n} 7")),
+        3 => conn.run(&format!("INCRBYFLOAT float:{n} 0.5")),
+        4 => conn.run(&format!("EXPIRE string:{n} {}", 1000 + n)),
+        5 => conn.run(&format!("PERSIST string:{n}")),
         6 => conn.ask(&[b"RENAME", format!("int:{n}").as_bytes(), format!("renamed:{n}").as_bytes()]),
-        7 => conn.say(&format!("COPY set:{m} copied:{m} DB 15 REPLACE")),
-        8 => conn.say(&format!("MOVE bytes:{n} 3")),
+        7 => conn.run(&format!("COPY set:{m} copied:{m} DB 15 REPLACE")),
+        8 => conn.run(&format!("MOVE bytes:{n} 3")),
         9 => conn.ask(&[
             b"EVAL",
             b"redis.call('set', KEYS[1], ARGV[1]) return redis.call('hincrby', KEYS[2], 'n', 1)",
@@ -34,29 +34,29 @@ fn change(conn: &mut Conn, i: usize) {
             i.to_string().as_bytes(),
         ]),
         10 => {
-            conn.say("MULTI");
-            conn.say(&format!("INCR multi:{n}"));
-            conn.say(&format!("LPUSH list:{m} {i}"));
-            conn.say("EXEC")
+            conn.run("MULTI");
+            conn.run(&format!("INCR multi:{n}"));
+            conn.run(&format!("LPUSH list:{m} {i}"));
+            conn.run("EXEC")
         }
-        11 => conn.say(&format!("SPOP set:{m} 2")),
-        12 => conn.say(&format!("SADD set:{m} again-{i}")),
-        13 => conn.say(&format!("ZADD zset:{m} {i} member-{n}")),
-        14 => conn.say(&format!("XADD stream:{m} * f {i}")),
-        15 => conn.say(&format!("XREADGROUP GROUP group other COUNT 2 STREAMS stream:{m} >")),
-        16 => conn.say(&format!("GETEX string:{n} PX 500000")),
-        17 => conn.say(&format!("SET gone:{n} x PX 5")),
-        18 => conn.say(&format!("LMOVE list:{m} list:{} LEFT RIGHT", (m + 1) % 20)),
-        19 => conn.say(&format!("PFADD hll:{m} {i}")),
-        20 => conn.say(&format!("ZUNIONSTORE union:{m} 2 zset:{m} zset:{}", (m + 1) % 20)),
-        21 => conn.say(&format!("GETDEL lua:{n}")),
+        11 => conn.run(&format!("SPOP set:{m} 2")),
+        12 => conn.run(&format!("SADD set:{m} again-{i}")),
+        13 => conn.run(&format!("ZADD zset:{m} {i} member-{n}")),
+        14 => conn.run(&format!("XADD stream:{m} * f {i}")),
+        15 => conn.run(&format!("XREADGROUP GROUP group other COUNT 2 STREAMS stream:{m} >")),
+        16 => conn.run(&format!("GETEX string:{n} PX 500000")),
+        17 => conn.run(&format!("SET gone:{n} x PX 5")),
+        18 => conn.run(&format!("LMOVE list:{m} list:{} LEFT RIGHT", (m + 1) % 20)),
+        19 => conn.run(&format!("PFADD hll:{m} {i}")),
+        20 => conn.run(&format!("ZUNIONSTORE union:{m} 2 zset:{m} zset:{}", (m + 1) % 20)),
+        21 => conn.run(&format!("GETDEL lua:{n}")),
         22 => {
             // A database that had no key at the start.
-            conn.say("SELECT 7");
-            conn.say(&format!("SET late:{n} {i}"));
-            conn.say("SELECT 0")
+            conn.run("SELECT 7");
+            conn.run(&format!("SET late:{n} {i}"));
+            conn.run("SELECT 0")
         }
-        _ => conn.say(&format!("SETRANGE string:{n} 3 xyz")),
+        _ => conn.run(&format!("SETRANGE string:{n} 3 xyz")),
     };
 }
 
@@ -101,7 +101,7 @@ fn with_a_replica_as_the_feed() {
 #[test]
 fn with_tracking_where_psync_is_refused() {
     let mut bed = Bed::start();
-    bed.s.say("ACL SETUSER default -psync -sync -replconf");
+    bed.s.run("ACL SETUSER default -psync -sync -replconf");
     changes_meanwhile(bed);
 }
 
@@ -109,14 +109,14 @@ fn with_tracking_where_psync_is_refused() {
 fn sessions_that_are_refreshed_never_vanish() {
     let mut bed = Bed::start();
     for i in 0..20_000 {
-        bed.s.say(&format!("SET filler:{i} {i}"));
+        bed.s.run(&format!("SET filler:{i} {i}"));
     }
     let sessions = 200;
     for i in 0..sessions {
-        bed.s.say(&format!("SET session:{i} x PX 4000"));
+        bed.s.run(&format!("SET session:{i} x PX 4000"));
     }
     let writer = Writer::start(&bed.source, move |conn, i| {
-        conn.say(&format!("PEXPIRE session:{} 4000", i % sessions));
+        conn.run(&format!("PEXPIRE session:{} 4000", i % sessions));
     });
     let slots = layout_slots(|_| true);
     let handle = bed.copy(bed.spec(&slots));
@@ -132,7 +132,7 @@ fn sessions_that_are_refreshed_never_vanish() {
     bed.finish(&handle, 1);
     for i in 0..sessions {
         let key = format!("session:{i}");
-        let (at_source, at_target) = (bed.s.say(&format!("PTTL {key}")), bed.t.say(&format!("PTTL {key}")));
+        let (at_source, at_target) = (bed.s.run(&format!("PTTL {key}")), bed.t.run(&format!("PTTL {key}")));
         let (at_source, at_target) = (at_source.integer().unwrap(), at_target.integer().unwrap());
         assert!(at_target > 0 && (at_source - at_target).abs() < 1000, "{key}: {at_source} and {at_target}");
     }
@@ -151,23 +151,23 @@ fn replicas_of_the_target_have_everything_when_it_is_done() {
     assert_eq!(finished.replicas, 1);
     assert_eq!(finished.target_offset.replid, bed.t.info("replication", "master_replid"));
     let mut r = Conn::open(&replica);
-    assert_eq!(r.say("DBSIZE"), bed.t.say("DBSIZE"));
+    assert_eq!(r.run("DBSIZE"), bed.t.run("DBSIZE"));
     // A replica that does not run: the cut-over is not done in time, and the copy continues.
     handle.resume(HoldId(1));
-    bed.s.say("SET string:1 changed");
+    bed.s.run("SET string:1 changed");
     bed.caught_up(&handle);
-    r.say("DEBUG SLEEP 0");
+    r.run("DEBUG SLEEP 0");
     let (pid, _) = (r.info("server", "process_id"), ());
     let signal =
         |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
-    bed.s.say("SET string:2 changed");
+    bed.s.run("SET string:2 changed");
     let error = bed.finish_in(&handle, 2, Duration::from_millis(300)).unwrap_err();
     assert!(error.contains("in time"), "{error}");
     signal("-CONT");
     bed.caught_up(&handle);
     assert_eq!(bed.finish_in(&handle, 3, PATIENCE).unwrap().replicas, 1);
-    assert_eq!(r.say("GET string:2").text(), Some("changed"));
+    assert_eq!(r.run("GET string:2").text(), Some("changed"));
     // The reported offset is behind everything that was copied, and before what came later.
     let offset = |conn: &mut Conn| conn.info("replication", "master_repl_offset").parse::<u64>().unwrap();
     handle.resume(HoldId(3));

@@ -22,13 +22,13 @@ fn the_slots_are_emptied_in_all_databases_and_late_writes_with_them() {
     let handle = bed.clean(&bed.source, &slots, apart);
     bed.wait(&handle, "the first pass that finds nothing", |report| !report.waiting_on.is_empty());
     let late = (0..).map(|i| format!("late:{i}")).find(|key| slots.has_key(key.as_bytes())).unwrap();
-    bed.s.say(&format!("SET {late} x"));
+    bed.s.run(&format!("SET {late} x"));
     let report = bed.wait(&handle, "cleaned", |report| report.state == State::Cleaned);
     assert!(report.counters.deleted > 500, "{report:?}");
     let mut kept = 0;
     for db in DATABASES {
-        bed.s.say(&format!("SELECT {db}"));
-        let keys = bed.s.say("KEYS *");
+        bed.s.run(&format!("SELECT {db}"));
+        let keys = bed.s.run("KEYS *");
         for key in keys.items().unwrap() {
             let pontoon::redis::Reply::Bulk(key) = key else { panic!("{key:?}") };
             assert!(!slots.has_key(key), "{key:?} of database {db} is still there");
@@ -51,24 +51,24 @@ fn it_ends_only_after_two_empty_passes_far_enough_apart() {
 #[test]
 fn unexpected_keys_at_the_target_are_named_and_kept() {
     let mut bed = Bed::start();
-    bed.s.say("SET a source");
-    bed.t.say("SET a somebody");
-    bed.t.say("SELECT 3");
-    bed.t.say("SET b somebody");
+    bed.s.run("SET a source");
+    bed.t.run("SET a somebody");
+    bed.t.run("SELECT 3");
+    bed.t.run("SET b somebody");
     let slots = layout_slots(|_| true);
     let why = bed.failed(&bed.copy(bed.spec(&slots)));
     assert!(why.contains("'a'") && why.contains("'b'") && why.contains("--wipe"), "{why}");
-    bed.t.say("SELECT 0");
-    assert_eq!(bed.t.say("GET a").text(), Some("somebody"));
+    bed.t.run("SELECT 0");
+    assert_eq!(bed.t.run("GET a").text(), Some("somebody"));
     // Slots whose keys are leftovers: they are deleted.
     let mut spec = bed.spec(&slots);
-    spec.ours_at_target = slots.clone();
+    spec.deletable_at_target = slots.clone();
     let handle = bed.copy(spec);
     bed.caught_up(&handle);
     bed.finish(&handle, 1);
     bed.assert_equal(&slots);
     drop(handle);
-    bed.t.say("SET c somebody");
+    bed.t.run("SET c somebody");
     let mut spec = bed.spec(&slots);
     spec.wipe = true;
     let handle = bed.copy(spec);
@@ -81,13 +81,13 @@ fn unexpected_keys_at_the_target_are_named_and_kept() {
 fn nothing_is_changed_without_authorization() {
     let mut bed = Bed::start();
     bed.authorizer = Arc::new(Authorizer { asked: Mutex::default(), refuses: true });
-    bed.t.say("SET a x");
-    bed.s.say("SET b x");
+    bed.t.run("SET a x");
+    bed.s.run("SET b x");
     let slots = layout_slots(|_| true);
     let mut spec = bed.spec(&slots);
     spec.wipe = true;
     assert_eq!(bed.failed(&bed.copy(spec)), "this run is closed");
     assert_eq!(bed.failed(&bed.clean(&bed.target, &slots, Duration::ZERO)), "this run is closed");
-    assert_eq!(bed.t.say("DBSIZE").integer(), Some(1));
+    assert_eq!(bed.t.run("DBSIZE").integer(), Some(1));
     assert_eq!(bed.authorizer.asked.lock().unwrap().len(), 2);
 }

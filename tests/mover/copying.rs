@@ -1,4 +1,4 @@
-//! What is copied: every type, all databases, times to live, functions; slowly if limits say so.
+//! What is copied: every type, all databases, times to live, functions; slowly if there are limits.
 //! Knows nothing of concurrent changes.
 
 use std::time::{Duration, Instant};
@@ -10,33 +10,33 @@ use super::bed::{Bed, Conn, DATABASES, layout_slots};
 /// Some keys of every type, below and above the limits of the small encodings.
 pub fn fill(conn: &mut Conn) {
     for db in DATABASES.into_iter().filter(|db| *db != 7) {
-        conn.say(&format!("SELECT {db}"));
+        conn.run(&format!("SELECT {db}"));
         for i in 0..150 {
-            conn.say(&format!("SET string:{i} value-{db}-{i}"));
-            conn.say(&format!("SET int:{i} {i}"));
+            conn.run(&format!("SET string:{i} value-{db}-{i}"));
+            conn.run(&format!("SET int:{i} {i}"));
             conn.ask(&[b"SET", format!("bytes:{i}").as_bytes(), &[0, 255, 13, 10, i as u8]]);
             conn.ask(&[b"SET", format!("\r\n binary {i}").as_bytes(), &vec![i as u8; 1000]]);
         }
         for i in 0..20 {
             for e in 0..i * 20 + 1 {
-                conn.say(&format!("RPUSH list:{i} element-{e}"));
-                conn.say(&format!("SADD set:{i} member-{e}"));
-                conn.say(&format!("SADD ints:{i} {e}"));
-                conn.say(&format!("ZADD zset:{i} {e}.25 member-{e}"));
-                conn.say(&format!("HSET hash:{i} field-{e} value-{e}"));
-                conn.say(&format!("XADD stream:{i} {}-1 field {e}", e + 1));
+                conn.run(&format!("RPUSH list:{i} element-{e}"));
+                conn.run(&format!("SADD set:{i} member-{e}"));
+                conn.run(&format!("SADD ints:{i} {e}"));
+                conn.run(&format!("ZADD zset:{i} {e}.25 member-{e}"));
+                conn.run(&format!("HSET hash:{i} field-{e} value-{e}"));
+                conn.run(&format!("XADD stream:{i} {}-1 field {e}", e + 1));
             }
-            conn.say(&format!("XGROUP CREATE stream:{i} group 0"));
-            conn.say(&format!("XREADGROUP GROUP group consumer COUNT 3 STREAMS stream:{i} >"));
-            conn.say(&format!("XACK stream:{i} group 1-1"));
-            conn.say(&format!("PFADD hll:{i} a b c {i}"));
-            conn.say(&format!("SET expiring:{i} x PX {}", 100_000 + i * 1000));
-            conn.say(&format!("PEXPIRE hash:{i} {}", 200_000 + i));
-            conn.say(&format!("SET soon:{i} x PX 3"));
+            conn.run(&format!("XGROUP CREATE stream:{i} group 0"));
+            conn.run(&format!("XREADGROUP GROUP group consumer COUNT 3 STREAMS stream:{i} >"));
+            conn.run(&format!("XACK stream:{i} group 1-1"));
+            conn.run(&format!("PFADD hll:{i} a b c {i}"));
+            conn.run(&format!("SET expiring:{i} x PX {}", 100_000 + i * 1000));
+            conn.run(&format!("PEXPIRE hash:{i} {}", 200_000 + i));
+            conn.run(&format!("SET soon:{i} x PX 3"));
         }
-        conn.say("ZADD zset:ends -inf low inf high");
+        conn.run("ZADD zset:ends -inf low inf high");
     }
-    conn.say("SELECT 0");
+    conn.run("SELECT 0");
     conn.ask(&[b"SET", b"", b"the empty key"]);
 }
 
@@ -44,13 +44,13 @@ pub fn fill(conn: &mut Conn) {
 fn everything_of_the_slots_and_nothing_else() {
     let mut bed = Bed::start();
     fill(&mut bed.s);
-    bed.s.say("EVAL return(1) 0");
+    bed.s.run("EVAL return(1) 0");
     let code = "#!lua name=lib\nredis.register_function('f', function() return 42 end)";
     bed.s.ask(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
     // Keys of other slots at the target are kept.
     let slots = layout_slots(|slot| slot % 3 == 1);
     let other = (0..).map(|i| format!("other:{i}")).find(|key| !slots.has_key(key.as_bytes())).unwrap();
-    bed.t.say(&format!("SET {other} mine"));
+    bed.t.run(&format!("SET {other} mine"));
     let handle = bed.copy(bed.spec(&slots));
     let report = bed.caught_up(&handle);
     assert!(report.counters.scanned > 2000, "{report:?}");
@@ -63,19 +63,19 @@ fn everything_of_the_slots_and_nothing_else() {
     // The result may arrive a moment before the report.
     let state = State::Finished(pontoon::model::ids::HoldId(1));
     super::bed::until("the report says so", || handle.report().borrow().state == state);
-    assert_eq!(bed.t.say(&format!("GET {other}")).text(), Some("mine"));
-    bed.t.say(&format!("DEL {other}"));
+    assert_eq!(bed.t.run(&format!("GET {other}")).text(), Some("mine"));
+    bed.t.run(&format!("DEL {other}"));
     bed.assert_equal(&slots);
-    assert_eq!(bed.t.say("FCALL f 0").integer(), Some(42));
+    assert_eq!(bed.t.run("FCALL f 0").integer(), Some(42));
     // It asked for authorization once, for one connection, which the server knows by its name.
     let asked = bed.authorizer.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 1);
-    let list = bed.t.say("CLIENT LIST").text().unwrap().to_owned();
+    let list = bed.t.run("CLIENT LIST").text().unwrap().to_owned();
     let line = list.lines().find(|l| l.starts_with(&format!("id={} ", asked[0].client_id))).unwrap().to_owned();
     assert!(line.contains(&format!("name={}", super::bed::NAME)), "{line}");
     drop(handle);
     super::bed::until("its connections are closed", || {
-        !bed.t.say("CLIENT LIST").text().unwrap().contains(super::bed::NAME)
+        !bed.t.run("CLIENT LIST").text().unwrap().contains(super::bed::NAME)
     });
 }
 
@@ -83,7 +83,7 @@ fn everything_of_the_slots_and_nothing_else() {
 fn limits_hold_and_change_while_it_runs() {
     let mut bed = Bed::start();
     for i in 0..2000 {
-        bed.s.say(&format!("SET key:{i} {i}"));
+        bed.s.run(&format!("SET key:{i} {i}"));
     }
     bed.limits.send_replace(Limits { keys_per_second: 500, ..Limits::default() });
     let slots = layout_slots(|_| true);
@@ -110,12 +110,12 @@ fn verification_finds_what_differs() {
     assert!(verified.keys > 1000 && verified.different == 0, "{verified:?}");
     drop(handle);
     // Somebody writes a value to the target that the source does not have.
-    spec.ours_at_target = slots.clone();
+    spec.deletable_at_target = slots.clone();
     spec.name += "2";
     bed.limits.send_replace(Limits { keys_per_second: 300, ..Limits::default() });
     let handle = bed.copy(spec);
     bed.wait(&handle, "some copied", |report| report.counters.keys >= 100);
-    let key = bed.t.say("RANDOMKEY");
+    let key = bed.t.run("RANDOMKEY");
     let key = key.text().unwrap().to_owned();
     bed.t.ask(&[b"DEL", key.as_bytes()]);
     bed.t.ask(&[b"SET", key.as_bytes(), b"somebody's"]);

@@ -10,7 +10,7 @@ use super::bed::{Bed, follow, layout_slots, start_server};
 fn copying() -> (Bed, MoverHandle) {
     let mut bed = Bed::start();
     for i in 0..3000 {
-        bed.s.say(&format!("SET key:{i} {i}"));
+        bed.s.run(&format!("SET key:{i} {i}"));
     }
     bed.limits.send_replace(Limits { keys_per_second: 1000, ..Limits::default() });
     let handle = bed.copy(bed.spec(&layout_slots(|_| true)));
@@ -22,11 +22,11 @@ fn copying() -> (Bed, MoverHandle) {
 fn a_killed_connection_ends_it() {
     let (mut bed, handle) = copying();
     let id = bed.authorizer.asked.lock().unwrap()[0].client_id;
-    bed.t.say(&format!("CLIENT KILL ID {id}"));
-    let at_kill = bed.t.say("DBSIZE");
+    bed.t.run(&format!("CLIENT KILL ID {id}"));
+    let at_kill = bed.t.run("DBSIZE");
     let why = bed.failed(&handle);
     assert!(why.contains("target is lost"), "{why}");
-    assert_eq!(bed.t.say("DBSIZE"), at_kill, "nothing is written after the kill");
+    assert_eq!(bed.t.run("DBSIZE"), at_kill, "nothing is written after the kill");
     assert!(bed.finish_in(&handle, 1, Duration::from_secs(1)).unwrap_err().contains("target is lost"));
 }
 
@@ -44,7 +44,7 @@ fn a_lost_source_ends_it() {
 fn flushing_and_swapping_end_it() {
     for command in ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1"] {
         let (mut bed, handle) = copying();
-        bed.s.say(command);
+        bed.s.run(command);
         let why = bed.failed(&handle);
         assert!(why.contains(command.split(' ').next().unwrap()), "{why}");
     }
@@ -60,7 +60,7 @@ fn data_loss_at_the_target_ends_it() {
         ("CONFIG RESETSTAT", "RESETSTAT"),
     ] {
         let (mut bed, handle) = copying();
-        bed.t.say(command);
+        bed.t.run(command);
         let why = bed.failed(&handle);
         assert!(why.contains(what), "{command}: {why}");
     }
@@ -70,11 +70,11 @@ fn data_loss_at_the_target_ends_it() {
 fn a_flush_at_the_target_just_before_the_hold_is_noticed_under_it() {
     let mut bed = Bed::start();
     for i in 0..1000 {
-        bed.s.say(&format!("SET key:{i} {i}"));
+        bed.s.run(&format!("SET key:{i} {i}"));
     }
     let handle = bed.copy(bed.spec(&layout_slots(|_| true)));
     bed.caught_up(&handle);
-    bed.t.say("FLUSHALL");
+    bed.t.run("FLUSHALL");
     let why = bed.finish_in(&handle, 1, Duration::from_secs(5)).unwrap_err();
     assert!(why.contains("flushed") || why.contains("ended"), "{why}");
     assert!(bed.failed(&handle).contains("flushed"));
@@ -85,17 +85,17 @@ fn evictions_at_the_target_end_it_unless_the_product_is_a_cache() {
     for cache in [false, true] {
         let mut bed = Bed::start();
         for i in 0..1000 {
-            bed.s.say(&format!("SET key:{i} {}", "v".repeat(1000)));
-            bed.t.say(&format!("SET other:{i} {}", "v".repeat(1000)));
+            bed.s.run(&format!("SET key:{i} {}", "v".repeat(1000)));
+            bed.t.run(&format!("SET other:{i} {}", "v".repeat(1000)));
         }
         let slots = layout_slots(|slot| slot % 2 == 1);
-        bed.t.say("CONFIG SET maxmemory-policy allkeys-random");
+        bed.t.run("CONFIG SET maxmemory-policy allkeys-random");
         let mut spec = bed.spec(&slots);
         spec.cache = cache;
-        spec.ours_at_target = layout_slots(|_| true);
+        spec.deletable_at_target = layout_slots(|_| true);
         let handle = bed.copy(spec);
         bed.caught_up(&handle);
-        bed.t.say("CONFIG SET maxmemory 1mb");
+        bed.t.run("CONFIG SET maxmemory 1mb");
         super::bed::until("something is evicted", || bed.t.info("stats", "evicted_keys") != "0");
         let finished = bed.finish_in(&handle, 1, Duration::from_secs(5));
         assert_eq!(finished.is_ok(), cache, "{finished:?}");
@@ -115,7 +115,7 @@ fn a_change_of_roles_ends_it() {
     // Nor does a new run start there.
     let why = bed.failed(&bed.copy(bed.spec(&layout_slots(|_| true))));
     assert!(why.contains("is a replica"), "{why}");
-    bed.t.say("REPLICAOF NO ONE");
+    bed.t.run("REPLICAOF NO ONE");
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn a_full_target_ends_it_with_advice() {
     let mut bed = Bed::start();
     let value = "v".repeat(1000);
     for i in 0..5000 {
-        bed.s.say(&format!("SET key:{i} {value}"));
+        bed.s.run(&format!("SET key:{i} {value}"));
     }
-    bed.t.say("CONFIG SET maxmemory 3mb");
+    bed.t.run("CONFIG SET maxmemory 3mb");
     let why = bed.failed(&bed.copy(bed.spec(&layout_slots(|_| true))));
     assert!(why.contains("out of memory") && why.contains("maxmemory"), "{why}");
 }
@@ -134,20 +134,20 @@ fn a_full_target_ends_it_with_advice() {
 fn a_cut_over_that_is_late_is_abandoned_and_the_copy_continues() {
     let mut bed = Bed::start();
     for i in 0..1000 {
-        bed.s.say(&format!("SET key:{i} {i}"));
+        bed.s.run(&format!("SET key:{i} {i}"));
     }
     let slots = layout_slots(|_| true);
     let handle = bed.copy(bed.spec(&slots));
     bed.caught_up(&handle);
-    bed.t.say("CLIENT PAUSE 700 ALL");
-    bed.s.say("SET key:1 changed");
+    bed.t.run("CLIENT PAUSE 700 ALL");
+    bed.s.run("SET key:1 changed");
     let error = bed.finish_in(&handle, 1, Duration::from_millis(200)).unwrap_err();
     assert!(error.contains("in time"), "{error}");
     bed.caught_up(&handle);
     bed.finish(&handle, 2);
     bed.assert_equal(&slots);
     // Nothing reaches the target after the cut-over is finished.
-    bed.s.say("SET key:2 late");
+    bed.s.run("SET key:2 late");
     bed.wait(&handle, "the late write is seen", |report| report.dirty > 0);
-    assert_eq!(bed.t.say("GET key:2").text(), Some("2"));
+    assert_eq!(bed.t.run("GET key:2").text(), Some("2"));
 }

@@ -17,11 +17,11 @@ fn lists_that_become_big_and_small_are_never_duplicated() {
     let mut bed = Bed::start();
     let element = "e".repeat(300);
     for i in 0..2000 {
-        bed.s.say(&format!("RPUSH big {i}-{element}"));
+        bed.s.run(&format!("RPUSH big {i}-{element}"));
     }
-    bed.s.say("RPUSH small one");
+    bed.s.run("RPUSH small one");
     for i in 0..LISTS {
-        bed.s.say(&format!("COPY big list:{i}"));
+        bed.s.run(&format!("COPY big list:{i}"));
     }
     let slots = layout_slots(|_| true);
     let handle = bed.copy(bed.spec(&slots));
@@ -31,7 +31,7 @@ fn lists_that_become_big_and_small_are_never_duplicated() {
         let passed = passes.clone();
         let writer = Writer::start(&bed.source, move |conn, i| {
             let (list, from) = (i / 6 % LISTS, if i % 2 == 0 { "small" } else { "big" });
-            conn.say(&format!("COPY {from} list:{list} REPLACE"));
+            conn.run(&format!("COPY {from} list:{list} REPLACE"));
             // A whole pass ends with a big list.
             passed.store(((i + 1) / (6 * LISTS)) as u64, Ordering::Relaxed);
         });

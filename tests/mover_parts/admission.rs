@@ -203,8 +203,8 @@ async fn a_replica_feeds_where_there_is_a_healthy_one() {
     // Without a replica the primary must provide the feed, and then it counts the feed as a replica.
     let alone = World::new(&[&source.addr], &[&target.addr]).admit().await.unwrap();
     assert!(alone.iter().any(|text| text.contains("min-replicas-to-write 1")), "{alone:?}");
-    let stranger = Redis::start(&[]).await;
-    let warnings = World::new(&[&source.addr, &stranger.addr], &[&target.addr]).admit().await.unwrap();
+    let unrelated = Redis::start(&[]).await;
+    let warnings = World::new(&[&source.addr, &unrelated.addr], &[&target.addr]).admit().await.unwrap();
     assert!(warnings.iter().any(|text| text.contains("is not a replica now")), "{warnings:?}");
     source.run("CONFIG SET min-replicas-to-write 3").await;
     let warnings = world.admit().await.unwrap();

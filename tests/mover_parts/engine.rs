@@ -22,7 +22,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     dataset,
     server::Redis,
-    verification::{Still, all_slots, compare, endpoint},
+    verification::{FakeCopy, all_slots, compare, endpoint},
     wait::{PATIENCE, soon},
 };
 
@@ -44,7 +44,7 @@ fn start(source: &Redis, target: &Redis) -> (MoverHandle, watch::Sender<Limits>)
         primary: endpoint(source),
         feed: endpoint(source),
         target: endpoint(target),
-        ours_at_target: slots,
+        deletable_at_target: slots,
         wipe: false,
         cache: false,
         verify: Verify::Full,
@@ -98,7 +98,7 @@ async fn under_writes(feed: &str) {
     writing.await.unwrap();
     handle.finish(HoldId(1), Instant::now() + PATIENCE).await.unwrap();
     drop(handle);
-    let outcome = compare(&source, &target, &all_slots(), Verify::Full, &Still::default()).await;
+    let outcome = compare(&source, &target, &all_slots(), Verify::Full, &FakeCopy::default()).await;
     assert!(outcome.different.is_empty() && outcome.verified.keys >= 390, "{feed}: {outcome:?}");
 }
 

@@ -16,26 +16,26 @@ use crate::{server::Redis, verification::endpoint, wait::soon};
 
 /// The events of a feed.
 #[derive(Default)]
-struct Told {
+struct FeedEvents {
     keys: BTreeSet<Vec<u8>>,
     functions: bool,
 }
 
 /// Reads the feed until its barrier has passed.
-async fn read(feed: &mut dyn Feed) -> Result<Told, String> {
-    let mut told = Told::default();
+async fn read(feed: &mut dyn Feed) -> Result<FeedEvents, String> {
+    let mut seen = FeedEvents::default();
     let deadline = soon();
     loop {
         feed.connection().fill().map_err(|error| error.to_string())?;
         feed.drain(&mut |event| match event {
             Event::Changed { key, .. } => {
-                told.keys.insert(key.to_vec());
+                seen.keys.insert(key.to_vec());
             }
-            Event::Functions => told.functions = true,
+            Event::Functions => seen.functions = true,
             Event::UnknownCommand { .. } => panic!("an unknown command"),
         })?;
         if feed.passed_barrier() {
-            return Ok(told);
+            return Ok(seen);
         }
         feed.connection().flush().map_err(|error| error.to_string())?;
         assert!(Instant::now() < deadline, "the barrier does not pass");
@@ -79,11 +79,11 @@ async fn every_change_is_reported_before_the_barrier() {
         redis.run(command).await;
         feed.begin_barrier(offset(&mut client).await);
         assert!(!feed.passed_barrier());
-        let told = read(&mut feed).await.unwrap();
+        let seen = read(&mut feed).await.unwrap();
         for key in keys.split(' ').filter(|key| !key.is_empty()) {
-            assert!(told.keys.contains(key.as_bytes()), "{command}: {key} is not in {:?}", told.keys);
+            assert!(seen.keys.contains(key.as_bytes()), "{command}: {key} is not in {:?}", seen.keys);
         }
-        assert!(!told.functions, "{command}");
+        assert!(!seen.functions, "{command}");
     }
     // An acknowledged write is always before the barrier.
     for i in 0..1000 {
@@ -116,7 +116,7 @@ async fn changes_that_cannot_be_reported_end_the_copy() {
         let mut feed = open(&redis).await;
         redis.run(command).await;
         feed.begin_barrier(0);
-        let error = read(&mut feed).await.map(|told| told.keys).unwrap_err();
+        let error = read(&mut feed).await.map(|seen| seen.keys).unwrap_err();
         assert!(error.contains(words) && error.contains(redis.addr.as_str()), "{command}: {error}");
     }
     let mut feed = open(&redis).await;

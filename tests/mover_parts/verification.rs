@@ -12,7 +12,7 @@ use pontoon::{
     mover::{
         Endpoint, SlotSet,
         verify::{
-            ChangeObserver, Comparison, DbKeyPair, KeyStatus, Outcome, Scope,
+            ChangeObserver, Comparison, DbKey, KeyStatus, Outcome, Scope,
             digest::{DigestSeed, KeyDigest, difference},
             read::Reader,
         },
@@ -51,20 +51,20 @@ pub fn all_slots() -> SlotSet {
 
 /// A copy that does nothing, or one in which some keys always change.
 #[derive(Default)]
-pub struct Still {
+pub struct FakeCopy {
     write_contended: Vec<Bytes>,
-    watched: RefCell<BTreeMap<DbKeyPair, u64>>,
+    watched: RefCell<BTreeMap<DbKey, u64>>,
 }
 
-impl ChangeObserver for Still {
-    fn watch(&self, keys: &[DbKeyPair]) {
+impl ChangeObserver for FakeCopy {
+    fn watch(&self, keys: &[DbKey]) {
         *self.watched.borrow_mut() = keys.iter().map(|key| (key.clone(), 0)).collect();
     }
 
-    fn status(&self, key: &DbKeyPair) -> KeyStatus {
+    fn status(&self, key: &DbKey) -> KeyStatus {
         let mut watched = self.watched.borrow_mut();
         let changes = watched.get_mut(key).expect("a key that is watched");
-        *changes += u64::from(self.write_contended.contains(&key.1));
+        *changes += u64::from(self.write_contended.contains(&key.key));
         KeyStatus { changes: *changes, settled: true }
     }
 
@@ -73,7 +73,7 @@ impl ChangeObserver for Still {
     }
 }
 
-pub async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &Still) -> Outcome {
+pub async fn compare(source: &Redis, target: &Redis, slots: &SlotSet, verify: Verify, changes: &FakeCopy) -> Outcome {
     let scope = Scope { slots, databases: 16, verify, keys: 700, reports_groups: true };
     let comparison = Comparison::open(&endpoint(source), &endpoint(target), "pt:test", scope).await.unwrap();
     comparison.run(changes, |_| {}).await.unwrap()
@@ -122,12 +122,12 @@ async fn equal_values_are_equal_in_every_encoding() {
     }
     assert!(differing > 25, "{differing} of 50 hashes differ, seed {seed}");
     let slots = all_slots();
-    let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
+    let outcome = compare(&source, &target, &slots, Verify::Full, &FakeCopy::default()).await;
     assert_eq!(outcome.different, [""; 0], "seed {seed}");
     assert!(outcome.verified.keys >= 700 && outcome.always_changing == 0 && outcome.unreadable == 0, "{outcome:?}");
     // A sample of so few keys contains all of them; other slots are ignored.
-    assert!(compare(&source, &target, &slots, Verify::Sample, &Still::default()).await.verified.keys >= 700);
-    assert_eq!(compare(&source, &target, &slots, Verify::None, &Still::default()).await, Outcome::default());
+    assert!(compare(&source, &target, &slots, Verify::Sample, &FakeCopy::default()).await.verified.keys >= 700);
+    assert_eq!(compare(&source, &target, &slots, Verify::None, &FakeCopy::default()).await, Outcome::default());
     // Some keys get another value, each by one change of one element.
     let mut rng = Rng::with_seed(seed);
     let changed: BTreeSet<usize> = (0..30).map(|_| rng.usize(0..350)).collect();
@@ -138,7 +138,7 @@ async fn equal_values_are_equal_in_every_encoding() {
         let change = one_change(*i, &mut rng, &target).await;
         dataset::send(&target, 0, &[change]).await;
     }
-    let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
+    let outcome = compare(&source, &target, &slots, Verify::Full, &FakeCopy::default()).await;
     assert_eq!(outcome.verified.different as usize, changed.len(), "seed {seed}, {changed:?}: {outcome:?}");
     let named = |text: &String| changed.iter().any(|i| text.starts_with(&format!("key:{i} (database 0)")));
     assert!(outcome.different.len() == 8 && outcome.different.iter().all(named), "seed {seed}: {outcome:?}");
@@ -150,13 +150,13 @@ async fn equal_values_are_equal_in_every_encoding() {
         let restore: &[&[u8]] = &[b"RESTORE", key.as_bytes(), ttl.as_bytes(), &dump, b"REPLACE"];
         client.ask(restore, soon()).await.unwrap();
     }
-    let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
+    let outcome = compare(&source, &target, &slots, Verify::Full, &FakeCopy::default()).await;
     assert_eq!(outcome.different, [""; 0], "seed {seed}");
     let only = Layout::Codis.slot(b"key:3");
     let others = SlotSet::new(Layout::Codis, &(0..Layout::Codis.slots()).map(SlotId).filter(|s| *s != only).collect());
     target.run("DEL key:3").await;
-    assert_eq!(compare(&source, &target, &others, Verify::Full, &Still::default()).await.verified.different, 0);
-    let outcome = compare(&source, &target, &slots, Verify::Full, &Still::default()).await;
+    assert_eq!(compare(&source, &target, &others, Verify::Full, &FakeCopy::default()).await.verified.different, 0);
+    let outcome = compare(&source, &target, &slots, Verify::Full, &FakeCopy::default()).await;
     assert!(outcome.verified.different == 1 && outcome.different[0].starts_with("key:3 (database 0)"), "{outcome:?}");
 }
 
@@ -244,7 +244,7 @@ async fn any_single_change_is_detected() {
             assert_eq!(difference(&before_a[0], &before_b[0], 9000), None, "before {}", what());
             dataset::send(&target, 0, std::slice::from_ref(&change)).await;
             let (after_a, after_b) = (a.read(0, &key).await.unwrap(), b.read(0, &key).await.unwrap());
-            assert!(difference(&after_a[0], &after_b[0], 9000).is_some(), "{} was not seen", what());
+            assert!(difference(&after_a[0], &after_b[0], 9000).is_some(), "{} was not detected", what());
             seen += 1;
         }
     }
@@ -261,14 +261,14 @@ async fn any_single_change_is_detected() {
 async fn a_key_that_always_changes_is_no_difference() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
     for redis in [&source, &target] {
-        redis.run("MSET same 1 hot 1 gone 1").await;
+        redis.run("MSET same 1 contended 1 gone 1").await;
     }
-    source.run("SET hot 2").await;
+    source.run("SET contended 2").await;
     target.run("DEL gone").await;
     target.run("SET extra 1").await;
     let slots = all_slots();
-    let write_contended = Still { write_contended: vec!["hot".into()], ..Still::default() };
-    let outcome = compare(&source, &target, &slots, Verify::Full, &write_contended).await;
+    let changes = FakeCopy { write_contended: vec!["contended".into()], ..FakeCopy::default() };
+    let outcome = compare(&source, &target, &slots, Verify::Full, &changes).await;
     assert_eq!((outcome.verified.keys, outcome.verified.different, outcome.always_changing), (3, 2, 1), "{outcome:?}");
     assert!(outcome.different.iter().any(|text| text == "gone (database 0): it is not at the target"), "{outcome:?}");
     let extra = "extra (database 0): it is at the target and not at the source";
@@ -301,7 +301,7 @@ async fn times_to_live_of_fields_are_read_where_there_are_any() {
     assert!(difference(&seen[0], &seen[2], 0).unwrap().contains("hash's fields"));
 }
 
-/// Groups in use are no difference if the feed does not report their changes; entries are.
+/// Groups in use do not count as a difference if the feed does not report their changes; entries do.
 #[tokio::test(flavor = "multi_thread")]
 async fn unreported_changes_of_groups_are_not_compared() {
     let (source, target) = tokio::join!(Redis::start(&[]), Redis::start(&[]));
@@ -314,7 +314,7 @@ async fn unreported_changes_of_groups_are_not_compared() {
     let different = async |reports_groups| {
         let scope = Scope { slots: &slots, databases: 16, verify: Verify::Full, keys: 1, reports_groups };
         let comparison = Comparison::open(&endpoint(&source), &endpoint(&target), "pt:test", scope).await.unwrap();
-        comparison.run(&Still::default(), |_| {}).await.unwrap().different.len()
+        comparison.run(&FakeCopy::default(), |_| {}).await.unwrap().different.len()
     };
     assert_eq!((different(true).await, different(false).await), (1, 0));
     target.run("XADD stream 2-1 a b").await;

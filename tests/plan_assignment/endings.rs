@@ -74,7 +74,7 @@ fn the_task_ends_when_its_hold_or_its_assignment_was_ended_by_another() {
 }
 
 #[test]
-fn a_refused_surrender_ends_the_task() {
+fn a_refused_give_up_ends_the_task() {
     let mut world = World::new(Mode::Store, false);
     world.decide();
     world.memory.scanned(world.now_ns, found_key());

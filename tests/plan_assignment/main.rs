@@ -1,6 +1,6 @@
 //! `plan::assignment` with the real model under it: each transition by example, and that every assignment ends,
 //! whatever fails.
-//! Knows nothing of servers: what a scan, a ping or a server answers is what the test says.
+//! Knows nothing of servers: each test determines what a scan, a ping or a server answers.
 #![allow(clippy::unwrap_used)]
 
 mod endings;

@@ -1,5 +1,5 @@
 //! A leader and one assignment over the real model, and a clock: what the tests of this folder let happen.
-//! Knows nothing of servers: what a scan, a ping or a server answers is what the test says.
+//! Knows nothing of servers: each test determines what a scan, a ping or a server answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -83,7 +83,7 @@ impl Cache {
     fn kill(&mut self, group: usize, for_ms: u64) {
         let ports = if group == 1 { vec![8001, 8002] } else { vec![PRIMARIES[group - 1]] };
         for port in ports {
-            self.world.see(port, |report| {
+            self.world.edit_reports(port, |report| {
                 report.failing_ms = Some(for_ms);
                 report.error = "connection refused".into();
                 report.probe.as_mut().unwrap().1 = for_ms;
@@ -92,7 +92,7 @@ impl Cache {
     }
 
     fn revive(&mut self, group: usize) {
-        self.world.see(PRIMARIES[group - 1], |report| {
+        self.world.edit_reports(PRIMARIES[group - 1], |report| {
             (report.failing_ms, report.error) = (None, String::new());
             report.probe.as_mut().unwrap().1 = 0;
         });
@@ -125,7 +125,7 @@ impl Cache {
         (changes, reasons)
     }
 
-    fn does(&mut self, at_s: u64) {
+    fn carry_out(&mut self, at_s: u64) {
         let (changes, reasons) = self.decided(at_s);
         assert!(!changes.is_empty(), "{reasons:?}");
         for change in changes {
@@ -154,7 +154,7 @@ fn a_group_that_is_down_ejects_its_slots_evenly_and_the_reason_is_in_the_log() {
         assert!(why.contains(part), "{part}: {why}");
     }
     assert_eq!(to[&GroupId(2)], (0..150).map(SlotId).collect(), "neighbours stay together");
-    cache.does(0);
+    cache.carry_out(0);
     assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 450, 574]);
     let (changes, reasons) = cache.decided(1);
     assert!(
@@ -173,7 +173,7 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
         ("", |c| c.world.state.settings.maintenance = true),
         // A replica that can replace the primary is promoted; a promotion that is open continues.
         ("", |c| {
-            c.world.see(8002, |report| {
+            c.world.edit_reports(8002, |report| {
                 (report.failing_ms, report.error) = (None, String::new());
                 report.probe.as_mut().unwrap().1 = 0;
             });
@@ -258,16 +258,16 @@ fn migrations_of_the_group_end_before_its_slots_are_ejected() {
     let (changes, _) = cache.decided(0);
     let [Change::CancelMigration(CancelMigration { migration, why })] = &changes[..] else { panic!("{changes:?}") };
     assert!(*migration == id && why.contains("group 1 ejects its slots"), "{why}");
-    cache.does(0);
-    assert!(!cache.world.state.migrations.contains_key(&MigrationId(id.0)), "nothing was staged: it is over");
-    cache.does(0);
+    cache.carry_out(0);
+    assert!(!cache.world.state.migrations.contains_key(&MigrationId(id.0)), "nothing was staged, so it has ended");
+    cache.carry_out(0);
     assert_eq!(cache.slots(1), 0);
 }
 
 #[test]
 fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after() {
     let mut cache = Cache::down();
-    cache.does(0);
+    cache.carry_out(0);
     cache.revive(1);
     let wait = |cache: &mut Cache, at_s, part: &str| {
         let (changes, reasons) = cache.decided(at_s);
@@ -295,9 +295,9 @@ fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after()
     let ejection = cache.group(1).ejection.clone().unwrap().id;
     let group_epoch = cache.group(1).epoch;
     assert_eq!(changes, [Change::Reinstate(Reinstate { product: CACHE, group: GroupId(1), ejection, group_epoch })]);
-    cache.does(131);
+    cache.carry_out(131);
     assert!(cache.world.state.assignments.values().any(|a| a.to == GroupId(1) && a.slots.len() == 300));
-    assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "it is under way");
+    assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "the reinstatement is in progress");
     // A failed reinstatement is tried again after the whole wait.
     let again = Change::GiveUpAssign(GiveUpAssign {
         assignment: *cache.world.state.assignments.keys().next().unwrap(),
@@ -312,14 +312,14 @@ fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after()
 #[test]
 fn ejected_groups_do_not_count_for_the_guard() {
     let mut cache = Cache::down();
-    cache.does(0);
+    cache.carry_out(0);
     let watchers = Watchers::new(&cache.world.seen, voters());
     let (down, guard) = failover::groups_down(&cache.world.state, &cache.world.seen, &watchers, &BTreeSet::new());
     assert!(down.len() == 1 && guard.is_ok());
     // Two more fail, of the two groups that are left and the store's group; three would be too many.
     cache.kill(2, 20_000);
     cache.world.fail(7001, 20_000);
-    cache.does(1);
+    cache.carry_out(1);
     assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 0, 1024], "slots that it owned temporarily are passed on");
     let ejected = |id| cache.group(id).ejection.as_ref().unwrap().slots.len();
     assert_eq!([ejected(1), ejected(2)], [300, 300], "each group gets back its own slots");

@@ -10,7 +10,7 @@ use pontoon::{
 };
 
 /// The group is down, and the server of another group answers every node, so that no node counts as blind.
-fn seeing() -> World {
+fn down_beside_another_group() -> World {
     let mut world = World::down();
     world.group(2, &[7101]);
     world
@@ -38,7 +38,7 @@ fn nodes_that_reach_what_the_leader_does_not_should_lead() {
         ("another does not either", &[3], |w| [1, 2].into_iter().for_each(|node| lose_both(w, node))),
         ("no node does", &[], |w| voters().into_iter().for_each(|node| lose_both(w, node.0))),
         ("the primary is up", &[], |w| {
-            w.see(PRIMARY, |report| report.failing_ms = None);
+            w.edit_reports(PRIMARY, |report| report.failing_ms = None);
             lose_both(w, 1);
         }),
         ("maintenance", &[], |w| {
@@ -57,7 +57,7 @@ fn nodes_that_reach_what_the_leader_does_not_should_lead() {
             lose(w, 1, 7002, 4_000);
             w.edit(|group| group.servers[1].diverged = true);
         }),
-        ("begun, and the candidate is out of reach", &[2, 3], |w| {
+        ("begun, and the leader does not reach the candidate", &[2, 3], |w| {
             w.start(7002, false);
             lose(w, 1, 7002, 4_000);
         }),
@@ -82,7 +82,7 @@ fn nodes_that_reach_what_the_leader_does_not_should_lead() {
         }),
     ];
     for (name, want, edit) in table {
-        let mut world = seeing();
+        let mut world = down_beside_another_group();
         edit(&mut world);
         let watchers = Watchers::new(&world.seen, voters());
         let found = transfer_candidates(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
@@ -97,7 +97,7 @@ fn nodes_that_reach_what_the_leader_does_not_should_lead() {
 
 #[test]
 fn a_node_that_is_not_alive_is_no_transfer_candidate() {
-    let mut world = seeing();
+    let mut world = down_beside_another_group();
     lose_both(&mut world, 1);
     let alive: BTreeSet<NodeId> = [1, 2].map(NodeId).into();
     let watchers = Watchers::new(&world.seen, alive);

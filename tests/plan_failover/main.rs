@@ -46,9 +46,9 @@ fn a_replica_that_is_no_candidate_has_a_reason() {
             let mine = w.seen.get_mut(&addr(7002)).unwrap().get_mut(&ME).unwrap();
             (mine.report.failing_ms, mine.report.error) = (Some(1), "refused".into());
         }),
-        ("(NOAUTH)", |w| w.see(7002, |report| report.error = "NOAUTH".into())),
-        ("it does not answer", |w| w.see(7002, |report| report.probe.as_mut().unwrap().1 = 3_000)),
-        ("it does not answer", |w| w.see(7002, |report| report.probe = None)),
+        ("(NOAUTH)", |w| w.edit_reports(7002, |report| report.error = "NOAUTH".into())),
+        ("it does not answer", |w| w.edit_reports(7002, |report| report.probe.as_mut().unwrap().1 = 3_000)),
+        ("it does not answer", |w| w.edit_reports(7002, |report| report.probe = None)),
         ("a primary itself", |w| w.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() })),
         ("loading", |w| w.probe(7002, |l| l.loading = true)),
         ("full copy", |w| {
@@ -64,14 +64,14 @@ fn a_replica_that_is_no_candidate_has_a_reason() {
             w.probe(PRIMARY, |l| l.replid.clear());
             w.edit(|g| g.replid.clear());
         }),
-        ("in sync with the primary since it was started", |w| w.see(7002, |report| report.in_sync = None)),
+        ("in sync with the primary since it was started", |w| w.edit_reports(7002, |report| report.in_sync = None)),
         // It was restarted with what it saved once.
         ("in sync with the primary since it was started", |w| w.probe(7002, |l| l.run_id = "restarted".into())),
         ("in sync with the primary since it was started", |w| {
-            w.see(7002, |report| report.in_sync.as_mut().unwrap().to = addr(7009))
+            w.edit_reports(7002, |report| report.in_sync.as_mut().unwrap().to = addr(7009))
         }),
         ("s before the primary was last seen alive", |w| {
-            w.see(7002, |report| report.in_sync.as_mut().unwrap().ago_ms = 4_000 + STALE_MS + 1_000)
+            w.edit_reports(7002, |report| report.in_sync.as_mut().unwrap().ago_ms = 4_000 + STALE_MS + 1_000)
         }),
         ("it has not received yet what the primary wrote up to offset 1000", |w| w.probe(7002, |l| l.offset = 0)),
         ("slots have moved to this group", |w| {
@@ -92,7 +92,9 @@ fn a_replica_in_an_unusual_state_may_still_be_a_candidate() {
     type Edit = fn(&mut World);
     let table: &[(&str, Edit)] = &[
         ("down for a long time: both ages grow", |w| w.fail(PRIMARY, 600_000)),
-        ("the nodes have never seen the primary, and the log knows its id", |w| w.see(PRIMARY, |s| s.probe = None)),
+        ("the nodes have never seen the primary, and the log knows its id", |w| {
+            w.edit_reports(PRIMARY, |s| s.probe = None)
+        }),
         ("nothing was ever written", |w| {
             [PRIMARY, 7002].into_iter().for_each(|port| w.probe(port, |l| l.offset = 0));
         }),
@@ -195,7 +197,7 @@ fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
         world.group(id, &[port, port + 1]);
     }
     world.state.settings.failover_share_max = 1;
-    let fail = |world: &mut World, port: u16| world.see(port, |report| report.failing_ms = Some(600));
+    let fail = |world: &mut World, port: u16| world.edit_reports(port, |report| report.failing_ms = Some(600));
     fail(&mut world, 7_200);
     assert_eq!(world.decisions().1, [7002], "two may be down at once");
     fail(&mut world, 7_300);
@@ -211,12 +213,12 @@ fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
 fn with_min_acks_enough_replicas_must_answer_and_none_may_have_a_higher_offset() {
     type Edit = fn(&mut World);
     let table: &[(&str, u8, Edit)] = &[
-        ("begins", 0, |w| w.see(7003, |report| report.probe = None)),
+        ("begins", 0, |w| w.edit_reports(7003, |report| report.probe = None)),
         ("begins", 1, |_| {}),
-        ("begins", 2, |w| w.see(7003, |report| report.probe = None)),
+        ("begins", 2, |w| w.edit_reports(7003, |report| report.probe = None)),
         // It counts although it was never seen in sync: its offset is the evidence.
-        ("begins", 1, |w| w.see(7003, |report| report.in_sync = None)),
-        ("2 of the 2 replicas must answer", 1, |w| w.see(7003, |report| report.probe = None)),
+        ("begins", 1, |w| w.edit_reports(7003, |report| report.in_sync = None)),
+        ("2 of the 2 replicas must answer", 1, |w| w.edit_reports(7003, |report| report.probe = None)),
         ("answering: 127.0.0.1:7002", 1, |w| w.probe(7003, |probe| probe.replid = "other".into())),
         ("2 of the 2 replicas must answer", 1, |w| w.probe(7003, |probe| probe.loading = true)),
         ("begins", 1, |w| w.edit(|g| g.servers[2].diverged = true)),
@@ -244,7 +246,7 @@ fn a_new_history_is_noted_before_the_failover_begins() {
     let mut world = World::down();
     for port in [PRIMARY, 7002, 7003] {
         world.probe(port, |l| l.replid = "id9".into());
-        world.see(port, |report| {
+        world.edit_reports(port, |report| {
             if let Some(in_sync) = &mut report.in_sync {
                 in_sync.replid = "id9".into();
             }
@@ -263,30 +265,30 @@ fn a_new_history_is_noted_before_the_failover_begins() {
 fn a_failover_ends_when_the_old_primary_has_recovered() {
     let mut world = World::down();
     world.start(7002, false);
-    assert_eq!(world.back(), None);
+    assert_eq!(world.primary_back(), None);
     let mut back = World::up();
     back.start(7002, false);
-    assert!(back.back().unwrap().contains("answers again"));
+    assert!(back.primary_back().unwrap().contains("answers again"));
     // One node of three reaches it.
     for node in [2, 3] {
         back.seen.get_mut(&addr(PRIMARY)).unwrap().get_mut(&NodeId(node)).unwrap().report.failing_ms = Some(4_000);
     }
-    assert_eq!(back.back(), None);
+    assert_eq!(back.primary_back(), None);
     // It was restarted: while the candidate is up, the candidate is the better choice.
     let mut restarted = World::up();
     restarted.start(7002, false);
     restarted.probe(PRIMARY, |l| l.replid = "new".into());
-    assert_eq!(restarted.back(), None);
+    assert_eq!(restarted.primary_back(), None);
     restarted.fail(7002, 60_000);
-    assert!(restarted.back().unwrap().contains("with 10 keys"));
+    assert!(restarted.primary_back().unwrap().contains("with 10 keys"));
     restarted.probe(PRIMARY, |l| l.keys = 0);
-    assert_eq!(restarted.back(), None, "it has no keys");
+    assert_eq!(restarted.primary_back(), None, "it has no keys");
     // An operator promotes although the primary answers.
     let mut forced = World::up();
     forced.start(7002, true);
-    assert_eq!(forced.back(), None);
+    assert_eq!(forced.primary_back(), None);
     forced.fail(7002, 60_000);
-    assert!(forced.back().is_some());
+    assert!(forced.primary_back().is_some());
     // Restarted from its disk, it has another replication id: the state of the candidate decides.
     let restarted = || {
         let mut world = World::up();
@@ -295,12 +297,12 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
         world.probe(PRIMARY, |l| l.replid = "another".into());
         world
     };
-    assert_eq!(restarted().back(), None);
+    assert_eq!(restarted().primary_back(), None);
     let mut copied = restarted();
     copied.probe(7002, |l| l.replid = "another".into());
-    assert!(copied.back().is_some_and(|why| why.contains("copied")));
+    assert!(copied.primary_back().is_some_and(|why| why.contains("copied")));
     copied.probe(PRIMARY, |l| l.keys = 0);
-    assert!(copied.back().is_some(), "the candidate has no keys either");
+    assert!(copied.primary_back().is_some(), "the candidate has no keys either");
     let promoted = |former: Option<&str>| {
         let mut world = restarted();
         world.probe(7002, |l| {
@@ -310,16 +312,16 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
         });
         world
     };
-    assert_eq!(promoted(Some("id1")).back(), None);
+    assert_eq!(promoted(Some("id1")).primary_back(), None);
     let mut lost = promoted(None);
-    assert!(lost.back().is_some_and(|why| why.contains("another replication id")));
+    assert!(lost.primary_back().is_some_and(|why| why.contains("another replication id")));
     lost.probe(PRIMARY, |l| l.keys = 0);
-    assert_eq!(lost.back(), None, "an operator has to choose");
+    assert_eq!(lost.primary_back(), None, "an operator has to choose");
     // The old primary has become a replica.
     let mut replica = World::up();
     replica.start(7002, false);
     replica.probe(PRIMARY, |l| l.role = follows(7002));
-    assert_eq!(replica.back(), None);
+    assert_eq!(replica.primary_back(), None);
 }
 
 /// It is deprioritised whatever its offset is.

@@ -63,7 +63,7 @@ fn restarted() -> World {
     let mut world = World::up();
     world.edit(|g| g.servers[1].diverged = true);
     world.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
-    world.see(7002, |report| report.in_sync = None);
+    world.edit_reports(7002, |report| report.in_sync = None);
     let GroupId(group) = GROUP;
     world.restart(group, "again", 0);
     world.probe(PRIMARY, |l| {
@@ -109,7 +109,7 @@ fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
         // It had already copied the primary's present data.
         |w: &mut World| {
             let in_sync = InSync { to: addr(PRIMARY), replid: "again".into(), run_id: "x".into(), ago_ms: 9_000 };
-            w.see(7002, |report| report.in_sync = Some(in_sync.clone()));
+            w.edit_reports(7002, |report| report.in_sync = Some(in_sync.clone()));
         },
         |w: &mut World| w.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache,
     ] {
@@ -121,7 +121,7 @@ fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
     let mut promoted = restarted();
     promoted.start(7003, true);
     promoted.finish();
-    assert_eq!((promoted.of().restarted_with, promoted.of().run_id.as_str()), (None, ""));
+    assert_eq!((promoted.tested_group().restarted_with, promoted.tested_group().run_id.as_str()), (None, ""));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_promoted_server_saves_its_configuration() {
     let mut world = World::up();
     world.start(7002, false);
     world.finish();
-    let promoted = world.of().epoch;
+    let promoted = world.tested_group().epoch;
     let saves = |world: &World| {
         let saves = |(port, action)| match action {
             ReplicationAction::SaveConfig { promoted } => Some((port, promoted)),
@@ -201,7 +201,7 @@ fn a_promoted_server_saves_its_configuration() {
         forced: true,
     }));
     assert_eq!(saves(&world), [(7002, promoted)]);
-    world.see(7002, |report| report.probe = None);
+    world.edit_reports(7002, |report| report.probe = None);
     assert_eq!(saves(&world), []);
 }
 
@@ -243,10 +243,10 @@ fn a_primary_that_follows_another_server_is_replaced() {
     assert_eq!(restored(&alone), [], "it may have been started empty");
     alone.probe(PRIMARY, |l| l.keys = 10);
     // It was in sync too long ago to be a candidate, but may have more data.
-    alone.see(7003, |report| (report.failing_ms, report.error) = (None, String::new()));
-    alone.see(7003, |report| report.probe.as_mut().unwrap().1 = 0);
+    alone.edit_reports(7003, |report| (report.failing_ms, report.error) = (None, String::new()));
+    alone.edit_reports(7003, |report| report.probe.as_mut().unwrap().1 = 0);
     alone.probe(7003, |l| l.role = follows(PRIMARY));
-    alone.see(7003, |report| report.in_sync.as_mut().unwrap().ago_ms = STALE_MS * 2);
+    alone.edit_reports(7003, |report| report.in_sync.as_mut().unwrap().ago_ms = STALE_MS * 2);
     assert_eq!(restored(&alone), []);
     alone.edit(|g| g.servers[2].diverged = true);
     assert_eq!(restored(&alone).len(), 1, "its data was replaced");

@@ -138,7 +138,7 @@ impl World {
         self.make(Change::FinishPromotion(FinishPromotion { promotion: id, hold, term: Term(1) }));
     }
 
-    pub fn of(&self) -> &Group {
+    pub fn tested_group(&self) -> &Group {
         &self.state.products[&PRODUCT].groups[&GROUP]
     }
 
@@ -147,16 +147,16 @@ impl World {
     }
 
     /// All nodes report this about a server.
-    pub fn see(&mut self, port: u16, edit: impl Fn(&mut ProbeReport)) {
+    pub fn edit_reports(&mut self, port: u16, edit: impl Fn(&mut ProbeReport)) {
         self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.report));
     }
 
     pub fn probe(&mut self, port: u16, edit: impl Fn(&mut Probe)) {
-        self.see(port, |report| edit(&mut report.probe.as_mut().unwrap().0));
+        self.edit_reports(port, |report| edit(&mut report.probe.as_mut().unwrap().0));
     }
 
     pub fn fail(&mut self, port: u16, for_ms: u64) {
-        self.see(port, |report| {
+        self.edit_reports(port, |report| {
             report.failing_ms = Some(for_ms);
             report.error = "connection refused".into();
             if let Some((_, age_ms)) = &mut report.probe {
@@ -164,7 +164,7 @@ impl World {
             }
         });
         // Replicas lose their link with it.
-        let ports: Vec<_> = self.of().servers.iter().skip(1).map(|s| s.addr.port()).collect();
+        let ports: Vec<_> = self.tested_group().servers.iter().skip(1).map(|s| s.addr.port()).collect();
         if port == PRIMARY {
             for port in ports {
                 self.probe(port, |probe| {
@@ -172,13 +172,13 @@ impl World {
                         (*link_up, *link_down_ms) = (false, for_ms);
                     }
                 });
-                self.see(port, |report| report.in_sync.as_mut().unwrap().ago_ms = for_ms + 200);
+                self.edit_reports(port, |report| report.in_sync.as_mut().unwrap().ago_ms = for_ms + 200);
             }
         }
     }
 
     pub fn choice(&self) -> CandidateChoice {
-        choose(self.of(), &self.seen, ME)
+        choose(self.tested_group(), &self.seen, ME)
     }
 
     pub fn order(&self) -> Vec<u16> {
@@ -201,13 +201,13 @@ impl World {
         (reasons, begun)
     }
 
-    pub fn back(&self) -> Option<String> {
+    pub fn primary_back(&self) -> Option<String> {
         let promotion = self.state.promotions.values().next().unwrap();
-        primary_back(self.of(), promotion, &self.seen, &Watchers::new(&self.seen, voters()))
+        primary_back(self.tested_group(), promotion, &self.seen, &Watchers::new(&self.seen, voters()))
     }
 
     pub fn actions(&self) -> Vec<(u16, ReplicationAction)> {
-        reconcile(&self.state, &self.seen).0.into_iter().map(|wire| (wire.addr.port(), wire.action)).collect()
+        reconcile(&self.state, &self.seen).0.into_iter().map(|fix| (fix.addr.port(), fix.action)).collect()
     }
 
     pub fn start(&mut self, to: u16, forced: bool) {
@@ -216,8 +216,8 @@ impl World {
             group: GROUP,
             to: addr(to),
             kind: PromotionKind::Failover,
-            group_epoch: self.of().epoch,
-            required_offset: self.of().required_offset.clone(),
+            group_epoch: self.tested_group().epoch,
+            required_offset: self.tested_group().required_offset.clone(),
             forced,
             why: "a test".into(),
         }));

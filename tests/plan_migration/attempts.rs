@@ -113,7 +113,7 @@ fn a_migration_waits_while_one_of_its_groups_has_a_promotion() {
             assert_eq!(world.state.migrations[&id].phase, phase);
             let last = world.lead(job);
             let why = format!("the promotion of {} in group {group} comes first", addr(7_000));
-            assert!(matches!(&last, JobStep::Wait { why: said, .. } if *said == why), "{last:?}");
+            assert!(matches!(&last, JobStep::Wait { why: waiting, .. } if *waiting == why), "{last:?}");
         };
         let gives_up = |world: &mut World, promotion| {
             let (why, primary_back, forced) = ("test".into(), false, false);

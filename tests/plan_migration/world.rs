@@ -382,7 +382,7 @@ impl World {
                 no_open_connection(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
                 assert_eq!(self.finished, Some((*hold, run)), "no run has finished: {}", self.trace.join("\n"));
-                assert_eq!(*target_offset, self::target_offset(run), "what its node said");
+                assert_eq!(*target_offset, self::target_offset(run), "the offset that its node reported");
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }
@@ -423,7 +423,7 @@ pub fn until(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bool) -> 
             return step;
         }
     }
-    panic!("it never came:\n{}", world.trace.join("\n"));
+    panic!("the wanted step did not come:\n{}", world.trace.join("\n"));
 }
 
 #[track_caller]
@@ -433,5 +433,5 @@ pub fn until_slowly(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bo
             return step;
         }
     }
-    panic!("it never came:\n{}", world.trace.join("\n"));
+    panic!("the wanted step did not come:\n{}", world.trace.join("\n"));
 }

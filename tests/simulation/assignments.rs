@@ -148,7 +148,7 @@ impl World {
         Some(next(&seen, memory, id))
     }
 
-    /// The values that move with the slots of a `FinishAssign`; of another change none.
+    /// The values that move with the slots of a `FinishAssign`; empty for other changes.
     fn copied_by(&mut self, node: usize, state: &ClusterState, change: &Change) -> Registers {
         let Change::FinishAssign(FinishAssign { hold, .. }) = change else { return Registers::new() };
         self.seen.silent += u64::from((0..self.nodes.len()).any(|n| self.nodes[n].cut || self.nodes[n].paused));
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// What came of a proposal; `Err(None)`: this is unknown, so the task begins anew or another leader does.
+    /// What came of a proposal; `Err(None)`: this is unknown, so the task or another leader starts again.
     pub fn proposal_ends(&mut self, node: usize, tag: Tag, result: Result<Outcome, Option<String>>) {
         let serial = match tag {
             Tag::None => return,

@@ -63,7 +63,7 @@ impl World {
             slot,
             key,
             is_write: self.rng.bool(),
-            floor: self.witness.floor(key),
+            floor: self.invariants.floor(key),
             node,
             worker,
             boot: self.nodes[node].boot,
@@ -94,9 +94,9 @@ impl World {
             Answer::Done(version) if op.is_write => {
                 self.seen.acked += 1;
                 let at_owner = self.servers[self.owner(SlotId(op.slot))].get(&op.key).copied().unwrap_or(0);
-                self.witness.acknowledged(op.key, version, at_owner)
+                self.invariants.acknowledged(op.key, version, at_owner)
             }
-            Answer::Done(version) => self.witness.read(op.key, version, op.floor),
+            Answer::Done(version) => self.invariants.read(op.key, version, op.floor),
             Answer::Refused => {
                 self.seen.refused += 1;
                 Ok(())

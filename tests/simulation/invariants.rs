@@ -12,7 +12,7 @@ pub type Registers = BTreeMap<u16, Version>;
 
 /// Checks the invariants.
 #[derive(Default)]
-pub struct Witness {
+pub struct InvariantChecker {
     /// The highest version that a client has read, or for which it has an acknowledgement, by key.
     known: BTreeMap<u16, BTreeSet<Version>>,
     /// Writes that were lost with a primary before its replica had them: asynchronous replication allows that.
@@ -21,7 +21,7 @@ pub struct Witness {
     passed: BTreeMap<u16, Epoch>,
 }
 
-impl Witness {
+impl InvariantChecker {
     /// The version that every read which is sent from now on must show at least.
     pub fn floor(&self, slot: u16) -> Version {
         self.known.get(&slot).and_then(BTreeSet::last).copied().unwrap_or(0)

@@ -37,14 +37,14 @@ use pontoon::{
 const QUIET: Ns = SECOND;
 
 /// One job's task.
-pub struct Carried {
+pub struct JobTask {
     memory: JobMemory,
     /// What it waits for; 0: nothing.
     serial: u64,
-    doing: Doing,
+    pending: PendingStep,
 }
 
-enum Doing {
+enum PendingStep {
     Nothing,
     SelectEndpoints,
     Preflight,
@@ -60,7 +60,7 @@ pub struct AuthorizationRequest {
     pub job: Job,
     pub run: u32,
     pub server: HostPort,
-    pub line: u64,
+    pub connection: u64,
 }
 
 impl World {
@@ -81,11 +81,11 @@ impl World {
             lead.jobs.entry(*job).or_insert_with(|| {
                 let quiet = plan::sweep::QUIET_NS - QUIET;
                 let since = if matches!(job, Job::Sweep { .. }) { now - quiet } else { now };
-                Carried { memory: JobMemory::new(since), serial: 0, doing: Doing::Nothing }
+                JobTask { memory: JobMemory::new(since), serial: 0, pending: PendingStep::Nothing }
             });
         }
         let idle: Vec<Job> =
-            lead.jobs.iter().filter(|(_, c)| matches!(c.doing, Doing::Nothing)).map(|(j, _)| *j).collect();
+            lead.jobs.iter().filter(|(_, c)| matches!(c.pending, PendingStep::Nothing)).map(|(j, _)| *j).collect();
         for job in idle {
             self.step(node, job, &state);
         }
@@ -138,7 +138,7 @@ impl World {
         let serial = self.rng.u64(1..);
         let (now, boot) = (self.local(node), self.nodes[node].boot);
         let delay = network::message(&mut self.rng);
-        let doing = match step {
+        let pending = match step {
             JobStep::Over => {
                 if let Some(lead) = &mut self.nodes[node].lead {
                     lead.jobs.remove(&job);
@@ -146,7 +146,7 @@ impl World {
                 return;
             }
             JobStep::Wait { .. } => {
-                let held = self.carried(node, job).is_some_and(|c| c.memory.hold.is_some());
+                let held = self.job_task(node, job).is_some_and(|c| c.memory.hold.is_some());
                 let Some(lead) = &mut self.nodes[node].lead else { return };
                 if held && !std::mem::replace(&mut lead.barriers_scheduled, true) {
                     self.at_node(node, BARRIER_POLL_INTERVAL.as_nanos() as Ns, NodeEvent::EvaluateBarriers);
@@ -155,7 +155,7 @@ impl World {
             }
             JobStep::SelectEndpoints | JobStep::Preflight => {
                 self.at_node(node, delay, NodeEvent::Probed { serial });
-                if step == JobStep::SelectEndpoints { Doing::SelectEndpoints } else { Doing::Preflight }
+                if step == JobStep::SelectEndpoints { PendingStep::SelectEndpoints } else { PendingStep::Preflight }
             }
             JobStep::Close { server, runs, .. } => {
                 // Marked before anything is killed.
@@ -168,7 +168,7 @@ impl World {
                 let patience = self.nodes[node].clock.lasts(CLOSE_MAX.as_nanos() as Ns);
                 let late = Err("no answer in time".into());
                 self.at_node(node, patience, NodeEvent::Closed { serial, result: late });
-                Doing::Close(server, runs)
+                PendingStep::Close(server, runs)
             }
             JobStep::Finish { hold, run, node: worker, by_ns } => {
                 let within = by_ns.saturating_sub(now);
@@ -177,34 +177,34 @@ impl World {
                 let patience = self.nodes[node].clock.lasts(within + FINISH_GRACE.as_nanos() as Ns);
                 let late = Err("no answer in time".into());
                 self.at_node(node, patience, NodeEvent::Finished { serial, result: late });
-                Doing::Finish(hold)
+                PendingStep::Finish(hold)
             }
             JobStep::Propose(change) => {
                 self.wants(node, change.clone(), Tag::Job(serial), Registers::new());
-                Doing::Propose(Box::new(change), now)
+                PendingStep::Propose(Box::new(change), now)
             }
         };
-        if let Some(carried) = self.carried(node, job) {
-            (carried.serial, carried.doing) = (serial, doing);
+        if let Some(job_task) = self.job_task(node, job) {
+            (job_task.serial, job_task.pending) = (serial, pending);
         }
     }
 
-    fn carried(&mut self, node: usize, job: Job) -> Option<&mut Carried> {
+    fn job_task(&mut self, node: usize, job: Job) -> Option<&mut JobTask> {
         self.nodes[node].lead.as_mut()?.jobs.get_mut(&job)
     }
 
     /// The task that waits for this, which waits no more.
-    fn awaited(&mut self, node: usize, serial: u64) -> Option<(Job, Doing)> {
+    fn awaited(&mut self, node: usize, serial: u64) -> Option<(Job, PendingStep)> {
         let lead = self.nodes[node].lead.as_mut()?;
-        let (job, carried) = lead.jobs.iter_mut().find(|(_, c)| c.serial == serial)?;
-        carried.serial = 0;
-        Some((*job, std::mem::replace(&mut carried.doing, Doing::Nothing)))
+        let (job, job_task) = lead.jobs.iter_mut().find(|(_, c)| c.serial == serial)?;
+        job_task.serial = 0;
+        Some((*job, std::mem::replace(&mut job_task.pending, PendingStep::Nothing)))
     }
 
     /// An endpoint selection or a preflight has ended. It only chooses the moment, so here it may know more than a real
     /// one.
     pub fn probed(&mut self, node: usize, serial: u64) {
-        let Some((job, doing)) = self.awaited(node, serial) else { return };
+        let Some((job, pending)) = self.awaited(node, serial) else { return };
         let (now, state) = (self.local(node), self.state(node));
         let Job::Migration(id) = job else { return };
         let Some(migration) = state.migrations.get(&id) else { return };
@@ -212,15 +212,15 @@ impl World {
         let groups = &state.products[&PRODUCT].groups;
         let there = [from, to].map(|g| groups[&g].servers[0].addr.clone());
         let all = there.iter().all(|addr| self.serves(Self::place(addr)));
-        if matches!(doing, Doing::SelectEndpoints) {
+        if matches!(pending, PendingStep::SelectEndpoints) {
             // After a failover the old primary is between the two for a moment.
             let servers = &groups[&from].servers;
             let feed = if self.rng.bool() { servers.last() } else { servers.first() }.unwrap().addr.clone();
             let group_epochs = [from, to].map(|g| (g, groups[&g].epoch)).into();
             let found = SelectedEndpoints { feed, target: there[1].clone(), group_epochs };
             let found = if all { Ok(found) } else { Err("a primary is not there".to_owned()) };
-            if let Some(carried) = self.carried(node, job) {
-                carried.memory.endpoints_selected(now, found);
+            if let Some(job_task) = self.job_task(node, job) {
+                job_task.memory.endpoints_selected(now, found);
             }
         } else {
             let silent = (0..self.nodes.len()).any(|n| {
@@ -233,28 +233,28 @@ impl World {
             // A fault may begin right after a preflight, so a few wrong answers find more.
             let well = (all && !silent) || self.rng.u8(0..10) == 0;
             let result = if well { Ok(()) } else { Err("a node does not answer".to_owned()) };
-            if let Some(carried) = self.carried(node, job) {
-                carried.memory.preflighted(now, result);
+            if let Some(job_task) = self.job_task(node, job) {
+                job_task.memory.preflighted(now, result);
             }
         }
         self.step_jobs(node);
     }
 
     pub fn job_closed(&mut self, node: usize, serial: u64, result: Result<(), String>) {
-        let Some((job, Doing::Close(server, runs))) = self.awaited(node, serial) else { return };
+        let Some((job, PendingStep::Close(server, runs))) = self.awaited(node, serial) else { return };
         let (now, timing) = (self.local(node), self.timing);
         self.note(format_args!("node {}: runs of {job} up to {runs} closed at {server}: {result:?}", node + 1));
-        if let Some(carried) = self.carried(node, job) {
-            carried.memory.closed(now, server, runs, result, timing);
+        if let Some(job_task) = self.job_task(node, job) {
+            job_task.memory.closed(now, server, runs, result, timing);
         }
         self.step_jobs(node);
     }
 
     pub fn job_finished(&mut self, node: usize, serial: u64, result: Result<(), String>) {
-        let Some((job, Doing::Finish(hold))) = self.awaited(node, serial) else { return };
+        let Some((job, PendingStep::Finish(hold))) = self.awaited(node, serial) else { return };
         self.note(format_args!("node {}: {job} finished: {result:?}", node + 1));
-        if let Some(carried) = self.carried(node, job) {
-            carried.memory.finished(
+        if let Some(job_task) = self.job_task(node, job) {
+            job_task.memory.finished(
                 hold,
                 result.map(|()| pontoon::model::promotion::ReplicationOffset { replid: "ab".into(), offset: 0 }),
             );
@@ -263,7 +263,7 @@ impl World {
     }
 
     pub fn job_proposed(&mut self, node: usize, serial: u64, result: Result<Outcome, Option<String>>) {
-        let Some((job, Doing::Propose(change, asked))) = self.awaited(node, serial) else { return };
+        let Some((job, PendingStep::Propose(change, asked))) = self.awaited(node, serial) else { return };
         let (now, timing) = (self.local(node), self.timing);
         let result = match &result {
             Ok(outcome) => Ok(outcome),
@@ -276,8 +276,8 @@ impl World {
                 return;
             }
         };
-        if let Some(carried) = self.carried(node, job) {
-            carried.memory.proposed((asked, now), &change, result, timing);
+        if let Some(job_task) = self.job_task(node, job) {
+            job_task.memory.proposed((asked, now), &change, result, timing);
         }
         self.step_jobs(node);
     }
@@ -321,7 +321,7 @@ impl World {
     fn decides(&mut self, node: usize, asking: &AuthorizationRequest) {
         let (state, worker) = (self.state(node), self.member_id(asking.from));
         let Some(lead) = &mut self.nodes[node].lead else { return };
-        let connection = ConnectionId { server: asking.server.clone(), client_id: asking.line };
+        let connection = ConnectionId { server: asking.server.clone(), client_id: asking.connection };
         let result = lead.authorizations.authorize(&state, (asking.job, asking.run), worker, &[connection]);
         self.authorized(node, asking, result.map_err(Some));
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     assignments::AssignmentTasks,
     invariants::Registers,
-    jobs::Carried,
+    jobs::JobTask,
     network::{self, MS, Ns, SECOND},
     node::NodeEvent,
     raft::Proposal,
@@ -54,7 +54,7 @@ pub enum Tag {
 pub struct Lead {
     pub term: Term,
     pub heartbeat_handler: HeartbeatHandler,
-    pub jobs: BTreeMap<Job, Carried>,
+    pub jobs: BTreeMap<Job, JobTask>,
     pub authorizations: Authorizations,
     /// An evaluation of barriers is scheduled.
     pub barriers_scheduled: bool,
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// A heartbeat arrives: facts first, then a place in the next round.
+    /// A heartbeat arrives: its facts are recorded, then it waits for the next round.
     pub fn heartbeat_handler(&mut self, node: usize, heartbeat: Heartbeat) {
         let (state, now, content, voters) =
             (self.state(node), self.local(node), self.content(&heartbeat), self.voters());

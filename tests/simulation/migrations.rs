@@ -114,7 +114,7 @@ impl World {
                 self.switched.insert(*migration, self.executions);
                 let to = moved.to.0 as usize - 1;
                 for key in self.keys_where(|_, slot| moved.slots.contains(&slot)) {
-                    if let Err(why) = self.witness.moved(key, &self.servers[to]) {
+                    if let Err(why) = self.invariants.moved(key, &self.servers[to]) {
                         self.violated(why);
                     }
                 }
@@ -141,7 +141,7 @@ impl World {
                     let Some(version) = self.servers[server].get(&key).copied() else { continue };
                     // Only a late write may be there, which no client knows to be executed.
                     let late = self.stores[server].written_by_client(key) && version > since;
-                    if !late || self.witness.knows(key, version) {
+                    if !late || self.invariants.knows(key, version) {
                         self.violated(format!("{job} is over, and server {} has {version} of key {key}", server + 1));
                     }
                 }

@@ -22,11 +22,11 @@ use super::{
 
 /// `node::movers::{ASK_MAX, AUTHORIZE_TIMEOUT, WIPE_PASSES_APART}`; late writes: a request's deadline.
 const ASK_MAX: Ns = SECOND;
-const ASKINGS_MAX: u32 = 5;
+const ASK_ATTEMPTS_MAX: u32 = 5;
 const WIPE_PASSES_APART: Ns = 100 * MS;
 const LATE_WRITES: Ns = 5 * SECOND;
 /// How many fetches are in flight at most.
-const FLYING_MAX: usize = 3;
+const FETCHES_MAX: usize = 3;
 
 struct Finishing {
     hold: HoldId,
@@ -49,7 +49,7 @@ pub struct Mover {
     source: usize,
     life: u32,
     on_replica: bool,
-    line: Option<u64>,
+    connection: Option<u64>,
     asking: u32,
     pub work: MoverState,
     /// Commands to the target that are not answered yet.
@@ -57,8 +57,8 @@ pub struct Mover {
     pub from_target: VecDeque<FromTarget>,
     pub to_source: VecDeque<ToSource>,
     from_source: VecDeque<FromSource>,
-    unasked: usize,
-    gated: bool,
+    source_unanswered: usize,
+    awaits_log: bool,
     scanned: bool,
     scan: VecDeque<u16>,
     dirty: BTreeSet<u16>,
@@ -103,7 +103,7 @@ impl World {
         let (slots, ours, source) = match job {
             Job::Migration(id) => {
                 let m = &state.migrations[&id];
-                let ours = m.ours_at_target(state);
+                let ours = m.deletable_at_target(state);
                 let slots = if run.kind == RunKind::WipeTarget { ours.clone() } else { m.slots.clone() };
                 (slots, ours, m.from.0 as usize - 1)
             }
@@ -123,15 +123,15 @@ impl World {
             source,
             life: self.stores[source].life,
             on_replica: feed.is_some_and(|(server, which)| self.stores[server].primary != which),
-            line: None,
+            connection: None,
             asking: 0,
             work: MoverState::Opening,
             unanswered: 0,
             from_target: VecDeque::new(),
             to_source: VecDeque::new(),
             from_source: VecDeque::new(),
-            unasked: 0,
-            gated: false,
+            source_unanswered: 0,
+            awaits_log: false,
             scanned: false,
             scan: VecDeque::new(),
             dirty: BTreeSet::new(),
@@ -160,8 +160,8 @@ impl World {
         let Some(migration) = state.migrations.get(&id) else { return };
         let rules = self.rules;
         let mover = self.mover_of(node, job);
-        if mover.gated && (migration.staged || !rules.staged_first) {
-            mover.gated = false;
+        if mover.awaits_log && (migration.staged || !rules.staged_first) {
+            mover.awaits_log = false;
             self.ask_source(node, job, ToSource::Feed);
             return;
         }
@@ -204,8 +204,8 @@ impl World {
                 let place = self.mover_of(node, job).server;
                 self.schedule(delay, Event::Open { place, job, run, node, boot });
             }
-            News::Opened(line) => {
-                mover.line = Some(line);
+            News::Opened(connection) => {
+                mover.connection = Some(connection);
                 self.ask_authorization(node, job);
             }
             News::Lost(why) => self.works(node, job, MoverState::Failed(why)),
@@ -231,7 +231,7 @@ impl World {
             }
             News::FromSource => {
                 if let Some(answer) = mover.from_source.pop_front() {
-                    mover.unasked -= 1;
+                    mover.source_unanswered -= 1;
                     self.source_answers(node, job, answer);
                 }
             }
@@ -277,13 +277,14 @@ impl World {
             return;
         }
         mover.asking += 1;
-        let (asking, run, line, server) = (mover.asking, mover.run, mover.line.unwrap_or_default(), mover.server);
-        if asking > ASKINGS_MAX {
+        let (asking, run, connection, server) =
+            (mover.asking, mover.run, mover.connection.unwrap_or_default(), mover.server);
+        if asking > ASK_ATTEMPTS_MAX {
             return self.works(node, job, MoverState::Failed("not authorized in time".into()));
         }
         if let Some(leader) = leader {
             let server = Self::address(server.0, server.1);
-            self.send(node, leader, NodeEvent::Authorize { from: node, job, run, server, line });
+            self.send(node, leader, NodeEvent::Authorize { from: node, job, run, server, connection });
         }
         self.at_node(node, ASK_MAX, NodeEvent::Mover { job, run, news: News::AskAgain { asking } });
     }
@@ -291,15 +292,15 @@ impl World {
     fn ask_target(&mut self, node: usize, job: Job, command: Command) {
         let mover = self.mover_of(node, job);
         mover.unanswered += 1;
-        let (server, line) = (mover.server.0, mover.line.unwrap_or_default());
-        self.send_line(server, line, command);
+        let (server, connection) = (mover.server.0, mover.connection.unwrap_or_default());
+        self.send_command(server, connection, command);
     }
 
     fn ask_source(&mut self, node: usize, job: Job, what: ToSource) {
         let boot = self.nodes[node].boot;
         let mover = self.mover_of(node, job);
         mover.to_source.push_back(what);
-        mover.unasked += 1;
+        mover.source_unanswered += 1;
         let run = mover.run;
         let delay = match self.rng.u8(0..30) {
             0 => spread(&mut self.rng, 5 * MS, 300 * MS),
@@ -373,7 +374,7 @@ impl World {
         match mover.work {
             // Every UNLINK is answered.
             MoverState::CleaningTarget => {
-                mover.gated = true;
+                mover.awaits_log = true;
                 self.works(node, job, MoverState::Copying);
                 self.continue_run(node, job);
             }
@@ -457,14 +458,14 @@ impl World {
         let rules = self.rules;
         loop {
             let Some(mover) = self.nodes[node].movers.get_mut(&job) else { return };
-            if !mover.scanned || matches!(mover.work, MoverState::Failed(_)) || mover.unasked >= FLYING_MAX {
+            if !mover.scanned || matches!(mover.work, MoverState::Failed(_)) || mover.source_unanswered >= FETCHES_MAX {
                 return;
             }
             let dirty = mover.dirty.iter().next().copied();
             let asked = |key: u16| mover.to_source.iter().any(|q| matches!(q, ToSource::Fetch(k) if *k == key));
             let key = match dirty {
                 // The mark stays until the answer: one fetch of a key at a time.
-                Some(key) if !rules.mark_before_fetch && (asked(key) || mover.unasked > 0) => return,
+                Some(key) if !rules.mark_before_fetch && (asked(key) || mover.source_unanswered > 0) => return,
                 Some(key) => {
                     if rules.mark_before_fetch {
                         mover.dirty.remove(&key);
@@ -479,10 +480,10 @@ impl World {
             self.ask_source(node, job, ToSource::Fetch(key));
         }
         let mover = self.mover_of(node, job);
-        if mover.work == MoverState::Copying && mover.unasked == 0 {
+        if mover.work == MoverState::Copying && mover.source_unanswered == 0 {
             return self.works(node, job, MoverState::CaughtUp);
         }
-        let drained = mover.unasked == 0 && mover.unanswered == 0;
+        let drained = mover.source_unanswered == 0 && mover.unanswered == 0;
         let (read, fetched) = (mover.read, mover.fetched);
         let Some(finishing) = mover.finishing.as_mut().filter(|f| !f.waits) else { return };
         if !finishing.upto.is_some_and(|upto| drained && read >= upto) {

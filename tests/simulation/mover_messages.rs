@@ -19,7 +19,7 @@ pub enum News {
     FromSource,
     /// The feed may have something to read.
     Feed,
-    /// It has come to another point, at which the state may concern it.
+    /// Its progress has changed, so it reads the cluster state again.
     Moved,
     /// The second pass is due.
     Pass,

@@ -52,7 +52,7 @@ pub enum NodeEvent {
     PingAnswer { from: usize, nonce: u64 },
     TaskWake { serial: u64 },
     Mover { job: Job, run: u32, news: News },
-    Authorize { from: usize, job: Job, run: u32, server: HostPort, line: u64 },
+    Authorize { from: usize, job: Job, run: u32, server: HostPort, connection: u64 },
     AuthorizationRoundEnd { term: Term, proof: Option<usize>, asking: Box<AuthorizationRequest> },
     Probed { serial: u64 },
     Closed { serial: u64, result: Result<(), String> },
@@ -142,8 +142,8 @@ impl World {
             NodeEvent::PingAnswer { from, nonce } => self.ping_answered(node, from, nonce),
             NodeEvent::TaskWake { serial } => self.task_wakes(node, serial),
             NodeEvent::Mover { job, run, news } => self.on_mover(node, job, run, news),
-            NodeEvent::Authorize { from, job, run, server, line } => {
-                self.authorize(node, AuthorizationRequest { from, job, run, server, line });
+            NodeEvent::Authorize { from, job, run, server, connection } => {
+                self.authorize(node, AuthorizationRequest { from, job, run, server, connection });
             }
             NodeEvent::AuthorizationRoundEnd { term, proof, asking } => {
                 self.authorization_round_ends(node, term, proof, asking)
@@ -366,8 +366,8 @@ impl World {
         &self.raft.log[self.nodes[node].workers[worker].table].table
     }
 
-    /// `proxy::check::gate`.
-    fn gate(&self, node: usize, worker: usize) -> bool {
+    /// As `proxy::check` does it: whether the worker may serve.
+    fn may_serve(&self, node: usize, worker: usize) -> bool {
         let (table, permit) = (self.table(node, worker), self.nodes[node].lease.permit());
         let until = permit.lease_until_ns();
         let Some(product) = table.products.get(&PRODUCT) else { return false };
@@ -422,7 +422,7 @@ impl World {
     fn request(&mut self, node: usize, id: usize) {
         let op = &self.ops[id];
         let (worker, slot) = (op.worker, SlotId(op.slot));
-        if !self.gate(node, worker) {
+        if !self.may_serve(node, worker) {
             self.answer(id, Answer::Refused);
             return;
         }
@@ -461,8 +461,8 @@ impl World {
         let worker = self.ops[id].worker;
         let Some(entry) = self.nodes[node].workers[worker].inflight.remove(&id) else { return };
         let epoch_is = self.route(node, worker, entry.slot).epoch == entry.epoch || !self.rules.epoch_at_reply;
-        if !self.rules.check_at_reply || (self.gate(node, worker) && epoch_is) {
-            if let Err(why) = self.witness.passes(entry.slot.0, entry.epoch) {
+        if !self.rules.check_at_reply || (self.may_serve(node, worker) && epoch_is) {
+            if let Err(why) = self.invariants.passes(entry.slot.0, entry.epoch) {
                 self.violated(format!("{why} (request {id} through node {})", node + 1));
             }
             // Between this check and the socket anything may happen, also a pause.

@@ -311,7 +311,7 @@ impl World {
                 Some(version) => self.servers[to].insert(*slot, *version),
                 None => self.servers[to].remove(slot),
             };
-            if let Err(why) = self.witness.moved(*slot, copied) {
+            if let Err(why) = self.invariants.moved(*slot, copied) {
                 self.violated(why);
             }
         }

@@ -5,20 +5,33 @@
 pub struct Rules {
     /// By how much the rates of two clocks may differ.
     pub rates_differ: f64,
+    /// A worker delivers a reply only if it may still serve and the slot epoch is unchanged.
     pub check_at_reply: bool,
+    /// That check compares the slot epoch.
     pub epoch_at_reply: bool,
+    /// A leader changes an owner only after the barrier of the hold.
     pub barrier: bool,
+    /// A node acks a hold only when no earlier request for its slots is in flight.
     pub drain: bool,
+    /// A new leader waits until all leases of the former term have ended.
     pub leader_waits: bool,
+    /// A worker serves only with a route table at the epoch that the last grant requires.
     pub min_applied: bool,
+    /// A node counts a lease from the moment at which it sent the heartbeat, not from the answer.
     pub from_send: bool,
+    /// A leader grants a lease only after a quorum round.
     pub round: bool,
     /// Migrations instead of assignments; the rules below belong to migrations.
     pub migrations: bool,
+    /// A leader closes all connections of the earlier runs of a job before the next step.
     pub fence: bool,
+    /// A mover fetches a key that changed again, and does not replay the change.
     pub refetch: bool,
+    /// The offset up to which the feed must be read is requested after the barrier and after the last fetch.
     pub offset_after_barrier: bool,
+    /// The mark of a dirty key is removed before its fetch is sent.
     pub mark_before_fetch: bool,
+    /// A mover writes no key before the log says that copying has begun.
     pub staged_first: bool,
 }
 

@@ -36,7 +36,7 @@ pub enum Command {
 }
 
 /// A connection of a run. It outlives its process: commands in flight are executed.
-pub struct Line {
+pub struct RunConnection {
     pub job: Job,
     pub run: u32,
     node: usize,
@@ -67,7 +67,7 @@ pub struct Store {
     pub log: Vec<Written>,
     /// How much of it the replica has.
     pub replica: usize,
-    lines: BTreeMap<u64, Line>,
+    connections: BTreeMap<u64, RunConnection>,
     next_line: u64,
     /// The leader whose control connection is open.
     control: Option<(usize, u32, Term)>,
@@ -146,7 +146,7 @@ impl World {
         let store = &mut self.stores[place.0];
         store.next_line += 1;
         let id = store.next_line;
-        store.lines.insert(id, Line { job, run, node, boot, pending: VecDeque::new() });
+        store.connections.insert(id, RunConnection { job, run, node, boot, pending: VecDeque::new() });
         self.send_to_mover(node, boot, (job, run), News::Opened(id));
     }
 
@@ -157,25 +157,25 @@ impl World {
     }
 
     /// Sends a command. It may take long, but commands keep their order.
-    pub fn send_line(&mut self, server: usize, line: u64, command: Command) {
-        if let Some(open) = self.stores[server].lines.get_mut(&line) {
+    pub fn send_command(&mut self, server: usize, connection: u64, command: Command) {
+        if let Some(open) = self.stores[server].connections.get_mut(&connection) {
             open.pending.push_back(command);
             let delay = match self.rng.u8(0..if self.faults { 60 } else { 250 }) {
                 0 => spread(&mut self.rng, 50 * MS, 6000 * MS),
                 _ => spread(&mut self.rng, MS / 20, 2 * MS),
             };
-            self.schedule(delay, Event::Line { server, line });
+            self.schedule(delay, Event::RunCommand { server, connection });
         }
     }
 
     /// The next command of a connection is executed.
-    pub fn line(&mut self, server: usize, line: u64) {
+    pub fn next_command(&mut self, server: usize, connection: u64) {
         let store = &mut self.stores[server];
         let all = store.replica == store.log.len();
-        let Some(open) = store.lines.get_mut(&line) else { return };
+        let Some(open) = store.connections.get_mut(&connection) else { return };
         let Some(command) = open.pending.front().copied() else { return };
         if matches!(command, Command::Wait) && !all {
-            self.schedule(5 * MS, Event::Line { server, line });
+            self.schedule(5 * MS, Event::RunCommand { server, connection });
             return;
         }
         open.pending.pop_front();
@@ -222,10 +222,15 @@ impl World {
         }
         store.control = Some(own);
         if self.rules.fence {
-            let gone: Vec<u64> = store.lines.iter().filter(|(_, l)| l.job == job).map(|(id, _)| *id).collect();
+            let gone: Vec<u64> = store.connections.iter().filter(|(_, c)| c.job == job).map(|(id, _)| *id).collect();
             for id in gone {
-                if let Some(line) = self.stores[server].lines.remove(&id) {
-                    self.send_to_mover(line.node, line.boot, (line.job, line.run), News::Lost("it was closed".into()));
+                if let Some(connection) = self.stores[server].connections.remove(&id) {
+                    self.send_to_mover(
+                        connection.node,
+                        connection.boot,
+                        (connection.job, connection.run),
+                        News::Lost("it was closed".into()),
+                    );
                 }
             }
         }
@@ -260,8 +265,13 @@ impl World {
         store.down = true;
         store.life += 1;
         store.control = None;
-        for line in std::mem::take(&mut store.lines).into_values() {
-            self.send_to_mover(line.node, line.boot, (line.job, line.run), News::Lost("the server died".into()));
+        for connection in std::mem::take(&mut store.connections).into_values() {
+            self.send_to_mover(
+                connection.node,
+                connection.boot,
+                (connection.job, connection.run),
+                News::Lost("the server died".into()),
+            );
         }
         let delay = spread(&mut self.rng, 50 * MS, 2000 * MS);
         self.schedule(delay, Event::Failover(server));
@@ -317,9 +327,9 @@ impl World {
             };
         }
         self.servers[server] = data;
-        self.witness.lose(lost.iter().filter(|w| w.by_client).map(|w| (w.key, w.version)));
+        self.invariants.lose(lost.iter().filter(|w| w.by_client).map(|w| (w.key, w.version)));
         for key in self.keys_where(|world, slot| world.owner(slot) == server) {
-            if let Err(why) = self.witness.moved(key, &self.servers[server]) {
+            if let Err(why) = self.invariants.moved(key, &self.servers[server]) {
                 self.violated(format!("after a failover: {why}"));
             }
         }

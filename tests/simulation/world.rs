@@ -18,7 +18,7 @@ use pontoon::{
 
 use super::{
     clients::{Answer, Client, Op},
-    invariants::{Registers, Version, Witness},
+    invariants::{InvariantChecker, Registers, Version},
     jobs::AuthorizationRequest,
     leader::Tag,
     network::{self, Clock, MS, Ns, SECOND, spread},
@@ -74,9 +74,9 @@ pub enum Event {
         boot: u32,
     },
     /// A run's connection: its next command is executed.
-    Line {
+    RunCommand {
         server: usize,
-        line: u64,
+        connection: u64,
     },
     /// A run's next request to its source.
     Source {
@@ -122,7 +122,7 @@ pub struct World {
     pub executions: Version,
     pub clients: Vec<Client>,
     pub ops: Vec<Op>,
-    pub witness: Witness,
+    pub invariants: InvariantChecker,
     pub seen: Seen,
     violation: Option<String>,
     pub faults: bool,
@@ -161,7 +161,7 @@ impl World {
             executions: 0,
             clients: vec![Client::default(); CLIENTS],
             ops: Vec::new(),
-            witness: Witness::default(),
+            invariants: InvariantChecker::default(),
             seen: Seen::default(),
             violation: None,
             faults: true,
@@ -295,7 +295,7 @@ impl World {
             Event::Replicate => self.replicate(),
             Event::Failover(server) => self.fail_over(server),
             Event::Open { place, job, run, node, boot } => self.opens(place, (job, run), node, boot),
-            Event::Line { server, line } => self.line(server, line),
+            Event::RunCommand { server, connection } => self.next_command(server, connection),
             Event::Source { node, boot, job, run } => self.source(node, boot, job, run),
             Event::Control(closing) => self.closes(*closing),
             Event::ControlRound(closing) => self.control_round(*closing),

@@ -8,7 +8,7 @@ use super::{
     common::{clipped, group, product, product_mut, routed},
     ejection,
     events::When,
-    guard::{none_open, not_ejected, not_swept, same_term, slots_usable},
+    guard::{no_promotion_open, not_ejected, not_swept, same_term, slots_usable},
     slot,
 };
 use crate::model::{
@@ -38,7 +38,7 @@ impl Apply for StartAssign {
         let id = AssignmentId(at.index.0);
         let keys = if abandon { Keys::Abandoned } else { Keys::None };
         let new = Assignment { id, product: product_id, slots: moving, to, attempts: 0, keys };
-        none_open(state, product_id, concerned(product, &new))?;
+        no_promotion_open(state, product_id, concerned(product, &new))?;
 
         state.assignments.insert(id, new);
         Ok(Outcome::Assignment(id))

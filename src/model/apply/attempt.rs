@@ -5,7 +5,7 @@ use super::{
     Apply,
     common::{group, product},
     events::When,
-    guard::{is_primary, none_open, not_ejected, not_server, same_term, serving},
+    guard::{is_primary, no_promotion_open, node_can_run, not_ejected, not_server, same_term},
     migration,
 };
 use crate::model::{
@@ -36,13 +36,13 @@ impl Apply for StartMigration {
         }
         let (from, to) = (group(product, migration.from)?, group(product, migration.to)?);
         migration::epochs_unchanged([from, to], &self.group_epochs)?;
-        none_open(state, migration.product, [from.id, to.id])?;
+        no_promotion_open(state, migration.product, [from.id, to.id])?;
         if !from.servers.iter().any(|s| s.addr == self.feed) {
             return Err(not_server(&self.feed, "a server", from.id));
         }
         is_primary(to, &self.target)?;
         not_ejected(to)?;
-        serving(state, self.node)?;
+        node_can_run(state, self.node)?;
         if to.sweep.is_some() {
             return Err(MigrationReject::SweepOpen(to.id).into());
         }
@@ -77,7 +77,7 @@ impl Apply for StartMigration {
             m.verified = None;
         }
         migration::enter(state, id, MigrationPhase::CleaningTarget, when);
-        migration::tell(state, id, when, EventKind::Started, &text);
+        migration::add_event(state, id, when, EventKind::Started, &text);
         Ok(Outcome::Done)
     }
 
@@ -126,9 +126,9 @@ impl Apply for MigrationProgress {
         match verified {
             Some(found) if compared => {
                 let text = format!("{} keys compared, {} differ; {copied}", found.keys, found.different);
-                migration::tell(state, id, when, EventKind::Verified, &text);
+                migration::add_event(state, id, when, EventKind::Verified, &text);
             }
-            Some(_) | None if news => migration::tell(state, id, when, kind, &copied),
+            Some(_) | None if news => migration::add_event(state, id, when, kind, &copied),
             Some(_) | None => {}
         }
         Ok(Outcome::Done)

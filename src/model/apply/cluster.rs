@@ -51,7 +51,7 @@ fn push_maintenance(state: &mut ClusterState, when: When, on: bool) {
     } else {
         (
             EventKind::MaintenanceOff,
-            "maintenance of the cluster ended; groups that are in maintenance themselves stay so",
+            "maintenance of the cluster ended; groups with maintenance of their own stay in maintenance",
         )
     };
     events::push(state, when, kind, None, "cluster".to_owned(), text);

@@ -12,7 +12,7 @@ pub(super) fn product(state: &ClusterState, id: ProductId) -> Result<&Product, R
     state.products.get(&id).ok_or(Reject::UnknownProduct)
 }
 
-/// For the part of a function after its checks: the caller has called `product` before.
+/// Like [`product`], to modify it. Call it only after all checks of a change.
 pub(super) fn product_mut(state: &mut ClusterState, id: ProductId) -> Result<&mut Product, Reject> {
     state.products.get_mut(&id).ok_or(Reject::UnknownProduct)
 }

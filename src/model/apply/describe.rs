@@ -10,14 +10,14 @@ use crate::model::{
 };
 
 pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<String> {
-    let mut said = Vec::new();
-    members(before, after, &mut said);
-    products(before, after, &mut said);
+    let mut lines = Vec::new();
+    members(before, after, &mut lines);
+    products(before, after, &mut lines);
     for hold in after.holds.values().filter(|h| !before.holds.contains_key(&h.id)) {
-        said.push(format!("{} slot(s) are held: {}", hold.slots.len(), hold.reason));
+        lines.push(format!("{} slot(s) are held: {}", hold.slots.len(), hold.reason));
     }
     for hold in before.holds.values().filter(|h| !after.holds.contains_key(&h.id)) {
-        said.push(format!("{} slot(s) are no longer held", hold.slots.len()));
+        lines.push(format!("{} slot(s) are no longer held", hold.slots.len()));
     }
     for new in after.assignments.values().filter(|a| !before.assignments.contains_key(&a.id)) {
         let slots = spans(&new.slots);
@@ -28,77 +28,78 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
                 " again; it is flushed first, and their present owners delete the keys that they have in them"
             }
         };
-        said.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
+        lines.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
     }
-    migrations(before, after, &mut said);
-    promotions(before, after, &mut said);
+    migrations(before, after, &mut lines);
+    promotions(before, after, &mut lines);
     if before.settings.voters != after.settings.voters {
-        said.push(format!("voters: {} instead of {}", after.settings.voters, before.settings.voters));
+        lines.push(format!("voters: {} instead of {}", after.settings.voters, before.settings.voters));
     }
     if before.settings.hold_ms_max != after.settings.hold_ms_max {
-        said.push(format!("hold-max: {} ms instead of {} ms", after.settings.hold_ms_max, before.settings.hold_ms_max));
+        lines
+            .push(format!("hold-max: {} ms instead of {} ms", after.settings.hold_ms_max, before.settings.hold_ms_max));
     }
     if before.settings.maintenance != after.settings.maintenance {
-        said.push(maintenance("all groups", after.settings.maintenance));
+        lines.push(maintenance("all groups", after.settings.maintenance));
     }
     let (old, new) = (before.settings.failover_share_max, after.settings.failover_share_max);
     if old != new {
-        said.push(format!("automatic failovers while at most {new} % of the primaries are down, instead of {old} %"));
+        lines.push(format!("automatic failovers while at most {new} % of the primaries are down, instead of {old} %"));
     }
-    said
+    lines
 }
 
-fn migrations(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+fn migrations(before: &ClusterState, after: &ClusterState, lines: &mut Vec<String>) {
     for new in after.migrations.values() {
         let Some(old) = before.migrations.get(&new.id) else {
             let slots = spans(&new.slots);
-            said.push(format!("slots {slots} migrate from group {} to group {}, with their keys", new.from, new.to));
+            lines.push(format!("slots {slots} migrate from group {} to group {}, with their keys", new.from, new.to));
             continue;
         };
         let (id, a, b) = (new.id, &old.options.limits, &new.options.limits);
         if old.phase != new.phase {
-            said.push(format!("migration {id}: {} instead of {}", new.phase.name(), old.phase.name()));
+            lines.push(format!("migration {id}: {} instead of {}", new.phase.name(), old.phase.name()));
         }
         if old.attempt != new.attempt {
-            said.push(format!("migration {id}: attempt {} begins", new.attempt));
+            lines.push(format!("migration {id}: attempt {} begins", new.attempt));
         } else if old.run != new.run && new.run.is_some() {
-            said.push(format!("migration {id}: run {} begins", new.runs));
+            lines.push(format!("migration {id}: run {} begins", new.runs));
         }
         if (old.counters, old.verified) != (new.counters, new.verified) {
-            said.push(format!("migration {id}: the progress of its mover is noted"));
+            lines.push(format!("migration {id}: the progress of its mover is noted"));
         }
         if a.keys_per_second != b.keys_per_second {
-            said.push(format!("migration {id}: {} keys/s at most", number(b.keys_per_second)));
+            lines.push(format!("migration {id}: {} keys/s at most", number(b.keys_per_second)));
         }
         if a.bytes_per_second != b.bytes_per_second {
-            said.push(format!("migration {id}: {} bytes/s at most", number(b.bytes_per_second)));
+            lines.push(format!("migration {id}: {} bytes/s at most", number(b.bytes_per_second)));
         }
         if a.hold_ms_max != b.hold_ms_max {
             let ms = if b.hold_ms_max == 0 { "the cluster's".to_owned() } else { format!("{} ms", b.hold_ms_max) };
-            said.push(format!("migration {id}: hold-max is {ms}"));
+            lines.push(format!("migration {id}: hold-max is {ms}"));
         }
     }
     for end in after.ended_migrations.iter().filter(|e| before.migrations.contains_key(&e.id)) {
-        said.push(format!("migration {} is {}", end.id, end.end.name()));
+        lines.push(format!("migration {} is {}", end.id, end.end.name()));
     }
 }
 
-fn promotions(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+fn promotions(before: &ClusterState, after: &ClusterState, lines: &mut Vec<String>) {
     for new in after.promotions.values() {
         let (group, to) = (new.group, &new.to);
         match before.promotions.get(&new.id) {
             None => {
-                said.push(format!("{to} becomes the primary of group {group} instead of {}, under a hold", new.from))
+                lines.push(format!("{to} becomes the primary of group {group} instead of {}, under a hold", new.from))
             }
             Some(old) if old.attempts != new.attempts => {
-                said.push(format!("promotion {}: attempt {} begins", new.id, new.attempts));
+                lines.push(format!("promotion {}: attempt {} begins", new.id, new.attempts));
             }
             Some(_) => {}
         }
     }
     for end in after.ended_promotions.iter().filter(|e| before.promotions.contains_key(&e.promotion.id)) {
         let (id, group) = (end.promotion.id, end.promotion.group);
-        said.push(match end.failed {
+        lines.push(match end.failed {
             None => format!("promotion {id}: {} is the primary of group {group}", end.promotion.to),
             Some(_) => format!("promotion {id} is given up: {} stays the primary of group {group}", end.promotion.from),
         });
@@ -114,21 +115,21 @@ fn number(limit: u64) -> String {
     if limit == 0 { "any number of".to_owned() } else { limit.to_string() }
 }
 
-fn members(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+fn members(before: &ClusterState, after: &ClusterState, lines: &mut Vec<String>) {
     for old in before.members.values() {
         match after.members.get(&old.id) {
-            None => said.push(format!("node {} is not a member any more", old.id)),
-            Some(new) => member(old, new, said),
+            None => lines.push(format!("node {} is not a member any more", old.id)),
+            Some(new) => member(old, new, lines),
         }
     }
     for new in after.members.values().filter(|m| !before.members.contains_key(&m.id)) {
-        said.push(format!("node {} at {} becomes a member", new.id, new.admin));
+        lines.push(format!("node {} at {} becomes a member", new.id, new.admin));
     }
 }
 
-fn member(old: &Member, new: &Member, said: &mut Vec<String>) {
+fn member(old: &Member, new: &Member, lines: &mut Vec<String>) {
     if (&old.admin, &old.advertise, old.port_offset) != (&new.admin, &new.advertise, new.port_offset) {
-        said.push(format!(
+        lines.push(format!(
             "node {}: at {}, advertised as {}, port offset {}",
             new.id, new.admin, new.advertise, new.port_offset
         ));
@@ -139,30 +140,30 @@ fn member(old: &Member, new: &Member, said: &mut Vec<String>) {
             Role::Voter => "voter",
             Role::Learner => "learner",
         };
-        said.push(format!("node {} becomes {role}", new.id));
+        lines.push(format!("node {} becomes {role}", new.id));
     }
     if old.admitted != new.admitted {
-        said.push(format!("node {}: a new start is admitted", new.id));
+        lines.push(format!("node {}: a new start is admitted", new.id));
     }
     match new.leaving {
         Some(leaving) if old.leaving != new.leaving && leaving.assume_dead => {
-            said.push(format!("node {} is removed at once: you vouch that it is dead", new.id));
+            lines.push(format!("node {} is removed at once: you vouch that it is dead", new.id));
         }
         Some(_) if old.leaving != new.leaving => {
-            said.push(format!("node {} is removed as soon as it has provably stopped serving", new.id));
+            lines.push(format!("node {} is removed as soon as it has provably stopped serving", new.id));
         }
         Some(_) | None => {}
     }
 }
 
-fn products(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>) {
+fn products(before: &ClusterState, after: &ClusterState, lines: &mut Vec<String>) {
     for old in before.products.values().filter(|p| !after.products.contains_key(&p.id)) {
-        said.push(format!("product '{}' (port {}) is removed", old.name, old.port));
+        lines.push(format!("product '{}' (port {}) is removed", old.name, old.port));
     }
     for new in after.products.values() {
         match before.products.get(&new.id) {
-            Some(old) => product(old, new, said),
-            None => said.push(format!(
+            Some(old) => product(old, new, lines),
+            None => lines.push(format!(
                 "product '{}' is created: port {}, {} slots, {} databases",
                 new.name,
                 new.port,
@@ -173,42 +174,42 @@ fn products(before: &ClusterState, after: &ClusterState, said: &mut Vec<String>)
     }
 }
 
-fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
+fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     let name = &new.name;
     if old.port != new.port {
-        said.push(format!("product '{name}': port {} instead of {}; clients must follow", new.port, old.port));
+        lines.push(format!("product '{name}': port {} instead of {}; clients must follow", new.port, old.port));
     }
     if old.databases != new.databases {
-        said.push(format!("product '{name}': {} databases instead of {}", new.databases, old.databases));
+        lines.push(format!("product '{name}': {} databases instead of {}", new.databases, old.databases));
     }
     if old.min_acks != new.min_acks {
-        said.push(match new.min_acks {
+        lines.push(match new.min_acks {
             0 => format!("product '{name}': writes are acknowledged without waiting for replicas"),
             n => format!("product '{name}': writes are acknowledged when {n} replica(s) have them"),
         });
     }
     if old.min_acks_ms != new.min_acks_ms {
-        said.push(format!("product '{name}': a write waits at most {} ms for replicas", new.min_acks_ms));
+        lines.push(format!("product '{name}': a write waits at most {} ms for replicas", new.min_acks_ms));
     }
     if old.auto_rebalance != new.auto_rebalance {
         let now = if new.auto_rebalance { "slots are rebalanced automatically" } else { "slots move only on request" };
-        said.push(format!("product '{name}': {now}"));
+        lines.push(format!("product '{name}': {now}"));
     }
     if old.reads != new.reads {
-        said.push(format!("product '{name}': {}", new.reads));
+        lines.push(format!("product '{name}': {}", new.reads));
     }
     match (&old.auth, &new.auth) {
-        (None, Some(_)) => said.push(format!("product '{name}': clients must log in")),
-        (Some(_), None) => said.push(format!("product '{name}': clients need no password any more")),
+        (None, Some(_)) => lines.push(format!("product '{name}': clients must log in")),
+        (Some(_), None) => lines.push(format!("product '{name}': clients need no password any more")),
         (Some(old), Some(new)) if old != new => {
-            said.push(format!("product '{name}': clients log in with other credentials"))
+            lines.push(format!("product '{name}': clients log in with other credentials"))
         }
         (Some(_), Some(_)) | (None, None) => {}
     }
     for group in old.groups.values().filter(|g| !new.groups.contains_key(&g.id)) {
-        said.push(format!("product '{name}': group {} is removed", group.id));
+        lines.push(format!("product '{name}': group {} is removed", group.id));
         if !group.given_away.is_empty() {
-            said.push(format!(
+            lines.push(format!(
                 "the leftovers of {} slot(s) that group {} gave away stay there",
                 group.given_away.len(),
                 group.id
@@ -217,8 +218,8 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
     }
     for group in new.groups.values() {
         match old.groups.get(&group.id) {
-            Some(before) => servers(name, before, group, said),
-            None => said.push(format!(
+            Some(before) => servers(name, before, group, lines),
+            None => lines.push(format!(
                 "product '{name}': group {} is created of {}",
                 group.id,
                 group.servers.iter().map(|s| s.addr.as_str()).collect::<Vec<_>>().join(", ")
@@ -235,59 +236,59 @@ fn product(old: &Product, new: &Product, said: &mut Vec<String>) {
         }
     }
     for (to, slots) in moved {
-        said.push(format!("product '{name}': slots {} belong to group {to}", spans(&slots)));
+        lines.push(format!("product '{name}': slots {} belong to group {to}", spans(&slots)));
     }
 }
 
-fn servers(name: &str, old: &Group, new: &Group, said: &mut Vec<String>) {
+fn servers(name: &str, old: &Group, new: &Group, lines: &mut Vec<String>) {
     let same = |group: &Group, addr: &HostPort| group.servers.iter().find(|s| s.addr == *addr).cloned();
     for server in &new.servers {
         let addr = &server.addr;
         let Some(before) = same(old, addr) else {
-            said.push(format!("product '{name}': group {} gets server {addr}", new.id));
+            lines.push(format!("product '{name}': group {} gets server {addr}", new.id));
             continue;
         };
         if before.priority != server.priority {
-            said.push(format!("server {addr}: priority {} instead of {}", server.priority, before.priority));
+            lines.push(format!("server {addr}: priority {} instead of {}", server.priority, before.priority));
         }
         if before.zone != server.zone {
-            said.push(format!("server {addr}: zone '{}' instead of '{}'", server.zone, before.zone));
+            lines.push(format!("server {addr}: zone '{}' instead of '{}'", server.zone, before.zone));
         }
         if before.diverged && !server.diverged {
-            said.push(format!("server {addr} may be promoted again"));
+            lines.push(format!("server {addr} may be promoted again"));
         }
         if server.diverged && !before.diverged {
-            said.push(format!("server {addr} is not a candidate until it is resynced"));
+            lines.push(format!("server {addr} is not a candidate until it is resynced"));
         }
     }
     for server in old.servers.iter().filter(|s| same(new, &s.addr).is_none()) {
-        said.push(format!("product '{name}': group {} loses server {}", new.id, server.addr));
+        lines.push(format!("product '{name}': group {} loses server {}", new.id, server.addr));
     }
     if old.options.down_after_ms != new.options.down_after_ms {
         let (after, instead) = (new.options.down_after_ms, old.options.down_after_ms);
-        said.push(format!("product '{name}': group {}: down-after {after} ms instead of {instead} ms", new.id));
+        lines.push(format!("product '{name}': group {}: down-after {after} ms instead of {instead} ms", new.id));
     }
     if old.options.eject_after_ms != new.options.eject_after_ms {
-        said.push(match new.options.eject_after_ms {
+        lines.push(match new.options.eject_after_ms {
             0 => format!("product '{name}': group {} never ejects its slots", new.id),
             ms => format!("product '{name}': group {} ejects its slots after {ms} ms without its primary", new.id),
         });
     }
     if old.ejection.is_some() != new.ejection.is_some() {
         let now = if new.ejection.is_some() { "is ejected: its slots go to other groups" } else { "is reinstated" };
-        said.push(format!("product '{name}': group {} {now}", new.id));
+        lines.push(format!("product '{name}': group {} {now}", new.id));
     }
     if old.options.maintenance != new.options.maintenance {
-        said.push(maintenance(&format!("product '{name}': group {}", new.id), new.options.maintenance));
+        lines.push(maintenance(&format!("product '{name}': group {}", new.id), new.options.maintenance));
     }
     if old.replid != new.replid && !new.replid.is_empty() {
-        said.push(format!("group {}: its primary's replication id is noted", new.id));
+        lines.push(format!("group {}: its primary's replication id is noted", new.id));
     }
     if old.run_id != new.run_id && !new.run_id.is_empty() {
-        said.push(format!("group {}: the process of its primary is noted", new.id));
+        lines.push(format!("group {}: the process of its primary is noted", new.id));
     }
     if old.sweep != new.sweep {
         let now = if new.sweep.is_some() { "are being deleted" } else { "are no longer being deleted" };
-        said.push(format!("product '{name}': leftovers of slots that group {} gave away {now}", new.id));
+        lines.push(format!("product '{name}': leftovers of slots that group {} gave away {now}", new.id));
     }
 }

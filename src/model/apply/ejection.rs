@@ -1,5 +1,6 @@
 //! Ejections: the slots of a cache's group that is down go to other groups, and come back.
-//! Knows nothing of liveness and keys: the proposer has probed the servers, and has flushed the server that gets slots back.
+//! Knows nothing of liveness and keys: the proposer has probed the servers, and has flushed the server that gets slots
+//! back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use super::{
     Apply,
     common::{group, product, product_mut, subject},
     events::{self, When},
-    guard::{none_open, not_ejected, not_swept, same_epoch, slots_usable},
+    guard::{no_promotion_open, not_ejected, not_swept, same_epoch, slots_usable},
     slot,
 };
 use crate::model::{
@@ -23,8 +24,8 @@ use crate::model::{
     state::{Assignment, ClusterState, Keys},
 };
 
-/// One entry without a hold: a server that is down does not answer requests in flight, and a reply that comes nevertheless
-/// belongs to an old slot epoch.
+/// One entry without a hold: a server that is down does not answer requests in flight, and a reply that comes
+/// nevertheless belongs to an old slot epoch.
 impl Apply for Eject {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let product = product(state, self.product)?;
@@ -34,7 +35,7 @@ impl Apply for Eject {
         }
         not_ejected(ejected_group)?;
         same_epoch(ejected_group, self.group_epoch)?;
-        none_open(state, product.id, self.to.keys().copied().chain([ejected_group.id]))?;
+        no_promotion_open(state, product.id, self.to.keys().copied().chain([ejected_group.id]))?;
         let owned = product.owned(ejected_group.id);
         slots_usable(state, product, &owned)?;
         let comes = |m: &&Migration| m.product == product.id && m.to == ejected_group.id && m.phase.attempting();
@@ -83,8 +84,8 @@ impl Apply for Eject {
     }
 }
 
-/// Begins the assignment that gives the slots back, for which the group's primary is flushed. Without slots, the ejection just
-/// ends.
+/// Begins the assignment that gives the slots back, for which the group's primary is flushed. Without slots, the
+/// ejection just ends.
 impl Apply for Reinstate {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let Self { product: product_id, group: id, ejection, group_epoch } = *self;
@@ -93,7 +94,7 @@ impl Apply for Reinstate {
         let open =
             ejected_group.ejection.as_ref().filter(|open| open.id == ejection).ok_or(EjectionReject::NotEjected(id))?;
         same_epoch(ejected_group, group_epoch)?;
-        none_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
+        no_promotion_open(state, product_id, product.temporary_owners(ejected_group).into_keys().chain([id]))?;
         if open.slots.is_empty() {
             reinstated(state, (product_id, id), "no slot of it is ejected any more", when)?;
             return Ok(Outcome::Done);

@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{group, product, product_mut, routed, server_at, subject},
     events::{self, When},
-    guard::{credentials_usable, none_open},
+    guard::{credentials_usable, no_promotion_open},
 };
 use crate::model::{
     change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetServer},
@@ -16,7 +16,7 @@ use crate::model::{
     limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
     migration::Migration,
     outcome::Outcome,
-    ports::{NodePorts, addr_key, no_listeners_meet, products, servers},
+    ports::{NodePorts, addr_key, check_listeners, products, servers},
     reject::{EjectionReject, MigrationReject, PromotionReject, Reject},
     route::Mode,
     state::{ClusterState, Group, GroupOptions, NotCleaned, Server},
@@ -51,7 +51,7 @@ impl Apply for CreateGroup {
                 distinct(before, server, &product.name, id)?;
             }
         }
-        listeners_apart(state, new)?;
+        no_listener_at(state, new)?;
 
         let group = Group {
             id,
@@ -82,7 +82,7 @@ impl Apply for AddServer {
             return Err(Reject::TooManyServers { group: id, max: SERVERS_MAX });
         }
         server_new(state, new)?;
-        listeners_apart(state, std::slice::from_ref(new))?;
+        no_listener_at(state, std::slice::from_ref(new))?;
 
         if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
             group.servers.push(fresh(new));
@@ -102,7 +102,7 @@ impl Apply for RemoveServer {
         if place == 0 {
             return Err(Reject::PrimaryStays { addr: addr.clone(), group: id });
         }
-        none_open(state, product_id, [id])?;
+        no_promotion_open(state, product_id, [id])?;
 
         if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
             group.servers.remove(place);
@@ -132,7 +132,7 @@ impl Apply for RemoveGroup {
         if group.sweep.is_some() {
             return Err(MigrationReject::SweepOpen(id).into());
         }
-        none_open(state, product_id, [id])?;
+        no_promotion_open(state, product_id, [id])?;
         let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
             product: product.name.clone(),
             group: id,
@@ -260,7 +260,7 @@ fn distinct(known: &Server, new: &Server, product: &str, group: GroupId) -> Resu
 }
 
 /// Refuses a new server at the address of a node's listener: it would be this proxy, or take a port from it.
-fn listeners_apart(state: &ClusterState, new: &[Server]) -> Result<(), Reject> {
+fn no_listener_at(state: &ClusterState, new: &[Server]) -> Result<(), Reject> {
     let all = servers(state).chain(new.iter().map(|s| &s.addr));
-    no_listeners_meet(state.members.values().map(NodePorts::from), &products(state), all)
+    check_listeners(state.members.values().map(NodePorts::from), &products(state), all)
 }

@@ -54,7 +54,7 @@ pub(super) fn credentials_usable(credentials: &Credentials) -> Result<(), Reject
 }
 
 /// Refuses while one of the groups is being promoted.
-pub(super) fn none_open(
+pub(super) fn no_promotion_open(
     state: &ClusterState,
     product: ProductId,
     groups: impl IntoIterator<Item = GroupId>,
@@ -91,7 +91,7 @@ pub(super) fn not_swept(to: &Group) -> Result<(), Reject> {
 }
 
 /// Refuses a node that is not a member or is being removed: no run may begin there.
-pub(super) fn serving(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
+pub(super) fn node_can_run(state: &ClusterState, node: NodeId) -> Result<(), Reject> {
     let member = state.members.get(&node).ok_or(Reject::UnknownNode(node))?;
     if member.leaving.is_some() { Err(Reject::NodeLeaving(node)) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use super::{
     Apply, assignment,
     common::{clipped, group, product, routed},
     events::When,
-    guard::{none_open, not_ejected, not_swept},
+    guard::{no_promotion_open, not_ejected, not_swept},
     migration, promotion,
 };
 use crate::model::{
@@ -100,7 +100,7 @@ fn for_assignment(
     if assignment.keys != Keys::Ejected {
         not_ejected(target)?;
     }
-    none_open(state, product.id, assignment::concerned(product, assignment))?;
+    no_promotion_open(state, product.id, assignment::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {
         let attempts = assignment.attempts;
         return Err(Reject::WrongAttempt { assignment: id, attempts, given: attempt });

@@ -9,7 +9,7 @@ use crate::model::{
     ids::{HostPort, Incarnation, NodeId, Term, Uuid},
     limits::MEMBERS_MAX,
     outcome::Outcome,
-    ports::{NodePorts, no_listeners_meet, products, servers},
+    ports::{NodePorts, check_listeners, products, servers},
     reject::Reject,
     route::{Isolated, Mode},
     slot::Layout,
@@ -35,7 +35,7 @@ impl Apply for Bootstrap {
         let mut first = BTreeMap::new();
         let mut uuids: BTreeMap<Uuid, NodeId> = BTreeMap::new();
         for new in members {
-            introduced(new)?;
+            new_member_allowed(new)?;
             if let Some(id) = uuids.insert(new.uuid, new.id) {
                 return Err(Reject::UuidTaken { uuid: new.uuid, id });
             }
@@ -52,7 +52,7 @@ impl Apply for Bootstrap {
             databases: DEFAULT_DATABASES,
             auth: None,
         };
-        no_listeners_meet(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
+        check_listeners(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
 
         state.members = first;
         product::insert(state, &default);
@@ -63,7 +63,7 @@ impl Apply for Bootstrap {
 
 impl Apply for NewMember {
     fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
-        introduced(self)?;
+        new_member_allowed(self)?;
         let known = known(state, self)?;
         if known.is_none() && state.members.len() >= MEMBERS_MAX {
             return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
@@ -82,7 +82,7 @@ impl Apply for Admit {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let Self { member: ref new, start } = *self;
         let at = when.at;
-        introduced(new)?;
+        new_member_allowed(new)?;
         let Some(known) = known(state, new)? else { return Err(Reject::UnknownNode(new.id)) };
         let moved = !same_place(known, new);
         let admitted = known.admitted.is_some_and(|a| a.start == start);
@@ -189,7 +189,7 @@ impl Apply for Recover {
 }
 
 /// Refuses an id or a host that cannot be one.
-fn introduced(new: &NewMember) -> Result<(), Reject> {
+fn new_member_allowed(new: &NewMember) -> Result<(), Reject> {
     if new.id.0 == 0 {
         return Err(Reject::NodeIdZero);
     }
@@ -200,7 +200,8 @@ fn introduced(new: &NewMember) -> Result<(), Reject> {
     Ok(())
 }
 
-/// The member that `new` is, if it is one. Refuses if its id or its uuid belongs to another member, or it is being removed.
+/// The member that `new` is, if it is one. Refuses if its id or its uuid belongs to another member, or it is being
+/// removed.
 fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Member>, Reject> {
     if let Some(other) = state.members.values().find(|m| m.uuid == new.uuid && m.id != new.id) {
         return Err(Reject::UuidTaken { uuid: new.uuid, id: other.id });
@@ -221,7 +222,7 @@ fn same_place(member: &Member, new: &NewMember) -> bool {
 
 fn ports_free(state: &ClusterState, new: &NewMember) -> Result<(), Reject> {
     let others = state.members.values().filter(|m| m.id != new.id).map(NodePorts::from);
-    no_listeners_meet(others.chain(std::iter::once(new.into())), &products(state), servers(state))
+    check_listeners(others.chain(std::iter::once(new.into())), &products(state), servers(state))
 }
 
 /// Refuses if no member could vote without `node`.

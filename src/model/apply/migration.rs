@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{clipped, group, product, product_mut, routed},
     events::{self, When},
-    guard::{none_open, not_ejected, replid_allowed, same_term, slots_usable},
+    guard::{no_promotion_open, not_ejected, replid_allowed, same_term, slots_usable},
     slot,
 };
 use crate::model::{
@@ -62,7 +62,13 @@ impl Apply for PlanMigration {
             changed_ms: when.ms,
         };
         state.migrations.insert(id, migration);
-        tell(state, id, when, EventKind::Planned, &format!("slots {} from group {from} to group {to}", spans(slots)));
+        add_event(
+            state,
+            id,
+            when,
+            EventKind::Planned,
+            &format!("slots {} from group {from} to group {to}", spans(slots)),
+        );
         Ok(Outcome::Migration(id))
     }
 }
@@ -80,14 +86,14 @@ pub(super) fn may_hold(
     if attempt != migration.attempt {
         return Err(wrong_attempt(migration, attempt, migration.attempt));
     }
-    none_open(state, migration.product, [migration.from, migration.to])?;
+    no_promotion_open(state, migration.product, [migration.from, migration.to])?;
     Ok((migration.product, migration.slots.clone()))
 }
 
 /// The hold was opened.
 pub(super) fn held(state: &mut ClusterState, id: MigrationId, hold: HoldId, reason: &str, when: When) {
     enter(state, id, MigrationPhase::Held(hold), when);
-    tell(state, id, when, EventKind::Held, &format!("hold {hold}: {reason}"));
+    add_event(state, id, when, EventKind::Held, &format!("hold {hold}: {reason}"));
 }
 
 /// The hold was released.
@@ -97,7 +103,13 @@ pub(super) fn released(state: &mut ClusterState, id: MigrationId, hold: &Hold, w
         m.why = clipped(why);
     }
     enter(state, id, MigrationPhase::CaughtUp, when);
-    tell(state, id, when, EventKind::Released, &format!("hold {} after {} ms: {why}", hold.id, held_ms(hold, when)));
+    add_event(
+        state,
+        id,
+        when,
+        EventKind::Released,
+        &format!("hold {} after {} ms: {why}", hold.id, held_ms(hold, when)),
+    );
 }
 
 impl Apply for Switch {
@@ -149,7 +161,7 @@ impl Apply for Switch {
              offset {offset} of {replid}",
             slots.len()
         );
-        tell(state, id, when, EventKind::Switched, &text);
+        add_event(state, id, when, EventKind::Switched, &text);
         Ok(Outcome::Slots(slots.len() as u32))
     }
 
@@ -168,13 +180,13 @@ impl Apply for RestartMigration {
 
         let attempt = migration.attempt;
         end_attempt(state, id, MigrationPhase::Planned, why, when);
-        tell(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
+        add_event(state, id, when, EventKind::Restarted, &format!("attempt {attempt} ended: {why}"));
         Ok(Outcome::Done)
     }
 }
 
-/// A group has another primary: attempts that read or write it end, and start from the beginning. Adds no events of their own,
-/// because an entry causes at most one.
+/// A group has another primary: attempts that read or write it end, and start from the beginning. Adds no events of
+/// their own, because an entry causes at most one.
 pub(super) fn primary_changed(
     state: &mut ClusterState,
     product: ProductId,
@@ -213,7 +225,7 @@ impl Apply for CancelMigration {
         if never_started {
             ended(state, id, EndPhase::Cancelled, when, why);
         } else {
-            tell(state, id, when, EventKind::Cancelling, &format!("{why}; the copy at the target is wiped"));
+            add_event(state, id, when, EventKind::Cancelling, &format!("{why}; the copy at the target is wiped"));
         }
         Ok(Outcome::Done)
     }
@@ -237,7 +249,7 @@ impl Apply for PauseMigration {
         }
 
         end_attempt(state, id, MigrationPhase::Paused, why, when);
-        tell(state, id, when, EventKind::Paused, why);
+        add_event(state, id, when, EventKind::Paused, why);
         Ok(Outcome::Done)
     }
 }
@@ -264,7 +276,7 @@ impl Apply for ResumeMigration {
             m.releases = 0;
         }
         enter(state, id, MigrationPhase::Planned, when);
-        tell(state, id, when, EventKind::Resumed, "it starts from the beginning");
+        add_event(state, id, when, EventKind::Resumed, "it starts from the beginning");
         Ok(Outcome::Done)
     }
 }
@@ -290,7 +302,7 @@ impl Apply for SetMigration {
             "keys-per-second {}, bytes-per-second {}, hold-max {} ms (0: none, or the cluster's)",
             new.keys_per_second, new.bytes_per_second, new.hold_ms_max
         );
-        tell(state, id, when, EventKind::LimitsSet, &text);
+        add_event(state, id, when, EventKind::LimitsSet, &text);
         Ok(Outcome::Done)
     }
 }
@@ -304,7 +316,7 @@ pub(super) fn wrong_phase(migration: &Migration, verb: &'static str, remedy: &'s
     MigrationReject::WrongPhase { migration, phase, verb, remedy }.into()
 }
 
-pub(super) fn tell(state: &mut ClusterState, id: MigrationId, when: When, kind: EventKind, text: &str) {
+pub(super) fn add_event(state: &mut ClusterState, id: MigrationId, when: When, kind: EventKind, text: &str) {
     let Some(product) = state.migrations.get(&id).map(|m| m.product) else { return };
     events::push(state, when, kind, Some(product), format!("migration {id}"), text);
 }
@@ -315,7 +327,7 @@ pub(super) fn ended(state: &mut ClusterState, id: MigrationId, end: EndPhase, wh
         EndPhase::Done => EventKind::Done,
         EndPhase::Cancelled => EventKind::Cancelled,
     };
-    tell(state, id, when, kind, text);
+    add_event(state, id, when, kind, text);
     let Some(m) = state.migrations.remove(&id) else { return };
     if state.ended_migrations.len() >= ENDED_MIGRATIONS_MAX {
         state.ended_migrations.pop_front();

@@ -1,8 +1,8 @@
-//! Applies entries: the only way in which a `ClusterState` changes. It reads no clock and no randomness, so that equal logs
-//! give equal states. It asks no server: the proposer has done that.
+//! Applies entries: the only way in which a `ClusterState` changes. It reads no clock and no randomness, so that equal
+//! logs give equal states. It asks no server: the proposer has done that.
 //!
-//! Each family of changes has a file. Each function makes all its checks before its first modification, so that a reject
-//! leaves the state as it was (except for the record of the result itself).
+//! Each family of changes has a file. Each function makes all its checks before its first modification, so that a
+//! reject leaves the state as it was (except for the record of the result itself).
 
 mod assignment;
 mod attempt;
@@ -38,8 +38,8 @@ use super::{
 /// `first_index` returns the index of its first entry.
 ///
 /// # Errors
-/// Returns why nothing changed. A repeated request that was rejected gets the same text, as `Reject::First`. Another request
-/// under a used change id gets `Reject::ChangeIdReused`.
+/// Returns why nothing changed. A repeated request that was rejected gets the same text, as `Reject::First`. Another
+/// request under a used change id gets `Reject::ChangeIdReused`.
 pub fn apply(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Outcome, Reject> {
     if at.index <= state.applied {
         return Err(Reject::OldEntry { index: at.index, applied: state.applied });

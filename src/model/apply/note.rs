@@ -1,10 +1,10 @@
-//! What the leader has observed at servers or done there.
+//! Records what the leader has observed at servers, or changed there.
 
 use super::{
     Apply,
     common::{group, product, product_mut, server_at, server_mut, subject},
     events::{self, When},
-    guard::{none_open, replid_allowed, same_epoch},
+    guard::{no_promotion_open, replid_allowed, same_epoch},
 };
 use crate::model::{
     change::{MarkResynced, NotePrimary, NoteReconciled},
@@ -85,7 +85,7 @@ impl Apply for MarkResynced {
             return Err(PromotionReject::IsPrimary { addr: server.addr.clone(), group: group_id }.into());
         }
         // An observation before a promotion began says nothing of what the promotion has done to the server.
-        none_open(state, product_id, [group_id])?;
+        no_promotion_open(state, product_id, [group_id])?;
         if !server.diverged {
             return Ok(Outcome::Unchanged);
         }

@@ -12,7 +12,7 @@ use crate::model::{
     ids::ProductId,
     limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
     outcome::Outcome,
-    ports::{NodePorts, no_listeners_meet, products, servers},
+    ports::{NodePorts, check_listeners, products, servers},
     reads::ReadPolicy,
     reject::Reject,
     state::{ClusterState, Product, SlotState},
@@ -36,7 +36,7 @@ impl Apply for NewProduct {
         }
         let mut ports = products(state);
         ports.push((&self.name, self.port));
-        no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+        check_listeners(state.members.values().map(NodePorts::from), &ports, servers(state))?;
 
         let id = insert(state, self);
         routed(state, at);
@@ -72,7 +72,7 @@ impl Apply for SetProduct {
         if let Some(port) = port {
             let ports: Vec<_> =
                 state.products.values().map(|p| (p.name.as_str(), if p.id == id { port } else { p.port })).collect();
-            no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
+            check_listeners(state.members.values().map(NodePorts::from), &ports, servers(state))?;
         }
 
         let product = product_mut(state, id)?;
@@ -135,7 +135,8 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
     id
 }
 
-/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash, because it is used in file names and on command lines.
+/// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash, because it is used in file names and on command
+/// lines.
 fn name_allowed(name: &str) -> bool {
     (1..=NAME_LEN_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))

@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{clipped, group, product, product_mut, routed, server_at, server_mut, subject},
     events::{self, When},
-    guard::{none_open, same_epoch, same_term},
+    guard::{no_promotion_open, same_epoch, same_term},
     migration,
 };
 use crate::model::{
@@ -32,7 +32,7 @@ impl Apply for StartPromotion {
             return Err(PromotionReject::IsPrimary { addr: to.addr.clone(), group: group.id }.into());
         }
         same_epoch(group, self.group_epoch)?;
-        none_open(state, product.id, [group.id])?;
+        no_promotion_open(state, product.id, [group.id])?;
         if to.diverged && !self.forced {
             return Err(PromotionReject::Diverged { addr: to.addr.clone(), group: group.id }.into());
         }
@@ -58,7 +58,7 @@ impl Apply for StartPromotion {
         };
         let forced = if self.forced { ", forced" } else { "" };
         let text = format!("{}{forced} from {} to {}: {}", self.kind.name(), promotion.from, promotion.to, self.why);
-        tell(state, &promotion, when, EventKind::PromotionStarted, &text);
+        add_event(state, &promotion, when, EventKind::PromotionStarted, &text);
         state.promotions.insert(id, promotion);
         Ok(Outcome::Promotion(id))
     }
@@ -97,14 +97,14 @@ pub(super) fn held(state: &mut ClusterState, id: PromotionId, hold: &Hold, when:
     promotion.attempts = hold.attempt;
     let promotion = promotion.clone();
     let text = format!("hold {} (attempt {}) of {} slot(s): {}", hold.id, hold.attempt, hold.slots.len(), hold.reason);
-    tell(state, &promotion, when, EventKind::PromotionHeld, &text);
+    add_event(state, &promotion, when, EventKind::PromotionHeld, &text);
 }
 
 /// The hold was released.
 pub(super) fn released(state: &mut ClusterState, id: PromotionId, hold: &Hold, why: &str, when: When) {
     let Some(promotion) = state.promotions.get(&id).cloned() else { return };
     let text = format!("hold {} after {} ms: {why}", hold.id, when.ms.saturating_sub(hold.since_ms));
-    tell(state, &promotion, when, EventKind::PromotionReleased, &text);
+    add_event(state, &promotion, when, EventKind::PromotionReleased, &text);
 }
 
 impl Apply for FinishPromotion {
@@ -150,7 +150,7 @@ impl Apply for FinishPromotion {
             let ids: Vec<String> = restarted.iter().map(ToString::to_string).collect();
             text = format!("{text}; restarted: migration {}", ids.join(", "));
         }
-        tell(state, &promotion, when, EventKind::Promoted, &text);
+        add_event(state, &promotion, when, EventKind::Promoted, &text);
         ended(state, id, None, when);
         Ok(Outcome::Done)
     }
@@ -179,7 +179,7 @@ impl Apply for GiveUpPromotion {
             server.diverged = true;
         }
         let text = format!("{} stays the primary, {} does not replace it: {why}", promotion.from, promotion.to);
-        tell(state, &promotion, when, EventKind::PromotionGivenUp, &text);
+        add_event(state, &promotion, when, EventKind::PromotionGivenUp, &text);
         ended(state, id, Some(clipped(why)), when);
         Ok(Outcome::Done)
     }
@@ -211,7 +211,7 @@ fn not_held(state: &ClusterState, product: &Product, id: GroupId) -> Result<(), 
     Ok(())
 }
 
-fn tell(state: &mut ClusterState, promotion: &Promotion, when: When, kind: EventKind, text: &str) {
+fn add_event(state: &mut ClusterState, promotion: &Promotion, when: When, kind: EventKind, text: &str) {
     events::push(state, when, kind, Some(promotion.product), subject(promotion.group), text);
 }
 

@@ -7,7 +7,7 @@ use super::{
     Apply,
     common::{group, product, product_mut},
     events::{self, When},
-    guard::{is_primary, same_term, serving},
+    guard::{is_primary, node_can_run, same_term},
     migration,
 };
 use crate::model::{
@@ -24,7 +24,7 @@ use crate::model::{
 impl Apply for StartRun {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         same_term(self.term, when.at)?;
-        serving(state, self.node)?;
+        node_can_run(state, self.node)?;
         match self.job {
             Job::Migration(id) => start_cleaning(state, id, self, when),
             Job::Sweep { product, group } => start_sweep(state, (product, group), self, when),
@@ -62,7 +62,7 @@ fn start_cleaning(state: &mut ClusterState, id: MigrationId, new: &StartRun, whe
         open.runs = new.run;
         open.run = Some(run(new, kind, when));
     }
-    migration::tell(state, id, when, EventKind::RunStarted, &text);
+    migration::add_event(state, id, when, EventKind::RunStarted, &text);
     Ok(Outcome::Done)
 }
 
@@ -194,7 +194,8 @@ fn next_run(state: &ClusterState, new: &StartRun) -> Result<(), Reject> {
     }
 }
 
-/// Refuses while slots come to the group, or copies are wiped there: a late UNLINK of the sweep could delete their keys.
+/// Refuses while slots come to the group, or copies are wiped there: a late UNLINK of the sweep could delete their
+/// keys.
 fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<(), Reject> {
     let coming = state.migrations.values().find(|m| {
         m.product == product && m.to == group && (m.phase.attempting() || m.phase == MigrationPhase::Cancelling)

@@ -5,7 +5,7 @@ use super::{
     Apply,
     common::{group, product, product_mut, routed},
     events::When,
-    guard::{none_open, not_ejected, slots_usable},
+    guard::{no_promotion_open, not_ejected, slots_usable},
 };
 use crate::model::{
     change::AssignFree,
@@ -35,16 +35,16 @@ impl Apply for AssignFree {
             return Ok(Outcome::Unchanged);
         }
         // A promotion holds the slots that its group has when it opens the hold.
-        none_open(state, product_id, [to])?;
+        no_promotion_open(state, product_id, [to])?;
 
         give(state, product_id, free.iter().copied(), to, true, at)?;
         Ok(Outcome::Slots(free.len() as u32))
     }
 }
 
-/// Makes `to` the owner of `slots`: the only function that changes an owner. With `remember`, former owners note the slots that
-/// they gave away: their keys there are leftovers, which a sweep deletes.
-/// The caller has checked everything; product and groups exist.
+/// Makes `to` the owner of `slots`: the only function that changes an owner. With `remember`, former owners note the
+/// slots that they gave away: their keys there are leftovers, which a sweep deletes. The caller has checked everything;
+/// product and groups exist.
 pub(super) fn give(
     state: &mut ClusterState,
     product_id: ProductId,

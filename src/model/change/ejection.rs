@@ -19,8 +19,8 @@ pub struct Eject {
     pub why: String,
 }
 
-/// Reinstates an ejected group that is up again: begins the assignment that gives its slots back, or ends the ejection at
-/// once if no slot is ejected any more.
+/// Reinstates an ejected group that is up again: begins the assignment that gives its slots back, or ends the ejection
+/// at once if no slot is ejected any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reinstate {
     /// Product of the group.

@@ -5,7 +5,8 @@ use crate::model::{
     state::Role,
 };
 
-/// The first change of a cluster: creates its members, and the product `default` on `port`. Refused when there are members.
+/// The first change of a cluster: creates its members, and the product `default` on `port`. Refused when there are
+/// members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
     /// All nodes of the first membership.
@@ -14,8 +15,8 @@ pub struct Bootstrap {
     pub port: u16,
 }
 
-/// A node as it introduces itself. As a change of its own: a pristine node joins; with the uuid of a member, that member
-/// has a new address.
+/// A node as it describes itself. As a change: with a new uuid, the node joins the cluster; with the uuid of a member,
+/// that member has a new address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMember {
     /// Its id.

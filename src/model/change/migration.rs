@@ -103,7 +103,7 @@ pub struct PauseMigration {
     pub why: String,
 }
 
-/// Lets a paused migration go on, from the beginning.
+/// Resumes a paused migration. It starts from the beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumeMigration {
     /// The migration.

@@ -1,5 +1,5 @@
 //! The changes that the log can carry: one struct for each, in the file of its family, and the enum of them all.
-//! A change is one decision. Whoever proposes it has asked the servers before.
+//! A change is one decision. The proposer has checked the servers.
 //! Knows nothing of how a change is applied (`apply`).
 
 mod assignment;
@@ -20,7 +20,8 @@ pub use self::{
 };
 
 /// Calls the macro `$callback` with all changes, as `Variant(Struct)`. This is the only list of them: the enum, its
-/// dispatch (`apply`) and its encoding (`wire`) are made from it. The message in proto/state.proto has the variant's name.
+/// dispatch (`apply`) and its encoding (`wire`) are made from it. The message in proto/state.proto has the variant's
+/// name.
 macro_rules! for_every_change {
     ($callback:ident) => {
         $callback! {

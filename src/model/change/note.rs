@@ -1,9 +1,9 @@
-//! What the leader has observed at a server, or done there.
+//! Changes that record what the leader has observed at a server, or changed there.
 
 use crate::model::ids::{Epoch, GroupId, HostPort, ProductId};
 
-/// Notes the replication id of a primary, and its process if that is known. A process that is new has only what the old one had saved,
-/// which may be nothing.
+/// Notes the replication id of a primary, and its process if that is known. A new process has only what the old one had
+/// saved, which may be nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotePrimary {
     /// Product of the group.
@@ -43,9 +43,9 @@ pub struct NoteReconciled {
     pub text: String,
 }
 
-/// A server that had diverged is resynced: it follows its group's primary and has copied all of its data. Proposed after
-/// a check that began when the proposer had applied the entry by which the server diverged: an older check says nothing of
-/// what was done to the server since.
+/// A server that had diverged is resynced: it follows its group's primary and has copied all of its data. Proposed
+/// after a check that began when the proposer had applied the entry by which the server diverged: an older check says
+/// nothing of what was done to the server since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MarkResynced {
     /// Product of the group.

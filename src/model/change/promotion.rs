@@ -5,8 +5,8 @@ use crate::model::{
     promotion::{PromotionKind, ReplicationOffset},
 };
 
-/// Begins a promotion: a group is to get another primary. This entry precedes everything that is done at a server. Nothing
-/// is done there before the first hold, because a promotion that is given up before it leaves no mark.
+/// Begins a promotion: a group is to get another primary. This entry precedes everything that is done at a server.
+/// Nothing is done there before the first hold, because a promotion that is given up before it leaves no mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartPromotion {
     /// Product of the group.
@@ -45,7 +45,8 @@ pub struct GiveUpPromotion {
     pub promotion: PromotionId,
     /// The reason, for people.
     pub why: String,
-    /// The old primary has answered and has its data. A failover that has held slots is given up only then, or if `forced`.
+    /// The old primary has answered and has its data. A failover that has held slots is given up only then, or if
+    /// `forced`.
     pub primary_back: bool,
     /// The operator demands it.
     pub forced: bool,

@@ -21,7 +21,9 @@ pub(super) fn ejections(state: &ClusterState, found: &mut Found) {
             });
             let Some(ejection) = &group.ejection else { continue };
             found.unless(product.mode == Mode::Cache, || format!("group {id} of a store ejects slots"));
-            found.unless(ejection.id <= state.applied, || format!("group {id} is ejected in the future"));
+            found.unless(ejection.id <= state.applied, || {
+                format!("group {id} is ejected by an entry that is not applied")
+            });
             found.unless(product.owned(id).is_empty(), || format!("group {id} is ejected, and owns slots"));
             for slot in &ejection.slots {
                 found.unless(ejected.insert(*slot), || format!("slot {slot} is ejected by two groups"));

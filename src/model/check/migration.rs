@@ -25,7 +25,9 @@ pub(super) fn migrations(state: &ClusterState, moving: &mut BTreeSet<(ProductId,
         found.unless(ended.iter().all(|e| e.id != *id), || format!("migration {id} ended, yet is open"));
         for slot in &m.slots {
             let alone = moving.insert((m.product, *slot));
-            found.unless(alone, || format!("slot {slot} of migration {id} is in another or an assignment too"));
+            found.unless(alone, || {
+                format!("slot {slot} of migration {id} is also in another migration or in an assignment")
+            });
         }
         if m.phase.attempting() {
             *from.entry((m.product, m.from)).or_default() += 1;
@@ -45,10 +47,10 @@ pub(super) fn migrations(state: &ClusterState, moving: &mut BTreeSet<(ProductId,
 /// Groups and owners.
 fn place(state: &ClusterState, m: &Migration, found: &mut Found) {
     let id = m.id;
-    found.unless(!m.slots.is_empty(), || format!("migration {id} is of no slots"));
-    found.unless(m.from != m.to, || format!("migration {id} goes nowhere"));
+    found.unless(!m.slots.is_empty(), || format!("migration {id} has no slots"));
+    found.unless(m.from != m.to, || format!("the source of migration {id} is its target"));
     let Some(product) = state.products.get(&m.product) else {
-        found.unless(false, || format!("migration {id} is of no product"));
+        found.unless(false, || format!("the product of migration {id} does not exist"));
         return;
     };
     for group in [m.from, m.to] {
@@ -101,7 +103,7 @@ fn phase(state: &ClusterState, m: &Migration, found: &mut Found) {
     );
     found.unless(m.staged || !copied, || format!("migration {id} is {name} with nothing staged"));
     found.unless(m.attempt > 0 || !m.staged, || format!("migration {id} has staged keys without an attempt"));
-    found.unless(m.why.len() <= TEXT_LEN_MAX, || format!("migration {id} says too much"));
+    found.unless(m.why.len() <= TEXT_LEN_MAX, || format!("the reason of migration {id} is too long"));
 }
 
 pub(super) fn sweeps(state: &ClusterState, found: &mut Found) {
@@ -136,6 +138,6 @@ pub(super) fn events(state: &ClusterState, found: &mut Found) {
     let ascending = events.iter().zip(events.iter().skip(1)).all(|(a, b)| a.index < b.index);
     found.unless(ascending && events.back().is_none_or(|e| e.index <= state.applied), || "events out of order".into());
     for event in events.iter().filter(|e| e.text.len() > TEXT_LEN_MAX || e.subject.is_empty()) {
-        found.unless(false, || format!("event {} says too much, or of nothing", event.index));
+        found.unless(false, || format!("event {} has a text that is too long, or no subject", event.index));
     }
 }

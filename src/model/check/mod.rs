@@ -101,10 +101,12 @@ fn members(state: &ClusterState, found: &mut Found) {
         found.unless(m.admitted.is_none_or(|a| a.incarnation.0 <= state.applied.0), || {
             format!("node {id} was admitted by an entry that is not applied")
         });
-        found.unless(m.leaving.is_none_or(|l| l.since <= state.applied), || format!("node {id} leaves in the future"));
+        found.unless(m.leaving.is_none_or(|l| l.since <= state.applied), || {
+            format!("node {id} is being removed by an entry that is not applied")
+        });
     }
     let may_vote = state.members.values().any(|m| m.leaving.is_none() && m.role != Role::Learner);
-    found.unless(state.members.is_empty() || may_vote, || "nobody may vote".to_owned());
+    found.unless(state.members.is_empty() || may_vote, || "no member may vote".to_owned());
 }
 
 fn product(state: &ClusterState, p: &Product, found: &mut Found) {
@@ -122,9 +124,11 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         match slot.owner {
             Some(owner) => {
                 found.unless(p.groups.contains_key(&owner), || format!("'{name}' slot {i} belongs to no group"));
-                found.unless(slot.epoch.0 > 0, || format!("'{name}' slot {i} has an owner since never"));
+                found.unless(slot.epoch.0 > 0, || format!("'{name}' slot {i} has an owner, but its epoch is 0"));
             }
-            None => found.unless(slot.epoch.0 == 0, || format!("'{name}' slot {i} lost its owner")),
+            None => {
+                found.unless(slot.epoch.0 == 0, || format!("'{name}' slot {i} has no owner, but its epoch is not 0"))
+            }
         }
     }
     for (id, g) in &p.groups {
@@ -138,7 +142,7 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         for slot in &g.given_away {
             let owner = p.slots.get(usize::from(slot.0)).and_then(|s| s.owner);
             found.unless(owner.is_some_and(|o| o != *id), || {
-                format!("'{name}' group {id} gave away slot {slot}, which it owns or nobody does")
+                format!("'{name}' group {id} gave away slot {slot}, which it owns or which has no owner")
             });
         }
     }
@@ -166,20 +170,20 @@ fn listeners(state: &ClusterState, servers: &BTreeMap<(String, u16), ProductId>,
 fn assignments(state: &ClusterState, moving: &mut BTreeSet<(ProductId, SlotId)>, found: &mut Found) {
     for (id, a) in &state.assignments {
         found.unless(*id == a.id && id.0 <= state.applied.0, || format!("assignment key {id}, id {}", a.id));
-        found.unless(!a.slots.is_empty(), || format!("assignment {id} is of no slots"));
+        found.unless(!a.slots.is_empty(), || format!("assignment {id} has no slots"));
         found.unless(state.ended_assignments.iter().all(|e| e.id != *id), || {
             format!("assignment {id} ended, yet is open")
         });
         let Some(p) = state.products.get(&a.product) else {
-            found.unless(false, || format!("assignment {id} is of no product"));
+            found.unless(false, || format!("the product of assignment {id} does not exist"));
             continue;
         };
-        found.unless(p.groups.contains_key(&a.to), || format!("assignment {id} is to no group"));
+        found.unless(p.groups.contains_key(&a.to), || format!("the target of assignment {id} does not exist"));
         for slot in &a.slots {
             found.unless(moving.insert((a.product, *slot)), || format!("slot {slot} is in two assignments"));
             let slot_state = p.slots.get(usize::from(slot.0));
             found.unless(slot_state.is_some_and(|s| s.owner != Some(a.to)), || {
-                format!("assignment {id}: slot {slot} is none, or belongs to group {} already", a.to)
+                format!("assignment {id}: slot {slot} does not exist, or belongs to group {} already", a.to)
             });
         }
     }

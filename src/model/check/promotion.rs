@@ -22,12 +22,12 @@ pub(super) fn promotions(state: &ClusterState, found: &mut Found) {
         found.unless(*id == p.id && id.0 <= state.applied.0, || format!("promotion key {id}, id {}", p.id));
         found.unless(ended.iter().all(|e| e.promotion.id != *id), || format!("promotion {id} ended, yet is open"));
         found.unless(promoted.insert((p.product, p.group)), || format!("group {} is promoted twice", p.group));
-        found.unless(p.why.len() <= TEXT_LEN_MAX, || format!("promotion {id} says too much"));
+        found.unless(p.why.len() <= TEXT_LEN_MAX, || format!("the reason of promotion {id} is too long"));
         let holds: Vec<&Hold> = state.holds.values().filter(|h| h.cause == Cause::Promotion(*id)).collect();
         found.unless(holds.len() <= 1, || format!("promotion {id} has {} holds", holds.len()));
         match state.products.get(&p.product).and_then(|product| product.groups.get(&p.group)) {
             Some(group) => place(p, group, found),
-            None => found.unless(false, || format!("promotion {id} is of no group")),
+            None => found.unless(false, || format!("the group of promotion {id} does not exist")),
         }
         alone(state, p, found);
     }
@@ -65,7 +65,9 @@ pub(super) fn groups(state: &ClusterState, found: &mut Found) {
             format!("group {id}: down after {} ms", group.options.down_after_ms)
         });
         let required_offset = group.required_offset.as_ref().map(|r| &r.replid);
-        found.unless(required_offset.is_none_or(|replid| !replid.is_empty()), || format!("group {id} reached nothing"));
+        found.unless(required_offset.is_none_or(|replid| !replid.is_empty()), || {
+            format!("the required offset of group {id} has no replication id")
+        });
         found.unless(
             required_offset.into_iter().chain([&group.replid, &group.run_id]).all(|id| id.len() <= REPLID_LEN_MAX),
             || format!("group {id}: a replication id or run_id is too long"),

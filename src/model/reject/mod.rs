@@ -47,7 +47,7 @@ pub enum Reject {
 
     // Members.
     /// There are members already.
-    #[error("the cluster exists already; a further node joins with `pontoon serve --join HOST:PORT`")]
+    #[error("the cluster exists already; another node joins with `pontoon serve --join HOST:PORT`")]
     AlreadyBootstrapped,
     /// The first change of a cluster must be Bootstrap.
     #[error("the cluster has no members yet; it forms when all nodes of `--peers` run")]

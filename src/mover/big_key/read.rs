@@ -125,8 +125,8 @@ pub fn page<'a>(kind: BigKeyType, reply: &'a [u8], cursor: &Cursor, asked: usize
                     last = reader.bulk()?;
                     first.get_or_insert(last);
                 }
-                // If all members of a page have one score, the score does not tell where to continue. ZSCAN does,
-                // though it takes longer.
+                // If all members of a page have one score, the next page cannot begin at a score. ZSCAN
+                // continues at a cursor, though it takes longer.
                 let stuck = first == Some(last);
                 next = Some(if stuck { Cursor::Scan(0) } else { Cursor::Score(Bytes::copy_from_slice(last)) });
             }

@@ -91,9 +91,9 @@ fn counted<A: Args + ?Sized>(args: &A, step: usize) -> Touch {
     let Some(at) = (2..args.len()).find(|i| args.get(*i).eq_ignore_ascii_case(b"fields")) else { return Touch::Whole };
     let first = at + 2;
     let count = args.len().checked_sub(first).map(|n| n / step);
-    let said = if at + 1 < args.len() { number(args.get(at + 1)) } else { None };
-    match (count, said) {
-        (Some(count), Some(said)) if count > 0 && said == count as u64 => {
+    let given = if at + 1 < args.len() { number(args.get(at + 1)) } else { None };
+    match (count, given) {
+        (Some(count), Some(given)) if count > 0 && given == count as u64 => {
             Touch::Fields { first, step, end: first + count * step }
         }
         _ => Touch::Whole,

@@ -164,8 +164,8 @@ impl<'a> KeyCopier<'a> {
         self.in_flight.received(estimate);
         let number = key.number;
         if self.changes.big.contains(key.item.db, &key.item.key) {
-            // The key was small when this was requested, is big now and is copied in chunks. All chunks were requested later,
-            // and would be appended to a list that exists already.
+            // The key was small when this was requested, is big now and is copied in chunks. All chunks were requested
+            // later, and would be appended to a list that exists already.
             self.target.pipeline.send(&[b"PING"], TargetRequest::Superseded { number, estimate });
             return;
         }
@@ -243,8 +243,8 @@ impl<'a> KeyCopier<'a> {
         Ok(())
     }
 
-    /// Requests as much as there is to do and room for. `held`: clients are waiting, so nothing is gained by going slowly.
-    /// Returns when to call it again if nothing happens.
+    /// Requests as much as there is to do and room for. `held`: clients are waiting, so nothing is gained by going
+    /// slowly. Returns when to call it again if nothing happens.
     pub fn request_work(&mut self, monitors: &Monitors, held: bool, now: Instant) -> Option<Instant> {
         self.source.request_values(&mut self.in_flight);
         let mut room = self.in_flight.room();
@@ -316,7 +316,8 @@ impl<'a> KeyCopier<'a> {
         self.changes.big.begin(item.db, item.key, now.into_std());
     }
 
-    /// Requests at most `rounds` rounds of big keys. Returns the number of rounds and of keys that turned out to be small.
+    /// Requests at most `rounds` rounds of big keys. Returns the number of rounds and of keys that turned out to be
+    /// small.
     fn request_chunks(&mut self, rounds: usize, held: bool, now: Instant) -> usize {
         self.changes.big.set_urgent(held);
         let mut requested = 0;
@@ -341,7 +342,8 @@ impl<'a> KeyCopier<'a> {
         requested
     }
 
-    /// Marks everything dirty whose changes the feed does not report: streams, if it does not report changes of their groups.
+    /// Marks everything dirty whose changes the feed does not report: streams, if it does not report changes of their
+    /// groups.
     ///
     /// # Errors
     /// Too many keys are dirty: more than a hold has time for.
@@ -353,8 +355,8 @@ impl<'a> KeyCopier<'a> {
         std::mem::take(&mut self.streams).iter().try_for_each(|(db, key)| self.changes.dirty.mark(*db, key))
     }
 
-    /// Estimated milliseconds of copying big keys: of those that become clean while they are written, and of write-contended
-    /// ones.
+    /// Estimated milliseconds of copying big keys: of those that become clean while they are written, and of
+    /// write-contended ones.
     pub fn big_ms(&self) -> (u64, u64) {
         let remaining = self.changes.big.remaining();
         (remaining.elements / ELEMENTS_PER_MS, remaining.contended_elements / ELEMENTS_PER_MS)

@@ -1,5 +1,5 @@
-//! The mover's part of a cut-over: under a hold, the target gets everything that the source's primary has, and this is verified.
-//! Knows nothing of the barrier, which has passed before it starts.
+//! The mover's part of a cut-over: under a hold, the target gets everything that the source's primary has, and this is
+//! verified. Knows nothing of the barrier, which has passed before it starts.
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -113,8 +113,9 @@ impl Cutover {
                     CutoverStage::Databases(source.request_keyspace(no_ttl, now))
                 }
                 CutoverStage::Databases(count) if source.keyspace_replies >= count => CutoverStage::Draining,
-                // A write whose client has given up may have been executed during a fetch, and its event may come only now.
-                // (The model checker found this torn fetch.) So the offset that counts is requested after the last fetch.
+                // A write whose client has given up may have been executed during a fetch, and its event may come only
+                // now. (The model checker found this torn fetch.) So the offset that counts is requested after the last
+                // fetch.
                 CutoverStage::Draining if drained && source.values_read != self.values_before => {
                     self.values_before = source.values_read;
                     self.polls.0 = monitors.primary.poll_at_once(now);
@@ -131,8 +132,8 @@ impl Cutover {
     }
 
     fn begin_replication(&mut self, monitors: &mut Monitors, target: &mut TargetWriter, now: Instant) -> CutoverStage {
-        // The target's offset is requested after its last reply, so everything is below it. It is requested together with
-        // WAIT, not after it: others write there, too, and replicas would have to reach their later offset.
+        // The target's offset is requested after its last reply, so everything is below it. It is requested together
+        // with WAIT, not after it: others write there, too, and replicas would have to reach their later offset.
         let poll = monitors.target.poll_at_once(now);
         match monitors.target.status().replicas {
             0 => self.replicas = Some(0),
@@ -153,7 +154,8 @@ impl Cutover {
         CutoverStatus::Pending
     }
 
-    /// Sends the result to the owner. Returns `false` if it does not wait any more; then nothing is switched under this hold.
+    /// Sends the result to the owner. Returns `false` if it does not wait any more; then nothing is switched under this
+    /// hold.
     pub fn finish(&mut self, replicas: u32, target_offset: ReplicationOffset, keys: u64, now: Instant) -> bool {
         let finished = Finished {
             offset: self.offset,
@@ -167,7 +169,7 @@ impl Cutover {
 
     /// Reports a failure to the owner.
     pub fn fail(&mut self, why: String) {
-        // An owner that has gone has given up, too.
+        // An owner that has dropped the handle does not wait for the result.
         self.send(Err(why));
     }
 

@@ -1,10 +1,10 @@
-//! The copy engine: one loop that reads the feed, fetches what SCAN finds and what changed, and writes it to the target.
-//! Knows nothing of slot owners; it makes the target equal and reports when it is.
+//! The copy engine: one loop that reads the feed, fetches what SCAN finds and what changed, and writes it to the
+//! target. Knows nothing of slot owners; it makes the target equal and reports when it is.
 //!
-//! Why it is correct (see docs/design/migration.md): SCAN returns every key that exists during the whole scan. Every key that
-//! changed is fetched after its event. All fetches use one connection, and so do all writes, so those of one key keep their
-//! order. A mark is removed before the fetch is sent. Under a hold the feed is read past the primary's offset, the queue is
-//! drained and every reply is awaited.
+//! Why it is correct (see docs/design/migration.md): SCAN returns every key that exists during the whole scan. Every
+//! key that changed is fetched after its event. All fetches use one connection, and so do all writes, so those of one
+//! key keep their order. A mark is removed before the fetch is sent. Under a hold the feed is read past the primary's
+//! offset, the queue is drained and every reply is awaited.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, task::Poll, time::Duration};
 
@@ -117,7 +117,7 @@ impl<'a> CopyEngine<'a> {
         }
     }
 
-    /// The loop: copies until the owner goes.
+    /// The loop: copies until the owner drops the handle.
     ///
     /// # Errors
     /// Returns why the copy failed, as text for the operator.

@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// A feed whose position does not change for this long while the primary's offset does is dead, whatever its socket says.
+/// A feed whose position does not change for this long while the primary's offset does is dead, whatever its socket
+/// says.
 const STALLED_MAX: Duration = Duration::from_secs(15);
 
 /// The feed of a copy.
@@ -33,7 +34,8 @@ impl FeedReader {
         Self { feed, position: (0, now), replays: faults::without(Rule::Refetch) }
     }
 
-    /// Applies everything that has arrived. `primary_offset`: the last known replication offset of the source's primary.
+    /// Applies everything that has arrived. `primary_offset`: the last known replication offset of the source's
+    /// primary.
     ///
     /// # Errors
     /// Returns as text for the operator why the copy must be restarted.

@@ -6,7 +6,8 @@ const KEYS_MAX: usize = 2048;
 /// Most estimated bytes of values in flight until the target has them: limits our memory.
 const BYTES_MAX: usize = 16 << 20;
 /// Most estimated bytes of values that were requested and not received. A server executes at once what it finds in a
-/// connection's buffer, and produces about 100 MB of payloads a second. So another client waits at most some milliseconds for ours.
+/// connection's buffer, and produces about 100 MB of payloads a second. So another client waits at most some
+/// milliseconds for ours.
 const REQUESTED_MAX: usize = 512 << 10;
 
 /// What is in flight.

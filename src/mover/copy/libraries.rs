@@ -34,8 +34,8 @@ impl Default for LibraryCopy {
 }
 
 impl LibraryCopy {
-    /// A library was loaded or deleted, or all were flushed. (A library that was deleted at the source stays at the target:
-    /// another application may use it.)
+    /// A library was loaded or deleted, or all were flushed. (A library that was deleted at the source stays at the
+    /// target: another application may use it.)
     pub fn mark_changed(&mut self) {
         self.changed = true;
     }

@@ -1,8 +1,9 @@
 //! A copy run: from the connections to the cut-over.
 //! Knows nothing of slot owners.
 //!
-//! `engine` composes the parts and runs the loop: `feed_reader` applies changes, `copier` moves keys from `source` to `target`
-//! within the budget of `in_flight` and the pace of `pacing`, `cutover` finishes under a hold, `progress` measures the speed.
+//! `engine` composes the parts and runs the loop: `feed_reader` applies changes, `copier` moves keys from `source` to
+//! `target` within the budget of `in_flight` and the pace of `pacing`, `cutover` finishes under a hold, `progress`
+//! measures the speed.
 
 mod copier;
 mod cutover;

@@ -55,7 +55,8 @@ impl Pacing {
     /// # Errors
     /// The time to wait for. `None`: wait for replies.
     pub fn burst_until(&mut self, idle: bool, now: Instant) -> Result<(), Option<Instant>> {
-        // The next burst begins after both servers have answered the last one, so its duration is the time that they used.
+        // The next burst begins after both servers have answered the last one, so its duration is the time that they
+        // used.
         if let Some(began) = self.burst {
             if !idle {
                 return Err(None);

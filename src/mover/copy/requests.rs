@@ -67,7 +67,8 @@ impl SourceRequest {
     }
 }
 
-/// An outstanding request to the target. `number` is that of the fetch, `estimate` the estimated size that is given back.
+/// An outstanding request to the target. `number` is that of the fetch, `estimate` the estimated size that is given
+/// back.
 #[derive(Debug)]
 pub(super) enum TargetRequest {
     Select,

@@ -80,7 +80,8 @@ impl SourceReader {
         }
     }
 
-    /// Requests which databases have keys. Returns the number that [`SourceReader::keyspace_replies`] has after the reply.
+    /// Requests which databases have keys. Returns the number that [`SourceReader::keyspace_replies`] has after the
+    /// reply.
     pub fn request_keyspace(&mut self, no_ttl: &mut NoTtl, now: Instant) -> u64 {
         self.keyspace_requested = now;
         self.pipeline.send(&[b"INFO", b"keyspace"], SourceRequest::Keyspace);

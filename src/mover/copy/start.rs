@@ -1,6 +1,5 @@
-//! The start of a copy run: opens, names and authorizes connections, cleans the target and attaches the feed. Writes no key
-//! before the log says that the copy has begun.
-//! Knows nothing of how keys are copied.
+//! The start of a copy run: opens, names and authorizes connections, cleans the target and attaches the feed. Writes no
+//! key before the log says that the copy has begun. Knows nothing of how keys are copied.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,12 +26,13 @@ use crate::{
     redis::RedisError,
 };
 
-/// Time limit for connecting, logging in and attaching to the feed. A server that never had a replica needs some seconds.
+/// Time limit for connecting, logging in and attaching to the feed. A server that never had a replica needs some
+/// seconds.
 const OPEN_MAX: Duration = Duration::from_secs(20);
 /// Unexpected keys named when a target is refused.
 const NAMED_MAX: usize = 5;
 
-/// Runs a copy until its owner goes.
+/// Runs a copy until its owner drops the handle.
 ///
 /// # Errors
 /// Returns why the copy failed, as text for the operator.
@@ -61,15 +61,15 @@ pub(in crate::mover) async fn run(
     loop {
         tokio::select! {
             result = &mut written => break result?,
-            // No command is sent before the copy has begun, but the owner may go.
+            // No command is sent before the copy has begun, but the owner may drop the handle.
             command = commands.recv() => if command.is_none() { return Ok(()) },
         }
     }
     CopyEngine::new(spec, limits, opened).run(commands, reports).await
 }
 
-/// Deletes leftovers at the target, and unexpected keys if that is allowed. Returns what was done, or `None` if the mover was
-/// stopped.
+/// Deletes leftovers at the target, and unexpected keys if that is allowed. Returns what was done, or `None` if the
+/// mover was stopped.
 async fn clean_target(
     spec: &CopySpec,
     mut cleaner: Cleaner<'_>,
@@ -83,7 +83,7 @@ async fn clean_target(
                 if !spec.slots.has_key(key) {
                     return KeyDecision::Keep;
                 }
-                if spec.wipe || spec.ours_at_target.has_key(key) {
+                if spec.wipe || spec.deletable_at_target.has_key(key) {
                     return KeyDecision::Delete;
                 }
                 unexpected.push(format!("'{}'", key.escape_ascii()));

@@ -29,8 +29,8 @@ impl TargetWriter {
         Self { pipeline: Pipeline::new(connection), lowers: false, waited: Vec::new() }
     }
 
-    /// Appends RESTORE of a reply to DUMP, and returns whether its version was lowered. If the key is gone, appends UNLINK and
-    /// returns `None`. `pttl` is the reply to PTTL, if the key's time to live was requested.
+    /// Appends RESTORE of a reply to DUMP, and returns whether its version was lowered. If the key is gone, appends
+    /// UNLINK and returns `None`. `pttl` is the reply to PTTL, if the key's time to live was requested.
     pub fn write_value(&mut self, key: &FetchKey, dump: &[u8], pttl: i64) -> Option<bool> {
         let FetchKey { item: DbKey { db, key }, ttl, .. } = key;
         self.pipeline.select(*db, TargetRequest::Select);

@@ -39,14 +39,14 @@ enum TrackingRequest {
     /// INFO replication, for this barrier.
     Offset(u64),
     /// INFO commandstats.
-    TrackingCalls,
+    CallCounts,
     /// The PING that ends this barrier.
     Barrier(u64),
 }
 
-/// How often commands were called that are not tracked.
+/// How often those commands were called whose changes CLIENT TRACKING does not report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct TrackingCalls {
+struct UntrackedCalls {
     swaps: u64,
     functions: u64,
 }
@@ -58,7 +58,7 @@ pub struct Tracking {
     pinged: Instant,
     /// The connection has been silent for too long.
     dead: bool,
-    calls: TrackingCalls,
+    calls: UntrackedCalls,
     /// Number of the last barrier, its offset, and the last barrier that has passed.
     barrier: u64,
     offset: u64,
@@ -80,7 +80,7 @@ impl Tracking {
         }
         connection.send(&[b"INFO", b"commandstats"]);
         let stats = reply(&mut connection, "INFO", deadline).await?;
-        let calls = TrackingCalls::of(&stats).ok_or_else(|| connection.protocol("its answer to INFO is not text"))?;
+        let calls = UntrackedCalls::of(&stats).ok_or_else(|| connection.protocol("its answer to INFO is not text"))?;
         Ok(Self {
             connection,
             awaited: VecDeque::new(),
@@ -97,7 +97,7 @@ impl Tracking {
         self.connection.send(match what {
             TrackingRequest::Ping | TrackingRequest::Barrier(_) => &[b"PING"],
             TrackingRequest::Offset(_) => &[b"INFO", b"replication"],
-            TrackingRequest::TrackingCalls => &[b"INFO", b"commandstats"],
+            TrackingRequest::CallCounts => &[b"INFO", b"commandstats"],
         });
         self.awaited.push_back(what);
     }
@@ -118,8 +118,8 @@ impl Tracking {
         match asked {
             TrackingRequest::Ping => {}
             TrackingRequest::Barrier(number) => self.passed = self.passed.max(number),
-            TrackingRequest::TrackingCalls => {
-                let calls = TrackingCalls::of(reply).ok_or_else(shape)?;
+            TrackingRequest::CallCounts => {
+                let calls = UntrackedCalls::of(reply).ok_or_else(shape)?;
                 if calls.swaps != self.calls.swaps {
                     return Err(format!("databases of {addr} were swapped (SWAPDB) while they were copied"));
                 }
@@ -188,7 +188,7 @@ impl Feed for Tracking {
     fn begin_barrier(&mut self, offset: u64) {
         self.barrier += 1;
         self.offset = offset;
-        self.request(TrackingRequest::TrackingCalls);
+        self.request(TrackingRequest::CallCounts);
         self.request(TrackingRequest::Offset(self.barrier));
     }
 
@@ -201,7 +201,7 @@ impl Feed for Tracking {
     }
 }
 
-impl TrackingCalls {
+impl UntrackedCalls {
     fn of(reply: &[u8]) -> Option<Self> {
         let info = Info::parse(&String::from_utf8_lossy(string(reply)?));
         // `cmdstat_swapdb:calls=1,usec=...`
@@ -323,8 +323,8 @@ mod tests {
     fn calls_are_counted() {
         let text = "# Commandstats\r\ncmdstat_swapdb:calls=3,usec=1\r\ncmdstat_function|load:calls=2,usec=1\r\n";
         let verbatim = format!("={}\r\ntxt:{text}\r\n", text.len() + 4);
-        assert_eq!(TrackingCalls::of(verbatim.as_bytes()), Some(TrackingCalls { swaps: 3, functions: 2 }));
-        assert_eq!(TrackingCalls::of(b"$0\r\n\r\n"), Some(TrackingCalls::default()));
-        assert_eq!(TrackingCalls::of(b":1\r\n"), None);
+        assert_eq!(UntrackedCalls::of(verbatim.as_bytes()), Some(UntrackedCalls { swaps: 3, functions: 2 }));
+        assert_eq!(UntrackedCalls::of(b"$0\r\n\r\n"), Some(UntrackedCalls::default()));
+        assert_eq!(UntrackedCalls::of(b":1\r\n"), None);
     }
 }

@@ -63,7 +63,8 @@ impl InputBuffer {
         &self.bytes
     }
 
-    /// Drops the first `len` bytes: a reply that [`InputBuffer::scan`] found, or raw bytes when no reply is being scanned.
+    /// Drops the first `len` bytes: a reply that [`InputBuffer::scan`] found, or raw bytes when no reply is being
+    /// scanned.
     #[inline]
     pub fn consume(&mut self, len: usize) {
         self.bytes.advance(len);

@@ -208,7 +208,7 @@ impl ServerMonitor {
         self.connection.flush().map_err(|error| error.to_string())
     }
 
-    /// Polls identity and offset now. [`ServerMonitor::polled`] tells when the reply has arrived.
+    /// Polls identity and offset now. [`ServerMonitor::polled`] returns whether the reply has arrived.
     pub fn poll_now(&mut self, now: Instant) -> u64 {
         self.poll(now);
         self.polls_started

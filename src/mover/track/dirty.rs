@@ -12,7 +12,7 @@ const BYTES_MAX: usize = 1 << 30;
 const OVERHEAD: usize = 100;
 
 /// A key in a database.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DbKey {
     /// The database.
     pub db: u32,

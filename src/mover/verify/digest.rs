@@ -225,7 +225,7 @@ mod tests {
         assert!(same(&fields(&[(1, 1000)]), &fields(&[(1, 1999)])));
         assert!(!same(&fields(&[(1, 1000)]), &fields(&[(1, 2001)])));
         assert!(!same(&fields(&[(1, 1000)]), &fields(&[])));
-        assert!(same(&fields(&[(1, 1000)]), &at(None)), "one of them does not tell");
+        assert!(same(&fields(&[(1, 1000)]), &at(None)), "one of the servers does not report them");
         let extra = |value: &'static str| {
             let extras = BTreeMap::from([("entries-added".to_owned(), Bytes::from_static(value.as_bytes()))]);
             KeyDigest::Key(ValueDigest { extras, ..key(None) })

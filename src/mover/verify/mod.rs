@@ -12,6 +12,8 @@ pub mod read;
 mod stream;
 pub(in crate::mover) mod watched;
 
+pub use super::track::dirty::DbKey;
+
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use bytes::Bytes;
@@ -36,17 +38,14 @@ const SAMPLE_MIN: u64 = 1000;
 const BATCH: usize = 100;
 /// COUNT of SCAN, as in the copy.
 const SCAN_COUNT: u32 = 500;
-/// Most comparisons of a key that differs. After that it counts as always changing: it was never settled, or ...
+/// Most comparisons of a key that differs. A key that was not settled in any of them counts as always changing.
 const ROUNDS_MAX: u32 = 20;
-/// ... it changed this often while it was compared.
+/// A key that changed this often while it was compared counts as always changing, too.
 const CHANGES_MAX: u32 = 5;
 /// Pause before each further comparison, times the number of comparisons: the copy needs time to follow.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);
 /// Most keys named in the outcome.
 pub const NAMED_MAX: usize = 8;
-
-/// A key and its database.
-pub type DbKeyPair = (u32, Bytes);
 
 /// What the copy knows of a watched key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,10 +59,10 @@ pub struct KeyStatus {
 /// The running copy, as the verification sees it.
 pub trait ChangeObserver {
     /// Counts changes of exactly these keys from now on; at most 100 keys.
-    fn watch(&self, keys: &[DbKeyPair]);
+    fn watch(&self, keys: &[DbKey]);
 
     /// The status of a watched key.
-    fn status(&self, key: &DbKeyPair) -> KeyStatus;
+    fn status(&self, key: &DbKey) -> KeyStatus;
 
     /// Resolves when the feed has delivered every change that the source made before the call. The changes need not be
     /// copied yet.
@@ -111,7 +110,7 @@ pub struct Comparison<'a> {
     target: Reader,
     scope: Scope<'a>,
     /// Keys that differed when they were first compared.
-    suspects: Vec<DbKeyPair>,
+    suspects: Vec<DbKey>,
     outcome: Outcome,
 }
 
@@ -220,7 +219,7 @@ impl<'a> Comparison<'a> {
     /// Compares keys and collects those that differ. Compares the collected ones again when there are many.
     async fn batch(&mut self, db: u32, keys: Vec<Bytes>, changes: &impl ChangeObserver) -> Result<(), String> {
         let differing = self.differing(db, keys).await?;
-        self.suspects.extend(differing.into_iter().map(|(key, _)| (db, key)));
+        self.suspects.extend(differing.into_iter().map(|(key, _)| DbKey { db, key }));
         while self.suspects.len() >= BATCH {
             self.resolve(changes).await?;
         }
@@ -237,25 +236,26 @@ impl<'a> Comparison<'a> {
         suspects.sort_unstable();
         suspects.dedup();
         changes.watch(&suspects);
-        let mut changed: BTreeMap<DbKeyPair, u32> = BTreeMap::new();
+        let mut changed: BTreeMap<DbKey, u32> = BTreeMap::new();
         for round in 0..ROUNDS_MAX {
             sleep(ROUND_PAUSE * round).await;
             changes.barrier().await?;
-            let before: BTreeMap<DbKeyPair, KeyStatus> =
+            let before: BTreeMap<DbKey, KeyStatus> =
                 suspects.iter().map(|key| (key.clone(), changes.status(key))).collect();
             let mut by_db: BTreeMap<u32, Vec<Bytes>> = BTreeMap::new();
-            for (db, key) in suspects.drain(..) {
+            for DbKey { db, key } in suspects.drain(..) {
                 by_db.entry(db).or_default().push(key);
             }
             let mut differing = Vec::new();
             for (db, keys) in by_db {
-                differing.extend(self.differing(db, keys).await?.into_iter().map(|(key, why)| ((db, key), why)));
+                differing
+                    .extend(self.differing(db, keys).await?.into_iter().map(|(key, why)| (DbKey { db, key }, why)));
             }
             changes.barrier().await?;
-            for (place, why) in differing {
-                let (before, after) = (before.get(&place).copied().unwrap_or_default(), changes.status(&place));
+            for (key, why) in differing {
+                let (before, after) = (before.get(&key).copied().unwrap_or_default(), changes.status(&key));
                 if before.changes != after.changes {
-                    let times = changed.entry(place.clone()).or_default();
+                    let times = changed.entry(key.clone()).or_default();
                     *times += 1;
                     if *times >= CHANGES_MAX {
                         self.outcome.always_changing += 1;
@@ -263,10 +263,10 @@ impl<'a> Comparison<'a> {
                     }
                 } else if before.settled {
                     self.outcome.verified.different += 1;
-                    name(&mut self.outcome.different, &place, &why);
+                    name(&mut self.outcome.different, &key, &why);
                     continue;
                 }
-                suspects.push(place);
+                suspects.push(key);
             }
             if suspects.is_empty() {
                 return Ok(());
@@ -288,7 +288,7 @@ impl<'a> Comparison<'a> {
                 if matches!(source, digest::KeyDigest::Unreadable(_)) { source } else { target }
             {
                 self.outcome.unreadable += 1;
-                name(&mut self.outcome.unreadable_named, &(db, key), why);
+                name(&mut self.outcome.unreadable_named, &DbKey { db, key }, why);
             } else if let Some(why) = difference(source, target, elapsed) {
                 differing.push((key, why));
             }
@@ -304,7 +304,7 @@ enum Side {
 }
 
 /// Adds a key to a list for the operator: escaped, truncated, and not too many.
-fn name(list: &mut Vec<String>, (db, key): &DbKeyPair, why: &str) {
+fn name(list: &mut Vec<String>, DbKey { db, key }: &DbKey, why: &str) {
     /// Enough to recognise a key.
     const SHOWN: usize = 128;
     if list.len() < NAMED_MAX {

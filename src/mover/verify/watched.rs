@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-use super::{ChangeObserver, DbKeyPair, KeyStatus};
+use super::{ChangeObserver, DbKey, KeyStatus};
 
 #[derive(Debug, Default)]
 pub(in crate::mover) struct WatchedKey {
@@ -15,7 +15,7 @@ pub(in crate::mover) struct WatchedKey {
 /// The keys that the verification watches, and its barriers.
 #[derive(Debug, Default)]
 pub(in crate::mover) struct WatchedKeys {
-    pub keys: HashMap<DbKeyPair, WatchedKey>,
+    pub keys: HashMap<DbKey, WatchedKey>,
     /// Number of the last fetch that was started.
     pub begun: u64,
     /// Numbers of barriers that were requested and have passed.
@@ -30,7 +30,7 @@ impl WatchedKeys {
         if self.keys.is_empty() {
             return;
         }
-        if let Some((_, watch)) = self.keys.iter_mut().find(|((d, k), _)| *d == db && k == key) {
+        if let Some((_, watch)) = self.keys.iter_mut().find(|(watched, _)| watched.db == db && watched.key == key) {
             watch.status.changes += 1;
             watch.status.settled = false;
         }
@@ -39,17 +39,17 @@ impl WatchedKeys {
     /// Fetch number `begun` is about this key.
     pub fn fetch(&mut self, db: u32, key: &[u8], begun: u64) {
         self.begun = begun;
-        if let Some((_, watch)) = self.keys.iter_mut().find(|((d, k), _)| *d == db && k == key) {
+        if let Some((_, watch)) = self.keys.iter_mut().find(|(watched, _)| watched.db == db && watched.key == key) {
             watch.guard = begun;
             watch.status.settled = false;
         }
     }
 
-    /// Updates which keys are settled: those whose last fetch is complete and that are `clean`. `answered` is the number of
-    /// the last completed fetch; `in_flight`: whether a fetch is outstanding.
+    /// Updates which keys are settled: those whose last fetch is complete and that are `clean`. `answered` is the
+    /// number of the last completed fetch; `in_flight`: whether a fetch is outstanding.
     pub fn settle(&mut self, answered: u64, in_flight: bool, clean: impl Fn(u32, &[u8]) -> bool) {
-        for ((db, key), watch) in &mut self.keys {
-            watch.status.settled = (!in_flight || answered >= watch.guard) && clean(*db, key);
+        for (key, watch) in &mut self.keys {
+            watch.status.settled = (!in_flight || answered >= watch.guard) && clean(key.db, &key.key);
         }
     }
 }
@@ -58,14 +58,14 @@ impl WatchedKeys {
 pub(in crate::mover) struct WatchedKeysView(pub Rc<RefCell<WatchedKeys>>);
 
 impl ChangeObserver for WatchedKeysView {
-    fn watch(&self, keys: &[DbKeyPair]) {
+    fn watch(&self, keys: &[DbKey]) {
         let mut watched = self.0.borrow_mut();
         let guard = watched.begun;
         watched.keys =
             keys.iter().map(|key| (key.clone(), WatchedKey { status: KeyStatus::default(), guard })).collect();
     }
 
-    fn status(&self, key: &DbKeyPair) -> KeyStatus {
+    fn status(&self, key: &DbKey) -> KeyStatus {
         self.0.borrow().keys.get(key).map_or_else(KeyStatus::default, |watch| watch.status)
     }
 

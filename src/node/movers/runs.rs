@@ -271,7 +271,7 @@ fn what(
             let product = state.products.get(&open.product).ok_or_else(gone)?;
             let from = product.groups.get(&open.from).ok_or_else(gone)?;
             let to = product.groups.get(&open.to).ok_or_else(gone)?;
-            let ours = open.ours_at_target(state);
+            let ours = open.deletable_at_target(state);
             match run.kind {
                 RunKind::Copy => {
                     let primary = from.servers.first().ok_or_else(gone)?.addr.clone();
@@ -284,13 +284,13 @@ fn what(
                         primary: endpoint(from, primary),
                         feed: endpoint(from, feed),
                         target: endpoint(to, run.server.clone()),
-                        ours_at_target: Arc::new(SlotSet::new(product.layout, &ours)),
+                        deletable_at_target: Arc::new(SlotSet::new(product.layout, &ours)),
                         wipe: open.options.wipe,
                         cache: product.mode == Mode::Cache,
                         verify: open.options.verify,
                     }));
                 }
-                // What the operator's `wipe` allowed is wiped only where a copy was begun; see `ours_at_target`.
+                // What the operator's `wipe` allowed is wiped only where a copy was begun; see `deletable_at_target`.
                 RunKind::WipeTarget => (product, to, ours, WIPE_PASSES_APART),
                 RunKind::CleanSource | RunKind::Sweep => (product, from, open.slots.clone(), late_writes),
             }

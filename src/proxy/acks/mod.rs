@@ -35,7 +35,7 @@ struct Unconfirmed {
     entry: InFlight,
     /// Length of its reply in bytes.
     reply: usize,
-    /// Run id of the process that executed it: only that process can tell which replicas have it.
+    /// Run id of the process that executed it: only that process knows which replicas have it.
     run_id: Rc<str>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Acks {
     retired: Cell<bool>,
     /// Wakes the idle task.
     work: Notify,
-    /// Tells the task that the writes it has asked about are no longer waiting.
+    /// Signals to the task that the writes it has asked about are no longer waiting.
     abandoned: Notify,
 }
 
@@ -116,8 +116,8 @@ impl Acks {
         self.work.notify_one();
     }
 
-    /// Answers all waiting writes with "outcome unknown", because a failover replaces the server: it can no longer tell
-    /// which replicas have them.
+    /// Answers all waiting writes with "outcome unknown", because a failover replaces the server: it can no longer
+    /// report which replicas have them.
     pub(super) fn abandon(&self, worker: &Worker) {
         let writes = std::mem::take(&mut *self.queue.borrow_mut()).writes;
         self.abandoned.notify_one();

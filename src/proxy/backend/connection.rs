@@ -107,7 +107,7 @@ async fn wait_until_wanted(backend: &Backend) -> bool {
         if backend.retired.get() && backend.inflight.borrow().is_empty() {
             return Poll::Ready(false);
         }
-        // While the server is down, go on trying even without requests, so that the next request finds it up.
+        // While the server is down, keep trying even without requests, so that the next request finds it up.
         let ready =
             !backend.inflight.borrow().is_empty() || backend.wanted.get() || backend.link.get() == BackendLink::Down;
         if ready { Poll::Ready(true) } else { Poll::Pending }

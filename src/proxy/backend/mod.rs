@@ -149,8 +149,8 @@ impl Backend {
         self.wake();
     }
 
-    /// Whether it is connected and unused for so long that it is to be closed. (One that is down goes on trying to
-    /// connect.)
+    /// Whether it is connected and has been unused for longer than `backend_idle`, so that it must be closed. (A
+    /// backend that is down keeps trying to connect.)
     pub(super) fn is_idle(&self, worker: &Worker) -> bool {
         self.link.get() == BackendLink::Up
             && self.inflight.borrow().is_empty()

@@ -23,7 +23,7 @@ trait Encode: Sized {
 
     fn to_message(&self) -> Self::Message;
 
-    /// Returns what is wrong with the message, where it is no change.
+    /// Returns what is wrong with a message that is not a change.
     fn from_message(message: Self::Message) -> Result<Self, DecodeError>;
 }
 

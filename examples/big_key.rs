@@ -97,7 +97,7 @@ fn probe(server: &Server) -> Res<Loop<Vec<Duration>>> {
 }
 
 /// The p99 and the maximum, in milliseconds.
-fn told(mut times: Vec<Duration>) -> String {
+fn p99_and_max(mut times: Vec<Duration>) -> String {
     times.sort();
     let ms = |d: Option<&Duration>| d.map_or(0.0, |d| d.as_secs_f64() * 1000.0);
     format!("{:6.2} {:7.2}", ms(times.get(times.len() * 99 / 100)), ms(times.last()))
@@ -134,12 +134,12 @@ fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
 }
 
 /// A command that is written repeatedly, by its number.
-type Hot = fn(usize, usize) -> String;
+type WriteCommand = fn(usize, usize) -> String;
 
 struct Case {
     name: &'static str,
     fill: fn(&mut Client, usize) -> Res<()>,
-    write_contended: Option<Hot>,
+    write_contended: Option<WriteCommand>,
 }
 
 const CASES: &[Case] = &[
@@ -203,8 +203,8 @@ fn measure(servers: &[Server; 2], what: &str, work: impl FnOnce() -> Res<String>
     println!(
         "{what:38} {:7.2} s   {}   {}   {:18} {:18} {more}",
         took.as_secs_f64(),
-        told(source?),
-        told(target?),
+        p99_and_max(source?),
+        p99_and_max(target?),
         longest[0],
         longest[1]
     );

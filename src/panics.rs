@@ -1,4 +1,4 @@
-//! What becomes of a panic: its text, and how it reaches the task that depends on the one that panicked.
+//! The text of a panic, and how a panic reaches the task that depends on the one that panicked.
 //! Knows nothing of what the tasks do.
 
 use std::{any::Any, collections::BTreeMap};

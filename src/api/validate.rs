@@ -346,7 +346,7 @@ pub fn migration(id: u64) -> Result<MigrationId, CallFailure> {
     if id == 0 { bad("0 is not a migration id; `pontoon migrate ls` shows them") } else { Ok(MigrationId(id)) }
 }
 
-/// What a rebalance makes level; unspecified: the number of slots.
+/// What a rebalance balances; unspecified: the number of slots.
 ///
 /// # Errors
 /// [`CallFailure::Bad`] if this version does not know it.

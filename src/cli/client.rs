@@ -128,7 +128,7 @@ impl Remote {
         };
         match tokio::time::timeout(left + ANSWER_GRACE, call(client)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) if self.is_no_node(&status).await => Err(Attempt::Refused(format!(
+            Ok(Err(status)) if self.is_not_a_node(&status).await => Err(Attempt::Refused(format!(
                 "what listens at {} is no admin port of a Pontoon node: --node expects the address of `serve --admin`, not a port of clients",
                 self.common.node
             ))),
@@ -138,7 +138,7 @@ impl Remote {
     }
 
     /// Whether the status has its cause in another program that listens there; then nothing can have been executed.
-    async fn is_no_node(&self, status: &Status) -> bool {
+    async fn is_not_a_node(&self, status: &Status) -> bool {
         if status.source().is_none() {
             // A web server. Nodes of every version know all paths of this service.
             return status.code() == Code::Unimplemented && status.message().contains("HTTP status code");

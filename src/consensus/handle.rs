@@ -46,7 +46,7 @@ use crate::{
 
 /// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
 const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
-/// openraft's metrics follow a commit at once. If they do not, a step is repeated, which is harmless.
+/// openraft's metrics follow a commit immediately. If they do not, a step is repeated, which is harmless.
 const METRICS_DEADLINE: Duration = Duration::from_millis(500);
 /// A learner becomes a voter when it lacks no more than this number of entries: a commit might have to wait for a
 /// slower one.
@@ -91,7 +91,7 @@ struct ConsensusInner {
     /// Set for good when this node stops: nothing is proposed or confirmed here any more.
     leaving: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
-    yielding: AtomicBool,
+    transferring: AtomicBool,
     refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
 }
 
@@ -106,7 +106,7 @@ impl Consensus {
     /// returns. A pristine node stays silent until `initialize` or the first call of a cluster that knows its uuid.
     ///
     /// # Errors
-    /// The log is damaged, behind its witness, or another node's. The text tells the operator what to do.
+    /// The log is damaged, behind its witness, or another node's. The text says what to do.
     pub async fn open(config: ConsensusConfig) -> Result<Self, OpenError> {
         Self::open_keeping(config, RetainedState::default()).await
     }
@@ -166,7 +166,7 @@ impl Consensus {
             leadership,
             stopped,
             leaving: AtomicBool::new(false),
-            yielding: AtomicBool::new(false),
+            transferring: AtomicBool::new(false),
             refused: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -267,14 +267,14 @@ impl Consensus {
         let proposal = Proposal::new(entry);
         let appended = proposal.flag();
         let answer = self.inner.raft.client_write_ff(proposal).await.map_err(|e| self.fatal(&e))?;
-        let may_be_there = || appended.load(Ordering::Acquire);
+        let may_be_appended = || appended.load(Ordering::Acquire);
         match timeout(deadline, answer).await {
             Ok(Ok(Ok(done))) => done.data.0.ok_or_else(|| ProposeError::Unknown("the answer is empty".into())),
-            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) if !may_be_there() => {
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) if !may_be_appended() => {
                 Err(ProposeError::NotLeader(to.leader_id.map(NodeId)))
             }
             Ok(Ok(Err(_))) => Err(ProposeError::Unknown("this node lost its leadership meanwhile".into())),
-            Ok(Err(_)) if !may_be_there() => Err(self.fatal(&Fatal::Stopped)),
+            Ok(Err(_)) if !may_be_appended() => Err(self.fatal(&Fatal::Stopped)),
             Ok(Err(_)) => Err(ProposeError::Unknown("the log of this node stopped meanwhile".into())),
             // Also if it is not appended yet: it is in Raft's queue.
             Err(_) => Err(ProposeError::Unknown(format!(
@@ -385,7 +385,7 @@ impl Consensus {
         tracing::info!(?change, "Raft's membership changes");
         match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
             Ok(Ok(done)) => {
-                // Without this wait, a call that follows at once would read the old membership, and request the step
+                // Without this wait, a call that follows immediately would read the old membership, and request the step
                 // again.
                 let mut metrics = self.inner.raft.metrics();
                 let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
@@ -431,7 +431,7 @@ impl Consensus {
         }
         if !self.depose(&|_| true, Instant::now() + deadline).await {
             tracing::warn!(
-                "the leadership was not handed over; the other nodes elect a leader after their election timeout"
+                "the leadership was not transferred; the other nodes elect a leader after their election timeout"
             );
         }
     }
@@ -441,12 +441,12 @@ impl Consensus {
     /// Returns whether another node leads.
     pub async fn transfer_leadership_to(&self, transfer_candidates: &BTreeSet<NodeId>, deadline: Duration) -> bool {
         let inner = &self.inner;
-        if inner.leaving.load(Ordering::Acquire) || inner.yielding.swap(true, Ordering::AcqRel) {
+        if inner.leaving.load(Ordering::Acquire) || inner.transferring.swap(true, Ordering::AcqRel) {
             return false;
         }
         inner.raft.runtime_config().elect(false);
         let done = self.depose(&|id| transfer_candidates.contains(&NodeId(id)), Instant::now() + deadline).await;
-        inner.yielding.store(false, Ordering::Release);
+        inner.transferring.store(false, Ordering::Release);
         let switch = |on: bool| {
             inner.raft.runtime_config().heartbeat(on);
             inner.raft.runtime_config().elect(on);
@@ -460,7 +460,7 @@ impl Consensus {
     }
 
     fn is_leaving(&self) -> bool {
-        self.inner.leaving.load(Ordering::Acquire) || self.inner.yielding.load(Ordering::Acquire)
+        self.inner.leaving.load(Ordering::Acquire) || self.inner.transferring.load(Ordering::Acquire)
     }
 
     /// Stops Raft's heartbeats, and asks voters that `may` lead to stand for election. Returns whether another node
@@ -471,8 +471,8 @@ impl Consensus {
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
         // The other nodes grant no vote while their last message from a leader is younger than the election timeout.
         inner.raft.runtime_config().heartbeat(false);
-        let quiet = (Instant::now() + inner.election_max).min(end);
-        if self.another_leads(quiet).await {
+        let votes_granted_from = (Instant::now() + inner.election_max).min(end);
+        if self.another_leads(votes_granted_from).await {
             return true;
         }
         // A node that has left the membership gets no message from the next leader, so one call must suffice: asking

@@ -1,4 +1,4 @@
-//! Sends heartbeats to the leader: every half second, and at once when there is news. An answer renews this node's
+//! Sends heartbeats to the leader: every half second, and immediately when there is news. An answer renews this node's
 //! lease. Knows nothing of how a leader is chosen; if none is known, it asks the other members.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -27,7 +27,8 @@ use crate::{
     wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport},
 };
 
-/// A later answer grants little more of a lease; the next heartbeat is worth more.
+/// How long the answer to a heartbeat is awaited. A lease counts from the send, so a later answer would grant little
+/// more than the rest of it; the next heartbeat grants more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// News (a reached epoch) is not sent more often than this, so that a burst of changes makes one heartbeat. A drained
 /// hold does not wait.
@@ -93,7 +94,7 @@ impl HeartbeatSender {
                 Ok(()) = probed_news.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // The admission of this start is news: without it there is no lease.
-                Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
+                Ok(()) = just_admitted(&mut state, &self.me, self.start) => {}
             }
             let report = self.report.borrow_and_update().clone();
             lease.reached(report.route_epoch);
@@ -116,8 +117,8 @@ impl HeartbeatSender {
                     next = tokio::time::Instant::now();
                     continue;
                 }
-                // Clients wait for the end of a hold, and the quorum round of this heartbeat may take longer than the
-                // rest of the hold.
+                // Clients wait for the end of a hold, and the quorum confirmation of this heartbeat may take longer
+                // than the rest of the hold.
                 () = drained_more(&mut news, &acked), if !broken_off => {
                     broken_off = true;
                     next = tokio::time::Instant::now();
@@ -157,15 +158,15 @@ impl HeartbeatSender {
         }
         let target = match &leadership.leader_admin {
             Some(admin) => admin.clone(),
-            None => self.ask_around().await?,
+            None => self.find_leader().await?,
         };
         match self.peers.heartbeat(&target, heartbeat.clone(), ANSWER_WITHIN).await {
             Ok(answer) => Some(answer),
             Err(error) => {
                 debug!(%target, error = error.message(), "the heartbeat was not answered");
                 // The leader or this node may have another address now; any member that answers knows the leader's.
-                let elsewhere = self.ask_around().await.filter(|found| *found != target)?;
-                self.peers.heartbeat(&elsewhere, heartbeat, ANSWER_WITHIN).await.ok()
+                let other_target = self.find_leader().await.filter(|found| *found != target)?;
+                self.peers.heartbeat(&other_target, heartbeat, ANSWER_WITHIN).await.ok()
             }
         }
     }
@@ -239,10 +240,10 @@ impl HeartbeatSender {
 
     /// The leader's address from any member that knows it. Needed when this node has another address than before: Raft
     /// does not find it then.
-    async fn ask_around(&self) -> Option<String> {
+    async fn find_leader(&self) -> Option<String> {
         let members = self.consensus.state().borrow().members.clone();
         let me = member_wire::to_wire(&self.me);
-        // All members at once: one that is stopped or cut off would cost a second of the lease.
+        // All members at the same time: one that is stopped or cut off would cost a second of the lease.
         let mut asked = JoinSet::new();
         for member in members.into_values().filter(|m| m.id != self.me.id) {
             let (peers, me) = (self.peers.clone(), me.clone());
@@ -357,7 +358,7 @@ async fn keep_up(reports: &mut watch::Receiver<Arc<ProxyReport>>, lease: &mut Le
 }
 
 /// Resolves when the log has just admitted this start.
-async fn admitted_anew(
+async fn just_admitted(
     state: &mut watch::Receiver<Arc<ClusterState>>,
     me: &NewMember,
     start: Uuid,

@@ -308,12 +308,13 @@ impl RunningNode {
         StopReason::Task(end)
     }
 
-    /// Stops the node: drains the clients, tells the leader, hands over the leadership, ends the calls, closes the log.
+    /// Stops the node: drains the clients, reports the stop to the leader, transfers the leadership, ends the calls,
+    /// closes the log.
     pub async fn stop(self, why: &StopReason) {
         let deadline = Instant::now() + self.shutdown_deadline;
         let left = || deadline.saturating_duration_since(Instant::now());
         // A third of the deadline is for the clients. What does not finish by then is answered as "outcome unknown",
-        // because the leadership must still be handed over.
+        // because the leadership must still be transferred.
         self.proxy.drain(self.shutdown_deadline / 3).await;
         info!("the clients are drained");
         let Followers { heartbeat, prober, unmanaged, movers } = &self.followers;

@@ -10,7 +10,7 @@
 //! ```
 //! A reinstatement empties the primary of the group that gets its slots back instead of the first scan, and checks that
 //! this primary is still the same process instead of the second. A new leader releases a hold that an earlier term left
-//! open, and begins anew.
+//! open, and starts over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -339,7 +339,7 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
     match &memory.stage {
         AttemptStage::Over => AssignmentStep::Over,
         AttemptStage::Begin => match left_open(seen.state, id) {
-            Some(hold) => release(hold, "a new leader begins anew".into()),
+            Some(hold) => release(hold, "a new leader starts over".into()),
             None => AssignmentStep::Wait { why: "the next attempt".into(), until_ns: seen.now_ns },
         },
         AttemptStage::FirstCheck(_) if assignment.keys == Keys::Ejected => empty_primary(seen, product, assignment),

@@ -227,8 +227,8 @@ fn spread(slots: &BTreeSet<SlotId>, to: &[&Group]) -> Result<BTreeMap<GroupId, B
     let mut shares: Vec<BTreeSet<SlotId>> = vec![BTreeSet::new(); to.len()];
     for slot in slots {
         let allowed = || (0..to.len()).filter(|n| !to[*n].given_away.contains(slot));
-        let wants = |n: &usize| shares[*n].len() < each + usize::from(*n < more);
-        let place = allowed().find(wants).or_else(|| allowed().min_by_key(|n| shares[*n].len()));
+        let below_share = |n: &usize| shares[*n].len() < each + usize::from(*n < more);
+        let place = allowed().find(below_share).or_else(|| allowed().min_by_key(|n| shares[*n].len()));
         shares[place.ok_or(*slot)?].insert(*slot);
     }
     Ok(to.iter().map(|group| group.id).zip(shares).filter(|(_, share)| !share.is_empty()).collect())

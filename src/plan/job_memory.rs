@@ -21,7 +21,7 @@ use crate::model::{
 /// For how long an endpoint selection is valid, nanoseconds: it only chooses where an attempt begins.
 pub const ENDPOINTS_FRESH_NS: u64 = 2_000_000_000;
 /// The pause between a preflight that failed and the next one, nanoseconds: an answer takes a few milliseconds.
-pub const PREFLIGHT_AGAIN_NS: u64 = 100_000_000;
+pub const PREFLIGHT_PAUSE_NS: u64 = 100_000_000;
 /// For how long a preflight is valid, nanoseconds: a hold that begins later might meet a node that died in the
 /// meantime.
 pub const PREFLIGHT_FRESH_NS: u64 = 250_000_000;
@@ -77,7 +77,7 @@ pub struct JobMemory {
     /// A run that has deleted everything, and how many keys that were.
     pub cleaned: Option<(u32, u64)>,
     /// The slots that are to be swept, and since when these have been the same.
-    quiet: Option<(BTreeSet<SlotId>, u64)>,
+    sweepable: Option<(BTreeSet<SlotId>, u64)>,
 }
 
 impl JobMemory {
@@ -106,8 +106,8 @@ impl JobMemory {
         }
         if let Job::Sweep { product, group } = job {
             let slots = seen.state.sweepable(product, group);
-            if self.quiet.as_ref().is_none_or(|(known, _)| *known != slots) {
-                self.quiet = Some((slots, seen.now_ns));
+            if self.sweepable.as_ref().is_none_or(|(known, _)| *known != slots) {
+                self.sweepable = Some((slots, seen.now_ns));
             }
         }
         let Some(run) = seen.state.current_run(job) else {
@@ -137,7 +137,7 @@ impl JobMemory {
     /// Since when the slots that are to be swept have been the same.
     #[must_use]
     pub fn quiet_since_ns(&self) -> u64 {
-        self.quiet.as_ref().map_or(self.began_ns, |(_, since_ns)| *since_ns)
+        self.sweepable.as_ref().map_or(self.began_ns, |(_, since_ns)| *since_ns)
     }
 
     /// The last endpoint selection, if it is fresh.
@@ -150,7 +150,7 @@ impl JobMemory {
     #[must_use]
     pub fn preflight(&self, now_ns: u64) -> Option<&Result<(), String>> {
         let good = |at: u64, result: &Result<(), String>| {
-            now_ns < at + if result.is_ok() { PREFLIGHT_FRESH_NS } else { PREFLIGHT_AGAIN_NS }
+            now_ns < at + if result.is_ok() { PREFLIGHT_FRESH_NS } else { PREFLIGHT_PAUSE_NS }
         };
         self.preflight.as_ref().filter(|(at, result)| good(*at, result)).map(|(_, result)| result)
     }

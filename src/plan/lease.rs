@@ -103,7 +103,8 @@ impl LeaseTable {
         LeaseDecision::Lease(state.route_epoch)
     }
 
-    /// The time on this clock at which the last lease of a node has provably ended; at least the end of the quiet time.
+    /// The time on this clock at which the last lease of a node has provably ended; at least the end of the first
+    /// lease of the term, within which every possible server counts as leased.
     #[must_use]
     pub fn lease_ends_ns(&self, node: NodeId) -> u64 {
         self.nodes.get(&node).map_or(0, |k| k.lease_ends_ns).max(self.quiet_until_ns)

@@ -287,7 +287,7 @@ impl MigrationView<'_> {
             |why: String| JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         let Some(run) = &m.run else { return restart("its run is not known".into()) };
         let Some(own) = self.memory.hold.as_ref().filter(|own| own.id == id) else {
-            return release("a new leader begins anew".into());
+            return release("a new leader starts over".into());
         };
         if let Some(why) = &own.broken {
             return restart(why.clone());

@@ -168,14 +168,14 @@ fn group_reads(
 
 /// The nearest replica, if it is nearer than the primary.
 fn nearest(primary: &Server, may: Vec<(&Server, Readable)>, seen: &ProbeHistory, zone: &str) -> GroupReads {
-    let far = |server: &Server| {
-        let away = zone.is_empty() || server.zone != zone;
+    let distance = |server: &Server| {
+        let other_zone = zone.is_empty() || server.zone != zone;
         // A server that never answered is farther than any other.
         let ping_us = seen.rows.get(&server.addr).map_or(u64::MAX, |row| row.ping_us);
-        (away, ping_us)
+        (other_zone, ping_us)
     };
-    let best = may.into_iter().min_by_key(|(server, _)| far(server));
-    let nearer = best.filter(|(server, _)| far(server) < far(primary));
+    let best = may.into_iter().min_by_key(|(server, _)| distance(server));
+    let nearer = best.filter(|(server, _)| distance(server) < distance(primary));
     GroupReads { replicas: nearer.map(|(_, readable)| readable).into_iter().collect(), none: String::new() }
 }
 

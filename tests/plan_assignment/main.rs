@@ -211,6 +211,6 @@ fn another_leader_releases_the_hold_of_an_earlier_term_and_begins_anew() {
     let mut world = held();
     world.elect();
     let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
-    assert_eq!(why, "a new leader begins anew");
+    assert_eq!(why, "a new leader starts over");
     assert_eq!(world.decide(), scan_of_the_source());
 }

@@ -56,8 +56,8 @@ fn end(all: &[Migration], of_product: bool) -> Result<(), CliError> {
     if all.is_empty() && of_product {
         output::print_text("no migration runs or waits; `pontoon migrate ls` shows those that ended\n");
     }
-    let unhappy = |m: &&Migration| m.state() != MigrationState::Done;
-    let Some(m) = all.iter().find(unhappy) else { return Ok(()) };
+    let not_done = |m: &&Migration| m.state() != MigrationState::Done;
+    let Some(m) = all.iter().find(not_done) else { return Ok(()) };
     let why = m.why.as_deref().unwrap_or("no reason is known");
     Err(CliError::Failed(match m.state() {
         MigrationState::Paused => {

@@ -222,7 +222,7 @@ fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
             .and_then(Value::as_u64)
             .and_then(|n| u16::try_from(n).ok())
             .filter(|n| *n <= max)
-            .ok_or_else(|| bad(&format!("no good '{key}'")))
+            .ok_or_else(|| bad(&format!("'{key}' is missing or not a number from 0 to {max}")))
     };
     let shape = PlaygroundShape {
         nodes: number("nodes", 20)?,
@@ -230,7 +230,11 @@ fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
         replicas: number("replicas", 5)?,
         port: number("port", u16::MAX)?,
     };
-    if shape.nodes == 0 || shape.groups == 0 || shape.port == 0 { Err(bad("a zero in it")) } else { Ok(shape) }
+    if shape.nodes == 0 || shape.groups == 0 || shape.port == 0 {
+        Err(bad("nodes, groups and port must not be 0"))
+    } else {
+        Ok(shape)
+    }
 }
 
 /// A word, quoted for a shell.

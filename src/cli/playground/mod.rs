@@ -92,11 +92,11 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
     } else if up.is_err() {
         children.report_dead();
     }
-    let impatient = tokio::select! {
+    let interrupted = tokio::select! {
         () = children.stop() => false,
         _ = signals.next() => true,
     };
-    if impatient {
+    if interrupted {
         children.kill();
     }
     drop(children);

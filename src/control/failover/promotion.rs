@@ -1,13 +1,13 @@
-//! Drives an open promotion to its end: one task for each, on the leader, begun anew by each leader. The log has its
-//! whole state; a new leader continues with the same candidate, and its control connection to the candidate closes the
-//! former leader's.
+//! Drives an open promotion to its end: one task for each, on the leader; each new leader starts it again. The log has
+//! its whole state; a new leader continues with the same candidate, and its control connection to the candidate closes
+//! the former leader's.
 //!
 //! ```text
 //! check the candidate -> preflight -> Hold -> barrier -> [switchover: the candidate has all data] -> REPLICAOF NO ONE
 //!     | unfit: GiveUp       | wait        | the budget is spent: Release, pause, again           -> FinishPromotion
 //! ```
-//! Without an answer to REPLICAOF NO ONE, the candidate's role is asked over another connection before anything else is
-//! done. Does not choose the candidate: `plan::failover` or an operator has.
+//! If REPLICAOF NO ONE is not answered, the candidate is asked for its role over another connection before anything else
+//! is done. Does not choose the candidate: `plan::failover` or an operator has chosen it.
 
 mod confirmed;
 mod servers;
@@ -69,8 +69,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How many bytes a replica may lag when its hold begins: replicating and executing them takes about a millisecond.
 const LAG_AT_HOLD: u64 = 256 << 10;
 
-/// This many refusals of the candidate are no accident (no right to REPLICAOF, other data): another candidate is
-/// better, since clients wait.
+/// After this number of refusals by the candidate the cause is assumed to be lasting (no right to REPLICAOF, other
+/// data). Another candidate is then better, since clients wait.
 const REFUSED_MAX: u32 = 10;
 
 /// Why an attempt did not get through.
@@ -251,7 +251,7 @@ impl PromotionDriver {
                 let result = result.await;
                 return self.release_on_retry(left.id, result).await;
             }
-            self.propose(Change::Release(Release { hold: left.id, why: "a new leader begins anew".into() })).await?;
+            self.propose(Change::Release(Release { hold: left.id, why: "a new leader starts over".into() })).await?;
         }
         let (from, to) = tokio::join!(self.ask(now, &now.promotion.from), self.ask(now, &now.promotion.to));
         let from = self.primary(now, from)?;

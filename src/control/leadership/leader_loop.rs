@@ -1,5 +1,5 @@
 //! The leader's loop: with each activation it reads the newest state, does what is due, and shows what it waits for.
-//! From one activation to the next it keeps only tasks, which can begin anew at any time.
+//! From one activation to the next it keeps only tasks, which can be started again at any time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// How long a proposal may take: one that takes longer has lost its quorum, and the next activation tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// The pause between two leadership transfers: the leadership may come back, and the new leader may be no better.
-const TRANSFER_AGAIN: Duration = Duration::from_secs(20);
+const TRANSFER_INTERVAL: Duration = Duration::from_secs(20);
 
 /// What the loop needs. Cheap to clone.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl LeaderLoop {
     ///
     /// # Panics
     /// When an activation or a task of the term panics, so that the node ends: a leader that goes on without a part of its loop
-    /// looks healthy, and keeps the leadership from a node that may do better.
+    /// looks healthy, and keeps the leadership from a node that works completely.
     pub async fn run(self) {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
@@ -85,7 +85,7 @@ impl LeaderLoop {
                     }
                 };
                 if let Some(transfer_candidates) = panics::pass_on(ended).flatten()
-                    && transferred.is_none_or(|at| at.elapsed() >= TRANSFER_AGAIN)
+                    && transferred.is_none_or(|at| at.elapsed() >= TRANSFER_INTERVAL)
                 {
                     transferred = Some(Instant::now());
                     self.transfer_leadership(transfer_candidates).await;
@@ -197,7 +197,7 @@ impl LeaderLoop {
         }
     }
 
-    /// Begins one task for each open assignment and migration and for each group with leftovers, anew in each term.
+    /// Begins one task for each open assignment and migration and for each group with leftovers, again in each term.
     async fn begin_tasks(&self, term: Term, term_tasks: &mut TermTasks) {
         let state = self.consensus.state().borrow().clone();
         let Some(cluster) = self.consensus.cluster_id() else { return };

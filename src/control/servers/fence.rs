@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How many control connections are kept: a cluster has hundreds of groups at most, and a dropped connection is opened
-/// anew.
+/// again.
 const CONNECTIONS_MAX: usize = 1024;
 /// How often connections are listed and killed before this fails: a run that still has some then opens new ones faster
 /// than they can be killed. The caller tries again later.

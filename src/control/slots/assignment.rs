@@ -1,5 +1,5 @@
-//! Carries out what `plan::assignment` decides: one task per open assignment, on the leader, begun anew by each leader
-//! and in each term. Decides nothing, and keeps nothing beyond its term.
+//! Carries out what `plan::assignment` decides: one task per open assignment, on the leader, started again by each
+//! leader and in each term. Decides nothing, and keeps nothing beyond its term.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -174,7 +174,7 @@ impl AssignmentDriver {
 
     /// Whether the emptied primary is still the same process, as a primary that is ready.
     async fn check_primary(&self, state: &ClusterState, primary: &PrimaryProcess) -> Result<(), String> {
-        faults::pause_at(Point::Returning).await;
+        faults::pause_at(Point::Reinstating).await;
         let (_, target) = self.control_target(state, primary)?;
         let deadline = Instant::now() + PRIMARY_ANSWERS_WITHIN;
         let status = self.ctx.fence.replication_status(&target, deadline).await.map_err(|error| error.to_string())?;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The name of the connections, for people who list a server's clients.
-const NAME: &str = "pt:select_endpoints";
+const NAME: &str = "pt:endpoint-selection";
 /// How many bytes a replica may lag to be chosen: with more it must catch up first; a healthy one lags a few KB.
 const LAG_MAX: i64 = 64 << 20;
 

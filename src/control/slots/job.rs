@@ -1,5 +1,5 @@
 //! Carries out what `plan::migration` and `plan::sweep` decide: one task per open migration and sweep, on the leader,
-//! begun anew by each leader and in each term. Decides nothing, and keeps nothing beyond its term.
+//! started again by each leader and in each term. Decides nothing, and keeps nothing beyond its term.
 
 use std::{collections::BTreeMap, time::Duration};
 

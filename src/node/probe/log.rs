@@ -89,7 +89,7 @@ impl ProbeLog {
         }
     }
 
-    /// Notes a probe. Returns whether it is news, worth a heartbeat at once.
+    /// Notes a probe. Returns whether it is news, worth an immediate heartbeat.
     pub fn note(&mut self, server: &HostPort, seen: ProbeOutcome, began_ns: u64, now_ns: u64) -> bool {
         let Some(row) = self.rows.get_mut(server) else { return false };
         self.version += 1;
@@ -324,9 +324,9 @@ mod tests {
             (replica(false, false), replica(false, true), true),
             (replica(true, false), elsewhere, true),
         ] {
-            let said = format!("{before:?} {now:?}");
+            let case = format!("{before:?} {now:?}");
             let (_, news) = log_of(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now))]);
-            assert_eq!(news, [true, is_news], "{said}");
+            assert_eq!(news, [true, is_news], "{case}");
         }
     }
 

@@ -198,7 +198,10 @@ fn a_restart_during_a_removal_proves_that_the_former_start_has_ended() {
     let mut handler = open_handler();
     assert_eq!(handler.arrives(&heartbeat(FORMER, Some(5)), &leaving, 0), HandlerStep::Round(RoundPurpose::End));
     let step = handler.arrives(&heartbeat(NEW, None), &leaving, HALF);
-    assert!(matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))), "it spoke just now: {step:?}");
+    assert!(
+        matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))),
+        "it sent a heartbeat just now: {step:?}"
+    );
     assert!(!silent(&handler));
     assert_eq!(handler.arrives(&heartbeat(NEW, None), &leaving, 5 * HALF), HandlerStep::Round(RoundPurpose::End));
     let reply = handler.after_round(&heartbeat(NEW, None), RoundPurpose::End, Term(3), &leaving, 5 * HALF);
@@ -220,9 +223,9 @@ fn reports_are_kept_of_the_admitted_start_and_for_the_term() {
     assert_eq!(handler.keep_reports(&says(FORMER, Some(5), None), &state, 0), None, "it does not lead");
     handler.open(Some(Term(3)), 0);
     assert_eq!(handler.keep_reports(&says(NEW, None, None), &state, 0), None, "not admitted");
-    let stranger =
+    let unknown_node =
         Heartbeat { node: NewMember { uuid: Uuid(8), ..says(FORMER, Some(5), None).node }, ..heartbeat(FORMER, None) };
-    assert_eq!(handler.keep_reports(&stranger, &state, 0), None);
+    assert_eq!(handler.keep_reports(&unknown_node, &state, 0), None);
     assert!(handler.view().servers.is_empty());
     assert_eq!(handler.keep_reports(&says(FORMER, Some(5), Some(9)), &state, HALF), Some(Term(3)));
     let observed = handler.view().observation(3 * HALF);
@@ -256,7 +259,7 @@ fn the_live_voters_are_known_after_a_lease() {
     handler.note(&heartbeat(FORMER, Some(5)), Incarnation(5), HALF);
     let lease = Timing::default().lease;
     let alive = |now: u64| handler.view().alive([NodeId(1), NodeId(2)], lease, now);
-    assert_eq!(alive(5 * HALF), BTreeSet::from([NodeId(1), NodeId(2)]), "the second may be about to speak");
+    assert_eq!(alive(5 * HALF), BTreeSet::from([NodeId(1), NodeId(2)]), "the second may be about to send a heartbeat");
     assert_eq!(alive(12 * HALF), BTreeSet::from([NodeId(1)]));
     assert_eq!(alive(13 * HALF), BTreeSet::new());
 }

@@ -49,8 +49,8 @@ struct Options {
     pipeline: usize,
     /// `probe=HOST:PORT,...`: servers that get PINGs.
     probe: Vec<String>,
-    /// `contended=KEY:FIELDS:RATE`: RATE HSETs per second of the fields field:0000000000, ... of the hash KEY, through the
-    /// first node.
+    /// `contended=KEY:FIELDS:RATE`: RATE HSETs per second of the fields field:0000000000, ... of the hash KEY, through
+    /// the first node.
     contended: Option<(String, usize, f64)>,
 }
 

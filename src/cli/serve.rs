@@ -119,7 +119,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     config.check().map_err(CliError::Usage)?;
     if args.check_config {
         config.secret().map_err(CliError::Usage)?;
-        output::print_text("the configuration is good\n");
+        output::print_text("the configuration is valid\n");
         return Ok(());
     }
     start_log(&config.log)?;

@@ -88,7 +88,7 @@ struct ConsensusInner {
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
-    /// Set for good when this node stops: nothing is proposed or confirmed here any more.
+    /// Set permanently when this node stops: nothing is proposed or confirmed here any more.
     leaving: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
     transferring: AtomicBool,
@@ -240,7 +240,7 @@ impl Consensus {
     /// Appends a change at this node, which must lead, and waits until it is applied here. Never forwards.
     ///
     /// # Errors
-    /// See [`ProposeError`]; only after `Unknown` may it have been, or yet be, executed.
+    /// See [`ProposeError`]. Only after `Unknown` the change may have been executed, or may be executed later.
     pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError> {
         self.propose_request(id, change_hash(&change), change, deadline).await
     }
@@ -385,8 +385,8 @@ impl Consensus {
         tracing::info!(?change, "Raft's membership changes");
         match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
             Ok(Ok(done)) => {
-                // Without this wait, a call that follows immediately would read the old membership, and request the step
-                // again.
+                // Without this wait, a call that follows immediately would read the old membership, and request the
+                // step again.
                 let mut metrics = self.inner.raft.metrics();
                 let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
                 let _ = timeout(METRICS_DEADLINE, seen).await;

@@ -134,10 +134,10 @@ impl Network {
         }
     }
 
-    /// A client for one call or many. Cheap.
+    /// Returns a client for any number of calls. Cheap.
     ///
     /// # Errors
-    /// The address is not one.
+    /// The node's address is not valid.
     pub fn client(&self, node: &RaftNode) -> Result<Client, Status> {
         let channel = self.shared.channels.to(&self.address(node)).map_err(Status::unavailable)?;
         Ok(RaftClient::with_interceptor(channel, self.shared.auth.clone()))

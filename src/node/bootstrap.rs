@@ -30,7 +30,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The same reason for waiting is logged again after this number of rounds (30 s).
 const SAY_AGAIN_AFTER: u32 = 100;
 
-/// What the command line of a pristine node says.
+/// What the command line of a pristine node gives.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// `--peers`, this node among them.
@@ -47,12 +47,12 @@ pub struct Bootstrap {
     pub consensus: Consensus,
     /// Calls to the other nodes.
     pub peers: Peers,
-    /// What the command line says.
+    /// What the command line gives.
     pub origin: Origin,
 }
 
 impl Bootstrap {
-    /// Returns when this node is part of a cluster: at once, if it was part of one when it started.
+    /// Returns when this node is part of a cluster: immediately, if it was part of one when it started.
     pub async fn run(self) {
         if !self.consensus.is_pristine() {
             info!("this node belongs to a cluster already; --peers and --join are ignored");

@@ -80,8 +80,8 @@ impl HeartbeatSender {
         let mut moved = self.movers.news();
         let mut probed_news = self.prober.news();
         let mut acked: BTreeSet<HoldId> = BTreeSet::new();
-        // An exchange is broken off for a drained hold, but never two in a row: leases must be renewed, too.
-        let mut broken_off = false;
+        // An exchange is interrupted for a drained hold, but never two in a row: leases must be renewed, too.
+        let mut interrupted = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -119,14 +119,14 @@ impl HeartbeatSender {
                 }
                 // Clients wait for the end of a hold, and the quorum confirmation of this heartbeat may take longer
                 // than the rest of the hold.
-                () = drained_more(&mut news, &acked), if !broken_off => {
-                    broken_off = true;
+                () = drained_more(&mut news, &acked), if !interrupted => {
+                    interrupted = true;
                     next = tokio::time::Instant::now();
                     continue;
                 }
                 () = keep_up(&mut reports, &mut lease) => None,
             };
-            broken_off = false;
+            interrupted = false;
             let Some((sent, answer)) = answer else { continue };
             if answer.reports_kept_in > 0 && self.prober.kept(&batch, Term(answer.reports_kept_in)) {
                 next = tokio::time::Instant::now();

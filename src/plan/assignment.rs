@@ -101,7 +101,7 @@ pub enum SlotScan {
     Unreadable(String),
 }
 
-/// What an attempt rests on: observed when its first check is decided.
+/// What must not change during an attempt. It is observed when the first check is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct AttemptBasis {
     /// Epochs of the slots' owners and of the group that gets the slots. The log refuses to finish with others.
@@ -386,7 +386,7 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
             release(*hold, why.clone())
         }
         AttemptStage::Pause { why, .. } if assignment.attempts >= seen.timing.attempts_max => {
-            give_up(id, format!("{} attempts did not get through; the last: {why}", assignment.attempts))
+            give_up(id, format!("{} attempts failed; the last: {why}", assignment.attempts))
         }
         AttemptStage::Pause { until_ns, why } => AssignmentStep::Wait { why: why.clone(), until_ns: *until_ns },
         AttemptStage::GiveUp(why) => give_up(id, why.clone()),

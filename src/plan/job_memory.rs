@@ -87,7 +87,7 @@ impl JobMemory {
         Self { began_ns: now_ns, progress_logged_ns: now_ns, ..Self::default() }
     }
 
-    /// Records what only has to be noticed. Call it before each decision.
+    /// Records what the observation shows. Call it before each decision.
     pub fn observe(&mut self, seen: &JobObservation<'_>, job: Job) {
         if let Job::Migration(id) = job
             && let Some(migration) = seen.state.migrations.get(&id)
@@ -149,10 +149,10 @@ impl JobMemory {
     /// The last preflight, if it is fresh.
     #[must_use]
     pub fn preflight(&self, now_ns: u64) -> Option<&Result<(), String>> {
-        let good = |at: u64, result: &Result<(), String>| {
+        let fresh = |at: u64, result: &Result<(), String>| {
             now_ns < at + if result.is_ok() { PREFLIGHT_FRESH_NS } else { PREFLIGHT_PAUSE_NS }
         };
-        self.preflight.as_ref().filter(|(at, result)| good(*at, result)).map(|(_, result)| result)
+        self.preflight.as_ref().filter(|(at, result)| fresh(*at, result)).map(|(_, result)| result)
     }
 
     /// The pause after the last failure as a step; `None`: it is over.
@@ -199,17 +199,17 @@ impl JobMemory {
         }
     }
 
-    /// A change was appended and accepted, or refused with this text. `asked_ns`: when it was proposed.
+    /// A change was appended and accepted, or refused with this text. `proposed_ns`: when it was proposed.
     pub fn proposed(
         &mut self,
-        (asked_ns, now_ns): (u64, u64),
+        (proposed_ns, now_ns): (u64, u64),
         change: &Change,
         result: Result<&Outcome, String>,
         timing: Timing,
     ) {
         match (change, result) {
             (Change::OpenHold(_), Ok(Outcome::Held(id))) => {
-                self.hold = Some(OwnHold { id: *id, since_ns: asked_ns, finished: None, broken: None });
+                self.hold = Some(OwnHold { id: *id, since_ns: proposed_ns, finished: None, broken: None });
                 self.failures = 0;
             }
             (Change::Release(Release { why, .. }), _) => {

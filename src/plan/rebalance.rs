@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::ids::{GroupId, SlotId};
 
 /// By how much of its share, in percent, a group's load may differ before slots move: load drifts all the time, and
-/// every move has a price. Numbers of slots are exact and need no tolerance.
+/// every move has a cost. Numbers of slots are exact and need no tolerance.
 pub const TOLERANCE_PERCENT: u64 = 5;
 
 /// The slots and the load of a group.

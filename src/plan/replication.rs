@@ -96,7 +96,7 @@ fn configs_to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl I
 /// they were started with: their link was never up since. Such a primary is in the same state as one that was simply
 /// restarted, so that restoring it loses nothing that was not lost before, while the server that it follows may come
 /// back at any moment and overwrite its data. An operator has to choose where another server of the group answers and
-/// has data that may be the better (data of a diverged server is not), and where this one has no keys. `me`: the
+/// has data that may be better (the data of a diverged server is not), and where this one has no keys. `me`: the
 /// leader.
 #[must_use]
 pub fn to_restore_as_primary(

@@ -195,7 +195,7 @@ fn a_late_barrier_releases_the_hold_and_five_of_them_end_the_assignment() {
     }
     world.now_ns += hold_ms_max * MS;
     world.proposes();
-    assert_eq!(world.decide(), give_up(&world, &format!("5 attempts did not get through; the last: {late}")));
+    assert_eq!(world.decide(), give_up(&world, &format!("5 attempts failed; the last: {late}")));
 }
 
 #[test]

@@ -212,8 +212,9 @@ fn write_aside(path: &Path, text: &str) -> Result<(), CliError> {
 }
 
 fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
-    let bad =
-        |why: &str| failed(format!("{}: {why}; it was made by a playground and is needed to go on", path.display()));
+    let bad = |why: &str| {
+        failed(format!("{}: {why}; it was made by a playground and is needed to resume it", path.display()))
+    };
     let text = fs::read_to_string(path).map_err(|e| bad(&e.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
     let number = |key: &str, max: u16| {

@@ -267,7 +267,7 @@ async fn a_leader_that_yields_follows_and_may_lead_again() {
     let transfer_candidates = all.iter().map(|node| node.member.id).filter(|id| *id != all[at].member.id).collect();
     assert!(all[at].consensus.transfer_leadership_to(&transfer_candidates, PATIENCE).await, "nobody took over");
     let next = leader_of(&all).await;
-    assert_ne!(next, at, "the one that transferred leads");
+    assert_ne!(next, at, "the node that transferred the leadership leads again");
     propose(&all, 3, change(6)).await;
     // Its own votes, heartbeats and proposals are as before.
     let back = [all[at].member.id].into();
@@ -312,7 +312,7 @@ async fn a_leader_that_was_removed_does_not_depose_those_after_it() {
     let others: Vec<&Node> = nodes.iter().collect();
     propose(&others, 2, change(5)).await;
     let after = others[leader_of(&others).await].consensus.leadership().borrow().term;
-    // One election at the start, one that was requested, and one in reserve; five transfer candidates could be asked.
+    // One election at the start, one that was requested, and one to spare; five transfer candidates could be asked.
     assert!(after.0 <= before.0 + 3, "from term {before} to {after}");
     for node in nodes {
         node.stop().await;

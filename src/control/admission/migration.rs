@@ -32,12 +32,12 @@ const PAGE: u32 = 1000;
 /// How much more memory than the estimate must be free, in percent: for fragmentation, another allocator, another share
 /// of big keys.
 const MARGIN_PERCENT: u64 = 20;
-/// And this for the buffers of connections and of replicas.
+/// In addition, this number of bytes must be free, for the buffers of connections and of replicas.
 const MARGIN_BYTES: u64 = 16 << 20;
 /// How many unexpected keys are named: enough to recognise where they come from.
 const NAMED_MAX: usize = 5;
 
-/// A migration that is asked for.
+/// A migration that an operator requests.
 #[derive(Clone, Copy, Debug)]
 pub struct MigrationRequest<'a> {
     /// Its product.

@@ -6,8 +6,8 @@
 //! check the candidate -> preflight -> Hold -> barrier -> [switchover: the candidate has all data] -> REPLICAOF NO ONE
 //!     | unfit: GiveUp       | wait        | the budget is spent: Release, pause, again           -> FinishPromotion
 //! ```
-//! If REPLICAOF NO ONE is not answered, the candidate is asked for its role over another connection before anything else
-//! is done. Does not choose the candidate: `plan::failover` or an operator has chosen it.
+//! If REPLICAOF NO ONE is not answered, the candidate is asked for its role over another connection before anything
+//! else is done. Does not choose the candidate: `plan::failover` or an operator has chosen it.
 
 mod confirmed;
 mod servers;
@@ -73,7 +73,7 @@ const LAG_AT_HOLD: u64 = 256 << 10;
 /// data). Another candidate is then better, since clients wait.
 const REFUSED_MAX: u32 = 10;
 
-/// Why an attempt did not get through.
+/// Why an attempt failed.
 enum PromotionFailure {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
@@ -163,12 +163,12 @@ impl PromotionDriver {
             if now.promotion.kind == PromotionKind::Switchover {
                 let attempts = now.promotion.attempts + u32::from(held);
                 if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
-                    let why = format!("{attempts} holds did not get through; the last: {why}");
+                    let why = format!("{attempts} holds failed; the last: {why}");
                     return self.give_up(&now, why, (false, false)).await;
                 }
             }
             if self.waits.of(self.id).as_ref() != Some(&why) {
-                warn!(promotion = %self.id, %why, "a promotion did not get through yet");
+                warn!(promotion = %self.id, %why, "an attempt of a promotion failed");
             }
             self.waits.set(self.id, Some(why));
             tokio::time::sleep(if held { backoff } else { POLL_INTERVAL }).await;

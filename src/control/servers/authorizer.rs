@@ -1,5 +1,5 @@
 //! Authorizes connections that change servers: after a quorum confirmation that began when they were already named, and
-//! not any more once their run is being closed. Knows nothing of what they are for; `plan::authorization` has the
+//! no longer once their run is being closed. Knows nothing of what they are for; `plan::authorization` has the
 //! table.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -325,7 +325,10 @@ async fn restore_primary(ctx: &LeaderContext, at: &ControlTarget, run_id: &str) 
         own.then_some(()).ok_or_else(|| "it may have another server's data by now".to_owned())
     };
     ctx.fence.promote(at, &own, Instant::now() + ACT_MAX, ACT_MAX).await.map_err(|error| error.to_string())?;
-    warn!(addr = %at.addr, "a primary had been started as a replica, and is a primary again, with its data of then");
+    warn!(
+        addr = %at.addr,
+        "a primary had been started as a replica, and is a primary again, with the data that it was started with"
+    );
     save_config(ctx, at).await;
     Ok(())
 }

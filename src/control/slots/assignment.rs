@@ -52,7 +52,7 @@ impl AssignmentDriver {
             if let (failures, Some(why)) = memory.failures()
                 && failures > logged
             {
-                warn!(assignment = %self.id, failures, %why, "an attempt to assign slots did not get through");
+                warn!(assignment = %self.id, failures, %why, "an attempt to assign slots failed");
                 logged = failures;
             }
             let newest = state.borrow_and_update().clone();

@@ -101,7 +101,7 @@ impl Movers {
         }
     }
 
-    /// Changes when a run began or ended here, or the state of a mover changed: worth a heartbeat at once.
+    /// Changes when a run began or ended here, or the state of a mover changed: worth an immediate heartbeat.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()

@@ -48,7 +48,8 @@ const JITTER_PERCENT: u64 = 10;
 const GRID: Duration = Duration::from_millis(20);
 /// The first probes of servers that were added together are spread over this time.
 const FIRST_PROBES_SPREAD: Duration = Duration::from_millis(50);
-/// A connection that breaks is replaced immediately, but not more often than this: the server may close each new one, too.
+/// A connection that breaks is replaced immediately, but not more often than this: the server may close each new one,
+/// too.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
 /// News is announced at most this often: the failure of a machine with 40 servers makes one heartbeat, not 40.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
@@ -140,8 +141,8 @@ impl Prober {
         }
     }
 
-    /// Changes when a server begins or ceases to answer, or what it answers changes decisions: worth a heartbeat at
-    /// once.
+    /// Changes when a server begins or ceases to answer, or what it answers changes decisions: worth an
+    /// immediate heartbeat.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()

@@ -92,6 +92,6 @@ mod tests {
             ..ReplicationStatus::default()
         };
         assert_eq!(offset_of_history(&promoted, "old"), Some(90));
-        assert_eq!(offset_of_history(&promoted, "new"), None, "of its own making");
+        assert_eq!(offset_of_history(&promoted, "new"), None, "it began that history itself");
     }
 }

@@ -141,12 +141,12 @@ fn a_start_that_one_that_has_ended_has_replaced_is_admitted_again() {
     let waits = |step: &HandlerStep| matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_))));
     let mut handler = open_handler();
     assert!(waits(&handler.arrives(&living, &retired, 0)));
-    // Its late heartbeats are read at once.
+    // Its late heartbeats are read together.
     handler.arrives(&ended, &retired, 1);
     handler.arrives(&ended, &retired, 2);
     assert!(waits(&handler.arrives(&living, &retired, 2 * HALF)));
     assert_eq!(handler.arrives(&living, &retired, 5 * HALF), HandlerStep::Done(HandlerReply::Admit));
-    // There is no longer wait for a start that has sent no heartbeat.
+    // A start that has sent no heartbeat does not make the wait longer.
     let mut handler = open_handler();
     assert!(waits(&handler.arrives(&living, &retired, 0)));
     assert!(waits(&handler.arrives(&living, &retired, 2 * HALF)));
@@ -162,8 +162,9 @@ fn a_start_that_one_that_has_ended_has_replaced_is_admitted_again() {
     assert_eq!(reply, HandlerReply::Grant(Grant::DuplicateNode));
 }
 
-/// An ordered process ends and does not come back. If two of three voters were removed together, the third could decide
-/// nothing; if a cluster's only voter was removed, a node that never voted would be left. Found by the simulation.
+/// A process that was ordered to stop ends and does not come back. If two of three voters were removed together, the
+/// third could decide nothing; if a cluster's only voter was removed, a node that never voted would be left. Found by
+/// the simulation.
 #[test]
 fn a_voter_is_ordered_to_stop_only_when_raft_does_not_need_it() {
     let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
@@ -177,7 +178,7 @@ fn a_voter_is_ordered_to_stop_only_when_raft_does_not_need_it() {
     let step = handler.arrives(&heartbeat(FORMER, Some(5)), &leaving, 20 * HALF);
     assert!(
         matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))),
-        "another term needs it no less: {step:?}"
+        "a later term needs it as well: {step:?}"
     );
     handler.set_voters([NodeId(2)]);
     assert_eq!(

@@ -33,7 +33,7 @@ fn endpoint(server: &Server) -> Res<Endpoint> {
 
 /// CPU seconds of the server's main thread.
 fn cpu(server: &mut Client) -> Res<f64> {
-    let info = String::from_utf8_lossy(&server.say("INFO cpu")?).into_owned();
+    let info = String::from_utf8_lossy(&server.execute("INFO cpu")?).into_owned();
     let field = |name: &str| -> Res<f64> {
         let value = info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).ok_or("no such field")?;
         Ok(value.trim().parse()?)
@@ -157,7 +157,7 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let used = (cpu(&mut s)? - cpu_s, cpu(&mut t)? - cpu_t, mover_cpu());
     let (probe_s, probe_t) = (probes.0.end(), probes.1.end());
     let finished = handle.finish(HoldId(1), tokio::time::Instant::now() + Duration::from_secs(1)).await?;
-    let (a, b) = (s.say("DEBUG DIGEST")?, t.say("DEBUG DIGEST")?);
+    let (a, b) = (s.execute("DEBUG DIGEST")?, t.execute("DEBUG DIGEST")?);
     let payload = (keys * size) as f64 / 1e6;
     println!(
         "pre-copy   {keys} keys of {size} B: {:.0} keys/s, {:.1} MB/s, opened in {:.0} ms, finished in {:.2} ms, digests {}",

@@ -42,7 +42,7 @@ pub fn quote(text: &str) -> String {
 impl CallFailure {
     /// Whether a repeat, at this or another node, may succeed.
     #[must_use]
-    pub fn again(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NotLeader(_) | Self::Unknown(_))
     }
 }

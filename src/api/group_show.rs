@@ -1,5 +1,5 @@
-//! Answers with groups and what nodes observe of their servers. The leader has the reports of all nodes, so other nodes ask
-//! it; if it cannot be asked, the answer has only what the log has.
+//! Answers with groups and what nodes observe of their servers. The leader has the reports of all nodes, so other nodes
+//! ask it; if it cannot be asked, the answer has only what the log has.
 
 use std::collections::BTreeSet;
 

@@ -114,7 +114,8 @@ fn admission_deadline(call: &MutationCall) -> Instant {
 }
 
 impl Api {
-    /// The reply to a repeat of a change for which servers were probed. They are not probed again: they belong to the group now.
+    /// The reply to a repeat of a change for which servers were probed. They are not probed again: they belong to the
+    /// group now.
     async fn repeated(
         &self,
         call: &MutationCall,

@@ -1,8 +1,8 @@
 //! Checks the input of operators, independent of the state.
 //! Knows nothing of the state; `apply` rejects what does not fit it.
 //!
-//! Each function returns the checked value in the model's type, or [`CallFailure::Bad`] with a text for the operator that says
-//! what is expected.
+//! Each function returns the checked value in the model's type, or [`CallFailure::Bad`] with a text for the operator
+//! that says what is expected.
 
 use std::collections::BTreeSet;
 
@@ -155,8 +155,8 @@ pub fn min_acks_timeout_ms(ms: u32) -> Result<u32, CallFailure> {
 /// User name and password; both empty: none.
 ///
 /// # Errors
-/// [`CallFailure::Bad`] if one is too long or has a character that is not allowed, or a user name has no password. The text
-/// never contains the password.
+/// [`CallFailure::Bad`] if one is too long or has a character that is not allowed, or a user name has no password. The
+/// text never contains the password.
 pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>, CallFailure> {
     if password.is_empty() {
         if !username.is_empty() {

@@ -175,12 +175,12 @@ impl Remote {
         }
     }
 
-    /// A change, under a new id; repeated under the same id if the leader changes. `check` is the command that shows whether the
-    /// change was made.
+    /// A change, under a new id; repeated under the same id if the leader changes. `check` is the command that shows
+    /// whether the change was made.
     ///
     /// # Errors
-    /// [`CliError::Failed`] only if the change was not executed, [`CliError::Made`] if it was made, [`CliError::Unknown`] if it may
-    /// have been executed.
+    /// [`CliError::Failed`] only if the change was not executed, [`CliError::Made`] if it was made,
+    /// [`CliError::Unknown`] if it may have been executed.
     pub async fn change<F, Fut>(&self, check: &str, call: F) -> Result<ChangeReply, CliError>
     where
         F: Fn(Client, ChangeOptions) -> Fut,

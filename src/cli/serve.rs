@@ -123,7 +123,8 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         return Ok(());
     }
     start_log(&config.log)?;
-    // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the log.
+    // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the
+    // log.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")

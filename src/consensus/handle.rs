@@ -245,7 +245,8 @@ impl Consensus {
         self.propose_request(id, change_hash(&change), change, deadline).await
     }
 
-    /// Like [`Self::propose`], for a change that was asked for by a request with this hash (`wire::hash::request_hash`).
+    /// Like [`Self::propose`], for a change that was asked for by a request with this hash
+    /// (`wire::hash::request_hash`).
     ///
     /// # Errors
     /// As [`Self::propose`].

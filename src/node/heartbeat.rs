@@ -75,10 +75,10 @@ impl HeartbeatSender {
         // A receiver of its own: news that arrives during an exchange must still be sent after it.
         let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
-        let mut without = LeaseRefusals::default();
+        let mut refusals = LeaseRefusals::default();
         let mut lease = Lease::new(self.permit.clone());
-        let mut moved = self.movers.news();
-        let mut probed_news = self.prober.news();
+        let mut mover_news = self.movers.news();
+        let mut probe_news = self.prober.news();
         let mut acked: BTreeSet<HoldId> = BTreeSet::new();
         // An exchange is interrupted for a drained hold, but never two in a row: leases must be renewed, too.
         let mut interrupted = false;
@@ -90,8 +90,8 @@ impl HeartbeatSender {
                     let mut news = self.report.clone();
                     let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &acked)).await;
                 }
-                Ok(()) = moved.changed() => {}
-                Ok(()) = probed_news.changed() => {}
+                Ok(()) = mover_news.changed() => {}
+                Ok(()) = probe_news.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // The admission of this start is news: without it there is no lease.
                 Ok(()) = just_admitted(&mut state, &self.me, self.start) => {}
@@ -106,7 +106,7 @@ impl HeartbeatSender {
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let mut news = self.report.clone();
-            probed_news.borrow_and_update();
+            probe_news.borrow_and_update();
             let batch = self.prober.batch();
             let answer = tokio::select! {
                 biased;
@@ -131,7 +131,7 @@ impl HeartbeatSender {
             if answer.reports_kept_in > 0 && self.prober.kept(&batch, Term(answer.reports_kept_in)) {
                 next = tokio::time::Instant::now();
             }
-            if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
+            if let Some(ended) = self.take(answer, sent, &mut lease, &mut refusals) {
                 lease.revoke();
                 return ended;
             }
@@ -140,8 +140,8 @@ impl HeartbeatSender {
 
     /// The last heartbeat, for when the workers have stopped.
     #[must_use]
-    pub fn farewell(&self) -> Farewell {
-        Farewell {
+    pub fn last_heartbeat(&self) -> LastHeartbeat {
+        LastHeartbeat {
             me: self.me.clone(),
             start: self.start,
             consensus: self.consensus.clone(),
@@ -177,7 +177,7 @@ impl HeartbeatSender {
         answer: HeartbeatReply,
         sent: Sent,
         lease: &mut Lease,
-        without: &mut LeaseRefusals,
+        refusals: &mut LeaseRefusals,
     ) -> Option<HeartbeatEnd> {
         if answer.not_a_member {
             error!(
@@ -200,9 +200,9 @@ impl HeartbeatSender {
             };
             let reached = self.report.borrow().route_epoch;
             lease.granted(sent, granted, reached, boottime_ns());
-            without.granted();
+            refusals.granted();
         } else if answer.leader.is_none() && !answer.why_not.is_empty() {
-            without.refused(&answer.why_not);
+            refusals.refused(&answer.why_not);
         }
         None
     }
@@ -302,7 +302,7 @@ impl LeaseRefusals {
 
 /// The last heartbeat of a start. It says that this node has stopped serving, so that nobody waits for its lease to
 /// end.
-pub struct Farewell {
+pub struct LastHeartbeat {
     me: NewMember,
     start: Uuid,
     consensus: Consensus,
@@ -310,9 +310,9 @@ pub struct Farewell {
     leader_service: LeaderService,
 }
 
-impl Farewell {
+impl LastHeartbeat {
     /// Sends it once, within `deadline`. If it is lost, the other nodes wait until the lease ends.
-    pub async fn say(&self, deadline: Duration) {
+    pub async fn send(&self, deadline: Duration) {
         let state = self.consensus.state().borrow().clone();
         let leadership = self.consensus.leadership().borrow().clone();
         let heartbeat = HeartbeatRequest {

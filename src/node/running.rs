@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     bootstrap::{Bootstrap, Origin},
-    heartbeat::{Farewell, HeartbeatEnd, HeartbeatSender},
+    heartbeat::{HeartbeatEnd, HeartbeatSender, LastHeartbeat},
     movers::Movers,
     open::OpenNode,
     probe::Prober,
@@ -51,7 +51,7 @@ pub struct RunningNode {
     permit: Arc<Permit>,
     proxy: Proxy,
     movers: Movers,
-    farewell: Farewell,
+    last_heartbeat: LastHeartbeat,
     ends: TaskEnds,
     heartbeat_end: oneshot::Receiver<HeartbeatEnd>,
     calls: Calls,
@@ -132,14 +132,14 @@ impl OpenNode {
         let calls = starting.calls(&leader, &movers, listener);
         starting.bootstrap();
         let leading = starting.leading(leader.clone());
-        let (followers, farewell, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
+        let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
         Ok(RunningNode {
             _lock: lock,
             log: starting.log,
             permit: starting.permit,
             proxy,
             movers,
-            farewell,
+            last_heartbeat,
             ends,
             heartbeat_end,
             calls,
@@ -245,7 +245,7 @@ impl Starting<'_> {
         proxy: &Proxy,
         movers: &Movers,
         unmanaged: UnmanagedReplicas,
-    ) -> (Followers, Farewell, oneshot::Receiver<HeartbeatEnd>) {
+    ) -> (Followers, LastHeartbeat, oneshot::Receiver<HeartbeatEnd>) {
         let moving = self.tasks.spawn("movers", movers.clone().run());
         let (prober, log) = (self.prober.clone(), self.log.clone());
         let probing = self.tasks.spawn("prober", prober.run(move || log.cluster_id(), self.log.state()));
@@ -263,13 +263,13 @@ impl Starting<'_> {
             permit: self.permit.clone(),
             every: self.timing.heartbeat,
         };
-        let farewell = sender.farewell();
+        let last_heartbeat = sender.last_heartbeat();
         let (end, heartbeat_end) = oneshot::channel();
         let heartbeat = self.tasks.spawn_finite("heartbeat", async move {
             // An error: the node stops already.
             let _ = end.send(sender.run().await);
         });
-        (Followers { heartbeat, prober: probing, unmanaged: counting, movers: moving }, farewell, heartbeat_end)
+        (Followers { heartbeat, prober: probing, unmanaged: counting, movers: moving }, last_heartbeat, heartbeat_end)
     }
 }
 
@@ -322,7 +322,7 @@ impl RunningNode {
         self.movers.stop();
         self.permit.revoke();
         if !matches!(why, StopReason::Log(_)) {
-            self.farewell.say(left().min(Duration::from_secs(1))).await;
+            self.last_heartbeat.send(left().min(Duration::from_secs(1))).await;
             self.leading.leader_loop.abort();
             self.leading.rebalancer.abort();
             self.log.transfer_leadership(left()).await;

@@ -36,8 +36,8 @@ impl PlaygroundFiles {
     /// Locks the directory, and creates it if it does not exist (mode 0700).
     ///
     /// # Errors
-    /// [`CliError::Failed`] if another playground runs in it, it has another shape than `asked`, it contains other files, or it
-    /// cannot be written.
+    /// [`CliError::Failed`] if another playground runs in it, it has another shape than `asked`, it contains other
+    /// files, or it cannot be written.
     pub fn open(named: Option<&Path>, asked: LayoutRequest) -> Result<Self, CliError> {
         let dir = match named {
             Some(dir) => dir.to_owned(),

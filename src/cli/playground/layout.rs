@@ -56,7 +56,8 @@ const ADMIN: u16 = 100;
 const SERVERS: u16 = 200;
 /// Slots of the product `default`, whose layout is codis.
 const SLOTS: u32 = 1024;
-/// How long to wait for ports. Those of a playground that was just killed are free as soon as the kernel has ended its children.
+/// How long to wait for ports. Those of a playground that was just killed are free as soon as the kernel has ended its
+/// children.
 const FREE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A redis-server of the playground.

@@ -44,7 +44,8 @@ pub struct PlaygroundArgs {
     /// Replicas of each group [default: 1, or as --dir was made]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=5))]
     replicas: Option<u16>,
-    /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was made]
+    /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was
+    /// made]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Keep everything in this directory, and resume what is there [default: a directory that is removed at the end]
@@ -55,7 +56,8 @@ pub struct PlaygroundArgs {
     redis_server: Option<PathBuf>,
 }
 
-/// Longest start. A cluster forms, and an empty replica is in sync, within a few seconds; on a busy machine it takes longer.
+/// Longest start. A cluster forms, and an empty replica is in sync, within a few seconds; on a busy machine it takes
+/// longer.
 const START_MAX: Duration = Duration::from_secs(90);
 /// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

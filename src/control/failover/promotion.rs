@@ -293,14 +293,14 @@ impl PromotionDriver {
         faults::pause_at(Point::PromotionBarrier).await;
         let Promotion { from, to, .. } = &now.promotion;
         // Asked after the barrier: every acknowledged write is below this offset.
-        let last = self.primary(now, self.ask_by(now, from, end).await)?;
+        let last = self.primary(now, self.ask_with_deadline(now, from, end).await)?;
         if (&last.run_id, &last.replid) != (&before.run_id, &before.replid) {
             return Err(PromotionFailure::Retry(format!(
                 "{from} was restarted, or changed its replication id, since the hold began"
             )));
         }
         loop {
-            let theirs = self.ask_by(now, to, end).await.map_err(PromotionFailure::Retry)?;
+            let theirs = self.ask_with_deadline(now, to, end).await.map_err(PromotionFailure::Retry)?;
             self.in_sync(now, &last, &theirs)?;
             if theirs.offset >= last.offset {
                 break;

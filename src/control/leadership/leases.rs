@@ -59,8 +59,8 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// A handler, and the tasks that it needs, by name. One follows leadership: the handler opens, empty, with every term in
-    /// which this node leads. The other runs quorum rounds.
+    /// A handler, and the tasks that it needs, by name. One follows leadership: the handler opens, empty, with every
+    /// term in which this node leads. The other runs quorum rounds.
     #[must_use]
     pub fn new(consensus: Consensus, timing: Timing) -> (Self, [(&'static str, LeaseTask); 2]) {
         let (quorum, rounds) = QuorumConfirmer::new(consensus.clone(), timing.lease / 3);

@@ -37,7 +37,7 @@ const ACT_MAX: Duration = Duration::from_secs(2);
 /// How long an action may take: longer than all its waits together. Then it is given up, whatever it waits for.
 const TASK_MAX: Duration = Duration::from_secs(10);
 /// The pause between two actions at a server. Also after one that succeeded, since nodes report its effect later.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const ACTION_PAUSE: Duration = Duration::from_secs(1);
 /// How long a difference must last before it is reported to the operator: right after a promotion, nodes still report
 /// earlier probes.
 const REPORTED_AFTER: Duration = Duration::from_secs(2);
@@ -46,12 +46,12 @@ const REPORTED_AFTER: Duration = Duration::from_secs(2);
 const SAVES_MAX: u32 = 5;
 /// The pause after a server got the password that its link needs: it connects again automatically, and if the password
 /// was not the cause, repeating does not help.
-const LOGIN_AGAIN: Duration = Duration::from_secs(10);
+const LOGIN_PAUSE: Duration = Duration::from_secs(10);
 /// The interval between two events about one server: a server that flaps must not displace all other events.
 const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 /// How many servers are changed at the same time: enough for all groups of a machine that returns, few compared with a
 /// leader's other work.
-const AT_ONCE: usize = 16;
+const CONCURRENT_MAX: usize = 16;
 
 /// A server and a kind of action: actions of different kinds do not wait for each other.
 type ActionKey = (HostPort, ActionKind);
@@ -138,20 +138,20 @@ impl ReplicationReconciler {
         let mut waiting: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
         let wanted: BTreeSet<ActionKey> =
             fixes.iter().map(|fix| (fix.addr.clone(), ActionKind::of(&fix.action))).collect();
-        self.not_before.retain(|place, (at, _)| *at > now || wanted.contains(place));
+        self.not_before.retain(|key, (at, _)| *at > now || wanted.contains(key));
         self.saves.retain(|(_, promoted), _| state.ended_promotions.iter().any(|ended| ended.at == *promoted));
         for fix in fixes {
-            let place = (fix.addr.clone(), ActionKind::of(&fix.action));
+            let key = (fix.addr.clone(), ActionKind::of(&fix.action));
             if let ReplicationAction::Repoint { to, why } = &fix.action {
-                let failed = self.not_before.get(&place).and_then(|(_, failed)| failed.as_ref());
+                let failed = self.not_before.get(&key).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
                 waiting.push(format!("{} should follow {to}, but {why}{failed}", fix.addr));
             }
-            let pausing = self.not_before.get(&place).is_some_and(|(at, _)| *at > now);
-            if pausing || self.busy.len() >= AT_ONCE || self.busy.contains(&place) || !self.may_save(&fix) {
+            let pausing = self.not_before.get(&key).is_some_and(|(at, _)| *at > now);
+            if pausing || self.busy.len() >= CONCURRENT_MAX || self.busy.contains(&key) || !self.may_save(&fix) {
                 continue;
             }
-            self.busy.insert(place);
+            self.busy.insert(key);
             let ctx = ctx.clone();
             let context = ActionContext {
                 seen_by: seen_by(seen, &fix.addr),
@@ -169,16 +169,16 @@ impl ReplicationReconciler {
     fn take_ended(&mut self, now: Instant) {
         while let Some(ended) = self.tasks.try_join_next() {
             let Some((ReplicationFix { addr, action, .. }, result)) = panics::pass_on(ended) else { continue };
-            let place = (addr.clone(), ActionKind::of(&action));
+            let key = (addr.clone(), ActionKind::of(&action));
             if result == Ok(ActionOutcome::EventWritten) {
                 self.last_event.insert(addr.clone(), now);
             }
-            let again = if action == ReplicationAction::Login { LOGIN_AGAIN } else { AGAIN_AFTER };
+            let pause = if action == ReplicationAction::Login { LOGIN_PAUSE } else { ACTION_PAUSE };
             if let (ReplicationAction::SaveConfig { promoted }, Ok(_)) = (action, &result) {
                 self.saves.insert((addr, promoted), SAVES_MAX);
             }
-            self.busy.remove(&place);
-            self.not_before.insert(place, (now + again, result.err()));
+            self.busy.remove(&key);
+            self.not_before.insert(key, (now + pause, result.err()));
         }
         if self.tasks.is_empty() {
             // Also after a task was aborted, which names no server.
@@ -192,10 +192,11 @@ impl ReplicationReconciler {
         let primaries: BTreeMap<&HostPort, &String> =
             groups().filter_map(|group| Some((&group.servers.first()?.addr, &group.run_id))).collect();
         // While the log knows no process, the present one may be the one that it will know.
-        let is = |known: &str, run_id: &str| known.is_empty() || known == run_id;
-        self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| is(known, run_id)));
+        let same_process = |known: &str, run_id: &str| known.is_empty() || known == run_id;
+        self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| same_process(known, run_id)));
         for (addr, known) in primaries {
-            let probe = fresh_probe(seen, addr).filter(|probe| !probe.run_id.is_empty() && is(known, &probe.run_id));
+            let probe =
+                fresh_probe(seen, addr).filter(|probe| !probe.run_id.is_empty() && same_process(known, &probe.run_id));
             if let Some(probe) = probe.filter(|probe| !probe.loading) {
                 self.keys.insert(addr.clone(), (probe.run_id.clone(), probe.keys));
             }

@@ -36,7 +36,7 @@ impl PromotionDriver {
         // still send to it. The acknowledged writes are older than the first answers, so that waiting loses nothing.
         let most = offsets.values().copied().max().unwrap_or_default();
         loop {
-            let replication_status = self.ask_by(now, to, end).await.ok();
+            let replication_status = self.ask_with_deadline(now, to, end).await.ok();
             let offset = replication_status
                 .and_then(|replication_status| offset_of_history(&replication_status, &now.group.replid));
             offsets.extend(offset.map(|offset| (to.clone(), offset)));

@@ -248,10 +248,10 @@ impl PromotionDriver {
     }
 
     pub(super) async fn ask(&self, now: &PromotionContext, addr: &HostPort) -> Result<ReplicationStatus, String> {
-        self.ask_by(now, addr, Instant::now() + ACT_MAX).await
+        self.ask_with_deadline(now, addr, Instant::now() + ACT_MAX).await
     }
 
-    pub(super) async fn ask_by(
+    pub(super) async fn ask_with_deadline(
         &self,
         now: &PromotionContext,
         addr: &HostPort,

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_survive_a_hop() {
+    fn a_status_means_the_same_after_forwarding() {
         let table = [
             (CallFailure::Bad("a".into()), Code::InvalidArgument, CallOutcome::Final),
             (CallFailure::Refused("a".into()), Code::FailedPrecondition, CallOutcome::Final),

@@ -323,13 +323,13 @@ impl Api {
         &self,
         request: Request<ListMigrationsRequest>,
     ) -> Result<Response<ListMigrationsReply>, Status> {
-        let once = forward::was_forwarded(&request);
+        let forwarded = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         if !wanted.product.is_empty() {
             change::product(&self.state(), &wanted.product)?;
         }
         let ask = |mut client: forward::Client, asked| async move { client.list_migrations(asked).await };
-        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(forwarded, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_something_else_is_left_alone() {
+    fn a_directory_with_other_files_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("thesis.tex"), "").unwrap();
         let refused = PlaygroundFiles::open(Some(temp.path()), LayoutRequest::default()).unwrap_err();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_directory_goes() {
+    fn a_temporary_directory_is_removed() {
         let files = PlaygroundFiles::open(None, LayoutRequest::default()).unwrap();
         let dir = files.dir().to_owned();
         assert!(dir.exists());

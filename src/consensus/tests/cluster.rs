@@ -189,7 +189,7 @@ async fn several(n: u64, root: &TempDir, keep: RetainedState) -> (Vec<Site>, Vec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn elect_propose_hand_over_stop_restart() {
+async fn elect_propose_transfer_stop_restart() {
     let root = tempfile::tempdir().unwrap();
     let (sites, mut nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
@@ -255,7 +255,7 @@ async fn elect_propose_hand_over_stop_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_yields_follows_and_may_lead_again() {
+async fn a_leader_that_transferred_the_leadership_follows_and_may_lead_again() {
     let root = tempfile::tempdir().unwrap();
     let (_, nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
@@ -379,7 +379,7 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused() {
+async fn nodes_of_other_clusters_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let site = Site::new(&root, 1);
     let node = site.start().await;

@@ -200,7 +200,7 @@ impl JobDriver {
         let max = self.ctx.leases.timing().ping_timeout;
         let answers_quickly = async |group: &Group| {
             let at = primary(group).ok_or_else(|| format!("group {} has no server", group.id))?;
-            let took = self.ctx.fence.warm(&at, by).await.map_err(|error| error.to_string())?;
+            let took = self.ctx.fence.ping(&at, by).await.map_err(|error| error.to_string())?;
             // A connection that was just opened has taken longer than its later answers will: the next preflight is
             // quick.
             if took > max {

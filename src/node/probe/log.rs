@@ -147,8 +147,8 @@ impl ProbeLog {
     /// Notes that the leader of this term has kept a batch. A new leader has none of the batches before. Returns
     /// whether there is more that it should get now.
     pub fn kept(&mut self, batch: &ReportBatch, term: Term) -> bool {
-        let another = term != self.kept_in;
-        if another {
+        let new_leader = term != self.kept_in;
+        if new_leader {
             self.kept_in = term;
             self.rows.values_mut().for_each(|row| row.kept = 0);
         }
@@ -157,7 +157,7 @@ impl ProbeLog {
                 row.kept = row.kept.max(*version);
             }
         }
-        batch.more || another && self.rows.values().any(|row| row.version > 0 && row.kept == 0)
+        batch.more || new_leader && self.rows.values().any(|row| row.version > 0 && row.kept == 0)
     }
 
     /// What is known about a server; `None` if it is not watched.

@@ -41,7 +41,7 @@ impl PromotionDriver {
         }
         let max = self.ctx.leases.timing().ping_timeout;
         for addr in [&now.promotion.from, &now.promotion.to] {
-            let took = self.ctx.fence.warm(&now.control_target(addr), Instant::now() + ACT_MAX).await;
+            let took = self.ctx.fence.ping(&now.control_target(addr), Instant::now() + ACT_MAX).await;
             let took = took.map_err(|error| PromotionFailure::Retry(error.to_string()))?;
             if took > max {
                 let ms = took.as_millis();

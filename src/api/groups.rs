@@ -126,7 +126,7 @@ impl Api {
         self.conclude(call, index, outcome == Outcome::Unchanged, summary).await
     }
 
-    /// The same if what the change created was removed since.
+    /// The reply to a repeat if what the change created was removed since.
     async fn gone(&self, call: &MutationCall, first: RecordedChange) -> Result<ChangeReply, CallFailure> {
         self.repeated(call, first, ChangeSummary::of("it was created, and has been removed since".into())).await
     }

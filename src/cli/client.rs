@@ -33,7 +33,7 @@ pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
 /// How long a command tries without `--timeout`. The nodes have the same limit.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The same with `--wait`, which waits for silent nodes.
+/// How long a command tries with `--wait` and without `--timeout`: it waits for silent nodes.
 const TIMEOUT_WAIT: Duration = Duration::from_secs(300);
 /// A node on another continent accepts a connection within this time; a host that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -40,7 +40,7 @@ pub fn needed_answers(group: &Group, min_acks: u8) -> usize {
 /// primary fails ([`needed_answers`]), one has every confirmed write.
 ///
 /// # Errors
-/// Why it may not, and what the operator can do first, as text for the operator.
+/// Returns why it may not, and what the operator can do first, as text for the operator.
 pub fn may_leave(
     group: &Group,
     min_acks: u8,

@@ -42,8 +42,8 @@ impl Authorizations {
     /// Authorizes connections of a run, all or none. `state`: the newest applied state, after the quorum confirmation.
     ///
     /// # Errors
-    /// Why none was authorized, as text for the log of the node: the run is not current, belongs to another node,
-    /// changes another server, is being closed, or has too many connections.
+    /// Returns why none was authorized, as text for the log of the node: the run is not current, belongs to another
+    /// node, changes another server, is being closed, or has too many connections.
     pub fn authorize(
         &mut self,
         state: &ClusterState,

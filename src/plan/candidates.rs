@@ -103,7 +103,7 @@ pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> CandidateChoice 
 /// Whether a replica may be promoted.
 ///
 /// # Errors
-/// Why it may not, as text for the operator; its subject is the replica ("it is loading its data").
+/// Returns why it may not, as text for the operator; its subject is the replica ("it is loading its data").
 fn candidate(
     group: &Group,
     primary: &Server,

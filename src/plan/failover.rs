@@ -149,7 +149,7 @@ pub fn decide(
 /// The changes that begin the promotion of the best candidate.
 ///
 /// # Errors
-/// Why the group is not failed over and what the operator can do, as text for the operator.
+/// Returns why the group is not failed over and what the operator can do, as text for the operator.
 fn fail_over(
     state: &ClusterState,
     seen: &Observation,

@@ -60,7 +60,7 @@ pub struct JobMemory {
     pub hold: Option<OwnHold>,
     /// Nothing begins before this time, because of the last failure.
     not_before: Option<(u64, String)>,
-    /// The same for the fence, which failures of other steps do not delay.
+    /// No fence begins before this time, because the last one failed. Failures of other steps do not delay it.
     no_fence_before: Option<(u64, String)>,
     /// Attempts in a row that did not reach a hold, and runs in a row that did not reach their end.
     pub failures: u32,

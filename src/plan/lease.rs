@@ -146,7 +146,7 @@ impl LeaseTable {
     /// Whether a node that is being removed can be dropped from the members.
     ///
     /// # Errors
-    /// Why it cannot be dropped yet, as text for the operator.
+    /// Returns why it cannot be dropped yet, as text for the operator.
     pub fn removable(&self, member: &Member, state: &ClusterState, now_ns: u64) -> Result<(), String> {
         let serves_alone = state.products.values().find(|p| p.isolated == Isolated::Serve);
         let isolated = if serves_alone.is_some() { Isolated::Serve } else { Isolated::Refuse };

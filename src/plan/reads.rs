@@ -182,7 +182,7 @@ fn nearest(primary: &Server, may: Vec<(&Server, Readable)>, seen: &ProbeHistory,
 /// What a replica provably has, if it may serve reads.
 ///
 /// # Errors
-/// Why it may not, as a predicate without its subject, the address ("is loading its data").
+/// Returns why it may not, as a predicate without its subject, the address ("is loading its data").
 fn replica(
     policy: ReadPolicy,
     group: &Group,

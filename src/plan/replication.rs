@@ -243,7 +243,7 @@ impl PrimaryView<'_> {
 /// What is done at a replica.
 ///
 /// # Errors
-/// Why the difference is left to the operator, as a predicate without its subject, the replica.
+/// Returns why the difference is left to the operator, as a predicate without its subject, the replica.
 fn replica(
     server: &Server,
     theirs: &Probe,

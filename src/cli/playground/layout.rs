@@ -50,9 +50,9 @@ impl LayoutRequest {
     }
 }
 
-/// Admin ports begin after B + this.
+/// Added to the base port B; admin ports begin after the sum.
 const ADMIN: u16 = 100;
-/// Servers' ports begin after B + this.
+/// Added to the base port B; servers' ports begin after the sum.
 const SERVERS: u16 = 200;
 /// Slots of the product `default`, whose layout is codis.
 const SLOTS: u32 = 1024;
@@ -72,7 +72,7 @@ pub struct PlaygroundServer {
 }
 
 impl PlaygroundServer {
-    /// For people.
+    /// Its name for people.
     #[must_use]
     pub fn name(&self) -> String {
         format!("server {} of group {}", self.port, self.group)

@@ -55,7 +55,8 @@ pub struct MigrationRequest<'a> {
 /// Whether the migration can work. Returns warnings: what the operator should know, and may accept.
 ///
 /// # Errors
-/// What prevents it, at which server, and what to do, as text for the operator. Nothing has been changed anywhere.
+/// Returns what prevents it, at which server, and what to do, as text for the operator. Nothing has been changed
+/// anywhere.
 pub async fn admit(wanted: MigrationRequest<'_>, deadline: Instant) -> Result<Vec<String>, String> {
     let (from, to) = wanted.groups()?;
     let (source, target) = (primary_of(from)?, primary_of(to)?);
@@ -381,7 +382,7 @@ impl MigrationRequest<'_> {
 /// The feeds that a replica of the source offers, if it is in sync with the source.
 ///
 /// # Errors
-/// Why it cannot be used, as text for the operator.
+/// Returns why it cannot be used, as text for the operator.
 async fn healthy_replica(from: &Group, addr: &HostPort, source: &Capabilities, by: Instant) -> Result<Feeds, String> {
     let text = |error: RedisError| error.to_string();
     let replica = capabilities(addr, from.credentials.as_ref(), by).await.map_err(text)?;

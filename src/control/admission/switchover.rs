@@ -53,7 +53,7 @@ pub struct AdmittedSwitchover {
 /// is not in sync.
 ///
 /// # Errors
-/// What prevents it and what to do, as text for the operator. Nothing has been changed anywhere.
+/// Returns what prevents it and what to do, as text for the operator. Nothing has been changed anywhere.
 pub async fn admit(
     state: &ClusterState,
     wanted: SwitchoverRequest<'_>,
@@ -116,7 +116,7 @@ pub async fn admit(
 /// Checks the promotion against the state. Returns the group, and the change that gives up an open promotion.
 ///
 /// # Errors
-/// What prevents it and what to do, as text for the operator.
+/// Returns what prevents it and what to do, as text for the operator.
 fn check_state<'a>(
     state: &'a ClusterState,
     wanted: SwitchoverRequest<'_>,
@@ -174,7 +174,7 @@ fn check_state<'a>(
 /// Whether the replica has all data of the primary, or will have it in a moment.
 ///
 /// # Errors
-/// Why not, as text for the operator.
+/// Returns why not, as text for the operator.
 fn in_sync(
     group: &Group,
     primary: &HostPort,

@@ -177,7 +177,7 @@ impl HeartbeatHandler {
         self.table.as_ref()
     }
 
-    /// The same, if the handler is open for `term`.
+    /// Leases and acks, if the handler is open for `term`.
     #[must_use]
     pub fn table_of(&self, term: Term) -> Option<&LeaseTable> {
         self.table.as_ref().filter(|table| table.term() == term)

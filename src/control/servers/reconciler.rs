@@ -246,7 +246,7 @@ async fn write_event(ctx: &LeaderContext, fix: &ReplicationFix, context: &Action
 /// Carries out one fix.
 ///
 /// # Errors
-/// Why it failed, as text for the operator.
+/// Returns why it failed, as text for the operator.
 async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionContext) -> Result<ActionOutcome, String> {
     let ReplicationFix { product, group, epoch, addr, action } = fix.clone();
     let state = ctx.consensus.state().borrow().clone();
@@ -351,7 +351,7 @@ fn unchanged_group(state: &ClusterState, product: ProductId, group: GroupId, epo
 /// state.
 ///
 /// # Errors
-/// That the group has changed, as text for the operator.
+/// Returns that the group has changed, as text for the operator.
 fn may_follow(
     ctx: &LeaderContext,
     (product, group, epoch): (ProductId, GroupId, Epoch),
@@ -372,7 +372,7 @@ fn may_follow(
 /// configuration, if it can.
 ///
 /// # Errors
-/// Why it does not follow, as text for the operator: it does not answer, refuses, or the group has changed.
+/// Returns why it does not follow, as text for the operator: it does not answer, refuses, or the group has changed.
 pub async fn repoint(
     ctx: &LeaderContext,
     group: (ProductId, GroupId, Epoch),

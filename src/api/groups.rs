@@ -191,7 +191,8 @@ impl MutationHandler for RemoveServerRequest {
             api.may_leave(product, group, &addr).map_err(CallFailure::Refused)?;
         }
         let summary = ChangeSummary::of(format!(
-            "{addr} is removed from group {group}; it keeps replicating until somebody changes that (REPLICAOF NO ONE)"
+            "{addr} is removed from group {group}; it keeps replicating until an operator changes that (REPLICAOF NO \
+             ONE)"
         ));
         api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), summary.about(&self.product)).await
     }

@@ -48,7 +48,7 @@ impl MutationHandler for RemoveNodeRequest {
 }
 
 impl Api {
-    /// If a product lets isolated nodes serve, a silent node may serve for ever: only a person can say that it does
+    /// If a product lets isolated nodes serve, a silent node may serve forever: only a person can say that it does
     /// not.
     fn check_silence(&self, node: NodeId) -> Result<(), CallFailure> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());

@@ -264,7 +264,7 @@ pub fn down_after_ms(ms: u32) -> Result<u32, CallFailure> {
     bad(format!("down-after is {} ms to {} s, not {ms} ms", DOWN_AFTER_MS.start(), DOWN_AFTER_MS.end() / 1000))
 }
 
-/// How long a cache waits for a group before it ejects the group's slots, milliseconds; 0: for ever.
+/// How long a cache waits for a group before it ejects the group's slots, milliseconds; 0: forever.
 ///
 /// # Errors
 /// [`CallFailure::Bad`] if it is neither 0 nor inside of [`EJECT_AFTER_MS`].

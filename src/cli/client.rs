@@ -205,13 +205,13 @@ impl Remote {
                     return Err(match unknown {
                         // A dry run changes nothing.
                         Some(before) if !self.common.dry_run => CliError::Unknown(format!(
-                            "outcome unknown: a first attempt was not answered ({before}), and its repeat was refused: {why}\ncheck with: {check}"
+                            "outcome unknown: a first call was not answered ({before}), and its repeat was refused: {why}\ncheck with: {check}"
                         )),
                         _ => CliError::Failed(why),
                     });
                 }
                 Err(CallError::Made(why)) => return Err(CliError::Made(why)),
-                // At the first attempt the address is wrong or the node is down: report it without a repeat.
+                // At the first call the address is wrong or the node is down: report it without a repeat.
                 Err(CallError::ConnectionRefused(why)) if !reached => return Err(self.no_node(&why)),
                 Err(CallError::ConnectionRefused(why)) => format!("no connection to {}: {why}", self.common.node),
                 Err(CallError::NotExecuted(why)) => why,

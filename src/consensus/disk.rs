@@ -76,7 +76,7 @@ struct Writer {
     generation: u64,
     /// Last entry in the current snapshot.
     snapshot: Option<LogId>,
-    /// A write has failed: sled's memory may be ahead of the disk, so nothing is written any more.
+    /// A write has failed: sled's memory may be ahead of the disk, so nothing more is written.
     failed: Option<Failure>,
 }
 

@@ -88,7 +88,7 @@ struct ConsensusInner {
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
-    /// Set permanently when this node stops: nothing is proposed or confirmed here any more.
+    /// Set permanently when this node stops: nothing is proposed or confirmed here afterwards.
     leaving: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
     transferring: AtomicBool,

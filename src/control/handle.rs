@@ -86,8 +86,8 @@ pub enum WaitError {
     /// A node reports that it cannot bind the product's port; which and why, for people.
     #[error("{0}")]
     Listener(String),
-    /// This node does not lead any more, so it has no view of the nodes.
-    #[error("this node is not the leader any more")]
+    /// This node no longer leads, so it has no view of the nodes.
+    #[error("this node is no longer the leader")]
     NotLeader,
 }
 

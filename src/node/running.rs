@@ -208,7 +208,7 @@ impl Starting<'_> {
         self.tasks.spawn("api-server", async move {
             let _end = end;
             if let Err(error) = api::server::serve(listener, services, until(stopped)).await {
-                error!(%error, "calls are not answered any more");
+                error!(%error, "calls are no longer answered");
             }
         });
         Calls { stop, ended }

@@ -126,7 +126,7 @@ impl node_server::Node for NodeService {
             )));
         };
         let cluster_id = member_wire::uuid_bytes(cluster);
-        // A new id each time: the change is idempotent, and a recorded refusal must not be repeated for ever.
+        // A new id each time: the change is idempotent, and a recorded refusal must not be repeated forever.
         let change_id = Uuid(uuid::Uuid::new_v4().as_u128());
         let node = member.id;
         match self.consensus.propose(change_id, Change::AddMember(member), JOIN_WITHIN).await {

@@ -30,7 +30,7 @@ use crate::model::{
 };
 
 /// How long the preflights of one attempt may fail before the assignment is given up and the operator is informed:
-/// longer than a lease and an election together, after which a node that is down is not a possible server any more.
+/// longer than a lease and an election together, after which a node that is down is no longer a possible server.
 pub const PREFLIGHT_MAX_NS: u64 = 30_000_000_000;
 
 /// What the leader knows at one moment about an assignment.
@@ -422,7 +422,7 @@ fn empty_primary(seen: &AssignmentObservation<'_>, product: &Product, assignment
         Some(run_id) => {
             AssignmentStep::EmptyPrimary(PrimaryProcess { group: to, server: primary.addr.clone(), run_id })
         }
-        None => give_up(assignment.id, format!("the primary of group {to} is not up any more")),
+        None => give_up(assignment.id, format!("the primary of group {to} is no longer up")),
     }
 }
 

@@ -369,7 +369,7 @@ impl MigrationView<'_> {
         JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: self.seen.term }))
     }
 
-    /// Nothing begins, and earlier runs cannot change the target any more.
+    /// Nothing begins, and earlier runs can no longer change the target.
     fn paused(&self) -> JobStep {
         self.fence(self.to).unwrap_or_else(|| self.wait(format!("it is paused: {}", self.migration.why)))
     }

@@ -53,7 +53,7 @@ async fn a_call_is_repeated_under_one_id_while_the_leader_changes() {
     assert_eq!(asked.len(), 4);
     assert_eq!(asked[0].change_id.len(), 16);
     assert!(asked.iter().all(|o| o.change_id == asked[0].change_id), "{asked:?}");
-    assert!(asked.windows(2).all(|w| w[1].timeout_ms < w[0].timeout_ms), "one deadline for all attempts: {asked:?}");
+    assert!(asked.windows(2).all(|w| w[1].timeout_ms < w[0].timeout_ms), "one deadline for all calls: {asked:?}");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_refusal_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn an_unanswered_attempt_makes_the_outcome_unknown() {
+async fn an_unanswered_call_makes_the_outcome_unknown() {
     // Also if its repeats were not executed, and if one was refused: the first may be the reason.
     for answers in [&[LOST][..], &[LOST, NO_LEADER], &[LOST, REFUSED], &[FakeAnswer::Silence]] {
         let node = Fake::start(answers).await;

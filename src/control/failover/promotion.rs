@@ -89,7 +89,7 @@ enum PromotionFailure {
 
 type PromotionResult<T> = Result<T, PromotionFailure>;
 
-/// Drives a promotion to its end, or until this node does not lead any more.
+/// Drives a promotion to its end, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
     let task = PromotionDriver {
         ctx,
@@ -317,12 +317,12 @@ impl PromotionDriver {
         let has_all_data = |seen: &ReplicationStatus| {
             let same = seen.replid == last.replid && seen.offset >= last.offset && seen.follows.is_some();
             promote_was_due.store(same, Ordering::Relaxed);
-            same.then_some(()).ok_or_else(|| "it does not have all data any more".to_owned())
+            same.then_some(()).ok_or_else(|| "it no longer has all data".to_owned())
         };
         match self.promote(now, &has_all_data, end).await {
             Ok(_) => self.finish(hold).await,
             Err(_) if promote_was_due.into_inner() && self.was_promoted(&last.replid).await? => self.finish(hold).await,
-            // The command was not sent, or will not be executed any more.
+            // The command was not sent, or will never be executed.
             Err(why) => Err(PromotionFailure::Retry(why.to_string())),
         }
     }
@@ -343,7 +343,7 @@ impl PromotionDriver {
             }
             Ok(_) => Err(PromotionFailure::Retry(format!("{from} is loading its data, or is not a primary"))),
             Err(why) if self.is_down(now, from) => {
-                let why = format!("{from} is down, so that its last writes cannot be copied any more: {why}");
+                let why = format!("{from} is down, so that its last writes can no longer be copied: {why}");
                 Err(PromotionFailure::GiveUp { why, primary_back: false })
             }
             Err(why) => Err(PromotionFailure::Retry(why)),

@@ -165,7 +165,7 @@ impl HeartbeatHandler {
     }
 
     /// Sets the nodes that Raft needs for its decisions. Call it before each step: a member that is being removed is
-    /// ordered to stop only when Raft does not need it any more. Otherwise the remaining nodes might not be able to
+    /// ordered to stop only when Raft no longer needs it. Otherwise the remaining nodes might not be able to
     /// decide anything.
     pub fn set_voters(&mut self, voters: impl IntoIterator<Item = NodeId>) {
         self.voters = voters.into_iter().collect();
@@ -229,7 +229,7 @@ impl HeartbeatHandler {
     }
 
     /// Keeps the reports of a heartbeat, if it comes from the admitted start of a member: until the term ends, a later
-    /// start of that node sends a heartbeat, or the log does not name the server any more. Returns the term in which
+    /// start of that node sends a heartbeat, or the log no longer names the server. Returns the term in which
     /// they are kept; `None`: they are not.
     pub fn keep_reports(&mut self, heartbeat: &Heartbeat, state: &ClusterState, now_ns: u64) -> Option<Term> {
         let term = self.view.term?;
@@ -350,7 +350,7 @@ impl HeartbeatHandler {
     fn admit_start(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
         // A node may have applied its admission before the leader has: only a later admission replaces this start. That
         // later admission may belong to a start that has ended, whose heartbeats a stopped leader finds in its sockets
-        // beside those of the living one.
+        // beside those of the one that is alive.
         let retired = heartbeat.incarnation.is_some_and(|own| member.admitted.is_some_and(|a| a.incarnation > own));
         if heartbeat.incarnation.is_some() && !retired {
             return not_yet("the leader has not applied the admission of this start yet");

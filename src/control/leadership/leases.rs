@@ -160,7 +160,7 @@ impl Leases {
         let handler = self.handler();
         let state = self.state();
         let Some(table) = handler.table_of(term) else {
-            return Barrier::Waiting(vec!["this node does not lead any more".into()]);
+            return Barrier::Waiting(vec!["this node no longer leads".into()]);
         };
         let mut barrier = table.barrier(hold, &state, boottime_ns());
         if let Barrier::Waiting(nodes) = &mut barrier {

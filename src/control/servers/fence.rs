@@ -1,5 +1,5 @@
 //! The connection fence (docs/design/serving.md): the leader's control connections to servers, opened by its rules, and
-//! the closing of a run's connections. The server's answers prove that it executes nothing of that run any more.
+//! the closing of a run's connections. The server's answers prove that it executes nothing more of that run.
 //! Knows nothing of what runs do, nor of why one is closed.
 
 use std::{

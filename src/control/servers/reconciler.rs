@@ -203,7 +203,8 @@ impl ReplicationReconciler {
         }
     }
 
-    /// Counts the attempts to save a configuration; whether it is neither saved yet nor was tried too often.
+    /// Counts how often a configuration was to be saved. Returns whether it is neither saved yet nor was tried too
+    /// often.
     fn may_save(&mut self, fix: &ReplicationFix) -> bool {
         let ReplicationAction::SaveConfig { promoted } = fix.action else { return true };
         let times = self.saves.entry((fix.addr.clone(), promoted)).or_default();
@@ -422,7 +423,7 @@ async fn close_runs(ctx: &LeaderContext, state: &ClusterState, at: &ControlTarge
     let sweeps = groups.filter(|(_, g)| here(g.sweep.as_ref().map(|sweep| &sweep.run)));
     let sweeps = sweeps.map(|(p, g)| (Job::Sweep { product: p.id, group: g.id }, p.sweep_runs));
     for (job, runs) in migrations.chain(sweeps) {
-        let closed = ctx.authorizer.close(ctx.fence.term(), job, runs).ok_or("this node does not lead any more")?;
+        let closed = ctx.authorizer.close(ctx.fence.term(), job, runs).ok_or("this node no longer leads")?;
         known.extend(closed.into_iter().filter(|c| c.server == at.addr).map(|c| c.client_id));
     }
     let name = format!("pt:{}:run:", ctx.cluster);

@@ -18,7 +18,7 @@ use crate::{
 
 impl Fence {
     /// A server's replication status, asked over the control connection. So no earlier control connection can change
-    /// the server any more.
+    /// the server from then on.
     ///
     /// # Errors
     /// See [`FenceError`].

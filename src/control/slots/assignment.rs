@@ -32,7 +32,7 @@ use crate::{
 /// behind a hold, while clients wait.
 const PRIMARY_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Carries an assignment on until it is over, or until this node does not lead any more.
+/// Drives an assignment until it is over, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, id: AssignmentId) {
     AssignmentDriver { ctx, id }.run().await;
 }
@@ -84,7 +84,7 @@ impl AssignmentDriver {
                     let result = match self.ctx.make(change.clone()).await {
                         Ok((_, outcome)) => Ok(outcome),
                         Err(ProposalFailure::Refused(why)) => Err(why),
-                        // The next leader finds in the log what came of it.
+                        // The next leader finds the result in the log.
                         Err(ProposalFailure::Gone) => return,
                     };
                     self.log(&change, &result);
@@ -213,7 +213,7 @@ impl AssignmentDriver {
     }
 }
 
-/// The address of the primary of an ejected group, by the newest state; `None`: the group is not ejected any more, or
+/// The address of the primary of an ejected group, by the newest state; `None`: the group is no longer ejected, or
 /// is gone.
 fn ejected_primary(ctx: &LeaderContext, product: ProductId, group: GroupId) -> Option<HostPort> {
     let state = ctx.consensus.state().borrow().clone();

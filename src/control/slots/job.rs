@@ -45,7 +45,7 @@ pub const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How long the answer to Finish may take beyond the node's own deadline: the way there and back.
 pub const FINISH_GRACE: Duration = Duration::from_millis(20);
 
-/// Drives a job until it is over, or until this node does not lead any more.
+/// Drives a job until it is over, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, job: Job) {
     let task = JobDriver { ctx, job };
     task.run().await;
@@ -122,7 +122,7 @@ impl JobDriver {
         }
     }
 
-    /// Appends a change and records what came of it. `false`: leadership or the quorum is gone.
+    /// Appends a change and records the result. `false`: leadership or the quorum is gone.
     async fn propose_step(&self, change: Change, memory: &mut JobMemory, cutover: &mut Option<CutoverTimes>) -> bool {
         if matches!(change, Change::OpenHold(_)) {
             faults::pause_at(Point::BeforeHold).await;
@@ -225,7 +225,7 @@ impl JobDriver {
         let at = ControlTarget { addr: server.clone(), credentials };
         // Marked before connections are killed, so that no connection is authorized after they are listed.
         let Some(known) = self.ctx.authorizer.close(self.term(), self.job, runs) else {
-            return Err("this node does not lead any more".into());
+            return Err("this node no longer leads".into());
         };
         if faults::without(Rule::Fence) {
             return Ok(());

@@ -354,7 +354,7 @@ mod tests {
         let batch = reports.batch(MS);
         assert!(reports.kept(&batch, Term(4)), "it does not have the first");
         assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:1"]);
-        // A server that is not watched any more is not reported.
+        // A server that is no longer watched is not reported.
         reports.watch_only(&BTreeSet::from([&three]));
         assert_eq!(reports.batch(MS), ReportBatch::default());
         assert!(!reports.note(&one, failed(), 0, MS), "a probe that ends after");

@@ -235,7 +235,7 @@ impl Prober {
                         self.announce();
                     }
                 }
-                // Not noted: this node's last report at the leader grows old, and then does not count any more.
+                // Not noted: this node's last report at the leader grows old, and then no longer counts.
                 Err(why) => debug!(server = %addr, why, "this node cannot probe"),
             }
             next = self.on_grid(began + jittered(EVERY));

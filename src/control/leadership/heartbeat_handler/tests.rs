@@ -133,7 +133,7 @@ fn a_node_is_ordered_to_stop_only_after_a_quorum_confirmation() {
 }
 
 /// Two starts wait for admission, the leader is stopped, and finds the heartbeats of both: the start that has ended may
-/// be admitted last, which must not stop the living one. Found by the simulation.
+/// be admitted last, which must not stop the one that is alive. Found by the simulation.
 #[test]
 fn a_start_that_was_replaced_by_an_ended_start_is_admitted_again() {
     let retired = state(|m| m.admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) }));

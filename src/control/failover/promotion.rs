@@ -80,7 +80,7 @@ enum PromotionFailure {
     /// It ends although its slots are held: this task knows that the candidate was not sent REPLICAOF NO ONE.
     NotSent { why: String },
     /// It ends although its slots are held: another replica has confirmed writes that the candidate lacks.
-    Lacks { why: String },
+    LacksWrites { why: String },
     /// Another attempt follows after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing is left to do here.
@@ -155,7 +155,7 @@ impl PromotionDriver {
                 Err(PromotionFailure::GiveUp { why, primary_back }) => {
                     return self.give_up(&now, why, (primary_back, false)).await;
                 }
-                Err(PromotionFailure::NotSent { why } | PromotionFailure::Lacks { why }) => {
+                Err(PromotionFailure::NotSent { why } | PromotionFailure::LacksWrites { why }) => {
                     return self.give_up(&now, why, (false, true)).await;
                 }
                 Err(PromotionFailure::Retry(why)) => why,

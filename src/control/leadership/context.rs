@@ -78,7 +78,7 @@ impl LeaderContext {
     ///
     /// # Errors
     /// See [`ProposalFailure`].
-    pub async fn make(&self, change: Change) -> Result<(Epoch, Outcome), ProposalFailure> {
+    pub async fn propose_in_term(&self, change: Change) -> Result<(Epoch, Outcome), ProposalFailure> {
         if !self.leads() {
             return Err(ProposalFailure::Gone);
         }

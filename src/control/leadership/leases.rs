@@ -153,8 +153,7 @@ impl Leases {
         view.alive(voters, self.timing.lease_at_leader(), now_ns)
     }
 
-    /// Whether the barrier of a hold has passed in `term`. `Waiting` also when this node does not lead in that term any
-    /// more.
+    /// Whether the barrier of a hold has passed in `term`. `Waiting` also when this node no longer leads in that term.
     #[must_use]
     pub fn barrier(&self, hold: &Hold, term: Term) -> Barrier {
         let handler = self.handler();

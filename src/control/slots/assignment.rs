@@ -81,7 +81,7 @@ impl AssignmentDriver {
                     memory.preflighted(boottime_ns(), silent, timing);
                 }
                 AssignmentStep::Propose(change) => {
-                    let result = match self.ctx.make(change.clone()).await {
+                    let result = match self.ctx.propose_in_term(change.clone()).await {
                         Ok((_, outcome)) => Ok(outcome),
                         Err(ProposalFailure::Refused(why)) => Err(why),
                         // The next leader finds the result in the log.

@@ -263,7 +263,7 @@ impl JobDriver {
     /// Appends a change. `None`: leadership or the quorum is gone, and it is not known whether the change was made. The
     /// next leader finds that in the log.
     async fn propose(&self, change: Change) -> Option<Result<Outcome, String>> {
-        match self.ctx.make(change).await {
+        match self.ctx.propose_in_term(change).await {
             Ok((_, outcome)) => Some(Ok(outcome)),
             Err(ProposalFailure::Refused(why)) => Some(Err(why)),
             Err(ProposalFailure::Gone) => None,

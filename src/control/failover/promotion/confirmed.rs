@@ -48,7 +48,7 @@ impl PromotionDriver {
         let all = has_all_confirmed(&now.group, now.min_acks, to, |addr| offsets.get(addr).copied());
         all.map_err(|missing| match missing {
             MissingConfirmation::Answers(why) => PromotionFailure::Retry(why),
-            MissingConfirmation::Writes(why) => PromotionFailure::Lacks { why },
+            MissingConfirmation::Writes(why) => PromotionFailure::LacksWrites { why },
         })
     }
 }

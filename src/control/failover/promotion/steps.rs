@@ -123,7 +123,7 @@ impl PromotionDriver {
     }
 
     pub(super) async fn propose_at(&self, change: Change) -> PromotionResult<(Epoch, Outcome)> {
-        self.ctx.make(change).await.map_err(|proposal_failure| match proposal_failure {
+        self.ctx.propose_in_term(change).await.map_err(|proposal_failure| match proposal_failure {
             ProposalFailure::Refused(why) => PromotionFailure::Retry(why),
             ProposalFailure::Gone => PromotionFailure::Gone,
         })

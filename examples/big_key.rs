@@ -103,9 +103,9 @@ fn p99_and_max(mut times: Vec<Duration>) -> String {
     format!("{:6.2} {:7.2}", ms(times.get(times.len() * 99 / 100)), ms(times.last()))
 }
 
-struct Yes;
+struct AuthorizesAll;
 
-impl Authorize for Yes {
+impl Authorize for AuthorizesAll {
     fn authorize(&self, _: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
@@ -130,7 +130,7 @@ fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
         verify: Verify::None,
     };
     let (_, limits) = watch::channel(Limits::default());
-    Ok(mover::start(RunSpec::Copy(spec), Arc::new(Yes), limits))
+    Ok(mover::start(RunSpec::Copy(spec), Arc::new(AuthorizesAll), limits))
 }
 
 /// A command that is written repeatedly, by its number.

@@ -105,9 +105,9 @@ fn mover_cpu() -> f64 {
     tasks.flatten().filter_map(ticks).sum::<f64>() / 100.0
 }
 
-struct Yes;
+struct AuthorizesAll;
 
-impl Authorize for Yes {
+impl Authorize for AuthorizesAll {
     fn authorize(&self, _connections: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
@@ -147,7 +147,7 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let probes = (Prober::start(source)?, Prober::start(target)?);
     let (_limits, limits) = watch::channel(Limits::default());
     let began = Instant::now();
-    let handle = mover::start(RunSpec::Copy(spec(source, target)?), Arc::new(Yes), limits);
+    let handle = mover::start(RunSpec::Copy(spec(source, target)?), Arc::new(AuthorizesAll), limits);
     let mut reports = handle.report();
     until(&mut reports, |state| *state == State::Copying).await?;
     let opened = began.elapsed();

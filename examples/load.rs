@@ -195,7 +195,7 @@ async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, options: Arc<
             io::Result::Ok(stream)
         };
         let why = match connected.await {
-            Ok(stream) => talk(stream, &mut pace, &keys, &options, (&mut random, &mut value), &figures).await,
+            Ok(stream) => send_requests(stream, &mut pace, &keys, &options, (&mut random, &mut value), &figures).await,
             Err(error) => Err(error.into()),
         };
         if let Err(why) = why {
@@ -205,7 +205,7 @@ async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, options: Arc<
     }
 }
 
-async fn talk(
+async fn send_requests(
     mut stream: tokio::net::TcpStream,
     pace: &mut Pace,
     keys: &[u32],

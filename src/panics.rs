@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_reaches_the_task_that_reaps() {
+    async fn a_panic_reaches_the_task_that_removes_ended_tasks() {
         let outer = tokio::spawn(async {
             let mut tasks =
                 BTreeMap::from([(1, tokio::spawn(async {})), (2, tokio::spawn(async { panic!("of {}", 2) }))]);

@@ -89,7 +89,7 @@ struct ConsensusInner {
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
     /// Set permanently when this node stops: nothing is proposed or confirmed here afterwards.
-    leaving: AtomicBool,
+    stopping: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
     transferring: AtomicBool,
     refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
@@ -165,7 +165,7 @@ impl Consensus {
             state,
             leadership,
             stopped,
-            leaving: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             transferring: AtomicBool::new(false),
             refused: Arc::default(),
         };
@@ -257,7 +257,7 @@ impl Consensus {
         change: Change,
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
-        if self.is_leaving() {
+        if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
         let entry = Entry { id, request_hash, at_ms: clock::wall_ms(), change };
@@ -291,7 +291,7 @@ impl Consensus {
     /// # Errors
     /// See [`ProposeError`]; nothing is appended. `Unknown`: no quorum answered in time.
     pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Term, ProposeError> {
-        if self.is_leaving() {
+        if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
         let end = Instant::now() + deadline;
@@ -333,7 +333,7 @@ impl Consensus {
         learners: BTreeSet<NodeId>,
         nodes: BTreeMap<NodeId, NewMember>,
     ) -> Result<bool, ProposeError> {
-        if self.is_leaving() {
+        if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
         let metrics = self.inner.raft.metrics().borrow().clone();
@@ -423,7 +423,7 @@ impl Consensus {
     /// Transfers the leadership because this node stops: from now on it proposes nothing and grants nothing. Returns
     /// when another node leads, when no other node could, or at the deadline.
     pub async fn transfer_leadership(&self, deadline: Duration) {
-        self.inner.leaving.store(true, Ordering::Release);
+        self.inner.stopping.store(true, Ordering::Release);
         self.inner.raft.runtime_config().elect(false);
         let metrics = self.inner.raft.metrics().borrow().clone();
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
@@ -442,7 +442,7 @@ impl Consensus {
     /// Returns whether another node leads.
     pub async fn transfer_leadership_to(&self, transfer_candidates: &BTreeSet<NodeId>, deadline: Duration) -> bool {
         let inner = &self.inner;
-        if inner.leaving.load(Ordering::Acquire) || inner.transferring.swap(true, Ordering::AcqRel) {
+        if inner.stopping.load(Ordering::Acquire) || inner.transferring.swap(true, Ordering::AcqRel) {
             return false;
         }
         inner.raft.runtime_config().elect(false);
@@ -454,14 +454,14 @@ impl Consensus {
         };
         switch(true);
         // The node may have begun to stop meanwhile.
-        if inner.leaving.load(Ordering::Acquire) {
+        if inner.stopping.load(Ordering::Acquire) {
             switch(false);
         }
         done
     }
 
-    fn is_leaving(&self) -> bool {
-        self.inner.leaving.load(Ordering::Acquire) || self.inner.transferring.load(Ordering::Acquire)
+    fn is_stopping_or_transferring(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire) || self.inner.transferring.load(Ordering::Acquire)
     }
 
     /// Stops Raft's heartbeats, and asks voters that `may` lead to stand for election. Returns whether another node
@@ -478,7 +478,7 @@ impl Consensus {
         }
         // A node that has left the membership gets no message from the next leader, so one call must suffice: asking
         // node after node would depose each of them in turn.
-        let blind = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
+        let has_left = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
         let replication = metrics.replication.unwrap_or_default();
         let mut transfer_candidates: Vec<(u64, u64)> = voters
             .iter()
@@ -500,7 +500,7 @@ impl Consensus {
                 Err(status) => Err(status),
             };
             match asked {
-                Ok(()) if blind() => return true,
+                Ok(()) if has_left() => return true,
                 Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return true,
                 Ok(()) => tracing::info!(node = candidate, "the node did not take over the leadership"),
                 Err(status) => tracing::info!(node = candidate, error = status.message(), "the node cannot take over"),
@@ -519,7 +519,7 @@ impl Consensus {
 
     /// Stops Raft and closes the store. The handle answers `Stopped` from then on.
     pub async fn shutdown(&self) {
-        self.inner.leaving.store(true, Ordering::Release);
+        self.inner.stopping.store(true, Ordering::Release);
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly; nothing acknowledged is lost");
         }

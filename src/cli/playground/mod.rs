@@ -64,10 +64,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
     // One thread, the main one: the kernel kills children when the thread that started them ends (see exec_child).
-    runtime()?.block_on(play(args))
+    runtime()?.block_on(run_playground(args))
 }
 
-async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
+async fn run_playground(args: PlaygroundArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let mut child_ended = listen(SignalKind::child())?;
     let redis_server = server::find_program(args.redis_server.as_deref())?;

@@ -210,7 +210,7 @@ mod tests {
         let resolver = Resolver::new(1, move |_: &str| match asked.fetch_add(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("no such host")),
             1 => Err(io::Error::from_raw_os_error(24)),
-            2 => panic!("a look-up that dies"),
+            2 => panic!("a look-up that panics"),
             _ => Ok(vec!["10.0.0.1:0".parse().unwrap()]),
         });
         let addr = server("x.test:1");

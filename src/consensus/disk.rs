@@ -93,8 +93,8 @@ pub struct Ends {
 pub fn remedy(data_dir: &Path, what: &str) -> OpenError {
     OpenError(format!(
         "the log in {} is damaged: {what}. This node refuses to start, because it may have forgotten what it promised \
-         to others. If other nodes live: run `pontoon node remove ID` there, move this directory away, and start this \
-         node with --join. If none lives: restore all of this directory from one copy",
+         to others. If other nodes are alive: run `pontoon node remove ID` there, move this directory away, and start \
+         this node with --join. If none is alive: restore all of this directory from one copy",
         data_dir.display()
     ))
 }
@@ -103,8 +103,7 @@ impl Disk {
     /// Opens the store of a data directory that has a witness, and checks everything in it.
     ///
     /// # Errors
-    /// The log is damaged or behind its witness, or the file system refuses something. The text says what
-    /// to do.
+    /// The log is damaged or behind its witness, or the file system refuses something. The text says what to do.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let witness = open_witness(data_dir)?;
         let folder = data_dir.join(FOLDER);

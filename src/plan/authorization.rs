@@ -58,8 +58,8 @@ impl Authorizations {
         if current.node != node {
             return Err(format!("run {run} of {job} belongs to node {}, not to node {node}", current.node));
         }
-        if let Some(stray) = connections.iter().find(|c| c.server != current.server) {
-            return Err(format!("run {run} of {job} changes {}, not {}", current.server, stray.server));
+        if let Some(other) = connections.iter().find(|c| c.server != current.server) {
+            return Err(format!("run {run} of {job} changes {}, not {}", current.server, other.server));
         }
         let known = self.runs.entry((job, run)).or_default();
         if known.closing {

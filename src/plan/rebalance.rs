@@ -260,7 +260,7 @@ mod tests {
             rebalance(&groups([group(0..342, None, 1), group(342..683, None, 1), group(683..1024, None, 1)]), 0),
             []
         );
-        // The odd slot stays in whichever group it is.
+        // The slot that is left over stays in the group that owns it.
         assert_eq!(
             rebalance(&groups([group(0..341, None, 1), group(341..683, None, 1), group(683..1024, None, 1)]), 0),
             []

@@ -45,7 +45,7 @@ pub(super) async fn run(remote: &Remote, id: Option<u64>) -> Result<(), CliError
         }
         if let Some(deadline) = deadline.filter(|deadline| Instant::now() + POLL >= *deadline) {
             tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
-            return Err(CliError::Made("it has not ended yet; it goes on without being watched".into()));
+            return Err(CliError::Made("it has not ended yet; it continues without being watched".into()));
         }
         tokio::time::sleep(POLL).await;
     }

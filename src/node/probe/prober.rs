@@ -166,7 +166,7 @@ impl Prober {
         self.reports().batch(boottime_ns())
     }
 
-    /// Notes that the leader of this term has kept a batch. Returns whether it should get another at once.
+    /// Notes that the leader of this term has kept a batch. Returns whether it should get another immediately.
     pub fn kept(&self, batch: &ReportBatch, term: Term) -> bool {
         self.reports().kept(batch, term)
     }

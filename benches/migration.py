@@ -225,7 +225,7 @@ def bighash(a):
             took, m = time.time() - began, load.mark()
             load.stop()
             slow = [server.conn.slowest() for server in (one, two)]
-            seen[name].append((took, max(p["max"] for p in m["probes"].values()), max(p["p99"] for p in m["probes"].values()), max(slow), m["hot"]))
+            seen[name].append((took, max(p["max"] for p in m["probes"].values()), max(p["p99"] for p in m["probes"].values()), max(slow), m["contended"]))
         def move(to):
             cluster.start(str(s), to)
             cluster.message("the hold and its parts")
@@ -233,14 +233,14 @@ def bighash(a):
             measure("no copy", lambda: time.sleep(3))
             measure("it moves", lambda: move(2))
             cluster.done()
-            measure("it moves while 1,000 of its fields are written per second", lambda: move(1), hot=f"{key}:{fields}:1000")
+            measure("it moves while 1,000 of its fields are written per second", lambda: move(1), contended=f"{key}:{fields}:1000")
             cluster.done()
         measure("MIGRATE", lambda: one.conn.ask("MIGRATE", "127.0.0.1", two.port, key, 0, 60000, "REPLACE"))
         for name, rows in seen.items():
-            hot = rows[0][4]
+            writer = rows[0][4]
             row(name + ": longest stall of either server", f"{med([r[1] for r in rows]):.1f} ms", "" if name in ("no copy", "MIGRATE") else "<= 10",
                 f"of {[round(r[1], 1) for r in rows]}; p99 {med([r[2] for r in rows]):.2f}; longest command {max(r[3] for r in rows)}; "
-                f"{med([r[0] for r in rows]):.1f} s" + (f"; writer's max {hot['max']:.1f} ms, {hot['errors']} errors {hot['first_error']}" if hot["requests"] or hot["errors"] else ""))
+                f"{med([r[0] for r in rows]):.1f} s" + (f"; writer's max {writer['max']:.1f} ms, {writer['errors']} errors {writer['first_error']}" if writer["requests"] or writer["errors"] else ""))
 
 PARTS = dict(speed=speed, load=load, switches=switches, bighash=bighash)
 

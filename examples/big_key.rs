@@ -40,8 +40,8 @@ fn fill(server: &mut Client, count: usize, line: impl Fn(usize) -> String) -> Re
 
 /// The longest command since the last call, from SLOWLOG, with its milliseconds; "-" if there is none.
 fn slowest(server: &mut Client) -> Res<String> {
-    let reply = String::from_utf8_lossy(&server.say("SLOWLOG GET 128")?).into_owned();
-    server.say("SLOWLOG RESET")?;
+    let reply = String::from_utf8_lossy(&server.execute("SLOWLOG GET 128")?).into_owned();
+    server.execute("SLOWLOG RESET")?;
     // Each entry: id, time, duration; then the arguments.
     let mut worst = (0, String::new());
     for entry in reply.split("*6\r\n").skip(1) {
@@ -90,22 +90,22 @@ impl<T: Send + Default + 'static> Loop<T> {
 fn probe(server: &Server) -> Res<Loop<Vec<Duration>>> {
     Loop::start("probe", server.client()?, PING_EVERY, |client, times: &mut Vec<Duration>| {
         let began = Instant::now();
-        client.say("PING")?;
+        client.execute("PING")?;
         times.push(began.elapsed());
         Ok(())
     })
 }
 
 /// The p99 and the maximum, in milliseconds.
-fn told(mut times: Vec<Duration>) -> String {
+fn p99_and_max(mut times: Vec<Duration>) -> String {
     times.sort();
     let ms = |d: Option<&Duration>| d.map_or(0.0, |d| d.as_secs_f64() * 1000.0);
     format!("{:6.2} {:7.2}", ms(times.get(times.len() * 99 / 100)), ms(times.last()))
 }
 
-struct Yes;
+struct AuthorizesAll;
 
-impl Authorize for Yes {
+impl Authorize for AuthorizesAll {
     fn authorize(&self, _: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
@@ -130,16 +130,16 @@ fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
         verify: Verify::None,
     };
     let (_, limits) = watch::channel(Limits::default());
-    Ok(mover::start(RunSpec::Copy(spec), Arc::new(Yes), limits))
+    Ok(mover::start(RunSpec::Copy(spec), Arc::new(AuthorizesAll), limits))
 }
 
 /// A command that is written repeatedly, by its number.
-type Hot = fn(usize, usize) -> String;
+type WriteCommand = fn(usize, usize) -> String;
 
 struct Case {
     name: &'static str,
     fill: fn(&mut Client, usize) -> Res<()>,
-    write_contended: Option<Hot>,
+    write_contended: Option<WriteCommand>,
 }
 
 const CASES: &[Case] = &[
@@ -171,7 +171,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "string of 100 bytes each",
-        fill: |c, n| c.say(&format!("SETRANGE k {} x", n * 100)).map(|_| ()),
+        fill: |c, n| c.execute(&format!("SETRANGE k {} x", n * 100)).map(|_| ()),
         write_contended: Some(|i, n| format!("SETBIT k {} 1", i * 15_485_863 % (n * 800))),
     },
 ];
@@ -203,8 +203,8 @@ fn measure(servers: &[Server; 2], what: &str, work: impl FnOnce() -> Res<String>
     println!(
         "{what:38} {:7.2} s   {}   {}   {:18} {:18} {more}",
         took.as_secs_f64(),
-        told(source?),
-        told(target?),
+        p99_and_max(source?),
+        p99_and_max(target?),
         longest[0],
         longest[1]
     );
@@ -232,10 +232,10 @@ fn main() -> Res<()> {
                 Ok(String::new())
             })?;
             measure(&servers, "hash, DUMP and RESTORE", || {
-                let value = source.say("DUMP k")?;
+                let value = source.execute("DUMP k")?;
                 let start = value.iter().position(|b| *b == b'\n').unwrap_or(0) + 1;
                 target.ask(&[b"RESTORE", b"k", b"0", &value[start..value.len() - 2]])?;
-                target.say("UNLINK k")?;
+                target.execute("UNLINK k")?;
                 Ok(String::new())
             })?;
         }
@@ -244,7 +244,7 @@ fn main() -> Res<()> {
         drop(handle);
         let Some(write_contended) = case.write_contended else { continue };
         let writer = Loop::start("writer", servers[0].client()?, WRITE_EVERY, move |client, count: &mut usize| {
-            client.say(&write_contended(*count, elements))?;
+            client.execute(&write_contended(*count, elements))?;
             *count += 1;
             Ok(())
         })?;
@@ -260,7 +260,7 @@ fn main() -> Res<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let by = tokio::time::Instant::now() + PATIENCE;
         let finished = runtime.block_on(handle.finish(HoldId(1), by)).map_err(|why| format!("not finished: {why}"))?;
-        let digests = [source.say("DEBUG DIGEST-VALUE k")?, target.say("DEBUG DIGEST-VALUE k")?];
+        let digests = [source.execute("DEBUG DIGEST-VALUE k")?, target.execute("DEBUG DIGEST-VALUE k")?];
         let equal = if digests[0] == digests[1] { "equal" } else { "DIFFERENT" };
         println!("    {written} writes; finished in {:.1} ms; values {equal}", finished.took.as_secs_f64() * 1000.0);
     }

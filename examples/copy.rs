@@ -33,7 +33,7 @@ fn endpoint(server: &Server) -> Res<Endpoint> {
 
 /// CPU seconds of the server's main thread.
 fn cpu(server: &mut Client) -> Res<f64> {
-    let info = String::from_utf8_lossy(&server.say("INFO cpu")?).into_owned();
+    let info = String::from_utf8_lossy(&server.execute("INFO cpu")?).into_owned();
     let field = |name: &str| -> Res<f64> {
         let value = info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).ok_or("no such field")?;
         Ok(value.trim().parse()?)
@@ -105,9 +105,9 @@ fn mover_cpu() -> f64 {
     tasks.flatten().filter_map(ticks).sum::<f64>() / 100.0
 }
 
-struct Yes;
+struct AuthorizesAll;
 
-impl Authorize for Yes {
+impl Authorize for AuthorizesAll {
     fn authorize(&self, _connections: Vec<ConnectionId>) -> AuthorizationFuture {
         Box::pin(async { Ok(()) })
     }
@@ -147,7 +147,7 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let probes = (Prober::start(source)?, Prober::start(target)?);
     let (_limits, limits) = watch::channel(Limits::default());
     let began = Instant::now();
-    let handle = mover::start(RunSpec::Copy(spec(source, target)?), Arc::new(Yes), limits);
+    let handle = mover::start(RunSpec::Copy(spec(source, target)?), Arc::new(AuthorizesAll), limits);
     let mut reports = handle.report();
     until(&mut reports, |state| *state == State::Copying).await?;
     let opened = began.elapsed();
@@ -157,7 +157,7 @@ async fn copy(source: &Server, target: &Server, keys: usize, size: usize) -> Res
     let used = (cpu(&mut s)? - cpu_s, cpu(&mut t)? - cpu_t, mover_cpu());
     let (probe_s, probe_t) = (probes.0.end(), probes.1.end());
     let finished = handle.finish(HoldId(1), tokio::time::Instant::now() + Duration::from_secs(1)).await?;
-    let (a, b) = (s.say("DEBUG DIGEST")?, t.say("DEBUG DIGEST")?);
+    let (a, b) = (s.execute("DEBUG DIGEST")?, t.execute("DEBUG DIGEST")?);
     let payload = (keys * size) as f64 / 1e6;
     println!(
         "pre-copy   {keys} keys of {size} B: {:.0} keys/s, {:.1} MB/s, opened in {:.0} ms, finished in {:.2} ms, digests {}",

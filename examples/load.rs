@@ -49,9 +49,9 @@ struct Options {
     pipeline: usize,
     /// `probe=HOST:PORT,...`: servers that get PINGs.
     probe: Vec<String>,
-    /// `hot=KEY:FIELDS:RATE`: RATE HSETs per second of the fields field:0000000000, ... of the hash KEY, through the
-    /// first node.
-    hot: Option<(String, usize, f64)>,
+    /// `contended=KEY:FIELDS:RATE`: RATE HSETs per second of the fields field:0000000000, ... of the hash KEY, through
+    /// the first node.
+    contended: Option<(String, usize, f64)>,
 }
 
 impl Options {
@@ -66,7 +66,7 @@ impl Options {
             sets: 20,
             pipeline: 1,
             probe: Vec::new(),
-            hot: None,
+            contended: None,
         };
         let list = |text: &str| text.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect();
         for arg in std::env::args().skip(1) {
@@ -84,11 +84,11 @@ impl Options {
                 "sets" => options.sets = value.parse()?,
                 "pipeline" => options.pipeline = value.parse::<std::num::NonZero<usize>>()?.get(),
                 "probe" => options.probe = list(value),
-                "hot" => {
+                "contended" => {
                     let [key, fields, rate] = value.split(':').collect::<Vec<_>>()[..] else {
-                        return Err("hot=KEY:FIELDS:RATE".into());
+                        return Err("contended=KEY:FIELDS:RATE".into());
                     };
-                    options.hot = Some((key.into(), fields.parse()?, rate.parse()?));
+                    options.contended = Some((key.into(), fields.parse()?, rate.parse()?));
                 }
                 _ => return Err(format!("unknown option {key}").into()),
             }
@@ -195,7 +195,7 @@ async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, options: Arc<
             io::Result::Ok(stream)
         };
         let why = match connected.await {
-            Ok(stream) => talk(stream, &mut pace, &keys, &options, (&mut random, &mut value), &figures).await,
+            Ok(stream) => send_requests(stream, &mut pace, &keys, &options, (&mut random, &mut value), &figures).await,
             Err(error) => Err(error.into()),
         };
         if let Err(why) = why {
@@ -205,7 +205,7 @@ async fn client(addr: String, mut pace: Pace, keys: Arc<Vec<u32>>, options: Arc<
     }
 }
 
-async fn talk(
+async fn send_requests(
     mut stream: tokio::net::TcpStream,
     pace: &mut Pace,
     keys: &[u32],
@@ -349,7 +349,7 @@ impl Watch {
 
 fn main() -> Res<()> {
     let options = Arc::new(Options::parse()?);
-    let (clients, hot) = (Shared::default(), Shared::default());
+    let (clients, contended) = (Shared::default(), Shared::default());
     let in_slots = |i: &u32| {
         let slot = Layout::Codis.slot(format!("key:{i:012}").as_bytes()).0;
         (options.slots.0..=options.slots.1).contains(&slot)
@@ -381,9 +381,9 @@ fn main() -> Res<()> {
         repeat(addr, PING_EVERY, &figures, |_| vec![b"PING".to_vec()])?;
         probes.push((addr.clone(), figures));
     }
-    if let Some((key, fields, rate)) = options.hot.clone() {
+    if let Some((key, fields, rate)) = options.contended.clone() {
         let every = Duration::from_secs_f64(1.0 / rate);
-        repeat(options.to.first().ok_or("no node")?, every, &hot, move |i| {
+        repeat(options.to.first().ok_or("no node")?, every, &contended, move |i| {
             let field = format!("field:{:010}", (i * 7919) % fields as u64);
             vec![b"HSET".to_vec(), key.clone().into_bytes(), field.into_bytes(), format!("new:{i}").into_bytes()]
         })?;
@@ -396,7 +396,7 @@ fn main() -> Res<()> {
                 let probed: serde_json::Map<String, Value> =
                     probes.iter().map(|(addr, figures)| (addr.clone(), with(figures, Figures::take_json))).collect();
                 json!({
-                    "clients": with(&clients, Figures::take_json), "hot": with(&hot, Figures::take_json),
+                    "clients": with(&clients, Figures::take_json), "contended": with(&contended, Figures::take_json),
                     "probes": probed,
                 })
             }

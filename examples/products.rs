@@ -1,7 +1,7 @@
 //! What a hold of one product costs a node that serves many products: derives the route table for it, lets a proxy in
-//! this process apply it, and prints the time and the processor time per hold. Once with all products built anew, and
-//! once with the unchanged products shared with the table before. `make bench-products`, or `products products=100
-//! holds=1000 first-port=27400`; judges nothing.
+//! this process apply it, and prints the time and the CPU time per hold: once with all products derived again, and once
+//! with the unchanged products shared with the previous table. Usage: `make bench-products`, or `products products=100
+//! holds=1000 first-port=27400`. Prints the measurements without a judgement.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -24,13 +24,13 @@ use pontoon::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
-/// As the program's own.
+/// The same allocator as in the product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn argument(name: &str, default: u16) -> u16 {
     let given = std::env::args().find_map(|a| Some(a.strip_prefix(name)?.strip_prefix('=')?.to_owned()));
-    given.map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+    given.map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
 }
 
 fn cpu() -> Duration {
@@ -38,7 +38,7 @@ fn cpu() -> Duration {
     Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap())
 }
 
-/// Products with a group each; the first is made by the bootstrap.
+/// Returns a state with this number of products, each with one group. The bootstrap makes the first.
 fn cluster(products: u16, first_port: u16) -> ClusterState {
     let member = NewMember {
         id: NodeId(1),
@@ -88,7 +88,7 @@ fn hold(id: HoldId) -> Hold {
     }
 }
 
-/// Begins and releases a hold of the first product, `holds` times; returns the time and the processor time per change.
+/// Begins and releases a hold of the first product, `holds` times; returns the time and the CPU time per change.
 async fn holds(
     states: &mut [ClusterState; 2],
     routes: &watch::Sender<Arc<RouteTable>>,
@@ -122,11 +122,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let proxy = Proxy::start(ProxyConfig::default(), watched, Arc::new(Permit::forever()))?;
     let listening = |all: usize| move |report: &Arc<pontoon::proxy::ProxyReport>| report.listeners.len() == all;
     proxy.report().wait_for(listening(products.into())).await?;
-    for (what, share) in [("all products built anew", false), ("unchanged products shared", true)] {
-        // Warm.
+    for (what, share) in [("all products derived again", false), ("unchanged products shared", true)] {
+        // A warm-up that is not measured.
         holds(&mut states, &routes, &proxy, 10, share).await;
         let (wall, cpu) = holds(&mut states, &routes, &proxy, count, share).await;
-        println!("{what}: {wall:?} and {cpu:?} of processor time per hold or release, with {products} products");
+        println!("{what}: {wall:?} and {cpu:?} of CPU time per hold or release, with {products} products");
     }
     Ok(())
 }

@@ -43,14 +43,14 @@ pub enum Point {
     /// Leader: a promotion's barrier has passed; the servers are not probed yet.
     PromotionBarrier,
     /// Leader: the candidate was probed for the last time; REPLICAOF NO ONE is sent next.
-    PromotionSent,
+    BeforePromote,
     /// Leader: the candidate is a primary; the log does not say so yet.
     Promoted,
     /// Leader: the runs of a server that must follow its group's primary are closed; REPLICAOF is not sent yet.
     Reconciliation,
     /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again
     /// yet.
-    Returning,
+    Reinstating,
 }
 
 impl Point {
@@ -71,10 +71,10 @@ impl Point {
             Self::PromotionBegun => "promotion-begun",
             Self::PromotionHeld => "promotion-held",
             Self::PromotionBarrier => "promotion-barrier",
-            Self::PromotionSent => "promotion-told",
+            Self::BeforePromote => "before-promote",
             Self::Promoted => "promoted",
-            Self::Reconciliation => "wiring",
-            Self::Returning => "returning",
+            Self::Reconciliation => "reconciliation",
+            Self::Reinstating => "reinstating",
         }
     }
 }

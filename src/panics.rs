@@ -1,4 +1,4 @@
-//! What becomes of a panic: its text, and how it reaches the task that depends on the one that panicked.
+//! The text of a panic, and how a panic reaches the task that depends on the one that panicked.
 //! Knows nothing of what the tasks do.
 
 use std::{any::Any, collections::BTreeMap};
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_reaches_the_task_that_reaps() {
+    async fn a_panic_reaches_the_task_that_removes_ended_tasks() {
         let outer = tokio::spawn(async {
             let mut tasks =
                 BTreeMap::from([(1, tokio::spawn(async {})), (2, tokio::spawn(async { panic!("of {}", 2) }))]);

@@ -21,16 +21,16 @@ use crate::model::ids::HostPort;
 /// Concurrent look-ups in this process, each on a thread. A look-up takes a few milliseconds where names are resolved
 /// at all, so this is enough for hundreds of servers.
 pub const LOOKUPS_MAX: usize = 32;
-/// How long a look-up may wait for its turn before it fails: a probe of a server takes 500 ms at most, connecting
+/// How long a look-up may wait for a free thread before it fails: a probe of a server takes 500 ms at most, connecting
 /// included.
-const TURN_MAX: Duration = Duration::from_millis(200);
+const PERMIT_WAIT_MAX: Duration = Duration::from_millis(200);
 /// Stack size of a look-up thread, in bytes: getaddrinfo needs much of it.
 const STACK: usize = 512 << 10;
 
 static PROCESS: LazyLock<Resolver> =
     LazyLock::new(|| Resolver::new(LOOKUPS_MAX, |host| Ok((host, 0).to_socket_addrs()?.collect())));
 
-/// The addresses of a server, at least one. A literal address is returned at once.
+/// The addresses of a server, at least one. A literal address is returned immediately.
 ///
 /// # Errors
 /// There is no such name, or too many look-ups of other names are under way and do not end.
@@ -54,7 +54,7 @@ type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 /// Runs look-ups, at most one of each name at a time.
 struct Resolver {
     look_up: Arc<Lookup>,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     under_way: Arc<PendingLookup>,
 }
 
@@ -63,7 +63,7 @@ struct RunningLookup {
     host: String,
     under_way: Arc<PendingLookup>,
     found: watch::Sender<Option<Resolution>>,
-    _turn: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for RunningLookup {
@@ -75,7 +75,7 @@ impl Drop for RunningLookup {
 impl Resolver {
     /// `look_up` may block; at most `most` threads call it at a time. The ports in its result are ignored.
     fn new(most: usize, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self { look_up: Arc::new(look_up), turns: Arc::new(Semaphore::new(most)), under_way: Arc::default() }
+        Self { look_up: Arc::new(look_up), permits: Arc::new(Semaphore::new(most)), under_way: Arc::default() }
     }
 
     async fn connect(&self, addr: &HostPort) -> io::Result<TcpStream> {
@@ -106,7 +106,7 @@ impl Resolver {
         if let Some(running) = lock(&self.under_way).get(host) {
             return Ok(running.clone());
         }
-        let Ok(Ok(turn)) = timeout(TURN_MAX, self.turns.clone().acquire_owned()).await else {
+        let Ok(Ok(permit)) = timeout(PERMIT_WAIT_MAX, self.permits.clone().acquire_owned()).await else {
             return Err(unresolved(host, "too many look-ups of other names are under way and do not end"));
         };
         let mut under_way = lock(&self.under_way);
@@ -116,7 +116,8 @@ impl Resolver {
         let (found, waiting) = watch::channel(None);
         under_way.insert(host.to_owned(), waiting.clone());
         drop(under_way);
-        let running = RunningLookup { host: host.to_owned(), under_way: self.under_way.clone(), found, _turn: turn };
+        let running =
+            RunningLookup { host: host.to_owned(), under_way: self.under_way.clone(), found, _permit: permit };
         let look_up = self.look_up.clone();
         let thread = std::thread::Builder::new().name("look-up".into()).stack_size(STACK);
         thread.spawn(move || {
@@ -156,7 +157,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test]
-    async fn names_that_hang_take_no_more_threads_than_there_are_turns() {
+    async fn names_that_hang_take_no_more_threads_than_there_are_permits() {
         let began = Arc::new(AtomicUsize::new(0));
         let (release, released) = mpsc::sync_channel::<()>(100);
         let released = Mutex::new(released);
@@ -181,12 +182,12 @@ mod tests {
         assert_eq!(resolver.under_way.lock().unwrap().len(), 3);
         assert!(began.load(Ordering::SeqCst) <= 3, "one look-up of each name");
 
-        // Literal addresses need no turn.
+        // Literal addresses need no thread.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let literal = server(&listener.local_addr().unwrap().to_string());
         timeout(PATIENCE, resolver.connect(&literal)).await.unwrap().unwrap();
 
-        // When they end, other look-ups have their turn, and a caller that waits for a name gets its address.
+        // When they end, other look-ups begin, and a caller that waits for a name gets its address.
         let waiting = tokio::spawn({
             let resolver = resolver.clone();
             async move { resolver.resolve(&server("a.test:6380")).await }
@@ -209,21 +210,21 @@ mod tests {
         let resolver = Resolver::new(1, move |_: &str| match asked.fetch_add(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("no such host")),
             1 => Err(io::Error::from_raw_os_error(24)),
-            2 => panic!("a look-up that dies"),
+            2 => panic!("a look-up that panics"),
             _ => Ok(vec!["10.0.0.1:0".parse().unwrap()]),
         });
         let addr = server("x.test:1");
-        let mut said = Vec::new();
+        let mut errors = Vec::new();
         // The thread may still be ending when the answer arrives; then the old answer is returned again.
         let found = loop {
             match timeout(PATIENCE, resolver.resolve(&addr)).await.unwrap() {
                 Ok(found) => break found,
-                Err(error) => said.push((error.raw_os_error(), error.to_string())),
+                Err(error) => errors.push((error.raw_os_error(), error.to_string())),
             }
         };
         assert_eq!(found, ["10.0.0.1:1".parse().unwrap()]);
-        assert!(said.iter().any(|(_, text)| text.contains("x.test: no such host")), "{said:?}");
-        assert!(said.iter().any(|(number, _)| *number == Some(24)), "{said:?}");
-        assert!(said.iter().any(|(_, text)| text.contains("without an answer")), "{said:?}");
+        assert!(errors.iter().any(|(_, text)| text.contains("x.test: no such host")), "{errors:?}");
+        assert!(errors.iter().any(|(number, _)| *number == Some(24)), "{errors:?}");
+        assert!(errors.iter().any(|(_, text)| text.contains("without an answer")), "{errors:?}");
     }
 }

@@ -253,10 +253,10 @@ fn within_hold(point: Point) -> bool {
         Point::PromotionBegun
         | Point::PromotionHeld
         | Point::PromotionBarrier
-        | Point::PromotionSent
+        | Point::BeforePromote
         | Point::Promoted
         | Point::Reconciliation
-        | Point::Returning => false,
+        | Point::Reinstating => false,
     }
 }
 

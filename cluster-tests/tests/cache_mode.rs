@@ -240,14 +240,14 @@ fn a_server_that_restarts_during_the_reinstatement_is_flushed_again() {
     let kept = cache.cluster.servers[0].home().join("kept");
     copy_files(&data, &kept);
     cache.wait_ejected(true);
-    cache.cluster.pause_at(Point::Returning);
+    cache.cluster.pause_at(Point::Reinstating);
     cache.cluster.servers[0].restart();
-    cache.cluster.wait_reached(Point::Returning);
+    cache.cluster.wait_reached(Point::Reinstating);
     cache.cluster.servers[0].kill9();
     copy_files(&kept, &data);
     cache.cluster.servers[0].restart();
     assert_eq!(cache.cluster.servers[0].call(&["GET", &key]), Reply::bulk("old"));
-    cache.cluster.go_on(Point::Returning);
+    cache.cluster.go_on(Point::Reinstating);
     cache.wait_ejected(false);
     assert_eq!(cache.read(&key), vec![Reply::Null; 3], "the group was reinstated with its old data");
 }

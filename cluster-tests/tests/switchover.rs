@@ -26,7 +26,7 @@ fn start_paused_before_replicaof(options: &RedisOptions) -> (Cluster, [usize; 2]
     // On a busy machine, a hold needs more time than the default.
     cluster.cli().ok(&["cluster", "set", "hold-max=1s", "--timeout", "40s"]);
     (1..=3).for_each(|id| cluster.wait_answers(id));
-    cluster.pause_at(Point::PromotionSent);
+    cluster.pause_at(Point::BeforePromote);
     (cluster, [servers[0], servers[1]])
 }
 
@@ -37,7 +37,7 @@ fn ports(cluster: &Cluster) -> Vec<u16> {
 /// Starts a switchover to server `to`, and waits until it pauses.
 fn start_switchover(cluster: &Cluster, to: usize) {
     cluster.cli().ok(&["group", "promote", "1", &cluster.servers[to].addr()]);
-    cluster.wait_reached(Point::PromotionSent);
+    cluster.wait_reached(Point::BeforePromote);
 }
 
 fn events(cluster: &Cluster) -> String {
@@ -79,7 +79,7 @@ fn a_late_reply_is_awaited() {
     mix.wait_more(100);
     start_switchover(&cluster, second);
     cluster.servers[second].pause();
-    cluster.go_on(Point::PromotionSent);
+    cluster.go_on(Point::BeforePromote);
     let_pass(LATE);
     cluster.servers[second].resume();
     wait_roles(&cluster, second, first);
@@ -100,7 +100,7 @@ fn replicaof_that_was_not_executed_is_repeated() {
     let control = listed.lines().find(|line| line.contains(":ctl:")).unwrap();
     let id = control.split(' ').next().and_then(|field| field.strip_prefix("id=")).unwrap();
     assert_eq!(cluster.servers[second].call(&["CLIENT", "KILL", "ID", id]), Reply::Integer(1));
-    cluster.go_on(Point::PromotionSent);
+    cluster.go_on(Point::BeforePromote);
     wait_roles(&cluster, second, first);
     finish_without_errors(&cluster, mix);
     let events = events(&cluster);
@@ -119,7 +119,7 @@ fn a_server_that_becomes_a_primary_too_late_is_not_promoted() {
     written.wait_acknowledged(|_| true);
     start_switchover(&cluster, second);
     cluster.servers[second].pause();
-    cluster.go_on(Point::PromotionSent);
+    cluster.go_on(Point::BeforePromote);
     wait_for("the promotion to be given up", GENEROUS, || {
         let events = events(&cluster);
         if events.contains("promotion-given-up") { Ok(()) } else { Err(events) }

@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Executes a command. Its arguments are separated by spaces and contain none.
-    pub fn say(&mut self, line: &str) -> Res<Vec<u8>> {
+    pub fn execute(&mut self, line: &str) -> Res<Vec<u8>> {
         self.ask(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
     }
 

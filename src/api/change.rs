@@ -28,10 +28,11 @@ use crate::{
     },
 };
 
-/// The leader of a proposal that takes longer has lost its quorum: the call finds the new leader and repeats under its id.
+/// The leader of a proposal that takes longer has lost its quorum: the call finds the new leader and repeats under its
+/// id.
 const PROPOSE_MAX: Duration = Duration::from_secs(3);
 /// Pause between two tries, unless the leadership changes earlier.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a node waits until it has applied the change itself, so that its next answers show the change.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
@@ -76,10 +77,10 @@ impl Api {
     /// Executes a changing call: here if this node leads, else at the leader; repeats it while the leader changes.
     ///
     /// # Errors
-    /// The status of the first final answer. At the deadline: UNAVAILABLE if nothing was executed, UNKNOWN if the change may
-    /// have been executed.
+    /// The status of the first final answer. At the deadline: UNAVAILABLE if nothing was executed, UNKNOWN if the
+    /// change may have been executed.
     pub async fn change<M: MutationHandler>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
-        let once = forward::was_forwarded(&request);
+        let forwarded = forward::was_forwarded(&request);
         let mut message = request.into_inner();
         let options = message.options().take().unwrap_or_default();
         let request_hash = request_hash(M::CALL, &message.encode_to_vec());
@@ -92,11 +93,11 @@ impl Api {
         let mut unknown: Option<String> = None;
         let mut last;
         loop {
-            let who = leadership.borrow_and_update().clone();
-            if who.is_me {
+            let known = leadership.borrow_and_update().clone();
+            if known.is_me {
                 match message.perform(self, &call).await {
                     Ok(reply) => return Ok(Response::new(reply)),
-                    Err(failure) if failure.again() && !once => {
+                    Err(failure) if failure.is_retryable() && !forwarded => {
                         last = failure.to_string();
                         if matches!(failure, CallFailure::Unknown(_)) {
                             unknown = Some(last.clone());
@@ -104,13 +105,13 @@ impl Api {
                     }
                     Err(failure) => return Err(failure.into()),
                 }
-            } else if once {
+            } else if forwarded {
                 return Err(CallFailure::NotLeader(format!(
                     "node {} is not the leader; not executed",
                     self.control.me
                 ))
                 .into());
-            } else if let (Some(leader), Some(admin)) = (who.leader, who.leader_admin.as_deref())
+            } else if let (Some(leader), Some(admin)) = (known.leader, known.leader_admin.as_deref())
                 && leader != self.control.me
             {
                 match self.forward(message.clone(), &call, leader, admin).await {
@@ -142,7 +143,7 @@ impl Api {
                 }
                 .into());
             }
-            let next = call.deadline.min(Instant::now() + AGAIN);
+            let next = call.deadline.min(Instant::now() + RETRY_INTERVAL);
             let _ = tokio::time::timeout_at(next, leadership.changed()).await;
         }
     }
@@ -160,15 +161,16 @@ impl Api {
             options.timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         }
         let client = self.leaders.client(admin)?;
-        // The leader answers at the deadline with the reason. The longer timeout is for a leader that does not answer at all.
-        let answer = M::send(client, forward::forwarded(message, left + AGAIN));
+        // The leader answers at the deadline with the reason. The longer timeout is for a leader that does not answer
+        // at all.
+        let answer = M::send(client, forward::forwarded(message, left + RETRY_INTERVAL));
         let mut leadership = self.control.log.leadership();
         let other = leadership.wait_for(|now| now.leader.is_some_and(|id| id != leader));
         tokio::select! {
             biased;
             answer = answer => answer.map(Response::into_inner),
             Ok(_) = other => Err(Status::unknown("it is no longer the leader")),
-            () = tokio::time::sleep(left + AGAIN) => Err(Status::unknown("no answer in time")),
+            () = tokio::time::sleep(left + RETRY_INTERVAL) => Err(Status::unknown("no answer in time")),
         }
     }
 
@@ -182,7 +184,8 @@ impl Api {
         self.control.log.state().borrow().clone()
     }
 
-    /// The result of an earlier call under the same id. Calls that probe servers check this first: a repeat probes no server.
+    /// The result of an earlier call under the same id. Calls that probe servers check this first: a repeat probes no
+    /// server.
     ///
     /// # Errors
     /// [`CallFailure::Refused`] if the id belongs to another request, see [`Reject::ChangeIdReused`].
@@ -210,8 +213,8 @@ impl Api {
     /// Proposes a change on this node.
     ///
     /// # Errors
-    /// [`CallFailure::Refused`] if the log rejects it, [`CallFailure::NotLeader`] if this node does not lead (not executed),
-    /// [`CallFailure::Unknown`] if the outcome is unknown, [`CallFailure::Bad`] if the entry is too large.
+    /// [`CallFailure::Refused`] if the log rejects it, [`CallFailure::NotLeader`] if this node does not lead (not
+    /// executed), [`CallFailure::Unknown`] if the outcome is unknown, [`CallFailure::Bad`] if the entry is too large.
     pub async fn propose(&self, call: &MutationCall, change: Change) -> Result<(Epoch, Outcome), CallFailure> {
         let applied =
             self.control.log.propose(call.id, call.request_hash, change, call.left().min(PROPOSE_MAX)).await?;
@@ -240,8 +243,8 @@ impl Api {
     /// The reply to a change that was made. With `wait`, first waits until every live node serves by it.
     ///
     /// # Errors
-    /// [`CallFailure::Deadline`] with what is missing at the deadline, [`CallFailure::Stuck`] if a port cannot be bound,
-    /// [`CallFailure::Unknown`] if the leader changed meanwhile.
+    /// [`CallFailure::Deadline`] with what is missing at the deadline, [`CallFailure::Stuck`] if a port cannot be
+    /// bound, [`CallFailure::Unknown`] if the leader changed meanwhile.
     pub async fn conclude(
         &self,
         call: &MutationCall,

@@ -42,7 +42,7 @@ pub fn quote(text: &str) -> String {
 impl CallFailure {
     /// Whether a repeat, at this or another node, may succeed.
     #[must_use]
-    pub fn again(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NotLeader(_) | Self::Unknown(_))
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_survive_a_hop() {
+    fn a_status_means_the_same_after_forwarding() {
         let table = [
             (CallFailure::Bad("a".into()), Code::InvalidArgument, CallOutcome::Final),
             (CallFailure::Refused("a".into()), Code::FailedPrecondition, CallOutcome::Final),

@@ -19,7 +19,8 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Api {
-    /// The events after an entry. If there are none, waits for one for as long as the request says. Every node has all events.
+    /// The events after an entry. If there are none, waits for one for as long as the request says. Every node has all
+    /// events.
     ///
     /// # Errors
     /// Never fails; the type is that of the service.

@@ -1,4 +1,5 @@
-//! Calls to the leader: one channel per address, which is kept; with the cluster secret, and marked so that there is one hop only.
+//! Calls to the leader: one channel per address, which is kept; with the cluster secret, and marked so that there is
+//! one hop only.
 //! Knows nothing of what the calls mean.
 
 use std::{net::IpAddr, time::Duration};

@@ -1,5 +1,5 @@
-//! Answers with groups and what nodes observe of their servers. The leader has the reports of all nodes, so other nodes ask
-//! it; if it cannot be asked, the answer has only what the log has.
+//! Answers with groups and what nodes observe of their servers. The leader has the reports of all nodes, so other nodes
+//! ask it; if it cannot be asked, the answer has only what the log has.
 
 use std::collections::BTreeSet;
 
@@ -32,11 +32,11 @@ impl Api {
     /// # Errors
     /// NOT_FOUND if there is no such product, INVALID_ARGUMENT if none is named.
     pub async fn groups(&self, request: Request<ListGroupsRequest>) -> Result<Response<ListGroupsReply>, Status> {
-        let once = forward::was_forwarded(&request);
+        let forwarded = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         change::product(&self.state(), &wanted.product)?;
         let ask = |mut client: forward::Client, asked| async move { client.list_groups(asked).await };
-        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(forwarded, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };
@@ -62,14 +62,14 @@ impl Api {
     /// # Errors
     /// NOT_FOUND if there is no such product or group, INVALID_ARGUMENT if one of them is not named.
     pub async fn group(&self, request: Request<ShowGroupRequest>) -> Result<Response<ShowGroupReply>, Status> {
-        let once = forward::was_forwarded(&request);
+        let forwarded = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         let id = validate::group(wanted.id)?;
         let missing = |product: &str| {
             CallFailure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string())
         };
         let ask = |mut client: forward::Client, asked| async move { client.show_group(asked).await };
-        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(forwarded, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };

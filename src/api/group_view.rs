@@ -23,8 +23,8 @@ use crate::{
     wire::pb::admin::{self, LinkState, PromotionState, ServerRole, ServerState},
 };
 
-/// Two probes of a primary give a write rate only if at least this many milliseconds lie between them: the ages of probes are
-/// not more exact.
+/// Two probes of a primary give a write rate only if at least this many milliseconds lie between them: the ages of
+/// probes are not more exact.
 const RATE_OVER_MS: u64 = 100;
 
 /// A group of a product as the log has it, without observations.
@@ -172,7 +172,8 @@ fn observed(
                 let apart = primary.and_then(|primary| {
                     last_in_sync_ms(seen, &server.addr, &primary.addr, &probe.replid, &probe.run_id)
                 });
-                // The largest number means that the link was never up; then the sum overflows, and the lag is not known.
+                // The largest number means that the link was never up; then the sum overflows, and the lag is not
+                // known.
                 apart.or_else(|| link_down_ms.checked_add(age_ms))
             };
         }
@@ -199,8 +200,9 @@ fn probes<'a>(seen: &'a Observation, addr: &HostPort) -> Vec<(&'a Probe, u64)> {
     seen.get(addr).into_iter().flat_map(|by_node| by_node.values().filter_map(of)).collect()
 }
 
-/// How far a replica is behind: in bytes, compared with the probe of the primary that is nearest in time; in milliseconds, by
-/// the primary's write rate, if two of its probes give one. `None`: the offsets do not count the same stream.
+/// How far a replica is behind: in bytes, compared with the probe of the primary that is nearest in time; in
+/// milliseconds, by the primary's write rate, if two of its probes give one. `None`: the offsets do not count the same
+/// stream.
 fn lag(replica: &Probe, age_ms: u64, primary: &[(&Probe, u64)]) -> Option<(u64, Option<u64>)> {
     let same = || primary.iter().filter(|(probe, _)| !probe.replid.is_empty() && probe.replid == replica.replid);
     let (nearest, _) = same().min_by_key(|(_, age)| age.abs_diff(age_ms))?;
@@ -251,8 +253,8 @@ fn restart_warning(
     primary: &Server,
     probe: Option<&Probe>,
 ) -> Option<String> {
-    // A primary also begins a new history for its first replica. It has not restarted if it still is the process that was
-    // added, or the process that the log recorded, unless the log recorded a restart.
+    // A primary also begins a new history for its first replica. It has not restarted if it still is the process that
+    // was added, or the process that the log recorded, unless the log recorded a restart.
     let same = probe.is_some_and(|probe| {
         let first = group.restarted_with.is_none() && probe.run_id == group.run_id;
         !probe.run_id.is_empty() && (first || probe.run_id == primary.run_id)
@@ -340,8 +342,9 @@ fn restarted(primary: &HostPort, at_ms: u64, with: Option<u64>) -> String {
     }
 }
 
-/// Replicas that a primary has and that are not in its group. A host can have several names, so where no address matches, the
-/// port decides: of the replicas with one port, as many as the group has with this port count as the group's own.
+/// Replicas that a primary has and that are not in its group. A host can have several names, so where no address
+/// matches, the port decides: of the replicas with one port, as many as the group has with this port count as the
+/// group's own.
 fn unmanaged(group: &Group, in_sync: &[(HostPort, u64)]) -> Vec<HostPort> {
     let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
     let mut take = |same: &dyn Fn(&HostPort) -> bool| {

@@ -114,7 +114,8 @@ fn admission_deadline(call: &MutationCall) -> Instant {
 }
 
 impl Api {
-    /// The reply to a repeat of a change for which servers were probed. They are not probed again: they belong to the group now.
+    /// The reply to a repeat of a change for which servers were probed. They are not probed again: they belong to the
+    /// group now.
     async fn repeated(
         &self,
         call: &MutationCall,
@@ -125,7 +126,7 @@ impl Api {
         self.conclude(call, index, outcome == Outcome::Unchanged, summary).await
     }
 
-    /// The same if what the change created was removed since.
+    /// The reply to a repeat if what the change created was removed since.
     async fn gone(&self, call: &MutationCall, first: RecordedChange) -> Result<ChangeReply, CallFailure> {
         self.repeated(call, first, ChangeSummary::of("it was created, and has been removed since".into())).await
     }
@@ -190,7 +191,8 @@ impl MutationHandler for RemoveServerRequest {
             api.may_leave(product, group, &addr).map_err(CallFailure::Refused)?;
         }
         let summary = ChangeSummary::of(format!(
-            "{addr} is removed from group {group}; it keeps replicating until somebody changes that (REPLICAOF NO ONE)"
+            "{addr} is removed from group {group}; it keeps replicating until an operator changes that (REPLICAOF NO \
+             ONE)"
         ));
         api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), summary.about(&self.product)).await
     }

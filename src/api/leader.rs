@@ -14,14 +14,14 @@ impl Api {
     /// `None`: no other node is to be asked. `Some(Err)`: why there is no answer, as text for the operator.
     pub(super) async fn ask_leader<T, F>(
         &self,
-        once: bool,
+        forwarded: bool,
         ask: impl FnOnce(forward::Client) -> F,
     ) -> Option<Result<T, String>>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let leadership = self.control.log.leadership().borrow().clone();
-        if once || leadership.is_me || leadership.leader == Some(self.control.me) {
+        if forwarded || leadership.is_me || leadership.leader == Some(self.control.me) {
             return None;
         }
         let Some((leader, admin)) = leadership.leader.zip(leadership.leader_admin) else {
@@ -44,7 +44,7 @@ impl Api {
     /// Returns why the request must be answered here, as text for the operator; empty if this node is the one to ask.
     pub(super) async fn answer_of_leader<Q, T, F>(
         &self,
-        once: bool,
+        forwarded: bool,
         request: Q,
         ask: impl FnOnce(forward::Client, Request<Q>) -> F,
     ) -> Result<Response<T>, String>
@@ -52,7 +52,7 @@ impl Api {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let request = forward::forwarded(request, ASK_LEADER_MAX);
-        match self.ask_leader(once, |client| ask(client, request)).await {
+        match self.ask_leader(forwarded, |client| ask(client, request)).await {
             Some(answer) => answer.map(Response::new),
             None => Err(String::new()),
         }

@@ -1,4 +1,5 @@
-//! Converts migrations to messages for operators: what the log has, and what the movers have reported to the leader since.
+//! Converts migrations to messages for operators: what the log has, and what the movers have reported to the leader
+//! since.
 
 use super::show::present;
 use crate::{
@@ -98,7 +99,8 @@ fn live(
             shown.dirty_keys = numbers.dirty_keys;
             shown.verified = seen.verified.map(verified).or(shown.verified);
         } else {
-            // A run that cleans counts only what it deletes itself, not what the attempt before it deleted at the target.
+            // A run that cleans counts only what it deletes itself, not what the attempt before it deleted at the
+            // target.
             shown.keys_deleted += seen.counters.deleted;
         }
         shown.keys_total = (seen.keys_total > 0).then_some(seen.keys_total);

@@ -42,8 +42,8 @@ use crate::{
 
 /// The recorded reason of a change that an operator made.
 const BY_OPERATOR: &str = "an operator asked for it";
-/// Sources whose servers are probed at the same time: enough that a large cluster fits into a call's deadline, few enough
-/// that the load on their common target is negligible.
+/// Sources whose servers are probed at the same time: enough that a large cluster fits into a call's deadline, few
+/// enough that the load on their common target is negligible.
 const ADMIT_AT_ONCE: usize = 8;
 
 impl MutationHandler for StartMigrationRequest {
@@ -68,7 +68,8 @@ impl MutationHandler for StartMigrationRequest {
     }
 }
 
-/// Checks the servers, then plans a migration for each move. `earlier`: migrations that a call under this id has planned.
+/// Checks the servers, then plans a migration for each move. `earlier`: migrations that a call under this id has
+/// planned.
 pub(super) async fn start(
     api: &Api,
     call: &MutationCall,
@@ -169,8 +170,8 @@ fn plan(product: &Product, m: &SlotMove, options: MigrationOptions) -> Change {
     Change::PlanMigration(PlanMigration { product: product.id, slots, from, to, options })
 }
 
-/// A change id for each pair of groups of one call. Different pairs have different ids: an odd factor maps no two numbers to
-/// the same one.
+/// A change id for each pair of groups of one call. Different pairs have different ids: an odd factor maps no two
+/// numbers to the same one.
 const fn part_id(call: Uuid, (from, to): (GroupId, GroupId)) -> Uuid {
     let pair = ((from.0 as u128) << 32) | to.0 as u128;
     Uuid(call.0 ^ pair.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
@@ -313,8 +314,8 @@ impl MutationHandler for SetMigrationRequest {
 }
 
 impl Api {
-    /// The migrations, with the movers' last reports, which only the leader has. If the leader cannot be asked, as the log has
-    /// them.
+    /// The migrations, with the movers' last reports, which only the leader has. If the leader cannot be asked, as the
+    /// log has them.
     ///
     /// # Errors
     /// NOT_FOUND if a product is named that does not exist.
@@ -322,13 +323,13 @@ impl Api {
         &self,
         request: Request<ListMigrationsRequest>,
     ) -> Result<Response<ListMigrationsReply>, Status> {
-        let once = forward::was_forwarded(&request);
+        let forwarded = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         if !wanted.product.is_empty() {
             change::product(&self.state(), &wanted.product)?;
         }
         let ask = |mut client: forward::Client, asked| async move { client.list_migrations(asked).await };
-        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(forwarded, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };

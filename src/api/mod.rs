@@ -1,5 +1,5 @@
-//! The admin service of proto/admin.proto, on every node: reads are answered from the replicated state, changes are executed by
-//! the leader.
+//! The admin service of proto/admin.proto, on every node: reads are answered from the replicated state, changes are
+//! executed by the leader.
 //! Knows nothing of how a change takes effect; that is for the log and the control plane.
 //!
 //! ```text

@@ -38,7 +38,8 @@ impl MutationHandler for RemoveNodeRequest {
             return api.dry_run(&change, summary.warnings);
         }
         let (index, _) = api.propose(call, change).await?;
-        // The uuid, so that the call does not wait for another node that joins under the same id meanwhile. None: already removed.
+        // The uuid, so that the call does not wait for another node that joins under the same id meanwhile. None:
+        // already removed.
         if let Some(uuid) = member.map(|member| member.uuid) {
             api.control.wait_removed(node, uuid, call.deadline).await?;
         }
@@ -47,7 +48,8 @@ impl MutationHandler for RemoveNodeRequest {
 }
 
 impl Api {
-    /// If a product lets isolated nodes serve, a silent node may serve for ever: only a person can say that it does not.
+    /// If a product lets isolated nodes serve, a silent node may serve forever: only a person can say that it does
+    /// not.
     fn check_silence(&self, node: NodeId) -> Result<(), CallFailure> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());
         let Some(product) = state.products.values().find(|product| product.isolated == Isolated::Serve) else {

@@ -27,9 +27,9 @@ use crate::{
 const REQUEST_MAX: usize = 1 << 20;
 /// Calls of one connection at a time; more wait. A node's own calls to the leader are a handful.
 const CALLS_MAX: usize = 256;
-/// Calls that their callers have given up before they were read. A node that was stopped or starved for some seconds finds
-/// one for each Raft message of that time, from a peer that behaves correctly; with h2's default of 20 the connection would
-/// be closed.
+/// Calls that their callers have given up before they were read. A node that was stopped or starved for some seconds
+/// finds one for each Raft message of that time, from a peer that behaves correctly; with h2's default of 20 the
+/// connection would be closed.
 const GIVEN_UP_MAX: usize = 4 * CALLS_MAX;
 /// A peer that vanished without closing its connection is noticed within twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -83,8 +83,9 @@ where
     let router = routes.prepare().into_axum_router().merge(health::routes(leased, leadership));
     let address = listener.local_addr()?;
     info!(%address, "calls are answered");
-    // The builder's own setting applies only to a listener that it opened. Without TCP_NODELAY an answer sometimes waits 40 ms
-    // for the other side's delayed TCP acknowledgement of the previous one, and commits and holds consist of such answers.
+    // The builder's own setting applies only to a listener that it opened. Without TCP_NODELAY an answer sometimes
+    // waits 40 ms for the other side's delayed TCP acknowledgement of the previous one, and commits and holds consist
+    // of such answers.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .accept_http1(true)

@@ -117,8 +117,8 @@ pub fn product(product: &Product) -> admin::Product {
     }
 }
 
-/// Where members listen for a product, as they last reported to the leader. The report of a node that is not alive is out of
-/// date; its listener has an error.
+/// Where members listen for a product, as they last reported to the leader. The report of a node that is not alive is
+/// out of date; its listener has an error.
 #[must_use]
 pub fn listeners(
     product: &Product,
@@ -135,7 +135,8 @@ pub fn listeners(
     view.nodes.iter().filter_map(of).collect()
 }
 
-/// The slots of a product as ranges, ascending and without gaps. The slots of a range have the same owner, epoch and hold.
+/// The slots of a product as ranges, ascending and without gaps. The slots of a range have the same owner, epoch and
+/// hold.
 #[must_use]
 pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
     let mut held: Vec<Option<HoldId>> = vec![None; product.slots.len()];

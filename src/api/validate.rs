@@ -1,8 +1,8 @@
 //! Checks the input of operators, independent of the state.
 //! Knows nothing of the state; `apply` rejects what does not fit it.
 //!
-//! Each function returns the checked value in the model's type, or [`CallFailure::Bad`] with a text for the operator that says
-//! what is expected.
+//! Each function returns the checked value in the model's type, or [`CallFailure::Bad`] with a text for the operator
+//! that says what is expected.
 
 use std::collections::BTreeSet;
 
@@ -155,8 +155,8 @@ pub fn min_acks_timeout_ms(ms: u32) -> Result<u32, CallFailure> {
 /// User name and password; both empty: none.
 ///
 /// # Errors
-/// [`CallFailure::Bad`] if one is too long or has a character that is not allowed, or a user name has no password. The text
-/// never contains the password.
+/// [`CallFailure::Bad`] if one is too long or has a character that is not allowed, or a user name has no password. The
+/// text never contains the password.
 pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>, CallFailure> {
     if password.is_empty() {
         if !username.is_empty() {
@@ -264,7 +264,7 @@ pub fn down_after_ms(ms: u32) -> Result<u32, CallFailure> {
     bad(format!("down-after is {} ms to {} s, not {ms} ms", DOWN_AFTER_MS.start(), DOWN_AFTER_MS.end() / 1000))
 }
 
-/// How long a cache waits for a group before it ejects the group's slots, milliseconds; 0: for ever.
+/// How long a cache waits for a group before it ejects the group's slots, milliseconds; 0: forever.
 ///
 /// # Errors
 /// [`CallFailure::Bad`] if it is neither 0 nor inside of [`EJECT_AFTER_MS`].
@@ -346,7 +346,7 @@ pub fn migration(id: u64) -> Result<MigrationId, CallFailure> {
     if id == 0 { bad("0 is not a migration id; `pontoon migrate ls` shows them") } else { Ok(MigrationId(id)) }
 }
 
-/// What a rebalance makes level; unspecified: the number of slots.
+/// What a rebalance balances; unspecified: the number of slots.
 ///
 /// # Errors
 /// [`CallFailure::Bad`] if this version does not know it.

@@ -33,7 +33,7 @@ pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
 /// How long a command tries without `--timeout`. The nodes have the same limit.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The same with `--wait`, which waits for silent nodes.
+/// How long a command tries with `--wait` and without `--timeout`: it waits for silent nodes.
 const TIMEOUT_WAIT: Duration = Duration::from_secs(300);
 /// A node on another continent accepts a connection within this time; a host that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,7 +56,7 @@ pub struct Remote {
 }
 
 /// Why a call has no answer that can be used.
-enum Attempt {
+enum CallError {
     /// Not executed; a repeat may succeed.
     NotExecuted(String),
     /// Outcome unknown.
@@ -99,7 +99,7 @@ impl Remote {
         self.common.timeout.unwrap_or(if self.common.wait { TIMEOUT_WAIT } else { TIMEOUT })
     }
 
-    async fn connect(&self) -> Result<Client, Attempt> {
+    async fn connect(&self) -> Result<Client, CallError> {
         match self.endpoint.connect().await {
             Ok(channel) => Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone()))
                 .max_decoding_message_size(ANSWER_LEN_MAX)),
@@ -109,36 +109,36 @@ impl Remote {
                     c.downcast_ref::<std::io::Error>()
                         .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
                 }) {
-                    Err(Attempt::ConnectionRefused(why))
+                    Err(CallError::ConnectionRefused(why))
                 } else {
-                    Err(Attempt::NotExecuted(format!("no connection to {}: {why}", self.common.node)))
+                    Err(CallError::NotExecuted(format!("no connection to {}: {why}", self.common.node)))
                 }
             }
         }
     }
 
-    async fn attempt<T, F, Fut>(&self, left: Duration, call: F) -> Result<T, Attempt>
+    async fn call_once<T, F, Fut>(&self, left: Duration, call: F) -> Result<T, CallError>
     where
         F: FnOnce(Client) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let client = match tokio::time::timeout(left, self.connect()).await {
             Ok(connected) => connected?,
-            Err(_) => return Err(Attempt::NotExecuted(format!("no connection to {} in time", self.common.node))),
+            Err(_) => return Err(CallError::NotExecuted(format!("no connection to {} in time", self.common.node))),
         };
         match tokio::time::timeout(left + ANSWER_GRACE, call(client)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) if self.is_no_node(&status).await => Err(Attempt::Refused(format!(
+            Ok(Err(status)) if self.is_not_a_node(&status).await => Err(CallError::Refused(format!(
                 "what listens at {} is no admin port of a Pontoon node: --node expects the address of `serve --admin`, not a port of clients",
                 self.common.node
             ))),
             Ok(Err(status)) => Err(judge(&status)),
-            Err(_) => Err(Attempt::Unknown("the node has not answered in time".into())),
+            Err(_) => Err(CallError::Unknown("the node has not answered in time".into())),
         }
     }
 
     /// Whether the status has its cause in another program that listens there; then nothing can have been executed.
-    async fn is_no_node(&self, status: &Status) -> bool {
+    async fn is_not_a_node(&self, status: &Status) -> bool {
         if status.source().is_none() {
             // A web server. Nodes of every version know all paths of this service.
             return status.code() == Code::Unimplemented && status.message().contains("HTTP status code");
@@ -161,11 +161,11 @@ impl Remote {
         let mut pause = PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let why = match self.attempt(left, &call).await {
+            let why = match self.call_once(left, &call).await {
                 Ok(reply) => return Ok(reply),
-                Err(Attempt::Refused(why) | Attempt::Made(why)) => return Err(CliError::Failed(why)),
-                Err(Attempt::ConnectionRefused(why)) => return Err(self.no_node(&why)),
-                Err(Attempt::NotExecuted(why) | Attempt::Unknown(why)) => why,
+                Err(CallError::Refused(why) | CallError::Made(why)) => return Err(CliError::Failed(why)),
+                Err(CallError::ConnectionRefused(why)) => return Err(self.no_node(&why)),
+                Err(CallError::NotExecuted(why) | CallError::Unknown(why)) => why,
             };
             if Instant::now() + pause >= deadline {
                 return Err(CliError::Failed(format!("no answer within {}: {why}", duration::show(self.timeout()))));
@@ -175,12 +175,12 @@ impl Remote {
         }
     }
 
-    /// A change, under a new id; repeated under the same id if the leader changes. `check` is the command that shows whether the
-    /// change was made.
+    /// A change, under a new id; repeated under the same id if the leader changes. `check` is the command that shows
+    /// whether the change was made.
     ///
     /// # Errors
-    /// [`CliError::Failed`] only if the change was not executed, [`CliError::Made`] if it was made, [`CliError::Unknown`] if it may
-    /// have been executed.
+    /// [`CliError::Failed`] only if the change was not executed, [`CliError::Made`] if it was made,
+    /// [`CliError::Unknown`] if it may have been executed.
     pub async fn change<F, Fut>(&self, check: &str, call: F) -> Result<ChangeReply, CliError>
     where
         F: Fn(Client, ChangeOptions) -> Fut,
@@ -199,23 +199,23 @@ impl Remote {
                 wait: self.common.wait,
                 timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
             };
-            let why = match self.attempt(left, |client| call(client, options)).await {
+            let why = match self.call_once(left, |client| call(client, options)).await {
                 Ok(reply) => return Ok(reply),
-                Err(Attempt::Refused(why)) => {
+                Err(CallError::Refused(why)) => {
                     return Err(match unknown {
                         // A dry run changes nothing.
                         Some(before) if !self.common.dry_run => CliError::Unknown(format!(
-                            "outcome unknown: a first attempt was not answered ({before}), and its repeat was refused: {why}\ncheck with: {check}"
+                            "outcome unknown: a first call was not answered ({before}), and its repeat was refused: {why}\ncheck with: {check}"
                         )),
                         _ => CliError::Failed(why),
                     });
                 }
-                Err(Attempt::Made(why)) => return Err(CliError::Made(why)),
-                // At the first attempt the address is wrong or the node is down: report it without a repeat.
-                Err(Attempt::ConnectionRefused(why)) if !reached => return Err(self.no_node(&why)),
-                Err(Attempt::ConnectionRefused(why)) => format!("no connection to {}: {why}", self.common.node),
-                Err(Attempt::NotExecuted(why)) => why,
-                Err(Attempt::Unknown(why)) => {
+                Err(CallError::Made(why)) => return Err(CliError::Made(why)),
+                // At the first call the address is wrong or the node is down: report it without a repeat.
+                Err(CallError::ConnectionRefused(why)) if !reached => return Err(self.no_node(&why)),
+                Err(CallError::ConnectionRefused(why)) => format!("no connection to {}: {why}", self.common.node),
+                Err(CallError::NotExecuted(why)) => why,
+                Err(CallError::Unknown(why)) => {
                     unknown = Some(why.clone());
                     why
                 }
@@ -244,28 +244,28 @@ impl Remote {
 }
 
 /// Whether the call was executed, according to its status. proto/admin.proto has the rules, at `ChangeReply`.
-fn judge(status: &Status) -> Attempt {
+fn judge(status: &Status) -> CallError {
     let why = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
     match status.metadata().get(OUTCOME).map(|outcome| outcome.as_bytes()) {
-        Some(b"made") => return Attempt::Made(why),
-        Some(b"none") if status.code() == Code::Unavailable => return Attempt::NotExecuted(why),
-        Some(b"none") => return Attempt::Refused(why),
+        Some(b"made") => return CallError::Made(why),
+        Some(b"none") if status.code() == Code::Unavailable => return CallError::NotExecuted(why),
+        Some(b"none") => return CallError::Refused(why),
         _ => {}
     }
     match status.code() {
         // A status with a cause was made on this side, by a connection that broke: what the node did is unknown.
-        Code::Unavailable if status.source().is_none() => Attempt::NotExecuted(why),
+        Code::Unavailable if status.source().is_none() => CallError::NotExecuted(why),
         Code::Unavailable
         | Code::Unknown
         | Code::DeadlineExceeded
         | Code::Cancelled
         | Code::Internal
-        | Code::Aborted => Attempt::Unknown(match status.source() {
+        | Code::Aborted => CallError::Unknown(match status.source() {
             Some(cause) => format!("the connection broke: {}", innermost(cause)),
             None => why,
         }),
         Code::Unimplemented => {
-            Attempt::Refused(format!("the node has another version and does not know this call: {why}"))
+            CallError::Refused(format!("the node has another version and does not know this call: {why}"))
         }
         Code::Ok
         | Code::InvalidArgument
@@ -276,7 +276,7 @@ fn judge(status: &Status) -> Attempt {
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::DataLoss
-        | Code::Unauthenticated => Attempt::Refused(why),
+        | Code::Unauthenticated => CallError::Refused(why),
     }
 }
 

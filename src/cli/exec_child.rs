@@ -23,9 +23,9 @@ pub struct ExecChildArgs {
 
 /// Does not return when it succeeds.
 pub(super) fn run(args: &ExecChildArgs) -> Result<(), CliError> {
-    // SIGKILL, because a process that is stopped or hangs would survive any other signal. Nothing acknowledged is lost: nodes
-    // sync their log before they acknowledge, and the kernel has what redis-server has written to its file. The setting
-    // outlives exec.
+    // SIGKILL, because a process that is stopped or hangs would survive any other signal. Nothing acknowledged is lost:
+    // nodes sync their log before they acknowledge, and the kernel has what redis-server has written to its file. The
+    // setting outlives exec.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed)?;
     // The parent may have died before the setting was made; then the signal would never come.
     if getppid() != Pid::from_raw(args.parent) {

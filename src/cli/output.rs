@@ -1,5 +1,5 @@
-//! Writes answers: aligned columns for people, JSON for programs. JSON is the reply of the node as proto/admin.proto describes
-//! it.
+//! Writes answers: aligned columns for people, JSON for programs. JSON is the reply of the node as proto/admin.proto
+//! describes it.
 
 use serde::Serialize;
 

@@ -54,8 +54,8 @@ pub enum ProductCommand {
     /// Change a product: port=P, databases=N, username=U, password= (removes it), auto-rebalance=on|off,
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
-    /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind serves no
-    /// reads; 0: no limit), read-your-writes=on|off (a session sees its own writes)
+    /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
+    /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes)
     Set {
         /// Its name
         name: String,

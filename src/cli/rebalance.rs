@@ -9,7 +9,7 @@ use crate::wire::pb::admin::{GroupWeight, RebalanceBy, RebalanceRequest};
 /// `pontoon rebalance ...`
 #[derive(Debug, Args)]
 pub struct RebalanceArgs {
-    /// What to make level
+    /// What to balance
     #[arg(long, value_enum, default_value = "slots")]
     by: ByArg,
     /// Relative shares of the groups, for example g1=1,g2=2; 1 for a group that is not listed, 0 for none
@@ -20,7 +20,7 @@ pub struct RebalanceArgs {
     apply: bool,
 }
 
-/// What to make level.
+/// What to balance.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ByArg {
     /// Number of slots.

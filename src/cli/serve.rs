@@ -119,11 +119,12 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     config.check().map_err(CliError::Usage)?;
     if args.check_config {
         config.secret().map_err(CliError::Usage)?;
-        output::print_text("the configuration is good\n");
+        output::print_text("the configuration is valid\n");
         return Ok(());
     }
     start_log(&config.log)?;
-    // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the log.
+    // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the
+    // log.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")

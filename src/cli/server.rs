@@ -8,8 +8,8 @@ use crate::wire::pb::admin::SetServerRequest;
 /// `pontoon server ...`
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Change a server: priority=N (among replicas with the same offset the largest is promoted; 0: never automatically),
-    /// zone=NAME
+    /// Change a server: priority=N (among replicas with the same offset the largest is promoted; 0: never
+    /// automatically), zone=NAME
     Set {
         /// The server, as its group has it
         #[arg(value_name = "HOST:PORT")]

@@ -17,7 +17,7 @@ pub enum SlotCommand {
     Ls,
     /// Give slots to a group, without keys (to move keys: migrate)
     ///
-    /// Slots without an owner change at once. Slots with an owner change only if they have no keys.
+    /// Slots without an owner change immediately. Slots with an owner change only if they have no keys.
     Assign {
         /// For example 0-511, 7 or 0-3,9
         #[arg(value_name = "SLOTS")]

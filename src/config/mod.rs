@@ -1,4 +1,5 @@
-//! A node's configuration: TOML file < environment < flags. Each setting is declared once, with its type and explanation.
+//! A node's configuration: TOML file < environment < flags. Each setting is declared once, with its type and
+//! explanation.
 //! Knows nothing of the settings that are replicated and can change while nodes run (`pontoon cluster set`).
 
 mod file;
@@ -35,9 +36,9 @@ const ENV_PREFIX: &str = "PONTOON_";
 const ENV_OTHERS: [&str; 3] = ["PONTOON_NODE", "PONTOON_BIN", "PONTOON_FAULTS"];
 
 impl Config {
-    /// Reads the file, then the environment, then the flags (`(key, text)`, for example `("proxy.workers", "2")`); later sources
-    /// override earlier ones. Also returns notes for the operator. Does not check whether the settings fit together, see
-    /// [`Config::check`].
+    /// Reads the file, then the environment, then the flags (`(key, text)`, for example `("proxy.workers", "2")`);
+    /// later sources override earlier ones. Also returns notes for the operator. Does not check whether the settings
+    /// fit together, see [`Config::check`].
     ///
     /// # Errors
     /// Returns the file, line and key, or the variable, or the flag, and what is expected, as text for the operator.

@@ -18,8 +18,8 @@ const MODE_OTHERS: u32 = 0o077;
 /// The cluster secret in `path`: its first and only line.
 ///
 /// # Errors
-/// Returns why, as text for the operator, if the file cannot be read, others may read it (with the command that changes this), or
-/// its content cannot be a cluster secret.
+/// Returns why, as text for the operator, if the file cannot be read, others may read it (with the command that changes
+/// this), or its content cannot be a cluster secret.
 pub fn cluster_secret(path: &Path) -> Result<ClusterSecret, String> {
     let show = path.display();
     let file = File::open(path).map_err(|e| format!("secret file {show} cannot be read: {e}"))?;

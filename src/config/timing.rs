@@ -11,7 +11,7 @@ section! {
         raft_heartbeat "raft_heartbeat_ms": Duration = Duration::from_millis(100), "100";
         /// A follower without a heartbeat from the leader starts an election after at least this many milliseconds.
         election_min "election_min_ms": Duration = Duration::from_millis(300), "300";
-        /// And after at most this many milliseconds.
+        /// A follower without a heartbeat from the leader starts an election after at most this many milliseconds.
         election_max "election_max_ms": Duration = Duration::from_millis(600), "600";
         /// A node asks the leader to renew its lease each time this many milliseconds have passed.
         heartbeat "heartbeat_ms": Duration = Duration::from_millis(500), "500";

@@ -41,7 +41,7 @@ pub fn vote_pb(vote: &Vote) -> pb::BallotVote {
 
 /// From the wire; a missing one is an error.
 pub fn vote(vote: Option<&pb::BallotVote>) -> Result<Vote, String> {
-    let v = vote.ok_or("no vote in it")?;
+    let v = vote.ok_or("the message has no vote")?;
     let mut out = Vote::new(v.term, v.node);
     out.committed = v.committed;
     Ok(out)

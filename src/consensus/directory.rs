@@ -29,8 +29,8 @@ pub struct DirLock {
 /// the log contains passwords.
 ///
 /// # Errors
-/// Another process uses the directory, it belongs to another user, or the file system refuses something. The text tells
-/// the operator what to do.
+/// Another process uses the directory, it belongs to another user, or the file system refuses something. The text says
+/// what to do.
 pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
     prepare(data_dir)?;
     let path = data_dir.join(LOCK);
@@ -49,7 +49,7 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
 /// This node's uuid, made at the first call. The caller must hold the lock.
 ///
 /// # Errors
-/// The witness file is damaged, or is missing although there is a log. The text tells the operator what to do.
+/// The witness file is damaged, or is missing although there is a log. The text says what to do.
 pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
     prepare(data_dir)?;
     match Witness::open(data_dir) {

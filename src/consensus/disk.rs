@@ -30,7 +30,7 @@ const CACHE: u64 = 16 << 20;
 /// sled's threads end within milliseconds after a close. If it takes longer, another program holds the file.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
 /// Time between two checks of whether it is closed.
-const LOCKED_LOOK: Duration = Duration::from_millis(10);
+const LOCKED_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// sled writes what nobody waits for (the committed position) after this time, in milliseconds.
 const FLUSH_MS: u64 = 500;
 /// Longest entry, in encoded bytes: an assignment of all 16384 slots has about 50 KB. A longer one is refused when it
@@ -76,7 +76,7 @@ struct Writer {
     generation: u64,
     /// Last entry in the current snapshot.
     snapshot: Option<LogId>,
-    /// A write has failed: sled's memory may be ahead of the disk, so nothing is written any more.
+    /// A write has failed: sled's memory may be ahead of the disk, so nothing more is written.
     failed: Option<Failure>,
 }
 
@@ -93,8 +93,8 @@ pub struct Ends {
 pub fn remedy(data_dir: &Path, what: &str) -> OpenError {
     OpenError(format!(
         "the log in {} is damaged: {what}. This node refuses to start, because it may have forgotten what it promised \
-         to others. If other nodes live: run `pontoon node remove ID` there, move this directory away, and start this \
-         node with --join. If none lives: restore all of this directory from one copy",
+         to others. If other nodes are alive: run `pontoon node remove ID` there, move this directory away, and start \
+         this node with --join. If none is alive: restore all of this directory from one copy",
         data_dir.display()
     ))
 }
@@ -103,8 +103,7 @@ impl Disk {
     /// Opens the store of a data directory that has a witness, and checks everything in it.
     ///
     /// # Errors
-    /// The log is damaged or behind its witness, or the file system refuses something. The text tells the operator what
-    /// to do.
+    /// The log is damaged or behind its witness, or the file system refuses something. The text says what to do.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let witness = open_witness(data_dir)?;
         let folder = data_dir.join(FOLDER);
@@ -182,7 +181,7 @@ impl Disk {
 
     /// Puts this node into another cluster, durably. For `recover` only.
     pub fn replace_cluster(&self, id: Uuid) -> Result<(), Failure> {
-        self.attest(&mut self.lock(), |facts| facts.cluster_id = Some(id))
+        self.update_witness(&mut self.lock(), |facts| facts.cluster_id = Some(id))
     }
 
     /// Appends entries, which are on disk when this returns. The caller calls [`Disk::settle`] after it has
@@ -221,13 +220,13 @@ impl Disk {
         Ok(w)
     }
 
-    fn attest_last(&self, w: &mut Writer) -> Result<(), Failure> {
+    fn witness_last(&self, w: &mut Writer) -> Result<(), Failure> {
         let last = w.last;
-        self.attest(w, |facts| facts.last = last)
+        self.update_witness(w, |facts| facts.last = last)
     }
 
     /// Changes the witness, which is on disk when this returns.
-    fn attest(&self, w: &mut Writer, change: impl FnOnce(&mut WitnessRecord)) -> Result<(), Failure> {
+    fn update_witness(&self, w: &mut Writer, change: impl FnOnce(&mut WitnessRecord)) -> Result<(), Failure> {
         let mut witness = self.witness();
         let mut facts = witness.facts().clone();
         change(&mut facts);
@@ -244,7 +243,7 @@ impl Disk {
         let mut w = self.ready()?;
         // The witness is first: a crash in between leaves more in the log than the witness asks for, never less.
         w.last = before.or(w.purged);
-        self.attest_last(&mut w)?;
+        self.witness_last(&mut w)?;
         let done = remove(&trees.log, Bound::Included(log_key(since, 0).to_vec()), Bound::Unbounded);
         w.check("truncate the log", done)?;
         w.flush(&trees)
@@ -272,7 +271,7 @@ impl Disk {
         if w.last.is_none_or(|l| l.index <= upto.index) {
             w.last = Some(upto);
         }
-        self.attest_last(&mut w)
+        self.witness_last(&mut w)
     }
 
     /// Entries from `start` to before `end`: at most about `bytes` bytes (0: no limit), and at least one entry if there
@@ -288,7 +287,7 @@ impl Disk {
         let done = trees.meta.insert(VOTE, seal(&convert::vote_pb(vote).encode_to_vec()));
         w.check("save the vote", done)?;
         w.flush(&trees)?;
-        self.attest(&mut w, |facts| facts.vote = Some(*vote))
+        self.update_witness(&mut w, |facts| facts.vote = Some(*vote))
     }
 
     /// The last vote.
@@ -513,7 +512,7 @@ fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Unopened> {
         // This process holds the data directory, so the lock is that of an earlier handle in it whose threads are
         // ending.
         Ok(Err(sled::Error::Io(e))) if is_locked(&e) && Instant::now() < give_up => {
-            std::thread::sleep(LOCKED_LOOK);
+            std::thread::sleep(LOCKED_POLL_INTERVAL);
             open_until(folder, give_up)
         }
         Ok(Err(sled::Error::Io(e))) if e.raw_os_error().is_some() => Err(Unopened::System(e)),
@@ -540,7 +539,7 @@ fn entries_of(trees: &Trees, start: u64, end: Option<u64>, limit: usize) -> Resu
     };
     for item in trees.log.range::<Vec<u8>, _>((from, to)) {
         let (key, value) = item.map_err(|e| format!("the log cannot be read: {e}"))?;
-        let index = generation_of(&key).ok_or("a key that is none")?;
+        let index = generation_of(&key).ok_or("the log has a key that is not an index")?;
         match &mut open {
             Some((i, bytes)) if *i == index => bytes.extend_from_slice(&value),
             _ => {

@@ -46,7 +46,7 @@ use crate::{
 
 /// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
 const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
-/// openraft's metrics follow a commit at once. If they do not, a step is repeated, which is harmless.
+/// openraft's metrics follow a commit immediately. If they do not, a step is repeated, which is harmless.
 const METRICS_DEADLINE: Duration = Duration::from_millis(500);
 /// A learner becomes a voter when it lacks no more than this number of entries: a commit might have to wait for a
 /// slower one.
@@ -88,10 +88,10 @@ struct ConsensusInner {
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
-    /// Set for good when this node stops: nothing is proposed or confirmed here any more.
-    leaving: AtomicBool,
+    /// Set permanently when this node stops: nothing is proposed or confirmed here afterwards.
+    stopping: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
-    yielding: AtomicBool,
+    transferring: AtomicBool,
     refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
 }
 
@@ -106,7 +106,7 @@ impl Consensus {
     /// returns. A pristine node stays silent until `initialize` or the first call of a cluster that knows its uuid.
     ///
     /// # Errors
-    /// The log is damaged, behind its witness, or another node's. The text tells the operator what to do.
+    /// The log is damaged, behind its witness, or another node's. The text says what to do.
     pub async fn open(config: ConsensusConfig) -> Result<Self, OpenError> {
         Self::open_keeping(config, RetainedState::default()).await
     }
@@ -165,8 +165,8 @@ impl Consensus {
             state,
             leadership,
             stopped,
-            leaving: AtomicBool::new(false),
-            yielding: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            transferring: AtomicBool::new(false),
             refused: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -240,12 +240,13 @@ impl Consensus {
     /// Appends a change at this node, which must lead, and waits until it is applied here. Never forwards.
     ///
     /// # Errors
-    /// See [`ProposeError`]; only after `Unknown` may it have been, or yet be, executed.
+    /// See [`ProposeError`]. Only after `Unknown` the change may have been executed, or may be executed later.
     pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError> {
         self.propose_request(id, change_hash(&change), change, deadline).await
     }
 
-    /// Like [`Self::propose`], for a change that was asked for by a request with this hash (`wire::hash::request_hash`).
+    /// Like [`Self::propose`], for a change that was asked for by a request with this hash
+    /// (`wire::hash::request_hash`).
     ///
     /// # Errors
     /// As [`Self::propose`].
@@ -256,7 +257,7 @@ impl Consensus {
         change: Change,
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
-        if self.is_leaving() {
+        if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
         let entry = Entry { id, request_hash, at_ms: clock::wall_ms(), change };
@@ -267,14 +268,14 @@ impl Consensus {
         let proposal = Proposal::new(entry);
         let appended = proposal.flag();
         let answer = self.inner.raft.client_write_ff(proposal).await.map_err(|e| self.fatal(&e))?;
-        let may_be_there = || appended.load(Ordering::Acquire);
+        let may_be_appended = || appended.load(Ordering::Acquire);
         match timeout(deadline, answer).await {
             Ok(Ok(Ok(done))) => done.data.0.ok_or_else(|| ProposeError::Unknown("the answer is empty".into())),
-            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) if !may_be_there() => {
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) if !may_be_appended() => {
                 Err(ProposeError::NotLeader(to.leader_id.map(NodeId)))
             }
             Ok(Ok(Err(_))) => Err(ProposeError::Unknown("this node lost its leadership meanwhile".into())),
-            Ok(Err(_)) if !may_be_there() => Err(self.fatal(&Fatal::Stopped)),
+            Ok(Err(_)) if !may_be_appended() => Err(self.fatal(&Fatal::Stopped)),
             Ok(Err(_)) => Err(ProposeError::Unknown("the log of this node stopped meanwhile".into())),
             // Also if it is not appended yet: it is in Raft's queue.
             Err(_) => Err(ProposeError::Unknown(format!(
@@ -290,7 +291,7 @@ impl Consensus {
     /// # Errors
     /// See [`ProposeError`]; nothing is appended. `Unknown`: no quorum answered in time.
     pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Term, ProposeError> {
-        if self.is_leaving() {
+        if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
         let end = Instant::now() + deadline;
@@ -332,7 +333,7 @@ impl Consensus {
         learners: BTreeSet<NodeId>,
         nodes: BTreeMap<NodeId, NewMember>,
     ) -> Result<bool, ProposeError> {
-        if self.is_leaving() {
+        if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
         let metrics = self.inner.raft.metrics().borrow().clone();
@@ -385,8 +386,8 @@ impl Consensus {
         tracing::info!(?change, "Raft's membership changes");
         match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
             Ok(Ok(done)) => {
-                // Without this wait, a call that follows at once would read the old membership, and request the step
-                // again.
+                // Without this wait, a call that follows immediately would read the old membership, and request the
+                // step again.
                 let mut metrics = self.inner.raft.metrics();
                 let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
                 let _ = timeout(METRICS_DEADLINE, seen).await;
@@ -422,7 +423,7 @@ impl Consensus {
     /// Transfers the leadership because this node stops: from now on it proposes nothing and grants nothing. Returns
     /// when another node leads, when no other node could, or at the deadline.
     pub async fn transfer_leadership(&self, deadline: Duration) {
-        self.inner.leaving.store(true, Ordering::Release);
+        self.inner.stopping.store(true, Ordering::Release);
         self.inner.raft.runtime_config().elect(false);
         let metrics = self.inner.raft.metrics().borrow().clone();
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
@@ -431,7 +432,7 @@ impl Consensus {
         }
         if !self.depose(&|_| true, Instant::now() + deadline).await {
             tracing::warn!(
-                "the leadership was not handed over; the other nodes elect a leader after their election timeout"
+                "the leadership was not transferred; the other nodes elect a leader after their election timeout"
             );
         }
     }
@@ -441,26 +442,26 @@ impl Consensus {
     /// Returns whether another node leads.
     pub async fn transfer_leadership_to(&self, transfer_candidates: &BTreeSet<NodeId>, deadline: Duration) -> bool {
         let inner = &self.inner;
-        if inner.leaving.load(Ordering::Acquire) || inner.yielding.swap(true, Ordering::AcqRel) {
+        if inner.stopping.load(Ordering::Acquire) || inner.transferring.swap(true, Ordering::AcqRel) {
             return false;
         }
         inner.raft.runtime_config().elect(false);
         let done = self.depose(&|id| transfer_candidates.contains(&NodeId(id)), Instant::now() + deadline).await;
-        inner.yielding.store(false, Ordering::Release);
+        inner.transferring.store(false, Ordering::Release);
         let switch = |on: bool| {
             inner.raft.runtime_config().heartbeat(on);
             inner.raft.runtime_config().elect(on);
         };
         switch(true);
         // The node may have begun to stop meanwhile.
-        if inner.leaving.load(Ordering::Acquire) {
+        if inner.stopping.load(Ordering::Acquire) {
             switch(false);
         }
         done
     }
 
-    fn is_leaving(&self) -> bool {
-        self.inner.leaving.load(Ordering::Acquire) || self.inner.yielding.load(Ordering::Acquire)
+    fn is_stopping_or_transferring(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire) || self.inner.transferring.load(Ordering::Acquire)
     }
 
     /// Stops Raft's heartbeats, and asks voters that `may` lead to stand for election. Returns whether another node
@@ -471,13 +472,13 @@ impl Consensus {
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
         // The other nodes grant no vote while their last message from a leader is younger than the election timeout.
         inner.raft.runtime_config().heartbeat(false);
-        let quiet = (Instant::now() + inner.election_max).min(end);
-        if self.another_leads(quiet).await {
+        let votes_granted_from = (Instant::now() + inner.election_max).min(end);
+        if self.another_leads(votes_granted_from).await {
             return true;
         }
         // A node that has left the membership gets no message from the next leader, so one call must suffice: asking
         // node after node would depose each of them in turn.
-        let blind = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
+        let has_left = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
         let replication = metrics.replication.unwrap_or_default();
         let mut transfer_candidates: Vec<(u64, u64)> = voters
             .iter()
@@ -499,7 +500,7 @@ impl Consensus {
                 Err(status) => Err(status),
             };
             match asked {
-                Ok(()) if blind() => return true,
+                Ok(()) if has_left() => return true,
                 Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return true,
                 Ok(()) => tracing::info!(node = candidate, "the node did not take over the leadership"),
                 Err(status) => tracing::info!(node = candidate, error = status.message(), "the node cannot take over"),
@@ -518,7 +519,7 @@ impl Consensus {
 
     /// Stops Raft and closes the store. The handle answers `Stopped` from then on.
     pub async fn shutdown(&self) {
-        self.inner.leaving.store(true, Ordering::Release);
+        self.inner.stopping.store(true, Ordering::Release);
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly; nothing acknowledged is lost");
         }

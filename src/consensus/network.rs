@@ -81,7 +81,7 @@ struct SharedNetwork {
     me: Arc<PeerIdentity>,
     auth: ClientAuth,
     channels: Channels,
-    book: Mutex<PeerLinks>,
+    links: Mutex<PeerLinks>,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ struct PeerLinks {
     /// log's changes, the log is newer again.
     learned: BTreeMap<Uuid, (String, Option<String>)>,
     /// Why the last call to a node failed, so that it is logged once.
-    trouble: BTreeMap<u64, String>,
+    last_failure: BTreeMap<u64, String>,
 }
 
 /// Learned addresses kept, far more than a cluster has nodes. Beyond this number all are dropped; heartbeats bring them
@@ -102,42 +102,42 @@ impl Network {
     /// chooses it.
     pub fn new(me: Arc<PeerIdentity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
         let channels = Channels::new(CHANNELS).calling_from(source);
-        Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), channels, book: Mutex::default() }) }
+        Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), channels, links: Mutex::default() }) }
     }
 
     /// Notes that a node is at `admin` now.
     pub fn learn(&self, uuid: Uuid, admin: &HostPort) {
-        let mut book = self.shared.book();
-        if book.learned.len() >= LEARNED_MAX {
-            book.learned.clear();
+        let mut links = self.shared.links();
+        if links.learned.len() >= LEARNED_MAX {
+            links.learned.clear();
         }
-        match book.learned.get(&uuid) {
+        match links.learned.get(&uuid) {
             Some((known, _)) if known == admin.as_str() => {}
             _ => {
-                book.learned.insert(uuid, (admin.as_str().to_owned(), None));
+                links.learned.insert(uuid, (admin.as_str().to_owned(), None));
             }
         }
     }
 
     /// The address of a node: the learned one, else the log's.
     pub fn address(&self, node: &RaftNode) -> String {
-        let mut book = self.shared.book();
-        match book.learned.get_mut(&node.uuid) {
+        let mut links = self.shared.links();
+        match links.learned.get_mut(&node.uuid) {
             Some((admin, seen)) => {
                 if seen.get_or_insert_with(|| node.admin.clone()) == &node.admin {
                     return admin.clone();
                 }
-                book.learned.remove(&node.uuid);
+                links.learned.remove(&node.uuid);
                 node.admin.clone()
             }
             None => node.admin.clone(),
         }
     }
 
-    /// A client for one call or many. Cheap.
+    /// Returns a client for any number of calls. Cheap.
     ///
     /// # Errors
-    /// The address is not one.
+    /// The node's address is not valid.
     pub fn client(&self, node: &RaftNode) -> Result<Client, Status> {
         let channel = self.shared.channels.to(&self.address(node)).map_err(Status::unavailable)?;
         Ok(RaftClient::with_interceptor(channel, self.shared.auth.clone()))
@@ -157,16 +157,16 @@ impl Network {
 }
 
 impl SharedNetwork {
-    fn book(&self) -> std::sync::MutexGuard<'_, PeerLinks> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn links(&self) -> std::sync::MutexGuard<'_, PeerLinks> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes how a call to a node ended, and logs it if the last one ended otherwise.
     fn note(&self, target: u64, result: Result<(), &Status>) {
-        let mut book = self.book();
+        let mut links = self.links();
         match result {
             Ok(()) => {
-                if book.trouble.remove(&target).is_some() {
+                if links.last_failure.remove(&target).is_some() {
                     tracing::info!(node = target, "the node answers again");
                 }
             }
@@ -177,9 +177,9 @@ impl SharedNetwork {
                     Code::DeadlineExceeded | Code::Cancelled => return,
                     code => code.description().to_owned(),
                 };
-                if book.trouble.get(&target) != Some(&kind) {
+                if links.last_failure.get(&target) != Some(&kind) {
                     tracing::warn!(node = target, error = status.message(), "the node cannot be reached by Raft");
-                    book.trouble.insert(target, kind);
+                    links.last_failure.insert(target, kind);
                 }
             }
         }

@@ -95,7 +95,7 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
         machine.membership().nodes().map(|(id, n)| (*id, n.clone())).collect();
     let Some((me, own)) = nodes.iter().find(|(_, n)| n.uuid == facts.uuid).cloned() else {
         return Err(format!(
-            "the node with uuid {} is no member in its own log; it cannot carry the cluster on",
+            "the node with uuid {} is not a member in its own log; it cannot continue the cluster",
             facts.uuid
         ));
     };

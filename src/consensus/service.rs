@@ -56,7 +56,7 @@ impl RaftService {
     /// Accepts a call if it is for this node and from its cluster. With `adopt`, a node without a cluster joins the
     /// first one that knows its uuid, durably before it answers.
     async fn admit(&self, header: Option<&pb::Header>, adopt: bool) -> Result<(), Status> {
-        let header = header.ok_or_else(|| bad("no header in it"))?;
+        let header = header.ok_or_else(|| bad("the message has no header"))?;
         let from = convert::uuid(&header.from_uuid).map_err(bad)?;
         let to = convert::uuid(&header.to_uuid).map_err(bad)?;
         let cluster = convert::uuid(&header.cluster_id).map_err(bad)?;
@@ -66,7 +66,7 @@ impl RaftService {
                 from,
                 header.from_id,
                 format!(
-                    "this call is for node {} with uuid {to}, and here is node {id} with uuid {uuid}; if its data \
+                    "this call is for node {} with uuid {to}, but this is node {id} with uuid {uuid}; if its data \
                      directory was wiped: `pontoon node remove {id}`, then start it with --join",
                     header.to_id
                 ),
@@ -120,7 +120,7 @@ impl RaftService {
             Some(uuid) if uuid != from => Err(self.refuse(
                 from,
                 header.from_id,
-                format!("node {} is a member under uuid {uuid}, and a candidate has {from}", header.from_id),
+                format!("node {} is a member under uuid {uuid}, and this candidate has uuid {from}", header.from_id),
             )),
             _ => Ok(()),
         }

@@ -37,7 +37,7 @@ pub fn spawn(
                     let why = fatal.to_string();
                     tracing::error!(error = why, "the log has stopped; everything acknowledged is on disk");
                     stops.send_replace(Some(why));
-                    // This node does not lead any more.
+                    // This node no longer leads.
                     leads.send_modify(|l| {
                         l.is_me = false;
                         l.leader = l.leader.filter(|id| id.0 != me);

@@ -86,13 +86,13 @@ pub enum WaitError {
     /// A node reports that it cannot bind the product's port; which and why, for people.
     #[error("{0}")]
     Listener(String),
-    /// This node does not lead any more, so it has no view of the nodes.
-    #[error("this node is not the leader any more")]
+    /// This node no longer leads, so it has no view of the nodes.
+    #[error("this node is no longer the leader")]
     NotLeader,
 }
 
-/// How long a listener's error must last to count: a node tries a port that a stopping process still holds again each
-/// second.
+/// How long a listener's error must last to count: a port may still belong to a process that is stopping, and the node
+/// tries to bind it again every second.
 const LISTENER_GRACE: Duration = Duration::from_millis(2500);
 /// How often a wait checks its condition without news: that a node is silent causes no event.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -194,8 +194,9 @@ impl Control {
         for member in state.members.values().filter(|member| member.leaving.is_none()) {
             let id = member.id;
             // A node that sent this leader no heartbeat may have a lease of a former term, for one lease at most.
-            let maybe = view.nodes.get(&id).map_or(now < began_ns.saturating_add(lease), |seen| self.alive(seen, now));
-            if !maybe {
+            let may_serve =
+                view.nodes.get(&id).map_or(now < began_ns.saturating_add(lease), |seen| self.alive(seen, now));
+            if !may_serve {
                 silent.push(format!("node {id} ({}) is not alive and was not waited for", member.admin));
                 continue;
             }

@@ -28,9 +28,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// A peer that is up answers within milliseconds; any other peer is called again in the next round.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The same reason for waiting is logged again after this number of rounds (30 s).
-const SAY_AGAIN_AFTER: u32 = 100;
+const LOG_AGAIN_AFTER: u32 = 100;
 
-/// What the command line of a pristine node says.
+/// What the command line of a pristine node gives.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// `--peers`, this node among them.
@@ -47,12 +47,12 @@ pub struct Bootstrap {
     pub consensus: Consensus,
     /// Calls to the other nodes.
     pub peers: Peers,
-    /// What the command line says.
+    /// What the command line gives.
     pub origin: Origin,
 }
 
 impl Bootstrap {
-    /// Returns when this node is part of a cluster: at once, if it was part of one when it started.
+    /// Returns when this node is part of a cluster: immediately, if it was part of one when it started.
     pub async fn run(self) {
         if !self.consensus.is_pristine() {
             info!("this node belongs to a cluster already; --peers and --join are ignored");
@@ -164,7 +164,7 @@ impl Bootstrap {
     }
 }
 
-/// Logs a reason when it changes, and again after [`SAY_AGAIN_AFTER`] rounds.
+/// Logs a reason when it changes, and again after [`LOG_AGAIN_AFTER`] rounds.
 #[derive(Default)]
 struct ReasonLog {
     last: String,
@@ -174,7 +174,7 @@ struct ReasonLog {
 impl ReasonLog {
     fn log(&mut self, why: &str) {
         self.repeats += 1;
-        if self.last != why || self.repeats >= SAY_AGAIN_AFTER {
+        if self.last != why || self.repeats >= LOG_AGAIN_AFTER {
             warn!("{why}");
             self.last = why.to_owned();
             self.repeats = 0;

@@ -1,4 +1,4 @@
-//! Sends heartbeats to the leader: every half second, and at once when there is news. An answer renews this node's
+//! Sends heartbeats to the leader: every half second, and immediately when there is news. An answer renews this node's
 //! lease. Knows nothing of how a leader is chosen; if none is known, it asks the other members.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -27,7 +27,8 @@ use crate::{
     wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport},
 };
 
-/// A later answer grants little more of a lease; the next heartbeat is worth more.
+/// How long the answer to a heartbeat is awaited. A lease counts from the send, so a later answer would grant little
+/// more than the rest of it; the next heartbeat grants more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// News (a reached epoch) is not sent more often than this, so that a burst of changes makes one heartbeat. A drained
 /// hold does not wait.
@@ -74,13 +75,13 @@ impl HeartbeatSender {
         // A receiver of its own: news that arrives during an exchange must still be sent after it.
         let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
-        let mut without = LeaseRefusals::default();
+        let mut refusals = LeaseRefusals::default();
         let mut lease = Lease::new(self.permit.clone());
-        let mut moved = self.movers.news();
-        let mut probed_news = self.prober.news();
+        let mut mover_news = self.movers.news();
+        let mut probe_news = self.prober.news();
         let mut acked: BTreeSet<HoldId> = BTreeSet::new();
-        // An exchange is broken off for a drained hold, but never two in a row: leases must be renewed, too.
-        let mut broken_off = false;
+        // An exchange is interrupted for a drained hold, but never two in a row: leases must be renewed, too.
+        let mut interrupted = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -89,11 +90,11 @@ impl HeartbeatSender {
                     let mut news = self.report.clone();
                     let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &acked)).await;
                 }
-                Ok(()) = moved.changed() => {}
-                Ok(()) = probed_news.changed() => {}
+                Ok(()) = mover_news.changed() => {}
+                Ok(()) = probe_news.changed() => {}
                 Ok(()) = leadership.changed() => {}
                 // The admission of this start is news: without it there is no lease.
-                Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
+                Ok(()) = just_admitted(&mut state, &self.me, self.start) => {}
             }
             let report = self.report.borrow_and_update().clone();
             lease.reached(report.route_epoch);
@@ -105,7 +106,7 @@ impl HeartbeatSender {
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let mut news = self.report.clone();
-            probed_news.borrow_and_update();
+            probe_news.borrow_and_update();
             let batch = self.prober.batch();
             let answer = tokio::select! {
                 biased;
@@ -116,21 +117,21 @@ impl HeartbeatSender {
                     next = tokio::time::Instant::now();
                     continue;
                 }
-                // Clients wait for the end of a hold, and the quorum round of this heartbeat may take longer than the
-                // rest of the hold.
-                () = drained_more(&mut news, &acked), if !broken_off => {
-                    broken_off = true;
+                // Clients wait for the end of a hold, and the quorum confirmation of this heartbeat may take longer
+                // than the rest of the hold.
+                () = drained_more(&mut news, &acked), if !interrupted => {
+                    interrupted = true;
                     next = tokio::time::Instant::now();
                     continue;
                 }
                 () = keep_up(&mut reports, &mut lease) => None,
             };
-            broken_off = false;
+            interrupted = false;
             let Some((sent, answer)) = answer else { continue };
             if answer.reports_kept_in > 0 && self.prober.kept(&batch, Term(answer.reports_kept_in)) {
                 next = tokio::time::Instant::now();
             }
-            if let Some(ended) = self.take(answer, sent, &mut lease, &mut without) {
+            if let Some(ended) = self.take(answer, sent, &mut lease, &mut refusals) {
                 lease.revoke();
                 return ended;
             }
@@ -139,8 +140,8 @@ impl HeartbeatSender {
 
     /// The last heartbeat, for when the workers have stopped.
     #[must_use]
-    pub fn farewell(&self) -> Farewell {
-        Farewell {
+    pub fn last_heartbeat(&self) -> LastHeartbeat {
+        LastHeartbeat {
             me: self.me.clone(),
             start: self.start,
             consensus: self.consensus.clone(),
@@ -157,15 +158,15 @@ impl HeartbeatSender {
         }
         let target = match &leadership.leader_admin {
             Some(admin) => admin.clone(),
-            None => self.ask_around().await?,
+            None => self.find_leader().await?,
         };
         match self.peers.heartbeat(&target, heartbeat.clone(), ANSWER_WITHIN).await {
             Ok(answer) => Some(answer),
             Err(error) => {
                 debug!(%target, error = error.message(), "the heartbeat was not answered");
                 // The leader or this node may have another address now; any member that answers knows the leader's.
-                let elsewhere = self.ask_around().await.filter(|found| *found != target)?;
-                self.peers.heartbeat(&elsewhere, heartbeat, ANSWER_WITHIN).await.ok()
+                let other_target = self.find_leader().await.filter(|found| *found != target)?;
+                self.peers.heartbeat(&other_target, heartbeat, ANSWER_WITHIN).await.ok()
             }
         }
     }
@@ -176,7 +177,7 @@ impl HeartbeatSender {
         answer: HeartbeatReply,
         sent: Sent,
         lease: &mut Lease,
-        without: &mut LeaseRefusals,
+        refusals: &mut LeaseRefusals,
     ) -> Option<HeartbeatEnd> {
         if answer.not_a_member {
             error!(
@@ -199,9 +200,9 @@ impl HeartbeatSender {
             };
             let reached = self.report.borrow().route_epoch;
             lease.granted(sent, granted, reached, boottime_ns());
-            without.granted();
+            refusals.granted();
         } else if answer.leader.is_none() && !answer.why_not.is_empty() {
-            without.refused(&answer.why_not);
+            refusals.refused(&answer.why_not);
         }
         None
     }
@@ -239,10 +240,10 @@ impl HeartbeatSender {
 
     /// The leader's address from any member that knows it. Needed when this node has another address than before: Raft
     /// does not find it then.
-    async fn ask_around(&self) -> Option<String> {
+    async fn find_leader(&self) -> Option<String> {
         let members = self.consensus.state().borrow().members.clone();
         let me = member_wire::to_wire(&self.me);
-        // All members at once: one that is stopped or cut off would cost a second of the lease.
+        // All members at the same time: one that is stopped or cut off would cost a second of the lease.
         let mut asked = JoinSet::new();
         for member in members.into_values().filter(|m| m.id != self.me.id) {
             let (peers, me) = (self.peers.clone(), me.clone());
@@ -301,7 +302,7 @@ impl LeaseRefusals {
 
 /// The last heartbeat of a start. It says that this node has stopped serving, so that nobody waits for its lease to
 /// end.
-pub struct Farewell {
+pub struct LastHeartbeat {
     me: NewMember,
     start: Uuid,
     consensus: Consensus,
@@ -309,9 +310,9 @@ pub struct Farewell {
     leader_service: LeaderService,
 }
 
-impl Farewell {
+impl LastHeartbeat {
     /// Sends it once, within `deadline`. If it is lost, the other nodes wait until the lease ends.
-    pub async fn say(&self, deadline: Duration) {
+    pub async fn send(&self, deadline: Duration) {
         let state = self.consensus.state().borrow().clone();
         let leadership = self.consensus.leadership().borrow().clone();
         let heartbeat = HeartbeatRequest {
@@ -357,7 +358,7 @@ async fn keep_up(reports: &mut watch::Receiver<Arc<ProxyReport>>, lease: &mut Le
 }
 
 /// Resolves when the log has just admitted this start.
-async fn admitted_anew(
+async fn just_admitted(
     state: &mut watch::Receiver<Arc<ClusterState>>,
     me: &NewMember,
     start: Uuid,

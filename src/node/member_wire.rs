@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_survives_the_wire_and_rubbish_does_not() {
+    fn a_node_is_the_same_after_a_round_trip_and_invalid_messages_are_refused() {
         let node = NewMember {
             id: NodeId(7),
             uuid: Uuid(1 << 100),

@@ -5,7 +5,7 @@
 //! open    data directory locked -> identity -> log opened -> admin port bound
 //! start   routes -> workers -> calls answered -> cluster formed or joined -> heartbeats -> control loops
 //! wait    for a signal, a removal, a stopped log, or a task that ends unexpectedly
-//! stop    clients drained -> farewell to the leader -> leadership handed over -> calls ended -> log closed
+//! stop    clients drained -> stop reported to the leader -> leadership transferred -> calls ended -> log closed
 //! ```
 
 pub mod bootstrap;

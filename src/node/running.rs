@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     bootstrap::{Bootstrap, Origin},
-    heartbeat::{Farewell, HeartbeatEnd, HeartbeatSender},
+    heartbeat::{HeartbeatEnd, HeartbeatSender, LastHeartbeat},
     movers::Movers,
     open::OpenNode,
     probe::Prober,
@@ -51,7 +51,7 @@ pub struct RunningNode {
     permit: Arc<Permit>,
     proxy: Proxy,
     movers: Movers,
-    farewell: Farewell,
+    last_heartbeat: LastHeartbeat,
     ends: TaskEnds,
     heartbeat_end: oneshot::Receiver<HeartbeatEnd>,
     calls: Calls,
@@ -132,14 +132,14 @@ impl OpenNode {
         let calls = starting.calls(&leader, &movers, listener);
         starting.bootstrap();
         let leading = starting.leading(leader.clone());
-        let (followers, farewell, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
+        let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
         Ok(RunningNode {
             _lock: lock,
             log: starting.log,
             permit: starting.permit,
             proxy,
             movers,
-            farewell,
+            last_heartbeat,
             ends,
             heartbeat_end,
             calls,
@@ -208,7 +208,7 @@ impl Starting<'_> {
         self.tasks.spawn("api-server", async move {
             let _end = end;
             if let Err(error) = api::server::serve(listener, services, until(stopped)).await {
-                error!(%error, "calls are not answered any more");
+                error!(%error, "calls are no longer answered");
             }
         });
         Calls { stop, ended }
@@ -245,7 +245,7 @@ impl Starting<'_> {
         proxy: &Proxy,
         movers: &Movers,
         unmanaged: UnmanagedReplicas,
-    ) -> (Followers, Farewell, oneshot::Receiver<HeartbeatEnd>) {
+    ) -> (Followers, LastHeartbeat, oneshot::Receiver<HeartbeatEnd>) {
         let moving = self.tasks.spawn("movers", movers.clone().run());
         let (prober, log) = (self.prober.clone(), self.log.clone());
         let probing = self.tasks.spawn("prober", prober.run(move || log.cluster_id(), self.log.state()));
@@ -263,13 +263,13 @@ impl Starting<'_> {
             permit: self.permit.clone(),
             every: self.timing.heartbeat,
         };
-        let farewell = sender.farewell();
+        let last_heartbeat = sender.last_heartbeat();
         let (end, heartbeat_end) = oneshot::channel();
         let heartbeat = self.tasks.spawn_finite("heartbeat", async move {
             // An error: the node stops already.
             let _ = end.send(sender.run().await);
         });
-        (Followers { heartbeat, prober: probing, unmanaged: counting, movers: moving }, farewell, heartbeat_end)
+        (Followers { heartbeat, prober: probing, unmanaged: counting, movers: moving }, last_heartbeat, heartbeat_end)
     }
 }
 
@@ -308,12 +308,13 @@ impl RunningNode {
         StopReason::Task(end)
     }
 
-    /// Stops the node: drains the clients, tells the leader, hands over the leadership, ends the calls, closes the log.
+    /// Stops the node: drains the clients, reports the stop to the leader, transfers the leadership, ends the calls,
+    /// closes the log.
     pub async fn stop(self, why: &StopReason) {
         let deadline = Instant::now() + self.shutdown_deadline;
         let left = || deadline.saturating_duration_since(Instant::now());
         // A third of the deadline is for the clients. What does not finish by then is answered as "outcome unknown",
-        // because the leadership must still be handed over.
+        // because the leadership must still be transferred.
         self.proxy.drain(self.shutdown_deadline / 3).await;
         info!("the clients are drained");
         let Followers { heartbeat, prober, unmanaged, movers } = &self.followers;
@@ -321,7 +322,7 @@ impl RunningNode {
         self.movers.stop();
         self.permit.revoke();
         if !matches!(why, StopReason::Log(_)) {
-            self.farewell.say(left().min(Duration::from_secs(1))).await;
+            self.last_heartbeat.send(left().min(Duration::from_secs(1))).await;
             self.leading.leader_loop.abort();
             self.leading.rebalancer.abort();
             self.log.transfer_leadership(left()).await;

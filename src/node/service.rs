@@ -98,11 +98,11 @@ impl NodeService {
 #[tonic::async_trait]
 impl node_server::Node for NodeService {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
-        let asker = request.into_inner().from;
+        let sender = request.into_inner().from;
         let state = self.consensus.state().borrow().clone();
         // Before the cluster's first change, only Raft's membership names the members.
         let first = self.consensus.raft_members();
-        let known = asker.and_then(|a| {
+        let known = sender.and_then(|a| {
             let id = NodeId(a.id);
             state.members.get(&id).map(|m| m.uuid).or_else(|| first.iter().find(|m| m.id == id).map(|m| m.uuid))
         });
@@ -126,7 +126,7 @@ impl node_server::Node for NodeService {
             )));
         };
         let cluster_id = member_wire::uuid_bytes(cluster);
-        // A new id each time: the change is idempotent, and a recorded refusal must not be repeated for ever.
+        // A new id each time: the change is idempotent, and a recorded refusal must not be repeated forever.
         let change_id = Uuid(uuid::Uuid::new_v4().as_u128());
         let node = member.id;
         match self.consensus.propose(change_id, Change::AddMember(member), JOIN_WITHIN).await {

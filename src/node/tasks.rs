@@ -111,7 +111,7 @@ impl TaskEnds {
     pub async fn wait(&mut self) -> UnexpectedEnd {
         match self.0.recv().await {
             Some(end) => end,
-            // No supervisor is left, so nothing can end any more.
+            // No supervisor is left, so nothing more can end.
             None => std::future::pending().await,
         }
     }

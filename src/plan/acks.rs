@@ -6,7 +6,7 @@ use crate::model::{ids::HostPort, state::Group};
 
 /// The number of unmanaged replicas of a group's primary. They confirm writes to the primary but cannot replace it when
 /// it fails, so that each of them makes one more confirmation necessary. `primary`: the last probe of the primary;
-/// `fresh`: the fresh probe of a replica, for one that does not answer may have lost its link since.
+/// `fresh`: the fresh probe of a replica, because a replica that does not answer may have lost its link since.
 ///
 /// A primary may list a replica under another address than the group does (names, address translation). Therefore
 /// replicas under unknown addresses count as the group's own, up to the number of its replicas that the primary does
@@ -40,7 +40,7 @@ pub fn needed_answers(group: &Group, min_acks: u8) -> usize {
 /// primary fails ([`needed_answers`]), one has every confirmed write.
 ///
 /// # Errors
-/// Why it may not, and what the operator can do first, as text for the operator.
+/// Returns why it may not, and what the operator can do first, as text for the operator.
 pub fn may_leave(
     group: &Group,
     min_acks: u8,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn unmanaged() {
+    fn unmanaged_replicas_are_counted() {
         let check = |listed: &[u16], following: &[u16], want: u32| {
             let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
             let mut probes = BTreeMap::from([(addr(1), probe(ReportedRole::Primary { replicas }, "id"))]);
@@ -188,14 +188,14 @@ mod tests {
         // The primary lists the group's own replicas under other addresses.
         check(&[82, 83], &[2, 3], 0);
         check(&[82, 83, 9], &[2, 3], 1);
-        // One of its own is listed still, and says no more that it follows.
+        // One of the group's own is still listed, but no longer reports that it follows.
         check(&[2, 3], &[2], 0);
-        // Its own are gone, the unmanaged one is there.
+        // The group's own replicas are gone; the unmanaged one is there.
         check(&[9], &[], 1);
         check(&[82, 9], &[2], 1);
         check(&[2, 9], &[2, 3], 0);
         assert_eq!(unmanaged_replicas(&group(3), None, |_| None), 0);
-        // Without a port they are nobody's own.
+        // Replicas without a port are always unmanaged.
         for (listed, own, want) in [(&[2, 3][..], 2, 2), (&[82, 83], 2, 2), (&[2, 9], 1, 3), (&[], 0, 2)] {
             let replicas = listed.iter().map(|port| (addr(*port), 0)).collect();
             let primary = Probe { unnamed_replicas: 2, ..probe(ReportedRole::Primary { replicas }, "id") };
@@ -209,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn leaving() {
+    fn a_replica_may_leave_when_enough_others_are_in_sync() {
         for (servers, min_acks, in_sync, may) in [
             (2, 1, &[][..], true),
             (3, 0, &[], true),
             (3, 1, &[], false),
             (3, 1, &[2], true),
-            // It itself does not count.
+            // The replica that leaves does not count.
             (3, 1, &[3], false),
             (4, 2, &[2], false),
             (4, 2, &[2, 3], true),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn confirmed() {
+    fn a_candidate_must_have_every_confirmed_write() {
         let check = |servers: u16, min_acks: u8, offsets: &[(u16, u64)], want: &str| {
             let offsets: BTreeMap<_, _> = offsets.iter().map(|(port, offset)| (addr(*port), *offset)).collect();
             let got = has_all_confirmed(&group(servers), min_acks, &addr(2), |a| offsets.get(a).copied());

@@ -10,7 +10,7 @@
 //! ```
 //! A reinstatement empties the primary of the group that gets its slots back instead of the first scan, and checks that
 //! this primary is still the same process instead of the second. A new leader releases a hold that an earlier term left
-//! open, and begins anew.
+//! open, and starts over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ use crate::model::{
 };
 
 /// How long the preflights of one attempt may fail before the assignment is given up and the operator is informed:
-/// longer than a lease and an election together, after which a node that is down is not a possible server any more.
+/// longer than a lease and an election together, after which a node that is down is no longer a possible server.
 pub const PREFLIGHT_MAX_NS: u64 = 30_000_000_000;
 
 /// What the leader knows at one moment about an assignment.
@@ -101,7 +101,7 @@ pub enum SlotScan {
     Unreadable(String),
 }
 
-/// What an attempt rests on: observed when its first check is decided.
+/// What must not change during an attempt. It is observed when the first check is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct AttemptBasis {
     /// Epochs of the slots' owners and of the group that gets the slots. The log refuses to finish with others.
@@ -339,7 +339,7 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
     match &memory.stage {
         AttemptStage::Over => AssignmentStep::Over,
         AttemptStage::Begin => match left_open(seen.state, id) {
-            Some(hold) => release(hold, "a new leader begins anew".into()),
+            Some(hold) => release(hold, "a new leader starts over".into()),
             None => AssignmentStep::Wait { why: "the next attempt".into(), until_ns: seen.now_ns },
         },
         AttemptStage::FirstCheck(_) if assignment.keys == Keys::Ejected => empty_primary(seen, product, assignment),
@@ -386,7 +386,7 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
             release(*hold, why.clone())
         }
         AttemptStage::Pause { why, .. } if assignment.attempts >= seen.timing.attempts_max => {
-            give_up(id, format!("{} attempts did not get through; the last: {why}", assignment.attempts))
+            give_up(id, format!("{} attempts failed; the last: {why}", assignment.attempts))
         }
         AttemptStage::Pause { until_ns, why } => AssignmentStep::Wait { why: why.clone(), until_ns: *until_ns },
         AttemptStage::GiveUp(why) => give_up(id, why.clone()),
@@ -422,7 +422,7 @@ fn empty_primary(seen: &AssignmentObservation<'_>, product: &Product, assignment
         Some(run_id) => {
             AssignmentStep::EmptyPrimary(PrimaryProcess { group: to, server: primary.addr.clone(), run_id })
         }
-        None => give_up(assignment.id, format!("the primary of group {to} is not up any more")),
+        None => give_up(assignment.id, format!("the primary of group {to} is no longer up")),
     }
 }
 

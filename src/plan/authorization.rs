@@ -42,8 +42,8 @@ impl Authorizations {
     /// Authorizes connections of a run, all or none. `state`: the newest applied state, after the quorum confirmation.
     ///
     /// # Errors
-    /// Why none was authorized, as text for the log of the node: the run is not current, belongs to another node,
-    /// changes another server, is being closed, or has too many connections.
+    /// Returns why none was authorized, as text for the log of the node: the run is not current, belongs to another
+    /// node, changes another server, is being closed, or has too many connections.
     pub fn authorize(
         &mut self,
         state: &ClusterState,
@@ -58,8 +58,8 @@ impl Authorizations {
         if current.node != node {
             return Err(format!("run {run} of {job} belongs to node {}, not to node {node}", current.node));
         }
-        if let Some(stray) = connections.iter().find(|c| c.server != current.server) {
-            return Err(format!("run {run} of {job} changes {}, not {}", current.server, stray.server));
+        if let Some(other) = connections.iter().find(|c| c.server != current.server) {
+            return Err(format!("run {run} of {job} changes {}, not {}", current.server, other.server));
         }
         let known = self.runs.entry((job, run)).or_default();
         if known.closing {

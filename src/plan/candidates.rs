@@ -8,7 +8,8 @@ use crate::model::{
 };
 
 /// For how long a replica may have been out of sync when the primary was last seen alive, milliseconds. Probes see a
-/// link that breaks together with the primary break a little earlier or later; a replica without a link lags ever more.
+/// link that breaks together with the primary break a little earlier or later; a replica without a link lags more and
+/// more.
 pub const STALE_MS: u64 = 10_000;
 
 /// A replica that may be promoted.
@@ -102,7 +103,7 @@ pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> CandidateChoice 
 /// Whether a replica may be promoted.
 ///
 /// # Errors
-/// Why it may not, as text for the operator; its subject is the replica ("it is loading its data").
+/// Returns why it may not, as text for the operator; its subject is the replica ("it is loading its data").
 fn candidate(
     group: &Group,
     primary: &Server,

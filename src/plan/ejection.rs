@@ -19,11 +19,11 @@ use crate::model::{
 
 /// Since when the primaries of ejected groups have been up without a break, as one process, in this term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EjectedHealth(BTreeMap<(ProductId, GroupId), Up>);
+pub struct EjectedHealth(BTreeMap<(ProductId, GroupId), UpSince>);
 
 /// A primary that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Up {
+struct UpSince {
     run_id: String,
     since_ns: u64,
 }
@@ -36,7 +36,7 @@ impl EjectedHealth {
             let Some(run_id) = ready_primary_run_id(group, seen, watchers) else { continue };
             let before = self.0.get(&(product.id, group.id)).filter(|up| up.run_id == run_id);
             let since_ns = before.map_or(now_ns, |up| up.since_ns);
-            now.insert((product.id, group.id), Up { run_id, since_ns });
+            now.insert((product.id, group.id), UpSince { run_id, since_ns });
         }
         self.0 = now;
     }
@@ -227,8 +227,8 @@ fn spread(slots: &BTreeSet<SlotId>, to: &[&Group]) -> Result<BTreeMap<GroupId, B
     let mut shares: Vec<BTreeSet<SlotId>> = vec![BTreeSet::new(); to.len()];
     for slot in slots {
         let allowed = || (0..to.len()).filter(|n| !to[*n].given_away.contains(slot));
-        let wants = |n: &usize| shares[*n].len() < each + usize::from(*n < more);
-        let place = allowed().find(wants).or_else(|| allowed().min_by_key(|n| shares[*n].len()));
+        let below_share = |n: &usize| shares[*n].len() < each + usize::from(*n < more);
+        let place = allowed().find(below_share).or_else(|| allowed().min_by_key(|n| shares[*n].len()));
         shares[place.ok_or(*slot)?].insert(*slot);
     }
     Ok(to.iter().map(|group| group.id).zip(shares).filter(|(_, share)| !share.is_empty()).collect())

@@ -20,7 +20,7 @@ use crate::model::{
 
 /// For how long a primary must have followed another server before it is replaced, milliseconds. Longer than probes
 /// from before a promotion count, and much shorter than [`STALE_MS`](super::candidates::STALE_MS), after which its
-/// replicas could not replace it any more.
+/// replicas could no longer replace it.
 pub const PRIMARY_FOLLOWS_MS: u64 = 2_000;
 
 /// A replica whose promotion failed this often is deprioritised: its server may refuse the commands of a promotion. The
@@ -149,7 +149,7 @@ pub fn decide(
 /// The changes that begin the promotion of the best candidate.
 ///
 /// # Errors
-/// Why the group is not failed over and what the operator can do, as text for the operator.
+/// Returns why the group is not failed over and what the operator can do, as text for the operator.
 fn fail_over(
     state: &ClusterState,
     seen: &Observation,
@@ -252,7 +252,7 @@ pub fn primary_back(
     if matches!(candidate, Liveness::Down { .. }) && (same || probe.keys > 0) {
         return Some(format!("{from} is back with {} keys, and {} does not answer", probe.keys, promotion.to));
     }
-    // A candidate that was restarted or follows another primary cannot be promoted any more, and only the clients of
+    // A candidate that was restarted or follows another primary can no longer be promoted, and only the clients of
     // the old primary have written since.
     let other_history = |to: &Probe| match &to.role {
         ReportedRole::Replica { .. } => to.replid != group.replid,

@@ -66,8 +66,8 @@ pub enum JobStep {
         /// The highest number of a run so far.
         runs: u32,
     },
-    /// Check whether a hold would get through: every possible server answers, so does the target, control connections
-    /// are open.
+    /// Check whether a hold would succeed: every possible server and the target answer, and the control connections are
+    /// open.
     Preflight,
     /// Append this change.
     Propose(Change),

@@ -21,7 +21,7 @@ use crate::model::{
 /// For how long an endpoint selection is valid, nanoseconds: it only chooses where an attempt begins.
 pub const ENDPOINTS_FRESH_NS: u64 = 2_000_000_000;
 /// The pause between a preflight that failed and the next one, nanoseconds: an answer takes a few milliseconds.
-pub const PREFLIGHT_AGAIN_NS: u64 = 100_000_000;
+pub const PREFLIGHT_PAUSE_NS: u64 = 100_000_000;
 /// For how long a preflight is valid, nanoseconds: a hold that begins later might meet a node that died in the
 /// meantime.
 pub const PREFLIGHT_FRESH_NS: u64 = 250_000_000;
@@ -60,7 +60,7 @@ pub struct JobMemory {
     pub hold: Option<OwnHold>,
     /// Nothing begins before this time, because of the last failure.
     not_before: Option<(u64, String)>,
-    /// The same for the fence, which failures of other steps do not delay.
+    /// No fence begins before this time, because the last one failed. Failures of other steps do not delay it.
     no_fence_before: Option<(u64, String)>,
     /// Attempts in a row that did not reach a hold, and runs in a row that did not reach their end.
     pub failures: u32,
@@ -77,7 +77,7 @@ pub struct JobMemory {
     /// A run that has deleted everything, and how many keys that were.
     pub cleaned: Option<(u32, u64)>,
     /// The slots that are to be swept, and since when these have been the same.
-    quiet: Option<(BTreeSet<SlotId>, u64)>,
+    sweepable: Option<(BTreeSet<SlotId>, u64)>,
 }
 
 impl JobMemory {
@@ -87,7 +87,7 @@ impl JobMemory {
         Self { began_ns: now_ns, progress_logged_ns: now_ns, ..Self::default() }
     }
 
-    /// Records what only has to be noticed. Call it before each decision.
+    /// Records what the observation shows. Call it before each decision.
     pub fn observe(&mut self, seen: &JobObservation<'_>, job: Job) {
         if let Job::Migration(id) = job
             && let Some(migration) = seen.state.migrations.get(&id)
@@ -106,8 +106,8 @@ impl JobMemory {
         }
         if let Job::Sweep { product, group } = job {
             let slots = seen.state.sweepable(product, group);
-            if self.quiet.as_ref().is_none_or(|(known, _)| *known != slots) {
-                self.quiet = Some((slots, seen.now_ns));
+            if self.sweepable.as_ref().is_none_or(|(known, _)| *known != slots) {
+                self.sweepable = Some((slots, seen.now_ns));
             }
         }
         let Some(run) = seen.state.current_run(job) else {
@@ -137,7 +137,7 @@ impl JobMemory {
     /// Since when the slots that are to be swept have been the same.
     #[must_use]
     pub fn quiet_since_ns(&self) -> u64 {
-        self.quiet.as_ref().map_or(self.began_ns, |(_, since_ns)| *since_ns)
+        self.sweepable.as_ref().map_or(self.began_ns, |(_, since_ns)| *since_ns)
     }
 
     /// The last endpoint selection, if it is fresh.
@@ -149,10 +149,10 @@ impl JobMemory {
     /// The last preflight, if it is fresh.
     #[must_use]
     pub fn preflight(&self, now_ns: u64) -> Option<&Result<(), String>> {
-        let good = |at: u64, result: &Result<(), String>| {
-            now_ns < at + if result.is_ok() { PREFLIGHT_FRESH_NS } else { PREFLIGHT_AGAIN_NS }
+        let fresh = |at: u64, result: &Result<(), String>| {
+            now_ns < at + if result.is_ok() { PREFLIGHT_FRESH_NS } else { PREFLIGHT_PAUSE_NS }
         };
-        self.preflight.as_ref().filter(|(at, result)| good(*at, result)).map(|(_, result)| result)
+        self.preflight.as_ref().filter(|(at, result)| fresh(*at, result)).map(|(_, result)| result)
     }
 
     /// The pause after the last failure as a step; `None`: it is over.
@@ -199,17 +199,17 @@ impl JobMemory {
         }
     }
 
-    /// A change was appended and accepted, or refused with this text. `asked_ns`: when it was proposed.
+    /// A change was appended and accepted, or refused with this text. `proposed_ns`: when it was proposed.
     pub fn proposed(
         &mut self,
-        (asked_ns, now_ns): (u64, u64),
+        (proposed_ns, now_ns): (u64, u64),
         change: &Change,
         result: Result<&Outcome, String>,
         timing: Timing,
     ) {
         match (change, result) {
             (Change::OpenHold(_), Ok(Outcome::Held(id))) => {
-                self.hold = Some(OwnHold { id: *id, since_ns: asked_ns, finished: None, broken: None });
+                self.hold = Some(OwnHold { id: *id, since_ns: proposed_ns, finished: None, broken: None });
                 self.failures = 0;
             }
             (Change::Release(Release { why, .. }), _) => {

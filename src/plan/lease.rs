@@ -103,7 +103,8 @@ impl LeaseTable {
         LeaseDecision::Lease(state.route_epoch)
     }
 
-    /// The time on this clock at which the last lease of a node has provably ended; at least the end of the quiet time.
+    /// The time on this clock at which the last lease of a node has provably ended; at least the end of the first
+    /// lease of the term, within which every possible server counts as leased.
     #[must_use]
     pub fn lease_ends_ns(&self, node: NodeId) -> u64 {
         self.nodes.get(&node).map_or(0, |k| k.lease_ends_ns).max(self.quiet_until_ns)
@@ -145,7 +146,7 @@ impl LeaseTable {
     /// Whether a node that is being removed can be dropped from the members.
     ///
     /// # Errors
-    /// Why it cannot be dropped yet, as text for the operator.
+    /// Returns why it cannot be dropped yet, as text for the operator.
     pub fn removable(&self, member: &Member, state: &ClusterState, now_ns: u64) -> Result<(), String> {
         let serves_alone = state.products.values().find(|p| p.isolated == Isolated::Serve);
         let isolated = if serves_alone.is_some() { Isolated::Serve } else { Isolated::Refuse };

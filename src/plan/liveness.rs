@@ -132,7 +132,7 @@ pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) 
 /// rack, and promotions use up candidates without making anything reachable.
 ///
 /// # Errors
-/// Why not, and what the operator can do, as text for the operator.
+/// Returns why not, and what the operator can do, as text for the operator.
 pub fn may_fail_over(down: usize, primaries: usize, share_max: u8) -> Result<(), String> {
     let most = (primaries.saturating_mul(share_max.into()) / 100).max(DOWN_AT_ONCE);
     if down <= most {

@@ -222,12 +222,12 @@ impl MigrationView<'_> {
             return JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         }
         if m.releases >= RELEASES_MAX {
-            let why = format!("{RELEASES_MAX} holds in a row did not get through; the last: {}", m.why);
+            let why = format!("{RELEASES_MAX} holds in a row ended without a switch; the last: {}", m.why);
             return JobStep::Propose(Change::PauseMigration(PauseMigration { migration: m.id, why }));
         }
         // A run whose connections this leader has begun to close cannot continue, whether its node reports that or not.
         if self.memory.is_closed(&run.server, m.runs) {
-            let why = "its connections were closed during a hold that did not get through".to_owned();
+            let why = "its connections were closed during a hold that ended without a switch".to_owned();
             return JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         }
         if let Some(step) = self.memory.pending_pause(now_ns).or_else(|| self.open_promotion()) {
@@ -287,7 +287,7 @@ impl MigrationView<'_> {
             |why: String| JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         let Some(run) = &m.run else { return restart("its run is not known".into()) };
         let Some(own) = self.memory.hold.as_ref().filter(|own| own.id == id) else {
-            return release("a new leader begins anew".into());
+            return release("a new leader starts over".into());
         };
         if let Some(why) = &own.broken {
             return restart(why.clone());
@@ -369,7 +369,7 @@ impl MigrationView<'_> {
         JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: self.seen.term }))
     }
 
-    /// Nothing begins, and earlier runs cannot change the target any more.
+    /// Nothing begins, and earlier runs can no longer change the target.
     fn paused(&self) -> JobStep {
         self.fence(self.to).unwrap_or_else(|| self.wait(format!("it is paused: {}", self.migration.why)))
     }

@@ -29,7 +29,7 @@ pub const PRECISION_MS: u64 = 1_000;
 /// a busy machine is late.
 pub const FRESH_MS: u64 = 1_500;
 /// How many offsets of a primary are remembered: enough for the largest lag at two and a half probes per second.
-const MARKS_MAX: usize = (*MAX_LAG_MS.end() as usize + PRECISION_MS as usize) / 1000 * 5 / 2;
+const OFFSETS_MAX: usize = (*MAX_LAG_MS.end() as usize + PRECISION_MS as usize) / 1000 * 5 / 2;
 
 /// This node's probes of servers, as far as reads need them. Times are nanoseconds on one clock.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ struct ServerReads {
     /// Microseconds of a PING, smoothed, so that a single slow one does not move all reads to another server.
     ping_us: u64,
     /// Its offsets as a primary under `replid`, ascending in time and offset.
-    marks: VecDeque<PrimaryOffset>,
+    offsets: VecDeque<PrimaryOffset>,
     replid: String,
     run_id: String,
 }
@@ -84,19 +84,19 @@ impl ProbeHistory {
             before => before.saturating_sub(before / 8).saturating_add(probe.ping_us / 8),
         };
         let ReportedRole::Primary { .. } = probe.role else {
-            row.marks.clear();
+            row.offsets.clear();
             return;
         };
         // Another history, or an offset that went back: earlier offsets do not belong to this data.
-        let back = row.marks.back().is_some_and(|mark| mark.offset > probe.offset);
+        let back = row.offsets.back().is_some_and(|known| known.offset > probe.offset);
         if back || (&row.replid, &row.run_id) != (&probe.replid, &probe.run_id) {
             (row.replid, row.run_id) = (probe.replid.clone(), probe.run_id.clone());
-            row.marks.clear();
+            row.offsets.clear();
         }
-        match row.marks.back_mut() {
-            Some(mark) if mark.offset == probe.offset => (mark.last_ns, mark.as_of) = (began_ns, as_of),
+        match row.offsets.back_mut() {
+            Some(known) if known.offset == probe.offset => (known.last_ns, known.as_of) = (began_ns, as_of),
             Some(_) | None => {
-                row.marks.push_back(PrimaryOffset {
+                row.offsets.push_back(PrimaryOffset {
                     offset: probe.offset,
                     first_ns: ended_ns,
                     last_ns: began_ns,
@@ -104,8 +104,8 @@ impl ProbeHistory {
                 });
             }
         }
-        if row.marks.len() > MARKS_MAX {
-            row.marks.pop_front();
+        if row.offsets.len() > OFFSETS_MAX {
+            row.offsets.pop_front();
         }
     }
 
@@ -168,21 +168,21 @@ fn group_reads(
 
 /// The nearest replica, if it is nearer than the primary.
 fn nearest(primary: &Server, may: Vec<(&Server, Readable)>, seen: &ProbeHistory, zone: &str) -> GroupReads {
-    let far = |server: &Server| {
-        let away = zone.is_empty() || server.zone != zone;
+    let distance = |server: &Server| {
+        let other_zone = zone.is_empty() || server.zone != zone;
         // A server that never answered is farther than any other.
         let ping_us = seen.rows.get(&server.addr).map_or(u64::MAX, |row| row.ping_us);
-        (away, ping_us)
+        (other_zone, ping_us)
     };
-    let best = may.into_iter().min_by_key(|(server, _)| far(server));
-    let nearer = best.filter(|(server, _)| far(server) < far(primary));
+    let best = may.into_iter().min_by_key(|(server, _)| distance(server));
+    let nearer = best.filter(|(server, _)| distance(server) < distance(primary));
     GroupReads { replicas: nearer.map(|(_, readable)| readable).into_iter().collect(), none: String::new() }
 }
 
 /// What a replica provably has, if it may serve reads.
 ///
 /// # Errors
-/// Why it may not, as a predicate without its subject, the address ("is loading its data").
+/// Returns why it may not, as a predicate without its subject, the address ("is loading its data").
 fn replica(
     policy: ReadPolicy,
     group: &Group,
@@ -206,8 +206,8 @@ fn replica(
     if probe.run_id.is_empty() {
         return Err("does not report its run_id, so that a restart would not be noticed".into());
     }
-    // The primary need not answer now; the marks are its offsets while it did.
-    let Some(row) = seen.rows.get(&primary.addr).filter(|row| !row.marks.is_empty()) else {
+    // The primary need not answer now: these are its offsets from when it did.
+    let Some(row) = seen.rows.get(&primary.addr).filter(|row| !row.offsets.is_empty()) else {
         return Err(format!("follows {}, which has not answered this node as a primary", primary.addr));
     };
     if probe.replid != row.replid {
@@ -216,9 +216,10 @@ fn replica(
     if group.required_offset.as_ref().is_some_and(|r| r.replid == probe.replid && probe.offset < r.offset) {
         return Err("lacks slots that have moved to the group".into());
     }
-    // The marks ascend: the last one that it has reached, and the first one that it has not.
-    let required_offset = row.marks.partition_point(|mark| mark.offset <= probe.offset);
-    let Some(has) = required_offset.checked_sub(1).and_then(|at| row.marks.get(at)) else {
+    // The offsets ascend: `has` is the last one that the replica has reached, and the next one is the first that it has
+    // not reached.
+    let reached = row.offsets.partition_point(|known| known.offset <= probe.offset);
+    let Some(has) = reached.checked_sub(1).and_then(|at| row.offsets.get(at)) else {
         return Err("is further behind than this node remembers".into());
     };
     let fresh_until = ended_ns.saturating_add(FRESH_MS * NS_PER_MS);
@@ -228,7 +229,7 @@ fn replica(
         lag => fresh_until.min(has.last_ns.saturating_add((lag + PRECISION_MS) * NS_PER_MS)),
     };
     // A lower bound of its lag: it lacks what the primary had when that probe ended.
-    let behind_ns = row.marks.get(required_offset).map_or(0, |lacks| began_ns.saturating_sub(lacks.first_ns));
+    let behind_ns = row.offsets.get(reached).map_or(0, |missing| began_ns.saturating_sub(missing.first_ns));
     if lag > 0 && (behind_ns > lag * NS_PER_MS || until_ns <= now_ns) {
         return Err(format!("is more than {lag} ms behind"));
     }

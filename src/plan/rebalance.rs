@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::ids::{GroupId, SlotId};
 
 /// By how much of its share, in percent, a group's load may differ before slots move: load drifts all the time, and
-/// every move has a price. Numbers of slots are exact and need no tolerance.
+/// every move has a cost. Numbers of slots are exact and need no tolerance.
 pub const TOLERANCE_PERCENT: u64 = 5;
 
 /// The slots and the load of a group.
@@ -103,22 +103,22 @@ fn by_slots(groups: &BTreeMap<GroupId, GroupLoad>) -> SlotCounts {
         *share.entry(id).or_default() += 1;
         rest -= 1;
     }
-    let mut givers: Vec<(GroupId, u64)> = Vec::new();
-    let mut takers: Vec<(GroupId, u64)> = Vec::new();
+    let mut sources: Vec<(GroupId, u64)> = Vec::new();
+    let mut targets: Vec<(GroupId, u64)> = Vec::new();
     for (id, g) in groups {
         let (has, wanted) = (count(&g.slots), share[id]);
         if has > wanted {
-            givers.push((*id, (has - wanted).min(count(&g.movable))));
+            sources.push((*id, (has - wanted).min(count(&g.movable))));
         } else if has < wanted {
-            takers.push((*id, wanted - has));
+            targets.push((*id, wanted - has));
         }
     }
-    for (to, mut lacks) in takers {
-        for (from, spare) in &mut givers {
-            let n = lacks.min(*spare);
+    for (to, mut missing) in targets {
+        for (from, spare) in &mut sources {
+            let n = missing.min(*spare);
             if n > 0 {
                 counts.insert((*from, to), n as usize);
-                lacks -= n;
+                missing -= n;
                 *spare -= n;
             }
         }
@@ -161,17 +161,17 @@ fn by_load(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Slo
         return counts;
     }
     loop {
-        let giver = drafts
+        let source = drafts
             .iter()
             .filter(|(_, p)| p.movable > 0 && p.slot > 0 && p.load > p.share)
             .max_by_key(|(id, p)| (p.load - p.share, std::cmp::Reverse(**id)))
             .map(|(id, _)| *id);
-        let taker = drafts
+        let target = drafts
             .iter()
             .filter(|(_, p)| p.share > p.load)
             .max_by_key(|(id, p)| (p.share - p.load, std::cmp::Reverse(**id)))
             .map(|(id, _)| *id);
-        let (Some(from), Some(to)) = (giver, taker) else { return counts };
+        let (Some(from), Some(to)) = (source, target) else { return counts };
         let (over, under) = (drafts[&from].load - drafts[&from].share, drafts[&to].share - drafts[&to].load);
         let slot = drafts[&from].slot;
         // A move must bring the two groups together closer to their shares; a group of weight 0 gives everything.
@@ -179,7 +179,7 @@ fn by_load(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Slo
         if !empties && slot >= over + under {
             return counts;
         }
-        // As many at once as leave the giver above and the taker below its share, at least one.
+        // As many at once as leave the source above and the target below its share, at least one.
         let n = (over.min(under) / slot).clamp(1, i128::from(drafts[&from].movable));
         if let Some(draft) = drafts.get_mut(&from) {
             draft.load -= n * slot;
@@ -192,7 +192,7 @@ fn by_load(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Slo
     }
 }
 
-/// Chooses the slots: a giver's highest first, a contiguous part for each taker, so that ranges stay whole.
+/// Chooses the slots: a source's highest first, a contiguous part for each target, so that ranges stay whole.
 fn moves(groups: &BTreeMap<GroupId, GroupLoad>, counts: &SlotCounts) -> Vec<SlotMove> {
     let mut left: BTreeMap<GroupId, Vec<SlotId>> =
         groups.iter().map(|(id, g)| (*id, g.movable.iter().copied().collect())).collect();
@@ -226,12 +226,12 @@ mod tests {
         for m in moves {
             let each = groups[&m.from].load.map(|l| l as f64 / groups[&m.from].slots.len() as f64);
             let moved = each.map(|l| (l * m.slots.len() as f64).round() as u64);
-            let from = after.get_mut(&m.from).expect("it gives");
+            let from = after.get_mut(&m.from).expect("the source exists");
             assert!(m.slots.is_subset(&from.movable), "slots move that may not");
             from.slots.retain(|s| !m.slots.contains(s));
             from.movable.retain(|s| !m.slots.contains(s));
             from.load = from.load.zip(moved).map(|(l, m)| l.saturating_sub(m));
-            let to = after.get_mut(&m.to).expect("it takes");
+            let to = after.get_mut(&m.to).expect("the target exists");
             to.slots.extend(&m.slots);
             to.movable.extend(&m.slots);
             to.load = to.load.zip(moved).map(|(l, m)| l + m);
@@ -260,7 +260,7 @@ mod tests {
             rebalance(&groups([group(0..342, None, 1), group(342..683, None, 1), group(683..1024, None, 1)]), 0),
             []
         );
-        // The odd slot stays in whichever group it is.
+        // The slot that is left over stays in the group that owns it.
         assert_eq!(
             rebalance(&groups([group(0..341, None, 1), group(341..683, None, 1), group(683..1024, None, 1)]), 0),
             []

@@ -96,7 +96,7 @@ fn configs_to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl I
 /// they were started with: their link was never up since. Such a primary is in the same state as one that was simply
 /// restarted, so that restoring it loses nothing that was not lost before, while the server that it follows may come
 /// back at any moment and overwrite its data. An operator has to choose where another server of the group answers and
-/// has data that may be the better (data of a diverged server is not), and where this one has no keys. `me`: the
+/// has data that may be better (the data of a diverged server is not), and where this one has no keys. `me`: the
 /// leader.
 #[must_use]
 pub fn to_restore_as_primary(
@@ -108,8 +108,8 @@ pub fn to_restore_as_primary(
     let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
     let fix = |(product, group): (ProductId, &Group)| {
         let addr = &group.servers.first()?.addr;
-        let quiet = state.settings.maintenance || group.options.maintenance;
-        if quiet || !following_primaries.contains(addr) || state.promotion_of(product, group.id).is_some() {
+        let maintenance = state.settings.maintenance || group.options.maintenance;
+        if maintenance || !following_primaries.contains(addr) || state.promotion_of(product, group.id).is_some() {
             return None;
         }
         let probe = fresh_probe(seen, addr).filter(|probe| !probe.loading)?;
@@ -177,11 +177,11 @@ fn reconcile_group(
     }
     let restarts = other_process && !group.run_id.is_empty();
     let began_with = if restarts { Some(probe.keys) } else { group.restarted_with };
-    let leads = PrimaryView { addr: &primary.addr, probe, began_with, cache: product.mode == Mode::Cache };
+    let primary_view = PrimaryView { addr: &primary.addr, probe, began_with, cache: product.mode == Mode::Cache };
     let password = group.credentials.is_some();
     for server in replicas {
         let Some(theirs) = fresh_probe(seen, &server.addr).filter(|probe| !probe.loading) else { continue };
-        match replica(server, theirs, &leads, password, seen) {
+        match replica(server, theirs, &primary_view, password, seen) {
             Ok(Some(action)) => fixes.push(fix(&server.addr, action)),
             Ok(None) => {}
             Err(why) => left.push(format!("{} of {name} {why}", server.addr)),
@@ -243,27 +243,30 @@ impl PrimaryView<'_> {
 /// What is done at a replica.
 ///
 /// # Errors
-/// Why the difference is left to the operator, as a predicate without its subject, the replica.
+/// Returns why the difference is left to the operator, as a predicate without its subject, the replica.
 fn replica(
     server: &Server,
     theirs: &Probe,
-    leads: &PrimaryView<'_>,
+    primary: &PrimaryView<'_>,
     password: bool,
     seen: &Observation,
 ) -> Result<Option<ReplicationAction>, String> {
-    let repoint = |why: String, own: bool| match leads.must_not_wipe(server, theirs, seen).filter(|_| own) {
+    let repoint = |why: String, own: bool| match primary.must_not_wipe(server, theirs, seen).filter(|_| own) {
         Some(why_not) => Err(why_not),
-        None => Ok(Some(ReplicationAction::Repoint { to: leads.addr.clone(), why })),
+        None => Ok(Some(ReplicationAction::Repoint { to: primary.addr.clone(), why })),
     };
     match &theirs.role {
         ReportedRole::Primary { .. } => repoint("it is a primary".into(), true),
-        ReportedRole::Replica { of, link_up, .. } if of != leads.addr => repoint(format!("it follows {of}"), !link_up),
+        ReportedRole::Replica { of, link_up, .. } if of != primary.addr => {
+            repoint(format!("it follows {of}"), !link_up)
+        }
         ReportedRole::Replica { link_up: false, link_down_ms, syncing: false, .. } => {
             Ok((password && *link_down_ms >= LINK_DOWN_MS).then_some(ReplicationAction::Login))
         }
         ReportedRole::Replica { link_up, syncing, .. } => {
-            let in_sync = *link_up && !syncing && theirs.replid == leads.probe.replid;
-            let resynced = ReplicationAction::Resynced { of: leads.addr.clone(), replid: leads.probe.replid.clone() };
+            let in_sync = *link_up && !syncing && theirs.replid == primary.probe.replid;
+            let resynced =
+                ReplicationAction::Resynced { of: primary.addr.clone(), replid: primary.probe.replid.clone() };
             Ok((server.diverged && in_sync).then_some(resynced))
         }
     }

@@ -12,7 +12,7 @@ pub struct Timing {
     pub lease: Duration,
     /// Within this time a preflight's ping must be answered: a node that takes longer would make the hold long.
     pub ping_timeout: Duration,
-    /// The first pause after a hold that did not get through; doubled each time.
+    /// The first pause after a hold that failed; doubled each time.
     pub backoff: Duration,
     /// How many holds are tried for one assignment.
     pub attempts_max: u32,

@@ -97,15 +97,15 @@ async fn nothing_that_a_closed_connection_sent_is_executed_after_the_answer() {
 async fn only_a_newer_leader_closes_the_connections_of_another_leader() {
     let redis = Redis::start(&[]).await;
     let (old, new) = (fence(1, 3), fence(2, 4));
-    old.warm(&at(&redis), soon()).await.unwrap();
+    old.ping(&at(&redis), soon()).await.unwrap();
     let (mut stray, _) = named(&redis, &format!("pt:{CLUSTER}:ctl:3:2")).await;
     let (mut stranger, _) = named(&redis, &format!("pt:{}:ctl:3:2", Uuid(0xc2))).await;
-    new.warm(&at(&redis), soon()).await.unwrap();
+    new.ping(&at(&redis), soon()).await.unwrap();
     assert!(!lives(&mut stray).await && lives(&mut stranger).await);
     // The connection of the old leader was killed. The old leader believes that it leads, and a later leader has a connection.
-    assert!(matches!(old.warm(&at(&redis), soon()).await, Err(FenceError::Server(_))));
-    assert!(matches!(old.warm(&at(&redis), soon()).await, Err(FenceError::NotLeader { .. })));
-    new.warm(&at(&redis), soon()).await.unwrap();
+    assert!(matches!(old.ping(&at(&redis), soon()).await, Err(FenceError::Server(_))));
+    assert!(matches!(old.ping(&at(&redis), soon()).await, Err(FenceError::NotLeader { .. })));
+    new.ping(&at(&redis), soon()).await.unwrap();
 }
 
 #[tokio::test]
@@ -131,6 +131,6 @@ async fn a_server_that_denies_a_command_is_named() {
     let mut poor = password("pw");
     poor.username = Some("poor".into());
     let at = ControlTarget { addr: redis.addr.clone(), credentials: Some(poor) };
-    let why = fence(1, 1).warm(&at, soon()).await.unwrap_err().to_string();
+    let why = fence(1, 1).ping(&at, soon()).await.unwrap_err().to_string();
     assert!(why.contains("does not allow this user") && why.contains("client"), "{why}");
 }

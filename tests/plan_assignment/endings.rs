@@ -57,7 +57,7 @@ fn a_refused_release_is_tried_again_as_that_of_an_earlier_attempt() {
     assert_eq!(world.waits(), ("not now".into(), 200 * MS));
     world.now_ns += 200 * MS;
     let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
-    assert_eq!(why, "a new leader begins anew");
+    assert_eq!(why, "a new leader starts over");
     assert_eq!(world.decide(), scan_of_the_source());
 }
 

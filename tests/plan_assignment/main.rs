@@ -195,7 +195,7 @@ fn a_late_barrier_releases_the_hold_and_five_of_them_end_the_assignment() {
     }
     world.now_ns += hold_ms_max * MS;
     world.proposes();
-    assert_eq!(world.decide(), give_up(&world, &format!("5 attempts did not get through; the last: {late}")));
+    assert_eq!(world.decide(), give_up(&world, &format!("5 attempts failed; the last: {late}")));
 }
 
 #[test]
@@ -211,6 +211,6 @@ fn another_leader_releases_the_hold_of_an_earlier_term_and_begins_anew() {
     let mut world = held();
     world.elect();
     let Change::Release(Release { why, .. }) = world.proposes() else { panic!("no release") };
-    assert_eq!(why, "a new leader begins anew");
+    assert_eq!(why, "a new leader starts over");
     assert_eq!(world.decide(), scan_of_the_source());
 }

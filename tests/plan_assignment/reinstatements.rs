@@ -50,7 +50,7 @@ fn the_primary_is_emptied_and_checked_behind_the_barrier() {
 fn a_primary_that_is_not_up_ends_the_reinstatement() {
     let mut world = World::reinstatement();
     world.report_down(1);
-    let why = "the primary of group 1 is not up any more".to_owned();
+    let why = "the primary of group 1 is no longer up".to_owned();
     assert_eq!(
         world.decide(),
         AssignmentStep::Propose(Change::GiveUpAssign(GiveUpAssign { assignment: world.id, why }))

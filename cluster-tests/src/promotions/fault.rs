@@ -138,7 +138,7 @@ pub const SECONDS: &[Second] = &[
 
 /// The points at which a promotion can pause, in their order.
 pub const POINTS: &[Point] =
-    &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::PromotionSent, Point::Promoted];
+    &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::BeforePromote, Point::Promoted];
 
 /// One case.
 #[derive(Clone, Debug)]

@@ -142,15 +142,15 @@ fn both_servers_continue_and_another_replica_confirms() {
 /// Stops the primary, and stops the candidate when REPLICAOF NO ONE may have been sent. Waits until the hold is
 /// released. Returns the candidate.
 fn hang_until_released(cluster: &Cluster, servers: &[usize]) -> usize {
-    cluster.pause_at(Point::PromotionSent);
+    cluster.pause_at(Point::BeforePromote);
     cluster.servers[servers[0]].pause();
-    cluster.wait_reached(Point::PromotionSent);
+    cluster.wait_reached(Point::BeforePromote);
     let begun = events(cluster, ALL);
     let begun = begun.lines().find(|line| line.contains("promotion-started")).unwrap();
     let is_candidate = |server: &&usize| begun.contains(&format!("to {}:", cluster.servers[**server].addr()));
     let candidate = *servers[1..].iter().find(is_candidate).unwrap();
     cluster.servers[candidate].pause();
-    cluster.go_on(Point::PromotionSent);
+    cluster.go_on(Point::BeforePromote);
     wait_event(cluster, ALL, "promotion-released");
     candidate
 }

@@ -86,7 +86,7 @@ pub(super) fn to_text(reply: &ShowGroupReply, product: &str) -> String {
     if let Some(ejection) = &g.ejection {
         let owner = |o: &crate::wire::pb::admin::TemporaryOwner| format!("group {} ({})", o.group, o.slots);
         let owners: Vec<String> = ejection.temporary_owners.iter().map(owner).collect();
-        let owners = if owners.is_empty() { "no group any more".into() } else { owners.join(", ") };
+        let owners = if owners.is_empty() { "no group now".into() } else { owners.join(", ") };
         lines.push(("ejected", format!("since {}; its slots are at {owners}", output::utc(ejection.ejected_at_ms))));
     }
     if let Some(p) = &g.promotion {

@@ -68,8 +68,8 @@ pub enum MigrateCommand {
         /// Its id, see `migrate ls`
         id: u64,
     },
-    /// Change the limits of a migration, also while it runs: keys-per-second=N, bytes-per-second=N (0: no limit), hold-max=250ms
-    /// (0: the cluster's)
+    /// Change the limits of a migration, also while it runs: keys-per-second=N, bytes-per-second=N (0: no limit),
+    /// hold-max=250ms (0: the cluster's)
     Set {
         /// Its id, see `migrate ls`
         id: u64,

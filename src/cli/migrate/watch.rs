@@ -45,7 +45,7 @@ pub(super) async fn run(remote: &Remote, id: Option<u64>) -> Result<(), CliError
         }
         if let Some(deadline) = deadline.filter(|deadline| Instant::now() + POLL >= *deadline) {
             tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
-            return Err(CliError::Made("it has not ended yet; it goes on without being watched".into()));
+            return Err(CliError::Made("it has not ended yet; it continues without being watched".into()));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -56,8 +56,8 @@ fn end(all: &[Migration], of_product: bool) -> Result<(), CliError> {
     if all.is_empty() && of_product {
         output::print_text("no migration runs or waits; `pontoon migrate ls` shows those that ended\n");
     }
-    let unhappy = |m: &&Migration| m.state() != MigrationState::Done;
-    let Some(m) = all.iter().find(unhappy) else { return Ok(()) };
+    let not_done = |m: &&Migration| m.state() != MigrationState::Done;
+    let Some(m) = all.iter().find(not_done) else { return Ok(()) };
     let why = m.why.as_deref().unwrap_or("no reason is known");
     Err(CliError::Failed(match m.state() {
         MigrationState::Paused => {

@@ -34,7 +34,7 @@ pub struct Children {
 }
 
 impl Children {
-    /// None yet.
+    /// An empty list.
     ///
     /// # Errors
     /// If the path of this program is not known.

@@ -36,8 +36,8 @@ impl PlaygroundFiles {
     /// Locks the directory, and creates it if it does not exist (mode 0700).
     ///
     /// # Errors
-    /// [`CliError::Failed`] if another playground runs in it, it has another shape than `asked`, it contains other files, or it
-    /// cannot be written.
+    /// [`CliError::Failed`] if another playground runs in it, it has another shape than `asked`, it contains other
+    /// files, or it cannot be written.
     pub fn open(named: Option<&Path>, asked: LayoutRequest) -> Result<Self, CliError> {
         let dir = match named {
             Some(dir) => dir.to_owned(),
@@ -212,8 +212,9 @@ fn write_aside(path: &Path, text: &str) -> Result<(), CliError> {
 }
 
 fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
-    let bad =
-        |why: &str| failed(format!("{}: {why}; it was made by a playground and is needed to go on", path.display()));
+    let bad = |why: &str| {
+        failed(format!("{}: {why}; it was made by a playground and is needed to resume it", path.display()))
+    };
     let text = fs::read_to_string(path).map_err(|e| bad(&e.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
     let number = |key: &str, max: u16| {
@@ -222,7 +223,7 @@ fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
             .and_then(Value::as_u64)
             .and_then(|n| u16::try_from(n).ok())
             .filter(|n| *n <= max)
-            .ok_or_else(|| bad(&format!("no good '{key}'")))
+            .ok_or_else(|| bad(&format!("'{key}' is missing or not a number from 0 to {max}")))
     };
     let shape = PlaygroundShape {
         nodes: number("nodes", 20)?,
@@ -230,7 +231,11 @@ fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
         replicas: number("replicas", 5)?,
         port: number("port", u16::MAX)?,
     };
-    if shape.nodes == 0 || shape.groups == 0 || shape.port == 0 { Err(bad("a zero in it")) } else { Ok(shape) }
+    if shape.nodes == 0 || shape.groups == 0 || shape.port == 0 {
+        Err(bad("nodes, groups and port must not be 0"))
+    } else {
+        Ok(shape)
+    }
 }
 
 /// A word, quoted for a shell.
@@ -280,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_something_else_is_left_alone() {
+    fn a_directory_with_other_files_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("thesis.tex"), "").unwrap();
         let refused = PlaygroundFiles::open(Some(temp.path()), LayoutRequest::default()).unwrap_err();
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_directory_goes() {
+    fn a_temporary_directory_is_removed() {
         let files = PlaygroundFiles::open(None, LayoutRequest::default()).unwrap();
         let dir = files.dir().to_owned();
         assert!(dir.exists());

@@ -50,13 +50,14 @@ impl LayoutRequest {
     }
 }
 
-/// Admin ports begin after B + this.
+/// Added to the base port B; admin ports begin after the sum.
 const ADMIN: u16 = 100;
-/// Servers' ports begin after B + this.
+/// Added to the base port B; servers' ports begin after the sum.
 const SERVERS: u16 = 200;
 /// Slots of the product `default`, whose layout is codis.
 const SLOTS: u32 = 1024;
-/// How long to wait for ports. Those of a playground that was just killed are free as soon as the kernel has ended its children.
+/// How long to wait for ports. Those of a playground that was just killed are free as soon as the kernel has ended its
+/// children.
 const FREE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A redis-server of the playground.
@@ -71,7 +72,7 @@ pub struct PlaygroundServer {
 }
 
 impl PlaygroundServer {
-    /// For people.
+    /// Its name for people.
     #[must_use]
     pub fn name(&self) -> String {
         format!("server {} of group {}", self.port, self.group)

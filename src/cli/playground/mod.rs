@@ -44,7 +44,8 @@ pub struct PlaygroundArgs {
     /// Replicas of each group [default: 1, or as --dir was made]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=5))]
     replicas: Option<u16>,
-    /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was made]
+    /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was
+    /// made]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Keep everything in this directory, and resume what is there [default: a directory that is removed at the end]
@@ -55,17 +56,18 @@ pub struct PlaygroundArgs {
     redis_server: Option<PathBuf>,
 }
 
-/// Longest start. A cluster forms, and an empty replica is in sync, within a few seconds; on a busy machine it takes longer.
+/// Longest start. A cluster forms, and an empty replica is in sync, within a few seconds; on a busy machine it takes
+/// longer.
 const START_MAX: Duration = Duration::from_secs(90);
 /// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
     // One thread, the main one: the kernel kills children when the thread that started them ends (see exec_child).
-    runtime()?.block_on(play(args))
+    runtime()?.block_on(run_playground(args))
 }
 
-async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
+async fn run_playground(args: PlaygroundArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let mut child_ended = listen(SignalKind::child())?;
     let redis_server = server::find_program(args.redis_server.as_deref())?;
@@ -92,11 +94,11 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
     } else if up.is_err() {
         children.report_dead();
     }
-    let impatient = tokio::select! {
+    let interrupted = tokio::select! {
         () = children.stop() => false,
         _ = signals.next() => true,
     };
-    if impatient {
+    if interrupted {
         children.kill();
     }
     drop(children);

@@ -25,18 +25,18 @@ use crate::wire::{
 
 /// One answer.
 #[derive(Clone, Debug)]
-pub enum Say {
+pub enum FakeAnswer {
     /// Success.
     Done,
     /// A status, with an outcome in its metadata, if any.
-    No(Code, &'static str, Option<&'static str>),
-    /// No answer, for ever.
+    Status(Code, &'static str, Option<&'static str>),
+    /// No answer at all.
     Silence,
 }
 
 #[derive(Debug, Default)]
 struct Script {
-    answers: VecDeque<Say>,
+    answers: VecDeque<FakeAnswer>,
     asked: Vec<ChangeOptions>,
 }
 
@@ -52,7 +52,7 @@ pub struct Fake {
 
 impl Fake {
     /// Answers with these, in order; the last one again and again.
-    pub async fn start(answers: &[Say]) -> Self {
+    pub async fn start(answers: &[FakeAnswer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let script = Script { answers: answers.iter().cloned().collect(), asked: Vec::new() };
@@ -68,25 +68,25 @@ impl Fake {
     }
 
     async fn answer(&self, options: Option<ChangeOptions>) -> Result<(), Status> {
-        let say = {
+        let answer = {
             let mut script = self.script.lock().unwrap();
             script.asked.extend(options);
-            let say = script.answers.front().cloned().unwrap();
+            let answer = script.answers.front().cloned().unwrap();
             if script.answers.len() > 1 {
                 script.answers.pop_front();
             }
-            say
+            answer
         };
-        match say {
-            Say::Done => Ok(()),
-            Say::No(code, text, outcome) => {
+        match answer {
+            FakeAnswer::Done => Ok(()),
+            FakeAnswer::Status(code, text, outcome) => {
                 let mut status = Status::new(code, text);
                 if let Some(outcome) = outcome {
                     status.metadata_mut().insert(OUTCOME, MetadataValue::from_static(outcome));
                 }
                 Err(status)
             }
-            Say::Silence => {
+            FakeAnswer::Silence => {
                 let _ = self.end.subscribe().changed().await;
                 Err(Status::aborted("the test is over"))
             }

@@ -1,13 +1,13 @@
 //! `pontoon group`, `server` and `maintenance` against a fake node without groups: which options calls carry, and results.
 
 use super::{
-    fake::{Fake, Say},
+    fake::{Fake, FakeAnswer},
     retries::typed,
 };
 
 #[tokio::test]
 async fn changes_carry_their_options() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     for line in [
         "group promote 3 127.0.0.1:7002 --wait",
         "group promote 3 127.0.0.1:7002 --force --dry-run",
@@ -30,7 +30,7 @@ async fn changes_carry_their_options() {
 
 #[tokio::test]
 async fn reads_of_nothing_succeed() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     for line in ["group ls", "group ls --output json", "group show 3", "group show 3 --output json"] {
         typed(&node.address, line).await.unwrap();
     }
@@ -39,7 +39,7 @@ async fn reads_of_nothing_succeed() {
 
 #[tokio::test]
 async fn invalid_arguments_are_not_sent() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     for line in [
         "group set 3 down-after=soon",
         "group set 3 priority=1",

@@ -248,7 +248,7 @@ fn events_and_changes() {
 /// The commands that read, with the values above: each prints JSON, whatever is present.
 #[tokio::test]
 async fn every_command_that_reads_prints_json() {
-    let node = fake::Fake::start(&[fake::Say::Done]).await;
+    let node = fake::Fake::start(&[fake::FakeAnswer::Done]).await;
     for line in [
         "status",
         "node ls",

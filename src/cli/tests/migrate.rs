@@ -1,13 +1,13 @@
 //! `pontoon migrate` and `pontoon events` against a fake node without migrations: which options calls carry, and results.
 
 use super::{
-    fake::{Fake, Say},
+    fake::{Fake, FakeAnswer},
     retries::{failed, typed},
 };
 
 #[tokio::test]
 async fn changes_carry_their_options() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     for line in [
         "migrate start 0-255,300 --to 2 --verify full --wait",
         "migrate start 0-255 --to 2 --dry-run",
@@ -31,7 +31,7 @@ async fn changes_carry_their_options() {
 
 #[tokio::test]
 async fn reads_of_nothing_succeed() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     for line in ["migrate ls", "migrate ls --output json", "migrate watch", "events", "events --output json"] {
         typed(&node.address, line).await.unwrap();
     }
@@ -44,7 +44,7 @@ async fn reads_of_nothing_succeed() {
 
 #[tokio::test]
 async fn invalid_arguments_are_not_sent() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     for line in ["migrate set 17 speed=1", "migrate set 17 hold-max=soon", "migrate start 5-1 --to 2"] {
         assert!(matches!(typed(&node.address, line).await, Err(super::CliError::Usage(_))), "{line}");
     }

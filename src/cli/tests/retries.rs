@@ -1,4 +1,5 @@
-//! What a command prints, and its exit code, when nodes answer with errors or not at all: not executed, outcome unknown, or made.
+//! What a command prints, and its exit code, when nodes answer with errors or not at all: not executed, outcome
+//! unknown, or made.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -9,13 +10,13 @@ use tokio::{
 use tonic::Code;
 
 use super::{
-    fake::{Fake, Say},
+    fake::{Fake, FakeAnswer},
     *,
 };
 
-const NO_LEADER: Say = Say::No(Code::Unavailable, "no leader is known", Some("none"));
-const LOST: Say = Say::No(Code::Unknown, "the leader went away", None);
-const REFUSED: Say = Say::No(Code::FailedPrecondition, "there is no node 7", None);
+const NO_LEADER: FakeAnswer = FakeAnswer::Status(Code::Unavailable, "no leader is known", Some("none"));
+const LOST: FakeAnswer = FakeAnswer::Status(Code::Unknown, "the leader went away", None);
+const REFUSED: FakeAnswer = FakeAnswer::Status(Code::FailedPrecondition, "there is no node 7", None);
 
 /// Runs a command line against `node`.
 pub(super) async fn typed(node: &str, line: &str) -> Result<(), CliError> {
@@ -46,18 +47,18 @@ pub(super) fn failed(result: Result<(), CliError>) -> String {
 
 #[tokio::test]
 async fn a_call_is_repeated_under_one_id_while_the_leader_changes() {
-    let node = Fake::start(&[NO_LEADER, LOST, NO_LEADER, Say::Done]).await;
+    let node = Fake::start(&[NO_LEADER, LOST, NO_LEADER, FakeAnswer::Done]).await;
     typed(&node.address, "node remove 7").await.unwrap();
     let asked = node.asked();
     assert_eq!(asked.len(), 4);
     assert_eq!(asked[0].change_id.len(), 16);
     assert!(asked.iter().all(|o| o.change_id == asked[0].change_id), "{asked:?}");
-    assert!(asked.windows(2).all(|w| w[1].timeout_ms < w[0].timeout_ms), "one deadline for all attempts: {asked:?}");
+    assert!(asked.windows(2).all(|w| w[1].timeout_ms < w[0].timeout_ms), "one deadline for all calls: {asked:?}");
 }
 
 #[tokio::test]
 async fn each_command_has_its_own_id() {
-    let node = Fake::start(&[Say::Done]).await;
+    let node = Fake::start(&[FakeAnswer::Done]).await;
     typed(&node.address, "node remove 7 --wait").await.unwrap();
     typed(&node.address, "node remove 7 --dry-run").await.unwrap();
     let asked = node.asked();
@@ -82,9 +83,9 @@ async fn a_refusal_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn an_unanswered_attempt_makes_the_outcome_unknown() {
+async fn an_unanswered_call_makes_the_outcome_unknown() {
     // Also if its repeats were not executed, and if one was refused: the first may be the reason.
-    for answers in [&[LOST][..], &[LOST, NO_LEADER], &[LOST, REFUSED], &[Say::Silence]] {
+    for answers in [&[LOST][..], &[LOST, NO_LEADER], &[LOST, REFUSED], &[FakeAnswer::Silence]] {
         let node = Fake::start(answers).await;
         let text = unknown(typed(&node.address, "node remove 7 --timeout 400ms").await);
         assert!(text.contains("outcome unknown") && text.contains("check with: pontoon node ls"), "{text}");
@@ -100,7 +101,8 @@ async fn a_dry_run_is_never_unknown() {
 #[tokio::test]
 async fn a_change_that_was_made_is_reported_as_made() {
     for code in [Code::DeadlineExceeded, Code::FailedPrecondition] {
-        let node = Fake::start(&[Say::No(code, "the change was made, but node 2 is silent", Some("made"))]).await;
+        let node =
+            Fake::start(&[FakeAnswer::Status(code, "the change was made, but node 2 is silent", Some("made"))]).await;
         let error = typed(&node.address, "product set p port=1 --wait").await.unwrap_err();
         assert_eq!(error, CliError::Made("the change was made, but node 2 is silent".into()));
         assert_eq!(error.code(), ExitCode::from(4));
@@ -127,7 +129,7 @@ async fn if_the_connection_breaks_the_outcome_is_unknown() {
 
 #[tokio::test]
 async fn reads_are_repeated_until_the_deadline() {
-    let node = Fake::start(&[LOST, NO_LEADER, Say::Done]).await;
+    let node = Fake::start(&[LOST, NO_LEADER, FakeAnswer::Done]).await;
     typed(&node.address, "status").await.unwrap();
     let node = Fake::start(&[LOST]).await;
     let text = failed(typed(&node.address, "status --timeout 300ms").await);

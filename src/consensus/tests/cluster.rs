@@ -189,7 +189,7 @@ async fn several(n: u64, root: &TempDir, keep: RetainedState) -> (Vec<Site>, Vec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn elect_propose_hand_over_stop_restart() {
+async fn elect_propose_transfer_stop_restart() {
     let root = tempfile::tempdir().unwrap();
     let (sites, mut nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
@@ -255,7 +255,7 @@ async fn elect_propose_hand_over_stop_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_yields_follows_and_may_lead_again() {
+async fn a_leader_that_transferred_the_leadership_follows_and_may_lead_again() {
     let root = tempfile::tempdir().unwrap();
     let (_, nodes) = three(&root, RetainedState::default()).await;
     let all: Vec<&Node> = nodes.iter().collect();
@@ -267,7 +267,7 @@ async fn a_leader_that_yields_follows_and_may_lead_again() {
     let transfer_candidates = all.iter().map(|node| node.member.id).filter(|id| *id != all[at].member.id).collect();
     assert!(all[at].consensus.transfer_leadership_to(&transfer_candidates, PATIENCE).await, "nobody took over");
     let next = leader_of(&all).await;
-    assert_ne!(next, at, "the one that transferred leads");
+    assert_ne!(next, at, "the node that transferred the leadership leads again");
     propose(&all, 3, change(6)).await;
     // Its own votes, heartbeats and proposals are as before.
     let back = [all[at].member.id].into();
@@ -312,7 +312,7 @@ async fn a_leader_that_was_removed_does_not_depose_those_after_it() {
     let others: Vec<&Node> = nodes.iter().collect();
     propose(&others, 2, change(5)).await;
     let after = others[leader_of(&others).await].consensus.leadership().borrow().term;
-    // One election at the start, one that was requested, and one in reserve; five transfer candidates could be asked.
+    // One election at the start, one that was requested, and one to spare; five transfer candidates could be asked.
     assert!(after.0 <= before.0 + 3, "from term {before} to {after}");
     for node in nodes {
         node.stop().await;
@@ -379,7 +379,7 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused() {
+async fn nodes_of_other_clusters_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let site = Site::new(&root, 1);
     let node = site.start().await;

@@ -104,7 +104,7 @@ fn nothing_acknowledged_is_missing_after_kill() {
             let found = disk.entries(acked.index, Some(acked.index + 1), 0).unwrap().pop();
             assert!(
                 purged.is_some_and(|p| p >= acked)
-                    || found.is_some_and(|e| said(&e) == said(&log_entry(acked.leader_id.term, acked.index))),
+                    || found.is_some_and(|e| contents(&e) == contents(&log_entry(acked.leader_id.term, acked.index))),
                 "round {round}: {acked} is missing, the log is {:?}",
                 disk.ends()
             );

@@ -44,7 +44,7 @@ fn log_entry(term: u64, index: u64) -> LogEntry {
 }
 
 /// The contents of an entry, in a form that can be compared.
-fn said(entry: &LogEntry) -> (LogId, Option<Entry>) {
+fn contents(entry: &LogEntry) -> (LogId, Option<Entry>) {
     match &entry.payload {
         EntryPayload::Normal(p) => (entry.log_id, Some((*p.entry).clone())),
         EntryPayload::Blank | EntryPayload::Membership(_) => (entry.log_id, None),

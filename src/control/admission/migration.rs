@@ -32,12 +32,12 @@ const PAGE: u32 = 1000;
 /// How much more memory than the estimate must be free, in percent: for fragmentation, another allocator, another share
 /// of big keys.
 const MARGIN_PERCENT: u64 = 20;
-/// And this for the buffers of connections and of replicas.
+/// In addition, this number of bytes must be free, for the buffers of connections and of replicas.
 const MARGIN_BYTES: u64 = 16 << 20;
 /// How many unexpected keys are named: enough to recognise where they come from.
 const NAMED_MAX: usize = 5;
 
-/// A migration that is asked for.
+/// A migration that an operator requests.
 #[derive(Clone, Copy, Debug)]
 pub struct MigrationRequest<'a> {
     /// Its product.
@@ -55,7 +55,8 @@ pub struct MigrationRequest<'a> {
 /// Whether the migration can work. Returns warnings: what the operator should know, and may accept.
 ///
 /// # Errors
-/// What prevents it, at which server, and what to do, as text for the operator. Nothing has been changed anywhere.
+/// Returns what prevents it, at which server, and what to do, as text for the operator. Nothing has been changed
+/// anywhere.
 pub async fn admit(wanted: MigrationRequest<'_>, deadline: Instant) -> Result<Vec<String>, String> {
     let (from, to) = wanted.groups()?;
     let (source, target) = (primary_of(from)?, primary_of(to)?);
@@ -381,7 +382,7 @@ impl MigrationRequest<'_> {
 /// The feeds that a replica of the source offers, if it is in sync with the source.
 ///
 /// # Errors
-/// Why it cannot be used, as text for the operator.
+/// Returns why it cannot be used, as text for the operator.
 async fn healthy_replica(from: &Group, addr: &HostPort, source: &Capabilities, by: Instant) -> Result<Feeds, String> {
     let text = |error: RedisError| error.to_string();
     let replica = capabilities(addr, from.credentials.as_ref(), by).await.map_err(text)?;

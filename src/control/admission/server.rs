@@ -67,7 +67,8 @@ impl ServerAdmission<'_> {
     /// Checks a server that will be a group's primary.
     ///
     /// # Errors
-    /// Why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what to do.
+    /// Returns why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what
+    /// to do.
     pub async fn primary(&self, addr: &HostPort) -> Result<AdmittedServer, String> {
         let ServerAnswers { server, role, mut warnings, rights, .. } = self.ask(addr).await?;
         warnings.extend(rights);
@@ -85,7 +86,8 @@ impl ServerAdmission<'_> {
     /// or has no keys to lose.
     ///
     /// # Errors
-    /// Why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what to do.
+    /// Returns why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what
+    /// to do.
     pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<AdmittedServer, String> {
         let ServerAnswers { server, role, replid, replicas, rights, .. } = self.ask(addr).await?;
         let PrimaryAnswers { run_id, mut warnings } = self.primary_now(primary).await?;
@@ -292,7 +294,7 @@ fn sentinel(addr: &HostPort) -> String {
 /// Checks version, kind and identity.
 ///
 /// # Errors
-/// Why the server cannot be used, as text for the operator.
+/// Returns why the server cannot be used, as text for the operator.
 fn plausible(addr: &HostPort, info: &Info) -> Result<(), String> {
     if info.get("redis_mode") == Some("sentinel") {
         return Err(sentinel(addr));

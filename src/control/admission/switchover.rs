@@ -53,7 +53,7 @@ pub struct AdmittedSwitchover {
 /// is not in sync.
 ///
 /// # Errors
-/// What prevents it and what to do, as text for the operator. Nothing has been changed anywhere.
+/// Returns what prevents it and what to do, as text for the operator. Nothing has been changed anywhere.
 pub async fn admit(
     state: &ClusterState,
     wanted: SwitchoverRequest<'_>,
@@ -75,7 +75,7 @@ pub async fn admit(
         Err(error) => Some(format!("the primary {primary} does not answer ({error})")),
         Ok(old) => in_sync(group, primary, old, to, &theirs).err(),
     };
-    let started = |kind, forced, why| {
+    let start_promotion = |kind, forced, why| {
         Change::StartPromotion(StartPromotion {
             product: wanted.product,
             group: group.id,
@@ -93,14 +93,18 @@ pub async fn admit(
             let warnings = if force { vec!["nothing is lost, so --force was not needed".into()] } else { Vec::new() };
             // The servers' answers are newer than what the log knows.
             let diverged = group.servers.iter().any(|s| s.addr == *to && s.diverged);
-            Ok(AdmittedSwitchover { before, change: started(PromotionKind::Switchover, diverged, why), warnings })
+            Ok(AdmittedSwitchover {
+                before,
+                change: start_promotion(PromotionKind::Switchover, diverged, why),
+                warnings,
+            })
         }
         Some(obstacle) if force => {
             let keys = theirs.keys;
             let warnings =
                 vec![format!("{obstacle}; {to} is promoted as it is ({keys} keys), and what it lacks is lost")];
             let why = format!("an operator forced it, although {obstacle}");
-            Ok(AdmittedSwitchover { before, change: started(PromotionKind::Failover, true, why), warnings })
+            Ok(AdmittedSwitchover { before, change: start_promotion(PromotionKind::Failover, true, why), warnings })
         }
         Some(obstacle) => Err(format!(
             "{obstacle}; repair that and try again, or give --force: {to} is then promoted as it is, and what it lacks \
@@ -112,7 +116,7 @@ pub async fn admit(
 /// Checks the promotion against the state. Returns the group, and the change that gives up an open promotion.
 ///
 /// # Errors
-/// What prevents it and what to do, as text for the operator.
+/// Returns what prevents it and what to do, as text for the operator.
 fn check_state<'a>(
     state: &'a ClusterState,
     wanted: SwitchoverRequest<'_>,
@@ -170,7 +174,7 @@ fn check_state<'a>(
 /// Whether the replica has all data of the primary, or will have it in a moment.
 ///
 /// # Errors
-/// Why not, as text for the operator.
+/// Returns why not, as text for the operator.
 fn in_sync(
     group: &Group,
     primary: &HostPort,

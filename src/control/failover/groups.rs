@@ -30,9 +30,9 @@ use crate::{
 
 /// The pause between the second failover of a group and the third; doubled with each. The log shows each of them, so
 /// they must not come too fast.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
+const FAILOVER_PAUSE: Duration = Duration::from_secs(2);
 /// The longest of these pauses: an operator who has repaired something waits no longer than this.
-const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+const FAILOVER_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The work at the groups' servers in one term. Dropping it ends the work.
 #[derive(Debug, Default)]
@@ -142,7 +142,7 @@ impl GroupController {
 fn pause(times: u32) -> Duration {
     match times {
         0 | 1 => Duration::ZERO,
-        times => AGAIN_AFTER.saturating_mul(1 << (times - 2).min(10)).min(AGAIN_AFTER_MAX),
+        times => FAILOVER_PAUSE.saturating_mul(1 << (times - 2).min(10)).min(FAILOVER_PAUSE_MAX),
     }
 }
 

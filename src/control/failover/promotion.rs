@@ -1,13 +1,13 @@
-//! Drives an open promotion to its end: one task for each, on the leader, begun anew by each leader. The log has its
-//! whole state; a new leader continues with the same candidate, and its control connection to the candidate closes the
-//! former leader's.
+//! Drives an open promotion to its end: one task for each, on the leader; each new leader starts it again. The log has
+//! its whole state; a new leader continues with the same candidate, and its control connection to the candidate closes
+//! the former leader's.
 //!
 //! ```text
 //! check the candidate -> preflight -> Hold -> barrier -> [switchover: the candidate has all data] -> REPLICAOF NO ONE
 //!     | unfit: GiveUp       | wait        | the budget is spent: Release, pause, again           -> FinishPromotion
 //! ```
-//! Without an answer to REPLICAOF NO ONE, the candidate's role is asked over another connection before anything else is
-//! done. Does not choose the candidate: `plan::failover` or an operator has.
+//! If REPLICAOF NO ONE is not answered, the candidate is asked for its role over another connection before anything
+//! else is done. Does not choose the candidate: `plan::failover` or an operator has chosen it.
 
 mod confirmed;
 mod servers;
@@ -69,18 +69,18 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How many bytes a replica may lag when its hold begins: replicating and executing them takes about a millisecond.
 const LAG_AT_HOLD: u64 = 256 << 10;
 
-/// This many refusals of the candidate are no accident (no right to REPLICAOF, other data): another candidate is
-/// better, since clients wait.
+/// After this number of refusals by the candidate the cause is assumed to be lasting (no right to REPLICAOF, other
+/// data). Another candidate is then better, since clients wait.
 const REFUSED_MAX: u32 = 10;
 
-/// Why an attempt did not get through.
+/// Why an attempt failed.
 enum PromotionFailure {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
     /// It ends although its slots are held: this task knows that the candidate was not sent REPLICAOF NO ONE.
     NotSent { why: String },
     /// It ends although its slots are held: another replica has confirmed writes that the candidate lacks.
-    Lacks { why: String },
+    LacksWrites { why: String },
     /// Another attempt follows after a pause.
     Retry(String),
     /// Leadership or the promotion is gone: nothing is left to do here.
@@ -89,7 +89,7 @@ enum PromotionFailure {
 
 type PromotionResult<T> = Result<T, PromotionFailure>;
 
-/// Drives a promotion to its end, or until this node does not lead any more.
+/// Drives a promotion to its end, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
     let task = PromotionDriver {
         ctx,
@@ -155,7 +155,7 @@ impl PromotionDriver {
                 Err(PromotionFailure::GiveUp { why, primary_back }) => {
                     return self.give_up(&now, why, (primary_back, false)).await;
                 }
-                Err(PromotionFailure::NotSent { why } | PromotionFailure::Lacks { why }) => {
+                Err(PromotionFailure::NotSent { why } | PromotionFailure::LacksWrites { why }) => {
                     return self.give_up(&now, why, (false, true)).await;
                 }
                 Err(PromotionFailure::Retry(why)) => why,
@@ -163,12 +163,12 @@ impl PromotionDriver {
             if now.promotion.kind == PromotionKind::Switchover {
                 let attempts = now.promotion.attempts + u32::from(held);
                 if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
-                    let why = format!("{attempts} holds did not get through; the last: {why}");
+                    let why = format!("{attempts} holds failed; the last: {why}");
                     return self.give_up(&now, why, (false, false)).await;
                 }
             }
             if self.waits.of(self.id).as_ref() != Some(&why) {
-                warn!(promotion = %self.id, %why, "a promotion did not get through yet");
+                warn!(promotion = %self.id, %why, "an attempt of a promotion failed");
             }
             self.waits.set(self.id, Some(why));
             tokio::time::sleep(if held { backoff } else { POLL_INTERVAL }).await;
@@ -251,7 +251,7 @@ impl PromotionDriver {
                 let result = result.await;
                 return self.release_on_retry(left.id, result).await;
             }
-            self.propose(Change::Release(Release { hold: left.id, why: "a new leader begins anew".into() })).await?;
+            self.propose(Change::Release(Release { hold: left.id, why: "a new leader starts over".into() })).await?;
         }
         let (from, to) = tokio::join!(self.ask(now, &now.promotion.from), self.ask(now, &now.promotion.to));
         let from = self.primary(now, from)?;
@@ -293,14 +293,14 @@ impl PromotionDriver {
         faults::pause_at(Point::PromotionBarrier).await;
         let Promotion { from, to, .. } = &now.promotion;
         // Asked after the barrier: every acknowledged write is below this offset.
-        let last = self.primary(now, self.ask_by(now, from, end).await)?;
+        let last = self.primary(now, self.ask_with_deadline(now, from, end).await)?;
         if (&last.run_id, &last.replid) != (&before.run_id, &before.replid) {
             return Err(PromotionFailure::Retry(format!(
                 "{from} was restarted, or changed its replication id, since the hold began"
             )));
         }
         loop {
-            let theirs = self.ask_by(now, to, end).await.map_err(PromotionFailure::Retry)?;
+            let theirs = self.ask_with_deadline(now, to, end).await.map_err(PromotionFailure::Retry)?;
             self.in_sync(now, &last, &theirs)?;
             if theirs.offset >= last.offset {
                 break;
@@ -317,12 +317,12 @@ impl PromotionDriver {
         let has_all_data = |seen: &ReplicationStatus| {
             let same = seen.replid == last.replid && seen.offset >= last.offset && seen.follows.is_some();
             promote_was_due.store(same, Ordering::Relaxed);
-            same.then_some(()).ok_or_else(|| "it does not have all data any more".to_owned())
+            same.then_some(()).ok_or_else(|| "it no longer has all data".to_owned())
         };
         match self.promote(now, &has_all_data, end).await {
             Ok(_) => self.finish(hold).await,
             Err(_) if promote_was_due.into_inner() && self.was_promoted(&last.replid).await? => self.finish(hold).await,
-            // The command was not sent, or will not be executed any more.
+            // The command was not sent, or will never be executed.
             Err(why) => Err(PromotionFailure::Retry(why.to_string())),
         }
     }
@@ -343,7 +343,7 @@ impl PromotionDriver {
             }
             Ok(_) => Err(PromotionFailure::Retry(format!("{from} is loading its data, or is not a primary"))),
             Err(why) if self.is_down(now, from) => {
-                let why = format!("{from} is down, so that its last writes cannot be copied any more: {why}");
+                let why = format!("{from} is down, so that its last writes can no longer be copied: {why}");
                 Err(PromotionFailure::GiveUp { why, primary_back: false })
             }
             Err(why) => Err(PromotionFailure::Retry(why)),

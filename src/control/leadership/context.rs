@@ -78,7 +78,7 @@ impl LeaderContext {
     ///
     /// # Errors
     /// See [`ProposalFailure`].
-    pub async fn make(&self, change: Change) -> Result<(Epoch, Outcome), ProposalFailure> {
+    pub async fn propose_in_term(&self, change: Change) -> Result<(Epoch, Outcome), ProposalFailure> {
         if !self.leads() {
             return Err(ProposalFailure::Gone);
         }
@@ -94,7 +94,7 @@ impl LeaderContext {
     /// necessary.
     ///
     /// # Errors
-    /// Why the change was refused, or is not known to be made, as text for people.
+    /// Returns why the change was refused, or is not known to be made, as text for people.
     pub async fn propose(&self, change: Change) -> Result<(), String> {
         let id = Uuid(uuid::Uuid::new_v4().as_u128());
         let applied = self.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
-//! The heartbeat handler of a leader, for one term: takes the content of heartbeats and decides the answers. It says
-//! when a quorum confirmation must come between the two. Reads no clock, and knows nothing of how a quorum confirms.
+//! The heartbeat handler of a leader, for one term: takes the content of heartbeats and decides the answers. It also
+//! decides when a quorum confirmation is needed before the answer. Reads no clock, and knows nothing of how a quorum
+//! confirms.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +27,7 @@ use crate::{
 /// How long an admission may take, which is one entry of the log; after this time it is proposed again.
 pub const ADMIT_WITHIN: Duration = Duration::from_secs(1);
 /// How many starts are remembered while they wait for admission; more than a cluster has nodes.
-const ARRIVING_MAX: usize = 1024;
+const PENDING_MAX: usize = 1024;
 /// How many heartbeats of the former start, beside those of a new one, prove that both are alive. Heartbeats that the
 /// former start sent before it ended may be read late (a leader that was starved or stopped finds them in its sockets),
 /// but then all at once.
@@ -53,7 +54,7 @@ pub struct Heartbeat {
     pub listeners: BTreeMap<ProductId, ListenerView>,
     /// The version of its program.
     pub version: String,
-    /// It has stopped serving for good.
+    /// It has stopped serving permanently.
     pub stopping: bool,
     /// The runs that it works on.
     pub movers: Vec<(Job, MoverView)>,
@@ -115,7 +116,7 @@ pub struct HeartbeatHandler {
     table: Option<LeaseTable>,
     view: LeaderView,
     /// Starts that wait for an admission.
-    arriving: BTreeMap<Uuid, PendingAdmission>,
+    pending: BTreeMap<Uuid, PendingAdmission>,
     /// What is in flight for open holds, by node.
     not_drained: BTreeMap<(HoldId, NodeId), String>,
     /// The nodes that Raft needs for its decisions.
@@ -145,8 +146,8 @@ impl HeartbeatHandler {
     /// A closed handler: this node does not lead.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
-        let (arriving, not_drained, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { timing, table: None, view: LeaderView::default(), arriving, not_drained, voters }
+        let (pending, not_drained, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { timing, table: None, view: LeaderView::default(), pending, not_drained, voters }
     }
 
     /// Opens the handler for `term`, empty unless it is open for that term already; `None`: closes it. The leader has
@@ -164,7 +165,7 @@ impl HeartbeatHandler {
     }
 
     /// Sets the nodes that Raft needs for its decisions. Call it before each step: a member that is being removed is
-    /// ordered to stop only when Raft does not need it any more. Otherwise the remaining nodes might not be able to
+    /// ordered to stop only when Raft no longer needs it. Otherwise the remaining nodes might not be able to
     /// decide anything.
     pub fn set_voters(&mut self, voters: impl IntoIterator<Item = NodeId>) {
         self.voters = voters.into_iter().collect();
@@ -176,7 +177,7 @@ impl HeartbeatHandler {
         self.table.as_ref()
     }
 
-    /// The same, if the handler is open for `term`.
+    /// Leases and acks, if the handler is open for `term`.
     #[must_use]
     pub fn table_of(&self, term: Term) -> Option<&LeaseTable> {
         self.table.as_ref().filter(|table| table.term() == term)
@@ -228,7 +229,7 @@ impl HeartbeatHandler {
     }
 
     /// Keeps the reports of a heartbeat, if it comes from the admitted start of a member: until the term ends, a later
-    /// start of that node sends a heartbeat, or the log does not name the server any more. Returns the term in which
+    /// start of that node sends a heartbeat, or the log no longer names the server. Returns the term in which
     /// they are kept; `None`: they are not.
     pub fn keep_reports(&mut self, heartbeat: &Heartbeat, state: &ClusterState, now_ns: u64) -> Option<Term> {
         let term = self.view.term?;
@@ -287,9 +288,9 @@ impl HeartbeatHandler {
         let current = member.admitted.filter(|a| a.start == heartbeat.start);
         let Some(admission) = current else {
             if member.leaving.is_some() {
-                return Err(self.arrival_at_removal(heartbeat, member, now_ns));
+                return Err(self.admit_start_of_leaving(heartbeat, member, now_ns));
             }
-            return Err(self.arrival(heartbeat, member, now_ns));
+            return Err(self.admit_start(heartbeat, member, now_ns));
         };
         if let Some(table) = &mut self.table {
             table.ack(member.id, admission.incarnation, &heartbeat.drained);
@@ -314,12 +315,12 @@ impl HeartbeatHandler {
     }
 
     fn note(&mut self, heartbeat: &Heartbeat, incarnation: Incarnation, now_ns: u64) {
-        self.arriving.remove(&heartbeat.start);
+        self.pending.remove(&heartbeat.start);
         let apart_ns = as_ns(self.timing.heartbeat) / 2;
-        for arriving in self.arriving.values_mut().filter(|a| a.node == heartbeat.node.id) {
-            if now_ns >= arriving.counted_ns + apart_ns {
-                arriving.counted_ns = now_ns;
-                arriving.former += 1;
+        for pending in self.pending.values_mut().filter(|a| a.node == heartbeat.node.id) {
+            if now_ns >= pending.counted_ns + apart_ns {
+                pending.counted_ns = now_ns;
+                pending.former += 1;
             }
         }
         self.not_drained.retain(|(_, node), _| *node != heartbeat.node.id);
@@ -346,36 +347,36 @@ impl HeartbeatHandler {
 
     /// Decides about a start that is not the admitted one: the node was restarted, or its data directory was copied.
     /// The former start must have been silent for two heartbeats; if it still sends some, there is a duplicate node.
-    fn arrival(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
+    fn admit_start(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
         // A node may have applied its admission before the leader has: only a later admission replaces this start. That
         // later admission may belong to a start that has ended, whose heartbeats a stopped leader finds in its sockets
-        // beside those of the living one.
+        // beside those of the one that is alive.
         let retired = heartbeat.incarnation.is_some_and(|own| member.admitted.is_some_and(|a| a.incarnation > own));
         if heartbeat.incarnation.is_some() && !retired {
             return not_yet("the leader has not applied the admission of this start yet");
         }
-        if self.arriving.len() >= ARRIVING_MAX {
-            self.arriving.clear();
+        if self.pending.len() >= PENDING_MAX {
+            self.pending.clear();
         }
         let new = PendingAdmission { node: member.id, proposed_ns: None, counted_ns: now_ns, former: 0 };
-        let arriving = *self.arriving.entry(heartbeat.start).or_insert(new);
-        let proposed_ns = arriving.proposed_ns;
+        let pending = *self.pending.entry(heartbeat.start).or_insert(new);
+        let proposed_ns = pending.proposed_ns;
         let silence_ns = 2 * as_ns(self.timing.heartbeat);
         let former =
             self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
         match former.map(|v| v.heartbeat_ns) {
-            Some(_) if arriving.former >= DUPLICATE_HEARTBEATS => HandlerReply::Grant(Grant::DuplicateNode),
+            Some(_) if pending.former >= DUPLICATE_HEARTBEATS => HandlerReply::Grant(Grant::DuplicateNode),
             Some(heartbeat_ns) if now_ns < heartbeat_ns + silence_ns && !self.has_stopped(member) => {
                 not_yet("waiting for the former start of this node to be silent")
             }
-            None if retired && now_ns < arriving.counted_ns + silence_ns => {
+            None if retired && now_ns < pending.counted_ns + silence_ns => {
                 not_yet("waiting for a heartbeat of the start that was admitted after this one")
             }
             _ if proposed_ns.is_some_and(|at| now_ns < at + as_ns(ADMIT_WITHIN)) => {
                 not_yet("this start is being admitted")
             }
             _ => {
-                self.arriving.insert(heartbeat.start, PendingAdmission { proposed_ns: Some(now_ns), ..arriving });
+                self.pending.insert(heartbeat.start, PendingAdmission { proposed_ns: Some(now_ns), ..pending });
                 HandlerReply::Admit
             }
         }
@@ -383,10 +384,10 @@ impl HeartbeatHandler {
 
     /// Decides about a new start of a node that is being removed: it is not admitted. When it could otherwise be
     /// admitted, the former start has ended. So the removal need not wait for a last heartbeat that was lost (with a
-    /// product whose `isolated` is `serve` it would wait for ever).
-    fn arrival_at_removal(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
+    /// product whose `isolated` is `serve` it would wait forever).
+    fn admit_start_of_leaving(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
         if !self.has_stopped(member) {
-            match self.arrival(heartbeat, member, now_ns) {
+            match self.admit_start(heartbeat, member, now_ns) {
                 HandlerReply::Admit => {}
                 wait => return wait,
             }

@@ -1,5 +1,5 @@
 //! The leader's loop: with each activation it reads the newest state, does what is due, and shows what it waits for.
-//! From one activation to the next it keeps only tasks, which can begin anew at any time.
+//! From one activation to the next it keeps only tasks, which can be started again at any time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// How long a proposal may take: one that takes longer has lost its quorum, and the next activation tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 /// The pause between two leadership transfers: the leadership may come back, and the new leader may be no better.
-const TRANSFER_AGAIN: Duration = Duration::from_secs(20);
+const TRANSFER_INTERVAL: Duration = Duration::from_secs(20);
 
 /// What the loop needs. Cheap to clone.
 #[derive(Clone)]
@@ -57,8 +57,8 @@ impl LeaderLoop {
     /// Runs for as long as the node does.
     ///
     /// # Panics
-    /// When an activation or a task of the term panics, so that the node ends: a leader that goes on without a part of its loop
-    /// looks healthy, and keeps the leadership from a node that may do better.
+    /// When an activation or a task of the term panics, so that the node ends: a leader that goes on without a part
+    /// of its loop looks healthy, and keeps the leadership from a node that works completely.
     pub async fn run(self) {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
@@ -85,7 +85,7 @@ impl LeaderLoop {
                     }
                 };
                 if let Some(transfer_candidates) = panics::pass_on(ended).flatten()
-                    && transferred.is_none_or(|at| at.elapsed() >= TRANSFER_AGAIN)
+                    && transferred.is_none_or(|at| at.elapsed() >= TRANSFER_INTERVAL)
                 {
                     transferred = Some(Instant::now());
                     self.transfer_leadership(transfer_candidates).await;
@@ -126,10 +126,10 @@ impl LeaderLoop {
         }
         // First, since clients of a group whose primary is down wait for it.
         let mut transfer_candidates = None;
-        if let Some((jobs, groups)) = groups {
+        if let Some((context, groups)) = groups {
             let mut groups = groups.lock().await;
-            waiting.extend(groups.step(&jobs).await);
-            transfer_candidates = groups.transfer_candidates(&jobs);
+            waiting.extend(groups.step(&context).await);
+            transfer_candidates = groups.transfer_candidates(&context);
         }
         if let Err(error) = self.membership(&state, &leadership).await {
             waiting.push(format!("Raft's membership could not be changed yet: {error}"));
@@ -197,14 +197,14 @@ impl LeaderLoop {
         }
     }
 
-    /// Begins one task for each open assignment and migration and for each group with leftovers, anew in each term.
+    /// Begins one task for each open assignment and migration and for each group with leftovers, again in each term.
     async fn begin_tasks(&self, term: Term, term_tasks: &mut TermTasks) {
         let state = self.consensus.state().borrow().clone();
         let Some(cluster) = self.consensus.cluster_id() else { return };
-        if term_tasks.jobs.as_ref().is_none_or(|jobs| jobs.fence.term() != term) {
+        if term_tasks.context.as_ref().is_none_or(|context| context.fence.term() != term) {
             *term_tasks = TermTasks::default();
             let fence = Fence::new(cluster, self.me, term, Arc::new(self.leases.quorum().clone()));
-            term_tasks.jobs = Some(LeaderContext {
+            term_tasks.context = Some(LeaderContext {
                 consensus: self.consensus.clone(),
                 leases: self.leases.clone(),
                 peers: self.peers.clone(),
@@ -214,18 +214,18 @@ impl LeaderLoop {
                 cluster,
             });
         }
-        let TermTasks { jobs: Some(jobs), tasks, assigning, .. } = term_tasks else { return };
-        panics::reap(assigning).await;
-        assigning.retain(|id, _| state.assignments.contains_key(id));
+        let TermTasks { context: Some(context), tasks, assignments, .. } = term_tasks else { return };
+        panics::reap(assignments).await;
+        assignments.retain(|id, _| state.assignments.contains_key(id));
         for id in state.assignments.keys().copied() {
-            assigning.entry(id).or_insert_with(|| tokio::spawn(assignment::run(jobs.clone(), id)));
+            assignments.entry(id).or_insert_with(|| tokio::spawn(assignment::run(context.clone(), id)));
         }
         panics::reap(tasks).await;
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
         let swept = groups.filter(|(p, g)| g.sweep.is_some() || !state.sweepable(*p, g.id).is_empty());
         let sweeps = swept.map(|(product, g)| Job::Sweep { product, group: g.id });
         for job in state.migrations.keys().map(|id| Job::Migration(*id)).chain(sweeps) {
-            tasks.entry(job).or_insert_with(|| tokio::spawn(faults::or_panic("job", job::run(jobs.clone(), job))));
+            tasks.entry(job).or_insert_with(|| tokio::spawn(faults::or_panic("job", job::run(context.clone(), job))));
         }
     }
 }
@@ -233,21 +233,21 @@ impl LeaderLoop {
 /// The tasks of one term (assignments, migrations, sweeps, groups) and what they share. Dropping it ends them.
 #[derive(Default)]
 struct TermTasks {
-    jobs: Option<LeaderContext>,
+    context: Option<LeaderContext>,
     tasks: BTreeMap<Job, JoinHandle<()>>,
-    assigning: BTreeMap<AssignmentId, JoinHandle<()>>,
+    assignments: BTreeMap<AssignmentId, JoinHandle<()>>,
     groups: Arc<Mutex<GroupController>>,
 }
 
 impl TermTasks {
     /// What an activation needs for the groups, once the cluster has formed.
     fn groups(&self) -> Option<(LeaderContext, Arc<Mutex<GroupController>>)> {
-        Some((self.jobs.clone()?, self.groups.clone()))
+        Some((self.context.clone()?, self.groups.clone()))
     }
 }
 
 impl Drop for TermTasks {
     fn drop(&mut self) {
-        self.tasks.values().chain(self.assigning.values()).for_each(JoinHandle::abort);
+        self.tasks.values().chain(self.assignments.values()).for_each(JoinHandle::abort);
     }
 }

@@ -59,8 +59,8 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// A handler, and the tasks that it needs, by name. One follows leadership: the handler opens, empty, with every term in
-    /// which this node leads. The other runs quorum rounds.
+    /// A handler, and the tasks that it needs, by name. One follows leadership: the handler opens, empty, with every
+    /// term in which this node leads. The other runs quorum rounds.
     #[must_use]
     pub fn new(consensus: Consensus, timing: Timing) -> (Self, [(&'static str, LeaseTask); 2]) {
         let (quorum, rounds) = QuorumConfirmer::new(consensus.clone(), timing.lease / 3);
@@ -153,14 +153,13 @@ impl Leases {
         view.alive(voters, self.timing.lease_at_leader(), now_ns)
     }
 
-    /// Whether the barrier of a hold has passed in `term`. `Waiting` also when this node does not lead in that term any
-    /// more.
+    /// Whether the barrier of a hold has passed in `term`. `Waiting` also when this node no longer leads in that term.
     #[must_use]
     pub fn barrier(&self, hold: &Hold, term: Term) -> Barrier {
         let handler = self.handler();
         let state = self.state();
         let Some(table) = handler.table_of(term) else {
-            return Barrier::Waiting(vec!["this node does not lead any more".into()]);
+            return Barrier::Waiting(vec!["this node no longer leads".into()]);
         };
         let mut barrier = table.barrier(hold, &state, boottime_ns());
         if let Barrier::Waiting(nodes) = &mut barrier {

@@ -38,7 +38,7 @@ impl Peers {
         Self { secret, channels: Channels::new(CHANNELS) }
     }
 
-    /// The same, with calls that come from this local address.
+    /// Sets the local address that calls come from.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {
         Self { channels: self.channels.calling_from(source), ..self }

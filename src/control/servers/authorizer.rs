@@ -1,5 +1,5 @@
 //! Authorizes connections that change servers: after a quorum confirmation that began when they were already named, and
-//! not any more once their run is being closed. Knows nothing of what they are for; `plan::authorization` has the
+//! no longer once their run is being closed. Knows nothing of what they are for; `plan::authorization` has the
 //! table.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,7 +78,7 @@ impl Authorizer {
     }
 
     /// Marks the runs of a job up to this number closed in `term`, and returns those of their connections that were
-    /// authorized. `None`: the table belongs to a later term, so this node does not lead in `term` any more.
+    /// authorized. `None`: the table belongs to a later term, so this node no longer leads in `term`.
     #[must_use]
     pub fn close(&self, term: Term, job: Job, runs: u32) -> Option<Vec<ConnectionId>> {
         let mut table = self.table();

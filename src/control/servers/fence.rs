@@ -1,5 +1,5 @@
 //! The connection fence (docs/design/serving.md): the leader's control connections to servers, opened by its rules, and
-//! the closing of a run's connections. The server's answers prove that it executes nothing of that run any more.
+//! the closing of a run's connections. The server's answers prove that it executes nothing more of that run.
 //! Knows nothing of what runs do, nor of why one is closed.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How many control connections are kept: a cluster has hundreds of groups at most, and a dropped connection is opened
-/// anew.
+/// again.
 const CONNECTIONS_MAX: usize = 1024;
 /// How often connections are listed and killed before this fails: a run that still has some then opens new ones faster
 /// than they can be killed. The caller tries again later.
@@ -122,7 +122,7 @@ impl Fence {
     ///
     /// # Errors
     /// See [`FenceError`].
-    pub async fn warm(&self, at: &ControlTarget, deadline: Instant) -> Result<Duration, FenceError> {
+    pub async fn ping(&self, at: &ControlTarget, deadline: Instant) -> Result<Duration, FenceError> {
         let began = Instant::now();
         let ping = async |client: &mut Client| {
             client.ask(&[b"PING"], deadline).await?;
@@ -197,7 +197,7 @@ impl Fence {
         let confirmed = timeout_at(deadline, self.confirm.confirm()).await;
         let term = confirmed.map_err(|_| not_leader("no quorum answered in time".into()))?.map_err(not_leader)?;
         if term != self.term {
-            return Err(not_leader(format!("it leads in term {term}, and this was begun in term {}", self.term)));
+            return Err(not_leader(format!("it leads in term {term}, and this action began in term {}", self.term)));
         }
         for _ in 0..LISTINGS_MAX {
             // Listed again: a connection that was named in the meantime is either older than the confirmation or has

@@ -51,7 +51,7 @@ async fn flush(
 /// Whether this is the process with this `run_id`, as a primary that is ready.
 ///
 /// # Errors
-/// Why it is not, as text for the operator; its subject is the server ("it is loading its data").
+/// Returns why it is not, as text for the operator; its subject is the server ("it is loading its data").
 pub fn same_primary(replication_status: &ReplicationStatus, run_id: &str) -> Result<(), String> {
     if replication_status.run_id != run_id {
         return Err("it was restarted since it was probed".into());

@@ -37,7 +37,7 @@ const ACT_MAX: Duration = Duration::from_secs(2);
 /// How long an action may take: longer than all its waits together. Then it is given up, whatever it waits for.
 const TASK_MAX: Duration = Duration::from_secs(10);
 /// The pause between two actions at a server. Also after one that succeeded, since nodes report its effect later.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const ACTION_PAUSE: Duration = Duration::from_secs(1);
 /// How long a difference must last before it is reported to the operator: right after a promotion, nodes still report
 /// earlier probes.
 const REPORTED_AFTER: Duration = Duration::from_secs(2);
@@ -46,12 +46,12 @@ const REPORTED_AFTER: Duration = Duration::from_secs(2);
 const SAVES_MAX: u32 = 5;
 /// The pause after a server got the password that its link needs: it connects again automatically, and if the password
 /// was not the cause, repeating does not help.
-const LOGIN_AGAIN: Duration = Duration::from_secs(10);
+const LOGIN_PAUSE: Duration = Duration::from_secs(10);
 /// The interval between two events about one server: a server that flaps must not displace all other events.
 const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 /// How many servers are changed at the same time: enough for all groups of a machine that returns, few compared with a
 /// leader's other work.
-const AT_ONCE: usize = 16;
+const CONCURRENT_MAX: usize = 16;
 
 /// A server and a kind of action: actions of different kinds do not wait for each other.
 type ActionKey = (HostPort, ActionKind);
@@ -138,20 +138,20 @@ impl ReplicationReconciler {
         let mut waiting: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
         let wanted: BTreeSet<ActionKey> =
             fixes.iter().map(|fix| (fix.addr.clone(), ActionKind::of(&fix.action))).collect();
-        self.not_before.retain(|place, (at, _)| *at > now || wanted.contains(place));
+        self.not_before.retain(|key, (at, _)| *at > now || wanted.contains(key));
         self.saves.retain(|(_, promoted), _| state.ended_promotions.iter().any(|ended| ended.at == *promoted));
         for fix in fixes {
-            let place = (fix.addr.clone(), ActionKind::of(&fix.action));
+            let key = (fix.addr.clone(), ActionKind::of(&fix.action));
             if let ReplicationAction::Repoint { to, why } = &fix.action {
-                let failed = self.not_before.get(&place).and_then(|(_, failed)| failed.as_ref());
+                let failed = self.not_before.get(&key).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
                 waiting.push(format!("{} should follow {to}, but {why}{failed}", fix.addr));
             }
-            let pausing = self.not_before.get(&place).is_some_and(|(at, _)| *at > now);
-            if pausing || self.busy.len() >= AT_ONCE || self.busy.contains(&place) || !self.may_save(&fix) {
+            let pausing = self.not_before.get(&key).is_some_and(|(at, _)| *at > now);
+            if pausing || self.busy.len() >= CONCURRENT_MAX || self.busy.contains(&key) || !self.may_save(&fix) {
                 continue;
             }
-            self.busy.insert(place);
+            self.busy.insert(key);
             let ctx = ctx.clone();
             let context = ActionContext {
                 seen_by: seen_by(seen, &fix.addr),
@@ -169,16 +169,16 @@ impl ReplicationReconciler {
     fn take_ended(&mut self, now: Instant) {
         while let Some(ended) = self.tasks.try_join_next() {
             let Some((ReplicationFix { addr, action, .. }, result)) = panics::pass_on(ended) else { continue };
-            let place = (addr.clone(), ActionKind::of(&action));
+            let key = (addr.clone(), ActionKind::of(&action));
             if result == Ok(ActionOutcome::EventWritten) {
                 self.last_event.insert(addr.clone(), now);
             }
-            let again = if action == ReplicationAction::Login { LOGIN_AGAIN } else { AGAIN_AFTER };
+            let pause = if action == ReplicationAction::Login { LOGIN_PAUSE } else { ACTION_PAUSE };
             if let (ReplicationAction::SaveConfig { promoted }, Ok(_)) = (action, &result) {
                 self.saves.insert((addr, promoted), SAVES_MAX);
             }
-            self.busy.remove(&place);
-            self.not_before.insert(place, (now + again, result.err()));
+            self.busy.remove(&key);
+            self.not_before.insert(key, (now + pause, result.err()));
         }
         if self.tasks.is_empty() {
             // Also after a task was aborted, which names no server.
@@ -192,17 +192,19 @@ impl ReplicationReconciler {
         let primaries: BTreeMap<&HostPort, &String> =
             groups().filter_map(|group| Some((&group.servers.first()?.addr, &group.run_id))).collect();
         // While the log knows no process, the present one may be the one that it will know.
-        let is = |known: &str, run_id: &str| known.is_empty() || known == run_id;
-        self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| is(known, run_id)));
+        let same_process = |known: &str, run_id: &str| known.is_empty() || known == run_id;
+        self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| same_process(known, run_id)));
         for (addr, known) in primaries {
-            let probe = fresh_probe(seen, addr).filter(|probe| !probe.run_id.is_empty() && is(known, &probe.run_id));
+            let probe =
+                fresh_probe(seen, addr).filter(|probe| !probe.run_id.is_empty() && same_process(known, &probe.run_id));
             if let Some(probe) = probe.filter(|probe| !probe.loading) {
                 self.keys.insert(addr.clone(), (probe.run_id.clone(), probe.keys));
             }
         }
     }
 
-    /// Counts the attempts to save a configuration; whether it is neither saved yet nor was tried too often.
+    /// Counts how often a configuration was to be saved. Returns whether it is neither saved yet nor was tried too
+    /// often.
     fn may_save(&mut self, fix: &ReplicationFix) -> bool {
         let ReplicationAction::SaveConfig { promoted } = fix.action else { return true };
         let times = self.saves.entry((fix.addr.clone(), promoted)).or_default();
@@ -245,7 +247,7 @@ async fn write_event(ctx: &LeaderContext, fix: &ReplicationFix, context: &Action
 /// Carries out one fix.
 ///
 /// # Errors
-/// Why it failed, as text for the operator.
+/// Returns why it failed, as text for the operator.
 async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionContext) -> Result<ActionOutcome, String> {
     let ReplicationFix { product, group, epoch, addr, action } = fix.clone();
     let state = ctx.consensus.state().borrow().clone();
@@ -325,7 +327,10 @@ async fn restore_primary(ctx: &LeaderContext, at: &ControlTarget, run_id: &str) 
         own.then_some(()).ok_or_else(|| "it may have another server's data by now".to_owned())
     };
     ctx.fence.promote(at, &own, Instant::now() + ACT_MAX, ACT_MAX).await.map_err(|error| error.to_string())?;
-    warn!(addr = %at.addr, "a primary had been started as a replica, and is a primary again, with its data of then");
+    warn!(
+        addr = %at.addr,
+        "a primary had been started as a replica, and is a primary again, with the data that it was started with"
+    );
     save_config(ctx, at).await;
     Ok(())
 }
@@ -347,7 +352,7 @@ fn unchanged_group(state: &ClusterState, product: ProductId, group: GroupId, epo
 /// state.
 ///
 /// # Errors
-/// That the group has changed, as text for the operator.
+/// Returns that the group has changed, as text for the operator.
 fn may_follow(
     ctx: &LeaderContext,
     (product, group, epoch): (ProductId, GroupId, Epoch),
@@ -368,7 +373,7 @@ fn may_follow(
 /// configuration, if it can.
 ///
 /// # Errors
-/// Why it does not follow, as text for the operator: it does not answer, refuses, or the group has changed.
+/// Returns why it does not follow, as text for the operator: it does not answer, refuses, or the group has changed.
 pub async fn repoint(
     ctx: &LeaderContext,
     group: (ProductId, GroupId, Epoch),
@@ -418,7 +423,7 @@ async fn close_runs(ctx: &LeaderContext, state: &ClusterState, at: &ControlTarge
     let sweeps = groups.filter(|(_, g)| here(g.sweep.as_ref().map(|sweep| &sweep.run)));
     let sweeps = sweeps.map(|(p, g)| (Job::Sweep { product: p.id, group: g.id }, p.sweep_runs));
     for (job, runs) in migrations.chain(sweeps) {
-        let closed = ctx.authorizer.close(ctx.fence.term(), job, runs).ok_or("this node does not lead any more")?;
+        let closed = ctx.authorizer.close(ctx.fence.term(), job, runs).ok_or("this node no longer leads")?;
         known.extend(closed.into_iter().filter(|c| c.server == at.addr).map(|c| c.client_id));
     }
     let name = format!("pt:{}:run:", ctx.cluster);

@@ -18,7 +18,7 @@ use crate::{
 
 impl Fence {
     /// A server's replication status, asked over the control connection. So no earlier control connection can change
-    /// the server any more.
+    /// the server from then on.
     ///
     /// # Errors
     /// See [`FenceError`].
@@ -124,7 +124,7 @@ async fn promote(
     if before.follows.is_none() {
         return Ok(before);
     }
-    faults::pause_at(Point::PromotionSent).await;
+    faults::pause_at(Point::BeforePromote).await;
     let deadline = Instant::now() + response_timeout;
     match client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await {
         Ok(_) => {}

@@ -1,5 +1,5 @@
-//! Carries out what `plan::assignment` decides: one task per open assignment, on the leader, begun anew by each leader
-//! and in each term. Decides nothing, and keeps nothing beyond its term.
+//! Carries out what `plan::assignment` decides: one task per open assignment, on the leader, started again by each
+//! leader and in each term. Decides nothing, and keeps nothing beyond its term.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
 /// behind a hold, while clients wait.
 const PRIMARY_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Carries an assignment on until it is over, or until this node does not lead any more.
+/// Drives an assignment until it is over, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, id: AssignmentId) {
     AssignmentDriver { ctx, id }.run().await;
 }
@@ -52,7 +52,7 @@ impl AssignmentDriver {
             if let (failures, Some(why)) = memory.failures()
                 && failures > logged
             {
-                warn!(assignment = %self.id, failures, %why, "an attempt to assign slots did not get through");
+                warn!(assignment = %self.id, failures, %why, "an attempt to assign slots failed");
                 logged = failures;
             }
             let newest = state.borrow_and_update().clone();
@@ -81,10 +81,10 @@ impl AssignmentDriver {
                     memory.preflighted(boottime_ns(), silent, timing);
                 }
                 AssignmentStep::Propose(change) => {
-                    let result = match self.ctx.make(change.clone()).await {
+                    let result = match self.ctx.propose_in_term(change.clone()).await {
                         Ok((_, outcome)) => Ok(outcome),
                         Err(ProposalFailure::Refused(why)) => Err(why),
-                        // The next leader finds in the log what came of it.
+                        // The next leader finds the result in the log.
                         Err(ProposalFailure::Gone) => return,
                     };
                     self.log(&change, &result);
@@ -174,7 +174,7 @@ impl AssignmentDriver {
 
     /// Whether the emptied primary is still the same process, as a primary that is ready.
     async fn check_primary(&self, state: &ClusterState, primary: &PrimaryProcess) -> Result<(), String> {
-        faults::pause_at(Point::Returning).await;
+        faults::pause_at(Point::Reinstating).await;
         let (_, target) = self.control_target(state, primary)?;
         let deadline = Instant::now() + PRIMARY_ANSWERS_WITHIN;
         let status = self.ctx.fence.replication_status(&target, deadline).await.map_err(|error| error.to_string())?;
@@ -213,7 +213,7 @@ impl AssignmentDriver {
     }
 }
 
-/// The address of the primary of an ejected group, by the newest state; `None`: the group is not ejected any more, or
+/// The address of the primary of an ejected group, by the newest state; `None`: the group is no longer ejected, or
 /// is gone.
 fn ejected_primary(ctx: &LeaderContext, product: ProductId, group: GroupId) -> Option<HostPort> {
     let state = ctx.consensus.state().borrow().clone();

@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// The name of the connections, for people who list a server's clients.
-const NAME: &str = "pt:select_endpoints";
+const NAME: &str = "pt:endpoint-selection";
 /// How many bytes a replica may lag to be chosen: with more it must catch up first; a healthy one lags a few KB.
 const LAG_MAX: i64 = 64 << 20;
 
 /// Probes the servers of both groups, and chooses which of them the copy uses.
 ///
 /// # Errors
-/// Which primary cannot be used, and why, as text for the operator.
+/// Returns which primary cannot be used, and why, as text for the operator.
 pub async fn select_endpoints(
     state: &ClusterState,
     id: MigrationId,
@@ -57,7 +57,7 @@ async fn ask(
 /// The primary of a group and its status.
 ///
 /// # Errors
-/// That it does not answer or is not a primary, as text for the operator.
+/// Returns that it does not answer or is not a primary, as text for the operator.
 async fn primary(group: &Group, deadline: Instant) -> Result<(HostPort, ReplicationInfo), String> {
     let addr = group.servers.first().map(|s| s.addr.clone()).ok_or_else(|| format!("group {} is empty", group.id))?;
     let seen = ask(&addr, group.credentials.as_ref(), deadline).await.map_err(|error| error.to_string())?;

@@ -1,5 +1,5 @@
 //! Carries out what `plan::migration` and `plan::sweep` decide: one task per open migration and sweep, on the leader,
-//! begun anew by each leader and in each term. Decides nothing, and keeps nothing beyond its term.
+//! started again by each leader and in each term. Decides nothing, and keeps nothing beyond its term.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -45,7 +45,7 @@ pub const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How long the answer to Finish may take beyond the node's own deadline: the way there and back.
 pub const FINISH_GRACE: Duration = Duration::from_millis(20);
 
-/// Drives a job until it is over, or until this node does not lead any more.
+/// Drives a job until it is over, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, job: Job) {
     let task = JobDriver { ctx, job };
     task.run().await;
@@ -122,7 +122,7 @@ impl JobDriver {
         }
     }
 
-    /// Appends a change and records what came of it. `false`: leadership or the quorum is gone.
+    /// Appends a change and records the result. `false`: leadership or the quorum is gone.
     async fn propose_step(&self, change: Change, memory: &mut JobMemory, cutover: &mut Option<CutoverTimes>) -> bool {
         if matches!(change, Change::OpenHold(_)) {
             faults::pause_at(Point::BeforeHold).await;
@@ -200,7 +200,7 @@ impl JobDriver {
         let max = self.ctx.leases.timing().ping_timeout;
         let answers_quickly = async |group: &Group| {
             let at = primary(group).ok_or_else(|| format!("group {} has no server", group.id))?;
-            let took = self.ctx.fence.warm(&at, by).await.map_err(|error| error.to_string())?;
+            let took = self.ctx.fence.ping(&at, by).await.map_err(|error| error.to_string())?;
             // A connection that was just opened has taken longer than its later answers will: the next preflight is
             // quick.
             if took > max {
@@ -225,7 +225,7 @@ impl JobDriver {
         let at = ControlTarget { addr: server.clone(), credentials };
         // Marked before connections are killed, so that no connection is authorized after they are listed.
         let Some(known) = self.ctx.authorizer.close(self.term(), self.job, runs) else {
-            return Err("this node does not lead any more".into());
+            return Err("this node no longer leads".into());
         };
         if faults::without(Rule::Fence) {
             return Ok(());
@@ -263,7 +263,7 @@ impl JobDriver {
     /// Appends a change. `None`: leadership or the quorum is gone, and it is not known whether the change was made. The
     /// next leader finds that in the log.
     async fn propose(&self, change: Change) -> Option<Result<Outcome, String>> {
-        match self.ctx.make(change).await {
+        match self.ctx.propose_in_term(change).await {
             Ok((_, outcome)) => Some(Ok(outcome)),
             Err(ProposalFailure::Refused(why)) => Some(Err(why)),
             Err(ProposalFailure::Gone) => None,

@@ -10,7 +10,7 @@ use crate::{
 /// The possible servers of a product with this `isolated` that do not answer within the ping timeout.
 ///
 /// # Errors
-/// Why a ping's task failed, as text for the log; then nothing is known.
+/// Returns why a ping's task failed, as text for the log; then nothing is known.
 pub async fn silent(leases: &Leases, peers: &Peers, isolated: Isolated) -> Result<Vec<NodeId>, String> {
     let max = leases.timing().ping_timeout;
     let pings: Vec<_> = leases

@@ -57,7 +57,7 @@ impl RebalanceBy {
     /// Parses what an operator wrote.
     ///
     /// # Errors
-    /// Which words are allowed, as text for the operator.
+    /// Returns which words are allowed, as text for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" | "slots" => Ok(Self::Slots),
@@ -72,8 +72,8 @@ impl RebalanceBy {
 /// The moves that rebalance a product by `by`. The weight of a group is `weights[id]`, or 1 if it has no entry.
 ///
 /// # Errors
-/// Why nothing can be planned, as text for the operator: a group cannot be asked, a weight belongs to no group, all
-/// weights are 0, migrations must end first, or a group is ejected.
+/// Returns why nothing can be planned, as text for the operator: a group cannot be asked, a weight belongs to no group,
+/// all weights are 0, migrations must end first, or a group is ejected.
 pub async fn plan(
     state: &ClusterState,
     product: &Product,
@@ -113,8 +113,8 @@ fn no_ejected_group(product: &Product) -> Result<(), String> {
 /// The moves that take every slot from `group`.
 ///
 /// # Errors
-/// Why nothing can be planned, as text for the operator: there is no such group, no other group could take its slots,
-/// or a group is ejected.
+/// Returns why nothing can be planned, as text for the operator: there is no such group, no other group could take its
+/// slots, or a group is ejected.
 pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Result<Vec<SlotMove>, String> {
     if !product.groups.contains_key(&group) {
         return Err(format!("product '{}' has no group {group}; its groups: `pontoon group ls`", product.name));
@@ -133,8 +133,8 @@ pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Re
 /// The moves of an automatic rebalance now.
 ///
 /// # Errors
-/// Why nothing can be planned, as text for the log: slots of the product move, a group is ejected, or a group cannot be
-/// asked.
+/// Returns why nothing can be planned, as text for the log: slots of the product move, a group is ejected, or a group
+/// cannot be asked.
 pub async fn plan_auto(state: &ClusterState, product: &Product) -> Result<Vec<SlotMove>, String> {
     no_open_migration(state, product)?;
     no_ejected_group(product)?;
@@ -244,7 +244,7 @@ async fn propose(consensus: &Consensus, product: &Product, moves: Vec<SlotMove>)
 /// Asks all primaries at the same time.
 ///
 /// # Errors
-/// Which group could not be asked, and why, as text for the operator.
+/// Returns which group could not be asked, and why, as text for the operator.
 async fn loads(product: &Product, by: RebalanceBy) -> Result<BTreeMap<GroupId, u64>, String> {
     let asked: Vec<_> = product
         .groups

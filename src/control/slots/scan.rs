@@ -31,7 +31,7 @@ pub enum ScanResult {
     },
     /// A key of one of the slots.
     Found {
-        /// The key; [`show_key`] makes it fit to show.
+        /// The key; [`show_key`] formats it for people.
         key: Bytes,
         /// Its slot.
         slot: SlotId,

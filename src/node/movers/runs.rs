@@ -31,7 +31,7 @@ const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one request for authorization may take.
 const ASK_MAX: Duration = Duration::from_secs(1);
 /// Pause between two requests, when no leader is known or the node that was asked no longer leads.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// Nobody writes to a target that is being wiped, so two passes in quick succession are enough.
 const WIPE_PASSES_APART: Duration = Duration::from_millis(100);
 
@@ -101,7 +101,7 @@ impl Movers {
         }
     }
 
-    /// Changes when a run began or ended here, or the state of a mover changed: worth a heartbeat at once.
+    /// Changes when a run began or ended here, or the state of a mover changed: worth an immediate heartbeat.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()
@@ -181,11 +181,11 @@ impl Movers {
 
     fn begin(&self, state: &ClusterState, job: Job, run: &Run) -> Result<ActiveMover, String> {
         let cluster = self.inner.consensus.cluster_id().ok_or("this node belongs to no cluster")?;
-        let what = what(state, job, run, run_name(cluster, job, run.run), self.inner.late_writes)?;
+        let spec = run_spec(state, job, run, run_name(cluster, job, run.run), self.inner.late_writes)?;
         let (limits, watched) = watch::channel(limits_of(state, job));
         let authorize =
             RunAuthorizer { inner: self.inner.clone(), runtime: tokio::runtime::Handle::current(), job, run: run.run };
-        let handle = Arc::new(mover::start(what, Arc::new(authorize), watched));
+        let handle = Arc::new(mover::start(spec, Arc::new(authorize), watched));
         self.forward_news(handle.report());
         Ok(ActiveMover::Started { handle, limits, resumed: None })
     }
@@ -221,14 +221,14 @@ impl ActiveRun {
         limits.send_if_modified(|before| std::mem::replace(before, now) != now);
         let Job::Migration(id) = job else { return };
         let report = handle.report();
-        let under = match report.borrow().state {
+        let hold = match report.borrow().state {
             mover::State::Finishing(hold) | mover::State::Finished(hold) => hold,
             _ => return,
         };
         let released = state.migrations.get(&id).is_some_and(|m| m.phase == MigrationPhase::CaughtUp);
-        if released && !state.holds.contains_key(&under) && *resumed != Some(under) {
-            handle.resume(under);
-            *resumed = Some(under);
+        if released && !state.holds.contains_key(&hold) && *resumed != Some(hold) {
+            handle.resume(hold);
+            *resumed = Some(hold);
         }
     }
 }
@@ -251,7 +251,7 @@ fn limits_of(state: &ClusterState, job: Job) -> Limits {
 }
 
 /// The work of a run's mover.
-fn what(
+fn run_spec(
     state: &ClusterState,
     job: Job,
     run: &Run,
@@ -332,7 +332,7 @@ struct RunAuthorizer {
 impl Authorize for RunAuthorizer {
     fn authorize(&self, connections: Vec<ConnectionId>) -> AuthorizationFuture {
         let (inner, job, run) = (self.inner.clone(), self.job, self.run);
-        let asking = self.runtime.spawn(async move { inner.ask(job, run, connections).await });
+        let asking = self.runtime.spawn(async move { inner.request_authorization(job, run, connections).await });
         Box::pin(async move { asking.await.map_err(|error| error.to_string())? })
     }
 
@@ -354,7 +354,7 @@ impl Authorize for RunAuthorizer {
 
 impl MoversInner {
     /// Asks the leader until one answers or the time is over.
-    async fn ask(&self, job: Job, run: u32, connections: Vec<ConnectionId>) -> Result<(), String> {
+    async fn request_authorization(&self, job: Job, run: u32, connections: Vec<ConnectionId>) -> Result<(), String> {
         let request = mover_wire::authorize_request(job, run, self.me.id, connections);
         let deadline = Instant::now() + AUTHORIZE_TIMEOUT;
         let mut last = "no leader is known".to_owned();
@@ -364,7 +364,7 @@ impl MoversInner {
                 _ if leadership.is_me => self.leader_service.authorize(request.clone()).await,
                 Some(admin) => match self.peers.authorize(&admin, request.clone(), ASK_MAX).await {
                     Ok(reply) => reply,
-                    // It is asked again: an authorization whose answer was lost is given again.
+                    // The request is repeated: an authorization whose answer was lost is given again.
                     Err(status) => AuthorizeReply {
                         not_leader: true,
                         why_not: status.message().to_owned(),
@@ -380,7 +380,7 @@ impl MoversInner {
                 return Err(format!("the leader does not authorize the run: {}", reply.why_not));
             }
             last = reply.why_not;
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(ASK_PAUSE).await;
         }
         Err(format!("the leader did not authorize the run in time: {last}"))
     }

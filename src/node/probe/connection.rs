@@ -117,17 +117,18 @@ impl ProbeConnection {
     /// `often`: the answers to [`OFTEN`].
     fn judge(&self, often: &[Reply], ping_us: u64) -> Result<Probe, RedisError> {
         let addr = self.client.addr();
-        let odd = |what: &str| RedisError::Protocol { addr: addr.clone(), why: format!("its answer to {what} is odd") };
+        let malformed =
+            |what: &str| RedisError::Protocol { addr: addr.clone(), why: format!("its answer to {what} is malformed") };
         let answer = |at: usize, what: &str| match often.get(at) {
             Some(Reply::Error(text)) => Err(RedisError::of_answer(addr, what, text)),
             Some(reply) => Ok(reply),
-            None => Err(odd(what)),
+            None => Err(malformed(what)),
         };
         // Other errors of PING (a full disk, a link that is down) show in the answers that follow, or do not matter
         // here.
         let loading = matches!(answer(0, "PING"), Err(RedisError::Loading { .. }));
-        let role = Role::parse(answer(1, "ROLE")?).ok_or_else(|| odd("ROLE"))?;
-        let Reply::Bulk(text) = answer(2, "INFO")? else { return Err(odd("INFO")) };
+        let role = Role::parse(answer(1, "ROLE")?).ok_or_else(|| malformed("ROLE"))?;
+        let Reply::Bulk(text) = answer(2, "INFO")? else { return Err(malformed("INFO")) };
         let replication = Replication::parse(&String::from_utf8_lossy(text));
         let mut unnamed_replicas = 0;
         let (role, offset) = match role {
@@ -144,7 +145,7 @@ impl ProbeConnection {
             Role::Replica { host, port, link, .. } => {
                 let link_up = replication.link_up && link == "connected";
                 let role = ReportedRole::Replica {
-                    of: host_port(&host, port).ok_or_else(|| odd("ROLE"))?,
+                    of: host_port(&host, port).ok_or_else(|| malformed("ROLE"))?,
                     link_up,
                     link_down_ms: if link_up { 0 } else { replication.link_down_ms },
                     syncing: replication.syncing,
@@ -251,7 +252,7 @@ impl Replication {
 }
 
 /// Probes a server once, over the given connection or a new one, which is then kept. A connection that has broken
-/// meanwhile is replaced at once.
+/// meanwhile is replaced immediately.
 ///
 /// # Errors
 /// This node cannot probe any server now, which says nothing about this one.
@@ -264,10 +265,10 @@ pub async fn probe(
 ) -> Result<ProbeOutcome, String> {
     let mut result = match connection {
         Some(open) => open.probe(deadline).await,
-        None => anew(connection, addr, credentials, name, deadline).await,
+        None => probe_over_new_connection(connection, addr, credentials, name, deadline).await,
     };
     if matches!(result, Err(RedisError::Closed { .. })) {
-        result = anew(connection, addr, credentials, name, deadline).await;
+        result = probe_over_new_connection(connection, addr, credentials, name, deadline).await;
     }
     match result {
         Ok(probe) => Ok(ProbeOutcome::Answered(probe)),
@@ -282,7 +283,8 @@ pub async fn probe(
     }
 }
 
-async fn anew(
+/// Probes a server over a new connection, which replaces the given one.
+async fn probe_over_new_connection(
     connection: &mut Option<ProbeConnection>,
     addr: &HostPort,
     credentials: Option<&Credentials>,

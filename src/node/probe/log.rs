@@ -89,7 +89,7 @@ impl ProbeLog {
         }
     }
 
-    /// Notes a probe. Returns whether it is news, worth a heartbeat at once.
+    /// Notes a probe. Returns whether it is news, worth an immediate heartbeat.
     pub fn note(&mut self, server: &HostPort, seen: ProbeOutcome, began_ns: u64, now_ns: u64) -> bool {
         let Some(row) = self.rows.get_mut(server) else { return false };
         self.version += 1;
@@ -147,8 +147,8 @@ impl ProbeLog {
     /// Notes that the leader of this term has kept a batch. A new leader has none of the batches before. Returns
     /// whether there is more that it should get now.
     pub fn kept(&mut self, batch: &ReportBatch, term: Term) -> bool {
-        let another = term != self.kept_in;
-        if another {
+        let new_leader = term != self.kept_in;
+        if new_leader {
             self.kept_in = term;
             self.rows.values_mut().for_each(|row| row.kept = 0);
         }
@@ -157,7 +157,7 @@ impl ProbeLog {
                 row.kept = row.kept.max(*version);
             }
         }
-        batch.more || another && self.rows.values().any(|row| row.version > 0 && row.kept == 0)
+        batch.more || new_leader && self.rows.values().any(|row| row.version > 0 && row.kept == 0)
     }
 
     /// What is known about a server; `None` if it is not watched.
@@ -324,9 +324,9 @@ mod tests {
             (replica(false, false), replica(false, true), true),
             (replica(true, false), elsewhere, true),
         ] {
-            let said = format!("{before:?} {now:?}");
+            let case = format!("{before:?} {now:?}");
             let (_, news) = log_of(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now))]);
-            assert_eq!(news, [true, is_news], "{said}");
+            assert_eq!(news, [true, is_news], "{case}");
         }
     }
 
@@ -354,7 +354,7 @@ mod tests {
         let batch = reports.batch(MS);
         assert!(reports.kept(&batch, Term(4)), "it does not have the first");
         assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:1"]);
-        // A server that is not watched any more is not reported.
+        // A server that is no longer watched is not reported.
         reports.watch_only(&BTreeSet::from([&three]));
         assert_eq!(reports.batch(MS), ReportBatch::default());
         assert!(!reports.note(&one, failed(), 0, MS), "a probe that ends after");

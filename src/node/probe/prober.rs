@@ -47,9 +47,10 @@ const JITTER_PERCENT: u64 = 10;
 /// alone costs as much as the probe.
 const GRID: Duration = Duration::from_millis(20);
 /// The first probes of servers that were added together are spread over this time.
-const FIRST_WITHIN: Duration = Duration::from_millis(50);
-/// A connection that breaks is replaced at once, but not more often than this: the server may close each new one, too.
-const AGAIN_MIN: Duration = Duration::from_millis(100);
+const FIRST_PROBES_SPREAD: Duration = Duration::from_millis(50);
+/// A connection that breaks is replaced immediately, but not more often than this: the server may close each new one,
+/// too.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
 /// News is announced at most this often: the failure of a machine with 40 servers makes one heartbeat, not 40.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
 /// This number of probes in a row must fail before a warning is logged: one late probe on a busy machine is not worth
@@ -140,8 +141,8 @@ impl Prober {
         }
     }
 
-    /// Changes when a server begins or ceases to answer, or what it answers changes decisions: worth a heartbeat at
-    /// once.
+    /// Changes when a server begins or ceases to answer, or what it answers changes decisions: worth an
+    /// immediate heartbeat.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()
@@ -165,7 +166,7 @@ impl Prober {
         self.reports().batch(boottime_ns())
     }
 
-    /// Notes that the leader of this term has kept a batch. Returns whether it should get another at once.
+    /// Notes that the leader of this term has kept a batch. Returns whether it should get another immediately.
     pub fn kept(&self, batch: &ReportBatch, term: Term) -> bool {
         self.reports().kept(batch, term)
     }
@@ -207,7 +208,7 @@ impl Prober {
     async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
         let mut connection: Option<ProbeConnection> = None;
         let mut failed = 0;
-        let mut next = Instant::now() + FIRST_WITHIN.mul_f64(fastrand::f64());
+        let mut next = Instant::now() + FIRST_PROBES_SPREAD.mul_f64(fastrand::f64());
         let mut began = next;
         loop {
             if let Some(open) = &connection {
@@ -215,7 +216,7 @@ impl Prober {
                     () = sleep_until(next) => {}
                     () = open.broken() => {
                         connection = None;
-                        next = next.min(began + AGAIN_MIN);
+                        next = next.min(began + RECONNECT_INTERVAL);
                     }
                 }
             }
@@ -234,7 +235,7 @@ impl Prober {
                         self.announce();
                     }
                 }
-                // Not noted: this node's last report at the leader grows old, and then does not count any more.
+                // Not noted: this node's last report at the leader grows old, and then no longer counts.
                 Err(why) => debug!(server = %addr, why, "this node cannot probe"),
             }
             next = self.on_grid(began + jittered(EVERY));

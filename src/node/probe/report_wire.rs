@@ -40,7 +40,7 @@ pub fn write(server: &HostPort, report: &ProbeReport) -> pb::ServerProbeReport {
 /// Returns which part of the reports is wrong, as text for the operator.
 pub fn read(reports: Vec<pb::ServerProbeReport>) -> Result<Vec<(HostPort, ProbeReport)>, String> {
     if reports.len() > REPORTS_MAX {
-        return Err(format!("a heartbeat tells of more than {REPORTS_MAX} servers"));
+        return Err(format!("a heartbeat reports more than {REPORTS_MAX} servers"));
     }
     reports.into_iter().map(report).collect()
 }

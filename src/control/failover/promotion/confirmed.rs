@@ -36,7 +36,7 @@ impl PromotionDriver {
         // still send to it. The acknowledged writes are older than the first answers, so that waiting loses nothing.
         let most = offsets.values().copied().max().unwrap_or_default();
         loop {
-            let replication_status = self.ask_by(now, to, end).await.ok();
+            let replication_status = self.ask_with_deadline(now, to, end).await.ok();
             let offset = replication_status
                 .and_then(|replication_status| offset_of_history(&replication_status, &now.group.replid));
             offsets.extend(offset.map(|offset| (to.clone(), offset)));
@@ -48,7 +48,7 @@ impl PromotionDriver {
         let all = has_all_confirmed(&now.group, now.min_acks, to, |addr| offsets.get(addr).copied());
         all.map_err(|missing| match missing {
             MissingConfirmation::Answers(why) => PromotionFailure::Retry(why),
-            MissingConfirmation::Writes(why) => PromotionFailure::Lacks { why },
+            MissingConfirmation::Writes(why) => PromotionFailure::LacksWrites { why },
         })
     }
 }
@@ -92,6 +92,6 @@ mod tests {
             ..ReplicationStatus::default()
         };
         assert_eq!(offset_of_history(&promoted, "old"), Some(90));
-        assert_eq!(offset_of_history(&promoted, "new"), None, "of its own making");
+        assert_eq!(offset_of_history(&promoted, "new"), None, "it began that history itself");
     }
 }

@@ -148,7 +148,7 @@ impl PromotionDriver {
     /// Whether the candidate of a failover may be promoted in its present state.
     ///
     /// # Errors
-    /// Why it may not, as text for the operator; its subject is the candidate ("it is loading its data").
+    /// Returns why it may not, as text for the operator; its subject is the candidate ("it is loading its data").
     pub(super) fn may_be_promoted(
         &self,
         now: &PromotionContext,
@@ -173,7 +173,7 @@ impl PromotionDriver {
     /// in sync, still under that replication id, or under another one since it was promoted.
     ///
     /// # Errors
-    /// Why it has not, as text for the operator.
+    /// Returns why it has not, as text for the operator.
     pub(super) fn check_history(
         &self,
         now: &PromotionContext,
@@ -248,10 +248,10 @@ impl PromotionDriver {
     }
 
     pub(super) async fn ask(&self, now: &PromotionContext, addr: &HostPort) -> Result<ReplicationStatus, String> {
-        self.ask_by(now, addr, Instant::now() + ACT_MAX).await
+        self.ask_with_deadline(now, addr, Instant::now() + ACT_MAX).await
     }
 
-    pub(super) async fn ask_by(
+    pub(super) async fn ask_with_deadline(
         &self,
         now: &PromotionContext,
         addr: &HostPort,

@@ -41,7 +41,7 @@ impl PromotionDriver {
         }
         let max = self.ctx.leases.timing().ping_timeout;
         for addr in [&now.promotion.from, &now.promotion.to] {
-            let took = self.ctx.fence.warm(&now.control_target(addr), Instant::now() + ACT_MAX).await;
+            let took = self.ctx.fence.ping(&now.control_target(addr), Instant::now() + ACT_MAX).await;
             let took = took.map_err(|error| PromotionFailure::Retry(error.to_string()))?;
             if took > max {
                 let ms = took.as_millis();
@@ -123,7 +123,7 @@ impl PromotionDriver {
     }
 
     pub(super) async fn propose_at(&self, change: Change) -> PromotionResult<(Epoch, Outcome)> {
-        self.ctx.make(change).await.map_err(|proposal_failure| match proposal_failure {
+        self.ctx.propose_in_term(change).await.map_err(|proposal_failure| match proposal_failure {
             ProposalFailure::Refused(why) => PromotionFailure::Retry(why),
             ProposalFailure::Gone => PromotionFailure::Gone,
         })

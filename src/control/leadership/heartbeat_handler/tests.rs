@@ -133,20 +133,20 @@ fn a_node_is_ordered_to_stop_only_after_a_quorum_confirmation() {
 }
 
 /// Two starts wait for admission, the leader is stopped, and finds the heartbeats of both: the start that has ended may
-/// be admitted last, which must not stop the living one. Found by the simulation.
+/// be admitted last, which must not stop the one that is alive. Found by the simulation.
 #[test]
-fn a_start_that_one_that_has_ended_has_replaced_is_admitted_again() {
+fn a_start_that_was_replaced_by_an_ended_start_is_admitted_again() {
     let retired = state(|m| m.admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) }));
     let (living, ended) = (heartbeat(FORMER, Some(5)), heartbeat(NEW, Some(6)));
     let waits = |step: &HandlerStep| matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_))));
     let mut handler = open_handler();
     assert!(waits(&handler.arrives(&living, &retired, 0)));
-    // Its late heartbeats are read at once.
+    // Its late heartbeats are read together.
     handler.arrives(&ended, &retired, 1);
     handler.arrives(&ended, &retired, 2);
     assert!(waits(&handler.arrives(&living, &retired, 2 * HALF)));
     assert_eq!(handler.arrives(&living, &retired, 5 * HALF), HandlerStep::Done(HandlerReply::Admit));
-    // There is no longer wait for a start that has sent no heartbeat.
+    // A start that has sent no heartbeat does not make the wait longer.
     let mut handler = open_handler();
     assert!(waits(&handler.arrives(&living, &retired, 0)));
     assert!(waits(&handler.arrives(&living, &retired, 2 * HALF)));
@@ -162,8 +162,9 @@ fn a_start_that_one_that_has_ended_has_replaced_is_admitted_again() {
     assert_eq!(reply, HandlerReply::Grant(Grant::DuplicateNode));
 }
 
-/// An ordered process ends and does not come back. If two of three voters were removed together, the third could decide
-/// nothing; if a cluster's only voter was removed, a node that never voted would be left. Found by the simulation.
+/// A process that was ordered to stop ends and does not come back. If two of three voters were removed together, the
+/// third could decide nothing; if a cluster's only voter was removed, a node that never voted would be left. Found by
+/// the simulation.
 #[test]
 fn a_voter_is_ordered_to_stop_only_when_raft_does_not_need_it() {
     let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
@@ -177,7 +178,7 @@ fn a_voter_is_ordered_to_stop_only_when_raft_does_not_need_it() {
     let step = handler.arrives(&heartbeat(FORMER, Some(5)), &leaving, 20 * HALF);
     assert!(
         matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))),
-        "another term needs it no less: {step:?}"
+        "a later term needs it as well: {step:?}"
     );
     handler.set_voters([NodeId(2)]);
     assert_eq!(
@@ -198,7 +199,10 @@ fn a_restart_during_a_removal_proves_that_the_former_start_has_ended() {
     let mut handler = open_handler();
     assert_eq!(handler.arrives(&heartbeat(FORMER, Some(5)), &leaving, 0), HandlerStep::Round(RoundPurpose::End));
     let step = handler.arrives(&heartbeat(NEW, None), &leaving, HALF);
-    assert!(matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))), "it spoke just now: {step:?}");
+    assert!(
+        matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))),
+        "it sent a heartbeat just now: {step:?}"
+    );
     assert!(!silent(&handler));
     assert_eq!(handler.arrives(&heartbeat(NEW, None), &leaving, 5 * HALF), HandlerStep::Round(RoundPurpose::End));
     let reply = handler.after_round(&heartbeat(NEW, None), RoundPurpose::End, Term(3), &leaving, 5 * HALF);
@@ -220,9 +224,9 @@ fn reports_are_kept_of_the_admitted_start_and_for_the_term() {
     assert_eq!(handler.keep_reports(&says(FORMER, Some(5), None), &state, 0), None, "it does not lead");
     handler.open(Some(Term(3)), 0);
     assert_eq!(handler.keep_reports(&says(NEW, None, None), &state, 0), None, "not admitted");
-    let stranger =
+    let unknown_node =
         Heartbeat { node: NewMember { uuid: Uuid(8), ..says(FORMER, Some(5), None).node }, ..heartbeat(FORMER, None) };
-    assert_eq!(handler.keep_reports(&stranger, &state, 0), None);
+    assert_eq!(handler.keep_reports(&unknown_node, &state, 0), None);
     assert!(handler.view().servers.is_empty());
     assert_eq!(handler.keep_reports(&says(FORMER, Some(5), Some(9)), &state, HALF), Some(Term(3)));
     let observed = handler.view().observation(3 * HALF);
@@ -256,7 +260,7 @@ fn the_live_voters_are_known_after_a_lease() {
     handler.note(&heartbeat(FORMER, Some(5)), Incarnation(5), HALF);
     let lease = Timing::default().lease;
     let alive = |now: u64| handler.view().alive([NodeId(1), NodeId(2)], lease, now);
-    assert_eq!(alive(5 * HALF), BTreeSet::from([NodeId(1), NodeId(2)]), "the second may be about to speak");
+    assert_eq!(alive(5 * HALF), BTreeSet::from([NodeId(1), NodeId(2)]), "the second may be about to send a heartbeat");
     assert_eq!(alive(12 * HALF), BTreeSet::from([NodeId(1)]));
     assert_eq!(alive(13 * HALF), BTreeSet::new());
 }

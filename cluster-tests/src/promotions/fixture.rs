@@ -245,7 +245,7 @@ impl Fixture {
     /// Returns the measured loss windows of the failovers of this case, and for each failover that could not be
     /// measured the reason. `more`: the additional lag that the case has caused at replicas.
     #[must_use]
-    pub fn losses(&self, more: Duration) -> (Losses, Vec<String>) {
+    pub fn losses(&self, more: Duration, min_acks: u8) -> (Losses, Vec<String>) {
         let (mut windows, mut wrong) = (Vec::new(), Vec::new());
         let now = self.owners();
         for change in wait_for("the events", GENEROUS, || self.changes().ok_or("no node answers")) {
@@ -261,7 +261,13 @@ impl Fixture {
                 .copied()
                 .filter(|server| *server != change.from && *server != change.to)
                 .collect();
-            match self.watch.kept_until(change.from, change.to, &others, change.at) {
+            // With min-acks no acknowledged write may be lost. A write that was not acknowledged may have been read, and be
+            // lost all the same: reads do not wait for replicas.
+            let kept = match min_acks {
+                0 => self.watch.kept_until(change.from, change.to, &others, change.at),
+                _ => Ok(change.at),
+            };
+            match kept {
                 Ok(kept) => windows.push(LossWindow {
                     kept,
                     at: change.at,

@@ -102,10 +102,7 @@ fn execute(case: &Case) -> (Run, Result<Noticed, Vec<String>>) {
     run.fixture.wait_healthy();
     run.wait_migrated(case);
     mix.wait_more(200);
-    let (losses, mut wrong) = match case.min_acks {
-        0 => run.fixture.losses(run.lag),
-        _ => Default::default(),
-    };
+    let (losses, mut wrong) = run.fixture.losses(run.lag, case.min_acks);
     run.fixture.wait_healthy();
     let quiet = case.trigger == Trigger::Switchover && case.before == Before::Nothing && case.hit.is_none();
     let found = match mix.verdict_after(&run.fixture.cluster, &losses) {

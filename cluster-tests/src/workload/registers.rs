@@ -141,6 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn a_failover_with_min_acks_loses_only_writes_that_were_not_acknowledged() {
+        let keeps_all = &[(200, 200)];
+        let seen = [w(1, 10, 20), w(2, 120, 0), r(2, 130, 140)];
+        for kept in [1, 2] {
+            assert_eq!(check_key(&[&seen[..], &[r(kept, 210, 220)]].concat(), keeps_all), Ok(()));
+        }
+        let acknowledged = [w(1, 10, 20), w(2, 120, 130), r(2, 140, 150)];
+        assert!(check_key(&[&acknowledged[..], &[r(1, 210, 220)]].concat(), keeps_all).is_err());
+        assert_eq!(check_key(&[&acknowledged[..], &[r(2, 210, 220)]].concat(), keeps_all), Ok(()));
+    }
+
+    #[test]
     fn a_write_with_an_unknown_outcome_may_exist_or_not() {
         let before = [w(1, 10, 20), w(2, 120, 0)];
         for kept in [1, 2] {

@@ -2,6 +2,9 @@
 //! Knows nothing of what a change means: it hands entries to `model::apply` and publishes the state that results.
 
 mod convert;
+#[cfg(any(test, debug_assertions))]
+#[doc(hidden)]
+pub mod crash_test;
 mod directory;
 mod disk;
 mod handle;

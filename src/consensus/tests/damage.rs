@@ -30,8 +30,8 @@ fn nothing_lost(disk: &Disk, what: &str) {
     assert_eq!(disk.vote().unwrap(), Some(Vote::new_committed(3, 1)), "{what}");
     let entries = disk.entries(0, None, 0).unwrap();
     let first = entries.first().map_or(100, |e| e.log_id.index);
-    let expected: Vec<_> = (first..100).map(|i| said(&log_entry(3, i))).collect();
-    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), expected, "{what}");
+    let expected: Vec<_> = (first..100).map(|i| contents(&log_entry(3, i))).collect();
+    assert_eq!(entries.iter().map(contents).collect::<Vec<_>>(), expected, "{what}");
     match disk.snapshot().unwrap() {
         Some(snapshot) => {
             assert!(snapshot.meta.last_log_id >= Some(log_id(3, first.saturating_sub(1))), "{what}");

@@ -41,7 +41,7 @@ fn everything_is_there_after_reopening() {
     let entries = disk.entries(0, None, 0).unwrap();
     assert_eq!(entries.len(), 69);
     for (entry, index) in entries.iter().zip(31..) {
-        assert_eq!(said(entry), said(&log_entry(3, index)));
+        assert_eq!(contents(entry), contents(&log_entry(3, index)));
     }
     let snapshot = disk.snapshot().unwrap().unwrap();
     assert_eq!(snapshot.meta.last_log_id, Some(log_id(3, 40)));

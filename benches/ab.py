@@ -8,8 +8,10 @@ Two measurements:
                 the pontoon process per request, from /proc/PID/stat. A and B run right after one another in every round, in
                 alternating order, and each round gives one ratio B/A, so that drift of the machine cancels out. Printed are the
                 median ratio and its range.
-  instructions  callgrind counts instructions per request of two deterministic workloads: examples/hotpath (scan, look-up and
-                dispatch, without I/O) and examples/static_proxy with a single client (all of the hot path). Noise is below 1 %.
+  instructions  callgrind counts instructions per request of examples/hotpath (scan, look-up and dispatch, without I/O), which
+                is deterministic: two runs give the same count. For information it also counts those of examples/static_proxy
+                with a single client (all of the hot path); these vary by some percent, because the number of requests that
+                one read returns depends on timing, so they decide nothing.
 
 The CPU ratio of a case decides if its whole range is on one side of 3 %; otherwise the instruction counts decide.
 
@@ -212,9 +214,11 @@ def instruction_cases(sides, tmp, servers, port, verdict):
             a, b = (count(side) for side in sides)
         except (subprocess.SubprocessError, RuntimeError) as error:
             print(f"  {name:22} failed: {str(error)[:150]}", flush=True)
-            verdict.over.append(f"{name} (not measured)")
+            if example == "hotpath":
+                verdict.over.append(f"{name} (not measured)")
             continue
-        print(f"  {name:22} {a:8.0f} {b:8.0f} {b / a:7.3f}   {verdict.instructions(name, b / a)}", flush=True)
+        judged = verdict.instructions(name, b / a) if example == "hotpath" else "for information"
+        print(f"  {name:22} {a:8.0f} {b:8.0f} {b / a:7.3f}   {judged}", flush=True)
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -56,7 +56,7 @@ def start_fixture(a):
 
 def leader(cluster):
     status = json.loads(cluster.run("status", "--output", "json").stdout)
-    return int(status["leader"]["id"] if isinstance(status["leader"], dict) else status["leader"])
+    return int(status["leader"])
 
 def promoted(cluster, group, addr):
     """Returns whether `addr` is the group's primary according to the log."""

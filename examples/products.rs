@@ -1,7 +1,7 @@
-//! What a hold of one product costs a node that serves many products: derives the route table for it, lets a proxy in this process
-//! apply it, and prints the time and the processor time per hold. Once with all products built anew, and once with the unchanged
-//! products shared with the table before. `make bench-products`, or `products products=100 holds=1000 first-port=27400`; judges
-//! nothing.
+//! What a hold of one product costs a node that serves many products: derives the route table for it, lets a proxy in
+//! this process apply it, and prints the time and the processor time per hold. Once with all products built anew, and
+//! once with the unchanged products shared with the table before. `make bench-products`, or `products products=100
+//! holds=1000 first-port=27400`; judges nothing.
 #![allow(clippy::unwrap_used)]
 
 use std::{

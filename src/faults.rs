@@ -1,5 +1,5 @@
-//! Faults that tests ask for: points at which a debug build pauses, tasks that panic, and rules that are left out, so that a
-//! test can show that a rule is needed. A release build has no faults: every function here is then a constant.
+//! Faults that tests ask for: points at which a debug build pauses, tasks that panic, and rules that are left out, so
+//! that a test can show that a rule is needed. A release build has no faults: every function here is then a constant.
 //! Knows nothing of what happens at a point.
 //!
 //! The environment variable `PONTOON_FAULTS` names a directory of the test. The files in it are:
@@ -48,7 +48,8 @@ pub enum Point {
     Promoted,
     /// Leader: the runs of a server that must follow its group's primary are closed; REPLICAOF is not sent yet.
     Reconciliation,
-    /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again yet.
+    /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again
+    /// yet.
     Returning,
 }
 
@@ -89,7 +90,8 @@ pub enum Rule {
     Fence,
     /// A changed key is fetched again. Without this rule, the mover sends the change itself to the target.
     Refetch,
-    /// Of several candidates, the one with the largest offset is promoted. Without this rule, the one with the smallest.
+    /// Of several candidates, the one with the largest offset is promoted. Without this rule, the one with the
+    /// smallest.
     LargestOffset,
 }
 

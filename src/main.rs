@@ -1,8 +1,8 @@
-//! The program `pontoon`. Everything is in the library; see `cli`.
+//! The program `pontoon`. Everything is in the library; see `pontoon::cli`.
 
 use std::process::ExitCode;
 
-/// glibc's allocator keeps what many threads have freed; a proxy that rests must be small.
+/// glibc's allocator keeps memory that many threads have freed; an idle proxy must be small.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,5 +1,6 @@
-//! Names of hosts to addresses, by a bounded number of look-ups in threads of their own: one that hangs cannot be stopped, and
-//! in a runtime's pool it would hold a thread that the log is written by. Knows nothing of who connects, nor for how long he waits.
+//! Resolves host names, with a limited number of look-ups, each on a thread of its own: a look-up that hangs cannot be
+//! stopped, and in a runtime's pool it would occupy a thread that the log needs. Knows nothing of connections'
+//! deadlines.
 
 use std::{
     collections::BTreeMap,
@@ -17,61 +18,62 @@ use tokio::{
 
 use crate::model::ids::HostPort;
 
-/// Look-ups at a time in this process, a thread each. One takes a millisecond or a few where names are resolved at all, so
-/// this is enough for hundreds of servers.
+/// Concurrent look-ups in this process, each on a thread. A look-up takes a few milliseconds where names are resolved
+/// at all, so this is enough for hundreds of servers.
 pub const LOOKUPS_MAX: usize = 32;
-/// How long one waits for its turn before it is an error: a look at a server takes 500 ms at most, connecting included.
+/// How long a look-up may wait for its turn before it fails: a probe of a server takes 500 ms at most, connecting
+/// included.
 const TURN_MAX: Duration = Duration::from_millis(200);
-/// Of a thread that calls getaddrinfo, which has much of its own on the stack.
+/// Stack size of a look-up thread, in bytes: getaddrinfo needs much of it.
 const STACK: usize = 512 << 10;
 
 static PROCESS: LazyLock<Resolver> =
     LazyLock::new(|| Resolver::new(LOOKUPS_MAX, |host| Ok((host, 0).to_socket_addrs()?.collect())));
 
-/// The addresses of a server, of which there is at least one. A literal address is its own, at once.
+/// The addresses of a server, at least one. A literal address is returned at once.
 ///
 /// # Errors
-/// There is no such name; or it is not resolved, because too many other look-ups do not end.
+/// There is no such name, or too many look-ups of other names are under way and do not end.
 pub async fn resolve(addr: &HostPort) -> io::Result<Vec<SocketAddr>> {
     PROCESS.resolve(addr).await
 }
 
-/// Opens a TCP connection to the first address of a server that takes one. The caller sets the deadline.
+/// Opens a TCP connection to the first address of a server that accepts one. The caller sets the deadline.
 ///
 /// # Errors
-/// As [`resolve`]; or none of the addresses takes a connection.
+/// As [`resolve`]; also if no address accepts a connection.
 pub async fn connect(addr: &HostPort) -> io::Result<TcpStream> {
     PROCESS.connect(addr).await
 }
 
-/// What a look-up found; an error as number and text, since many wait for it.
+/// The result of a look-up. An error is a number and a text, because several callers get it.
 type Resolution = Result<Vec<SocketAddr>, (Option<i32>, String)>;
 type PendingLookup = Mutex<BTreeMap<String, watch::Receiver<Option<Resolution>>>>;
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Look-ups, at most one of each name at a time.
+/// Runs look-ups, at most one of each name at a time.
 struct Resolver {
     look_up: Arc<Lookup>,
     turns: Arc<Semaphore>,
     under_way: Arc<PendingLookup>,
 }
 
-/// A look-up that is under way. Its thread owns it, whoever waits or does not wait any more.
-struct RunningLookups {
+/// A look-up that is under way. Its thread owns it, whether or not a caller still waits.
+struct RunningLookup {
     host: String,
     under_way: Arc<PendingLookup>,
     found: watch::Sender<Option<Resolution>>,
     _turn: OwnedSemaphorePermit,
 }
 
-impl Drop for RunningLookups {
+impl Drop for RunningLookup {
     fn drop(&mut self) {
         lock(&self.under_way).remove(&self.host);
     }
 }
 
 impl Resolver {
-    /// `look_up` may block; it is called by at most `most` threads at a time. The port of what it finds is of no matter.
+    /// `look_up` may block; at most `most` threads call it at a time. The ports in its result are ignored.
     fn new(most: usize, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         Self { look_up: Arc::new(look_up), turns: Arc::new(Semaphore::new(most)), under_way: Arc::default() }
     }
@@ -92,7 +94,7 @@ impl Resolver {
                 addresses.iter_mut().for_each(|address| address.set_port(addr.port()));
                 Ok(addresses)
             }
-            // The number tells what this machine has run out of from what is wrong with the name.
+            // The number distinguishes a lack of resources on this machine from a wrong name.
             Some(Err((Some(number), _))) => Err(io::Error::from_raw_os_error(number)),
             Some(Err((None, why))) => Err(unresolved(addr.host(), &why)),
             None => Err(unresolved(addr.host(), "the look-up ended without an answer")),
@@ -114,7 +116,7 @@ impl Resolver {
         let (found, waiting) = watch::channel(None);
         under_way.insert(host.to_owned(), waiting.clone());
         drop(under_way);
-        let running = RunningLookups { host: host.to_owned(), under_way: self.under_way.clone(), found, _turn: turn };
+        let running = RunningLookup { host: host.to_owned(), under_way: self.under_way.clone(), found, _turn: turn };
         let look_up = self.look_up.clone();
         let thread = std::thread::Builder::new().name("look-up".into()).stack_size(STACK);
         thread.spawn(move || {
@@ -126,7 +128,7 @@ impl Resolver {
 }
 
 fn lock(under_way: &PendingLookup) -> MutexGuard<'_, BTreeMap<String, watch::Receiver<Option<Resolution>>>> {
-    // The map is whole even if a thread died while it held the lock.
+    // The map is consistent even if a thread panicked while it held the lock.
     under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -150,7 +152,7 @@ mod tests {
         HostPort::parse(text).unwrap()
     }
 
-    /// Long enough for a busy machine.
+    /// A deadline that a busy machine meets.
     const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test]
@@ -164,7 +166,7 @@ mod tests {
             let _ = released.lock().unwrap().recv();
             Ok(vec!["127.0.0.1:0".parse().unwrap()])
         }));
-        // Who asks gives up, again and again, as a look at a server does; the look-ups go on.
+        // The callers give up, again and again, as probes do; the look-ups go on.
         for _ in 0..10 {
             for host in ["a", "b", "c"] {
                 let name = server(&format!("{host}.test:6379"));
@@ -184,7 +186,7 @@ mod tests {
         let literal = server(&listener.local_addr().unwrap().to_string());
         timeout(PATIENCE, resolver.connect(&literal)).await.unwrap().unwrap();
 
-        // When they end, others have their turn, and who waits for a name gets its address.
+        // When they end, other look-ups have their turn, and a caller that waits for a name gets its address.
         let waiting = tokio::spawn({
             let resolver = resolver.clone();
             async move { resolver.resolve(&server("a.test:6380")).await }
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_reach_all_that_wait_and_the_next_look_up_is_a_new_one() {
+    async fn errors_reach_all_callers_and_the_next_look_up_is_a_new_one() {
         let asked = AtomicUsize::new(0);
         let resolver = Resolver::new(1, move |_: &str| match asked.fetch_add(1, Ordering::SeqCst) {
             0 => Err(io::Error::other("no such host")),
@@ -212,7 +214,7 @@ mod tests {
         });
         let addr = server("x.test:1");
         let mut said = Vec::new();
-        // The thread may still be ending when the answer is here: then it is the old answer.
+        // The thread may still be ending when the answer arrives; then the old answer is returned again.
         let found = loop {
             match timeout(PATIENCE, resolver.resolve(&addr)).await.unwrap() {
                 Ok(found) => break found,

@@ -17,7 +17,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("resolver", &["model"]),
     ("resp", &[]),
     ("commands", &["resp"]),
-    ("wire", &["model"]),
+    ("wire", &["model", "clock"]),
     ("proxy", &["model", "resp", "commands", "clock", "faults", "panics", "resolver"]),
     ("redis", &["resp", "model", "resolver"]),
     ("mover", &["redis", "commands", "model", "resp", "faults", "panics"]),

@@ -1,5 +1,5 @@
-//! `plan::liveness`: who is down, by a table of small clusters and by properties of all.
-//! Knows nothing of how it is seen.
+//! `plan::liveness`: which servers are down, by a table of small clusters and by properties of all clusters.
+//! Knows nothing of how servers are probed.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::{
     model::ids::{HostPort, NodeId},
     plan::{
-        liveness::{DOWN_AT_ONCE, FRESH_MS, Liveness, Watchers, liveness, may_fail_over},
+        liveness::{DOWN_AT_ONCE, Liveness, REPORT_FRESH_MS, Watchers, liveness, may_fail_over},
         observation::{AgedReport, Observation, Probe, ProbeReport, ReportedRole},
     },
 };
@@ -36,8 +36,8 @@ fn probe(loading: bool) -> Probe {
     }
 }
 
-/// What a node says of a server: `u` up, `l` loading, `e` answers and cannot be asked, `n` never probed at with an answer nor
-/// a failure, `.` nothing; a number: it has failed for so many hundreds of milliseconds.
+/// A node's report about a server: `u` up, `l` loading, `e` answers and cannot be probed, `n` probed with neither an
+/// answer nor a failure yet, `.` no report; a number: it has failed for this many hundreds of milliseconds.
 fn report(word: &str) -> Option<ProbeReport> {
     let answered = |loading| ProbeReport { probe: Some((probe(loading), 100)), ..ProbeReport::default() };
     Some(match word {
@@ -72,7 +72,7 @@ fn ids(nodes: &[u64]) -> BTreeSet<NodeId> {
 }
 
 fn down(by: &[u64], for_ms: u64) -> Liveness {
-    Liveness::DownGroup { by: ids(by), for_ms }
+    Liveness::Down { by: ids(by), for_ms }
 }
 
 fn suspect(by: &[u64]) -> Liveness {
@@ -81,40 +81,40 @@ fn suspect(by: &[u64]) -> Liveness {
 
 #[test]
 fn verdicts_on_the_first_server() {
-    // What each node says of all servers, who is alive, what is to come out.
+    // The reports of each node about all servers, the live voters, the expected liveness of the first server.
     let table: Vec<(&[&str], &[u64], Liveness)> = vec![
         (&["u u", "u u", "u u"], &[1, 2, 3], Liveness::Up),
-        // One sees it fail, for however long.
+        // It fails for one node, for however long.
         (&["99 u", "u u", "u u"], &[1, 2, 3], suspect(&[1])),
-        // Two of three, but one of them not for long enough.
+        // It fails for two of three, but for one of them not for long enough.
         (&["99 u", "28 u", "u u"], &[1, 2, 3], suspect(&[1, 2])),
         (&["99 u", "31 u", "u u"], &[1, 2, 3], down(&[1, 2], 3_200)),
         (&["99 u", "40 u", "u u"], &[1, 2, 3], down(&[1, 2], 4_100)),
         (&["50 u", "60 u", "70 u"], &[1, 2, 3], down(&[1, 2, 3], 6_100)),
         // Half is no majority.
         (&["50 u", "50 u", "u u", "u u"], &[1, 2, 3, 4], suspect(&[1, 2])),
-        // A dead voter is not counted, neither in the whole nor by what it said.
+        // A voter that is not alive does not count, neither as a voter nor with its report.
         (&["50 u", "50 u", "u u"], &[1, 3], suspect(&[1, 2])),
         (&["50 u", "50 u", "."], &[1, 2], down(&[1, 2], 5_100)),
         (&["50 u", "50 u", "99 u", "u u"], &[1, 2, 4], down(&[1, 2, 3], 5_100)),
-        // Of a cluster of one, it is the majority; of an empty one nobody is.
+        // A single voter is the majority of a cluster of one; an empty cluster has no majority.
         (&["50 u"], &[1], down(&[1], 5_100)),
         (&["50 u"], &[], suspect(&[1])),
         // Learners suspect, and decide nothing.
         (&["u u", "99 u", "99 u"], &[1], suspect(&[2, 3])),
-        // Alive and not ready; for one who gets more out of it, it is up.
+        // Alive and not ready; if one node gets a complete answer, it is up.
         (&["l u", "l u", "l u"], &[1, 2, 3], Liveness::Loading),
         (&["e u", "e u", "."], &[1, 2, 3], Liveness::Loading),
         (&["e u", "u u", "l u"], &[1, 2, 3], Liveness::Up),
         (&["l u", "l u", "2 u"], &[1, 2, 3], suspect(&[3])),
         (&["l u", "50 u", "50 u"], &[1, 2, 3], down(&[2, 3], 5_100)),
         (&[". u", ". u", "."], &[1, 2, 3], Liveness::Unknown),
-        // A node that no server answers suspects itself; its silence is no vote, and it counts as alive.
+        // The reports of a node that no server answers do not count, but it counts as a live voter.
         (&["50 50", "u u", "u u"], &[1, 2, 3], Liveness::Up),
         (&["50 1", "50 u", "u u"], &[1, 2, 3], suspect(&[2])),
         (&["50 1", "50 u", "50 u"], &[1, 2, 3], down(&[2, 3], 5_100)),
         (&["50 1", "."], &[1, 2], Liveness::Unknown),
-        // All say so: then it is the servers.
+        // No server answers any node: then the servers are down.
         (&["50 50", "50 50", "50 50"], &[1, 2, 3], down(&[1, 2, 3], 5_100)),
         (&["50 1", "50 1", "u u"], &[1, 2], down(&[1, 2], 5_100)),
         // With one server there is nothing to compare with.
@@ -128,20 +128,20 @@ fn verdicts_on_the_first_server() {
 }
 
 #[test]
-fn old_reports_say_nothing() {
+fn old_reports_do_not_count() {
     let of = |age_ms| {
         let observation = observed(&["50 u", "50 u", "u u"], age_ms);
         liveness(&Watchers::new(&observation, ids(&[1, 2, 3])), &server(0), DOWN_AFTER)
     };
-    assert_eq!(of(FRESH_MS), down(&[1, 2], 5_000 + FRESH_MS));
-    assert_eq!(of(FRESH_MS + 1), Liveness::Unknown);
-    let observation = observed(&["50 50"], FRESH_MS + 1);
+    assert_eq!(of(REPORT_FRESH_MS), down(&[1, 2], 5_000 + REPORT_FRESH_MS));
+    assert_eq!(of(REPORT_FRESH_MS + 1), Liveness::Unknown);
+    let observation = observed(&["50 50"], REPORT_FRESH_MS + 1);
     assert!(Watchers::new(&observation, ids(&[1, 2])).blind().is_empty());
     assert_eq!(liveness(&Watchers::new(&observation, ids(&[1])), &server(9), DOWN_AFTER), Liveness::Unknown);
 }
 
 #[test]
-fn many_at_once_are_not_failed_over() {
+fn many_primaries_that_fail_together_are_not_failed_over() {
     for (down, primaries, share, may) in [
         (0, 0, 50, true),
         (1, 1, 50, true),
@@ -161,12 +161,12 @@ fn many_at_once_are_not_failed_over() {
     assert!(why.contains("51 of 100") && why.contains("more than 50"), "{why}");
 }
 
-/// A cell of the table: nothing, answered, or failing for so long.
+/// A cell of the table: no report, answered, or failing for this time in milliseconds.
 fn cell() -> impl Strategy<Value = Option<Option<u64>>> {
     prop_oneof![Just(None), Just(Some(None)), (0..10_000u64).prop_map(|ms| Some(Some(ms)))]
 }
 
-/// Nodes from 1 on, of two to five servers; who of them is an alive voter; ages of reports.
+/// Reports of nodes from 1 on about two to five servers; the live voters among them; ages of reports.
 fn world() -> impl Strategy<Value = (Observation, BTreeSet<NodeId>)> {
     (1..8usize, 1..5usize).prop_flat_map(|(nodes, servers)| {
         let cells = proptest::collection::vec((cell(), 0..2_500u64), nodes * servers);
@@ -185,27 +185,27 @@ fn world() -> impl Strategy<Value = (Observation, BTreeSet<NodeId>)> {
 }
 
 fn is_down(liveness: &Liveness) -> bool {
-    matches!(liveness, Liveness::DownGroup { .. })
+    matches!(liveness, Liveness::Down { .. })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// DownGroup has a majority of the alive voters behind it, each of whom has said so lately and for long enough.
+    /// A server is down only if a majority of the live voters reported this recently and for long enough.
     #[test]
-    fn down_is_what_a_majority_says((observation, alive) in world()) {
+    fn a_server_is_down_only_by_a_majority((observation, alive) in world()) {
         let watchers = Watchers::new(&observation, alive.clone());
         for n in 0..5 {
-            let says = |node: &NodeId| observation.get(&server(n)).and_then(|by| by.get(node)).is_some_and(|r| {
-                r.age_ms <= FRESH_MS && r.report.failing_ms.is_some_and(|ms| ms + r.age_ms >= u64::from(DOWN_AFTER))
+            let reports_failure = |node: &NodeId| observation.get(&server(n)).and_then(|by| by.get(node)).is_some_and(|r| {
+                r.age_ms <= REPORT_FRESH_MS && r.report.failing_ms.is_some_and(|ms| ms + r.age_ms >= u64::from(DOWN_AFTER))
             });
-            let trusted = alive.iter().filter(|node| !watchers.blind().contains(node) && says(node)).count();
+            let trusted = alive.iter().filter(|node| !watchers.blind().contains(node) && reports_failure(node)).count();
             let liveness = liveness(&watchers, &server(n), DOWN_AFTER);
             prop_assert_eq!(is_down(&liveness), 2 * trusted > alive.len(), "{:?}", liveness);
         }
     }
 
-    /// What a learner or a dead voter says makes nobody down and nobody alive again.
+    /// Reports of learners and of voters that are not alive make no server down and none up.
     #[test]
     fn others_decide_nothing((observation, alive) in world()) {
         let mut without = observation.clone();
@@ -217,7 +217,7 @@ proptest! {
         }
     }
 
-    /// A cut-off minority takes nobody down, and does not change what the others find.
+    /// A minority that is cut off makes no server down, and does not change the result of the others.
     #[test]
     fn blind_nodes_do_not_vote((observation, alive) in world()) {
         let watchers = Watchers::new(&observation, alive.clone());
@@ -225,15 +225,15 @@ proptest! {
         for n in 0..5 {
             let by: BTreeMap<NodeId, AgedReport> = watchers.reports(&server(n)).map(|(id, r)| (id, r.clone())).collect();
             prop_assert!(by.keys().all(|node| !watchers.blind().contains(node)));
-            if let Liveness::DownGroup { by: seers, .. } | Liveness::Suspect { by: seers } = liveness(&watchers, &server(n), DOWN_AFTER) {
+            if let Liveness::Down { by: seers, .. } | Liveness::Suspect { by: seers } = liveness(&watchers, &server(n), DOWN_AFTER) {
                 prop_assert!(seers.iter().all(|node| by.contains_key(node)));
             }
         }
     }
 
-    /// The longer down-after is, the fewer are down.
+    /// The longer down-after is, the fewer servers are down.
     #[test]
-    fn patience_only_helps((observation, alive) in world(), shorter in 500..6_000u32, more in 0..4_000u32) {
+    fn a_longer_down_after_downs_no_server((observation, alive) in world(), shorter in 500..6_000u32, more in 0..4_000u32) {
         let watchers = Watchers::new(&observation, alive);
         for n in 0..5 {
             let long = liveness(&watchers, &server(n), shorter + more);

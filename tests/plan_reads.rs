@@ -1,5 +1,5 @@
-//! `plan::reads` by tables, and by random histories of a primary and its replica: who may serve, until when, and why not.
-//! Knows nothing of servers: probes at them are made up here.
+//! `plan::reads` by tables, and by random histories of a primary and its replica: which replicas may serve reads, until
+//! when, and why others may not. Knows nothing of servers: the tests make up the probes.
 #![allow(clippy::unwrap_used)]
 
 use pontoon::{
@@ -37,8 +37,8 @@ struct World {
 }
 
 impl World {
-    /// A group of a primary and two replicas, of which the first was seen in step: the primary at offset 100 in a probe from
-    /// 1000 to 1002 ms, the replica in one from 1010 to 1012 ms.
+    /// A group with a primary and two replicas, the first of which was seen in sync: the primary at offset 100 in a
+    /// probe from 1000 to 1002 ms, the replica in one from 1010 to 1012 ms.
     fn new() -> Self {
         let mut world = Self { state: ClusterState::default(), probe_history: ProbeHistory::default(), zone: "" };
         let member = NewMember {
@@ -147,24 +147,24 @@ fn a_replica_in_sync_has_what_its_primary_had_when_the_probe_of_it_began() {
     assert_eq!((replica.addr.clone(), &*replica.run_id), (addr(REPLICA), "run7002"));
     assert_eq!((replica.has_ns, replica.as_of), (1000 * MS, Epoch(5)), "of the probe at the primary, not of its own");
     assert_eq!(replica.until_ns, (1012 + FRESH_MS) * MS);
-    // The other was never probed at.
+    // The other replica was never probed.
     assert!(reads.none.is_empty());
 }
 
 #[test]
 fn evidence_is_renewed_and_runs_out() {
     let mut world = World::new();
-    // Nothing is written: the next probe at the primary alone says that the replica has all of now.
+    // Nothing is written: the next probe of the primary alone proves that the replica has everything until then.
     world.probe(PRIMARY, 1500, &primary(100), 7);
     assert_eq!(world.reads(1510).replicas[0].has_ns, 1500 * MS);
-    assert_eq!(world.until_ms(1510), 1012 + FRESH_MS, "and the probe at the replica holds only so long");
-    // Something is: until the replica is seen to have it, the evidence stays as it was.
+    assert_eq!(world.until_ms(1510), 1012 + FRESH_MS, "and the probe of the replica counts only this long");
+    // Something is written: until a probe shows that the replica has it, the evidence stays as it was.
     world.probe(PRIMARY, 2000, &primary(150), 8);
     world.probe(REPLICA, 2010, &replica(149), 8);
     assert_eq!((world.reads(2020).replicas[0].has_ns, world.reads(2020).replicas[0].as_of), (1500 * MS, Epoch(7)));
     world.probe(REPLICA, 2020, &replica(150), 8);
     assert_eq!((world.reads(2030).replicas[0].has_ns, world.reads(2030).replicas[0].as_of), (2000 * MS, Epoch(8)));
-    // The primary is probed at no more.
+    // The primary is not probed any more.
     for at in [2500, 3000, 3500, 4000] {
         world.probe(REPLICA, at, &replica(150), 8);
     }
@@ -173,7 +173,7 @@ fn evidence_is_renewed_and_runs_out() {
 }
 
 #[test]
-fn a_replica_that_is_surely_further_behind_serves_nothing() {
+fn a_replica_that_is_provably_further_behind_serves_nothing() {
     let mut world = World::new();
     world.set(SetReads { max_lag_ms: Some(200), ..SetReads::default() });
     world.probe(PRIMARY, 1500, &primary(200), 5);
@@ -186,7 +186,7 @@ fn a_replica_that_is_surely_further_behind_serves_nothing() {
 }
 
 #[test]
-fn every_reason_why_not() {
+fn a_replica_that_may_not_serve_has_a_reason() {
     let follows = |edit: &dyn Fn(&mut Probe)| {
         let mut world = World::new();
         let mut probe = replica(100);
@@ -209,7 +209,7 @@ fn every_reason_why_not() {
     world.probe_history.note(&addr(REPLICA), None, 1020 * MS, 1520 * MS, Epoch(6));
     world.none(1521, "does not answer this node");
 
-    // It is the primary that is another than before: nothing of what was noted counts.
+    // The primary's process or history has changed: earlier probes of it do not count.
     let mut world = World::new();
     world.probe(PRIMARY, 1020, &Probe { replid: "id2".into(), ..primary(10) }, 6);
     world.none(1030, "another history");
@@ -229,13 +229,13 @@ fn every_reason_why_not() {
 }
 
 #[test]
-fn not_while_it_is_promoted_nor_before_it_has_what_came() {
+fn no_reads_during_a_promotion_nor_before_the_replica_has_slots_that_moved() {
     let mut world = World::new();
     world.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "id1".into(), offset: 101 }));
     world.none(1020, "lacks slots that have moved");
     world.probe(REPLICA, 1030, &replica(101), 6);
     world.until_ms(1040);
-    // ReplicationOffset under another id says nothing of these offsets; `as_of` keeps such slots away.
+    // A required offset under another replication id does not apply to these offsets; `as_of` excludes such slots.
     world.edit(|g| g.required_offset = Some(ReplicationOffset { replid: "id0".into(), offset: 1_000_000 }));
     world.until_ms(1040);
 
@@ -267,7 +267,7 @@ fn slots_that_move_are_named() {
 }
 
 #[test]
-fn the_nearest() {
+fn the_nearest_replica_serves_if_it_is_nearer_than_the_primary() {
     let with = |zone, zones: [&str; 2], pings: [u64; 2]| {
         let mut world = World::new();
         world.zone = zone;
@@ -290,7 +290,7 @@ fn the_nearest() {
     assert_eq!(with("a", ["a", "a"], [100, 900]), PRIMARY);
     assert_eq!(with("", ["", ""], [900, 100]), REPLICA, "a zone that is not said is none");
     assert_eq!(with("", ["", ""], [100, 100]), PRIMARY, "not further for nothing");
-    // One slow answer changes nothing.
+    // A single slow answer changes nothing.
     let mut world = World::new();
     world.set(SetReads { from: Some(ReadFrom::Nearest), ..SetReads::default() });
     for at in 0..60 {
@@ -301,7 +301,7 @@ fn the_nearest() {
     assert_eq!(world.reads(1100).replicas.len(), 1, "smoothed, the replica is at 200, the primary at 206");
 }
 
-/// Where a primary was at a moment: it writes at these moments, one byte each.
+/// The offset of a primary at a moment: it writes at these moments, one byte each.
 fn offset_at(writes: &[u64], at_ms: u64) -> u64 {
     writes.iter().filter(|ms| **ms <= at_ms).count() as u64
 }
@@ -309,10 +309,11 @@ fn offset_at(writes: &[u64], at_ms: u64) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// A primary writes, its replica has each write some time later, both are probed at now and then. Whatever is allowed at a
-    /// moment is true: the replica has all that the primary had at `has_ns`, and all that it had `max-lag` and the precision ago.
+    /// A primary writes, its replica has each write some time later, and both are probed at random times. What a
+    /// replica may serve is true at every moment: it has everything that the primary had at `has_ns`, and everything
+    /// that it had `max-lag` and the precision ago.
     #[test]
-    fn what_is_allowed_is_true(
+    fn an_allowed_replica_has_what_is_claimed(
         steps in prop::collection::vec(0u64..400, 1..60),
         lags in prop::collection::vec(0u64..3000, 1..60),
         probes in prop::collection::vec((any::<bool>(), 1u64..300), 10..120),
@@ -345,7 +346,7 @@ proptest! {
             world.probe(port, now, &probe, now);
             now += 2;
             for moment in [now, now + 700, now + 1400] {
-                // What was published now and is used at the moment.
+                // Published now, and used at this moment.
                 for replica in world.reads(now).replicas.iter().filter(|r| moment * MS < r.until_ns) {
                     allowed += 1;
                     let there = offset_at(&arrived, moment);

@@ -153,7 +153,7 @@ impl Cluster {
             for id in ids {
                 let status = self.node(*id).cli().try_json(&["status", "--timeout", "2s"])?;
                 let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-                let alive = |id: &u16| nodes.iter().any(|n| n["id"] == *id && n["alive"] == true);
+                let alive = |id: &u16| nodes.iter().any(|n| n["id"] == *id && n["state"] == "alive");
                 if let Some(missing) = ids.iter().find(|id| !alive(id)) {
                     return Err(format!("for node {id}, node {missing} is not alive: {status}"));
                 }
@@ -282,7 +282,7 @@ impl Cluster {
         wait_for(&format!("the replicas of group {gid} to be in sync"), GENEROUS, || {
             let group = self.cli().json(&["group", "show", gid]);
             let servers = group["servers"].as_array().cloned().unwrap_or_default();
-            let ready = |s: &Value| s["seen"]["link"] == "up" && s["seen"]["no_candidate"].is_null();
+            let ready = |s: &Value| s["observed"]["link"] == "up" && s["observed"]["not_candidate_because"].is_null();
             let all = !servers.is_empty() && servers.iter().skip(1).all(ready);
             if all { Ok(()) } else { Err(group) }
         });

@@ -74,9 +74,9 @@ fn a_node_with_a_wiped_data_directory_is_not_admitted_under_its_old_id() {
     std::fs::remove_dir_all(&cluster.node(3).data_dir).unwrap();
     cluster.node_mut(3).start();
     wait_until("the advice in the log", GENEROUS, || cluster.node(3).log().contains("node remove 3"));
-    let alive = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["alive"].clone();
-    wait_until("the old node 3 not to be alive", GENEROUS, || alive(&cluster) == false);
-    assert!(holds_for(Duration::from_secs(1), || alive(&cluster) == false));
+    let alive = |cluster: &Cluster| cluster.cli().json(&["status"])["nodes"][2]["state"].clone();
+    wait_until("the old node 3 not to be alive", GENEROUS, || alive(&cluster) == "silent");
+    assert!(holds_for(Duration::from_secs(1), || alive(&cluster) == "silent"));
     // The advice in the log works.
     cluster.cli().ok(&["node", "remove", "3", "--assume-dead"]);
     cluster.node_mut(3).kill9();
@@ -98,9 +98,9 @@ fn a_node_of_another_cluster_is_refused() {
     one.node_mut(2).data_dir = foreign;
     one.node_mut(2).start();
     wait_until("node 2 not to be alive in its cluster", GENEROUS, || {
-        one.cli().json(&["status"])["nodes"][1]["alive"] == false
+        one.cli().json(&["status"])["nodes"][1]["state"] == "silent"
     });
-    assert!(holds_for(Duration::from_secs(2), || one.cli().json(&["status"])["nodes"][1]["alive"] == false));
+    assert!(holds_for(Duration::from_secs(2), || one.cli().json(&["status"])["nodes"][1]["state"] == "silent"));
 }
 
 #[test]

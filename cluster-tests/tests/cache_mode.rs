@@ -76,7 +76,7 @@ impl Cache {
         wait_for(if ejected { "group 1 to be ejected" } else { "group 1 to be reinstated" }, GENEROUS, || {
             let shown = self.group_1()?;
             let is_ejected = !shown["ejection"].is_null();
-            if is_ejected == ejected && (shown["slots"] == 0) == ejected { Ok(()) } else { Err(shown.to_string()) }
+            if is_ejected == ejected && (shown["slot_count"] == 0) == ejected { Ok(()) } else { Err(shown.to_string()) }
         });
     }
 
@@ -135,12 +135,16 @@ fn a_dead_group_is_ejected_and_reinstated_empty() {
     cache.wait_ejected(true);
     let ejected = Instant::now();
     let shown = cache.group_1().unwrap();
-    let counts: Vec<u64> =
-        shown["ejection"]["to"].as_array().unwrap().iter().map(|s| s["count"].as_u64().unwrap()).collect();
+    let counts: Vec<u64> = shown["ejection"]["temporary_owners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["slot_count"].as_u64().unwrap())
+        .collect();
     assert_eq!(counts, [200, 200], "{shown}");
     assert!(cache.events().contains("400 slot(s) go to group 2 (200), group 3 (200): "), "{}", cache.events());
     let shown = cache.cli().ok(&["group", "show", "1", "--product", "cache"]).out;
-    assert!(shown.contains("out, ejects"), "{shown}");
+    assert!(shown.contains("ejected  "), "{shown}");
     cache.wait_written(cache.ports[1], &key, "new");
     assert_eq!(cache.read(&key), vec![Reply::bulk("new"); 3]);
 
@@ -170,7 +174,7 @@ fn a_dead_group_is_ejected_and_reinstated_empty() {
     cache.cluster.servers[0].kill9();
     cache.wait_ejected(true);
     let again = cache.group_1().unwrap();
-    for share in again["ejection"]["to"].as_array().unwrap() {
+    for share in again["ejection"]["temporary_owners"].as_array().unwrap() {
         let slots = if share["group"] == 2 { "200-399" } else { "0-199" };
         assert_eq!(share["slots"], slots, "{again}");
     }
@@ -292,7 +296,7 @@ fn a_temporary_owner_does_not_get_a_slot_again_before_it_is_clean() {
     let mut waited = false;
     wait_for("group 1 to be ejected again", GENEROUS, || {
         let shown = cache.group_1()?;
-        waited |= shown["waiting_on"].to_string().contains("before it has deleted what it had of it");
+        waited |= shown["waiting_on"].to_string().contains("before it has deleted the keys that it has left of it");
         if shown["ejection"].is_null() { Err(shown.to_string()) } else { Ok(()) }
     });
     assert!(waited, "slots were given to a group that had not deleted its leftovers of them");

@@ -233,8 +233,8 @@ fn a_removed_voter_stays_until_another_node_votes() {
     runtime.block_on(async {
         let mut client = AdminClient::connect(format!("http://{}", cluster.node(1).admin())).await.unwrap();
         for n in 0..BEHIND {
-            let hold_ms_max = Some(250 + n as u32 % 2);
-            client.set_cluster(SetClusterRequest { hold_ms_max, ..SetClusterRequest::default() }).await.unwrap();
+            let hold_max_ms = Some(250 + n as u32 % 2);
+            client.set_cluster(SetClusterRequest { hold_max_ms, ..SetClusterRequest::default() }).await.unwrap();
         }
     });
     let begun = cluster.node(1).cli().run(&["node", "remove", "1", "--timeout", "3s"]);

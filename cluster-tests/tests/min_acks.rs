@@ -56,7 +56,7 @@ fn cut_replicas(primary: &RedisServer) {
 /// Returns the state of a server of the group according to the majority of nodes. `place` is its index in the group.
 fn state(cluster: &Cluster, place: usize) -> String {
     let group = cluster.cli().json(&["group", "show", "1"]);
-    group["servers"][place]["seen"]["state"].as_str().unwrap_or_default().to_owned()
+    group["servers"][place]["observed"]["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits until another server than `than` is the primary, and returns its address.
@@ -73,7 +73,11 @@ fn wait_other_primary(cluster: &Cluster, than: usize) -> String {
 fn a_replica_that_hangs_confirms_nothing_and_reads_continue() {
     let (cluster, servers) = start_with_min_acks(1, "2s");
     let products = cluster.cli().json(&["product", "ls"]);
-    assert_eq!((&products[0]["min_acks"], &products[0]["min_acks_ms"]), (&1.into(), &2000.into()), "{products}");
+    assert_eq!(
+        (&products[0]["min_acks"], &products[0]["min_acks_timeout_ms"]),
+        (&1.into(), &2000.into()),
+        "{products}"
+    );
     assert_eq!(set(&cluster, 1, "before"), Reply::ok());
     cluster.servers[servers[1]].pause();
     let answered = AtomicBool::new(false);
@@ -182,7 +186,7 @@ fn a_failover_waits_for_replicas_that_may_have_more() {
     cluster.servers[servers[1]].resume();
     wait_for("the leader to report what it waits for", GENEROUS, || {
         let status = cluster.cli().json(&["status"]).to_string();
-        let reported = status.contains("min-acks is 1, so 2 of the 2 replicas have to answer");
+        let reported = status.contains("min-acks is 1, so 2 of the 2 replicas must answer");
         if reported { Ok(()) } else { Err(status) }
     });
     let old = cluster.servers[servers[0]].addr();
@@ -212,7 +216,7 @@ fn the_only_replica_that_confirmed_is_not_removed() {
         _ => Ok(()),
     });
     let addr = cluster.servers[servers[2]].addr();
-    cluster.cli().refused(&["group", "remove-server", "1", &addr], &["may be the only one", "min-acks"]);
+    cluster.cli().refused(&["group", "remove-server", "1", &addr], &["may be the only replica", "min-acks"]);
     behind.resume();
     wait_for("the replica to be removed", GENEROUS, || {
         let ran = cluster.cli().run(&["group", "remove-server", "1", &addr]);
@@ -260,5 +264,5 @@ fn a_write_confirmed_after_the_candidate_was_selected_is_not_lost() {
         }
     });
     let events = cluster.cli().ok(&["events"]).out;
-    assert!(events.contains("confirmed writes would be lost"), "{events}");
+    assert!(events.contains("confirmed writes could be lost"), "{events}");
 }

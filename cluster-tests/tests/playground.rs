@@ -74,7 +74,7 @@ fn it_leaves_no_process_and_continues_with_its_data() {
     let mut again = start(dir.path(), ports.base);
     let cli = cluster_tests::cli::Cli::new(format!("127.0.0.1:{}", ports.base + 102), None);
     let slots = cli.json(&["slot", "ls"]);
-    assert_eq!((&slots[0]["slots"], &slots[1]["slots"]), (&"0-511".into(), &"512-1023".into()));
+    assert_eq!((&slots[0]["last"], &slots[1]["first"], &slots[1]["last"]), (&511.into(), &512.into(), &1023.into()));
     wait_for("the data from before the restart", GENEROUS, || {
         let got = Client::connect(ports.base + 3)
             .and_then(|mut c| c.call(&["MGET", "key1", "key2", "key3", "last", "last2"]));
@@ -122,7 +122,7 @@ fn a_dead_child_is_not_restarted_and_its_command_is_printed() {
     let cli = cluster_tests::cli::Cli::new(admin, None);
     wait_for("node 2 to be alive again", GENEROUS, || {
         let nodes = cli.try_json(&["node", "ls", "--timeout", "2s"])?;
-        if nodes[1]["alive"] == true { Ok(()) } else { Err(nodes.to_string()) }
+        if nodes[1]["state"] == "alive" { Ok(()) } else { Err(nodes.to_string()) }
     });
     drop(node);
     playground.signal(Signal::TERM);

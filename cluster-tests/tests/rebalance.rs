@@ -20,7 +20,7 @@ fn ports(cluster: &Cluster) -> Vec<u16> {
 fn slots_of(cluster: &Cluster, node: u16) -> Vec<(u64, u64)> {
     let groups = cluster.node(node).cli().json(&["group", "ls"]);
     let groups = groups.get("groups").cloned().unwrap_or(groups);
-    let each = |g: &Value| (g["id"].as_u64().unwrap(), g["slots"].as_u64().unwrap());
+    let each = |g: &Value| (g["id"].as_u64().unwrap(), g["slot_count"].as_u64().unwrap());
     groups.as_array().unwrap().iter().map(each).collect()
 }
 

@@ -72,7 +72,7 @@ fn wait_candidate(cluster: &Cluster, primary: usize, replica: usize) {
         let group = cluster.cli().try_json(&["group", "show", "1"])?;
         let info = cluster.servers[primary].call(&["INFO", "replication"]).text();
         let known = group["replid"].as_str().is_some_and(|id| info.contains(&format!("master_replid:{id}")));
-        let candidate = group["servers"][1]["seen"]["link"] == "up" && group["servers"][1]["diverged"] == false;
+        let candidate = group["servers"][1]["observed"]["link"] == "up" && group["servers"][1]["diverged"] == false;
         if known && candidate { Ok(()) } else { Err(group.to_string()) }
     });
 }
@@ -246,7 +246,7 @@ fn actions_of_reconciliation_are_in_the_events() {
     });
     wait_roles(&cluster, primary, first);
     wait_until("the event about the password", GENEROUS, || {
-        reconciled(&cluster, &format!("{} was given the password", addrs[1])) == 1
+        reconciled(&cluster, &format!("{} got the password", addrs[1])) == 1
     });
 
     for _ in 0..3 {

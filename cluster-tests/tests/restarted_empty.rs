@@ -82,7 +82,7 @@ fn wait_shown(cluster: &Cluster, what: &str, fits: impl Fn(&Value) -> bool) -> V
 /// primary's replication id.
 fn wait_candidate(cluster: &Cluster, keys: u64) {
     wait_shown(cluster, "the replica to be a candidate", |shown| {
-        let seen = [0, 1].map(|n| &shown["servers"][n]["seen"]);
+        let seen = [0, 1].map(|n| &shown["servers"][n]["observed"]);
         let offsets = seen.map(|seen| seen["offset"].as_u64());
         let known = shown["replid"] == seen[0]["replid"] && seen[0]["replid"] == seen[1]["replid"];
         let whole = offsets[0] == offsets[1] && offsets[0] > Some(0) && seen.iter().all(|seen| seen["keys"] == keys);
@@ -90,7 +90,7 @@ fn wait_candidate(cluster: &Cluster, keys: u64) {
     });
     // The leader evaluates the reports of the nodes periodically: after several probes, it has evaluated these.
     let shown = || cluster.cli().try_json(&["group", "show", "1"]);
-    let counted = || shown().is_ok_and(|shown| shown["servers"][0]["seen"]["keys"] == keys);
+    let counted = || shown().is_ok_and(|shown| shown["servers"][0]["observed"]["keys"] == keys);
     assert!(holds_for(SEVERAL_PROBES, counted), "{:?}", shown());
 }
 
@@ -167,7 +167,7 @@ fn the_last_copy_is_kept_until_the_operator_decides() {
     cluster.servers[first].kill9();
     let [old, new] = [first, second].map(|server| cluster.servers[server].addr());
     wait_shown(&cluster, "the replica to be promoted, and the log to have its replication id", |shown| {
-        let seen = &shown["servers"][0]["seen"];
+        let seen = &shown["servers"][0]["observed"];
         shown["servers"][0]["address"] == new.as_str() && shown["replid"] == seen["replid"] && !seen["replid"].is_null()
     });
     // Its configuration file no longer says that it is a replica.
@@ -209,7 +209,7 @@ fn the_last_copy_can_be_promoted() {
     cluster.servers[first].kill9();
     let [old, new] = [first, second].map(|server| cluster.servers[server].addr());
     wait_shown(&cluster, "the replica to be promoted, and the log to have its replication id", |shown| {
-        let seen = &shown["servers"][0]["seen"];
+        let seen = &shown["servers"][0]["observed"];
         shown["servers"][0]["address"] == new.as_str() && shown["replid"] == seen["replid"] && !seen["replid"].is_null()
     });
     wait_for("the promoted server to have saved that it is a primary", GENEROUS, || {

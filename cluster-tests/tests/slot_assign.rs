@@ -33,7 +33,7 @@ fn slots_change_their_owner_under_load_only_if_they_are_empty() {
         cli.ok(&["slot", "assign", "0-99", owner, "--wait", "--timeout", "40s"]);
         load.wait_more(50);
         let slots = cli.json(&["slot", "ls"]);
-        assert_eq!((&slots[0]["slots"], &slots[0]["group"]), (&"0-99".into(), &owner.parse::<u64>().unwrap().into()));
+        assert_eq!((&slots[0]["last"], &slots[0]["group"]), (&99.into(), &owner.parse::<u64>().unwrap().into()));
     }
     let same = cli.json(&["slot", "assign", "0-99", "2"]);
     assert_eq!(same["unchanged"], true);
@@ -65,7 +65,7 @@ fn a_late_write_at_a_former_owner_does_not_become_visible() {
     assert_eq!(former.call(&["SET", "late", "old"]), Reply::ok());
     let mut client = cluster.node(1).client();
     assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
-    cli.refused(&["slot", "assign", &slot, &owner.to_string()], &["'late'", "come alive"]);
+    cli.refused(&["slot", "assign", &slot, &owner.to_string()], &["'late'", "clients would see it again"]);
     assert_eq!(client.call(&["GET", "late"]).unwrap(), Reply::Null);
     assert_eq!(former.call(&["DEL", "late"]), Reply::Integer(1));
     cli.ok(&["slot", "assign", &slot, &owner.to_string(), "--wait", "--timeout", "40s"]);

@@ -1,4 +1,4 @@
-//! The life of a changing call: options, who leads, propose, repeat under the same id, wait.
+//! Executes a changing call: find the leader, propose, repeat under the same id, wait.
 //! Knows nothing of the single changes; each is a [`MutationHandler`] in the file of its noun.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -9,15 +9,15 @@ use tracing::{debug, info};
 
 use super::{
     Api,
-    error::{CallFailure, CallOutcome, verdict},
+    call::MutationCall,
+    error::{CallFailure, CallOutcome, quote, verdict},
     forward::{self, Client},
-    validate,
 };
 use crate::{
     model::{
         apply,
         change::Change,
-        ids::{Epoch, NodeId, ProductId, Uuid},
+        ids::{Epoch, NodeId, ProductId},
         outcome::Outcome,
         reject::Reject,
         state::{ClusterState, Product},
@@ -28,51 +28,28 @@ use crate::{
     },
 };
 
-/// A proposal that takes longer has lost its quorum: the call probes for another leader and repeats it under its id.
+/// The leader of a proposal that takes longer has lost its quorum: the call finds the new leader and repeats under its id.
 const PROPOSE_MAX: Duration = Duration::from_secs(3);
-/// Between two attempts when nothing tells that another one is worth it.
+/// Pause between two tries, unless the leadership changes earlier.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How long a node waits until it has itself applied what the leader made, so that its next answers show it.
+/// How long a node waits until it has applied the change itself, so that its next answers show the change.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// What every changing call has.
-#[derive(Clone, Copy, Debug)]
-pub struct MutationCall {
-    /// Its change id.
-    pub id: Uuid,
-    /// Hash of the request without its options: a repeat under the same id has the same.
-    pub request_hash: u64,
-    /// Nothing is to happen.
-    pub dry_run: bool,
-    /// Wait for all live nodes.
-    pub wait: bool,
-    /// When to give up.
-    pub deadline: Instant,
-}
-
-impl MutationCall {
-    /// Time left.
-    #[must_use]
-    pub fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-}
-
-/// Where an earlier attempt stands in the log, and what came of it.
+/// Log index and result of an earlier call under the same id.
 pub type RecordedChange = (Epoch, Result<Outcome, Reject>);
 
 /// A request message that changes something.
 pub trait MutationHandler: prost::Message + Clone + 'static {
     /// Name of its call.
     const CALL: &'static str;
-    /// Its options.
+    /// The options of the request.
     fn options(&mut self) -> &mut Option<ChangeOptions>;
-    /// Its call at another node.
+    /// Sends the request to another node.
     fn send(
         client: Client,
         request: Request<Self>,
     ) -> impl Future<Output = Result<Response<ChangeReply>, Status>> + Send;
-    /// Does it, on the leader.
+    /// Executes it, on the leader.
     fn perform(&self, api: &Api, call: &MutationCall) -> impl Future<Output = Result<ChangeReply, CallFailure>> + Send;
 }
 
@@ -96,22 +73,23 @@ macro_rules! forwardable {
 pub(super) use forwardable;
 
 impl Api {
-    /// Runs a changing call: here if this node leads, else at the leader, and again while leaders change.
+    /// Executes a changing call: here if this node leads, else at the leader; repeats it while the leader changes.
     ///
     /// # Errors
-    /// The status of the first answer that is one; UNAVAILABLE when surely nothing was executed, UNKNOWN when perhaps.
+    /// The status of the first final answer. At the deadline: UNAVAILABLE if nothing was executed, UNKNOWN if the change may
+    /// have been executed.
     pub async fn change<M: MutationHandler>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
         let once = forward::was_forwarded(&request);
         let mut message = request.into_inner();
         let options = message.options().take().unwrap_or_default();
         let request_hash = request_hash(M::CALL, &message.encode_to_vec());
-        let call = MutationCall { request_hash, ..validate::options(&options)? };
+        let call = MutationCall::new(&options, request_hash)?;
         let options = message.options().insert(options);
         options.change_id = call.id.0.to_be_bytes().to_vec().into();
 
         let mut leadership = self.control.log.leadership();
-        // Why an attempt may have been executed; told rather than what came after it.
-        let mut perhaps: Option<String> = None;
+        // Why the change may have been executed. It is reported in preference to later failures.
+        let mut unknown: Option<String> = None;
         let mut last;
         loop {
             let who = leadership.borrow_and_update().clone();
@@ -121,7 +99,7 @@ impl Api {
                     Err(failure) if failure.again() && !once => {
                         last = failure.to_string();
                         if matches!(failure, CallFailure::Unknown(_)) {
-                            perhaps = Some(last.clone());
+                            unknown = Some(last.clone());
                         }
                     }
                     Err(failure) => return Err(failure.into()),
@@ -144,21 +122,21 @@ impl Api {
                         CallOutcome::Final => return Err(status),
                         is => {
                             last = format!("node {leader} ({admin}): {}", status.message());
-                            if is == CallOutcome::Perhaps {
-                                perhaps = Some(last.clone());
+                            if is == CallOutcome::Unknown {
+                                unknown = Some(last.clone());
                             }
                             debug!(%leader, admin, change = %call.id, error = status.message(), "a forwarded change has no answer yet");
                         }
                     },
                 }
             } else {
-                last = "no leader is known (fewer than half of the voters are there, or an election goes on)".into();
+                last = "no leader is known (no majority of the voters is reachable, or an election is running)".into();
             }
             if Instant::now() >= call.deadline {
                 let id = call.id;
-                return Err(match perhaps {
+                return Err(match unknown {
                     Some(why) => CallFailure::Unknown(format!(
-                        "outcome unknown ({why}; now: {last}); repeat it under the same change id ({id}) to learn it"
+                        "outcome unknown ({why}; now: {last}); repeat it under the same change id ({id}) to learn the outcome"
                     )),
                     None => CallFailure::NotLeader(format!("not executed: {last}")),
                 }
@@ -169,7 +147,7 @@ impl Api {
         }
     }
 
-    /// One attempt at another node; given up early when it is no longer the leader.
+    /// Sends the request to another node once. Gives up early when that node is no longer the leader.
     async fn forward<M: MutationHandler>(
         &self,
         mut message: M,
@@ -182,14 +160,14 @@ impl Api {
             options.timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         }
         let client = self.leaders.client(admin)?;
-        // The leader ends by itself at the deadline and says how it stands; this is for one that does not answer.
+        // The leader answers at the deadline with the reason. The longer timeout is for a leader that does not answer at all.
         let answer = M::send(client, forward::forwarded(message, left + AGAIN));
         let mut leadership = self.control.log.leadership();
         let other = leadership.wait_for(|now| now.leader.is_some_and(|id| id != leader));
         tokio::select! {
             biased;
             answer = answer => answer.map(Response::into_inner),
-            Ok(_) = other => Err(Status::unknown("it is not the leader any more")),
+            Ok(_) = other => Err(Status::unknown("it is no longer the leader")),
             () = tokio::time::sleep(left + AGAIN) => Err(Status::unknown("no answer in time")),
         }
     }
@@ -198,17 +176,16 @@ impl Api {
         let _ = self.control.wait_applied(index, Instant::now() + CATCH_UP).await;
     }
 
-    /// Newest state here.
+    /// The newest state that this node has applied.
     #[must_use]
     pub fn state(&self) -> Arc<ClusterState> {
         self.control.log.state().borrow().clone()
     }
 
-    /// The result of an earlier attempt under this id. Calls that ask servers first check here, so that a repeat does not ask
-    /// them again.
+    /// The result of an earlier call under the same id. Calls that probe servers check this first: a repeat probes no server.
     ///
     /// # Errors
-    /// The id belongs to another request.
+    /// [`CallFailure::Refused`] if the id belongs to another request, see [`Reject::ChangeIdReused`].
     pub fn recorded(&self, call: &MutationCall) -> Result<Option<RecordedChange>, CallFailure> {
         if call.dry_run {
             return Ok(None);
@@ -224,16 +201,17 @@ impl Api {
     /// What a change would do.
     ///
     /// # Errors
-    /// Why it would be refused.
+    /// [`CallFailure::Refused`] with the reason if the log would reject it.
     pub fn dry_run(&self, change: &Change, warnings: Vec<String>) -> Result<ChangeReply, CallFailure> {
         let done = apply::dry_run(&self.state(), change)?;
         Ok(ChangeReply { unchanged: done.is_empty(), done, warnings, ..ChangeReply::default() })
     }
 
-    /// Proposes a change here.
+    /// Proposes a change on this node.
     ///
     /// # Errors
-    /// Its refusal, or why there is no answer.
+    /// [`CallFailure::Refused`] if the log rejects it, [`CallFailure::NotLeader`] if this node does not lead (not executed),
+    /// [`CallFailure::Unknown`] if the outcome is unknown, [`CallFailure::Bad`] if the entry is too large.
     pub async fn propose(&self, call: &MutationCall, change: Change) -> Result<(Epoch, Outcome), CallFailure> {
         let applied =
             self.control.log.propose(call.id, call.request_hash, change, call.left().min(PROPOSE_MAX)).await?;
@@ -242,35 +220,36 @@ impl Api {
         Ok((applied.index, outcome))
     }
 
-    /// Dry run, or propose and wait: all that most changes need. `said` is told when something changed.
+    /// Dry run, or propose and wait: all that most changes need. `summary` is returned if something changed.
     ///
     /// # Errors
-    /// As [`Api::propose`]; with `wait` also what is missing at the deadline.
+    /// As [`Api::dry_run`], [`Api::propose`] and [`Api::conclude`].
     pub async fn make(
         &self,
         call: &MutationCall,
         change: Change,
-        said: ChangeSummary,
+        summary: ChangeSummary,
     ) -> Result<ChangeReply, CallFailure> {
         if call.dry_run {
-            return self.dry_run(&change, said.warnings);
+            return self.dry_run(&change, summary.warnings);
         }
         let (index, outcome) = self.propose(call, change).await?;
-        self.conclude(call, index, outcome == Outcome::Unchanged, said).await
+        self.conclude(call, index, outcome == Outcome::Unchanged, summary).await
     }
 
-    /// The reply to a change that was made; waits first, if asked to.
+    /// The reply to a change that was made. With `wait`, first waits until every live node serves by it.
     ///
     /// # Errors
-    /// With `wait`: what is missing at the deadline, or which port cannot be bound.
+    /// [`CallFailure::Deadline`] with what is missing at the deadline, [`CallFailure::Stuck`] if a port cannot be bound,
+    /// [`CallFailure::Unknown`] if the leader changed meanwhile.
     pub async fn conclude(
         &self,
         call: &MutationCall,
         index: Epoch,
         unchanged: bool,
-        said: ChangeSummary,
+        summary: ChangeSummary,
     ) -> Result<ChangeReply, CallFailure> {
-        let ChangeSummary { done, mut warnings, product } = said;
+        let ChangeSummary { done, mut warnings, product } = summary;
         let state = self.state();
         if call.wait {
             let product = product.and_then(|name| state.products.values().find(|p| p.name == name)).map(|p| p.id);
@@ -288,10 +267,10 @@ impl Api {
     }
 }
 
-/// What is told of a change.
+/// What a reply says about a change.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeSummary {
-    /// What was done, a sentence each.
+    /// What was done, one sentence each.
     pub done: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
@@ -300,13 +279,13 @@ pub struct ChangeSummary {
 }
 
 impl ChangeSummary {
-    /// One sentence, about no product.
+    /// One sentence that is about no product.
     #[must_use]
     pub fn of(done: String) -> Self {
         Self { done: vec![done], ..Self::default() }
     }
 
-    /// About a product.
+    /// Names the product that the change is about.
     #[must_use]
     pub fn about(mut self, product: &str) -> Self {
         self.product = Some(product.to_owned());
@@ -317,32 +296,39 @@ impl ChangeSummary {
 /// The product of this name.
 ///
 /// # Errors
-/// A sentence when the name is empty or there is none.
+/// [`CallFailure::Bad`] if the name is empty, [`CallFailure::NotFound`] if there is no such product.
 pub fn product<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Product, CallFailure> {
     if name.is_empty() {
         return Err(CallFailure::Bad("name a product (--product NAME; there is one called 'default')".into()));
     }
     state.products.values().find(|product| product.name == name).ok_or_else(|| {
-        CallFailure::NotFound(format!(
-            "there is no product '{}'; `pontoon product ls` shows all",
-            validate::quote(name)
-        ))
+        CallFailure::NotFound(format!("there is no product '{}'; `pontoon product ls` shows all", quote(name)))
     })
 }
 
 /// The id of the product of this name, for a change.
 ///
 /// # Errors
-/// As [`product`], as a refusal.
+/// [`CallFailure::Bad`] if the name is empty, [`CallFailure::Refused`] if there is no such product.
 pub fn product_id(state: &ClusterState, name: &str) -> Result<ProductId, CallFailure> {
     product(state, name).map(|product| product.id).map_err(refused)
 }
 
-/// In a change, what does not exist is a refusal (proto/admin.proto, ChangeReply).
+/// A change that names something that does not exist is refused (proto/admin.proto, ChangeReply).
 #[must_use]
 pub fn refused(failure: CallFailure) -> CallFailure {
     match failure {
         CallFailure::NotFound(text) => CallFailure::Refused(text),
         other => other,
+    }
+}
+
+/// What a change of maintenance means, for the whole cluster or a group.
+#[must_use]
+pub fn maintenance(on: bool, whose: &str) -> String {
+    if on {
+        format!("maintenance is on in {whose}: no automatic failover and no replication reconciliation until it is off")
+    } else {
+        format!("maintenance is off in {whose}")
     }
 }

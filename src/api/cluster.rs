@@ -1,9 +1,9 @@
 //! Changes of the cluster's settings.
-//! Knows nothing of what the settings do.
 
 use super::{
     Api,
-    change::{ChangeSummary, MutationCall, MutationHandler, forwardable},
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, forwardable},
     error::CallFailure,
     validate,
 };
@@ -15,24 +15,14 @@ use crate::{
     wire::pb::admin::{ChangeReply, SetClusterRequest},
 };
 
-/// What maintenance means, for the whole cluster or a group.
-#[must_use]
-pub fn maintained(on: bool, whose: &str) -> String {
-    if on {
-        format!("maintenance is on in {whose}: no failover and no wiring by itself, until it is off")
-    } else {
-        format!("maintenance is off in {whose}")
-    }
-}
-
-/// Groups that stay in maintenance when the whole cluster is not any more.
+/// Groups that stay in maintenance after maintenance of the whole cluster ends.
 fn still_maintained(state: &ClusterState) -> Vec<String> {
     let groups = state.products.values().flat_map(|product| product.groups.values().map(move |group| (product, group)));
     let maintained = groups.filter(|(_, group)| group.options.maintenance);
     maintained
         .map(|(product, group)| {
             format!(
-                "group {} of product '{}' stays in maintenance of its own (pontoon maintenance off {} --product {})",
+                "group {} of product '{}' stays in maintenance (pontoon maintenance off {} --product {})",
                 group.id, product.name, group.id, product.name
             )
         })
@@ -44,8 +34,8 @@ impl MutationHandler for SetClusterRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let voters = self.voters.map(validate::voters).transpose()?;
-        let hold_ms_max = self.hold_ms_max.map(validate::hold_ms).transpose()?;
-        let failover_share_max = self.failover_share_max.map(validate::failover_share).transpose()?;
+        let hold_ms_max = self.hold_max_ms.map(validate::hold_max_ms).transpose()?;
+        let failover_share_max = self.failover_share_max_percent.map(validate::failover_share_max).transpose()?;
         let maintenance = self.maintenance;
         if voters.is_none() && hold_ms_max.is_none() && failover_share_max.is_none() && maintenance.is_none() {
             return Err(CallFailure::Bad(
@@ -53,21 +43,23 @@ impl MutationHandler for SetClusterRequest {
                     .into(),
             ));
         }
-        let mut said = ChangeSummary::default();
+        let mut summary = ChangeSummary::default();
         if let Some(voters) = voters {
-            said.done.push(format!("voters: {voters}"));
+            summary.done.push(format!("voters: {voters}"));
             if voters % 2 == 0 {
                 let survives = (voters - 1) / 2;
-                said.warnings.push(format!("{voters} voters survive {survives} failure(s), as {} do", voters - 1));
+                summary
+                    .warnings
+                    .push(format!("{voters} voters survive {survives} failure(s), no more than {} voters", voters - 1));
             }
         }
-        said.done.extend(hold_ms_max.map(|ms| format!("hold-max: {ms} ms")));
-        said.done.extend(failover_share_max.map(|share| format!("failover-share-max: {share} %")));
-        said.done.extend(maintenance.map(|on| maintained(on, "the whole cluster")));
+        summary.done.extend(hold_ms_max.map(|ms| format!("hold-max: {ms} ms")));
+        summary.done.extend(failover_share_max.map(|share| format!("failover-share-max: {share} %")));
+        summary.done.extend(maintenance.map(|on| change::maintenance(on, "the whole cluster")));
         if maintenance == Some(false) {
-            said.warnings.extend(still_maintained(&api.state()));
+            summary.warnings.extend(still_maintained(&api.state()));
         }
-        api.make(call, Change::SetCluster(SetCluster { voters, hold_ms_max, maintenance, failover_share_max }), said)
+        api.make(call, Change::SetCluster(SetCluster { voters, hold_ms_max, maintenance, failover_share_max }), summary)
             .await
     }
 }

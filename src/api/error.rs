@@ -1,5 +1,4 @@
-//! Why a call did not do what it was asked, and the gRPC status that says so (proto/admin.proto, ChangeReply).
-//! Knows nothing of who asked.
+//! Why a call failed, and the gRPC status that reports it (proto/admin.proto, ChangeReply).
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
@@ -8,31 +7,40 @@ use crate::{consensus::ProposeError, control::handle::WaitError, model::reject::
 /// Why a call failed on this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
-    /// The request makes no sense, whatever the state.
+    /// The request is invalid in every state.
     #[error("{0}")]
     Bad(String),
-    /// It cannot be done now.
+    /// The request is refused in the present state.
     #[error("{0}")]
     Refused(String),
-    /// What was asked about does not exist.
+    /// What a read asks about does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// This node does not lead; nothing was executed. Another may.
+    /// Not executed: this node does not lead. Another node may.
     #[error("{0}")]
     NotLeader(String),
-    /// Perhaps executed. A repeat under the same id tells.
+    /// Outcome unknown. A repeat under the same id returns the result.
     #[error("{0}")]
     Unknown(String),
-    /// The change was made; what was waited for did not come in time.
+    /// The change was made; what the call waited for did not happen before the deadline.
     #[error("{0}")]
     Deadline(String),
-    /// The change was made; what was waited for will not come by itself.
+    /// The change was made; what the call waited for will not happen without an operator.
     #[error("{0}")]
     Stuck(String),
 }
 
+/// Longest piece of input that an error text repeats.
+const QUOTE_MAX: usize = 80;
+
+/// Input in a form that an error text can contain: short and printable.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    text.chars().take(QUOTE_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 impl CallFailure {
-    /// Whether another attempt, here or at another node, may succeed.
+    /// Whether a repeat, at this or another node, may succeed.
     #[must_use]
     pub fn again(&self) -> bool {
         matches!(self, Self::NotLeader(_) | Self::Unknown(_))
@@ -55,19 +63,17 @@ impl From<ProposeError> for CallFailure {
     }
 }
 
-/// After a change was made.
+/// A wait follows a change that was made.
 impl From<WaitError> for CallFailure {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::Deadline(missing) => {
-                Self::Deadline(format!("the change was made, but in the given time: {missing}"))
+                Self::Deadline(format!("the change was made, but at the deadline: {missing}"))
             }
             WaitError::Listener(what) => Self::Stuck(format!(
                 "the change was made, but {what}; free that port, or choose another (product set NAME port=P)"
             )),
-            WaitError::NotLeader => {
-                Self::Unknown("the change was made, and the leader changed while it was waited for".into())
-            }
+            WaitError::NotLeader => Self::Unknown("the change was made, and the leader changed during the wait".into()),
         }
     }
 }
@@ -92,18 +98,18 @@ impl From<CallFailure> for Status {
     }
 }
 
-/// What a status of another node tells about repeating the call.
+/// Whether a call that another node answered with a status can be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// It is the answer.
+    /// The status is the answer.
     Final,
-    /// Surely not executed; ask again.
+    /// Not executed; repeat the call.
     NotExecuted,
-    /// Perhaps executed; ask again under the same id.
-    Perhaps,
+    /// Outcome unknown; repeat the call under the same id.
+    Unknown,
 }
 
-/// Reads a status that came from another node, or from the transport on the way there.
+/// Interprets a status that came from another node or from the transport.
 #[must_use]
 pub fn verdict(status: &Status) -> CallOutcome {
     match status.code() {
@@ -122,7 +128,7 @@ pub fn verdict(status: &Status) -> CallOutcome {
         }
         source = error.source();
     }
-    CallOutcome::Perhaps
+    CallOutcome::Unknown
 }
 
 #[cfg(test)]
@@ -135,7 +141,7 @@ mod tests {
             (CallFailure::Bad("a".into()), Code::InvalidArgument, CallOutcome::Final),
             (CallFailure::Refused("a".into()), Code::FailedPrecondition, CallOutcome::Final),
             (CallFailure::NotLeader("a".into()), Code::Unavailable, CallOutcome::NotExecuted),
-            (CallFailure::Unknown("a".into()), Code::Unknown, CallOutcome::Perhaps),
+            (CallFailure::Unknown("a".into()), Code::Unknown, CallOutcome::Unknown),
             (CallFailure::Deadline("a".into()), Code::DeadlineExceeded, CallOutcome::Final),
             (CallFailure::Stuck("a".into()), Code::FailedPrecondition, CallOutcome::Final),
         ];
@@ -143,8 +149,8 @@ mod tests {
             let status = Status::from(failure.clone());
             assert_eq!((status.code(), verdict(&status)), (code, expected), "{failure:?}");
         }
-        // From the transport, not from a node.
-        assert_eq!(verdict(&Status::unavailable("broken pipe")), CallOutcome::Perhaps);
+        // Made by the transport, not by a node.
+        assert_eq!(verdict(&Status::unavailable("broken pipe")), CallOutcome::Unknown);
         assert_eq!(verdict(&Status::unauthenticated("no secret")), CallOutcome::Final);
     }
 }

@@ -1,5 +1,5 @@
-//! Calls to the leader: a lasting channel by address, with the cluster secret, marked so that there is one hop only.
-//! Knows nothing of what is asked.
+//! Calls to the leader: one channel per address, which is kept; with the cluster secret, and marked so that there is one hop only.
+//! Knows nothing of what the calls mean.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -13,8 +13,8 @@ use crate::wire::{
 
 /// Metadata of a call that another node has forwarded: it is not forwarded again.
 pub const FORWARDED: &str = "x-pontoon-forwarded";
-/// A TCP connect on a working network takes milliseconds. A leader that is paused or cut off is noticed within twice the
-/// keep-alive time while a call is open.
+/// A TCP connect on a working network takes milliseconds. A leader that is paused or cut off is noticed within twice
+/// the keep-alive time while a call is open.
 const CHANNELS: ChannelSettings = ChannelSettings {
     connect_max: Duration::from_secs(1),
     keep_alive: Duration::from_secs(2),
@@ -26,7 +26,7 @@ const ANSWER_MAX: usize = 8 << 20;
 /// A client of another node's admin service.
 pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
-/// Clients of the nodes that lead, or led. Cheap to clone.
+/// Clients of the nodes that lead or have led. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leaders {
     secret: ClusterSecret,
@@ -34,13 +34,13 @@ pub struct Leaders {
 }
 
 impl Leaders {
-    /// Opens nothing before it is used.
+    /// Opens no connection before the first call.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
         Self { secret, channels: Channels::new(CHANNELS) }
     }
 
-    /// Calls from now on come from this address of the machine.
+    /// The IP address of this machine that calls come from; `None`: as the system chooses.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {
         Self { channels: self.channels.calling_from(source), ..self }
@@ -49,7 +49,7 @@ impl Leaders {
     /// The client of the node at `admin`.
     ///
     /// # Errors
-    /// When `admin` is no address.
+    /// INTERNAL if `admin` is not an address.
     pub fn client(&self, admin: &str) -> Result<Client, Status> {
         let channel = self.channels.to(admin).map_err(Status::internal)?;
         Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone()))

@@ -1,11 +1,11 @@
-//! Groups with what nodes see of their servers: the leader hears all of them, so it is asked; where it cannot be, the answer
-//! has what the log says. Knows nothing of how a group is told.
+//! Answers with groups and what nodes observe of their servers. The leader has the reports of all nodes, so other nodes ask
+//! it; if it cannot be asked, the answer has only what the log has.
 
 use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
-use super::{Api, change, error::CallFailure, forward, group_view, validate};
+use super::{Api, change, error::CallFailure, forward, group_view, show::present, validate};
 use crate::{
     clock::boottime_ns,
     model::{
@@ -15,48 +15,52 @@ use crate::{
     },
     plan::{
         acks::may_leave,
-        failover::{GroupHistory, downs},
+        candidates::GroupHistory,
+        failover::groups_down,
         liveness::{Liveness, Watchers, liveness},
         observation::{Observation, ReportedRole},
     },
-    wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ShowGroupReply, ShowGroupRequest},
+    wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ServerState, ShowGroupReply, ShowGroupRequest},
 };
 
-/// Servers that are down and named in the status: a screen's worth; of more than that nobody reads each.
+/// Servers that are down and named in the status: about as many as fit on a screen. The rest is only counted.
 const DOWN_SHOWN_MAX: usize = 20;
 
 impl Api {
     /// The groups of a product.
     ///
     /// # Errors
-    /// There is no such product.
+    /// NOT_FOUND if there is no such product, INVALID_ARGUMENT if none is named.
     pub async fn groups(&self, request: Request<ListGroupsRequest>) -> Result<Response<ListGroupsReply>, Status> {
         let once = forward::was_forwarded(&request);
         let wanted = request.into_inner();
         change::product(&self.state(), &wanted.product)?;
         let ask = |mut client: forward::Client, asked| async move { client.list_groups(asked).await };
-        let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };
-        let (state, seen) = (self.state(), self.seen());
+        let (state, seen) = (self.state(), self.reports());
         let reports = seen.as_ref().map(|seen| ProbeReports::new(seen, self.control.me));
         let product = change::product(&state, &wanted.product)?;
         let shown = |group| {
             let mut shown = group_view::group(&state, product, group);
             if let Some(reports) = &reports {
-                reports.see(&mut shown, group);
+                reports.fill_observed(&mut shown, group);
             }
             shown
         };
         let groups = product.groups.values().map(shown).collect();
-        Ok(Response::new(ListGroupsReply { groups, without_live: without(without_live, reports.is_some()) }))
+        Ok(Response::new(ListGroupsReply {
+            groups,
+            not_observed_because: missing_because(not_asked, reports.is_some()),
+        }))
     }
 
     /// Everything about one group.
     ///
     /// # Errors
-    /// There is no such group.
+    /// NOT_FOUND if there is no such product or group, INVALID_ARGUMENT if one of them is not named.
     pub async fn group(&self, request: Request<ShowGroupRequest>) -> Result<Response<ShowGroupReply>, Status> {
         let once = forward::was_forwarded(&request);
         let wanted = request.into_inner();
@@ -65,11 +69,11 @@ impl Api {
             CallFailure::NotFound(Reject::UnknownGroup { product: product.into(), group: id }.to_string())
         };
         let ask = |mut client: forward::Client, asked| async move { client.show_group(asked).await };
-        let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };
-        let (state, seen) = (self.state(), self.seen());
+        let (state, seen) = (self.state(), self.reports());
         let reports = seen.as_ref().map(|seen| ProbeReports::new(seen, self.control.me));
         let product = change::product(&state, &wanted.product)?;
         let group = product.groups.get(&id).ok_or_else(|| missing(&product.name))?;
@@ -79,33 +83,33 @@ impl Api {
         let mut warnings = group_view::warnings(&state, product, group, observation);
         let mut waiting_on = Vec::new();
         if let Some(reports) = &reports {
-            reports.see(&mut shown, group);
+            reports.fill_observed(&mut shown, group);
             warnings.extend(reports.warnings(&state, group));
             waiting_on = reports.waits_for(&product.name, group);
         }
         Ok(Response::new(ShowGroupReply {
             group: Some(shown),
-            without_live: without(without_live, reports.is_some()),
+            not_observed_because: missing_because(not_asked, reports.is_some()),
             waiting_on,
             warnings,
-            ended: group_view::ended_of(&state, product, id),
+            ended_promotions: group_view::ended_of(&state, product, id),
         }))
     }
 
-    /// Servers that most see fail, a sentence each, if this node leads.
+    /// Servers that are down, one sentence each; empty if this node does not lead.
     #[must_use]
     pub fn servers_down(&self) -> Vec<String> {
-        let (state, Some(seen)) = (self.state(), self.seen()) else { return Vec::new() };
+        let (state, Some(seen)) = (self.state(), self.reports()) else { return Vec::new() };
         let reports = ProbeReports::new(&seen, self.control.me);
         let mut down = Vec::new();
         for product in state.products.values() {
             for group in product.groups.values() {
                 for (place, server) in group.servers.iter().enumerate() {
-                    let Liveness::DownGroup { by, for_ms } = reports.liveness(&server.addr, group) else { continue };
+                    let Liveness::Down { by, for_ms } = reports.liveness(&server.addr, group) else { continue };
                     let role = if place == 0 { "primary" } else { "replica" };
                     let by: Vec<_> = by.iter().map(ToString::to_string).collect();
                     down.push(format!(
-                        "{} ({role} in group {} of product '{}') is down for {} s (nodes {}): pontoon group show {} \
+                        "{} ({role} in group {} of product '{}') has been down for {} s (nodes {}): pontoon group show {} \
                          --product {}",
                         server.addr,
                         group.id,
@@ -126,12 +130,12 @@ impl Api {
         down
     }
 
-    /// Whether a replica may be taken out of a group whose writes wait for replicas.
+    /// Whether a replica may be removed from a group whose writes wait for replicas.
     ///
     /// # Errors
-    /// A sentence.
+    /// Returns why the replica must stay, as text for the operator.
     pub fn may_leave(&self, product: &Product, group: &Group, addr: &HostPort) -> Result<(), String> {
-        let (Some(seen), Some(primary)) = (self.seen(), group.servers.first()) else { return Ok(()) };
+        let (Some(seen), Some(primary)) = (self.reports(), group.servers.first()) else { return Ok(()) };
         let history = GroupHistory::of(group, &seen.observation).replid;
         let in_sync = |addr: &HostPort| {
             let probe = group_view::answered_now(&seen.observation, addr).filter(|probe| probe.replid == history);
@@ -144,48 +148,52 @@ impl Api {
     }
 
     /// What nodes have reported to this node, if it leads.
-    fn seen(&self) -> Option<NodeFailure> {
+    fn reports(&self) -> Option<LeaderReports> {
         let view = self.control.view.borrow().clone();
         view.term?;
         let now = boottime_ns();
         let voters = self.control.log.leadership().borrow().voters.clone();
         let alive = view.alive(voters, self.control.lease, now);
-        Some(NodeFailure { observation: view.observation(now), alive, waiting_on: view.waiting_on.clone() })
+        Some(LeaderReports { observation: view.observation(now), alive, waiting_on: view.waiting_on.clone() })
     }
 }
 
-/// Why nothing is told of what nodes see.
-fn without(why: String, known: bool) -> String {
-    if known || !why.is_empty() { why } else { "this node does not lead, and nobody else was asked".into() }
+/// Why observations are missing. `not_asked`: why the leader did not answer; empty if this node is the one to ask.
+fn missing_because(not_asked: String, known: bool) -> Option<String> {
+    if not_asked.is_empty() && !known {
+        return Some("this node does not lead, and no other node was asked".into());
+    }
+    present(&not_asked)
 }
 
-/// What the leader has heard.
-struct NodeFailure {
+/// What nodes have reported to the leader.
+struct LeaderReports {
     observation: Observation,
     alive: BTreeSet<NodeId>,
     waiting_on: Vec<String>,
 }
 
-/// What it makes of it.
+/// What follows from the reports.
 struct ProbeReports<'a> {
-    seen: &'a NodeFailure,
+    seen: &'a LeaderReports,
     watchers: Watchers<'a>,
     me: NodeId,
 }
 
 impl<'a> ProbeReports<'a> {
-    fn new(seen: &'a NodeFailure, me: NodeId) -> Self {
+    fn new(seen: &'a LeaderReports, me: NodeId) -> Self {
         Self { seen, watchers: Watchers::new(&seen.observation, seen.alive.clone()), me }
     }
 
-    fn see(&self, shown: &mut admin::Group, group: &Group) {
-        group_view::see(shown, group, &self.seen.observation, self.me, |addr| match self.liveness(addr, group) {
-            Liveness::Up => "up",
-            Liveness::Loading => "loading",
-            Liveness::Suspect { .. } => "suspect",
-            Liveness::DownGroup { .. } => "down",
-            Liveness::Unknown => "unknown",
-        });
+    fn fill_observed(&self, shown: &mut admin::Group, group: &Group) {
+        let state = |addr: &HostPort| match self.liveness(addr, group) {
+            Liveness::Up => ServerState::Up,
+            Liveness::Loading => ServerState::Loading,
+            Liveness::Suspect { .. } => ServerState::Suspect,
+            Liveness::Down { .. } => ServerState::Down,
+            Liveness::Unknown => ServerState::Unknown,
+        };
+        group_view::fill_observed(shown, group, &self.seen.observation, self.me, state);
     }
 
     fn liveness(&self, addr: &HostPort, group: &Group) -> Liveness {
@@ -196,22 +204,24 @@ impl<'a> ProbeReports<'a> {
         group
             .servers
             .first()
-            .is_some_and(|primary| matches!(self.liveness(&primary.addr, group), Liveness::DownGroup { .. }))
+            .is_some_and(|primary| matches!(self.liveness(&primary.addr, group), Liveness::Down { .. }))
     }
 
-    /// What follows from what others see, or not.
+    /// Why a primary that is down is not failed over, and nodes whose probes do not count.
     fn warnings(&self, state: &ClusterState, group: &Group) -> Vec<String> {
-        let mut said = Vec::new();
+        let mut warnings = Vec::new();
         if self.primary_down(group) {
-            said.extend(downs(state, &self.seen.observation, &self.watchers, &BTreeSet::new()).1.err());
+            warnings.extend(groups_down(state, &self.seen.observation, &self.watchers, &BTreeSet::new()).1.err());
         }
         for node in self.watchers.blind() {
-            said.push(format!("no server answers node {node}, while they answer others: what it sees does not count"));
+            warnings.push(format!(
+                "no server answers node {node}, but servers answer other nodes: what node {node} reports does not count"
+            ));
         }
-        said
+        warnings
     }
 
-    /// Those of the leader's sentences that name the group or one of its servers.
+    /// The leader's sentences that name the group or one of its servers.
     fn waits_for(&self, product: &str, group: &Group) -> Vec<String> {
         let concerns = |sentence: &&String| {
             names_group(sentence, product, group.id)
@@ -221,7 +231,7 @@ impl<'a> ProbeReports<'a> {
     }
 }
 
-/// What follows a word, wherever it stands in a sentence by itself.
+/// For each place of a sentence where `word` is a whole word: the rest of the sentence after it.
 fn names<'a>(sentence: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric());
     let begins = |before: &str| !before.ends_with(|c: char| c.is_ascii_alphanumeric());
@@ -231,12 +241,12 @@ fn names<'a>(sentence: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> 
     })
 }
 
-/// Whether a sentence names a group, of this product if it says anywhere of which.
+/// Whether a sentence names a group. If it names the product of such a group, that product must be this one.
 fn names_group(sentence: &str, product: &str, group: GroupId) -> bool {
     let group = format!("group {group}");
-    let mut told = names(sentence, &group).filter_map(|rest| rest.strip_prefix(" of product '")).peekable();
-    match told.peek() {
-        Some(_) => told.any(|rest| rest.starts_with(&format!("{product}'"))),
+    let mut products = names(sentence, &group).filter_map(|rest| rest.strip_prefix(" of product '")).peekable();
+    match products.peek() {
+        Some(_) => products.any(|rest| rest.starts_with(&format!("{product}'"))),
         None => names(sentence, &group).next().is_some(),
     }
 }

@@ -1,8 +1,8 @@
-//! Groups as answers: what the log says of them, and what nodes see of their servers.
-//! Knows nothing of what is done about it.
+//! Converts groups to messages for operators: what the log has, and what nodes observe of the servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::show::present;
 use crate::{
     clock::utc,
     control::admission::server::not_persistent,
@@ -10,202 +10,207 @@ use crate::{
         ejection::Ejection,
         event::{Event, EventKind},
         ids::{GroupId, HostPort, NodeId, SlotId},
-        promotion::{EndedPromotion, Promotion},
+        promotion::{EndedPromotion, Promotion, PromotionKind},
         route::Mode,
         slot::spans,
         state::{Cause, ClusterState, Group, Product, Server},
     },
     plan::{
         acks::unmanaged_replicas,
-        failover::{self, CandidateChoice},
-        observation::{AgedReport, Observation, Probe, ReportedRole},
+        candidates::{CandidateChoice, choose},
+        observation::{AgedReport, Observation, Probe, ReportedRole, fresh_probe, last_in_sync_ms, newest},
     },
-    wire::pb::admin,
+    wire::pb::admin::{self, LinkState, PromotionState, ServerRole, ServerState},
 };
 
-/// Two probes at a primary that are nearer to each other tell no rate, milliseconds: probes are not that exact.
+/// Two probes of a primary give a write rate only if at least this many milliseconds lie between them: the ages of probes are
+/// not more exact.
 const RATE_OVER_MS: u64 = 100;
 
-/// A group of a product, as the log has it.
+/// A group of a product as the log has it, without observations.
 #[must_use]
 pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::Group {
     let owned = product.slots.iter().filter(|slot| slot.owner == Some(group.id)).count();
     let servers = group.servers.iter().enumerate().map(|(i, server)| admin::Server {
         address: server.addr.to_string(),
-        role: if i == 0 { "primary" } else { "replica" }.into(),
+        role: if i == 0 { ServerRole::Primary } else { ServerRole::Replica }.into(),
         run_id: server.run_id.clone(),
         keys_when_added: server.keys_when_added,
         priority: server.priority,
-        zone: server.zone.clone(),
+        zone: present(&server.zone),
         diverged: server.diverged,
-        seen: None,
+        observed: None,
     });
     admin::Group {
         id: group.id.0,
         servers: servers.collect(),
-        slots: u32::try_from(owned).unwrap_or(u32::MAX),
-        password: group.credentials.is_some(),
-        username: group.credentials.as_ref().and_then(|c| c.username.clone()).unwrap_or_default(),
+        slot_count: u32::try_from(owned).unwrap_or(u32::MAX),
+        has_password: group.credentials.is_some(),
+        username: group.credentials.as_ref().and_then(|c| c.username.clone()),
         epoch: group.epoch.0,
         down_after_ms: group.options.down_after_ms,
         maintenance: group.options.maintenance,
         promotion: state.promotion_of(product.id, group.id).map(|open| promotion(state, open)),
-        replid: group.replid.clone(),
+        replid: present(&group.replid),
         eject_after_ms: (product.mode == Mode::Cache).then_some(group.options.eject_after_ms),
         ejection: group.ejection.as_ref().map(|ejected| ejection(product, group, ejected)),
     }
 }
 
 fn ejection(product: &Product, group: &Group, ejected: &Ejection) -> admin::Ejection {
-    let share = |(to, slots): (GroupId, BTreeSet<SlotId>)| admin::EjectionShare {
+    let owner = |(to, slots): (GroupId, BTreeSet<SlotId>)| admin::TemporaryOwner {
         group: to.0,
-        count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+        slot_count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
         slots: spans(&slots),
     };
-    let to = product.temporary_owners(group).into_iter().map(share).collect();
-    admin::Ejection { id: ejected.id.0, since_ms: ejected.since_ms, to }
+    let temporary_owners = product.temporary_owners(group).into_iter().map(owner).collect();
+    admin::Ejection { id: ejected.id.0, ejected_at_ms: ejected.since_ms, temporary_owners }
 }
 
 /// A promotion that has not ended.
 fn promotion(state: &ClusterState, p: &Promotion) -> admin::Promotion {
     let hold = state.holds.values().find(|hold| hold.cause == Cause::Promotion(p.id));
     admin::Promotion {
-        state: if hold.is_some() { "held" } else { "started" }.into(),
-        held_since_ms: hold.map_or(0, |hold| hold.since_ms),
-        ..known(state, p)
+        state: if hold.is_some() { PromotionState::Held } else { PromotionState::Started }.into(),
+        held_at_ms: hold.map(|hold| hold.since_ms),
+        ..common(state, p)
     }
 }
 
 fn ended(state: &ClusterState, e: &EndedPromotion) -> admin::Promotion {
     admin::Promotion {
-        state: if e.failed.is_none() { "done" } else { "given-up" }.into(),
-        ended_ms: e.at_ms,
-        failed: e.failed.clone().unwrap_or_default(),
-        ..known(state, &e.promotion)
+        state: if e.failed.is_none() { PromotionState::Done } else { PromotionState::GivenUp }.into(),
+        ended_at_ms: Some(e.at_ms),
+        given_up_because: e.failed.clone(),
+        ..common(state, &e.promotion)
     }
 }
 
-/// What is the same of both; the rest is for `..`.
-fn known(state: &ClusterState, p: &Promotion) -> admin::Promotion {
+/// The fields that an open and an ended promotion have in common, for struct update syntax.
+fn common(state: &ClusterState, p: &Promotion) -> admin::Promotion {
     admin::Promotion {
         id: p.id.0,
         product: state.products.get(&p.product).map(|product| product.name.clone()).unwrap_or_default(),
         group: p.group.0,
         from: p.from.to_string(),
         to: p.to.to_string(),
-        kind: p.kind.name().into(),
+        kind: match p.kind {
+            PromotionKind::Failover => admin::PromotionKind::Failover,
+            PromotionKind::Switchover => admin::PromotionKind::Switchover,
+        }
+        .into(),
         forced: p.forced,
         why: p.why.clone(),
         attempts: p.attempts,
-        started_ms: p.started_ms,
+        started_at_ms: p.started_ms,
         ..admin::Promotion::default()
     }
 }
 
-/// The promotions of a group that ended and are remembered, oldest first.
+/// The promotions of a group that have ended and are remembered, oldest first.
 #[must_use]
 pub fn ended_of(state: &ClusterState, product: &Product, group: GroupId) -> Vec<admin::Promotion> {
     let of = |e: &&EndedPromotion| (e.promotion.product, e.promotion.group) == (product.id, group);
     state.ended_promotions.iter().filter(of).map(|e| ended(state, e)).collect()
 }
 
-/// What nodes see of the servers of a group, put into its answer. `liveness`: "up", "down" and so on.
-pub fn see(
+/// Fills in what nodes observe of the servers of a group. `leader`: this node. `liveness`: the state of a server.
+pub fn fill_observed(
     shown: &mut admin::Group,
     group: &Group,
     seen: &Observation,
     leader: NodeId,
-    liveness: impl Fn(&HostPort) -> &'static str,
+    liveness: impl Fn(&HostPort) -> ServerState,
 ) {
-    let choice = failover::choose(group, seen, leader);
+    let choice = choose(group, seen, leader);
     for (server, shown) in group.servers.iter().zip(&mut shown.servers) {
-        shown.seen = Some(server_seen(group, server, seen, &choice, liveness(&server.addr)));
+        shown.observed = Some(observed(group, server, seen, &choice, liveness(&server.addr)));
     }
 }
 
-fn server_seen(
+fn observed(
     group: &Group,
     server: &Server,
     seen: &Observation,
     choice: &CandidateChoice,
-    liveness: &str,
-) -> admin::ServerSeen {
-    let none = choice.none.iter().find(|(addr, _)| *addr == server.addr);
-    let mut shown = admin::ServerSeen {
+    liveness: ServerState,
+) -> admin::ServerObservation {
+    let none = choice.excluded.iter().find(|(addr, _)| *addr == server.addr);
+    let mut shown = admin::ServerObservation {
         state: liveness.into(),
-        failing: seen.get(&server.addr).map(failing).unwrap_or_default(),
-        no_candidate: none.map(|(_, why)| why.clone()).unwrap_or_default(),
-        ..admin::ServerSeen::default()
+        failures: seen.get(&server.addr).map(failures).unwrap_or_default(),
+        not_candidate_because: none.map(|(_, why)| why.clone()),
+        ..admin::ServerObservation::default()
     };
-    let Some((probe, ago_ms)) = failover::newest(seen, &server.addr) else { return shown };
-    shown.used_memory = probe.used_memory;
-    shown.keys = probe.keys;
-    shown.ops_per_second = probe.ops_per_second;
-    shown.ping_us = probe.ping_us;
-    shown.run_id.clone_from(&probe.run_id);
-    shown.replid.clone_from(&probe.replid);
-    shown.offset = probe.offset;
-    shown.ago_ms = Some(ago_ms);
+    let Some((probe, age_ms)) = newest(seen, &server.addr) else { return shown };
+    shown.used_memory_bytes = Some(probe.used_memory);
+    shown.keys = Some(probe.keys);
+    shown.ops_per_second = Some(probe.ops_per_second);
+    shown.ping_us = Some(probe.ping_us);
+    shown.run_id = present(&probe.run_id);
+    shown.replid = present(&probe.replid);
+    shown.replication_offset = Some(probe.offset);
+    shown.probe_age_ms = Some(age_ms);
     shown.persistent = probe.persistent;
     match &probe.role {
-        ReportedRole::Primary { .. } => shown.role = "primary".into(),
+        ReportedRole::Primary { .. } => shown.role = Some(ServerRole::Primary.into()),
         ReportedRole::Replica { of, link_up, link_down_ms, syncing } => {
-            shown.role = "replica".into();
-            shown.follows = of.to_string();
-            shown.link = match (syncing, link_up) {
-                (true, _) => "syncing",
-                (false, true) => "up",
-                (false, false) => "down",
-            }
-            .into();
+            shown.role = Some(ServerRole::Replica.into());
+            shown.follows = Some(of.to_string());
+            let link = match (syncing, link_up) {
+                (true, _) => LinkState::Syncing,
+                (false, true) => LinkState::Up,
+                (false, false) => LinkState::Down,
+            };
+            shown.link = Some(link.into());
             let primary = group.servers.first().filter(|primary| primary.addr != server.addr);
-            let lag = primary.and_then(|primary| lag(probe, ago_ms, &probes(seen, &primary.addr)));
+            let lag = primary.and_then(|primary| lag(probe, age_ms, &probes(seen, &primary.addr)));
             shown.lag_bytes = lag.map(|(bytes, _)| bytes);
             shown.lag_ms = if *link_up {
                 lag.and_then(|(_, ms)| ms)
             } else {
                 let apart = primary.and_then(|primary| {
-                    failover::last_in_sync_ms(seen, &server.addr, &primary.addr, &probe.replid, &probe.run_id)
+                    last_in_sync_ms(seen, &server.addr, &primary.addr, &probe.replid, &probe.run_id)
                 });
-                // (The largest number stands for a link that never was.)
-                apart.or_else(|| link_down_ms.checked_add(ago_ms))
+                // The largest number means that the link was never up; then the sum overflows, and the lag is not known.
+                apart.or_else(|| link_down_ms.checked_add(age_ms))
             };
         }
     }
     shown
 }
 
-fn failing(by_node: &BTreeMap<NodeId, AgedReport>) -> Vec<admin::FailureSeen> {
+fn failures(by_node: &BTreeMap<NodeId, AgedReport>) -> Vec<admin::ProbeFailure> {
     let of = |(node, reported): (&NodeId, &AgedReport)| {
         let AgedReport { report, age_ms } = reported;
-        let for_ms = report.failing_ms.map(|ms| ms.saturating_add(*age_ms));
-        let fails = for_ms.is_some() || !report.error.is_empty();
-        fails.then(|| admin::FailureSeen { node: node.0, for_ms, error: report.error.clone() })
+        let failing_for_ms = report.failing_ms.map(|ms| ms.saturating_add(*age_ms));
+        let fails = failing_for_ms.is_some() || !report.error.is_empty();
+        fails.then(|| admin::ProbeFailure { node: node.0, failing_for_ms, error: report.error.clone() })
     };
     by_node.iter().filter_map(of).collect()
 }
 
-/// All answered probes at a server, of whatever node, with their ages in milliseconds.
+/// All answered probes of a server, by every node, with their ages in milliseconds.
 fn probes<'a>(seen: &'a Observation, addr: &HostPort) -> Vec<(&'a Probe, u64)> {
     let of = |reported: &'a AgedReport| {
-        let (probe, ago_ms) = reported.report.probe.as_ref()?;
-        Some((probe, ago_ms.saturating_add(reported.age_ms)))
+        let (probe, age_ms) = reported.report.probe.as_ref()?;
+        Some((probe, age_ms.saturating_add(reported.age_ms)))
     };
     seen.get(addr).into_iter().flat_map(|by_node| by_node.values().filter_map(of)).collect()
 }
 
-/// How far a replica is behind: in bytes against the probe at the primary that is nearest in time, in milliseconds by the
-/// rate at which the primary writes, where two probes tell one. `None`: their offsets do not count the same stream.
-fn lag(replica: &Probe, ago_ms: u64, primary: &[(&Probe, u64)]) -> Option<(u64, Option<u64>)> {
+/// How far a replica is behind: in bytes, compared with the probe of the primary that is nearest in time; in milliseconds, by
+/// the primary's write rate, if two of its probes give one. `None`: the offsets do not count the same stream.
+fn lag(replica: &Probe, age_ms: u64, primary: &[(&Probe, u64)]) -> Option<(u64, Option<u64>)> {
     let same = || primary.iter().filter(|(probe, _)| !probe.replid.is_empty() && probe.replid == replica.replid);
-    let (nearest, _) = same().min_by_key(|(_, ago)| ago.abs_diff(ago_ms))?;
+    let (nearest, _) = same().min_by_key(|(_, age)| age.abs_diff(age_ms))?;
     let bytes = nearest.offset.saturating_sub(replica.offset);
     if bytes == 0 {
         return Some((0, Some(0)));
     }
-    let (first, first_ago) = same().max_by_key(|(_, ago)| *ago)?;
-    let (last, last_ago) = same().min_by_key(|(_, ago)| *ago)?;
-    let (written, within_ms) = (last.offset.saturating_sub(first.offset), first_ago.saturating_sub(*last_ago));
+    let (first, first_age) = same().max_by_key(|(_, age)| *age)?;
+    let (last, last_age) = same().min_by_key(|(_, age)| *age)?;
+    let (written, within_ms) = (last.offset.saturating_sub(first.offset), first_age.saturating_sub(*last_age));
     let ms = (within_ms >= RATE_OVER_MS && written > 0)
         .then(|| u64::try_from(u128::from(bytes) * u128::from(within_ms) / u128::from(written)).unwrap_or(u64::MAX));
     Some((bytes, ms))
@@ -215,84 +220,117 @@ fn lag(replica: &Probe, ago_ms: u64, primary: &[(&Probe, u64)]) -> Option<(u64, 
 #[must_use]
 pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &Observation) -> Vec<String> {
     let Some((primary, replicas)) = group.servers.split_first() else { return Vec::new() };
-    let mut said = Vec::new();
+    let mut warnings = Vec::new();
     if state.settings.maintenance {
-        said.push(
-            "maintenance is on in the whole cluster: nothing is failed over or wired by itself (pontoon maintenance off)"
+        warnings.push(
+            "maintenance is on in the whole cluster: no automatic failover and no replication reconciliation (pontoon \
+             maintenance off)"
                 .to_owned(),
         );
     }
-    let probe = failover::newest(seen, &primary.addr).map(|(probe, _)| probe);
-    // A primary begins a new history for its first replica, too: then it is the process that it was when it was added.
-    // Likewise when it is the process that the log knows, and that did not begin while it was the primary.
+    let probe = newest(seen, &primary.addr).map(|(probe, _)| probe);
+    warnings.extend(restart_warning(state, product, group, primary, probe));
+    if product.mode == Mode::Store && probe.is_some_and(|probe| probe.persistent == Some(false)) {
+        warnings.push(not_persistent(&primary.addr));
+    }
+    if let Some(probe) = probe {
+        warnings.extend(unmanaged_warnings(group, primary, probe));
+    }
+    warnings.extend(min_acks_warnings(product, group, replicas.len(), probe, seen));
+    if replicas.is_empty() && product.mode == Mode::Store {
+        warnings.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));
+    }
+    warnings
+}
+
+/// Whether the primary has restarted or was replaced since the group has it.
+fn restart_warning(
+    state: &ClusterState,
+    product: &Product,
+    group: &Group,
+    primary: &Server,
+    probe: Option<&Probe>,
+) -> Option<String> {
+    // A primary also begins a new history for its first replica. It has not restarted if it still is the process that was
+    // added, or the process that the log recorded, unless the log recorded a restart.
     let same = probe.is_some_and(|probe| {
         let first = group.restarted_with.is_none() && probe.run_id == group.run_id;
         !probe.run_id.is_empty() && (first || probe.run_id == primary.run_id)
     });
-    if let Some(at_ms) = new_history(state, product, group).filter(|_| !same) {
-        let empty = probe.is_some_and(|probe| probe.keys == 0 && !probe.loading);
-        said.push(restarted(&primary.addr, at_ms, if empty { Some(0) } else { group.restarted_with }));
-    }
-    if product.mode == Mode::Store && probe.is_some_and(|probe| probe.persistent == Some(false)) {
-        said.push(not_persistent(&primary.addr));
-    }
-    if let Some(Probe { role: ReportedRole::Primary { replicas: in_sync }, .. }) = probe {
-        said.extend(unmanaged(group, in_sync).iter().map(|addr| {
+    let at_ms = new_history(state, product, group).filter(|_| !same)?;
+    let empty = probe.is_some_and(|probe| probe.keys == 0 && !probe.loading);
+    Some(restarted(&primary.addr, at_ms, if empty { Some(0) } else { group.restarted_with }))
+}
+
+/// Replicas that the primary has and that are not in the group.
+fn unmanaged_warnings(group: &Group, primary: &Server, probe: &Probe) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let ReportedRole::Primary { replicas: in_sync } = &probe.role {
+        warnings.extend(unmanaged(group, in_sync).iter().map(|addr| {
             format!(
-                "an unmanaged replica is in sync to the primary: {addr}; add it to the group (pontoon group add-server {} \
-                 {addr}), or see that it may have the data",
+                "an unmanaged replica is in sync with the primary: {addr}; add it to the group (pontoon group add-server {} \
+                 {addr}), or make sure that it may have the data",
                 group.id
             )
         }));
     }
-    if let Some(unnamed) = probe.map(|probe| probe.unnamed_replicas).filter(|unnamed| *unnamed > 0) {
-        said.push(format!(
-            "{unnamed} unmanaged replica(s) that tell no port are in sync to the primary and acknowledge its writes (tools that \
-             copy do so); see in CLIENT LIST TYPE replica on {} whether they may have the data",
-            primary.addr
+    if probe.unnamed_replicas > 0 {
+        warnings.push(format!(
+            "{} unmanaged replica(s) that report no port are in sync with the primary and acknowledge its writes (copy tools do \
+             this); check with CLIENT LIST TYPE replica on {} whether they may have the data",
+            probe.unnamed_replicas, primary.addr
         ));
     }
-    let (min_acks, count) = (u32::from(product.min_acks), replicas.len());
-    if count < usize::from(product.min_acks) {
-        said.push(format!(
-            "min-acks is {min_acks}, and there are {count} replica(s): every write is answered -NOREPLICAS (pontoon group \
+    warnings
+}
+
+/// Whether writes can have the acknowledgements that the product demands.
+fn min_acks_warnings(
+    product: &Product,
+    group: &Group,
+    replicas: usize,
+    probe: Option<&Probe>,
+    seen: &Observation,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let min_acks = u32::from(product.min_acks);
+    if replicas < usize::from(product.min_acks) {
+        warnings.push(format!(
+            "min-acks is {min_acks}, and there are {replicas} replica(s): every write is answered -NOREPLICAS (pontoon group \
              add-server {}, or product set {} min-acks=0)",
             group.id, product.name
         ));
     }
     let demanded = min_acks + unmanaged_replicas(group, probe.cloned(), |addr| answered_now(seen, addr).cloned());
     if min_acks > 0 && demanded > min_acks {
-        said.push(format!(
-            "min-acks is {min_acks}, and because of the unmanaged ones a write waits for {demanded} replicas"
+        warnings.push(format!(
+            "min-acks is {min_acks}, and because of the unmanaged replicas a write waits for {demanded} replicas"
         ));
     }
-    if replicas.is_empty() && product.mode == Mode::Store {
-        said.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));
-    }
-    said
+    warnings
 }
 
-/// The newest probe at a server, unless it fails since, for somebody.
+/// The newest probe of a server, unless a node has seen the server fail since.
 pub(super) fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
     let failing = |r: &AgedReport| r.report.failing_ms.is_some();
-    failover::fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
+    fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
 }
 
-/// When the present primary was last seen to have begun another history.
+/// When the present primary last began another history.
 fn new_history(state: &ClusterState, product: &Product, group: &Group) -> Option<u64> {
     let subject = format!("group {}", group.id);
     let of = |e: &&Event| e.kind == EventKind::PrimaryNoted && e.product == Some(product.id) && e.subject == subject;
-    // What was before the group had this primary is of another one.
+    // Events before the group epoch are about an earlier primary.
     state.events.iter().rev().find(of).filter(|e| e.index > group.epoch).map(|e| e.at_ms)
 }
 
-/// `with`: the keys it began with, if that is known.
+/// `with`: the number of keys it started with, if that is known.
 fn restarted(primary: &HostPort, at_ms: u64, with: Option<u64>) -> String {
     let at = utc(at_ms);
     match with {
         Some(0) => format!(
-            "the primary {primary} restarted empty at {at}: if it had keys, they are lost, also on its replicas, which \
-             copy it; restore a backup, and let it persist"
+            "the primary {primary} restarted empty at {at}: if it had keys, they are lost, also on its replicas, which copy it; \
+             restore a backup, and turn persistence on"
         ),
         Some(keys) => format!(
             "the primary {primary} restarted at {at}, with {keys} keys: what it had not saved is lost, also on its replicas, \
@@ -302,8 +340,8 @@ fn restarted(primary: &HostPort, at_ms: u64, with: Option<u64>) -> String {
     }
 }
 
-/// Replicas that a primary has and that are not of its group. Hosts have many names, so the port decides where no address
-/// does: as many of one port as the group has are taken for its own.
+/// Replicas that a primary has and that are not in its group. A host can have several names, so where no address matches, the
+/// port decides: of the replicas with one port, as many as the group has with this port count as the group's own.
 fn unmanaged(group: &Group, in_sync: &[(HostPort, u64)]) -> Vec<HostPort> {
     let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
     let mut take = |same: &dyn Fn(&HostPort) -> bool| {

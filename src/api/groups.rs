@@ -1,11 +1,12 @@
-//! Changes of groups and their servers. Servers are asked before anything is proposed.
-//! Knows nothing of what servers are asked; control::admission does.
+//! Changes of groups and their servers. Servers are probed before anything is proposed.
+//! Knows nothing of the server admission itself; that is in control::admission.
 
 use tokio::time::Instant;
 
 use super::{
     Api,
-    change::{self, ChangeSummary, MutationCall, MutationHandler, RecordedChange, forwardable, product_id},
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, RecordedChange, forwardable, product_id},
     error::CallFailure,
     validate,
 };
@@ -35,66 +36,70 @@ impl MutationHandler for CreateGroupRequest {
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let admission =
-            ServerAdmission { state: &state, product, credentials: credentials.as_ref(), deadline: admission(call) };
+        let admission = ServerAdmission {
+            state: &state,
+            product,
+            credentials: credentials.as_ref(),
+            deadline: admission_deadline(call),
+        };
         if let Some(first) = api.recorded(call)? {
             let Some(made) = product.groups.get(&group) else { return api.gone(call, first).await };
-            let mut said = said(group, &made.servers, &product.name);
-            said.warnings.extend(admission.warnings(&primary).await);
-            return api.repeated(call, first, said).await;
+            let mut summary = created(group, &made.servers, &product.name);
+            summary.warnings.extend(admission.warnings(&primary).await);
+            return api.repeated(call, first, summary).await;
         }
-        // Told before servers are asked: a repeated command would else be told that its servers are taken.
+        // Checked before servers are probed: otherwise a repeated command would report that its servers are in use.
         if product.groups.contains_key(&group) {
             return Err(Reject::GroupExists { product: product.name.clone(), group }.into());
         }
         let AdmittedServer { server, mut warnings, .. } =
             admission.primary(&primary).await.map_err(CallFailure::Refused)?;
         let mut servers = vec![server];
-        let mut wired = Vec::new();
+        let mut made_to_follow = Vec::new();
         for replica in &replicas {
             let admitted = admission.replica(replica, &primary).await.map_err(CallFailure::Refused)?;
-            wired.extend(becomes_replica(&admitted, &primary, state.settings.maintenance));
+            made_to_follow.extend(becomes_replica(&admitted, &primary, state.settings.maintenance));
             warnings.extend(admitted.warnings.into_iter().filter(|w| !warnings.contains(w)).collect::<Vec<_>>());
             let server = admitted.server;
             if let Some(duplicate) =
                 servers.iter().find(|known| known.addr == *replica || known.run_id == server.run_id)
             {
                 return Err(CallFailure::Refused(format!(
-                    "{replica} and {} are one and the same server; name it once",
+                    "{replica} and {} are the same server; name it once",
                     duplicate.addr
                 )));
             }
             servers.push(server);
         }
-        let mut said = said(group, &servers, &product.name);
-        said.done.extend(wired);
-        said.warnings.extend(warnings);
-        api.make(call, Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials }), said)
+        let mut summary = created(group, &servers, &product.name);
+        summary.done.extend(made_to_follow);
+        summary.warnings.extend(warnings);
+        api.make(call, Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials }), summary)
             .await
     }
 }
 
-/// What is told of a group that was made.
-fn said(group: GroupId, servers: &[Server], product: &str) -> ChangeSummary {
-    let mut done = vec![format!("group {group} is made in product '{product}'")];
+/// What a reply says about a new group.
+fn created(group: GroupId, servers: &[Server], product: &str) -> ChangeSummary {
+    let mut done = vec![format!("group {group} is created in product '{product}'")];
     for (i, server) in servers.iter().enumerate() {
-        done.push(told(server, if i == 0 { "primary" } else { "replica" }));
+        done.push(describe(server, if i == 0 { "primary" } else { "replica" }));
     }
     let mut warnings = Vec::new();
     if let Some(primary) = servers.first().filter(|primary| primary.keys_when_added > 0) {
         warnings.push(format!(
-            "{} holds {} keys already; clients see those whose slots are assigned to group {group}",
+            "{} already holds {} keys; clients see those whose slots are assigned to group {group}",
             primary.addr, primary.keys_when_added
         ));
     }
     ChangeSummary { done, warnings, product: Some(product.to_owned()) }
 }
 
-fn told(server: &Server, role: &str) -> String {
+fn describe(server: &Server, role: &str) -> String {
     format!("{role} {}: {} keys", server.addr, server.keys_when_added)
 }
 
-/// What follows for a server that is not a replica yet.
+/// What happens to a server that does not follow the primary yet.
 fn becomes_replica(admitted: &AdmittedServer, primary: &HostPort, maintenance: bool) -> Option<String> {
     let addr = &admitted.server.addr;
     let when = if maintenance { " as soon as maintenance is off" } else { "" };
@@ -103,26 +108,26 @@ fn becomes_replica(admitted: &AdmittedServer, primary: &HostPort, maintenance: b
         .then(|| format!("{addr} is made to follow {primary}{when}; `pontoon group ls` shows when it does"))
 }
 
-/// Servers are asked one after the other, and a commit must still follow.
-fn admission(call: &MutationCall) -> Instant {
+/// Until when servers may be probed: one after the other, within the call's deadline.
+fn admission_deadline(call: &MutationCall) -> Instant {
     call.deadline.min(Instant::now() + ASK_MAX * 4)
 }
 
 impl Api {
-    /// The reply to a repeat of a change for which servers were asked: not asked again, since they are ours by now.
+    /// The reply to a repeat of a change for which servers were probed. They are not probed again: they belong to the group now.
     async fn repeated(
         &self,
         call: &MutationCall,
         (index, outcome): RecordedChange,
-        said: ChangeSummary,
+        summary: ChangeSummary,
     ) -> Result<ChangeReply, CallFailure> {
         let outcome = outcome?;
-        self.conclude(call, index, outcome == Outcome::Unchanged, said).await
+        self.conclude(call, index, outcome == Outcome::Unchanged, summary).await
     }
 
-    /// The same where what was made is there no more.
+    /// The same if what the change created was removed since.
     async fn gone(&self, call: &MutationCall, first: RecordedChange) -> Result<ChangeReply, CallFailure> {
-        self.repeated(call, first, ChangeSummary::of("it was made, and is gone again".into())).await
+        self.repeated(call, first, ChangeSummary::of("it was created, and has been removed since".into())).await
     }
 }
 
@@ -142,29 +147,33 @@ impl MutationHandler for AddServerRequest {
             state: &state,
             product,
             credentials: group.credentials.as_ref(),
-            deadline: admission(call),
+            deadline: admission_deadline(call),
         };
-        let said = |server: &Server| {
-            ChangeSummary::of(format!("{} is added to group {id}", told(server, "replica"))).about(&product.name)
+        let added = |server: &Server| {
+            ChangeSummary::of(format!("{} is added to group {id}", describe(server, "replica"))).about(&product.name)
         };
         if let Some(first) = api.recorded(call)? {
-            let Some(added) = group.servers.iter().find(|server| server.addr == addr) else {
+            let Some(known) = group.servers.iter().find(|server| server.addr == addr) else {
                 return api.gone(call, first).await;
             };
-            let mut said = said(added);
-            said.warnings = admission.warnings(&primary.addr).await;
-            return api.repeated(call, first, said).await;
+            let mut summary = added(known);
+            summary.warnings = admission.warnings(&primary.addr).await;
+            return api.repeated(call, first, summary).await;
         }
         if group.servers.iter().any(|server| server.addr == addr) {
-            return Err(CallFailure::Refused(format!("{addr} is in group {id} already; there is nothing to do")));
+            return Err(CallFailure::Refused(format!("{addr} is already in group {id}; there is nothing to do")));
         }
         let admitted = admission.replica(&addr, &primary.addr).await.map_err(CallFailure::Refused)?;
-        let mut said = said(&admitted.server);
+        let mut summary = added(&admitted.server);
         let maintenance = state.settings.maintenance || group.options.maintenance;
-        said.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
-        said.warnings = admitted.warnings;
-        api.make(call, Change::AddServer(AddServer { product: product.id, group: id, server: admitted.server }), said)
-            .await
+        summary.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
+        summary.warnings = admitted.warnings;
+        api.make(
+            call,
+            Change::AddServer(AddServer { product: product.id, group: id, server: admitted.server }),
+            summary,
+        )
+        .await
     }
 }
 
@@ -180,10 +189,10 @@ impl MutationHandler for RemoveServerRequest {
         if let Some((product, group)) = of.filter(|(_, g)| g.servers.iter().skip(1).any(|s| s.addr == addr)) {
             api.may_leave(product, group, &addr).map_err(CallFailure::Refused)?;
         }
-        let said = ChangeSummary::of(format!(
-            "{addr} is taken out of group {group}; it goes on replicating until it is told otherwise"
+        let summary = ChangeSummary::of(format!(
+            "{addr} is removed from group {group}; it keeps replicating until somebody changes that (REPLICAOF NO ONE)"
         ));
-        api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), said.about(&self.product)).await
+        api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), summary.about(&self.product)).await
     }
 }
 
@@ -194,16 +203,16 @@ impl MutationHandler for RemoveGroupRequest {
         let id = validate::group(self.id)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let mut said =
+        let mut summary =
             ChangeSummary::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
         if let Some(group) = product.groups.get(&id).filter(|group| !group.given_away.is_empty()) {
             let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
-            said.warnings.push(format!(
-                "keys of {} slots that it gave away may be left on {}; they were not cleaned",
+            summary.warnings.push(format!(
+                "keys of {} slots that it gave away may be left on {}; they were not deleted",
                 group.given_away.len(),
                 servers.join(", ")
             ));
         }
-        api.make(call, Change::RemoveGroup(RemoveGroup { product: product.id, group: id }), said).await
+        api.make(call, Change::RemoveGroup(RemoveGroup { product: product.id, group: id }), summary).await
     }
 }

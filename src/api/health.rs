@@ -1,5 +1,4 @@
-//! /healthz and /readyz for load balancers and service managers: no secret needed, no detail told.
-//! Knows nothing of leases but whether there is one.
+//! /healthz and /readyz for load balancers and service managers. They need no secret and give no details.
 
 use std::sync::Arc;
 

@@ -1,21 +1,22 @@
-//! Migrations as answers: what the log says, and what the leader has heard of the workers since.
-//! Knows nothing of how a migration is carried on.
+//! Converts migrations to messages for operators: what the log has, and what the movers have reported to the leader since.
 
+use super::show::present;
 use crate::{
     control::leadership::view::LeaderView,
     model::{
         ids::ProductId,
         migration::{
-            Counters, EndedMigration, Job, Limits, Migration, MigrationOptions, MigrationPhase, Verified, Verify,
+            Counters, EndPhase, EndedMigration, Job, Limits, Migration, MigrationOptions, MigrationPhase, Verified,
+            Verify,
         },
         slot::spans,
         state::ClusterState,
     },
     plan::mover::MoverView,
-    wire::pb::admin,
+    wire::pb::admin::{self, MigrationState, Verification},
 };
 
-/// Every migration that is known, ascending by id. `view`: the leader's, or an empty one.
+/// Every migration in the state, ascending by id. `view`: the leader's, or an empty one.
 #[must_use]
 pub fn all(state: &ClusterState, view: &LeaderView) -> Vec<admin::Migration> {
     let open = state.migrations.values().map(|m| {
@@ -38,21 +39,20 @@ fn open(state: &ClusterState, m: &Migration) -> admin::Migration {
         to: m.to.0,
         slots: spans(&m.slots),
         slot_count: count(m.slots.len()),
-        state: m.phase.name().to_owned(),
+        state: state_of(m.phase).into(),
         attempt: m.attempt,
-        eta_ms: -1,
-        why: m.why.clone(),
-        node: run.map_or(0, |run| run.node.0),
-        feed: run.and_then(|run| run.feed.as_ref()).map(ToString::to_string).unwrap_or_default(),
-        server: run.map(|run| run.server.to_string()).unwrap_or_default(),
+        why: present(&m.why),
+        node: run.map(|run| run.node.0),
+        source_server: run.and_then(|run| run.feed.as_ref()).map(ToString::to_string),
+        changed_server: run.map(|run| run.server.to_string()),
         runs: m.runs,
         releases: m.releases,
-        verify: verify_name(verify).to_owned(),
+        verification: Some(verification(verify).into()),
         verified: m.verified.map(verified),
         wipe,
         limits: Some(shown_limits(limits)),
-        planned_ms: m.planned_ms,
-        changed_ms: m.changed_ms,
+        planned_at_ms: m.planned_ms,
+        changed_at_ms: m.changed_ms,
         ..counters(&m.counters)
     }
 }
@@ -65,18 +65,21 @@ fn ended(state: &ClusterState, e: &EndedMigration) -> admin::Migration {
         to: e.to.0,
         slots: spans(&e.slots),
         slot_count: count(e.slots.len()),
-        state: e.end.name().to_owned(),
+        state: match e.end {
+            EndPhase::Done => MigrationState::Done,
+            EndPhase::Cancelled => MigrationState::Cancelled,
+        }
+        .into(),
         attempt: e.attempt,
-        eta_ms: -1,
-        why: e.why.clone(),
+        why: present(&e.why),
         verified: e.verified.map(verified),
-        planned_ms: e.planned_ms,
-        changed_ms: e.ended_ms,
+        planned_at_ms: e.planned_ms,
+        changed_at_ms: e.ended_ms,
         ..counters(&e.counters)
     }
 }
 
-/// What came since the log was written: the node's own numbers, and what the leader waits for.
+/// Fills in what is newer than the log: the mover's numbers, and what the leader waits for.
 fn live(
     mut shown: admin::Migration,
     m: &Migration,
@@ -92,38 +95,35 @@ fn live(
             shown.keys_scanned = numbers.keys_scanned;
             shown.keys_refetched = numbers.keys_refetched;
             shown.keys_deleted = numbers.keys_deleted;
-            shown.dirty = numbers.dirty;
+            shown.dirty_keys = numbers.dirty_keys;
             shown.verified = seen.verified.map(verified).or(shown.verified);
         } else {
-            // A cleaning run counts what it deletes; the attempt before it deleted at the target.
+            // A run that cleans counts only what it deletes itself, not what the attempt before it deleted at the target.
             shown.keys_deleted += seen.counters.deleted;
         }
-        shown.keys_total = seen.keys_total;
+        shown.keys_total = (seen.keys_total > 0).then_some(seen.keys_total);
         shown.keys_per_second = seen.keys_per_second;
         shown.lag_bytes = seen.lag_bytes;
-        shown.queue_ms = seen.queue_ms;
+        shown.dirty_keys_ms = seen.queue_ms;
         shown.eta_ms = eta(m, seen);
-        shown.write_contended.clone_from(&seen.write_contended);
-        // The leader's sentence often has the node's in it.
+        shown.write_contended_keys.clone_from(&seen.write_contended);
+        // The leader's sentence often contains the node's sentence.
         if !seen.waiting_on.is_empty() && !waiting.iter().any(|why| why.contains(&seen.waiting_on)) {
             waiting.push(seen.waiting_on.clone());
         }
     }
-    shown.waiting_on = waiting.join("; ");
+    shown.waiting_on = present(&waiting.join("; "));
     shown
 }
 
-/// Time until all keys are there, at the present rate, milliseconds; -1: not known.
-fn eta(m: &Migration, seen: &MoverView) -> i64 {
+/// Time until all keys are copied at the present rate, milliseconds; `None`: not known.
+fn eta(m: &Migration, seen: &MoverView) -> Option<u64> {
     let known = m.phase == MigrationPhase::Copying && seen.keys_total > 0 && seen.keys_per_second > 0;
-    if !known {
-        return -1;
-    }
     let left = seen.keys_total.saturating_sub(seen.counters.keys);
-    i64::try_from(left.saturating_mul(1000) / seen.keys_per_second).unwrap_or(-1)
+    known.then(|| left.saturating_mul(1000) / seen.keys_per_second)
 }
 
-/// Only the counters; the rest is for `..`.
+/// A message with the counters alone, for struct update syntax.
 fn counters(c: &Counters) -> admin::Migration {
     admin::Migration {
         keys_copied: c.keys,
@@ -131,25 +131,38 @@ fn counters(c: &Counters) -> admin::Migration {
         keys_scanned: c.scanned,
         keys_refetched: c.refetched,
         keys_deleted: c.deleted,
-        dirty: c.dirty,
+        dirty_keys: c.dirty,
         ..admin::Migration::default()
     }
 }
 
-const fn verified(Verified { keys, different }: Verified) -> admin::MigrationVerified {
-    admin::MigrationVerified { keys, different }
+const fn verified(Verified { keys, different }: Verified) -> admin::VerificationResult {
+    admin::VerificationResult { keys, different_keys: different }
 }
 
 const fn shown_limits(limits: Limits) -> admin::MigrationLimits {
     let Limits { keys_per_second, bytes_per_second, hold_ms_max } = limits;
-    admin::MigrationLimits { keys_per_second, bytes_per_second, hold_ms_max }
+    admin::MigrationLimits { keys_per_second, bytes_per_second, hold_max_ms: hold_ms_max }
 }
 
-const fn verify_name(verify: Verify) -> &'static str {
+const fn verification(verify: Verify) -> Verification {
     match verify {
-        Verify::None => "none",
-        Verify::Sample => "sample",
-        Verify::Full => "full",
+        Verify::None => Verification::None,
+        Verify::Sample => Verification::Sample,
+        Verify::Full => Verification::Full,
+    }
+}
+
+const fn state_of(phase: MigrationPhase) -> MigrationState {
+    match phase {
+        MigrationPhase::Planned => MigrationState::Planned,
+        MigrationPhase::CleaningTarget => MigrationState::CleaningTarget,
+        MigrationPhase::Copying => MigrationState::Copying,
+        MigrationPhase::CaughtUp => MigrationState::CaughtUp,
+        MigrationPhase::Held(_) => MigrationState::Held,
+        MigrationPhase::Switched => MigrationState::Switched,
+        MigrationPhase::Cancelling => MigrationState::Cancelling,
+        MigrationPhase::Paused => MigrationState::Paused,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Changes of migrations: start, cancel, pause, resume, set; and their list.
-//! Knows nothing of how they are carried on; the leader's loops do that.
+//! Knows nothing of how migrations proceed; that is for the leader's tasks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,9 +11,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable},
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, forwardable},
     error::CallFailure,
-    forward, migration_view, validate,
+    forward, migration_view,
+    show::present,
+    validate,
 };
 use crate::{
     control::{
@@ -37,10 +40,10 @@ use crate::{
     },
 };
 
-/// What is recorded as the reason of what an operator did.
+/// The recorded reason of a change that an operator made.
 const BY_OPERATOR: &str = "an operator asked for it";
-/// Sources whose servers are asked at the same time: enough that a large cluster fits into a call's deadline, few enough
-/// that their common target hardly notices.
+/// Sources whose servers are probed at the same time: enough that a large cluster fits into a call's deadline, few enough
+/// that the load on their common target is negligible.
 const ADMIT_AT_ONCE: usize = 8;
 
 impl MutationHandler for StartMigrationRequest {
@@ -49,14 +52,14 @@ impl MutationHandler for StartMigrationRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let to = validate::group(self.to)?;
         let limits = validate::limits(self.limits)?;
-        let options = MigrationOptions { verify: validate::verify(&self.verify)?, wipe: self.wipe, limits };
+        let options = MigrationOptions { verify: validate::verification(self.verification)?, wipe: self.wipe, limits };
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let slots = validate::slots(&self.slots, product.layout)?;
         if !product.groups.contains_key(&to) {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
         }
-        // A repeat finds what an earlier attempt has planned, and plans the rest.
+        // A repeat finds the migrations that an earlier call under this id planned, and plans the rest.
         let pairs = product.groups.keys().map(|from| (*from, to));
         let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, pairs, call)? };
         let owners = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
@@ -65,7 +68,7 @@ impl MutationHandler for StartMigrationRequest {
     }
 }
 
-/// Plans a migration for each move, after the servers were asked. `earlier`: those that this call has planned before.
+/// Checks the servers, then plans a migration for each move. `earlier`: migrations that a call under this id has planned.
 pub(super) async fn start(
     api: &Api,
     call: &MutationCall,
@@ -75,24 +78,24 @@ pub(super) async fn start(
     earlier: Vec<(Epoch, MigrationId)>,
     options: MigrationOptions,
 ) -> Result<ChangeReply, CallFailure> {
-    let mut said = ChangeSummary::default().about(&product.name);
+    let mut summary = ChangeSummary::default().about(&product.name);
     let mut started = earlier;
     let mut would = Vec::new();
     for m in &moves {
         would.extend(apply::dry_run(state, &plan(product, m, options))?);
     }
-    // The log would take them all; now the servers are asked, before the first is planned.
-    said.warnings = admitted(state, product.id, &moves, options, call).await?;
+    // The log would accept all of them. The servers are checked before the first is planned.
+    summary.warnings = admit_all(state, product.id, &moves, options, call).await?;
     if call.dry_run {
         let unchanged = moves.is_empty();
-        return Ok(ChangeReply { done: would, unchanged, warnings: said.warnings, ..ChangeReply::default() });
+        return Ok(ChangeReply { done: would, unchanged, warnings: summary.warnings, ..ChangeReply::default() });
     }
     for m in &moves {
         let part = MutationCall { id: part_id(call.id, (m.from, m.to)), ..*call };
         match api.propose(&part, plan(product, m, options)).await {
             Ok((index, Outcome::Migration(id))) => started.push((index, id)),
             Ok(_) => {}
-            // What is planned already goes on; a repeat under the same id plans the rest.
+            // The migrations that are already planned go on; a repeat under the same id plans the rest.
             Err(CallFailure::Refused(why)) if !started.is_empty() => {
                 return Err(CallFailure::Stuck(format!(
                     "{} planned, but the slots of group {} were refused: {why}",
@@ -106,25 +109,25 @@ pub(super) async fn start(
     started.sort_unstable();
     started.dedup();
     let ids: Vec<MigrationId> = started.iter().map(|(_, id)| *id).collect();
-    said.done = told(&api.state(), &ids);
+    summary.done = describe(&api.state(), &ids);
     if call.wait && !ids.is_empty() {
         match api.control.wait_migrations(&ids, call.deadline).await {
-            Ok(Ok(())) => said.done.push(format!("{} done", names(&started))),
+            Ok(Ok(())) => summary.done.push(format!("{} done", names(&started))),
             Ok(Err(why)) => return Err(CallFailure::Stuck(why)),
             Err(missing) => {
                 return Err(CallFailure::Deadline(format!(
-                    "not done in time, it goes on: {missing}; `pontoon migrate watch` shows how"
+                    "not done at the deadline, it goes on: {missing}; `pontoon migrate watch` shows its progress"
                 )));
             }
         }
     }
     let index = started.last().map_or(Epoch(0), |(index, _)| *index);
-    let reply = api.conclude(call, index, ids.is_empty(), said).await?;
+    let reply = api.conclude(call, index, ids.is_empty(), summary).await?;
     Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), ..reply })
 }
 
-/// Asks all servers concerned, several sources at a time; warnings, each once.
-async fn admitted(
+/// Checks all servers concerned, several sources at a time. Returns the warnings, each once.
+async fn admit_all(
     state: &Arc<ClusterState>,
     product: ProductId,
     moves: &[SlotMove],
@@ -146,7 +149,7 @@ async fn admitted(
                 migration::admit(MigrationRequest { product, from, to, slots: &slots, options }, deadline).await
             });
         }
-        // What was begun for others ends with the set.
+        // On a failure the checks that still run are dropped together with the set.
         match asking.join_next().await {
             None => return Ok(warnings),
             Some(Ok(Ok(more))) => {
@@ -154,7 +157,9 @@ async fn admitted(
                 warnings.extend(new);
             }
             Some(Ok(Err(why))) => return Err(CallFailure::Refused(why)),
-            Some(Err(broken)) => return Err(CallFailure::Refused(format!("the servers could not be asked: {broken}"))),
+            Some(Err(broken)) => {
+                return Err(CallFailure::Refused(format!("the servers could not be checked: {broken}")));
+            }
         }
     }
 }
@@ -164,13 +169,14 @@ fn plan(product: &Product, m: &SlotMove, options: MigrationOptions) -> Change {
     Change::PlanMigration(PlanMigration { product: product.id, slots, from, to, options })
 }
 
-/// A change id for each pair of groups, of one call: another for another pair (an odd factor maps no two numbers to one).
+/// A change id for each pair of groups of one call. Different pairs have different ids: an odd factor maps no two numbers to
+/// the same one.
 const fn part_id(call: Uuid, (from, to): (GroupId, GroupId)) -> Uuid {
     let pair = ((from.0 as u128) << 32) | to.0 as u128;
     Uuid(call.0 ^ pair.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }
 
-/// What an earlier attempt under this id has planned for these pairs (from, to).
+/// Migrations that an earlier call under this id has planned for these pairs (from, to).
 pub(super) fn planned_before(
     state: &ClusterState,
     pairs: impl Iterator<Item = (GroupId, GroupId)>,
@@ -191,7 +197,7 @@ pub(super) fn planned_before(
     Ok(planned)
 }
 
-/// Slots of migrations, open or ended.
+/// Slots of these migrations, open or ended.
 fn earlier_slots(state: &ClusterState, planned: &[(Epoch, MigrationId)]) -> BTreeSet<SlotId> {
     let mut slots = BTreeSet::new();
     for (_, id) in planned {
@@ -225,7 +231,7 @@ fn by_owner(
         return Ok(owners);
     }
     Err(CallFailure::Refused(format!(
-        "slots {} belong to no group, so there is nothing to migrate; assign them: pontoon slot assign {} {to}",
+        "slots {} have no owner, so there is nothing to migrate; assign them: pontoon slot assign {} {to}",
         spans(&free),
         spans(&free).replace(' ', "")
     )))
@@ -238,7 +244,8 @@ fn names(started: &[(Epoch, MigrationId)]) -> String {
     format!("migration{}{} {}", plural.0, ids.join(", "), plural.1)
 }
 
-fn told(state: &ClusterState, ids: &[MigrationId]) -> Vec<String> {
+/// What each of these migrations moves, one sentence each.
+fn describe(state: &ClusterState, ids: &[MigrationId]) -> Vec<String> {
     let open = ids.iter().filter_map(|id| state.migrations.get(id)).map(|m| (m.id, &m.slots, m.from, m.to));
     let ended = state.ended_migrations.iter().filter(|e| ids.contains(&e.id)).map(|e| (e.id, &e.slots, e.from, e.to));
     let mut all: Vec<_> = open.chain(ended).collect();
@@ -254,10 +261,10 @@ impl MutationHandler for CancelMigrationRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
-        let said =
-            ChangeSummary::of(format!("migration {migration} is cancelled; what was copied is deleted at the target"));
+        let summary =
+            ChangeSummary::of(format!("migration {migration} is cancelled; the copied keys are deleted at the target"));
         let reply = api
-            .make(call, Change::CancelMigration(CancelMigration { migration, why: BY_OPERATOR.into() }), said)
+            .make(call, Change::CancelMigration(CancelMigration { migration, why: BY_OPERATOR.into() }), summary)
             .await?;
         if call.wait && !call.dry_run {
             api.control.wait_migration_over(migration, call.deadline).await?;
@@ -271,10 +278,10 @@ impl MutationHandler for PauseMigrationRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
-        let said = ChangeSummary::of(format!(
-            "migration {migration} is paused; `pontoon migrate resume {migration}` lets it go on"
+        let summary = ChangeSummary::of(format!(
+            "migration {migration} is paused; to resume it: pontoon migrate resume {migration}"
         ));
-        api.make(call, Change::PauseMigration(PauseMigration { migration, why: BY_OPERATOR.into() }), said).await
+        api.make(call, Change::PauseMigration(PauseMigration { migration, why: BY_OPERATOR.into() }), summary).await
     }
 }
 
@@ -283,8 +290,8 @@ impl MutationHandler for ResumeMigrationRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
-        let said = ChangeSummary::of(format!("migration {migration} goes on, from the beginning"));
-        api.make(call, Change::ResumeMigration(ResumeMigration { migration }), said).await
+        let summary = ChangeSummary::of(format!("migration {migration} is resumed and starts from the beginning"));
+        api.make(call, Change::ResumeMigration(ResumeMigration { migration }), summary).await
     }
 }
 
@@ -294,22 +301,23 @@ impl MutationHandler for SetMigrationRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
         let (keys_per_second, bytes_per_second) = (self.keys_per_second, self.bytes_per_second);
-        let hold_ms_max = self.hold_ms_max.map(validate::migration_hold_ms).transpose()?;
+        let hold_ms_max = self.hold_max_ms.map(validate::migration_hold_max_ms).transpose()?;
         if keys_per_second.is_none() && bytes_per_second.is_none() && hold_ms_max.is_none() {
             let text = "nothing to set; give keys-per-second=N, bytes-per-second=N or hold-max=250ms";
             return Err(CallFailure::Bad(text.into()));
         }
-        let said = ChangeSummary::of(format!("migration {migration} has other limits"));
+        let summary = ChangeSummary::of(format!("the limits of migration {migration} are changed"));
         let change = Change::SetMigration(SetMigration { migration, keys_per_second, bytes_per_second, hold_ms_max });
-        api.make(call, change, said).await
+        api.make(call, change, summary).await
     }
 }
 
 impl Api {
-    /// The migrations: as the leader shows them, who hears the workers; where it cannot be asked, as the log has them.
+    /// The migrations, with the movers' last reports, which only the leader has. If the leader cannot be asked, as the log has
+    /// them.
     ///
     /// # Errors
-    /// There is no such product.
+    /// NOT_FOUND if a product is named that does not exist.
     pub async fn migrations(
         &self,
         request: Request<ListMigrationsRequest>,
@@ -320,7 +328,7 @@ impl Api {
             change::product(&self.state(), &wanted.product)?;
         }
         let ask = |mut client: forward::Client, asked| async move { client.list_migrations(asked).await };
-        let without_live = match self.answer_of_leader(once, wanted.clone(), ask).await {
+        let not_asked = match self.answer_of_leader(once, wanted.clone(), ask).await {
             Ok(reply) => return Ok(reply),
             Err(why) => why,
         };
@@ -328,6 +336,6 @@ impl Api {
         let mut migrations = migration_view::all(&state, &view);
         migrations.retain(|m| wanted.product.is_empty() || m.product == wanted.product);
         migrations.retain(|m| wanted.ids.is_empty() || wanted.ids.contains(&m.id));
-        Ok(Response::new(ListMigrationsReply { migrations, without_live }))
+        Ok(Response::new(ListMigrationsReply { migrations, not_observed_because: present(&not_asked) }))
     }
 }

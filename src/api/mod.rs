@@ -1,13 +1,15 @@
-//! The admin service of proto/admin.proto, on every node: it answers what is replicated, and has the leader decide the rest.
-//! Knows nothing of how a change is carried out; it asks the control plane and the log.
+//! The admin service of proto/admin.proto, on every node: reads are answered from the replicated state, changes are executed by
+//! the leader.
+//! Knows nothing of how a change takes effect; that is for the log and the control plane.
 //!
 //! ```text
-//! call -> validate -> this node leads? -> ask servers -> propose -> wait -> reply
+//! call -> validate -> this node leads? -> probe servers -> propose -> wait -> reply
 //!                       | no
 //!                       v
-//!                  forward to the leader, one hop; again under the same change id while leaders change
+//!                  forward to the leader, one hop; repeat under the same change id while the leader changes
 //! ```
 
+pub mod call;
 pub mod change;
 pub mod cluster;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod group_view;
 pub mod groups;
 pub mod grpc;
 pub mod health;
+mod leader;
 pub mod migration_view;
 pub mod migrations;
 pub mod nodes;
@@ -28,6 +31,7 @@ pub mod server;
 pub mod servers;
 pub mod show;
 pub mod slots;
+mod status;
 pub mod validate;
 
 use crate::control::handle::Control;
@@ -35,7 +39,7 @@ use crate::control::handle::Control;
 /// The service. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    /// The log and what the leader sees.
+    /// The log, and what nodes have reported to the leader.
     pub control: Control,
     /// Calls to the leader.
     pub leaders: forward::Leaders,

@@ -1,9 +1,10 @@
 //! Changes of nodes: remove, set-role.
-//! Knows nothing of when a node surely serves no more; the leader's membership loop does.
+//! Knows nothing of when a node has provably stopped serving; that is for the leader's membership loop.
 
 use super::{
     Api,
-    change::{ChangeSummary, MutationCall, MutationHandler, forwardable},
+    call::MutationCall,
+    change::{ChangeSummary, MutationHandler, forwardable},
     error::CallFailure,
     validate,
 };
@@ -30,23 +31,23 @@ impl MutationHandler for RemoveNodeRequest {
             api.check_silence(node)?;
         }
         let admin = member.map_or_else(String::new, |member| format!(" ({})", member.admin));
-        let said = ChangeSummary::of(format!(
+        let summary = ChangeSummary::of(format!(
             "node {node}{admin} is removed; its data directory must be wiped before it joins again"
         ));
         if call.dry_run {
-            return api.dry_run(&change, said.warnings);
+            return api.dry_run(&change, summary.warnings);
         }
         let (index, _) = api.propose(call, change).await?;
-        // The uuid, so that a node that joins again under the id meanwhile is not waited for. None: it is gone already.
+        // The uuid, so that the call does not wait for another node that joins under the same id meanwhile. None: already removed.
         if let Some(uuid) = member.map(|member| member.uuid) {
             api.control.wait_removed(node, uuid, call.deadline).await?;
         }
-        api.conclude(call, index, false, said).await
+        api.conclude(call, index, false, summary).await
     }
 }
 
 impl Api {
-    /// Where a product is `serve`, a silent node may serve for ever: only a person can say that it does not.
+    /// If a product lets isolated nodes serve, a silent node may serve for ever: only a person can say that it does not.
     fn check_silence(&self, node: NodeId) -> Result<(), CallFailure> {
         let (state, view) = (self.state(), self.control.view.borrow().clone());
         let Some(product) = state.products.values().find(|product| product.isolated == Isolated::Serve) else {
@@ -58,8 +59,8 @@ impl Api {
             return Ok(());
         }
         Err(CallFailure::Refused(format!(
-            "node {node} is silent, and product '{}' lets isolated nodes go on serving, so nobody can tell whether it still \
-             serves; make sure that its process is dead and stays so, then: pontoon node remove {node} --assume-dead",
+            "node {node} is silent, and product '{}' lets isolated nodes keep serving, so the cluster cannot know whether it \
+             still serves; make sure that its process is dead and stays dead, then: pontoon node remove {node} --assume-dead",
             product.name
         )))
     }
@@ -70,9 +71,9 @@ impl MutationHandler for SetNodeRoleRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let node = validate::node(self.id)?;
-        let role = validate::role(&self.role)?;
+        let role = validate::role(self.role)?;
         let done = match role {
-            Role::Auto => format!("whether node {node} votes is left to the cluster"),
+            Role::Auto => format!("the cluster chooses the role of node {node}"),
             Role::Voter => format!("node {node} becomes a voter as soon as its log is up to date"),
             Role::Learner => format!("node {node} becomes a learner"),
         };

@@ -1,9 +1,10 @@
 //! Changes of products: create, set, remove.
-//! Knows nothing of listeners; nodes bind them when the state says so.
+//! Knows nothing of listeners; nodes bind them according to the state.
 
 use super::{
     Api,
-    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable, product_id},
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
     error::CallFailure,
     validate,
 };
@@ -22,26 +23,26 @@ impl MutationHandler for CreateProductRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
-        let (mode, isolated) = validate::mode(&self.mode, &self.isolated)?;
+        let (mode, isolated) = validate::mode(self.mode, self.isolated)?;
         let new = NewProduct {
             name: name.clone(),
             port: validate::port(self.port)?,
-            layout: validate::layout(&self.layout)?,
+            layout: validate::layout(self.layout)?,
             mode,
             isolated,
             databases: validate::databases(self.databases)?,
             auth: validate::credentials(&self.username, &self.password)?,
         };
-        let mut said = ChangeSummary::of(format!(
-            "product '{name}' is made: port {} plus each node's offset, {} slots, {} databases",
+        let mut summary = ChangeSummary::of(format!(
+            "product '{name}' is created: port {} plus each node's offset, {} slots, {} databases",
             new.port,
             new.layout.slots(),
             new.databases
         ));
         if new.auth.is_none() {
-            said.warnings.push(open_to_all(&name));
+            summary.warnings.push(open_to_all(&name));
         }
-        api.make(call, Change::CreateProduct(new), said.about(&name)).await
+        api.make(call, Change::CreateProduct(new), summary.about(&name)).await
     }
 }
 
@@ -52,14 +53,14 @@ fn open_to_all(name: &str) -> String {
     )
 }
 
-/// Reads that never go to the primary find nobody in a group without replicas.
+/// A warning about groups without replicas, where reads that never go to the primary find no server.
 fn without_replicas(product: &Product, policy: ReadPolicy) -> Option<String> {
     let alone = product.groups.values().filter(|group| group.servers.len() < 2).map(|group| group.id.to_string());
     let alone: Vec<String> = alone.collect();
     (policy.from == ReadFrom::Replica && !alone.is_empty()).then(|| {
         format!(
-            "group {} of product '{}' has no replica: all reads of its slots are answered -TRYAGAIN; pontoon group \
-             add-server gives it one, read-from=prefer-replica reads from its primary",
+            "group(s) {} of product '{}' have no replica: all reads of their slots are answered -TRYAGAIN; add replicas \
+             (pontoon group add-server), or read from the primary where there is none (read-from=prefer-replica)",
             alone.join(", "),
             product.name
         )
@@ -72,74 +73,114 @@ impl MutationHandler for SetProductRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let state = api.state();
         let product = change::product(&state, &self.name).map_err(change::refused)?;
-        let name = &product.name;
-        let port = self.port.map(validate::port).transpose()?;
         if self.databases == Some(0) {
             return Err(CallFailure::Bad("a product has at least 1 database".into()));
         }
-        let databases = self.databases.map(validate::databases).transpose()?;
-        let auth = self.auth(product.auth.as_ref())?;
-        let min_acks = self.min_acks.map(validate::min_acks).transpose()?;
-        let min_acks_ms = self.min_acks_ms.map(validate::min_acks_ms).transpose()?;
-        let reads = SetReads {
-            from: self.read_from.as_deref().map(validate::read_from).transpose()?,
-            max_lag_ms: self.max_lag_ms,
-            own_writes: self.read_your_writes,
+        let settings = ProductSettings {
+            port: self.port.map(validate::port).transpose()?,
+            databases: self.databases.map(validate::databases).transpose()?,
+            auth: self.auth(product.auth.as_ref())?,
+            auto_rebalance: self.auto_rebalance,
+            min_acks: self.min_acks.map(validate::min_acks).transpose()?,
+            min_acks_ms: self.min_acks_timeout_ms.map(validate::min_acks_timeout_ms).transpose()?,
+            reads: SetReads {
+                from: self.read_from.map(validate::read_from).transpose()?,
+                max_lag_ms: self.max_lag_ms,
+                own_writes: self.read_your_writes,
+            },
         };
-        let setting = self.auto_rebalance.is_some() || min_acks.is_some() || min_acks_ms.is_some();
-        let setting = setting || reads.says_something();
-        if port.is_none() && databases.is_none() && auth.is_none() && !setting {
+        if settings.is_empty() {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off or --password-file FILE"
                     .into(),
             ));
         }
-        let mut said = ChangeSummary::default().about(name);
-        said.done.extend(port.map(|port| format!("product '{name}': port {port}; clients have to follow")));
-        said.done.extend(databases.map(|n| format!("product '{name}': {n} databases")));
-        said.done.extend(self.auto_rebalance.map(|on| match on {
-            true => format!("product '{name}': slots are rebalanced by themselves when groups change or load drifts"),
-            false => format!("product '{name}': slots move only when told"),
-        }));
-        said.done.extend(min_acks.map(|n| match n {
-            0 => format!("product '{name}': writes are acknowledged without waiting for replicas"),
-            n => format!("product '{name}': a write is acknowledged when {n} replica(s) have it"),
-        }));
-        said.done.extend(min_acks_ms.map(|ms| format!("product '{name}': replicas are waited for {ms} ms")));
-        said.warnings.extend(min_acks.and_then(|n| too_few_replicas(product, n)));
-        if reads.says_something() {
-            let policy = reads.of(product.reads);
-            said.done.push(format!("product '{name}': {policy}"));
-            said.warnings.extend(without_replicas(product, policy));
-        }
-        match &auth {
-            None => {}
-            Some(None) => {
-                said.done.push(format!("product '{name}': clients need no password any more"));
-                said.warnings.push(open_to_all(name));
-            }
-            Some(Some(_)) => said.done.push(format!("product '{name}': clients log in with the given credentials")),
-        }
-        api.make(
-            call,
-            Change::SetProduct(SetProduct {
-                product: product.id,
-                port,
-                databases,
-                auth,
-                auto_rebalance: self.auto_rebalance,
-                min_acks,
-                min_acks_ms,
-                reads,
-            }),
-            said,
-        )
-        .await
+        let summary = settings.summary(product);
+        let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } = settings;
+        let product = product.id;
+        let change = Change::SetProduct(SetProduct {
+            product,
+            port,
+            databases,
+            auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+        });
+        api.make(call, change, summary).await
     }
 }
 
-/// Groups in which no write can be confirmed.
+/// The settings of a request, checked. `None`: not changed.
+struct ProductSettings {
+    port: Option<u16>,
+    databases: Option<u32>,
+    /// `Some(None)`: removed.
+    auth: Option<Option<Credentials>>,
+    auto_rebalance: Option<bool>,
+    min_acks: Option<u8>,
+    min_acks_ms: Option<u32>,
+    reads: SetReads,
+}
+
+impl ProductSettings {
+    fn is_empty(&self) -> bool {
+        let Self { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } = self;
+        port.is_none()
+            && databases.is_none()
+            && auth.is_none()
+            && auto_rebalance.is_none()
+            && min_acks.is_none()
+            && min_acks_ms.is_none()
+            && !reads.says_something()
+    }
+
+    fn summary(&self, product: &Product) -> ChangeSummary {
+        let name = &product.name;
+        let mut summary = ChangeSummary::default().about(name);
+        let mut set = |what: String| summary.done.push(format!("product '{name}': {what}"));
+        if let Some(port) = self.port {
+            set(format!("port {port}; clients must connect to it"));
+        }
+        if let Some(databases) = self.databases {
+            set(format!("{databases} databases"));
+        }
+        match self.auto_rebalance {
+            None => {}
+            Some(true) => set("slots are rebalanced automatically when groups change or load drifts".into()),
+            Some(false) => set("slots move only when an operator moves them".into()),
+        }
+        match self.min_acks {
+            None => {}
+            Some(0) => set("writes are acknowledged without waiting for replicas".into()),
+            Some(n) => set(format!("a write is acknowledged when {n} replica(s) have it")),
+        }
+        if let Some(ms) = self.min_acks_ms {
+            set(format!("a write waits for replicas for up to {ms} ms"));
+        }
+        let policy = self.reads.of(product.reads);
+        if self.reads.says_something() {
+            set(policy.to_string());
+        }
+        match &self.auth {
+            None => {}
+            Some(None) => set("clients no longer need a password".into()),
+            Some(Some(_)) => set("clients log in with the given credentials".into()),
+        }
+        summary.warnings.extend(self.min_acks.and_then(|n| too_few_replicas(product, n)));
+        if self.reads.says_something() {
+            summary.warnings.extend(without_replicas(product, policy));
+        }
+        if matches!(self.auth, Some(None)) {
+            summary.warnings.push(open_to_all(name));
+        }
+        summary
+    }
+}
+
+/// A warning about groups in which no write can have the demanded acknowledgements.
 fn too_few_replicas(product: &Product, min_acks: u8) -> Option<String> {
     let few = |servers: usize| servers <= usize::from(min_acks);
     let groups: Vec<_> =
@@ -147,7 +188,7 @@ fn too_few_replicas(product: &Product, min_acks: u8) -> Option<String> {
     (min_acks > 0 && !groups.is_empty()).then(|| {
         format!(
             "group(s) {} of product '{}' have fewer than {min_acks} replica(s): every write there is answered -NOREPLICAS \
-             until there are enough (pontoon group add-server)",
+             until replicas are added (pontoon group add-server)",
             groups.join(", "),
             product.name
         )
@@ -155,7 +196,7 @@ fn too_few_replicas(product: &Product, min_acks: u8) -> Option<String> {
 }
 
 impl SetProductRequest {
-    /// What becomes of the clients' credentials; what is absent stays.
+    /// The new credentials of the clients; `None`: not changed, `Some(None)`: removed.
     fn auth(&self, now: Option<&Credentials>) -> Result<Option<Option<Credentials>>, CallFailure> {
         let kept = now.and_then(|now| now.username.as_deref()).unwrap_or_default();
         match (&self.username, &self.password) {
@@ -177,15 +218,15 @@ impl MutationHandler for RemoveProductRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
-        let said = ChangeSummary::of(format!(
+        let summary = ChangeSummary::of(format!(
             "product '{name}' is removed; nodes close its port and its clients' connections"
         ));
         let state = api.state();
         if let Some((index, outcome)) = api.recorded(call)? {
             outcome?;
-            return api.conclude(call, index, false, said).await;
+            return api.conclude(call, index, false, summary).await;
         }
         let product = product_id(&state, &name)?;
-        api.make(call, Change::RemoveProduct(RemoveProduct { product }), said).await
+        api.make(call, Change::RemoveProduct(RemoveProduct { product }), summary).await
     }
 }

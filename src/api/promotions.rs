@@ -1,9 +1,10 @@
-//! A replica is made the primary because an operator asks for it.
-//! Knows nothing of what that takes at the servers; the leader's task does it.
+//! Promotions that an operator asks for.
+//! Knows nothing of what happens at the servers; that is for the leader's promotion task.
 
 use super::{
     Api,
-    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable},
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, forwardable},
     error::CallFailure,
     validate,
 };
@@ -24,9 +25,9 @@ impl MutationHandler for PromoteRequest {
         let to = validate::address(&self.address)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let wish = PromotionWish { product: &product.name, group, to: &to };
+        let requested = RequestedPromotion { product: &product.name, group, to: &to };
         if let Some((index, outcome)) = api.recorded(call)? {
-            return wish.conclude(api, call, index, &outcome?, Vec::new()).await;
+            return requested.conclude(api, call, index, &outcome?, Vec::new()).await;
         }
         let wanted = SwitchoverRequest { product: product.id, group, to: &to, force: self.force };
         let admitted = switchover::admit(&state, wanted, call.deadline).await;
@@ -44,24 +45,24 @@ impl MutationHandler for PromoteRequest {
             (None, false) => {}
         }
         let (index, outcome) = api.propose(call, change).await?;
-        wish.conclude(api, call, index, &outcome, warnings).await
+        requested.conclude(api, call, index, &outcome, warnings).await
     }
 }
 
-/// The id of what is proposed before the promotion itself.
+/// Change id of the change that is proposed before the promotion itself.
 const fn before_id(call: Uuid) -> Uuid {
     Uuid(!call.0)
 }
 
-/// What is asked for.
-struct PromotionWish<'a> {
+/// What the operator asks for.
+struct RequestedPromotion<'a> {
     product: &'a str,
     group: GroupId,
     to: &'a HostPort,
 }
 
-impl PromotionWish<'_> {
-    /// The reply to a promotion that is in the log; waits for its end first, if asked to.
+impl RequestedPromotion<'_> {
+    /// The reply to a promotion that is in the log. With `wait`, first waits for its end.
     async fn conclude(
         &self,
         api: &Api,
@@ -85,11 +86,13 @@ impl PromotionWish<'_> {
             self.wait(api, call, id).await?;
             format!("promotion {id}: {to} is the primary of group {group}")
         } else {
-            format!("promotion {id}: {to} becomes the primary of group {group}; `pontoon group show {group}` shows how")
+            format!(
+                "promotion {id}: {to} becomes the primary of group {group}; `pontoon group show {group}` shows its progress"
+            )
         };
-        let said = ChangeSummary { warnings, ..ChangeSummary::of(done).about(product) };
-        let reply = api.conclude(call, index, false, said).await?;
-        Ok(ChangeReply { promotion: id.0, ..reply })
+        let summary = ChangeSummary { warnings, ..ChangeSummary::of(done).about(product) };
+        let reply = api.conclude(call, index, false, summary).await?;
+        Ok(ChangeReply { promotion: Some(id.0), ..reply })
     }
 
     async fn wait(&self, api: &Api, call: &MutationCall, id: PromotionId) -> Result<(), CallFailure> {
@@ -98,7 +101,7 @@ impl PromotionWish<'_> {
             Ok(None) => Ok(()),
             Ok(Some(why)) => Err(CallFailure::Stuck(format!("promotion {id} of group {group} was given up: {why}"))),
             Err(missing) => Err(CallFailure::Deadline(format!(
-                "not done in time, it goes on: {missing}; `pontoon group show {group}` shows how"
+                "not done at the deadline, it goes on: {missing}; `pontoon group show {group}` shows its progress"
             ))),
         }
     }

@@ -1,16 +1,17 @@
-//! Levelling the groups of a product, and emptying one: moves that become migrations.
-//! Knows nothing of which slots should move; the plan says.
+//! Rebalances the groups of a product, and drains one: moves that become migrations.
+//! Knows nothing of which slots should move; that is for the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Api,
-    change::{self, MutationCall, MutationHandler, forwardable},
+    call::MutationCall,
+    change::{self, MutationHandler, forwardable},
     error::CallFailure,
     migrations, validate,
 };
 use crate::{
-    control::slots::rebalance::{self, RebalanceBy, sentence, waits},
+    control::slots::rebalance::{self, move_text, waiting_migrations},
     model::{
         ids::GroupId,
         migration::MigrationOptions,
@@ -20,14 +21,14 @@ use crate::{
     wire::pb::admin::{ChangeReply, DrainGroupRequest, GroupWeight, RebalanceRequest},
 };
 
-/// Largest weight: shares are compared, and nobody needs finer ones.
+/// Largest weight. Weights are compared with each other, and a million gives shares that are finer than any use needs.
 const WEIGHT_MAX: u32 = 1_000_000;
 
 impl MutationHandler for RebalanceRequest {
     forwardable!(rebalance);
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
-        let by = RebalanceBy::parse(&self.by).map_err(CallFailure::Bad)?;
+        let by = validate::rebalance_by(self.by)?;
         let weights = weights(&self.weights)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
@@ -35,8 +36,8 @@ impl MutationHandler for RebalanceRequest {
         if self.apply && !call.dry_run {
             return make(api, call, moves, &self.product).await;
         }
-        let mut done: Vec<String> = moves.iter().map(|m| sentence(m, product)).collect();
-        done.extend(waits(&moves));
+        let mut done: Vec<String> = moves.iter().map(|m| move_text(m, product)).collect();
+        done.extend(waiting_migrations(&moves));
         Ok(ChangeReply { unchanged: moves.is_empty(), done, warnings: unowned(product), ..ChangeReply::default() })
     }
 }
@@ -53,14 +54,14 @@ impl MutationHandler for DrainGroupRequest {
     }
 }
 
-/// Starts what is planned. A repeat of the call finds what it has started already, and plans the rest.
+/// Starts the planned moves. A repeat of the call finds the migrations that it started before, and plans the rest.
 async fn make(api: &Api, call: &MutationCall, moves: Vec<SlotMove>, product: &str) -> Result<ChangeReply, CallFailure> {
     let state = api.state();
     let product = change::product(&state, product).map_err(change::refused)?;
     let earlier = if call.dry_run { Vec::new() } else { planned(&state, product, call)? };
     let known: BTreeSet<(GroupId, GroupId)> = earlier.iter().map(|(_, pair)| *pair).collect();
     let moves: Vec<SlotMove> = moves.into_iter().filter(|m| !known.contains(&(m.from, m.to))).collect();
-    let waits = waits(&moves);
+    let waits = waiting_migrations(&moves);
     let earlier = earlier.into_iter().map(|(planned, _)| planned).collect();
     let mut reply = migrations::start(api, call, &state, product, moves, earlier, MigrationOptions::default()).await?;
     reply.done.extend(waits);
@@ -85,7 +86,7 @@ fn weights(given: &[GroupWeight]) -> Result<BTreeMap<GroupId, u32>, CallFailure>
     let mut weights = BTreeMap::new();
     for GroupWeight { group, weight } in given {
         if *weight > WEIGHT_MAX {
-            return Err(CallFailure::Bad(format!("weight {weight} of group {group} is more than {WEIGHT_MAX}")));
+            return Err(CallFailure::Bad(format!("weight {weight} of group {group} is larger than {WEIGHT_MAX}")));
         }
         if weights.insert(validate::group(*group)?, *weight).is_some() {
             return Err(CallFailure::Bad(format!("group {group} has two weights")));
@@ -94,11 +95,11 @@ fn weights(given: &[GroupWeight]) -> Result<BTreeMap<GroupId, u32>, CallFailure>
     Ok(weights)
 }
 
-/// Levelling moves what somebody owns; what nobody owns is only told of.
+/// A warning about slots without an owner: a rebalance moves only slots that have one.
 fn unowned(product: &Product) -> Vec<String> {
     let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
     if free == 0 {
         return Vec::new();
     }
-    vec![format!("{free} slots belong to no group and were not counted; assign them: pontoon slot assign")]
+    vec![format!("{free} slots have no owner and were not counted; assign them: pontoon slot assign")]
 }

@@ -1,4 +1,4 @@
-//! One port for everything that is not a Redis client: gRPC of operators and nodes, reflection, health over HTTP/1 and 2.
+//! The admin port: gRPC for operators and nodes, reflection, and health over HTTP/1 and HTTP/2.
 //! Knows nothing of what the services do.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
@@ -28,11 +28,12 @@ const REQUEST_MAX: usize = 1 << 20;
 /// Calls of one connection at a time; more wait. A node's own calls to the leader are a handful.
 const CALLS_MAX: usize = 256;
 /// Calls that their callers have given up before they were read. A node that was stopped or starved for some seconds finds
-/// one for each Raft message of that time, from a peer that means no harm; h2's own 20 would cost it the connection.
+/// one for each Raft message of that time, from a peer that behaves correctly; with h2's default of 20 the connection would
+/// be closed.
 const GIVEN_UP_MAX: usize = 4 * CALLS_MAX;
-/// A peer that vanished without a word is noticed within this twice.
+/// A peer that vanished without closing its connection is noticed within twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Headers of one call: the secret has 512 bytes at most.
+/// Headers of one call. The secret has at most 512 bytes.
 const HEADERS_MAX: u32 = 16 << 10;
 
 /// What runs on the admin port.
@@ -43,18 +44,18 @@ pub struct Services<R, N> {
     pub raft: R,
     /// Heartbeats, hello, join.
     pub node: N,
-    /// Demanded of every gRPC call, reflection too.
+    /// Required in every gRPC call, also of reflection.
     pub secret: ClusterSecret,
-    /// What forwarded calls come from; none: as the system chooses.
+    /// IP address that forwarded calls come from; none: as the system chooses.
     pub source: Option<IpAddr>,
     /// For /readyz.
     pub leased: health::Leased,
 }
 
-/// Serves until `shutdown` ends and open calls are through. The caller bounds how long that may take.
+/// Serves until `shutdown` ends and open calls have ended. The caller limits how long that may take.
 ///
 /// # Errors
-/// When the listener fails, or the program's own descriptors are damaged.
+/// If the listener fails, or the program's own protobuf descriptors are damaged.
 pub async fn serve<R, N>(
     listener: TcpListener,
     services: Services<R, N>,
@@ -76,14 +77,14 @@ where
     let routes = Routes::new(InterceptedService::new(admin, auth.clone()))
         .add_service(InterceptedService::new(raft, auth.clone()))
         .add_service(InterceptedService::new(node, auth.clone()))
-        // Older clients (grpcurl before 1.9, grpcio-reflection) ask the old name.
+        // Older clients (grpcurl before 1.9, grpcio-reflection) use the old name.
         .add_service(InterceptedService::new(v1, auth.clone()))
         .add_service(InterceptedService::new(v1alpha, auth));
     let router = routes.prepare().into_axum_router().merge(health::routes(leased, leadership));
     let address = listener.local_addr()?;
     info!(%address, "calls are answered");
-    // The builder's own setting holds only for a listener that it opened: without this, an answer sometimes waits 40 ms for the
-    // other side's delayed acknowledgement of the one before, which commits and holds consist of.
+    // The builder's own setting applies only to a listener that it opened. Without TCP_NODELAY an answer sometimes waits 40 ms
+    // for the other side's delayed TCP acknowledgement of the previous one, and commits and holds consist of such answers.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .accept_http1(true)

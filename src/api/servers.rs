@@ -1,10 +1,9 @@
-//! Changes of what operators say of servers and groups: priorities, zones, patience, maintenance.
-//! Knows nothing of what follows from it.
+//! Changes of the settings of groups and servers: down-after, eject-after, maintenance; priority, zone.
 
 use super::{
     Api,
-    change::{ChangeSummary, MutationCall, MutationHandler, forwardable, product_id},
-    cluster::maintained,
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
     error::CallFailure,
     validate,
 };
@@ -32,25 +31,22 @@ impl MutationHandler for SetGroupRequest {
         }
         let state = api.state();
         let product = product_id(&state, &self.product)?;
-        let mut said = ChangeSummary::default();
-        said.done.extend(
-            down_after_ms
-                .map(|ms| format!("a server of group {group} counts as down when most see it fail for {ms} ms")),
-        );
-        said.done.extend(eject_after_ms.map(|ms| match ms {
-            0 => format!("the slots of group {group} wait for it, however long it is down"),
+        let mut summary = ChangeSummary::default();
+        summary.done.extend(down_after_ms.map(|ms| {
+            format!("a server of group {group} counts as down when most nodes have seen it fail for {ms} ms")
+        }));
+        summary.done.extend(eject_after_ms.map(|ms| match ms {
+            0 => format!("group {group} is never ejected: its slots wait for it, however long it is down"),
             ms => {
-                format!(
-                    "group {group} ejects its slots when it has been down for {ms} ms and no replica can replace it"
-                )
+                format!("group {group} is ejected when it has been down for {ms} ms and no replica can be promoted")
             }
         }));
-        said.done.extend(maintenance.map(|on| maintained(on, &format!("group {group}"))));
+        summary.done.extend(maintenance.map(|on| change::maintenance(on, &format!("group {group}"))));
         if maintenance == Some(false) && state.settings.maintenance {
-            said.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
+            summary.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
         }
         let change = Change::SetGroup(SetGroup { product, group, down_after_ms, maintenance, eject_after_ms });
-        api.make(call, change, said.about(&self.product)).await
+        api.make(call, change, summary.about(&self.product)).await
     }
 }
 
@@ -70,22 +66,22 @@ impl MutationHandler for SetServerRequest {
                 "{addr} is in no group of any product; `pontoon group ls` shows the servers of a product's groups"
             )));
         };
-        let mut said = ChangeSummary::default();
-        said.done.extend(priority.map(|priority| match priority {
-            0 => format!("{addr} is never promoted by itself"),
-            _ => {
-                format!("{addr} has priority {priority}: of replicas equally far the one with the largest is promoted")
-            }
+        let mut summary = ChangeSummary::default();
+        summary.done.extend(priority.map(|priority| match priority {
+            0 => format!("{addr} is never promoted automatically"),
+            _ => format!(
+                "{addr} has priority {priority}: among replicas with the same offset the one with the largest is promoted"
+            ),
         }));
-        said.done.extend(zone.as_ref().map(|zone| match zone.as_str() {
+        summary.done.extend(zone.as_ref().map(|zone| match zone.as_str() {
             "" => format!("{addr} is in no zone"),
             zone => format!("{addr} is in zone {zone}"),
         }));
-        api.make(call, Change::SetServer(SetServer { product, group, addr, priority, zone }), said).await
+        api.make(call, Change::SetServer(SetServer { product, group, addr, priority, zone }), summary).await
     }
 }
 
-/// Whose the server is. An address is in one group of all, by whatever way it is written.
+/// Product and group of a server. An address is in at most one group, however it is written.
 fn owner(state: &ClusterState, addr: &HostPort) -> Option<(ProductId, GroupId)> {
     let key = addr_key(addr);
     state.products.values().find_map(|product| {

@@ -1,5 +1,4 @@
-//! The replicated state, and what the leader sees, as messages for operators. Passwords never leave through here.
-//! Knows nothing of how either came about.
+//! Converts the replicated state, and what the leader observes, to messages for operators. Never includes a password.
 
 use crate::{
     consensus::Leadership,
@@ -9,14 +8,20 @@ use crate::{
     },
     model::{
         ids::{GroupId, HoldId, NodeId, SlotId},
+        reads::ReadFrom,
         route::{Isolated, Mode},
         slot::Layout,
         state::{Cause, ClusterState, Member, Product, Role},
     },
-    wire::pb::admin,
+    wire::pb::admin::{self, NodeRole, NodeState},
 };
 
-/// A member; what only the leader sees is filled in by [`live`].
+/// A text that is present only if it is not empty.
+pub(super) fn present(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A member. [`live`] fills in what only the leader knows.
 #[must_use]
 pub fn node(member: &Member, leadership: &Leadership) -> admin::Node {
     admin::Node {
@@ -25,50 +30,49 @@ pub fn node(member: &Member, leadership: &Leadership) -> admin::Node {
         admin: member.admin.to_string(),
         advertise: member.advertise.clone(),
         port_offset: member.port_offset.into(),
-        role_wanted: match member.role {
-            Role::Auto => "auto",
-            Role::Voter => "voter",
-            Role::Learner => "learner",
+        desired_role: match member.role {
+            Role::Auto => NodeRole::Auto,
+            Role::Voter => NodeRole::Voter,
+            Role::Learner => NodeRole::Learner,
         }
         .into(),
-        role: if leadership.voters.contains(&member.id) { "voter" } else { "learner" }.into(),
-        incarnation: member.admitted.map_or(0, |admission| admission.incarnation.0),
+        role: if leadership.voters.contains(&member.id) { NodeRole::Voter } else { NodeRole::Learner }.into(),
+        incarnation: member.admitted.map(|admission| admission.incarnation.0),
         leaving: member.leaving.is_some(),
-        heard_ms: -1,
-        unknown: true,
+        state: NodeState::Unknown.into(),
         ..admin::Node::default()
     }
 }
 
-/// Fills in what the leader has heard of a node.
+/// Fills in what a node has reported to the leader.
 pub fn live(node: &mut admin::Node, control: &Control, view: &LeaderView, now_ns: u64) {
     let Some(seen) = view.nodes.get(&NodeId(node.id)) else {
         let lease = u64::try_from(control.lease.as_nanos()).unwrap_or(u64::MAX);
-        node.unknown = now_ns < view.since_ns.saturating_add(lease);
+        // A lease that a leader of an earlier term granted may still be valid.
+        let recent = now_ns < view.since_ns.saturating_add(lease);
+        node.state = if recent { NodeState::Unknown } else { NodeState::Silent }.into();
         return;
     };
-    node.unknown = false;
-    node.alive = control.alive(seen, now_ns);
-    node.heard_ms = i64::try_from(now_ns.saturating_sub(seen.heard_ns) / 1_000_000).unwrap_or(i64::MAX);
+    node.state = if control.alive(seen, now_ns) { NodeState::Alive } else { NodeState::Silent }.into();
+    node.heartbeat_age_ms = Some(now_ns.saturating_sub(seen.heartbeat_ns) / 1_000_000);
     node.route_epoch = seen.route_epoch.0;
     node.applied = seen.applied.0;
     node.version.clone_from(&seen.version);
 }
 
-/// Takes over what another node, the leader, said is live.
+/// Copies what only the leader knows from the leader's answer.
 pub fn overlay(nodes: &mut [admin::Node], leaders: &[admin::Node]) {
     for node in nodes {
         let Some(seen) = leaders.iter().find(|seen| seen.id == node.id && seen.uuid == node.uuid) else { continue };
-        node.alive = seen.alive;
-        node.unknown = seen.unknown;
-        node.heard_ms = seen.heard_ms;
+        node.state = seen.state;
+        node.heartbeat_age_ms = seen.heartbeat_age_ms;
         node.route_epoch = seen.route_epoch;
         node.applied = seen.applied;
         node.version.clone_from(&seen.version);
     }
 }
 
-/// A product; its listeners are filled in by [`listeners`].
+/// A product. [`listeners`] gives its listeners.
 #[must_use]
 pub fn product(product: &Product) -> admin::Product {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -77,37 +81,44 @@ pub fn product(product: &Product) -> admin::Product {
         name: product.name.clone(),
         port: product.port.into(),
         layout: match product.layout {
-            Layout::Codis => "codis",
-            Layout::Redis => "redis",
+            Layout::Codis => admin::Layout::Codis,
+            Layout::Redis => admin::Layout::Redis,
         }
         .into(),
         mode: match product.mode {
-            Mode::Store => "store",
-            Mode::Cache => "cache",
+            Mode::Store => admin::Mode::Store,
+            Mode::Cache => admin::Mode::Cache,
         }
         .into(),
         isolated: match product.isolated {
-            Isolated::Refuse => "refuse",
-            Isolated::Serve => "serve",
+            Isolated::Refuse => admin::Isolated::Refuse,
+            Isolated::Serve => admin::Isolated::Serve,
         }
         .into(),
         databases: product.databases,
-        password: product.auth.is_some(),
-        username: product.auth.as_ref().and_then(|auth| auth.username.clone()).unwrap_or_default(),
-        groups: count(product.groups.len()),
-        slots_assigned: count(product.slots.iter().filter(|slot| slot.owner.is_some()).count()),
-        slots: product.layout.slots().into(),
+        has_password: product.auth.is_some(),
+        username: product.auth.as_ref().and_then(|auth| auth.username.clone()),
+        group_count: count(product.groups.len()),
+        assigned_slot_count: count(product.slots.iter().filter(|slot| slot.owner.is_some()).count()),
+        slot_count: product.layout.slots().into(),
         listeners: Vec::new(),
         auto_rebalance: product.auto_rebalance,
         min_acks: product.min_acks.into(),
-        min_acks_ms: product.min_acks_ms,
-        read_from: product.reads.from.name().into(),
+        min_acks_timeout_ms: product.min_acks_ms,
+        read_from: match product.reads.from {
+            ReadFrom::Primary => admin::ReadFrom::Primary,
+            ReadFrom::PreferReplica => admin::ReadFrom::PreferReplica,
+            ReadFrom::Replica => admin::ReadFrom::Replica,
+            ReadFrom::Nearest => admin::ReadFrom::Nearest,
+        }
+        .into(),
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,
     }
 }
 
-/// Where members listen for a product, as the leader last heard. Of one that is not alive this is no news.
+/// Where members listen for a product, as they last reported to the leader. The report of a node that is not alive is out of
+/// date; its listener has an error.
 #[must_use]
 pub fn listeners(
     product: &Product,
@@ -117,14 +128,14 @@ pub fn listeners(
 ) -> Vec<admin::Listener> {
     let of = |(node, seen): (&NodeId, &NodeView)| {
         let listener = seen.listeners.get(&product.id).filter(|_| state.members.contains_key(node))?;
-        let error = if alive(seen) { listener.error.clone() } else { "the node is not alive".into() };
-        let (address, note) = (listener.address.clone(), listener.note.clone());
+        let error = if alive(seen) { present(&listener.error) } else { Some("the node is not alive".into()) };
+        let (address, note) = (listener.address.clone(), present(&listener.note));
         Some(admin::Listener { node: node.0, address, error, note })
     };
     view.nodes.iter().filter_map(of).collect()
 }
 
-/// The slots of a product as ranges that are alike in owner, epoch and hold, ascending and without gaps.
+/// The slots of a product as ranges, ascending and without gaps. The slots of a range have the same owner, epoch and hold.
 #[must_use]
 pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
     let mut held: Vec<Option<HoldId>> = vec![None; product.slots.len()];
@@ -137,7 +148,7 @@ pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
     }
     let mut ranges: Vec<admin::SlotRange> = Vec::new();
     for ((number, slot), hold) in (0u32..).zip(&product.slots).zip(&held) {
-        let group = slot.owner.map_or(0, |GroupId(id)| id);
+        let group = slot.owner.map(|GroupId(id)| id);
         match ranges.last_mut() {
             Some(last) if (last.group, last.epoch, last.held) == (group, slot.epoch.0, hold.is_some()) => {
                 last.last = number;
@@ -154,7 +165,7 @@ pub fn slots(state: &ClusterState, product: &Product) -> Vec<admin::SlotRange> {
     ranges
 }
 
-/// Assignments and migrations of a product that have not ended, a sentence each.
+/// Assignments and migrations of a product that have not ended, one sentence each.
 #[must_use]
 pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
     let of = |assignment: &crate::model::state::Assignment| {
@@ -176,7 +187,7 @@ pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
     assigned.chain(migrating).collect()
 }
 
-/// Where a key is: slot, group, primary.
+/// The slot, group and primary of a key.
 #[must_use]
 pub fn locate(product: &Product, key: &[u8]) -> admin::LocateKeyReply {
     let SlotId(slot) = product.layout.slot(key);
@@ -184,45 +195,51 @@ pub fn locate(product: &Product, key: &[u8]) -> admin::LocateKeyReply {
     let server = owner.and_then(|id| product.groups.get(&id)?.servers.first());
     admin::LocateKeyReply {
         slot: slot.into(),
-        group: owner.map_or(0, |GroupId(id)| id),
-        server: server.map(|server| server.addr.to_string()).unwrap_or_default(),
+        group: owner.map(|GroupId(id)| id),
+        server: server.map(|server| server.addr.to_string()),
     }
 }
 
-/// What an operator should change, from the state alone.
+/// What an operator should change, as far as the replicated state shows it.
 #[must_use]
 pub fn warnings(state: &ClusterState, leadership: &Leadership) -> Vec<String> {
-    let mut said = Vec::new();
+    let mut warnings = Vec::new();
     for product in state.products.values() {
         let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
         if free > 0 && !product.groups.is_empty() {
-            said.push(format!("product '{}': {free} slots belong to no group; their keys are refused", product.name));
+            warnings.push(format!(
+                "product '{}': {free} slots have no owner; requests for their keys are refused",
+                product.name
+            ));
         }
     }
     if state.settings.maintenance {
-        said.push("maintenance is on: nothing is failed over or wired by itself (pontoon maintenance off)".into());
+        warnings.push(
+            "maintenance is on: no automatic failover and no replication reconciliation (pontoon maintenance off)"
+                .into(),
+        );
     }
     for product in state.products.values() {
         for group in product.groups.values().filter(|group| group.options.maintenance) {
-            said.push(format!(
-                "group {} of product '{}' is in maintenance: nothing is failed over or wired by itself there (pontoon \
-                 maintenance off {} --product {})",
+            warnings.push(format!(
+                "group {} of product '{}' is in maintenance: no automatic failover and no replication reconciliation there \
+                 (pontoon maintenance off {} --product {})",
                 group.id, product.name, group.id, product.name
             ));
         }
     }
     if leadership.voters.len() == 2 {
-        said.push("two voters survive no failure; three survive one".into());
+        warnings.push("a cluster of two voters survives no failure; a cluster of three survives one".into());
     }
     for left in &state.not_cleaned {
         let servers: Vec<_> = left.servers.iter().map(|server| server.as_str()).collect();
-        said.push(format!(
-            "group {} of product '{}' was removed with {} slots not cleaned; keys may be left on {}",
+        warnings.push(format!(
+            "group {} of product '{}' was removed before leftovers of {} slots were deleted; keys may be left on {}",
             left.group,
             left.product,
             left.slots,
             servers.join(", ")
         ));
     }
-    said
+    warnings
 }

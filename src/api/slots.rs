@@ -1,11 +1,12 @@
 //! Changes of slots: assign.
-//! Knows nothing of holds; the leader's assignment loop opens and ends them.
+//! Knows nothing of holds; the leader's assignment loop begins and ends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Api,
-    change::{self, ChangeSummary, MutationCall, MutationHandler, forwardable},
+    call::MutationCall,
+    change::{self, ChangeSummary, MutationHandler, forwardable},
     error::CallFailure,
     validate,
 };
@@ -31,11 +32,11 @@ impl MutationHandler for AssignSlotsRequest {
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let slots = validate::slots(&self.slots, product.layout)?;
-        let said =
+        let summary =
             ChangeSummary::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
                 .about(&product.name);
         if let Some((index, outcome)) = api.recorded(call)? {
-            return api.assigned(call, index, outcome?, said).await;
+            return api.assigned(call, index, outcome?, summary).await;
         }
         if !product.groups.contains_key(&to) {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
@@ -48,38 +49,40 @@ impl MutationHandler for AssignSlotsRequest {
         };
         let would = api.dry_run(&change, Vec::new())?;
         if !self.abandon_data {
-            show_empty(product, &owned).await?;
+            check_empty(product, &owned).await?;
         }
         if call.dry_run {
             return Ok(would);
         }
         let (index, outcome) = api.propose(call, change).await?;
-        api.assigned(call, index, outcome, said).await
+        api.assigned(call, index, outcome, summary).await
     }
 }
 
 impl Api {
-    /// Waits for the end of an assignment if one began.
+    /// The reply to an assignment; waits for its end if it takes a hold.
     async fn assigned(
         &self,
         call: &MutationCall,
         index: Epoch,
         outcome: Outcome,
-        said: ChangeSummary,
+        summary: ChangeSummary,
     ) -> Result<ChangeReply, CallFailure> {
         if let Outcome::Assignment(id) = outcome {
             let ended = self.control.wait_assignment(id, call.deadline).await.map_err(|missing| {
-                CallFailure::Deadline(format!("not done in time: {missing}; `pontoon slot ls` shows how it goes on"))
+                CallFailure::Deadline(format!(
+                    "not done at the deadline: {missing}; `pontoon slot ls` shows its progress"
+                ))
             })?;
             if let Some(why) = ended.failed {
                 return Err(CallFailure::Refused(format!("no slot changed its owner: {why}")));
             }
         }
-        self.conclude(call, index, outcome == Outcome::Unchanged, said).await
+        self.conclude(call, index, outcome == Outcome::Unchanged, summary).await
     }
 }
 
-/// Those of the slots that belong to another group than `to`, by owner.
+/// The slots that another group than `to` owns, by owner.
 fn owned_by_others(product: &Product, slots: &BTreeSet<SlotId>, to: GroupId) -> BTreeMap<GroupId, BTreeSet<SlotId>> {
     let mut owned: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
     for slot in slots {
@@ -90,8 +93,8 @@ fn owned_by_others(product: &Product, slots: &BTreeSet<SlotId>, to: GroupId) -> 
     owned
 }
 
-/// Looks through the owners' databases before anything is held for nothing.
-async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId>>) -> Result<(), CallFailure> {
+/// Checks that the owners have no keys of these slots, so that no hold begins that must be released.
+async fn check_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId>>) -> Result<(), CallFailure> {
     for (owner, slots) in owned {
         let Some(group) = product.groups.get(owner) else { continue };
         let Some(primary) = group.servers.first() else { continue };
@@ -107,18 +110,18 @@ async fn show_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotId
             ScanResult::Empty { .. } => {}
             ScanResult::Found { key, slot, db } => {
                 return Err(CallFailure::Refused(format!(
-                    "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are \
-                     not assigned, since their data would stay behind: move them with their keys (pontoon migrate \
-                     start {slot} --to GID), or give the keys up (--abandon-data)",
+                    "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are not \
+                     assigned, because the keys would stay at the old owner: move the slots with their keys (pontoon migrate \
+                     start {slot} --to GID), or abandon the keys (--abandon-data)",
                     primary.addr,
                     show_key(&key)
                 )));
             }
-            // A cache gives up a dead group's keys; whether it is dead is for the assignment to find out.
+            // A cache abandons the keys of a group that is down. The assignment finds out whether the group is down.
             ScanResult::Unfinished { .. } if product.mode == Mode::Cache => {}
             ScanResult::Unfinished { why } => {
                 return Err(CallFailure::Refused(format!(
-                    "group {owner} could not be shown to have no keys of these slots: {why}"
+                    "it is not certain that group {owner} has no keys of these slots: {why}"
                 )));
             }
         }

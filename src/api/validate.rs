@@ -1,14 +1,16 @@
-//! What a request may say, whatever the state: the one place where input of operators is judged.
-//! Knows nothing of the state; what depends on it is refused by `apply`.
+//! Checks the input of operators, independent of the state.
+//! Knows nothing of the state; `apply` rejects what does not fit it.
+//!
+//! Each function returns the checked value in the model's type, or [`CallFailure::Bad`] with a text for the operator that says
+//! what is expected.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use tokio::time::Instant;
-
-use super::{change::MutationCall, error::CallFailure};
+use super::error::{CallFailure, quote};
 use crate::{
+    control::slots::rebalance::RebalanceBy,
     model::{
-        ids::{GroupId, HostPort, MigrationId, NodeId, SlotId, Uuid},
+        ids::{GroupId, HostPort, MigrationId, NodeId, SlotId},
         limits::{
             CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, EJECT_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX,
             MIN_ACKS_MS, NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
@@ -20,61 +22,27 @@ use crate::{
         slot::Layout,
         state::Role,
     },
-    wire::pb::admin::{ChangeOptions, MigrationLimits, SlotSpan},
+    wire::pb::admin::{self, MigrationLimits, NodeRole, SlotSpan, Verification},
 };
 
-/// Without `wait`: a commit takes milliseconds, an election a second.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// With `wait`: nodes may be starting.
-const TIMEOUT_WAIT: Duration = Duration::from_secs(5 * 60);
-/// Longest that may be asked for.
-const TIMEOUT_MAX_MS: u32 = 3_600_000;
-/// Databases of a product when none are named: what Redis has by default.
+/// Databases of a product if the request does not say: Redis' own default.
 const DATABASES: u32 = 16;
-/// Longest piece of input that is repeated in an error text.
-const QUOTE_MAX: usize = 80;
 
 fn bad<T>(text: impl Into<String>) -> Result<T, CallFailure> {
     Err(CallFailure::Bad(text.into()))
 }
 
-/// Input as it may stand in an error text: short and printable.
-#[must_use]
-pub fn quote(text: &str) -> String {
-    text.chars().take(QUOTE_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// Options of a change; an empty id is replaced by a random one.
-///
-/// # Errors
-/// An id of another length than 16, a timeout above an hour.
-pub fn options(options: &ChangeOptions) -> Result<MutationCall, CallFailure> {
-    let id = match options.change_id.len() {
-        0 => Uuid(uuid::Uuid::new_v4().as_u128()),
-        _ => match <[u8; 16]>::try_from(options.change_id.as_ref()) {
-            Ok(bytes) => Uuid(u128::from_be_bytes(bytes)),
-            Err(_) => return bad(format!("a change id has 16 bytes, this one has {}", options.change_id.len())),
-        },
-    };
-    let timeout = match options.timeout_ms {
-        0 if options.wait => TIMEOUT_WAIT,
-        0 => TIMEOUT,
-        ms if ms > TIMEOUT_MAX_MS => return bad("a timeout is at most one hour"),
-        ms => Duration::from_millis(ms.into()),
-    };
-    Ok(MutationCall {
-        id,
-        request_hash: 0,
-        dry_run: options.dry_run,
-        wait: options.wait,
-        deadline: Instant::now() + timeout,
+/// A value of an enum; `what` is for the error text.
+fn known<E: TryFrom<i32>>(number: i32, what: &str) -> Result<E, CallFailure> {
+    E::try_from(number).or_else(|_| {
+        bad(format!("this node does not know {what} number {number}; is the client's version later than the node's?"))
     })
 }
 
 /// A product's name.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is empty, too long, or has a character that is not allowed.
 pub fn product_name(name: &str) -> Result<String, CallFailure> {
     let fine = !name.is_empty()
         && name.len() <= NAME_LEN_MAX
@@ -84,7 +52,8 @@ pub fn product_name(name: &str) -> Result<String, CallFailure> {
         return Ok(name.to_owned());
     }
     bad(format!(
-        "'{}' cannot be a product's name: 1 to {NAME_LEN_MAX} of letters, digits, '_', '.' and '-', not starting with '.' or '-'",
+        "'{}' is not a valid product name: 1 to {NAME_LEN_MAX} letters, digits, '_', '.' or '-' are expected, and no '.' or '-' \
+         at the start",
         quote(name)
     ))
 }
@@ -92,7 +61,7 @@ pub fn product_name(name: &str) -> Result<String, CallFailure> {
 /// A port.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is not 1 to 65535.
 pub fn port(port: u32) -> Result<u16, CallFailure> {
     match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),
@@ -103,39 +72,34 @@ pub fn port(port: u32) -> Result<u16, CallFailure> {
 /// A server's address.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is not HOST:PORT.
 pub fn address(text: &str) -> Result<HostPort, CallFailure> {
     HostPort::parse(text).map_err(CallFailure::Bad)
 }
 
-/// A layout; empty: `codis`.
+/// A layout; unspecified: codis.
 ///
 /// # Errors
-/// A sentence.
-pub fn layout(text: &str) -> Result<Layout, CallFailure> {
-    match text {
-        "" | "codis" => Ok(Layout::Codis),
-        "redis" => Ok(Layout::Redis),
-        other => bad(format!("'{}' is no layout; choose codis (1024 slots) or redis (16384 slots)", quote(other))),
-    }
+/// [`CallFailure::Bad`] if this version does not know it.
+pub fn layout(number: i32) -> Result<Layout, CallFailure> {
+    Ok(match known(number, "layout")? {
+        admin::Layout::Unspecified | admin::Layout::Codis => Layout::Codis,
+        admin::Layout::Redis => Layout::Redis,
+    })
 }
 
-/// Mode and `isolated`; their defaults depend on each other.
+/// Mode (unspecified: store) and `isolated`, whose default depends on the mode.
 ///
 /// # Errors
-/// A sentence.
-pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), CallFailure> {
-    let mode = match mode {
-        "" | "store" => Mode::Store,
-        "cache" => Mode::Cache,
-        other => return bad(format!("'{}' is no mode; choose store or cache", quote(other))),
+/// [`CallFailure::Bad`] if this version does not know one of them.
+pub fn mode(mode: i32, isolated: i32) -> Result<(Mode, Isolated), CallFailure> {
+    let mode = match known(mode, "mode")? {
+        admin::Mode::Unspecified | admin::Mode::Store => Mode::Store,
+        admin::Mode::Cache => Mode::Cache,
     };
-    let isolated = match (isolated, mode) {
-        ("refuse", _) | ("", Mode::Store) => Isolated::Refuse,
-        ("serve", _) | ("", Mode::Cache) => Isolated::Serve,
-        (other, _) => {
-            return bad(format!("'{}' is not what a node can do when isolated; choose refuse or serve", quote(other)));
-        }
+    let isolated = match (known(isolated, "value of isolated,")?, mode) {
+        (admin::Isolated::Refuse, _) | (admin::Isolated::Unspecified, Mode::Store) => Isolated::Refuse,
+        (admin::Isolated::Serve, _) | (admin::Isolated::Unspecified, Mode::Cache) => Isolated::Serve,
     };
     Ok((mode, isolated))
 }
@@ -143,54 +107,56 @@ pub fn mode(mode: &str, isolated: &str) -> Result<(Mode, Isolated), CallFailure>
 /// Where reads go.
 ///
 /// # Errors
-/// A sentence.
-pub fn read_from(text: &str) -> Result<ReadFrom, CallFailure> {
-    match ReadFrom::ALL.into_iter().find(|from| from.name() == text) {
-        Some(from) => Ok(from),
-        None => {
-            bad(format!("reads cannot go to '{}'; choose primary, prefer-replica, replica or nearest", quote(text)))
-        }
-    }
+/// [`CallFailure::Bad`] if it is unspecified, or this version does not know it.
+pub fn read_from(number: i32) -> Result<ReadFrom, CallFailure> {
+    Ok(match known(number, "value of read-from,")? {
+        admin::ReadFrom::Unspecified => return bad("read-from is primary, prefer-replica, replica or nearest"),
+        admin::ReadFrom::Primary => ReadFrom::Primary,
+        admin::ReadFrom::PreferReplica => ReadFrom::PreferReplica,
+        admin::ReadFrom::Replica => ReadFrom::Replica,
+        admin::ReadFrom::Nearest => ReadFrom::Nearest,
+    })
 }
 
 /// Number of databases; 0: 16.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is larger than [`DATABASES_MAX`].
 pub fn databases(number: u32) -> Result<u32, CallFailure> {
     match number {
         0 => Ok(DATABASES),
         1..=DATABASES_MAX => Ok(number),
-        _ => bad(format!("{number} databases cannot be; 1 to {DATABASES_MAX}")),
+        _ => bad(format!("a product has 1 to {DATABASES_MAX} databases, not {number}")),
     }
 }
 
-/// Replicas that must have a write.
+/// Number of replicas that must have a write.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is larger than [`MIN_ACKS_MAX`].
 pub fn min_acks(number: u32) -> Result<u8, CallFailure> {
     match u8::try_from(number) {
         Ok(n) if n <= MIN_ACKS_MAX => Ok(n),
-        _ => bad(format!("min-acks {number} cannot be reached; 0 (off) to {MIN_ACKS_MAX}")),
+        _ => bad(format!("min-acks is 0 (off) to {MIN_ACKS_MAX}, not {number}")),
     }
 }
 
-/// How long replicas are waited for, milliseconds.
+/// How long a write waits for replicas, milliseconds.
 ///
 /// # Errors
-/// A sentence.
-pub fn min_acks_ms(ms: u32) -> Result<u32, CallFailure> {
+/// [`CallFailure::Bad`] if it is outside of [`MIN_ACKS_MS`].
+pub fn min_acks_timeout_ms(ms: u32) -> Result<u32, CallFailure> {
     if MIN_ACKS_MS.contains(&ms) {
         return Ok(ms);
     }
-    bad(format!("replicas cannot be waited for {ms} ms; {} ms to {} s", MIN_ACKS_MS.start(), MIN_ACKS_MS.end() / 1000))
+    bad(format!("min-acks-timeout is {} ms to {} s, not {ms} ms", MIN_ACKS_MS.start(), MIN_ACKS_MS.end() / 1000))
 }
 
 /// User name and password; both empty: none.
 ///
 /// # Errors
-/// A sentence that never has the password in it.
+/// [`CallFailure::Bad`] if one is too long or has a character that is not allowed, or a user name has no password. The text
+/// never contains the password.
 pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>, CallFailure> {
     if password.is_empty() {
         if !username.is_empty() {
@@ -202,10 +168,10 @@ pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>
         return bad(format!("a user name or password has at most {CREDENTIAL_LEN_MAX} bytes"));
     }
     if password.contains(['\r', '\n', '\0']) {
-        return bad("the password has a line break or NUL in it; does the file have more than one line?");
+        return bad("the password contains a line break or NUL; does the file have more than one line?");
     }
     if username.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return bad("the user name has white space in it");
+        return bad("the user name contains white space or a control character");
     }
     let username = (!username.is_empty()).then(|| username.to_owned());
     Ok(Some(Credentials { username, password: Secret::new(password.to_owned()) }))
@@ -214,43 +180,43 @@ pub fn credentials(username: &str, password: &str) -> Result<Option<Credentials>
 /// A group's id.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is 0.
 pub fn group(id: u32) -> Result<GroupId, CallFailure> {
-    if id == 0 { bad("0 is no group id; groups are numbered from 1") } else { Ok(GroupId(id)) }
+    if id == 0 { bad("0 is not a group id; groups are numbered from 1") } else { Ok(GroupId(id)) }
 }
 
 /// A node's id.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is 0.
 pub fn node(id: u64) -> Result<NodeId, CallFailure> {
-    if id == 0 { bad("0 is no node id; nodes are numbered from 1") } else { Ok(NodeId(id)) }
+    if id == 0 { bad("0 is not a node id; nodes are numbered from 1") } else { Ok(NodeId(id)) }
 }
 
-/// A role wanted for a node.
+/// The role that an operator wants for a node.
 ///
 /// # Errors
-/// A sentence.
-pub fn role(text: &str) -> Result<Role, CallFailure> {
-    match text {
-        "auto" => Ok(Role::Auto),
-        "voter" => Ok(Role::Voter),
-        "learner" => Ok(Role::Learner),
-        other => bad(format!("'{}' is no role; choose voter, learner or auto", quote(other))),
-    }
+/// [`CallFailure::Bad`] if it is unspecified, or this version does not know it.
+pub fn role(number: i32) -> Result<Role, CallFailure> {
+    Ok(match known(number, "role")? {
+        NodeRole::Unspecified => return bad("the role is voter, learner or auto"),
+        NodeRole::Auto => Role::Auto,
+        NodeRole::Voter => Role::Voter,
+        NodeRole::Learner => Role::Learner,
+    })
 }
 
 /// Slots of a layout, as a set.
 ///
 /// # Errors
-/// A sentence when there are none, a range is reversed, or a slot is not in the layout.
+/// [`CallFailure::Bad`] if there are none, a range is reversed, or a slot is not in the layout.
 pub fn slots(spans: &[SlotSpan], layout: Layout) -> Result<BTreeSet<SlotId>, CallFailure> {
     if spans.is_empty() {
-        return bad("name slots, as 0-511 or 7");
+        return bad("no slots are named; name them as 0-511 or 7");
     }
     let last = layout.slots() - 1;
     if spans.len() > usize::from(layout.slots()) {
-        return bad("more ranges than there are slots");
+        return bad("there are more ranges than slots");
     }
     let mut set = BTreeSet::new();
     for SlotSpan { first, last: end } in spans {
@@ -268,29 +234,29 @@ pub fn slots(spans: &[SlotSpan], layout: Layout) -> Result<BTreeSet<SlotId>, Cal
 /// Number of automatic voters.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is not 1 to [`VOTERS_MAX`].
 pub fn voters(number: u32) -> Result<u8, CallFailure> {
     match u8::try_from(number) {
         Ok(number) if (1..=VOTERS_MAX).contains(&number) => Ok(number),
-        _ => bad(format!("{number} voters cannot be; 1 to {VOTERS_MAX}")),
+        _ => bad(format!("voters is 1 to {VOTERS_MAX}, not {number}")),
     }
 }
 
-/// Budget of a hold.
+/// Longest hold, milliseconds.
 ///
 /// # Errors
-/// A sentence.
-pub fn hold_ms(ms: u32) -> Result<u32, CallFailure> {
+/// [`CallFailure::Bad`] if it is outside of [`HOLD_MS`].
+pub fn hold_max_ms(ms: u32) -> Result<u32, CallFailure> {
     if HOLD_MS.contains(&ms) {
         return Ok(ms);
     }
     bad(format!("hold-max is {} to {} ms, not {ms}", HOLD_MS.start(), HOLD_MS.end()))
 }
 
-/// How long a server has to fail until it counts as down.
+/// How long a server must fail until it counts as down, milliseconds.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is outside of [`DOWN_AFTER_MS`].
 pub fn down_after_ms(ms: u32) -> Result<u32, CallFailure> {
     if DOWN_AFTER_MS.contains(&ms) {
         return Ok(ms);
@@ -298,10 +264,10 @@ pub fn down_after_ms(ms: u32) -> Result<u32, CallFailure> {
     bad(format!("down-after is {} ms to {} s, not {ms} ms", DOWN_AFTER_MS.start(), DOWN_AFTER_MS.end() / 1000))
 }
 
-/// How long a cache waits for a group before it ejects its slots; 0: for ever.
+/// How long a cache waits for a group before it ejects the group's slots, milliseconds; 0: for ever.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is neither 0 nor inside of [`EJECT_AFTER_MS`].
 pub fn eject_after_ms(ms: u32) -> Result<u32, CallFailure> {
     if ms == 0 || EJECT_AFTER_MS.contains(&ms) {
         return Ok(ms);
@@ -313,11 +279,11 @@ pub fn eject_after_ms(ms: u32) -> Result<u32, CallFailure> {
     ))
 }
 
-/// Share of the primaries that may be down at once, percent.
+/// Share of the primaries that may be down at the same time, percent.
 ///
 /// # Errors
-/// A sentence.
-pub fn failover_share(percent: u32) -> Result<u8, CallFailure> {
+/// [`CallFailure::Bad`] if it is outside of [`FAILOVER_SHARE`].
+pub fn failover_share_max(percent: u32) -> Result<u8, CallFailure> {
     match u8::try_from(percent) {
         Ok(share) if FAILOVER_SHARE.contains(&share) => Ok(share),
         _ => bad(format!(
@@ -328,54 +294,69 @@ pub fn failover_share(percent: u32) -> Result<u8, CallFailure> {
     }
 }
 
-/// Where a server is; empty: not said.
+/// A server's zone; empty: none.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is too long or has a character that is not allowed.
 pub fn zone(text: &str) -> Result<String, CallFailure> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if text.len() <= ZONE_LEN_MAX && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    bad(format!("'{}' is no zone; a zone has at most {ZONE_LEN_MAX} of A-Z a-z 0-9 _ . - (none: zone=)", quote(text)))
+    bad(format!(
+        "'{}' is not a valid zone: at most {ZONE_LEN_MAX} of A-Z a-z 0-9 _ . - are expected (no zone: zone=)",
+        quote(text)
+    ))
 }
 
-/// How much is compared; empty: nothing.
+/// How much a migration compares; unspecified: nothing.
 ///
 /// # Errors
-/// A sentence.
-pub fn verify(text: &str) -> Result<Verify, CallFailure> {
-    match text {
-        "" | "none" => Ok(Verify::None),
-        "sample" => Ok(Verify::Sample),
-        "full" => Ok(Verify::Full),
-        other => bad(format!("'{}' is nothing to compare; choose none, sample or full", quote(other))),
-    }
+/// [`CallFailure::Bad`] if this version does not know it.
+pub fn verification(number: i32) -> Result<Verify, CallFailure> {
+    Ok(match known(number, "verification")? {
+        Verification::Unspecified | Verification::None => Verify::None,
+        Verification::Sample => Verify::Sample,
+        Verification::Full => Verify::Full,
+    })
 }
 
 /// Limits of a migration.
 ///
 /// # Errors
-/// A sentence.
+/// As [`migration_hold_max_ms`].
 pub fn limits(limits: Option<MigrationLimits>) -> Result<Limits, CallFailure> {
-    let MigrationLimits { keys_per_second, bytes_per_second, hold_ms_max } = limits.unwrap_or_default();
-    Ok(Limits { keys_per_second, bytes_per_second, hold_ms_max: migration_hold_ms(hold_ms_max)? })
+    let MigrationLimits { keys_per_second, bytes_per_second, hold_max_ms } = limits.unwrap_or_default();
+    Ok(Limits { keys_per_second, bytes_per_second, hold_ms_max: migration_hold_max_ms(hold_max_ms)? })
 }
 
-/// Budget of a migration's hold; 0: the cluster's.
+/// Longest hold of a migration, milliseconds; 0: the cluster's.
 ///
 /// # Errors
-/// A sentence.
-pub fn migration_hold_ms(ms: u32) -> Result<u32, CallFailure> {
-    if ms == 0 { Ok(0) } else { hold_ms(ms) }
+/// [`CallFailure::Bad`] if it is neither 0 nor inside of [`HOLD_MS`].
+pub fn migration_hold_max_ms(ms: u32) -> Result<u32, CallFailure> {
+    if ms == 0 { Ok(0) } else { hold_max_ms(ms) }
 }
 
 /// A migration's id.
 ///
 /// # Errors
-/// A sentence.
+/// [`CallFailure::Bad`] if it is 0.
 pub fn migration(id: u64) -> Result<MigrationId, CallFailure> {
-    if id == 0 { bad("0 is no migration; `pontoon migrate ls` shows them") } else { Ok(MigrationId(id)) }
+    if id == 0 { bad("0 is not a migration id; `pontoon migrate ls` shows them") } else { Ok(MigrationId(id)) }
+}
+
+/// What a rebalance makes level; unspecified: the number of slots.
+///
+/// # Errors
+/// [`CallFailure::Bad`] if this version does not know it.
+pub fn rebalance_by(number: i32) -> Result<RebalanceBy, CallFailure> {
+    Ok(match known(number, "measure of a rebalance,")? {
+        admin::RebalanceBy::Unspecified | admin::RebalanceBy::Slots => RebalanceBy::Slots,
+        admin::RebalanceBy::Keys => RebalanceBy::Keys,
+        admin::RebalanceBy::Memory => RebalanceBy::Memory,
+        admin::RebalanceBy::Ops => RebalanceBy::Ops,
+    })
 }
 
 #[cfg(test)]
@@ -384,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_ports_and_roles() {
+    fn names_ports_and_ids() {
         for name in ["default", "a", "A.b_c-9", &"x".repeat(64)] {
             assert_eq!(product_name(name).unwrap(), name);
         }
@@ -393,21 +374,40 @@ mod tests {
         }
         assert_eq!((port(1).unwrap(), port(65535).unwrap()), (1, 65535));
         assert!(port(0).is_err() && port(65536).is_err());
-        assert!(role("boss").is_err() && group(0).is_err() && node(0).is_err());
+        assert!(group(0).is_err() && node(0).is_err() && migration(0).is_err());
         assert!(databases(1025).is_err());
         assert_eq!(databases(0).unwrap(), 16);
-        assert!(voters(0).is_err() && voters(8).is_err() && hold_ms(9).is_err() && hold_ms(10_001).is_err());
+        assert!(voters(0).is_err() && voters(8).is_err() && hold_max_ms(9).is_err() && hold_max_ms(10_001).is_err());
     }
 
     #[test]
-    fn what_promotions_go_by() {
+    fn enums_have_defaults_and_a_later_version_s_values_are_refused() {
+        assert_eq!(layout(0).unwrap(), Layout::Codis);
+        assert_eq!(verification(0).unwrap(), Verify::None);
+        assert_eq!(rebalance_by(admin::RebalanceBy::Ops.into()).unwrap(), RebalanceBy::Ops);
+        assert!(role(0).is_err() && read_from(0).is_err());
+        for refused in [
+            layout(99).map(drop),
+            mode(99, 0).map(drop),
+            mode(0, 99).map(drop),
+            read_from(99).map(drop),
+            role(99).map(drop),
+            verification(99).map(drop),
+            rebalance_by(-1).map(drop),
+        ] {
+            assert!(refused.unwrap_err().to_string().contains("does not know"));
+        }
+    }
+
+    #[test]
+    fn settings_of_failover() {
         assert_eq!((down_after_ms(500).unwrap(), down_after_ms(600_000).unwrap()), (500, 600_000));
         assert_eq!((eject_after_ms(0).unwrap(), eject_after_ms(500).unwrap()), (0, 500));
         assert!(eject_after_ms(499).is_err() && eject_after_ms(600_001).is_err());
         assert!(down_after_ms(499).is_err() && down_after_ms(600_001).is_err());
-        assert_eq!((failover_share(1).unwrap(), failover_share(100).unwrap()), (1, 100));
+        assert_eq!((failover_share_max(1).unwrap(), failover_share_max(100).unwrap()), (1, 100));
         for none in [0, 101, 256, u32::MAX] {
-            assert!(failover_share(none).unwrap_err().to_string().contains("maintenance on"), "{none}");
+            assert!(failover_share_max(none).unwrap_err().to_string().contains("maintenance on"), "{none}");
         }
         for good in ["", "rack-7", "eu.west_1", &"x".repeat(64)] {
             assert_eq!(zone(good).unwrap(), good);
@@ -418,11 +418,11 @@ mod tests {
     }
 
     #[test]
-    fn isolated_follows_the_mode() {
-        assert_eq!(mode("", "").unwrap(), (Mode::Store, Isolated::Refuse));
-        assert_eq!(mode("cache", "").unwrap(), (Mode::Cache, Isolated::Serve));
-        assert_eq!(mode("cache", "refuse").unwrap(), (Mode::Cache, Isolated::Refuse));
-        assert!(mode("both", "").is_err() && mode("", "maybe").is_err());
+    fn the_default_of_isolated_depends_on_the_mode() {
+        let (cache, refuse) = (admin::Mode::Cache.into(), admin::Isolated::Refuse.into());
+        assert_eq!(mode(0, 0).unwrap(), (Mode::Store, Isolated::Refuse));
+        assert_eq!(mode(cache, 0).unwrap(), (Mode::Cache, Isolated::Serve));
+        assert_eq!(mode(cache, refuse).unwrap(), (Mode::Cache, Isolated::Refuse));
     }
 
     #[test]
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_not_repeated() {
+    fn error_texts_do_not_contain_passwords() {
         for password in ["top\nsecret", &format!("top{}secret", "x".repeat(CREDENTIAL_LEN_MAX))] {
             let text = credentials("", password).unwrap_err().to_string();
             assert!(!text.contains("top") && !text.contains("secret"), "{text}");
@@ -445,20 +445,5 @@ mod tests {
         assert!(credentials("user", "").is_err());
         assert_eq!(credentials("", "").unwrap(), None);
         assert_eq!(credentials("u", "p").unwrap().unwrap().username.as_deref(), Some("u"));
-    }
-
-    #[test]
-    fn ids_and_timeouts() {
-        let mut given = ChangeOptions { change_id: vec![1; 16].into(), ..ChangeOptions::default() };
-        assert_eq!(options(&given).unwrap().id, Uuid(0x0101_0101_0101_0101_0101_0101_0101_0101));
-        assert!(options(&given).unwrap().left() <= TIMEOUT);
-        given.wait = true;
-        assert!(options(&given).unwrap().left() > TIMEOUT);
-        given.change_id = vec![1; 15].into();
-        assert!(options(&given).is_err());
-        given = ChangeOptions { timeout_ms: TIMEOUT_MAX_MS + 1, ..ChangeOptions::default() };
-        assert!(options(&given).is_err());
-        given.timeout_ms = 5;
-        assert_ne!(options(&given).unwrap().id, options(&given).unwrap().id);
     }
 }

@@ -1,4 +1,4 @@
-//! Calls of the admin API from the command line: deadlines, and retries under one change id.
+//! Calls of the admin API from the command line: deadlines, and repeats under one change id.
 //! Knows nothing of what the calls mean.
 
 use std::{
@@ -31,13 +31,13 @@ use crate::{
 /// The generated client with the cluster secret on every call.
 pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
 
-/// How long a command tries when `--timeout` does not say (the numbers; the nodes have the same).
+/// How long a command tries without `--timeout`. The nodes have the same limit.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The same with `--wait`: a node that is silent is waited for.
+/// The same with `--wait`, which waits for silent nodes.
 const TIMEOUT_WAIT: Duration = Duration::from_secs(300);
-/// A node on another continent accepts a connection within this; a host that is off does not answer at all.
+/// A node on another continent accepts a connection within this time; a host that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The node gives up at the deadline and says why; the answer needs a moment more to arrive.
+/// The node answers at the deadline with the reason; the answer needs a moment to arrive.
 const ANSWER_GRACE: Duration = Duration::from_millis(500);
 /// First pause before a repeat; doubled each time up to `PAUSE_MAX`: an election takes about a second.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Largest answer read: 16384 slots, each its own range, take about half a megabyte.
 const ANSWER_LEN_MAX: usize = 16 << 20;
 
-/// A cluster as reached through one of its nodes.
+/// A cluster, reached through one of its nodes.
 #[derive(Clone, Debug)]
 pub struct Remote {
     /// The common flags.
@@ -55,25 +55,25 @@ pub struct Remote {
     secret: ClusterSecret,
 }
 
-/// How an attempt ended that brought no answer.
+/// Why a call has no answer that can be used.
 enum Attempt {
-    /// Nothing was done; a repeat may succeed.
+    /// Not executed; a repeat may succeed.
     NotExecuted(String),
-    /// It may have been done.
+    /// Outcome unknown.
     Unknown(String),
-    /// A decision that a repeat will not change.
+    /// Refused; a repeat would be refused too.
     Refused(String),
-    /// It was done; what was to follow was not seen in time.
+    /// The change was made; what the call waited for failed.
     Made(String),
-    /// Nobody listens there.
-    NobodyThere(String),
+    /// No process listens at the address.
+    ConnectionRefused(String),
 }
 
 impl Remote {
     /// Reads the secret; connects only when called.
     ///
     /// # Errors
-    /// When the address makes no sense (usage) or the secret file is not as it must be.
+    /// [`CliError::Usage`] if `--node` is not an address, [`CliError::Failed`] if the secret file cannot be used.
     pub fn new(common: Common) -> Result<Self, CliError> {
         let node = HostPort::parse(&common.node).map_err(|e| CliError::Usage(format!("--node: {e}")))?;
         let secret = match &common.secret_file {
@@ -81,7 +81,7 @@ impl Remote {
             None => ClusterSecret::none(),
         };
         let endpoint = Endpoint::from_shared(format!("http://{node}"))
-            .map_err(|e| CliError::Usage(format!("--node: '{node}' is no address: {e}")))?
+            .map_err(|e| CliError::Usage(format!("--node: '{node}' is not an address: {e}")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .user_agent(concat!("pontoon-cli/", env!("CARGO_PKG_VERSION")))
@@ -109,7 +109,7 @@ impl Remote {
                     c.downcast_ref::<std::io::Error>()
                         .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
                 }) {
-                    Err(Attempt::NobodyThere(why))
+                    Err(Attempt::ConnectionRefused(why))
                 } else {
                     Err(Attempt::NotExecuted(format!("no connection to {}: {why}", self.common.node)))
                 }
@@ -129,7 +129,7 @@ impl Remote {
         match tokio::time::timeout(left + ANSWER_GRACE, call(client)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
             Ok(Err(status)) if self.is_no_node(&status).await => Err(Attempt::Refused(format!(
-                "what listens at {} is no admin port of a Pontoon node: --node wants the address of `serve --admin`, not one of clients",
+                "what listens at {} is no admin port of a Pontoon node: --node expects the address of `serve --admin`, not a port of clients",
                 self.common.node
             ))),
             Ok(Err(status)) => Err(judge(&status)),
@@ -137,10 +137,10 @@ impl Remote {
         }
     }
 
-    /// Whether the status was made because something else listens there; then nothing can have been executed.
+    /// Whether the status has its cause in another program that listens there; then nothing can have been executed.
     async fn is_no_node(&self, status: &Status) -> bool {
         if status.source().is_none() {
-            // A web server: our nodes know every path of this service, whatever their version.
+            // A web server. Nodes of every version know all paths of this service.
             return status.code() == Code::Unimplemented && status.message().contains("HTTP status code");
         }
         tokio::time::timeout(CONNECT_TIMEOUT, greeting(&self.common.node))
@@ -148,10 +148,10 @@ impl Remote {
             .is_ok_and(|g| g.is_ok_and(|g| g[3] != 4))
     }
 
-    /// A call that changes nothing, repeated until it is answered or the time is over.
+    /// A call that changes nothing, repeated until there is an answer or the deadline has passed.
     ///
     /// # Errors
-    /// What the node refused, or why there is no answer.
+    /// [`CliError::Failed`] with the node's refusal, or why there is no answer.
     pub async fn read<T, F, Fut>(&self, call: F) -> Result<T, CliError>
     where
         F: Fn(Client) -> Fut,
@@ -164,7 +164,7 @@ impl Remote {
             let why = match self.attempt(left, &call).await {
                 Ok(reply) => return Ok(reply),
                 Err(Attempt::Refused(why) | Attempt::Made(why)) => return Err(CliError::Failed(why)),
-                Err(Attempt::NobodyThere(why)) => return Err(self.nobody_there(&why)),
+                Err(Attempt::ConnectionRefused(why)) => return Err(self.no_node(&why)),
                 Err(Attempt::NotExecuted(why) | Attempt::Unknown(why)) => why,
             };
             if Instant::now() + pause >= deadline {
@@ -175,12 +175,13 @@ impl Remote {
         }
     }
 
-    /// A change, under a new id; repeated under the same id over a change of leader. `look` is the command that shows
-    /// whether it happened.
+    /// A change, under a new id; repeated under the same id if the leader changes. `check` is the command that shows whether the
+    /// change was made.
     ///
     /// # Errors
-    /// `Failed` only if it surely did not happen, `Made` if it surely did, `Unknown` if it may have.
-    pub async fn change<F, Fut>(&self, look: &str, call: F) -> Result<ChangeReply, CliError>
+    /// [`CliError::Failed`] only if the change was not executed, [`CliError::Made`] if it was made, [`CliError::Unknown`] if it may
+    /// have been executed.
+    pub async fn change<F, Fut>(&self, check: &str, call: F) -> Result<ChangeReply, CliError>
     where
         F: Fn(Client, ChangeOptions) -> Fut,
         Fut: Future<Output = Result<Response<ChangeReply>, Status>>,
@@ -202,17 +203,17 @@ impl Remote {
                 Ok(reply) => return Ok(reply),
                 Err(Attempt::Refused(why)) => {
                     return Err(match unknown {
-                        // A dry run never does anything.
+                        // A dry run changes nothing.
                         Some(before) if !self.common.dry_run => CliError::Unknown(format!(
-                            "outcome unknown: a first attempt was not answered ({before}), and its repeat was refused: {why}\ncheck with: {look}"
+                            "outcome unknown: a first attempt was not answered ({before}), and its repeat was refused: {why}\ncheck with: {check}"
                         )),
                         _ => CliError::Failed(why),
                     });
                 }
                 Err(Attempt::Made(why)) => return Err(CliError::Made(why)),
-                // At the first attempt it is a wrong address or a node that is down: tell it at once.
-                Err(Attempt::NobodyThere(why)) if !reached => return Err(self.nobody_there(&why)),
-                Err(Attempt::NobodyThere(why)) => format!("no connection to {}: {why}", self.common.node),
+                // At the first attempt the address is wrong or the node is down: report it without a repeat.
+                Err(Attempt::ConnectionRefused(why)) if !reached => return Err(self.no_node(&why)),
+                Err(Attempt::ConnectionRefused(why)) => format!("no connection to {}: {why}", self.common.node),
                 Err(Attempt::NotExecuted(why)) => why,
                 Err(Attempt::Unknown(why)) => {
                     unknown = Some(why.clone());
@@ -224,9 +225,9 @@ impl Remote {
                 let within = duration::show(self.timeout());
                 return Err(match unknown {
                     Some(before) if !self.common.dry_run => {
-                        CliError::Unknown(format!("outcome unknown after {within}: {before}\ncheck with: {look}"))
+                        CliError::Unknown(format!("outcome unknown after {within}: {before}\ncheck with: {check}"))
                     }
-                    _ => CliError::Failed(format!("not executed, given up after {within}: {why}")),
+                    _ => CliError::Failed(format!("not executed, gave up after {within}: {why}")),
                 });
             }
             tokio::time::sleep(pause).await;
@@ -234,7 +235,7 @@ impl Remote {
         }
     }
 
-    fn nobody_there(&self, why: &str) -> CliError {
+    fn no_node(&self, why: &str) -> CliError {
         CliError::Failed(format!(
             "no node at {}: {why}; start one (pontoon serve, or pontoon playground), or name another with --node HOST:PORT",
             self.common.node
@@ -242,7 +243,7 @@ impl Remote {
     }
 }
 
-/// What a status says about whether the call was executed. The contract is in proto/admin.proto, at `ChangeReply`.
+/// Whether the call was executed, according to its status. proto/admin.proto has the rules, at `ChangeReply`.
 fn judge(status: &Status) -> Attempt {
     let why = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
     match status.metadata().get(OUTCOME).map(|outcome| outcome.as_bytes()) {
@@ -252,7 +253,7 @@ fn judge(status: &Status) -> Attempt {
         _ => {}
     }
     match status.code() {
-        // With a cause it was made on our side, by a connection that broke: nobody knows what the node did.
+        // A status with a cause was made on this side, by a connection that broke: what the node did is unknown.
         Code::Unavailable if status.source().is_none() => Attempt::NotExecuted(why),
         Code::Unavailable
         | Code::Unknown
@@ -264,7 +265,7 @@ fn judge(status: &Status) -> Attempt {
             None => why,
         }),
         Code::Unimplemented => {
-            Attempt::Refused(format!("the node is of another version and does not know this call: {why}"))
+            Attempt::Refused(format!("the node has another version and does not know this call: {why}"))
         }
         Code::Ok
         | Code::InvalidArgument
@@ -279,7 +280,7 @@ fn judge(status: &Status) -> Attempt {
     }
 }
 
-/// The first bytes of what a listener says to one who opens HTTP/2. A node begins with a frame of type 4, SETTINGS.
+/// The first bytes that a listener sends to a client that opens HTTP/2. A node begins with a frame of type 4, SETTINGS.
 async fn greeting(address: &str) -> std::io::Result<[u8; 4]> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
@@ -288,7 +289,7 @@ async fn greeting(address: &str) -> std::io::Result<[u8; 4]> {
     Ok(first)
 }
 
-/// An error and what caused it, outermost first.
+/// An error and its causes, outermost first.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
     let mut chain = vec![error];
     let mut next = error.source();

@@ -1,18 +1,17 @@
-//! How a command fails, and the exit code that says so.
-//! Knows nothing of what commands do.
+//! Why a command failed, and its exit code.
 
 use std::{fmt, process::ExitCode};
 
-/// Why a command did not do what it was asked; shown on standard error.
+/// Why a command failed; shown on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CliError {
-    /// It did not happen. Exit code 1.
+    /// It was not executed, or was refused. Exit code 1.
     Failed(String),
-    /// The command makes no sense as typed. Exit code 2, as clap's own.
+    /// The arguments are not valid. Exit code 2, which clap uses too.
     Usage(String),
-    /// It may have happened. Exit code 3.
+    /// The outcome is unknown. Exit code 3.
     Unknown(String),
-    /// It happened, or goes on by itself; what was waited for was not seen. Exit code 4.
+    /// The change was made; what the command waited for failed or is not done yet. Exit code 4.
     Made(String),
     /// A part of a node ended unexpectedly, which is a bug. Exit code 5, of `serve` only.
     Internal(String),
@@ -45,7 +44,7 @@ pub(super) fn failed(what: impl fmt::Display) -> CliError {
     CliError::Failed(what.to_string())
 }
 
-/// A runtime for one command: on this thread, since children must be started from the main one (see `exec_child`).
+/// A runtime for one command, on this thread: children must be started from the main thread (see `exec_child`).
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

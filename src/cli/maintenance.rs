@@ -1,5 +1,4 @@
-//! `pontoon maintenance`: an operator works on servers, and wants no help.
-//! Knows nothing of what is left undone meanwhile; nodes say.
+//! `pontoon maintenance`: stops automatic changes while an operator works on servers.
 
 use clap::{Args, ValueEnum};
 
@@ -9,7 +8,7 @@ use crate::wire::pb::admin::{SetClusterRequest, SetGroupRequest};
 /// `pontoon maintenance ...`
 #[derive(Args, Debug)]
 pub struct MaintenanceArgs {
-    /// on: no failover and no wiring by itself
+    /// on: no automatic failover and no replication reconciliation
     #[arg(value_enum)]
     switch: SwitchArg,
     /// Only this group of the product [default: all groups of all products]
@@ -20,9 +19,9 @@ pub struct MaintenanceArgs {
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SwitchArg {
-    /// Servers are left alone.
+    /// Servers are not changed automatically.
     On,
-    /// Servers are cared for.
+    /// Servers are changed automatically.
     Off,
 }
 
@@ -43,5 +42,5 @@ pub(super) async fn run(args: MaintenanceArgs, remote: &Remote) -> Result<(), Cl
         };
         remote.change("pontoon cluster show", call).await?
     };
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }

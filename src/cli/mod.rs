@@ -1,5 +1,5 @@
 //! The command line: a client of the admin API, and the way to start a node or a playground.
-//! Knows nothing of Raft, and decides nothing that a node decides.
+//! Knows nothing of Raft, and makes no decision that a node makes.
 
 mod client;
 mod cluster;
@@ -28,15 +28,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::{client::Remote, error::CliError};
 
-/// The product that the first change of a cluster makes.
+/// The product that the first leader of a cluster creates.
 const DEFAULT_PRODUCT: &str = "default";
 
-/// `pontoon`, as typed.
+/// The command line of `pontoon`.
 #[derive(Debug, Parser)]
 #[command(name = "pontoon", version, about = "A Redis proxy cluster that coordinates itself", propagate_version = true)]
 #[command(arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 it happened; 1 refused or failed; 2 wrong usage; 3 the outcome is unknown; 4 it was made, but what was waited for did not come in time; 5 (serve) a part of the node ended unexpectedly."
+    after_help = "Exit codes: 0 success; 1 refused or failed, not executed; 2 wrong usage; 3 outcome unknown; 4 the change was made, but what the command waited for failed or is not done yet; 5 (serve) a part of the node ended unexpectedly."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -58,13 +58,13 @@ pub struct Common {
     /// Tables for people, or JSON for programs
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
     output: Output,
-    /// Only say what would change
+    /// Only report what would change
     #[arg(long, global = true)]
     dry_run: bool,
     /// Return when every live node serves by the change
     #[arg(long, global = true)]
     wait: bool,
-    /// Give up after this long, as 500ms, 10s or 5m [default: 10s; 5m with --wait]
+    /// Give up after this time, for example 500ms, 10s or 5m [default: 10s; 5m with --wait]
     #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// File with the cluster secret, mode 0600
@@ -85,13 +85,13 @@ pub enum Output {
 enum Command {
     /// Run a node
     Serve(Box<serve::ServeArgs>),
-    /// Make this stopped node a cluster of one, when a quorum is lost for good
+    /// Make this stopped node a cluster of one node, after the quorum was lost permanently
     Recover(recover::RecoverArgs),
-    /// Run a cluster and its redis-servers on this machine, to try things out
+    /// Run a cluster and its redis-servers on this machine, to try it out
     Playground(playground::PlaygroundArgs),
-    /// The cluster: leader, nodes, what is waited for
+    /// Show the cluster: leader, nodes, and what the leader waits for
     Status,
-    /// List, remove nodes, or choose their role
+    /// List or remove nodes, or choose their role
     #[command(subcommand)]
     Node(node::NodeCommand),
     /// List, create, change or remove products (tenants)
@@ -100,25 +100,25 @@ enum Command {
     /// List, create, change or remove groups (a primary and its replicas)
     #[command(subcommand)]
     Group(group::GroupCommand),
-    /// Choose which replicas are promoted first
+    /// Change the settings of a server: which replicas are promoted first
     #[command(subcommand)]
     Server(server::ServerCommand),
-    /// Stop what happens to servers by itself (failover, wiring), or let it go on
+    /// Stop automatic changes of servers (failover, replication reconciliation), or allow them again
     Maintenance(maintenance::MaintenanceArgs),
-    /// List or assign slots, or find the one of a key
+    /// List or assign slots, or show the slot of a key
     #[command(subcommand)]
     Slot(slot::SlotCommand),
     /// Move slots with their keys, while clients use them
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
-    /// Level the groups of the product: show which slots would move, and move them with --apply
+    /// Rebalance the groups of the product: show which slots would move, and move them with --apply
     Rebalance(rebalance::RebalanceArgs),
-    /// What happened, with the evidence
+    /// Show what happened, with the evidence
     Events(events::EventsArgs),
-    /// Settings of the whole cluster
+    /// Show or change settings of the whole cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
-    /// Start a program that dies with its parent; used by the playground
+    /// Start a program that is killed when its parent ends; used by the playground
     #[command(hide = true, name = exec_child::NAME)]
     ExecChild(exec_child::ExecChildArgs),
 }

@@ -1,22 +1,20 @@
-//! `pontoon node`: the members of the cluster.
-//! Knows nothing of elections.
+//! `pontoon node`: the nodes of the cluster.
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::{Value, json};
 
 use super::{Remote, error::CliError, output};
-use crate::wire::pb::admin::{ListNodesRequest, Node, RemoveNodeRequest, SetNodeRoleRequest, StatusRequest};
+use crate::wire::pb::admin::{ListNodesRequest, Node, NodeRole, RemoveNodeRequest, SetNodeRoleRequest, StatusRequest};
 
 /// `pontoon node ...`
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// List the nodes
     Ls,
-    /// Take a node out; returns when it surely serves no more
+    /// Remove a node; returns when it has provably stopped serving
     Remove {
         /// Its id
         id: u64,
-        /// You vouch that it is dead and stays so; then it is not waited for
+        /// You guarantee that it is dead and stays dead; then the command does not wait for it
         #[arg(long)]
         assume_dead: bool,
     },
@@ -24,113 +22,103 @@ pub enum NodeCommand {
     SetRole {
         /// Its id
         id: u64,
-        /// auto leaves the choice to the cluster
+        /// auto: the cluster chooses
         role: RoleArg,
     },
 }
 
-/// What an operator can want of a node.
+/// The role of a node that an operator can choose.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum RoleArg {
     /// Votes.
     Voter,
     /// Follows and serves.
     Learner,
-    /// As the cluster needs it.
+    /// The cluster chooses.
     Auto,
 }
 
 pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), CliError> {
-    let look = "pontoon node ls";
+    let check = "pontoon node ls";
     let reply = match command {
         NodeCommand::Ls => return list(remote).await,
         NodeCommand::Remove { id, assume_dead } => {
             let call = |mut c: super::client::Client, options| async move {
                 c.remove_node(RemoveNodeRequest { id, assume_dead, options: Some(options) }).await
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
         NodeCommand::SetRole { id, role } => {
             let role = match role {
-                RoleArg::Voter => "voter",
-                RoleArg::Learner => "learner",
-                RoleArg::Auto => "auto",
+                RoleArg::Voter => NodeRole::Voter,
+                RoleArg::Learner => NodeRole::Learner,
+                RoleArg::Auto => NodeRole::Auto,
             };
             let call = |mut c: super::client::Client, options| async move {
                 c.set_node_role(SetNodeRoleRequest { id, role: role.into(), options: Some(options) }).await
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
     };
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }
 
 async fn list(remote: &Remote) -> Result<(), CliError> {
     let nodes = remote.read(|mut c| async move { c.list_nodes(ListNodesRequest {}).await }).await?.nodes;
     if remote.json() {
-        output::print_json(&Value::Array(nodes.iter().map(to_json).collect()));
-    } else {
-        let leader = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?.leader;
-        output::print_text(&to_table(&nodes, leader));
+        return output::print_json(&nodes);
     }
+    let leader = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?.leader;
+    output::print_text(&to_table(&nodes, leader));
     Ok(())
 }
 
-/// A node as JSON.
-pub(super) fn to_json(n: &Node) -> Value {
-    json!({
-        "id": n.id,
-        "uuid": n.uuid,
-        "admin": n.admin,
-        "advertise": n.advertise,
-        "port_offset": n.port_offset,
-        "role_wanted": n.role_wanted,
-        "role": n.role,
-        "incarnation": n.incarnation,
-        "leaving": n.leaving,
-        "alive": n.alive,
-        "state": state(n),
-        "heard_ms": (n.heard_ms >= 0).then_some(n.heard_ms),
-        "route_epoch": n.route_epoch,
-        "applied": n.applied,
-        "version": n.version,
-    })
-}
-
-/// A node's state in a word.
-fn state(n: &Node) -> &'static str {
-    match (n.leaving, n.alive, n.unknown) {
-        (true, ..) => "being removed",
-        (false, true, _) => "alive",
-        (false, false, true) => "unknown",
-        (false, false, false) => "silent",
-    }
-}
-
 /// Nodes as a table.
-pub(super) fn to_table(nodes: &[Node], leader: u64) -> String {
-    let rows: Vec<_> = nodes
-        .iter()
-        .map(|n| {
-            let role = match n.role.as_str() {
-                _ if n.id == leader => "leader".to_owned(),
-                "" => n.role_wanted.clone(),
-                role if n.role_wanted == "auto" || n.role_wanted == role => role.to_owned(),
-                role => format!("{role}, wanted: {}", n.role_wanted),
-            };
-            let heard = if n.heard_ms < 0 { "-".to_owned() } else { format!("{} ms ago", n.heard_ms) };
-            vec![
-                n.id.to_string(),
-                n.admin.clone(),
-                n.advertise.clone(),
-                format!("+{}", n.port_offset),
-                role,
-                state(n).to_owned(),
-                heard,
-                n.route_epoch.to_string(),
-                n.version.clone(),
-            ]
-        })
-        .collect();
-    output::table(&["node", "admin", "advertise", "ports", "role", "state", "heard", "route epoch", "version"], &rows)
+pub(super) fn to_table(nodes: &[Node], leader: Option<u64>) -> String {
+    let row = |n: &Node| {
+        let role = if Some(n.id) == leader { "leader".to_owned() } else { output::name(n.role()) };
+        let differs = n.desired_role() != NodeRole::Auto && n.desired_role() != n.role();
+        let role = if differs { format!("{role}, wanted: {}", output::name(n.desired_role())) } else { role };
+        let heartbeat = n.heartbeat_age_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms ago"));
+        vec![
+            n.id.to_string(),
+            n.admin.clone(),
+            n.advertise.clone(),
+            format!("+{}", n.port_offset),
+            role,
+            if n.leaving { "being removed".into() } else { output::name(n.state()) },
+            heartbeat,
+            n.route_epoch.to_string(),
+            n.version.clone(),
+        ]
+    };
+    let headings = ["node", "admin", "advertise", "ports", "role", "state", "last heartbeat", "route epoch", "version"];
+    output::table(&headings, &nodes.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pb::admin::NodeState;
+
+    #[test]
+    fn the_table_has_role_and_state() {
+        let (voter, learner) = (NodeRole::Voter.into(), NodeRole::Learner.into());
+        let first = Node {
+            id: 1,
+            desired_role: NodeRole::Auto.into(),
+            role: voter,
+            state: NodeState::Alive.into(),
+            heartbeat_age_ms: Some(120),
+            ..Node::default()
+        };
+        let second = Node { id: 2, role: learner, desired_role: voter, leaving: true, ..Node::default() };
+        let table = to_table(&[first, second], Some(1));
+        let lines: Vec<_> = table.lines().collect();
+        assert!(
+            lines[1].contains("leader") && lines[1].contains("alive") && lines[1].contains("120 ms ago"),
+            "{table}"
+        );
+        assert!(lines[2].contains("learner, wanted: voter") && lines[2].contains("being removed"), "{table}");
+    }
 }

@@ -1,11 +1,14 @@
-//! Writes answers: aligned columns for people, JSON for programs.
-//! Knows nothing of what is in them.
+//! Writes answers: aligned columns for people, JSON for programs. JSON is the reply of the node as proto/admin.proto describes
+//! it.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::{Remote, error::CliError};
-pub use crate::clock::utc;
+use super::{
+    Remote,
+    error::{CliError, failed},
+};
 use crate::wire::pb::admin::ChangeReply;
+pub use crate::{clock::utc, wire::json::text as name};
 
 /// Rows under headings, columns aligned, two spaces between.
 #[must_use]
@@ -27,34 +30,48 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// A JSON value on standard output; keys are sorted, so equal states give equal bytes.
-pub fn print_json(value: &Value) {
-    print_text(&format!("{value:#}\n"));
+/// A value as indented JSON. Keys are sorted, so that equal states give equal bytes.
+///
+/// # Errors
+/// If the value cannot be JSON; that is a fault of the program.
+pub fn to_json<T: Serialize>(value: &T) -> Result<String, CliError> {
+    // Through a `Value`: its maps are sorted.
+    let value = serde_json::to_value(value).map_err(failed)?;
+    Ok(format!("{value:#}\n"))
 }
 
-/// Text on standard output. A reader that has gone (`| head`) is no error.
+/// Writes a value as JSON to standard output.
+///
+/// # Errors
+/// As [`to_json`].
+pub fn print_json<T: Serialize>(value: &T) -> Result<(), CliError> {
+    print_text(&to_json(value)?);
+    Ok(())
+}
+
+/// Writes text to standard output. It is not an error if the reader has gone (`| head`).
 pub fn print_text(text: &str) {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// What a change did, or would do.
+/// A [`ChangeReply`] as JSON.
+#[derive(Serialize)]
+pub struct Changed<'a> {
+    /// The reply of the node.
+    #[serde(flatten)]
+    pub reply: &'a ChangeReply,
+    /// It only says what would change.
+    pub dry_run: bool,
+}
+
+/// Writes what a change did, or would do.
 ///
 /// # Errors
-/// None; the type makes it the last expression of a command.
-pub fn changed(remote: &Remote, reply: &ChangeReply) -> Result<(), CliError> {
+/// As [`to_json`].
+pub fn print_change(remote: &Remote, reply: &ChangeReply) -> Result<(), CliError> {
     if remote.json() {
-        print_json(&json!({
-            "index": reply.index,
-            "route_epoch": reply.route_epoch,
-            "done": reply.done,
-            "warnings": reply.warnings,
-            "unchanged": reply.unchanged,
-            "migrations": reply.migrations,
-            "promotion": (reply.promotion > 0).then_some(reply.promotion),
-            "dry_run": remote.common.dry_run,
-        }));
-        return Ok(());
+        return print_json(&Changed { reply, dry_run: remote.common.dry_run });
     }
     let mut out = String::new();
     for done in &reply.done {
@@ -82,7 +99,7 @@ pub fn yes(truth: bool) -> String {
     if truth { "yes".into() } else { String::new() }
 }
 
-/// Bytes for people.
+/// Bytes, for people.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)];

@@ -1,10 +1,9 @@
-//! `pontoon product`: tenants.
-//! Knows nothing of how names and ports are judged; nodes do that.
+//! `pontoon product`: products (tenants).
+//! Knows nothing of which names and ports are valid; nodes check that.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::{Value, json};
 
 use super::{
     Remote,
@@ -15,7 +14,10 @@ use super::{
 };
 use crate::{
     config::secret_file,
-    wire::pb::admin::{CreateProductRequest, ListProductsRequest, Product, RemoveProductRequest, SetProductRequest},
+    wire::pb::admin::{
+        CreateProductRequest, Isolated, Layout, ListProductsRequest, Mode, Product, ReadFrom, RemoveProductRequest,
+        SetProductRequest,
+    },
 };
 
 /// `pontoon product ...`
@@ -33,27 +35,27 @@ pub enum ProductCommand {
         /// How keys become slots: codis (crc32 mod 1024) or redis (crc16 mod 16384)
         #[arg(long, value_enum, default_value = "codis")]
         layout: LayoutArg,
-        /// store keeps every acknowledged write; cache puts availability first
+        /// store: keeps every acknowledged write; cache: prefers availability
         #[arg(long, value_enum, default_value = "store")]
         mode: ModeArg,
-        /// What a node does that lost its peers [default: refuse in mode store, serve in mode cache]
+        /// What a node without a lease does with requests [default: refuse in mode store, serve in mode cache]
         #[arg(long, value_enum)]
         isolated: Option<IsolatedArg>,
         /// Number of databases
         #[arg(long, default_value_t = 16)]
         databases: u32,
-        /// User name that clients log in with; without one they AUTH with the password alone
+        /// User name of the clients; without one they authenticate with the password alone
         #[arg(long, requires = "password_file")]
         username: Option<String>,
         /// File with the clients' password; - is standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// Change a product: port=P, databases=N, username=U, password= (none any more), auto-rebalance=on|off,
+    /// Change a product: port=P, databases=N, username=U, password= (removes it), auto-rebalance=on|off,
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
-    /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica further behind serves nothing;
-    /// 0: however far), read-your-writes=on|off (a session finds what it has written)
+    /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind serves no
+    /// reads; 0: no limit), read-your-writes=on|off (a session sees its own writes)
     Set {
         /// Its name
         name: String,
@@ -74,9 +76,9 @@ pub enum ProductCommand {
 /// How keys become slots.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LayoutArg {
-    /// Codis' 1024.
+    /// The 1024 slots of Codis.
     Codis,
-    /// Redis Cluster's 16384.
+    /// The 16384 slots of Redis Cluster.
     Redis,
 }
 
@@ -89,17 +91,17 @@ pub enum ModeArg {
     Cache,
 }
 
-/// What a node does without its peers.
+/// What a node without a lease does.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum IsolatedArg {
-    /// Nothing.
+    /// Refuses requests.
     Refuse,
-    /// It goes on.
+    /// Keeps serving.
     Serve,
 }
 
 pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), CliError> {
-    let look = "pontoon product ls";
+    let check = "pontoon product ls";
     let reply = match command {
         ProductCommand::Ls => return list(remote).await,
         ProductCommand::Create { name, port, layout, mode, isolated, databases, username, password_file } => {
@@ -107,17 +109,17 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 name,
                 port: port.into(),
                 layout: match layout {
-                    LayoutArg::Codis => "codis".into(),
-                    LayoutArg::Redis => "redis".into(),
+                    LayoutArg::Codis => Layout::Codis.into(),
+                    LayoutArg::Redis => Layout::Redis.into(),
                 },
                 mode: match mode {
-                    ModeArg::Store => "store".into(),
-                    ModeArg::Cache => "cache".into(),
+                    ModeArg::Store => Mode::Store.into(),
+                    ModeArg::Cache => Mode::Cache.into(),
                 },
                 isolated: match isolated {
-                    None => String::new(),
-                    Some(IsolatedArg::Refuse) => "refuse".into(),
-                    Some(IsolatedArg::Serve) => "serve".into(),
+                    None => Isolated::Unspecified.into(),
+                    Some(IsolatedArg::Refuse) => Isolated::Refuse.into(),
+                    Some(IsolatedArg::Serve) => Isolated::Serve.into(),
                 },
                 databases,
                 username: username.unwrap_or_default(),
@@ -128,7 +130,7 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 let request = CreateProductRequest { options: Some(options), ..wanted.clone() };
                 async move { c.create_product(request).await }
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
         ProductCommand::Set { name, settings, password_file } => {
             let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
@@ -139,17 +141,17 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 let request = SetProductRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_product(request).await }
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
         ProductCommand::Remove { name } => {
             let call = |mut c: Client, options| {
                 let request = RemoveProductRequest { name: name.clone(), options: Some(options) };
                 async move { c.remove_product(request).await }
             };
-            remote.change(look, call).await?
+            remote.change(check, call).await?
         }
     };
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }
 
 /// The password in a file, if one is named.
@@ -179,26 +181,26 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             }
             "min-acks-timeout" => {
                 let within = duration::parse(value).map_err(|why| format!("min-acks-timeout: {why}"))?;
-                wanted.min_acks_ms = Some(within.as_millis().try_into().unwrap_or(u32::MAX))
+                wanted.min_acks_timeout_ms = Some(within.as_millis().try_into().unwrap_or(u32::MAX))
             }
-            "read-from" => wanted.read_from = Some(value.to_owned()),
+            "read-from" => wanted.read_from = Some(read_from(value)?.into()),
             "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
             "read-your-writes" => wanted.read_your_writes = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
-            // Arguments can be read by every user of the machine, and stay in the shell's history.
+            // Every user of the machine can read arguments, and they stay in the shell's history.
             "password" => {
                 return Err(
                     "a password is never an argument; give --password-file FILE, or - for standard input".into()
                 );
             }
             "layout" | "mode" | "isolated" => {
-                return Err(format!("{key} is fixed when a product is made; make another product"));
+                return Err(format!("{key} is fixed when a product is created; create another product"));
             }
             _ => {
                 return Err(format!(
-                    "'{key}' is no setting of a product; there are port, databases, username, password= (none), auto-rebalance, min-acks, \
-                     min-acks-timeout, read-from, max-lag and read-your-writes"
+                    "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
+                     auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag and read-your-writes"
                 ));
             }
         }
@@ -206,40 +208,46 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
     Ok(wanted)
 }
 
-/// Milliseconds; 0: however far a replica is behind.
+fn read_from(value: &str) -> Result<ReadFrom, String> {
+    let all = [ReadFrom::Primary, ReadFrom::PreferReplica, ReadFrom::Replica, ReadFrom::Nearest];
+    all.into_iter()
+        .find(|from| output::name(from) == value)
+        .ok_or_else(|| format!("read-from: primary, prefer-replica, replica or nearest is expected, not '{value}'"))
+}
+
+/// Milliseconds; 0: no limit.
 fn max_lag(value: &str) -> Result<u32, String> {
     if value == "0" {
         return Ok(0);
     }
-    let lag =
-        duration::parse(value).map_err(|e| format!("max-lag: {e}, and no 0 (however far a replica is behind)"))?;
+    let lag = duration::parse(value).map_err(|e| format!("max-lag: {e}; or 0 for no limit"))?;
     u32::try_from(lag.as_millis()).map_err(|e| format!("max-lag: {e}"))
 }
 
 async fn list(remote: &Remote) -> Result<(), CliError> {
     let products = remote.read(|mut c| async move { c.list_products(ListProductsRequest {}).await }).await?.products;
     if remote.json() {
-        output::print_json(&Value::Array(products.iter().map(to_json).collect()));
-        return Ok(());
+        return output::print_json(&products);
     }
+    output::print_text(&to_table(&products));
+    Ok(())
+}
+
+fn to_table(products: &[Product]) -> String {
     let rows: Vec<_> = products
         .iter()
         .map(|p| {
             vec![
                 p.name.clone(),
                 p.port.to_string(),
-                p.layout.clone(),
-                p.mode.clone(),
-                p.isolated.clone(),
+                output::name(p.layout()),
+                output::name(p.mode()),
+                output::name(p.isolated()),
                 p.databases.to_string(),
                 acks(p),
-                if p.password && !p.username.is_empty() {
-                    format!("yes, user {}", p.username)
-                } else {
-                    output::yes(p.password)
-                },
-                p.groups.to_string(),
-                format!("{} of {}", p.slots_assigned, p.slots),
+                p.username.as_ref().map_or_else(|| output::yes(p.has_password), |user| format!("yes, user {user}")),
+                p.group_count.to_string(),
+                format!("{} of {}", p.assigned_slot_count, p.slot_count),
                 reads(p),
             ]
         })
@@ -258,59 +266,35 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
         "reads from",
     ];
     let mut out = output::table(&headings, &rows);
-    for p in &products {
+    for p in products {
         for l in &p.listeners {
-            let state = if l.error.is_empty() { "listens" } else { &l.error };
-            let note = if l.note.is_empty() { String::new() } else { format!(" ({})", l.note) };
+            let state = l.error.as_deref().unwrap_or("listens");
+            let note = l.note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
             out += &format!("{}: node {} on {}: {state}{note}\n", p.name, l.node, l.address);
         }
     }
-    output::print_text(&out);
-    Ok(())
+    out
 }
 
-/// Replicas that a write waits for, and how long.
+/// Replicas that a write waits for, and for how long.
 fn acks(p: &Product) -> String {
     match p.min_acks {
         0 => "off".into(),
-        n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_ms.into()))),
+        n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_timeout_ms.into()))),
     }
 }
 
-/// Where reads go, as short as it can be said.
+/// Where reads go, in short.
 fn reads(p: &Product) -> String {
-    if p.read_from == "primary" {
-        return p.read_from.clone();
+    let from = output::name(p.read_from());
+    if p.read_from() == ReadFrom::Primary {
+        return from;
     }
     let lag = match p.max_lag_ms {
         0 => "any lag".to_owned(),
         ms => format!("lag {}", duration::show(Duration::from_millis(ms.into()))),
     };
-    format!("{} ({lag}{})", p.read_from, if p.read_your_writes { ", own writes" } else { "" })
-}
-
-/// What of a product is replicated, so that it is the same on every node; listeners are not.
-fn to_json(p: &Product) -> Value {
-    json!({
-        "id": p.id,
-        "name": p.name,
-        "port": p.port,
-        "layout": p.layout,
-        "mode": p.mode,
-        "isolated": p.isolated,
-        "databases": p.databases,
-        "password": p.password,
-        "username": (!p.username.is_empty()).then_some(&p.username),
-        "groups": p.groups,
-        "slots": p.slots,
-        "slots_assigned": p.slots_assigned,
-        "auto_rebalance": p.auto_rebalance,
-        "min_acks": p.min_acks,
-        "min_acks_ms": p.min_acks_ms,
-        "read_from": p.read_from,
-        "max_lag_ms": p.max_lag_ms,
-        "read_your_writes": p.read_your_writes,
-    })
+    format!("{from} ({lag}{})", if p.read_your_writes { ", own writes" } else { "" })
 }
 
 #[cfg(test)]
@@ -332,25 +316,26 @@ mod tests {
         check("auto-rebalance=maybe", "on or off");
         check("min-acks=some", "0 (off) to 15");
         check("min-acks-timeout=soon", "duration");
+        check("read-from=moon", "prefer-replica");
         let wanted = parse("p".into(), &["min-acks=1".into(), "min-acks-timeout=500ms".into()]).unwrap();
-        assert_eq!((wanted.min_acks, wanted.min_acks_ms), (Some(1), Some(500)));
+        assert_eq!((wanted.min_acks, wanted.min_acks_timeout_ms), (Some(1), Some(500)));
         check("read-your-writes=perhaps", "on or off");
-        check("max-lag=soon", "no duration");
-        check("colour=red", "no setting");
+        check("max-lag=soon", "max-lag: ");
+        check("colour=red", "not a setting");
         let reads = ["read-from=nearest".into(), "max-lag=250ms".into(), "read-your-writes=on".into()];
         let wanted = parse("p".into(), &reads).unwrap();
         assert_eq!(
-            (wanted.read_from.as_deref(), wanted.max_lag_ms, wanted.read_your_writes),
-            (Some("nearest"), Some(250), Some(true))
+            (wanted.read_from(), wanted.max_lag_ms, wanted.read_your_writes),
+            (ReadFrom::Nearest, Some(250), Some(true))
         );
         assert_eq!(parse("p".into(), &["max-lag=0".into()]).unwrap().max_lag_ms, Some(0));
         check("port", "KEY=VALUE");
     }
 
     #[test]
-    fn json_has_nothing_of_the_listeners() {
+    fn json_does_not_contain_the_listeners() {
         let listeners = vec![crate::wire::pb::admin::Listener { node: 77, ..Default::default() }];
         let product = Product { name: "p".into(), ..Product::default() };
-        assert_eq!(to_json(&product), to_json(&Product { listeners, ..product.clone() }));
+        assert_eq!(serde_json::json!(product), serde_json::json!(Product { listeners, ..product.clone() }));
     }
 }

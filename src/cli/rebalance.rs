@@ -1,26 +1,26 @@
-//! `pontoon rebalance`: rebalances the groups of a product. The one command that only shows unless it is told to act.
-//! Knows nothing of loads and plans; nodes do.
+//! `pontoon rebalance`: rebalances the groups of a product. Unlike all other changes it only shows the plan, unless --apply is
+//! given.
 
 use clap::{Args, ValueEnum};
 
 use super::{Remote, client::Client, error::CliError, output};
-use crate::wire::pb::admin::{GroupWeight, RebalanceRequest};
+use crate::wire::pb::admin::{GroupWeight, RebalanceBy, RebalanceRequest};
 
 /// `pontoon rebalance ...`
 #[derive(Debug, Args)]
 pub struct RebalanceArgs {
-    /// What is to be rebalance
+    /// What to make level
     #[arg(long, value_enum, default_value = "slots")]
     by: ByArg,
-    /// Shares of groups compared with each other, as g1=1,g2=2; 1 for those that are not named, 0 for none
+    /// Relative shares of the groups, for example g1=1,g2=2; 1 for a group that is not listed, 0 for none
     #[arg(long, value_name = "WEIGHTS", default_value = "", hide_default_value = true)]
     weights: String,
-    /// Start the migrations; without it, only show them
+    /// Start the migrations, instead of only showing them
     #[arg(long)]
     apply: bool,
 }
 
-/// What is to be rebalance.
+/// What to make level.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ByArg {
     /// Number of slots.
@@ -35,10 +35,10 @@ pub enum ByArg {
 
 pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliError> {
     let by = match args.by {
-        ByArg::Slots => "slots",
-        ByArg::Keys => "keys",
-        ByArg::Memory => "memory",
-        ByArg::Ops => "ops",
+        ByArg::Slots => RebalanceBy::Slots,
+        ByArg::Keys => RebalanceBy::Keys,
+        ByArg::Memory => RebalanceBy::Memory,
+        ByArg::Ops => RebalanceBy::Ops,
     };
     let wanted = RebalanceRequest {
         product: remote.common.product.clone(),
@@ -53,9 +53,9 @@ pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliE
     };
     let reply = remote.change("pontoon migrate ls", call).await?;
     let only_shown = !args.apply && !reply.unchanged && !remote.json();
-    output::changed(remote, &reply)?;
+    output::print_change(remote, &reply)?;
     if only_shown {
-        println!("nothing was started; --apply starts it");
+        output::print_text("nothing was started; --apply starts the migrations\n");
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ fn weights(text: &str) -> Result<Vec<GroupWeight>, String> {
                 let group = group.strip_prefix('g').unwrap_or(group).parse().ok().filter(|id| *id > 0)?;
                 Some(GroupWeight { group, weight: weight.parse().ok()? })
             };
-            read().ok_or_else(|| format!("'{part}' is no weight of a group; write g1=1,g2=2"))
+            read().ok_or_else(|| format!("'{part}' is not a weight of a group; write g1=1,g2=2"))
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! `pontoon recover`: makes a stopped node a cluster of one, when a quorum is lost for good.
+//! `pontoon recover`: makes a stopped node a cluster of one node, after the quorum was lost permanently.
 //! Knows nothing of how the log is rewritten.
 
 use std::path::PathBuf;
@@ -11,29 +11,27 @@ use super::{
 };
 use crate::consensus::{self, Consensus};
 
-/// `pontoon recover ...`. Both flags are demanded, since each is a statement that only the operator can make.
+/// `pontoon recover ...`. Both flags are required: each is a statement that only the operator can make.
 #[derive(Args, Debug)]
 pub struct RecoverArgs {
     /// Data directory of the node, which must be stopped
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// You have chosen this node as the one that is left; best is the one with the newest log (see pontoon status)
+    /// You have chosen this node as the survivor; choose the one with the newest log (see pontoon status)
     #[arg(long, required = true)]
     from_survivor: bool,
-    /// You vouch that the other members are gone for good, or will be wiped before they start again
+    /// You guarantee that the other members are gone permanently, or will be wiped before they start again
     #[arg(long, required = true)]
     the_others_are_gone: bool,
 }
 
 pub(super) fn run(args: &RecoverArgs) -> Result<(), CliError> {
     if !(args.from_survivor && args.the_others_are_gone) {
-        return Err(CliError::Usage("recover demands --from-survivor and --the-others-are-gone".into()));
+        return Err(CliError::Usage("recover requires --from-survivor and --the-others-are-gone".into()));
     }
     let dir = args.data_dir.display();
     if !args.data_dir.is_dir() {
-        return Err(CliError::Failed(format!(
-            "{dir} is no directory; give the --data-dir that the node was served with"
-        )));
+        return Err(CliError::Failed(format!("{dir} is not a directory; give the --data-dir of the node")));
     }
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
     let report = Consensus::recover(&args.data_dir, &lock).map_err(failed)?;

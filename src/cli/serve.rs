@@ -1,5 +1,4 @@
-//! `pontoon serve`: puts the configuration together and runs a node.
-//! Knows nothing of what a node does.
+//! `pontoon serve`: loads the configuration and runs a node.
 
 use std::path::PathBuf;
 
@@ -15,10 +14,10 @@ use crate::{
     node::{self, tasks::UnexpectedEnd},
 };
 
-/// `pontoon serve ...`. Every flag is also a setting of the file and of the environment; `--set` reaches those without one.
+/// `pontoon serve ...`. Every flag is also a setting of the file and of the environment; `--set` sets those without a flag.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// TOML file; the environment (PONTOON_...) and flags come over it
+    /// TOML file; the environment (PONTOON_...) and flags override it
     #[arg(long, value_name = "FILE", env = "PONTOON_CONFIG")]
     config: Option<PathBuf>,
     /// Id of this node, unique in the cluster, from 1
@@ -27,7 +26,7 @@ pub struct ServeArgs {
     /// Where other nodes and operators reach this node
     #[arg(long, value_name = "HOST:PORT")]
     admin: Option<String>,
-    /// Where this node listens for them, if that is not --admin itself (a published port, a relay)
+    /// Where this node listens for them, if that differs from --admin (a published port, a relay)
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
     /// Nodes that form the cluster together, this one included; the same list on each
@@ -36,10 +35,10 @@ pub struct ServeArgs {
     /// Admin address of any node of a running cluster to join
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "peers")]
     join: Option<String>,
-    /// IP address that clients' ports are bound on
+    /// IP address on which the ports for clients are bound
     #[arg(long, value_name = "IP")]
     bind: Option<String>,
-    /// Host that clients are told
+    /// Host that clients are given
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
     /// Added to every product's port, so that several nodes fit on one host
@@ -57,13 +56,13 @@ pub struct ServeArgs {
     /// Log lines as text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// error, warn, info, debug or trace, or directives
+    /// error, warn, info, debug or trace; or directives
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Any other setting, as proxy.clients_max=1000 (may be repeated; --print-config shows all)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Say whether the configuration is good, and exit
+    /// Check the configuration, and exit
     #[arg(long)]
     check_config: bool,
     /// Print every setting with its value, default and meaning, and exit
@@ -72,7 +71,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The flags that were given, as settings. Those with a name come over `--set`.
+    /// The given flags as settings. Flags with a name override `--set`.
     fn settings(&self, common: &Common) -> Result<Vec<(String, String)>, String> {
         let mut settings = Vec::new();
         for text in &self.set {
@@ -124,7 +123,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         return Ok(());
     }
     start_log(&config.log)?;
-    // The control plane's own: two threads, so that one that is busy with the log does not keep a heartbeat waiting.
+    // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the log.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")

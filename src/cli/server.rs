@@ -1,5 +1,4 @@
 //! `pontoon server`: settings of single servers.
-//! Knows nothing of what they lead to; nodes choose.
 
 use clap::Subcommand;
 
@@ -9,12 +8,13 @@ use crate::wire::pb::admin::SetServerRequest;
 /// `pontoon server ...`
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Change a server: priority=N (of replicas equally far the larger is promoted; 0: never by itself), zone=NAME
+    /// Change a server: priority=N (among replicas with the same offset the largest is promoted; 0: never automatically),
+    /// zone=NAME
     Set {
         /// The server, as its group has it
         #[arg(value_name = "HOST:PORT")]
         address: String,
-        /// As priority=200 or zone=rack-7 (zone= for none)
+        /// For example priority=200 or zone=rack-7 (zone= for none)
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
@@ -28,7 +28,7 @@ pub(super) async fn run(command: ServerCommand, remote: &Remote) -> Result<(), C
         async move { c.set_server(request).await }
     };
     let reply = remote.change("pontoon group ls", call).await?;
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }
 
 fn parse(address: String, settings: &[String]) -> Result<SetServerRequest, String> {
@@ -38,7 +38,7 @@ fn parse(address: String, settings: &[String]) -> Result<SetServerRequest, Strin
         match key {
             "priority" => wanted.priority = Some(setting::number(key, value, "a number from 0")?),
             "zone" => wanted.zone = Some(value.to_owned()),
-            _ => return Err(format!("'{key}' is no setting of a server; there are priority and zone")),
+            _ => return Err(format!("'{key}' is not a setting of a server; the settings are priority and zone")),
         }
     }
     Ok(wanted)

@@ -1,10 +1,9 @@
-//! Settings as people type them: KEY=VALUE.
-//! Knows nothing of which settings there are.
+//! Parses settings as people type them: KEY=VALUE.
 
 /// Key and value of `KEY=VALUE`.
 ///
 /// # Errors
-/// A sentence when there is no `=`.
+/// Returns what is expected, as text for the operator, if there is no `=`.
 pub fn split(setting: &str) -> Result<(&str, &str), String> {
     setting.split_once('=').ok_or_else(|| format!("'{setting}' is not KEY=VALUE"))
 }
@@ -12,7 +11,7 @@ pub fn split(setting: &str) -> Result<(&str, &str), String> {
 /// A switch.
 ///
 /// # Errors
-/// A sentence that names `key` when the value is neither `on` nor `off`.
+/// Returns what is expected for `key`, as text for the operator, if the value is neither `on` nor `off`.
 pub fn on_off(key: &str, value: &str) -> Result<bool, String> {
     match value {
         "on" => Ok(true),
@@ -21,15 +20,15 @@ pub fn on_off(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-/// A number that fits.
+/// A number that fits into the type.
 ///
 /// # Errors
-/// A sentence that names `key` and says what is `expected`, as "1 to 100".
+/// Returns what is expected for `key`, as text for the operator. `expected`: for example "1 to 100".
 pub fn number<N: std::str::FromStr>(key: &str, value: &str, expected: &str) -> Result<N, String> {
     value.parse().map_err(|_| format!("{key}: {expected} is expected, not '{value}'"))
 }
 
-/// As it is typed.
+/// In the form that [`on_off`] parses.
 #[must_use]
 pub fn show_switch(on: bool) -> &'static str {
     if on { "on" } else { "off" }

@@ -1,12 +1,13 @@
-//! `pontoon slot`: who owns which slots, and where a key is.
-//! Knows nothing of how many slots a layout has; nodes do.
+//! `pontoon slot`: the owners of slots, and the slot of a key.
+//! Knows nothing of how many slots a layout has; nodes check that.
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{Remote, client::Client, error::CliError, output};
 use crate::wire::pb::admin::{
-    AssignSlotsRequest, ChangeReply, ListSlotsReply, ListSlotsRequest, LocateKeyRequest, SlotRange, SlotSpan,
+    AssignSlotsRequest, ChangeReply, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, SlotRange,
+    SlotSpan,
 };
 
 /// `pontoon slot ...`
@@ -14,26 +15,28 @@ use crate::wire::pb::admin::{
 pub enum SlotCommand {
     /// List the slots of the product as ranges
     Ls,
-    /// Give slots to a group: free ones at once, owned ones only if they hold no keys (to move keys: migrate)
+    /// Give slots to a group, without keys (to move keys: migrate)
+    ///
+    /// Slots without an owner change at once. Slots with an owner change only if they have no keys.
     Assign {
-        /// As 0-511, 7 or 0-3,9
+        /// For example 0-511, 7 or 0-3,9
         #[arg(value_name = "SLOTS")]
         slots: String,
         /// The group
         #[arg(value_name = "GID")]
         group: u32,
-        /// Give up the keys that their present owners have of them: they stay there, unreachable
+        /// Abandon the keys at the present owners: they stay there, unreachable
         #[arg(long)]
         abandon_data: bool,
     },
-    /// Which slot, group and server a key is on
+    /// Show the slot, group and server of a key
     Key {
         /// The key
         key: String,
     },
 }
 
-/// More ranges than slots of the largest layout is no list a person made.
+/// Ranges in one command. The largest layout has this many slots; a longer list is a mistake.
 const SPANS_MAX: usize = 16_384;
 
 pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), CliError> {
@@ -42,13 +45,13 @@ pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), Cli
         SlotCommand::Assign { slots, group, abandon_data } => {
             let slots = parse_spans(&slots).map_err(CliError::Usage)?;
             let reply = assign(remote, &slots, group, abandon_data).await?;
-            output::changed(remote, &reply)
+            output::print_change(remote, &reply)
         }
         SlotCommand::Key { key } => locate(remote, key).await,
     }
 }
 
-/// Assigns slots; also the playground's way.
+/// Assigns slots. The playground uses it too.
 pub(super) async fn assign(
     remote: &Remote,
     slots: &[SlotSpan],
@@ -76,14 +79,13 @@ pub(super) async fn list(remote: &Remote) -> Result<ListSlotsReply, CliError> {
 async fn show(remote: &Remote) -> Result<(), CliError> {
     let reply = list(remote).await?;
     if remote.json() {
-        output::print_json(&Value::Array(reply.ranges.iter().map(to_json).collect()));
-        return Ok(());
+        return output::print_json(&reply.ranges);
     }
     let rows: Vec<_> = reply
         .ranges
         .iter()
         .map(|r| {
-            let group = if r.group == 0 { "nobody".to_owned() } else { r.group.to_string() };
+            let group = r.group.map_or_else(|| "none".to_owned(), |id| id.to_string());
             vec![show_range(r), group, output::yes(r.held), r.epoch.to_string()]
         })
         .collect();
@@ -102,25 +104,23 @@ async fn locate(remote: &Remote, key: String) -> Result<(), CliError> {
     };
     let reply = remote.read(call).await?;
     if remote.json() {
-        output::print_json(&json!({
-            "key": key,
-            "slot": reply.slot,
-            "group": (reply.group != 0).then_some(reply.group),
-            "server": (!reply.server.is_empty()).then_some(reply.server),
-        }));
-    } else if reply.group == 0 {
-        output::print_text(&format!(
-            "slot {}, which nobody owns; assign it: pontoon slot assign {} GID\n",
-            reply.slot, reply.slot
-        ));
-    } else {
-        output::print_text(&format!("slot {}, group {}, server {}\n", reply.slot, reply.group, reply.server));
+        return output::print_json(&LocatedKey { key: &key, reply: &reply });
     }
+    output::print_text(&match (reply.group, &reply.server) {
+        (Some(group), Some(server)) => format!("slot {}, group {group}, server {server}\n", reply.slot),
+        _ => format!("slot {}, which has no owner; assign it: pontoon slot assign {} GID\n", reply.slot, reply.slot),
+    });
     Ok(())
 }
 
-fn to_json(r: &SlotRange) -> Value {
-    json!({"slots": show_range(r), "first": r.first, "last": r.last, "group": (r.group != 0).then_some(r.group), "held": r.held, "epoch": r.epoch})
+/// A [`LocateKeyReply`] as JSON.
+#[derive(Serialize)]
+pub(super) struct LocatedKey<'a> {
+    /// The key that was asked for.
+    pub(super) key: &'a str,
+    /// The reply of the node.
+    #[serde(flatten)]
+    pub(super) reply: &'a LocateKeyReply,
 }
 
 fn show_range(r: &SlotRange) -> String {
@@ -129,7 +129,7 @@ fn show_range(r: &SlotRange) -> String {
 
 /// `0-511`, `7`, `0-3,9`.
 pub(super) fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
-    let bad = |part: &str| format!("'{part}' is no slot and no range of slots, as 7 or 0-511");
+    let bad = |part: &str| format!("'{part}' is neither a slot nor a range of slots, such as 7 or 0-511");
     let number = |part: &str, whole: &str| -> Result<u32, String> {
         part.trim().parse::<u16>().map(u32::from).map_err(|_| bad(whole))
     };
@@ -140,7 +140,7 @@ pub(super) fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
             None => (number(part, part)?, number(part, part)?),
         };
         if first > last {
-            return Err(format!("'{part}' goes backwards; write {last}-{first}"));
+            return Err(format!("the range {part} is reversed; write {last}-{first}"));
         }
         spans.push(SlotSpan { first, last });
         if spans.len() > SPANS_MAX {

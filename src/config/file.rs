@@ -1,4 +1,4 @@
-//! Reads the TOML file into the configuration, and says file, line and key of what it does not like.
+//! Reads the TOML file into the configuration. Errors name the file, line and key.
 //! Knows nothing of what settings mean.
 
 use std::{ops::Range, path::Path};
@@ -7,10 +7,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Config, dotted, value::SettingKind};
 
-/// Longest file that is read; one with every key and its explanation has a tenth of it.
+/// Longest file that is read. A file with every key and its explanation has a tenth of this.
 const FILE_LEN_MAX: u64 = 64 * 1024;
 
-/// Lays the file at `path` over `config`.
+/// Overrides `config` with the file at `path`.
 pub(super) fn read(path: &Path, config: &mut Config) -> Result<(), String> {
     let show = path.display();
     let size = std::fs::metadata(path).map_err(|e| format!("{show}: cannot be read: {e}"))?.len();
@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path, config: &mut Config) -> Result<(), String> {
     parse(&text, config).map_err(|(line, what)| format!("{show}:{line}: {what}"))
 }
 
-/// Lays a TOML text over `config`; an error has its line, from 1.
+/// Overrides `config` with a TOML text. An error has its line, from 1.
 pub(super) fn parse(text: &str, config: &mut Config) -> Result<(), (usize, String)> {
     let line = |span: Range<usize>| text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1);
     let root = DeTable::parse(text).map_err(|e| (line(e.span().unwrap_or(0..0)), e.message().to_owned()))?;
@@ -44,7 +44,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Re
     let name = dotted(section, key);
     let Some((_, known)) = Config::keys().find(|(s, k)| *s == section && k.name == key) else {
         let others: Vec<_> = Config::keys().filter(|(s, _)| *s == section).map(|(_, k)| k.name).collect();
-        return Err(format!("{name}: there is no such setting; there are {}", others.join(", ")));
+        return Err(format!("{name}: there is no such setting; the settings are {}", others.join(", ")));
     };
     let wrong = |expected: &str| Err(format!("{name}: {expected} is expected, not a TOML {}", value.type_str()));
     let text = match (known.kind, value) {

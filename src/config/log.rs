@@ -1,12 +1,11 @@
-//! What this node logs, and how.
-//! Knows nothing of what is logged.
+//! The settings of the log output.
 
 use super::{
     section::section,
     value::{SettingKind, SettingValue},
 };
 
-// openraft says of a node that is down some forty times a second that it is; `consensus` says it once, and what is fatal too.
+// openraft logs about forty times a second that a node is down. `consensus` logs this once, and also what is fatal.
 section! {
     /// Logging to standard error.
     LogConfig("log") {
@@ -22,7 +21,7 @@ section! {
 pub enum LogFormat {
     /// For people.
     Text,
-    /// An object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -46,7 +45,10 @@ impl SettingValue for LogFormat {
 impl LogConfig {
     pub(super) fn check(&self) -> Result<(), String> {
         tracing_subscriber::EnvFilter::try_new(&self.level).map(drop).map_err(|e| {
-            format!("log.level: '{}' is not understood ({e}); as: info, or info,pontoon::consensus=debug", self.level)
+            format!(
+                "log.level: '{}' is not valid ({e}); for example: info, or info,pontoon::consensus=debug",
+                self.level
+            )
         })
     }
 }

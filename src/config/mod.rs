@@ -1,5 +1,5 @@
-//! A node's configuration: TOML file < environment < flags; typed, validated, explained once.
-//! Knows nothing of the settings that are replicated and changed while running (`pontoon cluster set`).
+//! A node's configuration: TOML file < environment < flags. Each setting is declared once, with its type and explanation.
+//! Knows nothing of the settings that are replicated and can change while nodes run (`pontoon cluster set`).
 
 mod file;
 pub mod log;
@@ -16,10 +16,10 @@ use section::{Key, Section};
 
 use crate::{consensus::Timing, wire::auth::ClusterSecret};
 
-/// Everything a node is started with. Made by [`Config::load`], which has checked it.
+/// All settings of a node. [`Config::load`] reads them, [`Config::check`] checks them together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Who it is.
+    /// Its identity and addresses.
     pub node: node::NodeConfig,
     /// Threads and limits.
     pub proxy: proxy::ProxyConfig,
@@ -29,17 +29,18 @@ pub struct Config {
     pub log: log::LogConfig,
 }
 
-/// Variables of the environment begin so; then the key in capitals, its section before it.
+/// Prefix of variables of the environment; the section and the key follow, in capitals.
 const ENV_PREFIX: &str = "PONTOON_";
 /// Variables with our prefix that are not settings of a node: the CLI's default node, and where tests find the program.
 const ENV_OTHERS: [&str; 3] = ["PONTOON_NODE", "PONTOON_BIN", "PONTOON_FAULTS"];
 
 impl Config {
-    /// Reads the file, lays the environment over it, and the flags over that (`(key, text)`, as `("proxy.workers", "2")`).
-    /// Also returns notes for the operator. Does not yet check what belongs together: see [`Config::check`].
+    /// Reads the file, then the environment, then the flags (`(key, text)`, for example `("proxy.workers", "2")`); later sources
+    /// override earlier ones. Also returns notes for the operator. Does not check whether the settings fit together, see
+    /// [`Config::check`].
     ///
     /// # Errors
-    /// A sentence with file, line and key; or the variable; or the flag.
+    /// Returns the file, line and key, or the variable, or the flag, and what is expected, as text for the operator.
     pub fn load(
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -60,7 +61,7 @@ impl Config {
                 }
                 None if ENV_OTHERS.contains(&name.as_str()) => {}
                 None => {
-                    notes.push(format!("{name} in the environment is no setting and is ignored; see --print-config"))
+                    notes.push(format!("{name} in the environment is not a setting and is ignored; see --print-config"))
                 }
             }
         }
@@ -70,10 +71,10 @@ impl Config {
         Ok((config, notes))
     }
 
-    /// Whether the settings fit together.
+    /// Checks the settings together.
     ///
     /// # Errors
-    /// The first problem, naming the key and what to do.
+    /// Returns the first problem, with the key and what to do, as text for the operator.
     pub fn check(&self) -> Result<(), String> {
         self.node.check()?;
         self.proxy.check()?;
@@ -84,7 +85,7 @@ impl Config {
     /// The cluster secret from its file; none if there is no file.
     ///
     /// # Errors
-    /// When the file is not as it must be.
+    /// As [`secret_file::cluster_secret`].
     pub fn secret(&self) -> Result<ClusterSecret, String> {
         self.node.secret_file.as_deref().map_or_else(|| Ok(ClusterSecret::none()), secret_file::cluster_secret)
     }
@@ -96,7 +97,7 @@ impl Config {
         Timing { heartbeat, election_min, election_max }
     }
 
-    /// The whole as a TOML file: every key, with one line of explanation and its default.
+    /// All settings as a TOML file: every key, with one line of explanation and its default.
     #[must_use]
     pub fn print(&self) -> String {
         let mut out = String::new();

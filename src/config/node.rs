@@ -1,5 +1,4 @@
-//! Who this node is and where it is reached.
-//! Knows nothing of the cluster it will meet.
+//! The identity of this node and its addresses.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -16,7 +15,7 @@ section! {
         id "id": Option<NodeId> = None, "1";
         /// Where other nodes and operators reach this node; it listens there unless admin_listen says otherwise.
         admin "admin": Option<HostPort> = None, "127.0.0.1:19101";
-        /// Where it listens for them instead, when they reach it through something else (a published port, a relay).
+        /// Where it listens for them, if they reach it through something else (a published port, a relay).
         admin_listen "admin_listen": Option<HostPort> = None, "0.0.0.0:19101";
         /// IP address of this machine that its calls to other nodes come from; not set: as the system chooses.
         source "source": Option<IpAddr> = None, "10.0.0.5";
@@ -24,23 +23,23 @@ section! {
         peers "peers": BTreeMap<NodeId, HostPort> = BTreeMap::new(), "1=127.0.0.1:19101,2=127.0.0.1:19102,3=127.0.0.1:19103";
         /// Admin address of any node of a running cluster that this node joins, instead of peers. Ignored once it is a member.
         join "join": Option<HostPort> = None, "127.0.0.1:19101";
-        /// IP address that clients' ports are bound on.
+        /// IP address on which the ports for clients are bound.
         bind "bind": IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), "127.0.0.1";
-        /// Host that clients are told; not set: `bind`, or the host of `admin` if that is 0.0.0.0 or ::.
+        /// Host that clients are given; not set: `bind`, or the host of `admin` if that is 0.0.0.0 or ::.
         advertise "advertise": Option<String> = None, "proxy1.example.org";
         /// Added to every product's port, so that several nodes fit on one host.
         port_offset "port_offset": u16 = 0, "1";
-        /// Base port of the product `default`, which the node that starts a cluster makes.
+        /// Base port of the product `default`, which the first leader of a cluster creates.
         default_port "default_port": u16 = 19_000, "19000";
-        /// Where this node stands; a product with read-from=nearest reads from servers of the same zone (pontoon server set).
+        /// Zone of this node; a product with read-from=nearest reads from servers of the same zone (pontoon server set).
         zone "zone": String = String::new(), "rack-1";
-        /// Directory of this node's log; made with mode 0700. Never copy one.
+        /// Directory of this node's log, created with mode 0700. Never copy it.
         data_dir "data_dir": Option<PathBuf> = None, "/var/lib/pontoon";
-        /// File with the cluster secret, mode 0600. Needed as soon as anything is bound beyond loopback.
+        /// File with the cluster secret, mode 0600. Needed if anything is bound beyond loopback.
         secret_file "secret_file": Option<PathBuf> = None, "/etc/pontoon/secret";
         /// Serve beyond loopback without a cluster secret, and products without a password. Only where the network is trusted.
         insecure "insecure": bool = false, "false";
-        /// On SIGTERM the node drains, hands over and exits within this many milliseconds.
+        /// On SIGTERM the node drains, transfers its leadership and exits within this many milliseconds.
         shutdown_deadline "shutdown_deadline_ms": Duration = Duration::from_secs(10), "10000";
     }
 }
@@ -52,7 +51,7 @@ impl NodeConfig {
     /// The id.
     ///
     /// # Errors
-    /// When it is not set.
+    /// Returns how to set it, as text for the operator, if it is not set.
     pub fn id(&self) -> Result<NodeId, String> {
         self.id.ok_or_else(|| missing("id", "--id", "1"))
     }
@@ -60,15 +59,15 @@ impl NodeConfig {
     /// The admin address.
     ///
     /// # Errors
-    /// When it is not set.
+    /// Returns how to set it, as text for the operator, if it is not set.
     pub fn admin(&self) -> Result<&HostPort, String> {
         self.admin.as_ref().ok_or_else(|| missing("admin", "--admin", "127.0.0.1:19101"))
     }
 
-    /// Where it listens for other nodes and operators.
+    /// Where the node listens for other nodes and operators.
     ///
     /// # Errors
-    /// When the admin address is not set.
+    /// As [`NodeConfig::admin`].
     pub fn admin_listen(&self) -> Result<&HostPort, String> {
         self.admin_listen.as_ref().map_or_else(|| self.admin(), Ok)
     }
@@ -76,12 +75,12 @@ impl NodeConfig {
     /// The data directory.
     ///
     /// # Errors
-    /// When it is not set.
+    /// Returns how to set it, as text for the operator, if it is not set.
     pub fn data_dir(&self) -> Result<&PathBuf, String> {
         self.data_dir.as_ref().ok_or_else(|| missing("data_dir", "--data-dir", "/var/lib/pontoon"))
     }
 
-    /// The host that clients are told.
+    /// The host that clients are given.
     #[must_use]
     pub fn advertise_host(&self) -> String {
         match (&self.advertise, &self.admin) {
@@ -92,10 +91,10 @@ impl NodeConfig {
         }
     }
 
-    /// What a pristine node must still check: it is about to form a cluster with `peers`, or to join one.
+    /// Checks what matters only for a pristine node, which forms a cluster with `peers` or joins one.
     ///
     /// # Errors
-    /// When it has neither, or its own line in `peers` differs from `admin`.
+    /// Returns what to do, as text for the operator, if both are missing, or the node's own entry in `peers` differs from `admin`.
     pub fn check_pristine(&self) -> Result<(), String> {
         let (id, admin) = (self.id()?, self.admin()?);
         if self.peers.is_empty() && self.join.is_none() {
@@ -109,10 +108,10 @@ impl NodeConfig {
         }
     }
 
-    /// Everything that can be said without looking at the world.
+    /// Checks the settings without reading anything else.
     ///
     /// # Errors
-    /// The first problem, naming the key and what to do.
+    /// Returns the first problem, with the key and what to do, as text for the operator.
     pub(super) fn check(&self) -> Result<(), String> {
         let (id, admin) = (self.id()?, self.admin()?);
         self.data_dir()?;
@@ -135,7 +134,7 @@ impl NodeConfig {
                 || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']')));
             if bad {
                 return Err(format!(
-                    "advertise: '{host}' is no host (a name or address without a port; IPv6 in brackets)"
+                    "advertise: '{host}' is not a host (a name or address without a port; IPv6 in brackets)"
                 ));
             }
         }
@@ -153,10 +152,10 @@ impl NodeConfig {
         let beyond = |key: &str, host: &str| {
             Err(format!(
                 "{key}: {host} is beyond loopback and there is no cluster secret; make one (umask 077; openssl rand -hex 32 > FILE), \
-                 give it to every node with --secret-file FILE, or say --insecure where the network is trusted"
+                 give it to every node with --secret-file FILE, or use --insecure where the network is trusted"
             ))
         };
-        // What counts is what is bound: what others are told may lead here through a relay.
+        // Only the address that is bound counts: the address that others use may lead here through a relay.
         let (key, listen) = match &self.admin_listen {
             Some(listen) => ("admin_listen", listen),
             None => ("admin", admin),

@@ -10,11 +10,11 @@ section! {
     ProxyConfig("proxy") {
         /// Data threads; 0: one per core but one, at least one.
         workers "workers": usize = 0, "0";
-        /// Clients of this node; one more is answered an error and closed.
+        /// Clients of this node; one more gets an error and is closed.
         clients_max "clients_max": usize = 50_000, "50000";
-        /// Requests of one client that are unanswered; then its next ones are left in the socket.
+        /// Unanswered requests of one client; then further requests stay in the socket.
         pipeline_max "pipeline_max": usize = 1024, "1024";
-        /// Bytes of requests of one client that wait to be sent to servers; then no more is read from it.
+        /// Bytes of requests of one client that wait to be sent to servers; then the node reads no more from it.
         session_queue_max "session_queue_max": usize = 32 << 20, "33554432";
         /// Bytes of replies that one client has not read; then it is closed.
         session_output_max "session_output_max": usize = 64 << 20, "67108864";
@@ -27,7 +27,7 @@ section! {
     }
 }
 
-/// More threads than this on one machine is a mistyped number.
+/// A larger number of threads is a mistyped number.
 const WORKERS_MAX: usize = 256;
 
 impl ProxyConfig {

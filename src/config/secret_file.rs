@@ -1,5 +1,5 @@
-//! Reads secrets from files: the cluster secret, whose file nobody else may read, and passwords.
-//! Never shows what it read.
+//! Reads secrets from files: the cluster secret, whose file only its owner may read, and passwords.
+//! No error contains what was read.
 
 use std::{
     fs::File,
@@ -10,15 +10,16 @@ use std::{
 
 use crate::{model::secret::Secret, wire::auth::ClusterSecret};
 
-/// Longest secret file that is read: the longest secret and its line end fit in many times over.
+/// Longest secret file that is read; several times the longest secret.
 const FILE_LEN_MAX: u64 = 4096;
-/// Bits of a file's mode that let others than its owner in.
+/// Bits of a file's mode that give access to others than the owner.
 const MODE_OTHERS: u32 = 0o077;
 
 /// The cluster secret in `path`: its first and only line.
 ///
 /// # Errors
-/// When it cannot be read, others may read it (with the command that ends that), or it is no secret.
+/// Returns why, as text for the operator, if the file cannot be read, others may read it (with the command that changes this), or
+/// its content cannot be a cluster secret.
 pub fn cluster_secret(path: &Path) -> Result<ClusterSecret, String> {
     let show = path.display();
     let file = File::open(path).map_err(|e| format!("secret file {show} cannot be read: {e}"))?;
@@ -36,7 +37,7 @@ pub fn cluster_secret(path: &Path) -> Result<ClusterSecret, String> {
 /// A password from a file, or from standard input if `path` is `-`.
 ///
 /// # Errors
-/// When it cannot be read, or is empty, or has more than one line.
+/// Returns why, as text for the operator, if it cannot be read, is empty, or has more than one line.
 pub fn password(path: &Path) -> Result<Secret, String> {
     let text = if path == Path::new("-") {
         line(std::io::stdin().lock().take(FILE_LEN_MAX)).map_err(|e| format!("password on standard input: {e}"))?

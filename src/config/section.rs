@@ -1,16 +1,15 @@
-//! Declares a section of the configuration once: type, key, default and the line that explains it.
-//! Knows nothing of where values come from.
+//! Declares a section of the configuration: for each setting its type, key, default and explanation.
 
 use super::value::SettingKind;
 
-/// A setting as the sources see it.
+/// What the sources need to know of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Its name in its section.
     pub name: &'static str,
-    /// How TOML writes it.
+    /// Its kind in TOML.
     pub kind: SettingKind,
-    /// What it means, one line.
+    /// Its meaning, in one line.
     pub help: &'static str,
     /// An example, shown while it is not set.
     pub example: &'static str,
@@ -22,16 +21,16 @@ pub trait Section: Default {
     const NAME: &'static str;
     /// Its settings in the order of printing.
     const KEYS: &'static [Key];
-    /// Sets one from its text.
+    /// Sets one setting from its text.
     ///
     /// # Errors
-    /// What is expected instead; also when there is no such key.
+    /// Returns what is expected, as text for the operator, if the value is not valid or there is no such key.
     fn set(&mut self, key: &str, text: &str) -> Result<(), String>;
-    /// One as TOML; `None`: not set.
+    /// One setting as TOML; `None`: not set.
     fn toml(&self, key: &str) -> Option<String>;
 }
 
-/// `field "key": Type = default, "example";` with one doc line each, which is also the explanation that is printed.
+/// `field "key": Type = default, "example";`, each with one doc line, which is also the printed explanation.
 macro_rules! section {
     ($(#[$meta:meta])* $struct:ident($name:literal) { $(#[doc = $help:literal] $field:ident $key:literal: $type:ty = $default:expr, $example:literal;)* }) => {
         $(#[$meta])*

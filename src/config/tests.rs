@@ -1,4 +1,4 @@
-//! The configuration as files, variables and flags make it.
+//! Tests of the configuration: files, variables and flags.
 #![allow(clippy::unwrap_used)]
 
 use std::{net::IpAddr, time::Duration};
@@ -42,13 +42,13 @@ fn file_then_environment_then_flags() {
 }
 
 #[test]
-fn a_bad_file_is_told_with_its_line_and_key() {
+fn an_error_in_a_file_has_its_line_and_key() {
     let check = |text: &str, line: usize, part: &str| {
         let (at, what) = file::parse(text, &mut Config::default()).unwrap_err();
         assert!(at == line && what.contains(part), "{text:?}: line {at}: {what}");
     };
     check("id = 1\nidd = 2\n", 2, "idd: there is no such setting");
-    check("[proxy]\n\nworker = 2\n", 3, "proxy.worker: there is no such setting; there are workers");
+    check("[proxy]\n\nworker = 2\n", 3, "proxy.worker: there is no such setting; the settings are workers");
     check("[proxi]\nworkers = 2\n", 1, "proxi: there is no such setting");
     check("id = \"1\"\n", 1, "id: a decimal whole number is expected, not a TOML string");
     check("id = 1\ninsecure = 1\n", 2, "true or false");
@@ -109,16 +109,16 @@ fn the_example_file_has_every_key() {
         assert!(shown, "examples/pontoon.toml lacks {}", dotted(section, key.name));
         assert!(
             text.contains(key.help.trim()),
-            "examples/pontoon.toml explains {} otherwise than --print-config",
+            "examples/pontoon.toml explains {} differently from --print-config",
             key.name
         );
     }
-    // Apart from who the node is, it shows the defaults.
+    // Apart from the identity of the node, it has the defaults.
     let plain = Config { node: config.node.clone(), ..Config::default() };
     assert_eq!(config, plain);
     assert!(
         text.ends_with(&config.print()),
-        "make it anew: pontoon serve --config examples/pontoon.toml --print-config"
+        "write it again: pontoon serve --config examples/pontoon.toml --print-config"
     );
 }
 
@@ -157,14 +157,14 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
-fn the_address_that_is_bound_may_differ_from_the_one_that_is_told() {
+fn the_bound_address_may_differ_from_the_announced_one() {
     let mut config = good();
     assert_eq!(config.node.admin_listen().unwrap().as_str(), "127.0.0.1:19101");
     config.set("peers", "").unwrap();
     config.set("join", "db2.example.org:19101").unwrap();
     config.set("admin", "db1.example.org:19101").unwrap();
     config.check().unwrap_err();
-    // Reached through a relay on this machine: nothing is bound beyond loopback.
+    // Others reach the node through a relay on this machine: nothing is bound beyond loopback.
     config.set("admin_listen", "127.0.0.1:19109").unwrap();
     config.set("source", "127.0.0.1").unwrap();
     config.check().unwrap();

@@ -1,11 +1,10 @@
-//! How a setting is written: the same text in the file, the environment and on the command line.
-//! Knows nothing of which settings there are.
+//! The text form of settings: the same in the file, the environment and on the command line.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::model::ids::{HostPort, NodeId};
 
-/// What a setting looks like in TOML; a file that gives another kind is refused.
+/// The kind of a setting in TOML. A file with another kind is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingKind {
     /// A whole number.
@@ -25,7 +24,7 @@ pub trait SettingValue: Sized {
     /// Reads it from the text of a flag, a variable, or a TOML value without its quotes.
     ///
     /// # Errors
-    /// A sentence that says what is expected.
+    /// Returns what is expected, as text for the operator.
     fn parse(text: &str) -> Result<Self, String>;
     /// As TOML; `None`: not set.
     fn toml(&self) -> Option<String>;

@@ -1,5 +1,5 @@
 //! openraft's values to proto/raft.proto and back, for the network and for the disk.
-//! Knows nothing of either. (Here and not in wire/, because nothing else may name openraft.)
+//! Knows nothing of either. It is not part of wire/, because only this module may name openraft.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{
     wire::{entry, pb::raft as pb},
 };
 
-/// More nodes than any cluster has (architecture.md: tens); bounds what a peer can make us keep.
+/// More nodes than any cluster has (tens). Limits what a peer can make this node keep.
 const NODES_MAX: usize = 4096;
 
 /// 16 bytes, big endian.
@@ -19,7 +19,7 @@ pub fn uuid_bytes(uuid: Uuid) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(&uuid.0.to_be_bytes())
 }
 
-/// 16 bytes, else an error for the log.
+/// Reads 16 bytes; `Err`: why they are not a uuid, for the log.
 pub fn uuid(bytes: &[u8]) -> Result<Uuid, String> {
     bytes.try_into().map(|b| Uuid(u128::from_be_bytes(b))).map_err(|_| format!("a uuid has {} bytes", bytes.len()))
 }

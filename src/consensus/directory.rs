@@ -1,4 +1,4 @@
-//! The data directory: whose it is, that one process has it, and the node's uuid in it.
+//! The data directory: its owner, the lock that one process holds, and the node's uuid in it.
 //! Knows nothing of the log.
 
 use std::{
@@ -16,20 +16,21 @@ use super::{
 };
 use crate::model::ids::Uuid;
 
-/// Name of the lock file. It stays; the kernel's lock on it is what counts.
+/// Name of the lock file. The file is never removed; what counts is the kernel's lock on it.
 const LOCK: &str = "lock";
 
-/// Holds the data directory for this process; dropped (also by kill -9), it is free again.
+/// Holds the data directory for this process. It is free again when this is dropped or the process has ended.
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
 }
 
-/// Takes the data directory for this process, making it (mode 0700) if need be. Another mode of one that is ours is
-/// put right, since passwords lie in it.
+/// Takes the data directory for this process. Makes it (mode 0700) if there is none, and corrects a wider mode, because
+/// the log contains passwords.
 ///
 /// # Errors
-/// A sentence for the operator: another process has it, it belongs to another user, or the file system's error.
+/// Another process uses the directory, it belongs to another user, or the file system refuses something. The text tells
+/// the operator what to do.
 pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
     prepare(data_dir)?;
     let path = data_dir.join(LOCK);
@@ -45,10 +46,10 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
     }
 }
 
-/// This node's uuid, made at the first call. To be called under the lock.
+/// This node's uuid, made at the first call. The caller must hold the lock.
 ///
 /// # Errors
-/// A sentence for the operator: the witness file is damaged, or gone while there is a log.
+/// The witness file is damaged, or is missing although there is a log. The text tells the operator what to do.
 pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
     prepare(data_dir)?;
     match Witness::open(data_dir) {
@@ -72,7 +73,7 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
     let failed = |e: std::io::Error| OpenError(format!("cannot use the data directory {shown}: {e}"));
     if !data_dir.exists() {
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-        // Else a power loss could take the directory away, and with it a vote that was given.
+        // Without this a power loss could remove the directory, and with it a vote that was given.
         if let Some(parent) = data_dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent).and_then(|f| f.sync_all()).map_err(failed)?;
         }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_is_too_wide_is_put_right() {
+    fn a_mode_that_is_too_wide_is_corrected() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         lock(dir.path()).unwrap();

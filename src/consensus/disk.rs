@@ -1,8 +1,9 @@
-//! What a node keeps of Raft on disk: log, vote and snapshot in sled, and the witness beside it. The only file that names sled.
+//! Raft's data on disk: log, vote and snapshot in sled, and the witness beside it. The only file that names sled.
 //! Knows nothing of openraft's traits; every function here blocks.
 //!
-//! sled's `flush` does not fsync on Linux, so `sync_data` follows it before anything is acknowledged. Values above 128 KB
-//! (also those that sled makes itself, of up to 16 of our values) would go to files that are never synced: see `CHUNK`.
+//! sled's `flush` does not fsync on Linux, so `sync_data` follows it before anything is acknowledged. Values above 128
+//! KB (also those that sled makes itself, of up to 16 of our values) would go to files that are never synced: see
+//! `CHUNK`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -26,15 +27,16 @@ use crate::{model::ids::Uuid, wire::pb::raft as pb};
 const CHUNK: usize = 4096;
 /// sled's cache; its default is 1 GB. The log that is kept is a few MB.
 const CACHE: u64 = 16 << 20;
-/// sled's threads end within milliseconds after a close; more is another program that holds the file.
+/// sled's threads end within milliseconds after a close. If it takes longer, another program holds the file.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
-/// How often that is looked at.
+/// Time between two checks of whether it is closed.
 const LOCKED_LOOK: Duration = Duration::from_millis(10);
-/// sled writes what nobody waits for (the committed position) after this time, milliseconds.
+/// sled writes what nobody waits for (the committed position) after this time, in milliseconds.
 const FLUSH_MS: u64 = 500;
-/// Longest entry, bytes encoded: an assignment of all 16384 slots has about 50 KB. Refused when proposed.
+/// Longest entry, in encoded bytes: an assignment of all 16384 slots has about 50 KB. A longer one is refused when it
+/// is proposed.
 pub const ENTRY_MAX: usize = 512 * 1024;
-/// Entries are read in batches of about so many bytes, so that one message to a follower stays below 4 MB.
+/// Entries are read in batches of about this number of bytes, so that one message to a follower stays below 4 MB.
 pub const BATCH_BYTES: usize = 1 << 20;
 
 const FOLDER: &str = "raft";
@@ -43,7 +45,7 @@ const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
 const SNAPSHOT: &[u8] = b"snapshot";
 
-/// A failure of the disk or of what is on it, told to the operator.
+/// A failure of the disk or of the data on it, as text for the operator.
 pub type Failure = String;
 
 /// The open store.
@@ -51,7 +53,8 @@ pub type Failure = String;
 pub struct Disk {
     trees: RwLock<Option<Trees>>,
     writer: Mutex<Writer>,
-    /// Apart from the writer, which need not wait for its late sync. Locked after the writer, when both are.
+    /// Locked apart from the writer, which does not wait for the late sync of the witness. If both are locked, the
+    /// writer is first.
     witness: Mutex<Witness>,
 }
 
@@ -73,20 +76,20 @@ struct Writer {
     generation: u64,
     /// Last entry in the current snapshot.
     snapshot: Option<LogId>,
-    /// A write has failed: what sled has in memory may be ahead of the disk, so nothing is written any more.
+    /// A write has failed: sled's memory may be ahead of the disk, so nothing is written any more.
     failed: Option<Failure>,
 }
 
-/// What the log begins and ends with.
+/// The ends of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
-    /// Last entry that was thrown away after a snapshot.
+    /// Last entry that was removed after a snapshot.
     pub purged: Option<LogId>,
     /// Last entry; `purged` if there is none.
     pub last: Option<LogId>,
 }
 
-/// Says what is damaged and what to do now.
+/// The error for a damaged log: what is damaged, and what to do now.
 pub fn remedy(data_dir: &Path, what: &str) -> OpenError {
     OpenError(format!(
         "the log in {} is damaged: {what}. This node refuses to start, because it may have forgotten what it promised \
@@ -100,7 +103,8 @@ impl Disk {
     /// Opens the store of a data directory that has a witness, and checks everything in it.
     ///
     /// # Errors
-    /// A sentence for the operator: damaged, behind its witness, or the file system's error.
+    /// The log is damaged or behind its witness, or the file system refuses something. The text tells the operator what
+    /// to do.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let witness = open_witness(data_dir)?;
         let folder = data_dir.join(FOLDER);
@@ -114,7 +118,7 @@ impl Disk {
             )),
         })?;
         let io = |e: std::io::Error| OpenError(format!("cannot open {}: {e}", folder.display()));
-        // Opened for writing: POSIX lets a system refuse fsync on a read-only handle.
+        // The handle is opened for writing, because POSIX lets a system refuse fsync on a read-only one.
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(io)?;
         let writer = Writer { file, last: None, purged: None, generation: 0, snapshot: None, failed: None };
         let disk = Self { trees: RwLock::new(Some(trees)), writer: Mutex::new(writer), witness: Mutex::new(witness) };
@@ -127,7 +131,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Closes sled; every later call fails. What was acknowledged is on disk already.
+    /// Closes sled; every later call fails. Acknowledged data is on disk already.
     pub fn close(&self) {
         if let Err(error) = self.settle() {
             tracing::warn!(%error, "the witness file could not be synced at its end");
@@ -154,18 +158,18 @@ impl Disk {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uuid, cluster, vote and last entry as witnessed.
+    /// The uuid, cluster, vote and last entry in the witness.
     pub fn facts(&self) -> WitnessRecord {
         self.witness().facts().clone()
     }
 
-    /// Where the log begins and ends.
+    /// The ends of the log.
     pub fn ends(&self) -> Ends {
         let w = self.lock();
         Ends { purged: w.purged, last: w.last }
     }
 
-    /// Makes this node one of a cluster, durably. A node that has a vote or a log keeps the cluster that it has.
+    /// Makes this node part of a cluster, durably. A node that has a vote or a log keeps its cluster.
     pub fn set_cluster(&self, id: Uuid) -> Result<(), Failure> {
         let facts = self.facts();
         match facts.cluster_id {
@@ -176,12 +180,13 @@ impl Disk {
         }
     }
 
-    /// Puts this node into another cluster, durably; for `recover` alone.
+    /// Puts this node into another cluster, durably. For `recover` only.
     pub fn replace_cluster(&self, id: Uuid) -> Result<(), Failure> {
         self.attest(&mut self.lock(), |facts| facts.cluster_id = Some(id))
     }
 
-    /// Appends entries; on disk when this returns. [`Disk::settle`] is to follow when the append is acknowledged.
+    /// Appends entries, which are on disk when this returns. The caller calls [`Disk::settle`] after it has
+    /// acknowledged the append.
     pub fn append(&self, entries: &[LogEntry]) -> Result<(), Failure> {
         let Some(last) = entries.last().map(|e| e.log_id) else { return Ok(()) };
         let trees = self.trees()?;
@@ -202,13 +207,13 @@ impl Disk {
         done.map_err(|e| w.fail("write the witness file", &e))
     }
 
-    /// Syncs the witness of the last append. Only what writes to the log next waits for it.
+    /// Syncs the witness of the last append. Only the next write to the log waits for it.
     pub fn settle(&self) -> Result<(), Failure> {
         let done = self.witness().settle();
         done.map_err(|e| self.lock().fail("sync the witness file", &e))
     }
 
-    /// The writer, when the log may be written to: nothing has failed, and the witness of the last append is on disk.
+    /// The writer, if the log may be written to: no write has failed, and the witness of the last append is on disk.
     fn ready(&self) -> Result<MutexGuard<'_, Writer>, Failure> {
         self.settle()?;
         let w = self.lock();
@@ -221,7 +226,7 @@ impl Disk {
         self.attest(w, |facts| facts.last = last)
     }
 
-    /// Changes what is witnessed; on disk when this returns.
+    /// Changes the witness, which is on disk when this returns.
     fn attest(&self, w: &mut Writer, change: impl FnOnce(&mut WitnessRecord)) -> Result<(), Failure> {
         let mut witness = self.witness();
         let mut facts = witness.facts().clone();
@@ -229,7 +234,7 @@ impl Disk {
         witness.write(facts).map_err(|e| w.fail("write the witness file", &e))
     }
 
-    /// Throws away the entries from `since` on.
+    /// Removes the entries from `since` on.
     pub fn truncate(&self, since: u64) -> Result<(), Failure> {
         let trees = self.trees()?;
         let before = match since.checked_sub(1) {
@@ -237,7 +242,7 @@ impl Disk {
             None => None,
         };
         let mut w = self.ready()?;
-        // The witness first: a crash in between leaves more in the log than it asks for, never less.
+        // The witness is first: a crash in between leaves more in the log than the witness asks for, never less.
         w.last = before.or(w.purged);
         self.attest_last(&mut w)?;
         let done = remove(&trees.log, Bound::Included(log_key(since, 0).to_vec()), Bound::Unbounded);
@@ -245,7 +250,7 @@ impl Disk {
         w.flush(&trees)
     }
 
-    /// Throws away the entries up to and with `upto`, which a snapshot contains.
+    /// Removes the entries up to and including `upto`, which a snapshot contains.
     pub fn purge(&self, upto: LogId) -> Result<(), Failure> {
         let trees = self.trees()?;
         let mut w = self.ready()?;
@@ -257,7 +262,8 @@ impl Disk {
             .keys()
             .try_for_each(|key| key.map(|k| batch.remove(k)))
             .and_then(|()| trees.meta.insert(PURGED, seal(&convert::log_id_pb(&upto).encode_to_vec())).map(|_| ()))
-            // The position before the removal: a crash in between leaves too many entries, which `verify` removes.
+            // The position is written before the removal: a crash in between leaves too many entries, which `verify`
+            // removes.
             .and_then(|()| trees.db.flush().map(|_| ()))
             .and_then(|()| trees.log.apply_batch(batch));
         w.check("purge the log", done)?;
@@ -269,12 +275,13 @@ impl Disk {
         self.attest_last(&mut w)
     }
 
-    /// Entries from `start` to before `end`, at most about `bytes` (0: no limit) and at least one if there is one.
+    /// Entries from `start` to before `end`: at most about `bytes` bytes (0: no limit), and at least one entry if there
+    /// is one.
     pub fn entries(&self, start: u64, end: Option<u64>, bytes: usize) -> Result<Vec<LogEntry>, Failure> {
         entries_of(&self.trees()?, start, end, bytes)
     }
 
-    /// Saves the vote; on disk when this returns.
+    /// Saves the vote, which is on disk when this returns.
     pub fn save_vote(&self, vote: &Vote) -> Result<(), Failure> {
         let trees = self.trees()?;
         let mut w = self.ready()?;
@@ -290,10 +297,11 @@ impl Disk {
         bytes.map(|b| convert::vote(Some(&decode::<pb::BallotVote>(&b, "vote")?))).transpose()
     }
 
-    /// Remembers what is committed. Not synced: an older position is as right, only later.
+    /// Notes which entries are committed. This is not synced: an older position is correct, too, and only makes a start
+    /// slower.
     pub fn save_committed(&self, committed: Option<LogId>) -> Result<(), Failure> {
         let trees = self.trees()?;
-        // Not `ready`: nothing is synced here, and the application of what is committed waits for it.
+        // This does not use `ready`: nothing is synced here, and applying committed entries waits for it.
         let mut w = self.lock();
         w.usable()?;
         let done = match committed {
@@ -303,19 +311,19 @@ impl Disk {
         w.check("save the committed position", done).map(|_| ())
     }
 
-    /// What was known to be committed, at most the end of the log.
+    /// The last entry that was known to be committed, at most the end of the log.
     pub fn committed(&self) -> Result<Option<LogId>, Failure> {
         let last = self.ends().last;
         let id = self.position(COMMITTED)?;
         Ok(id.filter(|c| last.is_some_and(|l| c.index <= l.index)))
     }
 
-    /// Stores a snapshot in place of the former one; on disk when this returns.
+    /// Replaces the snapshot; the new one is on disk when this returns.
     pub fn save_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), Failure> {
         let trees = self.trees()?;
         let mut w = self.ready()?;
         if meta.last_log_id < w.snapshot {
-            // Built here while a newer one came from the leader, which the log was purged up to.
+            // It was built here while a newer one came from the leader, and the log was purged up to that one.
             return Ok(());
         }
         let last = meta.last_log_id;
@@ -325,7 +333,7 @@ impl Disk {
         blob.extend_from_slice(&meta);
         blob.extend_from_slice(data);
         let generation = w.generation + 1;
-        // Leftovers of a crash would otherwise stand behind a shorter snapshot of the same generation.
+        // Otherwise pieces that a crash left would follow a shorter snapshot of the same generation.
         let done = remove(&trees.snapshot, Bound::Included(chunk_key(generation, 0).to_vec()), Bound::Unbounded);
         w.check("store the snapshot", done)?;
         for (part, chunk) in (0_u32..).zip(blob.chunks(CHUNK)) {
@@ -383,12 +391,12 @@ impl Disk {
         bytes.map(|b| decode::<pb::LogId>(&b, "position").map(|id| convert::log_id(&id))).transpose()
     }
 
-    /// Everything is there, whole, without gaps, and not behind the witness.
+    /// Checks that everything is there, intact, without gaps, and not behind the witness.
     fn verify(&self) -> Result<(), Failure> {
         let trees = self.trees()?;
         let purged = self.position(PURGED)?;
         if let Some(p) = purged {
-            // A purge that a crash cut short.
+            // A crash interrupted a purge.
             remove(&trees.log, Bound::Unbounded, Bound::Excluded(log_key(p.index + 1, 0).to_vec()))
                 .map_err(|e| format!("it cannot be purged: {e}"))?;
         }
@@ -448,7 +456,7 @@ impl Writer {
         failure
     }
 
-    /// Everything written before is on disk after this.
+    /// Syncs everything that was written before.
     fn flush(&mut self, trees: &Trees) -> Result<(), Failure> {
         let done = trees.db.flush();
         self.check("flush the log", done)?;
@@ -476,9 +484,10 @@ fn folder(data_dir: &Path) -> PathBuf {
 /// Why sled did not open.
 #[derive(Debug)]
 enum Unopened {
-    /// The operating system refused something (space, permission, too many files): wiping would be the wrong advice.
+    /// The operating system refused something (space, permission, too many files). To wipe the directory would be wrong
+    /// advice.
     System(std::io::Error),
-    /// What was read makes no sense.
+    /// The data on disk is damaged.
     Damaged(Failure),
 }
 
@@ -486,13 +495,13 @@ fn open_sled(folder: &Path) -> Result<Trees, Unopened> {
     open_until(folder, Instant::now() + LOCKED_MAX)
 }
 
-/// sled reports a lock that is taken as an error of its own making, with this text in it.
+/// sled reports a lock that is taken as an error of its own, with this text in it.
 fn is_locked(error: &std::io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
 fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Unopened> {
-    // sled panics on some damages; that must end in our sentence and not in its backtrace.
+    // sled panics on some damages. The operator must get our error then, and not a backtrace.
     let opened = std::panic::catch_unwind(|| {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
         let db = config.open()?;
@@ -501,14 +510,15 @@ fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Unopened> {
     });
     match opened {
         Ok(Ok(trees)) => Ok(trees),
-        // We hold the data directory, so this is a former handle of this very process, whose threads are ending.
+        // This process holds the data directory, so the lock is that of an earlier handle in it whose threads are
+        // ending.
         Ok(Err(sled::Error::Io(e))) if is_locked(&e) && Instant::now() < give_up => {
             std::thread::sleep(LOCKED_LOOK);
             open_until(folder, give_up)
         }
         Ok(Err(sled::Error::Io(e))) if e.raw_os_error().is_some() => Err(Unopened::System(e)),
         Ok(Err(e)) => Err(Unopened::Damaged(format!("sled cannot open it: {e}"))),
-        Err(_) => Err(Unopened::Damaged("sled cannot make sense of it".into())),
+        Err(_) => Err(Unopened::Damaged("sled cannot read it".into())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The handle on the replicated log: open, propose, confirm, change the membership, hand over, stop.
+//! The handle of the replicated log: open, propose, confirm, change the membership, transfer the leadership, stop.
 //! Knows nothing of what a change means, nor of sled.
 
 use std::{
@@ -46,21 +46,22 @@ use crate::{
 
 /// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
 const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
-/// openraft's metrics follow a commit at once; a step repeated because they did not is harmless.
+/// openraft's metrics follow a commit at once. If they do not, a step is repeated, which is harmless.
 const METRICS_DEADLINE: Duration = Duration::from_millis(500);
-/// A learner becomes a voter when it lacks no more than this many entries; else a commit might wait for it to catch up.
+/// A learner becomes a voter when it lacks no more than this number of entries: a commit might have to wait for a
+/// slower one.
 const CAUGHT_UP: u64 = 200;
-/// A piece of a snapshot (512 KB) must arrive and be taken by then.
+/// How long a piece of a snapshot (512 KB) may take until it is accepted.
 const PIECE_DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of a piece of a snapshot; the receiver takes twice as much.
+/// Bytes of a piece of a snapshot; the receiver accepts twice as many.
 const PIECE: u64 = 512 << 10;
 /// Deadline of the call that asks another node to stand for election.
 const STAND_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How much log is kept. Tests shorten it.
+/// How much of the log is kept. Tests keep less.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetainedState {
-    /// A snapshot is made after so many entries: replaying them takes well below a second.
+    /// A snapshot is made after this number of entries: replaying them takes well below a second.
     pub snapshot_every: u64,
     /// Entries kept below a snapshot, so that a follower that was away for a moment needs no snapshot.
     pub entries: u64,
@@ -87,9 +88,9 @@ struct ConsensusInner {
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
-    /// Set for good when this node leaves: nothing is proposed or confirmed here any more.
+    /// Set for good when this node stops: nothing is proposed or confirmed here any more.
     leaving: AtomicBool,
-    /// Set while the leadership is handed over: the same.
+    /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
     yielding: AtomicBool,
     refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
 }
@@ -101,11 +102,11 @@ impl std::fmt::Debug for Consensus {
 }
 
 impl Consensus {
-    /// Opens or creates the store and starts Raft. What was known to be committed is applied when this returns. A
-    /// pristine node stays silent until `initialize` or the first call of a cluster that knows its uuid.
+    /// Opens or creates the store and starts Raft. Entries that were known to be committed are applied when this
+    /// returns. A pristine node stays silent until `initialize` or the first call of a cluster that knows its uuid.
     ///
     /// # Errors
-    /// A sentence for the operator: damaged, behind its witness, not this node's.
+    /// The log is damaged, behind its witness, or another node's. The text tells the operator what to do.
     pub async fn open(config: ConsensusConfig) -> Result<Self, OpenError> {
         Self::open_keeping(config, RetainedState::default()).await
     }
@@ -128,7 +129,7 @@ impl Consensus {
                 config.me.uuid
             )));
         }
-        // A cluster id alone is what a bootstrap or a first call left that went no further.
+        // A cluster id without a log is left by a bootstrap or a first call that was interrupted.
         let pristine = facts.vote.is_none() && disk.ends().last.is_none();
         if !pristine && facts.cluster_id.is_none() {
             return Err(super::disk::remedy(&config.data_dir, "there is a log, and no cluster it belongs to"));
@@ -171,7 +172,7 @@ impl Consensus {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Nothing in the log, no vote, no cluster.
+    /// Whether the node belongs to no cluster: it has no log and no vote.
     #[must_use]
     pub fn is_pristine(&self) -> bool {
         self.inner.me.cluster().is_none()
@@ -189,30 +190,31 @@ impl Consensus {
         self.inner.state.clone()
     }
 
-    /// Who leads.
+    /// The leadership, as this node knows it.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
     }
 
-    /// The nodes of Raft's membership, ascending by id. Before the first change they are the only list of members there is.
+    /// The nodes of Raft's membership, ascending by id. Before the first change there is no other list of members.
     #[must_use]
     pub fn raft_members(&self) -> Vec<NewMember> {
         let metrics = self.inner.raft.metrics().borrow().clone();
         metrics.membership_config.nodes().filter_map(|(id, node)| node.member(*id)).collect()
     }
 
-    /// `Some` when the log has stopped for good without being asked to (disk full, failed), with the reason. The
-    /// process should say so and end: what was acknowledged is on disk, and nothing more will be.
+    /// `Some` with the reason when the log has stopped for good although nobody asked it to (full disk, failed disk).
+    /// The process should log it and end: acknowledged entries are on disk, and no more entries will be.
     #[must_use]
     pub fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.inner.stopped.clone()
     }
 
-    /// The lowest id of a pristine set of peers starts the cluster: writes cluster id and first membership (all voters).
+    /// Forms the cluster: writes its id and its first membership, in which all members are voters. Called on the node
+    /// with the lowest id of a set of pristine peers.
     ///
     /// # Errors
-    /// A sentence for the operator: not pristine, not among the members, the disk.
+    /// The node is not pristine, is not among the members, or the disk failed; as text for the operator.
     pub async fn initialize(&self, cluster_id: Uuid, members: Vec<NewMember>) -> Result<(), String> {
         let me = &self.inner.me;
         if let Some(own) = me.cluster() {
@@ -235,7 +237,7 @@ impl Consensus {
         })
     }
 
-    /// Appends at the local leader, waits until applied here. Never forwards.
+    /// Appends a change at this node, which must lead, and waits until it is applied here. Never forwards.
     ///
     /// # Errors
     /// See [`ProposeError`]; only after `Unknown` may it have been, or yet be, executed.
@@ -274,7 +276,7 @@ impl Consensus {
             Ok(Ok(Err(_))) => Err(ProposeError::Unknown("this node lost its leadership meanwhile".into())),
             Ok(Err(_)) if !may_be_there() => Err(self.fatal(&Fatal::Stopped)),
             Ok(Err(_)) => Err(ProposeError::Unknown("the log of this node stopped meanwhile".into())),
-            // Also if not appended yet: it is in Raft's queue.
+            // Also if it is not appended yet: it is in Raft's queue.
             Err(_) => Err(ProposeError::Unknown(format!(
                 "no majority of the voters had it after {} ms",
                 deadline.as_millis()
@@ -282,11 +284,11 @@ impl Consensus {
         }
     }
 
-    /// A quorum round that begins after this call; the term in which this node led throughout, with everything that
-    /// was committed before the call applied here.
+    /// Makes a quorum round that begins after this call. Returns the term in which this node led throughout; everything
+    /// that was committed before the call is applied here then.
     ///
     /// # Errors
-    /// See [`ProposeError`]; nothing is ever appended. `Unknown`: no quorum answered in time.
+    /// See [`ProposeError`]; nothing is appended. `Unknown`: no quorum answered in time.
     pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Term, ProposeError> {
         if self.is_leaving() {
             return Err(ProposeError::NotLeader(None));
@@ -310,7 +312,7 @@ impl Consensus {
         timeout_at(end, round).await.map_err(late)?
     }
 
-    /// The term this node leads, by its own last word.
+    /// The term in which this node leads, as far as it knows.
     async fn leading_term(&self) -> Result<Term, ProposeError> {
         let vote = self.inner.raft.with_raft_state(|s| *s.vote_ref()).await.map_err(|e| self.fatal(&e))?;
         if vote.committed && vote.leader_id.node_id == self.inner.me.id {
@@ -319,8 +321,8 @@ impl Consensus {
         Err(ProposeError::NotLeader(vote.committed.then_some(NodeId(vote.leader_id.node_id))))
     }
 
-    /// Brings Raft's membership one safe step nearer to what is asked. `Ok(false)`: it is so already; `Ok(true)`: a
-    /// step was made, or a new voter has to catch up first: call again. Leader only.
+    /// Brings Raft's membership one safe step nearer to the requested one. `Ok(false)`: it is the requested one
+    /// already. `Ok(true)`: a step was made, or a new voter has to catch up first; call again. For the leader only.
     ///
     /// # Errors
     /// See [`ProposeError`].
@@ -350,7 +352,8 @@ impl Consensus {
             ));
         }
         let current: BTreeSet<u64> = now.voter_ids().collect();
-        // A leader that died between the two halves of a change of voters left both sets: finish that first.
+        // A leader that died between the two halves of a change of voters left both sets. That change is finished
+        // first.
         let joint = now.get_joint_config().len() > 1;
         let moved: BTreeMap<u64, RaftNode> =
             now.nodes().filter_map(|(id, had)| all.get(id).filter(|n| *n != had).map(|n| (*id, n.clone()))).collect();
@@ -382,7 +385,8 @@ impl Consensus {
         tracing::info!(?change, "Raft's membership changes");
         match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
             Ok(Ok(done)) => {
-                // Else a call that follows at once would look at the membership of before, and ask for the step again.
+                // Without this wait, a call that follows at once would read the old membership, and request the step
+                // again.
                 let mut metrics = self.inner.raft.metrics();
                 let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
                 let _ = timeout(METRICS_DEADLINE, seen).await;
@@ -399,7 +403,7 @@ impl Consensus {
         }
     }
 
-    /// Where a node is now (learned from heartbeats), before the log says so.
+    /// Notes the address of a node, learned from its heartbeat, before the log has it.
     pub fn learn_address(&self, uuid: Uuid, admin: HostPort) {
         self.inner.network.learn(uuid, &admin);
     }
@@ -415,8 +419,8 @@ impl Consensus {
         })
     }
 
-    /// A leader steps down (SIGTERM): from now on this node proposes nothing and grants nothing. Returns when another
-    /// node leads, when there is none that could, or at the deadline.
+    /// Transfers the leadership because this node stops: from now on it proposes nothing and grants nothing. Returns
+    /// when another node leads, when no other node could, or at the deadline.
     pub async fn transfer_leadership(&self, deadline: Duration) {
         self.inner.leaving.store(true, Ordering::Release);
         self.inner.raft.runtime_config().elect(false);
@@ -426,12 +430,15 @@ impl Consensus {
             return;
         }
         if !self.depose(&|_| true, Instant::now() + deadline).await {
-            tracing::warn!("the leadership was not handed over; the others elect a leader by themselves");
+            tracing::warn!(
+                "the leadership was not handed over; the other nodes elect a leader after their election timeout"
+            );
         }
     }
 
-    /// A leader lets one of `transfer_candidates` lead and goes on as a follower; meanwhile it proposes nothing and grants nothing, for no
-    /// longer than `deadline`. If nobody takes over, it goes on leading. Whether another node leads.
+    /// Transfers the leadership to one of `transfer_candidates`; this node goes on as a follower. Meanwhile it proposes
+    /// nothing and grants nothing, for no longer than `deadline`. If no candidate takes over, it goes on leading.
+    /// Returns whether another node leads.
     pub async fn transfer_leadership_to(&self, transfer_candidates: &BTreeSet<NodeId>, deadline: Duration) -> bool {
         let inner = &self.inner;
         if inner.leaving.load(Ordering::Acquire) || inner.yielding.swap(true, Ordering::AcqRel) {
@@ -445,7 +452,7 @@ impl Consensus {
             inner.raft.runtime_config().elect(on);
         };
         switch(true);
-        // It may have begun to leave meanwhile.
+        // The node may have begun to stop meanwhile.
         if inner.leaving.load(Ordering::Acquire) {
             switch(false);
         }
@@ -456,19 +463,20 @@ impl Consensus {
         self.inner.leaving.load(Ordering::Acquire) || self.inner.yielding.load(Ordering::Acquire)
     }
 
-    /// Sends no heartbeats, and asks voters that `may` lead to stand for election. Whether another node leads.
+    /// Stops Raft's heartbeats, and asks voters that `may` lead to stand for election. Returns whether another node
+    /// leads.
     async fn depose(&self, may: &(dyn Fn(u64) -> bool + Send + Sync), end: Instant) -> bool {
         let inner = &self.inner;
         let metrics = inner.raft.metrics().borrow().clone();
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-        // The others grant no vote while they have heard from a leader within the election timeout.
+        // The other nodes grant no vote while their last message from a leader is younger than the election timeout.
         inner.raft.runtime_config().heartbeat(false);
         let quiet = (Instant::now() + inner.election_max).min(end);
         if self.another_leads(quiet).await {
             return true;
         }
-        // One that has left the membership is told nothing by the next leader, so one call has to do: asking node after
-        // node would depose each of them in turn.
+        // A node that has left the membership gets no message from the next leader, so one call must suffice: asking
+        // node after node would depose each of them in turn.
         let blind = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
         let replication = metrics.replication.unwrap_or_default();
         let mut transfer_candidates: Vec<(u64, u64)> = voters
@@ -500,7 +508,7 @@ impl Consensus {
         false
     }
 
-    /// Waits until another node leads; false at `end`.
+    /// Waits until another node leads; returns false at `end`.
     async fn another_leads(&self, end: Instant) -> bool {
         let me = NodeId(self.inner.me.id);
         let mut leadership = self.leadership();
@@ -508,7 +516,7 @@ impl Consensus {
         matches!(timeout_at(end, other).await, Ok(Ok(_)))
     }
 
-    /// Stops Raft and closes the store; the handle answers `Stopped` from then on.
+    /// Stops Raft and closes the store. The handle answers `Stopped` from then on.
     pub async fn shutdown(&self) {
         self.inner.leaving.store(true, Ordering::Release);
         if let Err(error) = self.inner.raft.shutdown().await {
@@ -528,7 +536,7 @@ impl Consensus {
         ProposeError::Stopped(why.unwrap_or_else(|| error.to_string()))
     }
 
-    /// What openraft counts, for tests.
+    /// openraft's handle, for tests.
     #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft {
         &self.inner.raft

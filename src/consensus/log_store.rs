@@ -14,16 +14,16 @@ use super::{
 };
 
 /// The log as openraft sees it. Clones share the disk. openraft calls the writing half one call at a time, and each
-/// call returns only when its work is done, so that order is kept though the work is done on other threads.
+/// call returns only when its work is done, so that the order is kept although other threads do the work.
 #[derive(Clone, Debug)]
 pub struct LogStore {
-    /// Where it all is.
+    /// The store on disk.
     pub disk: Arc<Disk>,
     /// This node.
     pub node: u64,
 }
 
-/// Runs blocking work where it holds up nobody.
+/// Runs blocking work on a thread that may block.
 pub async fn blocking<T, F>(disk: &Arc<Disk>, work: F) -> Result<T, Failure>
 where
     T: Send + 'static,
@@ -36,7 +36,7 @@ where
     }
 }
 
-/// openraft's box for an error.
+/// An error as openraft takes it.
 pub fn any(failure: &Failure) -> AnyError {
     AnyError::error(failure)
 }
@@ -86,8 +86,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     /// openraft lets a node that led go on leading in its old term after a restart, with a committed position that may
-    /// lie behind what it had told others: a quorum round would then prove too little for a lease. So it wakes up as the
-    /// candidate it was before, and whoever leads next does so in a new term.
+    /// be behind the one it had sent to others: a quorum round would then prove too little for a lease. So the node
+    /// starts as the candidate that it was before its election, and the next leader has a new term.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
         let read = blocking(&self.disk, Disk::vote).await;
         let vote = read.map_err(|e| StorageError::from(StorageIOError::read_vote(any(&e))))?;
@@ -120,7 +120,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         match blocking(&self.disk, move |d| d.append(&entries)).await {
             Ok(()) => {
                 callback.log_io_completed(Ok(()));
-                // Behind the answer. A failure is kept by the disk: the next write tells it.
+                // This comes after the answer. The disk keeps a failure, and the next write returns it.
                 let disk = self.disk.clone();
                 drop(tokio::task::spawn_blocking(move || disk.settle()));
                 Ok(())

@@ -1,4 +1,4 @@
-//! The replicated log: openraft over sled. The only place that names either.
+//! The replicated log: openraft over sled. The only module that names either.
 //! Knows nothing of what a change means: it hands entries to `model::apply` and publishes the state that results.
 
 mod convert;
@@ -37,7 +37,7 @@ use crate::{
     wire::auth::ClusterSecret,
 };
 
-/// What a node's log is opened with.
+/// The settings with which a node's log is opened.
 #[derive(Clone, Debug)]
 pub struct ConsensusConfig {
     /// This node, with the address it has now. The uuid was read from (or made in) the data directory.
@@ -52,18 +52,19 @@ pub struct ConsensusConfig {
     pub timing: Timing,
 }
 
-/// Raft's clocks (serving.md: heartbeat 100 ms, election 300 to 600 ms).
+/// Raft's clocks. The defaults are 100 ms for the heartbeat and 300 to 600 ms for the election timeout; see
+/// `docs/design/serving.md`.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Leader to followers.
+    /// Time between two heartbeats of the leader to its followers.
     pub heartbeat: Duration,
-    /// Shortest wait of a follower before it stands for election.
+    /// Shortest election timeout of a follower.
     pub election_min: Duration,
-    /// Longest.
+    /// Longest election timeout.
     pub election_max: Duration,
 }
 
-/// Who leads, as this node believes.
+/// The leadership, as this node knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// Current term.
@@ -72,43 +73,43 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
     /// Its admin address, if known.
     pub leader_admin: Option<String>,
-    /// This node believes that it leads, and has applied an entry of its own term.
+    /// Whether this node believes that it leads, and has applied an entry of its own term.
     pub is_me: bool,
     /// Raft's voters.
     pub voters: Vec<NodeId>,
     /// Raft's learners.
     pub learners: Vec<NodeId>,
-    /// Voters and learners are committed: a majority of these voters knows that it is one.
+    /// Whether this membership is committed: a majority of these voters has it.
     pub settled: bool,
 }
 
 /// An entry that was committed and applied here.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    /// Its log index; of the first one if this was a repeat.
+    /// Its log index; if the change was repeated, that of its first entry.
     pub index: Epoch,
-    /// What came of it.
+    /// What the change did, or why it did nothing.
     pub result: Result<Outcome, Reject>,
 }
 
 /// Why a proposal has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
-    /// Nothing was appended here.
+    /// This node does not lead; nothing was appended here.
     #[error("this node is not the leader; not executed")]
     NotLeader(Option<NodeId>),
-    /// It is larger than any change should be.
+    /// The change is larger than a log entry may be.
     #[error("the change has {size} bytes, more than the {limit} that fit into one log entry; not executed. Split it")]
     TooLarge {
-        /// Bytes encoded.
+        /// Bytes of the encoded change.
         size: usize,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// It was appended, and leadership or the deadline went before it was committed.
+    /// The change may have been appended; leadership or the deadline ended before it was committed.
     #[error("outcome unknown: {0}; repeat it under the same change id")]
     Unknown(String),
-    /// The log has stopped (disk full, damaged, shut down). Not executed.
+    /// The log has stopped (full disk, damage, shutdown). Not executed.
     #[error("the log of this node has stopped: {0}; not executed")]
     Stopped(String),
 }

@@ -34,15 +34,15 @@ use crate::{
     },
 };
 
-/// A connection that takes longer than 2 s does not come soon; RPCs have shorter deadlines of their own. Pings go on while no call
-/// is open, so that the next call does not wait on a connection whose peer has vanished.
+/// A connection that takes longer than 2 s does not come soon; RPCs have shorter deadlines of their own. Pings go on
+/// while no call is open, so that the next call does not wait on a connection whose peer has vanished.
 const CHANNELS: ChannelSettings = ChannelSettings {
     connect_max: Duration::from_secs(2),
     keep_alive: Duration::from_secs(5),
     keep_alive_while_idle: true,
 };
-/// Pause after a call that could not reach a node: short, because a refused connection costs little, and a node that is back
-/// must hear from its leader before its election timeout (300 ms).
+/// Pause after a call that could not reach a node: short, because a refused connection costs little, and a node that is
+/// back must hear from its leader before its election timeout (300 ms).
 const BACKOFF: Duration = Duration::from_millis(100);
 
 type Client = RaftClient<InterceptedService<Channel, ClientAuth>>;
@@ -93,11 +93,13 @@ struct PeerLinks {
     trouble: BTreeMap<u64, String>,
 }
 
-/// Learned addresses kept, far more than a cluster has nodes. Beyond this number all are dropped; heartbeats bring them again.
+/// Learned addresses kept, far more than a cluster has nodes. Beyond this number all are dropped; heartbeats bring them
+/// again.
 const LEARNED_MAX: usize = 1024;
 
 impl Network {
-    /// A network without connections. Connections come from the address `source` of this machine; `None`: the system chooses it.
+    /// A network without connections. Connections come from the address `source` of this machine; `None`: the system
+    /// chooses it.
     pub fn new(me: Arc<PeerIdentity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
         let channels = Channels::new(CHANNELS).calling_from(source);
         Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), channels, book: Mutex::default() }) }
@@ -324,10 +326,10 @@ mod tests {
         assert_eq!(network.address(&node(24101)), at(24101));
         learn(24102);
         assert_eq!(network.address(&node(24101)), at(24102));
-        // Heard again and again.
+        // The same address is learned again.
         learn(24102);
         assert_eq!(network.address(&node(24101)), at(24102));
-        // The log says something new: what was learned before is older.
+        // The log has a new address: the learned one is older.
         assert_eq!(network.address(&node(24103)), at(24103));
         learn(24104);
         assert_eq!(network.address(&node(24103)), at(24104));

@@ -1,4 +1,4 @@
-//! `pontoon recover`: a quorum is lost for good, and this node becomes a cluster of one, keeping all it knows.
+//! `pontoon recover`: after a quorum is lost for good, this node becomes a cluster of one that keeps everything it has.
 //! Knows nothing of running nodes: it works on a stopped one, under its lock.
 
 use std::{fmt, path::Path, sync::Arc};
@@ -22,7 +22,7 @@ use crate::{
     wire::hash::change_hash,
 };
 
-/// What `recover` did. `Display` tells the operator, also what may be missing.
+/// What `recover` did. `Display` gives the text for the operator, including what may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoverReport {
     /// This node.
@@ -31,11 +31,11 @@ pub struct RecoverReport {
     pub old_cluster: Option<Uuid>,
     /// The cluster it is alone in now.
     pub cluster_id: Uuid,
-    /// The last entry it had; what was acknowledged after it is missing.
+    /// The last entry that it had. Entries that were acknowledged after it are missing.
     pub last: Epoch,
-    /// Up to here it knew that the entries were committed; those after it up to `last` are kept as if they were.
+    /// The last entry that it knew to be committed. Those after it, up to `last`, are kept as if they were committed.
     pub committed: Epoch,
-    /// Members that are gone from now on, and are refused until their data directories are wiped.
+    /// Members that are removed. They are refused until their data directories are wiped.
     pub dropped: Vec<NodeId>,
 }
 
@@ -65,10 +65,11 @@ impl fmt::Display for RecoverReport {
 }
 
 impl Consensus {
-    /// Offline: makes this node a cluster of one, keeping all it knows. The lock shows that it is stopped.
+    /// Makes this stopped node a cluster of one that keeps everything it has. The lock proves that the node is stopped.
     ///
     /// # Errors
-    /// A sentence for the operator. Repeating it after a crash in the middle is safe.
+    /// Returns why the node was not recovered and what to do, as text for the operator. A repetition after a crash is
+    /// safe.
     pub fn recover(data_dir: &Path, _lock: &DirLock) -> Result<RecoverReport, String> {
         let disk = Arc::new(Disk::open(data_dir).map_err(|OpenError(e)| e)?);
         let done = recover(&disk);
@@ -112,14 +113,14 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
         LogEntry { log_id: at(last.index + 1), payload: EntryPayload::Membership(alone) },
         LogEntry { log_id: at(last.index + 2), payload: EntryPayload::Normal(Proposal::new(change)) },
     ];
-    // Tried in memory first: what is refused must not be written.
+    // The change is applied in memory first: a refused change must not be written.
     for entry in &entries {
         if let Some(applied) = machine.apply_one(entry).0 {
             applied.result.map_err(|reject| format!("the state refuses it: {reject}"))?;
         }
     }
-    // The new cluster first. After a crash here the node is cut off from the former members, and has no majority
-    // of its own either, until recover is run again; the other order could give two clusters of one name.
+    // The new cluster id is first. After a crash here the node is cut off from the former members and has no majority
+    // of its own, until recover is run again. The other order could give two clusters of one id.
     let cluster_id = Uuid(uuid::Uuid::new_v4().as_u128());
     disk.replace_cluster(cluster_id)?;
     disk.save_vote(&Vote::new(term, me))?;

@@ -1,5 +1,5 @@
-//! What other nodes' Raft may ask of this one: checks who asks, then hands over to openraft.
-//! Knows nothing of the cluster secret; whoever mounts it wraps it.
+//! Answers the Raft calls of other nodes: checks the caller, then passes the call to openraft.
+//! Knows nothing of the cluster secret, which the server checks before.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +24,9 @@ use crate::{
     wire::pb::raft::{self as pb, append_entries_reply, raft_server},
 };
 
-/// Longest piece of a snapshot taken; we send half of it.
+/// Longest piece of a snapshot that is accepted; this version sends half of it.
 const PIECE_MAX: usize = 1 << 20;
-/// Refusals remembered so that each is logged once; beyond, all are forgotten.
+/// Refusals that are kept, so that each is logged once. Beyond this number all are dropped.
 const REFUSED_MAX: usize = 256;
 
 /// The service. Cheap to clone.
@@ -53,8 +53,8 @@ fn stopped<E: std::fmt::Display>(error: E) -> Status {
 }
 
 impl RaftService {
-    /// Lets a call through if it is for this node and of its cluster. A node without a cluster joins the first that
-    /// knows its uuid, durably before anything is answered (`adopt`).
+    /// Accepts a call if it is for this node and from its cluster. With `adopt`, a node without a cluster joins the
+    /// first one that knows its uuid, durably before it answers.
     async fn admit(&self, header: Option<&pb::Header>, adopt: bool) -> Result<(), Status> {
         let header = header.ok_or_else(|| bad("no header in it"))?;
         let from = convert::uuid(&header.from_uuid).map_err(bad)?;
@@ -108,8 +108,8 @@ impl RaftService {
         Status::failed_precondition(why)
     }
 
-    /// A candidate that the membership knows under another uuid is a former node of that id: no vote for it.
-    /// (Only votes: a leader may be one that this node has not heard of yet.)
+    /// Refuses a candidate whose id the membership knows under another uuid: it is a former node of that id. Only votes
+    /// are checked, because this node may not know a new leader yet.
     fn known_candidate(&self, header: Option<&pb::Header>) -> Result<(), Status> {
         let Some(header) = header else { return Ok(()) };
         let from = convert::uuid(&header.from_uuid).map_err(bad)?;
@@ -150,7 +150,7 @@ impl raft_server::Raft for RaftService {
             AppendEntriesResponse::Success => (Code::Success, None),
             AppendEntriesResponse::Conflict => (Code::Conflict, None),
             AppendEntriesResponse::HigherVote(v) => (Code::HigherVote, Some(convert::vote_pb(&v))),
-            // openraft's own handler never answers so; if it ever does, sending the rest again is right.
+            // openraft's handler does not answer this today. If it does, the rest must be sent again.
             AppendEntriesResponse::PartialSuccess(_) => return Err(Status::internal("a partial success")),
         };
         Ok(Response::new(pb::AppendEntriesReply { result: result.into(), vote }))

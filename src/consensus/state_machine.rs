@@ -34,10 +34,10 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// The state of the last snapshot; openraft applies what follows.
+    /// The state of the last snapshot. openraft applies the entries after it.
     ///
     /// # Errors
-    /// When the snapshot cannot be read or decoded.
+    /// The snapshot cannot be read or decoded.
     pub fn load(disk: Arc<Disk>, publish: watch::Sender<Arc<ClusterState>>) -> Result<Self, Failure> {
         let mut machine =
             Self { last: None, membership: StoredMembership::default(), state: ClusterState::default(), disk, publish };
@@ -113,7 +113,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             disk: self.disk.clone(),
             last: self.last,
             membership: self.membership.clone(),
-            // The published value is this state; sharing it keeps a copy from being made.
+            // The published value is shared with this state, so that no copy is made.
             state: self.publish.borrow().clone(),
         }
     }
@@ -125,7 +125,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Box<Cursor<Vec<u8>>>) -> Result<(), StorageError> {
         let wrong = |e: Failure| StorageIOError::write_snapshot(Some(meta.signature()), any(&e));
         let data = data.into_inner();
-        // Decoded before it is stored: a snapshot that this version cannot read must not replace one that it can.
+        // It is decoded before it is stored: a snapshot that this version cannot read must not replace one that it can
+        // read.
         snapshot::decode_state(&data).map_err(|e| wrong(format!("the leader's snapshot: {e}")))?;
         let (stored_meta, stored) = (meta.clone(), data.clone());
         blocking(&self.disk, move |d| d.save_snapshot(&stored_meta, &stored)).await.map_err(wrong)?;

@@ -1,4 +1,4 @@
-//! openraft's type parameters, filled in for us.
+//! The types with which this crate uses openraft.
 //! Knows nothing of disks or networks.
 
 use std::{
@@ -40,10 +40,10 @@ pub type StorageIOError = openraft::StorageIOError<u64>;
 /// The payload of a log entry.
 #[derive(Clone, Debug)]
 pub struct Proposal {
-    /// What it says.
+    /// The entry.
     pub entry: Arc<Entry>,
-    /// Set when the log store is given it for writing. Only with this is a refusal after the fact ("not the leader")
-    /// surely one before it: openraft answers the same when an appended entry is thrown away again.
+    /// Set when the log store gets the entry for writing. openraft answers "not the leader" also when an appended entry
+    /// was removed again; the entry was certainly not executed only if this is not set.
     appended: Arc<AtomicBool>,
 }
 
@@ -53,18 +53,18 @@ impl Proposal {
         Self { entry: Arc::new(entry), appended: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// The flag, to be looked at after the answer.
+    /// The flag, for a check after the answer.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.appended.clone()
     }
 
-    /// From now on the entry may be on this node's disk.
+    /// Notes that the entry may be on this node's disk from now on.
     pub fn mark_appended(&self) {
         self.appended.store(true, Ordering::Release);
     }
 }
 
-/// What applying an entry answers; `None` for blank entries and memberships.
+/// The result of applying an entry; `None` for blank entries and memberships.
 #[derive(Clone, Debug)]
 pub struct Response(pub Option<Applied>);
 
@@ -75,7 +75,7 @@ pub struct RaftNode {
     pub uuid: Uuid,
     /// HOST:PORT of its admin port.
     pub admin: String,
-    /// The host clients are told.
+    /// The host that clients are sent to.
     pub advertise: String,
     /// Added to every product's port.
     pub port_offset: u16,
@@ -92,7 +92,7 @@ impl RaftNode {
         }
     }
 
-    /// The member it is; `None` if its address is none, which no membership of ours has.
+    /// This node as a member; `None` if its address is invalid, which no membership of this crate contains.
     pub fn member(&self, id: u64) -> Option<NewMember> {
         Some(NewMember {
             id: NodeId(id),

@@ -1,5 +1,5 @@
-//! Turns openraft's metrics into who leads, and into why the log has stopped.
-//! Knows nothing of who wants to know.
+//! Turns openraft's metrics into the leadership, and into the reason why the log has stopped.
+//! Knows nothing of what follows from either.
 
 use openraft::{RaftMetrics, ServerState, error::Fatal};
 use tokio::sync::watch;
@@ -31,13 +31,13 @@ pub fn spawn(
             });
             match running {
                 Ok(()) => {}
-                // Asked for, by `shutdown`.
+                // `shutdown` asked for it.
                 Err(Fatal::Stopped) => return,
                 Err(fatal) => {
                     let why = fatal.to_string();
-                    tracing::error!(error = why, "the log has stopped; what was acknowledged is on disk");
+                    tracing::error!(error = why, "the log has stopped; everything acknowledged is on disk");
                     stops.send_replace(Some(why));
-                    // Nobody leads here any more.
+                    // This node does not lead any more.
                     leads.send_modify(|l| {
                         l.is_me = false;
                         l.leader = l.leader.filter(|id| id.0 != me);

@@ -2,11 +2,11 @@
 //! file is damaged. It also keeps this node's uuid and its cluster's id. Knows nothing of sled.
 //!
 //! Two slots are written in turn, each synced before the other is written, so that a torn write leaves the former one.
-//! Order, which the log store keeps: vote: log synced, then witness synced, then the answer; truncation: witness first;
-//! append: log synced, then witness written ([`Witness::put`]: that survives the death of the process), then the answer,
-//! then witness synced ([`Witness::settle`]), before anything more is written to the log. So the log is never behind its
-//! witness, unless something was lost. What the late sync gives up: a power cut in the milliseconds between, together with
-//! a loss of what was synced already and not written to since. What it gains: half the time of a commit.
+//! The log store keeps this order: vote: log synced, then witness synced, then the answer; truncation: witness first;
+//! append: log synced, then witness written ([`Witness::put`]: that survives the death of the process), then the
+//! answer, then witness synced ([`Witness::settle`]), before anything more is written to the log. So the log is never
+//! behind its witness, unless something was lost. The late sync halves the time of a commit. In exchange, one loss goes
+//! unnoticed: that of data which was synced before, together with a power cut in the milliseconds before the late sync.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,18 +18,18 @@ use std::{
 use super::types::{LogId, Vote};
 use crate::model::ids::Uuid;
 
-/// One slot. A page, so that no disk sector belongs to both.
+/// Bytes of one slot: a page, so that no disk sector belongs to both slots.
 const SLOT: usize = 4096;
-/// Length of the file: two slots.
+/// Length of the file, in bytes: two slots.
 const LEN: u64 = 2 * SLOT as u64;
 /// First bytes of a slot; the digit is the version of its layout.
 const MAGIC: &[u8; 8] = b"PNTNWIT1";
-/// Bytes of a slot that carry something; the last four are the checksum of the others.
+/// Bytes of a slot that are used; the last four are the checksum of the others.
 const USED: usize = 8 + 8 + 16 + 16 + 1 + 17 + 24 + 4;
 /// The name in the data directory.
 const NAME: &str = "witness";
 
-/// What is witnessed.
+/// The facts in the witness.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WitnessRecord {
     /// This node.
@@ -48,20 +48,20 @@ pub struct Witness {
     file: File,
     sequence: u64,
     facts: WitnessRecord,
-    /// The newest slot is written and not synced.
+    /// Whether the newest slot is written and not synced.
     unsettled: bool,
 }
 
-/// Where it lies.
+/// The path of the witness in a data directory.
 pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join(NAME)
 }
 
 impl Witness {
-    /// Makes the file, aside and then renamed, so that it is there whole or not at all.
+    /// Makes the file under another name and renames it, so that it exists completely or not at all.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn create(data_dir: &Path, facts: WitnessRecord) -> io::Result<Self> {
         let aside = data_dir.join("witness.new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
@@ -77,7 +77,7 @@ impl Witness {
     /// Opens it.
     ///
     /// # Errors
-    /// `NotFound` if there is none, `InvalidData` if it is damaged, others of the file system.
+    /// `NotFound` if there is no file, `InvalidData` if it is damaged, and other errors of the file system.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(path(data_dir))?;
         let mut bytes = Vec::with_capacity(2 * SLOT);
@@ -91,7 +91,7 @@ impl Witness {
                 let (sequence, facts) = if x.0 > y.0 { x } else { y };
                 Ok(Self { file, sequence, facts, unsettled: false })
             }
-            // The other slot was torn by a crash while it was written: it was not acknowledged.
+            // A crash tore the other slot while it was written; its facts were not acknowledged.
             (Some((sequence, facts)), None) | (None, Some((sequence, facts))) => {
                 Ok(Self { file, sequence, facts, unsettled: false })
             }
@@ -99,32 +99,33 @@ impl Witness {
         }
     }
 
-    /// What is witnessed now.
+    /// The facts now.
     pub fn facts(&self) -> &WitnessRecord {
         &self.facts
     }
 
-    /// Replaces it; on disk when this returns.
+    /// Replaces the facts, which are on disk when this returns.
     ///
     /// # Errors
-    /// Those of the file system; what was witnessed before is still there.
+    /// Errors of the file system; the facts before are still there.
     pub fn write(&mut self, facts: WitnessRecord) -> io::Result<()> {
         self.put(facts)?;
         self.settle()
     }
 
-    /// Replaces it; safe from the death of this process when this returns, and from a power cut after [`Witness::settle`].
+    /// Replaces the facts. They survive the end of this process when this returns, and a power cut after
+    /// [`Witness::settle`].
     ///
     /// # Errors
-    /// Those of the file system; what was witnessed before is still there.
+    /// Errors of the file system; the facts before are still there.
     pub fn put(&mut self, facts: WitnessRecord) -> io::Result<()> {
         if facts == self.facts {
             return Ok(());
         }
-        // Else a power cut could tear both slots.
+        // Without this a power cut could tear both slots.
         self.settle()?;
         let sequence = self.sequence + 1;
-        // Odd numbers live in the first slot, so that the newest is never the one that is overwritten.
+        // Odd numbers are in the first slot, so that the newest slot is never overwritten.
         let at = if sequence % 2 == 1 { 0 } else { SLOT as u64 };
         self.file.write_all_at(&encode(sequence, &facts), at)?;
         self.unsettled = true;
@@ -133,10 +134,10 @@ impl Witness {
         Ok(())
     }
 
-    /// Syncs what was put, if anything was.
+    /// Syncs the facts that were put, if there are any.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn settle(&mut self) -> io::Result<()> {
         if self.unsettled {
             self.file.sync_data()?;

@@ -1,4 +1,4 @@
-//! What the API needs of the control plane: the log, what the leader sees, and waiting for what a change brings about.
+//! What the API needs from the control plane: the log, the leader's view, and waiting for the effect of a change.
 //! Knows nothing of gRPC, and decides nothing.
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -20,16 +20,16 @@ use crate::{
     },
 };
 
-/// The replicated log as the API uses it. `consensus::Consensus` is the one that runs; tests have a log of one node
-/// without a disk.
+/// The replicated log as the API uses it. `consensus::Consensus` implements it; tests have a log of one node without a
+/// disk.
 pub trait Log: Send + Sync + 'static {
-    /// The cluster, once it has formed.
+    /// The id of the cluster, once it has formed.
     fn cluster_id(&self) -> Option<Uuid>;
-    /// Newest applied state.
+    /// The newest applied state.
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
-    /// Who leads.
+    /// Which node leads.
     fn leadership(&self) -> watch::Receiver<Leadership>;
-    /// Appends here, if this node leads, and waits until it is applied here. Never forwards.
+    /// Appends a change if this node leads, and waits until it is applied here. Never forwards.
     fn propose(
         &self,
         id: Uuid,
@@ -63,71 +63,74 @@ impl Log for Consensus {
     }
 }
 
-/// The handle. Cheap to clone.
+/// The control plane as the API uses it. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
     /// The log.
     pub log: Arc<dyn Log>,
     /// This node.
     pub me: NodeId,
-    /// What the leader sees; `term` is `None` unless this node leads.
+    /// The leader's view; `term` is `None` unless this node leads.
     pub view: watch::Receiver<Arc<LeaderView>>,
-    /// Length of a lease, with the allowed error of clocks added: after so long a silent node serves nothing any more.
+    /// The length of a lease, with the allowed error of clocks added: after this time a silent node has stopped
+    /// serving.
     pub lease: Duration,
 }
 
-/// Why something that was waited for has not come. The change itself was made.
+/// Why a wait has ended without success. The change itself was made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// Not in time.
+    /// The deadline has passed; what is missing, for people.
     #[error("{0}")]
     Deadline(String),
-    /// A node reports that it cannot serve the product.
+    /// A node reports that it cannot bind the product's port; which and why, for people.
     #[error("{0}")]
     Listener(String),
-    /// This node leads no more, so it does not see the nodes.
+    /// This node does not lead any more, so it has no view of the nodes.
     #[error("this node is not the leader any more")]
     NotLeader,
 }
 
-/// A listener's error must last this long to count: a port that a stopping process still holds is tried again each second.
+/// How long a listener's error must last to count: a node tries a port that a stopping process still holds again each
+/// second.
 const LISTENER_GRACE: Duration = Duration::from_millis(2500);
-/// How often waiting probes again without news: silence of a node is no event.
+/// How often a wait checks its condition without news: that a node is silent causes no event.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why a migration will not be done by itself, if it will not.
-fn failed(state: &ClusterState, id: MigrationId) -> Option<String> {
+/// Why a migration will not be done without an operator, if it will not: it is paused or was cancelled.
+fn stopped(state: &ClusterState, id: MigrationId) -> Option<String> {
     if let Some(open) = state.migrations.get(&id) {
         let (why, paused) = (&open.why, open.phase == MigrationPhase::Paused);
-        return paused.then(|| format!("migration {id} is paused: {why}; `pontoon migrate resume {id}` lets it go on"));
+        return paused.then(|| format!("migration {id} is paused: {why}; `pontoon migrate resume {id}` continues it"));
     }
     let end = state.ended_migrations.iter().find(|e| e.id == id)?;
     (end.end == EndPhase::Cancelled).then(|| format!("migration {id} was cancelled: {}", end.why))
 }
 
-/// What a progress at the nodes shows.
+/// How far the nodes have come with an epoch.
 enum NodesProgress {
-    /// All serve by the epoch; the sentences name nodes that are not alive.
+    /// All serve by the epoch; the texts name nodes that are not alive.
     Reached(Vec<String>),
-    /// Not yet, for this reason.
+    /// Not all, for this reason.
     Waiting(String),
-    /// A listener has an error.
+    /// A listener has this error.
     Broken(String),
 }
 
 impl Control {
-    /// Whether `view` shows a node that may be serving: heard of within a lease, or its lease not surely over.
+    /// Whether `view` is of a node that may be serving: it sent a heartbeat within a lease, or its lease may not have
+    /// ended.
     #[must_use]
     pub fn alive(&self, view: &NodeView, now_ns: u64) -> bool {
         let lease = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
-        now_ns < view.heard_ns.saturating_add(lease) || now_ns < view.lease_ends_ns
+        now_ns < view.heartbeat_ns.saturating_add(lease) || now_ns < view.lease_ends_ns
     }
 
-    /// PromotionWaits until every node that may be serving does so by `epoch`, and, for a product, has bound its port.
-    /// Returns sentences about nodes that are out of lease and so were not waited for.
+    /// Waits until every node that may be serving serves by `epoch` and, for a product, has bound its port.
+    /// Returns texts about nodes whose lease has ended, which were not waited for.
     ///
     /// # Errors
-    /// The deadline with what is missing; a listener's error that lasts; leadership lost.
+    /// The deadline, with what is missing; a listener's error that lasts; the loss of leadership.
     pub async fn wait_epoch(
         &self,
         epoch: Epoch,
@@ -163,7 +166,7 @@ impl Control {
                 return Err(WaitError::Deadline(missing));
             }
             let next = deadline.min(Instant::now() + POLL_INTERVAL);
-            // Whichever comes; a closed channel means shutdown, which the deadline covers.
+            // Whichever comes first; a closed channel means shutdown, and the deadline ends the wait.
             let _ = timeout_at(next, async {
                 tokio::select! {
                     Ok(()) = view.changed() => {}
@@ -190,14 +193,14 @@ impl Control {
         let mut waiting = None;
         for member in state.members.values().filter(|member| member.leaving.is_none()) {
             let id = member.id;
-            // A node this leader has not heard of may hold a lease of a former leader's term, for one lease at most.
+            // A node that sent this leader no heartbeat may have a lease of a former term, for one lease at most.
             let maybe = view.nodes.get(&id).map_or(now < began_ns.saturating_add(lease), |seen| self.alive(seen, now));
             if !maybe {
                 silent.push(format!("node {id} ({}) is not alive and was not waited for", member.admin));
                 continue;
             }
             let Some(seen) = view.nodes.get(&id) else {
-                waiting.get_or_insert(format!("node {id} ({}) has not been heard of", member.admin));
+                waiting.get_or_insert(format!("node {id} ({}) has sent no heartbeat yet", member.admin));
                 continue;
             };
             let listener = product.and_then(|product| seen.listeners.get(&product));
@@ -213,7 +216,7 @@ impl Control {
         waiting.map_or(NodesProgress::Reached(silent), NodesProgress::Waiting)
     }
 
-    /// PromotionWaits until an assignment has ended.
+    /// Waits until an assignment has ended.
     ///
     /// # Errors
     /// The deadline, with what the control loops wait for.
@@ -222,7 +225,7 @@ impl Control {
             if let Some(ended) = state.ended_assignments.iter().find(|ended| ended.id == id) {
                 return Some(ended.clone());
             }
-            // It ended so long ago that its end is forgotten; only that it is over is known.
+            // It ended so long ago that the log does not remember how; it is only known that it is over.
             (!state.assignments.contains_key(&id)).then(|| EndedAssignment {
                 id,
                 at: state.applied,
@@ -232,12 +235,13 @@ impl Control {
         let waiting = || {
             let state = self.log.state().borrow().clone();
             let slots = state.assignments.get(&id).map_or(0, |assignment| assignment.slots.len());
-            format!("the assignment of {slots} slots goes on{}", self.waiting_on())
+            format!("the assignment of {slots} slots has not ended{}", self.waiting_on())
         };
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// PromotionWaits until all of these migrations are done, or the first of them is cancelled or paused: then with a sentence.
+    /// Waits until all of these migrations are done, or the first of them is cancelled or paused: `Err` says which and
+    /// why.
     ///
     /// # Errors
     /// The deadline, with what is not done and why.
@@ -246,7 +250,7 @@ impl Control {
         ids: &[MigrationId],
         deadline: Instant,
     ) -> Result<Result<(), String>, WaitError> {
-        let settled = |state: &ClusterState| match ids.iter().find_map(|id| failed(state, *id)) {
+        let settled = |state: &ClusterState| match ids.iter().find_map(|id| stopped(state, *id)) {
             Some(why) => Some(Err(why)),
             None => ids.iter().all(|id| !state.migrations.contains_key(id)).then_some(Ok(())),
         };
@@ -259,7 +263,7 @@ impl Control {
         self.wait_state(settled, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// PromotionWaits until a migration has ended, however.
+    /// Waits until a migration has ended in whatever way.
     ///
     /// # Errors
     /// The deadline, with what is waited for.
@@ -269,7 +273,7 @@ impl Control {
         self.wait_state(over, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// PromotionWaits until a promotion has ended: `None` if the group has the primary that was wanted, else why not.
+    /// Waits until a promotion has ended. Returns `None` if the group has the new primary, otherwise why it has not.
     ///
     /// # Errors
     /// The deadline, with what is waited for.
@@ -288,24 +292,24 @@ impl Control {
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// PromotionWaits until something has happened after this entry. False: not in time.
+    /// Waits until there is an event after this log index. `false`: not in time.
     pub async fn wait_event(&self, after: Epoch, deadline: Instant) -> bool {
         let new = |state: &ClusterState| state.events.back().filter(|e| e.index > after).map(|_| ());
         self.wait_state(new, deadline).await.is_some()
     }
 
-    /// PromotionWaits until the member with this id and uuid is gone.
+    /// Waits until the member with this id and uuid is gone.
     ///
     /// # Errors
     /// The deadline, with what the control loops wait for.
     pub async fn wait_removed(&self, node: NodeId, uuid: Uuid, deadline: Instant) -> Result<(), WaitError> {
         let gone =
             |state: &ClusterState| state.members.get(&node).is_none_or(|member| member.uuid != uuid).then_some(());
-        let waiting = || format!("the removal of node {node} goes on{}", self.waiting_on());
+        let waiting = || format!("the removal of node {node} has not ended{}", self.waiting_on());
         self.wait_state(gone, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
-    /// PromotionWaits until this node has applied the log up to `index`.
+    /// Waits until this node has applied the log up to `index`. `false`: not in time.
     pub async fn wait_applied(&self, index: Epoch, deadline: Instant) -> bool {
         self.wait_state(|state| (state.applied >= index).then_some(()), deadline).await.is_some()
     }
@@ -323,7 +327,7 @@ impl Control {
         }
     }
 
-    /// What the leader's loops wait for, as an addition to a sentence.
+    /// What the leader's loops wait for, to be appended to a text.
     fn waiting_on(&self) -> String {
         let view = self.view.borrow();
         if view.waiting_on.is_empty() { String::new() } else { format!(": {}", view.waiting_on.join("; ")) }

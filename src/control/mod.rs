@@ -1,5 +1,6 @@
-//! Leader-only loops and their handle: leases and barriers, membership, assignments; what is asked of servers before a change.
-//! Controllers keep no truth: kill the leader at any line, the next one continues from state and observation.
+//! Everything that only the leader does, and the handle for it: leases and barriers, membership, slots, failover, and
+//! the checks at servers before a change. Nothing here keeps state that would be lost with the leader: wherever its
+//! process ends, the next leader continues from the log and from what it observes.
 
 pub mod admission;
 pub mod failover;

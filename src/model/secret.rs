@@ -2,34 +2,47 @@
 
 use std::fmt;
 
-/// A password. `Debug` and `Display` print stars, so that no log line and no error text can show it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+/// A password. `Debug` and `Display` print stars, so that no log line and no error text can contain it. Its memory is erased
+/// when it is dropped.
+#[derive(Clone)]
+pub struct Secret(SecretString);
 
 impl Secret {
     /// Wraps a password.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(text)
+        Self(text.into())
     }
 
     /// The password itself, to send it to a server and to write it into the log.
     #[must_use]
     pub fn reveal(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 
     /// Whether `given` is this password. The time it takes does not depend on where they differ.
     #[must_use]
     pub fn matches(&self, given: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let mut different = u8::from(own.len() != given.len());
-        for (i, byte) in given.iter().enumerate() {
-            different |= byte ^ own.get(i).copied().unwrap_or(!byte);
-        }
-        different == 0
+        self.reveal().as_bytes().ct_eq(given).into()
     }
 }
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self::new(String::new())
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.reveal().as_bytes())
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,4 +84,32 @@ pub struct Credentials {
     pub username: Option<String>,
     /// The password.
     pub password: Secret,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let password = Secret::new("hunter2".into());
+        let credentials = Credentials { username: Some("app".into()), password: password.clone() };
+        let texts =
+            [format!("{password}"), format!("{password:?}"), format!("{credentials:?}"), format!("{credentials:#?}")];
+        for text in texts {
+            assert!(!text.contains("hunter2") && text.contains("***"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_password_matches() {
+        let password = Secret::new("hunter2".into());
+        for (given, matches) in
+            [("hunter2", true), ("hunter3", false), ("hunter", false), ("hunter22", false), ("", false)]
+        {
+            assert_eq!(password.matches(given.as_bytes()), matches, "{given}");
+            assert_eq!(password == Secret::new(given.into()), matches, "{given}");
+        }
+        assert!(Secret::default().matches(b""));
+    }
 }

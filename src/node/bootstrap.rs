@@ -1,11 +1,11 @@
-//! How a node without a past comes to be part of a cluster: a list of peers that all agree, or a cluster that takes it in.
+//! How a pristine node becomes part of a cluster: it forms one with its peers, or joins one that runs.
 //! Knows nothing of what the cluster decides afterwards.
 //!
 //! ```text
-//! --peers  all listed peers answer, none has a past, all have the same list
-//!            -> the lowest id writes the first membership, with the uuids they all told
-//!            -> the others hear of it through Raft, and take part if their uuid is in it
-//! --join   any member says who leads; the leader adds us; we hear of it through Raft
+//! --peers  all listed peers answer, all are pristine, all have the same list
+//!            -> the node with the lowest id writes the first membership, with the uuids of all
+//!            -> the others learn of it through Raft, and take part if their uuid is in it
+//! --join   any member names the leader; the leader adds this node, which learns of it through Raft
 //! ```
 
 use std::{collections::BTreeMap, time::Duration};
@@ -23,14 +23,14 @@ use crate::{
     wire::pb::node::HelloReply,
 };
 
-/// Between two probes at the peers. A person waits for it; a probe costs a call to each.
+/// Time between two rounds of calls to the peers. An operator waits for it; a round costs one call to each peer.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
-/// A peer that is up answers within milliseconds; one that is not is asked again.
+/// A peer that is up answers within milliseconds; any other peer is called again in the next round.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// The same reason for waiting is logged again after so many probes (30 s).
+/// The same reason for waiting is logged again after this number of rounds (30 s).
 const SAY_AGAIN_AFTER: u32 = 100;
 
-/// What a pristine node was told on its command line.
+/// What the command line of a pristine node says.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// `--peers`, this node among them.
@@ -39,40 +39,40 @@ pub enum Origin {
     Join(HostPort),
 }
 
-/// What bootstrap needs.
+/// What a bootstrap needs.
 pub struct Bootstrap {
     /// This node.
     pub me: NewMember,
     /// The log.
     pub consensus: Consensus,
-    /// Calls to the others.
+    /// Calls to the other nodes.
     pub peers: Peers,
     /// What the command line says.
     pub origin: Origin,
 }
 
 impl Bootstrap {
-    /// Returns when this node is part of a cluster; at once when it was one before.
+    /// Returns when this node is part of a cluster: at once, if it was part of one when it started.
     pub async fn run(self) {
         if !self.consensus.is_pristine() {
-            info!("this node has a cluster already; --peers and --join are ignored");
+            info!("this node belongs to a cluster already; --peers and --join are ignored");
             return;
         }
-        let mut said = ReasonLog::default();
+        let mut reasons = ReasonLog::default();
         while self.consensus.is_pristine() {
             let waiting = match &self.origin {
                 Origin::Peers(list) => self.try_form(list).await,
                 Origin::Join(at) => self.try_join(at).await,
             };
             if let Err(why) = waiting {
-                said.once(&why);
+                reasons.log(&why);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         info!("this node is part of a cluster");
     }
 
-    /// One probe at the peers. `Err`: why there is no cluster yet.
+    /// Calls every peer once. `Err`: why there is no cluster yet.
     async fn try_form(&self, list: &BTreeMap<NodeId, HostPort>) -> Result<(), String> {
         let mut members = vec![self.me.clone()];
         let me = member_wire::to_wire(&self.me);
@@ -86,7 +86,7 @@ impl Bootstrap {
         }
         members.sort_by_key(|m| m.id);
         if members.first().is_none_or(|lowest| lowest.id != self.me.id) {
-            return Err("all peers agree; waiting for the node with the lowest id to begin".into());
+            return Err("all peers agree; waiting for the node with the lowest id to form the cluster".into());
         }
         let cluster = Uuid(uuid::Uuid::new_v4().as_u128());
         info!(%cluster, nodes = members.len(), "all peers agree; this node forms the cluster");
@@ -140,11 +140,11 @@ impl Bootstrap {
         Ok(member)
     }
 
-    /// One attempt to be taken in. `Err`: why not yet.
+    /// Asks once to join. `Err`: why this node has not joined yet.
     async fn try_join(&self, at: &HostPort) -> Result<(), String> {
         let me = member_wire::to_wire(&self.me);
         let mut ask = at.as_str().to_owned();
-        // Twice: the node named on the command line, and the leader it names.
+        // Two calls: to the node that the command line names, and to the leader that this node names.
         for _ in 0..2 {
             let answer = self
                 .peers
@@ -164,7 +164,7 @@ impl Bootstrap {
     }
 }
 
-/// Logs a reason when it changes, and again from time to time.
+/// Logs a reason when it changes, and again after [`SAY_AGAIN_AFTER`] rounds.
 #[derive(Default)]
 struct ReasonLog {
     last: String,
@@ -172,7 +172,7 @@ struct ReasonLog {
 }
 
 impl ReasonLog {
-    fn once(&mut self, why: &str) {
+    fn log(&mut self, why: &str) {
         self.repeats += 1;
         if self.last != why || self.repeats >= SAY_AGAIN_AFTER {
             warn!("{why}");

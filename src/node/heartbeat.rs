@@ -1,5 +1,5 @@
-//! "I live, I have reached this, renew my lease": every half second to the leader, and at once when there is news.
-//! Knows nothing of who leads or why; it is told, and asks around when nobody tells.
+//! Sends heartbeats to the leader: every half second, and at once when there is news. An answer renews this node's
+//! lease. Knows nothing of how a leader is chosen; if none is known, it asks the other members.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -27,12 +27,13 @@ use crate::{
     wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport},
 };
 
-/// An answer that comes later is worth little of its lease; the next heartbeat is better.
+/// A later answer grants little more of a lease; the next heartbeat is worth more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// News (a reached epoch) is not sent more often than this: a burst of changes makes one heartbeat. A drained hold does not wait.
+/// News (a reached epoch) is not sent more often than this, so that a burst of changes makes one heartbeat. A drained
+/// hold does not wait.
 const NEWS_EVERY: Duration = Duration::from_millis(1);
 
-/// What a node says of itself, and to whom.
+/// What heartbeats are made of, and where they go.
 pub struct HeartbeatSender {
     /// This node.
     pub me: NewMember,
@@ -42,17 +43,17 @@ pub struct HeartbeatSender {
     pub consensus: Consensus,
     /// Calls to the leader.
     pub peers: Peers,
-    /// The leader's side, when that is this node.
+    /// Answers heartbeats when this node is the leader.
     pub leader_service: LeaderService,
     /// What the workers have reached.
     pub report: watch::Receiver<Arc<ProxyReport>>,
     /// The runs this node works on.
     pub movers: Movers,
-    /// What it sees of servers.
+    /// What this node found out about servers.
     pub prober: Prober,
-    /// What the workers may.
+    /// The permit that the workers read.
     pub permit: Arc<Permit>,
-    /// How often, at least.
+    /// The longest time between two heartbeats.
     pub every: Duration,
 }
 
@@ -66,41 +67,41 @@ pub enum HeartbeatEnd {
 }
 
 impl HeartbeatSender {
-    /// Runs until this node is told that it is no member.
+    /// Runs until the leader answers that this node is not a member, or a duplicate.
     pub async fn run(mut self) -> HeartbeatEnd {
         let mut leadership = self.consensus.leadership();
         let mut state = self.consensus.state();
-        // Beside the one that makes a heartbeat: news that come during an exchange are still to be sent after it.
+        // A receiver of its own: news that arrives during an exchange must still be sent after it.
         let mut reports = self.report.clone();
         let mut next = tokio::time::Instant::now();
         let mut without = LeaseRefusals::default();
         let mut lease = Lease::new(self.permit.clone());
         let mut moved = self.movers.news();
         let mut probed_news = self.prober.news();
-        let mut told: BTreeSet<HoldId> = BTreeSet::new();
-        // An exchange is broken off for a drained hold, but not two in a row: leases must be renewed, too.
+        let mut acked: BTreeSet<HoldId> = BTreeSet::new();
+        // An exchange is broken off for a drained hold, but never two in a row: leases must be renewed, too.
         let mut broken_off = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 Ok(()) = self.report.changed() => {
-                    // Not a drained hold: clients wait for it, and a timer of one millisecond may take two.
+                    // A drained hold ends the wait: clients wait for its ack, and a timer of 1 ms may take 2 ms.
                     let mut news = self.report.clone();
-                    let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &told)).await;
+                    let _ = tokio::time::timeout(NEWS_EVERY, drained_more(&mut news, &acked)).await;
                 }
                 Ok(()) = moved.changed() => {}
                 Ok(()) = probed_news.changed() => {}
                 Ok(()) = leadership.changed() => {}
-                // Our admission is news: without it there is no lease.
+                // The admission of this start is news: without it there is no lease.
                 Ok(()) = admitted_anew(&mut state, &self.me, self.start) => {}
             }
             let report = self.report.borrow_and_update().clone();
             lease.reached(report.route_epoch);
             let drained = drained(&report);
-            if !drained.is_subset(&told) {
+            if !drained.is_subset(&acked) {
                 faults::pause_at(Point::BeforeAck).await;
             }
-            told = drained;
+            acked = drained;
             let now = leadership.borrow_and_update().clone();
             next = tokio::time::Instant::now() + self.every;
             let mut news = self.report.clone();
@@ -109,13 +110,15 @@ impl HeartbeatSender {
             let answer = tokio::select! {
                 biased;
                 answer = Sent::before(boottime_ns, self.exchange(&now, &batch)) => answer,
-                // A leader that is stopped answers nothing; when another one leads, its answer is not waited for.
+                // A leader that is stopped does not answer. When another one leads, the old one's answer is not waited
+                // for.
                 () = another_leads(&mut leadership, &now) => {
                     next = tokio::time::Instant::now();
                     continue;
                 }
-                // Clients wait for the end of a hold; the round of this heartbeat may take longer than all its other parts.
-                () = drained_more(&mut news, &told), if !broken_off => {
+                // Clients wait for the end of a hold, and the quorum round of this heartbeat may take longer than the
+                // rest of the hold.
+                () = drained_more(&mut news, &acked), if !broken_off => {
                     broken_off = true;
                     next = tokio::time::Instant::now();
                     continue;
@@ -134,7 +137,7 @@ impl HeartbeatSender {
         }
     }
 
-    /// What says the last word when the workers have stopped.
+    /// The last heartbeat, for when the workers have stopped.
     #[must_use]
     pub fn farewell(&self) -> Farewell {
         Farewell {
@@ -146,7 +149,7 @@ impl HeartbeatSender {
         }
     }
 
-    /// One heartbeat and its answer; `None` when nobody answered.
+    /// One heartbeat and its answer; `None` if no node answered.
     async fn exchange(&self, leadership: &Leadership, batch: &ReportBatch) -> Option<HeartbeatReply> {
         let heartbeat = self.compose(batch);
         if leadership.leader == Some(self.me.id) {
@@ -160,14 +163,14 @@ impl HeartbeatSender {
             Ok(answer) => Some(answer),
             Err(error) => {
                 debug!(%target, error = error.message(), "the heartbeat was not answered");
-                // The leader may have moved, or this node may: whoever answers tells.
+                // The leader or this node may have another address now; any member that answers knows the leader's.
                 let elsewhere = self.ask_around().await.filter(|found| *found != target)?;
                 self.peers.heartbeat(&elsewhere, heartbeat, ANSWER_WITHIN).await.ok()
             }
         }
     }
 
-    /// Acts on an answer.
+    /// Acts on an answer. `Some`: this node must not send another heartbeat.
     fn take(
         &self,
         answer: HeartbeatReply,
@@ -177,13 +180,15 @@ impl HeartbeatSender {
     ) -> Option<HeartbeatEnd> {
         if answer.not_a_member {
             error!(
-                "the cluster has removed this node; it stops. To use the machine again: empty the data directory, start with --join"
+                "the cluster has removed this node; it stops. To use the machine again: empty the \
+                 data directory, start with --join"
             );
             return Some(HeartbeatEnd::Removed);
         }
         if answer.duplicate {
             error!(
-                "another process with this node's identity serves in the cluster: never copy a data directory. This one stops"
+                "another process with this node's identity serves in the cluster: never copy a data \
+                 directory. This one stops"
             );
             return Some(HeartbeatEnd::DuplicateNode);
         }
@@ -232,11 +237,12 @@ impl HeartbeatSender {
         }
     }
 
-    /// The leader's address from any member that knows it. Needed when this node has moved: Raft does not find it then.
+    /// The leader's address from any member that knows it. Needed when this node has another address than before: Raft
+    /// does not find it then.
     async fn ask_around(&self) -> Option<String> {
         let members = self.consensus.state().borrow().members.clone();
         let me = member_wire::to_wire(&self.me);
-        // All at once: one that is stopped or cut off would cost a second of the lease.
+        // All members at once: one that is stopped or cut off would cost a second of the lease.
         let mut asked = JoinSet::new();
         for member in members.into_values().filter(|m| m.id != self.me.id) {
             let (peers, me) = (self.peers.clone(), me.clone());
@@ -251,49 +257,50 @@ impl HeartbeatSender {
     }
 }
 
-/// Holds that this node can ack.
+/// The holds that this node can ack.
 fn drained(report: &ProxyReport) -> BTreeSet<HoldId> {
     report.holds.iter().filter(|(_, progress)| progress.drained).map(|(hold, _)| *hold).collect()
 }
 
-/// Resolves when there is a hold to be acked that is not among `told`.
-async fn drained_more(report: &mut watch::Receiver<Arc<ProxyReport>>, told: &BTreeSet<HoldId>) {
-    if report.wait_for(|report| !drained(report).is_subset(told)).await.is_err() {
+/// Resolves when there is a hold to ack that is not among `acked`.
+async fn drained_more(report: &mut watch::Receiver<Arc<ProxyReport>>, acked: &BTreeSet<HoldId>) {
+    if report.wait_for(|report| !drained(report).is_subset(acked)).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// A refusal that lasts no longer than this is the way of a start, a restart or a change of leader, and not worth a
-/// warning: the lease of before goes on.
+/// Refusals for less than this time are normal at a start, a restart or a change of leader, and not worth a warning:
+/// the lease in force goes on.
 const WORTH_A_WARNING: Duration = Duration::from_millis(1500);
 
-/// Being without a new lease, told once for each reason.
+/// Logs each reason for which no lease was granted once.
 #[derive(Default)]
 struct LeaseRefusals {
     since: Option<tokio::time::Instant>,
-    told: String,
+    logged: String,
 }
 
 impl LeaseRefusals {
     fn refused(&mut self, why: &str) {
         let since = *self.since.get_or_insert_with(tokio::time::Instant::now);
-        if self.told != why && since.elapsed() >= WORTH_A_WARNING {
+        if self.logged != why && since.elapsed() >= WORTH_A_WARNING {
             warn!(why, "no lease was granted");
-            why.clone_into(&mut self.told);
+            why.clone_into(&mut self.logged);
         } else {
             debug!(why, "no lease was granted");
         }
     }
 
     fn granted(&mut self) {
-        if !self.told.is_empty() {
+        if !self.logged.is_empty() {
             info!("a lease was granted again");
         }
         *self = Self::default();
     }
 }
 
-/// The last heartbeat of a start: it has stopped serving, so nobody need wait for its lease to end.
+/// The last heartbeat of a start. It says that this node has stopped serving, so that nobody waits for its lease to
+/// end.
 pub struct Farewell {
     me: NewMember,
     start: Uuid,
@@ -303,7 +310,7 @@ pub struct Farewell {
 }
 
 impl Farewell {
-    /// Says it, once, within `deadline`. That nobody hears it only costs the others a lease of waiting.
+    /// Sends it once, within `deadline`. If it is lost, the other nodes wait until the lease ends.
     pub async fn say(&self, deadline: Duration) {
         let state = self.consensus.state().borrow().clone();
         let leadership = self.consensus.leadership().borrow().clone();
@@ -321,7 +328,7 @@ impl Farewell {
         } else if let Some(leader) = leadership.leader_admin
             && let Err(error) = self.peers.heartbeat(&leader, heartbeat, deadline).await
         {
-            debug!(error = error.message(), "nobody heard that this node stops");
+            debug!(error = error.message(), "the leader did not learn that this node stops");
         }
     }
 }
@@ -332,7 +339,7 @@ pub(super) fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> 
     member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
 }
 
-/// Resolves when a leader is known that is not the one of `before`.
+/// Resolves when a leader is known that is not the one in `before`.
 async fn another_leads(leadership: &mut watch::Receiver<Leadership>, before: &Leadership) {
     let other = |now: &Leadership| now.leader.is_some() && (now.leader, now.term) != (before.leader, before.term);
     if leadership.wait_for(other).await.is_err() {
@@ -340,7 +347,7 @@ async fn another_leads(leadership: &mut watch::Receiver<Leadership>, before: &Le
     }
 }
 
-/// Tells the lease what the workers' tables have reached. Never resolves.
+/// Passes the epochs that the workers' tables reach to the lease. Never resolves.
 async fn keep_up(reports: &mut watch::Receiver<Arc<ProxyReport>>, lease: &mut Lease) {
     while reports.changed().await.is_ok() {
         let reached = reports.borrow_and_update().route_epoch;

@@ -1,18 +1,17 @@
-//! What this node makes of the leases it is granted: counted from the send of the heartbeat, and put in force when the
-//! workers' tables are as new as the grant demands.
-//! Knows nothing of how heartbeats travel, and reads no clock.
+//! The lease of this node: a grant counts from the send of its heartbeat, and is put in force when the workers' tables
+//! are as new as the grant demands. Knows nothing of how heartbeats travel, and reads no clock.
 //!
-//! The leader may have applied a change of routes some milliseconds before this node. Put in force at once, its grant would
-//! make the workers refuse every request and disown every reply until their tables are there, although the lease in force
-//! covers them. So a grant ahead of the tables is kept. That is as if its answer had travelled longer, which the leader's
-//! side must bear anyway.
+//! The leader may have applied a change of routes some milliseconds before this node. Put in force at once, its grant
+//! would make the workers refuse every request and discard every reply until their tables are there, although the lease
+//! in force covers them. So a grant ahead of the tables is kept until they are. For the leader this is the same as an
+//! answer that took longer, which it allows for anyway.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{model::ids::Epoch, proxy::permit::Permit};
 
-/// A grant is put in force, wherever the tables are, when less than this part of its length is left of the lease in force: a
-/// node that cannot swap its table must not cost the others their lease.
+/// A grant is put in force, whatever the tables have reached, when less than 1 / `LEFT_MIN` of its length is left of
+/// the lease in force: a worker that cannot swap its table must not cost the other workers their lease.
 const LEFT_MIN: u64 = 3;
 
 /// When a heartbeat was sent, on `CLOCK_BOOTTIME`. Made before the message leaves.
@@ -22,25 +21,25 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// At `now_ns`, with nothing on its way yet.
+    /// A send at `now_ns`. No message has left yet.
     #[must_use]
     pub fn at(now_ns: u64) -> Self {
         Self { at_ns: now_ns }
     }
 
-    /// Reads the clock, and only then begins the exchange. `None` when nobody answered.
+    /// Reads the clock, and only then begins the exchange. `None` if there was no answer.
     pub async fn before<T>(clock: impl Fn() -> u64, exchange: impl Future<Output = Option<T>>) -> Option<(Self, T)> {
         let sent = Self::at(clock());
         exchange.await.map(|answer| (sent, answer))
     }
 }
 
-/// A lease as the leader answered it.
+/// A lease as the leader granted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
-    /// From the send on.
+    /// Counts from the send.
     pub length: Duration,
-    /// Tables at this route epoch or later.
+    /// The workers' tables must be at this route epoch or later.
     pub min_applied: Epoch,
 }
 
@@ -48,18 +47,18 @@ pub struct Granted {
 #[derive(Debug)]
 pub struct Lease {
     permit: Arc<Permit>,
-    /// A grant ahead of the tables: when it ends, what it demands.
+    /// A grant ahead of the tables: when it ends, and the epoch that it demands.
     kept: Option<(u64, Epoch)>,
 }
 
 impl Lease {
-    /// None yet.
+    /// No lease yet.
     #[must_use]
     pub fn new(permit: Arc<Permit>) -> Self {
         Self { permit, kept: None }
     }
 
-    /// What the workers read.
+    /// The permit that the workers read.
     #[must_use]
     pub fn permit(&self) -> &Permit {
         &self.permit
@@ -68,17 +67,17 @@ impl Lease {
     /// The heartbeat of `sent` was answered with a lease; all workers' tables are at `reached`.
     pub fn granted(&mut self, sent: Sent, granted: Granted, reached: Epoch, now_ns: u64) {
         self.reached(reached);
-        // Counted from the send, so that the leader, who counts from its answer, always counts longer.
+        // It counts from the send. The leader counts from its answer, and so always counts longer.
         let length_ns = u64::try_from(granted.length.as_nanos()).unwrap_or(u64::MAX);
         let until_ns = sent.at_ns.saturating_add(length_ns);
         let in_force = self.permit.lease_until_ns();
-        // Before the first one nothing is served; then there is nothing to spare.
+        // Before the first lease nothing is served, so the first grant is put in force at once.
         let comfortable = in_force != 0 && in_force.saturating_sub(now_ns) >= length_ns / LEFT_MIN;
         if reached >= granted.min_applied || !comfortable {
             self.kept = None;
             self.permit.renew(until_ns, granted.min_applied);
         } else {
-            // The first that is ahead: it is due first, and the next heartbeat brings another.
+            // The first grant ahead of the tables is kept: it is in force first, and the next heartbeat brings another.
             self.kept.get_or_insert((until_ns, granted.min_applied));
         }
     }
@@ -91,7 +90,7 @@ impl Lease {
         }
     }
 
-    /// Ends it at once.
+    /// Ends the lease at once.
     pub fn revoke(&mut self) {
         self.kept = None;
         self.permit.revoke();
@@ -140,7 +139,7 @@ mod tests {
         grant(&mut lease, 500 * MS, 7, 5, 501 * MS);
         assert_eq!(lease.permit().lease_until_ns(), LEASE);
         assert!(lease.permit().table_is_recent(Epoch(5)), "the workers go on under the lease in force");
-        // Another one does not push it away: with change after change it would never be its turn.
+        // Another grant does not replace it: with change after change no grant would ever be put in force.
         grant(&mut lease, 502 * MS, 8, 6, 503 * MS);
         lease.reached(Epoch(7));
         assert_eq!(lease.permit().lease_until_ns(), LEASE + 500 * MS);

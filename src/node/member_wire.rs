@@ -8,7 +8,7 @@ use crate::{
     wire::pb::node::NodeInfo,
 };
 
-/// A node as it is sent.
+/// A node as it is sent over the wire.
 #[must_use]
 pub fn to_wire(node: &NewMember) -> NodeInfo {
     NodeInfo {
@@ -20,14 +20,14 @@ pub fn to_wire(node: &NewMember) -> NodeInfo {
     }
 }
 
-/// A node as it came in.
+/// A node as it was received.
 ///
 /// # Errors
-/// A sentence that names the field that is wrong.
+/// Returns which field is wrong and why, as text for the operator.
 pub fn from_wire(info: Option<NodeInfo>) -> Result<NewMember, String> {
     /// Longest DNS name.
     const HOST_LEN_MAX: usize = 253;
-    let info = info.ok_or("the message does not say who sent it")?;
+    let info = info.ok_or("the message does not name its sender")?;
     if info.id == 0 {
         return Err("a node's id is a number from 1".into());
     }

@@ -30,8 +30,8 @@ use crate::config::Config;
 /// Runs a node until it has a reason to stop. It logs what it binds, and one line for each phase of its end.
 ///
 /// # Errors
-/// Returns what kept the node from starting or made it stop, and what to do, as text for the operator. An error that is a
-/// [`tasks::UnexpectedEnd`] is a bug in this program.
+/// Returns what kept the node from starting or made it stop, and what to do, as text for the operator. An error that is
+/// a [`tasks::UnexpectedEnd`] is a bug in this program.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut node = OpenNode::open(&config).await?.start(&config)?;
     let why = node.wait().await;

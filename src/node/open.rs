@@ -84,7 +84,8 @@ fn raise_file_limit(clients_max: usize) {
         warn!(
             limit = now.unwrap_or(0),
             wanted,
-            "few open files are allowed: fewer clients than the configured limit can connect; raise the hard limit (LimitNOFILE, ulimit -Hn)"
+            "few open files are allowed: fewer clients than the configured limit can \
+             connect; raise the hard limit (LimitNOFILE, ulimit -Hn)"
         );
     }
 }

@@ -1,4 +1,5 @@
 //! The proxy's part of the configuration.
+//! Knows nothing of what the proxy does with it.
 
 use crate::{
     config::Config,
@@ -6,7 +7,7 @@ use crate::{
     proxy::{Limits, ProxyConfig, UnmanagedReplicas},
 };
 
-/// What the proxy is started with.
+/// The settings that the proxy is started with.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, unmanaged: UnmanagedReplicas) -> ProxyConfig {
     let proxy = &config.proxy;

@@ -1,5 +1,5 @@
-//! Publishes to the workers which replicas may serve reads, whenever this node has probed a server or the log has changed.
-//! Decides nothing: `plan::reads` does.
+//! Publishes to the workers which replicas may serve reads, whenever this node has probed a server or the log has
+//! changed. Decides nothing: `plan::reads` does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Probes that end within this time are processed together: with 200 servers, 400 probes end in a second.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// Starts the task. It ends with the state's sender or with the last receiver.
+/// Starts the task. It ends with the state's sender.
 #[must_use]
 pub fn publish(
     tasks: &Tasks,
@@ -46,7 +46,6 @@ pub fn publish(
             tokio::select! {
                 changed = probed.changed() => if changed.is_err() { return },
                 changed = state.changed() => if changed.is_err() { return },
-                () = publisher.closed() => return,
             }
         }
     });

@@ -40,9 +40,9 @@ use crate::{
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 
-/// When the log stops, tasks that follow it return at about the same time. The log's own reason says more than theirs, so the
-/// node waits this long for it.
-const LOG_REASON_WITHIN: Duration = Duration::from_secs(1);
+/// When the log stops or a task panics, tasks that depend on it return at about the same time. The cause says more than
+/// they do, so the node waits this long for it.
+const CAUSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A node whose tasks run.
 pub struct RunningNode {
@@ -235,7 +235,7 @@ impl Starting<'_> {
         };
         Leading {
             leader_loop: self.tasks.spawn("leader-loop", leader_loop.run()),
-            rebalancer: self.tasks.spawn("rebalancer", rebalance::by_itself(self.log.clone())),
+            rebalancer: self.tasks.spawn("rebalancer", rebalance::rebalance_automatically(self.log.clone())),
         }
     }
 
@@ -286,11 +286,23 @@ impl RunningNode {
             Ok(end) = &mut self.heartbeat_end => return StopReason::Heartbeat(end),
             end = self.ends.wait() => end,
         };
-        if end.how == End::Returned
-            && let Ok(reason) = timeout(LOG_REASON_WITHIN, log_stopped(&self.log)).await
-        {
-            return StopReason::Log(reason);
-        }
+        let end = match end.how {
+            End::Panicked(_) => end,
+            End::Returned => {
+                let cause = async {
+                    tokio::select! {
+                        biased;
+                        reason = log_stopped(&self.log) => StopReason::Log(reason),
+                        other = self.ends.wait() => StopReason::Task(other),
+                    }
+                };
+                match timeout(CAUSE_WITHIN, cause).await {
+                    Ok(StopReason::Task(other)) => other,
+                    Ok(reason) => return reason,
+                    Err(_) => end,
+                }
+            }
+        };
         let UnexpectedEnd { task, how } = &end;
         error!(task, %how, "a task of this node ended unexpectedly; the node stops");
         StopReason::Task(end)
@@ -300,8 +312,8 @@ impl RunningNode {
     pub async fn stop(self, why: &StopReason) {
         let deadline = Instant::now() + self.shutdown_deadline;
         let left = || deadline.saturating_duration_since(Instant::now());
-        // A third of the deadline is for the clients. What does not finish by then is answered as "outcome unknown", because the
-        // leadership must still be handed over.
+        // A third of the deadline is for the clients. What does not finish by then is answered as "outcome unknown",
+        // because the leadership must still be handed over.
         self.proxy.drain(self.shutdown_deadline / 3).await;
         info!("the clients are drained");
         let Followers { heartbeat, prober, unmanaged, movers } = &self.followers;

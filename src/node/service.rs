@@ -1,5 +1,5 @@
-//! The calls that nodes make to each other beside Raft (proto/node.proto), answered.
-//! Knows nothing of when a lease may be granted; the leader's leader service decides.
+//! Answers the calls that nodes make to each other beside Raft (proto/node.proto).
+//! Knows nothing of when a lease may be granted; `control` decides that.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,12 +30,12 @@ use crate::{
     },
 };
 
-/// Holds, and listeners, that one heartbeat may name; a node has as many listeners as there are products.
+/// Holds, listeners or runs that one heartbeat may name. A node has one listener for each product.
 const REPORTED_MAX: usize = 4096;
-/// A join is one entry of the log.
+/// How long a join may take: it is one entry of the log.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// Answers heartbeats and askings for authorization where the leader is.
+/// Answers heartbeats and requests for authorization on the leader.
 #[derive(Clone)]
 pub struct LeaderService {
     /// Leases of the term in which this node leads.
@@ -45,7 +45,7 @@ pub struct LeaderService {
 }
 
 impl LeaderService {
-    /// Takes a heartbeat, as it came over the wire or from this very process.
+    /// Answers a heartbeat, received over the wire or from this process.
     pub async fn heartbeat(&self, request: HeartbeatRequest) -> HeartbeatReply {
         match read(request) {
             Ok(heartbeat) => {
@@ -78,7 +78,7 @@ impl LeaderService {
 pub struct NodeService {
     /// This node.
     pub me: NewMember,
-    /// Its `--peers`; empty when it joined.
+    /// Its `--peers`; empty if it was started with `--join`.
     pub listed: BTreeMap<NodeId, HostPort>,
     /// The log.
     pub consensus: Consensus,
@@ -100,7 +100,7 @@ impl node_server::Node for NodeService {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
         let asker = request.into_inner().from;
         let state = self.consensus.state().borrow().clone();
-        // Before the cluster's first change only Raft knows who takes part.
+        // Before the cluster's first change, only Raft's membership names the members.
         let first = self.consensus.raft_members();
         let known = asker.and_then(|a| {
             let id = NodeId(a.id);
@@ -126,7 +126,7 @@ impl node_server::Node for NodeService {
             )));
         };
         let cluster_id = member_wire::uuid_bytes(cluster);
-        // A new id each time: the change is idempotent, and a refusal recorded once must not stand for ever.
+        // A new id each time: the change is idempotent, and a recorded refusal must not be repeated for ever.
         let change_id = Uuid(uuid::Uuid::new_v4().as_u128());
         let node = member.id;
         match self.consensus.propose(change_id, Change::AddMember(member), JOIN_WITHIN).await {

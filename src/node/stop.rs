@@ -25,8 +25,8 @@ impl StopReason {
     /// Whether the node did what was asked: it was stopped by a signal, or removed from the cluster.
     ///
     /// # Errors
-    /// Returns why the node stopped, as text for the operator. [`UnexpectedEnd`] can be downcast: the process then exits with
-    /// a code of its own.
+    /// Returns why the node stopped, as text for the operator. [`UnexpectedEnd`] can be downcast: the process then
+    /// exits with a code of its own.
     pub fn into_result(self) -> anyhow::Result<()> {
         match self {
             Self::Signal | Self::Heartbeat(HeartbeatEnd::Removed) => Ok(()),

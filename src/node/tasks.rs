@@ -1,8 +1,8 @@
 //! The supervisor: every long-running task and thread of a node has a name here, and its unexpected end becomes known.
 //! Knows nothing of what the tasks do, nor of what follows from an end.
 //!
-//! A task that serves one call, one client session or one run of a mover is not supervised: its panic ends that call, session
-//! or run. All other tasks are: a node that lacks one of them looks healthy and is not.
+//! A task that serves one call, one client session or one run of a mover is not supervised: its panic ends that call,
+//! session or run. All other tasks are: a node that lacks one of them seems healthy and is not.
 
 use std::fmt;
 

@@ -1,16 +1,17 @@
-//! What `min-acks` demands of a group: which replicas of a primary count, and how many have to answer before one of them may
-//! replace it. Knows nothing of how writes wait for replicas (`proxy::acks`), nor of who asks the servers.
+//! What `min-acks` requires of a group: which replicas of a primary count, and how many must answer before one of them
+//! may replace it. Knows nothing of how writes wait for replicas (`proxy::acks`), nor of how servers are probed.
 
 use super::observation::{Probe, ReportedRole};
 use crate::model::{ids::HostPort, state::Group};
 
-/// Replicas that hang on a group's primary and are no servers of the group: they confirm writes to the primary, and are no
-/// help when it fails, so that many more confirmations are demanded. `primary`: the last probe at it; `fresh`: a probe at a replica
-/// that is answered now, for one that is not may have lost its link since.
+/// The number of unmanaged replicas of a group's primary. They confirm writes to the primary but cannot replace it when
+/// it fails, so that each of them makes one more confirmation necessary. `primary`: the last probe of the primary;
+/// `fresh`: the fresh probe of a replica, for one that does not answer may have lost its link since.
 ///
-/// A server may know a replica by another address than the group does (names, address translation). So many of those that
-/// are unknown by address are taken for the group's own as there are own ones that it does not list by theirs, and that say
-/// themselves that they follow it. Those without a port never are: a server tells its port.
+/// A primary may list a replica under another address than the group does (names, address translation). Therefore
+/// replicas under unknown addresses count as the group's own, up to the number of its replicas that the primary does
+/// not list under their addresses and that report that they follow it. Replicas without a port are always unmanaged: a
+/// server of a group announces its port.
 #[must_use]
 pub fn unmanaged_replicas(group: &Group, primary: Option<Probe>, fresh: impl Fn(&HostPort) -> Option<Probe>) -> u32 {
     let Some(Probe { role: ReportedRole::Primary { replicas }, replid, unnamed_replicas, .. }) = primary else {
@@ -27,19 +28,19 @@ pub fn unmanaged_replicas(group: &Group, primary: Option<Probe>, fresh: impl Fn(
     u32::try_from(unknown.saturating_sub(own)).unwrap_or(u32::MAX).saturating_add(unnamed_replicas)
 }
 
-/// How many of a group's replicas have to answer so that at least one of them has every write that `min_acks` of them
-/// confirmed. (With fewer replicas than `min_acks` nothing is ever confirmed, and any one will do.)
+/// How many of a group's replicas must answer so that at least one of them has every write that `min_acks` of them
+/// confirmed. (With fewer replicas than `min_acks` no write is ever confirmed, and one answer suffices.)
 #[must_use]
-pub fn needed(group: &Group, min_acks: u8) -> usize {
+pub fn needed_answers(group: &Group, min_acks: u8) -> usize {
     let replicas = group.servers.len().saturating_sub(1);
     (replicas + 1).saturating_sub(usize::from(min_acks)).max(1)
 }
 
-/// Whether a replica may leave its group: so many of the others are in step that, whichever of them answer when the primary
-/// fails ([`needed`]), one has every confirmed write.
+/// Whether a replica may leave its group: enough of the others are in sync that, whichever of them answer when the
+/// primary fails ([`needed_answers`]), one has every confirmed write.
 ///
 /// # Errors
-/// A sentence.
+/// Why it may not, and what the operator can do first, as text for the operator.
 pub fn may_leave(
     group: &Group,
     min_acks: u8,
@@ -53,17 +54,18 @@ pub fn may_leave(
         return Ok(());
     }
     Err(format!(
-        "{addr} may be the only one that has some of the writes that were confirmed: min-acks is {min_acks}, and of the other {} \
-         replica(s) of group {} {fit} are in step with the primary; bring them back first (pontoon group show {}), or give up what \
-         only it has: pontoon product set .. min-acks=0",
+        "{addr} may be the only replica that has some of the confirmed writes: min-acks is {min_acks}, and of the \
+         other {} replica(s) of group {} {fit} are in sync with the primary; bring them back first (pontoon group show \
+         {}), or accept the loss of what only {addr} has: pontoon product set .. min-acks=0",
         rest.len(),
         group.id,
         group.id
     ))
 }
 
-/// Whether `to` surely has every confirmed write: enough replicas answer, and none of them has more. `offset`: how far a
-/// replica is that answers and whose data is of the primary's history; `None` for any other.
+/// Whether `to` provably has every confirmed write: enough replicas answer, and none of them has a higher offset.
+/// `offset`: the replication offset of a replica that answers and has data of the primary's history; `None` for any
+/// other.
 ///
 /// # Errors
 /// See [`MissingConfirmation`].
@@ -78,36 +80,37 @@ pub fn has_all_confirmed(
     }
     let answer: Vec<_> =
         group.servers.iter().skip(1).filter_map(|server| Some((&server.addr, offset(&server.addr)?))).collect();
-    let needed = needed(group, min_acks);
+    let needed = needed_answers(group, min_acks);
     let theirs = answer.iter().find(|(addr, _)| *addr == to).map(|(_, offset)| *offset);
     let (Some(theirs), true) = (theirs, answer.len() >= needed) else {
-        let who: Vec<_> = answer.iter().map(|(addr, _)| addr.to_string()).collect();
-        let who = if who.is_empty() { "none".to_owned() } else { who.join(", ") };
+        let answering: Vec<_> = answer.iter().map(|(addr, _)| addr.to_string()).collect();
+        let answering = if answering.is_empty() { "none".to_owned() } else { answering.join(", ") };
         return Err(MissingConfirmation::Answers(format!(
-            "min-acks is {min_acks}, so {needed} of the {} replicas have to answer that have its data, lest confirmed writes \
-             be lost; there answer: {who}",
+            "min-acks is {min_acks}, so {needed} of the {} replicas must answer with its data, or confirmed writes \
+             could be lost; answering: {answering}",
             group.servers.len().saturating_sub(1)
         )));
     };
     match answer.iter().filter(|(_, offset)| *offset > theirs).max_by_key(|(_, offset)| *offset) {
         None => Ok(()),
         Some((addr, offset)) => Err(MissingConfirmation::Writes(format!(
-            "min-acks is {min_acks}, and {addr} has more (offset {offset}) than {to} ({theirs}): confirmed writes would be lost"
+            "min-acks is {min_acks}, and {addr} has more (offset {offset}) than {to} ({theirs}): confirmed writes \
+             could be lost"
         ))),
     }
 }
 
-/// What keeps a replica from being promoted by itself; each a sentence's end.
+/// Why a replica may not be promoted automatically; each text is for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MissingConfirmation {
     /// Too few replicas answer.
     Answers(String),
-    /// Another one has more.
+    /// Another replica has a higher offset.
     Writes(String),
 }
 
 impl MissingConfirmation {
-    /// For people.
+    /// The text.
     #[must_use]
     pub fn into_text(self) -> String {
         match self {
@@ -182,7 +185,7 @@ mod tests {
         check(&[2, 3, 9], &[2, 3], 1);
         check(&[2, 9], &[2], 1);
         check(&[9], &[], 1);
-        // The primary sees the group's own by other addresses.
+        // The primary lists the group's own replicas under other addresses.
         check(&[82, 83], &[2, 3], 0);
         check(&[82, 83, 9], &[2, 3], 1);
         // One of its own is listed still, and says no more that it follows.
@@ -219,8 +222,8 @@ mod tests {
             (4, 1, &[2], true),
         ] {
             let left = may_leave(&group(servers), min_acks, &addr(servers), |a| in_sync.contains(&a.port()));
-            assert_eq!(left.is_ok(), may, "{servers} servers, min-acks {min_acks}, in step {in_sync:?}: {left:?}");
-            assert!(left.is_ok() || !left.unwrap_err().contains("  "), "a sentence");
+            assert_eq!(left.is_ok(), may, "{servers} servers, min-acks {min_acks}, in sync {in_sync:?}: {left:?}");
+            assert!(left.is_ok() || !left.unwrap_err().contains("  "), "no double spaces");
         }
     }
 

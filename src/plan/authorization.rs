@@ -1,5 +1,6 @@
-//! Which connections may change servers: the leader's table of runs it has authorized and runs it is closing, in one term.
-//! Knows nothing of quorum rounds: whoever calls `authorize` has had one that began after the connections were named.
+//! Which connections may change servers: the leader's table of the runs that it has authorized and of those that it is
+//! closing, in one term. Knows nothing of quorum confirmation: before it calls `authorize`, the caller waits for one
+//! that began after the connections were named.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use crate::model::{
     state::ClusterState,
 };
 
-/// Connections one run may have authorized: a mover has a few per database and server.
+/// How many connections of one run may be authorized: a mover has a few for each database and server.
 pub const CONNECTIONS_MAX: usize = 256;
 
 /// Authorizations of one term; a new term begins with an empty table.
@@ -38,10 +39,11 @@ impl Authorizations {
         self.term
     }
 
-    /// Approves connections of a run, all or none. `state`: the newest applied, behind the round.
+    /// Authorizes connections of a run, all or none. `state`: the newest applied state, after the quorum confirmation.
     ///
     /// # Errors
-    /// Why not, for the log of the node.
+    /// Why none was authorized, as text for the log of the node: the run is not current, belongs to another node,
+    /// changes another server, is being closed, or has too many connections.
     pub fn authorize(
         &mut self,
         state: &ClusterState,
@@ -54,7 +56,7 @@ impl Authorizations {
             return Err(format!("run {run} of {job} is not current"));
         };
         if current.node != node {
-            return Err(format!("run {run} of {job} is the work of node {}, not of node {node}", current.node));
+            return Err(format!("run {run} of {job} belongs to node {}, not to node {node}", current.node));
         }
         if let Some(stray) = connections.iter().find(|c| c.server != current.server) {
             return Err(format!("run {run} of {job} changes {}, not {}", current.server, stray.server));
@@ -70,10 +72,10 @@ impl Authorizations {
         Ok(())
     }
 
-    /// From now on no connection of these runs is authorized in this term. What is known of those that were.
+    /// Ends the authorization of connections of these runs in this term. Returns the connections that were authorized.
     pub fn close(&mut self, state: &ClusterState, job: Job, runs: u32) -> Vec<ConnectionId> {
         self.forget(state);
-        // Only the current one can be authorized; the others are not, whatever this table says.
+        // Only the current run can be authorized, so that only it has to be marked.
         if let Some(current) = state.current_run(job).filter(|current| current.run <= runs) {
             self.runs.entry((job, current.run)).or_default().closing = true;
         }
@@ -81,7 +83,8 @@ impl Authorizations {
         of_job.flat_map(|(_, known)| known.connections.iter().cloned()).collect()
     }
 
-    /// Drops what belongs to jobs that are over, and to runs long gone: the table is as small as what is open.
+    /// Drops jobs that are over and runs before the last two, so that the table stays as small as the number of open
+    /// jobs.
     fn forget(&mut self, state: &ClusterState) {
         let mut jobs = BTreeSet::new();
         jobs.extend(self.runs.keys().map(|(job, _)| *job));

@@ -1,22 +1,23 @@
-//! Which groups of a cache are out and eject their slots, to whom, and which are back: from what nodes have seen.
-//! Knows nothing of how slots change owner, nor of what is done at a server that gets them back.
+//! Which groups of a cache eject their slots, to which groups, and which ejected groups are reinstated.
+//! Knows nothing of how slots change their owner, nor of what is done at a server that gets them back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    failover::{DownGroup, FailoverDecision, choose, downs},
+    candidates::choose,
+    failover::{DownGroup, FailoverDecision, groups_down},
     liveness::{Liveness, Watchers, liveness},
-    observation::{Observation, ReportedRole},
+    observation::{Observation, ReportedRole, newest},
 };
 use crate::model::{
     change::{CancelMigration, Change, Eject, Reinstate},
     ids::{GroupId, NodeId, ProductId, SlotId},
     migration::MigrationPhase,
     route::Mode,
-    state::{ClusterState, Group, GroupOptions, Keys, Product},
+    state::{Assignment, ClusterState, Group, GroupOptions, Keys, Product},
 };
 
-/// Since when the primaries of groups that are out have been up without a break, as one process, in this term.
+/// Since when the primaries of ejected groups have been up without a break, as one process, in this term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EjectedHealth(BTreeMap<(ProductId, GroupId), Up>);
 
@@ -28,11 +29,11 @@ struct Up {
 }
 
 impl EjectedHealth {
-    /// Takes in a probe. `now_ns`: the leader's clock.
+    /// Updates it from the newest reports. `now_ns`: the leader's clock.
     pub fn observe(&mut self, state: &ClusterState, seen: &Observation, watchers: &Watchers<'_>, now_ns: u64) {
         let mut now = BTreeMap::new();
         for (product, group) in all(state).filter(|(_, g)| g.ejection.is_some()) {
-            let Some(run_id) = process(group, seen, watchers) else { continue };
+            let Some(run_id) = ready_primary_run_id(group, seen, watchers) else { continue };
             let before = self.0.get(&(product.id, group.id)).filter(|up| up.run_id == run_id);
             let since_ns = before.map_or(now_ns, |up| up.since_ns);
             now.insert((product.id, group.id), Up { run_id, since_ns });
@@ -40,22 +41,22 @@ impl EjectedHealth {
         self.0 = now;
     }
 
-    /// It is waited for as if it were up since now: what was tried did not work.
-    pub fn again(&mut self, product: ProductId, group: GroupId) {
+    /// Counts the primary as up from now on: its reinstatement failed, and is tried again later.
+    pub fn restart_wait(&mut self, product: ProductId, group: GroupId) {
         self.0.remove(&(product, group));
     }
 }
 
-/// The `run_id` of a group's primary, if all who probe are answered by it, as a primary that is ready.
+/// The `run_id` of a group's primary, if it answers all nodes as a primary that is ready.
 #[must_use]
-pub fn process(group: &Group, seen: &Observation, watchers: &Watchers<'_>) -> Option<String> {
+pub fn ready_primary_run_id(group: &Group, seen: &Observation, watchers: &Watchers<'_>) -> Option<String> {
     let primary = &group.servers.first()?.addr;
-    let (probe, _) = super::failover::newest(seen, primary)?;
+    let (probe, _) = newest(seen, primary)?;
     let up = liveness(watchers, primary, group.options.down_after_ms) == Liveness::Up;
     (up && !probe.loading && matches!(probe.role, ReportedRole::Primary { .. })).then(|| probe.run_id.clone())
 }
 
-/// What is to be done about groups that are to eject their slots, and about those that are back. `me`: the leader.
+/// A decision for each group that should eject its slots, and for each ejected group. `me`: the leader.
 #[must_use]
 pub fn decide(
     state: &ClusterState,
@@ -65,9 +66,9 @@ pub fn decide(
     (me, now_ns): (NodeId, u64),
 ) -> Vec<FailoverDecision> {
     let mut decisions = Vec::new();
-    // Where the guard says no, the failover says why.
-    if let (downs, Ok(())) = downs(state, seen, watchers, &BTreeSet::new()) {
-        for down in downs {
+    // Where the guard forbids it, `failover::decide` reports why.
+    if let (groups_down, Ok(())) = groups_down(state, seen, watchers, &BTreeSet::new()) {
+        for down in groups_down {
             let decision = eject(state, seen, watchers, &down, me);
             decisions.extend(decision.map(|action| FailoverDecision {
                 product: down.product.id,
@@ -77,14 +78,15 @@ pub fn decide(
         }
     }
     for (product, group) in all(state) {
-        if let Some(action) = give_back(state, product, group, health, now_ns) {
+        if let Some(action) = reinstate(state, product, group, health, now_ns) {
             decisions.push(FailoverDecision { product: product.id, group: group.id, action });
         }
     }
     decisions
 }
 
-/// `None`: nothing is to be done, or the failover says what is.
+/// The changes that eject the slots of a group, or why they are not ejected yet. `None`: nothing is to be done, or
+/// `failover::decide` decides about the group.
 fn eject(
     state: &ClusterState,
     seen: &Observation,
@@ -105,16 +107,16 @@ fn eject(
     if choice.best().is_some() {
         return None;
     }
-    let said = format!("group {} of product '{}' is to eject its slots", group.id, product.name);
-    let none = if choice.none.is_empty() { "it has no replica".into() } else { choice.evidence() };
-    let why = format!("{primary} {what}; {none}");
+    let subject = format!("group {} of product '{}' should eject its slots", group.id, product.name);
+    let evidence = if choice.excluded.is_empty() { "it has no replica".into() } else { choice.evidence() };
+    let why = format!("{primary} {what}; {evidence}");
     let open = state.migrations.values().filter(|m| m.product == product.id && !m.slots.is_disjoint(&slots));
-    let mut ends = Vec::new();
+    let mut cancellations = Vec::new();
     for migration in open {
         match migration.phase {
-            // Its slots are somewhere else now, or are wiped there: over soon.
+            // Its slots have another owner already, or its target is being wiped: it is over soon.
             MigrationPhase::Switched | MigrationPhase::Cancelling => {
-                return Some(Err(format!("{said}, and waits for migration {}", migration.id)));
+                return Some(Err(format!("{subject}, and waits for migration {}", migration.id)));
             }
             MigrationPhase::Planned
             | MigrationPhase::CleaningTarget
@@ -123,33 +125,34 @@ fn eject(
             | MigrationPhase::Held(_)
             | MigrationPhase::Paused => {
                 let why = format!("group {} ejects its slots: {why}", group.id);
-                ends.push(Change::CancelMigration(CancelMigration { migration: migration.id, why }));
+                cancellations.push(Change::CancelMigration(CancelMigration { migration: migration.id, why }));
             }
         }
     }
-    if !ends.is_empty() {
-        return Some(Ok(ends));
+    if !cancellations.is_empty() {
+        return Some(Ok(cancellations));
     }
-    let assigned = |a: &&crate::model::state::Assignment| a.product == product.id && !a.slots.is_disjoint(&slots);
+    let assigned = |a: &&Assignment| a.product == product.id && !a.slots.is_disjoint(&slots);
     if let Some(open) = state.assignments.values().find(assigned) {
-        return Some(Err(format!("{said}, and waits for assignment {}", open.id)));
+        return Some(Err(format!("{subject}, and waits for assignment {}", open.id)));
     }
     let temporary_owners = temporary_owners(state, product, group, watchers);
     if temporary_owners.is_empty() {
-        return Some(Err(format!("{said}, and there is no other group that is up, has slots and may be changed")));
+        return Some(Err(format!("{subject}, but no other group is up, has slots and may be changed")));
     }
     let to = match spread(&slots, &temporary_owners) {
         Ok(to) => to,
         Err(slot) => {
             return Some(Err(format!(
-                "{said}, and no group may have slot {slot} before it has deleted what it had of it the last time"
+                "{subject}, but no group may get slot {slot} before it has deleted the keys that it has left of it"
             )));
         }
     };
     Some(Ok(vec![Change::Eject(Eject { product: product.id, group: group.id, group_epoch: group.epoch, to, why })]))
 }
 
-fn give_back(
+/// The changes that reinstate an ejected group, or what that waits for. `None`: nothing is to be done.
+fn reinstate(
     state: &ClusterState,
     product: &Product,
     group: &Group,
@@ -157,20 +160,19 @@ fn give_back(
     now_ns: u64,
 ) -> Option<Result<Vec<Change>, String>> {
     let ejection = group.ejection.as_ref()?;
-    let comes_back =
-        |a: &crate::model::state::Assignment| a.product == product.id && a.to == group.id && a.keys == Keys::Ejected;
-    if state.assignments.values().any(comes_back) || state.promotion_of(product.id, group.id).is_some() {
+    let reinstates = |a: &Assignment| a.product == product.id && a.to == group.id && a.keys == Keys::Ejected;
+    if state.assignments.values().any(reinstates) || state.promotion_of(product.id, group.id).is_some() {
         return None;
     }
-    let said = format!(
-        "group {} of product '{}' is out since {} did not answer, and ejects {} slot(s)",
+    let subject = format!(
+        "group {} of product '{}' is ejected, since {} did not answer, and {} of its slot(s) have a temporary owner",
         group.id,
         product.name,
         group.servers.first().map_or("its primary", |s| s.addr.as_str()),
         ejection.slots.len()
     );
     if maintenance(state, group) {
-        return Some(Err(format!("{said}; maintenance is on, so it gets nothing back by itself")));
+        return Some(Err(format!("{subject}; maintenance is on, so it is not reinstated automatically")));
     }
     let after_ms = match group.options.eject_after_ms {
         0 => GroupOptions::default().eject_after_ms,
@@ -179,18 +181,22 @@ fn give_back(
     let Some(up) = health.0.get(&(product.id, group.id)) else {
         let when =
             format!("it gets them back when it has answered every node, as a primary that is ready, for {after_ms} ms");
-        return Some(Err(format!("{said}; {when}: start it again, or remove the group and they stay where they are")));
+        return Some(Err(format!(
+            "{subject}; {when}: start it again, or remove the group, which leaves them with their temporary owners"
+        )));
     };
     let up_ms = now_ns.saturating_sub(up.since_ns) / 1_000_000;
     if up_ms < u64::from(after_ms) {
-        return Some(Err(format!("{said}; it is up again, and gets them back when it has been up for {after_ms} ms")));
+        return Some(Err(format!(
+            "{subject}; it is up again, and gets them back when it has been up for {after_ms} ms"
+        )));
     }
     let (product, group, ejection, group_epoch) = (product.id, group.id, ejection.id, group.epoch);
     Some(Ok(vec![Change::Reinstate(Reinstate { product, group, ejection, group_epoch })]))
 }
 
-/// Groups that may be lent slots, by id: those that are up and have slots of their own (one without is new, or drained for
-/// its removal).
+/// Groups that may become temporary owners, by id: those that are up and own slots (a group without slots is new, or
+/// drained for its removal).
 fn temporary_owners<'a>(
     state: &ClusterState,
     product: &'a Product,
@@ -211,10 +217,11 @@ fn temporary_owners<'a>(
     product.groups.values().filter(fit).collect()
 }
 
-/// As evenly as can be, neighbours together; a slot whose leftovers a group has yet to delete is not lent to it.
+/// Distributes slots over groups as evenly as possible, neighbours together. A group does not get a slot of which it
+/// has leftovers to delete.
 ///
 /// # Errors
-/// A slot that nobody may have.
+/// The first slot that no group may get.
 fn spread(slots: &BTreeSet<SlotId>, to: &[&Group]) -> Result<BTreeMap<GroupId, BTreeSet<SlotId>>, SlotId> {
     let (each, more) = (slots.len() / to.len().max(1), slots.len() % to.len().max(1));
     let mut shares: Vec<BTreeSet<SlotId>> = vec![BTreeSet::new(); to.len()];

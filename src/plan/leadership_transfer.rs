@@ -1,11 +1,12 @@
-//! Which nodes had better lead: those that reach the replica that can replace a dead primary, while the leader, who would have to
-//! promote it, does not. Knows nothing of how leadership changes hands.
+//! Which nodes should lead instead: those that reach the replica that can replace a primary that is down, while the
+//! leader, which would have to promote it, does not. Knows nothing of how leadership is transferred.
 
 use std::collections::BTreeSet;
 
 use super::{
     acks::has_all_confirmed,
-    failover::{DownGroup, GroupHistory, answering, choose, downs},
+    candidates::{GroupHistory, answering_offset, choose},
+    failover::{DownGroup, groups_down},
     liveness::Watchers,
     observation::Observation,
 };
@@ -15,18 +16,18 @@ use crate::model::{
     state::{ClusterState, Group},
 };
 
-/// Who could carry out what the leader cannot, and what that is.
+/// The voters that can do what the leader cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferCandidates {
     /// Voters that are alive and reach the servers.
     pub nodes: BTreeSet<NodeId>,
-    /// For people.
+    /// Which server the leader does not reach, and what it is needed for, for people.
     pub why: String,
 }
 
-/// The transfer candidates of the first group for which there are some. The leader `me` has been unanswered by a server for the group's
-/// `down-after`, so that one slow answer deposes nobody. None while slots are held: whoever leads next would have to release them,
-/// and clients wait.
+/// The transfer candidates of the first group that has some. A server counts as out of the leader's reach (`me`) when
+/// it has not answered for the group's `down-after`, so that one slow answer does not depose the leader. `None` while
+/// slots are held: the next leader would have to release them while clients wait.
 #[must_use]
 pub fn transfer_candidates(
     state: &ClusterState,
@@ -35,12 +36,12 @@ pub fn transfer_candidates(
     following_primaries: &BTreeSet<HostPort>,
     me: NodeId,
 ) -> Option<TransferCandidates> {
-    let (all_down, guard) = downs(state, seen, watchers, following_primaries);
+    let (groups_down, guard) = groups_down(state, seen, watchers, following_primaries);
     guard.ok()?;
     if !state.holds.is_empty() {
         return None;
     }
-    all_down.into_iter().find_map(|DownGroup { product, group, .. }| {
+    groups_down.into_iter().find_map(|DownGroup { product, group, .. }| {
         if state.settings.maintenance || group.options.maintenance || group.ejection.is_some() {
             return None;
         }
@@ -54,7 +55,7 @@ pub fn transfer_candidates(
         let open = state.promotion_of(product.id, group.id);
         let can = |node: NodeId| match open {
             Some(open) => reaches_more(seen, group, open, product.min_acks, node, &unreached),
-            None => can_begin(seen, group, product.min_acks, node),
+            None => can_begin_failover(seen, group, product.min_acks, node),
         };
         if can(me) {
             return None;
@@ -69,16 +70,16 @@ pub fn transfer_candidates(
     })
 }
 
-/// Whether this node, if it led, would begin a failover of the group.
-fn can_begin(seen: &Observation, group: &Group, min_acks: u8, node: NodeId) -> bool {
+/// Whether this node would begin a failover of the group if it led.
+fn can_begin_failover(seen: &Observation, group: &Group, min_acks: u8, node: NodeId) -> bool {
     let history = GroupHistory::of(group, seen);
     let choice = choose(group, seen, node);
-    let all = |to| has_all_confirmed(group, min_acks, to, |addr| answering(addr, &history, seen));
+    let all = |to| has_all_confirmed(group, min_acks, to, |addr| answering_offset(addr, &history, seen));
     choice.best().is_some_and(|best| all(&best.addr).is_ok())
 }
 
-/// Whether this node reaches the chosen one of a failover and, with `min-acks`, whom else it has to ask, more of them than the
-/// leader does.
+/// Whether this node reaches the candidate of an open failover and, of all replicas that the failover has to ask (with
+/// `min-acks` all of the group), more than the leader does.
 fn reaches_more(
     seen: &Observation,
     group: &Group,

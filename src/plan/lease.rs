@@ -1,10 +1,11 @@
-//! The leader's table of leases and acks, and what follows from it: who gets a lease, whether a barrier has passed,
-//! whether a node surely serves no more. Belongs to one term; a new term begins with an empty table.
-//! Knows nothing of quorum rounds; whoever calls `grant` has had one that began after the heartbeat arrived.
+//! The leader's table of leases and acks, and what follows from it: which node gets a lease, whether a barrier has
+//! passed, whether a node has provably stopped serving. It belongs to one term; a new term begins with an empty table.
+//! Knows nothing of quorum confirmation: before it calls `grant`, the caller waits for one that began after the
+//! heartbeat arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::timing::Timing;
+use super::timing::{Timing, as_ns};
 use crate::model::{
     ids::{Epoch, HoldId, Incarnation, NodeId, Term},
     route::Isolated,
@@ -15,7 +16,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseTable {
     term: Term,
-    /// Until then every possible server is treated as leased: a former leader may have granted at its very end.
+    /// Until then every possible server counts as leased: the former leader may have granted a lease at its very end.
     quiet_until_ns: u64,
     nodes: BTreeMap<NodeId, NodeLease>,
     timing: Timing,
@@ -23,30 +24,30 @@ pub struct LeaseTable {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NodeLease {
-    /// When its lease surely ends; 0: none granted in this term.
+    /// The time at which its lease has provably ended; 0: none was granted in this term.
     lease_ends_ns: u64,
-    /// Whose acks these are.
+    /// The incarnation to which the acks belong.
     incarnation: Incarnation,
     acks: BTreeSet<HoldId>,
-    /// This incarnation said that it has stopped serving for good.
+    /// This incarnation reported that it has stopped serving for good.
     stopped: bool,
 }
 
-/// What a heartbeat is answered, once its quorum round is through.
+/// The answer to a heartbeat, after the quorum confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseDecision {
-    /// Lease from the send of the heartbeat; tables at this route epoch or later.
+    /// A lease from the moment at which the heartbeat was sent, with route tables of this route epoch or later.
     Lease(Epoch),
-    /// Not now; why.
+    /// No lease now; why, for people.
     NotYet(String),
 }
 
 /// Whether the change behind a hold may be proposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Barrier {
-    /// Every possible server holds, or surely does not serve.
+    /// Every possible server has acked the hold or has provably stopped serving.
     Passed,
-    /// Who is waited for, a sentence each.
+    /// The nodes that the barrier waits for, with the reason, one text for each.
     Waiting(Vec<String>),
 }
 
@@ -63,14 +64,14 @@ impl LeaseTable {
         self.term
     }
 
-    /// A node of this incarnation holds these and has nothing of before in flight. Acks are facts of an incarnation:
-    /// it goes on holding until it applies the hold's end, so they need no round.
+    /// Records acks: this incarnation of a node holds these slots and has no earlier request in flight. It continues to
+    /// hold until it applies the hold's end, so that acks need no quorum confirmation.
     pub fn ack(&mut self, node: NodeId, incarnation: Incarnation, drained: &BTreeSet<HoldId>) {
         let known = self.known(node, incarnation);
         known.acks.extend(drained);
     }
 
-    /// This incarnation serves no more and never will again.
+    /// Records that this incarnation has stopped serving for good.
     pub fn stopped(&mut self, node: NodeId, incarnation: Incarnation) {
         self.known(node, incarnation).stopped = true;
     }
@@ -92,7 +93,7 @@ impl LeaseTable {
         let lease_ns = as_ns(self.timing.lease_at_leader());
         let known = self.known(member.id, incarnation);
         if known.stopped {
-            return LeaseDecision::NotYet(format!("node {} said that it stops", member.id));
+            return LeaseDecision::NotYet(format!("node {} reported that it stops", member.id));
         }
         known.acks.retain(|hold| state.holds.contains_key(hold));
         if let Some(hold) = state.holds.keys().find(|hold| !known.acks.contains(hold)) {
@@ -102,16 +103,16 @@ impl LeaseTable {
         LeaseDecision::Lease(state.route_epoch)
     }
 
-    /// When the last lease of a node surely ends on this clock; in the quiet time at least its end.
+    /// The time on this clock at which the last lease of a node has provably ended; at least the end of the quiet time.
     #[must_use]
     pub fn lease_ends_ns(&self, node: NodeId) -> u64 {
         self.nodes.get(&node).map_or(0, |k| k.lease_ends_ns).max(self.quiet_until_ns)
     }
 
-    /// Whether a member surely delivers no reply of a product with this `isolated`, now and without a new lease.
+    /// Whether a member has provably stopped serving a product with this `isolated`, until it gets a new lease.
     #[must_use]
-    pub fn surely_silent(&self, member: &Member, isolated: Isolated, now_ns: u64) -> bool {
-        // Never admitted: it never had a lease, and before its first one a node serves nothing.
+    pub fn has_stopped_serving(&self, member: &Member, isolated: Isolated, now_ns: u64) -> bool {
+        // A node that was never admitted never had a lease, and serves nothing before its first one.
         let Some(admission) = member.admitted else { return true };
         if self.nodes.get(&member.id).is_some_and(|k| k.stopped && k.incarnation == admission.incarnation) {
             return true;
@@ -125,36 +126,36 @@ impl LeaseTable {
         }
     }
 
-    /// Whether every possible server has acked `hold`, or surely serves its slots no more.
+    /// Whether every possible server has acked `hold` or has provably stopped serving its slots.
     #[must_use]
     pub fn barrier(&self, hold: &Hold, state: &ClusterState, now_ns: u64) -> Barrier {
         let isolated = state.products.get(&hold.product).map_or(Isolated::Refuse, |p| p.isolated);
         let waiting: Vec<String> = state
             .members
             .values()
-            .filter(|m| !self.acked(m, hold.id) && !self.surely_silent(m, isolated, now_ns))
+            .filter(|m| !self.acked(m, hold.id) && !self.has_stopped_serving(m, isolated, now_ns))
             .map(|m| match isolated {
                 Isolated::Refuse => format!("node {} has not acked, its lease may not have ended", m.id),
-                Isolated::Serve => format!("node {} has not acked and may go on serving without a lease", m.id),
+                Isolated::Serve => format!("node {} has not acked and may continue to serve without a lease", m.id),
             })
             .collect();
         if waiting.is_empty() { Barrier::Passed } else { Barrier::Waiting(waiting) }
     }
 
-    /// Whether a node that is being removed can be dropped from the possible servers; `Err`: why not yet.
+    /// Whether a node that is being removed can be dropped from the members.
     ///
     /// # Errors
-    /// The reason, for the operator.
+    /// Why it cannot be dropped yet, as text for the operator.
     pub fn removable(&self, member: &Member, state: &ClusterState, now_ns: u64) -> Result<(), String> {
         let serves_alone = state.products.values().find(|p| p.isolated == Isolated::Serve);
         let isolated = if serves_alone.is_some() { Isolated::Serve } else { Isolated::Refuse };
-        if self.surely_silent(member, isolated, now_ns) {
+        if self.has_stopped_serving(member, isolated, now_ns) {
             return Ok(());
         }
         Err(match serves_alone {
             Some(product) => format!(
-                "node {id} is silent, and product {name} lets a node serve without a lease: if it is surely dead, run \
-                 `pontoon node remove {id} --assume-dead`",
+                "node {id} is silent, and product {name} lets a node serve without a lease: if you know that its \
+                 process has ended, run `pontoon node remove {id} --assume-dead`",
                 id = member.id,
                 name = product.name
             ),
@@ -167,7 +168,7 @@ impl LeaseTable {
         self.nodes.get(&member.id).is_some_and(|k| k.incarnation == admission.incarnation && k.acks.contains(&hold))
     }
 
-    /// The row of a node; acks of a former incarnation are forgotten, its lease is not.
+    /// The row of a node. Acks of a former incarnation are dropped, its lease is kept.
     fn known(&mut self, node: NodeId, incarnation: Incarnation) -> &mut NodeLease {
         let known = self.nodes.entry(node).or_default();
         if known.incarnation < incarnation {
@@ -177,10 +178,6 @@ impl LeaseTable {
         }
         known
     }
-}
-
-fn as_ns(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_demands_admission_and_the_acks_of_all_open_holds() {
+    fn a_lease_requires_admission_and_the_acks_of_all_open_holds() {
         let mut table = table();
         let free = state(Isolated::Refuse, false);
         assert_eq!(table.grant(&member(1), Incarnation(1), &free, 0), LeaseDecision::Lease(Epoch(40)));
@@ -293,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_waits_a_lease_and_a_little_for_those_it_has_not_heard() {
+    fn a_new_leader_waits_for_a_lease_and_a_margin_for_nodes_that_sent_no_heartbeat() {
         let mut table = table();
         let held = state(Isolated::Refuse, true);
         ack(&mut table, 1);
@@ -303,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_granted_is_waited_for_to_its_end() {
+    fn a_barrier_waits_until_a_granted_lease_has_ended() {
         let mut table = table();
         let now = 10 * SECOND;
         table.grant(&member(2), Incarnation(2), &state(Isolated::Refuse, false), now);
@@ -314,14 +311,15 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_node_of_a_serving_product_is_waited_for() {
+    fn a_barrier_waits_for_a_silent_node_of_a_product_that_serves_isolated() {
         let mut table = table();
         let held = state(Isolated::Serve, true);
         ack(&mut table, 1);
         assert!(!passed(&table, &held, 3600 * SECOND));
-        let mut vouched = held.clone();
-        vouched.members.get_mut(&NodeId(2)).unwrap().leaving = Some(Leaving { since: Epoch(1), assume_dead: true });
-        assert!(passed(&table, &vouched, 3600 * SECOND));
+        let mut assumed_dead = held.clone();
+        assumed_dead.members.get_mut(&NodeId(2)).unwrap().leaving =
+            Some(Leaving { since: Epoch(1), assume_dead: true });
+        assert!(passed(&table, &assumed_dead, 3600 * SECOND));
         table.stopped(NodeId(2), Incarnation(2));
         assert!(passed(&table, &held, 0));
     }
@@ -340,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_dropped_when_it_surely_serves_no_more() {
+    fn a_node_is_dropped_when_it_has_provably_stopped_serving() {
         let table = table();
         let leaving = |assume_dead| Member { leaving: Some(Leaving { since: Epoch(1), assume_dead }), ..member(2) };
         let refuse = state(Isolated::Refuse, false);

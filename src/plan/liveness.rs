@@ -1,43 +1,45 @@
-//! Whether servers live, by what the nodes have seen of them: one node suspects, a majority of the voters that are alive decides.
-//! Knows nothing of how it is seen, nor of what follows from it.
+//! The liveness of servers, from the reports of the nodes: one node suspects, a majority of the live voters decides.
+//! Knows nothing of how servers are probed, nor of what follows from the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::observation::{AgedReport, Observation};
 use crate::model::ids::{HostPort, NodeId};
 
-/// A report counts for so long, milliseconds: three heartbeats. A node says at once when a server begins or ceases to fail,
-/// so in between its last report still holds.
-pub const FRESH_MS: u64 = 1_500;
-/// Primaries that may be down at once whatever the share says: in a small cluster one machine carries two of them.
+/// For how long a report counts, milliseconds: three heartbeats. A node reports immediately when a server begins or
+/// ceases to fail, so that its last report holds in between.
+pub const REPORT_FRESH_MS: u64 = 1_500;
+/// The number of primaries that may be down at once whatever the failover share is: in a small cluster one machine may
+/// carry two of them.
 pub const DOWN_AT_ONCE: usize = 2;
-/// A node that sees at least so many servers, and none of them answers it, suspects itself rather than all of them.
+/// From this number of probed servers on, a node that none of them answers does not count: two servers rarely fail
+/// together while others answer, a node's network does.
 const BLIND_FROM: u32 = 2;
 
-/// What is known of a server's life.
+/// The liveness of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Liveness {
-    /// It answers all who probe.
+    /// It answers all nodes that count.
     Up,
-    /// It answers, and nobody has got more out of it than that it loads its data or cannot be asked (`ProbeReport::error` says why).
+    /// It answers, but only that it loads its data, or so that it cannot be probed (`ProbeReport::error` says why).
     Loading,
-    /// Not all are answered, or not for long enough.
+    /// It does not answer some of the nodes, or has not failed for long enough.
     Suspect {
-        /// Who is not.
+        /// The nodes that are not answered.
         by: BTreeSet<NodeId>,
     },
-    /// A majority of the voters that are alive have not been answered for longer than down-after.
-    DownGroup {
-        /// All who are not answered.
+    /// A majority of the live voters have not been answered for longer than down-after.
+    Down {
+        /// All nodes that are not answered.
         by: BTreeSet<NodeId>,
-        /// For how long the majority has not been, milliseconds.
+        /// For how long the majority has not been answered, milliseconds.
         for_ms: u64,
     },
-    /// No fresh report of a node that trusts its own eyes.
+    /// No node that counts has a fresh report.
     Unknown,
 }
 
-/// Who probes, and who of them is to be believed.
+/// The nodes that probe, and which of them count.
 #[derive(Clone, Debug)]
 pub struct Watchers<'a> {
     observation: &'a Observation,
@@ -46,18 +48,20 @@ pub struct Watchers<'a> {
 }
 
 impl<'a> Watchers<'a> {
-    /// `alive`: the voters heard within a lease.
+    /// `alive`: the voters that sent a heartbeat within a lease.
     #[must_use]
     pub fn new(observation: &'a Observation, alive: BTreeSet<NodeId>) -> Self {
         let mut seen: BTreeMap<NodeId, (u32, u32)> = BTreeMap::new();
-        for (node, reported) in observation.values().flatten().filter(|(_, reported)| reported.age_ms <= FRESH_MS) {
+        for (node, reported) in
+            observation.values().flatten().filter(|(_, reported)| reported.age_ms <= REPORT_FRESH_MS)
+        {
             let (servers, failing) = seen.entry(*node).or_default();
             *servers += 1;
             *failing += u32::from(reported.report.failing_ms.is_some());
         }
         let blind = |(servers, failing): (u32, u32)| servers >= BLIND_FROM && servers == failing;
         let mut blind: BTreeSet<NodeId> = seen.into_iter().filter(|(_, of)| blind(*of)).map(|(node, _)| node).collect();
-        // If every voter says so, it is the servers.
+        // If no server answers any live voter, the servers are down, and not the nodes blind.
         if !alive.is_empty() && alive.is_subset(&blind) {
             blind.clear();
         }
@@ -70,34 +74,37 @@ impl<'a> Watchers<'a> {
         &self.alive
     }
 
-    /// Nodes that no server answers, while servers answer others: it is them, and what they see does not count.
+    /// Nodes that no server answers while servers answer other nodes: the nodes have failed, and their reports do not
+    /// count.
     #[must_use]
     pub fn blind(&self) -> &BTreeSet<NodeId> {
         &self.blind
     }
 
-    /// Fresh reports of a server by nodes that are to be believed.
+    /// The fresh reports about a server by nodes that count.
     pub fn reports(&self, server: &HostPort) -> impl Iterator<Item = (NodeId, &'a AgedReport)> {
         let by = self.observation.get(server).into_iter().flatten();
-        let counts =
-            |(node, reported): &(&NodeId, &AgedReport)| reported.age_ms <= FRESH_MS && !self.blind.contains(node);
+        let counts = |(node, reported): &(&NodeId, &AgedReport)| {
+            reported.age_ms <= REPORT_FRESH_MS && !self.blind.contains(node)
+        };
         by.filter(counts).map(|(node, reported)| (*node, reported))
     }
 }
 
-/// For how long a majority of the voters that are alive have not been answered by `server`, milliseconds; `None`: they are.
+/// For how long a majority of the live voters have not been answered by `server`, milliseconds; `None`: it answers
+/// them.
 #[must_use]
-pub fn fails_for(watchers: &Watchers<'_>, server: &HostPort) -> Option<u64> {
-    // It would have said that it is answered again.
+pub fn majority_failing_ms(watchers: &Watchers<'_>, server: &HostPort) -> Option<u64> {
+    // The report's age is added: the node would have reported that the server answers again.
     let failing = |(_, r): &(NodeId, &AgedReport)| Some(r.report.failing_ms?.saturating_add(r.age_ms));
     let voters = watchers.reports(server).filter(|(node, _)| watchers.alive.contains(node));
     let mut failing_ms: Vec<u64> = voters.filter_map(|report| failing(&report)).collect();
     failing_ms.sort_unstable_by(|a, b| b.cmp(a));
-    // The last of a majority: for so long all of them have seen it.
+    // The shortest time of a majority: each of them has seen it fail for at least that long.
     failing_ms.get(watchers.alive.len() / 2).copied()
 }
 
-/// What is known of `server`'s life; `down_after_ms` is its group's.
+/// The liveness of `server`; `down_after_ms` is its group's.
 #[must_use]
 pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) -> Liveness {
     let mut by = BTreeSet::new();
@@ -111,8 +118,8 @@ pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) 
             }
         }
     }
-    match fails_for(watchers, server) {
-        Some(for_ms) if for_ms >= u64::from(down_after_ms) => Liveness::DownGroup { by, for_ms },
+    match majority_failing_ms(watchers, server) {
+        Some(for_ms) if for_ms >= u64::from(down_after_ms) => Liveness::Down { by, for_ms },
         _ if !by.is_empty() => Liveness::Suspect { by },
         _ if usable => Liveness::Up,
         _ if answered => Liveness::Loading,
@@ -121,18 +128,19 @@ pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) 
 }
 
 /// Whether groups may be failed over without an operator while `down` of `primaries` primaries do not answer: at most
-/// [`DOWN_AT_ONCE`], or `share_max` percent of all if that is more. Many at once are a network or a rack, and promoting
-/// replicas there spends candidates without making anything reachable.
+/// [`DOWN_AT_ONCE`], or `share_max` percent of all if that is more. When many fail at once, the cause is a network or a
+/// rack, and promotions use up candidates without making anything reachable.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Why not, and what the operator can do, as text for the operator.
 pub fn may_fail_over(down: usize, primaries: usize, share_max: u8) -> Result<(), String> {
     let most = (primaries.saturating_mul(share_max.into()) / 100).max(DOWN_AT_ONCE);
     if down <= most {
         return Ok(());
     }
     Err(format!(
-        "{down} of {primaries} primaries do not answer and nothing is failed over by itself when more than {most} do not (`pontoon \
-         cluster set failover-share-max=..`); probe for what they have in common, or promote by hand: `pontoon group promote`"
+        "{down} of {primaries} primaries do not answer, and nothing is failed over automatically when more than {most} \
+         do not (`pontoon cluster set failover-share-max=..`); check what they have in common, or promote by hand: \
+         `pontoon group promote`"
     ))
 }

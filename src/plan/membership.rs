@@ -1,5 +1,5 @@
-//! Which members vote: what operators said first, then the lowest ids up to the number of voters.
-//! Knows nothing of how Raft gets there.
+//! Which members vote: first those that operators chose, then the lowest ids up to the configured number of voters.
+//! Knows nothing of how Raft changes its membership.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +8,20 @@ use crate::model::{
     state::{ClusterState, Role},
 };
 
-/// Raft's membership as it should be.
+/// The membership that Raft should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredMembership {
-    /// Take part in decisions.
+    /// The nodes that vote.
     pub voters: BTreeSet<NodeId>,
-    /// Only follow.
+    /// The nodes that only follow.
     pub learners: BTreeSet<NodeId>,
 }
 
-/// Decides on the membership from what operators want and who votes now. A voter that stays is never exchanged for
-/// another: each exchange is a risk, and buys nothing. `None`: leave everything as it is.
+/// Decides on the membership from the operators' settings and the present voters. A voter that stays is never exchanged
+/// for another node: an exchange is a risk without a benefit. `None`: leave the membership as it is.
 ///
-/// A node that was never admitted is not made a voter: it would count for the quorum before it has ever spoken.
-/// A voter that is being removed stops voting first, so that it leaves a membership that can do without it.
+/// A node that was never admitted does not become a voter: it would count for the quorum before it has sent a
+/// heartbeat. A voter that is being removed stops voting first, so that the quorum does not need it when it leaves.
 #[must_use]
 pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<DesiredMembership> {
     let count_max = usize::from(state.settings.voters);
@@ -37,7 +37,7 @@ pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Des
             voters.insert(id);
         }
     }
-    // Somebody has to vote: with nothing left that may, the last voters stay until an operator says otherwise.
+    // A cluster needs a voter: when no member may vote, the present voters stay until an operator changes that.
     if voters.is_empty() {
         return None;
     }
@@ -74,14 +74,14 @@ mod tests {
         let ids = |list: &[u64]| list.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
         let wanted = decide(&state, &ids(now)).unwrap_or_default();
         assert_eq!(wanted, DesiredMembership { voters: ids(voters), learners: ids(learners) });
-        // Idempotent: what was decided, once so, is decided again.
+        // Idempotent: once the membership is as decided, the decision stays the same.
         if !voters.is_empty() {
             assert_eq!(decide(&state, &wanted.voters), Some(wanted));
         }
     }
 
     #[test]
-    fn the_lowest_ids_vote_and_nobody_is_exchanged() {
+    fn the_lowest_ids_vote_and_no_voter_is_exchanged() {
         let auto = |id| member(id, Role::Auto);
         check(&[auto(1), auto(2), auto(3)], 5, &[1, 2, 3], &[1, 2, 3], &[]);
         check(&[auto(1), auto(2), auto(3), auto(4)], 3, &[1, 2, 3], &[1, 2, 3], &[4]);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_come_first() {
+    fn the_operators_choice_comes_first() {
         let auto = |id| member(id, Role::Auto);
         check(&[auto(1), auto(2), member(3, Role::Voter)], 2, &[1, 2], &[1, 3], &[2]);
         check(&[member(1, Role::Learner), auto(2), auto(3)], 5, &[1, 2, 3], &[2, 3], &[1]);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_stops_voting_and_who_never_spoke_does_not_begin() {
+    fn a_leaving_node_stops_voting_and_one_that_was_never_admitted_does_not_begin() {
         let leaving =
             Member { leaving: Some(Leaving { since: Epoch(5), assume_dead: false }), ..member(2, Role::Auto) };
         let silent = Member { admitted: None, ..member(4, Role::Auto) };

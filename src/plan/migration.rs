@@ -1,15 +1,17 @@
-//! The next step of a migration: what migration.md's states ask for, from the state, what the leader sees and what it
-//! has done in this term. Knows nothing of who carries the step out, nor of how long that takes.
+//! The next step of a migration (docs/design/migration.md), from the state, from what the leader observes and from what
+//! it has done in this term. Knows nothing of how a step is carried out, nor of how long that takes.
 //!
 //! ```text
-//! Planned: select endpoints, fence, Start -> node's reports: Progress -> caught up: preflight, Hold -> barrier -> Finish -> fence -> Switch
-//!    ^  Restart (node lost, server changed)                        | Release (budget)        -> StartRun, fence, Cleaned
+//! Planned: SelectEndpoints, Close, Start -> reports: Progress -> caught up: Preflight, Hold -> barrier -> Finish, Close
+//!    ^  Restart (run failed, primary changed)                      ^  Release (budget)        -> Switch
+//!                                                                                        -> StartRun, Close, Cleaned
 //! ```
 
 use std::collections::BTreeMap;
 
 use super::{
-    job::{JobMemory, JobObservation, JobStep, SelectedEndpoints},
+    job::{JobObservation, JobStep, SelectedEndpoints},
+    job_memory::JobMemory,
     lease::Barrier,
     mover::{MoverState, MoverView},
 };
@@ -25,24 +27,28 @@ use crate::model::{
     state::{Cause, Group},
 };
 
-/// Released holds in a row after which somebody has to probe (serving.md, "Hold").
+/// Released holds in a row after which the migration is paused for an operator (docs/design/migration.md).
 pub const RELEASES_MAX: u32 = 5;
-/// Attempts in a row that did not catch up after which somebody has to probe; with the pauses between them about two minutes.
+/// Attempts in a row that did not catch up after which the migration is paused for an operator; with the pauses between
+/// them about two minutes.
 pub const FAILURES_MAX: u32 = 10;
-/// What is dirty must be copied in this time, or the hold would be long: a fifth of what a switch may take at worst.
+/// How long the dirty keys may take to copy when a hold begins, milliseconds, or the hold would be long: a fifth of
+/// what a switch may take at worst.
 const QUEUE_MS_MAX: u64 = 10;
-/// So much of the feed is read within a few milliseconds; a replica that lags more would make the hold long.
+/// How many bytes of the feed may be unread when a hold begins. They are read within a few milliseconds; with more the
+/// hold would be long.
 const LAG_MAX: u64 = 1 << 20;
-/// Writers that never let the queue get that short get a longer hold after this, within its budget.
+/// How long a migration waits for a short queue, nanoseconds. If clients write too fast for it, the hold may be longer
+/// after this, within its budget.
 const SHORT_QUEUE_AWAITED_NS: u64 = 20_000_000_000;
-/// Of a hold's budget so much is left for the fence and the switch, as a divisor.
+/// The part of a hold's budget that is kept for the fence and the switch, as a divisor.
 const BUDGET_KEPT: u64 = 5;
-/// Counters come into the log so often: enough for a new leader's display, and few entries.
-const TOLD_EVERY_NS: u64 = 10_000_000_000;
-/// Without news it is probed at again so often: silence of a node is no event.
+/// How often counters are written to the log, nanoseconds: often enough for a new leader's display, and few entries.
+const PROGRESS_LOGGED_EVERY_NS: u64 = 10_000_000_000;
+/// How often the leader decides again without news, nanoseconds: that a node is silent causes no event.
 const POLL_NS: u64 = 200_000_000;
 
-/// The next step of migration `id`. `memory` has observed `seen`.
+/// The next step of migration `id`. Call [`JobMemory::observe`] with `seen` before.
 #[must_use]
 pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, id: MigrationId) -> JobStep {
     let Some(migration) = seen.state.migrations.get(&id) else { return JobStep::Over };
@@ -51,7 +57,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, id: MigrationId) -> J
         let (from, to) = (product.groups.get(&migration.from)?, product.groups.get(&migration.to)?);
         Some(MigrationView { seen, memory, migration, from, to })
     };
-    // The model keeps product and groups of an open migration.
+    // The model keeps the product and the groups of an open migration.
     let Some(view) = view() else { return JobStep::Over };
     match migration.phase {
         MigrationPhase::Planned => view.planned(),
@@ -85,22 +91,22 @@ impl MigrationView<'_> {
         [(self.from.id, self.from.epoch), (self.to.id, self.to.epoch)].into()
     }
 
-    /// What is reported of the current run.
+    /// The report about the current run.
     fn mover(&self, run: &Run) -> Option<&MoverView> {
         self.seen.mover.filter(|m| m.run == run.run && m.node == run.node)
     }
 
-    /// The fence at the primary of `group`, if it is not there yet.
+    /// The fence at the primary of `group` as a step; `None`: it has been done.
     fn fence(&self, group: &Group) -> Option<JobStep> {
         let Some(primary) = group.servers.first() else { return Some(self.wait("the group has no server")) };
         self.memory.fence(self.seen.now_ns, &primary.addr, group.id, self.migration.runs)
     }
 
-    /// Neither attempt nor hold begins while one of the groups gets another primary.
-    fn promoted(&self) -> Option<JobStep> {
+    /// Waits while one of the groups gets another primary: neither an attempt nor a hold begins then.
+    fn open_promotion(&self) -> Option<JobStep> {
         let of = |group: &Group| self.seen.state.promotion_of(self.migration.product, group.id);
         let open = of(self.from).or_else(|| of(self.to))?;
-        Some(self.wait(format!("group {} gets {} as its primary first", open.group, open.to)))
+        Some(self.wait(format!("the promotion of {} in group {} comes first", open.to, open.group)))
     }
 
     fn planned(&self) -> JobStep {
@@ -109,36 +115,37 @@ impl MigrationView<'_> {
             let why = format!("{FAILURES_MAX} attempts in a row failed; the last: {}", m.why);
             return JobStep::Propose(Change::PauseMigration(PauseMigration { migration: m.id, why }));
         }
-        if let Some(pausing) = self.memory.pausing(self.seen.now_ns) {
-            return pausing;
+        if let Some(pause) = self.memory.pending_pause(self.seen.now_ns) {
+            return pause;
         }
         let attempts = || {
             let same = self.seen.state.migrations.values().filter(|o| o.product == m.product);
             same.filter(|o| o.phase.attempting())
         };
         if let Some(other) = attempts().find(|o| o.from == m.from) {
-            return self.wait(format!("migration {} is copied from group {} first", other.id, m.from));
+            return self.wait(format!("migration {} is copying from group {}, and comes first", other.id, m.from));
         }
         if attempts().filter(|o| o.to == m.to).count() >= ATTEMPTS_PER_TARGET_MAX {
-            return self.wait(format!("{ATTEMPTS_PER_TARGET_MAX} migrations are copied to group {} first", m.to));
+            return self
+                .wait(format!("{ATTEMPTS_PER_TARGET_MAX} migrations are copying to group {}, and come first", m.to));
         }
         if self.to.sweep.is_some() {
             return self.wait(format!("the sweep of group {} is being ended", m.to));
         }
-        if let Some(promoted) = self.promoted() {
-            return promoted;
+        if let Some(step) = self.open_promotion() {
+            return step;
         }
         if let Some(fence) = self.fence(self.to) {
             return fence;
         }
-        let SelectedEndpoints { feed, target, group_epochs } = match self.memory.select_endpoints(self.seen.now_ns) {
+        let SelectedEndpoints { feed, target, group_epochs } = match self.memory.endpoints(self.seen.now_ns) {
             None => return JobStep::SelectEndpoints,
             Some(Err(why)) => return self.wait(why.clone()),
             Some(Ok(found)) if found.group_epochs != self.group_epochs() => return JobStep::SelectEndpoints,
             Some(Ok(found)) => found.clone(),
         };
         let Some(node) = self.memory.choose_node(self.seen) else {
-            return self.wait("no node is alive that could do it");
+            return self.wait("no node is alive that could work on it");
         };
         let (migration, attempt, term) = (m.id, m.attempt.saturating_add(1), self.seen.term);
         JobStep::Propose(Change::StartMigration(StartMigration {
@@ -152,11 +159,11 @@ impl MigrationView<'_> {
         }))
     }
 
-    /// What ends an attempt: its node is lost, or a primary is not what it was.
-    fn ends(&self, run: &Run) -> Option<JobStep> {
-        let lost = self.memory.lost(self.seen, self.job(), run);
+    /// The end of an attempt whose run failed, or during which a primary has changed.
+    fn failed_attempt(&self, run: &Run) -> Option<JobStep> {
+        let failure = self.memory.run_failure(self.seen, self.job(), run);
         let changed = || (run.group_epochs != self.group_epochs()).then(|| "a primary has changed".to_owned());
-        let why = lost.or_else(changed)?;
+        let why = failure.or_else(changed)?;
         Some(JobStep::Propose(Change::RestartMigration(RestartMigration { migration: self.migration.id, why })))
     }
 
@@ -173,18 +180,18 @@ impl MigrationView<'_> {
     fn copying(&self) -> JobStep {
         let m = self.migration;
         let Some(run) = &m.run else { return self.wait("its run is not known") };
-        if let Some(end) = self.ends(run) {
+        if let Some(end) = self.failed_attempt(run) {
             return end;
         }
         let Some(mover) = self.mover(run) else {
-            return self.wait(format!("node {} begins attempt {}", run.node, m.attempt));
+            return self.wait(format!("node {} is to begin attempt {}", run.node, m.attempt));
         };
         match &mover.work {
             MoverState::CaughtUp => self.progress(ProgressPhase::CaughtUp, mover),
             MoverState::Copying | MoverState::Verifying if m.phase == MigrationPhase::CleaningTarget => {
                 self.progress(ProgressPhase::Copying, mover)
             }
-            MoverState::Copying | MoverState::Verifying if self.seen.now_ns > self.memory.told_ns + TOLD_EVERY_NS => {
+            MoverState::Copying | MoverState::Verifying if self.progress_is_due() => {
                 self.progress(ProgressPhase::Copying, mover)
             }
             work @ (MoverState::Copying
@@ -195,15 +202,19 @@ impl MigrationView<'_> {
             | MoverState::Finished(_)
             | MoverState::Cleaning
             | MoverState::Cleaned
-            | MoverState::Failed(_)) => self.wait(told(work, mover)),
+            | MoverState::Failed(_)) => self.wait(mover_text(work, mover)),
         }
+    }
+
+    fn progress_is_due(&self) -> bool {
+        self.seen.now_ns > self.memory.progress_logged_ns + PROGRESS_LOGGED_EVERY_NS
     }
 
     fn caught_up(&self) -> JobStep {
         let m = self.migration;
         let now_ns = self.seen.now_ns;
         let Some(run) = &m.run else { return self.wait("its run is not known") };
-        if let Some(end) = self.ends(run) {
+        if let Some(end) = self.failed_attempt(run) {
             return end;
         }
         if let Some(different) = m.verified.map(|v| v.different).filter(|n| *n > 0) {
@@ -214,31 +225,22 @@ impl MigrationView<'_> {
             let why = format!("{RELEASES_MAX} holds in a row did not get through; the last: {}", m.why);
             return JobStep::Propose(Change::PauseMigration(PauseMigration { migration: m.id, why }));
         }
-        // A run whose connections this leader has begun to close cannot go on: the node will say so, or not.
+        // A run whose connections this leader has begun to close cannot continue, whether its node reports that or not.
         if self.memory.is_closed(&run.server, m.runs) {
-            let why = "its connections were closed behind a hold that did not get through".to_owned();
+            let why = "its connections were closed during a hold that did not get through".to_owned();
             return JobStep::Propose(Change::RestartMigration(RestartMigration { migration: m.id, why }));
         }
-        if let Some(pausing) = self.memory.pausing(now_ns).or_else(|| self.promoted()) {
-            return pausing;
+        if let Some(step) = self.memory.pending_pause(now_ns).or_else(|| self.open_promotion()) {
+            return step;
         }
         let Some(mover) = self.mover(run) else {
             return self.wait(format!("node {} has not reported to this leader yet", run.node));
         };
         if mover.work != MoverState::CaughtUp {
-            return self.wait(told(&mover.work, mover));
+            return self.wait(mover_text(&mover.work, mover));
         }
-        let waited_ns = self.memory.caught_up_ns.map_or(0, |since| now_ns.saturating_sub(since));
-        let budget_ms = self.budget_ns() / 1_000_000;
-        let queue_max = if waited_ns > SHORT_QUEUE_AWAITED_NS { budget_ms / 2 } else { QUEUE_MS_MAX };
-        if mover.queue_ms > queue_max {
-            let ms = mover.queue_ms;
-            return self
-                .wait(format!("what is dirty takes {ms} ms to copy, more than the {queue_max} ms before a hold"));
-        }
-        if mover.lag_bytes > LAG_MAX {
-            let lag = mover.lag_bytes;
-            return self.wait(format!("the feed is {lag} bytes behind, more than the {LAG_MAX} before a hold"));
+        if let Some(step) = self.short_queue(mover) {
+            return step;
         }
         match self.memory.preflight(now_ns) {
             None => JobStep::Preflight,
@@ -252,7 +254,26 @@ impl MigrationView<'_> {
         }
     }
 
-    /// Budget of a hold.
+    /// Waits while so much is left to copy that a hold would be long.
+    fn short_queue(&self, mover: &MoverView) -> Option<JobStep> {
+        let now_ns = self.seen.now_ns;
+        let waited_ns = self.memory.caught_up_ns.map_or(0, |since| now_ns.saturating_sub(since));
+        let budget_ms = self.budget_ns() / 1_000_000;
+        let queue_max = if waited_ns > SHORT_QUEUE_AWAITED_NS { budget_ms / 2 } else { QUEUE_MS_MAX };
+        if mover.queue_ms > queue_max {
+            let ms = mover.queue_ms;
+            let why = format!("the dirty keys take {ms} ms to copy, and a hold begins at {queue_max} ms or less");
+            return Some(self.wait(why));
+        }
+        if mover.lag_bytes > LAG_MAX {
+            let lag = mover.lag_bytes;
+            let why = format!("the feed is {lag} bytes behind, and a hold begins at {LAG_MAX} bytes or less");
+            return Some(self.wait(why));
+        }
+        None
+    }
+
+    /// The budget of a hold, nanoseconds.
     fn budget_ns(&self) -> u64 {
         let own = self.migration.options.limits.hold_ms_max;
         let ms = if own == 0 { self.seen.state.settings.hold_ms_max } else { own };
@@ -285,7 +306,7 @@ impl MigrationView<'_> {
                 target_offset,
             }));
         }
-        if let Some(end) = self.ends(run) {
+        if let Some(end) = self.failed_attempt(run) {
             return end;
         }
         let budget_ns = self.budget_ns();
@@ -297,15 +318,15 @@ impl MigrationView<'_> {
                 let ms = budget_ns / 1_000_000;
                 match self.seen.barrier {
                     _ if self.seen.now_ns >= by_ns => {
-                        let whom = match self.seen.barrier {
-                            Some(Barrier::Waiting(whom)) => whom.join("; "),
-                            Some(Barrier::Passed) | None => "the node was not asked in time".into(),
+                        let waiting = match self.seen.barrier {
+                            Some(Barrier::Waiting(nodes)) => nodes.join("; "),
+                            Some(Barrier::Passed) | None => "the mover was not asked to finish in time".into(),
                         };
-                        release(format!("not all nodes held in time (hold-max {ms} ms): {whom}"))
+                        release(format!("not all nodes held in time (hold-max {ms} ms): {waiting}"))
                     }
                     Some(Barrier::Passed) => JobStep::Finish { hold: id, run: run.run, node: run.node, by_ns },
-                    Some(Barrier::Waiting(whom)) => {
-                        let why = format!("hold {id}: {}", whom.join("; "));
+                    Some(Barrier::Waiting(nodes)) => {
+                        let why = format!("hold {id}: {}", nodes.join("; "));
                         JobStep::Wait { why, until_ns: by_ns }
                     }
                     None => JobStep::Wait { why: format!("hold {id}"), until_ns: by_ns },
@@ -314,7 +335,7 @@ impl MigrationView<'_> {
         }
     }
 
-    /// Runs that delete what is left at the primary of `group`, until one has found nothing any more.
+    /// Runs that delete the keys that are left at the primary of `group`, until one of them finds none.
     fn leftovers(&self, kind: RunKind, group: &Group) -> JobStep {
         let m = self.migration;
         let Some(primary) = group.servers.first() else { return self.wait("the group has no server") };
@@ -329,32 +350,33 @@ impl MigrationView<'_> {
                     deleted,
                 })));
             }
-            if self.memory.lost(self.seen, self.job(), run).is_none() {
-                let what = self.mover(run).map_or_else(|| "begins".to_owned(), |mover| told(&mover.work, mover));
-                return self.wait(format!("node {} deletes what is left at {}: {what}", run.node, run.server));
+            if self.memory.run_failure(self.seen, self.job(), run).is_none() {
+                let what = self.mover(run).map_or_else(|| "begins".to_owned(), |mover| mover_text(&mover.work, mover));
+                return self
+                    .wait(format!("node {} deletes the keys that are left at {}: {what}", run.node, run.server));
             }
         }
-        if let Some(pausing) = self.memory.pausing(self.seen.now_ns) {
-            return pausing;
+        if let Some(pause) = self.memory.pending_pause(self.seen.now_ns) {
+            return pause;
         }
         if let Some(fence) = self.fence(group) {
             return fence;
         }
         let Some(node) = self.memory.choose_node(self.seen) else {
-            return self.wait("no node is alive that could do it");
+            return self.wait("no node is alive that could work on it");
         };
         let (job, run, server) = (self.job(), m.runs.saturating_add(1), primary.addr.clone());
         JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: self.seen.term }))
     }
 
-    /// Nothing is begun, and what ran does nothing any more.
+    /// Nothing begins, and earlier runs cannot change the target any more.
     fn paused(&self) -> JobStep {
         self.fence(self.to).unwrap_or_else(|| self.wait(format!("it is paused: {}", self.migration.why)))
     }
 }
 
 /// What a mover does, for people.
-fn told(work: &MoverState, mover: &MoverView) -> String {
+fn mover_text(work: &MoverState, mover: &MoverView) -> String {
     let on = if mover.waiting_on.is_empty() { String::new() } else { format!(": {}", mover.waiting_on) };
     format!("{}, {} keys, {} dirty{on}", work.name(), mover.counters.keys, mover.counters.dirty)
 }

@@ -1,12 +1,15 @@
-//! What should happen next: pure decisions over state and observation, with the reason why nothing does.
+//! What should happen next: pure decisions from state and observation, or the reason why nothing is done.
 //! Knows no clock: `now` is an argument, in nanoseconds of `CLOCK_BOOTTIME`.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod acks;
+pub mod assignment;
 pub mod authorization;
+pub mod candidates;
 pub mod ejection;
 pub mod failover;
 pub mod job;
+pub mod job_memory;
 pub mod leadership_transfer;
 pub mod lease;
 pub mod liveness;

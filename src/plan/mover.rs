@@ -1,5 +1,5 @@
-//! What a node says of a run it works on, as the leader knows it.
-//! Knows nothing of how it is copied, nor how it came here.
+//! What a node reported about its current run, as the leader knows it.
+//! Knows nothing of how a run works, nor of how the report arrived.
 
 use crate::model::{
     ids::{Incarnation, NodeId},
@@ -8,31 +8,31 @@ use crate::model::{
 
 pub use crate::model::migration::MoverState;
 
-/// The newest report of a run.
+/// The newest report about a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MoverView {
-    /// Who works on it.
+    /// The node that works on it.
     pub node: NodeId,
-    /// Which start of that node.
+    /// The incarnation of that node.
     pub incarnation: Incarnation,
-    /// The run.
+    /// The run's number.
     pub run: u32,
-    /// What it does.
+    /// What the mover does now.
     pub work: MoverState,
-    /// What it has done.
+    /// What it has done so far.
     pub counters: Counters,
     /// Estimate of all keys to be copied; 0: not known.
     pub keys_total: u64,
-    /// Of the last seconds.
+    /// Keys per second, over the last seconds.
     pub keys_per_second: u64,
-    /// Bytes of the feed that were not read yet.
+    /// Bytes of the feed that are not read yet.
     pub lag_bytes: u64,
-    /// Estimate of the time to copy what is dirty, milliseconds.
+    /// Estimate of the time to copy the dirty keys, milliseconds.
     pub queue_ms: u64,
-    /// Why it is not faster; empty: nothing.
+    /// What limits its speed, for people; empty: nothing.
     pub waiting_on: String,
-    /// What its comparison found.
+    /// The result of its verification.
     pub verified: Option<Verified>,
-    /// Keys that change faster than they are copied.
+    /// The write-contended keys.
     pub write_contended: Vec<String>,
 }

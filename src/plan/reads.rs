@@ -1,9 +1,10 @@
-//! Which replicas may serve reads, by what this node has seen of them and of their primaries: what they surely have, not how
-//! far they seem to be behind. Knows nothing of who probes, nor of how a read is sent; reads no clock.
+//! Which replicas may serve reads, from this node's probes of them and of their primaries: what they provably have, not
+//! how far they seem to be behind. Knows nothing of how servers are probed, nor of how a read is sent; reads no clock.
 //!
-//! A replica whose offset is at least the one that its primary told in an earlier probe, under the same replication id, has
-//! all that the primary had when that probe *began*. That moment is the whole evidence: a write that was answered before it
-//! is there, a slot that came to the group before it is there, and the replica's staleness is at most the time since.
+//! A replica whose offset is at least the one that its primary reported in an earlier probe, under the same replication
+//! id, has everything that the primary had when that probe *began*. That moment is the whole evidence: the replica has
+//! every write that was answered before it, and every slot that came to the group before it, and its staleness is at
+//! most the time since.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,16 +21,17 @@ use crate::model::{
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// How exactly probes can tell a lag, milliseconds: those at a primary are half a second apart, so are those at its replica,
-/// nothing orders the two, and each may be a tenth late. So a replica that is in step is seen to be within this.
+/// How exactly probes can measure a lag, milliseconds. Probes of a primary are half a second apart, so are those of its
+/// replica, their order is arbitrary, and each may be a tenth late. So the measured lag of a replica that is in sync is
+/// at most this.
 pub const PRECISION_MS: u64 = 1_000;
-/// A probe holds for so long, milliseconds: the next comes after half a second and has failed after half a second more, and a
-/// busy machine is late.
+/// For how long a probe counts, milliseconds: the next follows after half a second, fails after half a second more, and
+/// a busy machine is late.
 pub const FRESH_MS: u64 = 1_500;
-/// Looks at a primary that are remembered: as many as the largest lag takes, at two and a bit in a second.
+/// How many offsets of a primary are remembered: enough for the largest lag at two and a half probes per second.
 const MARKS_MAX: usize = (*MAX_LAG_MS.end() as usize + PRECISION_MS as usize) / 1000 * 5 / 2;
 
-/// What this node has seen of servers, as far as reads need it. Times are nanoseconds on one clock.
+/// This node's probes of servers, as far as reads need them. Times are nanoseconds on one clock.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeHistory {
     rows: BTreeMap<HostPort, ServerReads>,
@@ -37,11 +39,11 @@ pub struct ProbeHistory {
 
 #[derive(Clone, Debug, Default)]
 struct ServerReads {
-    /// The last probe, if it was answered and said something.
+    /// The last probe, if it was answered completely.
     last: Option<LastProbe>,
-    /// Microseconds of a PING, smoothed, so that one slow one does not send everybody elsewhere.
+    /// Microseconds of a PING, smoothed, so that a single slow one does not move all reads to another server.
     ping_us: u64,
-    /// Where it was as a primary under `replid`, ascending in time and offset.
+    /// Its offsets as a primary under `replid`, ascending in time and offset.
     marks: VecDeque<PrimaryOffset>,
     replid: String,
     run_id: String,
@@ -54,38 +56,38 @@ struct LastProbe {
     ended_ns: u64,
 }
 
-/// A primary was at `offset` in probes from the one that ended at `first_ns` to the one that began at `last_ns`.
+/// A primary had `offset` in all probes from the one that ended at `first_ns` to the one that began at `last_ns`.
 #[derive(Clone, Copy, Debug)]
 struct PrimaryOffset {
     offset: u64,
     first_ns: u64,
     last_ns: u64,
-    /// What this node had applied when the last of them began.
+    /// The last log entry that this node had applied when the last of them began.
     as_of: Epoch,
 }
 
 impl ProbeHistory {
-    /// Forgets all servers but these.
+    /// Drops all servers but these.
     pub fn watch_only(&mut self, servers: &BTreeSet<&HostPort>) {
         self.rows.retain(|server, _| servers.contains(server));
     }
 
-    /// Notes a probe that began and ended then; `probe` is `None` where it told nothing. `as_of` is an entry of the log that this
-    /// node had applied when it began.
+    /// Records a probe and when it began and ended; `probe` is `None` if it failed. `as_of`: the last log entry that
+    /// this node had applied when it began.
     pub fn note(&mut self, server: &HostPort, probe: Option<&Probe>, began_ns: u64, ended_ns: u64, as_of: Epoch) {
         let row = self.rows.entry(server.clone()).or_default();
         row.last = probe.map(|probe| LastProbe { probe: probe.clone(), began_ns, ended_ns });
         let Some(probe) = probe else { return };
         row.ping_us = match row.ping_us {
             0 => probe.ping_us,
-            // An eighth of the new one.
+            // The new value counts for an eighth.
             before => before.saturating_sub(before / 8).saturating_add(probe.ping_us / 8),
         };
         let ReportedRole::Primary { .. } = probe.role else {
             row.marks.clear();
             return;
         };
-        // Another history, or one that went back: what was noted says nothing of it.
+        // Another history, or an offset that went back: earlier offsets do not belong to this data.
         let back = row.marks.back().is_some_and(|mark| mark.offset > probe.offset);
         if back || (&row.replid, &row.run_id) != (&probe.replid, &probe.run_id) {
             (row.replid, row.run_id) = (probe.replid.clone(), probe.run_id.clone());
@@ -114,20 +116,20 @@ impl ProbeHistory {
     }
 }
 
-/// Which replicas may serve, of all products that want it, at `now_ns` on the clock of the probes. `zone`: where this node
-/// stands; empty: not said.
+/// Which replicas may serve reads, for all products with replica reads, at `now_ns` on the clock of the probes. `zone`:
+/// the zone of this node; empty: none is configured.
 #[must_use]
 pub fn readable(state: &ClusterState, seen: &ProbeHistory, now_ns: u64, zone: &str) -> ReadTable {
-    let wanting = state.products.values().filter(|product| product.reads.from != ReadFrom::Primary);
+    let with_replica_reads = state.products.values().filter(|product| product.reads.from != ReadFrom::Primary);
     let of = |product: &Product| {
         let groups = product.groups.values().map(|g| (g.id, group_reads(state, product, g, seen, now_ns, zone)));
-        ProductReads { groups: groups.collect(), moving: moving(state, product) }
+        ProductReads { groups: groups.collect(), moving: slots_in_migrations(state, product) }
     };
-    ReadTable { products: wanting.map(|product| (product.id, Arc::new(of(product)))).collect() }
+    ReadTable { products: with_replica_reads.map(|product| (product.id, Arc::new(of(product)))).collect() }
 }
 
 /// Slots of migrations that have not ended.
-fn moving(state: &ClusterState, product: &Product) -> Vec<SlotId> {
+fn slots_in_migrations(state: &ClusterState, product: &Product) -> Vec<SlotId> {
     let of = state.migrations.values().filter(|m| m.product == product.id);
     let slots: BTreeSet<SlotId> = of.flat_map(|m| m.slots.iter().copied()).collect();
     slots.into_iter().collect()
@@ -164,11 +166,11 @@ fn group_reads(
     GroupReads { none: if replicas.is_empty() { why.join("; ") } else { String::new() }, replicas }
 }
 
-/// The one replica that is nearer than the primary, if there is one.
+/// The nearest replica, if it is nearer than the primary.
 fn nearest(primary: &Server, may: Vec<(&Server, Readable)>, seen: &ProbeHistory, zone: &str) -> GroupReads {
     let far = |server: &Server| {
         let away = zone.is_empty() || server.zone != zone;
-        // One that was never answered is further than any other.
+        // A server that never answered is farther than any other.
         let ping_us = seen.rows.get(&server.addr).map_or(u64::MAX, |row| row.ping_us);
         (away, ping_us)
     };
@@ -177,7 +179,10 @@ fn nearest(primary: &Server, may: Vec<(&Server, Readable)>, seen: &ProbeHistory,
     GroupReads { replicas: nearer.map(|(_, readable)| readable).into_iter().collect(), none: String::new() }
 }
 
-/// What a replica has, if it may serve; else why not, the rest of a sentence that begins with its address.
+/// What a replica provably has, if it may serve reads.
+///
+/// # Errors
+/// Why it may not, as a predicate without its subject, the address ("is loading its data").
 fn replica(
     policy: ReadPolicy,
     group: &Group,
@@ -199,19 +204,19 @@ fn replica(
         return Err("has lost its primary".into());
     }
     if probe.run_id.is_empty() {
-        return Err("does not tell its run_id, so that a restart would not be seen".into());
+        return Err("does not report its run_id, so that a restart would not be noticed".into());
     }
-    // The primary need not answer now; the marks say where it was when it last did.
+    // The primary need not answer now; the marks are its offsets while it did.
     let Some(row) = seen.rows.get(&primary.addr).filter(|row| !row.marks.is_empty()) else {
         return Err(format!("follows {}, which has not answered this node as a primary", primary.addr));
     };
     if probe.replid != row.replid {
-        return Err("has the data of another history than the primary's".into());
+        return Err("has data of another history than the primary's".into());
     }
     if group.required_offset.as_ref().is_some_and(|r| r.replid == probe.replid && probe.offset < r.offset) {
         return Err("lacks slots that have moved to the group".into());
     }
-    // Ascending: the last that it has reached, and the first that it has not.
+    // The marks ascend: the last one that it has reached, and the first one that it has not.
     let required_offset = row.marks.partition_point(|mark| mark.offset <= probe.offset);
     let Some(has) = required_offset.checked_sub(1).and_then(|at| row.marks.get(at)) else {
         return Err("is further behind than this node remembers".into());
@@ -222,7 +227,7 @@ fn replica(
         0 => fresh_until,
         lag => fresh_until.min(has.last_ns.saturating_add((lag + PRECISION_MS) * NS_PER_MS)),
     };
-    // At least so far behind: it lacks what the primary had when that probe ended.
+    // A lower bound of its lag: it lacks what the primary had when that probe ended.
     let behind_ns = row.marks.get(required_offset).map_or(0, |lacks| began_ns.saturating_sub(lacks.first_ns));
     if lag > 0 && (behind_ns > lag * NS_PER_MS || until_ns <= now_ns) {
         return Err(format!("is more than {lag} ms behind"));

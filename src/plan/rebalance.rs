@@ -1,26 +1,29 @@
-//! Which slots should move so that every group carries its share: the fewest that do, and none when all is well.
-//! Knows nothing of servers or of migrations that run: loads are numbers, and who asks leaves out slots that move already.
+//! Which slots should move so that every group carries its share: as few as possible, and none when the loads are
+//! balanced.
+//! Knows nothing of servers or of running migrations: loads are numbers, and the caller leaves out slots that move
+//! already.
 //!
-//! A stock server does not say which of its slots are busy, so a group's load counts as spread evenly over its slots.
+//! A stock server does not report which of its slots are busy, so a group's load counts as spread evenly over its
+//! slots.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ids::{GroupId, SlotId};
 
-/// Part of a group's share by which its load may be off before anything moves: load drifts all the time, and every
-/// move has a price. SlotCounts of slots are exact and need no slack.
+/// By how much of its share, in percent, a group's load may differ before slots move: load drifts all the time, and
+/// every move has a price. Numbers of slots are exact and need no tolerance.
 pub const TOLERANCE_PERCENT: u64 = 5;
 
-/// What a group carries.
+/// The slots and the load of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupLoad {
     /// Slots it owns, those on their way to it included.
     pub slots: BTreeSet<SlotId>,
-    /// Of these, the ones that may be moved: not those of a migration or an assignment that has not ended.
+    /// Those of them that may be moved: not those of a migration or an assignment that has not ended.
     pub movable: BTreeSet<SlotId>,
-    /// Its load in any unit (keys, bytes, operations a second); `None`: it counts as its number of slots.
+    /// Its load in any unit (keys, bytes, operations per second); `None`: its number of slots is its load.
     pub load: Option<u64>,
-    /// Its share compared with the others'; 0: it is to carry nothing.
+    /// Its share relative to the other groups; 0: it should own no slots.
     pub weight: u32,
 }
 
@@ -35,9 +38,9 @@ pub struct SlotMove {
     pub slots: BTreeSet<SlotId>,
 }
 
-/// The moves that rebalance `groups` by their weights. Empty when all carry their share: exactly, where slots are counted;
-/// within `tolerance_percent` of it, where loads are. The same input gives the same moves, and applying them leaves
-/// nothing to do. Without any weight above 0 nobody could take anything, and nothing moves.
+/// The moves that rebalance `groups` by their weights. Empty when every group carries its share: exactly, where slots
+/// are counted; within `tolerance_percent`, where loads are. The same input gives the same moves, and after they are
+/// applied nothing is left to move. Nothing moves when no weight is above 0, since no group could take a slot.
 #[must_use]
 pub fn rebalance(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Vec<SlotMove> {
     let counts =
@@ -45,8 +48,8 @@ pub fn rebalance(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) 
     moves(groups, &counts)
 }
 
-/// The moves that empty `leaving`: all its movable slots go to the others, to each where it brings it closest to its
-/// share. Nothing else moves.
+/// The moves that empty `leaving`: each of its movable slots goes to the group that has the fewest slots for its
+/// weight. Nothing else moves.
 #[must_use]
 pub fn drain(groups: &BTreeMap<GroupId, GroupLoad>, leaving: GroupId) -> Vec<SlotMove> {
     let Some(from) = groups.get(&leaving) else { return Vec::new() };
@@ -54,7 +57,7 @@ pub fn drain(groups: &BTreeMap<GroupId, GroupLoad>, leaving: GroupId) -> Vec<Slo
         groups.iter().filter(|(id, g)| **id != leaving && g.weight > 0).map(|(id, g)| (*id, count(&g.slots))).collect();
     let mut counts = BTreeMap::new();
     for _ in &from.movable {
-        // The one with the fewest slots for its weight; fractions are compared crosswise.
+        // The group with the fewest slots for its weight; fractions are compared crosswise.
         let weight = |id: &GroupId| u64::from(groups.get(id).map_or(1, |g| g.weight));
         let Some(to) = have
             .iter()
@@ -85,8 +88,8 @@ fn by_slots(groups: &BTreeMap<GroupId, GroupLoad>) -> SlotCounts {
     }
     let mut share: BTreeMap<GroupId, u64> =
         groups.iter().map(|(id, g)| (*id, total * u64::from(g.weight) / weights)).collect();
-    // What rounding left over goes, one each, to those with the largest remainder; where these are equal, to those that
-    // have more already, so that nothing moves without need.
+    // The slots that rounding left over go, one each, to the groups with the largest remainder; among equals to those
+    // that have more already, so that no slot moves without need.
     let mut rest = total - share.values().sum::<u64>();
     let mut order: Vec<GroupId> = groups.keys().copied().collect();
     let remainder = |id: &GroupId| groups.get(id).map_or(0, |g| total * u64::from(g.weight) % weights);
@@ -123,7 +126,7 @@ fn by_slots(groups: &BTreeMap<GroupId, GroupLoad>) -> SlotCounts {
     counts
 }
 
-/// A group's load while slots are moved on paper, in parts of `SCALE` so that a slot's share of it has no remainder to lose.
+/// A group's load while moves are planned, in parts of `SCALE`, so that dividing it by slots loses little.
 struct RebalanceDraft {
     load: i128,
     share: i128,
@@ -143,7 +146,7 @@ fn by_load(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Slo
     if weights == 0 {
         return counts;
     }
-    let mut papers: BTreeMap<GroupId, RebalanceDraft> = groups
+    let mut drafts: BTreeMap<GroupId, RebalanceDraft> = groups
         .iter()
         .map(|(id, g)| {
             let slots = i128::from(count(&g.slots).max(1));
@@ -151,45 +154,45 @@ fn by_load(groups: &BTreeMap<GroupId, GroupLoad>, tolerance_percent: u64) -> Slo
             (*id, RebalanceDraft { load: load(g), share, slot: load(g) / slots, movable: count(&g.movable) })
         })
         .collect();
-    // A group may be off by the tolerance, or by half a slot of the busiest: nothing finer can be moved.
-    let grain = papers.values().map(|p| p.slot).max().unwrap_or(0) / 2;
+    // A group's load may differ by the tolerance, or by half of the busiest slot: nothing finer can be moved.
+    let grain = drafts.values().map(|p| p.slot).max().unwrap_or(0) / 2;
     let slack = |p: &RebalanceDraft| (p.share * i128::from(tolerance_percent) / 100).max(grain);
-    if papers.values().all(|p| (p.load - p.share).abs() <= slack(p)) {
+    if drafts.values().all(|p| (p.load - p.share).abs() <= slack(p)) {
         return counts;
     }
     loop {
-        let giver = papers
+        let giver = drafts
             .iter()
             .filter(|(_, p)| p.movable > 0 && p.slot > 0 && p.load > p.share)
             .max_by_key(|(id, p)| (p.load - p.share, std::cmp::Reverse(**id)))
             .map(|(id, _)| *id);
-        let taker = papers
+        let taker = drafts
             .iter()
             .filter(|(_, p)| p.share > p.load)
             .max_by_key(|(id, p)| (p.share - p.load, std::cmp::Reverse(**id)))
             .map(|(id, _)| *id);
         let (Some(from), Some(to)) = (giver, taker) else { return counts };
-        let (over, under) = (papers[&from].load - papers[&from].share, papers[&to].share - papers[&to].load);
-        let slot = papers[&from].slot;
-        // Moving it must bring the two closer to their shares, taken together; a group of weight 0 gives everything.
+        let (over, under) = (drafts[&from].load - drafts[&from].share, drafts[&to].share - drafts[&to].load);
+        let slot = drafts[&from].slot;
+        // A move must bring the two groups together closer to their shares; a group of weight 0 gives everything.
         let empties = groups.get(&from).is_some_and(|g| g.weight == 0);
         if !empties && slot >= over + under {
             return counts;
         }
-        // As many at once as leave both on their side, at least one.
-        let n = (over.min(under) / slot).clamp(1, i128::from(papers[&from].movable));
-        if let Some(paper) = papers.get_mut(&from) {
-            paper.load -= n * slot;
-            paper.movable -= n as u64;
+        // As many at once as leave the giver above and the taker below its share, at least one.
+        let n = (over.min(under) / slot).clamp(1, i128::from(drafts[&from].movable));
+        if let Some(draft) = drafts.get_mut(&from) {
+            draft.load -= n * slot;
+            draft.movable -= n as u64;
         }
-        if let Some(paper) = papers.get_mut(&to) {
-            paper.load += n * slot;
+        if let Some(draft) = drafts.get_mut(&to) {
+            draft.load += n * slot;
         }
         *counts.entry((from, to)).or_default() += n as usize;
     }
 }
 
-/// Chooses the slots: a giver's highest first, in one piece for each taker, so that ranges stay whole.
+/// Chooses the slots: a giver's highest first, a contiguous part for each taker, so that ranges stay whole.
 fn moves(groups: &BTreeMap<GroupId, GroupLoad>, counts: &SlotCounts) -> Vec<SlotMove> {
     let mut left: BTreeMap<GroupId, Vec<SlotId>> =
         groups.iter().map(|(id, g)| (*id, g.movable.iter().copied().collect())).collect();
@@ -217,7 +220,7 @@ mod tests {
         (1..).map(GroupId).zip(list).collect()
     }
 
-    /// The groups as they are after the moves; a moved slot takes its part of the load along.
+    /// The groups after the moves; a moved slot takes its part of the load along.
     fn after(groups: &BTreeMap<GroupId, GroupLoad>, moves: &[SlotMove]) -> BTreeMap<GroupId, GroupLoad> {
         let mut after = groups.clone();
         for m in moves {
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_group_gets_its_share_and_no_slot_moves_without_need() {
+    fn a_new_group_gets_its_share_and_no_other_slot_moves() {
         let before = groups([group(0..512, None, 1), group(512..1024, None, 1), group(0..0, None, 1)]);
         let plan = rebalance(&before, 0);
         assert_eq!(sizes(&after(&before, &plan)), [342, 341, 341]);
@@ -251,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_level_stays() {
+    fn balanced_groups_move_nothing() {
         assert_eq!(rebalance(&groups([group(0..512, None, 1), group(512..1024, None, 1)]), 0), []);
         assert_eq!(
             rebalance(&groups([group(0..342, None, 1), group(342..683, None, 1), group(683..1024, None, 1)]), 0),
             []
         );
-        // The odd slot is nobody's in particular: wherever it is, it stays.
+        // The odd slot stays in whichever group it is.
         assert_eq!(
             rebalance(&groups([group(0..341, None, 1), group(341..683, None, 1), group(683..1024, None, 1)]), 0),
             []
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_shares_and_0_means_none() {
+    fn weights_are_shares_and_weight_0_gets_no_slots() {
         let before = groups([group(0..512, None, 1), group(512..1024, None, 3)]);
         assert_eq!(sizes(&after(&before, &rebalance(&before, 0))), [256, 768]);
         let before = groups([group(0..512, None, 0), group(512..1024, None, 1)]);
@@ -285,7 +288,7 @@ mod tests {
         let (a, b) = (then[&GroupId(1)].load.unwrap_or(0), then[&GroupId(2)].load.unwrap_or(0));
         assert!(a.abs_diff(b) <= 100, "{a} and {b}");
         assert_eq!(rebalance(&then, 5), []);
-        // One slot has all the load: moving it would only change places.
+        // One slot has all the load: moving it would only exchange the groups.
         let before = groups([group(0..1, Some(1000), 1), group(1..2, Some(0), 1)]);
         assert_eq!(rebalance(&before, 5), []);
     }
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_group_is_empty_and_the_others_are_level() {
+    fn a_drained_group_is_empty_and_the_others_are_balanced() {
         let before = groups([group(0..400, None, 1), group(400..700, None, 1), group(700..1024, None, 1)]);
         let plan = drain(&before, GroupId(3));
         assert!(plan.iter().all(|m| m.from == GroupId(3)));
@@ -310,7 +313,7 @@ mod tests {
         assert_eq!(drain(&alone, GroupId(9)), []);
     }
 
-    /// Any groups, loads and weights: a plan moves only what may move, ends rebalance as far as whole slots can, and the
+    /// With any groups, loads and weights, a plan moves only movable slots, balances as far as whole slots can, and the
     /// next plan is empty.
     #[test]
     fn any_plan_is_idempotent() {

@@ -1,12 +1,12 @@
-//! Who is to follow whom: what differs, in each group, between the replication that nodes see and the one that the log wants,
-//! and what is to be done about it. Only about servers of groups, nothing new in maintenance, never while a promotion is open.
-//! Knows nothing of how it is done at a server.
+//! Replication reconciliation: where the replication that nodes report differs from the one that the log names, and
+//! what is done about it. It covers only servers of groups, begins nothing in maintenance, and leaves a group alone
+//! while its promotion is open. Knows nothing of how a server is changed.
 
 use std::collections::BTreeSet;
 
 use super::{
-    failover::{choose, fresh_probe},
-    observation::{Observation, Probe, ReportedRole},
+    candidates::choose,
+    observation::{Observation, Probe, ReportedRole, fresh_probe},
 };
 use crate::model::{
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
@@ -14,69 +14,70 @@ use crate::model::{
     state::{ClusterState, Group, Product, Server},
 };
 
-/// A link that has been down for so long, while its primary answers, is perhaps refused: milliseconds. Longer than a replica
-/// takes to connect again (it tries every second).
+/// For how long a link must have been down before the primary may have refused the replica, milliseconds. Longer than a
+/// replica takes to connect again (it tries every second).
 const LINK_DOWN_MS: u64 = 2_000;
 
-/// Something to do, in one group.
+/// Something to do at one server of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationFix {
-    /// In which product.
+    /// The group's product.
     pub product: ProductId,
-    /// Of which group.
+    /// The group.
     pub group: GroupId,
     /// Epoch of the group when this was decided.
     pub epoch: Epoch,
-    /// Which server.
+    /// The server.
     pub addr: HostPort,
-    /// What.
+    /// What to do.
     pub action: ReplicationAction,
 }
 
-/// What is to be done.
+/// What to do at a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicationAction {
     /// Make it follow the group's primary.
     Repoint {
         /// The primary.
         to: HostPort,
-        /// What it does instead, for people.
+        /// What it does instead ("it follows 10.0.0.1:6379"), for people.
         why: String,
     },
     /// Note in the log which process the primary is, and under which replication id it writes.
     Note {
-        /// The id.
+        /// The replication id.
         replid: String,
-        /// The process; empty: it does not tell.
+        /// The `run_id` of the process; empty: it does not report one.
         run_id: String,
-        /// Keys that it has.
+        /// The number of its keys.
         keys: u64,
     },
-    /// It follows its primary, which answers, and does not get through: give it the group's password again.
+    /// It follows its primary, which answers, but its link is down: set the group's password there again.
     Login,
-    /// It seems to follow its primary again: probe closely, and say so in the log.
+    /// It seems to be in sync with its primary again: check this at the server, and note it in the log.
     Resynced {
         /// The primary.
         of: HostPort,
-        /// Under this replication id.
+        /// The primary's replication id.
         replid: String,
     },
-    /// It is the primary, and follows somebody whom it has never reached since it was started: make it one again.
+    /// It is the primary, but follows a server that it has never reached since it was started: make it a primary again.
     RestorePrimary {
-        /// Of its process, which has the data that it was started with.
+        /// The `run_id` of its process, which has the data that it was started with.
         run_id: String,
     },
-    /// It was made the primary: let it keep that in its own configuration, once. Else it follows somebody again when it is
-    /// started anew. A promotion does not do it: clients wait for that.
+    /// It was promoted: save that in its own configuration, once. Otherwise it follows another server again after a
+    /// restart. A promotion itself does not save it, since clients wait for its end.
     SaveConfig {
-        /// When it was: the log index of the entry that made it one.
+        /// The log index of the entry that made it the primary.
         promoted: Epoch,
     },
 }
 
-/// Primaries of which the log remembers that they were promoted, and that answer: also in maintenance, since that belongs to
-/// what was done then. Whoever acts on it knows which of them it has seen to.
-fn to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl Iterator<Item = ReplicationFix> + 'a {
+/// A [`ReplicationAction::SaveConfig`] for each primary that answers and that was promoted as far as the log remembers.
+/// Also in maintenance, since it completes a promotion that was made. The caller has to remember which of them it has
+/// done.
+fn configs_to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl Iterator<Item = ReplicationFix> + 'a {
     let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
     groups.filter_map(|(product, group)| {
         let primary = &group.servers.first()?.addr;
@@ -91,11 +92,12 @@ fn to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl Iterator<
     })
 }
 
-/// Primaries that are `following_primaries` (see `plan::failover`), that no replica can replace, and whose data is what they were started
-/// with: their link was never up since. They are then what a primary is that was started again, and nothing is lost by it that
-/// was not lost before; while whoever they follow may come back any moment, and would overwrite it. Not where another server
-/// of the group answers and has data that may be the better one (diverged data is not), nor where this one has none: then
-/// an operator has to choose. `me`: the leader.
+/// Primaries among `following_primaries` (see `plan::failover`) that no replica can replace, and whose data is what
+/// they were started with: their link was never up since. Such a primary is in the same state as one that was simply
+/// restarted, so that restoring it loses nothing that was not lost before, while the server that it follows may come
+/// back at any moment and overwrite its data. An operator has to choose where another server of the group answers and
+/// has data that may be the better (data of a diverged server is not), and where this one has no keys. `me`: the
+/// leader.
 #[must_use]
 pub fn to_restore_as_primary(
     state: &ClusterState,
@@ -124,22 +126,22 @@ pub fn to_restore_as_primary(
     groups.filter_map(fix).collect()
 }
 
-/// What is to be done, in all groups, and sentences about what is odd and is left to the operator.
+/// What is done in all groups, and texts about differences that are left to the operator.
 #[must_use]
 pub fn reconcile(state: &ClusterState, seen: &Observation) -> (Vec<ReplicationFix>, Vec<String>) {
-    let (mut fixes, mut odd): (Vec<ReplicationFix>, _) = (to_save(state, seen).collect(), Vec::new());
+    let (mut fixes, mut left): (Vec<ReplicationFix>, _) = (configs_to_save(state, seen).collect(), Vec::new());
     if state.settings.maintenance {
-        return (fixes, odd);
+        return (fixes, left);
     }
     for product in state.products.values() {
         for group in product.groups.values().filter(|group| !group.options.maintenance) {
             let promoted = |(id, g): (ProductId, GroupId)| id == product.id && g == group.id;
             if !state.promotions.values().any(|p| promoted((p.product, p.group))) {
-                reconcile_group(product, group, seen, &mut fixes, &mut odd);
+                reconcile_group(product, group, seen, &mut fixes, &mut left);
             }
         }
     }
-    (fixes, odd)
+    (fixes, left)
 }
 
 fn reconcile_group(
@@ -147,10 +149,10 @@ fn reconcile_group(
     group: &Group,
     seen: &Observation,
     fixes: &mut Vec<ReplicationFix>,
-    odd: &mut Vec<String>,
+    left: &mut Vec<String>,
 ) {
     let Some((primary, replicas)) = group.servers.split_first() else { return };
-    // Where the primary does not answer, a replica keeps what it has and goes on trying by itself.
+    // While the primary does not answer, a replica keeps its data and tries to connect automatically.
     let Some(probe) = fresh_probe(seen, &primary.addr).filter(|probe| !probe.loading) else { return };
     let fix = |addr: &HostPort, action| ReplicationFix {
         product: product.id,
@@ -161,19 +163,19 @@ fn reconcile_group(
     };
     let name = format!("group {} of product '{}'", group.id, product.name);
     if let ReportedRole::Replica { of, .. } = &probe.role {
-        odd.push(format!(
-            "{}, primary of {name}, is a replica of {of} and takes no writes; if its data is the right one, run REPLICAOF \
-             NO ONE there, else promote another server (pontoon group promote)",
+        left.push(format!(
+            "{}, primary of {name}, is a replica of {of} and accepts no writes; if its data is the right data, run \
+             REPLICAOF NO ONE there, otherwise promote another server (pontoon group promote)",
             primary.addr
         ));
         return;
     }
-    let other = !probe.run_id.is_empty() && probe.run_id != group.run_id;
-    if !probe.replid.is_empty() && (other || probe.replid != group.replid) {
+    let other_process = !probe.run_id.is_empty() && probe.run_id != group.run_id;
+    if !probe.replid.is_empty() && (other_process || probe.replid != group.replid) {
         let (replid, run_id) = (probe.replid.clone(), probe.run_id.clone());
         fixes.push(fix(&primary.addr, ReplicationAction::Note { replid, run_id, keys: probe.keys }));
     }
-    let restarts = other && !group.run_id.is_empty();
+    let restarts = other_process && !group.run_id.is_empty();
     let began_with = if restarts { Some(probe.keys) } else { group.restarted_with };
     let leads = PrimaryView { addr: &primary.addr, probe, began_with, cache: product.mode == Mode::Cache };
     let password = group.credentials.is_some();
@@ -182,24 +184,24 @@ fn reconcile_group(
         match replica(server, theirs, &leads, password, seen) {
             Ok(Some(action)) => fixes.push(fix(&server.addr, action)),
             Ok(None) => {}
-            Err(why) => odd.push(format!("{} of {name} {why}", server.addr)),
+            Err(why) => left.push(format!("{} of {name} {why}", server.addr)),
         }
     }
 }
 
-/// A group's primary that answers, as one.
+/// A group's primary that answers as a primary.
 struct PrimaryView<'a> {
     addr: &'a HostPort,
     probe: &'a Probe,
-    /// It restarted since it became the primary, and began with so many keys.
+    /// The number of keys with which it restarted, if it restarted since it became the primary.
     began_with: Option<u64>,
-    /// Its keys may be lost.
+    /// The product is a cache: keys may be lost.
     cache: bool,
 }
 
 impl PrimaryView<'_> {
-    /// Whether a server that does not follow it was seen in step with what it writes now: then it has been overwritten already,
-    /// and what it has is of it.
+    /// Whether a server that does not follow this primary was seen in sync with its present data: then its own data has
+    /// been overwritten already, and what it has came from this primary.
     fn was_followed_by(&self, addr: &HostPort, seen: &Observation) -> bool {
         let mut reports = seen.get(addr).into_iter().flat_map(|by_node| by_node.values());
         reports.any(|reported| {
@@ -207,11 +209,13 @@ impl PrimaryView<'_> {
         })
     }
 
-    /// Why a server with data of its own must not be made its replica, which deletes that: the rest of a sentence.
+    /// Why a server with data of its own must not be made a replica of this primary, which deletes that data; a
+    /// predicate without its subject, the server.
     ///
-    /// A primary that lives on has what counts, and its old primary heals by itself. One that restarted may have come back
-    /// with nothing, or little, and then that server's is the last copy. What clients have written since does not tell: so
-    /// less than half of what that server has is too few to have begun with, however many they are by now.
+    /// A primary that did not restart has the data that counts, and the old primary may be overwritten. One that
+    /// restarted may have come back with few keys or none, and then the server has the last copy. The present number of
+    /// keys does not show this, since clients have written in the meantime: a primary that restarted with at most half
+    /// of the server's keys counts as one that lost keys, however many it has by now.
     fn must_not_wipe(&self, server: &Server, theirs: &Probe, seen: &Observation) -> Option<String> {
         let (keys, now) = (theirs.keys, self.probe.keys);
         if keys == 0 || (self.cache && server.diverged) {
@@ -228,15 +232,18 @@ impl PrimaryView<'_> {
             Some(_) | None => return None,
         };
         Some(format!(
-            "does not follow the primary {}, and has {keys} keys, while that {has}: it is not made a replica, since that would \
-             delete them; if they are what is wanted, promote it (pontoon group promote --force), else delete them \
-             (FLUSHALL there)",
+            "does not follow the primary {}, and has {keys} keys, while the primary {has}: it is not made a replica, \
+             since that would delete them; if they are wanted, promote it (pontoon group promote --force), otherwise \
+             delete them (FLUSHALL there)",
             self.addr
         ))
     }
 }
 
-/// What is to be done at a replica; `Err`: left to the operator, the rest of a sentence.
+/// What is done at a replica.
+///
+/// # Errors
+/// Why the difference is left to the operator, as a predicate without its subject, the replica.
 fn replica(
     server: &Server,
     theirs: &Probe,

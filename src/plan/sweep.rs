@@ -1,8 +1,11 @@
-//! The next step of a sweep: deleting what is left of slots that a group gave away, when nothing has come or gone for long.
-//! Knows nothing of keys: what late, unacknowledged writes left is harmless until the slots come back, and a start of a
-//! migration to the group ends the sweep first.
+//! The next step of a sweep, which deletes the leftovers of slots that a group gave away, once no slot has come to the
+//! group or left it for some time. Leftovers of late, unacknowledged writes are harmless until the slots come back, and
+//! a migration to the group ends the sweep before it starts. Knows nothing of keys.
 
-use super::job::{JobMemory, JobObservation, JobStep};
+use super::{
+    job::{JobObservation, JobStep},
+    job_memory::JobMemory,
+};
 use crate::model::{
     change::{Change, Cleaned, EndSweep, StartRun},
     ids::{GroupId, ProductId},
@@ -10,16 +13,17 @@ use crate::model::{
     route::Mode,
 };
 
-/// A group's leftovers are swept when nothing was given away or taken for so long: longer than any request of before can
-/// take to arrive, and so long that a rebalance with many migrations is over.
+/// For how long a group must not have given slots away or received any before it is swept, nanoseconds: longer than an
+/// earlier request can take to arrive, and long enough for a rebalance with many migrations to be over.
 pub const QUIET_NS: u64 = 600_000_000_000;
-/// The same in a cache: what a group had of slots that it was lent is deleted soon, since it is not lent them before. Longer
-/// than a request's deadline and a lease.
+/// The same in a cache, where a temporary owner cannot get the same slots again before their leftovers are deleted.
+/// Longer than a request's deadline and a lease.
 pub const QUIET_CACHE_NS: u64 = 10_000_000_000;
-/// Without news it is probed at again so often.
+/// How often the leader decides again without news, nanoseconds: a sweep is not urgent.
 const POLL_NS: u64 = 5_000_000_000;
 
-/// The next step of the sweep of a group. `memory` has observed `seen`. A new leader waits from the beginning.
+/// The next step of the sweep of a group. Call [`JobMemory::observe`] with `seen` before. A new leader waits the whole
+/// time again.
 #[must_use]
 pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, group: GroupId) -> JobStep {
     let job = Job::Sweep { product, group };
@@ -31,15 +35,15 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     let fence = || memory.fence(seen.now_ns, &primary.addr, group, runs);
     if let Some(sweep) = &group_state.sweep {
         let (run, term) = (sweep.run.run, seen.term);
-        // What a replaced primary was cleaned of, the new one may have.
+        // A new primary may still have the keys that were deleted at the former one.
         let there = sweep.run.server == primary.addr;
         if let Some((_, deleted)) = memory.cleaned.filter(|(cleaned, _)| *cleaned == run && there) {
             return fence().unwrap_or(JobStep::Propose(Change::Cleaned(Cleaned { job, run, term, deleted })));
         }
-        let why = match comes(seen, product, group) {
-            Some(what) => Some(format!("{what} is to bring slots to group {group}")),
+        let why = match incoming_slots(seen, product, group) {
+            Some(what) => Some(format!("{what} brings slots to group {group}")),
             None if !there => Some("the primary has changed".into()),
-            None => memory.lost(seen, job, &sweep.run),
+            None => memory.run_failure(seen, job, &sweep.run),
         };
         return match why {
             Some(why) => {
@@ -51,7 +55,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     if seen.state.sweepable(product, group).is_empty() {
         return JobStep::Over;
     }
-    if let Some(what) = comes(seen, product, group) {
+    if let Some(what) = incoming_slots(seen, product, group) {
         return wait(format!("group {group} is swept after {what}"));
     }
     let quiet_until_ns = memory.quiet_since_ns()
@@ -62,19 +66,19 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     if seen.now_ns < quiet_until_ns {
         return JobStep::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
     }
-    if let Some(pausing) = memory.pausing(seen.now_ns) {
-        return pausing;
+    if let Some(pause) = memory.pending_pause(seen.now_ns) {
+        return pause;
     }
     if let Some(fence) = fence() {
         return fence;
     }
-    let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could do it".into()) };
+    let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could work on it".into()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());
     JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: seen.term }))
 }
 
-/// What brings slots to the group now, or would if there were no sweep.
-fn comes(seen: &JobObservation<'_>, product: ProductId, group: GroupId) -> Option<String> {
+/// The migration or assignment that brings slots to the group now, or would if there were no sweep.
+fn incoming_slots(seen: &JobObservation<'_>, product: ProductId, group: GroupId) -> Option<String> {
     let coming = seen.state.migrations.values().find(|m| {
         m.product == product && m.to == group && !matches!(m.phase, MigrationPhase::Switched | MigrationPhase::Paused)
     });

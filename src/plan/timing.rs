@@ -1,21 +1,22 @@
-//! The numbers of serving.md in one place, each with its reason. Tests may shorten them together.
+//! The times of docs/design/serving.md in one place, each with its reason. Tests may shorten them together.
 
 use std::time::Duration;
 
 /// Heartbeats, leases, holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A node's heartbeat, at least. Six fit into a lease, so one that is lost is no news.
+    /// The longest interval between two heartbeats of a node. Six fit into a lease, so that a lost one has no
+    /// consequence.
     pub heartbeat: Duration,
-    /// A lease as the node counts it. Longer than an election by far, so that traffic does not notice a change of leader.
+    /// A lease as the node counts it. Much longer than an election, so that traffic does not notice a change of leader.
     pub lease: Duration,
-    /// A preflight probe is answered within this: a node that takes longer would make the hold long.
+    /// Within this time a preflight's ping must be answered: a node that takes longer would make the hold long.
     pub ping_timeout: Duration,
     /// The first pause after a hold that did not get through; doubled each time.
     pub backoff: Duration,
-    /// Holds tried for one assignment.
+    /// How many holds are tried for one assignment.
     pub attempts_max: u32,
-    /// Both scans of an assignment together would keep the operator waiting twice this.
+    /// The budget of one scan. The two scans of an assignment keep the operator waiting for at most twice this.
     pub scan_max: Duration,
 }
 
@@ -33,10 +34,16 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// A lease as the leader counts it: 1 % for clocks whose rates differ, 5 ms for their grain.
-    /// That rates differ by less than 1 % is the one assumption about clocks.
+    /// A lease as the leader counts it: 1 % longer for clocks whose rates differ, and 5 ms for their grain.
+    /// The only assumption about clocks is that their rates differ by less than 1 %.
     #[must_use]
     pub fn lease_at_leader(&self) -> Duration {
         self.lease + self.lease / 100 + Duration::from_millis(5)
     }
+}
+
+/// A duration in nanoseconds; one that does not fit (584 years) is the longest that does.
+#[must_use]
+pub fn as_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The cluster secret on every call between nodes and from operators: `authorization: Bearer SECRET`.
+//! The cluster secret in every call between nodes and from operators: `authorization: Bearer SECRET`.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor}
 
 use crate::model::secret::Secret;
 
-/// The cluster secret, or none: then everything is bound on loopback only (unless `--insecure`).
+/// The cluster secret, or none: then nodes bind everything on loopback only (unless `--insecure`). `Debug` never shows it.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterSecret(Option<Arc<Secret>>);
 
 impl ClusterSecret {
-    /// Shortest secret accepted: 16 characters, so that guessing over the network is hopeless.
+    /// Shortest secret that is accepted, so that it cannot be guessed over the network.
     pub const LEN_MIN: usize = 16;
-    /// Longest: it travels in a header of every call.
+    /// Longest secret that is accepted: it is in a header of every call.
     pub const LEN_MAX: usize = 512;
 
     /// No secret.
@@ -25,7 +25,8 @@ impl ClusterSecret {
     /// Wraps a secret.
     ///
     /// # Errors
-    /// When it is too short, too long, or not printable ASCII without spaces (it travels in a header). Never shows it.
+    /// Returns why the text is not accepted, for the operator: it is too short or too long, or it is not printable ASCII without
+    /// spaces, which a header needs. The text never contains the secret.
     pub fn new(text: &str) -> Result<Self, String> {
         if text.len() < Self::LEN_MIN || text.len() > Self::LEN_MAX {
             return Err(format!(
@@ -36,7 +37,7 @@ impl ClusterSecret {
             ));
         }
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err("the cluster secret has a character that is not printable ASCII".into());
+            return Err("the cluster secret has a character that is a space or not printable ASCII".into());
         }
         Ok(Self(Some(Arc::new(Secret::new(text.to_owned())))))
     }
@@ -48,7 +49,7 @@ impl ClusterSecret {
     }
 }
 
-/// Puts the secret on every call of a client.
+/// Adds the secret to every call of a client.
 #[derive(Clone, Debug)]
 pub struct ClientAuth(pub ClusterSecret);
 
@@ -56,7 +57,7 @@ impl Interceptor for ClientAuth {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(secret) = &self.0.0 {
             let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", secret.reveal()))
-                .map_err(|_| Status::internal("the cluster secret cannot travel in a header"))?;
+                .map_err(|_| Status::internal("the cluster secret cannot be in a header"))?;
             value.set_sensitive(true);
             request.metadata_mut().insert("authorization", value);
         }
@@ -64,7 +65,7 @@ impl Interceptor for ClientAuth {
     }
 }
 
-/// Refuses calls without the secret.
+/// Refuses calls that do not have the secret. The comparison takes constant time, see [`Secret::matches`].
 #[derive(Clone, Debug)]
 pub struct ServerAuth(pub ClusterSecret);
 
@@ -72,13 +73,37 @@ impl Interceptor for ServerAuth {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let Some(secret) = &self.0.0 else { return Ok(request) };
         match request.metadata().get("authorization").map(|v| v.as_bytes().strip_prefix(b"Bearer ")) {
-            None => {
-                Err(Status::unauthenticated("this cluster has a secret and the call carries none; give --secret-file"))
-            }
+            None => Err(Status::unauthenticated("this cluster has a secret and the call has none; give --secret-file")),
             Some(Some(given)) if secret.matches(given) => Ok(request),
             Some(_) => {
-                Err(Status::unauthenticated("the call carries another secret than this cluster's; check --secret-file"))
+                Err(Status::unauthenticated("the call has another secret than this cluster; check --secret-file"))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn calls_need_the_secret_and_nothing_shows_it() {
+        let secret = ClusterSecret::new("0123456789abcdef").unwrap();
+        let client = |secret: &ClusterSecret| ClientAuth(secret.clone()).call(Request::new(())).unwrap();
+        let mut server = ServerAuth(secret.clone());
+        let request = client(&secret);
+        for text in [format!("{secret:?}"), format!("{server:?}"), format!("{request:?}")] {
+            assert!(!text.contains("0123456789abcdef"), "{text}");
+        }
+        assert!(server.call(request).is_ok());
+        for other in [ClusterSecret::none(), ClusterSecret::new("0123456789abcdeg").unwrap()] {
+            let refused = server.call(client(&other)).unwrap_err();
+            assert!(refused.message().contains("--secret-file"), "{refused:?}");
+        }
+        assert!(ServerAuth(ClusterSecret::none()).call(client(&secret)).is_ok());
+        for bad in ["short", "0123456789abcde f", &"x".repeat(ClusterSecret::LEN_MAX + 1)] {
+            assert!(!ClusterSecret::new(bad).unwrap_err().contains(bad));
         }
     }
 }

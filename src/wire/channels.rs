@@ -12,7 +12,8 @@ use std::{
 
 use tonic::transport::{Channel, Endpoint};
 
-/// Channels that one cache keeps. A cluster has tens of nodes; addresses that are not in use any more leave channels behind.
+/// Channels that one cache keeps. A cluster has tens of nodes; addresses that are not in use any more leave channels
+/// behind.
 const CHANNELS_MAX: usize = 256;
 
 /// How the channels of a cache behave.

@@ -7,9 +7,11 @@ pub mod convert;
 mod ejection;
 pub mod entry;
 pub mod hash;
+pub mod json;
 mod migration;
 mod promotion;
 mod reads;
+mod redacted;
 pub mod snapshot;
 
 /// Name of the metadata of a status that says what became of the change. `none`: not executed. `made`: the change was made, and

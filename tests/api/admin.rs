@@ -17,7 +17,7 @@ use pontoon::{
     },
     wire::{
         auth::{ClientAuth, ClusterSecret},
-        pb::admin::{self, ChangeOptions, SlotSpan, admin_client::AdminClient},
+        pb::admin::{self, ChangeOptions, NodeState, SlotSpan, admin_client::AdminClient},
     },
 };
 use tokio::{
@@ -39,7 +39,7 @@ use crate::{
     wait::meanwhile,
 };
 
-/// In the place of the services between nodes.
+/// Stands in for the services between nodes.
 #[derive(Clone)]
 pub struct Nothing<const N: usize>;
 
@@ -82,11 +82,11 @@ fn secret() -> ClusterSecret {
     ClusterSecret::new(SECRET).unwrap()
 }
 
-/// Two nodes, the first leads. No heartbeats: tests that wait send them.
+/// Two nodes; the first leads. There are no heartbeats, except those that a test sends.
 pub async fn world() -> World {
     let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let addrs: Vec<String> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-    // Hosts differ, so that both could listen for products.
+    // Different hosts, so that both nodes can listen for products.
     let other = addrs[1].replace("127.0.0.1", "127.0.0.2");
     let shared = Shared::new(&[(1, &addrs[0]), (2, &other)]);
     let mut world = World { nodes: vec![Node::new(1, &shared), Node::new(2, &shared)], shared, addrs, tasks: vec![] };
@@ -134,7 +134,7 @@ impl World {
         self.client(1).assign_slots(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Plays the leader's assignment loop: whatever begins is held and finished.
+    /// Plays the leader's assignment loop: holds and finishes every assignment.
     pub fn finish_assignments(&self) -> tokio::task::JoinHandle<()> {
         let shared = self.shared.clone();
         tokio::spawn(async move {
@@ -177,7 +177,7 @@ pub fn with_id(byte: u8) -> Option<ChangeOptions> {
 }
 
 #[tokio::test]
-async fn products_live_and_die() {
+async fn products_are_created_changed_and_removed() {
     let world = world().await;
     let mut client = world.client(1);
     let mut request = create_product("shop", 7600);
@@ -189,13 +189,14 @@ async fn products_live_and_die() {
     let made = client.create_product(request.clone()).await.unwrap().into_inner();
     assert!(made.index > 0 && made.route_epoch == made.index && made.warnings.is_empty(), "{made:?}");
     assert!(!format!("{made:?}").contains("hunter2"));
-    // Without the id of the first it is another change.
+    // Without the id of the first call it is another change.
     let refused = client.create_product(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
 
     let listed = client.list_products(admin::ListProductsRequest {}).await.unwrap().into_inner();
     let shop = listed.products.iter().find(|p| p.name == "shop").unwrap();
-    assert!(shop.password && shop.layout == "codis" && shop.isolated == "refuse" && shop.databases == 16, "{shop:?}");
+    assert!(shop.has_password && shop.layout() == admin::Layout::Codis && shop.databases == 16, "{shop:?}");
+    assert_eq!((shop.mode(), shop.isolated()), (admin::Mode::Store, admin::Isolated::Refuse));
     assert!(!format!("{listed:?}").contains("hunter2"));
 
     let set = |edit: &dyn Fn(&mut admin::SetProductRequest)| {
@@ -220,15 +221,15 @@ async fn products_live_and_die() {
 }
 
 #[tokio::test]
-async fn bad_input_is_told_apart() {
+async fn bad_input_is_refused_with_the_reason() {
     let world = world().await;
     let mut client = world.client(1);
     for (request, word) in [
         (create_product("a b", 7600), "name"),
         (create_product("ok", 0), "port"),
         (create_product("ok", 70_000), "port"),
-        (admin::CreateProductRequest { layout: "x".into(), ..create_product("ok", 7600) }, "layout"),
-        (admin::CreateProductRequest { mode: "x".into(), ..create_product("ok", 7600) }, "mode"),
+        (admin::CreateProductRequest { layout: 99, ..create_product("ok", 7600) }, "layout"),
+        (admin::CreateProductRequest { mode: 99, ..create_product("ok", 7600) }, "mode"),
         (admin::CreateProductRequest { username: "u".into(), ..create_product("ok", 7600) }, "password"),
         (
             admin::CreateProductRequest {
@@ -259,9 +260,9 @@ async fn groups_and_slots() {
     request.options = with_id(5);
     let made = world.client(1).create_group(request.clone()).await.unwrap().into_inner();
     assert!(made.done.iter().any(|line| line.contains(&format!("{}: 1 keys", one.addr))), "{made:?}");
-    // A repeat is not refused because the server is ours by now.
+    // A repeat succeeds although the server belongs to the group now.
     assert_eq!(world.client(0).create_group(request.clone()).await.unwrap().into_inner(), made);
-    // The same id for something else is not answered with what was done then.
+    // The same id with another change is refused.
     let reused = |status: tonic::Status| {
         assert!(status.message().contains("change id") && status.code() == Code::FailedPrecondition, "{status:?}");
     };
@@ -289,7 +290,7 @@ async fn groups_and_slots() {
     let product = admin::RemoveProductRequest { name: "gone".into(), options: with_id(5) };
     reused(world.client(1).remove_product(product).await.unwrap_err());
     world.group(2, &two).await;
-    // The same command again, as a person types it: the group is what is there already, not its server.
+    // The same command again, under a new id: the reason is the group that exists, not its server.
     let twice = world.client(1).create_group(create_group(1, &one)).await.unwrap_err();
     assert!(twice.message().contains("has a group 1 already"), "{twice:?}");
     let twice = world.client(1).create_group(create_group(3, &two)).await.unwrap_err();
@@ -300,9 +301,9 @@ async fn groups_and_slots() {
     assert!(again.unchanged, "{again:?}");
     let locate = admin::LocateKeyRequest { product: "default".into(), key: "some:key".into() };
     let at = world.client(1).locate_key(locate).await.unwrap().into_inner();
-    assert_eq!((at.group, at.server.as_str()), (1, one.addr.as_str()));
+    assert_eq!((at.group, at.server.as_deref()), (Some(1), Some(one.addr.as_str())));
 
-    // Another owner: refused with the key's name, fine where there are no keys.
+    // Another owner: refused with the name of a key; accepted if there are no keys.
     let refused = world.assign(0, 1023, 2).await.unwrap_err();
     let text = refused.message();
     assert!(
@@ -318,9 +319,9 @@ async fn groups_and_slots() {
     let leaders = world.client(0).list_slots(list.clone()).await.unwrap().into_inner();
     assert_eq!(world.client(1).list_slots(list).await.unwrap().into_inner(), leaders);
     assert_eq!(leaders.ranges.iter().map(|r| (r.first, r.last)).collect::<Vec<_>>(), [(0, 511), (512, 1023)]);
-    assert_eq!(leaders.ranges.iter().find(|r| r.first == first).unwrap().group, 2);
+    assert_eq!(leaders.ranges.iter().find(|r| r.first == first).unwrap().group, Some(2));
 
-    // Server gone: emptiness cannot be shown.
+    // The server is gone: whether it has keys is not known.
     let gone = one.addr.clone();
     drop(one);
     let refused = world.assign(at.slot, at.slot, 2).await.unwrap_err();
@@ -330,7 +331,7 @@ async fn groups_and_slots() {
 }
 
 #[tokio::test]
-async fn replicas_come_and_go() {
+async fn replicas_are_added_and_removed() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let replica = primary.replica().await;
@@ -345,12 +346,15 @@ async fn replicas_come_and_go() {
     assert_eq!(world.client(1).add_server(add.clone()).await.unwrap().into_inner(), made);
     let again = admin::AddServerRequest { options: None, ..add };
     let again = world.client(1).add_server(again).await.unwrap_err();
-    assert!(again.message().contains("is in group 1 already"), "{again:?}");
+    assert!(again.message().contains("is already in group 1"), "{again:?}");
     let groups = admin::ListGroupsRequest { product: "default".into() };
     let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
-    let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role.as_str())).collect();
-    assert_eq!(servers, [(primary.addr.as_str(), "primary"), (replica.addr.as_str(), "replica")]);
-    // A primary without keys joins too, and is told of; one with keys would lose them.
+    let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role())).collect();
+    assert_eq!(
+        servers,
+        [(primary.addr.as_str(), admin::ServerRole::Primary), (replica.addr.as_str(), admin::ServerRole::Replica)]
+    );
+    // A primary without keys is added too, and the reply says so; one with keys would lose them.
     let (fresh, full) = (Redis::start(&[]).await, Redis::start(&[]).await);
     full.run("SET k v").await;
     let join = |redis: &Redis| admin::AddServerRequest {
@@ -376,9 +380,9 @@ async fn replicas_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_change_of_leader_is_ridden_out() {
+async fn calls_are_repeated_while_the_leader_changes() {
     let world = world().await;
-    // Nobody leads: nothing is executed, and the status says so in time.
+    // Without a leader nothing is executed, and the status says so before the deadline.
     world.nodes.iter().for_each(Node::nobody_leads);
     let mut request = create_product("shop", 7600);
     request.options = Some(ChangeOptions { timeout_ms: 200, ..Default::default() });
@@ -394,14 +398,14 @@ async fn a_change_of_leader_is_ridden_out() {
     waiting.await.unwrap().unwrap();
     assert_eq!(world.proposals(), 1);
 
-    // The answer is lost, the change is not: the repeat under the same id tells the first result.
+    // The answer is lost, the change is made: the repeat under the same id returns the first result.
     world.nodes[1].leader(1, &world.addrs[0]);
     world.nodes[0].leader(1, &world.addrs[0]);
     world.shared.lose_answers.store(2, Ordering::SeqCst);
     let reply = world.client(1).create_product(create_product("other", 7700)).await.unwrap().into_inner();
     assert!(reply.index > 0 && world.proposals() == 4, "{reply:?}, {} proposals", world.proposals());
 
-    // Never an answer: unknown, with the id to repeat it under.
+    // There is never an answer: outcome unknown, with the id for a repeat.
     world.shared.lose_answers.store(usize::MAX, Ordering::SeqCst);
     let mut request = create_product("third", 7800);
     request.options = Some(ChangeOptions { change_id: vec![0xab; 16].into(), timeout_ms: 300, ..Default::default() });
@@ -412,7 +416,7 @@ async fn a_change_of_leader_is_ridden_out() {
 #[tokio::test]
 async fn forwarding_is_one_hop() {
     let world = world().await;
-    // Each believes that the other leads.
+    // Each node believes that the other leads.
     world.nodes[0].leader(2, &world.addrs[1]);
     world.nodes[1].leader(1, &world.addrs[0]);
     let mut request = create_product("shop", 7600);
@@ -440,49 +444,54 @@ async fn waiting_for_nodes() {
     let reply = reply.await.unwrap().into_inner();
     assert!(reply.warnings.iter().all(|w| !w.contains("not alive")), "{reply:?}");
 
-    // Nobody reports any more: made, but not within the time.
+    // No node reports any more: the change is made, but not before the deadline.
     let mut request = create_product("late", 7700);
     world.nodes[0].heard(1, |_| {});
     request.options = Some(ChangeOptions { wait: true, timeout_ms: 50, ..Default::default() });
     let late = world.client(1).create_product(request).await.unwrap_err();
     assert!(late.code() == Code::DeadlineExceeded && late.message().contains("was made"), "{late:?}");
 
-    // What the leader sees is told by every node; of one it has not heard of, that it surely serves no more.
+    // Every node reports what only the leader knows. A node without a heartbeat is silent.
     world.nodes[0].view.send_modify(|view| drop(Arc::make_mut(view).nodes.remove(&NodeId(2))));
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(!status.nodes[1].alive && !status.nodes[1].unknown, "{status:?}");
+    assert_eq!(status.nodes[1].state(), NodeState::Silent, "{status:?}");
     assert!(status.warnings.iter().any(|w| w.contains("node 2") && w.contains("not alive")), "{status:?}");
-    // One that has just begun cannot say that.
+    // A new leader cannot know that yet.
     world.nodes[0].view.send_modify(|view| Arc::make_mut(view).since_ns = boottime_ns() + 60_000_000_000);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(status.nodes[1].unknown && status.warnings.iter().all(|w| !w.contains("not alive")), "{status:?}");
+    assert!(
+        status.nodes[1].state() == NodeState::Unknown && status.warnings.iter().all(|w| !w.contains("not alive")),
+        "{status:?}"
+    );
     world.nodes[0].heard(2, |seen| seen.version = "9.9".into());
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((status.leader, status.answered_by, status.nodes.len()), (1, 2, 2));
-    assert!(status.nodes[1].alive && status.nodes[1].version == "9.9" && status.nodes[1].role == "voter", "{status:?}");
-    assert!(!status.nodes[1].unknown);
-    // Without a leader nobody knows.
+    assert_eq!((status.leader, status.answered_by, status.nodes.len()), (Some(1), 2, 2));
+    let node = &status.nodes[1];
+    assert_eq!((node.state(), node.role(), node.version.as_str()), (NodeState::Alive, admin::NodeRole::Voter, "9.9"));
+    // Without a leader the states of nodes are unknown.
     world.nodes.iter().for_each(Node::nobody_leads);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(status.nodes.iter().all(|n| n.unknown && !n.alive), "{status:?}");
+    assert!(status.nodes.iter().all(|n| n.state() == NodeState::Unknown), "{status:?}");
 }
 
 #[tokio::test]
 async fn settings_are_shown_by_every_node() {
     let world = world().await;
     let shown = async |node| world.client(node).show_cluster(admin::ShowClusterRequest {}).await.unwrap().into_inner();
-    let default = admin::ShowClusterReply { voters: 5, hold_ms_max: 250, maintenance: false, failover_share_max: 50 };
+    let default =
+        admin::ShowClusterReply { voters: 5, hold_max_ms: 250, maintenance: false, failover_share_max_percent: 50 };
     assert_eq!(shown(1).await, default);
     let set = admin::SetClusterRequest {
         voters: Some(3),
-        hold_ms_max: Some(400),
+        hold_max_ms: Some(400),
         maintenance: Some(true),
-        failover_share_max: Some(30),
+        failover_share_max_percent: Some(30),
         options: None,
     };
     world.client(1).set_cluster(set).await.unwrap();
     for node in [0, 1] {
-        let now = admin::ShowClusterReply { voters: 3, hold_ms_max: 400, maintenance: true, failover_share_max: 30 };
+        let now =
+            admin::ShowClusterReply { voters: 3, hold_max_ms: 400, maintenance: true, failover_share_max_percent: 30 };
         assert_eq!(shown(node).await, now);
     }
 }
@@ -496,7 +505,7 @@ async fn removing_nodes() {
         options: Some(ChangeOptions { timeout_ms: 300, ..Default::default() }),
     };
     let mut product = create_product("cache", 7600);
-    product.mode = "cache".into();
+    product.mode = admin::Mode::Cache.into();
     world.client(1).create_product(product).await.unwrap();
     let silent = world.client(1).remove_node(remove(false)).await.unwrap_err();
     assert!(silent.code() == Code::FailedPrecondition && silent.message().contains("--assume-dead"), "{silent:?}");
@@ -509,7 +518,7 @@ async fn removing_nodes() {
 }
 
 #[tokio::test]
-async fn the_secret_guards_every_service() {
+async fn every_service_requires_the_secret() {
     let world = world().await;
     for wrong in [ClusterSecret::none(), ClusterSecret::new("another-secret-0123").unwrap()] {
         let status = world.client_with(0, wrong).status(admin::StatusRequest {}).await.unwrap_err();

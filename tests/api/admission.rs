@@ -1,4 +1,4 @@
-//! control::admission against real servers and some that are none.
+//! Server admission against real servers and programs that are not Redis servers.
 
 use crate::{
     fake,
@@ -48,7 +48,7 @@ impl World {
         admission.replica(addr, primary).await
     }
 
-    /// A refusal names the server and has the words.
+    /// Checks that a refusal names the server and contains these words.
     async fn no_primary(&self, addr: &HostPort, words: &str) {
         let text = self.primary(addr).await.expect_err(words);
         assert!(text.contains(addr.as_str()) && text.contains(words), "{text}\n does not have: {words}");
@@ -77,19 +77,19 @@ async fn a_primary_and_its_replica() {
     let other = Redis::start(&[]).await;
     world.no_replica(&replica.addr, &other.addr, &format!("not of {}", other.addr)).await;
     world.no_replica(&replica.addr, &replica.as_localhost(), "one and the same server").await;
-    // A replica of the replica has the same replication id, and is still not a replica of the primary.
+    // A replica of the replica has the same replication id, but is not a replica of the primary.
     let chained = replica.replica().await;
     world.no_replica(&chained.addr, &primary.addr, "not of").await;
 }
 
 #[tokio::test]
-async fn a_server_that_has_nothing_to_lose_may_become_a_replica() {
+async fn an_empty_server_may_become_a_replica() {
     let world = World::new();
     let (primary, fresh) = (Redis::start(&[]).await, Redis::start(&[]).await);
     let admitted = world.replica(&fresh.addr, &primary.addr).await.unwrap();
     assert!(admitted.becomes_replica && admitted.server.addr == fresh.addr, "{admitted:?}");
     world.no_replica(&primary.as_localhost(), &primary.addr, "one and the same server").await;
-    // Keys of whatever database are something to lose, and are left alone.
+    // A server with keys in any database is refused, and keeps them.
     let mut client = fresh.client().await;
     client.select(7, soon()).await.unwrap();
     client.ask(&[b"SET", b"k", b"v"], soon()).await.unwrap();
@@ -97,13 +97,13 @@ async fn a_server_that_has_nothing_to_lose_may_become_a_replica() {
     world.no_replica(&fresh.addr, &primary.addr, "FLUSHALL").await;
     assert_eq!(client.dbsize(soon()).await.unwrap(), 1);
     client.ask(&[b"FLUSHALL"], soon()).await.unwrap();
-    // So are replicas of its own.
+    // So is a server that has replicas.
     let _follower = fresh.replica().await;
     world.no_replica(&fresh.addr, &primary.addr, "has 1 replica(s) of its own").await;
 }
 
 #[tokio::test]
-async fn a_primary_that_forgets_is_warned_about() {
+async fn a_primary_without_persistence_gives_a_warning() {
     let world = World::new();
     let forgetful = Redis::start(&[]).await;
     let warned = |admitted: &AdmittedServer, addr: &HostPort| {
@@ -112,12 +112,12 @@ async fn a_primary_that_forgets_is_warned_about() {
     };
     let admitted = world.primary(&forgetful.addr).await.unwrap();
     assert_eq!(warned(&admitted, &forgetful.addr), 1, "{admitted:?}");
-    // It is the primary that matters, whoever is added.
+    // Only the primary matters, not the server that is added.
     let replica = forgetful.replica().await;
     replica.run("CONFIG SET appendonly yes").await;
     let admitted = world.replica(&replica.addr, &forgetful.addr).await.unwrap();
     assert_eq!(warned(&admitted, &forgetful.addr), 1, "{admitted:?}");
-    // Either way of persisting will do; and who does not tell is not suspected.
+    // One kind of persistence is enough; a server that does not report its kind gives no warning.
     for careful in [&["--save", "3600 1"][..], &["--appendonly", "yes"], &["--rename-command", "CONFIG", ""]] {
         let redis = Redis::start(careful).await;
         let admitted = world.primary(&redis.addr).await.unwrap();
@@ -151,11 +151,11 @@ async fn a_server_belongs_to_one_group() {
         Change::CreateGroup(CreateGroup { product, group: GroupId(1), servers: vec![server], credentials: None });
     world.shared.append(Uuid(2), change).result.unwrap();
     world.no_primary(&redis.addr, "belongs to group 1").await;
-    world.no_primary(&redis.as_localhost(), "ours already under another address").await;
+    world.no_primary(&redis.as_localhost(), "belongs to a group already, under another address").await;
 }
 
 #[tokio::test]
-async fn unfit_servers() {
+async fn unsuitable_servers_are_refused() {
     let world = World::new();
     let few = Redis::start(&["--databases", "4"]).await;
     world.no_primary(&few.addr, "has 4 databases").await;
@@ -171,7 +171,7 @@ async fn unfit_servers() {
     world.no_primary(&sentinel, "Sentinel").await;
     let loading = fake::server(info("redis_version:7.0.0\r\nrun_id:a\r\nloading:1\r\n"), true).await;
     world.no_primary(&loading, "loading").await;
-    // Our own ports are known without admission.
+    // The cluster's own ports are known without a probe.
     world.no_primary(&HostPort::parse("127.0.0.1:7101").unwrap(), "admin port of node 1").await;
     world.no_primary(&HostPort::parse("127.0.0.1:7000").unwrap(), "port of product 'default'").await;
     let product = NewProduct {
@@ -191,15 +191,18 @@ async fn unfit_servers() {
 }
 
 #[tokio::test]
-async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
+async fn a_user_without_the_rights_for_a_failover_gives_a_warning() {
     let table = [
         ("", &[][..]),
-        ("-client|kill", &["run CLIENT KILL, so its group cannot be failed over", "(ACL SETUSER ... +client|kill)"]),
+        (
+            "-client|kill",
+            &["run CLIENT KILL, so its group cannot get another primary", "(ACL SETUSER ... +client|kill)"],
+        ),
         (
             "-client|list -replicaof",
-            &["run CLIENT LIST, REPLICAOF, so its group cannot be failed over", "+client|list +replicaof"],
+            &["run CLIENT LIST, REPLICAOF, so its group cannot get another primary", "+client|list +replicaof"],
         ),
-        ("-config|set", &["run CONFIG SET, so it cannot be told the password (masterauth)"]),
+        ("-config|set", &["run CONFIG SET, so Pontoon cannot set the password (masterauth)"]),
         ("-@admin -@dangerous +info +role", &["run CLIENT LIST, CLIENT KILL, REPLICAOF, so", "run CONFIG SET, so"]),
     ];
     let app = Credentials { username: Some("app".into()), ..crate::server::password("secret") };
@@ -216,7 +219,7 @@ async fn a_user_without_the_rights_of_a_failover_is_warned_about() {
         world.credentials = None;
         assert!(world.primary(&redis.addr).await.is_ok(), "it is a primary still");
     }
-    // A replica is asked too, and a server without one of the commands.
+    // A replica is checked too, and so is a server without one of the commands.
     let primary = Redis::start(&[]).await;
     let replica = Redis::start(&["--rename-command", "REPLICAOF", ""]).await;
     let admitted = World::new().replica(&replica.addr, &primary.addr).await.unwrap();

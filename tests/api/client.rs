@@ -1,4 +1,4 @@
-//! redis::Client against real and lying servers.
+//! redis::Client against real servers and servers that send invalid answers.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn first_error(answers: Vec<Vec<u8>>, hang: bool, within: Duration) -> Red
 }
 
 #[tokio::test]
-async fn servers_that_lie_or_hang() {
+async fn servers_with_invalid_or_no_answers() {
     let long = Duration::from_secs(10);
     let error = first_error(vec![b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()], true, long).await;
     assert!(matches!(error, RedisError::Protocol { .. }), "{error}");
@@ -122,7 +122,7 @@ async fn servers_that_lie_or_hang() {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn a_refused_connection_is_an_error() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let addr = HostPort::parse(&format!("127.0.0.1:{port}")).unwrap();
     let error = Client::connect(&addr, None, "test", soon()).await.err().unwrap();

@@ -1,4 +1,4 @@
-//! A server that answers what a test wants, and no more.
+//! A fake server with the answers of a test.
 
 use pontoon::model::ids::HostPort;
 use tokio::{
@@ -6,7 +6,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Answers each read with the next of `answers`; afterwards closes, or keeps silent if `hang`.
+/// Answers each read with the next of `answers`; then closes the connection, or stays silent if `hang`.
 pub async fn server(answers: Vec<Vec<u8>>, hang: bool) -> HostPort {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = HostPort::parse(&listener.local_addr().unwrap().to_string()).unwrap();

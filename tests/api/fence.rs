@@ -1,4 +1,4 @@
-//! control::fence against a real server: whose connections are closed, whose are not, and when it refuses to act.
+//! control::fence against a real server: which connections it closes, and when it refuses to act.
 
 use std::{
     future::Future,
@@ -54,7 +54,7 @@ async fn lives(client: &mut Client) -> bool {
 }
 
 #[tokio::test]
-async fn a_run_is_closed_by_ids_and_by_names_and_nobody_else_is() {
+async fn only_the_connections_of_the_run_are_closed_by_id_and_by_name() {
     let redis = Redis::start(&[]).await;
     let run = format!("pt:{CLUSTER}:run:m7.");
     let (mut known, id) = named(&redis, &format!("{run}1")).await;
@@ -62,13 +62,13 @@ async fn a_run_is_closed_by_ids_and_by_names_and_nobody_else_is() {
     let (mut other_job, _) = named(&redis, &format!("pt:{CLUSTER}:run:m71.1")).await;
     let (mut other_cluster, _) = named(&redis, &format!("pt:{}:run:m7.1", Uuid(0xc2))).await;
     let (mut client, _) = named(&redis, "app").await;
-    // What it has sent and nobody has read yet may be executed before the answer, never after.
+    // A request that was sent and not read yet may be executed before the answer, never after it.
     let fence = fence(1, 3);
     let closed = fence.close(&at(&redis), &run, &[id], soon()).await.unwrap();
     assert_eq!(closed.killed, 2);
     assert!(!lives(&mut known).await && !lives(&mut unknown).await);
     assert!(lives(&mut other_job).await && lives(&mut other_cluster).await && lives(&mut client).await);
-    // Once more costs nothing, also with ids of connections that are gone.
+    // A repeat succeeds, also with ids of connections that are gone.
     assert_eq!(fence.close(&at(&redis), &run, &[id], soon()).await.unwrap().killed, 0);
 }
 
@@ -94,7 +94,7 @@ async fn nothing_that_a_closed_connection_sent_is_executed_after_the_answer() {
 }
 
 #[tokio::test]
-async fn a_new_leader_ends_the_former_ones_connections_and_not_the_other_way_round() {
+async fn only_a_newer_leader_closes_the_connections_of_another_leader() {
     let redis = Redis::start(&[]).await;
     let (old, new) = (fence(1, 3), fence(2, 4));
     old.warm(&at(&redis), soon()).await.unwrap();
@@ -102,14 +102,14 @@ async fn a_new_leader_ends_the_former_ones_connections_and_not_the_other_way_rou
     let (mut stranger, _) = named(&redis, &format!("pt:{}:ctl:3:2", Uuid(0xc2))).await;
     new.warm(&at(&redis), soon()).await.unwrap();
     assert!(!lives(&mut stray).await && lives(&mut stranger).await);
-    // The old leader's was killed; it believes that it leads, and a later one is there.
+    // The connection of the old leader was killed. The old leader believes that it leads, and a later leader has a connection.
     assert!(matches!(old.warm(&at(&redis), soon()).await, Err(FenceError::Server(_))));
     assert!(matches!(old.warm(&at(&redis), soon()).await, Err(FenceError::NotLeader { .. })));
     new.warm(&at(&redis), soon()).await.unwrap();
 }
 
 #[tokio::test]
-async fn who_does_not_lead_does_not_act() {
+async fn a_node_that_does_not_lead_does_not_act() {
     let redis = Redis::start(&[]).await;
     let name = format!("pt:{CLUSTER}:run:m1.1");
     let (mut run, _) = named(&redis, &name).await;
@@ -126,7 +126,7 @@ async fn who_does_not_lead_does_not_act() {
 }
 
 #[tokio::test]
-async fn a_server_without_the_right_is_told_by_name() {
+async fn a_server_that_denies_a_command_is_named() {
     let redis = Redis::start(&["--user", "poor", "on", ">pw", "~*", "+@all", "-client"]).await;
     let mut poor = password("pw");
     poor.username = Some("poor".into());

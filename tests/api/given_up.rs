@@ -1,4 +1,4 @@
-//! Calls that were given up before the node read them: what a node finds in its sockets after it stood still for seconds.
+//! Calls that their callers gave up before the node read them: a node finds these after it was paused for seconds.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A log of one process without a disk, shared by several "nodes" of which one leads.
+//! A log in memory, shared by several "nodes" of which one leads.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 pub struct Shared {
     entries: Mutex<u64>,
     state: watch::Sender<Arc<ClusterState>>,
-    /// Proposals that are lost after they were applied: the answer is "unknown".
+    /// Number of proposals whose answers are lost after they were applied: outcome unknown.
     pub lose_answers: AtomicUsize,
     pub proposals: AtomicUsize,
 }
@@ -85,7 +85,7 @@ pub fn member(id: u64, admin: &str) -> NewMember {
     }
 }
 
-/// One node's view of it.
+/// One node's view of the log.
 pub struct NodeLog {
     shared: Arc<Shared>,
     pub leadership: watch::Sender<Leadership>,
@@ -127,14 +127,14 @@ impl Log for NodeLog {
     }
 }
 
-/// A node's handle with what steers it.
+/// A node's control handle, and what tests change.
 pub struct Node {
     pub control: Control,
     pub log: Arc<NodeLog>,
     pub view: watch::Sender<Arc<LeaderView>>,
 }
 
-/// Lease of the tests, so that a silent node is given up soon.
+/// A short lease, so that a silent node soon counts as such.
 pub const LEASE: Duration = Duration::from_millis(300);
 
 impl Node {
@@ -145,7 +145,7 @@ impl Node {
         Self { control, log, view }
     }
 
-    /// Tells this node who leads.
+    /// Sets the leader that this node knows.
     pub fn leader(&self, id: u64, admin: &str) {
         let is_me = self.control.me == NodeId(id);
         self.log.leadership.send_replace(Leadership {
@@ -171,8 +171,8 @@ impl Node {
     pub fn heard(&self, id: u64, edit: impl FnOnce(&mut NodeView)) {
         self.view.send_modify(|view| {
             let seen = Arc::make_mut(view).nodes.entry(NodeId(id)).or_default();
-            seen.heard_ns = boottime_ns();
-            seen.lease_ends_ns = seen.heard_ns + LEASE.as_nanos() as u64;
+            seen.heartbeat_ns = boottime_ns();
+            seen.lease_ends_ns = seen.heartbeat_ns + LEASE.as_nanos() as u64;
             edit(seen);
         });
     }

@@ -1,5 +1,5 @@
-//! Migrations and events over gRPC: what is asked, forwarded, repeated, waited for and listed.
-//! The leader's loop is played by the test; real ones are in cluster-tests.
+//! Migrations and events over gRPC: start, forward, repeat, wait and list.
+//! The tests play the leader; cluster-tests has real migrations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use pontoon::{
         state::Cause,
     },
     plan::mover::{MoverState, MoverView},
-    wire::pb::admin::{self, ChangeOptions, SlotSpan},
+    wire::pb::admin::{self, ChangeOptions, EventKind, MigrationState, SlotSpan},
 };
 use tonic::{Code, Response};
 
@@ -44,11 +44,11 @@ async fn list(world: &World, node: usize) -> Vec<admin::Migration> {
     world.client(node).list_migrations(request).await.unwrap().into_inner().migrations
 }
 
-async fn state_of(world: &World, id: u64) -> String {
+async fn state_of(world: &World, id: u64) -> MigrationState {
     let request = admin::ListMigrationsRequest { product: String::new(), ids: vec![id] };
     let found = world.client(1).list_migrations(request).await.unwrap().into_inner().migrations;
     assert_eq!(found.len(), 1, "{found:?}");
-    found[0].state.clone()
+    found[0].state()
 }
 
 /// Plays the leader: one step of this migration.
@@ -97,7 +97,7 @@ fn step(world: &World, id: MigrationId) {
     world.shared.append(entry, change).result.unwrap();
 }
 
-/// Plays the leader until nothing is open, as things come.
+/// Plays the leader until no migration is open.
 fn carry_on(world: Arc<World>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut changed = world.shared.changed();
@@ -117,15 +117,15 @@ async fn one_migration_per_source() {
     let mut client = world.client(1);
     let free = client.start_migration(start(15, 25, 3)).await.unwrap_err();
     assert_eq!(free.code(), Code::FailedPrecondition);
-    assert!(free.message().contains("slots 20-25 belong to no group"), "{free:?}");
+    assert!(free.message().contains("slots 20-25 have no owner"), "{free:?}");
     assert!(free.message().contains("pontoon slot assign 20-25 3"), "{free:?}");
     for (request, word) in [
         (start(0, 9, 0), "group"),
         (start(0, 2000, 3), "slot"),
-        (admin::StartMigrationRequest { verify: "some".into(), ..start(0, 9, 3) }, "sample or full"),
+        (admin::StartMigrationRequest { verification: 99, ..start(0, 9, 3) }, "does not know verification"),
         (
             admin::StartMigrationRequest {
-                limits: Some(admin::MigrationLimits { hold_ms_max: 5, ..Default::default() }),
+                limits: Some(admin::MigrationLimits { hold_max_ms: 5, ..Default::default() }),
                 ..start(0, 9, 3)
             },
             "hold-max",
@@ -144,23 +144,27 @@ async fn one_migration_per_source() {
     assert!(would.done.len() == 2 && would.done[0].contains("slots 5-9 migrate from group 1 to group 3"), "{would:?}");
     assert!(would.migrations.is_empty() && world.proposals() == before, "{would:?}");
 
-    let request = admin::StartMigrationRequest { options: with_id(7), verify: "full".into(), ..start(5, 14, 3) };
+    let request = admin::StartMigrationRequest {
+        options: with_id(7),
+        verification: admin::Verification::Full.into(),
+        ..start(5, 14, 3)
+    };
     let made = client.start_migration(request.clone()).await.unwrap().into_inner();
     assert_eq!((made.migrations.len(), made.done.len()), (2, 2), "{made:?}");
     let again = client.start_migration(request.clone()).await.unwrap().into_inner();
     assert_eq!((&again.migrations, again.index), (&made.migrations, made.index), "a repeat is no second one");
-    // Also when one of them has ended, and its slots are where they were wanted.
+    // Also if one of them has ended, and its slots are at the target.
     (0..8).for_each(|_| step(&world, MigrationId(made.migrations[0])));
     let again = client.start_migration(request).await.unwrap().into_inner();
     assert_eq!(again.migrations, made.migrations);
     assert_eq!(world.shared.state().migrations.len(), 1);
 
     let listed = list(&world, 1).await;
-    let seen: Vec<_> = listed.iter().map(|m| (m.id, m.state.as_str(), m.from, m.to, m.slots.as_str())).collect();
+    let seen: Vec<_> = listed.iter().map(|m| (m.id, m.state(), m.from, m.to, m.slots.as_str())).collect();
     let [first, second] = made.migrations[..] else { panic!("{made:?}") };
-    assert_eq!(seen, [(first, "done", 1, 3, "5-9"), (second, "planned", 2, 3, "10-14")]);
+    assert_eq!(seen, [(first, MigrationState::Done, 1, 3, "5-9"), (second, MigrationState::Planned, 2, 3, "10-14")]);
     assert_eq!((listed[0].keys_copied, listed[0].attempt, listed[1].attempt), (5, 1, 0));
-    assert_eq!(listed[1].verify, "full");
+    assert_eq!(listed[1].verification(), admin::Verification::Full);
     let same = client.start_migration(start(5, 9, 3)).await.unwrap().into_inner();
     assert!(same.unchanged && same.migrations.is_empty(), "{same:?}");
     let overlap = client.start_migration(start(14, 15, 1)).await.unwrap_err();
@@ -168,7 +172,7 @@ async fn one_migration_per_source() {
 }
 
 #[tokio::test]
-async fn servers_are_asked_before_anything_is_planned() {
+async fn servers_are_checked_before_anything_is_planned() {
     let (world, servers) = three_groups().await;
     let mut client = world.client(1);
     servers[2].run("SET a{}b somebodys").await; // Slot 0, never group 3's.
@@ -190,7 +194,7 @@ async fn servers_are_asked_before_anything_is_planned() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again() {
+async fn a_call_without_an_answer_is_repeated() {
     let (world, _servers) = three_groups().await;
     // The first plan is made and its answer lost; the node repeats the call under its id.
     world.shared.lose_answers.store(1, std::sync::atomic::Ordering::SeqCst);
@@ -206,11 +210,11 @@ async fn pause_resume_set_and_cancel() {
     let id = client.start_migration(start(0, 9, 2)).await.unwrap().into_inner().migrations[0];
     let (migration, options) = (MigrationId(id), None);
     client.pause_migration(admin::PauseMigrationRequest { id, options: None }).await.unwrap();
-    assert_eq!(state_of(&world, id).await, "paused");
+    assert_eq!(state_of(&world, id).await, MigrationState::Paused);
     let again = client.pause_migration(admin::PauseMigrationRequest { id, options: None }).await.unwrap();
     assert!(again.into_inner().unchanged);
     client.resume_migration(admin::ResumeMigrationRequest { id, options: None }).await.unwrap();
-    assert_eq!(state_of(&world, id).await, "planned");
+    assert_eq!(state_of(&world, id).await, MigrationState::Planned);
 
     let set = |edit: &dyn Fn(&mut admin::SetMigrationRequest)| {
         let mut request = admin::SetMigrationRequest { id, ..Default::default() };
@@ -219,20 +223,20 @@ async fn pause_resume_set_and_cancel() {
     };
     let nothing = client.set_migration(set(&|_| {})).await.unwrap_err();
     assert_eq!(nothing.code(), Code::InvalidArgument);
-    let short = client.set_migration(set(&|r| r.hold_ms_max = Some(1))).await.unwrap_err();
+    let short = client.set_migration(set(&|r| r.hold_max_ms = Some(1))).await.unwrap_err();
     assert_eq!(short.code(), Code::InvalidArgument);
     client.set_migration(set(&|r| r.keys_per_second = Some(1000))).await.unwrap();
     let limits = list(&world, 0).await[0].limits.unwrap();
-    assert_eq!((limits.keys_per_second, limits.bytes_per_second, limits.hold_ms_max), (1000, 0, 0));
+    assert_eq!((limits.keys_per_second, limits.bytes_per_second, limits.hold_max_ms), (1000, 0, 0));
 
     step(&world, migration);
     client.cancel_migration(admin::CancelMigrationRequest { id, options }).await.unwrap();
-    assert_eq!(state_of(&world, id).await, "cancelling");
+    assert_eq!(state_of(&world, id).await, MigrationState::Cancelling);
     let late = client.pause_migration(admin::PauseMigrationRequest { id, options: None }).await.unwrap_err();
     assert!(late.message().contains("is cancelling, so it cannot be paused"), "{late:?}");
     step(&world, migration);
     step(&world, migration);
-    assert_eq!(state_of(&world, id).await, "cancelled");
+    assert_eq!(state_of(&world, id).await, MigrationState::Cancelled);
     for (id, code) in [(id, Code::FailedPrecondition), (999, Code::FailedPrecondition), (0, Code::InvalidArgument)] {
         let gone = client.cancel_migration(admin::CancelMigrationRequest { id, options: None }).await.unwrap_err();
         assert!(gone.code() == code && gone.message().contains("pontoon migrate ls"), "{gone:?}");
@@ -298,7 +302,7 @@ async fn waiting_ends_with_the_last_or_the_first_failure() {
 }
 
 #[tokio::test]
-async fn the_list_has_what_the_leader_hears() {
+async fn the_list_has_what_movers_report_to_the_leader() {
     let (world, _servers) = three_groups().await;
     let id = world.client(1).start_migration(start(0, 9, 2)).await.unwrap().into_inner().migrations[0];
     let job = Job::Migration(MigrationId(id));
@@ -330,21 +334,21 @@ async fn the_list_has_what_the_leader_hears() {
         world.nodes[0].view.send_replace(Arc::new(view));
     };
     hear(1);
-    // Asked at the node that does not lead.
+    // At a node that does not lead.
     let seen = &list(&world, 1).await[0];
-    assert_eq!((seen.keys_copied, seen.bytes_copied, seen.dirty, seen.keys_total), (40, 400, 3, 100));
-    assert_eq!((seen.eta_ms, seen.keys_per_second, seen.node), (3000, 20, 1));
-    assert_eq!(seen.waiting_on, "it copies; the latency of its server");
-    // A report of another run is not about this one.
+    assert_eq!((seen.keys_copied, seen.bytes_copied, seen.dirty_keys, seen.keys_total), (40, 400, 3, Some(100)));
+    assert_eq!((seen.eta_ms, seen.keys_per_second, seen.node), (Some(3000), 20, Some(1)));
+    assert_eq!(seen.waiting_on.as_deref(), Some("it copies; the latency of its server"));
+    // A report about another run does not count.
     hear(2);
     let seen = &list(&world, 1).await[0];
-    assert_eq!((seen.keys_copied, seen.eta_ms, seen.waiting_on.as_str()), (0, -1, "it copies"));
-    // Nobody leads: what is replicated is told, and what is missing.
+    assert_eq!((seen.keys_copied, seen.eta_ms, seen.waiting_on.as_deref()), (0, None, Some("it copies")));
+    // Without a leader the answer has the replicated state, and says what is missing.
     world.nodes[1].nobody_leads();
     let request = admin::ListMigrationsRequest::default();
     let reply = world.client(1).list_migrations(request).await.unwrap().into_inner();
-    assert_eq!(reply.migrations[0].state, "copying");
-    assert!(reply.without_live.contains("no leader"), "{reply:?}");
+    assert_eq!(reply.migrations[0].state(), MigrationState::Copying);
+    assert!(reply.not_observed_because.as_ref().is_some_and(|why| why.contains("no leader")), "{reply:?}");
     let unknown = admin::ListMigrationsRequest { product: "nope".into(), ids: Vec::new() };
     assert_eq!(world.client(1).list_migrations(unknown).await.unwrap_err().code(), Code::NotFound);
 }
@@ -357,22 +361,22 @@ async fn events_are_listed_and_followed() {
         async move { client.list_events(admin::ListEventsRequest { after, wait_ms }).await.unwrap().into_inner().events }
     };
     assert!(events(0, 1).await.is_empty());
-    // One that is to come.
+    // An event that happens during the call.
     let waiting = tokio::spawn(events(0, 20_000));
     let id = world.client(0).start_migration(start(0, 9, 2)).await.unwrap().into_inner().migrations[0];
     let came = tokio::time::timeout(Duration::from_secs(15), waiting).await.unwrap().unwrap();
     assert_eq!(came.len(), 1, "{came:?}");
-    assert_eq!((came[0].index, came[0].kind.as_str(), came[0].product.as_str()), (id, "planned", "default"));
+    assert_eq!((came[0].index, came[0].kind(), came[0].product.as_deref()), (id, EventKind::Planned, Some("default")));
     assert_eq!(came[0].subject, format!("migration {id}"));
     assert!(came[0].text.contains("slots 0-9 from group 1 to group 2"), "{came:?}");
     step(&world, MigrationId(id));
     let newer = events(id, 0).await;
-    assert_eq!(newer.iter().map(|e| e.kind.as_str()).collect::<Vec<_>>(), ["started"]);
+    assert_eq!(newer.iter().map(|e| e.kind()).collect::<Vec<_>>(), [EventKind::Started]);
     assert_eq!(events(0, 0).await.len(), 2);
 }
 
 #[tokio::test]
-async fn keys_are_abandoned_only_when_told() {
+async fn keys_are_abandoned_only_on_demand() {
     let (world, servers) = three_groups().await;
     let looped = world.finish_assignments();
     servers[0].run("SET a{}b 1").await; // Slot 0.
@@ -395,7 +399,7 @@ async fn keys_are_abandoned_only_when_told() {
 }
 
 #[tokio::test]
-async fn rebalancing_by_itself_is_a_setting() {
+async fn automatic_rebalancing_is_a_setting() {
     let world = world().await;
     let set = |on| admin::SetProductRequest { name: "default".into(), auto_rebalance: Some(on), ..Default::default() };
     let made = world.client(1).set_product(set(true)).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! Promotions and what they go by, as operators ask for them: over gRPC, at a node that does not lead, with real servers.
+//! Promotions that operators ask for, and the settings of failover: over gRPC, at a node that does not lead, with real servers.
 
 use std::sync::Arc;
 
@@ -90,20 +90,20 @@ async fn a_switchover_begins_and_is_waited_for() {
     let proposals = world.proposals();
     let dry =
         promote(&world, wish(&replica, Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
-    assert!(!dry.done.is_empty() && dry.promotion == 0 && world.proposals() == proposals, "{dry:?}");
+    assert!(!dry.done.is_empty() && dry.promotion.is_none() && world.proposals() == proposals, "{dry:?}");
 
     let begun = promote(&world, wish(&replica, with_id(3))).await.unwrap();
     let open = world.shared.state().promotions.values().next().unwrap().clone();
-    assert_eq!((begun.promotion, open.kind, open.forced), (open.id.0, PromotionKind::Switchover, false));
+    assert_eq!((begun.promotion, open.kind, open.forced), (Some(open.id.0), PromotionKind::Switchover, false));
     assert!(begun.done[0].contains("group show 1"), "{begun:?}");
-    // A repeat, also one that now waits, is told of the same.
+    // A repeat returns the same result, also with `wait`.
     assert_eq!(promote(&world, wish(&replica, with_id(3))).await.unwrap().promotion, begun.promotion);
     refused(promote(&world, wish(&replica, None)).await, &["group 1", "wait"]);
     let short = ChangeOptions { wait: true, timeout_ms: 100, ..with_id(3).unwrap() };
     let late = promote(&world, wish(&replica, Some(short))).await.unwrap_err();
     assert!(late.code() == Code::DeadlineExceeded && late.message().contains("it goes on"), "{late:?}");
     let leader = plays(&world.shared, true);
-    // (No node reports here that it serves by the epoch, and the silent are not waited for.)
+    // No node reports its route epoch here, and the call does not wait for silent nodes.
     let waits = ChangeOptions { wait: true, ..with_id(3).unwrap() };
     let done = promote(&world, wish(&replica, Some(waits))).await.unwrap();
     assert!(done.done[0].contains("is the primary of group 1"), "{done:?}");
@@ -115,7 +115,7 @@ async fn a_switchover_begins_and_is_waited_for() {
 }
 
 #[tokio::test]
-async fn one_that_is_given_up_was_made_and_says_why() {
+async fn a_promotion_that_is_given_up_is_reported_as_made_with_the_reason() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let replica = primary.replica().await;
@@ -132,7 +132,7 @@ async fn one_that_is_given_up_was_made_and_says_why() {
 }
 
 #[tokio::test]
-async fn only_what_loses_nothing_or_is_forced() {
+async fn a_promotion_that_may_lose_writes_must_be_forced() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let replica = primary.replica().await;
@@ -143,7 +143,7 @@ async fn only_what_loses_nothing_or_is_forced() {
     let unknown = admin::PromoteRequest { group: 9, ..wish(&replica, None) };
     refused(promote(&world, unknown).await, &["group 9", "group ls"]);
     for (bad, part) in [
-        (admin::PromoteRequest { group: 0, ..wish(&replica, None) }, "no group id"),
+        (admin::PromoteRequest { group: 0, ..wish(&replica, None) }, "not a group id"),
         (admin::PromoteRequest { address: "nonsense".into(), ..wish(&replica, None) }, "HOST:PORT"),
     ] {
         let status = promote(&world, bad).await.unwrap_err();
@@ -156,11 +156,11 @@ async fn only_what_loses_nothing_or_is_forced() {
     let forced = promote(&world, admin::PromoteRequest { force: true, ..wish(&replica, None) }).await.unwrap();
     assert!(forced.warnings.iter().any(|w| w.contains("lost")), "{forced:?}");
     let open = world.shared.state().promotions.values().next().unwrap().clone();
-    assert_eq!((open.kind, open.forced, open.id.0), (PromotionKind::Failover, true, forced.promotion));
+    assert_eq!((open.kind, open.forced, Some(open.id.0)), (PromotionKind::Failover, true, forced.promotion));
 }
 
 #[tokio::test]
-async fn the_operator_overrules_a_promotion_that_goes_on() {
+async fn an_operator_can_replace_an_open_promotion() {
     let world = world().await;
     let primary = Redis::start(&[]).await;
     let (one, two) = (primary.replica().await, primary.replica().await);
@@ -173,13 +173,16 @@ async fn the_operator_overrules_a_promotion_that_goes_on() {
     let force = |options| admin::PromoteRequest { force: true, ..wish(&two, options) };
     let dry = promote(&world, force(Some(ChangeOptions { dry_run: true, ..Default::default() }))).await.unwrap();
     assert!(dry.done.last().unwrap().contains(two.addr.as_str()), "{dry:?}");
-    assert_eq!(world.shared.state().promotions.keys().map(|id| id.0).collect::<Vec<_>>(), [first.promotion]);
+    assert_eq!(world.shared.state().promotions.keys().map(|id| Some(id.0)).collect::<Vec<_>>(), [first.promotion]);
     let second = promote(&world, force(with_id(8))).await.unwrap();
     assert_eq!(promote(&world, force(with_id(8))).await.unwrap().promotion, second.promotion);
     let state = world.shared.state();
-    assert_eq!(state.promotions.values().map(|p| (p.id.0, &p.to)).collect::<Vec<_>>(), [(second.promotion, &two.addr)]);
+    assert_eq!(
+        state.promotions.values().map(|p| (Some(p.id.0), &p.to)).collect::<Vec<_>>(),
+        [(second.promotion, &two.addr)]
+    );
     let ended = state.ended_promotions.back().unwrap();
-    assert!(ended.promotion.id.0 == first.promotion && ended.failed.is_some(), "{ended:?}");
+    assert!(Some(ended.promotion.id.0) == first.promotion && ended.failed.is_some(), "{ended:?}");
 }
 
 #[tokio::test]
@@ -207,7 +210,7 @@ async fn settings_are_changed_and_shown() {
     client.set_group(set.clone()).await.unwrap();
     assert_eq!((shown().await.down_after_ms, shown().await.maintenance), (5000, true));
     assert!(client.set_group(set).await.unwrap().into_inner().unchanged);
-    // One kind of maintenance ends without the other, and that is told.
+    // Maintenance of the cluster and of a group end independently, and the reply says so.
     let cluster = |on| admin::SetClusterRequest { maintenance: Some(on), ..Default::default() };
     client.set_cluster(cluster(true)).await.unwrap();
     let off = client.set_cluster(cluster(false)).await.unwrap().into_inner();
@@ -218,7 +221,7 @@ async fn settings_are_changed_and_shown() {
     let off = client.set_group(mine).await.unwrap().into_inner();
     assert!(off.warnings.iter().any(|w| w.contains("whole cluster stays")), "{off:?}");
 
-    // Of whatever product the server is, and by whatever name it is called.
+    // The server can be of any product, and have any of its addresses.
     let set = admin::SetServerRequest {
         address: replica.addr.to_string(),
         priority: Some(0),
@@ -227,12 +230,12 @@ async fn settings_are_changed_and_shown() {
     };
     client.set_server(set).await.unwrap();
     let server = shown().await.servers[1].clone();
-    assert_eq!((server.priority, server.zone.as_str()), (0, "rack-7"));
+    assert_eq!((server.priority, server.zone.as_deref()), (0, Some("rack-7")));
     let unzoned =
         admin::SetServerRequest { address: replica.addr.to_string(), zone: Some(String::new()), ..Default::default() };
     client.set_server(unzoned).await.unwrap();
     let server = shown().await.servers[1].clone();
-    assert_eq!((server.priority, server.zone.as_str()), (0, ""));
+    assert_eq!((server.priority, server.zone.as_deref()), (0, None));
 
     let stranger = admin::SetServerRequest { address: "10.1.1.1:1".into(), priority: Some(1), ..Default::default() };
     let stranger = client.set_server(stranger).await.unwrap_err();
@@ -240,7 +243,7 @@ async fn settings_are_changed_and_shown() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_with_what_would_make_sense() {
+async fn bad_input_is_refused_with_what_is_expected() {
     let world = world().await;
     let mut client = world.client(1);
     let bad = |status: Status, part: &str| {
@@ -263,7 +266,7 @@ async fn nonsense_is_refused_with_what_would_make_sense() {
     };
     bad(client.set_server(server(Some("a b"))).await.unwrap_err(), "at most 64");
     bad(client.set_server(server(None)).await.unwrap_err(), "priority=N");
-    let share = |percent| admin::SetClusterRequest { failover_share_max: Some(percent), ..Default::default() };
+    let share = |percent| admin::SetClusterRequest { failover_share_max_percent: Some(percent), ..Default::default() };
     bad(client.set_cluster(share(0)).await.unwrap_err(), "maintenance on");
     bad(client.set_cluster(share(101)).await.unwrap_err(), "1 to 100");
     bad(client.set_cluster(admin::SetClusterRequest::default()).await.unwrap_err(), "failover-share-max=PERCENT");

@@ -1,5 +1,5 @@
-//! Levelling and draining over gRPC, against real redis-servers: what is shown, what is started, what is refused.
-//! The migrations themselves are in cluster-tests.
+//! Rebalance and drain over gRPC, against real redis-servers: what is shown, started and refused.
+//! cluster-tests has the migrations themselves.
 
 use pontoon::wire::pb::admin::{self, ChangeOptions, GroupWeight};
 use tonic::Code;
@@ -25,14 +25,14 @@ fn level(apply: bool) -> admin::RebalanceRequest {
 }
 
 #[tokio::test]
-async fn it_shows_and_only_acts_when_told() {
+async fn it_starts_migrations_only_with_apply() {
     let (world, _servers) = one_has_all().await;
     let mut client = world.client(1);
     let shown = client.rebalance(level(false)).await.unwrap().into_inner();
     assert!(!shown.unchanged && shown.migrations.is_empty(), "{shown:?}");
     assert!(shown.done[0].contains("(10)") && shown.done[0].contains("from group 1 to group 2"), "{shown:?}");
-    assert!(shown.done.iter().any(|line| line.contains("group 1 gives in 2 migrations")), "{shown:?}");
-    assert!(shown.warnings[0].contains("994 slots belong to no group"), "{shown:?}");
+    assert!(shown.done.iter().any(|line| line.contains("group 1 gives slots in 2 migrations")), "{shown:?}");
+    assert!(shown.warnings[0].contains("994 slots have no owner"), "{shown:?}");
     assert!(world.shared.state().migrations.is_empty());
 
     let options = Some(ChangeOptions { change_id: vec![7; 16].into(), ..Default::default() });
@@ -41,13 +41,16 @@ async fn it_shows_and_only_acts_when_told() {
     assert_eq!(done.migrations.len(), 2, "{done:?}");
     let moved: usize = world.shared.state().migrations.values().map(|m| m.slots.len()).sum();
     assert_eq!(moved, 20);
-    // The same call again has its first result; another one finds that all is on its way.
+    // A repeat of the call has the same result; another call finds that the slots are already moving.
     assert_eq!(client.rebalance(apply).await.unwrap().into_inner().migrations, done.migrations);
     let again = client.rebalance(level(true)).await.unwrap().into_inner();
     assert!(again.unchanged && again.migrations.is_empty(), "{again:?}");
     assert_eq!(world.shared.state().migrations.len(), 2);
-    // What moves would be counted twice by load.
-    let by_keys = client.rebalance(admin::RebalanceRequest { by: "keys".into(), ..level(false) }).await.unwrap_err();
+    // By load, moving slots would be counted twice.
+    let by_keys = client
+        .rebalance(admin::RebalanceRequest { by: admin::RebalanceBy::Keys.into(), ..level(false) })
+        .await
+        .unwrap_err();
     assert!(by_keys.message().contains("has not ended"), "{by_keys:?}");
 }
 
@@ -55,12 +58,12 @@ async fn it_shows_and_only_acts_when_told() {
 async fn loads_and_weights_count() {
     let (world, servers) = one_has_all().await;
     let mut client = world.client(1);
-    // Keys that hash to slots of nobody here: only their number counts.
+    // Keys of slots without an owner: only their number counts.
     for n in 0..300 {
         servers[0].client().await.ask(&[b"SET", format!("k{n}").as_bytes(), b"v"], crate::wait::soon()).await.unwrap();
     }
     let weights = vec![GroupWeight { group: 2, weight: 2 }, GroupWeight { group: 3, weight: 0 }];
-    let wanted = admin::RebalanceRequest { by: "keys".into(), weights, ..level(false) };
+    let wanted = admin::RebalanceRequest { by: admin::RebalanceBy::Keys.into(), weights, ..level(false) };
     let shown = client.rebalance(wanted).await.unwrap().into_inner();
     assert_eq!(shown.done.len(), 1, "{shown:?}");
     assert!(shown.done[0].contains("(20)") && shown.done[0].contains("to group 2"), "{shown:?}");
@@ -72,7 +75,7 @@ async fn bad_input_is_refused() {
     let mut client = world.client(1);
     let weight = |group, weight| vec![GroupWeight { group, weight }];
     for (request, code, word) in [
-        (admin::RebalanceRequest { by: "size".into(), ..level(true) }, Code::InvalidArgument, "memory and ops"),
+        (admin::RebalanceRequest { by: 99, ..level(true) }, Code::InvalidArgument, "does not know measure"),
         (admin::RebalanceRequest { weights: weight(9, 1), ..level(true) }, Code::FailedPrecondition, "no group 9"),
         (admin::RebalanceRequest { weights: weight(0, 1), ..level(true) }, Code::InvalidArgument, "group"),
         (admin::RebalanceRequest { product: "none".into(), ..level(true) }, Code::FailedPrecondition, "none"),
@@ -85,7 +88,7 @@ async fn bad_input_is_refused() {
 }
 
 #[tokio::test]
-async fn a_drained_group_gives_all_it_has() {
+async fn a_drained_group_gives_all_its_slots() {
     let (world, _servers) = one_has_all().await;
     let mut client = world.client(1);
     let drain = |id, dry_run| admin::DrainGroupRequest {

@@ -37,7 +37,7 @@ async fn keys_are_found_in_every_database() {
         scan_for_slots(&redis.addr, Some(&secret), Layout::Codis, slots, 16, PATIENCE).await
     };
     let both: BTreeSet<SlotId> = but_tag.intersection(&but_needle).copied().collect();
-    // SCAN may show a key twice, never not at all.
+    // SCAN may return a key twice, but returns each key.
     assert!(matches!(scan(&both).await, ScanResult::Empty { keys_scanned } if keys_scanned >= 3002));
     let found = scan(&but_tag).await;
     assert_eq!(found, ScanResult::Found { key: "needle".into(), slot: needle, db: 9 });
@@ -45,7 +45,7 @@ async fn keys_are_found_in_every_database() {
 }
 
 #[tokio::test]
-async fn silence_is_not_emptiness() {
+async fn a_server_that_does_not_answer_is_not_empty() {
     let (_, slots) = slots_but("x");
     let hangs = fake::server(vec![fake::ok()], true).await;
     let scan = scan_for_slots(&hangs, None, Layout::Codis, &slots, 16, Duration::from_millis(100)).await;
@@ -56,7 +56,7 @@ async fn silence_is_not_emptiness() {
 }
 
 #[test]
-fn keys_are_shown_safely() {
+fn shown_keys_are_short_and_printable() {
     assert_eq!(show_key(b"user:1"), "user:1");
     assert_eq!(show_key(b"a\x1b[31m\n"), "a\\x1b[31m\\n");
     assert!(show_key(&[b'x'; 10_000]).len() < 200);

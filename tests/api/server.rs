@@ -1,4 +1,4 @@
-//! A real redis-server for a test, stopped with it.
+//! A real redis-server for a test; it stops when the test ends.
 
 use std::{
     net::TcpListener,

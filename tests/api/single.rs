@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Endpoint;
 
 #[tokio::test]
-async fn changes_reach_the_log_and_repeats_are_known() {
+async fn changes_reach_the_log_and_repeats_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let _lock = consensus::lock(&data_dir).unwrap();
@@ -77,8 +77,8 @@ async fn changes_reach_the_log_and_repeats_are_known() {
     let reused = client.create_product(admin::CreateProductRequest { port: 7601, ..request }).await.unwrap_err();
     assert_eq!(reused.code(), tonic::Code::FailedPrecondition, "{reused:?}");
     let status = client.status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((status.leader, status.products, status.nodes.len()), (1, 2, 1));
-    assert_eq!(status.cluster_id, Uuid(42).to_string());
+    assert_eq!((status.leader, status.product_count, status.nodes.len()), (Some(1), 2, 1));
+    assert_eq!(status.cluster_id, Some(Uuid(42).to_string()));
 
     // Shutdown ends the server although the client's connection is open.
     stop.send_replace(true);

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::Instant};
 
-/// Far beyond what anything here takes, also on a loaded machine.
+/// Much longer than anything here takes, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two probes.
+/// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 pub fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// Looks until there is a value; the last reason why not is told when the time is over.
+/// Polls until there is a value. Panics at the deadline with the last reason why there is none.
 pub async fn wait_for<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = soon();
     loop {
@@ -25,7 +25,7 @@ pub async fn wait_for<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, S
     }
 }
 
-/// Does something again and again until a task has ended; what came of the task.
+/// Repeats an action until a task has ended. Returns the result of the task.
 pub async fn meanwhile<T>(task: JoinHandle<T>, mut act: impl FnMut()) -> T {
     wait_for("a task to end", async || {
         act();

@@ -21,7 +21,7 @@ fn world() -> Node {
 }
 
 #[tokio::test]
-async fn all_live_nodes_must_be_there() {
+async fn wait_ends_when_all_live_nodes_have_the_epoch() {
     let node = world();
     node.heard(1, |seen| seen.route_epoch = Epoch(5));
     node.heard(2, |seen| seen.route_epoch = Epoch(4));
@@ -36,11 +36,11 @@ async fn all_live_nodes_must_be_there() {
 }
 
 #[tokio::test]
-async fn the_silent_are_named_and_not_waited_for() {
+async fn silent_nodes_are_named_and_not_waited_for() {
     let node = world();
     let control = node.control.clone();
     let waiting = tokio::spawn(async move { control.wait_epoch(Epoch(5), None, soon()).await });
-    // Node 2 is never heard of: after a lease it surely serves nothing. Node 1 goes on.
+    // Node 2 sends no heartbeat: after a lease it has provably stopped serving. Node 1 sends them.
     let notes = meanwhile(waiting, || node.heard(1, |seen| seen.route_epoch = Epoch(5))).await.unwrap();
     assert!(notes.len() == 1 && notes[0].contains("node 2"), "{notes:?}");
 }
@@ -70,7 +70,7 @@ async fn a_port_that_is_taken_fails_the_wait() {
 }
 
 #[tokio::test]
-async fn only_the_leader_sees_the_nodes() {
+async fn only_the_leader_knows_the_nodes_states() {
     let node = world();
     node.nobody_leads();
     assert_eq!(node.control.wait_epoch(Epoch(1), None, soon()).await, Err(WaitError::NotLeader));

@@ -1,4 +1,4 @@
-//! `group ls` and `group show` over gRPC: what nodes have reported to the leader, told by any node.
+//! `group ls` and `group show` over gRPC: every node answers with what nodes have reported to the leader.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,7 +18,7 @@ use pontoon::{
         state::{Cause, Server},
     },
     plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
-    wire::pb::admin,
+    wire::pb::admin::{self, EventKind, LinkState, PromotionState, ServerRole, ServerState},
 };
 
 const PRIMARY: &str = "127.0.0.1:27901";
@@ -29,7 +29,7 @@ fn at(addr: &str) -> HostPort {
     HostPort::parse(addr).unwrap()
 }
 
-/// Group 3 of a primary and a replica that nobody asks.
+/// Group 3: a primary and a replica that do not run.
 fn group(world: &World) {
     let servers = vec![Server::new(at(PRIMARY), "r1".into(), 7), Server::new(at(REPLICA), "r2".into(), 7)];
     let change = Change::CreateGroup(CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None });
@@ -74,7 +74,7 @@ fn sees(leader: &Node, node: u64, addr: &str, report: ProbeReport) {
     leader.view.send_modify(|view| {
         let servers: &mut BTreeMap<_, BTreeMap<_, _>> = Arc::make_mut(&mut Arc::make_mut(view).servers);
         let seen =
-            ReceivedReport { incarnation: Default::default(), heard_ns: boottime_ns(), report: Arc::new(report) };
+            ReceivedReport { incarnation: Default::default(), heartbeat_ns: boottime_ns(), report: Arc::new(report) };
         servers.entry(at(addr)).or_default().insert(NodeId(node), seen);
     });
 }
@@ -89,40 +89,48 @@ async fn shown(world: &World, node: usize) -> admin::ShowGroupReply {
     world.client(node).show_group(request).await.unwrap().into_inner()
 }
 
-fn seen(group: &admin::Group, place: usize) -> &admin::ServerSeen {
-    group.servers[place].seen.as_ref().unwrap()
+fn seen(group: &admin::Group, place: usize) -> &admin::ServerObservation {
+    group.servers[place].observed.as_ref().unwrap()
 }
 
 #[tokio::test]
-async fn a_group_as_nodes_see_it() {
+async fn a_group_with_observations() {
     let world = world().await;
     group(&world);
     for node in [1, 2] {
         sees(&world.nodes[0], node, PRIMARY, primary(1000));
         sees(&world.nodes[0], node, REPLICA, replica(400));
     }
-    // By the leader and by another node, and nothing that grows old makes them differ.
+    // The leader and another node give the same answer, apart from ages.
     for node in [0, 1] {
         let reply = listed(&world, node).await;
-        assert!(reply.without_live.is_empty(), "{reply:?}");
+        assert!(reply.not_observed_because.is_none(), "{reply:?}");
         let group = &reply.groups[0];
-        let roles: Vec<_> = group.servers.iter().map(|s| (s.role.as_str(), s.priority)).collect();
-        assert_eq!(roles, [("primary", 100), ("replica", 100)]);
+        let roles: Vec<_> = group.servers.iter().map(|s| (s.role(), s.priority)).collect();
+        assert_eq!(roles, [(ServerRole::Primary, 100), (ServerRole::Replica, 100)]);
         let (primary, replica) = (seen(group, 0), seen(group, 1));
-        assert_eq!((primary.state.as_str(), primary.role.as_str(), primary.link.as_str()), ("up", "primary", ""));
-        assert_eq!((replica.state.as_str(), replica.role.as_str(), replica.link.as_str()), ("up", "replica", "up"));
-        assert_eq!((replica.lag_bytes, replica.follows.as_str(), primary.lag_bytes), (Some(600), PRIMARY, None));
+        let state = |o: &admin::ServerObservation| (o.state(), o.role(), o.link());
+        assert_eq!(state(primary), (ServerState::Up, ServerRole::Primary, LinkState::Unspecified));
+        assert_eq!(state(replica), (ServerState::Up, ServerRole::Replica, LinkState::Up));
         assert_eq!(
-            (primary.used_memory, primary.keys, primary.ops_per_second, primary.ping_us),
-            (5 << 20, 77, 900, 250)
+            (replica.lag_bytes, replica.follows.as_deref(), primary.lag_bytes),
+            (Some(600), Some(PRIMARY), None)
         );
-        assert_eq!((replica.run_id.as_str(), replica.offset, replica.persistent), ("r9", 400, Some(true)));
-        assert!(replica.no_candidate.is_empty() && replica.failing.is_empty(), "{replica:?}");
+        assert_eq!(
+            (primary.used_memory_bytes, primary.keys, primary.ops_per_second, primary.ping_us),
+            (Some(5 << 20), Some(77), Some(900), Some(250))
+        );
+        let run = (replica.run_id.as_deref(), replica.replication_offset, replica.persistent);
+        assert_eq!(run, (Some("r9"), Some(400), Some(true)));
+        assert!(replica.not_candidate_because.is_none() && replica.failures.is_empty(), "{replica:?}");
         let shown = shown(&world, node).await;
-        assert!(shown.warnings.is_empty() && shown.waiting_on.is_empty() && shown.ended.is_empty(), "{shown:?}");
+        assert!(
+            shown.warnings.is_empty() && shown.waiting_on.is_empty() && shown.ended_promotions.is_empty(),
+            "{shown:?}"
+        );
     }
 
-    // In step: no lag at all. Its link down: as long as nobody has seen it up.
+    // In sync: no lag. Its link is down: the lag is the time since a node has last seen the link up.
     sees(&world.nodes[0], 2, REPLICA, replica(1000));
     sees(&world.nodes[0], 1, REPLICA, replica(1000));
     let now = listed(&world, 1).await;
@@ -136,12 +144,12 @@ async fn a_group_as_nodes_see_it() {
     }
     let now = listed(&world, 1).await;
     let replica_now = seen(&now.groups[0], 1);
-    assert_eq!((replica_now.link.as_str(), replica_now.lag_bytes), ("down", Some(300)));
+    assert_eq!((replica_now.link(), replica_now.lag_bytes), (LinkState::Down, Some(300)));
     assert!((9001..60_000).contains(&replica_now.lag_ms.unwrap()), "{replica_now:?}");
 }
 
 #[tokio::test]
-async fn the_lag_in_time_goes_by_the_rate_of_writes() {
+async fn the_lag_in_time_follows_from_the_write_rate() {
     let world = world().await;
     group(&world);
     // 10,000 bytes in two seconds, and the replica is 1,000 behind the newest.
@@ -154,7 +162,7 @@ async fn the_lag_in_time_goes_by_the_rate_of_writes() {
     let replica = seen(&reply.groups[0], 1);
     assert_eq!(replica.lag_bytes, Some(1000));
     assert!((150..=250).contains(&replica.lag_ms.unwrap()), "{replica:?}");
-    // Of another history nothing can be said.
+    // With another history the lag is not known.
     let mut other = primary(100_000);
     other.probe.as_mut().unwrap().0.replid = "other".into();
     for node in [1, 2] {
@@ -163,11 +171,14 @@ async fn the_lag_in_time_goes_by_the_rate_of_writes() {
     let reply = listed(&world, 0).await;
     let replica = seen(&reply.groups[0], 1);
     assert_eq!((replica.lag_bytes, replica.lag_ms), (None, None));
-    assert!(replica.no_candidate.contains("another replication id"), "{replica:?}");
+    assert!(
+        replica.not_candidate_because.as_ref().is_some_and(|why| why.contains("another replication id")),
+        "{replica:?}"
+    );
 }
 
 #[tokio::test]
-async fn who_sees_it_fail_and_since_when() {
+async fn nodes_that_see_a_server_fail_are_shown() {
     let world = world().await;
     group(&world);
     sees(&world.nodes[0], 1, PRIMARY, fails(9000, primary(1000)));
@@ -177,47 +188,47 @@ async fn who_sees_it_fail_and_since_when() {
     }
     let reply = shown(&world, 1).await;
     let primary_seen = seen(reply.group.as_ref().unwrap(), 0).clone();
-    assert_eq!((primary_seen.state.as_str(), primary_seen.failing.len()), ("suspect", 1));
-    assert_eq!((primary_seen.failing[0].node, primary_seen.failing[0].error.as_str()), (1, "no connection in time"));
-    assert!(primary_seen.failing[0].for_ms.unwrap() >= 9000);
+    assert_eq!((primary_seen.state(), primary_seen.failures.len()), (ServerState::Suspect, 1));
+    assert_eq!((primary_seen.failures[0].node, primary_seen.failures[0].error.as_str()), (1, "no connection in time"));
+    assert!(primary_seen.failures[0].failing_for_ms.unwrap() >= 9000);
 
     sees(&world.nodes[0], 1, PRIMARY, fails(9000, primary(1000)));
     sees(&world.nodes[0], 2, PRIMARY, fails(4000, primary(1000)));
     let reply = shown(&world, 1).await;
     let primary_seen = seen(reply.group.as_ref().unwrap(), 0);
-    assert_eq!((primary_seen.state.as_str(), primary_seen.failing.len()), ("down", 2));
+    assert_eq!((primary_seen.state(), primary_seen.failures.len()), (ServerState::Down, 2));
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    let down: Vec<_> = status.warnings.iter().filter(|w| w.contains("is down")).collect();
+    let down: Vec<_> = status.warnings.iter().filter(|w| w.contains("has been down for")).collect();
     assert!(down.len() == 1 && down[0].contains(PRIMARY) && down[0].contains("nodes 1, 2"), "{status:?}");
-    // What was seen last is still told, with its age.
-    assert_eq!((primary_seen.keys, primary_seen.role.as_str()), (77, "primary"));
+    // The newest answered probe is still shown, with its age.
+    assert_eq!((primary_seen.keys, primary_seen.role()), (Some(77), ServerRole::Primary));
 
-    // A server that was never answered has no numbers; one that refuses to be asked answers.
+    // A server that never answered a probe has no numbers. A server that refuses the login is not down.
     sees(&world.nodes[0], 2, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
     sees(&world.nodes[0], 1, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
     let reply = shown(&world, 1).await;
     let odd = seen(reply.group.as_ref().unwrap(), 1);
-    assert_eq!((odd.state.as_str(), odd.ago_ms, odd.failing.len()), ("loading", None, 2));
-    assert!(odd.failing[0].for_ms.is_none() && odd.failing[0].error.contains("password"), "{odd:?}");
+    assert_eq!((odd.state(), odd.probe_age_ms, odd.failures.len()), (ServerState::Loading, None, 2));
+    assert!(odd.failures[0].failing_for_ms.is_none() && odd.failures[0].error.contains("password"), "{odd:?}");
 }
 
 #[tokio::test]
-async fn without_a_leader_the_log_is_told() {
+async fn without_a_leader_the_answer_has_only_the_log() {
     let world = world().await;
     group(&world);
     world.nodes.iter().for_each(Node::nobody_leads);
     let reply = listed(&world, 1).await;
-    assert!(reply.groups[0].servers.iter().all(|s| s.seen.is_none()), "{reply:?}");
-    assert!(reply.without_live.contains("no leader is known"), "{reply:?}");
+    assert!(reply.groups[0].servers.iter().all(|s| s.observed.is_none()), "{reply:?}");
+    assert!(reply.not_observed_because.as_ref().is_some_and(|why| why.contains("no leader is known")), "{reply:?}");
     let reply = shown(&world, 1).await;
-    assert!(reply.group.unwrap().servers[0].seen.is_none() && !reply.without_live.is_empty());
+    assert!(reply.group.unwrap().servers[0].observed.is_none() && reply.not_observed_because.is_some());
     let missing = admin::ShowGroupRequest { product: "default".into(), id: 9 };
     let missing = world.client(1).show_group(missing).await.unwrap_err();
     assert!(missing.code() == tonic::Code::NotFound && missing.message().contains("group ls"), "{missing:?}");
 }
 
 #[tokio::test]
-async fn what_an_operator_should_know_is_told() {
+async fn warnings_for_the_operator() {
     let world = world().await;
     group(&world);
     let note = |replid: &str| {
@@ -245,18 +256,18 @@ async fn what_an_operator_should_know_is_told() {
     let reply = shown(&world, 1).await;
     assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
     let told = |reply: &admin::ShowGroupReply, part: &str| reply.warnings.iter().filter(|w| w.contains(part)).count();
-    assert_eq!(told(&reply, "1 unmanaged replica(s) that tell no port"), 1, "{reply:?}");
+    assert_eq!(told(&reply, "1 unmanaged replica(s) that report no port"), 1, "{reply:?}");
     for part in
-        ["restart would empty it", "unmanaged replica is in sync to the primary: 10.9.9.9:7777", "maintenance off"]
+        ["restart would empty it", "unmanaged replica is in sync with the primary: 10.9.9.9:7777", "maintenance off"]
     {
         assert_eq!(told(&reply, part), 1, "{part}: {reply:?}");
     }
     assert_eq!((told(&reply, REPLICA), told(&reply, "restarted")), (0, 0), "{reply:?}");
 
-    // It restarted: another history, and whether it has its keys.
+    // It restarted: it has another history, and may have lost its keys.
     world.client(1).set_cluster(maintenance(false)).await.unwrap();
     world.shared.append(Uuid(61), note("other")).result.unwrap();
-    // (The process is that of before, and has its first replica: no restart.)
+    // The process is the same as before, and has its first replica: no restart.
     let mut same = odd.clone();
     same.probe.as_mut().unwrap().0.run_id = "r1".into();
     for node in [1, 2] {
@@ -276,13 +287,13 @@ async fn what_an_operator_should_know_is_told() {
     let reply = shown(&world, 1).await;
     assert_eq!(told(&reply, &format!("the primary {PRIMARY} restarted empty at 1970-01-01")), 1, "{reply:?}");
     let events = world.client(1).list_events(admin::ListEventsRequest::default()).await.unwrap().into_inner().events;
-    let kinds: Vec<_> = events.iter().map(|e| e.kind.as_str()).collect();
-    assert_eq!(kinds, ["maintenance-on", "maintenance-off", "primary-noted"]);
-    assert_eq!((events[2].subject.as_str(), events[2].product.as_str()), ("group 3", "default"));
+    let kinds: Vec<_> = events.iter().map(|e| e.kind()).collect();
+    assert_eq!(kinds, [EventKind::MaintenanceOn, EventKind::MaintenanceOff, EventKind::PrimaryNoted]);
+    assert_eq!((events[2].subject.as_str(), events[2].product.as_deref()), ("group 3", Some("default")));
 }
 
 #[tokio::test]
-async fn promotions_are_shown_while_they_last_and_after() {
+async fn open_and_ended_promotions_are_shown() {
     let world = world().await;
     group(&world);
     let group = || world.shared.state().products[&PRODUCT].groups[&GroupId(3)].clone();
@@ -298,7 +309,10 @@ async fn promotions_are_shown_while_they_last_and_after() {
     });
     let Ok(Outcome::Promotion(id)) = world.shared.append(Uuid(70), start).result else { panic!("not started") };
     let open = shown(&world, 1).await.group.unwrap().promotion.unwrap();
-    assert_eq!((open.id, open.state.as_str(), open.kind.as_str(), open.attempts), (id.0, "started", "failover", 0));
+    assert_eq!(
+        (open.id, open.state(), open.kind(), open.attempts),
+        (id.0, PromotionState::Started, admin::PromotionKind::Failover, 0)
+    );
     assert_eq!((open.from.as_str(), open.to.as_str(), open.group), (PRIMARY, REPLICA, 3));
     assert!(open.why.contains("most voters"), "{open:?}");
     let hold = Change::OpenHold(OpenHold {
@@ -309,12 +323,12 @@ async fn promotions_are_shown_while_they_last_and_after() {
     });
     let Ok(Outcome::Held(HoldId(hold))) = world.shared.append(Uuid(71), hold).result else { panic!("no hold") };
     let open = listed(&world, 1).await.groups[0].promotion.clone().unwrap();
-    assert_eq!((open.state.as_str(), open.attempts), ("held", 1));
+    assert_eq!((open.state(), open.attempts), (PromotionState::Held, 1));
     let finish = Change::FinishPromotion(FinishPromotion { promotion: id, hold: HoldId(hold), term: Term(1) });
     world.shared.append(Uuid(72), finish).result.unwrap();
     let reply = shown(&world, 1).await;
     let group = reply.group.unwrap();
     assert!(group.promotion.is_none() && group.epoch > 0 && Epoch(group.epoch) == world.shared.state().applied);
     assert_eq!((group.servers[0].address.as_str(), group.servers[1].diverged), (REPLICA, true));
-    assert_eq!((reply.ended.len(), reply.ended[0].state.as_str()), (1, "done"));
+    assert_eq!((reply.ended_promotions.len(), reply.ended_promotions[0].state()), (1, PromotionState::Done));
 }

@@ -1,4 +1,4 @@
-//! Ejections by tables: a cache's group goes out and comes back; what excludes what.
+//! Ejections: a group of a cache is ejected and reinstated; which changes exclude each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use crate::world::{TERM, World, addr, slots};
 
 const CACHE: ProductId = ProductId(2);
 
-/// Beside the store: a cache of groups 11 to 13, with slots 0 to 99, 100 to 199 and 200 to 299.
+/// In addition to the store: a cache with groups 11 to 13, with slots 0 to 99, 100 to 199 and 200 to 299.
 fn cache() -> World {
     let mut world = World::new();
     world.does(Change::CreateProduct(NewProduct {
@@ -69,20 +69,20 @@ fn eject(world: &World, id: u32, shares: Shares<'_>) -> Change {
     })
 }
 
-fn give_back(world: &World, id: u32) -> Change {
+fn reinstate(world: &World, id: u32) -> Change {
     let ejection = group(world, id).ejection.as_ref().map_or(Epoch(0), |ejection| ejection.id);
     Change::Reinstate(Reinstate { product: CACHE, group: GroupId(id), ejection, group_epoch: group(world, id).epoch })
 }
 
-/// Group 11 is out: half of its slots are with 12, half with 13.
-fn out() -> World {
+/// Group 11 is ejected: groups 12 and 13 own half of its slots each.
+fn ejected() -> World {
     let mut world = cache();
     let change = eject(&world, 11, &[(12, 0, 49), (13, 50, 99)]);
     assert_eq!(world.does(change), Outcome::Done);
     world
 }
 
-/// Carries an assignment to its end.
+/// Makes all steps of an assignment.
 fn finish(world: &mut World, id: AssignmentId) -> Outcome {
     let hold = hold(world, id);
     let change = finished(world, id, hold);
@@ -109,17 +109,17 @@ fn finished(world: &World, id: AssignmentId, hold: HoldId) -> Change {
 }
 
 #[test]
-fn a_group_goes_out_and_comes_back() {
-    let mut world = out();
+fn a_group_is_ejected_and_reinstated() {
+    let mut world = ejected();
     assert_eq!([11, 12, 13].map(|id| owned(&world, id)), [0, 150, 150]);
     assert_eq!(group(&world, 11).ejection.as_ref().unwrap().slots, slots(0, 99));
     let event = world.state.events.back().unwrap();
     assert_eq!((event.kind, event.subject.as_str()), (EventKind::Ejected, "group 11"));
     assert_eq!(event.text, "100 slot(s) go to group 12 (50), group 13 (50): it is gone");
-    // What it gave away is not swept while it is out: it is flushed.
+    // Its leftovers are not swept while it is ejected: it is flushed.
     assert!(world.state.sweepable(CACHE, GroupId(11)).is_empty() && !group(&world, 11).given_away.is_empty());
 
-    let change = give_back(&world, 11);
+    let change = reinstate(&world, 11);
     let Outcome::Assignment(id) = world.does(change) else { panic!() };
     assert_eq!(finish(&mut world, id), Outcome::Slots(100));
     assert_eq!([11, 12, 13].map(|id| owned(&world, id)), [100, 100, 100]);
@@ -129,7 +129,7 @@ fn a_group_goes_out_and_comes_back() {
     assert_eq!(event.kind, EventKind::Reinstated);
     assert_eq!(event.text, "100 slot(s) are back from group(s) 12, 13, flushed first");
 
-    // Not ejected again before that is done.
+    // It is not ejected again before the leftovers are deleted.
     let change = eject(&world, 11, &[(12, 0, 49), (13, 50, 99)]);
     world.refuses(change, "group 12 still has leftovers of slot 0");
     let change = eject(&world, 11, &[(12, 50, 99), (13, 0, 49)]);
@@ -137,7 +137,7 @@ fn a_group_goes_out_and_comes_back() {
 }
 
 #[test]
-fn what_no_loan_can_be() {
+fn eject_demands() {
     let mut world = cache();
     for (shares, why) in [
         (&[(12, 0, 98)][..], "owns other slots than those of this ejection"),
@@ -163,9 +163,9 @@ fn what_no_loan_can_be() {
         why: String::new(),
     });
     world.refuses(store, "product 'default' is a store");
-    let change = give_back(&world, 11);
+    let change = reinstate(&world, 11);
     world.refuses(change, "is not ejected any more by this ejection");
-    // Nor one of slots that are on their way already.
+    // Nor with slots that are moving already.
     let assign =
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(7, 7), to: GroupId(12), abandon: true });
     world.does(assign);
@@ -174,8 +174,8 @@ fn what_no_loan_can_be() {
 }
 
 #[test]
-fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
-    let mut world = out();
+fn an_ejected_group_gets_no_slots() {
+    let mut world = ejected();
     let sentence = "group 11 is ejected, because its primary is down";
     let free = slots(400, 409);
     world.refuses(Change::AssignFree(AssignFree { product: CACHE, slots: free.clone(), to: GroupId(11) }), sentence);
@@ -193,7 +193,7 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
     let again = eject(&world, 11, &[(12, 0, 99)]);
     world.refuses(again, sentence);
 
-    // Planned before, it does not begin; begun before, it keeps the group from going out.
+    // A migration that was planned before does not begin; one that has begun prevents the ejection.
     let mut world = cache();
     let plan = Change::PlanMigration(PlanMigration { product: CACHE, slots: slots(100, 109), from, to, options });
     let Outcome::Migration(id) = world.does(plan) else { panic!() };
@@ -210,7 +210,7 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
         term: TERM,
     });
     world.refuses(start, sentence);
-    // An assignment that was begun before neither holds nor ends.
+    // An assignment that was begun before can neither hold nor finish.
     let mut world = cache();
     let assign =
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true });
@@ -223,16 +223,16 @@ fn a_group_that_is_out_gets_nothing_and_is_lent_nothing() {
 }
 
 #[test]
-fn what_an_operator_moves_stays_where_it_is() {
-    let mut world = out();
+fn a_slot_that_an_operator_assigns_is_not_given_back() {
+    let mut world = ejected();
     let assign =
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(13), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
-    let change = give_back(&world, 11);
+    let change = reinstate(&world, 11);
     world.refuses(change, "slot 0 is being assigned");
     finish(&mut world, id);
     assert_eq!(group(&world, 11).ejection.as_ref().unwrap().slots, slots(10, 99));
-    // All of them gone: the ejection just ends.
+    // Without slots the ejection just ends.
     let assign =
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(10, 49), to: GroupId(13), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
@@ -241,14 +241,14 @@ fn what_an_operator_moves_stays_where_it_is() {
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(50, 99), to: GroupId(12), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
-    let change = give_back(&world, 11);
+    let change = reinstate(&world, 11);
     assert_eq!(world.does(change), Outcome::Done);
     assert!(group(&world, 11).ejection.is_none() && owned(&world, 11) == 0);
 }
 
 #[test]
-fn a_borrower_that_goes_out_passes_on_what_is_not_its_own() {
-    let mut world = out();
+fn a_temporary_owner_that_is_ejected_passes_ejected_slots_on() {
+    let mut world = ejected();
     let change = eject(&world, 12, &[(13, 0, 49)]);
     world.refuses(change, "owns other slots");
     let to = [(GroupId(13), &slots(0, 49) | &slots(100, 199))].into();
@@ -257,32 +257,32 @@ fn a_borrower_that_goes_out_passes_on_what_is_not_its_own() {
     assert_eq!([11, 12, 13].map(|id| owned(&world, id)), [0, 0, 300]);
     assert_eq!(group(&world, 12).ejection.as_ref().unwrap().slots, slots(100, 199));
     assert_eq!(group(&world, 11).ejection.as_ref().unwrap().slots, slots(0, 99));
-    let change = give_back(&world, 11);
+    let change = reinstate(&world, 11);
     let Outcome::Assignment(id) = world.does(change) else { panic!() };
     finish(&mut world, id);
-    let change = give_back(&world, 12);
+    let change = reinstate(&world, 12);
     let Outcome::Assignment(id) = world.does(change) else { panic!() };
     finish(&mut world, id);
     assert_eq!([11, 12, 13].map(|id| owned(&world, id)), [100, 100, 100]);
 }
 
 #[test]
-fn a_group_that_is_out_can_be_removed_and_its_slots_stay() {
-    let mut world = out();
+fn an_ejected_group_can_be_removed_and_its_slots_stay() {
+    let mut world = ejected();
     world.does(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11) }));
     assert_eq!([12, 13].map(|id| owned(&world, id)), [150, 150]);
-    let mut world = out();
-    let change = give_back(&world, 11);
+    let mut world = ejected();
+    let change = reinstate(&world, 11);
     world.does(change);
     world.refuses(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11) }), "assignment");
 }
 
 #[test]
-fn a_return_holds_to_the_primary_that_was_flushed_and_to_the_term() {
-    let mut world = out();
-    let change = give_back(&world, 11);
+fn a_reinstatement_needs_the_flushed_primary_and_the_term() {
+    let mut world = ejected();
+    let change = reinstate(&world, 11);
     let Outcome::Assignment(id) = world.does(change) else { panic!() };
-    let change = give_back(&world, 11);
+    let change = reinstate(&world, 11);
     world.refuses(change, "slot 0 is being assigned");
     let open = hold(&mut world, id);
     let change = finished(&world, id, open);
@@ -293,7 +293,7 @@ fn a_return_holds_to_the_primary_that_was_flushed_and_to_the_term() {
         group_epochs.get_mut(&GroupId(11)).unwrap().0 -= 1;
     }
     world.refuses(other, "group 11");
-    // A sweep where slots come back ends first.
+    // A sweep of the group ends before its slots come back.
     let mut world = cache();
     let assign =
         Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(12), abandon: false });

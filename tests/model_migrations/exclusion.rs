@@ -1,4 +1,4 @@
-//! Promotions beside everything else that changes owners or acts on servers: what excludes what, and what begins anew.
+//! Promotions and everything else that changes owners or servers: which changes exclude each other, and what is restarted.
 
 use pontoon::model::{
     change::{
@@ -29,7 +29,7 @@ fn servers_and_group_stay_while_it_is_promoted() {
     world.refuses(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(3) }), sentence);
     let add = Server::new(addr(3, 3), "3-3".into(), 0);
     world.does(Change::AddServer(AddServer { product: PRODUCT, group: GroupId(3), server: add }));
-    // Nor does it get slots, whose keys nobody holds.
+    // Nor does it get slots, because no hold covers them.
     world
         .refuses(Change::AssignFree(AssignFree { product: PRODUCT, slots: slots(500, 500), to: GroupId(3) }), sentence);
     let assign = |slot, to| {
@@ -67,7 +67,7 @@ fn an_assignment_and_a_promotion_exclude_each_other() {
         let sentence = format!("slots of group {group} are held for assignment {assignment} (hold {hold})");
         world.refuses(world.promote(group, FAILOVER), &sentence);
     }
-    // Others are no matter.
+    // Other groups do not matter.
     let id = world.starts(4, FAILOVER);
     world.does(give_up(id, false, false));
     world.does(Change::Release(Release { hold, why: "".into() }));
@@ -97,7 +97,7 @@ fn a_migration_neither_begins_nor_holds_while_a_group_of_it_is_promoted() {
         world.does(world.switch(id));
         world.starts(group, FAILOVER);
     }
-    // Groups that have nothing to do with it.
+    // Groups that are not concerned.
     let (mut world, _) = World::at("held");
     world.promoted(4, FAILOVER);
 }
@@ -107,7 +107,7 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
     for (group, phase) in [(1, "cleaning-target"), (1, "copying"), (2, "copying"), (2, "caught-up"), (1, "caught-up")] {
         let (mut world, id) = World::at(phase);
         let run = world.migration(id).run.clone().unwrap();
-        // One of other groups goes on.
+        // An attempt of other groups goes on.
         let other = world.plan(200, 209, 4, 3);
         world.does(world.start(other));
         world.promoted(group, FAILOVER);
@@ -117,7 +117,7 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
         assert!(world.last_event().2.ends_with(&format!("; restarted: migration {id}")), "{:?}", world.last_event());
         assert_eq!(world.migration(other).phase, MigrationPhase::CleaningTarget);
         assert_ne!(run.group_epochs, world.epochs(id));
-        // What the node of before says counts no more, and its servers are others.
+        // Reports of the old attempt do not count any more, and its servers are not the right ones.
         let progress = world.progress(id, ProgressPhase::Copying);
         world.refuses(progress, "is planned, so it cannot report progress");
         let Change::StartMigration(StartMigration { attempt, node, term, .. }) = world.start(id) else { panic!() };
@@ -132,9 +132,9 @@ fn another_primary_ends_the_attempts_from_and_to_its_group() {
     }
 }
 
-/// Two switches to one target are proposed in one order and may have looked at its primary in the other.
+/// Two switches to one target may be proposed in another order than that in which its primary was checked.
 #[test]
-fn a_switch_does_not_forget_what_another_has_reached() {
+fn a_switch_keeps_a_larger_required_offset() {
     for (before, after) in
         [(required_offset(9), required_offset(9)), (required_offset(5), required_offset(7)), (None, required_offset(7))]
     {
@@ -143,7 +143,7 @@ fn a_switch_does_not_forget_what_another_has_reached() {
         world.does(world.switch(id));
         assert_eq!(world.group(2).required_offset, after);
     }
-    // Offsets of another history are no measure of this one's.
+    // Offsets of another replication id cannot be compared.
     let (mut world, id) = World::at("held");
     let other = Some(ReplicationOffset { replid: "cd".into(), offset: 9 });
     world.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GroupId(2)).unwrap().required_offset = other;
@@ -152,12 +152,12 @@ fn a_switch_does_not_forget_what_another_has_reached() {
 }
 
 #[test]
-fn a_switch_says_how_far_whoever_is_promoted_must_be() {
+fn a_switch_sets_the_required_offset() {
     let (mut world, id) = World::at("switched");
     assert_eq!((&world.group(2).required_offset, &world.group(1).required_offset), (&required_offset(7), &None));
     let text = world.state.events.iter().find(|e| e.kind == EventKind::Switched).unwrap().text.clone();
     assert!(text.ends_with("; the primary of group 2 was at offset 7 of ab"), "{text}");
-    // Whoever looked before it does not know.
+    // A check before the switch does not know it.
     let Change::StartPromotion(StartPromotion { product, group, to, kind, group_epoch, why, .. }) =
         world.promote(2, FAILOVER)
     else {
@@ -202,7 +202,7 @@ fn a_switch_says_how_far_whoever_is_promoted_must_be() {
 }
 
 #[test]
-fn what_a_replaced_primary_was_cleaned_of_the_new_one_may_have() {
+fn a_run_at_a_replaced_primary_does_not_count() {
     // The source of a switched migration.
     let (mut world, id) = World::at("switched");
     world.does(world.clean(id, addr(1, 1)));
@@ -212,7 +212,7 @@ fn what_a_replaced_primary_was_cleaned_of_the_new_one_may_have() {
     world.refuses(world.clean(id, addr(1, 1)), "10.1.1.1:6379 is not the primary of group 1");
     world.does(world.clean(id, addr(1, 2)));
     world.does(world.cleaned(Job::Migration(id)));
-    // Also by a sweep.
+    // A sweep.
     world.does(Change::StartRun(StartRun { job: sweep(1), run: 1, node: NodeId(1), server: addr(1, 2), term: TERM }));
     let stale = world.cleaned(sweep(1));
     let back = Change::MarkResynced(MarkResynced {

@@ -1,4 +1,4 @@
-//! What the log knows of groups and servers beside who is the primary: what was seen of them, and what operators say.
+//! Observations of servers in the log, and settings of groups, servers and the cluster.
 
 use pontoon::model::{
     change::{AddServer, Change, NotePrimary, NoteReconciled, SetCluster, SetGroup, SetServer},
@@ -27,11 +27,11 @@ fn the_primary_is_noted() {
     let (events, route) = (world.state.events.len(), world.state.route_epoch);
     assert_eq!(world.does(note(epoch, "ab")), Outcome::Done);
     assert_eq!(world.does(note(epoch, "ab")), Outcome::Unchanged);
-    assert_eq!((world.state.events.len(), world.state.route_epoch), (events, route), "the first time is no news");
+    assert_eq!((world.state.events.len(), world.state.route_epoch), (events, route), "the first note adds no event");
     assert_eq!(world.does(note(epoch, "cd")), Outcome::Done);
     let text = "10.1.1.1:6379 has replication id cd instead of ab: it restarted, was replaced by hand, or got its first replica";
     assert_eq!(world.last_event(), (EventKind::PrimaryNoted, "group 1", text));
-    // A promotion makes another one the primary: what is noted next is no news either.
+    // After a promotion, the first note about the new primary adds no event either.
     world.promoted(1, SWITCHOVER);
     let events = world.state.events.len();
     world.refuses(note(epoch, "ef"), "group 1 changed since");
@@ -57,8 +57,12 @@ fn a_primary_that_is_another_process_has_restarted() {
     let events = world.state.events.len();
     assert_eq!(world.does(note(epoch, "ab", "r1", 5, None)), Outcome::Done);
     assert_eq!(world.does(note(epoch, "ab", "r1", 6, None)), Outcome::Unchanged);
-    assert_eq!(world.does(note(epoch, "ab", "", 6, None)), Outcome::Unchanged, "it does not tell");
-    assert_eq!((world.state.events.len(), world.group(1).restarted_with), (events, None), "the first time is no news");
+    assert_eq!(world.does(note(epoch, "ab", "", 6, None)), Outcome::Unchanged, "it hides its run_id");
+    assert_eq!(
+        (world.state.events.len(), world.group(1).restarted_with),
+        (events, None),
+        "the first note adds no event"
+    );
     // Its first replica.
     assert_eq!(world.does(note(epoch, "cd", "r1", 5, Some(5))), Outcome::Done);
     let text = "10.1.1.1:6379 has replication id cd instead of ab, without a restart that was observed";
@@ -80,11 +84,11 @@ fn a_primary_that_is_another_process_has_restarted() {
         assert_eq!(world.last_event(), (EventKind::PrimaryNoted, "group 1", text.as_str()));
         assert_eq!(world.group(1).restarted_with, Some(keys));
     }
-    // Another one is the primary: what the one before was is not said of it.
+    // Another primary: nothing is known about its process.
     world.promoted(1, SWITCHOVER);
     assert_eq!((world.group(1).run_id.as_str(), world.group(1).restarted_with), ("", None));
 
-    // What the leader did at a server changes nothing but the events.
+    // What the leader did at a server changes only the events.
     let tell = |group, n| {
         Change::NoteReconciled(NoteReconciled {
             product: PRODUCT,
@@ -101,7 +105,7 @@ fn a_primary_that_is_another_process_has_restarted() {
 }
 
 #[test]
-fn what_an_operator_says_of_groups_and_servers() {
+fn settings_of_groups_and_servers() {
     let mut world = World::new();
     assert_eq!(world.group(1).options, GroupOptions::default());
     let set = |down_after_ms, maintenance| {
@@ -130,7 +134,7 @@ fn what_an_operator_says_of_groups_and_servers() {
     assert_eq!(world.last_event().0, EventKind::MaintenanceOff);
     assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, ..GroupOptions::default() });
 
-    // Patience with a group of a cache; a store has nothing to eject.
+    // eject-after of a group of a cache; a store does not eject.
     let eject = |product, group, ms| {
         Change::SetGroup(SetGroup {
             product,
@@ -162,7 +166,7 @@ fn what_an_operator_says_of_groups_and_servers() {
     assert_eq!(world.does(set(2, None, Some("eu-1.A_"))), Outcome::Unchanged);
     assert_eq!((world.server(1, 2).priority, world.server(1, 2).zone.as_str()), (0, "eu-1.A_"));
     assert_eq!(world.does(set(2, None, Some(""))), Outcome::Done);
-    // A zone in a group that is made is looked at, too; what a server was elsewhere is no matter.
+    // The zone is also checked when a group is created; whether the server had diverged elsewhere does not matter.
     let odd = |zone: &str| {
         Change::AddServer(AddServer {
             product: PRODUCT,
@@ -184,7 +188,7 @@ fn what_an_operator_says_of_groups_and_servers() {
 }
 
 #[test]
-fn maintenance_of_all_and_the_share() {
+fn maintenance_and_failover_share_of_the_cluster() {
     let mut world = World::new();
     let set = |maintenance, failover_share_max| {
         Change::SetCluster(SetCluster { voters: None, hold_ms_max: None, maintenance, failover_share_max })

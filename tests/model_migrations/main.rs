@@ -1,5 +1,5 @@
-//! The table of migration.md, entry by entry: what each does, and that each demand is refused with a sentence that
-//! says what to do, leaving the state as it was.
+//! Migrations, entry by entry (docs/design/migration.md): what each change does, and that a change that does not fit is refused
+//! with a text that says what to do, and leaves the state as it was.
 #![allow(clippy::unwrap_used)]
 
 mod ejections;
@@ -33,7 +33,7 @@ const PHASES: [&str; 8] =
     ["planned", "cleaning-target", "copying", "caught-up", "held", "switched", "cancelling", "paused"];
 
 #[test]
-fn a_migration_goes_its_way() {
+fn a_migration_from_its_plan_to_its_end() {
     let (mut world, id) = World::at("held");
     let hold = world.migration(id).hold().unwrap();
     assert_eq!((world.owner(0), world.owner(9)), (GroupId(1), GroupId(1)));
@@ -50,13 +50,13 @@ fn a_migration_goes_its_way() {
     world.does(world.cleaned(Job::Migration(id)));
     let end = world.state.ended_migrations.back().unwrap();
     assert_eq!((end.id, end.end, end.attempt, end.counters.keys, end.counters.deleted), (id, EndPhase::Done, 1, 5, 9));
-    // Late unacknowledged writes may still arrive at the source.
+    // Late writes without an answer may still arrive at the source.
     assert_eq!(*world.given_away(1), slots(0, 9));
     let told: Vec<EventKind> = world.state.events.iter().map(|e| e.kind).collect();
     use EventKind::{CaughtUp, Copying, Done, Held, Planned, RunStarted, Started, Switched};
     assert_eq!(told, [Planned, Started, Copying, CaughtUp, Held, Switched, RunStarted, RunStarted, Done]);
     assert!(world.state.events.iter().all(|e| e.subject == format!("migration {id}") && e.product == Some(PRODUCT)));
-    // Back again: they are ours no more.
+    // They move back: their keys are not leftovers any more.
     let back = world.plan(0, 9, 2, 1);
     assert_eq!(world.migration(back).ours_at_target(&world.state), slots(0, 9));
     world.reach(back, "switched");
@@ -155,11 +155,11 @@ fn one_attempt_reads_a_source_and_two_fill_a_target() {
     world.refuses(world.start(same_source), &format!("migration {first} copies from group 1 now"));
     world.reach(second, "cleaning-target");
     world.refuses(world.start(third), "2 migrations copy to group 3 now");
-    // Cleaning may overlap the next.
+    // Cleaning may overlap with the next attempt.
     world.reach(first, "switched");
     world.does(world.start(same_source));
     world.does(world.start(third));
-    // Paused and restarted ones are in nobody's way.
+    // Paused and restarted migrations do not count.
     world.does(Change::PauseMigration(PauseMigration { migration: same_source, why: "test".into() }));
     let other = world.plan(20, 29, 1, 2);
     world.does(world.start(other));
@@ -237,7 +237,7 @@ fn switch_demands() {
     let stale = BTreeMap::from([(GroupId(1), group_epochs[&GroupId(1)]), (GroupId(2), Epoch(1))]);
     world.refuses(other(1, hold, TERM, &stale), "group 2 changed since");
     assert!(world.act_in(right.clone(), Term(3)).unwrap_err().contains("the leader decides again"));
-    // They race only in the log: the first wins.
+    // They race in the log only: the first one wins.
     world.does(Change::Release(Release { hold, why: "budget spent".into() }));
     world.refuses(right.clone(), "is caught-up, so it cannot switch; its slots must be held");
     world.does(world.hold(id));
@@ -249,7 +249,7 @@ fn switch_demands() {
     world.refuses(second, "is switched, so it cannot switch");
 }
 
-/// A promotion ends the attempt, so no log gets here; Switch does not rely on that. (The state is made by hand.)
+/// A promotion ends the attempt, so no log reaches this state; Switch checks nevertheless. (The state is made by hand.)
 #[test]
 fn a_failover_since_the_start_refuses_the_switch() {
     let (mut world, id) = World::at("held");
@@ -292,7 +292,7 @@ fn a_release_goes_back_and_is_counted() {
 
 #[test]
 fn restart_cancel_pause_and_resume_by_phase() {
-    // MigrationPhase it stands in; what comes of restart, cancel, pause, resume: a phase, "=" for unchanged, "!" for refused.
+    // The phase before; the results of restart, cancel, pause, resume: a phase, "=" for unchanged, "!" for refused.
     let table = [
         ("planned", ["!", "cancelled", "paused", "="]),
         ("cleaning-target", ["planned", "cancelling", "paused", "="]),
@@ -340,7 +340,7 @@ fn a_cancelled_copy_is_wiped() {
     world.does(world.cleaned(job));
     let end = &world.state.ended_migrations[0];
     assert_eq!((end.end, world.owner(0), world.given_away(2).len()), (EndPhase::Cancelled, GroupId(1), 0));
-    // An attempt that never began to copy leaves nothing that would make others' keys ours.
+    // An attempt that never began to copy does not make the keys at the target copies.
     let (world, id) = World::at("cleaning-target");
     assert!(!world.migration(id).staged && world.migration(id).ours_at_target(&world.state).is_empty());
     let (mut world, id) = World::at("copying");
@@ -380,14 +380,14 @@ fn sweeps() {
     world.refuses(sweep_start(&world, 1), "has given away no slots");
     let id = world.plan(0, 9, 1, 2);
     world.reach(id, "switched");
-    // Its own run cleans them.
+    // The migration's own run cleans them.
     world.refuses(sweep_start(&world, 1), "has given away no slots");
     world.does(world.clean(id, addr(1, 1)));
     world.does(world.cleaned(Job::Migration(id)));
     world.does(sweep_start(&world, 1));
     let open = world.state.products[&PRODUCT].groups[&GroupId(1)].sweep.clone().unwrap();
     assert_eq!((open.slots, open.run.run), (slots(0, 9), 1));
-    // Nothing comes to the group meanwhile.
+    // No slots come to the group meanwhile.
     let back = world.plan(5, 9, 2, 1);
     world.refuses(world.start(back), "leftovers of slots that group 1 gave away are being deleted there");
     let assign =
@@ -414,7 +414,7 @@ fn sweeps() {
     world.does(hold(assignment));
     world.refuses(sweep_start(&world, 1), &format!("slots come to group 1 (assignment {assignment})"));
     world.does(Change::GiveUpAssign(GiveUpAssign { assignment, why: "test".into() }));
-    // What returns is left to the migration; run numbers are never used twice.
+    // Slots that return are left to the migration; run numbers are never used twice.
     world.does(sweep_start(&world, 1));
     let open = world.state.products[&PRODUCT].groups[&GroupId(1)].sweep.clone().unwrap();
     assert_eq!((open.slots, open.run.run), (slots(0, 4), 2));
@@ -426,7 +426,7 @@ fn sweeps() {
 }
 
 #[test]
-fn abandoned_keys_are_not_ours() {
+fn abandoned_keys_are_not_leftovers() {
     let mut world = World::new();
     for (abandon, first, remembered) in [(true, 0, 0), (false, 10, 10)] {
         let slots = slots(first, first + 9);
@@ -484,7 +484,7 @@ fn limits_change_while_it_runs() {
 }
 
 #[test]
-fn what_ended_and_what_happened_is_bounded() {
+fn ended_migrations_and_events_are_bounded() {
     let mut world = World::new();
     let why = "w".repeat(5000);
     for _ in 0..EVENTS_MAX / 2 + 10 {

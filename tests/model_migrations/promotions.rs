@@ -1,4 +1,4 @@
-//! The same table for promotions, and for what groups and servers are promoted by: what each entry does, and each demand.
+//! Promotions, entry by entry: what each change does, and that a change that does not fit is refused.
 
 use pontoon::model::{
     apply::{apply, dry_run},
@@ -34,7 +34,7 @@ impl World {
         self.group(group).servers.iter().map(|s| s.addr.clone()).collect()
     }
 
-    /// The group's second server is to be the primary.
+    /// Starts the promotion of the group's second server.
     pub fn promote(&self, group: u32, kind: PromotionKind) -> Change {
         let (now, forced) = (self.group(group), false);
         let (to, why) = (addr(group, 2), "test".to_owned());
@@ -109,9 +109,9 @@ pub fn required_offset(offset: u64) -> Option<ReplicationOffset> {
 }
 
 #[test]
-fn a_failover_goes_its_way() {
+fn a_failover_from_its_start_to_its_end() {
     let mut world = World::new();
-    // A third server, so that the order shows.
+    // A third server, so that the order is visible.
     let third = Server::new(addr(1, 3), "1-3".into(), 0);
     world.does(Change::AddServer(AddServer { product: PRODUCT, group: GroupId(1), server: third }));
     let note = |group: u32, epoch, replid: &str| {
@@ -131,7 +131,7 @@ fn a_failover_goes_its_way() {
     });
     let Outcome::Promotion(id) = world.does(to) else { panic!() };
     assert_eq!(id, PromotionId(world.state.applied.0));
-    // Nothing is another for clients yet.
+    // Nothing has changed for clients yet.
     assert_eq!(RouteTable::derive(&world.state), RouteTable::derive(&before));
     assert_eq!(world.state.promotion_of(PRODUCT, GroupId(1)).unwrap().id, id);
     let p = world.promotion(id);
@@ -168,7 +168,7 @@ fn a_failover_goes_its_way() {
 }
 
 #[test]
-fn a_switchover_waits_for_what_is_in_flight() {
+fn a_switchover_waits_for_requests_in_flight() {
     let mut world = World::new();
     let id = world.starts(2, SWITCHOVER);
     let sentence = "a switchover takes a hold of kind Wait";
@@ -176,7 +176,7 @@ fn a_switchover_waits_for_what_is_in_flight() {
     assert_eq!(world.state.promotion_hold(id), None);
     let first = world.holds(id);
     assert_eq!(world.state.holds[&first].kind, HoldKind::Wait);
-    // Not in its budget: released, and once more.
+    // It exceeds its budget: released, and held again.
     world.does(Change::Release(Release { hold: first, why: "node 2 has not drained".into() }));
     let text = format!("hold {first} after 1000 ms: node 2 has not drained");
     assert_eq!(world.last_event(), (EventKind::PromotionReleased, "group 2", text.as_str()));
@@ -217,7 +217,7 @@ fn start_demands() {
             why: String::new(),
         })
     };
-    // Not even forced.
+    // Not even if it is forced.
     world.refuses(other(9, addr(1, 2), group_epoch, None), "has no group 9");
     world.refuses(other(1, addr(2, 2), group_epoch, None), "has no server 10.1.2.2:6379");
     world.refuses(other(1, addr(1, 1), group_epoch, None), "10.1.1.1:6379 is the primary of group 1 already");
@@ -225,14 +225,14 @@ fn start_demands() {
     world.refuses(other(1, addr(1, 2), group_epoch, required_offset(7)), "slots came to group 1 since its replicas");
     let first = world.starts(1, FAILOVER);
     world.refuses(right.clone(), &format!("group 1 is getting 10.1.1.2:6379 as its primary (promotion {first})"));
-    // Of another group: they do not meet.
+    // Promotions of two groups do not conflict.
     world.starts(2, SWITCHOVER);
     world.does(give_up(first, false, false));
     assert_eq!(world.starts(1, FAILOVER).0, world.state.applied.0, "nothing was done yet, so nothing is wrong with it");
 }
 
 #[test]
-fn whoever_may_have_been_a_primary_is_no_candidate_until_it_has_resynced() {
+fn a_server_that_may_have_been_a_primary_is_not_a_candidate_until_it_is_resynced() {
     let mut world = World::new();
     world.promoted(1, FAILOVER);
     assert!(world.server(1, 1).diverged);
@@ -261,12 +261,12 @@ fn whoever_may_have_been_a_primary_is_no_candidate_until_it_has_resynced() {
     assert_eq!(world.last_event().0, EventKind::Resynced);
     assert_eq!(world.does(resynced(1, epoch)), Outcome::Unchanged);
     let Outcome::Promotion(id) = world.does(back(false)) else { panic!() };
-    // What was seen before says nothing of what the promotion does.
+    // An observation before the promotion says nothing of what the promotion does.
     world.refuses(resynced(1, epoch), "group 1 is getting 10.1.1.1:6379 as its primary");
     let hold = world.holds(id);
     world.does(give_up(id, true, false));
     assert!(!world.state.holds.contains_key(&hold) && world.server(1, 1).diverged);
-    // The operator takes it all the same; then it is the truth.
+    // The operator forces it; then its data is that of the group.
     let Outcome::Promotion(id) = world.does(back(true)) else { panic!() };
     assert!(world.promotion(id).forced && world.last_event().2.starts_with("failover, forced from"));
     let hold = world.holds(id);
@@ -275,13 +275,13 @@ fn whoever_may_have_been_a_primary_is_no_candidate_until_it_has_resynced() {
 }
 
 #[test]
-fn a_promotion_that_held_is_not_given_up_lightly() {
+fn a_failover_that_held_slots_is_given_up_only_with_the_old_primary_back_or_forced() {
     let mut world = World::new();
     let id = world.starts(1, FAILOVER);
     let first = world.holds(id);
     let sentence = "10.1.1.2:6379 may have become a primary; it can be given up when 10.1.1.1:6379 is back";
     world.refuses(give_up(id, false, false), sentence);
-    // Nor when its hold was released: what was sent under it was sent.
+    // Nor when its hold was released: commands may have been sent under it.
     world.does(Change::Release(Release { hold: first, why: "10 s".into() }));
     world.refuses(give_up(id, false, false), sentence);
     let route = world.state.route_epoch;
@@ -295,13 +295,13 @@ fn a_promotion_that_held_is_not_given_up_lightly() {
     assert!(text.starts_with("10.1.1.1:6379 stays the primary, 10.1.1.2:6379 does not replace it: test"), "{text}");
     world.refuses(give_up(id, true, true), &format!("promotion {id} has ended or never existed"));
 
-    // Forced, and with the hold open: requests go on.
+    // Forced, with an open hold: requests go on.
     let id = world.starts(2, FAILOVER);
     world.holds(id);
     world.does(give_up(id, false, true));
     assert!(world.state.holds.is_empty() && world.server(2, 2).diverged);
     assert_eq!(world.state.route_epoch, world.state.applied);
-    // A switchover may be given up at any time, and nothing of before a hold.
+    // A switchover can be given up at any time, and a failover before its first hold.
     let id = world.starts(4, SWITCHOVER);
     world.does(give_up(id, false, false));
     assert!(!world.server(4, 2).diverged);
@@ -321,7 +321,7 @@ fn hold_demands() {
     world.refuses(hold(id, 0, HoldKind::Abandon), "so the next is not number 0");
     let first = world.holds(id);
     world.refuses(hold(id, 2, HoldKind::Abandon), &format!("promotion {id} has an open hold already ({first})"));
-    // Without slots nothing else would stand in the way.
+    // Without slots no other check would refuse it.
     let empty = world.starts(3, FAILOVER);
     let first = world.holds(empty);
     world.refuses(hold(empty, 2, HoldKind::Abandon), &format!("promotion {empty} has an open hold already ({first})"));
@@ -348,9 +348,9 @@ fn finish_demands() {
     world.refuses(finish(id, second), "has ended or never existed");
 }
 
-/// No log gets there; FinishPromotion looks all the same. (The states are made by hand.)
+/// No log reaches these states; FinishPromotion checks nevertheless. (The states are made by hand.)
 #[test]
-fn finish_looks_at_its_group_once_more() {
+fn finish_checks_its_group_again() {
     let mut world = World::new();
     let id = world.starts(1, FAILOVER);
     let hold = world.holds(id);
@@ -372,7 +372,7 @@ fn finish_looks_at_its_group_once_more() {
 }
 
 #[test]
-fn a_dry_run_says_what_would_be() {
+fn a_dry_run_returns_the_change_summary() {
     let mut world = World::new();
     let said = |world: &World, change: &Change| dry_run(&world.state, change).unwrap().join("\n");
     let text = said(&world, &world.promote(1, FAILOVER));
@@ -423,7 +423,7 @@ fn a_dry_run_says_what_would_be() {
 }
 
 #[test]
-fn what_ended_is_remembered_within_bounds() {
+fn ended_promotions_are_bounded() {
     let mut world = World::new();
     for _ in 0..PROMOTIONS_ENDED_MAX + 5 {
         let id = world.starts(3, SWITCHOVER);
@@ -432,7 +432,7 @@ fn what_ended_is_remembered_within_bounds() {
     let ended = &world.state.ended_promotions;
     assert_eq!(ended.len(), PROMOTIONS_ENDED_MAX);
     assert_eq!(ended.back().unwrap().at, world.state.applied);
-    // Text that nobody could read is cut.
+    // A text that is too long is cut.
     let long = Change::StartPromotion(StartPromotion {
         product: PRODUCT,
         group: GroupId(3),

@@ -1,4 +1,4 @@
-//! A small cluster for the table tests, and the steps of a migration through it.
+//! A small cluster for the tests, and the steps of a migration in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -152,7 +152,7 @@ impl World {
         Change::Cleaned(Cleaned { job, run: self.state.current_run(job).unwrap().run, term: TERM, deleted: 9 })
     }
 
-    /// Makes the migration's own steps until it stands in this phase.
+    /// Makes the steps of the migration until it is in this phase.
     pub fn reach(&mut self, id: MigrationId, phase: &str) {
         for _ in 0..10 {
             let now = self.migration(id).phase;
@@ -174,7 +174,7 @@ impl World {
         panic!("{phase} was not reached");
     }
 
-    /// A migration of slots 0 to 9 from group 1 to group 2 that stands there.
+    /// A migration of slots 0 to 9 from group 1 to group 2, in this phase.
     pub fn at(phase: &str) -> (Self, MigrationId) {
         let mut world = Self::new();
         let id = world.plan(0, 9, 1, 2);

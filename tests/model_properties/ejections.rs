@@ -12,7 +12,7 @@ use pontoon::model::{
 
 use super::pick;
 
-/// Mostly a cache's group that is not out goes out, or one that is comes back; sometimes a wrong one.
+/// Mostly the ejection of a group of a cache or the reinstatement of an ejected one; sometimes a wrong change.
 pub fn resolve([a, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -> Change {
     if let Some(change) = next(state, term).filter(|_| e % 4 != 0) {
         return change;
@@ -41,7 +41,7 @@ pub fn resolve([a, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -
     }
 }
 
-/// The next step of an assignment that brings slots home.
+/// The next step of an assignment that gives slots back.
 fn next(state: &ClusterState, term: Term) -> Option<Change> {
     let open = state.assignments.values().find(|a| a.keys == Keys::Ejected)?;
     let cause = Cause::Assignment(open.id);
@@ -53,12 +53,12 @@ fn next(state: &ClusterState, term: Term) -> Option<Change> {
     Some(Change::FinishAssign(FinishAssign { assignment: open.id, hold: hold.id, term, group_epochs }))
 }
 
-/// There is somebody to eject to, and something to eject.
+/// There are groups to eject slots to, and slots to eject.
 fn ready(product: &Product) -> bool {
     product.groups.len() > 2 && product.slots.iter().any(|s| s.owner.is_some())
 }
 
-/// What brings a cache nearer to that.
+/// A change that prepares that.
 fn prepare(state: &ClusterState, n: u16) -> Change {
     let Some(product) = state.products.values().find(|p| p.mode == Mode::Cache) else {
         return Change::CreateProduct(NewProduct {
@@ -73,7 +73,7 @@ fn prepare(state: &ClusterState, n: u16) -> Change {
     };
     if product.groups.len() < 3 {
         let group = GroupId(1 + product.groups.keys().last().map_or(0, |last| last.0));
-        // None of those that the other changes use.
+        // Other ones than the other changes use.
         let (port, run_id) = (19_300 + n % 500, format!("{:040x}", 1_000 + n % 500));
         let servers = vec![Server::new(HostPort::parse(&format!("127.0.0.1:{port}")).unwrap(), run_id, 0)];
         return Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials: None });
@@ -86,7 +86,7 @@ pub fn set(product: ProductId, group: GroupId, eject_after_ms: Option<u32>) -> C
     Change::SetGroup(SetGroup { product, group, down_after_ms: None, maintenance: None, eject_after_ms })
 }
 
-/// All that it owns, in turn to the others; now and then one slot is forgotten.
+/// All slots that it owns, in turn to the other groups; sometimes without one slot.
 fn shares(product: &Product, ejected_group: &Group, c: u16) -> BTreeMap<GroupId, BTreeSet<SlotId>> {
     let others: Vec<GroupId> =
         product.groups.values().filter(|g| g.id != ejected_group.id && g.ejection.is_none()).map(|g| g.id).collect();

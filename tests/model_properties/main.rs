@@ -1,4 +1,4 @@
-//! What holds of every log: random sequences of changes against the model, its checker and the durable format.
+//! Properties of every log: random sequences of changes against the model, its invariants and the durable format.
 #![allow(clippy::unwrap_used)]
 
 mod ejections;
@@ -43,7 +43,7 @@ fn pick<T: Copy>(from: impl Iterator<Item = T>, n: u16) -> Option<T> {
 
 fn member(n: u16, m: u16) -> NewMember {
     let id = 1 + u64::from(n % 5);
-    // Mostly its own uuid and ports, sometimes another's.
+    // Mostly its own uuid and ports, sometimes those of another member.
     let other = if m.is_multiple_of(7) { 1 + u64::from(m % 5) } else { id };
     NewMember {
         id: NodeId(id),
@@ -69,10 +69,10 @@ fn auth(n: u16) -> Option<Credentials> {
     n.is_multiple_of(2).then(|| Credentials { username: n.is_multiple_of(4).then(|| "app".to_owned()), password })
 }
 
-/// Below: everything but migrations and promotions, somewhat less than half of all changes; from here on: migrations.
+/// Kinds below: everything except migrations and promotions, somewhat less than half of all changes. From here on: migrations.
 const OTHER_KINDS: u8 = 112;
-/// From here on: promotions, a fifth of all changes, in half of the logs. (They end so many attempts that in few of the
-/// others a migration gets far.)
+/// From here on: promotions, a fifth of all changes, in half of the logs. (They end so many attempts that migrations
+/// rarely get far in those logs.)
 const PROMOTIONS: u8 = 204;
 
 fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) -> Change {
@@ -169,7 +169,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
     }
 }
 
-/// Everything but the bookkeeping that every entry changes.
+/// The state without the bookkeeping that every entry changes.
 fn decided(state: &ClusterState) -> ClusterState {
     ClusterState { applied: Epoch(0), results: BTreeMap::new(), results_order: Default::default(), ..state.clone() }
 }
@@ -182,7 +182,7 @@ fn bootstrap() -> Change {
     Change::Bootstrap(Bootstrap { members: (0..3).map(|i| member(i, 1)).collect(), port: 19000 })
 }
 
-/// How most logs begin, so that the random rest meets groups with slots.
+/// The begin of most logs, so that the random rest finds groups with slots.
 fn opening(i: usize) -> Option<Change> {
     let product = ProductId(1);
     let group = |n: u32, s: u16| {
@@ -210,14 +210,14 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
     let (promotes, ejects) = (first.is_multiple_of(2), first % 4 == 1);
     for (i, raw) in raws.iter().enumerate() {
         let at = Position { index: Epoch(1 + i as u64 * 2), term: Term(1 + i as u64 / 20) };
-        // Without promotions their share goes to ejections or to migrations.
+        // Without promotions, their share goes to ejections or to migrations.
         let kind = match raw.0 {
             kind if kind < PROMOTIONS || promotes => kind,
             kind if ejects => PROMOTIONS + promotions::EJECTIONS + kind % (promotions::KINDS - promotions::EJECTIONS),
             kind => kind - (PROMOTIONS - OTHER_KINDS),
         };
         let raw = &(kind, raw.1);
-        // The first change is mostly Bootstrap; later some entries repeat one of before.
+        // The first change is mostly Bootstrap; later some entries repeat an earlier one.
         let entry = match raw.1[5] {
             n if n % 13 == 0 && i > 3 => log[usize::from(n) % log.len()].0.clone(),
             n => Entry {
@@ -241,7 +241,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
             assert_eq!(first_index(&state, entry.id), Some(first.index));
             assert_eq!(decided(&state), decided(&before), "a repeat changed the state");
         } else {
-            // A dry run stands in the verdict's term; only the log knows the entry's.
+            // A dry run assumes the term of the verdict; the entry may have another.
             let other_term = matches!(result, Err(Reject::OtherTerm { .. }));
             assert!(other_term || said.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
             assert_eq!(first_index(&state, entry.id), Some(at.index));
@@ -285,8 +285,8 @@ fn epochs_advance(before: &ClusterState, after: &ClusterState, at: Position) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No violation after any sequence; a refusal and a repeat change nothing; replay gives the same state; a snapshot
-    /// at any point and the rest of the log give what the whole log gives.
+    /// No invariant is broken after any sequence; a reject and a repeat change nothing; a replay gives the same state; a snapshot
+    /// at any point and the rest of the log give the same state as the whole log.
     #[test]
     fn any_log(raws in prop::collection::vec(any::<Raw>(), 1..90), cut in any::<prop::sample::Index>()) {
         let (log, states) = run(&raws);
@@ -306,7 +306,7 @@ proptest! {
         assert_eq!(Some(&restored), states.last());
     }
 
-    /// Damaged bytes are an error or another value, never a panic.
+    /// Damaged bytes give an error or another value, and never a panic.
     #[test]
     fn damage_is_survived(raws in prop::collection::vec(any::<Raw>(), 30), hits in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 1..8)) {
         let (log, states) = run(&raws);
@@ -348,7 +348,7 @@ fn random_logs_reach_every_phase_of_a_migration_and_end_of_a_promotion() {
     println!("{seen:?}");
 }
 
-/// The random logs are worth something only if they reach the deep states; this says that they do.
+/// The random logs are useful only if they reach deep states. This test proves that they do.
 #[test]
 fn random_logs_reach_owner_changes() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

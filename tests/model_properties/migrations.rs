@@ -16,10 +16,10 @@ use pontoon::model::{
 
 use super::pick;
 
-/// How many kinds `resolve` knows.
+/// Number of kinds that `resolve` knows.
 pub const KINDS: u8 = 30;
 
-/// `numbers` decide; most of the time the next step of a migration that is there, sometimes a wrong one.
+/// The numbers decide: mostly the next step of an open migration, sometimes a wrong change.
 pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) -> Change {
     let [a, b, c, d, e, f] = numbers;
     let term = if f % 16 == 0 { Term(at.term.0 + 1) } else { at.term };
@@ -49,7 +49,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
     }
 }
 
-/// What a leader would propose next, with one thing wrong now and then.
+/// The next change of a leader, sometimes with one wrong value.
 fn next(m: &Migration, id: MigrationId, [_, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -> Change {
     let wrong = |n: u16| u32::from(n.is_multiple_of(12));
     let (from, to) = (server(state, m.product, m.from), server(state, m.product, m.to));
@@ -167,7 +167,7 @@ fn epochs(state: &ClusterState, m: &Migration) -> BTreeMap<GroupId, Epoch> {
     [m.from, m.to].into_iter().filter_map(|id| Some((id, groups?.get(&id)?.epoch))).collect()
 }
 
-/// Names of the phases, ends and kinds of runs that a state shows: what a set of random logs must have reached.
+/// Names of the phases, ends and kinds of runs in a state: a set of random logs must reach all of them.
 pub fn shown(state: &ClusterState) -> BTreeSet<String> {
     let mut seen: BTreeSet<String> = state.migrations.values().map(|m| m.phase.name().to_owned()).collect();
     seen.extend(state.ended_migrations.iter().map(|e| e.end.name().to_owned()));

@@ -15,12 +15,12 @@ use pontoon::model::{
 
 use super::{ejections, pick};
 
-/// How many kinds `resolve` knows.
+/// Number of kinds that `resolve` knows.
 pub const KINDS: u8 = 28;
 /// From here on: ejections.
 pub const EJECTIONS: u8 = 24;
 
-/// `numbers` decide; most of the time the next step of a promotion that is there, sometimes a wrong one.
+/// The numbers decide: mostly the next step of an open promotion, sometimes a wrong change.
 pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) -> Change {
     let [a, b, c, d, e, f] = numbers;
     let term = if f % 16 == 0 { Term(at.term.0 + 1) } else { at.term };
@@ -66,7 +66,7 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             NotePrimary::replication_id(product, group, epoch, replid).into()
         }
         4 | 5 => {
-            // Mostly of one that has diverged.
+            // Mostly of a server that has diverged.
             let diverged =
                 all().flat_map(|(p, g)| g.servers.iter().map(move |s| (p, g, s))).filter(|(_, _, s)| s.diverged);
             match pick(diverged, c).filter(|_| d % 8 != 0) {
@@ -108,7 +108,7 @@ fn start((product, group): (&Product, &Group), [_, b, c, d, e, f]: [u16; 6]) -> 
     })
 }
 
-/// What a leader would propose next, with one thing wrong now and then.
+/// The next change of a leader, sometimes with one wrong value.
 fn next(kind: u8, p: &Promotion, [_, b, c, d, e, _]: [u16; 6], state: &ClusterState, term: Term) -> Change {
     let id = if e % 16 == 0 { PromotionId(p.id.0 + 1) } else { p.id };
     let why = "w".repeat(usize::from(b % 700));
@@ -144,7 +144,7 @@ fn some_server(group: &Group, n: u16) -> HostPort {
     pick(group.servers.iter(), n).map_or_else(|| HostPort::parse("127.0.0.1:1").unwrap(), |s| s.addr.clone())
 }
 
-/// What a state shows of promotions: what a set of random logs must have reached.
+/// What a state contains of promotions: a set of random logs must reach all of it.
 pub fn shown(state: &ClusterState) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for ended in &state.ended_promotions {

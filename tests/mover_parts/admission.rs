@@ -126,7 +126,7 @@ async fn unexpected_keys_are_named() {
     client.ask(&[b"SET", inside.as_bytes(), b"1"], soon()).await.unwrap();
     let slot = Layout::Codis.slot(inside.as_bytes());
     let named = format!("'{inside}' (slot {slot}, database 7)");
-    World::has(world.admit().await, &[&named, "never group 2's", "--wipe", target.addr.as_str()]);
+    World::has(world.admit().await, &[&named, "group 2 never owned", "--wipe", target.addr.as_str()]);
     world.options.wipe = true;
     world.admit().await.unwrap();
     world.options.wipe = false;
@@ -205,7 +205,7 @@ async fn a_replica_feeds_where_there_is_a_healthy_one() {
     assert!(alone.iter().any(|text| text.contains("min-replicas-to-write 1")), "{alone:?}");
     let stranger = Redis::start(&[]).await;
     let warnings = World::new(&[&source.addr, &stranger.addr], &[&target.addr]).admit().await.unwrap();
-    assert!(warnings.iter().any(|text| text.contains("is no replica now")), "{warnings:?}");
+    assert!(warnings.iter().any(|text| text.contains("is not a replica now")), "{warnings:?}");
     source.run("CONFIG SET min-replicas-to-write 3").await;
     let warnings = world.admit().await.unwrap();
     assert!(warnings.iter().any(|text| text.contains("not cleaned after the switch")), "{warnings:?}");

@@ -1,4 +1,4 @@
-//! `plan::ejection` by tables: which group of a cache ejects its slots, to whom, and when it gets them back.
+//! `plan::ejection` by tables: which group of a cache ejects its slots, to which groups, and when it gets them back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,8 +73,8 @@ impl Cache {
         cache
     }
 
-    /// Group 1 without its primary, and without a replica that could replace it, for 20 s.
-    fn dead() -> Self {
+    /// The primary of group 1 has been down for 20 s, and no replica can replace it.
+    fn down() -> Self {
         let mut cache = Self::new();
         cache.kill(1, 20_000);
         cache
@@ -110,24 +110,24 @@ impl Cache {
         self.world.state.products[&CACHE].owned(GroupId(id)).len()
     }
 
-    /// What is decided `at_s` seconds after the beginning: the changes, and the sentences.
+    /// What is decided `at_s` seconds after the beginning: the changes, and the reasons.
     fn decided(&mut self, at_s: u64) -> (Vec<Change>, Vec<String>) {
         let watchers = Watchers::new(&self.world.seen, voters());
         let (state, seen, now_ns) = (&self.world.state, &self.world.seen, at_s * SECOND_NS);
         self.health.observe(state, seen, &watchers, now_ns);
-        let (mut changes, mut sentences) = (Vec::new(), Vec::new());
+        let (mut changes, mut reasons) = (Vec::new(), Vec::new());
         for decision in decide(state, seen, &watchers, &self.health, (ME, now_ns)) {
             match decision.action {
                 Ok(all) => changes.extend(all),
-                Err(why) => sentences.push(why),
+                Err(why) => reasons.push(why),
             }
         }
-        (changes, sentences)
+        (changes, reasons)
     }
 
     fn does(&mut self, at_s: u64) {
-        let (changes, sentences) = self.decided(at_s);
-        assert!(!changes.is_empty(), "{sentences:?}");
+        let (changes, reasons) = self.decided(at_s);
+        assert!(!changes.is_empty(), "{reasons:?}");
         for change in changes {
             self.world.make(change);
         }
@@ -140,33 +140,38 @@ fn shares(change: &Change) -> BTreeMap<u32, usize> {
 }
 
 #[test]
-fn a_dead_group_lends_its_slots_evenly_and_the_reason_is_in_the_log() {
-    let mut cache = Cache::dead();
-    let (changes, sentences) = cache.decided(0);
-    assert!(sentences.is_empty() && changes.len() == 1, "{changes:?} {sentences:?}");
+fn a_group_that_is_down_ejects_its_slots_evenly_and_the_reason_is_in_the_log() {
+    let mut cache = Cache::down();
+    let (changes, reasons) = cache.decided(0);
+    assert!(reasons.is_empty() && changes.len() == 1, "{changes:?} {reasons:?}");
     assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
     let Change::Eject(Eject { why, to, .. }) = &changes[0] else { panic!() };
-    for part in
-        ["127.0.0.1:8001 is down: it does not answer node 1 for 20.1 s", "connection refused", "127.0.0.1:8002 is none"]
-    {
+    for part in [
+        "127.0.0.1:8001 is down: it does not answer node 1 for 20.1 s",
+        "connection refused",
+        "127.0.0.1:8002 is no candidate",
+    ] {
         assert!(why.contains(part), "{part}: {why}");
     }
     assert_eq!(to[&GroupId(2)], (0..150).map(SlotId).collect(), "neighbours stay together");
     cache.does(0);
     assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 450, 574]);
-    let (changes, sentences) = cache.decided(1);
-    assert!(changes.is_empty() && sentences[0].contains("ejects 300 slot(s)"), "{changes:?} {sentences:?}");
+    let (changes, reasons) = cache.decided(1);
+    assert!(
+        changes.is_empty() && reasons[0].contains("300 of its slot(s) have a temporary owner"),
+        "{changes:?} {reasons:?}"
+    );
 }
 
 #[test]
-fn who_does_not_lend_and_why() {
+fn a_group_that_does_not_eject_its_slots_has_a_reason() {
     type Edit = fn(&mut Cache);
     let table: &[(&str, Edit)] = &[
         ("", |c| c.kill(1, 9_000)),
         ("", |c| c.edit(1, |g| g.options.eject_after_ms = 0)),
         ("", |c| c.edit(1, |g| g.options.maintenance = true)),
         ("", |c| c.world.state.settings.maintenance = true),
-        // A replica that can replace it is promoted; one that was chosen already, too.
+        // A replica that can replace the primary is promoted; a promotion that is open continues.
         ("", |c| {
             c.world.see(8002, |report| {
                 (report.failing_ms, report.error) = (None, String::new());
@@ -192,11 +197,11 @@ fn who_does_not_lend_and_why() {
             (2..=3).for_each(|group| c.kill(group, 20_000));
             c.world.fail(7001, 20_000);
         }),
-        ("there is no other group", |c| {
+        ("no other group is up", |c| {
             c.kill(2, 1_000);
             c.edit(3, |g| g.options.maintenance = true);
         }),
-        ("no group may have slot 7 before it has deleted", |c| {
+        ("no group may get slot 7 before it has deleted", |c| {
             (2..=3).for_each(|group| c.edit(group, |g| g.given_away = [SlotId(7)].into()));
         }),
         ("waits for assignment", |c| {
@@ -205,14 +210,14 @@ fn who_does_not_lend_and_why() {
         }),
     ];
     for (n, (why, edit)) in table.iter().enumerate() {
-        let mut cache = Cache::dead();
+        let mut cache = Cache::down();
         edit(&mut cache);
-        let (changes, sentences) = cache.decided(0);
+        let (changes, reasons) = cache.decided(0);
         assert!(changes.is_empty(), "case {n}, {why}: {changes:?}");
-        let said = if why.is_empty() { sentences.is_empty() } else { sentences.iter().any(|s| s.contains(why)) };
-        assert!(said, "case {n}, wanted '{why}': {sentences:?}");
+        let as_expected = if why.is_empty() { reasons.is_empty() } else { reasons.iter().any(|s| s.contains(why)) };
+        assert!(as_expected, "case {n}, wanted '{why}': {reasons:?}");
     }
-    // A store never does, however long it takes.
+    // A group of a store never ejects its slots, however long its primary is down.
     let mut store = World::down();
     store.fail(7001, 600_000);
     let watchers = Watchers::new(&store.seen, voters());
@@ -220,8 +225,8 @@ fn who_does_not_lend_and_why() {
 }
 
 #[test]
-fn a_slot_goes_to_who_has_nothing_left_of_it() {
-    let mut cache = Cache::dead();
+fn a_slot_goes_to_a_group_that_has_no_leftovers_of_it() {
+    let mut cache = Cache::down();
     cache.edit(2, |g| g.given_away = (0..100).map(SlotId).collect());
     cache.edit(3, |g| g.given_away = (100..120).map(SlotId).collect());
     let (changes, _) = cache.decided(0);
@@ -229,7 +234,7 @@ fn a_slot_goes_to_who_has_nothing_left_of_it() {
     assert!(to[&GroupId(2)].is_disjoint(&cache.group(2).given_away));
     assert!(to[&GroupId(3)].is_disjoint(&cache.group(3).given_away));
     assert_eq!(shares(&changes[0]), [(2, 150), (3, 150)].into());
-    // Nothing is ejected where something is being deleted, or where nobody is: a new group, one that is drained.
+    // A group without slots does not become a temporary owner: it is new, or drained.
     let owned: Vec<SlotId> = cache.world.state.products[&CACHE].owned(GroupId(3)).into_iter().collect();
     let slots = owned.into_iter().collect();
     cache.world.make(Change::StartAssign(StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true }));
@@ -241,8 +246,8 @@ fn a_slot_goes_to_who_has_nothing_left_of_it() {
 }
 
 #[test]
-fn its_migrations_end_first() {
-    let mut cache = Cache::dead();
+fn migrations_of_the_group_end_before_its_slots_are_ejected() {
+    let mut cache = Cache::down();
     let slots = [SlotId(3)].into();
     let (from, to, options) = (GroupId(1), GroupId(2), MigrationOptions::default());
     let Outcome::Migration(id) =
@@ -260,20 +265,17 @@ fn its_migrations_end_first() {
 }
 
 #[test]
-fn it_gets_them_back_when_it_has_been_well_for_as_long_as_it_was_waited_for() {
-    let mut cache = Cache::dead();
+fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after() {
+    let mut cache = Cache::down();
     cache.does(0);
     cache.revive(1);
     let wait = |cache: &mut Cache, at_s, part: &str| {
-        let (changes, sentences) = cache.decided(at_s);
-        assert!(
-            changes.is_empty() && sentences.iter().any(|s| s.contains(part)),
-            "{at_s} s: {changes:?} {sentences:?}"
-        );
+        let (changes, reasons) = cache.decided(at_s);
+        assert!(changes.is_empty() && reasons.iter().any(|s| s.contains(part)), "{at_s} s: {changes:?} {reasons:?}");
     };
     wait(&mut cache, 100, "up again, and gets them back");
     wait(&mut cache, 109, "up again");
-    // Another process, a break, a role, data that is loaded: it begins anew.
+    // Another process, a break, another role and loading restart the wait.
     cache.world.probe(8001, |probe| probe.run_id = "other".into());
     wait(&mut cache, 110, "up again");
     cache.world.probe(8001, |probe| probe.loading = true);
@@ -296,32 +298,32 @@ fn it_gets_them_back_when_it_has_been_well_for_as_long_as_it_was_waited_for() {
     cache.does(131);
     assert!(cache.world.state.assignments.values().any(|a| a.to == GroupId(1) && a.slots.len() == 300));
     assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "it is under way");
-    // What did not work is tried again only when it has been well for as long once more.
+    // A failed reinstatement is tried again after the whole wait.
     let again = Change::GiveUpAssign(GiveUpAssign {
         assignment: *cache.world.state.assignments.keys().next().unwrap(),
         why: "x".into(),
     });
     cache.world.make(again);
-    cache.health.again(CACHE, GroupId(1));
+    cache.health.restart_wait(CACHE, GroupId(1));
     wait(&mut cache, 133, "up again");
     assert_eq!(cache.decided(143).0.len(), 1);
 }
 
 #[test]
-fn groups_that_are_out_do_not_make_the_guard_say_no() {
-    let mut cache = Cache::dead();
+fn ejected_groups_do_not_count_for_the_guard() {
+    let mut cache = Cache::down();
     cache.does(0);
     let watchers = Watchers::new(&cache.world.seen, voters());
-    let (downs, guard) = failover::downs(&cache.world.state, &cache.world.seen, &watchers, &BTreeSet::new());
-    assert!(downs.len() == 1 && guard.is_ok());
-    // Two more, of the two that are left and the one of the store; three would be too many.
+    let (down, guard) = failover::groups_down(&cache.world.state, &cache.world.seen, &watchers, &BTreeSet::new());
+    assert!(down.len() == 1 && guard.is_ok());
+    // Two more fail, of the two groups that are left and the store's group; three would be too many.
     cache.kill(2, 20_000);
     cache.world.fail(7001, 20_000);
     cache.does(1);
-    assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 0, 1024], "what it had temporarily owned is passed on");
+    assert_eq!([1, 2, 3].map(|id| cache.slots(id)), [0, 0, 1024], "slots that it owned temporarily are passed on");
     let ejected = |id| cache.group(id).ejection.as_ref().unwrap().slots.len();
-    assert_eq!([ejected(1), ejected(2)], [300, 300], "each gets back what was its own");
-    let failing: Vec<HostPort> = failover::downs(
+    assert_eq!([ejected(1), ejected(2)], [300, 300], "each group gets back its own slots");
+    let failing: Vec<HostPort> = failover::groups_down(
         &cache.world.state,
         &cache.world.seen,
         &Watchers::new(&cache.world.seen, voters()),

@@ -1,4 +1,5 @@
-//! `plan::handover` by a table: who had better lead, since the leader does not reach what it would have to promote.
+//! `plan::leadership_transfer` by a table: which nodes should lead, since the leader does not reach the replica to
+//! promote.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use pontoon::{
     plan::{leadership_transfer::transfer_candidates, liveness::Watchers},
 };
 
-/// The group is down, and every node is answered by the server of another: none is held to be blind.
+/// The group is down, and the server of another group answers every node, so that no node counts as blind.
 fn seeing() -> World {
     let mut world = World::down();
     world.group(2, &[7101]);
@@ -27,15 +28,15 @@ fn lose_both(world: &mut World, node: u64) {
 }
 
 #[test]
-fn who_had_better_lead() {
+fn nodes_that_reach_what_the_leader_does_not_should_lead() {
     type Edit = fn(&mut World);
     let table: &[(&str, &[u64], Edit)] = &[
         ("it reaches all", &[], |_| {}),
-        ("it reaches one that will do", &[], |w| lose(w, 1, 7003, 4_000)),
+        ("it reaches one that suffices", &[], |w| lose(w, 1, 7003, 4_000)),
         ("it reaches none", &[2, 3], |w| lose_both(w, 1)),
         ("for a moment", &[], |w| [7002, 7003].into_iter().for_each(|port| lose(w, 1, port, 500))),
         ("another does not either", &[3], |w| [1, 2].into_iter().for_each(|node| lose_both(w, node))),
-        ("nobody does", &[], |w| voters().into_iter().for_each(|node| lose_both(w, node.0))),
+        ("no node does", &[], |w| voters().into_iter().for_each(|node| lose_both(w, node.0))),
         ("the primary is up", &[], |w| {
             w.see(PRIMARY, |report| report.failing_ms = None);
             lose_both(w, 1);
@@ -48,7 +49,7 @@ fn who_had_better_lead() {
             lose_both(w, 1);
             w.edit(|group| group.options.maintenance = true);
         }),
-        ("no candidate for anybody", &[], |w| {
+        ("no candidate on any node", &[], |w| {
             lose_both(w, 1);
             w.edit(|group| group.servers.iter_mut().for_each(|server| server.diverged = true));
         }),
@@ -56,7 +57,7 @@ fn who_had_better_lead() {
             lose(w, 1, 7002, 4_000);
             w.edit(|group| group.servers[1].diverged = true);
         }),
-        ("begun, and the chosen one is out of reach", &[2, 3], |w| {
+        ("begun, and the candidate is out of reach", &[2, 3], |w| {
             w.start(7002, false);
             lose(w, 1, 7002, 4_000);
         }),
@@ -74,7 +75,7 @@ fn who_had_better_lead() {
             w.start(7002, false);
             lose(w, 1, 7003, 4_000);
         }),
-        ("begun, and nobody reaches more", &[], |w| {
+        ("begun, and no node reaches more", &[], |w| {
             w.state.products.get_mut(&PRODUCT).unwrap().min_acks = 1;
             w.start(7002, false);
             voters().into_iter().for_each(|node| lose(w, node.0, 7003, 4_000));
@@ -85,8 +86,7 @@ fn who_had_better_lead() {
         edit(&mut world);
         let watchers = Watchers::new(&world.seen, voters());
         let found = transfer_candidates(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
-        let nodes: Vec<u64> =
-            found.iter().flat_map(|transfer_candidates| transfer_candidates.nodes.iter().map(|node| node.0)).collect();
+        let nodes: Vec<u64> = found.iter().flat_map(|found| found.nodes.iter().map(|node| node.0)).collect();
         assert_eq!(nodes, *want, "{name}: {found:?}");
         assert!(
             found.is_none_or(|transfer_candidates| transfer_candidates.why.contains("does not answer node 1")),
@@ -96,7 +96,7 @@ fn who_had_better_lead() {
 }
 
 #[test]
-fn one_that_is_not_alive_is_no_candidate() {
+fn a_node_that_is_not_alive_is_no_transfer_candidate() {
     let mut world = seeing();
     lose_both(&mut world, 1);
     let alive: BTreeSet<NodeId> = [1, 2].map(NodeId).into();

@@ -1,4 +1,4 @@
-//! A cluster with groups, and what its nodes have seen of their servers, made up for the tables.
+//! A cluster with groups, and what its nodes reported about their servers, made up for the tables.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,8 @@ use pontoon::{
         state::{Cause, ClusterState, Entry, Group, Position, Server},
     },
     plan::{
-        failover::{CandidateChoice, choose, decide, primary_back},
+        candidates::{CandidateChoice, choose},
+        failover::{decide, primary_back},
         liveness::Watchers,
         observation::{AgedReport, InSync, Observation, Probe, ProbeReport, ReportedRole},
         replication::{ReplicationAction, reconcile},
@@ -35,7 +36,7 @@ pub fn voters() -> BTreeSet<NodeId> {
     (1..=3).map(NodeId).collect()
 }
 
-/// A cluster of three nodes with groups, and what the nodes have seen of their servers.
+/// A cluster of three nodes with groups, and what the nodes reported about their servers.
 pub struct World {
     pub state: ClusterState,
     pub index: u64,
@@ -45,7 +46,7 @@ pub struct World {
 }
 
 impl World {
-    /// One group: a primary that has not answered for 4 s, and two replicas that were in step with it.
+    /// One group: a primary that has not answered for 4 s, and two replicas that were in sync with it.
     pub fn down() -> Self {
         let mut world = Self::up();
         world.fail(PRIMARY, 4_000);
@@ -145,7 +146,7 @@ impl World {
         edit(self.state.products.get_mut(&PRODUCT).unwrap().groups.get_mut(&GROUP).unwrap());
     }
 
-    /// All nodes see this of a server.
+    /// All nodes report this about a server.
     pub fn see(&mut self, port: u16, edit: impl Fn(&mut ProbeReport)) {
         self.seen.get_mut(&addr(port)).unwrap().values_mut().for_each(|reported| edit(&mut reported.report));
     }
@@ -162,7 +163,7 @@ impl World {
                 *age_ms = for_ms;
             }
         });
-        // Replicas lost their link with it.
+        // Replicas lose their link with it.
         let ports: Vec<_> = self.of().servers.iter().skip(1).map(|s| s.addr.port()).collect();
         if port == PRIMARY {
             for port in ports {
@@ -184,20 +185,20 @@ impl World {
         self.choice().candidates.iter().map(|c| c.addr.port()).collect()
     }
 
-    /// Sentences of those that are left alone, and the promotions that begin.
+    /// Why groups are not failed over, and the promotions that begin.
     pub fn decisions(&self) -> (Vec<String>, Vec<u16>) {
         let watchers = Watchers::new(&self.seen, voters());
-        let (mut sentences, mut begun) = (Vec::new(), Vec::new());
+        let (mut reasons, mut begun) = (Vec::new(), Vec::new());
         for decision in decide(&self.state, &self.seen, &watchers, &self.following_primaries, ME) {
             match decision.action {
-                Err(why) => sentences.push(why),
+                Err(why) => reasons.push(why),
                 Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
                     Change::StartPromotion(StartPromotion { to, .. }) => Some(to.port()),
                     _ => None,
                 })),
             }
         }
-        (sentences, begun)
+        (reasons, begun)
     }
 
     pub fn back(&self) -> Option<String> {

@@ -1,4 +1,5 @@
-//! One attempt after the other: who works, who may, what ends a hold, and what a migration waits for.
+//! The attempts of a migration: which node works, which connections are authorized, what ends a hold, and what it waits
+//! for.
 
 use pontoon::{
     model::{
@@ -15,7 +16,8 @@ use pontoon::{
     plan::{
         self,
         authorization::{Authorizations, CONNECTIONS_MAX},
-        job::{JobMemory, JobStep},
+        job::JobStep,
+        job_memory::JobMemory,
     },
 };
 
@@ -60,7 +62,7 @@ fn a_hold_that_does_not_get_through_is_released_and_after_five_it_pauses() {
     assert_eq!(world.state.migrations[&id].phase, MigrationPhase::Paused);
     assert_eq!(world.state.migrations[&id].attempt, 1, "a release costs no attempt");
     assert!(pauses.windows(2).take(3).all(|p| p[1] > p[0] + p[0] / 2), "they double: {pauses:?}");
-    // Its run is closed, though nothing is to begin.
+    // Its run is closed, although nothing begins.
     until(&mut world, job, |s| matches!(s, JobStep::Wait { why, .. } if why.contains("paused")));
     assert!(world.open.is_empty());
 }
@@ -76,9 +78,9 @@ fn a_new_leader_releases_a_hold_that_is_not_its_own() {
     assert!(matches!(step, JobStep::Propose(Change::Release(_))), "{step:?}");
 }
 
-/// Else an attempt or a hold would be refused again and again, and in the end it would pause.
+/// Otherwise an attempt or a hold would be refused again and again, until the migration is paused.
 #[test]
-fn it_waits_while_a_group_of_it_is_promoted() {
+fn a_migration_waits_while_one_of_its_groups_has_a_promotion() {
     for group in [1, 2] {
         let mut world = World::new(1);
         let id = world.plan();
@@ -110,7 +112,7 @@ fn it_waits_while_a_group_of_it_is_promoted() {
             }
             assert_eq!(world.state.migrations[&id].phase, phase);
             let last = world.lead(job);
-            let why = format!("group {group} gets {} as its primary first", addr(7_000));
+            let why = format!("the promotion of {} in group {group} comes first", addr(7_000));
             assert!(matches!(&last, JobStep::Wait { why: said, .. } if *said == why), "{last:?}");
         };
         let gives_up = |world: &mut World, promotion| {
@@ -131,7 +133,7 @@ fn it_waits_while_a_group_of_it_is_promoted() {
 }
 
 #[test]
-fn a_release_behind_a_closed_run_is_a_restart() {
+fn a_release_after_its_run_was_closed_is_a_restart() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
     until(&mut world, job, is_hold);
@@ -146,7 +148,7 @@ fn a_release_behind_a_closed_run_is_a_restart() {
 }
 
 #[test]
-fn the_worker_is_the_node_with_the_fewest_runs_and_rather_not_the_leader() {
+fn the_node_with_the_fewest_runs_works_and_the_leader_comes_last() {
     let mut world = World::new(1);
     let job = Job::Migration(world.plan());
     let started = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartMigration(_)));
@@ -154,7 +156,7 @@ fn the_worker_is_the_node_with_the_fewest_runs_and_rather_not_the_leader() {
         panic!()
     };
     assert_eq!(node, NodeId(2), "node 1 leads");
-    // It dies: another one, and not the leader as long as there is a third.
+    // It ends: another node works, and not the leader as long as there is a third node.
     world.alive.remove(&node);
     let silent = until_silent(&mut world, job);
     assert!(
@@ -187,7 +189,7 @@ fn authorizations_are_for_the_current_run_at_its_server_until_it_is_closed() {
     let mut ask = |job, run, node, connections: &[ConnectionId]| table.authorize(&state, (job, run), node, connections);
     assert!(ask(job, run.run + 1, run.node, &at(2, 1)).unwrap_err().contains("not current"));
     assert!(ask(Job::Migration(MigrationId(99)), run.run, run.node, &at(2, 1)).is_err());
-    assert!(ask(job, run.run, NodeId(3), &at(2, 1)).unwrap_err().contains("work of node 2"));
+    assert!(ask(job, run.run, NodeId(3), &at(2, 1)).unwrap_err().contains("belongs to node 2"));
     assert!(ask(job, run.run, run.node, &at(1, 1)).unwrap_err().contains("changes 127.0.0.1:6002"));
     assert!(ask(job, run.run, run.node, &at(2, CONNECTIONS_MAX + 1)).is_err());
     ask(job, run.run, run.node, &at(2, 2)).unwrap();

@@ -1,6 +1,7 @@
-//! `plan::migration` and `plan::sweep` with the real model under them: whatever dies, fails or is cancelled, nothing is
-//! switched, begun or ended in front of its fence, and every migration ends when the world is quiet again.
-//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for authorization at any time.
+//! `plan::migration` and `plan::sweep` with the real model under them: whatever ends, fails or is cancelled, nothing is
+//! switched, begun or ended before its fence, and every migration ends when nothing fails any more.
+//! Knows nothing of servers: connections are members of a set here, and a mover of a former start may ask for
+//! authorization at any time.
 #![allow(clippy::unwrap_used)]
 
 mod attempts;
@@ -24,7 +25,7 @@ fn ended(world: &World, id: MigrationId) -> bool {
 }
 
 #[test]
-fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
+fn nothing_happens_before_its_fence_and_every_migration_ends() {
     let (mut switched, mut phases) = (0, BTreeSet::new());
     for seed in 0..500 {
         let mut world = World::new(seed);
@@ -41,7 +42,7 @@ fn nothing_happens_in_front_of_its_fence_and_everything_ends() {
                 phases.insert(open.phase.name());
             }
         }
-        // Quiet: everybody lives, nothing fails.
+        // Every node is alive, and nothing fails.
         world.faults = 0;
         world.alive = (1..=NODES).map(NodeId).collect();
         let mut turns = 0;

@@ -1,4 +1,4 @@
-//! What a migration leaves at its source is swept when it has been quiet, and whatever replaces the server ends the sweep.
+//! The leftovers of a migration are swept after the quiet time, and a new primary ends the sweep.
 
 use pontoon::{
     model::{
@@ -9,17 +9,13 @@ use pontoon::{
         promotion::PromotionKind,
         state::{Cause, Server},
     },
-    plan::{
-        job::{JobMemory, JobStep},
-        mover::MoverState,
-        sweep::QUIET_NS,
-    },
+    plan::{job::JobStep, job_memory::JobMemory, mover::MoverState, sweep::QUIET_NS},
 };
 
 use super::world::{MS, PRODUCT, World, addr, until_slowly};
 
 #[test]
-fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
+fn leftovers_are_swept_after_the_quiet_time_and_the_start_of_a_migration_ends_the_sweep() {
     let mut world = World::new(1);
     let id = world.plan();
     let migration = Job::Migration(id);
@@ -30,7 +26,7 @@ fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
     let run = |s: &JobStep| matches!(s, JobStep::Propose(Change::StartRun(_)));
     until_slowly(&mut world, sweep, run);
     assert!(world.now_ns - began_ns >= QUIET_NS);
-    // The slots are to come back: the sweep is closed first.
+    // The slots will come back: the sweep is closed first.
     let slots = (0..10).map(SlotId).collect();
     let (from, to) = (GroupId(2), GroupId(1));
     world.make(Change::PlanMigration(PlanMigration {
@@ -45,7 +41,7 @@ fn leftovers_are_swept_when_it_has_been_quiet_and_a_start_ends_the_sweep() {
 }
 
 #[test]
-fn an_untouched_sweep_is_carried_to_its_end() {
+fn an_undisturbed_sweep_comes_to_its_end() {
     let mut world = World::new(1);
     let migration = Job::Migration(world.plan());
     until_slowly(&mut world, migration, |s| matches!(s, JobStep::Over));
@@ -55,7 +51,7 @@ fn an_untouched_sweep_is_carried_to_its_end() {
     assert!(world.state.products[&PRODUCT].groups[&GroupId(1)].given_away.is_empty());
 }
 
-/// What the old primary was cleaned of, the new one may have.
+/// The new primary may still have the keys that were deleted at the old one.
 #[test]
 fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
     let mut world = World::new(1);
@@ -87,7 +83,7 @@ fn a_sweep_of_a_replaced_primary_ends_and_begins_anew() {
         panic!()
     };
     world.make(Change::FinishPromotion(FinishPromotion { promotion, hold, term: world.term }));
-    // It is dead, and with it every connection.
+    // It has ended, and with it every connection.
     world.open.clear();
     let ended = until_slowly(&mut world, sweep, |s| matches!(s, JobStep::Propose(_)));
     let JobStep::Propose(Change::EndSweep(EndSweep { why, .. })) = &ended else { panic!("{ended:?}") };

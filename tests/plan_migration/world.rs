@@ -1,5 +1,6 @@
-//! A leader, its nodes and their workers over the real model, and a clock: what the tests of this folder let happen.
-//! Knows nothing of servers: connections are members of a set here, and a zombie may ask for authorization at any time.
+//! A leader, its nodes and their movers over the real model, and a clock: what the tests of this folder let happen.
+//! Knows nothing of servers: connections are members of a set here, and a mover of a former start may ask for
+//! authorization at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,8 @@ use pontoon::{
     plan::{
         self,
         authorization::Authorizations,
-        job::{JobMemory, JobObservation, JobStep, NodeObservation, SelectedEndpoints},
+        job::{JobObservation, JobStep, NodeObservation, SelectedEndpoints},
+        job_memory::JobMemory,
         lease::Barrier,
         mover::{MoverState, MoverView},
         timing::Timing,
@@ -51,9 +53,9 @@ fn server(group: u32) -> Server {
     Server::new(addr(6_000 + u64::from(group)), format!("run{group}"), 0)
 }
 
-/// A copy that a node makes, or a zombie that thinks so.
+/// A run of a node, also of a former start of it.
 #[derive(Clone, Debug)]
-struct Worker {
+struct Mover {
     job: Job,
     run: u32,
     node: NodeId,
@@ -71,15 +73,15 @@ pub struct World {
     pub now_ns: u64,
     leader: NodeId,
     pub alive: BTreeSet<NodeId>,
-    heard: BTreeMap<NodeId, NodeObservation>,
-    workers: Vec<Worker>,
-    /// Authorized and not killed: what may change a server.
+    observed: BTreeMap<NodeId, NodeObservation>,
+    movers: Vec<Mover>,
+    /// Connections that are authorized and not killed: they may change a server.
     pub open: BTreeSet<(HostPort, Job, u32)>,
     pub memory: JobMemory,
     pub authorizations: Authorizations,
     barrier: Option<HoldId>,
     finished: Option<(HoldId, u32)>,
-    /// Likelihood of a fault in a turn, percent.
+    /// The probability of a fault in a turn, percent.
     pub faults: u32,
     pub trace: Vec<String>,
     pub switches: u32,
@@ -95,8 +97,8 @@ impl World {
             now_ns: 1_000 * MS,
             leader: NodeId(1),
             alive: (1..=NODES).map(NodeId).collect(),
-            heard: BTreeMap::new(),
-            workers: Vec::new(),
+            observed: BTreeMap::new(),
+            movers: Vec::new(),
             open: BTreeSet::new(),
             memory: JobMemory::new(1_000 * MS),
             authorizations: Authorizations::new(Term(1)),
@@ -168,12 +170,12 @@ impl World {
         self.rng.u32(0..100) < self.faults
     }
 
-    /// Nodes live and die, workers work, zombies try.
+    /// Nodes end and start, movers work, movers of former starts try to.
     pub fn others(&mut self, job: Job) {
         if self.happens() {
             let node = NodeId(self.rng.u64(1..=NODES));
             match self.rng.u32(0..4) {
-                // A node dies or comes back as a new start; its connections may live on in the kernel.
+                // A node ends or starts again; its former connections may still be open in the kernel.
                 0 if self.alive.contains(&node) && node != self.leader => {
                     self.alive.remove(&node);
                 }
@@ -186,14 +188,14 @@ impl World {
                     self.term = Term(self.term.0 + 1);
                     self.leader = node;
                     self.alive.insert(node);
-                    self.heard.clear();
+                    self.observed.clear();
                     self.memory = JobMemory::new(self.now_ns);
                     self.authorizations = Authorizations::new(self.term);
                     self.barrier = None;
                     self.trace.push(format!("node {node} leads in term {}", self.term));
                 }
                 _ => {
-                    for node in self.workers.iter_mut().filter(|w| w.node == node) {
+                    for node in self.movers.iter_mut().filter(|w| w.node == node) {
                         node.work = MoverState::Failed("a connection was lost".into());
                     }
                 }
@@ -201,21 +203,21 @@ impl World {
         }
         for node in self.alive.clone() {
             let (incarnation, applied) = (self.incarnation(node), self.state.applied);
-            self.heard.insert(node, NodeObservation { incarnation, heard_ns: self.now_ns, applied });
+            self.observed.insert(node, NodeObservation { incarnation, heartbeat_ns: self.now_ns, applied });
         }
         if let Some(run) = self.state.current_run(job).cloned() {
             let incarnation = self.incarnation(run.node);
-            let known = self.workers.iter().any(|w| w.job == job && w.run == run.run);
+            let known = self.movers.iter().any(|w| w.job == job && w.run == run.run);
             if self.alive.contains(&run.node) && incarnation.0 < run.began.0 && !known {
                 let (node, kind) = (run.node, run.kind);
                 let work = MoverState::Opening;
-                self.workers.push(Worker { job, run: run.run, node, incarnation, kind, work, authorized: false });
+                self.movers.push(Mover { job, run: run.run, node, incarnation, kind, work, authorized: false });
             }
         }
-        for at in 0..self.workers.len() {
-            let node = self.workers[at].clone();
+        for at in 0..self.movers.len() {
+            let node = self.movers[at].clone();
             let lives = self.alive.contains(&node.node) && self.incarnation(node.node) == node.incarnation;
-            // One that does not live any more is a zombie: what it had begun to do may still happen.
+            // What the mover of a former start has begun may still happen.
             if lives || self.rng.u32(0..100) < 10 {
                 self.works(at);
             }
@@ -223,7 +225,7 @@ impl World {
     }
 
     fn works(&mut self, at: usize) {
-        let node = self.workers[at].clone();
+        let node = self.movers[at].clone();
         let at_server = |group| server(group).addr;
         let server = match node.kind {
             RunKind::Copy | RunKind::WipeTarget => at_server(2),
@@ -235,7 +237,7 @@ impl World {
                 match self.authorizations.authorize(&self.state, (node.job, node.run), node.node, &asked) {
                     Ok(()) => {
                         self.open.insert((server, node.job, node.run));
-                        self.workers[at].authorized = true;
+                        self.movers[at].authorized = true;
                         if node.kind == RunKind::Copy { MoverState::CleaningTarget } else { MoverState::Cleaning }
                     }
                     Err(why) => MoverState::Failed(why),
@@ -251,12 +253,12 @@ impl World {
             MoverState::Finished(hold) if !self.state.holds.contains_key(&hold) => MoverState::Copying,
             same => same,
         };
-        self.workers[at].work = next;
+        self.movers[at].work = next;
     }
 
     pub fn mover(&self, job: Job) -> Option<MoverView> {
         let newest =
-            self.workers.iter().filter(|w| w.job == job && self.alive.contains(&w.node)).max_by_key(|w| w.run)?;
+            self.movers.iter().filter(|w| w.job == job && self.alive.contains(&w.node)).max_by_key(|w| w.run)?;
         (self.incarnation(newest.node) == newest.incarnation).then(|| MoverView {
             node: newest.node,
             incarnation: newest.incarnation,
@@ -266,7 +268,7 @@ impl World {
         })
     }
 
-    /// Time passes, less of it while clients wait; then the leader does all it can at once. Its steps.
+    /// Time passes, less of it while clients wait; then the leader does all steps that it can do now. Returns these.
     pub fn turn(&mut self, job: Job, ms: u64) -> Vec<JobStep> {
         let ms = if self.state.holds.is_empty() { ms } else { ms.min(self.rng.u64(1..60)) };
         self.now_ns += ms * MS;
@@ -281,7 +283,7 @@ impl World {
         steps
     }
 
-    /// One decision of the leader, carried out; what it was.
+    /// Carries out one decision of the leader, and returns it.
     pub fn lead(&mut self, job: Job) -> JobStep {
         let hold = self.state.holds.keys().next().copied();
         let barrier = hold.map(|hold| match self.barrier == Some(hold) {
@@ -294,7 +296,7 @@ impl World {
             term: self.term,
             me: self.leader,
             now_ns: self.now_ns,
-            nodes: &self.heard,
+            nodes: &self.observed,
             mover: mover.as_ref(),
             barrier: barrier.as_ref(),
             timing: Timing::default(),
@@ -335,7 +337,7 @@ impl World {
             }
             JobStep::Close { server, runs, .. } => {
                 let _ = self.authorizations.close(&self.state, job, runs);
-                // It may have worked all the same, or in part.
+                // It may have succeeded nevertheless.
                 if !fails || self.rng.bool() {
                     self.open.retain(|(at, of, _)| *at != server || *of != job);
                 }
@@ -345,7 +347,7 @@ impl World {
             JobStep::Finish { hold, run, node, by_ns } => {
                 assert_eq!(self.barrier, Some(hold), "before the barrier: {}", self.trace.join("\n"));
                 assert!(by_ns > now_ns);
-                let busy = self.workers.iter_mut().find(|w| w.job == job && w.run == run && w.node == node);
+                let busy = self.movers.iter_mut().find(|w| w.job == job && w.run == run && w.node == node);
                 match busy.filter(|w| w.work == MoverState::CaughtUp && !fails) {
                     Some(busy) => {
                         busy.work = MoverState::Finished(hold);
@@ -356,7 +358,7 @@ impl World {
                 }
             }
             JobStep::Propose(change) => {
-                self.probe(job, &change);
+                self.check_change(job, &change);
                 let result = self.apply(change.clone());
                 if let Err(why) = &result {
                     panic!("the leader proposes what is refused: {change:?}: {why}\n{}", self.trace.join("\n"));
@@ -367,31 +369,31 @@ impl World {
         }
     }
 
-    /// What must hold in front of a change.
-    fn probe(&mut self, job: Job, change: &Change) {
-        let nobody = |server: &HostPort| {
+    /// Checks what must hold before a change.
+    fn check_change(&mut self, job: Job, change: &Change) {
+        let no_open_connection = |server: &HostPort| {
             let there: Vec<_> = self.open.iter().filter(|(at, of, _)| at == server && *of == job).collect();
             assert!(there.is_empty(), "{change:?} in front of the fence: {there:?}\n{}", self.trace.join("\n"));
         };
         match change {
-            Change::StartMigration(StartMigration { target, .. }) => nobody(target),
-            Change::StartRun(StartRun { server, .. }) => nobody(server),
+            Change::StartMigration(StartMigration { target, .. }) => no_open_connection(target),
+            Change::StartRun(StartRun { server, .. }) => no_open_connection(server),
             Change::Switch(Switch { hold, target_offset, .. }) => {
-                nobody(&server(2).addr);
+                no_open_connection(&server(2).addr);
                 let run = self.state.current_run(job).unwrap().run;
-                assert_eq!(self.finished, Some((*hold, run)), "nobody finished: {}", self.trace.join("\n"));
+                assert_eq!(self.finished, Some((*hold, run)), "no run has finished: {}", self.trace.join("\n"));
                 assert_eq!(*target_offset, self::target_offset(run), "what its node said");
                 assert_eq!(self.barrier, Some(*hold));
                 self.switches += 1;
             }
             Change::Cleaned(_) | Change::EndSweep(_) => {
-                nobody(&self.state.current_run(job).unwrap().server);
+                no_open_connection(&self.state.current_run(job).unwrap().server);
             }
             _ => {}
         }
     }
 
-    /// An operator who cannot make up their mind.
+    /// An operator pauses, resumes or cancels at random.
     pub fn operate(&mut self, id: MigrationId) {
         let why = "an operator wants it".to_owned();
         let change = match self.rng.u32(0..10) {
@@ -405,12 +407,12 @@ impl World {
     }
 }
 
-/// Where the target is when this run has finished.
+/// The target's offset when this run has finished.
 fn target_offset(run: u32) -> ReplicationOffset {
     ReplicationOffset { replid: "ab".into(), offset: u64::from(run) }
 }
 
-/// Turns without faults until the step is one that is probed for.
+/// Takes turns without faults until the leader's step is a wanted one.
 #[track_caller]
 pub fn until(world: &mut World, job: Job, wanted: impl Fn(&JobStep) -> bool) -> JobStep {
     for _ in 0..500 {

@@ -1,5 +1,5 @@
-//! Clients and servers: registers are written and read through any node, and servers execute when they come to it.
-//! Knows nothing of routes; a client asks any node, a server does what it is asked.
+//! Clients and servers: registers are written and read through any node, and servers execute requests after a delay.
+//! Knows nothing of routes: a client asks any node, and a server executes any request.
 
 use pontoon::model::ids::SlotId;
 
@@ -10,7 +10,7 @@ use super::{
     world::{Event, KEYS_PER_SLOT, SLOTS, World},
 };
 
-/// A client that hears nothing for so long asks another node.
+/// A client that gets no answer for this time asks another node.
 const PATIENCE: Ns = 9 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Answer {
 pub struct Client {
     /// What it waits for.
     pub op: Option<usize>,
-    /// When it last had an answer that was no refusal.
+    /// When it last had an answer other than a refusal.
     pub served: Ns,
 }
 
@@ -46,7 +46,7 @@ pub struct Op {
     pub boot: u32,
     /// The server it was sent to.
     pub server: usize,
-    /// Which of its addresses, and the life of it that executed.
+    /// Which of its addresses, and after how many crashes it executed.
     pub which: u16,
     pub life: u32,
 }
@@ -83,7 +83,7 @@ impl World {
         self.schedule(PATIENCE, Event::ClientTires(id));
     }
 
-    /// The client has its answer, or has lost its connection or its patience.
+    /// The client has its answer, or has lost its connection, or has waited too long.
     pub fn client_has(&mut self, id: usize, answer: Answer) {
         let op = self.ops[id].clone();
         if self.clients[op.client].op != Some(id) {
@@ -112,23 +112,23 @@ impl World {
         if let Answer::Done(_) = answer {
             self.clients[op.client].served = self.now;
         }
-        // In peace they only show that they are served.
+        // Without faults, clients only show that they are served.
         let longest = if self.faults { 150 } else { 5000 };
         let pause = spread(&mut self.rng, MS, longest * MS);
         self.schedule(pause, Event::ClientNext(op.client));
     }
 
-    /// A node has written to a client. How long that takes decides nothing any more.
+    /// A node has answered a client. How long that takes has no effect.
     pub fn answer(&mut self, op: usize, answer: Answer) {
         let delay = network::message(&mut self.rng);
         self.schedule(delay, Event::ClientHas { op, answer });
     }
 
-    /// A server executes a request, whatever has become of who sent it.
+    /// A server executes a request, whatever has become of the node that sent it.
     pub fn execute(&mut self, id: usize) {
         let op = self.ops[id].clone();
         if !self.serves((op.server, op.which)) {
-            // Nobody is there, or a replica that refuses: the connection ends.
+            // The server is down, or is a replica that refuses: the connection ends.
             self.at_boot(op.node, op.boot, MS, NodeEvent::Deadline { op: id });
             return;
         }

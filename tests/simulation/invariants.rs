@@ -1,5 +1,5 @@
-//! What must never be seen: a lost acknowledged write, a stale read, a reply under an old slot epoch after one under a
-//! newer. Knows nothing of leases and holds; it probes from outside, with true time.
+//! The invariants: no acknowledged write is lost, no read is stale, no reply passes under an older slot epoch than an
+//! earlier reply. Knows nothing of leases and holds; it observes from outside, in true time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,22 +7,22 @@ use pontoon::model::ids::Epoch;
 
 /// One register per slot; a version is the rank of a write's execution among all executions anywhere.
 pub type Version = u64;
-/// What one server keeps.
+/// The registers of one server.
 pub type Registers = BTreeMap<u16, Version>;
 
-/// The witness.
+/// Checks the invariants.
 #[derive(Default)]
 pub struct Witness {
-    /// Versions of which a client has an acknowledgement, or that a client has read, by key.
+    /// The highest version that a client has read, or for which it has an acknowledgement, by key.
     known: BTreeMap<u16, BTreeSet<Version>>,
-    /// Writes that were lost with a primary before its replica had them: that is what an asynchronous replica promises.
+    /// Writes that were lost with a primary before its replica had them: asynchronous replication allows that.
     lost: BTreeSet<Version>,
-    /// Highest slot epoch under which a reply has passed, by slot.
+    /// The highest slot epoch under which a reply has passed, by slot.
     passed: BTreeMap<u16, Epoch>,
 }
 
 impl Witness {
-    /// What every read that is sent from now on must at least show.
+    /// The version that every read which is sent from now on must show at least.
     pub fn floor(&self, slot: u16) -> Version {
         self.known.get(&slot).and_then(BTreeSet::last).copied().unwrap_or(0)
     }
@@ -37,7 +37,7 @@ impl Witness {
         Ok(())
     }
 
-    /// A client has the acknowledgement of a write; `at_owner` is what the slot's owner keeps now.
+    /// A client has the acknowledgement of a write; `at_owner` is the version at the slot's owner now.
     pub fn acknowledged(&mut self, slot: u16, version: Version, at_owner: Version) -> Result<(), String> {
         if self.lost.contains(&version) {
             return Ok(());
@@ -51,7 +51,7 @@ impl Witness {
 
     /// A client has the answer of a read that was sent when the floor was `floor`.
     pub fn read(&mut self, slot: u16, version: Version, floor: Version) -> Result<(), String> {
-        // What was lost since the read was sent need not be seen.
+        // Writes that were lost since the read was sent need not be shown.
         let floor = self.known.get(&slot).and_then(|known| known.range(..=floor).next_back()).copied().unwrap_or(0);
         if self.lost.contains(&version) {
             return Ok(());
@@ -63,7 +63,7 @@ impl Witness {
         Ok(())
     }
 
-    /// The slot's data is now that of `data`, at its new owner.
+    /// A slot has moved to its new owner, with the values of `data`.
     pub fn moved(&self, slot: u16, data: &Registers) -> Result<(), String> {
         let (floor, has) = (self.floor(slot), data.get(&slot).copied().unwrap_or(0));
         if has < floor {
@@ -72,7 +72,7 @@ impl Witness {
         Ok(())
     }
 
-    /// These writes are gone with a primary.
+    /// These writes were lost with a primary.
     pub fn lose(&mut self, lost: impl Iterator<Item = (u16, Version)>) {
         for (key, version) in lost {
             self.lost.insert(version);

@@ -1,19 +1,23 @@
-//! A leader's tasks for migrations and sweeps: carries out what the real `plan::{migration, sweep, job, authorization}` decide, as
-//! src/control/{migrate,authorize,fence}.rs do. Knows nothing of whether it still leads: the rules must see to that.
+//! A leader's tasks for migrations and sweeps: carries out what the real `plan::{migration, sweep, job, authorization}`
+//! decide, as src/control/slots/job.rs and src/control/servers/{authorizer,fence}.rs do. Knows nothing of whether it
+//! still leads: the rules must ensure that.
 
 use std::collections::BTreeMap;
 
 use super::{
     invariants::Registers,
     leader::Tag,
-    mover::News,
+    mover_messages::News,
     network::{self, MS, Ns, SECOND},
     node::NodeEvent,
     store::Closing,
     world::{Event, PRODUCT, World},
 };
 use pontoon::{
-    control::leadership::heartbeat_handler::HeartbeatHandler,
+    control::{
+        leadership::{context::BARRIER_POLL_INTERVAL, heartbeat_handler::HeartbeatHandler},
+        slots::job::{CLOSE_MAX, FINISH_GRACE},
+    },
     model::{
         change::Change,
         ids::{HostPort, NodeId, Term},
@@ -23,19 +27,16 @@ use pontoon::{
     },
     plan::{
         self,
-        job::{JobMemory, JobObservation, JobStep, NodeObservation, SelectedEndpoints},
+        job::{JobObservation, JobStep, NodeObservation, SelectedEndpoints},
+        job_memory::JobMemory,
         lease::Barrier,
     },
 };
 
-/// `control::migrate::{CLOSE_MAX, BARRIER_POLL_INTERVAL, FINISH_GRACE}`.
-const CLOSE_MAX: Ns = SECOND;
-const BARRIER_POLL_INTERVAL: Ns = 5 * MS;
-const FINISH_GRACE: Ns = 20 * MS;
-/// A sweep's quiet time is longer than a world: here all but this has passed when a leader begins.
+/// A sweep's quiet time is longer than a world: when a leader begins, all but this has passed already.
 const QUIET: Ns = SECOND;
 
-/// One job, carried on.
+/// One job's task.
 pub struct Carried {
     memory: JobMemory,
     /// What it waits for; 0: nothing.
@@ -52,7 +53,7 @@ enum Doing {
     Propose(Box<Change>, Ns),
 }
 
-/// A worker that asks for authorization.
+/// A mover that asks for authorization.
 #[derive(Clone)]
 pub struct AuthorizationRequest {
     pub from: usize,
@@ -63,8 +64,8 @@ pub struct AuthorizationRequest {
 }
 
 impl World {
-    /// Every open job has one task, that probes for what is to be done now.
-    pub fn carry_on(&mut self, node: usize) {
+    /// Every open job has one task; each that waits for news decides what is to be done now.
+    pub fn step_jobs(&mut self, node: usize) {
         if !self.rules.migrations || !self.nodes[node].up || self.nodes[node].paused {
             return;
         }
@@ -95,12 +96,12 @@ impl World {
         let lead = self.nodes[node].lead.as_mut()?;
         let heartbeat_handler: &HeartbeatHandler = &lead.heartbeat_handler;
         let view = heartbeat_handler.view();
-        let heard = |n: &pontoon::control::leadership::view::NodeView| NodeObservation {
+        let observed = |n: &pontoon::control::leadership::view::NodeView| NodeObservation {
             incarnation: n.incarnation,
-            heard_ns: n.heard_ns,
+            heartbeat_ns: n.heartbeat_ns,
             applied: n.applied,
         };
-        let nodes: BTreeMap<NodeId, NodeObservation> = view.nodes.iter().map(|(id, n)| (*id, heard(n))).collect();
+        let nodes: BTreeMap<NodeId, NodeObservation> = view.nodes.iter().map(|(id, n)| (*id, observed(n))).collect();
         let hold = match job {
             Job::Migration(id) => state.migrations.get(&id).and_then(|m| m.hold()).and_then(|h| state.holds.get(&h)),
             Job::Sweep { .. } => None,
@@ -121,7 +122,7 @@ impl World {
         };
         let memory = &mut lead.jobs.get_mut(&job)?.memory;
         if let Job::Sweep { .. } = job {
-            // What it sees for the first time has been so for most of the quiet time.
+            // Slots that it sees for the first time count as unchanged for most of the quiet time.
             let since = now.saturating_sub(plan::sweep::QUIET_NS - QUIET);
             memory.observe(&JobObservation { now_ns: since, ..seen }, job);
         }
@@ -147,13 +148,13 @@ impl World {
             JobStep::Wait { .. } => {
                 let held = self.carried(node, job).is_some_and(|c| c.memory.hold.is_some());
                 let Some(lead) = &mut self.nodes[node].lead else { return };
-                if held && !std::mem::replace(&mut lead.probes, true) {
-                    self.at_node(node, BARRIER_POLL_INTERVAL, NodeEvent::JobsLook);
+                if held && !std::mem::replace(&mut lead.barriers_scheduled, true) {
+                    self.at_node(node, BARRIER_POLL_INTERVAL.as_nanos() as Ns, NodeEvent::EvaluateBarriers);
                 }
                 return;
             }
             JobStep::SelectEndpoints | JobStep::Preflight => {
-                self.at_node(node, delay, NodeEvent::Looked { serial });
+                self.at_node(node, delay, NodeEvent::Probed { serial });
                 if step == JobStep::SelectEndpoints { Doing::SelectEndpoints } else { Doing::Preflight }
             }
             JobStep::Close { server, runs, .. } => {
@@ -164,7 +165,7 @@ impl World {
                 let closing =
                     Closing { node, boot, term, serial, server: place.0, which: place.1, job, confirmed: false };
                 self.schedule(delay, Event::Control(Box::new(closing)));
-                let patience = self.nodes[node].clock.lasts(CLOSE_MAX);
+                let patience = self.nodes[node].clock.lasts(CLOSE_MAX.as_nanos() as Ns);
                 let late = Err("no answer in time".into());
                 self.at_node(node, patience, NodeEvent::Closed { serial, result: late });
                 Doing::Close(server, runs)
@@ -173,7 +174,7 @@ impl World {
                 let within = by_ns.saturating_sub(now);
                 let news = News::Finish { serial, leader: node, hold, within };
                 self.send(node, worker.0 as usize - 1, NodeEvent::Mover { job, run, news });
-                let patience = self.nodes[node].clock.lasts(within + FINISH_GRACE);
+                let patience = self.nodes[node].clock.lasts(within + FINISH_GRACE.as_nanos() as Ns);
                 let late = Err("no answer in time".into());
                 self.at_node(node, patience, NodeEvent::Finished { serial, result: late });
                 Doing::Finish(hold)
@@ -200,7 +201,8 @@ impl World {
         Some((*job, std::mem::replace(&mut carried.doing, Doing::Nothing)))
     }
 
-    /// A select endpoints or a preflight is through. It only chooses the moment, so it may know more than it could.
+    /// An endpoint selection or a preflight has ended. It only chooses the moment, so here it may know more than a real
+    /// one.
     pub fn probed(&mut self, node: usize, serial: u64) {
         let Some((job, doing)) = self.awaited(node, serial) else { return };
         let (now, state) = (self.local(node), self.state(node));
@@ -211,7 +213,7 @@ impl World {
         let there = [from, to].map(|g| groups[&g].servers[0].addr.clone());
         let all = there.iter().all(|addr| self.serves(Self::place(addr)));
         if matches!(doing, Doing::SelectEndpoints) {
-            // Behind a failover the dead primary stands between the two for a moment.
+            // After a failover the old primary is between the two for a moment.
             let servers = &groups[&from].servers;
             let feed = if self.rng.bool() { servers.last() } else { servers.first() }.unwrap().addr.clone();
             let group_epochs = [from, to].map(|g| (g, groups[&g].epoch)).into();
@@ -226,16 +228,16 @@ impl World {
                 let member = state.members.get(&self.member_id(n));
                 let isolated = state.products[&PRODUCT].isolated;
                 let table = self.nodes[node].lead.as_ref().and_then(|l| l.heartbeat_handler.table());
-                !there && member.is_some_and(|m| !table.is_some_and(|t| t.surely_silent(m, isolated, now)))
+                !there && member.is_some_and(|m| !table.is_some_and(|t| t.has_stopped_serving(m, isolated, now)))
             });
-            // A fault may begin right after any preflight, so a few that lie show more.
+            // A fault may begin right after a preflight, so a few wrong answers find more.
             let well = (all && !silent) || self.rng.u8(0..10) == 0;
-            let result = if well { Ok(()) } else { Err("somebody does not answer".to_owned()) };
+            let result = if well { Ok(()) } else { Err("a node does not answer".to_owned()) };
             if let Some(carried) = self.carried(node, job) {
                 carried.memory.preflighted(now, result);
             }
         }
-        self.carry_on(node);
+        self.step_jobs(node);
     }
 
     pub fn job_closed(&mut self, node: usize, serial: u64, result: Result<(), String>) {
@@ -245,7 +247,7 @@ impl World {
         if let Some(carried) = self.carried(node, job) {
             carried.memory.closed(now, server, runs, result, timing);
         }
-        self.carry_on(node);
+        self.step_jobs(node);
     }
 
     pub fn job_finished(&mut self, node: usize, serial: u64, result: Result<(), String>) {
@@ -257,7 +259,7 @@ impl World {
                 result.map(|()| pontoon::model::promotion::ReplicationOffset { replid: "ab".into(), offset: 0 }),
             );
         }
-        self.carry_on(node);
+        self.step_jobs(node);
     }
 
     pub fn job_proposed(&mut self, node: usize, serial: u64, result: Result<Outcome, Option<String>>) {
@@ -267,7 +269,7 @@ impl World {
             Ok(outcome) => Ok(outcome),
             Err(Some(why)) => Err(why.clone()),
             Err(None) => {
-                // Nobody knows: the task ends, and another begins.
+                // The outcome is unknown: the task ends, and another one begins.
                 if let Some(lead) = &mut self.nodes[node].lead {
                     lead.jobs.remove(&job);
                 }
@@ -277,12 +279,12 @@ impl World {
         if let Some(carried) = self.carried(node, job) {
             carried.memory.proposed((asked, now), &change, result, timing);
         }
-        self.carry_on(node);
+        self.step_jobs(node);
     }
 
     // Authorizations.
 
-    /// A worker names its connection. The round begins after that.
+    /// A mover names its connection. The quorum confirmation begins after that.
     pub fn authorize(&mut self, node: usize, asking: AuthorizationRequest) {
         let boot = self.nodes[node].boot;
         let Some(term) = self.nodes[node].lead.as_ref().map(|l| l.term) else {

@@ -1,5 +1,6 @@
-//! Worlds with migrations: an operator who plans, cancels, pauses and resumes them, what must be so after a switch and after
-//! an end, and that all of them end once nothing fails any more. Knows nothing of how they are carried out.
+//! Worlds with migrations: an operator plans, cancels, pauses and resumes them; conditions are checked after a switch
+//! and after an end; and all migrations must end once nothing fails any more. Knows nothing of how they are carried
+//! out.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +31,7 @@ impl World {
         SlotId(key % SLOTS)
     }
 
-    /// Faults, then peace until all is well.
+    /// A time with faults, then one without, until everything has recovered.
     pub fn run_migrations(&mut self) -> Result<(), String> {
         self.run_faults()?;
         let mut end = MIGRATION_FAULTS;
@@ -62,15 +63,15 @@ impl World {
         parked.map_or(Ok(()), |worker| Err(format!("requests stay parked: {worker:?}")))
     }
 
-    /// What an operator does now and then.
+    /// What an operator does at random times.
     pub fn migrate(&mut self) {
         let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
         let state = self.raft.log[self.raft.last()].state.clone();
-        let Some(change) = self.wish(&state) else { return };
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
+        let Some(change) = self.operator_change(&state) else { return };
+        self.propose(leader, Proposal { change, tag: Tag::None, copied: Registers::new() });
     }
 
-    fn wish(&mut self, state: &ClusterState) -> Option<Change> {
+    fn operator_change(&mut self, state: &ClusterState) -> Option<Change> {
         let open: Vec<MigrationId> = state.migrations.keys().copied().collect();
         let some = if open.is_empty() { None } else { Some(open[self.rng.usize(0..open.len())]) };
         match (self.rng.u8(0..10), some) {
@@ -103,8 +104,8 @@ impl World {
         }
     }
 
-    /// What an entry says must be so at the servers. `before`: the entry before it.
-    pub fn look_after(&mut self, change: &Change, before: usize) {
+    /// Checks that the servers are in the state that an entry requires. `before`: the index of the entry before it.
+    pub fn check_servers(&mut self, change: &Change, before: usize) {
         let state = self.raft.log[before].state.clone();
         match change {
             Change::Switch(Switch { migration, .. }) => {
@@ -138,8 +139,8 @@ impl World {
                 let server = Self::place(&run.server).0;
                 for key in self.keys_where(|_, slot| slots.contains(&slot)) {
                     let Some(version) = self.servers[server].get(&key).copied() else { continue };
-                    // Only a late write may be there, of which nobody knows.
-                    let late = self.stores[server].is_clients(key) && version > since;
+                    // Only a late write may be there, which no client knows to be executed.
+                    let late = self.stores[server].written_by_client(key) && version > since;
                     if !late || self.witness.knows(key, version) {
                         self.violated(format!("{job} is over, and server {} has {version} of key {key}", server + 1));
                     }

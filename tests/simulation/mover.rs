@@ -1,5 +1,6 @@
-//! A node's runs, as src/node/movers.rs and src/mover/{copy,finish,clean}.rs do them: clean, copy, follow the feed, finish.
-//! Knows nothing of who decides what a run is for.
+//! A node's runs, as src/node/movers.rs and src/mover/{copy,finish,clean}.rs do them: clean, copy, follow the feed,
+//! finish.
+//! Knows nothing of how runs are decided.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,6 +14,7 @@ use pontoon::{
 
 use super::{
     invariants::Version,
+    mover_messages::{FromSource, FromTarget, News, ToSource},
     network::{self, MS, Ns, SECOND, spread},
     node::NodeEvent,
     store::Command,
@@ -24,66 +26,14 @@ const ASK_MAX: Ns = SECOND;
 const ASKINGS_MAX: u32 = 5;
 const WIPE_PASSES_APART: Ns = 100 * MS;
 const LATE_WRITES: Ns = 5 * SECOND;
-/// Fetches on their way.
+/// How many fetches are in flight at most.
 const FLYING_MAX: usize = 3;
-
-/// What comes to a run from outside.
-#[derive(Clone, Debug)]
-pub enum News {
-    /// It connects.
-    Begin,
-    Opened(u64),
-    Lost(String),
-    Authorized(Result<(), Option<String>>),
-    AskAgain {
-        asking: u32,
-    },
-    FromTarget,
-    FromSource,
-    /// The feed has something, perhaps.
-    Feed,
-    /// It is at another place: what the log says may concern it now.
-    Moved,
-    /// The second pass is due.
-    Pass,
-    Finish {
-        serial: u64,
-        leader: usize,
-        hold: HoldId,
-        within: Ns,
-    },
-    Deadline(HoldId),
-}
-
-/// Answers of the server that is changed; they keep their order.
-pub enum FromTarget {
-    Keys(Vec<u16>),
-    Done,
-    Waited,
-}
-
-/// Questions to the source; they keep their order, too.
-#[derive(Clone, Copy)]
-pub enum ToSource {
-    Feed,
-    Scan,
-    Fetch(u16),
-    /// The primary's offset.
-    Probe,
-}
-
-pub enum FromSource {
-    Feed(usize),
-    Keys(Vec<u16>),
-    Fetched(u16, Version),
-    Probe(usize),
-}
 
 struct Finishing {
     hold: HoldId,
     serial: u64,
     leader: usize,
-    /// The offset up to which the feed is to be read.
+    /// The offset up to which the feed must be read.
     upto: Option<usize>,
     /// What was fetched when the offset was asked for.
     fetched: u64,
@@ -93,7 +43,7 @@ struct Finishing {
 pub struct Mover {
     pub run: u32,
     kind: RunKind,
-    /// Keys of the slots of its job, and of which it may delete at the target.
+    /// The keys of the slots of its job, and those that it may delete at the target.
     keys: BTreeSet<u16>,
     ours: BTreeSet<u16>,
     server: (usize, u16),
@@ -103,7 +53,7 @@ pub struct Mover {
     line: Option<u64>,
     asking: u32,
     pub work: MoverState,
-    /// Commands to the target that are not answered.
+    /// Commands to the target that are not answered yet.
     unanswered: usize,
     pub from_target: VecDeque<FromTarget>,
     pub to_source: VecDeque<ToSource>,
@@ -121,7 +71,7 @@ pub struct Mover {
 }
 
 impl World {
-    /// Begins and ends runs, so that they are what the log says.
+    /// Begins and ends runs, so that they are those of the state.
     pub fn follow(&mut self, node: usize) {
         let Some(own) = self.admission(node).map(|a| a.incarnation) else { return };
         let state = self.raft.log[self.nodes[node].applied].state.clone();
@@ -136,7 +86,7 @@ impl World {
         self.nodes[node].movers.retain(|job, mover| runs.iter().any(|(j, run)| j == job && run.run == mover.run));
         for (job, run) in runs {
             if self.nodes[node].movers.contains_key(&job) {
-                self.go_on(node, job);
+                self.continue_run(node, job);
                 continue;
             }
             let mut mover = self.mover(&state, job, run);
@@ -194,23 +144,23 @@ impl World {
         }
     }
 
-    /// What heartbeats tell.
+    /// The reports in heartbeats.
     pub fn reports(&self, node: usize) -> Vec<(Job, MoverView)> {
         let report = |mover: &Mover| MoverView { run: mover.run, work: mover.work.clone(), ..MoverView::default() };
         self.nodes[node].movers.iter().map(|(job, mover)| (*job, report(mover))).collect()
     }
 
-    fn its(&mut self, node: usize, job: Job) -> &mut Mover {
+    fn mover_of(&mut self, node: usize, job: Job) -> &mut Mover {
         self.nodes[node].movers.get_mut(&job).unwrap()
     }
 
-    /// The log may have let it begin to write, or released its hold.
-    fn go_on(&mut self, node: usize, job: Job) {
+    /// Continues a run that may write now, or whose hold was released.
+    fn continue_run(&mut self, node: usize, job: Job) {
         let Job::Migration(id) = job else { return };
         let state = self.raft.log[self.nodes[node].applied].state.clone();
         let Some(migration) = state.migrations.get(&id) else { return };
         let rules = self.rules;
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         if mover.gated && (migration.staged || !rules.staged_first) {
             mover.gated = false;
             self.ask_source(node, job, ToSource::Feed);
@@ -227,13 +177,13 @@ impl World {
     }
 
     fn works(&mut self, node: usize, job: Job, work: MoverState) {
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         if mover.work != work {
             self.note(format_args!("node {}: {job} is {work:?}", node + 1));
-            let mover = self.its(node, job);
+            let mover = self.mover_of(node, job);
             mover.work = work;
             let moved = NodeEvent::Mover { job, run: mover.run, news: News::Moved };
-            // `node::movers` probes at the log again, for a hold that was released meanwhile.
+            // `node::movers` reads the state again, for a hold that was released in the meantime.
             self.at_node(node, MS, moved);
             self.at_node(node, MS, NodeEvent::HeartbeatNews);
         }
@@ -247,12 +197,12 @@ impl World {
         }
         match news {
             News::Begin => {
-                // A connection that nobody accepts waits in the kernel, and is served later.
+                // A connection that is not accepted yet waits in the kernel, and is served later.
                 let delay = match self.rng.u8(0..20) {
                     0 => spread(&mut self.rng, 20 * MS, 5000 * MS),
                     _ => spread(&mut self.rng, MS / 5, 20 * MS),
                 };
-                let place = self.its(node, job).server;
+                let place = self.mover_of(node, job).server;
                 self.schedule(delay, Event::Open { place, job, run, node, boot });
             }
             News::Opened(line) => {
@@ -287,7 +237,7 @@ impl World {
                 }
             }
             News::Feed => self.reads(node, job),
-            News::Moved => self.go_on(node, job),
+            News::Moved => self.continue_run(node, job),
             News::Pass => self.ask_target(node, job, Command::Scan),
             News::Finish { serial, leader, hold, within } => {
                 if mover.work != MoverState::CaughtUp {
@@ -295,9 +245,9 @@ impl World {
                     return;
                 }
                 let fetched = mover.fetched;
-                let upto = (!self.rules.offset_after_barrier).then_some(self.its(node, job).probe);
+                let upto = (!self.rules.offset_after_barrier).then_some(self.mover_of(node, job).probe);
                 let waits = false;
-                self.its(node, job).finishing = Some(Finishing { hold, serial, leader, upto, fetched, waits });
+                self.mover_of(node, job).finishing = Some(Finishing { hold, serial, leader, upto, fetched, waits });
                 self.works(node, job, MoverState::Finishing(hold));
                 if upto.is_none() {
                     self.ask_source(node, job, ToSource::Probe);
@@ -323,7 +273,7 @@ impl World {
 
     fn ask_authorization(&mut self, node: usize, job: Job) {
         let leader = self.nodes[node].leader.map(|(leader, _)| leader);
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         if mover.work != MoverState::Opening {
             return;
         }
@@ -340,7 +290,7 @@ impl World {
     }
 
     fn ask_target(&mut self, node: usize, job: Job, command: Command) {
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         mover.unanswered += 1;
         let (server, line) = (mover.server.0, mover.line.unwrap_or_default());
         self.send_line(server, line, command);
@@ -348,7 +298,7 @@ impl World {
 
     fn ask_source(&mut self, node: usize, job: Job, what: ToSource) {
         let boot = self.nodes[node].boot;
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         mover.to_source.push_back(what);
         mover.unasked += 1;
         let run = mover.run;
@@ -359,7 +309,7 @@ impl World {
         self.schedule(delay, Event::Source { node, boot, job, run });
     }
 
-    /// The source executes the next question of a run.
+    /// The source executes the next request of a run.
     pub fn source(&mut self, node: usize, boot: u32, job: Job, run: u32) {
         if self.nodes[node].boot != boot {
             return;
@@ -368,7 +318,7 @@ impl World {
         let Some(mover) = self.nodes[node].movers.get_mut(&job).filter(|m| m.run == run) else { return };
         let store = &stores[mover.source];
         if store.down || store.life != mover.life {
-            return self.tell_mover(node, boot, (job, run), News::Lost("the source is not what it was".into()));
+            return self.send_to_mover(node, boot, (job, run), News::Lost("the source is not what it was".into()));
         }
         let offset = if mover.on_replica { store.replica } else { store.log.len() };
         let Some(what) = mover.to_source.pop_front() else { return };
@@ -382,11 +332,11 @@ impl World {
             ToSource::Probe => FromSource::Probe(store.log.len()),
         };
         mover.from_source.push_back(answer);
-        self.tell_mover(node, boot, (job, run), News::FromSource);
+        self.send_to_mover(node, boot, (job, run), News::FromSource);
     }
 
     fn target_answers(&mut self, node: usize, job: Job, answer: FromTarget) {
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         match answer {
             FromTarget::Keys(keys) => {
                 let found: Vec<u16> = keys.into_iter().filter(|key| mover.keys.contains(key)).collect();
@@ -417,7 +367,7 @@ impl World {
                 return;
             }
         }
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         if mover.unanswered > 0 {
             return;
         }
@@ -426,7 +376,7 @@ impl World {
             MoverState::CleaningTarget => {
                 mover.gated = true;
                 self.works(node, job, MoverState::Copying);
-                self.go_on(node, job);
+                self.continue_run(node, job);
             }
             MoverState::Cleaning => self.ask_target(node, job, Command::Scan),
             _ => {}
@@ -435,7 +385,7 @@ impl World {
 
     fn source_answers(&mut self, node: usize, job: Job, answer: FromSource) {
         let rules = self.rules;
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         let run = mover.run;
         match answer {
             FromSource::Feed(offset) => {
@@ -475,7 +425,7 @@ impl World {
         let Some(mover) = self.nodes[node].movers.get_mut(&job) else { return };
         let (store, run) = (&self.stores[mover.source], mover.run);
         if store.down || store.life != mover.life {
-            return self.tell_mover(node, boot, (job, run), News::Lost("the feed is lost".into()));
+            return self.send_to_mover(node, boot, (job, run), News::Lost("the feed is lost".into()));
         }
         let there = if mover.on_replica { store.replica } else { store.log.len() };
         let upto = self.rng.usize(mover.read..=there.max(mover.read));
@@ -490,11 +440,11 @@ impl World {
         } else {
             changed.iter().for_each(|(key, version)| self.put(node, job, *key, *version));
         }
-        // Left out, the offset is one that was asked for now and then.
+        // Without this rule, the offset is one that was asked for earlier.
         if !rules.offset_after_barrier && self.rng.u8(0..8) == 0 {
             self.ask_source(node, job, ToSource::Probe);
         }
-        let finishing = self.its(node, job).finishing.is_some();
+        let finishing = self.mover_of(node, job).finishing.is_some();
         let next = match self.rng.u8(0..20) {
             0 => spread(&mut self.rng, 20 * MS, 400 * MS),
             _ if finishing => spread(&mut self.rng, MS / 2, 4 * MS),
@@ -503,7 +453,7 @@ impl World {
         self.at_node(node, next, NodeEvent::Mover { job, run, news: News::Feed });
     }
 
-    /// Asks for what waits, and sees how far it is.
+    /// Fetches dirty keys, and moves on to the next phase when none is left.
     fn pump(&mut self, node: usize, job: Job) {
         let rules = self.rules;
         loop {
@@ -514,7 +464,7 @@ impl World {
             let dirty = mover.dirty.iter().next().copied();
             let asked = |key: u16| mover.to_source.iter().any(|q| matches!(q, ToSource::Fetch(k) if *k == key));
             let key = match dirty {
-                // The mark stays until the answer: one question at a time.
+                // The mark stays until the answer: one fetch of a key at a time.
                 Some(key) if !rules.mark_before_fetch && (asked(key) || mover.unasked > 0) => return,
                 Some(key) => {
                     if rules.mark_before_fetch {
@@ -529,7 +479,7 @@ impl World {
             };
             self.ask_source(node, job, ToSource::Fetch(key));
         }
-        let mover = self.its(node, job);
+        let mover = self.mover_of(node, job);
         if mover.work == MoverState::Copying && mover.unasked == 0 {
             return self.works(node, job, MoverState::CaughtUp);
         }
@@ -540,7 +490,7 @@ impl World {
             return;
         }
         if rules.offset_after_barrier && finishing.fetched != fetched {
-            // What nobody waits for may have been executed in the middle of a fetch: once more.
+            // A command without a waiting caller may have been executed in the middle of a fetch: fetched once more.
             (finishing.fetched, finishing.upto) = (fetched, None);
             return self.ask_source(node, job, ToSource::Probe);
         }

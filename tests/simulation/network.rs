@@ -1,4 +1,4 @@
-//! Time, clocks and delays: how long messages take, and whose clock runs how fast.
+//! Time, clocks and delays: how long messages take, and how fast each clock runs.
 //! Knows nothing of what the messages say.
 
 use fastrand::Rng;
@@ -16,14 +16,14 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Rates of two clocks differ by at most `rates_differ`; extremes are likelier than chance, they are what hurts.
+    /// Rates of two clocks differ by at most `rates_differ`; extremes are more likely, since they find more.
     pub fn random(rng: &mut Rng, rates_differ: f64) -> Self {
         let place = match rng.u8(0..4) {
             0 => -0.5,
             1 => 0.5,
             _ => rng.f64() - 0.5,
         };
-        // An hour at least, so that an empty table's "0" is long ago for everyone.
+        // An hour at least, so that an empty table's "0" is long ago on every clock.
         Self { rate: 1.0 + place * rates_differ, offset: rng.u64(3600 * SECOND..7200 * SECOND) }
     }
 

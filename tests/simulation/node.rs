@@ -1,5 +1,5 @@
-//! A node: applies the log, sends heartbeats, and its workers dispatch, park, check and drain, as src/node/heartbeat.rs and
-//! src/proxy/{check,hold,worker}.rs do. Knows nothing of who leads but what it was told.
+//! A node: applies the log, sends heartbeats, and its workers dispatch, park, check and drain, as src/node/heartbeat.rs
+//! and src/proxy/{check,hold,worker}.rs do. Knows which node leads only from messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,11 @@ use super::{
     clients::Answer,
     jobs::AuthorizationRequest,
     leader::{Heartbeat, Lead, Tag},
-    mover::{Mover, News},
+    mover::Mover,
+    mover_messages::News,
     network::{self, Clock, MS, Ns, SECOND, spread},
     raft::Proposal,
+    worker::{InFlight, Worker},
     world::{Event, PRODUCT, World},
 };
 use fastrand::Rng;
@@ -27,7 +29,7 @@ use pontoon::{
 
 /// `node::heartbeat::ANSWER_WITHIN`.
 const ANSWER_WITHIN: Ns = SECOND;
-/// serving.md: a request stays parked at most; a request's deadline at a server.
+/// How long a request stays parked at most, and a request's deadline at a server.
 const PARKED_MAX: Ns = 5 * SECOND;
 const REQUEST_MAX: Ns = 5 * SECOND;
 
@@ -52,32 +54,14 @@ pub enum NodeEvent {
     Mover { job: Job, run: u32, news: News },
     Authorize { from: usize, job: Job, run: u32, server: HostPort, line: u64 },
     AuthorizationRoundEnd { term: Term, proof: Option<usize>, asking: Box<AuthorizationRequest> },
-    Looked { serial: u64 },
+    Probed { serial: u64 },
     Closed { serial: u64, result: Result<(), String> },
     Finished { serial: u64, result: Result<(), String> },
-    JobsLook,
+    EvaluateBarriers,
     Request { op: usize },
     HandlerReply { op: usize, version: u64 },
     Deadline { op: usize },
     ParkedTooLong { op: usize },
-}
-
-/// A request that a server has.
-#[derive(Clone, Copy, Debug)]
-pub struct InFlight {
-    slot: SlotId,
-    epoch: Epoch,
-}
-
-/// A worker of this start.
-#[derive(Debug, Default)]
-pub struct Worker {
-    /// Its route table, by log index.
-    pub table: usize,
-    inflight: BTreeMap<usize, InFlight>,
-    pub parked: Vec<usize>,
-    /// Open holds of its table, and whether each has drained.
-    holds: BTreeMap<HoldId, bool>,
 }
 
 pub struct Node {
@@ -87,19 +71,19 @@ pub struct Node {
     pub cut: bool,
     pub boot: u32,
     start: Uuid,
-    /// What waits for the node to go on.
+    /// Events that wait until the node is resumed.
     pub backlog: Vec<NodeEvent>,
     pub applied: usize,
     pub workers: Vec<Worker>,
     pub lease: Lease,
-    /// Who leads, as far as it knows.
+    /// Which node leads, as far as it knows.
     pub leader: Option<(usize, Term)>,
     /// A term of its own whose first entry it has not applied yet.
-    to_restore_as_primary: Option<(Term, usize)>,
+    elected: Option<(Term, usize)>,
     pub lead: Option<Lead>,
-    /// Entries it has appended, whose results it waits for.
+    /// Entries that it has appended and whose results it waits for.
     pub proposed: Vec<(usize, Tag)>,
-    /// The heartbeat that is not answered, and when it was sent.
+    /// The heartbeat that is not answered yet, and when it was sent.
     heartbeat: Option<(u64, Sent)>,
     heartbeats: u64,
     news: bool,
@@ -121,7 +105,7 @@ impl Node {
             workers: (0..rng.usize(1..=2)).map(|_| Worker::default()).collect(),
             lease: Lease::new(Permit::none().into()),
             leader: None,
-            to_restore_as_primary: None,
+            elected: None,
             lead: None,
             proposed: Vec::new(),
             heartbeat: None,
@@ -136,7 +120,7 @@ impl World {
     pub fn on_node(&mut self, node: usize, what: NodeEvent) {
         match what {
             NodeEvent::Apply { upto } => self.applies(node, upto),
-            NodeEvent::Leads { leader, term, from } => self.hears_of_leader(node, leader, term, from),
+            NodeEvent::Leads { leader, term, from } => self.learns_leader(node, leader, term, from),
             NodeEvent::Swap { worker } => self.swap(node, worker),
             NodeEvent::HeartbeatDue { serial } if serial == self.nodes[node].heartbeats => self.heartbeat(node),
             NodeEvent::HeartbeatDue { .. } => {}
@@ -164,14 +148,14 @@ impl World {
             NodeEvent::AuthorizationRoundEnd { term, proof, asking } => {
                 self.authorization_round_ends(node, term, proof, asking)
             }
-            NodeEvent::Looked { serial } => self.probed(node, serial),
+            NodeEvent::Probed { serial } => self.probed(node, serial),
             NodeEvent::Closed { serial, result } => self.job_closed(node, serial, result),
             NodeEvent::Finished { serial, result } => self.job_finished(node, serial, result),
-            NodeEvent::JobsLook => {
+            NodeEvent::EvaluateBarriers => {
                 if let Some(lead) = &mut self.nodes[node].lead {
-                    lead.probes = false;
+                    lead.barriers_scheduled = false;
                 }
-                self.carry_on(node);
+                self.step_jobs(node);
             }
             NodeEvent::Request { op } => self.request(node, op),
             NodeEvent::HandlerReply { op, version } => self.reply(node, op, version),
@@ -187,7 +171,7 @@ impl World {
         }
     }
 
-    // The log and who leads it.
+    // The log and its leader.
 
     fn applies(&mut self, node: usize, upto: usize) {
         let before = self.admission(node);
@@ -217,38 +201,38 @@ impl World {
         }
         if self.rules.migrations {
             self.follow(node);
-            self.carry_on(node);
+            self.step_jobs(node);
         }
     }
 
-    fn hears_of_leader(&mut self, node: usize, leader: usize, term: Term, from: usize) {
+    fn learns_leader(&mut self, node: usize, leader: usize, term: Term, from: usize) {
         let n = &mut self.nodes[node];
         if n.leader.is_some_and(|(_, known)| known >= term) {
             return;
         }
         n.leader = Some((leader, term));
         n.lead = None;
-        n.to_restore_as_primary = (leader == node).then_some((term, from));
+        n.elected = (leader == node).then_some((term, from));
         self.begin_to_lead(node);
         self.on_node(node, NodeEvent::HeartbeatNews);
     }
 
-    /// A leader is one when it has applied an entry of its own term.
+    /// A node begins to lead when it has applied an entry of its own term.
     fn begin_to_lead(&mut self, node: usize) {
         let n = &mut self.nodes[node];
-        let Some((term, from)) = n.to_restore_as_primary else { return };
+        let Some((term, from)) = n.elected else { return };
         if n.applied < from {
             return;
         }
-        n.to_restore_as_primary = None;
+        n.elected = None;
         let now = n.clock.read(self.now);
-        // Left out: as if the term had begun long ago.
+        // Without this rule: as if the term had begun long ago.
         let lease = self.timing.lease_at_leader().as_nanos() as Ns + 1;
         let since = if self.rules.leader_waits { now } else { now - lease };
         n.lead = Some(Lead::new(term, since, self.timing));
     }
 
-    /// The process ends. A polite one answers what it has and says so.
+    /// The process ends. A polite one answers its requests and sends a last heartbeat.
     pub fn stop(&mut self, node: usize, polite: bool) {
         let waiting = self.clients.iter().filter_map(|c| c.op);
         let lost: Vec<usize> = waiting.filter(|op| self.ops[*op].node == node).collect();
@@ -264,7 +248,7 @@ impl World {
         n.boot += 1;
     }
 
-    /// A new start: it knows its log, nearly to the end, and nothing else.
+    /// A new start, which knows its log nearly to the end, and nothing else.
     pub fn restart(&mut self, node: usize) {
         self.note(format_args!("node {} starts", node + 1));
         let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
@@ -342,12 +326,12 @@ impl World {
             self.nodes[node].lease.granted(sent, granted, reached, now);
         }
         if grant == Grant::DuplicateNode {
-            self.violated(format!("node {} hears of a duplicate, and there is none", node + 1));
+            self.violated(format!("node {} was answered that it has a duplicate, and there is none", node + 1));
         }
         if grant == Grant::NotMember {
-            // It stops, says so, and is started again by somebody.
+            // It stops, reports that, and is started again.
             self.nodes[node].lease.revoke();
-            self.note(format_args!("node {} hears that it is removed", node + 1));
+            self.note(format_args!("node {} was answered that it is removed", node + 1));
             self.stop(node, true);
             let pause = self.fault_length();
             self.schedule(pause, Event::Restart(node));
@@ -373,7 +357,7 @@ impl World {
 
     // Workers.
 
-    /// What all workers' tables have reached.
+    /// The epoch that the tables of all workers have reached.
     fn reached(&self, node: usize) -> Epoch {
         (0..self.nodes[node].workers.len()).map(|w| self.table(node, w).epoch).min().unwrap_or_default()
     }
@@ -419,7 +403,7 @@ impl World {
         self.at_node(node, delay, NodeEvent::HeartbeatNews);
     }
 
-    /// What was sent before a hold is answered: the node has news.
+    /// Requests that were sent before a hold are answered: the node has news for the leader.
     fn recount(&mut self, node: usize, worker: usize) {
         let table = self.raft.log[self.nodes[node].workers[worker].table].table.clone();
         let w = &mut self.nodes[node].workers[worker];
@@ -434,7 +418,7 @@ impl World {
         }
     }
 
-    /// Check 1.
+    /// A request arrives: the check before it is sent.
     fn request(&mut self, node: usize, id: usize) {
         let op = &self.ops[id];
         let (worker, slot) = (op.worker, SlotId(op.slot));
@@ -468,10 +452,10 @@ impl World {
         self.at_node(node, max, NodeEvent::Deadline { op: id });
     }
 
-    /// Check 2, the decisive one.
+    /// A reply arrives: the check before it is delivered, which is the decisive one.
     fn reply(&mut self, node: usize, id: usize, version: u64) {
         if self.ops[id].life != self.stores[self.ops[id].server].life {
-            // The server died before this was on the wire.
+            // The server ended before it had sent the reply.
             return self.deadline(node, id);
         }
         let worker = self.ops[id].worker;
@@ -481,7 +465,7 @@ impl World {
             if let Err(why) = self.witness.passes(entry.slot.0, entry.epoch) {
                 self.violated(format!("{why} (request {id} through node {})", node + 1));
             }
-            // From here to the socket anything may happen, also a pause.
+            // Between this check and the socket anything may happen, also a pause.
             let delay = if self.rng.u8(0..200) == 0 { spread(&mut self.rng, MS, 6 * SECOND) } else { 0 };
             self.schedule(delay + MS / 5, Event::ClientHas { op: id, answer: Answer::Done(version) });
         } else {

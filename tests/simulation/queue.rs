@@ -10,7 +10,7 @@ const SCHEDULED_MAX: u64 = 2_000_000;
 
 pub struct Queue<E> {
     order: BinaryHeap<Reverse<(Ns, u64, usize)>>,
-    /// By place; places are used again, so that a world stays as small as what is open in it.
+    /// By place; places are used again, so that the queue stays as small as the number of open events.
     events: Vec<Option<E>>,
     free: Vec<usize>,
     scheduled: u64,
@@ -44,7 +44,7 @@ impl<E> Queue<E> {
         self.events[place].take().map(|event| (at, event))
     }
 
-    /// Somebody schedules the same again and again.
+    /// Whether an event is scheduled endlessly.
     pub fn is_endless(&self) -> bool {
         self.scheduled > SCHEDULED_MAX
     }

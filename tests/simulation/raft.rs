@@ -1,5 +1,6 @@
-//! The log as Raft gives it: terms with at most one leader, entries in one order, rounds that prove leadership.
-//! Knows nothing of votes and followers' logs; who is deposed does not know it yet.
+//! The log as Raft provides it: terms with at most one leader, entries in one order, quorum rounds that prove
+//! leadership.
+//! Knows nothing of votes and of followers' logs. A deposed leader does not know it yet.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -26,11 +27,12 @@ use super::{
     world::{Event, PRODUCT, World},
 };
 
-/// `control::assign::PROPOSE_WITHIN`.
+/// `control::leadership::context::PROPOSE_WITHIN`.
 const PROPOSE_WITHIN: Ns = 3 * SECOND;
 const HEARTBEAT: Ns = 100 * MS;
 
-/// The state after an entry, and what workers derive from it. `apply` gives every node the same, so it runs once.
+/// The state after an entry, and the route table that workers derive from it. `apply` has the same result on every
+/// node, so it runs once.
 pub struct Moment {
     pub state: Rc<ClusterState>,
     pub table: Rc<RouteTable>,
@@ -45,11 +47,11 @@ pub struct Raft {
     pub leader: Option<usize>,
     /// Index of the first entry of the term.
     pub term_begins: usize,
-    /// Whose votes count. Both halves of a change of them are one step here.
+    /// The voters. Both halves of a membership change are one step here.
     pub voters: BTreeSet<usize>,
-    /// What the leader has appended, in which term, and no majority has yet.
+    /// What the leader has appended, in which term, and what is not committed yet.
     waiting: VecDeque<(Term, Proposal)>,
-    /// When the leader was last seen to work, and how long the others wait for it.
+    /// When the leader last had a quorum, and how long the others wait for it.
     leader_seen: Ns,
     patience: Ns,
 }
@@ -80,12 +82,12 @@ impl Raft {
 pub struct Proposal {
     pub change: Change,
     pub tag: Tag,
-    /// What a migration has copied; it counts if the change does.
+    /// The copied values; they count if the change is accepted.
     pub copied: super::invariants::Registers,
 }
 
 impl World {
-    /// Whether a voter and a majority of the voters hear each other.
+    /// Whether a voter and a majority of the voters reach each other.
     pub fn has_quorum(&self, node: usize) -> bool {
         self.raft.voters.contains(&node) && self.reaches_most(node, &self.raft.voters)
     }
@@ -96,8 +98,8 @@ impl World {
         talks(node) && 2 * there > voters.len()
     }
 
-    /// A leader brings Raft's voters to what the log says, as `Consensus::change_membership` does: most of the old and most
-    /// of the new ones have to agree. A leader that votes no more has ended its term by that.
+    /// A leader changes Raft's voters to those of the log, as `Consensus::change_membership` does: a majority of the
+    /// old and one of the new voters must agree. A leader that is not a voter any more has ended its term.
     pub fn change_voters(&mut self, node: usize, term: Term, voters: BTreeSet<usize>) {
         let leads = self.raft.leader == Some(node) && self.raft.term == term && self.has_quorum(node);
         if !leads || self.raft.voters == voters || !self.reaches_most(node, &voters) {
@@ -108,28 +110,28 @@ impl World {
         self.commit_nothing();
     }
 
-    /// The voters as the log wants them, if they are not.
+    /// The voters that the log requires, if they differ from the present ones.
     pub fn voters_wanted(&self, state: &ClusterState) -> Option<BTreeSet<usize>> {
         let now = self.voters();
         let wanted = membership::decide(state, &now).filter(|wanted| wanted.voters != now)?;
         Some(wanted.voters.iter().map(|id| id.0 as usize - 1).collect())
     }
 
-    /// Every 100 ms: who lags hears of the newest entry; a leader that is not heard of is replaced.
+    /// Every 100 ms: nodes that lag learn of the newest entry; a leader without a quorum is replaced.
     pub fn raft_tick(&mut self) {
         self.schedule(HEARTBEAT, Event::RaftTick);
         for node in 0..self.nodes.len() {
             if self.nodes[node].up && !self.nodes[node].cut && self.nodes[node].applied < self.raft.last() {
-                self.tell_entry(node);
+                self.announce_entry(node);
             }
             if self.rng.u8(0..4) == 0 {
-                self.tell_leader(node);
+                self.announce_leader(node);
             }
         }
         self.commit_waiting();
         for node in 0..self.nodes.len() {
             self.drive(node);
-            self.carry_on(node);
+            self.step_jobs(node);
         }
         let works = self.raft.leader.is_some_and(|l| !self.nodes[l].paused && self.has_quorum(l));
         if works {
@@ -140,7 +142,7 @@ impl World {
         }
     }
 
-    /// Somebody healthy begins a new term, if a majority is there.
+    /// A node that is up begins a new term, if it reaches a majority.
     pub fn elect(&mut self) {
         let able: Vec<usize> =
             (0..self.nodes.len()).filter(|n| !self.nodes[*n].paused && self.has_quorum(*n)).collect();
@@ -155,12 +157,13 @@ impl World {
         self.commit_nothing();
         self.raft.term_begins = self.raft.last();
         for node in 0..self.nodes.len() {
-            self.tell_leader(node);
+            self.announce_leader(node);
         }
     }
 
-    /// What was appended and not committed survives with whoever has it: a leader that is elected again has all of it, another
-    /// one what reached it. It is committed now, as entries of their own terms; for others than its leader it has no proposer.
+    /// Entries that were appended and not committed survive on the nodes that have them: a leader that is elected again
+    /// has all of them, another one those that reached it. They are committed now, as entries of their own terms; with
+    /// another leader no proposer waits for them.
     fn keep_appended(&mut self, leader: usize) {
         let kept = match self.raft.leader {
             Some(former) if former == leader => self.raft.waiting.len(),
@@ -170,7 +173,7 @@ impl World {
         let again = self.raft.leader == Some(leader);
         let waiting: Vec<(Term, Proposal)> = self.raft.waiting.drain(..).take(kept).collect();
         for (term, proposal) in waiting {
-            let tag = if again { proposal.tag } else { Tag::Nobody };
+            let tag = if again { proposal.tag } else { Tag::None };
             self.commit_proposal(leader, term, Proposal { tag, ..proposal });
         }
     }
@@ -183,8 +186,8 @@ impl World {
         self.commit(Moment { state: Rc::new(state), table, result: Ok(Outcome::Done) });
     }
 
-    /// A node hears who leads, if it hears anything.
-    fn tell_leader(&mut self, node: usize) {
+    /// A node learns which node leads, unless it is cut off.
+    fn announce_leader(&mut self, node: usize) {
         let Some(leader) = self.raft.leader else { return };
         if self.nodes[node].cut && node != leader {
             return;
@@ -194,7 +197,7 @@ impl World {
         self.at_node(node, delay, what);
     }
 
-    fn tell_entry(&mut self, node: usize) {
+    fn announce_entry(&mut self, node: usize) {
         let delay = network::apply(&mut self.rng);
         let upto = self.raft.last();
         self.at_node(node, delay, NodeEvent::Apply { upto });
@@ -204,7 +207,7 @@ impl World {
         self.raft.log.push(moment);
         for node in 0..self.nodes.len() {
             if !self.nodes[node].cut {
-                self.tell_entry(node);
+                self.announce_entry(node);
             }
         }
     }
@@ -222,7 +225,7 @@ impl World {
         } else {
             Rc::new(RouteTable::derive_from(&state, &before.state, &before.table))
         };
-        // A refusal leaves the state as it was.
+        // A refused change leaves the state as it was.
         let found = if result.is_ok() { check(&state) } else { Vec::new() };
         if !found.is_empty() {
             self.violated(format!("entry {index}: {found:?}"));
@@ -232,7 +235,7 @@ impl World {
         result
     }
 
-    /// A node's own Raft is asked to append. It may be called late, and in another term than it was meant for.
+    /// Asks a node's own Raft to append. This may come late, and in another term than intended.
     pub fn propose(&mut self, node: usize, proposal: Proposal) {
         let tag = proposal.tag;
         if self.raft.leader != Some(node) {
@@ -241,22 +244,22 @@ impl World {
         }
         self.raft.waiting.push_back((self.raft.term, proposal));
         self.commit_waiting();
-        if tag != Tag::Nobody && self.raft.waiting.iter().any(|(_, p)| p.tag == tag) {
+        if tag != Tag::None && self.raft.waiting.iter().any(|(_, p)| p.tag == tag) {
             let patience = self.nodes[node].clock.lasts(PROPOSE_WITHIN);
             self.at_node(node, patience, NodeEvent::ProposalLate { tag });
         }
     }
 
-    /// Who proposed waits no longer for what no majority has. The entry itself stays where it is.
+    /// The proposer stops waiting for an entry that is not committed. The entry itself stays in the log.
     pub fn proposal_is_late(&mut self, node: usize, tag: Tag) {
         let waiting = self.raft.waiting.iter_mut().find(|(_, p)| p.tag == tag);
         if let Some((_, proposal)) = waiting {
-            proposal.tag = Tag::Nobody;
+            proposal.tag = Tag::None;
             self.proposal_ends(node, tag, Err(None));
         }
     }
 
-    /// Commits what the leader has appended, in its order, if a majority is there.
+    /// Commits what the leader has appended, in its order, if it has a quorum.
     pub fn commit_waiting(&mut self) {
         let Some(leader) = self.raft.leader else { return };
         while self.has_quorum(leader) {
@@ -273,7 +276,7 @@ impl World {
         let before = self.raft.last();
         let result = self.append(change.clone(), term);
         if result.is_ok() {
-            self.look_after(&change, before);
+            self.check_servers(&change, before);
         }
         if result.is_ok() && finishes {
             self.seen.moved += 1;
@@ -299,7 +302,7 @@ impl World {
         usize::from(owner.0 as u16) - 1
     }
 
-    /// The new owner has what was copied, the former nothing any more.
+    /// Gives the copied values to the new owner, and removes them from the former one.
     fn install(&mut self, moving: &[(u16, usize)], copied: &super::invariants::Registers) {
         for (slot, from) in moving {
             self.servers[*from].remove(slot);

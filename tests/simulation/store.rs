@@ -1,5 +1,6 @@
-//! A group's servers as a migration meets them: a replication log, a replica that is behind, connections with names, and
-//! commands on their way that are executed late unless their connection is closed. Knows nothing of who may send what.
+//! A group's servers as a migration uses them: a replication log, a replica that lags, connections with names, and
+//! commands in flight that are executed late unless their connection is closed. Knows nothing of which commands are
+//! allowed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +16,7 @@ use pontoon::model::{
 
 use super::{
     invariants::Version,
-    mover::{FromTarget, News},
+    mover_messages::{FromTarget, News},
     network::{self, MS, Ns, spread},
     node::NodeEvent,
     world::{Event, PRODUCT, World},
@@ -24,7 +25,7 @@ use super::{
 /// How often a replica gets more of its primary's log.
 const REPLICATES: Ns = 10 * MS;
 
-/// What a connection of a run asks its server.
+/// A command of a run's connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Command {
     Scan,
@@ -34,7 +35,7 @@ pub enum Command {
     Wait,
 }
 
-/// A connection of a run. It outlives the process that sent: what is on its way is executed.
+/// A connection of a run. It outlives its process: commands in flight are executed.
 pub struct Line {
     pub job: Job,
     pub run: u32,
@@ -49,36 +50,37 @@ pub struct Written {
     pub key: u16,
     /// 0: deleted.
     pub version: Version,
-    /// Else a run wrote it.
+    /// A client wrote it; otherwise a run did.
     pub by_client: bool,
 }
 
 /// A primary and its replica.
 #[derive(Default)]
 pub struct Store {
-    /// Which of the group's addresses is the primary's; the next is the replica's. None is used again: a node that has
-    /// not heard of two failovers must not meet a primary where the first one was (the barrier sees to that).
+    /// Which of the group's addresses is the primary's; the next is the replica's. No address is used again: a node
+    /// that does not know of two failovers must not find a primary at the first one's address (the barrier prevents
+    /// that).
     pub primary: u16,
     pub down: bool,
-    /// Crashes so far; an answer of an earlier life is not heard.
+    /// Crashes so far; an answer from before a crash does not arrive.
     pub life: u32,
     pub log: Vec<Written>,
     /// How much of it the replica has.
     pub replica: usize,
     lines: BTreeMap<u64, Line>,
     next_line: u64,
-    /// The leader whose control connection is there.
+    /// The leader whose control connection is open.
     control: Option<(usize, u32, Term)>,
 }
 
 impl Store {
-    /// What a key held when so much was written.
+    /// The value of a key at an offset of the log.
     pub fn at(&self, key: u16, offset: usize) -> Version {
         self.log[..offset].iter().rev().find(|w| w.key == key).map_or(0, |w| w.version)
     }
 
-    /// Who wrote last what the key holds.
-    pub fn is_clients(&self, key: u16) -> bool {
+    /// Whether a client wrote the value that a key has.
+    pub fn written_by_client(&self, key: u16) -> bool {
         self.log.iter().rev().find(|w| w.key == key).is_some_and(|w| w.by_client)
     }
 }
@@ -93,7 +95,7 @@ pub struct Closing {
     pub server: usize,
     pub which: u16,
     pub job: Job,
-    /// The round of a new control connection has confirmed its leader.
+    /// A quorum has confirmed the leader of a new control connection.
     pub confirmed: bool,
 }
 
@@ -108,7 +110,7 @@ impl World {
         (usize::from((port - 30001) % 10), (port - 30001) / 10)
     }
 
-    /// Whether this address is a primary's that lives.
+    /// Whether the server at this address is a primary that is up.
     pub fn serves(&self, (server, which): (usize, u16)) -> bool {
         !self.stores[server].down && self.stores[server].primary == which
     }
@@ -138,23 +140,23 @@ impl World {
     /// A run's connection arrives and is named.
     pub fn opens(&mut self, place: (usize, u16), (job, run): (Job, u32), node: usize, boot: u32) {
         if !self.serves(place) {
-            self.tell_mover(node, boot, (job, run), News::Lost("the server is not there".into()));
+            self.send_to_mover(node, boot, (job, run), News::Lost("the server is down".into()));
             return;
         }
         let store = &mut self.stores[place.0];
         store.next_line += 1;
         let id = store.next_line;
         store.lines.insert(id, Line { job, run, node, boot, pending: VecDeque::new() });
-        self.tell_mover(node, boot, (job, run), News::Opened(id));
+        self.send_to_mover(node, boot, (job, run), News::Opened(id));
     }
 
-    pub fn tell_mover(&mut self, node: usize, boot: u32, run: (Job, u32), news: News) {
+    pub fn send_to_mover(&mut self, node: usize, boot: u32, run: (Job, u32), news: News) {
         let delay = network::message(&mut self.rng);
         let what = NodeEvent::Mover { job: run.0, run: run.1, news };
         self.schedule(delay, Event::Node { node, boot, from: None, what });
     }
 
-    /// Sends a command. It may be long on its way, but not out of order.
+    /// Sends a command. It may take long, but commands keep their order.
     pub fn send_line(&mut self, server: usize, line: u64, command: Command) {
         if let Some(open) = self.stores[server].lines.get_mut(&line) {
             open.pending.push_back(command);
@@ -197,7 +199,7 @@ impl World {
         {
             mover.from_target.push_back(answer);
         }
-        self.tell_mover(node, boot, run, News::FromTarget);
+        self.send_to_mover(node, boot, run, News::FromTarget);
     }
 
     // The leader's fence.
@@ -207,11 +209,11 @@ impl World {
         let Closing { node, boot, term, server, which, job, confirmed, .. } = closing;
         let own = (node, boot, term);
         if !self.serves((server, which)) {
-            return self.closed(&closing, Err("the server is not there".into()));
+            return self.closed(&closing, Err("the server is down".into()));
         }
         let store = &mut self.stores[server];
         if store.control.is_some_and(|(_, _, newest)| newest > term) {
-            return self.closed(&closing, Err("a later leader is there".into()));
+            return self.closed(&closing, Err("a later leader has a control connection there".into()));
         }
         if store.control != Some(own) && !confirmed {
             let delay = network::message(&mut self.rng);
@@ -223,7 +225,7 @@ impl World {
             let gone: Vec<u64> = store.lines.iter().filter(|(_, l)| l.job == job).map(|(id, _)| *id).collect();
             for id in gone {
                 if let Some(line) = self.stores[server].lines.remove(&id) {
-                    self.tell_mover(line.node, line.boot, (line.job, line.run), News::Lost("it was closed".into()));
+                    self.send_to_mover(line.node, line.boot, (line.job, line.run), News::Lost("it was closed".into()));
                 }
             }
         }
@@ -248,25 +250,25 @@ impl World {
 
     // Failovers.
 
-    /// A primary dies, and with it every connection and every answer on its way.
+    /// A primary ends, and with it every connection and every answer in flight.
     pub fn crash(&mut self, server: usize) {
         if self.stores[server].down {
             return;
         }
-        self.note(format_args!("the primary of group {} dies", server + 1));
+        self.note(format_args!("the primary of group {} ends", server + 1));
         let store = &mut self.stores[server];
         store.down = true;
         store.life += 1;
         store.control = None;
         for line in std::mem::take(&mut store.lines).into_values() {
-            self.tell_mover(line.node, line.boot, (line.job, line.run), News::Lost("the server died".into()));
+            self.send_to_mover(line.node, line.boot, (line.job, line.run), News::Lost("the server died".into()));
         }
         let delay = spread(&mut self.rng, 50 * MS, 2000 * MS);
         self.schedule(delay, Event::Failover(server));
     }
 
-    /// The replica takes over with what it has: the entries of a failover, one behind the other. Its barrier is not waited
-    /// for, since who is dead answers nobody.
+    /// The replica takes over with the data that it has: the entries of a failover, one after the other. There is no
+    /// wait for the barrier, since a primary that has ended answers no node.
     pub fn fail_over(&mut self, server: usize) {
         let group = GroupId(server as u32 + 1);
         self.commit_waiting();
@@ -283,13 +285,13 @@ impl World {
             forced: false,
             why: "its primary died".into(),
         });
-        // A migration that holds slots of the group has to end that first.
+        // A migration that holds slots of the group must end the hold first.
         if dry_run(state, &start).is_err() || !self.raft.leader.is_some_and(|l| self.has_quorum(l)) {
             self.schedule(20 * MS, Event::Failover(server));
             return;
         }
         let term = self.raft.term;
-        // The dead one is replaced by a fresh replica.
+        // The old primary is replaced by an empty replica.
         let which = self.stores[server].primary + 2;
         let run_id = format!("{:040x}", 1000 + 10 * which + server as u16);
         let fresh = Server::new(Self::address(server, which), run_id, 0);

@@ -1,5 +1,5 @@
-//! The world: virtual time, the queue of what happens next, the faults, and the end when everything must be well again.
-//! Knows nothing of the rules of serving.md; nodes and leaders keep those.
+//! The world: virtual time, the event queue, the faults, and the end, when everything must have recovered.
+//! Knows nothing of the rules of docs/design/serving.md; nodes and leaders keep those.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,6 +25,7 @@ use super::{
     node::{Node, NodeEvent},
     queue::Queue,
     raft::{Proposal, Raft},
+    rules::{Rules, Seen},
     store::{Closing, Store},
 };
 
@@ -39,99 +40,15 @@ const CLIENTS: usize = 8;
 const FAULTS: Ns = 20 * SECOND;
 /// The same in a world with migrations: more of such worlds.
 pub const MIGRATION_FAULTS: Ns = 12 * SECOND;
-/// Then everything has so long to settle: five attempts with their back-off, an election and a lease.
+/// Then everything has this time to settle: five attempts with their back-off, an election and a lease.
 const SETTLE: Ns = 20 * SECOND;
 /// Lines of the trace that a failure shows.
 const TRACE: usize = 120;
 
-/// What is in force. Leaving one out must be noticed.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// By how much the rates of two clocks may differ.
-    pub rates_differ: f64,
-    pub check_at_reply: bool,
-    pub epoch_at_reply: bool,
-    pub barrier: bool,
-    pub drain: bool,
-    pub leader_waits: bool,
-    pub min_applied: bool,
-    pub from_send: bool,
-    pub round: bool,
-    /// Migrations instead of assignments; what follows is of theirs.
-    pub migrations: bool,
-    pub fence: bool,
-    pub refetch: bool,
-    pub offset_after_barrier: bool,
-    pub mark_before_fetch: bool,
-    pub staged_first: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            rates_differ: 0.009,
-            check_at_reply: true,
-            epoch_at_reply: true,
-            barrier: true,
-            drain: true,
-            leader_waits: true,
-            min_applied: true,
-            from_send: true,
-            round: true,
-            migrations: false,
-            fence: true,
-            refetch: true,
-            offset_after_barrier: true,
-            mark_before_fetch: true,
-            staged_first: true,
-        }
-    }
-}
-
-/// What happened, so that a test can see that something did.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub acked: u64,
-    pub refused: u64,
-    pub unknown: u64,
-    pub moved: u64,
-    pub released: u64,
-    pub elections: u64,
-    /// Removals begun.
-    pub removed: u64,
-    /// Barriers that passed while a node was silent.
-    pub silent: u64,
-    /// Switches, ends, and failovers of groups.
-    pub switched: u64,
-    pub done: u64,
-    pub cancelled: u64,
-    pub failovers: u64,
-    pub swept: u64,
-    pub restarted: u64,
-}
-
-impl Seen {
-    pub fn add(&mut self, other: &Self) {
-        self.acked += other.acked;
-        self.refused += other.refused;
-        self.unknown += other.unknown;
-        self.moved += other.moved;
-        self.released += other.released;
-        self.elections += other.elections;
-        self.removed += other.removed;
-        self.silent += other.silent;
-        self.switched += other.switched;
-        self.done += other.done;
-        self.cancelled += other.cancelled;
-        self.failovers += other.failovers;
-        self.swept += other.swept;
-        self.restarted += other.restarted;
-    }
-}
-
-/// What happens next.
+/// What happens at a moment.
 pub enum Event {
-    /// Something of one start of a node; waits while the node is paused. From another node: lost when either is cut off.
+    /// An event at one start of a node; waits while the node is paused. If it comes from another node, it is lost while
+    /// either is cut off.
     Node {
         node: usize,
         boot: u32,
@@ -161,7 +78,7 @@ pub enum Event {
         server: usize,
         line: u64,
     },
-    /// A run's next question to its source.
+    /// A run's next request to its source.
     Source {
         node: usize,
         boot: u32,
@@ -209,8 +126,8 @@ pub struct World {
     pub seen: Seen,
     violation: Option<String>,
     pub faults: bool,
-    /// Whether the trace is kept: sentences cost more than what they tell of.
-    told: bool,
+    /// Whether the trace is kept: formatting it costs more than the simulation itself.
+    traced: bool,
     trace: VecDeque<String>,
 }
 
@@ -220,11 +137,11 @@ impl World {
     }
 
     /// The same, with its trace.
-    pub fn told(seed: u64, rules: Rules) -> Self {
+    pub fn with_trace(seed: u64, rules: Rules) -> Self {
         Self::begin(seed, rules, true)
     }
 
-    fn begin(seed: u64, rules: Rules, told: bool) -> Self {
+    fn begin(seed: u64, rules: Rules, traced: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let nodes = rng.usize(3..=4);
         let nodes: Vec<Node> =
@@ -248,18 +165,18 @@ impl World {
             seen: Seen::default(),
             violation: None,
             faults: true,
-            told,
+            traced,
             trace: VecDeque::new(),
         };
-        world.found();
+        world.set_up();
         world
     }
 
-    /// The cluster, its product and its slots, and the first of everything that happens.
-    fn found(&mut self) {
+    /// Creates the cluster, its product and its slots, and schedules the first events.
+    fn set_up(&mut self) {
         let host = |port: u16| HostPort::parse(&format!("127.0.0.1:{port}")).unwrap();
         let members = (0..self.nodes.len()).map(|n| self.member(n)).collect();
-        // Mostly a product that refuses without a lease: with the other setting a silent node stops everything.
+        // Mostly a product that refuses without a lease: with the other setting a silent node blocks everything.
         let isolated = if self.rng.u8(0..6) == 0 { Isolated::Serve } else { Isolated::Refuse };
         let product = NewProduct {
             name: "p".into(),
@@ -304,7 +221,7 @@ impl World {
         self.schedule(first, Event::Operator);
     }
 
-    /// A node as it introduces itself.
+    /// A node as it describes itself.
     pub fn member(&self, node: usize) -> NewMember {
         let id = 1 + node as u64;
         NewMember {
@@ -316,7 +233,7 @@ impl World {
         }
     }
 
-    /// Faults, then peace; everything must be well at the end.
+    /// A time with faults, then one without; at the end everything must have recovered.
     pub fn run(&mut self) -> Result<(), String> {
         if self.rules.migrations {
             return self.run_migrations();
@@ -345,7 +262,7 @@ impl World {
         while let Some((at, event)) = self.queue.pop(end) {
             self.now = at;
             if self.queue.is_endless() {
-                return Err("it does the same again and again".into());
+                return Err("the same event is scheduled endlessly".into());
             }
             self.happen(event);
             if let Some(violation) = self.violation.take() {
@@ -406,18 +323,18 @@ impl World {
         self.queue.push(self.now + delay, event);
     }
 
-    /// Something that happens in this start of the node.
+    /// Schedules an event at the present start of a node.
     pub fn at_node(&mut self, node: usize, delay: Ns, what: NodeEvent) {
         let boot = self.nodes[node].boot;
         self.schedule(delay, Event::Node { node, boot, from: None, what });
     }
 
-    /// Something that happens in this start of the node, if it is still that.
+    /// Schedules an event at the start `boot` of a node.
     pub fn at_boot(&mut self, node: usize, boot: u32, delay: Ns, what: NodeEvent) {
         self.schedule(delay, Event::Node { node, boot, from: None, what });
     }
 
-    /// A message between nodes; what a node tells itself takes no network.
+    /// Sends a message between nodes; one from a node to itself takes no time.
     pub fn send(&mut self, from: usize, to: usize, what: NodeEvent) {
         if self.nodes[from].cut && from != to {
             return;
@@ -473,17 +390,17 @@ impl World {
         }
     }
 
-    /// An operator removes a node, which may be well, paused, cut off or down. It joins again when it is started again.
+    /// An operator removes a node, which may be up, paused, cut off or down. It joins again when it is started again.
     fn remove(&mut self, node: usize) {
         let Some(leader) = self.raft.leader.filter(|l| self.has_quorum(*l) && !self.nodes[*l].paused) else { return };
         let state = &self.raft.log[self.raft.last()].state;
         if state.products[&PRODUCT].isolated == Isolated::Serve {
-            // A start that nobody heard the end of could serve for ever: that takes an operator's `--assume-dead`.
+            // A start whose end was not reported could serve for ever: that requires an operator's `--assume-dead`.
             return;
         }
         let change = Change::BeginRemove(BeginRemove { node: self.member_id(node), assume_dead: false });
         self.seen.removed += 1;
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::None, copied: Registers::new() });
     }
 
     fn heal(&mut self, node: usize) {
@@ -496,8 +413,8 @@ impl World {
         if !std::mem::take(&mut self.nodes[node].paused) {
             return;
         }
-        self.note(format_args!("node {} goes on", node + 1));
-        // Its threads find everything at once, in any order.
+        self.note(format_args!("node {} resumes", node + 1));
+        // Its threads find all events at once, in any order.
         for what in std::mem::take(&mut self.nodes[node].backlog) {
             let delay = spread(&mut self.rng, 1000, 60 * MS);
             self.at_node(node, delay, what);
@@ -524,17 +441,17 @@ impl World {
             return;
         }
         let change = Change::StartAssign(StartAssign { product: PRODUCT, slots, to, abandon: false });
-        self.propose(leader, Proposal { change, tag: Tag::Nobody, copied: Registers::new() });
+        self.propose(leader, Proposal { change, tag: Tag::None, copied: Registers::new() });
     }
 
-    /// After the faults: everyone serves, nothing is held, parked or half done.
+    /// After the faults every node serves, and nothing is held, parked or unfinished.
     fn settled(&self) -> Result<(), String> {
         let newest = &self.raft.log[self.raft.last()];
         if !newest.state.holds.is_empty() || !newest.state.assignments.is_empty() {
             return Err(format!("not settled: {:?} {:?}", newest.state.holds, newest.state.assignments));
         }
         if newest.state.members.len() != self.nodes.len() {
-            return Err(format!("not everybody is a member: {:?}", newest.state.members));
+            return Err(format!("not every node is a member: {:?}", newest.state.members));
         }
         for (i, node) in self.nodes.iter().enumerate() {
             for worker in &node.workers {
@@ -542,7 +459,7 @@ impl World {
                 let leased = self.local(i) < node.lease.permit().lease_until_ns()
                     && node.lease.permit().table_is_recent(table.epoch);
                 if !leased || table.epoch != newest.table.epoch || !worker.parked.is_empty() {
-                    return Err(format!("node {} is not well: lease {leased}, {worker:?}", i + 1));
+                    return Err(format!("node {} does not serve: lease {leased}, {worker:?}", i + 1));
                 }
             }
         }
@@ -556,7 +473,7 @@ impl World {
     }
 
     pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
-        if !self.told {
+        if !self.traced {
             return;
         }
         if self.trace.len() == TRACE {
@@ -565,7 +482,7 @@ impl World {
         self.trace.push_back(format!("{:9.3} ms  {what}", self.now as f64 / MS as f64));
     }
 
-    /// What happened last.
+    /// The last lines of the trace.
     pub fn trace(&self) -> String {
         self.trace.iter().map(|line| format!("{line}\n")).collect()
     }

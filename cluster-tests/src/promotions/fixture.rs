@@ -179,7 +179,7 @@ impl Fixture {
         // A primary gets a new replication id when its first replica connects. The nodes see it in their next probes.
         let known = self.json(&["group", "show", &gid.to_string()]).ok_or("no node answers")?;
         let replid = known["replid"].as_str().unwrap_or_default();
-        let unseen = |s: &Value| s["role"] == "replica" && s["seen"]["link"] != "up";
+        let unseen = |s: &Value| s["role"] == "replica" && s["observed"]["link"] != "up";
         let behind = known["servers"].as_array().is_none_or(|all| all.iter().any(unseen));
         if behind || !of_primary.contains(&format!("master_replid:{replid}\r")) {
             return Err(format!("the nodes do not register the current replication state yet: {known}"));
@@ -225,7 +225,8 @@ impl Fixture {
             else {
                 continue;
             };
-            let at = Duration::from_millis(event["at_ms"].as_u64()?);
+            let at =
+                humantime::parse_rfc3339(event["at"].as_str()?).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
             let at = now.checked_sub(wall.saturating_sub(at))?;
             match event["kind"].as_str() {
                 Some("promotion-started") => failover[group] = text.starts_with("failover"),

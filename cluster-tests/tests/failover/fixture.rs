@@ -141,10 +141,11 @@ pub const ALL: &[u16] = &[1, 2, 3];
 pub fn wait_no_candidate(cluster: &Cluster, server: usize) {
     let addr = cluster.servers[server].addr();
     // The reason depends on what the server has loaded: its files may or may not contain the replication id.
-    let whys = ["its data is of another replication id", "no node has seen it in step", "it says that it is a primary"];
+    let whys =
+        ["its data has another replication id", "no node has seen it in sync", "it reports that it is a primary"];
     wait_for("the leader to report why there is no candidate", GENEROUS, || {
         let status = status(cluster, ALL);
-        let reported = whys.iter().any(|why| status.contains(&format!("{addr} is none: {why}")));
+        let reported = whys.iter().any(|why| status.contains(&format!("{addr} is no candidate: {why}")));
         if reported { Ok(()) } else { Err(status) }
     });
 }

@@ -159,7 +159,7 @@ fn maintenance_stops_all_automatic_actions() {
     cluster.servers[servers[0]].kill9();
     wait_for("the leader to report that maintenance is on", GENEROUS, || {
         let status = status(&cluster, ALL);
-        if status.contains("maintenance is on, so nothing is done by itself") { Ok(()) } else { Err(status) }
+        if status.contains("maintenance is on, so nothing is done automatically") { Ok(()) } else { Err(status) }
     });
     let same = || servers_of_group_1(&cluster, ALL).is_ok_and(|s| s[0] == cluster.servers[servers[0]].addr());
     assert!(holds_for(Duration::from_secs(2), same));

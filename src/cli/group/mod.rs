@@ -1,12 +1,11 @@
-//! `pontoon group`: primaries and their replicas.
-//! Knows nothing of how servers are asked; nodes do that.
+//! `pontoon group`: groups, and the servers in them.
+//! Knows nothing of which servers a group can have; nodes check that.
 
 mod view;
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::{Remote, client::Client, duration, error::CliError, output, product::password, setting};
 use crate::wire::pb::admin::{
@@ -17,33 +16,33 @@ use crate::wire::pb::admin::{
 /// `pontoon group ...`
 #[derive(Debug, Subcommand)]
 pub enum GroupCommand {
-    /// List the groups of the product, and how their servers are
+    /// List the groups of the product and the state of their servers
     Ls,
-    /// Show everything about one
+    /// Show everything about one group
     Show {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
         id: u32,
     },
-    /// Make a group of servers that run already
+    /// Create a group of servers that are running
     Create {
-        /// Its id in the product, from 1
+        /// Its id in the product, at least 1
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
         id: u32,
         /// The primary
         #[arg(long, value_name = "HOST:PORT")]
         primary: String,
-        /// A replica: it follows the primary already, or has no keys and is made to follow it (may be repeated)
+        /// A replica: follows the primary already, or has no keys and is made to follow it (may be repeated)
         #[arg(long, value_name = "HOST:PORT")]
         replica: Vec<String>,
-        /// User name that the servers are logged in to with
+        /// User name that nodes log in to the servers with
         #[arg(long, requires = "password_file")]
         username: Option<String>,
         /// File with the servers' password; - is standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// Add a replica: one that follows the primary already, or a primary without keys, which is made to follow it
+    /// Add a replica: a server that follows the primary already, or one without keys, which is made to follow it
     AddServer {
         /// The group
         #[arg(value_name = "GID")]
@@ -52,7 +51,7 @@ pub enum GroupCommand {
         #[arg(value_name = "HOST:PORT")]
         address: String,
     },
-    /// Take a replica out; it keeps running
+    /// Remove a replica from the group; it keeps running
     RemoveServer {
         /// The group
         #[arg(value_name = "GID")]
@@ -61,7 +60,7 @@ pub enum GroupCommand {
         #[arg(value_name = "HOST:PORT")]
         address: String,
     },
-    /// Make a replica the primary, without losing a write; with --wait, return when it is
+    /// Make a replica the primary, without losing a write; with --wait, return when the promotion has ended
     Promote {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -69,21 +68,21 @@ pub enum GroupCommand {
         /// The replica
         #[arg(value_name = "HOST:PORT")]
         address: String,
-        /// The primary is dead: give up what it acknowledged and did not replicate
+        /// The primary is dead: give up the writes that it acknowledged and did not replicate
         #[arg(long)]
         force: bool,
     },
-    /// Change a group: down-after=500ms..10m (until a server that fails counts as down), maintenance=on|off,
-    /// eject-after=500ms..10m|off (until a cache ejects the slots of a group that is down and has no replica)
+    /// Change a group: down-after=500ms..10m (until a failing server counts as down), maintenance=on|off,
+    /// eject-after=500ms..10m|off (in a cache: until a group that is down, and has no replica to promote, is ejected)
     Set {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
         id: u32,
-        /// As down-after=5s or maintenance=on
+        /// For example down-after=5s or maintenance=on
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
-    /// Move all its slots, with their keys, to the other groups, so that it can be removed
+    /// Move all slots of a group, with their keys, to the other groups, so that it can be removed
     Drain {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -99,7 +98,7 @@ pub enum GroupCommand {
 
 pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), CliError> {
     let product = &remote.common.product;
-    let probe = format!("pontoon group ls --product {product}");
+    let check = format!("pontoon group ls --product {product}");
     let reply = match command {
         GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
@@ -110,7 +109,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 let request = SetGroupRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_group(request).await }
             };
-            remote.change(&probe, call).await?
+            remote.change(&check, call).await?
         }
         GroupCommand::Create { id, primary, replica, username, password_file } => {
             let wanted = CreateGroupRequest {
@@ -129,7 +128,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 let (product, address) = (product.clone(), address.clone());
                 async move { c.add_server(AddServerRequest { product, group: id, address, options: Some(options) }).await }
             };
-            remote.change(&probe, call).await?
+            remote.change(&check, call).await?
         }
         GroupCommand::RemoveServer { id, address } => {
             let call = |mut c: Client, options| {
@@ -138,7 +137,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                     c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await
                 }
             };
-            remote.change(&probe, call).await?
+            remote.change(&check, call).await?
         }
         GroupCommand::Drain { id } => {
             let call = |mut c: Client, options| {
@@ -152,13 +151,13 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 let product = product.clone();
                 async move { c.remove_group(RemoveGroupRequest { product, id, options: Some(options) }).await }
             };
-            remote.change(&probe, call).await?
+            remote.change(&check, call).await?
         }
     };
-    output::changed(remote, &reply)
+    output::print_change(remote, &reply)
 }
 
-/// Makes a group; also the playground's way.
+/// Creates a group. The playground uses it too.
 pub(super) async fn create(remote: &Remote, wanted: &CreateGroupRequest) -> Result<ChangeReply, CliError> {
     let call = |mut c: Client, options| {
         let request = CreateGroupRequest { options: Some(options), ..wanted.clone() };
@@ -197,7 +196,7 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
             }
             _ => {
                 let all = "down-after, maintenance and, in a cache, eject-after";
-                return Err(format!("'{key}' is no setting of a group; there are {all}"));
+                return Err(format!("'{key}' is not a setting of a group; the settings are {all}"));
             }
         }
     }
@@ -214,13 +213,12 @@ pub(super) async fn list(remote: &Remote) -> Result<ListGroupsReply, CliError> {
 }
 
 async fn ls(remote: &Remote) -> Result<(), CliError> {
-    let ListGroupsReply { groups, without_live } = list(remote).await?;
+    let ListGroupsReply { groups, not_observed_because } = list(remote).await?;
     if remote.json() {
-        output::print_json(&Value::Array(groups.iter().map(view::to_json).collect()));
-    } else {
-        output::print_text(&view::to_table(&groups));
-        warn(&without_live);
+        return output::print_json(&groups);
     }
+    output::print_text(&view::to_table(&groups));
+    warn(not_observed_because);
     Ok(())
 }
 
@@ -231,17 +229,16 @@ async fn show(remote: &Remote, id: u32) -> Result<(), CliError> {
     };
     let reply: ShowGroupReply = remote.read(call).await?;
     if remote.json() {
-        output::print_json(&view::shown_to_json(&reply));
-    } else {
-        output::print_text(&view::to_text(&reply, &remote.common.product));
-        warn(&reply.without_live);
+        return output::print_json(&reply);
     }
+    output::print_text(&view::to_text(&reply, &remote.common.product));
+    warn(reply.not_observed_because);
     Ok(())
 }
 
-fn warn(without_live: &str) {
-    if !without_live.is_empty() {
-        eprintln!("warning: without what nodes see of the servers: {without_live}");
+fn warn(not_observed_because: Option<String>) {
+    if let Some(why) = not_observed_because {
+        eprintln!("warning: what nodes observe of the servers is missing: {why}");
     }
 }
 
@@ -256,7 +253,7 @@ mod tests {
         assert_eq!((wanted.id, wanted.down_after_ms, wanted.maintenance), (3, Some(500), Some(true)));
         assert_eq!(parse(3, &["eject-after=off".into()]).unwrap().eject_after_ms, Some(0));
         assert_eq!(parse(3, &["eject-after=20s".into()]).unwrap().eject_after_ms, Some(20_000));
-        assert!(parse(3, &["eject-after=0".into()]).is_err(), "0 reads like at once, and would be never");
+        assert!(parse(3, &["eject-after=0".into()]).is_err(), "0 looks like at once and would mean never");
         assert_eq!(parse(3, &["down-after=5".into()]).unwrap().down_after_ms, Some(5000));
         for (bad, part) in [
             ("down-after=soon", "down-after: "),

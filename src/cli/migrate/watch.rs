@@ -1,5 +1,5 @@
-//! `pontoon migrate watch`: migrations to their end, drawn again and again on a terminal, a line per step elsewhere.
-//! Knows nothing of how they go on.
+//! `pontoon migrate watch`: follows migrations to their end. On a terminal it redraws a picture; elsewhere it writes a line for
+//! each step.
 
 use std::{
     collections::BTreeMap,
@@ -7,18 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
-use super::{eta, fetch, is_over, one, progress, to_json};
+use super::{
+    fetch, one,
+    view::{eta, is_over, progress},
+};
 use crate::{
     cli::{Remote, error::CliError, output},
-    wire::pb::admin::Migration,
+    wire::pb::admin::{Migration, MigrationState},
 };
 
-/// Between two looks: a person sees it move, a node hardly notices.
+/// Pause between two polls: short enough for a person, and a negligible load for a node.
 const POLL: Duration = Duration::from_millis(500);
-/// Where nothing can be drawn anew, progress without a step is told this often.
-const TELL: Duration = Duration::from_secs(10);
+/// Where nothing can be redrawn, a line without a step is written at this interval.
+const REPEAT: Duration = Duration::from_secs(10);
 /// Width of a bar.
 const BAR: usize = 30;
 
@@ -32,54 +33,55 @@ pub(super) async fn run(remote: &Remote, id: Option<u64>) -> Result<(), CliError
             Some(id) => vec![one(remote, id).await?.0],
             None => {
                 let mut all = fetch(remote, Vec::new()).await?.migrations;
-                // Those that began meanwhile are watched too; one that was seen is watched to its end.
+                // Migrations that began meanwhile are watched too, and each is watched to its end.
                 all.retain(|m| !is_over(m) || watched.contains(&m.id));
                 watched = all.iter().map(|m| m.id).collect();
                 all
             }
         };
         screen.show(&now);
-        if now.iter().all(|m| is_over(m) || m.state == "paused") {
+        if now.iter().all(|m| is_over(m) || m.state() == MigrationState::Paused) {
             return end(&now, id.is_none());
         }
         if let Some(deadline) = deadline.filter(|deadline| Instant::now() + POLL >= *deadline) {
             tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
-            return Err(CliError::Made("not over yet; it goes on, watched or not".into()));
+            return Err(CliError::Made("it has not ended yet; it goes on without being watched".into()));
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// All that were watched are over or wait for somebody.
+/// The result, when all watched migrations have ended or are paused.
 fn end(all: &[Migration], of_product: bool) -> Result<(), CliError> {
     if all.is_empty() && of_product {
         output::print_text("no migration runs or waits; `pontoon migrate ls` shows those that ended\n");
     }
-    let unhappy = |m: &&Migration| m.state != "done";
+    let unhappy = |m: &&Migration| m.state() != MigrationState::Done;
     let Some(m) = all.iter().find(unhappy) else { return Ok(()) };
-    Err(CliError::Failed(match m.state.as_str() {
-        "paused" => {
-            format!("migration {} is paused: {}; `pontoon migrate resume {}` lets it go on", m.id, m.why, m.id)
+    let why = m.why.as_deref().unwrap_or("no reason is known");
+    Err(CliError::Failed(match m.state() {
+        MigrationState::Paused => {
+            format!("migration {} is paused: {why}; to resume it: pontoon migrate resume {}", m.id, m.id)
         }
-        _ => format!("migration {} was cancelled: {}", m.id, m.why),
+        _ => format!("migration {} was cancelled: {why}", m.id),
     }))
 }
 
-/// Where it is drawn.
+/// The output, and what is on it.
 struct Screen {
     json: bool,
     terminal: bool,
-    /// Lines that the next picture replaces.
+    /// Number of lines that the next picture replaces.
     drawn: usize,
-    /// What was told of each, and when: state and attempt.
-    told: BTreeMap<u64, (String, u32, Instant)>,
+    /// For each migration: state and attempt in its last line, and when that was written.
+    written: BTreeMap<u64, (MigrationState, u32, Instant)>,
     /// The JSON that was written last.
     last: Option<String>,
 }
 
 impl Screen {
     const fn new(json: bool, terminal: bool) -> Self {
-        Self { json, terminal, drawn: 0, told: BTreeMap::new(), last: None }
+        Self { json, terminal, drawn: 0, written: BTreeMap::new(), last: None }
     }
 
     fn show(&mut self, all: &[Migration]) {
@@ -88,7 +90,7 @@ impl Screen {
 
     fn picture(&mut self, all: &[Migration], now: Instant) -> String {
         if self.json {
-            let text = Value::Array(all.iter().map(to_json).collect()).to_string() + "\n";
+            let text = serde_json::json!(all).to_string() + "\n";
             if self.last.as_ref() == Some(&text) {
                 return String::new();
             }
@@ -98,15 +100,15 @@ impl Screen {
         if !self.terminal {
             return all.iter().filter(|m| self.is_news(m, now)).map(|m| line(m) + "\n").collect();
         }
-        // Up to the first line of the last picture, and everything below it away.
+        // Go up to the first line of the last picture, and erase from there.
         let mut out = if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\x1b[J", self.drawn) };
         self.drawn = 0;
         for m in all {
             out += &line(m);
             out += "\n";
             self.drawn += 1;
-            if !is_over(m) && !m.waiting_on.is_empty() {
-                out += &format!("    {}\n", m.waiting_on);
+            if let Some(waiting) = m.waiting_on.as_ref().filter(|_| !is_over(m)) {
+                out += &format!("    {waiting}\n");
                 self.drawn += 1;
             }
         }
@@ -114,14 +116,14 @@ impl Screen {
     }
 
     fn is_news(&mut self, m: &Migration, now: Instant) -> bool {
-        let step = (m.state.clone(), m.attempt);
-        if let Some((state, attempt, at)) = self.told.get(&m.id)
+        let step = (m.state(), m.attempt);
+        if let Some((state, attempt, at)) = self.written.get(&m.id)
             && (*state == step.0 && *attempt == step.1)
-            && now.duration_since(*at) < TELL
+            && now.duration_since(*at) < REPEAT
         {
             return false;
         }
-        self.told.insert(m.id, (step.0, step.1, now));
+        self.written.insert(m.id, (step.0, step.1, now));
         true
     }
 }
@@ -129,7 +131,8 @@ impl Screen {
 /// `migration 17  1 -> 2  [#####.....]  41 %  copying  820000 of 2000000 keys  205000/s  6 s left`
 fn line(m: &Migration) -> String {
     let (bar, percent) = bar(share(m));
-    let mut line = format!("migration {}  {} -> {}  {bar} {percent:>3} %  {}", m.id, m.from, m.to, m.state);
+    let mut line =
+        format!("migration {}  {} -> {}  {bar} {percent:>3} %  {}", m.id, m.from, m.to, output::name(m.state()));
     if m.attempt > 1 {
         line += &format!(" (attempt {})", m.attempt);
     }
@@ -140,21 +143,23 @@ fn line(m: &Migration) -> String {
     if m.keys_per_second > 0 {
         line += &format!("  {}/s", m.keys_per_second);
     }
-    if m.dirty > 0 {
-        line += &format!("  {} dirty", m.dirty);
+    if m.dirty_keys > 0 {
+        line += &format!("  {} dirty", m.dirty_keys);
     }
     if m.lag_bytes > 0 {
         line += &format!("  {} behind", output::size(m.lag_bytes));
     }
-    let eta = eta(m);
-    if eta.is_empty() { line } else { line + &format!("  {eta} left") }
+    match eta(m) {
+        Some(eta) => line + &format!("  {eta} left"),
+        None => line,
+    }
 }
 
 /// How much of the copy is done, 0 to 1.
 fn share(m: &Migration) -> f64 {
-    match m.state.as_str() {
-        "caught-up" | "held" | "switched" | "done" => 1.0,
-        "copying" if m.keys_total > 0 => (m.keys_copied as f64 / m.keys_total as f64).min(1.0),
+    match (m.state(), m.keys_total) {
+        (MigrationState::CaughtUp | MigrationState::Held | MigrationState::Switched | MigrationState::Done, _) => 1.0,
+        (MigrationState::Copying, Some(total)) if total > 0 => (m.keys_copied as f64 / total as f64).min(1.0),
         _ => 0.0,
     }
 }
@@ -168,50 +173,58 @@ fn bar(share: f64) -> (String, u32) {
 mod tests {
     use super::*;
 
-    fn at(state: &str, keys_copied: u64) -> Migration {
-        let state = state.to_owned();
-        Migration { id: 17, from: 1, to: 2, state, keys_copied, keys_total: 200, eta_ms: 6000, ..Migration::default() }
+    fn at(state: MigrationState, keys_copied: u64) -> Migration {
+        Migration {
+            id: 17,
+            from: 1,
+            to: 2,
+            state: state.into(),
+            keys_copied,
+            keys_total: Some(200),
+            eta_ms: Some(6000),
+            ..Migration::default()
+        }
     }
 
     #[test]
     fn a_line_has_a_bar_and_the_time_left() {
-        let text = line(&at("copying", 100));
+        let text = line(&at(MigrationState::Copying, 100));
         assert!(text.contains(&format!("[{}{}]  50 %", "#".repeat(15), ".".repeat(15))), "{text}");
         assert!(text.contains("100 of 200 keys") && text.contains("6 s left"), "{text}");
-        assert!(line(&at("done", 300)).contains("100 %"));
-        assert!(line(&at("planned", 0)).contains("  0 %"));
-        // More than was estimated.
-        assert!(line(&at("copying", 300)).contains("100 %"));
+        assert!(line(&at(MigrationState::Done, 300)).contains("100 %"));
+        assert!(line(&at(MigrationState::Planned, 0)).contains("  0 %"));
+        // More keys than estimated.
+        assert!(line(&at(MigrationState::Copying, 300)).contains("100 %"));
     }
 
     #[test]
-    fn without_a_terminal_only_news_is_told() {
+    fn without_a_terminal_only_news_is_written() {
         let mut screen = Screen::new(false, false);
         let now = Instant::now();
-        assert_eq!(screen.picture(&[at("copying", 1)], now).lines().count(), 1);
-        assert_eq!(screen.picture(&[at("copying", 2)], now), "");
-        assert_eq!(screen.picture(&[at("copying", 3)], now + TELL).lines().count(), 1);
-        assert_eq!(screen.picture(&[at("held", 3)], now + TELL).lines().count(), 1);
+        assert_eq!(screen.picture(&[at(MigrationState::Copying, 1)], now).lines().count(), 1);
+        assert_eq!(screen.picture(&[at(MigrationState::Copying, 2)], now), "");
+        assert_eq!(screen.picture(&[at(MigrationState::Copying, 3)], now + REPEAT).lines().count(), 1);
+        assert_eq!(screen.picture(&[at(MigrationState::Held, 3)], now + REPEAT).lines().count(), 1);
     }
 
     #[test]
     fn on_a_terminal_the_picture_is_replaced() {
         let mut screen = Screen::new(false, true);
-        let waits = Migration { waiting_on: "a silent node".into(), ..at("caught-up", 200) };
+        let waits = Migration { waiting_on: Some("a silent node".into()), ..at(MigrationState::CaughtUp, 200) };
         let now = Instant::now();
-        assert!(!screen.picture(&[waits, at("copying", 1)], now).contains('\x1b'));
-        assert!(screen.picture(&[at("done", 200)], now).starts_with("\x1b[3A\x1b[J"));
-        assert!(screen.picture(&[at("done", 200)], now).starts_with("\x1b[1A\x1b[J"));
+        assert!(!screen.picture(&[waits, at(MigrationState::Copying, 1)], now).contains('\x1b'));
+        assert!(screen.picture(&[at(MigrationState::Done, 200)], now).starts_with("\x1b[3A\x1b[J"));
+        assert!(screen.picture(&[at(MigrationState::Done, 200)], now).starts_with("\x1b[1A\x1b[J"));
     }
 
     #[test]
-    fn the_end_tells_what_went_wrong() {
-        assert_eq!(end(&[at("done", 1)], false), Ok(()));
+    fn the_result_says_what_went_wrong() {
+        assert_eq!(end(&[at(MigrationState::Done, 1)], false), Ok(()));
         assert!(
-            matches!(end(&[at("done", 1), at("paused", 1)], true), Err(CliError::Failed(why)) if why.contains("resume 17"))
+            matches!(end(&[at(MigrationState::Done, 1), at(MigrationState::Paused, 1)], true), Err(CliError::Failed(why)) if why.contains("resume 17"))
         );
         assert!(
-            matches!(end(&[at("cancelled", 1)], false), Err(CliError::Failed(why)) if why.contains("was cancelled"))
+            matches!(end(&[at(MigrationState::Cancelled, 1)], false), Err(CliError::Failed(why)) if why.contains("was cancelled"))
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The playground's child processes: started, watched, stopped in order.
+//! Starts, watches and stops the playground's child processes.
 //! Knows nothing of what they do.
 
 use std::{
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{CliError, POLL_INTERVAL, files::quoted};
 use crate::cli::{error::failed, exec_child};
 
-/// A node drains and hands over within its shutdown deadline (10 s); a server saves what it has.
+/// A node drains and transfers its leadership within its shutdown deadline (10 s); a server saves its data.
 const STOP_MAX: Duration = Duration::from_secs(12);
 
 /// A program that was started.
@@ -24,10 +24,10 @@ struct RunningChild {
     log: PathBuf,
     child: Child,
     ended: Option<ExitStatus>,
-    told: bool,
+    reported: bool,
 }
 
-/// All of them, in the order of starting. Dropped: killed.
+/// All children, in the order in which they were started. Killed when this is dropped.
 pub struct Children {
     program: PathBuf,
     list: Vec<RunningChild>,
@@ -37,7 +37,7 @@ impl Children {
     /// None yet.
     ///
     /// # Errors
-    /// When this program cannot be found again.
+    /// If the path of this program is not known.
     pub fn new() -> Result<Self, CliError> {
         let program =
             std::env::current_exe().map_err(|e| failed(format!("this program's own path is not known: {e}")))?;
@@ -50,29 +50,29 @@ impl Children {
         &self.program
     }
 
-    /// Starts a program that dies with this process. Call it from the main thread.
+    /// Starts a program that is killed when this process ends. Must be called from the main thread.
     ///
     /// # Errors
-    /// When it, or its log, cannot be opened.
+    /// If the program cannot be started, or its log cannot be opened.
     pub fn start(&mut self, name: String, command: Vec<String>, log: &Path) -> Result<(), CliError> {
         let at = |e: std::io::Error| failed(format!("{name} cannot be started: {e}"));
         let out = OpenOptions::new().create(true).append(true).open(log).map_err(at)?;
         let mut start = Command::new(&self.program);
-        // Not the shell's settings: a playground is the same for everybody.
+        // Without the settings of the shell: a playground is the same for every user.
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("PONTOON_")) {
             start.env_remove(key);
         }
         let child = start
             .args([exec_child::NAME, "--parent", &std::process::id().to_string(), "--"])
             .args(&command)
-            // Ctrl-C goes to the terminal's foreground group; children are stopped by us, in order.
+            // Ctrl-C goes to the foreground process group of the terminal; this process stops the children, in order.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(out.try_clone().map_err(at)?)
             .stderr(out)
             .spawn()
             .map_err(at)?;
-        self.list.push(RunningChild { name, command, log: log.to_owned(), child, ended: None, told: false });
+        self.list.push(RunningChild { name, command, log: log.to_owned(), child, ended: None, reported: false });
         Ok(())
     }
 
@@ -97,23 +97,23 @@ impl Children {
         }
     }
 
-    /// Whether all live.
+    /// Checks that all children run.
     ///
     /// # Errors
-    /// The first that has died, with the end of its log.
+    /// [`CliError::Failed`] with the first child that has ended, and the end of its log.
     pub fn check(&mut self) -> Result<(), CliError> {
         self.reap();
-        let Some(dead) = self.list.iter_mut().find(|r| r.ended.is_some() && !r.told) else { return Ok(()) };
-        dead.told = true;
+        let Some(dead) = self.list.iter_mut().find(|r| r.ended.is_some() && !r.reported) else { return Ok(()) };
+        dead.reported = true;
         let (why, tail) = (dead.how(), dead.log_tail());
         Err(CliError::Failed(format!("{} {why} at its start; the end of {}:\n{tail}", dead.name, dead.log.display())))
     }
 
-    /// Tells of those that have died since the last time, and how to start them again. They stay dead.
+    /// Prints which children have ended since the last call, and how to start them again. It does not restart them.
     pub fn report_dead(&mut self) {
         self.reap();
-        for dead in self.list.iter_mut().filter(|r| r.ended.is_some() && !r.told) {
-            dead.told = true;
+        for dead in self.list.iter_mut().filter(|r| r.ended.is_some() && !r.reported) {
+            dead.reported = true;
             let words: Vec<_> = dead.command.iter().map(|w| quoted(w)).collect();
             println!(
                 "\n{} (pid {}) {}; its log: {}\nto start it again, in another terminal:\n\n  {}\n",
@@ -126,7 +126,7 @@ impl Children {
         }
     }
 
-    /// Stops the nodes, then the servers: so nobody is told that a server is gone.
+    /// Stops the nodes, then the servers, so that no node reports that a server is gone.
     pub async fn stop(&mut self) {
         for nodes in [true, false] {
             self.reap();
@@ -152,7 +152,7 @@ impl Children {
         }
     }
 
-    /// Kills those that are left, now.
+    /// Kills the children that still run.
     pub fn kill(&mut self) {
         self.reap();
         self.list.iter_mut().filter(|r| r.ended.is_none()).for_each(RunningChild::kill);

@@ -1,4 +1,4 @@
-//! The playground's directory: what it was made with, the servers' configuration, data and logs.
+//! The playground's directory: its shape, the servers' configuration, data and logs.
 //! Knows nothing of processes; a command is a list of words.
 
 use std::{
@@ -16,11 +16,11 @@ use super::{
 };
 use crate::cli::error::failed;
 
-/// What it was made with; written before anything is started.
+/// The shape of the playground; written before anything is started.
 const SHAPE: &str = "playground.json";
-/// There when groups and slots have been made: then a resumed playground only starts programs.
+/// Exists when groups and slots have been made: then a resumed playground only starts programs.
 const READY: &str = "ready";
-/// Held while a playground runs here.
+/// Locked while a playground runs in the directory.
 const LOCK: &str = "lock";
 
 /// The directory, locked.
@@ -33,10 +33,11 @@ pub struct PlaygroundFiles {
 }
 
 impl PlaygroundFiles {
-    /// Takes the directory, making it if need be (mode 0700).
+    /// Locks the directory, and creates it if it does not exist (mode 0700).
     ///
     /// # Errors
-    /// When it is another playground's, was made with other numbers, holds something else, or cannot be written.
+    /// [`CliError::Failed`] if another playground runs in it, it has another shape than `asked`, it contains other files, or it
+    /// cannot be written.
     pub fn open(named: Option<&Path>, asked: LayoutRequest) -> Result<Self, CliError> {
         let dir = match named {
             Some(dir) => dir.to_owned(),
@@ -44,7 +45,7 @@ impl PlaygroundFiles {
         };
         let at = |e: std::io::Error| failed(format!("{}: {e}", dir.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at)?;
-        // Children are started in it, and commands are printed for other terminals.
+        // Children run in it, and the printed commands are for other terminals: both need an absolute path.
         let dir = dir.canonicalize().map_err(at)?;
         let shape_file = dir.join(SHAPE);
         if !shape_file.exists() && !dir.join(LOCK).exists() && fs::read_dir(&dir).map_err(failed)?.next().is_some() {
@@ -80,7 +81,7 @@ impl PlaygroundFiles {
         Ok(Self { dir, shape, temporary: named.is_none(), _lock: lock })
     }
 
-    /// The numbers.
+    /// The shape.
     #[must_use]
     pub fn shape(&self) -> PlaygroundShape {
         self.shape
@@ -92,30 +93,30 @@ impl PlaygroundFiles {
         &self.dir
     }
 
-    /// Whether it goes with the playground.
+    /// Whether it is removed when the playground ends.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.temporary
     }
 
-    /// Whether a former run has made the groups.
+    /// Whether an earlier run has made the groups.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.dir.join(READY).exists()
     }
 
-    /// The groups have been made.
+    /// Records that the groups have been made.
     ///
     /// # Errors
-    /// When the directory cannot be written.
+    /// [`CliError::Failed`] if the directory cannot be written.
     pub fn mark_ready(&self) -> Result<(), CliError> {
         fs::write(self.dir.join(READY), "").map_err(failed)
     }
 
-    /// Makes what is not there yet. A server's file is never written again: roles in it are the servers' own.
+    /// Writes the files that do not exist yet. A server's file is never overwritten: the server keeps its role in it.
     ///
     /// # Errors
-    /// When the directory cannot be written.
+    /// [`CliError::Failed`] if the directory cannot be written.
     pub fn write(&self, layout: &PlaygroundLayout) -> Result<(), CliError> {
         let PlaygroundShape { nodes, groups, replicas, port } = self.shape;
         fs::create_dir_all(self.dir.join("nodes")).map_err(failed)?;
@@ -160,13 +161,13 @@ impl PlaygroundFiles {
         self.dir.join(format!("node-{node}.log"))
     }
 
-    /// What starts a server.
+    /// The command that starts a server.
     #[must_use]
     pub fn server_command(&self, program: &Path, server: &PlaygroundServer) -> Vec<String> {
         vec![program.display().to_string(), self.server_dir(server).join("redis.conf").display().to_string()]
     }
 
-    /// What starts a node.
+    /// The command that starts a node.
     #[must_use]
     pub fn node_command(&self, program: &Path, layout: &PlaygroundLayout, node: u16) -> Vec<String> {
         let peers: Vec<_> = (1..=self.shape.nodes).map(|n| format!("{n}={}", layout.admin(n))).collect();
@@ -192,7 +193,7 @@ impl PlaygroundFiles {
         words.map(str::to_owned).to_vec()
     }
 
-    /// Removes the directory if it was a temporary one.
+    /// Removes the directory if it is a temporary one.
     pub fn finish(self) {
         if self.temporary
             && let Err(e) = fs::remove_dir_all(&self.dir)
@@ -202,7 +203,7 @@ impl PlaygroundFiles {
     }
 }
 
-/// Written as a whole or not at all, also when killed in between.
+/// Writes a file completely or not at all, even if this process is killed.
 fn write_aside(path: &Path, text: &str) -> Result<(), CliError> {
     let aside = path.with_extension("new");
     fs::write(&aside, text)
@@ -232,7 +233,7 @@ fn read_shape(path: &Path) -> Result<PlaygroundShape, CliError> {
     if shape.nodes == 0 || shape.groups == 0 || shape.port == 0 { Err(bad("a zero in it")) } else { Ok(shape) }
 }
 
-/// A word as a shell wants it.
+/// A word, quoted for a shell.
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
@@ -264,7 +265,7 @@ mod tests {
         assert!(!first.is_ready());
         first.mark_ready().unwrap();
         drop(first);
-        // The server was given another role meanwhile, and has written it to its file.
+        // The server got another role meanwhile, and has written it to its file.
         fs::write(&conf, "port 26202\n").unwrap();
 
         let again = PlaygroundFiles::open(Some(&dir), LayoutRequest::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Which ports, addresses and slots the parts of a playground have; a function of four numbers.
+//! The ports, addresses and slots of a playground, computed from its shape.
 //! Knows nothing of files and processes.
 
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Default for PlaygroundShape {
     }
 }
 
-/// What the command line says of the shape.
+/// The parts of the shape that the command line gives.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LayoutRequest {
     /// Number of nodes.
@@ -38,7 +38,7 @@ pub struct LayoutRequest {
 }
 
 impl LayoutRequest {
-    /// The shape asked for, the rest from `other`.
+    /// The given parts, and the others from `other`.
     #[must_use]
     pub fn or(self, other: PlaygroundShape) -> PlaygroundShape {
         PlaygroundShape {
@@ -56,7 +56,7 @@ const ADMIN: u16 = 100;
 const SERVERS: u16 = 200;
 /// Slots of the product `default`, whose layout is codis.
 const SLOTS: u32 = 1024;
-/// Ports of a playground that was just killed are free as soon as the kernel has ended its children.
+/// How long to wait for ports. Those of a playground that was just killed are free as soon as the kernel has ended its children.
 const FREE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A redis-server of the playground.
@@ -92,7 +92,7 @@ impl PlaygroundLayout {
     /// Checks that the ports exist.
     ///
     /// # Errors
-    /// When the highest one is beyond 65535.
+    /// Returns why, as text for the operator, if the highest port is above 65535.
     pub fn new(shape: PlaygroundShape) -> Result<Self, CliError> {
         let highest =
             u32::from(shape.port) + u32::from(SERVERS) + u32::from(shape.groups) * u32::from(shape.replicas + 1);
@@ -105,7 +105,7 @@ impl PlaygroundLayout {
         Ok(Self(shape))
     }
 
-    /// What it was made from.
+    /// The shape.
     #[must_use]
     pub fn shape(&self) -> PlaygroundShape {
         self.0
@@ -144,7 +144,7 @@ impl PlaygroundLayout {
     /// Whether every port can be bound.
     ///
     /// # Errors
-    /// The ports that are taken, what they are for, and what to do.
+    /// Returns the ports that are in use, what they are for, and what to do, as text for the operator.
     pub async fn check_free(&self) -> Result<(), CliError> {
         let deadline = Instant::now() + FREE_WITHIN;
         loop {
@@ -155,7 +155,7 @@ impl PlaygroundLayout {
             if Instant::now() > deadline {
                 let list: Vec<_> = taken.iter().map(|(port, what)| format!("{port} ({what})")).collect();
                 return Err(CliError::Failed(format!(
-                    "taken by another program: port {}; who is it: ss -ltnp 'sport = :{}'; or use other ports: --port B",
+                    "in use by another program: port {}; to find it: ss -ltnp 'sport = :{}'; or use other ports: --port B",
                     list.join(", "),
                     taken[0].0
                 )));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_contiguous_whatever_the_number_of_groups() {
+    fn slots_are_contiguous_for_every_number_of_groups() {
         for groups in 1..=32 {
             let layout = PlaygroundLayout::new(PlaygroundShape { groups, ..PlaygroundShape::default() }).unwrap();
             let mut next = 0;

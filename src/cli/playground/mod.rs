@@ -1,5 +1,5 @@
 //! `pontoon playground`: a cluster and its redis-servers on this machine, as children of this process.
-//! Knows nothing of the cluster's insides: it starts programs, and talks to the admin API as everybody does.
+//! Knows nothing of how nodes work: it starts programs, and uses the admin API.
 //!
 //! ```text
 //! ports free? -> files -> redis-servers, nodes started -> leader? -> replicas in sync -> groups, slots -> table
@@ -47,7 +47,7 @@ pub struct PlaygroundArgs {
     /// Base port B: node i listens on B+i, its admin on B+100+i, servers from B+201 [default: 19000, or as --dir was made]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Keep everything here, and go on with what is there [default: a directory that is removed at the end]
+    /// Keep everything in this directory, and resume what is there [default: a directory that is removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The program of the servers [default: redis-server, else valkey-server]
@@ -55,13 +55,13 @@ pub struct PlaygroundArgs {
     redis_server: Option<PathBuf>,
 }
 
-/// A cluster forms, and a replica of empty data is in sync, within a few seconds; on a machine that builds beside it, in more.
+/// Longest start. A cluster forms, and an empty replica is in sync, within a few seconds; on a busy machine it takes longer.
 const START_MAX: Duration = Duration::from_secs(90);
-/// Between looks at something that has not happened yet.
+/// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: PlaygroundArgs) -> Result<(), CliError> {
-    // One thread, the main one: children are told of the death of the thread that started them (see exec_child).
+    // One thread, the main one: the kernel kills children when the thread that started them ends (see exec_child).
     runtime()?.block_on(play(args))
 }
 
@@ -104,7 +104,7 @@ async fn play(args: PlaygroundArgs) -> Result<(), CliError> {
     up.map(drop)
 }
 
-/// Everything up to the table. May be abandoned at any await: what has been started is in `children`.
+/// Everything up to the table. Can be dropped at any await: `children` has what was started.
 async fn start(
     layout: &PlaygroundLayout,
     files: &PlaygroundFiles,
@@ -112,7 +112,7 @@ async fn start(
     children: &mut Children,
 ) -> Result<(), CliError> {
     let resumed = files.is_ready();
-    println!("{} in {}", if resumed { "going on with the cluster" } else { "making a cluster" }, files.dir().display());
+    println!("{} in {}", if resumed { "resuming the cluster" } else { "making a cluster" }, files.dir().display());
     for server in layout.servers() {
         children.start(server.name(), files.server_command(redis_server, &server), &files.server_log(&server))?;
     }
@@ -130,12 +130,12 @@ async fn start(
     let remotes: Vec<_> = (1..=layout.shape().nodes).map(|node| remote(layout, node)).collect::<Result<_, _>>()?;
     for (i, remote) in remotes.iter().enumerate() {
         let what = format!("node {} to know a leader and the product 'default'", i + 1);
-        // The leader makes the product a moment after it was elected; who resumed may have removed it.
-        let known = |s: &StatusReply| s.leader != 0 && (resumed || s.products > 0);
+        // The leader makes the product a moment after its election. In a resumed playground it may have been removed.
+        let known = |s: &StatusReply| s.leader.is_some() && (resumed || s.product_count > 0);
         until(deadline, children, &what, || async { status(remote).await.as_ref().is_some_and(known) }).await?;
     }
     if !resumed {
-        // Roles are those of the servers' own files: they are never set here.
+        // The servers' own configuration files set their roles.
         for server in layout.servers().filter(|s| s.primary_port.is_some()) {
             until(deadline, children, &format!("{} to be in sync", server.name()), || server::in_sync(server.port))
                 .await?;
@@ -146,7 +146,7 @@ async fn start(
     children.check()
 }
 
-/// Groups 1 to n with equal contiguous ranges; those that a former run has made are left alone.
+/// Makes groups 1 to n with equal contiguous ranges; groups that an earlier run has made are not changed.
 async fn make_groups(layout: &PlaygroundLayout, remote: &Remote) -> Result<(), CliError> {
     let existing = group::list(remote).await?.groups;
     for id in 1..=layout.shape().groups {
@@ -184,17 +184,17 @@ async fn status(remote: &Remote) -> Option<StatusReply> {
     remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await.ok()
 }
 
-/// Looks until it is so; fails at the deadline, or when a child has died.
-async fn until<F, Fut>(deadline: Instant, children: &mut Children, what: &str, look: F) -> Result<(), CliError>
+/// Polls until `ready` returns true; fails at the deadline, or when a child has ended.
+async fn until<F, Fut>(deadline: Instant, children: &mut Children, what: &str, ready: F) -> Result<(), CliError>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = bool>,
 {
-    while !look().await {
+    while !ready().await {
         children.check()?;
         if Instant::now() > deadline {
             return Err(CliError::Failed(format!(
-                "waited {} s for {what} in vain; its log has the reason: {}",
+                "waited {} s for {what}, without success; its log has the reason: {}",
                 START_MAX.as_secs(),
                 children.logs()
             )));

@@ -1,5 +1,5 @@
-//! What the playground asks of a redis-server: is it there, is it in sync.
-//! Knows no RESP beyond two questions that are answered in one piece.
+//! Checks whether a redis-server answers, and whether it is in sync.
+//! Knows only as much RESP as these two requests need.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,15 +14,15 @@ use tokio::{
 
 use super::CliError;
 
-/// A server on this machine that has not answered within this is not ready.
+/// A server on this machine that has not answered within this time is not ready.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// More than INFO replication can be.
+/// Larger than any answer to INFO replication.
 const ANSWER_LEN_MAX: u64 = 64 * 1024;
 
-/// The program: the one named, else redis-server or valkey-server on the path.
+/// The program: the given one, else redis-server or valkey-server on the path.
 ///
 /// # Errors
-/// When there is none, with the command that installs it.
+/// [`CliError::Failed`] if there is none, with the command that installs it.
 pub fn find_program(named: Option<&Path>) -> Result<PathBuf, CliError> {
     let is_program =
         |path: &Path| std::process::Command::new(path).arg("--version").output().is_ok_and(|o| o.status.success());
@@ -38,7 +38,7 @@ pub fn find_program(named: Option<&Path>) -> Result<PathBuf, CliError> {
     })
 }
 
-/// Whether the server on `port` answers PING, its data loaded.
+/// Whether the server on `port` answers PING, and has loaded its data.
 pub async fn answers(port: u16) -> bool {
     ask(port, "PING\r\nQUIT\r\n").await.is_some_and(|reply| reply.starts_with("+PONG"))
 }

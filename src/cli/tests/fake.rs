@@ -1,5 +1,4 @@
-//! A node that says what a test wants, and remembers the options of the changes it was asked for.
-//! Knows nothing of clusters.
+//! A fake node: gives the answers that a test wants, and records the options of changes.
 
 use std::{
     collections::VecDeque,
@@ -27,11 +26,11 @@ use crate::wire::{
 /// One answer.
 #[derive(Clone, Debug)]
 pub enum Say {
-    /// It was made.
+    /// Success.
     Done,
-    /// A status, with the outcome it carries, if any.
+    /// A status, with an outcome in its metadata, if any.
     No(Code, &'static str, Option<&'static str>),
-    /// Nothing, for ever.
+    /// No answer, for ever.
     Silence,
 }
 
@@ -41,13 +40,13 @@ struct Script {
     asked: Vec<ChangeOptions>,
 }
 
-/// The node. Dropped: it goes on until the runtime ends.
+/// The node. It runs until the runtime ends, also after a drop.
 #[derive(Clone, Debug)]
 pub struct Fake {
     /// Where it listens.
     pub address: String,
     script: Arc<Mutex<Script>>,
-    // Held so that silent calls wait for something.
+    // Never sent: silent calls wait for it.
     end: Arc<watch::Sender<()>>,
 }
 

@@ -1,5 +1,4 @@
-//! `pontoon group`, `server` and `maintenance` against a node that knows of none.
-//! What they ask for, and how they end.
+//! `pontoon group`, `server` and `maintenance` against a fake node without groups: which options calls carry, and results.
 
 use super::{
     fake::{Fake, Say},
@@ -30,16 +29,16 @@ async fn changes_carry_their_options() {
 }
 
 #[tokio::test]
-async fn reads_end_though_there_is_nothing() {
+async fn reads_of_nothing_succeed() {
     let node = Fake::start(&[Say::Done]).await;
     for line in ["group ls", "group ls --output json", "group show 3", "group show 3 --output json"] {
         typed(&node.address, line).await.unwrap();
     }
-    assert!(node.asked().is_empty(), "nothing was to change");
+    assert!(node.asked().is_empty(), "reads must not change anything");
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_not_sent() {
+async fn invalid_arguments_are_not_sent() {
     let node = Fake::start(&[Say::Done]).await;
     for line in [
         "group set 3 down-after=soon",

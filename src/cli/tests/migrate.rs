@@ -1,5 +1,4 @@
-//! `pontoon migrate` and `pontoon events` against a node that knows of none.
-//! What they ask for, and how they end.
+//! `pontoon migrate` and `pontoon events` against a fake node without migrations: which options calls carry, and results.
 
 use super::{
     fake::{Fake, Say},
@@ -31,7 +30,7 @@ async fn changes_carry_their_options() {
 }
 
 #[tokio::test]
-async fn reads_end_though_there_is_nothing() {
+async fn reads_of_nothing_succeed() {
     let node = Fake::start(&[Say::Done]).await;
     for line in ["migrate ls", "migrate ls --output json", "migrate watch", "events", "events --output json"] {
         typed(&node.address, line).await.unwrap();
@@ -40,11 +39,11 @@ async fn reads_end_though_there_is_nothing() {
         let why = failed(typed(&node.address, line).await);
         assert!(why.contains("there is no migration 17") && why.contains("pontoon migrate ls"), "{why}");
     }
-    assert!(node.asked().is_empty(), "nothing was to change");
+    assert!(node.asked().is_empty(), "reads must not change anything");
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_not_sent() {
+async fn invalid_arguments_are_not_sent() {
     let node = Fake::start(&[Say::Done]).await;
     for line in ["migrate set 17 speed=1", "migrate set 17 hold-max=soon", "migrate start 5-1 --to 2"] {
         assert!(matches!(typed(&node.address, line).await, Err(super::CliError::Usage(_))), "{line}");

@@ -1,4 +1,4 @@
-//! The command line as clap understands it.
+//! Tests of the command line: what clap accepts.
 #![allow(clippy::unwrap_used)]
 
 use clap::CommandFactory;
@@ -7,16 +7,17 @@ use super::*;
 
 mod fake;
 mod group;
+mod json;
 mod migrate;
 mod retries;
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_is_valid() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn what_the_documents_show_is_understood() {
+fn documented_commands_are_accepted() {
     let check = |line: &str, good: bool| {
         let parsed = Cli::try_parse_from(line.split_whitespace());
         assert_eq!(parsed.is_ok(), good, "{line}: {:?}", parsed.err().map(|e| e.to_string()));

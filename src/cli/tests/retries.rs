@@ -1,5 +1,4 @@
-//! What a command says, and with which exit code, when nodes answer badly or not at all.
-//! Each error tells the truth: not executed, outcome unknown, or made.
+//! What a command prints, and its exit code, when nodes answer with errors or not at all: not executed, outcome unknown, or made.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -18,7 +17,7 @@ const NO_LEADER: Say = Say::No(Code::Unavailable, "no leader is known", Some("no
 const LOST: Say = Say::No(Code::Unknown, "the leader went away", None);
 const REFUSED: Say = Say::No(Code::FailedPrecondition, "there is no node 7", None);
 
-/// Runs a command against `node`, as typed.
+/// Runs a command line against `node`.
 pub(super) async fn typed(node: &str, line: &str) -> Result<(), CliError> {
     let words = ["pontoon", "--node", node].into_iter().chain(line.split_whitespace());
     let Cli { common, command } = Cli::try_parse_from(words).unwrap();
@@ -31,7 +30,7 @@ fn unknown(result: Result<(), CliError>) -> String {
             assert_eq!(error.code(), ExitCode::from(3));
             error.to_string()
         }
-        other => panic!("the outcome is unknown, and it said {other:?}"),
+        other => panic!("the outcome is unknown, and the command returned {other:?}"),
     }
 }
 
@@ -41,12 +40,12 @@ pub(super) fn failed(result: Result<(), CliError>) -> String {
             assert_eq!(error.code(), ExitCode::from(1));
             error.to_string()
         }
-        other => panic!("nothing happened, and it said {other:?}"),
+        other => panic!("nothing was executed, and the command returned {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_change_of_leader_is_ridden_out_under_one_id() {
+async fn a_call_is_repeated_under_one_id_while_the_leader_changes() {
     let node = Fake::start(&[NO_LEADER, LOST, NO_LEADER, Say::Done]).await;
     typed(&node.address, "node remove 7").await.unwrap();
     let asked = node.asked();
@@ -57,7 +56,7 @@ async fn a_change_of_leader_is_ridden_out_under_one_id() {
 }
 
 #[tokio::test]
-async fn each_command_has_an_id_of_its_own() {
+async fn each_command_has_its_own_id() {
     let node = Fake::start(&[Say::Done]).await;
     typed(&node.address, "node remove 7 --wait").await.unwrap();
     typed(&node.address, "node remove 7 --dry-run").await.unwrap();
@@ -68,7 +67,7 @@ async fn each_command_has_an_id_of_its_own() {
 }
 
 #[tokio::test]
-async fn never_a_leader_is_not_executed() {
+async fn without_a_leader_nothing_is_executed() {
     let node = Fake::start(&[NO_LEADER]).await;
     let text = failed(typed(&node.address, "node remove 7 --timeout 300ms").await);
     assert!(text.contains("not executed") && text.contains("no leader"), "{text}");
@@ -84,7 +83,7 @@ async fn a_refusal_is_not_repeated() {
 
 #[tokio::test]
 async fn an_unanswered_attempt_makes_the_outcome_unknown() {
-    // Also when its repeats surely did nothing, and when one was refused: that may be because of the first.
+    // Also if its repeats were not executed, and if one was refused: the first may be the reason.
     for answers in [&[LOST][..], &[LOST, NO_LEADER], &[LOST, REFUSED], &[Say::Silence]] {
         let node = Fake::start(answers).await;
         let text = unknown(typed(&node.address, "node remove 7 --timeout 400ms").await);
@@ -99,21 +98,21 @@ async fn a_dry_run_is_never_unknown() {
 }
 
 #[tokio::test]
-async fn what_was_made_is_neither_failed_nor_unknown() {
+async fn a_change_that_was_made_is_reported_as_made() {
     for code in [Code::DeadlineExceeded, Code::FailedPrecondition] {
         let node = Fake::start(&[Say::No(code, "the change was made, but node 2 is silent", Some("made"))]).await;
         let error = typed(&node.address, "product set p port=1 --wait").await.unwrap_err();
         assert_eq!(error, CliError::Made("the change was made, but node 2 is silent".into()));
         assert_eq!(error.code(), ExitCode::from(4));
-        assert_eq!(node.asked().len(), 1, "nothing is left to repeat");
+        assert_eq!(node.asked().len(), 1, "there is nothing to repeat");
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_under_a_change_leaves_it_unknown() {
+async fn if_the_connection_breaks_the_outcome_is_unknown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    // Takes the request, and is killed.
+    // A node that reads the request, and is killed.
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -127,16 +126,16 @@ async fn a_connection_that_breaks_under_a_change_leaves_it_unknown() {
 }
 
 #[tokio::test]
-async fn reads_are_repeated_and_then_failed() {
+async fn reads_are_repeated_until_the_deadline() {
     let node = Fake::start(&[LOST, NO_LEADER, Say::Done]).await;
     typed(&node.address, "status").await.unwrap();
     let node = Fake::start(&[LOST]).await;
     let text = failed(typed(&node.address, "status --timeout 300ms").await);
-    assert!(text.contains("no answer within 300 ms") && text.contains("went away"), "{text}");
+    assert!(text.contains("no answer within 300ms") && text.contains("went away"), "{text}");
 }
 
 #[tokio::test]
-async fn nobody_there_is_told_at_once() {
+async fn a_refused_connection_is_reported_without_a_repeat() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let began = std::time::Instant::now();
     for line in ["status", "node remove 7 --wait"] {
@@ -147,7 +146,7 @@ async fn nobody_there_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_port_of_clients_is_told_from_one_of_operators() {
+async fn a_port_that_is_not_an_admin_port_is_recognised() {
     for says in ["-ERR Protocol error: invalid first byte\r\n", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// Long, since the machine that tests run on may be busy with others.
+/// Long, because the machine that runs the tests may be busy.
 const PATIENCE: Duration = Duration::from_secs(40);
 const TIMING: Timing = Timing {
     heartbeat: Duration::from_millis(150),
@@ -143,7 +143,7 @@ async fn leader_of(nodes: &[&Node]) -> usize {
     timeout(PATIENCE, first).await.expect("nobody leads").expect("all nodes have stopped")
 }
 
-/// Asks for a membership until it is there.
+/// Requests a membership until it is in force.
 async fn membership(leader: &Node, voters: &BTreeSet<NodeId>, members: &BTreeMap<NodeId, NewMember>) {
     let mut metrics = leader.consensus.raft().metrics();
     let done = async {
@@ -154,7 +154,7 @@ async fn membership(leader: &Node, voters: &BTreeSet<NodeId>, members: &BTreeMap
     timeout(PATIENCE, done).await.expect("the membership did not come about");
 }
 
-/// Proposes at whoever leads, again under the same id until it is answered.
+/// Proposes at the leader, again under the same id until there is an answer.
 async fn propose(nodes: &[&Node], id: u128, change: Change) -> Applied {
     let again = async {
         loop {
@@ -229,7 +229,7 @@ async fn elect_propose_hand_over_stop_restart() {
     let status = network.client(&node).unwrap().vote(request).await.unwrap_err();
     assert!(status.message().contains("is a member under uuid"), "{}", status.message());
 
-    // The leader hands over, then stops; the others go on.
+    // The leader transfers the leadership and stops; the other nodes go on.
     all[at].consensus.transfer_leadership(PATIENCE).await;
     assert_ne!(all[at].consensus.leadership().borrow().leader, Some(all[at].member.id), "nobody else leads");
     assert!(matches!(all[at].consensus.propose(Uuid(3), change(6), PATIENCE).await, Err(ProposeError::NotLeader(_))));
@@ -237,13 +237,13 @@ async fn elect_propose_hand_over_stop_restart() {
     let two: Vec<&Node> = nodes.iter().collect();
     let later = propose(&two, 4, change(7)).await;
     let back = sites[at].start().await;
-    // What it knew to be committed is there at once.
+    // Entries that it knew to be committed are applied at once.
     assert!(back.consensus.state().borrow().applied >= done.index);
     back.applied(later.index.0).await;
     assert_eq!(*back.consensus.state().borrow(), *nodes[0].consensus.state().borrow());
     back.stop().await;
 
-    // Without a majority nothing is confirmed, and a proposal says that it does not know.
+    // Without a majority nothing is confirmed, and the outcome of a proposal is unknown.
     let lead = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
     let leader = nodes.remove(lead);
     nodes.remove(0).stop().await;
@@ -290,7 +290,7 @@ async fn a_leader_that_was_restarted_leads_only_in_a_new_term() {
     node.stop().await;
     let node = site.start().await;
     node.leads().await;
-    // With what it had committed before applied, though the note of that position is not synced.
+    // The entries that it had committed are applied, although the committed position is not synced.
     let after = node.consensus.confirm_leadership(PATIENCE).await.unwrap();
     assert!(after > before, "{after} is not after {before}");
     assert!(node.consensus.state().borrow().applied >= done.index);
@@ -312,7 +312,7 @@ async fn a_leader_that_was_removed_does_not_depose_those_after_it() {
     let others: Vec<&Node> = nodes.iter().collect();
     propose(&others, 2, change(5)).await;
     let after = others[leader_of(&others).await].consensus.leadership().borrow().term;
-    // One election by itself, one that was asked for, one for bad luck; five transfer candidates could be asked.
+    // One election at the start, one that was requested, and one in reserve; five transfer candidates could be asked.
     assert!(after.0 <= before.0 + 3, "from term {before} to {after}");
     for node in nodes {
         node.stop().await;
@@ -342,7 +342,7 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     back.applied(last).await;
     assert!(back.consensus.raft().metrics().borrow().snapshot.is_some(), "it came without a snapshot");
 
-    // A pristine node is added as learner, then made a voter.
+    // A pristine node is added as a learner, then made a voter.
     let site = Site::new(&root, 4);
     let new = site.start_keeping(keep).await;
     let mut members: BTreeMap<NodeId, NewMember> = sites.iter().map(|s| (s.member.id, s.member.clone())).collect();
@@ -358,7 +358,7 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     let all: BTreeSet<NodeId> = members.keys().copied().collect();
     membership(leader, &all, &members).await;
     assert_eq!(leader.consensus.leadership().borrow().voters.len(), 4);
-    // And taken out again: first its vote, then all of it.
+    // It is removed again: first as a voter, then as a member.
     members.remove(&NodeId(4));
     membership(leader, &three, &members).await;
     let known = leader.consensus.leadership().borrow().clone();
@@ -396,7 +396,7 @@ async fn strangers_are_refused() {
         let me = me.clone();
         async move { network.client(&me).unwrap().append_entries(request).await.map(|_| ()) }
     };
-    // For another uuid: refused, and it leaves no trace in a pristine node.
+    // A call for another uuid is refused, and leaves no trace in a pristine node.
     let status = call(77, Uuid(4), secret()).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("node remove 1"), "{}", status.message());
@@ -405,7 +405,7 @@ async fn strangers_are_refused() {
         assert_eq!(call(77, me.uuid, wrong).await.unwrap_err().code(), Code::Unauthenticated);
     }
     assert!(node.consensus.is_pristine());
-    // The first cluster that knows it has it, also after a restart.
+    // The node belongs to the first cluster that knows it, also after a restart.
     call(77, me.uuid, secret()).await.unwrap();
     assert_eq!(node.consensus.cluster_id(), Some(Uuid(77)));
     node.stop().await;

@@ -1,4 +1,4 @@
-//! A damaged log is refused with what to do, or was not damaged where it matters: it never forgets silently.
+//! A damaged log is refused with advice, unless the damage is where it does not matter: nothing is lost silently.
 
 use std::{fs, path::Path};
 
@@ -24,8 +24,9 @@ fn refusal(dir: &Path) -> String {
     text
 }
 
-/// All that was acknowledged is there: vote, and entries up to 99, whose beginning may stand in the snapshot. (sled may
-/// fall back to before the purge; then the snapshot is gone and the entries that it held are there again.)
+/// Checks that everything acknowledged is there: the vote, and the entries up to 99, the first of which may be in the
+/// snapshot. (sled may fall back to before the purge; then the snapshot is gone, and the entries in it are there
+/// again.)
 fn nothing_lost(disk: &Disk, what: &str) {
     assert_eq!(disk.vote().unwrap(), Some(Vote::new_committed(3, 1)), "{what}");
     let entries = disk.entries(0, None, 0).unwrap();
@@ -118,7 +119,7 @@ fn a_truncated_or_missing_witness_is_refused() {
     }
     fs::remove_file(&path).unwrap();
     assert!(refusal(dir.path()).contains("missing"));
-    // No new identity beside an old log.
+    // A new identity is not made beside an old log.
     assert!(directory::identity(dir.path()).unwrap_err().to_string().contains("missing"));
     fs::write(&path, &good).unwrap();
     open(dir.path());

@@ -1,4 +1,4 @@
-//! Tests of the log: openraft's own suite over our storage, damages, and clusters over loopback.
+//! Tests of the log: openraft's suite over this storage, damage, and clusters over loopback.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;

@@ -1,4 +1,4 @@
-//! openraft's own suite over our storage, and what it does not ask.
+//! openraft's suite over this storage, and what that suite does not test.
 
 use std::sync::Arc;
 

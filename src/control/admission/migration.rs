@@ -1,5 +1,5 @@
-//! Asks the servers of a planned migration whether it can work, and says in a sentence why it cannot; before anything starts.
-//! Knows nothing of the log: what it lets pass is proposed by whoever called it, and `apply` probes at the log again.
+//! Checks whether a migration can work before it is planned, and says why it cannot and what to do.
+//! Knows nothing of the log: the caller proposes the migration, and `apply` checks the state again.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,39 +22,40 @@ use crate::{
 
 /// How long one server may take for all its answers: an operator waits for them.
 const ASK_MAX: Duration = Duration::from_secs(5);
-/// How long the target may be probed through for keys of the slots. The copy probes at all of it before it writes.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Keys of each database of the source that are probed at for the estimate. SCAN returns them in the order of their hashes,
-/// so the first ones are as good as any; the share of slots comes out within two percent of the keys.
+/// How long the target may be searched for unexpected keys. The copy searches all of it before it writes.
+const SEARCH_MAX: Duration = Duration::from_secs(2);
+/// How many keys of each database of the source are read for the estimate. SCAN returns them in the order of their
+/// hashes, so the first ones are as good as any; the share of slots is exact to two percent of the keys.
 const SAMPLE: u64 = 5000;
-/// A page of SCAN: about 100 microseconds.
+/// How many keys a page of SCAN has: about 100 microseconds of the server's time.
 const PAGE: u32 = 1000;
-/// What is asked for beyond the estimate, of the estimate: fragmentation, another allocator, another share of big keys.
+/// How much more memory than the estimate must be free, in percent: for fragmentation, another allocator, another share
+/// of big keys.
 const MARGIN_PERCENT: u64 = 20;
-/// And for the buffers of connections and of replicas.
+/// And this for the buffers of connections and of replicas.
 const MARGIN_BYTES: u64 = 16 << 20;
-/// Keys of someone else that are named.
+/// How many unexpected keys are named: enough to recognise where they come from.
 const NAMED_MAX: usize = 5;
 
-/// A migration that somebody wants.
+/// A migration that is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct MigrationRequest<'a> {
     /// Its product.
     pub product: &'a Product,
     /// The group that owns the slots.
     pub from: GroupId,
-    /// The group that is to own them.
+    /// The group that will own them.
     pub to: GroupId,
-    /// What moves.
+    /// The slots that move.
     pub slots: &'a BTreeSet<SlotId>,
-    /// How.
+    /// How they move.
     pub options: MigrationOptions,
 }
 
-/// Whether the migration can work. The answer has warnings: what the operator should know and may want as it is.
+/// Whether the migration can work. Returns warnings: what the operator should know, and may accept.
 ///
 /// # Errors
-/// A sentence: what is in the way, on which server, and what to do. Nothing has been changed anywhere.
+/// What prevents it, at which server, and what to do, as text for the operator. Nothing has been changed anywhere.
 pub async fn admit(wanted: MigrationRequest<'_>, deadline: Instant) -> Result<Vec<String>, String> {
     let (from, to) = wanted.groups()?;
     let (source, target) = (primary_of(from)?, primary_of(to)?);
@@ -65,8 +66,8 @@ pub async fn admit(wanted: MigrationRequest<'_>, deadline: Instant) -> Result<Ve
     );
     let source = source.map_err(|error| format!("the source, group {}: {error}", from.id))?;
     let target = target.map_err(|error| format!("the target, group {}: {error}", to.id))?;
-    either(&source).map_err(|why| format!("the source, group {}: {why}", from.id))?;
-    either(&target).map_err(|why| format!("the target, group {}: {why}", to.id))?;
+    check_primary(&source).map_err(|why| format!("the source, group {}: {why}", from.id))?;
+    check_primary(&target).map_err(|why| format!("the target, group {}: {why}", to.id))?;
     if source.run_id == target.run_id {
         return Err(format!(
             "{} and {} are one and the same server; groups {} and {} cannot share one",
@@ -74,15 +75,15 @@ pub async fn admit(wanted: MigrationRequest<'_>, deadline: Instant) -> Result<Ve
         ));
     }
     let mut warnings = Vec::new();
-    rights(&source, &target, &mut warnings)?;
-    wanted.feed(from, &source, by(), &mut warnings).await?;
-    wanted.room(from, &source, &target, by(), &mut warnings).await?;
-    wanted.foreign(to, &target, deadline.min(Instant::now() + PROBE_TIMEOUT), &mut warnings).await?;
+    check_rights(&source, &target, &mut warnings)?;
+    wanted.check_feed(from, &source, by(), &mut warnings).await?;
+    wanted.check_memory(from, &source, &target, by(), &mut warnings).await?;
+    wanted.check_unexpected_keys(to, &target, deadline.min(Instant::now() + SEARCH_MAX), &mut warnings).await?;
     Ok(warnings)
 }
 
-/// What both primaries have to be and to allow.
-fn either(capabilities: &Capabilities) -> Result<(), String> {
+/// Checks what both primaries must be and allow.
+fn check_primary(capabilities: &Capabilities) -> Result<(), String> {
     let addr = &capabilities.addr;
     if capabilities.version < VERSION_MIN {
         let ((major, minor), (least, least_minor)) = (capabilities.version, VERSION_MIN);
@@ -101,15 +102,15 @@ fn either(capabilities: &Capabilities) -> Result<(), String> {
         }
         Role::Sentinel => return Err(format!("{addr} is a Redis Sentinel, which holds no data")),
     }
-    // By these a run is fenced; without them a late write could not be ruled out.
+    // A run is fenced by these; without them a late write could not be excluded.
     for allowed in [&capabilities.client_name, &capabilities.client_list, &capabilities.client_kill] {
         allowed.clone().map_err(|why| format!("{why} (a migration closes its connections by name and id)"))?;
     }
     Ok(())
 }
 
-/// What is done at each of them.
-fn rights(source: &Capabilities, target: &Capabilities, warnings: &mut Vec<String>) -> Result<(), String> {
+/// Checks the commands that a migration sends to source and target.
+fn check_rights(source: &Capabilities, target: &Capabilities, warnings: &mut Vec<String>) -> Result<(), String> {
     let addr = &target.addr;
     for allowed in [&target.reads, &target.restore, &target.unlink] {
         let Err(why) = allowed else { continue };
@@ -119,19 +120,20 @@ fn rights(source: &Capabilities, target: &Capabilities, warnings: &mut Vec<Strin
             format!("{addr} is read-only; repair its group so that it is a primary ({why})")
         } else if why.contains("NOREPLICAS") {
             format!(
-                "{addr} takes no writes, since it has fewer replicas than its min-replicas-to-write; connect them ({why})"
+                "{addr} accepts no writes, since it has fewer replicas than its min-replicas-to-write; connect them \
+                 ({why})"
             )
         } else if why.contains("MISCONF") {
-            format!("{addr} takes no writes, since it cannot save its data; see its log and its disk ({why})")
+            format!("{addr} accepts no writes, since it cannot save its data; see its log and its disk ({why})")
         } else {
             why.clone()
         });
     }
     source.reads.clone()?;
     match &source.unlink {
-        // To move away from such a server may be just what is wanted.
+        // Moving the slots away from such a server may be what the operator wants.
         Err(why) if why.contains("NOREPLICAS") || why.contains("MISCONF") => warnings.push(format!(
-            "{} takes no writes now ({why}); until it does, it is not cleaned after the switch",
+            "{} accepts no writes now ({why}); until it does, it is not cleaned after the switch",
             source.addr
         )),
         Err(why) => return Err(format!("{why} (the source is cleaned after the switch)")),
@@ -141,7 +143,7 @@ fn rights(source: &Capabilities, target: &Capabilities, warnings: &mut Vec<Strin
 }
 
 impl MigrationRequest<'_> {
-    /// Both groups, after what can be said without asking a server.
+    /// Both groups, after the checks that need no server.
     fn groups(&self) -> Result<(&Group, &Group), String> {
         let product = &self.product.name;
         let group = |id: GroupId| {
@@ -175,8 +177,8 @@ impl MigrationRequest<'_> {
         Ok((from, to))
     }
 
-    /// Whether changes can be learnt at the source: from a healthy replica of it, else from itself.
-    async fn feed(
+    /// Checks that there is a feed: from a healthy replica of the source, otherwise from the source itself.
+    async fn check_feed(
         &self,
         from: &Group,
         source: &Capabilities,
@@ -216,12 +218,12 @@ impl MigrationRequest<'_> {
         }
         match (&feeds.psync, source.min_replicas_to_write) {
             (Ok(_), Some(least)) if addr == source.addr && least > 0 => warnings.push(format!(
-                "{addr} has min-replicas-to-write {least} and no replica that can be read instead: while the copy runs it \
-                 counts us as a replica, so it takes writes with one real replica fewer"
+                "{addr} has min-replicas-to-write {least} and no replica that can be read instead: while the copy runs \
+                 it counts Pontoon as a replica, so it accepts writes with one real replica fewer"
             )),
             (Err(why), _) => warnings.push(format!(
-                "{addr} is followed by CLIENT TRACKING, since it gives no replication stream ({why}): a big key that \
-                 changes is copied anew as a whole"
+                "{addr} is followed by CLIENT TRACKING, since it offers no replication stream ({why}): a big key that \
+                 changes is copied again as a whole"
             )),
             _ => {}
         }
@@ -233,8 +235,8 @@ impl MigrationRequest<'_> {
         Ok(())
     }
 
-    /// Whether the target has memory for what comes.
-    async fn room(
+    /// Checks that the target has enough free memory.
+    async fn check_memory(
         &self,
         from: &Group,
         source: &Capabilities,
@@ -248,10 +250,10 @@ impl MigrationRequest<'_> {
             Some("noeviction") => {}
             _ if memory.max == 0 => {}
             Some(policy) => warnings.push(format!(
-                "{addr} has maxmemory-policy {policy}: if its memory becomes full, it evicts keys, those that were just \
-                 copied among them; 'noeviction' stops the copy instead"
+                "{addr} has maxmemory-policy {policy}: if its memory becomes full, it evicts keys, those that were \
+                 just copied among them; 'noeviction' stops the copy instead"
             )),
-            None => warnings.push(format!("{addr} does not tell its maxmemory-policy; it should be 'noeviction'")),
+            None => warnings.push(format!("{addr} does not report its maxmemory-policy; it should be 'noeviction'")),
         }
         let keys: u64 = source.keyspace.values().sum();
         if keys == 0 {
@@ -264,8 +266,8 @@ impl MigrationRequest<'_> {
         let limit = if memory.max > 0 { "its maxmemory" } else { "its machine's memory" };
         match memory.free() {
             Some(free) if free < needed => Err(format!(
-                "{addr} has {} of {limit} left, and the slots need about {} (about {:.0} of the source's {keys} keys, {} \
-                 with a margin of {MARGIN_PERCENT} %); raise maxmemory there, or move fewer slots",
+                "{addr} has {} of {limit} left, and the slots need about {} (about {:.0} of the source's {keys} keys, \
+                 {} with a margin of {MARGIN_PERCENT} %); raise maxmemory there, or move fewer slots",
                 size(free),
                 size(needed),
                 moving_keys,
@@ -274,7 +276,7 @@ impl MigrationRequest<'_> {
             Some(_) => Ok(()),
             None => {
                 warnings.push(format!(
-                    "{addr} does not tell how much memory it has; the slots need about {}",
+                    "{addr} does not report how much memory it has; the slots need about {}",
                     size(needed)
                 ));
                 Ok(())
@@ -282,7 +284,7 @@ impl MigrationRequest<'_> {
         }
     }
 
-    /// Estimate of the number of the source's keys that are in the slots.
+    /// Estimates how many of the source's keys are in the slots.
     async fn keys_in_slots(&self, from: &Group, source: &Capabilities, by: Instant) -> Result<f64, RedisError> {
         let mut client = Client::connect(&source.addr, from.credentials.as_ref(), "pt:admission", by).await?;
         let slots = SlotCheck::new(self.product.layout, self.slots);
@@ -301,15 +303,16 @@ impl MigrationRequest<'_> {
                 }
             }
             let share = if probed == 0 { 0.0 } else { inside as f64 / probed as f64 };
-            // All were seen: that is no estimate. Else few slots may have no key in a sample, and many in truth.
+            // If all keys were read, the share is exact. Otherwise a few slots may have no key in the sample and many
+            // in fact.
             let share = if cursor == 0 { share } else { share.max(by_slots) };
             moving += *keys as f64 * share;
         }
         Ok(moving)
     }
 
-    /// Whether the target holds keys of the slots that were never this group's.
-    async fn foreign(
+    /// Checks that the target has no unexpected keys.
+    async fn check_unexpected_keys(
         &self,
         to: &Group,
         target: &Capabilities,
@@ -319,14 +322,15 @@ impl MigrationRequest<'_> {
         if self.options.wipe {
             return Ok(());
         }
-        let theirs: BTreeSet<SlotId> = self.slots.difference(&to.given_away).copied().collect();
+        let never_owned: BTreeSet<SlotId> = self.slots.difference(&to.given_away).copied().collect();
         let mut found = Vec::new();
-        match self.probe(to, target, &SlotCheck::new(self.product.layout, &theirs), by, &mut found).await {
+        match self.search(to, target, &SlotCheck::new(self.product.layout, &never_owned), by, &mut found).await {
             Ok(()) => {}
             Err(RedisError::Timeout { .. }) if found.is_empty() => warnings.push(format!(
-                "{} has too many keys to probe through in {} s; the copy does it, and stops if keys of these slots are there",
+                "{} has too many keys to search in {} s; the copy searches them, and stops if it finds keys of these \
+                 slots",
                 target.addr,
-                PROBE_TIMEOUT.as_secs()
+                SEARCH_MAX.as_secs()
             )),
             Err(RedisError::Timeout { .. }) => {}
             Err(error) => return Err(error.to_string()),
@@ -335,14 +339,16 @@ impl MigrationRequest<'_> {
             return Ok(());
         }
         Err(format!(
-            "{} holds keys of these slots that were never group {}'s: {}; delete them there, or have them deleted (--wipe)",
+            "{} holds keys of these slots, which group {} never owned: {}; delete them there, or have them deleted \
+             (--wipe)",
             target.addr,
             to.id,
             found.join(", ")
         ))
     }
 
-    async fn probe(
+    /// Searches the target for keys of `slots`, until [`NAMED_MAX`] are found.
+    async fn search(
         &self,
         to: &Group,
         target: &Capabilities,
@@ -372,14 +378,17 @@ impl MigrationRequest<'_> {
     }
 }
 
-/// What a replica of the source offers, if it is in sync with it.
+/// The feeds that a replica of the source offers, if it is in sync with the source.
+///
+/// # Errors
+/// Why it cannot be used, as text for the operator.
 async fn healthy_replica(from: &Group, addr: &HostPort, source: &Capabilities, by: Instant) -> Result<Feeds, String> {
     let text = |error: RedisError| error.to_string();
     let replica = capabilities(addr, from.credentials.as_ref(), by).await.map_err(text)?;
     match &replica.role {
         Role::Replica { link, .. } if link == "connected" => {}
         Role::Replica { link, .. } => return Err(format!("its link to its primary is '{link}'")),
-        Role::Primary { .. } | Role::Sentinel => return Err("it is no replica now".into()),
+        Role::Primary { .. } | Role::Sentinel => return Err("it is not a replica now".into()),
     }
     if replica.replid != source.replid {
         return Err(format!("it does not follow {}", source.addr));
@@ -393,7 +402,7 @@ fn primary_of(group: &Group) -> Result<&HostPort, String> {
     group.servers.first().map(|server| &server.addr).ok_or_else(none)
 }
 
-/// SlotCheck by number, asked once per key.
+/// Whether a key is in one of some slots, in constant time.
 struct SlotCheck {
     layout: Layout,
     wanted: Vec<bool>,

@@ -1,4 +1,4 @@
-//! What is asked of servers before a change is proposed, and why it is refused.
+//! Checks at servers before a change is proposed, and the reasons why it cannot be.
 //! Knows nothing of the log.
 
 pub mod migration;

@@ -1,5 +1,5 @@
-//! Asks a server before it is added to a group, and says in a sentence why it cannot be.
-//! Knows nothing of the log: what it returns is proposed by whoever called it.
+//! Server admission: checks a server before it is added to a group, and says why it cannot be added.
+//! Knows nothing of the log: the caller proposes what it returns.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -18,72 +18,74 @@ use crate::{
 
 /// How long one server may take for all its answers: an operator waits for them.
 pub const ASK_MAX: Duration = Duration::from_secs(5);
-/// Oldest Redis: 6.0 has ACLs, RESP3 and CLIENT KILL semantics that fences rely on.
+/// The oldest Redis: 6.0 has ACLs, RESP3, and the semantics of CLIENT KILL on which fences rely.
 pub const VERSION_MIN: (u32, u32) = (6, 0);
 
-/// Who asks, and for which product.
+/// What the checks need to know.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerAdmission<'a> {
-    /// The newest state: which servers are ours already.
+    /// The newest state: which servers belong to groups already.
     pub state: &'a ClusterState,
-    /// The product the server is to serve.
+    /// The product of the group.
     pub product: &'a Product,
-    /// Credentials of the group.
+    /// The credentials of the group.
     pub credentials: Option<&'a Credentials>,
-    /// When to give up.
+    /// When the checks are given up.
     pub deadline: Instant,
 }
 
-/// A server that may be added, and what its operator should know.
+/// A server that may be added, and what the operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmittedServer {
-    /// To be proposed.
+    /// The server to propose.
     pub server: Server,
-    /// A sentence each.
+    /// What the operator should know; one text for each matter.
     pub warnings: Vec<String>,
-    /// It is a primary without keys: it is made a replica when it is in the group.
+    /// It is a primary without keys, and is made a replica after it was added.
     pub becomes_replica: bool,
 }
 
-/// What a server said of itself.
+/// A server's answers about itself.
 struct ServerAnswers {
     server: Server,
     role: Role,
     replid: String,
-    /// Connected to it, in step or not yet.
+    /// Replicas that are connected to it, in sync or not.
     replicas: u64,
     warnings: Vec<String>,
-    /// What its user may not do, a sentence each.
+    /// What follows from commands that its user may not run; one text for each matter.
     rights: Vec<String>,
 }
 
-/// What the primary of the group said of itself.
+/// The answers of the group's primary about itself.
 struct PrimaryAnswers {
     run_id: String,
     warnings: Vec<String>,
 }
 
 impl ServerAdmission<'_> {
-    /// Asks a server that is to be a group's primary.
+    /// Checks a server that will be a group's primary.
     ///
     /// # Errors
-    /// A sentence that names the server, what is wrong with it and what to do.
+    /// Why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what to do.
     pub async fn primary(&self, addr: &HostPort) -> Result<AdmittedServer, String> {
         let ServerAnswers { server, role, mut warnings, rights, .. } = self.ask(addr).await?;
         warnings.extend(rights);
         match role {
             Role::Primary { .. } => Ok(AdmittedServer { server, warnings, becomes_replica: false }),
             Role::Replica { host, port, .. } => Err(format!(
-                "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE on {addr}"
+                "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE on \
+                 {addr}"
             )),
             Role::Sentinel => Err(sentinel(addr)),
         }
     }
 
-    /// Asks a server that is to be a replica in the group whose primary is `primary`: it is one, or has nothing to lose.
+    /// Checks a server that will be a replica in the group whose primary is `primary`: it is a replica of that primary,
+    /// or has no keys to lose.
     ///
     /// # Errors
-    /// A sentence that names the server, what is wrong with it and what to do.
+    /// Why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what to do.
     pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<AdmittedServer, String> {
         let ServerAnswers { server, role, replid, replicas, rights, .. } = self.ask(addr).await?;
         let PrimaryAnswers { run_id, mut warnings } = self.primary_now(primary).await?;
@@ -94,8 +96,8 @@ impl ServerAdmission<'_> {
         match role {
             Role::Sentinel => Err(sentinel(addr)),
             Role::Primary { .. } if server.keys_when_added > 0 => Err(format!(
-                "{addr} is a primary and holds {} keys, which it would lose as a replica of {primary}; if nobody needs them, \
-                 run FLUSHALL on {addr} and try again",
+                "{addr} is a primary and holds {} keys, which it would lose as a replica of {primary}; if they are not \
+                 needed, run FLUSHALL on {addr} and try again",
                 server.keys_when_added
             )),
             Role::Primary { .. } if replicas > 0 => Err(format!(
@@ -105,8 +107,8 @@ impl ServerAdmission<'_> {
             Role::Replica { host, port, link, .. } => {
                 if !self.follows(addr, &host, port, &replid, primary).await? {
                     return Err(format!(
-                        "{addr} is a replica of {host}:{port}, not of {primary}; if it is to change, run REPLICAOF {} {} on \
-                         {addr}, wait until it is in sync, and try again",
+                        "{addr} is a replica of {host}:{port}, not of {primary}; to change that, run REPLICAOF {} {} \
+                         on {addr}, wait until it is in sync, and try again",
                         primary.host(),
                         primary.port()
                     ));
@@ -114,7 +116,8 @@ impl ServerAdmission<'_> {
                 if link != "connected" {
                     return Err(format!(
                         "{addr} is a replica of {primary}, but not in sync with it (its link is '{link}'); wait until \
-                         ROLE on {addr} says 'connected', then try again (if it never does: masterauth, and the log of {addr})"
+                         ROLE on {addr} says 'connected', then try again (if it never does: masterauth, and the log of \
+                         {addr})"
                     ));
                 }
                 Ok(AdmittedServer { server, warnings, becomes_replica: false })
@@ -122,12 +125,12 @@ impl ServerAdmission<'_> {
         }
     }
 
-    /// What the operator should know of a primary that was asked before, as far as it answers.
+    /// What the operator should know about a primary that is in a group already; empty if it does not answer.
     pub async fn warnings(&self, primary: &HostPort) -> Vec<String> {
         self.primary_now(primary).await.map(|now| now.warnings).unwrap_or_default()
     }
 
-    /// The primary of the group as it is now.
+    /// The present answers of the group's primary.
     async fn primary_now(&self, addr: &HostPort) -> Result<PrimaryAnswers, String> {
         let ask = async {
             let mut client = self.connect(addr).await?;
@@ -138,9 +141,9 @@ impl ServerAdmission<'_> {
         ask.await.map_err(|error: RedisError| error.to_string())
     }
 
-    /// A warning if a primary that is to keep its data writes it nowhere by itself.
+    /// A warning if a primary of a store does not write its data to disk automatically.
     async fn persistence(&self, client: &mut Client, info: &Info) -> Result<Vec<String>, RedisError> {
-        // A cache may forget. Who does not tell is not suspected.
+        // A cache may lose its data. A server that does not report its settings causes no warning.
         if self.product.mode == Mode::Cache || info.get("aof_enabled") != Some("0") {
             return Ok(Vec::new());
         }
@@ -162,20 +165,21 @@ impl ServerAdmission<'_> {
         Ok(info.get("run_id").unwrap_or_default().to_owned())
     }
 
-    /// What every server has to pass, whatever its role is to be.
+    /// The checks for every server, whatever its role will be.
     async fn ask(&self, addr: &HostPort) -> Result<ServerAnswers, String> {
         if let Some(ours) = listener_of(self.state, addr) {
             return Err(format!("{addr} is {ours}, not a Redis server; name the address of a redis-server"));
         }
         if let Some((product, group)) = owner(self.state, |server| server.addr == *addr) {
             return Err(format!(
-                "{addr} belongs to group {group} of product '{product}' already; take it out there first (group remove-server)"
+                "{addr} belongs to group {group} of product '{product}' already; remove it there first (group \
+                 remove-server)"
             ));
         }
         let by = self.by();
         let text = |error: RedisError| error.to_string();
         let mut client = self.connect(addr).await.map_err(text)?;
-        // "everything" would be slower on big servers; "default" has all that is probed at, from Redis 2 to 8.
+        // "everything" would be slower on big servers; "default" has all fields that are read, from Redis 2 to 8.
         let info = client.info("default", by).await.map_err(text)?;
         if info.sections.iter().any(|section| section == "pontoon") {
             return Err(format!("{addr} is a node of Pontoon, not a Redis server; name the address of a redis-server"));
@@ -184,7 +188,7 @@ impl ServerAdmission<'_> {
         let run_id = info.get("run_id").unwrap_or_default();
         if let Some((product, group)) = owner(self.state, |server| server.run_id == run_id) {
             return Err(format!(
-                "{addr} is a server that is ours already under another address (run_id {run_id}, group {group} of \
+                "{addr} belongs to a group already, under another address (run_id {run_id}, group {group} of \
                  product '{product}'); each server belongs to one group, under one address"
             ));
         }
@@ -192,8 +196,8 @@ impl ServerAdmission<'_> {
         let has = client.config("databases", by).await.map_err(text)?.and_then(|n| n.parse::<u32>().ok());
         if let Some(has) = has.filter(|has| *has < wanted) {
             return Err(format!(
-                "{addr} has {has} databases and product '{}' has {wanted}; set 'databases {wanted}' in its redis.conf and \
-                 restart it, or give the product fewer (product set {} databases={has})",
+                "{addr} has {has} databases and product '{}' has {wanted}; set 'databases {wanted}' in its redis.conf \
+                 and restart it, or give the product fewer (product set {} databases={has})",
                 self.product.name, self.product.name
             ));
         }
@@ -208,8 +212,8 @@ impl ServerAdmission<'_> {
         Ok(ServerAnswers { server, role, replid, replicas, warnings, rights })
     }
 
-    /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names and containers
-    /// see other addresses than we do, so the servers themselves are asked before it is denied.
+    /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names, and containers
+    /// see other addresses than this node does, so the servers themselves are asked before the answer is no.
     async fn follows(
         &self,
         replica: &HostPort,
@@ -233,42 +237,43 @@ impl ServerAdmission<'_> {
         if info.get("master_replid") != Some(replid) {
             return Ok(false);
         }
-        // One stream of replication; a replica of a replica has it too. So: does the named server call itself the primary?
+        // Both have the same replication stream, but a replica of a replica has it too. So the named server must be the
+        // primary.
         if let Ok(run_id) = self.run_id_of(&named).await {
             return Ok(info.get("run_id") == Some(run_id.as_str()));
         }
-        // It cannot be asked under that name from here. Does the primary know this replica?
+        // The named server cannot be reached from here. The primary may list the replica.
         let Role::Primary { replicas, .. } = client.role(by).await.map_err(text)? else { return Ok(false) };
         Ok(replicas.iter().any(|seen| seen.port == replica.port()))
     }
 }
 
-/// What follows when a server does not let its user run these commands of a failover, for operators.
+/// What follows when a server does not allow its user these commands of a failover, for operators.
 fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> Vec<String> {
     let (config, needed): (Vec<_>, Vec<_>) = missing.iter().copied().partition(|name| *name == rights::CONFIG_SET);
     let acl = |names: &[&str]| {
         let each = names.iter().map(|name| format!("+{}", name.to_ascii_lowercase().replace(' ', "|")));
         each.collect::<Vec<_>>().join(" ")
     };
-    let mut said = Vec::new();
+    let mut texts = Vec::new();
     if !needed.is_empty() {
-        said.push(format!(
-            "{addr} does not let this user run {}, so its group cannot be failed over, nor have another primary by hand; let \
-             the user run it (ACL SETUSER ... {})",
+        texts.push(format!(
+            "{addr} does not let this user run {}, so its group cannot get another primary, neither automatically nor \
+             by hand; allow it (ACL SETUSER ... {})",
             needed.join(", "),
             acl(&needed)
         ));
     }
-    // Without a password there is none to tell.
+    // Without a password there is none to set.
     if password && !config.is_empty() {
-        said.push(format!(
-            "{addr} does not let this user run CONFIG SET, so it cannot be told the password (masterauth) with which it is to \
-             follow another primary after a failover; set masterauth (and masteruser) in its redis.conf, or let the user run \
-             it (ACL SETUSER ... {})",
+        texts.push(format!(
+            "{addr} does not let this user run CONFIG SET, so Pontoon cannot set the password (masterauth) with which \
+             it has to follow another primary after a failover; set masterauth (and masteruser) in its redis.conf, or \
+             allow it (ACL SETUSER ... {})",
             acl(&config)
         ));
     }
-    said
+    texts
 }
 
 /// What follows when a primary does not persist, for operators.
@@ -284,13 +289,16 @@ fn sentinel(addr: &HostPort) -> String {
     format!("{addr} is a Redis Sentinel, which holds no data; name the address of a redis-server")
 }
 
-/// Version, kind and identity.
+/// Checks version, kind and identity.
+///
+/// # Errors
+/// Why the server cannot be used, as text for the operator.
 fn plausible(addr: &HostPort, info: &Info) -> Result<(), String> {
     if info.get("redis_mode") == Some("sentinel") {
         return Err(sentinel(addr));
     }
     let Some(version) = info.version() else {
-        return Err(format!("{addr} does not say its redis_version; Redis 6.0 or later, or Valkey, is needed"));
+        return Err(format!("{addr} does not report its redis_version; Redis 6.0 or later, or Valkey, is needed"));
     };
     if version < VERSION_MIN {
         return Err(format!(
@@ -302,14 +310,14 @@ fn plausible(addr: &HostPort, info: &Info) -> Result<(), String> {
     }
     if info.get("cluster_enabled") == Some("1") {
         return Err(format!(
-            "{addr} runs as Redis Cluster, which moves slots by itself; start it with 'cluster-enabled no'"
+            "{addr} runs as Redis Cluster, which moves slots itself; start it with 'cluster-enabled no'"
         ));
     }
     if info.get("loading") == Some("1") {
         return Err(RedisError::Loading { addr: addr.clone() }.to_string());
     }
     if info.get("run_id").is_none_or(str::is_empty) {
-        return Err(format!("{addr} does not say its run_id (INFO server), by which servers are told apart"));
+        return Err(format!("{addr} does not report its run_id (INFO server), which identifies its process"));
     }
     Ok(())
 }
@@ -322,7 +330,7 @@ fn owner(state: &ClusterState, is: impl Fn(&Server) -> bool) -> Option<(&str, Gr
     })
 }
 
-/// What of ours listens at `addr`, by the names the membership knows.
+/// The listener of this cluster at `addr`, by the addresses that its members have.
 fn listener_of(state: &ClusterState, addr: &HostPort) -> Option<String> {
     state.members.values().find_map(|member| {
         if *addr == member.admin {
@@ -336,7 +344,7 @@ fn listener_of(state: &ClusterState, addr: &HostPort) -> Option<String> {
     })
 }
 
-/// The addresses of a host; none if it cannot be resolved.
+/// The addresses of a host; empty if it cannot be resolved.
 async fn addresses(addr: &HostPort, by: Instant) -> BTreeSet<IpAddr> {
     match timeout_at(by, resolver::resolve(addr)).await {
         Ok(Ok(found)) => found.into_iter().map(|addr| addr.ip().to_canonical()).collect(),

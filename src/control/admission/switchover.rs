@@ -1,6 +1,5 @@
-//! Asks whether a server can be made its group's primary, and says in a sentence why it cannot and what to do; before
-//! anything starts. Knows nothing of the log beyond what it reads: its answer is proposed by whoever called it, and `apply`
-//! probes at the log again.
+//! Checks whether a server can be promoted before the promotion begins, and says why it cannot and what to do.
+//! Knows nothing of the log beyond what it reads: the caller proposes the answer, and `apply` checks the state again.
 
 use std::time::Duration;
 
@@ -19,29 +18,29 @@ use crate::{
 
 /// How long the servers may take for their answers: an operator waits for them.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// A replica that lags more would keep the hold open for longer than its budget: at 100 MB/s this is two thirds of a second,
-/// and it catches up before its first hold.
+/// How many bytes a replica may lag. At 100 MB/s this is two thirds of a second, so that it catches up before its first
+/// hold; a replica that lags more could keep the hold open for longer than its budget.
 pub const LAG_MAX: u64 = 64 << 20;
-/// Name of the connections, for people who probe at a server.
+/// The name of the connections, for people who list a server's clients.
 const NAME: &str = "pt:admission";
 
-/// A promotion that somebody wants.
+/// A promotion that an operator asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct SwitchoverRequest<'a> {
-    /// In which product.
+    /// The group's product.
     pub product: ProductId,
-    /// Of which group.
+    /// The group.
     pub group: GroupId,
-    /// The server that is to be the primary.
+    /// The server that will be the primary.
     pub to: &'a HostPort,
-    /// What `to` lacks may be lost.
+    /// The operator accepts the loss of what `to` lacks.
     pub force: bool,
 }
 
 /// A promotion that can work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmittedSwitchover {
-    /// To be proposed before: an open promotion is given up, since the operator forces this one.
+    /// To be proposed first: gives up an open promotion, since the operator forces this one.
     pub before: Option<Change>,
     /// To be proposed: StartPromotion, of kind Switchover, or a forced Failover.
     pub change: Change,
@@ -49,17 +48,18 @@ pub struct AdmittedSwitchover {
     pub warnings: Vec<String>,
 }
 
-/// Whether the promotion can work, and as which kind: nothing is lost if the primary answers and the server is in step with
-/// it, also with `force`; a forced failover is for a primary that is dead, or a server that is not in step.
+/// Whether the promotion can work, and as which kind. It is a switchover, which loses nothing, if the primary answers
+/// and the server is in sync with it, also with `force`. It is a forced failover if the primary is down or the server
+/// is not in sync.
 ///
 /// # Errors
-/// A sentence: what is in the way, and what to do. Nothing has been changed anywhere.
+/// What prevents it and what to do, as text for the operator. Nothing has been changed anywhere.
 pub async fn admit(
     state: &ClusterState,
     wanted: SwitchoverRequest<'_>,
     deadline: Instant,
 ) -> Result<AdmittedSwitchover, String> {
-    let (group, before) = by_the_log(state, wanted)?;
+    let (group, before) = check_state(state, wanted)?;
     let (to, force) = (wanted.to, wanted.force);
     let primary = group.servers.first().map(|s| &s.addr).ok_or("the group has no server")?;
     let by = deadline.min(Instant::now() + ASK_MAX);
@@ -69,7 +69,7 @@ pub async fn admit(
         return Err(format!("{to} is loading its data; try again when it is done"));
     }
     if theirs.syncing {
-        return Err(format!("{to} is in the middle of a full copy of its primary; try again when it is done"));
+        return Err(format!("{to} is receiving a full copy from its primary; try again when it is done"));
     }
     let obstacle = match &old {
         Err(error) => Some(format!("the primary {primary} does not answer ({error})")),
@@ -89,26 +89,31 @@ pub async fn admit(
     };
     match obstacle {
         None => {
-            let why = format!("an operator asked for it; {primary} answers, and {to} is in step with it");
+            let why = format!("an operator asked for it; {primary} answers, and {to} is in sync with it");
             let warnings = if force { vec!["nothing is lost, so --force was not needed".into()] } else { Vec::new() };
-            // What the log does not know yet, the servers have said.
+            // The servers' answers are newer than what the log knows.
             let diverged = group.servers.iter().any(|s| s.addr == *to && s.diverged);
             Ok(AdmittedSwitchover { before, change: started(PromotionKind::Switchover, diverged, why), warnings })
         }
         Some(obstacle) if force => {
             let keys = theirs.keys;
-            let warnings = vec![format!("{obstacle}; {to} is promoted as it is ({keys} keys), what it lacks is lost")];
+            let warnings =
+                vec![format!("{obstacle}; {to} is promoted as it is ({keys} keys), and what it lacks is lost")];
             let why = format!("an operator forced it, although {obstacle}");
             Ok(AdmittedSwitchover { before, change: started(PromotionKind::Failover, true, why), warnings })
         }
         Some(obstacle) => Err(format!(
-            "{obstacle}; repair that and try again, or give --force: {to} is then promoted as it is, and what it lacks is lost"
+            "{obstacle}; repair that and try again, or give --force: {to} is then promoted as it is, and what it lacks \
+             is lost"
         )),
     }
 }
 
-/// What the log says against it.
-fn by_the_log<'a>(
+/// Checks the promotion against the state. Returns the group, and the change that gives up an open promotion.
+///
+/// # Errors
+/// What prevents it and what to do, as text for the operator.
+fn check_state<'a>(
     state: &'a ClusterState,
     wanted: SwitchoverRequest<'_>,
 ) -> Result<(&'a Group, Option<Change>), String> {
@@ -149,20 +154,23 @@ fn by_the_log<'a>(
             && state.migrations.get(&migration).is_some_and(|m| m.from == id || m.to == id)
         {
             return Err(format!(
-                "migration {migration} holds slots of group {id} to switch them just now; try again in a second"
+                "migration {migration} holds slots of group {id} for its switch; try again in a second"
             ));
         }
     }
     if group.servers[at].diverged && !force {
         return Err(format!(
-            "{to} has diverged from its group's data and has not copied the primary's since; wait until it has (pontoon group \
-             show {id}), or give --force: what it lacks is lost"
+            "{to} has diverged from its group's data and has not copied the primary's data since; wait until it has \
+             (pontoon group show {id}), or give --force: what it lacks is lost"
         ));
     }
     Ok((group, before))
 }
 
-/// Whether everything that the primary has is at the other one, or will be in a moment.
+/// Whether the replica has all data of the primary, or will have it in a moment.
+///
+/// # Errors
+/// Why not, as text for the operator.
 fn in_sync(
     group: &Group,
     primary: &HostPort,
@@ -178,7 +186,7 @@ fn in_sync(
     }
     let (host, port) = host_and_port(primary);
     match &theirs.follows {
-        None => return Err(format!("{to} is no replica of {primary}, but a primary itself")),
+        None => return Err(format!("{to} is a primary itself, not a replica of {primary}")),
         Some((h, p)) if h != host || *p != port => return Err(format!("{to} follows {h}:{p}, not {primary}")),
         Some(_) => {}
     }
@@ -186,7 +194,7 @@ fn in_sync(
         return Err(format!("the link of {to} to its primary {primary} is down"));
     }
     if theirs.replid != old.replid {
-        return Err(format!("{to} has not taken over the replication history of {primary}"));
+        return Err(format!("{to} does not have the replication history of {primary}"));
     }
     let lag = old.offset.saturating_sub(theirs.offset);
     if lag > LAG_MAX {

@@ -1,5 +1,5 @@
-//! The leader's probe at the groups: begins the failovers that `plan::failover` decides, has open promotions carried on and
-//! servers wired, one task each. Keeps nothing beyond its term.
+//! Failover and replication of all groups, on the leader: begins the failovers that `plan::failover` decides, and keeps
+//! one task for each open promotion and each server whose replication is reconciled. Keeps nothing beyond its term.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{ejections::EjectionController, promotion, waits::PromotionWaits};
+use super::{ejections::EjectionController, group_name::group_name, promotion, waits::PromotionWaits};
 use crate::{
     clock::boottime_ns,
     control::{leadership::context::LeaderContext, servers::reconciler::ReplicationReconciler},
@@ -28,12 +28,13 @@ use crate::{
     },
 };
 
-/// Between the second failover of a group and the third; doubled with each.
+/// The pause between the second failover of a group and the third; doubled with each. The log shows each of them, so
+/// they must not come too fast.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// The longest pause between two: an operator who mends what is wrong waits no longer.
+/// The longest of these pauses: an operator who has repaired something waits no longer than this.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// What is going on at the groups' servers, in one term. Dropped, it ends.
+/// The work at the groups' servers in one term. Dropping it ends the work.
 #[derive(Debug, Default)]
 pub struct GroupController {
     promotions: BTreeMap<PromotionId, JoinHandle<()>>,
@@ -42,7 +43,8 @@ pub struct GroupController {
     ejections: EjectionController,
     /// Primaries that follow another server, and since when.
     following_primaries: BTreeMap<HostPort, Instant>,
-    /// Failovers of groups whose primary has been down all the time: how many were begun, and when the last was.
+    /// For groups whose primary has been down without a break: how many failovers were begun, and when the last one
+    /// was.
     begun: BTreeMap<(ProductId, GroupId), (u32, Instant)>,
 }
 
@@ -53,72 +55,74 @@ impl Drop for GroupController {
 }
 
 impl GroupController {
-    /// Looks at everything once, and begins what is to be done. Sentences about what is waited for.
-    pub async fn probe(&mut self, ctx: &LeaderContext) -> Vec<String> {
+    /// Decides once about all groups, and begins what is decided. Returns texts about what is waited for.
+    pub async fn step(&mut self, ctx: &LeaderContext) -> Vec<String> {
         let state = ctx.consensus.state().borrow().clone();
         let now_ns = boottime_ns();
         let seen = ctx.leases.observation(now_ns);
         let watchers = Watchers::new(&seen, ctx.leases.alive_voters(now_ns));
         let following_primaries = self.following_primaries(&state, &watchers);
-        let mut sentences = self.reconciler.probe(ctx, &state, &seen, &following_primaries);
-        let told = faults::without(Rule::LargestOffset).then(|| upside_down(&seen));
-        let decisions = decide(&state, told.as_ref().unwrap_or(&seen), &watchers, &following_primaries, ctx.me);
+        let mut waiting = self.reconciler.step(ctx, &state, &seen, &following_primaries);
+        let reversed = faults::without(Rule::LargestOffset).then(|| reverse_offsets(&seen));
+        let decisions = decide(&state, reversed.as_ref().unwrap_or(&seen), &watchers, &following_primaries, ctx.me);
         let open = |place: &(ProductId, GroupId)| state.promotion_of(place.0, place.1).is_some();
         self.begun.retain(|place, _| open(place) || decisions.iter().any(|d| (d.product, d.group) == *place));
         for decision in decisions {
             let place = (decision.product, decision.group);
             match decision.action {
-                // What did not work three times may not work for long: each try stands in the log.
+                // A failover that failed repeatedly may fail for a long time, and each one writes to the log.
                 Ok(_) if self.begun.get(&place).is_some_and(|(times, last)| last.elapsed() < pause(*times)) => {
-                    let group = of_product(&state, place);
-                    sentences
-                        .push(format!("{group} is failed over again in a moment (`pontoon events` says why not yet)"));
+                    let group = group_name(&state, place);
+                    waiting.push(format!(
+                        "{group} is failed over again after a pause (`pontoon events` says why it failed before)"
+                    ));
                 }
                 Ok(changes) => {
                     let (times, _) = self.begun.get(&place).copied().unwrap_or((0, Instant::now()));
                     self.begun.insert(place, (times.saturating_add(1), Instant::now()));
                     if let Err(why) = begin(ctx, changes).await {
-                        let group = of_product(&state, place);
+                        let group = group_name(&state, place);
                         warn!(%group, %why, "a failover could not be begun; it is tried again");
-                        sentences.push(format!("{group} is to be failed over, and could not be yet: {why}"));
+                        waiting.push(format!("the failover of {group} could not begin yet: {why}"));
                     }
                 }
-                Err(why) => sentences.push(why),
+                Err(why) => waiting.push(why),
             }
         }
         let now = ctx.consensus.state().borrow().clone();
-        sentences.extend(self.ejections.probe(ctx, &now, (&seen, &watchers), now_ns).await);
+        waiting.extend(self.ejections.step(ctx, &now, (&seen, &watchers), now_ns).await);
         let newest = ctx.consensus.state().borrow().clone();
         self.promote(ctx, &newest).await;
         for promotion in state.promotions.values() {
-            let why = self.waits.of(promotion.id).unwrap_or_else(|| "it goes on".into());
+            let why = self.waits.of(promotion.id).unwrap_or_else(|| "it is in progress".into());
             let (kind, to) = (promotion.kind.name(), &promotion.to);
-            let group = of_product(&state, (promotion.product, promotion.group));
-            sentences.push(format!("{kind} of {group} to {to}: {why}"));
+            let group = group_name(&state, (promotion.product, promotion.group));
+            waiting.push(format!("{kind} of {group} to {to}: {why}"));
         }
-        sentences
+        waiting
     }
 
-    /// Who had better lead, see [`transfer_candidates`].
+    /// The nodes that should lead instead, see [`transfer_candidates`].
     #[must_use]
     pub fn transfer_candidates(&self, ctx: &LeaderContext) -> Option<TransferCandidates> {
         let state = ctx.consensus.state().borrow().clone();
         let now_ns = boottime_ns();
         let seen = ctx.leases.observation(now_ns);
         let watchers = Watchers::new(&seen, ctx.leases.alive_voters(now_ns));
-        transfer_candidates(&state, &seen, &watchers, &self.lasting(), ctx.me)
+        transfer_candidates(&state, &seen, &watchers, &self.lasting_following_primaries(), ctx.me)
     }
 
-    /// Those that have been so for long enough.
+    /// Records which primaries follow another server; returns those that have done so for long enough.
     fn following_primaries(&mut self, state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
         let now = Instant::now();
         let seen = following_primaries(state, watchers);
         self.following_primaries.retain(|addr, _| seen.contains(addr));
         seen.into_iter().for_each(|addr| _ = self.following_primaries.entry(addr).or_insert(now));
-        self.lasting()
+        self.lasting_following_primaries()
     }
 
-    fn lasting(&self) -> BTreeSet<HostPort> {
+    /// Primaries that have followed another server for [`PRIMARY_FOLLOWS_MS`].
+    fn lasting_following_primaries(&self) -> BTreeSet<HostPort> {
         let lasting = |since: &Instant| since.elapsed() >= Duration::from_millis(PRIMARY_FOLLOWS_MS);
         self.following_primaries.iter().filter(|(_, since)| lasting(since)).map(|(addr, _)| addr.clone()).collect()
     }
@@ -133,14 +137,8 @@ impl GroupController {
     }
 }
 
-/// A group for people: those of several products have the same numbers.
-pub fn of_product(state: &ClusterState, (product, group): (ProductId, GroupId)) -> String {
-    let name = state.products.get(&product).map_or("", |product| product.name.as_str());
-    format!("group {group} of product '{name}'")
-}
-
-/// Before a group whose primary stays down is failed over again after so many times. The second comes at once: the one that was
-/// chosen may just have died.
+/// The pause before a group is failed over again, after this number of failovers. The second follows immediately: the
+/// candidate of the first may just have died.
 fn pause(times: u32) -> Duration {
     match times {
         0 | 1 => Duration::ZERO,
@@ -148,8 +146,8 @@ fn pause(times: u32) -> Duration {
     }
 }
 
-/// What a test makes of offsets that wants the replica that lags most to probe best.
-fn upside_down(seen: &Observation) -> Observation {
+/// For a test that needs the replica that lags most to be chosen: offsets in reverse order.
+fn reverse_offsets(seen: &Observation) -> Observation {
     let mut seen = seen.clone();
     for (probe, _) in seen.values_mut().flat_map(|by_node| by_node.values_mut()).filter_map(|r| r.report.probe.as_mut())
     {
@@ -158,7 +156,7 @@ fn upside_down(seen: &Observation) -> Observation {
     seen
 }
 
-/// Appends what a failover begins with; stops at the first that is refused.
+/// Appends the changes that begin a failover; stops at the first that is refused.
 async fn begin(ctx: &LeaderContext, changes: Vec<Change>) -> Result<(), String> {
     for change in changes {
         if let Change::StartPromotion(StartPromotion { group, to, why, .. }) = &change {

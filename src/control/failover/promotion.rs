@@ -1,12 +1,13 @@
-//! An open promotion, carried to its end by the leader of one term: one task each, begun anew by each leader. Its truth is in
-//! the log; a new leader goes on with the same choice, and its control connection to the chosen one ends the former leader's.
+//! Drives an open promotion to its end: one task for each, on the leader, begun anew by each leader. The log has its
+//! whole state; a new leader continues with the same candidate, and its control connection to the candidate closes the
+//! former leader's.
 //!
 //! ```text
-//! is the choice still fit -> preflight -> Hold -> barrier -> [switchover: the replica has everything] -> REPLICAOF NO ONE, ROLE
-//!        | no: GiveUp          | wait        | budget spent: Release, pause, again                          -> FinishPromotion
+//! check the candidate -> preflight -> Hold -> barrier -> [switchover: the candidate has all data] -> REPLICAOF NO ONE
+//!     | unfit: GiveUp       | wait        | the budget is spent: Release, pause, again           -> FinishPromotion
 //! ```
-//! No answer to REPLICAOF NO ONE: asked again, over another connection, before anything else is done.
-//! Chooses nobody: `plan::failover` or an operator did.
+//! Without an answer to REPLICAOF NO ONE, the candidate's role is asked over another connection before anything else is
+//! done. Does not choose the candidate: `plan::failover` or an operator has.
 
 mod confirmed;
 mod servers;
@@ -43,47 +44,52 @@ use crate::{
     redis::ReplicationStatus,
 };
 
-/// A server that takes longer for a few answers is not there; in a hold, clients wait for it.
+/// How long a server may take for a few answers. A server that takes longer counts as down; in a hold, clients wait for
+/// it.
 const ACT_MAX: Duration = Duration::from_secs(1);
-/// Budget of a failover's hold: longer than a lease, so that a silent node is outwaited; then requests are refused at once
-/// rather than parked, until the next one.
+/// Budget of a failover's hold: longer than a lease, so that the lease of a silent node ends within it. Afterwards
+/// requests are refused immediately instead of parked, until the next hold.
 const HOLD_MAX: Duration = Duration::from_secs(10);
-/// A switchover that cannot begin for so long ends: whoever asked for it waits. Longer than a lease and an election together.
+/// How long a switchover may fail to begin before it is given up, since an operator waits for it. Longer than a lease
+/// and an election together.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
-/// A switchover's hold is open for so much longer than its budget while it is not known whether the chosen one, which may have
-/// been told so, is a primary: to give up leaves two primaries for a while, and one of them to be copied anew. With what was
-/// spent before (hold-max, [`ACT_MAX`] for the answer) and after it (the last [`ACT_MAX`]) shorter than the 5 s that requests
-/// are parked by default, so that none fails for it.
+/// By how much a switchover's hold may exceed its budget while it is unknown whether the candidate, which may have been
+/// sent REPLICAOF NO ONE, is a primary. Giving up leaves two primaries for a while, and one of them must copy
+/// everything again. Together with the time before (hold-max, [`ACT_MAX`] for the answer) and after it (the last
+/// [`ACT_MAX`]) it is shorter than the 5 s for which requests are parked by default, so that no request fails because
+/// of it.
 const UNKNOWN_MAX: Duration = Duration::from_secs(2);
-/// Between two probes at something that does not answer.
+/// The interval at which a server that does not answer is asked again: an answer takes less than a millisecond when it
+/// is up.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Between two probes at a replica that has almost everything: its primary sends in less.
+/// The interval at which a replica that has almost everything is asked: its primary sends more often.
 const CATCH_UP_POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// The longest pause after a hold that was released.
+/// The longest pause after a hold that was released: requests are refused in the meantime.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A replica may lag so many bytes when its hold begins: about a millisecond's worth of replication and its execution.
+/// How many bytes a replica may lag when its hold begins: replicating and executing them takes about a millisecond.
 const LAG_AT_HOLD: u64 = 256 << 10;
 
-/// So many refusals of the chosen one are no accident (no right to REPLICAOF, other data): while clients wait, another one may do.
+/// This many refusals of the candidate are no accident (no right to REPLICAOF, other data): another candidate is
+/// better, since clients wait.
 const REFUSED_MAX: u32 = 10;
 
 /// Why an attempt did not get through.
 enum PromotionFailure {
     /// The promotion ends.
     GiveUp { why: String, primary_back: bool },
-    /// It ends although it was held: this very task knows that the chosen one was told nothing, and it is gone.
+    /// It ends although its slots are held: this task knows that the candidate was not sent REPLICAOF NO ONE.
     NotSent { why: String },
-    /// It ends although it was held: a replica has confirmed writes that the chosen one lacks.
+    /// It ends although its slots are held: another replica has confirmed writes that the candidate lacks.
     Lacks { why: String },
-    /// Tried again after a pause.
+    /// Another attempt follows after a pause.
     Retry(String),
-    /// Leadership or the promotion is gone: nothing to do here.
+    /// Leadership or the promotion is gone: nothing is left to do here.
     Gone,
 }
 
 type PromotionResult<T> = Result<T, PromotionFailure>;
 
-/// Carries a promotion to its end, or until this node leads no more.
+/// Drives a promotion to its end, or until this node does not lead any more.
 pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
     let task = PromotionDriver {
         ctx,
@@ -91,10 +97,10 @@ pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
         began: Instant::now(),
         waits,
         holds: AtomicU32::new(0),
-        told: AtomicBool::new(false),
+        promote_sent: AtomicBool::new(false),
     };
     task.run().await;
-    task.waits.tell(id, None);
+    task.waits.set(id, None);
 }
 
 struct PromotionDriver {
@@ -104,11 +110,11 @@ struct PromotionDriver {
     waits: PromotionWaits,
     /// Holds that this task has opened.
     holds: AtomicU32,
-    /// REPLICAOF NO ONE may have been sent by it; set just before.
-    told: AtomicBool,
+    /// This task may have sent REPLICAOF NO ONE; set just before.
+    promote_sent: AtomicBool,
 }
 
-/// The promotion and what it is about, at one moment.
+/// The promotion, its group and its product's settings at one moment.
 struct PromotionContext {
     state: Arc<ClusterState>,
     promotion: Promotion,
@@ -119,7 +125,7 @@ struct PromotionContext {
 }
 
 impl PromotionContext {
-    fn at(&self, addr: &HostPort) -> ControlTarget {
+    fn control_target(&self, addr: &HostPort) -> ControlTarget {
         ControlTarget { addr: addr.clone(), credentials: self.group.credentials.clone() }
     }
 
@@ -133,12 +139,12 @@ impl PromotionDriver {
         let timing = self.ctx.leases.timing();
         let mut backoff = timing.backoff;
         loop {
-            let Ok(now) = self.now() else { return };
+            let Ok(now) = self.context() else { return };
             let result = match now.promotion.kind {
                 PromotionKind::Failover => self.failover(&now).await,
                 PromotionKind::Switchover => self.switchover(&now).await,
             };
-            let held = self.now().is_ok_and(|later| later.promotion.attempts > now.promotion.attempts);
+            let held = self.context().is_ok_and(|later| later.promotion.attempts > now.promotion.attempts);
             let why = match result {
                 Ok(epoch) => {
                     info!(promotion = %self.id, to = %now.promotion.to, "a group has another primary");
@@ -164,7 +170,7 @@ impl PromotionDriver {
             if self.waits.of(self.id).as_ref() != Some(&why) {
                 warn!(promotion = %self.id, %why, "a promotion did not get through yet");
             }
-            self.waits.tell(self.id, Some(why));
+            self.waits.set(self.id, Some(why));
             tokio::time::sleep(if held { backoff } else { POLL_INTERVAL }).await;
             if held {
                 backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -172,36 +178,36 @@ impl PromotionDriver {
         }
     }
 
-    /// The old primary is gone: hold, barrier, promote.
+    /// The old primary is down: hold, barrier, promote.
     async fn failover(&self, now: &PromotionContext) -> PromotionResult<Epoch> {
         let hold = match now.hold() {
-            // Of this leader or of the one before, for the same choice.
+            // Opened by this leader or by the one before, for the same candidate.
             Some(hold) => hold.id,
             None => {
-                self.not_back(now).await?;
-                self.fit(now).await?;
+                self.check_primary_not_back(now).await?;
+                self.check_candidate(now).await?;
                 self.has_all_confirmed(now).await?;
                 self.preflight(now).await?;
-                self.hold(now).await?
+                self.open_hold(now).await?
             }
         };
         let end = Instant::now() + HOLD_MAX;
         let promoted = async {
-            // Cached data may be stale or lost; a wait for nodes is worse (serving.md).
+            // Data of a cache may be stale or lost; waiting for nodes is worse (docs/design/failover.md).
             if now.mode == Mode::Store {
                 self.barrier(hold, end).await?;
             }
             faults::pause_at(Point::PromotionBarrier).await;
-            self.not_back_between_holds(now).await?;
+            self.check_primary_not_back_between_holds(now).await?;
             // Until the barrier, nodes that reached the old primary may have acknowledged more.
             self.has_all_confirmed(now).await?;
             let mut refused = 0;
             loop {
-                self.not_back(now).await?;
-                // Asked first: while it does not even answer that, it is told nothing.
+                self.check_primary_not_back(now).await?;
+                // Asked first: while it does not answer this, REPLICAOF NO ONE is not sent.
                 let promoted = match self.ask(now, &now.promotion.to).await {
                     Ok(replication_status) => {
-                        self.same_process(now, &replication_status)?;
+                        self.check_same_process(now, &replication_status)?;
                         let promoted = self.promote(now, &|_| Ok(()), end).await;
                         if let Err(FenceError::Refused { .. }) = &promoted {
                             refused += 1;
@@ -213,15 +219,15 @@ impl PromotionDriver {
                 match promoted {
                     Ok(_) => break,
                     Err(why) if refused >= REFUSED_MAX => {
-                        self.not_sent(&self.now()?, &why)?;
+                        self.give_up_if_nothing_was_sent(&self.context()?, &why)?;
                         return Err(PromotionFailure::Retry(why));
                     }
                     Err(why) => {
-                        self.not_gone(&self.now()?, &why)?;
+                        self.give_up_if_candidate_is_down(&self.context()?, &why)?;
                         if Instant::now() + POLL_INTERVAL >= end {
                             return Err(PromotionFailure::Retry(why));
                         }
-                        self.waits.tell(self.id, Some(why));
+                        self.waits.set(self.id, Some(why));
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
                 }
@@ -229,13 +235,13 @@ impl PromotionDriver {
             self.finish(hold).await
         };
         let result = promoted.await;
-        self.released(hold, result).await
+        self.release_on_retry(hold, result).await
     }
 
-    /// The old primary is there, and everything it has is brought over before it is replaced.
+    /// The old primary is up, and is replaced only when the candidate has all its data.
     async fn switchover(&self, now: &PromotionContext) -> PromotionResult<Epoch> {
         if let Some(left) = now.hold() {
-            // A former leader got so far that it was promoted: by then it had everything, and nobody has written since.
+            // A former leader has promoted it: it had all data then, and the slots have been held since.
             if self.was_promoted(&now.group.replid).await? {
                 let end = Instant::now() + HOLD_MAX;
                 let result = async {
@@ -243,7 +249,7 @@ impl PromotionDriver {
                     self.finish(left.id).await
                 };
                 let result = result.await;
-                return self.released(left.id, result).await;
+                return self.release_on_retry(left.id, result).await;
             }
             self.propose(Change::Release(Release { hold: left.id, why: "a new leader begins anew".into() })).await?;
         }
@@ -252,12 +258,14 @@ impl PromotionDriver {
         let to = to.map_err(PromotionFailure::Retry)?;
         self.in_sync(now, &from, &to)?;
         if from.replid != now.group.replid {
-            // The next leader finds in the log of which history the new primary has to be.
+            // The next leader finds in the log which history the new primary must have.
             let (product, group, epoch) = (now.promotion.product, now.group.id, now.group.epoch);
             self.propose(NotePrimary::replication_id(product, group, epoch, from.replid).into()).await?;
-            return Err(PromotionFailure::Retry("the primary's replication id had to be noted first".into()));
+            return Err(PromotionFailure::Retry(
+                "the primary's replication id had to be written to the log first".into(),
+            ));
         }
-        self.fit(now).await?;
+        self.check_candidate(now).await?;
         let lag = from.offset.saturating_sub(to.offset);
         if lag > LAG_AT_HOLD {
             return Err(PromotionFailure::Retry(format!(
@@ -267,14 +275,14 @@ impl PromotionDriver {
         }
         self.preflight(now).await?;
         let asked = Instant::now();
-        let hold = self.hold(now).await?;
+        let hold = self.open_hold(now).await?;
         let budget = Duration::from_millis(u64::from(now.state.settings.hold_ms_max));
-        let result = self.behind_switchover(now, hold, &from, asked + budget).await;
-        self.released(hold, result).await
+        let result = self.switch_over_held(now, hold, &from, asked + budget).await;
+        self.release_on_retry(hold, result).await
     }
 
-    /// What happens while the slots are held for a switchover.
-    async fn behind_switchover(
+    /// The part of a switchover during which its slots are held.
+    async fn switch_over_held(
         &self,
         now: &PromotionContext,
         hold: HoldId,
@@ -284,11 +292,11 @@ impl PromotionDriver {
         self.barrier(hold, end).await?;
         faults::pause_at(Point::PromotionBarrier).await;
         let Promotion { from, to, .. } = &now.promotion;
-        // Asked behind the barrier: whatever was acknowledged is below it.
+        // Asked after the barrier: every acknowledged write is below this offset.
         let last = self.primary(now, self.ask_by(now, from, end).await)?;
         if (&last.run_id, &last.replid) != (&before.run_id, &before.replid) {
             return Err(PromotionFailure::Retry(format!(
-                "{from} is not the primary any more that it was before the hold"
+                "{from} was restarted, or changed its replication id, since the hold began"
             )));
         }
         loop {
@@ -300,26 +308,29 @@ impl PromotionDriver {
             if Instant::now() >= end {
                 let (theirs, last) = (theirs.offset, last.offset);
                 return Err(PromotionFailure::Retry(format!(
-                    "{to} was at {theirs} of {last} when the hold's budget was spent"
+                    "{to} was at offset {theirs} of {last} when the hold's budget was spent"
                 )));
             }
             tokio::time::sleep(CATCH_UP_POLL_INTERVAL).await;
         }
-        let told = AtomicBool::new(false);
-        let whole = |seen: &ReplicationStatus| {
+        let promote_was_due = AtomicBool::new(false);
+        let has_all_data = |seen: &ReplicationStatus| {
             let same = seen.replid == last.replid && seen.offset >= last.offset && seen.follows.is_some();
-            told.store(same, Ordering::Relaxed);
-            same.then_some(()).ok_or_else(|| "it has not everything any more".to_owned())
+            promote_was_due.store(same, Ordering::Relaxed);
+            same.then_some(()).ok_or_else(|| "it does not have all data any more".to_owned())
         };
-        match self.promote(now, &whole, end).await {
+        match self.promote(now, &has_all_data, end).await {
             Ok(_) => self.finish(hold).await,
-            Err(_) if told.into_inner() && self.was_promoted(&last.replid).await? => self.finish(hold).await,
-            // It was told nothing, or something that it will not do any more.
+            Err(_) if promote_was_due.into_inner() && self.was_promoted(&last.replid).await? => self.finish(hold).await,
+            // The command was not sent, or will not be executed any more.
             Err(why) => Err(PromotionFailure::Retry(why.to_string())),
         }
     }
 
-    /// The old primary of a switchover, which must be one.
+    /// The state of a switchover's old primary.
+    ///
+    /// # Errors
+    /// `GiveUp` when it is down; `Retry` when it does not answer, loads its data or is a replica.
     fn primary(
         &self,
         now: &PromotionContext,
@@ -330,9 +341,9 @@ impl PromotionDriver {
             Ok(replication_status) if replication_status.follows.is_none() && !replication_status.loading => {
                 Ok(replication_status)
             }
-            Ok(_) => Err(PromotionFailure::Retry(format!("{from} is not ready, or no primary"))),
+            Ok(_) => Err(PromotionFailure::Retry(format!("{from} is loading its data, or is not a primary"))),
             Err(why) if self.is_down(now, from) => {
-                let why = format!("{from} is down, so nothing can be brought over from it any more: {why}");
+                let why = format!("{from} is down, so that its last writes cannot be copied any more: {why}");
                 Err(PromotionFailure::GiveUp { why, primary_back: false })
             }
             Err(why) => Err(PromotionFailure::Retry(why)),
@@ -343,6 +354,6 @@ impl PromotionDriver {
         let Promotion { from: primary, to: addr, .. } = &now.promotion;
         let (host, port) = host_and_port(primary);
         let follows = to.is_replica_of(host, port) && to.link_up && !to.syncing && to.replid == from.replid;
-        if follows { Ok(()) } else { Err(PromotionFailure::Retry(format!("{addr} is not in step with {primary}"))) }
+        if follows { Ok(()) } else { Err(PromotionFailure::Retry(format!("{addr} is not in sync with {primary}"))) }
     }
 }

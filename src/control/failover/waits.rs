@@ -1,4 +1,4 @@
-//! What open promotions wait for, a sentence each: written by their tasks, shown by the leader's loop. Decides nothing.
+//! What each open promotion waits for: texts that its task writes and the leader's loop shows. Decides nothing.
 
 use std::{
     collections::BTreeMap,
@@ -7,20 +7,20 @@ use std::{
 
 use crate::model::ids::PromotionId;
 
-/// The sentences of one term. Cheap to clone.
+/// The texts of one term, for people. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct PromotionWaits(Arc<Mutex<BTreeMap<PromotionId, String>>>);
 
 impl PromotionWaits {
-    /// What this one waits for now; `None`: it is over.
-    pub fn tell(&self, id: PromotionId, why: Option<String>) {
+    /// Sets what a promotion waits for now; `None`: it is over.
+    pub fn set(&self, id: PromotionId, why: Option<String>) {
         match why {
             Some(why) => self.lock().insert(id, why),
             None => self.lock().remove(&id),
         };
     }
 
-    /// What this one waits for.
+    /// What a promotion waits for.
     #[must_use]
     pub fn of(&self, id: PromotionId) -> Option<String> {
         self.lock().get(&id).cloned()

@@ -1,12 +1,16 @@
-//! What all tasks of one of the leader's terms share, and the two things that each of them does with the log: to append a change
-//! in that term, and to wait for a hold's barrier. Knows nothing of what any task is for.
+//! What all tasks of one term of the leader share, and what each of them does with it: append a change in that term,
+//! wait for a hold's barrier, wait for news. Knows nothing of what the tasks are for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
-use super::{leases::Leases, peers::Peers};
+use super::{leases::Leases, peers::Peers, view::LeaderView};
 use crate::{
+    clock::boottime_ns,
     consensus::Consensus,
     control::servers::{authorizer::Authorizer, fence::Fence},
     faults::{self, Rule},
@@ -14,27 +18,29 @@ use crate::{
         change::Change,
         ids::{Epoch, HoldId, NodeId, Uuid},
         outcome::Outcome,
+        state::ClusterState,
     },
     plan::lease::Barrier,
 };
 
-/// A proposal that takes longer has lost its quorum, and with it the term.
+/// How long a proposal may take: one that takes longer has lost its quorum, and with it the term.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
-/// How often a barrier is probed at beside news: lets a lease end unnoticed for no longer than this.
+/// How often a barrier is evaluated without news: the end of a lease causes no event, and is noticed after this time at
+/// most.
 pub const BARRIER_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the tasks work with. Cheap to clone.
+/// What the tasks of one term share. Cheap to clone.
 #[derive(Clone)]
 pub struct LeaderContext {
     /// The log.
     pub consensus: Consensus,
-    /// Barriers, and what the leader sees.
+    /// Barriers, and what the leader observes.
     pub leases: Leases,
-    /// Probes, and calls to workers.
+    /// Calls to other nodes.
     pub peers: Peers,
-    /// Which connections are authorized.
+    /// The authorized connections.
     pub authorizer: Authorizer,
-    /// The leader's connections in this term.
+    /// The leader's control connections in this term.
     pub fence: Fence,
     /// This node.
     pub me: NodeId,
@@ -42,33 +48,33 @@ pub struct LeaderContext {
     pub cluster: Uuid,
 }
 
-/// Why a change of a task was not made, or is not known to be.
+/// Why a change was not made, or is not known to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProposalFailure {
-    /// Leadership or the quorum is gone. Whoever leads next finds in the log what came of it.
+    /// Leadership or the quorum is gone. The next leader finds in the log whether the change was made.
     Gone,
-    /// The log refused it: a sentence.
+    /// The log refused it; why, for people.
     Refused(String),
 }
 
-/// Why a barrier was not passed.
+/// Why a barrier did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BarrierFailure {
     /// Leadership or the hold is gone.
     Gone,
-    /// Who had not held when the time was over, and why: a list.
+    /// The nodes that the barrier still waited for at the end, with the reasons, for people.
     Late(String),
 }
 
 impl LeaderContext {
-    /// Whether this node still leads, in the term that the tasks are of. By its own last word: no proof.
+    /// Whether this node leads in the term of these tasks, as far as it knows; no proof.
     #[must_use]
     pub fn leads(&self) -> bool {
         let leadership = self.consensus.leadership().borrow().clone();
         leadership.is_me && leadership.term == self.fence.term()
     }
 
-    /// Appends a change and waits until it is applied: where, and what came of it.
+    /// Appends a change in this term and waits until it is applied. Returns its log index and its outcome.
     ///
     /// # Errors
     /// See [`ProposalFailure`].
@@ -84,17 +90,19 @@ impl LeaderContext {
         Ok((applied.index, outcome))
     }
 
-    /// The same in any term, for what the next probe tries again if it did not come to be.
+    /// Appends a change in whatever term this node leads, for changes that the next activation proposes again if
+    /// necessary.
     ///
     /// # Errors
-    /// A sentence: it was refused, or nobody knows yet what came of it.
+    /// Why the change was refused, or is not known to be made, as text for people.
     pub async fn propose(&self, change: Change) -> Result<(), String> {
         let id = Uuid(uuid::Uuid::new_v4().as_u128());
         let applied = self.consensus.propose(id, change, PROPOSE_WITHIN).await.map_err(|error| error.to_string())?;
         applied.result.map(|_| ()).map_err(|reject| reject.to_string())
     }
 
-    /// PromotionWaits until every node holds, or is surely out of lease; `waiting` is told for whom.
+    /// Waits until the barrier of a hold has passed, until `end` at most. Calls `waiting` with the nodes that it waits
+    /// for.
     ///
     /// # Errors
     /// See [`BarrierFailure`].
@@ -114,16 +122,36 @@ impl LeaderContext {
                 return Err(BarrierFailure::Gone);
             }
             let state = self.consensus.state().borrow().clone();
-            let whom = match self.leases.barrier(state.holds.get(&hold).ok_or(BarrierFailure::Gone)?, self.fence.term())
-            {
+            let hold = state.holds.get(&hold).ok_or(BarrierFailure::Gone)?;
+            let nodes = match self.leases.barrier(hold, self.fence.term()) {
                 Barrier::Passed => return Ok(()),
-                Barrier::Waiting(whom) => whom.join("; "),
+                Barrier::Waiting(nodes) => nodes.join("; "),
             };
             if Instant::now() >= end {
-                return Err(BarrierFailure::Late(whom));
+                return Err(BarrierFailure::Late(nodes));
             }
-            waiting(&whom);
+            waiting(&nodes);
             let _ = timeout(BARRIER_POLL_INTERVAL, view.changed()).await;
         }
     }
+}
+
+/// Waits until the state or the leader's view changes, or until `until_ns` (`CLOCK_BOOTTIME`). While a hold is open it
+/// returns after [`BARRIER_POLL_INTERVAL`] at the latest, since the end of a lease changes neither.
+pub async fn wait_for_news(
+    state: &mut watch::Receiver<Arc<ClusterState>>,
+    view: &mut watch::Receiver<Arc<LeaderView>>,
+    until_ns: u64,
+    hold_is_open: bool,
+) {
+    let left = Duration::from_nanos(until_ns.saturating_sub(boottime_ns()));
+    let left = if hold_is_open { left.min(BARRIER_POLL_INTERVAL) } else { left };
+    let _ = timeout(left, async {
+        tokio::select! {
+            Ok(()) = state.changed() => {}
+            Ok(()) = view.changed() => {}
+            else => std::future::pending().await,
+        }
+    })
+    .await;
 }

@@ -1,5 +1,5 @@
-//! The handler of a leader, one term long: what heartbeats say goes in, and what they are answered comes out. Says when a
-//! quorum round has to lie between the two. Reads no clock and knows nothing of how quorum are made.
+//! The heartbeat handler of a leader, for one term: takes the content of heartbeats and decides the answers. It says
+//! when a quorum confirmation must come between the two. Reads no clock, and knows nothing of how a quorum confirms.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,56 +23,57 @@ use crate::{
     },
 };
 
-/// An admission is one entry of the log; a proposal of this age is made again.
+/// How long an admission may take, which is one entry of the log; after this time it is proposed again.
 pub const ADMIT_WITHIN: Duration = Duration::from_secs(1);
-/// Starts remembered while they wait; more than a cluster has nodes.
+/// How many starts are remembered while they wait for admission; more than a cluster has nodes.
 const ARRIVING_MAX: usize = 1024;
-/// So often a former start must speak beside a new one to be alive. What it had sent before it died may be read late
-/// (a leader that was starved or stopped finds it in its sockets), but then all at once.
+/// How many heartbeats of the former start, beside those of a new one, prove that both are alive. Heartbeats that the
+/// former start sent before it ended may be read late (a leader that was starved or stopped finds them in its sockets),
+/// but then all at once.
 const DUPLICATE_HEARTBEATS: u32 = 2;
 
-/// What a heartbeat says, checked.
+/// The content of a heartbeat, checked.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
-    /// Who, with its present address.
+    /// The node, with its present address.
     pub node: NewMember,
-    /// Which start of it.
+    /// The start of its process.
     pub start: Uuid,
-    /// As it knows it.
+    /// Its incarnation, if it knows that this start was admitted.
     pub incarnation: Option<Incarnation>,
-    /// Last entry applied.
+    /// The last log entry that it has applied.
     pub applied: Epoch,
-    /// What all its workers' tables have reached.
+    /// The route epoch that all its workers have reached.
     pub route_epoch: Epoch,
-    /// Holds it has acked.
+    /// The holds that it has acked.
     pub drained: BTreeSet<HoldId>,
-    /// Holds it has not, and what is in flight.
+    /// The holds that it has not acked, and what is in flight.
     pub waiting: BTreeMap<HoldId, String>,
     /// Its listeners.
     pub listeners: BTreeMap<ProductId, ListenerView>,
-    /// Version of its program.
+    /// The version of its program.
     pub version: String,
-    /// It has stopped serving, for good.
+    /// It has stopped serving for good.
     pub stopping: bool,
-    /// The runs it works on.
+    /// The runs that it works on.
     pub movers: Vec<(Job, MoverView)>,
-    /// What it has seen of servers since its last heartbeat that was kept.
+    /// Its reports about servers since its last heartbeat whose reports were kept.
     pub servers: Vec<(HostPort, ProbeReport)>,
 }
 
-/// What a heartbeat is answered.
+/// The answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// Serve until so long after the heartbeat was sent, with tables at this epoch or later.
+    /// The node may serve for `length` after it sent the heartbeat, with route tables at `min_applied` or later.
     Lease {
-        /// As the node counts it.
+        /// The lease as the node counts it.
         length: Duration,
-        /// Route epoch demanded.
+        /// The required route epoch.
         min_applied: Epoch,
     },
-    /// No lease now; why.
+    /// No lease now; why, for people.
     NotYet(String),
-    /// Ask the leader.
+    /// This node does not lead: ask the leader.
     NotLeader,
     /// The cluster has removed this node, or is about to: stop serving.
     NotMember,
@@ -80,16 +81,16 @@ pub enum Grant {
     DuplicateNode,
 }
 
-/// What to do with a heartbeat.
+/// What the caller does next with a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandlerStep {
-    /// Nothing more has to be known.
+    /// Give this reply.
     Done(HandlerReply),
-    /// A quorum round that begins now, then [`HeartbeatHandler::after_round`].
+    /// Wait for a quorum confirmation that begins now, then call [`HeartbeatHandler::after_round`].
     Round(RoundPurpose),
 }
 
-/// What a heartbeat comes to.
+/// The handler's decision on a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandlerReply {
     /// The answer.
@@ -98,16 +99,16 @@ pub enum HandlerReply {
     Admit,
 }
 
-/// What a round is made for.
+/// What a quorum confirmation is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoundPurpose {
     /// A lease for this incarnation.
     Lease(Incarnation),
-    /// To tell a node that it must end.
+    /// To order a node to stop.
     End,
 }
 
-/// The handler.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct HeartbeatHandler {
     timing: Timing,
@@ -115,22 +116,22 @@ pub struct HeartbeatHandler {
     view: LeaderView,
     /// Starts that wait for an admission.
     arriving: BTreeMap<Uuid, PendingAdmission>,
-    /// What open holds wait for, by node.
-    holding: BTreeMap<(HoldId, NodeId), String>,
-    /// Whom Raft needs for its decisions.
+    /// What is in flight for open holds, by node.
+    not_drained: BTreeMap<(HoldId, NodeId), String>,
+    /// The nodes that Raft needs for its decisions.
     voters: BTreeSet<NodeId>,
 }
 
 /// A start that is not in the log yet.
 #[derive(Clone, Copy, Debug)]
 struct PendingAdmission {
-    /// Of which node.
+    /// The node.
     node: NodeId,
     /// When its admission was last proposed.
     proposed_ns: Option<u64>,
-    /// When the former start was last counted in `former`; at first, when this one was first heard.
+    /// When a heartbeat of the former start was last counted; at first, when the first heartbeat of this start arrived.
     counted_ns: u64,
-    /// How often the former start has spoken since, heartbeats that came together counted once.
+    /// How many heartbeats the former start has sent since; those that arrived together count once.
     former: u32,
 }
 
@@ -141,15 +142,15 @@ pub fn member<'a>(state: &'a ClusterState, heartbeat: &Heartbeat) -> Option<&'a 
 }
 
 impl HeartbeatHandler {
-    /// A closed one: this node does not lead.
+    /// A closed handler: this node does not lead.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
-        let (arriving, holding, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { timing, table: None, view: LeaderView::default(), arriving, holding, voters }
+        let (arriving, not_drained, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { timing, table: None, view: LeaderView::default(), arriving, not_drained, voters }
     }
 
-    /// Makes it that of `term`, empty if it was another's; `None`: closes it. The leader has applied an entry of the term
-    /// by `now_ns`.
+    /// Opens the handler for `term`, empty unless it is open for that term already; `None`: closes it. The leader has
+    /// applied an entry of the term by `now_ns`.
     pub fn open(&mut self, term: Option<Term>, now_ns: u64) {
         if self.table.as_ref().map(LeaseTable::term) == term {
             return;
@@ -162,9 +163,10 @@ impl HeartbeatHandler {
         };
     }
 
-    /// Whom Raft needs for its decisions. SaidUnused before each step: a member that is being removed is told to end only when
-    /// Raft can do without it, or those that stay could neither decide that nor anything else.
-    pub fn needed(&mut self, voters: impl IntoIterator<Item = NodeId>) {
+    /// Sets the nodes that Raft needs for its decisions. Call it before each step: a member that is being removed is
+    /// ordered to stop only when Raft does not need it any more. Otherwise the remaining nodes might not be able to
+    /// decide anything.
+    pub fn set_voters(&mut self, voters: impl IntoIterator<Item = NodeId>) {
         self.voters = voters.into_iter().collect();
     }
 
@@ -174,24 +176,24 @@ impl HeartbeatHandler {
         self.table.as_ref()
     }
 
-    /// The same, if the handler is that of `term`.
+    /// The same, if the handler is open for `term`.
     #[must_use]
     pub fn table_of(&self, term: Term) -> Option<&LeaseTable> {
         self.table.as_ref().filter(|table| table.term() == term)
     }
 
-    /// What the leader sees.
+    /// The leader's view.
     #[must_use]
     pub fn view(&self) -> &LeaderView {
         &self.view
     }
 
-    /// Shows what control loops wait for.
-    pub fn waiting_on(&mut self, sentences: Vec<String>) {
-        self.view.waiting_on = sentences;
+    /// Sets what control loops wait for.
+    pub fn waiting_on(&mut self, waiting: Vec<String>) {
+        self.view.waiting_on = waiting;
     }
 
-    /// Shows what the task of a job does or waits for; `None`: the job is over. Whether that is new.
+    /// Sets what the task of a job does or waits for; `None`: the job is over. Returns whether that has changed.
     pub fn job_waits(&mut self, job: Job, why: Option<String>) -> bool {
         if self.view.jobs.get(&job) == why.as_ref() {
             return false;
@@ -203,19 +205,21 @@ impl HeartbeatHandler {
         true
     }
 
-    /// What a hold waits for, a sentence for each node that has said so.
-    pub fn holding(&self, hold: HoldId) -> impl Iterator<Item = String> {
-        let of_hold = self.holding.iter().filter(move |((id, _), _)| *id == hold);
+    /// What is in flight for a hold, one text for each node that reported it.
+    pub fn not_drained(&self, hold: HoldId) -> impl Iterator<Item = String> {
+        let of_hold = self.not_drained.iter().filter(move |((id, _), _)| *id == hold);
         of_hold.map(|((_, node), what)| format!("node {node}: {what}"))
     }
 
-    /// A heartbeat arrives. Its facts count at once; for what it is granted, or told to end for, a round is demanded.
+    /// A heartbeat arrives. Its content counts immediately. A lease, and the order to stop, need a quorum confirmation
+    /// first.
     pub fn arrives(&mut self, heartbeat: &Heartbeat, state: &ClusterState, now_ns: u64) -> HandlerStep {
-        match self.facts(heartbeat, state, now_ns) {
-            // It serves no more: nothing can be granted, and nobody waits for the answer.
+        match self.record(heartbeat, state, now_ns) {
+            // It has stopped serving: nothing can be granted, and nothing waits for the answer.
             Ok(_) | Err(HandlerReply::Admit) if heartbeat.stopping => HandlerStep::Done(not_yet("the node stops")),
             Ok(incarnation) => HandlerStep::Round(RoundPurpose::Lease(incarnation)),
-            // These end the node. A leader of yesterday that has just woken up must not say so of one it never met.
+            // These make the node stop. A former leader that has just woken up must not send them about a node it does
+            // not know.
             Err(HandlerReply::Grant(Grant::NotMember | Grant::DuplicateNode)) if !heartbeat.stopping => {
                 HandlerStep::Round(RoundPurpose::End)
             }
@@ -223,8 +227,9 @@ impl HeartbeatHandler {
         }
     }
 
-    /// Keeps what a heartbeat says of servers, if it comes from the admitted start of a member: until the term ends, a later
-    /// start of that node speaks, or the log names the server no more. The term in which it is kept; `None`: it is not.
+    /// Keeps the reports of a heartbeat, if it comes from the admitted start of a member: until the term ends, a later
+    /// start of that node sends a heartbeat, or the log does not name the server any more. Returns the term in which
+    /// they are kept; `None`: they are not.
     pub fn keep_reports(&mut self, heartbeat: &Heartbeat, state: &ClusterState, now_ns: u64) -> Option<Term> {
         let term = self.view.term?;
         let admission = member(state, heartbeat)?.admitted.filter(|a| a.start == heartbeat.start)?;
@@ -232,7 +237,8 @@ impl HeartbeatHandler {
         Some(term)
     }
 
-    /// The round that [`HeartbeatHandler::arrives`] demanded is through: this node led in `term` throughout it. `state` is the newest.
+    /// The quorum confirmation that [`HeartbeatHandler::arrives`] asked for has succeeded: this node led in `term`
+    /// throughout it. `state` is the newest.
     pub fn after_round(
         &mut self,
         heartbeat: &Heartbeat,
@@ -246,8 +252,8 @@ impl HeartbeatHandler {
         }
         let incarnation = match asked {
             RoundPurpose::Lease(incarnation) => incarnation,
-            // Looked at again: what the round made this node apply may say otherwise.
-            RoundPurpose::End => match self.facts(heartbeat, state, now_ns) {
+            // Decided again: entries that this node applied in the meantime may change the decision.
+            RoundPurpose::End => match self.record(heartbeat, state, now_ns) {
                 Ok(incarnation) => incarnation,
                 Err(reply) => return reply,
             },
@@ -267,8 +273,13 @@ impl HeartbeatHandler {
         }
     }
 
-    /// Takes what a heartbeat says. `Ok`: it comes from the admitted start of a member.
-    fn facts(&mut self, heartbeat: &Heartbeat, state: &ClusterState, now_ns: u64) -> Result<Incarnation, HandlerReply> {
+    /// Records the content of a heartbeat. `Ok`: it comes from the admitted start of a member.
+    fn record(
+        &mut self,
+        heartbeat: &Heartbeat,
+        state: &ClusterState,
+        now_ns: u64,
+    ) -> Result<Incarnation, HandlerReply> {
         if state.members.is_empty() {
             return Err(not_yet("the cluster is being formed"));
         }
@@ -288,14 +299,14 @@ impl HeartbeatHandler {
         }
         self.note(heartbeat, admission.incarnation, now_ns);
         if member.leaving.is_some() {
-            // It stops serving, says so with its last heartbeat, and only then is dropped.
-            return Err(self.end_of(member));
+            // It stops serving, reports that with its last heartbeat, and is dropped only then.
+            return Err(self.answer_to_leaving(member));
         }
         Ok(admission.incarnation)
     }
 
-    /// What a member that is being removed is told.
-    fn end_of(&self, member: &Member) -> HandlerReply {
+    /// The answer to a member that is being removed.
+    fn answer_to_leaving(&self, member: &Member) -> HandlerReply {
         if self.voters.contains(&member.id) {
             return not_yet("it is being removed, and leaves Raft's voters first");
         }
@@ -311,8 +322,9 @@ impl HeartbeatHandler {
                 arriving.former += 1;
             }
         }
-        self.holding.retain(|(_, node), _| *node != heartbeat.node.id);
-        self.holding.extend(heartbeat.waiting.iter().map(|(hold, what)| ((*hold, heartbeat.node.id), what.clone())));
+        self.not_drained.retain(|(_, node), _| *node != heartbeat.node.id);
+        self.not_drained
+            .extend(heartbeat.waiting.iter().map(|(hold, what)| ((*hold, heartbeat.node.id), what.clone())));
         self.view.movers.retain(|_, mover| mover.node != heartbeat.node.id);
         for (job, mover) in &heartbeat.movers {
             if self.view.movers.get(job).is_none_or(|known| known.run <= mover.run) {
@@ -323,7 +335,7 @@ impl HeartbeatHandler {
         let seen = self.view.nodes.entry(heartbeat.node.id).or_default();
         *seen = NodeView {
             incarnation,
-            heard_ns: now_ns,
+            heartbeat_ns: now_ns,
             lease_ends_ns: seen.lease_ends_ns,
             route_epoch: heartbeat.route_epoch,
             applied: heartbeat.applied,
@@ -332,11 +344,12 @@ impl HeartbeatHandler {
         };
     }
 
-    /// A start that is not the admitted one: the node was restarted, or its data directory was copied. The former start
-    /// must have been silent for two heartbeats; when it goes on speaking, there are two.
+    /// Decides about a start that is not the admitted one: the node was restarted, or its data directory was copied.
+    /// The former start must have been silent for two heartbeats; if it still sends some, there is a duplicate node.
     fn arrival(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
-        // A node may have applied its admission before the leader has: only a later one retires it. That may be of a start
-        // that is over, whose heartbeats a stopped leader finds in its sockets beside those of the living one.
+        // A node may have applied its admission before the leader has: only a later admission replaces this start. That
+        // later admission may belong to a start that has ended, whose heartbeats a stopped leader finds in its sockets
+        // beside those of the living one.
         let retired = heartbeat.incarnation.is_some_and(|own| member.admitted.is_some_and(|a| a.incarnation > own));
         if heartbeat.incarnation.is_some() && !retired {
             return not_yet("the leader has not applied the admission of this start yet");
@@ -350,13 +363,13 @@ impl HeartbeatHandler {
         let silence_ns = 2 * as_ns(self.timing.heartbeat);
         let former =
             self.view.nodes.get(&member.id).filter(|v| member.admitted.is_some_and(|a| a.incarnation == v.incarnation));
-        match former.map(|v| v.heard_ns) {
+        match former.map(|v| v.heartbeat_ns) {
             Some(_) if arriving.former >= DUPLICATE_HEARTBEATS => HandlerReply::Grant(Grant::DuplicateNode),
-            Some(heard_ns) if now_ns < heard_ns + silence_ns && !self.has_stopped(member) => {
+            Some(heartbeat_ns) if now_ns < heartbeat_ns + silence_ns && !self.has_stopped(member) => {
                 not_yet("waiting for the former start of this node to be silent")
             }
             None if retired && now_ns < arriving.counted_ns + silence_ns => {
-                not_yet("waiting for a sign of life of the start that was admitted after this one")
+                not_yet("waiting for a heartbeat of the start that was admitted after this one")
             }
             _ if proposed_ns.is_some_and(|at| now_ns < at + as_ns(ADMIT_WITHIN)) => {
                 not_yet("this start is being admitted")
@@ -368,8 +381,9 @@ impl HeartbeatHandler {
         }
     }
 
-    /// A start of a node that is being removed: none is admitted any more. By what would admit it, the former one has ended;
-    /// so the removal need not wait for a last word that was lost, which where a product is `serve` would be for ever.
+    /// Decides about a new start of a node that is being removed: it is not admitted. When it could otherwise be
+    /// admitted, the former start has ended. So the removal need not wait for a last heartbeat that was lost (with a
+    /// product whose `isolated` is `serve` it would wait for ever).
     fn arrival_at_removal(&mut self, heartbeat: &Heartbeat, member: &Member, now_ns: u64) -> HandlerReply {
         if !self.has_stopped(member) {
             match self.arrival(heartbeat, member, now_ns) {
@@ -380,12 +394,12 @@ impl HeartbeatHandler {
                 table.stopped(member.id, former.incarnation);
             }
         }
-        self.end_of(member)
+        self.answer_to_leaving(member)
     }
 
     fn has_stopped(&self, member: &Member) -> bool {
         let strictest = Isolated::Serve;
-        self.table.as_ref().is_some_and(|t| t.surely_silent(member, strictest, 0))
+        self.table.as_ref().is_some_and(|t| t.has_stopped_serving(member, strictest, 0))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The leader's loop: probes at the newest state, does what is to be done next, says what it waits for.
-//! Carries no data from one activation to the next but tasks, which can be begun anew at any time.
+//! The leader's loop: with each activation it reads the newest state, does what is due, and shows what it waits for.
+//! From one activation to the next it keeps only tasks, which can begin anew at any time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use super::{context::LeaderContext, leases::Leases, peers::Peers};
 use crate::{
     consensus::{Consensus, Leadership, ProposeError},
     control::{
-        failover::groups::{GroupController, of_product},
+        failover::{group_name::group_name, groups::GroupController},
         servers::{authorizer::Authorizer, fence::Fence},
         slots::{assignment, job},
     },
@@ -29,27 +29,27 @@ use crate::{
     plan::{leadership_transfer::TransferCandidates, membership},
 };
 
-/// Looked at even without news: leases end by themselves.
+/// The interval between activations without news: the end of a lease causes no event.
 const PERIOD: Duration = Duration::from_millis(200);
-/// A proposal that takes longer has lost its quorum; the next activation tries again.
+/// How long a proposal may take: one that takes longer has lost its quorum, and the next activation tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
-/// Before it is handed over again: it may come back, and whoever got it may be no better.
+/// The pause between two leadership transfers: the leadership may come back, and the new leader may be no better.
 const TRANSFER_AGAIN: Duration = Duration::from_secs(20);
 
-/// What the loop works with. Cheap to clone.
+/// What the loop needs. Cheap to clone.
 #[derive(Clone)]
 pub struct LeaderLoop {
     /// The log.
     pub consensus: Consensus,
     /// Leases and barriers.
     pub leases: Leases,
-    /// Probes before a hold.
+    /// Calls to other nodes.
     pub peers: Peers,
-    /// Which connections may change servers.
+    /// The authorized connections.
     pub authorizer: Authorizer,
     /// This node.
     pub me: NodeId,
-    /// Port of the product `default` that the first change makes.
+    /// The port of the product `default`, which the first change creates.
     pub default_port: u16,
 }
 
@@ -68,7 +68,7 @@ impl LeaderLoop {
             let now = leadership.borrow_and_update().clone();
             state.borrow_and_update();
             if now.is_me {
-                self.jobs(now.term, &mut term_tasks).await;
+                self.begin_tasks(now.term, &mut term_tasks).await;
                 let term = now.term;
                 let mut activation = {
                     let activation = self.clone().activate(now, term_tasks.groups());
@@ -76,8 +76,8 @@ impl LeaderLoop {
                 };
                 let ended = tokio::select! {
                     ended = &mut activation => ended,
-                    // What was begun in a term ends with it, and not when a probe at everything happens to be over.
-                    over = async { leadership.wait_for(|later| !later.is_me || later.term != term).await.map(drop) } => {
+                    // The tasks of a term end with the term, and not only when an activation is over.
+                    over = async { leadership.wait_for(|now| !now.is_me || now.term != term).await.map(drop) } => {
                         activation.abort();
                         term_tasks = TermTasks::default();
                         if over.is_err() { return }
@@ -102,16 +102,17 @@ impl LeaderLoop {
     }
 
     async fn transfer_leadership(&self, TransferCandidates { nodes, why }: TransferCandidates) {
-        info!(?nodes, %why, "the leadership is handed over to a node that reaches it");
-        // Nothing is granted meanwhile. Two elections by default, and what is left of the leases bridges it if nobody takes over.
+        info!(?nodes, %why, "the leadership is transferred to a node that reaches that server");
+        // No lease is granted in the meantime. This is the time of two elections by default, and the rest of the leases
+        // covers it if no node takes over.
         let within = self.leases.timing().lease / 2;
         if !self.consensus.transfer_leadership_to(&nodes, within).await {
-            warn!(?nodes, "nobody took the leadership over; this node goes on leading");
+            warn!(?nodes, "no node took over the leadership; this node still leads");
         }
     }
 
-    /// One probe at everything that has no task of its own; promotions and servers get theirs here. Who had better lead, if
-    /// anybody.
+    /// One activation: everything that has no task of its own. (Promotions and servers get their tasks here.) Returns
+    /// the nodes that should lead instead, if there are any.
     async fn activate(
         self,
         leadership: Leadership,
@@ -123,20 +124,20 @@ impl LeaderLoop {
             self.bootstrap().await;
             return None;
         }
-        // First: clients of a group whose primary is gone wait for it.
+        // First, since clients of a group whose primary is down wait for it.
         let mut transfer_candidates = None;
         if let Some((jobs, groups)) = groups {
             let mut groups = groups.lock().await;
-            waiting.extend(groups.probe(&jobs).await);
+            waiting.extend(groups.step(&jobs).await);
             transfer_candidates = groups.transfer_candidates(&jobs);
         }
         if let Err(error) = self.membership(&state, &leadership).await {
-            waiting.push(format!("the membership is to change, and could not: {error}"));
+            waiting.push(format!("Raft's membership could not be changed yet: {error}"));
         }
         let (ready, why_not) = self.leases.removable(leadership.term);
         waiting.extend(why_not);
         for member in ready {
-            // Raft lets it go first: a voter that is no member would still count for the quorum.
+            // Raft's membership drops it first: a voter that is not a member would still count for the quorum.
             if leadership.voters.contains(&member.id) || leadership.learners.contains(&member.id) {
                 waiting.push(format!("node {} is leaving Raft's membership", member.id));
                 continue;
@@ -145,23 +146,23 @@ impl LeaderLoop {
                 Change::FinishRemove(FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term });
             match self.propose(change).await {
                 Ok(()) => info!(node = %member.id, "the node is removed"),
-                Err(why) => waiting.push(format!("node {} is to be dropped: {why}", member.id)),
+                Err(why) => waiting.push(format!("node {} could not be dropped yet: {why}", member.id)),
             }
         }
         for assignment in state.assignments.values() {
-            let to = of_product(&state, (assignment.product, assignment.to));
+            let to = group_name(&state, (assignment.product, assignment.to));
             waiting.push(format!("assignment {} of {} slots to {to}", assignment.id, assignment.slots.len()));
         }
         let named = |job: &Job| match job {
             Job::Migration(_) => job.to_string(),
-            Job::Sweep { product, group } => format!("the sweep of {}", of_product(&state, (*product, *group))),
+            Job::Sweep { product, group } => format!("the sweep of {}", group_name(&state, (*product, *group))),
         };
         waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, why)| format!("{}: {why}", named(job))));
         self.leases.waiting_on(waiting);
         transfer_candidates
     }
 
-    /// The first change of a cluster: what Raft's first membership says, and the product `default`.
+    /// Proposes the first change of a cluster: the members of Raft's first membership, and the product `default`.
     async fn bootstrap(&self) {
         let members = self.consensus.raft_members();
         if let Err(why) = self.propose(Change::Bootstrap(Bootstrap { members, port: self.default_port })).await {
@@ -196,8 +197,8 @@ impl LeaderLoop {
         }
     }
 
-    /// Every open assignment and migration and every group with leftovers has one task, begun anew in each term.
-    async fn jobs(&self, term: Term, term_tasks: &mut TermTasks) {
+    /// Begins one task for each open assignment and migration and for each group with leftovers, anew in each term.
+    async fn begin_tasks(&self, term: Term, term_tasks: &mut TermTasks) {
         let state = self.consensus.state().borrow().clone();
         let Some(cluster) = self.consensus.cluster_id() else { return };
         if term_tasks.jobs.as_ref().is_none_or(|jobs| jobs.fence.term() != term) {
@@ -217,8 +218,7 @@ impl LeaderLoop {
         panics::reap(assigning).await;
         assigning.retain(|id, _| state.assignments.contains_key(id));
         for id in state.assignments.keys().copied() {
-            let task = || tokio::spawn(assignment::run(assignment::AssignmentDriver { ctx: jobs.clone(), id }));
-            assigning.entry(id).or_insert_with(task);
+            assigning.entry(id).or_insert_with(|| tokio::spawn(assignment::run(jobs.clone(), id)));
         }
         panics::reap(tasks).await;
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
@@ -230,7 +230,7 @@ impl LeaderLoop {
     }
 }
 
-/// The tasks of one term's assignments, migrations, sweeps and groups, and what they share. Dropped, they end.
+/// The tasks of one term (assignments, migrations, sweeps, groups) and what they share. Dropping it ends them.
 #[derive(Default)]
 struct TermTasks {
     jobs: Option<LeaderContext>,
@@ -240,7 +240,7 @@ struct TermTasks {
 }
 
 impl TermTasks {
-    /// What a probe at the groups needs, once the cluster has formed.
+    /// What an activation needs for the groups, once the cluster has formed.
     fn groups(&self) -> Option<(LeaderContext, Arc<Mutex<GroupController>>)> {
         Some((self.jobs.clone()?, self.groups.clone()))
     }

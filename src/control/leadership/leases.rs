@@ -1,5 +1,6 @@
-//! The leader's leases at work: heartbeats come in, go over the handler and through a quorum round, and are answered; the view
-//! of who lives is kept for everyone else. Decides nothing itself: `handler` and `plan::lease` do.
+//! Answers heartbeats: passes each one to the heartbeat handler, waits for the quorum confirmation, and returns the
+//! answer. Publishes the leader's view for everything else. Decides nothing itself: `heartbeat_handler` and
+//! `plan::lease` do.
 
 use std::{
     collections::BTreeSet,
@@ -29,12 +30,12 @@ use crate::{
     plan::{lease::Barrier, observation::Observation, timing::Timing},
 };
 
-/// What a heartbeat is answered.
+/// The answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// A lease, or why there is none.
     pub grant: Grant,
-    /// In which term's handler its reports of servers were kept; `None`: they were not.
+    /// The term in which its reports about servers were kept; `None`: they were not.
     pub reports_kept_in: Option<Term>,
 }
 
@@ -47,7 +48,7 @@ impl From<Grant> for Answer {
 /// A task that leases need.
 pub type LeaseTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The leader's handler. Cheap to clone; on other nodes it only refuses.
+/// The leader's heartbeat handler, shared. Cheap to clone; on other nodes it only refuses.
 #[derive(Clone)]
 pub struct Leases {
     consensus: Consensus,
@@ -82,32 +83,32 @@ impl Leases {
         }
     }
 
-    /// What the leader sees; empty elsewhere.
+    /// The leader's view; empty on other nodes.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<LeaderView>> {
         self.view.subscribe()
     }
 
-    /// Quorum quorum of this node.
+    /// The quorum confirmation of this node.
     #[must_use]
     pub fn quorum(&self) -> &QuorumConfirmer {
         &self.quorum
     }
 
-    /// The numbers in force.
+    /// The times in force.
     #[must_use]
     pub fn timing(&self) -> Timing {
         self.timing
     }
 
-    /// Takes a heartbeat and answers it, after a quorum round that began after it arrived.
+    /// Answers a heartbeat, after a quorum confirmation that began after it arrived.
     pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Answer {
         if !self.consensus.leadership().borrow().is_me {
             return Grant::NotLeader.into();
         }
         let (step, reports_kept_in) = self.with_handler(|handler, state| {
             if heartbeat_handler::member(state, &heartbeat).is_some() {
-                // Raft finds a node that has moved from here on, before the log says where it is.
+                // From here on Raft finds a node whose address changed, before the log has the new address.
                 self.consensus.learn_address(heartbeat.node.uuid, heartbeat.node.admin.clone());
             }
             let now_ns = boottime_ns();
@@ -135,14 +136,16 @@ impl Leases {
         Answer { grant, reports_kept_in }
     }
 
-    /// What nodes have reported of servers in this term, with its age at `now_ns` (`CLOCK_BOOTTIME`); empty elsewhere.
+    /// What nodes reported about servers in this term, with its age at `now_ns` (`CLOCK_BOOTTIME`); empty on other
+    /// nodes.
     #[must_use]
     pub fn observation(&self, now_ns: u64) -> Observation {
         let view = self.view.borrow().clone();
         view.observation(now_ns)
     }
 
-    /// Voters that are alive at `now_ns`: heard within a lease, or all while this node has not led for so long.
+    /// The voters that are alive at `now_ns`: those that sent a heartbeat within a lease; all while this node has not
+    /// led for that long.
     #[must_use]
     pub fn alive_voters(&self, now_ns: u64) -> BTreeSet<NodeId> {
         let voters = self.consensus.leadership().borrow().voters.clone();
@@ -150,7 +153,8 @@ impl Leases {
         view.alive(voters, self.timing.lease_at_leader(), now_ns)
     }
 
-    /// Whether the barrier of a hold has passed in `term`; also `Waiting` when this node does not lead in it any more.
+    /// Whether the barrier of a hold has passed in `term`. `Waiting` also when this node does not lead in that term any
+    /// more.
     #[must_use]
     pub fn barrier(&self, hold: &Hold, term: Term) -> Barrier {
         let handler = self.handler();
@@ -159,23 +163,23 @@ impl Leases {
             return Barrier::Waiting(vec!["this node does not lead any more".into()]);
         };
         let mut barrier = table.barrier(hold, &state, boottime_ns());
-        if let Barrier::Waiting(whom) = &mut barrier {
-            whom.extend(handler.holding(hold.id));
+        if let Barrier::Waiting(nodes) = &mut barrier {
+            nodes.extend(handler.not_drained(hold.id));
         }
         barrier
     }
 
-    /// Members that may still serve slots of a product with this `isolated`.
+    /// The possible servers of a product with this `isolated`.
     #[must_use]
     pub fn possible_servers(&self, isolated: Isolated) -> Vec<Member> {
         let handler = self.handler();
         let state = self.state();
         let now = boottime_ns();
-        let silent = |m: &Member| handler.table().is_some_and(|t| t.surely_silent(m, isolated, now));
+        let silent = |m: &Member| handler.table().is_some_and(|t| t.has_stopped_serving(m, isolated, now));
         state.members.values().filter(|m| !silent(m)).cloned().collect()
     }
 
-    /// Members that are being removed and can be dropped now; what the others wait for.
+    /// Of the members that are being removed, those that can be dropped now, and what the others wait for.
     #[must_use]
     pub fn removable(&self, term: Term) -> (Vec<Member>, Vec<String>) {
         let handler = self.handler();
@@ -191,18 +195,18 @@ impl Leases {
         (ready, waiting)
     }
 
-    /// Shows what control loops wait for.
-    pub fn waiting_on(&self, sentences: Vec<String>) {
-        self.with_handler(|handler, _| handler.waiting_on(sentences));
+    /// Publishes what control loops wait for.
+    pub fn waiting_on(&self, waiting: Vec<String>) {
+        self.with_handler(|handler, _| handler.waiting_on(waiting));
     }
 
-    /// Shows what the task of a job does or waits for; `None`: the job is over.
+    /// Publishes what the task of a job does or waits for; `None`: the job is over.
     pub fn job_waits(&self, job: Job, why: Option<String>) {
         let mut handler = self.handler();
         if !handler.job_waits(job, why) {
             return;
         }
-        // Shown, but no news: else every task would wake all the others.
+        // Published without a notification: otherwise every task would wake all the others.
         self.view.send_if_modified(|view| {
             *view = Arc::new(handler.view().clone());
             false
@@ -213,17 +217,17 @@ impl Leases {
         self.with_handler(|handler, _| handler.open(term, boottime_ns()));
     }
 
-    /// One step of the handler, with the state read under its lock: a hold that a barrier has judged on is seen by the grant
-    /// that comes after, or the lease is seen by the barrier. What has changed is shown.
+    /// One step of the handler, with the state read under its lock: so either a grant sees the hold whose barrier was
+    /// evaluated before, or the barrier sees the lease. Publishes the view if it has changed.
     fn with_handler<T>(&self, step: impl FnOnce(&mut HeartbeatHandler, &ClusterState) -> T) -> T {
         let mut handler = self.handler();
         let state = self.state();
         {
             let leadership = self.consensus.leadership();
             let leadership = leadership.borrow();
-            // A membership that is not committed may be undone, or has to be committed by those that it drops.
+            // A membership that is not committed may be undone, or may have to be committed by the nodes that it drops.
             let undecided = state.members.keys().filter(|_| !leadership.settled);
-            handler.needed(leadership.voters.iter().chain(undecided).copied());
+            handler.set_voters(leadership.voters.iter().chain(undecided).copied());
         }
         let done = step(&mut handler, &state);
         let shown = self.view.borrow().clone();
@@ -236,7 +240,7 @@ impl Leases {
         done
     }
 
-    /// Proposes the admission of a start; the node's next heartbeats find it in the log.
+    /// Proposes the admission of an incarnation; the node's next heartbeats find it in the log.
     fn admit(&self, heartbeat: &Heartbeat) {
         let (consensus, member, start) = (self.consensus.clone(), heartbeat.node.clone(), heartbeat.start);
         tokio::spawn(async move {
@@ -244,10 +248,10 @@ impl Leases {
             let id = Uuid(uuid::Uuid::new_v4().as_u128());
             match consensus.propose(id, Change::Admit(Admit { member, start }), ADMIT_WITHIN).await {
                 Ok(applied) => match applied.result {
-                    Ok(_) => info!(%node, "a start of the node is admitted"),
-                    Err(reject) => warn!(%node, %reject, "a start of the node is not admitted"),
+                    Ok(_) => info!(%node, "an incarnation of the node is admitted"),
+                    Err(reject) => warn!(%node, %reject, "an incarnation of the node was not admitted"),
                 },
-                Err(error) => warn!(%node, %error, "could not admit a start of the node"),
+                Err(error) => warn!(%node, %error, "an incarnation of the node could not be admitted yet"),
             }
         });
     }

@@ -1,5 +1,5 @@
-//! What the leader does for the cluster as a whole: heartbeats and leases, quorum confirmation, membership, the loop that starts
-//! everything else. Knows nothing of slots and servers.
+//! What the leader does for the cluster as a whole: heartbeats and leases, quorum confirmation, membership, the loop
+//! that starts everything else. Knows nothing of slots and servers.
 
 pub mod context;
 pub mod heartbeat_handler;

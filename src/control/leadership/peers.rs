@@ -1,4 +1,4 @@
-//! Calls to other nodes beside Raft: lasting channels by address, a deadline on every call.
+//! Calls to other nodes other than Raft's: one channel per address, a deadline on every call.
 //! Knows nothing of what the answers mean.
 
 use std::{net::IpAddr, time::Duration};
@@ -14,7 +14,8 @@ use crate::wire::{
     },
 };
 
-/// A TCP connect on a working network takes milliseconds. A peer that has vanished is noticed before the next lease would end.
+/// A TCP connect on a working network takes milliseconds. A peer that has vanished is noticed before the next lease
+/// would end.
 const CHANNELS: ChannelSettings = ChannelSettings {
     connect_max: Duration::from_secs(1),
     keep_alive: Duration::from_secs(2),
@@ -31,31 +32,31 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// No channel is opened before it is used.
+    /// Opens no channel before it is used.
     #[must_use]
     pub fn new(secret: ClusterSecret) -> Self {
         Self { secret, channels: Channels::new(CHANNELS) }
     }
 
-    /// Calls from now on come from this address of the machine.
+    /// The same, with calls that come from this local address.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {
         Self { channels: self.channels.calling_from(source), ..self }
     }
 
-    /// Asks a node who it is, telling it who asks.
+    /// Asks a node for its identity, and sends this node's.
     ///
     /// # Errors
-    /// When it does not answer within `deadline`, or refuses the call.
+    /// When the node does not answer within `deadline`, or refuses the call.
     pub async fn hello(&self, admin: &str, from: &NodeInfo, deadline: Duration) -> Result<HelloReply, Status> {
         let mut client = self.client(admin)?;
         within(deadline, client.hello(request(HelloRequest { from: Some(from.clone()) }, deadline))).await
     }
 
-    /// Asks to be made a member.
+    /// Asks a node to make this node a member of its cluster.
     ///
     /// # Errors
-    /// As `hello`; also the cluster's refusal.
+    /// As `hello`; also when the cluster refuses.
     pub async fn join(&self, admin: &str, me: &NodeInfo, deadline: Duration) -> Result<JoinReply, Status> {
         let mut client = self.client(admin)?;
         within(deadline, client.join(request(JoinRequest { me: Some(me.clone()) }, deadline))).await
@@ -75,7 +76,7 @@ impl Peers {
         within(deadline, client.heartbeat(request(heartbeat, deadline))).await
     }
 
-    /// Whether a node answers at all.
+    /// Checks that a node answers.
     ///
     /// # Errors
     /// As `hello`.
@@ -98,10 +99,10 @@ impl Peers {
         within(deadline, client.authorize(request(ask, deadline))).await
     }
 
-    /// Tells a node to bring over what is left.
+    /// Orders a node to copy what is left of a migration, while its slots are held.
     ///
     /// # Errors
-    /// As `hello`; then it is not known whether it has.
+    /// As `hello`; then it is not known whether the node has done it.
     pub async fn finish(&self, admin: &str, order: FinishRequest, deadline: Duration) -> Result<FinishReply, Status> {
         let mut client = self.client(admin)?;
         within(deadline, client.finish(request(order, deadline))).await

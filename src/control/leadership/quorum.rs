@@ -1,5 +1,5 @@
-//! Quorum quorum, shared: one round serves everyone who asked before it began.
-//! Knows nothing of what is granted on the strength of a round.
+//! Quorum confirmation, shared: one quorum round answers all callers that asked before it began.
+//! Knows nothing of what is granted after a confirmation.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::{
     model::ids::Term,
 };
 
-/// Callers that may wait for a round at once: a few for each node of the largest cluster.
+/// How many callers may wait at once: a few for each node of the largest cluster.
 const WAITING_MAX: usize = 1024;
 
 type Waiter = oneshot::Sender<Result<Term, ProposeError>>;
 
-/// Asks for quorum quorum. Cheap to clone.
+/// Asks for quorum confirmation. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QuorumConfirmer {
-    askers: mpsc::Sender<Waiter>,
+    waiters: mpsc::Sender<Waiter>,
 }
 
 impl QuorumConfirmer {
@@ -34,7 +34,7 @@ impl QuorumConfirmer {
     where
         F: Future<Output = Result<Term, ProposeError>> + Send + 'static,
     {
-        let (askers, mut asked) = mpsc::channel::<Waiter>(WAITING_MAX);
+        let (waiters, mut asked) = mpsc::channel::<Waiter>(WAITING_MAX);
         let rounds = async move {
             let mut waiting = Vec::new();
             while let Some(first) = asked.recv().await {
@@ -44,22 +44,22 @@ impl QuorumConfirmer {
                     waiting.push(next);
                 }
                 let answer = round().await;
-                for asker in waiting.drain(..) {
-                    let _ = asker.send(answer.clone());
+                for waiter in waiting.drain(..) {
+                    let _ = waiter.send(answer.clone());
                 }
             }
         };
-        (Self { askers }, rounds)
+        (Self { waiters }, rounds)
     }
 
-    /// A round that begins after this call. The term in which this node led throughout it.
+    /// Waits for a quorum round that begins after this call. Returns the term in which this node led throughout it.
     ///
     /// # Errors
     /// When this node does not lead, or a quorum did not answer in time.
     pub async fn confirm(&self) -> Result<Term, ProposeError> {
-        let (asker, answer) = oneshot::channel();
+        let (waiter, answer) = oneshot::channel();
         let stopped = || ProposeError::Stopped("the node is shutting down".into());
-        self.askers.send(asker).await.map_err(|_| stopped())?;
+        self.waiters.send(waiter).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -73,9 +73,10 @@ mod tests {
 
     use super::*;
 
-    /// A lease counts from a heartbeat's send, so the proof that nobody else leads must be younger than its arrival.
+    /// A lease counts from when a heartbeat was sent, so the proof that no other node leads must be newer than its
+    /// arrival.
     #[tokio::test]
-    async fn who_asks_during_a_round_gets_the_next_one_and_shares_it() {
+    async fn callers_during_a_round_share_the_next_one() {
         let (begun, mut begins) = mpsc::channel(8);
         let ends = Arc::new(Semaphore::new(0));
         let (of_round, mut term) = (ends.clone(), 0);
@@ -96,7 +97,7 @@ mod tests {
         let first = ask();
         assert_eq!(begins.recv().await, Some(1));
         let others = [ask(), ask()];
-        while quorum.askers.capacity() > WAITING_MAX - 2 {
+        while quorum.waiters.capacity() > WAITING_MAX - 2 {
             tokio::task::yield_now().await;
         }
         ends.add_permits(1);

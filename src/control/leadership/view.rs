@@ -1,4 +1,4 @@
-//! What the leader sees of the nodes, as plain values for the API. Not replicated; empty on other nodes.
+//! What the leader knows about the nodes, as plain values for the API. Not replicated; empty on other nodes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,37 +23,38 @@ use crate::{
 pub struct LeaderView {
     /// The term; `None`: this node does not lead.
     pub term: Option<Term>,
-    /// Since when it leads in it, nanoseconds of `CLOCK_BOOTTIME`.
+    /// Since when this node leads in that term, nanoseconds of `CLOCK_BOOTTIME`.
     pub since_ns: u64,
-    /// What was heard from each member in this term.
+    /// The members that sent a heartbeat in this term.
     pub nodes: BTreeMap<NodeId, NodeView>,
-    /// What control loops wait for, a sentence each.
+    /// What control loops wait for, for people.
     pub waiting_on: Vec<String>,
-    /// The newest report of each migration's and sweep's run.
+    /// The newest report about the run of each migration and sweep.
     pub movers: BTreeMap<Job, MoverView>,
-    /// What each of them waits for or does, a sentence.
+    /// What each migration and sweep does or waits for, for people.
     pub jobs: BTreeMap<Job, String>,
-    /// What each node's present start has reported of each server that the log names. Shared: it is large, and shown often.
+    /// What the present incarnation of each node reported about each server that the log names. Shared, since it is
+    /// large and read often.
     pub servers: Arc<Servers>,
 }
 
 /// Reports by server and node.
 pub type Servers = BTreeMap<HostPort, BTreeMap<NodeId, ReceivedReport>>;
 
-/// A node's newest report of a server.
+/// A node's newest report about a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedReport {
-    /// Which start of the node.
+    /// The incarnation of the node.
     pub incarnation: Incarnation,
-    /// When it came, nanoseconds of `CLOCK_BOOTTIME` of the leader: the ages in it count back from here.
-    pub heard_ns: u64,
-    /// What.
+    /// When it arrived, nanoseconds of `CLOCK_BOOTTIME` of the leader. Ages in the report count back from here.
+    pub heartbeat_ns: u64,
+    /// The report.
     pub report: Arc<ProbeReport>,
 }
 
 impl LeaderView {
-    /// Keeps what a node's present start has seen. What was seen by former starts, by nodes that are gone, or of servers that
-    /// `state` does not name, is dropped.
+    /// Keeps the reports of a node's present incarnation. Drops reports of former incarnations, of nodes that are gone,
+    /// and about servers that `state` does not name.
     pub fn keep_reports(
         &mut self,
         node: NodeId,
@@ -72,7 +73,7 @@ impl LeaderView {
             named.contains(addr) && by.iter().all(|(id, seen)| present(id, seen))
         };
         if reports.is_empty() && self.servers.iter().all(stays) {
-            // It is shared with whoever reads it, and would be copied.
+            // Readers share it, so that a change would copy it.
             return;
         }
         let servers = Arc::make_mut(&mut self.servers);
@@ -81,50 +82,51 @@ impl LeaderView {
             named.contains(addr)
         });
         for (addr, report) in reports.iter().filter(|(addr, _)| named.contains(addr)) {
-            let seen = ReceivedReport { incarnation, heard_ns: now_ns, report: Arc::new(report.clone()) };
+            let seen = ReceivedReport { incarnation, heartbeat_ns: now_ns, report: Arc::new(report.clone()) };
             servers.entry(addr.clone()).or_default().insert(node, seen);
         }
     }
 
-    /// What nodes have reported, with its age at `now_ns`; empty where nobody leads.
+    /// What nodes reported, with its age at `now_ns`; empty on a node that does not lead.
     #[must_use]
     pub fn observation(&self, now_ns: u64) -> Observation {
         let reported = |(node, seen): (&NodeId, &ReceivedReport)| {
-            let age_ms = now_ns.saturating_sub(seen.heard_ns) / NS_PER_MS;
+            let age_ms = now_ns.saturating_sub(seen.heartbeat_ns) / NS_PER_MS;
             (*node, AgedReport { report: (*seen.report).clone(), age_ms })
         };
         self.servers.iter().map(|(addr, by)| (addr.clone(), by.iter().map(reported).collect())).collect()
     }
 
-    /// Those of `voters` that are alive at `now_ns`: heard within a lease. A leader that has not led for that long has not
-    /// heard everyone yet, and takes all for alive: a majority of the few that came first is none.
+    /// Those of `voters` that are alive at `now_ns`: they sent a heartbeat within a lease. While the leader has not led
+    /// for that long, all count as alive, since a majority of the few that came first is no majority.
     #[must_use]
     pub fn alive(&self, voters: impl IntoIterator<Item = NodeId>, lease: Duration, now_ns: u64) -> BTreeSet<NodeId> {
         let lease_ns = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
         let early = now_ns < self.since_ns.saturating_add(lease_ns);
-        let heard =
-            |node: &NodeId| self.nodes.get(node).is_some_and(|seen| now_ns < seen.heard_ns.saturating_add(lease_ns));
-        voters.into_iter().filter(|node| early || heard(node)).collect()
+        let recent = |node: &NodeId| {
+            self.nodes.get(node).is_some_and(|seen| now_ns < seen.heartbeat_ns.saturating_add(lease_ns))
+        };
+        voters.into_iter().filter(|node| early || recent(node)).collect()
     }
 }
 
 /// Nanoseconds of a millisecond.
 const NS_PER_MS: u64 = 1_000_000;
 
-/// A node as the leader last heard it.
+/// A node as its last heartbeat described it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
-    /// Its start.
+    /// Its incarnation.
     pub incarnation: Incarnation,
-    /// When, nanoseconds of `CLOCK_BOOTTIME` of the leader.
-    pub heard_ns: u64,
-    /// When its lease surely ends, on the leader's clock; 0: none granted in this term.
+    /// When the heartbeat arrived, nanoseconds of `CLOCK_BOOTTIME` of the leader.
+    pub heartbeat_ns: u64,
+    /// When its lease has provably ended, on the leader's clock; 0: none was granted in this term.
     pub lease_ends_ns: u64,
-    /// Route epoch that all its workers have reached.
+    /// The route epoch that all its workers have reached.
     pub route_epoch: Epoch,
-    /// Last entry applied.
+    /// The last log entry that it had applied.
     pub applied: Epoch,
-    /// Version of its program.
+    /// The version of its program.
     pub version: String,
     /// Its listeners.
     pub listeners: BTreeMap<ProductId, ListenerView>,
@@ -135,8 +137,8 @@ pub struct NodeView {
 pub struct ListenerView {
     /// HOST:PORT.
     pub address: String,
-    /// Empty: bound.
+    /// Why it could not be bound; empty: it is bound.
     pub error: String,
-    /// For the operator.
+    /// A note for the operator; may be empty.
     pub note: String,
 }

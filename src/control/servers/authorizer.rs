@@ -1,5 +1,6 @@
-//! The leader's word on connections that want to change servers: given behind a quorum round that began after they were
-//! named, and never again once their run is being closed. Knows nothing of what they are for; `plan::authorization` has the table.
+//! Authorizes connections that change servers: after a quorum confirmation that began when they were already named, and
+//! not any more once their run is being closed. Knows nothing of what they are for; `plan::authorization` has the
+//! table.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,25 +14,25 @@ use crate::{
     plan::authorization::Authorizations,
 };
 
-/// Which run asks, where it works, and with what.
+/// A run that asks for authorization, and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationRequest {
-    /// Its job.
+    /// The run's job.
     pub job: Job,
-    /// Its number.
+    /// The run's number.
     pub run: u32,
     /// The node that works on it.
     pub node: NodeId,
-    /// All connections that will change something.
+    /// All connections that will change a server.
     pub connections: Vec<ConnectionId>,
 }
 
-/// Why they are not authorized.
+/// Why connections are not authorized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorizationError {
-    /// Ask the leader.
+    /// This node does not lead: ask the leader.
     NotLeader,
-    /// For this reason; request again does not help.
+    /// For this reason, for the log of the node. Asking again does not help.
     No(String),
 }
 
@@ -44,13 +45,13 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// Nothing is authorized yet.
+    /// An authorizer that has authorized nothing yet.
     #[must_use]
     pub fn new(consensus: Consensus, quorum: QuorumConfirmer) -> Self {
         Self { consensus, quorum, table: Arc::default() }
     }
 
-    /// Answers a node.
+    /// Authorizes the connections of a run, all or none.
     ///
     /// # Errors
     /// See [`AuthorizationError`].
@@ -66,7 +67,7 @@ impl Authorizer {
             }
         };
         let mut table = self.table();
-        // Read under the lock: what `close` marks before it kills is seen here, or these connections are seen there.
+        // Read under the lock: either this call sees what `close` has marked, or `close` sees these connections.
         let state = self.consensus.state().borrow().clone();
         if !open(&mut table, term) {
             return Err(AuthorizationError::NotLeader);
@@ -76,8 +77,8 @@ impl Authorizer {
             .map_err(AuthorizationError::No)
     }
 
-    /// Marks the runs of a job up to this number closed in `term`, and tells which of their connections are known.
-    /// `None`: the table is a later term's, so this caller leads no more.
+    /// Marks the runs of a job up to this number closed in `term`, and returns those of their connections that were
+    /// authorized. `None`: the table belongs to a later term, so this node does not lead in `term` any more.
     #[must_use]
     pub fn close(&self, term: Term, job: Job, runs: u32) -> Option<Vec<ConnectionId>> {
         let mut table = self.table();
@@ -90,7 +91,7 @@ impl Authorizer {
     }
 }
 
-/// Makes the table that of `term`, empty if it was an earlier one's; false if it is a later one's.
+/// Replaces a table of an earlier term by an empty one of `term`. `false`: the table belongs to a later term.
 fn open(table: &mut Authorizations, term: Term) -> bool {
     if table.term() < term {
         *table = Authorizations::new(term);

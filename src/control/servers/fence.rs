@@ -1,5 +1,5 @@
-//! The connection fence (serving.md, "Acts on servers"): the leader's own connections to servers, opened by its rules, and
-//! the closing of a run's connections, whose answers are the proof that nothing of that run is executed any more.
+//! The connection fence (docs/design/serving.md): the leader's control connections to servers, opened by its rules, and
+//! the closing of a run's connections. The server's answers prove that it executes nothing of that run any more.
 //! Knows nothing of what runs do, nor of why one is closed.
 
 use std::{
@@ -22,23 +22,25 @@ use crate::{
     redis::{Client, RedisError, Reply},
 };
 
-/// Servers whose control connections are kept: a cluster has hundreds of groups at most, and one that is dropped is opened anew.
+/// How many control connections are kept: a cluster has hundreds of groups at most, and a dropped connection is opened
+/// anew.
 const CONNECTIONS_MAX: usize = 1024;
-/// A run that still shows connections after so many listings does something that is not understood; it is tried again later.
+/// How often connections are listed and killed before this fails: a run that still has some then opens new ones faster
+/// than they can be killed. The caller tries again later.
 const LISTINGS_MAX: u32 = 10;
 
-/// Where to act, and how to log in.
+/// A server, and how to log in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlTarget {
     /// The server.
     pub addr: HostPort,
-    /// Of its group.
+    /// The credentials of its group.
     pub credentials: Option<Credentials>,
 }
 
-/// Tells whether this node still leads, by a quorum round that begins after the call. `QuorumConfirmer` is the one that runs.
+/// Quorum confirmation that begins after the call. `QuorumConfirmer` implements it; tests have others.
 pub trait ConfirmLeadership: Send + Sync + 'static {
-    /// The term in which this node led throughout the round; else why not.
+    /// The term in which this node led throughout the confirmation; `Err`: why it is not confirmed, for people.
     fn confirm(&self) -> Pin<Box<dyn Future<Output = Result<Term, String>> + Send + '_>>;
 }
 
@@ -48,73 +50,75 @@ impl ConfirmLeadership for QuorumConfirmer {
     }
 }
 
-/// Why an act was not done, or is not known to be done.
+/// Why something was not done at a server, or is not known to be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FenceError {
     /// Another node leads, or this one in another term.
     #[error("this node may not act on {addr}: {why}")]
     NotLeader {
-        /// Where.
+        /// The server.
         addr: HostPort,
-        /// From the round, or from the server.
+        /// What the quorum confirmation or the server answered.
         why: String,
     },
     /// The server gave no usable answer.
     #[error(transparent)]
     Server(#[from] RedisError),
-    /// It is not what it was chosen for; nothing was done.
+    /// The server does not meet the conditions; nothing was done.
     #[error("{addr}: {why}")]
     Refused {
-        /// Where.
+        /// The server.
         addr: HostPort,
-        /// What is wrong with it.
+        /// The condition that it does not meet.
         why: String,
     },
-    /// The server answers, and what it shows is not what it should be.
+    /// The server is not in the state that it should be in after a command.
     #[error("{addr} {why}")]
     Unexpected {
-        /// Where.
+        /// The server.
         addr: HostPort,
-        /// What is odd.
+        /// What is unexpected, as a predicate without its subject, the server.
         why: String,
     },
 }
 
-/// What closing a run took.
+/// The result of closing a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunClosed {
-    /// Connections that were there and are not any more.
+    /// How many connections were killed.
     pub killed: u32,
-    /// From the call to the last answer.
+    /// The time from the call to the last answer.
     pub took: Duration,
 }
 
-/// The leader's control connections in one term, at most one per server. Cheap to clone; the connections end with the last clone.
+/// The leader's control connections in one term, at most one per server. Cheap to clone; the connections end with the
+/// last clone.
 #[derive(Clone)]
 pub struct Fence {
     cluster: Uuid,
     me: NodeId,
     term: Term,
     confirm: Arc<dyn ConfirmLeadership>,
-    places: Arc<Mutex<BTreeMap<HostPort, ControlConnection>>>,
+    connections: Arc<Mutex<BTreeMap<HostPort, ControlConnection>>>,
 }
 
 type ControlConnection = Arc<tokio::sync::Mutex<Option<Client>>>;
 
 impl Fence {
-    /// For the leader of `term`; no connection is opened before it is used.
+    /// The fence of the leader of `term`. It opens no connection before it is used.
     #[must_use]
     pub fn new(cluster: Uuid, me: NodeId, term: Term, confirm: Arc<dyn ConfirmLeadership>) -> Self {
-        Self { cluster, me, term, confirm, places: Arc::default() }
+        Self { cluster, me, term, confirm, connections: Arc::default() }
     }
 
-    /// The term it acts in.
+    /// The term to which it belongs.
     #[must_use]
     pub fn term(&self) -> Term {
         self.term
     }
 
-    /// Makes sure that there is a control connection, and that the server answers on it: for what must not wait for a connect.
+    /// Opens the control connection if there is none, and sends PING over it, so that a later command need not wait for
+    /// a connect. Returns how long this took.
     ///
     /// # Errors
     /// See [`FenceError`].
@@ -128,12 +132,12 @@ impl Fence {
         Ok(began.elapsed())
     }
 
-    /// Closes all connections whose name starts with `name` (a run's name, or the prefix of all runs of a job). The caller has
-    /// marked them closed, so that none is authorized from now on. `known`: their ids as far as they were reported, which are
-    /// tried first. When this returns `Ok`, nothing that such a connection sent is executed any more.
+    /// Closes all connections whose name starts with `name` (a run's name, or the prefix of all runs of a job). The
+    /// caller has marked them closed before, so that no new one is authorized. `known`: the ids that were reported for
+    /// them, which are killed first. After `Ok` the server executes nothing more that such a connection has sent.
     ///
     /// # Errors
-    /// See [`FenceError`]; then it is not known which of them are closed.
+    /// See [`FenceError`]; then it is not known which connections are closed.
     pub async fn close(
         &self,
         at: &ControlTarget,
@@ -146,56 +150,58 @@ impl Fence {
         Ok(RunClosed { killed, took: began.elapsed() })
     }
 
-    /// Uses the control connection, opening it if needed. One user at a time; a connection that failed, or whose user went
-    /// away in the middle, is not used again.
+    /// Uses the control connection, and opens it if there is none. One caller at a time uses it; a connection that
+    /// failed, or whose caller was cancelled, is not used again.
     pub(in crate::control) async fn with<T>(
         &self,
         at: &ControlTarget,
         deadline: Instant,
         act: impl AsyncFnOnce(&mut Client) -> Result<T, FenceError>,
     ) -> Result<T, FenceError> {
-        let place = self.place(&at.addr);
-        let late = || RedisError::Timeout { addr: at.addr.clone(), command: "a control connection's turn".into() };
-        let mut place = timeout_at(deadline, place.lock()).await.map_err(|_| late())?;
-        let mut client = match place.take() {
+        let connection = self.connection(&at.addr);
+        let late = || RedisError::Timeout { addr: at.addr.clone(), command: "a free control connection".into() };
+        let mut connection = timeout_at(deadline, connection.lock()).await.map_err(|_| late())?;
+        let mut client = match connection.take() {
             Some(client) => client,
             None => self.open(at, deadline).await?,
         };
         let done = act(&mut client).await;
         if !matches!(&done, Err(FenceError::Server(error)) if !matches!(error, RedisError::Refused { .. })) {
-            *place = Some(client);
+            *connection = Some(client);
         }
         done
     }
 
-    fn place(&self, addr: &HostPort) -> ControlConnection {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= CONNECTIONS_MAX && !places.contains_key(addr) {
-            places.clear();
+    fn connection(&self, addr: &HostPort) -> ControlConnection {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if connections.len() >= CONNECTIONS_MAX && !connections.contains_key(addr) {
+            connections.clear();
         }
-        places.entry(addr.clone()).or_default().clone()
+        connections.entry(addr.clone()).or_default().clone()
     }
 
-    /// Rules 1, 2, 3 and 5: named and known to the server, then confirmed by a round, then every other control connection of
-    /// this cluster is killed; only then is it used.
+    /// Opens a control connection: it is named, and listed by the server under that name; then a quorum confirms that
+    /// this node leads; then every other control connection of this cluster is killed. Only then it is used.
     async fn open(&self, at: &ControlTarget, deadline: Instant) -> Result<Client, FenceError> {
         let not_leader = |why: String| FenceError::NotLeader { addr: at.addr.clone(), why };
         let name = format!("{}{}:{}", control_prefix(self.cluster), self.me, self.term);
         let mut client = Client::connect(&at.addr, at.credentials.as_ref(), &name, deadline).await?;
-        // `connect` forgives a server that does not take the name; here the name is the point.
+        // `connect` succeeds also when the server rejects the name; here the name is required.
         let own = client.ask(&[b"CLIENT", b"ID"], deadline).await?.integer().unwrap_or_default();
         let listed = list(&mut client, deadline).await?;
         if !listed.iter().any(|seen| i64::try_from(seen.id) == Ok(own) && seen.name == name) {
-            let why = "does not show our connection under its name in CLIENT LIST; let the user run CLIENT (ACL SETUSER ... +client)";
+            let why = "does not list Pontoon's connection under its name in CLIENT LIST; allow the user CLIENT \
+                       (ACL SETUSER ... +client)";
             return Err(FenceError::Unexpected { addr: at.addr.clone(), why: why.into() });
         }
         let confirmed = timeout_at(deadline, self.confirm.confirm()).await;
         let term = confirmed.map_err(|_| not_leader("no quorum answered in time".into()))?.map_err(not_leader)?;
         if term != self.term {
-            return Err(not_leader(format!("it leads in term {term}, and this is an act of term {}", self.term)));
+            return Err(not_leader(format!("it leads in term {term}, and this was begun in term {}", self.term)));
         }
         for _ in 0..LISTINGS_MAX {
-            // Listed again: one that was named since is older than our round or not authorized yet; either way it ends here.
+            // Listed again: a connection that was named in the meantime is either older than the confirmation or has
+            // not been confirmed yet. It is killed in both cases.
             let listed = list(&mut client, deadline).await?;
             let prefix = control_prefix(self.cluster);
             let others: Vec<_> = listed
@@ -204,34 +210,34 @@ impl Fence {
                 .filter_map(|seen| Some((seen.id, seen.name.strip_prefix(prefix.as_str())?)))
                 .collect();
             if let Some((_, name)) = others.iter().find(|(_, name)| term_of(name).is_some_and(|t| t > self.term)) {
-                return Err(not_leader(format!("a later leader is there ({name})")));
+                return Err(not_leader(format!("a later leader has a control connection there ({name})")));
             }
             if others.is_empty() {
                 debug!(addr = %at.addr, term = %self.term, "a control connection is open");
                 return Ok(client);
             }
             let ids: Vec<u64> = others.iter().map(|(id, _)| *id).collect();
-            info!(addr = %at.addr, ?ids, "control connections of before are closed");
+            info!(addr = %at.addr, ?ids, "earlier control connections are closed");
             kill(&mut client, &ids, deadline).await?;
         }
         Err(FenceError::Unexpected {
             addr: at.addr.clone(),
-            why: "shows new control connections of ours again and again".into(),
+            why: "lists new control connections of this cluster again and again".into(),
         })
     }
 }
 
-/// Start of the names of all control connections of a cluster.
+/// The prefix of the names of all control connections of a cluster.
 fn control_prefix(cluster: Uuid) -> String {
     format!("pt:{cluster}:ctl:")
 }
 
-/// The term in what follows the prefix: `<node>:<term>`.
+/// The term in the rest of a name after the prefix: `<node>:<term>`.
 fn term_of(rest: &str) -> Option<Term> {
     rest.split_once(':')?.1.parse().ok().map(Term)
 }
 
-/// Kills by the ids that are known, then by the list until it shows none. How many were killed.
+/// Kills connections by the ids that are known, then by the list until it has none. Returns how many were killed.
 async fn kill_named(client: &mut Client, name: &str, known: &[u64], deadline: Instant) -> Result<u32, FenceError> {
     let mut ids = known.to_vec();
     let mut killed = 0;
@@ -245,7 +251,7 @@ async fn kill_named(client: &mut Client, name: &str, known: &[u64], deadline: In
     }
     Err(FenceError::Unexpected {
         addr: client.addr().clone(),
-        why: format!("goes on showing connections named {name} after they were killed"),
+        why: format!("still lists connections named {name} after they were killed"),
     })
 }
 
@@ -257,7 +263,7 @@ async fn list(client: &mut Client, deadline: Instant) -> Result<Vec<ClientListEn
     kill_and_list(client, &[], deadline).await.map(|(_, listed)| listed)
 }
 
-/// One round trip: the kills, and the list behind them.
+/// Kills connections and lists the rest, in one round trip.
 async fn kill_and_list(
     client: &mut Client,
     ids: &[u64],
@@ -273,9 +279,11 @@ async fn kill_and_list(
         Some(Reply::Bulk(text)) => ClientListEntry::parse(&String::from_utf8_lossy(&text)),
         Some(Reply::Error(text)) => return Err(answered(&text).into()),
         _ => {
-            return Err(
-                RedisError::Protocol { addr: client.addr().clone(), why: "CLIENT LIST is no text".into() }.into()
-            );
+            return Err(RedisError::Protocol {
+                addr: client.addr().clone(),
+                why: "the answer to CLIENT LIST is not a string".into(),
+            }
+            .into());
         }
     };
     let mut killed = 0;
@@ -296,7 +304,7 @@ struct ClientListEntry {
 }
 
 impl ClientListEntry {
-    /// Lines without an id are passed over; there are none.
+    /// Parses the answer to CLIENT LIST. Every line has an id; one without it would be skipped.
     fn parse(text: &str) -> Vec<Self> {
         text.lines()
             .filter_map(|line| {

@@ -3,5 +3,6 @@
 
 pub mod authorizer;
 pub mod fence;
+pub mod flush;
 pub mod reconciler;
 pub mod replication_commands;

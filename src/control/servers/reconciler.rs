@@ -1,5 +1,6 @@
-//! Makes servers follow their group's primary: carries out what `plan::replication` decides, one task per server, and gives a
-//! promotion the same action for those it leaves behind. Decides nothing; probes at the log again before it acts.
+//! Replication reconciliation: carries out what `plan::replication` decides, one task per server, and makes the other
+//! servers of a group follow its new primary after a promotion. Decides nothing; reads the newest state again before it
+//! changes a server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,39 +26,41 @@ use crate::{
     },
     panics,
     plan::{
-        failover::fresh_probe,
-        observation::{Observation, ReportedRole},
+        observation::{Observation, ReportedRole, fresh_probe},
         replication::{ReplicationAction, ReplicationFix, reconcile, to_restore_as_primary},
     },
     redis::ReplicationStatus,
 };
 
-/// One server, some answers; a server that needs more is tried again.
+/// How long one server may take for a few answers; one that takes longer is tried again.
 const ACT_MAX: Duration = Duration::from_secs(2);
-/// Longer than all waits of an action together; then it is given up, whatever it hangs on.
+/// How long an action may take: longer than all its waits together. Then it is given up, whatever it waits for.
 const TASK_MAX: Duration = Duration::from_secs(10);
-/// After an action that failed, the next one at that server. Also after one that was done: what nodes see of it comes later.
+/// The pause between two actions at a server. Also after one that succeeded, since nodes report its effect later.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// What is odd for so long is told: right after a promotion, nodes still have probes of before.
-const ODD_FOR: Duration = Duration::from_secs(2);
-/// So often a promoted server is asked in one term to keep in its configuration what it is, if it does not answer: it may be
-/// that which makes it silent (a slow disk), and it serves all the same.
+/// How long a difference must last before it is reported to the operator: right after a promotion, nodes still report
+/// earlier probes.
+const REPORTED_AFTER: Duration = Duration::from_secs(2);
+/// How often in one term a promoted server that does not answer is asked to save its configuration: saving may be what
+/// makes it silent (a slow disk), and it can serve without.
 const SAVES_MAX: u32 = 5;
-/// After a server was given a password that its link needs: it tries by itself then, and if that is not it, asking helps no more.
+/// The pause after a server got the password that its link needs: it connects again automatically, and if the password
+/// was not the cause, repeating does not help.
 const LOGIN_AGAIN: Duration = Duration::from_secs(10);
-/// What is done at one server is told so often at most: one that flaps must not drive everything else out of the events.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
-/// Servers at a time: enough for all groups of a machine that returns, few beside a leader's other work.
+/// The interval between two events about one server: a server that flaps must not displace all other events.
+const EVENT_INTERVAL: Duration = Duration::from_secs(60);
+/// How many servers are changed at the same time: enough for all groups of a machine that returns, few compared with a
+/// leader's other work.
 const AT_ONCE: usize = 16;
 
-/// A server, and what is done there: an action of one kind does not wait for one of the other.
+/// A server and a kind of action: actions of different kinds do not wait for each other.
 type ActionKey = (HostPort, ActionKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ActionKind {
-    /// Its replication, and what the log knows of it.
+    /// Its replication, and what the log knows about it.
     Replication,
-    /// What it logs in to its primary with.
+    /// The credentials that it uses at its primary.
     Credentials,
     /// Its configuration file.
     Config,
@@ -76,46 +79,46 @@ impl ActionKind {
     }
 }
 
-/// What is known beside what is to be done.
+/// What an action needs to know besides the fix.
 struct ActionContext {
-    /// The nodes that see the server as it is, for people.
+    /// The nodes that report the server in its present state, for people.
     seen_by: String,
-    /// What is done there may be told.
-    tell: bool,
-    /// Keys that the process before had when it was last probed at.
+    /// An event about this server may be written.
+    event_is_due: bool,
+    /// The number of keys of the former process when it was last probed.
     keys_before: Option<u64>,
 }
 
-/// The acts that are going on, and what came of the last ones. Belongs to one term; dropped, they end.
+/// The actions in progress, and the results of the last ones. Belongs to one term; dropping it ends them.
 #[derive(Debug, Default)]
 pub struct ReplicationReconciler {
     tasks: JoinSet<(ReplicationFix, Result<ActionOutcome, String>)>,
     busy: BTreeSet<ActionKey>,
-    /// When a server may be acted on again, and why the last action failed, if it did.
+    /// When the next action at a server may begin, and why the last one failed, if it did.
     not_before: BTreeMap<ActionKey, (Instant, Option<String>)>,
-    /// How often a server that was promoted then was asked to keep that.
+    /// How often a promoted server was asked to save its configuration, by the epoch of its promotion.
     saves: BTreeMap<(HostPort, Epoch), u32>,
-    /// What has been odd, and since when.
-    odd: BTreeMap<String, Instant>,
-    /// When something that was done at a server was last told.
-    told: BTreeMap<HostPort, Instant>,
-    /// Primaries: the process that the log knows, and the keys it had when it was last probed at.
+    /// Differences that are left to the operator, and since when they have existed.
+    left_to_operator: BTreeMap<String, Instant>,
+    /// When the last event about a server was written.
+    last_event: BTreeMap<HostPort, Instant>,
+    /// For each primary the `run_id` that the log knows, and its number of keys when it was last probed.
     keys: BTreeMap<HostPort, (String, u64)>,
 }
 
-/// What came of an action.
+/// The result of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ActionOutcome {
-    /// It is not told: nothing was to be done, or the log has it.
-    Quiet,
-    /// The server was changed, and the events tell so.
-    Told,
+    /// No event was written: nothing was to be done, or the log has it already.
+    NoEvent,
+    /// The server was changed, and an event says so.
+    EventWritten,
 }
 
 impl ReplicationReconciler {
-    /// Begins what is to be done now. Sentences about what does not get done.
+    /// Begins the actions that are due. Returns texts about differences that exist.
     /// `following_primaries`: primaries that have followed another server for some time.
-    pub fn probe(
+    pub fn step(
         &mut self,
         ctx: &LeaderContext,
         state: &ClusterState,
@@ -124,14 +127,15 @@ impl ReplicationReconciler {
     ) -> Vec<String> {
         let now = Instant::now();
         self.take_ended(now);
-        self.count(state, seen);
-        self.told.retain(|_, at| now.saturating_duration_since(*at) < TELL_AGAIN);
-        let (mut fixes, odd) = reconcile(state, seen);
+        self.remember_keys(state, seen);
+        self.last_event.retain(|_, at| now.saturating_duration_since(*at) < EVENT_INTERVAL);
+        let (mut fixes, left_to_operator) = reconcile(state, seen);
         fixes.extend(to_restore_as_primary(state, seen, following_primaries, ctx.me));
-        self.odd.retain(|why, _| odd.contains(why));
-        odd.into_iter().for_each(|why| _ = self.odd.entry(why).or_insert(now));
-        let lasting = self.odd.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= ODD_FOR);
-        let mut sentences: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
+        self.left_to_operator.retain(|why, _| left_to_operator.contains(why));
+        left_to_operator.into_iter().for_each(|why| _ = self.left_to_operator.entry(why).or_insert(now));
+        let long_enough = |since: &Instant| now.saturating_duration_since(*since) >= REPORTED_AFTER;
+        let lasting = self.left_to_operator.iter().filter(|(_, since)| long_enough(since));
+        let mut waiting: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
         let wanted: BTreeSet<ActionKey> =
             fixes.iter().map(|fix| (fix.addr.clone(), ActionKind::of(&fix.action))).collect();
         self.not_before.retain(|place, (at, _)| *at > now || wanted.contains(place));
@@ -141,33 +145,33 @@ impl ReplicationReconciler {
             if let ReplicationAction::Repoint { to, why } = &fix.action {
                 let failed = self.not_before.get(&place).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
-                sentences.push(format!("{} is to follow {to}, and {why}{failed}", fix.addr));
+                waiting.push(format!("{} should follow {to}, but {why}{failed}", fix.addr));
             }
-            let resting = self.not_before.get(&place).is_some_and(|(at, _)| *at > now);
-            if resting || self.busy.len() >= AT_ONCE || self.busy.contains(&place) || !self.may_save(&fix) {
+            let pausing = self.not_before.get(&place).is_some_and(|(at, _)| *at > now);
+            if pausing || self.busy.len() >= AT_ONCE || self.busy.contains(&place) || !self.may_save(&fix) {
                 continue;
             }
             self.busy.insert(place);
             let ctx = ctx.clone();
-            let aside = ActionContext {
+            let context = ActionContext {
                 seen_by: seen_by(seen, &fix.addr),
-                tell: !self.told.contains_key(&fix.addr),
+                event_is_due: !self.last_event.contains_key(&fix.addr),
                 keys_before: self.keys.get(&fix.addr).map(|(_, keys)| *keys),
             };
             self.tasks.spawn(async move {
-                let done = timeout(TASK_MAX, action(&ctx, &fix, &aside)).await;
+                let done = timeout(TASK_MAX, action(&ctx, &fix, &context)).await;
                 (fix, done.unwrap_or_else(|_| Err("it took too long".into())))
             });
         }
-        sentences
+        waiting
     }
 
     fn take_ended(&mut self, now: Instant) {
         while let Some(ended) = self.tasks.try_join_next() {
             let Some((ReplicationFix { addr, action, .. }, result)) = panics::pass_on(ended) else { continue };
             let place = (addr.clone(), ActionKind::of(&action));
-            if result == Ok(ActionOutcome::Told) {
-                self.told.insert(addr.clone(), now);
+            if result == Ok(ActionOutcome::EventWritten) {
+                self.last_event.insert(addr.clone(), now);
             }
             let again = if action == ReplicationAction::Login { LOGIN_AGAIN } else { AGAIN_AFTER };
             if let (ReplicationAction::SaveConfig { promoted }, Ok(_)) = (action, &result) {
@@ -183,11 +187,11 @@ impl ReplicationReconciler {
     }
 
     /// Remembers how many keys primaries have, as long as they are the processes that the log knows.
-    fn count(&mut self, state: &ClusterState, seen: &Observation) {
+    fn remember_keys(&mut self, state: &ClusterState, seen: &Observation) {
         let groups = || state.products.values().flat_map(|product| product.groups.values());
         let primaries: BTreeMap<&HostPort, &String> =
             groups().filter_map(|group| Some((&group.servers.first()?.addr, &group.run_id))).collect();
-        // Before the log knows the process, it may be the one that it will know.
+        // While the log knows no process, the present one may be the one that it will know.
         let is = |known: &str, run_id: &str| known.is_empty() || known == run_id;
         self.keys.retain(|addr, (run_id, _)| primaries.get(addr).is_some_and(|known| is(known, run_id)));
         for (addr, known) in primaries {
@@ -198,7 +202,7 @@ impl ReplicationReconciler {
         }
     }
 
-    /// Counts what is to be saved; whether it was not done yet, nor tried too often.
+    /// Counts the attempts to save a configuration; whether it is neither saved yet nor was tried too often.
     fn may_save(&mut self, fix: &ReplicationFix) -> bool {
         let ReplicationAction::SaveConfig { promoted } = fix.action else { return true };
         let times = self.saves.entry((fix.addr.clone(), promoted)).or_default();
@@ -208,7 +212,7 @@ impl ReplicationReconciler {
     }
 }
 
-/// The nodes whose last probe at a server shows what the newest probe of all shows, for people.
+/// The nodes whose last probe of a server shows the same role as the newest probe of all, for people.
 fn seen_by(seen: &Observation, addr: &HostPort) -> String {
     let of = |role: &ReportedRole| match role {
         ReportedRole::Primary { .. } => None,
@@ -221,66 +225,69 @@ fn seen_by(seen: &Observation, addr: &HostPort) -> String {
     same.join(", ")
 }
 
-/// Puts what was done at a server into the events. It is done: that it could not be told is no failure of it.
-async fn tell(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext, what: &str) -> ActionOutcome {
-    if !aside.tell {
-        return ActionOutcome::Quiet;
+/// Writes an event about what was done at a server. The action has succeeded even if the event cannot be written.
+async fn write_event(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionContext, what: &str) -> ActionOutcome {
+    if !context.event_is_due {
+        return ActionOutcome::NoEvent;
     }
-    let text = format!("{what} (seen by {}; done by node {} in term {})", aside.seen_by, ctx.me, ctx.fence.term());
+    let text = format!("{what} (seen by {}; done by node {} in term {})", context.seen_by, ctx.me, ctx.fence.term());
     let change =
         Change::NoteReconciled(NoteReconciled { product: fix.product, group: fix.group, addr: fix.addr.clone(), text });
     match ctx.propose(change).await {
-        Ok(()) => ActionOutcome::Told,
+        Ok(()) => ActionOutcome::EventWritten,
         Err(error) => {
-            info!(addr = %fix.addr, %error, "what was done at a server is not in the events");
-            ActionOutcome::Quiet
+            info!(addr = %fix.addr, %error, "an event about a changed server could not be written");
+            ActionOutcome::NoEvent
         }
     }
 }
 
-async fn action(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext) -> Result<ActionOutcome, String> {
+/// Carries out one fix.
+///
+/// # Errors
+/// Why it failed, as text for the operator.
+async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionContext) -> Result<ActionOutcome, String> {
     let ReplicationFix { product, group, epoch, addr, action } = fix.clone();
     let state = ctx.consensus.state().borrow().clone();
-    let found = still(&state, product, group, epoch).ok_or_else(|| format!("group {group} has changed"))?;
+    let found = unchanged_group(&state, product, group, epoch).ok_or_else(|| format!("group {group} has changed"))?;
     let at = ControlTarget { addr: addr.clone(), credentials: found.credentials.clone() };
     let change = match action {
         ReplicationAction::Repoint { to, why } => {
-            info!(%addr, primary = %to, %why, "a server is to follow its group's primary");
-            return match follow(ctx, (product, group, epoch), &at, &to).await? {
-                true => {
-                    Ok(tell(ctx, fix, aside, &format!("was made a replica of {to}, its group's primary: {why}")).await)
-                }
-                false => Ok(ActionOutcome::Quiet),
-            };
+            info!(%addr, primary = %to, %why, "a server is made to follow its group's primary");
+            if !follow(ctx, (product, group, epoch), &at, &to).await? {
+                return Ok(ActionOutcome::NoEvent);
+            }
+            let what = format!("was made a replica of {to}, its group's primary: {why}");
+            return Ok(write_event(ctx, fix, context, &what).await);
         }
         ReplicationAction::RestorePrimary { run_id } => {
-            lead(ctx, &at, &run_id).await?;
-            let what = "was made a primary again, which its group has it for: it had been started as a replica";
-            return Ok(tell(ctx, fix, aside, what).await);
+            restore_primary(ctx, &at, &run_id).await?;
+            let what = "was made a primary again, since it is its group's primary and had been started as a replica";
+            return Ok(write_event(ctx, fix, context, what).await);
         }
         ReplicationAction::Login => {
             let to = found.servers.first().map(|primary| primary.addr.clone()).unwrap_or_else(|| addr.clone());
             let check = || may_follow(ctx, (product, group, epoch), &addr, &to).map(|_| ());
             let by = Instant::now() + ACT_MAX;
             if !ctx.fence.login(&at, &to, &check, by).await.map_err(|error| error.to_string())? {
-                return Ok(ActionOutcome::Quiet);
+                return Ok(ActionOutcome::NoEvent);
             }
-            save(ctx, &at).await;
+            save_config(ctx, &at).await;
             let what =
-                format!("was given the password of {to}, its group's primary: it had another, and its link was down");
-            return Ok(tell(ctx, fix, aside, &what).await);
+                format!("got the password of {to}, its group's primary: it had another one, and its link was down");
+            return Ok(write_event(ctx, fix, context, &what).await);
         }
         ReplicationAction::SaveConfig { .. } => {
             let by = Instant::now() + ACT_MAX;
             let replication_status = ctx.fence.replication_status(&at, by).await.map_err(|error| error.to_string())?;
             if replication_status.follows.is_some() {
-                return Err(format!("{addr} is no primary"));
+                return Err(format!("{addr} is not a primary"));
             }
             return ctx
                 .fence
                 .save_config(&at, by)
                 .await
-                .map(|_| ActionOutcome::Quiet)
+                .map(|_| ActionOutcome::NoEvent)
                 .map_err(|error| error.to_string());
         }
         ReplicationAction::Note { replid, run_id, keys } => Change::NotePrimary(NotePrimary {
@@ -290,10 +297,10 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext
             replid,
             run_id,
             keys,
-            keys_before: aside.keys_before,
+            keys_before: context.keys_before,
         }),
         ReplicationAction::Resynced { of, replid } => {
-            // The control connection makes sure that nothing older is on its way to it.
+            // Over the control connection, so that no older command is still on its way to the server.
             let replication_status =
                 ctx.fence.replication_status(&at, Instant::now() + ACT_MAX).await.map_err(|e| e.to_string())?;
             let (host, port) = host_and_port(&of);
@@ -305,41 +312,42 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, aside: &ActionContext
             Change::MarkResynced(MarkResynced { product, group, addr, epoch })
         }
     };
-    ctx.propose(change).await.map(|()| ActionOutcome::Quiet)
+    ctx.propose(change).await.map(|()| ActionOutcome::NoEvent)
 }
 
-/// Makes this process of a primary one again, unless it has data of somebody else by now.
-async fn lead(ctx: &LeaderContext, at: &ControlTarget, run_id: &str) -> Result<(), String> {
+/// Makes this process a primary again, unless it may have another server's data by now.
+async fn restore_primary(ctx: &LeaderContext, at: &ControlTarget, run_id: &str) -> Result<(), String> {
     let own = |replication_status: &ReplicationStatus| {
         let own = replication_status.run_id == run_id
             && !replication_status.link_up
             && !replication_status.syncing
             && !replication_status.loading;
-        own.then_some(()).ok_or_else(|| "its data may be somebody else's by now".to_owned())
+        own.then_some(()).ok_or_else(|| "it may have another server's data by now".to_owned())
     };
     ctx.fence.promote(at, &own, Instant::now() + ACT_MAX, ACT_MAX).await.map_err(|error| error.to_string())?;
-    warn!(addr = %at.addr, "a primary had been started as a replica, and is a primary again, with the data that it had then");
-    save(ctx, at).await;
+    warn!(addr = %at.addr, "a primary had been started as a replica, and is a primary again, with its data of then");
+    save_config(ctx, at).await;
     Ok(())
 }
 
-/// Lets a server keep what it is now. What it cannot keep does not matter before it is started anew.
-async fn save(ctx: &LeaderContext, at: &ControlTarget) {
+/// Makes a server save its configuration. A failure does not matter before the server is restarted.
+async fn save_config(ctx: &LeaderContext, at: &ControlTarget) {
     if let Err(error) = ctx.fence.save_config(at, Instant::now() + ACT_MAX).await {
-        info!(addr = %at.addr, %error, "whether a server has kept in its configuration what it is now is not known");
+        info!(addr = %at.addr, %error, "it is not known whether a server has saved its configuration");
     }
 }
 
-/// The group, if it is what it was at that epoch and is not being promoted.
-fn still(state: &ClusterState, product: ProductId, group: GroupId, epoch: Epoch) -> Option<&Group> {
+/// The group, if it is unchanged since that epoch and has no open promotion.
+fn unchanged_group(state: &ClusterState, product: ProductId, group: GroupId, epoch: Epoch) -> Option<&Group> {
     let found = state.products.get(&product)?.groups.get(&group)?;
     (found.epoch == epoch && state.promotion_of(product, group).is_none()).then_some(found)
 }
 
-/// Whether, by the newest state, `addr` is a replica of this group, at this epoch, and `to` its primary.
+/// Whether, by the newest state, `addr` is a replica of this group, at this epoch, and `to` its primary. Returns that
+/// state.
 ///
 /// # Errors
-/// A sentence.
+/// That the group has changed, as text for the operator.
 fn may_follow(
     ctx: &LeaderContext,
     (product, group, epoch): (ProductId, GroupId, Epoch),
@@ -351,16 +359,16 @@ fn may_follow(
         let mut servers = group.servers.iter().map(|server| &server.addr);
         servers.next() == Some(to) && servers.any(|known| known == addr)
     };
-    let fits = still(&state, product, group, epoch).is_some_and(mine);
-    fits.then_some(state).ok_or_else(|| format!("group {group} has changed; {addr} is probed at again"))
+    let fits = unchanged_group(&state, product, group, epoch).is_some_and(mine);
+    fits.then_some(state).ok_or_else(|| format!("group {group} has changed; {addr} is probed again"))
 }
 
-/// Makes a server of this group, at this epoch, follow `to`, its primary. Runs on a server that was a primary are closed first:
-/// they must not action on it, and not on one that is promoted again. Behind it the server keeps in its configuration whom it
-/// follows, if it can.
+/// Makes a server of this group, at this epoch, follow `to`, its primary. Runs on a server that was a primary are
+/// closed first: they must not change it, nor a server that is promoted again later. Afterwards the server saves its
+/// configuration, if it can.
 ///
 /// # Errors
-/// A sentence: it does not answer, refuses, or the group has changed.
+/// Why it does not follow, as text for the operator: it does not answer, refuses, or the group has changed.
 pub async fn repoint(
     ctx: &LeaderContext,
     group: (ProductId, GroupId, Epoch),
@@ -370,7 +378,7 @@ pub async fn repoint(
     follow(ctx, group, at, to).await.map(|_| ())
 }
 
-/// As `repoint`. False: it followed already.
+/// As `repoint`. Returns `false` if the server followed already.
 async fn follow(
     ctx: &LeaderContext,
     group: (ProductId, GroupId, Epoch),
@@ -384,13 +392,13 @@ async fn follow(
         close_runs(ctx, &state, at, by).await?;
     }
     faults::pause_at(Point::Reconciliation).await;
-    // Closing takes its time: by now it may be promoted, or belong to somebody else.
+    // Closing takes time: by now the server may be promoted, or belong to another group.
     let by = Instant::now() + ACT_MAX;
     let check = || may_follow(ctx, group, &at.addr, to).map(|_| ());
     match ctx.fence.follow(at, to, &check, by).await {
         Ok(followed) => {
             if followed {
-                save(ctx, at).await;
+                save_config(ctx, at).await;
             }
             Ok(followed)
         }
@@ -401,7 +409,7 @@ async fn follow(
     }
 }
 
-/// Marks the runs that action on this server closed, then kills their connections there.
+/// Marks the runs that work at this server closed, then kills their connections there.
 async fn close_runs(ctx: &LeaderContext, state: &ClusterState, at: &ControlTarget, by: Instant) -> Result<(), String> {
     let mut known = Vec::new();
     let here = |run: Option<&Run>| run.is_some_and(|run| run.server == at.addr);

@@ -1,5 +1,5 @@
-//! What a leader does at servers to make one follow another, or nobody: over its control connections only, looking before and
-//! after. Knows nothing of who should follow whom.
+//! The commands that make a server follow another one, or make it a primary: sent over the leader's control connections
+//! only, with the server's state checked before and after. Knows nothing of which server should follow which.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl Fence {
-    /// Where a server stands, asked over the control connection: whoever opened one before can change nothing there any more.
+    /// A server's replication status, asked over the control connection. So no earlier control connection can change
+    /// the server any more.
     ///
     /// # Errors
     /// See [`FenceError`].
@@ -29,15 +30,16 @@ impl Fence {
         self.with(at, deadline, async |client| Ok(ReplicationStatus::ask(client, deadline).await?)).await
     }
 
-    /// Makes a replica a primary (`REPLICAOF NO ONE`), if `check` finds nothing wrong with where it stands just before. One
-    /// that is a primary already, and passes, is left alone. Where it stands afterwards.
+    /// Makes a replica a primary (`REPLICAOF NO ONE`), if `check` accepts its status just before. A server that is a
+    /// primary already and passes `check` is left alone. Returns its status afterwards.
     ///
-    /// It is probed at before `deadline`; once it was told, its answer may take `response_timeout`, whatever the deadline says: who goes
-    /// away then does not know what it is.
+    /// The status is asked before `deadline`. Once the command was sent, its answer may take `response_timeout`
+    /// whatever the deadline is: a caller that gives up earlier does not know whether the server is a primary.
     ///
     /// # Errors
-    /// See [`FenceError`]; nothing was done if `check` was not called or refused. Otherwise it is not known: whoever asks it
-    /// over the next control connection learns it, since nothing that this one sent is executed after that.
+    /// See [`FenceError`]. Nothing was done if `check` was not called or failed. Otherwise the outcome is unknown; the
+    /// server's status over the next control connection shows it, since nothing that this connection sent is executed
+    /// after that.
     pub async fn promote(
         &self,
         at: &ControlTarget,
@@ -48,11 +50,11 @@ impl Fence {
         self.with(at, deadline, async |client| promote(client, check, deadline, response_timeout).await).await
     }
 
-    /// Makes a server a replica of `primary`, with the group's credentials, if `check` finds nothing wrong just before it is
-    /// told. False: it was one already.
+    /// Makes a server a replica of `primary`, with the group's credentials, if `check` succeeds just before the command
+    /// is sent. Returns `false` if it was one already.
     ///
     /// # Errors
-    /// See [`FenceError`]; with [`FenceError::Refused`] it follows whom it followed.
+    /// See [`FenceError`]. After [`FenceError::Refused`] its replication is unchanged.
     pub async fn follow(
         &self,
         at: &ControlTarget,
@@ -63,8 +65,8 @@ impl Fence {
         self.with(at, deadline, async |client| follow(client, at, primary, check, deadline).await).await
     }
 
-    /// Gives a replica of `primary` the group's credentials again, if it is one and `check` finds nothing wrong. Whether it had
-    /// others.
+    /// Sets the group's credentials again at a replica of `primary`, if it is one and `check` succeeds. Returns whether
+    /// it had others.
     ///
     /// # Errors
     /// See [`FenceError`].
@@ -87,20 +89,21 @@ impl Fence {
         self.with(at, deadline, login).await
     }
 
-    /// Has the server write into its own configuration file what it is now (`CONFIG REWRITE`), so that it is that again after a
-    /// restart. With it go all settings that it was given since it was started, `masterauth` too: the password is then in
-    /// that file, readable to whoever may read it, as with Sentinel. False: it has no such file, may not write it, or does
-    /// not let us.
+    /// Makes the server write its present settings to its own configuration file (`CONFIG REWRITE`), so that it has the
+    /// same role after a restart. This includes all settings that were changed since it was started, `masterauth` among
+    /// them: the password is then in that file, as with Sentinel. Returns `false` if the server has no such file,
+    /// cannot write it, or does not allow the command.
     ///
-    /// The server does nothing else meanwhile, and its disk may be slow: never while clients wait in a hold.
+    /// The server does nothing else in the meantime, and its disk may be slow: do not call this while clients wait in a
+    /// hold.
     ///
     /// # Errors
-    /// See [`FenceError`]; then it is not known whether it was written.
+    /// See [`FenceError`]; then it is not known whether the file was written.
     pub async fn save_config(&self, at: &ControlTarget, deadline: Instant) -> Result<bool, FenceError> {
         let rewrite = async |client: &mut Client| match client.ask(&[b"CONFIG", b"REWRITE"], deadline).await {
             Ok(_) => Ok(true),
             Err(error @ (RedisError::NotAllowed { .. } | RedisError::Refused { .. })) => {
-                info!(addr = %at.addr, %error, "a server cannot keep in its configuration file what it is now");
+                info!(addr = %at.addr, %error, "a server cannot save its configuration");
                 Ok(false)
             }
             Err(error) => Err(error.into()),
@@ -125,15 +128,15 @@ async fn promote(
     let deadline = Instant::now() + response_timeout;
     match client.ask(&[b"REPLICAOF", b"NO", b"ONE"], deadline).await {
         Ok(_) => {}
-        // An error is an answer: it did nothing.
+        // An error reply proves that the command had no effect.
         Err(error) if error.answered() => return Err(FenceError::Refused { addr, why: error.to_string() }),
         Err(error) => return Err(error.into()),
     }
     let after = ReplicationStatus::ask(client, deadline).await?;
     if after.follows.is_some() || after.run_id != before.run_id {
-        return Err(FenceError::Unexpected { addr, why: "is no primary after REPLICAOF NO ONE".into() });
+        return Err(FenceError::Unexpected { addr, why: "is not a primary after REPLICAOF NO ONE".into() });
     }
-    info!(%addr, offset = before.offset, "a replica is a primary now");
+    info!(%addr, offset = before.offset, "a replica was promoted");
     Ok(after)
 }
 
@@ -148,12 +151,12 @@ async fn follow(
     let fits = || check().map_err(|why| FenceError::Refused { addr: at.addr.clone(), why });
     let before = ReplicationStatus::ask(client, deadline).await?;
     fits()?;
-    // Also where nothing else differs: the group's password may be new, and a link that breaks needs it.
+    // Even if nothing else differs: the group's password may be new, and a link that breaks needs it.
     credentials(client, at.credentials.as_ref(), deadline).await?;
     if before.is_replica_of(host, port) {
         return Ok(false);
     }
-    // Again: what was asked in between takes its time.
+    // Checked again: the commands in between take time.
     fits()?;
     client.ask(&[b"REPLICAOF", host.as_bytes(), port.to_string().as_bytes()], deadline).await?;
     let after = ReplicationStatus::ask(client, deadline).await?;
@@ -161,12 +164,12 @@ async fn follow(
         let why = format!("does not follow {primary} after REPLICAOF");
         return Err(FenceError::Unexpected { addr: at.addr.clone(), why });
     }
-    info!(addr = %at.addr, %primary, "a server follows its group's primary now");
+    info!(addr = %at.addr, %primary, "a server was made to follow its group's primary");
     Ok(true)
 }
 
-/// What it logs in to its primary with; whether it had something else. Servers without CONFIG (managed ones) are set up for
-/// that by whoever runs them.
+/// Sets the credentials with which a server logs in to its primary; returns whether it had others. Servers without
+/// CONFIG (managed ones) are configured by their operator.
 async fn credentials(
     client: &mut Client,
     credentials: Option<&Credentials>,
@@ -198,7 +201,7 @@ async fn credentials(
     Ok(changed)
 }
 
-/// As REPLICAOF takes them: an IPv6 host without its brackets.
+/// Host and port as arguments of REPLICAOF: an IPv6 host without its brackets.
 #[must_use]
 pub fn host_and_port(addr: &HostPort) -> (&str, u16) {
     let host = addr.host();

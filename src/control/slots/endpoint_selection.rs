@@ -1,5 +1,5 @@
-//! A probe at the servers of a migration's groups before an attempt: are the primaries what they should be, and which server
-//! is to serve feed and fetches. Only reads; knows nothing of what is copied.
+//! Endpoint selection: probes the servers of a migration's groups before an attempt, checks that the primaries are
+//! primaries, and chooses the server that the copy reads from. Only reads; knows nothing of what is copied.
 
 use tokio::{task::JoinSet, time::Instant};
 
@@ -13,15 +13,15 @@ use crate::{
     redis::{Client, Info, RedisError, Role},
 };
 
-/// Name of the connections, for people who probe at a server.
+/// The name of the connections, for people who list a server's clients.
 const NAME: &str = "pt:select_endpoints";
-/// A replica that lags more has to catch up before it is of use; a healthy one lags a few KB.
+/// How many bytes a replica may lag to be chosen: with more it must catch up first; a healthy one lags a few KB.
 const LAG_MAX: i64 = 64 << 20;
 
-/// Looks at the servers of both groups.
+/// Probes the servers of both groups, and chooses which of them the copy uses.
 ///
 /// # Errors
-/// A sentence for people: which primary cannot be used, and why.
+/// Which primary cannot be used, and why, as text for the operator.
 pub async fn select_endpoints(
     state: &ClusterState,
     id: MigrationId,
@@ -37,7 +37,7 @@ pub async fn select_endpoints(
     Ok(SelectedEndpoints { feed, target, group_epochs: [(from.id, from.epoch), (to.id, to.epoch)].into() })
 }
 
-/// What a server says of its replication.
+/// A server's role and replication id.
 struct ReplicationInfo {
     role: Role,
     replid: String,
@@ -54,20 +54,26 @@ async fn ask(
     Ok(ReplicationInfo { role, replid: info.get("master_replid").unwrap_or_default().to_owned() })
 }
 
-/// The primary of a group, which must be one.
+/// The primary of a group and its status.
+///
+/// # Errors
+/// That it does not answer or is not a primary, as text for the operator.
 async fn primary(group: &Group, deadline: Instant) -> Result<(HostPort, ReplicationInfo), String> {
     let addr = group.servers.first().map(|s| s.addr.clone()).ok_or_else(|| format!("group {} is empty", group.id))?;
     let seen = ask(&addr, group.credentials.as_ref(), deadline).await.map_err(|error| error.to_string())?;
     match &seen.role {
         Role::Primary { .. } => Ok((addr, seen)),
-        Role::Replica { host, port, .. } => {
-            Err(format!("{addr}, primary of group {}, is a replica of {host}:{port}; nothing is copied so", group.id))
-        }
+        Role::Replica { host, port, .. } => Err(format!(
+            "{addr}, primary of group {}, is a replica of {host}:{port}, and nothing can be copied to or from a \
+             replica there",
+            group.id
+        )),
         Role::Sentinel => Err(format!("{addr} is a Sentinel and has no data")),
     }
 }
 
-/// The replica that is farthest, of those that are in sync with the primary: the primary then pays nothing for the copy.
+/// Of the replicas that are in sync with the primary, the one with the highest offset: reading from it costs the
+/// primary nothing.
 async fn replica(group: &Group, primary: &ReplicationInfo, deadline: Instant) -> Option<HostPort> {
     let Role::Primary { offset: newest, .. } = primary.role else { return None };
     let mut asked = JoinSet::new();
@@ -83,7 +89,7 @@ async fn replica(group: &Group, primary: &ReplicationInfo, deadline: Instant) ->
         let Ok((addr, Ok(seen))) = answer else { continue };
         let Role::Replica { link, offset, .. } = seen.role else { continue };
         let usable = link == "connected" && seen.replid == primary.replid && newest.saturating_sub(offset) <= LAG_MAX;
-        if usable && best.as_ref().is_none_or(|(farthest, _)| offset > *farthest) {
+        if usable && best.as_ref().is_none_or(|(highest, _)| offset > *highest) {
             best = Some((offset, addr));
         }
     }

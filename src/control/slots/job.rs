@@ -1,12 +1,9 @@
-//! Carries out what `plan::migration` and `plan::sweep` decide: one task per open migration and sweep, on the leader, begun
-//! anew by each leader and in each term. Decides nothing, and keeps no truth: its memory is of this term alone.
+//! Carries out what `plan::migration` and `plan::sweep` decide: one task per open migration and sweep, on the leader,
+//! begun anew by each leader and in each term. Decides nothing, and keeps nothing beyond its term.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{endpoint_selection, preflight};
@@ -14,7 +11,7 @@ use crate::{
     clock::boottime_ns,
     control::{
         leadership::{
-            context::{BARRIER_POLL_INTERVAL, LeaderContext, ProposalFailure},
+            context::{LeaderContext, ProposalFailure, wait_for_news},
             view::LeaderView,
         },
         servers::fence::ControlTarget,
@@ -33,21 +30,22 @@ use crate::{
     },
     plan::{
         self,
-        job::{JobMemory, JobObservation, JobStep, NodeObservation},
+        job::{JobObservation, JobStep, NodeObservation},
+        job_memory::JobMemory,
         lease::Barrier,
         mover::MoverView,
     },
     wire::pb::node as pb,
 };
 
-/// Two servers, a few answers each.
+/// How long the servers of both groups may take for an endpoint selection: a few answers each.
 const SELECT_ENDPOINTS_MAX: Duration = Duration::from_secs(2);
-/// A server that takes longer for the fence is not there; in a hold, clients wait for it.
-const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// How long a server may take for the fence. One that takes longer counts as down; in a hold, clients wait for it.
+pub const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How long the answer to Finish may take beyond the node's own deadline: the way there and back.
-const FINISH_GRACE: Duration = Duration::from_millis(20);
+pub const FINISH_GRACE: Duration = Duration::from_millis(20);
 
-/// Carries a job on until it is over, or until this node leads no more.
+/// Drives a job until it is over, or until this node does not lead any more.
 pub async fn run(ctx: LeaderContext, job: Job) {
     let task = JobDriver { ctx, job };
     task.run().await;
@@ -59,10 +57,10 @@ struct JobDriver {
     job: Job,
 }
 
-/// When the parts of a cut-over ended, for the log: what a hold costs is paid by clients.
+/// When the parts of a cut-over ended, for the log: clients wait during a hold.
 #[derive(Clone, Copy, Debug)]
 struct CutoverTimes {
-    asked: Instant,
+    proposed: Instant,
     held: Instant,
     barrier: Option<Instant>,
     finished: Option<Instant>,
@@ -73,14 +71,14 @@ impl JobDriver {
     async fn run(&self) {
         let (mut state, mut view) = (self.ctx.consensus.state(), self.ctx.leases.view());
         let mut memory = JobMemory::new(boottime_ns());
-        let mut parts: Option<CutoverTimes> = None;
+        let mut cutover: Option<CutoverTimes> = None;
         while self.ctx.leads() {
             let (newest, seen) = (state.borrow_and_update().clone(), view.borrow_and_update().clone());
             match self.decide(&newest, &seen, &mut memory) {
                 JobStep::Over => return,
                 JobStep::Wait { why, until_ns } => {
                     self.ctx.leases.job_waits(self.job, Some(why));
-                    wait(&mut state, &mut view, until_ns, memory.hold.is_some()).await;
+                    wait_for_news(&mut state, &mut view, until_ns, memory.hold.is_some()).await;
                 }
                 JobStep::SelectEndpoints => {
                     let found = self.select_endpoints(&newest).await;
@@ -91,63 +89,64 @@ impl JobDriver {
                     memory.preflighted(boottime_ns(), result);
                 }
                 JobStep::Close { server, group, runs } => {
-                    if parts.is_some() {
+                    if cutover.is_some() {
                         faults::pause_at(Point::Finished).await;
                     }
                     let result = self.close(&newest, &server, group, runs).await;
                     if let Err(why) = &result {
                         warn!(job = %self.job, runs, %server, %why, "runs could not be closed");
                     }
-                    if let Some(parts) = &mut parts {
-                        parts.closed = Some(Instant::now());
+                    if let Some(times) = &mut cutover {
+                        times.closed = Some(Instant::now());
                         faults::pause_at(Point::BeforeSwitch).await;
                     }
                     memory.closed(boottime_ns(), server, runs, result, self.ctx.leases.timing());
                 }
                 JobStep::Finish { hold, run, node, by_ns } => {
-                    if let Some(parts) = &mut parts {
-                        parts.barrier = Some(Instant::now());
+                    if let Some(times) = &mut cutover {
+                        times.barrier = Some(Instant::now());
                     }
                     faults::pause_at(Point::BarrierPassed).await;
                     let result = self.finish(&newest, hold, run, node, by_ns).await;
-                    if let Some(parts) = &mut parts {
-                        parts.finished = Some(Instant::now());
+                    if let Some(times) = &mut cutover {
+                        times.finished = Some(Instant::now());
                     }
                     memory.finished(hold, result);
                 }
                 JobStep::Propose(change) => {
-                    if matches!(change, Change::OpenHold(_)) {
-                        faults::pause_at(Point::BeforeHold).await;
+                    if !self.propose_step(change, &mut memory, &mut cutover).await {
+                        return;
                     }
-                    let asked = (Instant::now(), boottime_ns());
-                    let Some(result) = self.propose(change.clone()).await else { return };
-                    self.tell(&change, &result);
-                    match (&change, &result) {
-                        (Change::OpenHold(_), Ok(_)) => {
-                            let held = Instant::now();
-                            let none = None;
-                            parts = Some(CutoverTimes {
-                                asked: asked.0,
-                                held,
-                                barrier: none,
-                                finished: none,
-                                closed: none,
-                            });
-                            faults::pause_at(Point::Held).await;
-                        }
-                        (Change::Switch(_), Ok(_)) => {
-                            self.tell_parts(parts.take());
-                            faults::pause_at(Point::Switched).await;
-                        }
-                        (Change::Release(_) | Change::RestartMigration(_), _) => parts = None,
-                        _ => {}
-                    }
-                    let times = (asked.1, boottime_ns());
-                    let timing = self.ctx.leases.timing();
-                    memory.proposed(times, &change, result.as_ref().map_err(Clone::clone), timing);
                 }
             }
         }
+    }
+
+    /// Appends a change and records what came of it. `false`: leadership or the quorum is gone.
+    async fn propose_step(&self, change: Change, memory: &mut JobMemory, cutover: &mut Option<CutoverTimes>) -> bool {
+        if matches!(change, Change::OpenHold(_)) {
+            faults::pause_at(Point::BeforeHold).await;
+        }
+        let (proposed, proposed_ns) = (Instant::now(), boottime_ns());
+        let Some(result) = self.propose(change.clone()).await else { return false };
+        self.log(&change, &result);
+        match (&change, &result) {
+            (Change::OpenHold(_), Ok(_)) => {
+                let held = Instant::now();
+                *cutover = Some(CutoverTimes { proposed, held, barrier: None, finished: None, closed: None });
+                faults::pause_at(Point::Held).await;
+            }
+            (Change::Switch(_), Ok(_)) => {
+                self.log_cutover(cutover.take());
+                faults::pause_at(Point::Switched).await;
+            }
+            (Change::Release(_) | Change::RestartMigration(_), _) => *cutover = None,
+            _ => {}
+        }
+        let times = (proposed_ns, boottime_ns());
+        let timing = self.ctx.leases.timing();
+        memory.proposed(times, &change, result.as_ref().map_err(Clone::clone), timing);
+        true
     }
 
     /// The step that is to be done now, from everything that is known now.
@@ -156,7 +155,7 @@ impl JobDriver {
             .nodes
             .iter()
             .map(|(id, n)| {
-                (*id, NodeObservation { incarnation: n.incarnation, heard_ns: n.heard_ns, applied: n.applied })
+                (*id, NodeObservation { incarnation: n.incarnation, heartbeat_ns: n.heartbeat_ns, applied: n.applied })
             })
             .collect();
         let hold = match self.job {
@@ -190,7 +189,7 @@ impl JobDriver {
     }
 
     async fn select_endpoints(&self, state: &ClusterState) -> Result<plan::job::SelectedEndpoints, String> {
-        let Job::Migration(id) = self.job else { return Err("a sweep needs no select endpoints".into()) };
+        let Job::Migration(id) = self.job else { return Err("a sweep needs no endpoint selection".into()) };
         endpoint_selection::select_endpoints(state, id, Instant::now() + SELECT_ENDPOINTS_MAX).await
     }
 
@@ -199,17 +198,18 @@ impl JobDriver {
         let Some((product, from, to)) = self.groups(state) else { return Err("its groups are gone".into()) };
         let by = Instant::now() + CLOSE_MAX;
         let max = self.ctx.leases.timing().ping_timeout;
-        let warm = async |group: &Group| {
+        let answers_quickly = async |group: &Group| {
             let at = primary(group).ok_or_else(|| format!("group {} has no server", group.id))?;
             let took = self.ctx.fence.warm(&at, by).await.map_err(|error| error.to_string())?;
-            // A connection that was just opened has taken longer than its answers will: the next probe is quick.
+            // A connection that was just opened has taken longer than its later answers will: the next preflight is
+            // quick.
             if took > max {
                 return Err(format!("{} took {} ms to answer; a hold would be long", at.addr, took.as_millis()));
             }
             Ok(())
         };
         let silent = preflight::silent(&self.ctx.leases, &self.ctx.peers, product.isolated);
-        let (silent, source, target) = tokio::join!(silent, warm(from), warm(to));
+        let (silent, source, target) = tokio::join!(silent, answers_quickly(from), answers_quickly(to));
         source?;
         target?;
         match silent?.first() {
@@ -223,7 +223,7 @@ impl JobDriver {
     async fn close(&self, state: &ClusterState, server: &HostPort, group: GroupId, runs: u32) -> Result<(), String> {
         let credentials = self.group(state, group).and_then(|group| group.credentials.clone());
         let at = ControlTarget { addr: server.clone(), credentials };
-        // Marked before anything is killed, so that nothing is authorized behind the list.
+        // Marked before connections are killed, so that no connection is authorized after they are listed.
         let Some(known) = self.ctx.authorizer.close(self.term(), self.job, runs) else {
             return Err("this node does not lead any more".into());
         };
@@ -260,7 +260,8 @@ impl JobDriver {
         }
     }
 
-    /// `None`: leadership or the quorum is gone, and what came of it is not known. Whoever leads next probes.
+    /// Appends a change. `None`: leadership or the quorum is gone, and it is not known whether the change was made. The
+    /// next leader finds that in the log.
     async fn propose(&self, change: Change) -> Option<Result<Outcome, String>> {
         match self.ctx.make(change).await {
             Ok((_, outcome)) => Some(Ok(outcome)),
@@ -284,7 +285,7 @@ impl JobDriver {
         state.products.get(&product)?.groups.get(&group)
     }
 
-    fn tell(&self, change: &Change, result: &Result<Outcome, String>) {
+    fn log(&self, change: &Change, result: &Result<Outcome, String>) {
         let job = self.job;
         let what = match change {
             Change::StartMigration(StartMigration { node, feed, target, .. }) => {
@@ -301,7 +302,7 @@ impl JobDriver {
             Change::StartRun(StartRun { run, node, server, .. }) => {
                 format!("run {run} begins: node {node}, at {server}")
             }
-            Change::Cleaned(Cleaned { deleted, .. }) => format!("all is clean, {deleted} keys were deleted"),
+            Change::Cleaned(Cleaned { deleted, .. }) => format!("its leftovers are deleted, {deleted} keys"),
             Change::EndSweep(EndSweep { why, .. }) => format!("the sweep ends: {why}"),
             _ => "a step".into(),
         };
@@ -311,9 +312,14 @@ impl JobDriver {
         }
     }
 
-    fn tell_parts(&self, parts: Option<CutoverTimes>) {
-        let Some(CutoverTimes { asked, held, barrier: Some(barrier), finished: Some(finished), closed: Some(closed) }) =
-            parts
+    fn log_cutover(&self, times: Option<CutoverTimes>) {
+        let Some(CutoverTimes {
+            proposed,
+            held,
+            barrier: Some(barrier),
+            finished: Some(finished),
+            closed: Some(closed),
+        }) = times
         else {
             return;
         };
@@ -321,34 +327,15 @@ impl JobDriver {
         let now = Instant::now();
         info!(
             job = %self.job,
-            commit_ms = ms(asked, held),
+            commit_ms = ms(proposed, held),
             barrier_ms = ms(held, barrier),
             finish_ms = ms(barrier, finished),
             fence_ms = ms(finished, closed),
             switch_ms = ms(closed, now),
-            total_ms = ms(asked, now),
-            "the hold and its parts"
+            total_ms = ms(proposed, now),
+            "the durations of a cut-over"
         );
     }
-}
-
-/// PromotionWaits for news, or until it is time.
-async fn wait(
-    state: &mut watch::Receiver<Arc<ClusterState>>,
-    view: &mut watch::Receiver<Arc<LeaderView>>,
-    until_ns: u64,
-    held: bool,
-) {
-    let left = Duration::from_nanos(until_ns.saturating_sub(boottime_ns()));
-    let left = if held { left.min(BARRIER_POLL_INTERVAL) } else { left };
-    let _ = timeout(left, async {
-        tokio::select! {
-            Ok(()) = state.changed() => {}
-            Ok(()) = view.changed() => {}
-            else => std::future::pending().await,
-        }
-    })
-    .await;
 }
 
 fn primary(group: &Group) -> Option<ControlTarget> {

@@ -1,5 +1,5 @@
 //! How slots change their owner: assignments, migrations and sweeps, rebalancing.
-//! Knows nothing of primaries that fail.
+//! Knows nothing of failovers.
 
 pub mod assignment;
 pub mod endpoint_selection;

@@ -1,15 +1,16 @@
-//! Whether a hold would get through: every possible server answers, or is surely out of lease. No hold is opened to
-//! discover a dead node. Knows nothing of what the hold is for.
+//! The preflight of a hold: pings every possible server, so that no hold is opened only to discover a node that is
+//! down.
+//! Knows nothing of what the hold is for.
 
 use crate::{
     control::leadership::{leases::Leases, peers::Peers},
     model::{ids::NodeId, route::Isolated},
 };
 
-/// The nodes that may still serve slots of a product with this `isolated` and do not answer within the ping's time.
+/// The possible servers of a product with this `isolated` that do not answer within the ping timeout.
 ///
 /// # Errors
-/// A ping that could not be made at all.
+/// Why a ping's task failed, as text for the log; then nothing is known.
 pub async fn silent(leases: &Leases, peers: &Peers, isolated: Isolated) -> Result<Vec<NodeId>, String> {
     let max = leases.timing().ping_timeout;
     let pings: Vec<_> = leases

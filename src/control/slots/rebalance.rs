@@ -1,6 +1,6 @@
-//! What the groups of a product carry, asked of their primaries, and the moves that would rebalance it; and the loop that
-//! makes these moves by itself where a product wants it.
-//! Knows nothing of how slots move: moves become migrations, one proposal each.
+//! Asks the primaries of a product's groups for their loads, plans the moves that rebalance the product, and makes such
+//! moves automatically for products with auto-rebalance. Knows nothing of how slots move: each move becomes a
+//! migration.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,21 +24,22 @@ use crate::{
     redis::{Client, Info},
 };
 
-/// How long one server may take to say what it carries.
+/// How long one server may take to report its load.
 const ASK_MAX: Duration = Duration::from_secs(3);
-/// What a product that rebalances itself lets pass before it moves anything: twice what an operator's rebalance would leave
-/// behind and more, so that it does not follow every wave.
+/// By how much of its share, in percent, a group's load may differ before an automatic rebalance moves slots: more than
+/// twice what an operator's rebalance may leave, so that it does not follow every fluctuation.
 pub const AUTO_TOLERANCE_PERCENT: u64 = 20;
-/// Keys per group below which a product that rebalances itself counts slots instead: so few keys say nothing about load.
+/// With fewer keys per group than this, an automatic rebalance counts slots instead: so few keys say nothing about
+/// load.
 const KEYS_THAT_COUNT: u64 = 1_000;
-/// How often a product that rebalances itself is probed at: groups change by hand, loads drift in minutes.
+/// The interval between two automatic rebalances: operators change groups by hand, and loads drift in minutes.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the servers of a move may take to say whether they allow it.
+/// How long the servers of a move may take for the checks before it.
 const ADMIT_MAX: Duration = Duration::from_secs(10);
-/// A proposal that takes longer has lost its quorum; the next probe proposes it again.
+/// How long a proposal may take: one that takes longer has lost its quorum, and the next rebalance proposes it again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
 
-/// What is to be rebalance.
+/// What a rebalance counts as load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RebalanceBy {
     /// Number of slots.
@@ -48,15 +49,15 @@ pub enum RebalanceBy {
     Keys,
     /// Bytes of data (`used_memory_dataset`).
     Memory,
-    /// Commands a second, as the servers count them (`instantaneous_ops_per_sec`).
+    /// Commands per second, as the servers count them (`instantaneous_ops_per_sec`).
     Ops,
 }
 
 impl RebalanceBy {
-    /// From what operators write.
+    /// Parses what an operator wrote.
     ///
     /// # Errors
-    /// What can be written.
+    /// Which words are allowed, as text for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" | "slots" => Ok(Self::Slots),
@@ -68,11 +69,11 @@ impl RebalanceBy {
     }
 }
 
-/// The moves that rebalance a product by `by`, where group g counts `weights[g]` (1 if it is not there).
+/// The moves that rebalance a product by `by`. The weight of a group is `weights[id]`, or 1 if it has no entry.
 ///
 /// # Errors
-/// A sentence: a group that cannot be asked, a weight for a group that is not there, slots that nobody owns, migrations
-/// that would have to end first.
+/// Why nothing can be planned, as text for the operator: a group cannot be asked, a weight belongs to no group, all
+/// weights are 0, migrations must end first, or a group is ejected.
 pub async fn plan(
     state: &ClusterState,
     product: &Product,
@@ -88,22 +89,23 @@ pub async fn plan(
     let loads = match by {
         RebalanceBy::Slots => None,
         RebalanceBy::Keys | RebalanceBy::Memory | RebalanceBy::Ops => {
-            still(state, product)?;
+            no_open_migration(state, product)?;
             Some(loads(product, by).await?)
         }
     };
-    nothing_ejected(product)?;
-    Ok(rebalance(&carried(state, product, loads.as_ref(), weights), TOLERANCE_PERCENT))
+    no_ejected_group(product)?;
+    Ok(rebalance(&group_loads(state, product, loads.as_ref(), weights), TOLERANCE_PERCENT))
 }
 
-/// A group that is out gets its slots back by itself; rebalanced meanwhile, they would stay elsewhere.
-fn nothing_ejected(product: &Product) -> Result<(), String> {
+/// Fails while a group is ejected: it gets its slots back automatically, which a rebalance would prevent.
+fn no_ejected_group(product: &Product) -> Result<(), String> {
     match product.groups.values().find(|group| group.ejection.is_some()) {
         None => Ok(()),
-        Some(out) => Err(format!(
-            "group {} of product '{}' is out and its slots are reinstates: start its primary again and wait until it has them back \
-             (pontoon group show {}), or remove the group, and they stay where they are",
-            out.id, product.name, out.id
+        Some(ejected) => Err(format!(
+            "group {} of product '{}' is ejected, and its slots have temporary owners: start its primary again and \
+             wait until it has them back (pontoon group show {}), or remove the group, which leaves them with their \
+             temporary owners",
+            ejected.id, product.name, ejected.id
         )),
     }
 }
@@ -111,13 +113,14 @@ fn nothing_ejected(product: &Product) -> Result<(), String> {
 /// The moves that take every slot from `group`.
 ///
 /// # Errors
-/// When there is no such group, or none that could take its slots.
+/// Why nothing can be planned, as text for the operator: there is no such group, no other group could take its slots,
+/// or a group is ejected.
 pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Result<Vec<SlotMove>, String> {
     if !product.groups.contains_key(&group) {
         return Err(format!("product '{}' has no group {group}; its groups: `pontoon group ls`", product.name));
     }
-    nothing_ejected(product)?;
-    let groups = carried(state, product, None, &BTreeMap::new());
+    no_ejected_group(product)?;
+    let groups = group_loads(state, product, None, &BTreeMap::new());
     if groups.len() < 2 && groups.get(&group).is_some_and(|g| !g.slots.is_empty()) {
         return Err(format!(
             "product '{}' has no other group that could take the slots of group {group}",
@@ -127,35 +130,36 @@ pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Re
     Ok(drain(&groups, group))
 }
 
-/// The moves that a product which rebalances itself makes now; none while anything of it moves.
+/// The moves of an automatic rebalance now.
 ///
 /// # Errors
-/// What cannot be asked.
+/// Why nothing can be planned, as text for the log: slots of the product move, a group is ejected, or a group cannot be
+/// asked.
 pub async fn plan_auto(state: &ClusterState, product: &Product) -> Result<Vec<SlotMove>, String> {
-    still(state, product)?;
-    nothing_ejected(product)?;
+    no_open_migration(state, product)?;
+    no_ejected_group(product)?;
     let keys = loads(product, RebalanceBy::Keys).await?;
     let enough = keys.values().sum::<u64>() >= KEYS_THAT_COUNT * product.groups.len() as u64;
     let loads = enough.then_some(&keys);
-    Ok(rebalance(&carried(state, product, loads, &BTreeMap::new()), AUTO_TOLERANCE_PERCENT))
+    Ok(rebalance(&group_loads(state, product, loads, &BTreeMap::new()), AUTO_TOLERANCE_PERCENT))
 }
 
-/// Refused while slots move: their keys are at both ends, and would be counted twice.
-fn still(state: &ClusterState, product: &Product) -> Result<(), String> {
+/// Fails while slots move: their keys are at both groups, and would be counted twice.
+fn no_open_migration(state: &ClusterState, product: &Product) -> Result<(), String> {
     let open: Vec<String> =
         state.migrations.values().filter(|m| m.product == product.id).map(|m| m.id.to_string()).collect();
     if open.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "migration {} has not ended, and what moves would be counted twice; wait for it (`pontoon migrate watch`), or \
-         rebalance by slots",
+        "migration {} has not ended, and keys that move would be counted twice; wait for its end (`pontoon migrate \
+         watch`), or rebalance by slots",
         open.join(", ")
     ))
 }
 
-/// What each group carries. Slots on their way count where they go, and are left alone.
-fn carried(
+/// The slots and the load of each group. Slots that move count for the group to which they move, and are not movable.
+fn group_loads(
     state: &ClusterState,
     product: &Product,
     loads: Option<&BTreeMap<GroupId, u64>>,
@@ -181,15 +185,15 @@ fn carried(
     groups
 }
 
-/// Where slots of the product are going.
+/// The groups to which slots of the product move.
 fn moving(state: &ClusterState, product: ProductId) -> BTreeMap<SlotId, GroupId> {
     let migrations = state.migrations.values().filter(|m| m.product == product).map(|m| (&m.slots, m.to));
     let assignments = state.assignments.values().filter(|a| a.product == product).map(|a| (&a.slots, a.to));
     migrations.chain(assignments).flat_map(|(slots, to)| slots.iter().map(move |slot| (*slot, to))).collect()
 }
 
-/// Levels products that want it, for as long as this node leads; each probe is one plan and its proposals.
-pub async fn by_itself(consensus: Consensus) {
+/// Rebalances products with auto-rebalance at intervals, while this node leads.
+pub async fn rebalance_automatically(consensus: Consensus) {
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         if !consensus.leadership().borrow().is_me {
@@ -199,7 +203,7 @@ pub async fn by_itself(consensus: Consensus) {
         for product in state.products.values().filter(|p| p.auto_rebalance && p.groups.len() > 1) {
             match plan_auto(&state, product).await {
                 Ok(moves) => propose(&consensus, product, moves).await,
-                // It says so itself: `migrate ls` and `group ls` show what goes on.
+                // At debug level: `migrate ls` and `group ls` show the reason.
                 Err(why) => debug!(product = product.name, why, "not rebalanced now"),
             }
         }
@@ -208,13 +212,13 @@ pub async fn by_itself(consensus: Consensus) {
 
 async fn propose(consensus: &Consensus, product: &Product, moves: Vec<SlotMove>) {
     for m in moves {
-        let said = sentence(&m, product);
+        let text = move_text(&m, product);
         let options = MigrationOptions::default();
         let wanted = MigrationRequest { product, from: m.from, to: m.to, slots: &m.slots, options };
         match migration::admit(wanted, Instant::now() + ADMIT_MAX).await {
             Ok(warnings) => warnings.iter().for_each(|warning| warn!(product = product.name, warning)),
             Err(why) => {
-                warn!(product = product.name, said, why, "the groups are not rebalance, and the move is refused");
+                warn!(product = product.name, text, why, "a move of an automatic rebalance is not possible");
                 continue;
             }
         }
@@ -227,7 +231,7 @@ async fn propose(consensus: &Consensus, product: &Product, moves: Vec<SlotMove>)
         });
         let id = Uuid(uuid::Uuid::new_v4().as_u128());
         match consensus.propose(id, change, PROPOSE_WITHIN).await.map(|applied| applied.result) {
-            Ok(Ok(_)) => info!(product = product.name, said, "rebalanced by itself"),
+            Ok(Ok(_)) => info!(product = product.name, text, "rebalanced automatically"),
             Ok(Err(reject)) => debug!(product = product.name, %reject, "a move was refused"),
             Err(error) => {
                 debug!(product = product.name, %error, "a move could not be proposed");
@@ -237,7 +241,10 @@ async fn propose(consensus: &Consensus, product: &Product, moves: Vec<SlotMove>)
     }
 }
 
-/// Asks all primaries at once.
+/// Asks all primaries at the same time.
+///
+/// # Errors
+/// Which group could not be asked, and why, as text for the operator.
 async fn loads(product: &Product, by: RebalanceBy) -> Result<BTreeMap<GroupId, u64>, String> {
     let asked: Vec<_> = product
         .groups
@@ -250,7 +257,7 @@ async fn loads(product: &Product, by: RebalanceBy) -> Result<BTreeMap<GroupId, u
     let mut loads = BTreeMap::new();
     for (id, answer) in asked {
         let answer = answer.await.map_err(|e| format!("group {id} could not be asked: {e}"))?;
-        loads.insert(id, answer.map_err(|why| format!("group {id} does not say what it carries: {why}"))?);
+        loads.insert(id, answer.map_err(|why| format!("group {id} does not report its load: {why}"))?);
     }
     Ok(loads)
 }
@@ -268,10 +275,11 @@ async fn load(group: &Group, by: RebalanceBy) -> Result<u64, String> {
         RebalanceBy::Ops => "stats",
     };
     let info = client.info(section, deadline).await.map_err(|e| e.to_string())?;
-    of_info(&info, by).ok_or_else(|| format!("INFO {section} of {} has not the field that counts", primary.addr))
+    load_of_info(&info, by)
+        .ok_or_else(|| format!("INFO {section} of {} does not have the required field", primary.addr))
 }
 
-fn of_info(info: &Info, by: RebalanceBy) -> Option<u64> {
+fn load_of_info(info: &Info, by: RebalanceBy) -> Option<u64> {
     match by {
         RebalanceBy::Slots => None,
         // A server without keys has an empty section.
@@ -281,16 +289,17 @@ fn of_info(info: &Info, by: RebalanceBy) -> Option<u64> {
     }
 }
 
-/// A move as people read it.
+/// A move, for people.
 #[must_use]
-pub fn sentence(m: &SlotMove, product: &Product) -> String {
+pub fn move_text(m: &SlotMove, product: &Product) -> String {
     let (slots, n) = (spans(&m.slots), m.slots.len());
     format!("slots {slots} ({n}) of product '{}' move from group {} to group {}", product.name, m.from, m.to)
 }
 
-/// The groups that give or take in more than one of the moves: their migrations wait for each other.
+/// The groups that give or take slots in several of the moves, so that their migrations wait for each other; one text
+/// for each.
 #[must_use]
-pub fn waits(moves: &[SlotMove]) -> Vec<String> {
+pub fn waiting_migrations(moves: &[SlotMove]) -> Vec<String> {
     let count = |of: fn(&SlotMove) -> GroupId| {
         let ids: BTreeSet<GroupId> = moves.iter().map(of).collect();
         ids.into_iter().map(move |id| (id, moves.iter().filter(|m| of(m) == id).count())).collect::<Vec<_>>()
@@ -298,8 +307,8 @@ pub fn waits(moves: &[SlotMove]) -> Vec<String> {
     let gives = count(|m| m.from).into_iter().filter(|(_, n)| *n > 1);
     let takes = count(|m| m.to).into_iter().filter(|(_, n)| *n > 2);
     gives
-        .map(|(id, n)| format!("group {id} gives in {n} migrations, one after the other"))
-        .chain(takes.map(|(id, n)| format!("group {id} takes in {n} migrations, two at a time")))
+        .map(|(id, n)| format!("group {id} gives slots in {n} migrations, one after the other"))
+        .chain(takes.map(|(id, n)| format!("group {id} takes slots in {n} migrations, two at a time")))
         .collect()
 }
 
@@ -312,25 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_say() {
+    fn loads_are_read_from_info() {
         let info = Info::parse("used_memory_dataset:77\r\ninstantaneous_ops_per_sec:5\r\ndb0:keys=3\r\ndb2:keys=4\r\n");
-        assert_eq!(of_info(&info, RebalanceBy::Keys), Some(7));
-        assert_eq!(of_info(&info, RebalanceBy::Memory), Some(77));
-        assert_eq!(of_info(&info, RebalanceBy::Ops), Some(5));
-        assert_eq!(of_info(&Info::parse(""), RebalanceBy::Keys), Some(0));
-        assert_eq!(of_info(&Info::parse(""), RebalanceBy::Memory), None);
+        assert_eq!(load_of_info(&info, RebalanceBy::Keys), Some(7));
+        assert_eq!(load_of_info(&info, RebalanceBy::Memory), Some(77));
+        assert_eq!(load_of_info(&info, RebalanceBy::Ops), Some(5));
+        assert_eq!(load_of_info(&Info::parse(""), RebalanceBy::Keys), Some(0));
+        assert_eq!(load_of_info(&Info::parse(""), RebalanceBy::Memory), None);
     }
 
     #[test]
     fn migrations_of_one_group_wait_for_each_other() {
-        assert_eq!(waits(&[a_move(1, 2), a_move(3, 2)]), Vec::<String>::new());
-        let said = waits(&[a_move(1, 2), a_move(1, 4), a_move(3, 4), a_move(5, 4)]);
-        assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].starts_with("group 1 gives in 2") && said[1].starts_with("group 4 takes in 3"), "{said:?}");
+        assert_eq!(waiting_migrations(&[a_move(1, 2), a_move(3, 2)]), Vec::<String>::new());
+        let texts = waiting_migrations(&[a_move(1, 2), a_move(1, 4), a_move(3, 4), a_move(5, 4)]);
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(texts[0].starts_with("group 1 gives slots in 2"), "{texts:?}");
+        assert!(texts[1].starts_with("group 4 takes slots in 3"), "{texts:?}");
     }
 
     #[test]
-    fn what_can_be_levelled() {
+    fn loads_are_named_by_operators() {
         assert_eq!(RebalanceBy::parse(""), Ok(RebalanceBy::Slots));
         assert_eq!(RebalanceBy::parse("memory"), Ok(RebalanceBy::Memory));
         assert!(RebalanceBy::parse("size").is_err_and(|why| why.contains("slots, keys, memory and ops")));

@@ -1,5 +1,5 @@
-//! Looks whether a server holds a key of some slots, by SCAN over all its databases.
-//! Knows nothing of why: assigning asks before the hold, and again behind the barrier.
+//! Searches a server for keys of some slots, by SCAN over all its databases.
+//! Knows nothing of assignments, which search before the hold and again after the barrier.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,9 +15,10 @@ use crate::{
     redis::{Client, RedisError},
 };
 
-/// The second: what cannot be shown to be empty within it counts as not empty.
+/// How long a search may take when an operator waits for it; slots that it cannot show to be empty in this time count
+/// as not empty.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(1);
-/// Keys a page is asked for: about 100 us of the server's time.
+/// How many keys a page has: about 100 us of the server's time.
 const PAGE: u32 = 1000;
 
 /// What a scan found.
@@ -25,7 +26,7 @@ const PAGE: u32 = 1000;
 pub enum ScanResult {
     /// Every database was scanned to its end, and no key of these slots was there.
     Empty {
-        /// How many keys were probed at.
+        /// How many keys were searched.
         keys_scanned: u64,
     },
     /// A key of one of the slots.
@@ -37,9 +38,9 @@ pub enum ScanResult {
         /// Its database.
         db: u32,
     },
-    /// It is not known; in words.
+    /// The search did not come to its end.
     Unfinished {
-        /// Why.
+        /// Why, for people.
         why: String,
     },
 }
@@ -62,7 +63,10 @@ pub async fn scan_for_slots(
         Ok(Some((key, slot, db))) => ScanResult::Found { key, slot, db },
         Ok(None) => ScanResult::Empty { keys_scanned: seen },
         Err(RedisError::Timeout { .. }) => ScanResult::Unfinished {
-            why: format!("{server} has too many keys to probe through within {} ms ({seen} were)", budget.as_millis()),
+            why: format!(
+                "{server} has too many keys to search within {} ms ({seen} were searched)",
+                budget.as_millis()
+            ),
         },
         Err(error) => ScanResult::Unfinished { why: error.to_string() },
     }
@@ -113,7 +117,7 @@ impl Scan<'_> {
     }
 }
 
-/// A key as text for people: what is no printable ASCII is escaped, and a long one is cut.
+/// A key as text for people: bytes other than printable ASCII are escaped, and a long key is cut.
 #[must_use]
 pub fn show_key(key: &[u8]) -> String {
     /// Enough to recognise a key by; keys can be 512 MB.

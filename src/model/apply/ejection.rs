@@ -27,15 +27,14 @@ use crate::model::{
 /// belongs to an old slot epoch.
 impl Apply for Eject {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let new = self;
-        let product = product(state, new.product)?;
-        let ejected_group = group(product, new.group)?;
+        let product = product(state, self.product)?;
+        let ejected_group = group(product, self.group)?;
         if product.mode != Mode::Cache {
             return Err(EjectionReject::NotCache(product.name.clone()).into());
         }
         not_ejected(ejected_group)?;
-        same_epoch(ejected_group, new.group_epoch)?;
-        none_open(state, product.id, new.to.keys().copied().chain([ejected_group.id]))?;
+        same_epoch(ejected_group, self.group_epoch)?;
+        none_open(state, product.id, self.to.keys().copied().chain([ejected_group.id]))?;
         let owned = product.owned(ejected_group.id);
         slots_usable(state, product, &owned)?;
         let comes = |m: &&Migration| m.product == product.id && m.to == ejected_group.id && m.phase.attempting();
@@ -44,7 +43,7 @@ impl Apply for Eject {
             return Err(MigrationReject::GroupReceives { group: ejected_group.id, by }.into());
         }
         let mut left = owned.clone();
-        for (to, slots) in &new.to {
+        for (to, slots) in &self.to {
             let to = group(product, *to)?;
             not_ejected(to)?;
             not_swept(to)?;
@@ -63,12 +62,12 @@ impl Apply for Eject {
         let others = product.groups.values().filter_map(|g| Some((g.id, &g.ejection.as_ref()?.slots & &owned)));
         let temporarily_owned: BTreeMap<GroupId, BTreeSet<SlotId>> =
             others.filter(|(_, slots)| !slots.is_empty()).collect();
-        let shares: Vec<String> = new.to.iter().map(|(to, slots)| format!("group {to} ({})", slots.len())).collect();
-        let text = format!("{} slot(s) go to {}: {}", owned.len(), shares.join(", "), new.why);
-        for (to, slots) in &new.to {
-            slot::give(state, new.product, slots.iter().copied(), *to, true, when.at)?;
+        let shares: Vec<String> = self.to.iter().map(|(to, slots)| format!("group {to} ({})", slots.len())).collect();
+        let text = format!("{} slot(s) go to {}: {}", owned.len(), shares.join(", "), self.why);
+        for (to, slots) in &self.to {
+            slot::give(state, self.product, slots.iter().copied(), *to, true, when.at)?;
         }
-        let groups = &mut product_mut(state, new.product)?.groups;
+        let groups = &mut product_mut(state, self.product)?.groups;
         let mut own = owned;
         for (home, slots) in temporarily_owned {
             own.retain(|slot| !slots.contains(slot));
@@ -76,10 +75,10 @@ impl Apply for Eject {
                 ejection.slots.extend(slots);
             }
         }
-        if let Some(ejected_group) = groups.get_mut(&new.group) {
+        if let Some(ejected_group) = groups.get_mut(&self.group) {
             ejected_group.ejection = Some(Ejection { id: when.at.index, slots: own, since_ms: when.ms });
         }
-        events::push(state, when, EventKind::Ejected, Some(new.product), subject(new.group), &text);
+        events::push(state, when, EventKind::Ejected, Some(self.product), subject(self.group), &text);
         Ok(Outcome::Done)
     }
 }

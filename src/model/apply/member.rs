@@ -63,18 +63,17 @@ impl Apply for Bootstrap {
 
 impl Apply for NewMember {
     fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
-        let new = self;
-        introduced(new)?;
-        let known = known(state, new)?;
+        introduced(self)?;
+        let known = known(state, self)?;
         if known.is_none() && state.members.len() >= MEMBERS_MAX {
             return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
         }
         match known {
-            Some(known) if same_place(known, new) => return Ok(Outcome::Unchanged),
-            Some(_) | None => ports_free(state, new)?,
+            Some(known) if same_place(known, self) => return Ok(Outcome::Unchanged),
+            Some(_) | None => ports_free(state, self)?,
         }
 
-        place(state, new);
+        place(state, self);
         Ok(Outcome::Done)
     }
 }

@@ -7,18 +7,15 @@ use super::{
     Apply,
     common::{clipped, group, product, product_mut, routed},
     events::{self, When},
-    guard::{is_primary, none_open, not_ejected, not_server, replid_allowed, same_term, serving, slots_usable},
+    guard::{none_open, not_ejected, replid_allowed, same_term, slots_usable},
     slot,
 };
 use crate::model::{
-    change::{
-        CancelMigration, MigrationProgress, PauseMigration, PlanMigration, RestartMigration, ResumeMigration,
-        SetMigration, StartMigration, Switch,
-    },
+    change::{CancelMigration, PauseMigration, PlanMigration, RestartMigration, ResumeMigration, SetMigration, Switch},
     event::EventKind,
     ids::{Epoch, GroupId, HoldId, MigrationId, ProductId, SlotId, Term},
-    limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, HOLD_MS, MIGRATIONS_MAX},
-    migration::{Counters, EndPhase, EndedMigration, Limits, Migration, MigrationPhase, ProgressPhase, Run, RunKind},
+    limits::{ENDED_MIGRATIONS_MAX, HOLD_MS, MIGRATIONS_MAX},
+    migration::{Counters, EndPhase, EndedMigration, Limits, Migration, MigrationPhase},
     outcome::Outcome,
     promotion::ReplicationOffset,
     reject::{MigrationReject, PromotionReject, Reject},
@@ -67,119 +64,6 @@ impl Apply for PlanMigration {
         state.migrations.insert(id, migration);
         tell(state, id, when, EventKind::Planned, &format!("slots {} from group {from} to group {to}", spans(slots)));
         Ok(Outcome::Migration(id))
-    }
-}
-
-impl Apply for StartMigration {
-    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let new = self;
-        let id = new.migration;
-        let migration = find(state, id)?;
-        if migration.phase != MigrationPhase::Planned {
-            return Err(wrong_phase(migration, "start", "an attempt begins when it is planned"));
-        }
-        if new.attempt != migration.attempt.saturating_add(1) {
-            return Err(wrong_attempt(migration, new.attempt, migration.attempt.saturating_add(1)));
-        }
-        same_term(new.term, when.at)?;
-        let product = product(state, migration.product)?;
-        for slot in &migration.slots {
-            owned_by(product.slots[usize::from(slot.0)].owner, *slot, migration.from)?;
-        }
-        let (from, to) = (group(product, migration.from)?, group(product, migration.to)?);
-        epochs_unchanged([from, to], &new.group_epochs)?;
-        none_open(state, migration.product, [from.id, to.id])?;
-        if !from.servers.iter().any(|s| s.addr == new.feed) {
-            return Err(not_server(&new.feed, "a server", from.id));
-        }
-        is_primary(to, &new.target)?;
-        not_ejected(to)?;
-        serving(state, new.node)?;
-        if to.sweep.is_some() {
-            return Err(MigrationReject::SweepOpen(to.id).into());
-        }
-        let attempts = || state.migrations.values().filter(|m| m.product == migration.product && m.phase.attempting());
-        if let Some(other) = attempts().find(|m| m.from == from.id) {
-            return Err(MigrationReject::SourceBusy { migration: id, other: other.id, from: from.id }.into());
-        }
-        if attempts().filter(|m| m.to == to.id).count() >= ATTEMPTS_PER_TARGET_MAX {
-            let max = ATTEMPTS_PER_TARGET_MAX;
-            return Err(MigrationReject::TargetBusy { migration: id, to: to.id, max }.into());
-        }
-
-        let run = Run {
-            run: migration.runs.saturating_add(1),
-            kind: RunKind::Copy,
-            node: new.node,
-            feed: Some(new.feed.clone()),
-            server: new.target.clone(),
-            group_epochs: new.group_epochs.clone(),
-            term: new.term,
-            began: when.at.index,
-        };
-        let text = format!(
-            "attempt {} (run {}) by node {}: from {} (group {}) to {} (group {})",
-            new.attempt, run.run, new.node, new.feed, from.id, new.target, to.id
-        );
-        if let Some(m) = state.migrations.get_mut(&id) {
-            m.attempt = new.attempt;
-            m.runs = run.run;
-            m.run = Some(run);
-            m.counters = Counters::default();
-            m.verified = None;
-        }
-        enter(state, id, MigrationPhase::CleaningTarget, when);
-        tell(state, id, when, EventKind::Started, &text);
-        Ok(Outcome::Done)
-    }
-
-    fn term(&self) -> Option<Term> {
-        Some(self.term)
-    }
-}
-
-impl Apply for MigrationProgress {
-    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { migration: id, attempt, phase, counters, verified } = *self;
-        let migration = find(state, id)?;
-        match migration.phase {
-            MigrationPhase::CleaningTarget | MigrationPhase::Copying | MigrationPhase::CaughtUp => {}
-            MigrationPhase::Planned
-            | MigrationPhase::Held(_)
-            | MigrationPhase::Switched
-            | MigrationPhase::Cancelling
-            | MigrationPhase::Paused => {
-                return Err(wrong_phase(migration, "report progress", "only a running attempt can, before its hold"));
-            }
-        }
-        if attempt != migration.attempt {
-            return Err(wrong_attempt(migration, attempt, migration.attempt));
-        }
-
-        let (next, kind) = match phase {
-            ProgressPhase::Copying => (MigrationPhase::Copying, EventKind::Copying),
-            ProgressPhase::CaughtUp => (MigrationPhase::CaughtUp, EventKind::CaughtUp),
-        };
-        let (news, compared) = (migration.phase != next, verified.is_some() && verified != migration.verified);
-        if let Some(m) = state.migrations.get_mut(&id) {
-            m.counters = counters;
-            m.staged = true;
-            m.verified = verified.or(m.verified);
-        }
-        let copied = format!("{} keys, {} bytes copied, {} dirty", counters.keys, counters.bytes, counters.dirty);
-        if news {
-            enter(state, id, next, when);
-        }
-        // One event per entry: the one about the comparison contains the counters too.
-        match verified {
-            Some(found) if compared => {
-                let text = format!("{} keys compared, {} differ; {copied}", found.keys, found.different);
-                tell(state, id, when, EventKind::Verified, &text);
-            }
-            Some(_) | None if news => tell(state, id, when, kind, &copied),
-            Some(_) | None => {}
-        }
-        Ok(Outcome::Done)
     }
 }
 
@@ -453,7 +337,7 @@ pub(super) fn ended(state: &mut ClusterState, id: MigrationId, end: EndPhase, wh
     });
 }
 
-fn enter(state: &mut ClusterState, id: MigrationId, phase: MigrationPhase, when: When) {
+pub(super) fn enter(state: &mut ClusterState, id: MigrationId, phase: MigrationPhase, when: When) {
     if let Some(m) = state.migrations.get_mut(&id) {
         m.phase = phase;
         m.changed_ms = when.ms;
@@ -479,11 +363,11 @@ const fn held_ms(hold: &Hold, when: When) -> u64 {
     when.ms.saturating_sub(hold.since_ms)
 }
 
-fn wrong_attempt(migration: &Migration, given: u32, expected: u32) -> Reject {
+pub(super) fn wrong_attempt(migration: &Migration, given: u32, expected: u32) -> Reject {
     MigrationReject::WrongAttempt { migration: migration.id, given, expected }.into()
 }
 
-fn owned_by(owner: Option<GroupId>, slot: SlotId, from: GroupId) -> Result<(), Reject> {
+pub(super) fn owned_by(owner: Option<GroupId>, slot: SlotId, from: GroupId) -> Result<(), Reject> {
     if owner == Some(from) {
         return Ok(());
     }
@@ -491,7 +375,7 @@ fn owned_by(owner: Option<GroupId>, slot: SlotId, from: GroupId) -> Result<(), R
     Err(MigrationReject::NotOwned { slot, from, owner }.into())
 }
 
-fn epochs_unchanged<'a>(
+pub(super) fn epochs_unchanged<'a>(
     groups: impl IntoIterator<Item = &'a Group>,
     given: &BTreeMap<GroupId, Epoch>,
 ) -> Result<(), Reject> {

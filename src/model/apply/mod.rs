@@ -5,6 +5,7 @@
 //! leaves the state as it was (except for the record of the result itself).
 
 mod assignment;
+mod attempt;
 mod cluster;
 mod common;
 mod describe;

@@ -20,26 +20,25 @@ use crate::model::{
 
 impl Apply for NewProduct {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let new = self;
         let at = when.at;
-        if !name_allowed(&new.name) {
-            return Err(Reject::BadProductName(new.name.chars().take(NAME_LEN_MAX).collect()));
+        if !name_allowed(&self.name) {
+            return Err(Reject::BadProductName(self.name.chars().take(NAME_LEN_MAX).collect()));
         }
-        if state.products.values().any(|p| p.name == new.name) {
-            return Err(Reject::ProductExists(new.name.clone()));
+        if state.products.values().any(|p| p.name == self.name) {
+            return Err(Reject::ProductExists(self.name.clone()));
         }
         if state.products.len() >= PRODUCTS_MAX {
             return Err(Reject::TooManyProducts { max: PRODUCTS_MAX });
         }
-        databases_allowed(new.databases)?;
-        if let Some(auth) = &new.auth {
+        databases_allowed(self.databases)?;
+        if let Some(auth) = &self.auth {
             credentials_usable(auth)?;
         }
         let mut ports = products(state);
-        ports.push((&new.name, new.port));
+        ports.push((&self.name, self.port));
         no_listeners_meet(state.members.values().map(NodePorts::from), &ports, servers(state))?;
 
-        let id = insert(state, new);
+        let id = insert(state, self);
         routed(state, at);
         Ok(Outcome::Product(id))
     }

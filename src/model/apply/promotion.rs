@@ -24,21 +24,20 @@ use crate::model::{
 
 impl Apply for StartPromotion {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let new = self;
-        let product = product(state, new.product)?;
-        let group = group(product, new.group)?;
-        let place = server_at(product, group, &new.to)?;
+        let product = product(state, self.product)?;
+        let group = group(product, self.group)?;
+        let place = server_at(product, group, &self.to)?;
         let to = &group.servers[place];
         if place == 0 {
             return Err(PromotionReject::IsPrimary { addr: to.addr.clone(), group: group.id }.into());
         }
-        same_epoch(group, new.group_epoch)?;
+        same_epoch(group, self.group_epoch)?;
         none_open(state, product.id, [group.id])?;
-        if to.diverged && !new.forced {
+        if to.diverged && !self.forced {
             return Err(PromotionReject::Diverged { addr: to.addr.clone(), group: group.id }.into());
         }
         // A check before the last switch does not know the offset that a replica must have reached.
-        if group.required_offset != new.required_offset {
+        if group.required_offset != self.required_offset {
             return Err(PromotionReject::RequiredOffsetChanged(group.id).into());
         }
         not_held(state, product, group.id)?;
@@ -50,15 +49,15 @@ impl Apply for StartPromotion {
             group: group.id,
             from: group.servers[0].addr.clone(),
             to: to.addr.clone(),
-            kind: new.kind,
-            forced: new.forced,
+            kind: self.kind,
+            forced: self.forced,
             group_epoch: group.epoch,
-            why: clipped(&new.why),
+            why: clipped(&self.why),
             attempts: 0,
             started_ms: when.ms,
         };
-        let forced = if new.forced { ", forced" } else { "" };
-        let text = format!("{}{forced} from {} to {}: {}", new.kind.name(), promotion.from, promotion.to, new.why);
+        let forced = if self.forced { ", forced" } else { "" };
+        let text = format!("{}{forced} from {} to {}: {}", self.kind.name(), promotion.from, promotion.to, self.why);
         tell(state, &promotion, when, EventKind::PromotionStarted, &text);
         state.promotions.insert(id, promotion);
         Ok(Outcome::Promotion(id))

@@ -23,12 +23,11 @@ use crate::model::{
 
 impl Apply for StartRun {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let new = self;
-        same_term(new.term, when.at)?;
-        serving(state, new.node)?;
-        match new.job {
-            Job::Migration(id) => start_cleaning(state, id, new, when),
-            Job::Sweep { product, group } => start_sweep(state, (product, group), new, when),
+        same_term(self.term, when.at)?;
+        serving(state, self.node)?;
+        match self.job {
+            Job::Migration(id) => start_cleaning(state, id, self, when),
+            Job::Sweep { product, group } => start_sweep(state, (product, group), self, when),
         }
     }
 

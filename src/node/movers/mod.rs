@@ -1,4 +1,4 @@
-//! The runs of this node: their movers, and what is said of them on the wire.
+//! The runs of this node: their movers, and their reports on the wire.
 
 pub mod mover_wire;
 pub mod runs;

@@ -1,5 +1,5 @@
 //! Runs, reports and authorizations between this node's types and node.proto.
-//! Knows nothing of who sends them.
+//! Knows nothing of how they are sent.
 
 use crate::{
     control::{servers::authorizer::AuthorizationRequest, slots::job::job_to_wire},
@@ -15,13 +15,13 @@ use crate::{
     wire::pb::node as pb,
 };
 
-/// Longest sentence of a mover that is taken, in characters.
+/// Longest text of a mover that is accepted, in characters.
 const TEXT_MAX: usize = 500;
 
-/// A job, which every message about a run names.
+/// The job that a message about a run names.
 ///
 /// # Errors
-/// When there is none.
+/// The message names none.
 pub fn job(job: Option<pb::Job>) -> Result<Job, String> {
     let job = job.ok_or("no job is named")?;
     Ok(match job.migration {
@@ -33,7 +33,7 @@ pub fn job(job: Option<pb::Job>) -> Result<Job, String> {
 /// A request for authorization.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns which part of the request is wrong, as text for the operator.
 pub fn authorization_request(request: pb::AuthorizeRequest) -> Result<AuthorizationRequest, String> {
     if request.connections.len() > CONNECTIONS_MAX {
         return Err(format!("a run has more than {CONNECTIONS_MAX} connections"));
@@ -61,7 +61,7 @@ pub fn authorize_request(job: Job, run: u32, node: NodeId, connections: Vec<Conn
     }
 }
 
-/// A run that this node cannot work on.
+/// The report of a run that this node cannot execute.
 #[must_use]
 pub fn failed(job: Job, run: u32, why: &str) -> pb::MoverReport {
     pb::MoverReport {
@@ -73,7 +73,7 @@ pub fn failed(job: Job, run: u32, why: &str) -> pb::MoverReport {
     }
 }
 
-/// What a mover says, for a heartbeat.
+/// A mover's report, for a heartbeat.
 #[must_use]
 pub fn report(job: Job, run: u32, report: &mover::Report) -> pb::MoverReport {
     use mover::State;
@@ -115,10 +115,10 @@ pub fn report(job: Job, run: u32, report: &mover::Report) -> pb::MoverReport {
     }
 }
 
-/// What a heartbeat says of a run. Node and incarnation are the heartbeat's, and filled in by whoever takes it.
+/// The report of a run from a heartbeat. Node and incarnation are those of the heartbeat; the caller fills them in.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns which part of the report is wrong, as text for the operator.
 pub fn view(report: pb::MoverReport) -> Result<(Job, MoverView), String> {
     let text = |text: String| text.chars().take(TEXT_MAX).collect::<String>();
     let hold = HoldId(report.hold);

@@ -1,5 +1,5 @@
-//! The runs that the log gives to this node: a mover is started for each, once, told its limits, and stopped when the log
-//! says that its run is over. Knows nothing of how keys are copied, nor of who decides what a run is for.
+//! The runs that the log gives to this node: each gets one mover, which is stopped when the log says that its run is
+//! over. Knows nothing of how keys are copied, nor of how runs are decided on.
 
 use std::{
     collections::BTreeMap,
@@ -26,13 +26,13 @@ use crate::{
     wire::pb::node::{AuthorizeReply, MoverReport},
 };
 
-/// An authorization is given after a quorum round; there may be an election before it.
+/// How long an authorization may take: a quorum round, and perhaps an election before it.
 const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(5);
-/// One asking for it.
+/// How long one request for authorization may take.
 const ASK_MAX: Duration = Duration::from_secs(1);
-/// Between two askings, when no leader is known or the one that was asked leads no more.
+/// Pause between two requests, when no leader is known or the node that was asked no longer leads.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// A wiped target is written by nobody; two passes in a row are enough.
+/// Nobody writes to a target that is being wiped, so two passes in quick succession are enough.
 const WIPE_PASSES_APART: Duration = Duration::from_millis(100);
 
 /// This node's runs. Cheap to clone.
@@ -47,7 +47,7 @@ struct MoversInner {
     consensus: Consensus,
     peers: Peers,
     leader_service: LeaderService,
-    /// After so long no client's late write can arrive at a server: the request deadline.
+    /// The request deadline: after this time no late write of a client can arrive at a server.
     late_writes: Duration,
     tasks: Tasks,
     running: Mutex<BTreeMap<Job, ActiveRun>>,
@@ -61,9 +61,9 @@ struct ActiveRun {
 }
 
 enum ActiveMover {
-    /// It works, or has ended by itself; its report tells.
-    Started { handle: Arc<MoverHandle>, limits: watch::Sender<Limits>, told: Option<HoldId> },
-    /// It cannot be done here; why.
+    /// It was started. Its report says whether it still works.
+    Started { handle: Arc<MoverHandle>, limits: watch::Sender<Limits>, resumed: Option<HoldId> },
+    /// The run cannot be executed here, for this reason.
     Refused(String),
 }
 
@@ -95,19 +95,19 @@ impl Movers {
             self.follow(&newest);
             tokio::select! {
                 changed = state.changed() => if changed.is_err() { return },
-                // A mover that says "finished" after its hold was released is told to go on.
+                // A mover that reports "finished" after its hold was released must go on.
                 Ok(()) = news.changed() => {}
             }
         }
     }
 
-    /// Changes when a run began or ended here, or a mover is at another place: worth a heartbeat at once.
+    /// Changes when a run began or ended here, or the state of a mover changed: worth a heartbeat at once.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()
     }
 
-    /// What heartbeats tell of the runs.
+    /// The reports of the runs, for a heartbeat.
     #[must_use]
     pub fn reports(&self) -> Vec<MoverReport> {
         let running = self.running();
@@ -118,10 +118,11 @@ impl Movers {
         running.iter().map(report).collect()
     }
 
-    /// The barrier of a hold has passed: brings over what is left.
+    /// Copies what is left, after the barrier of a hold has passed.
     ///
     /// # Errors
-    /// Why not, for people; the mover goes on copying, unless it says otherwise in its report.
+    /// Returns why the mover has not finished, as text for the operator. The mover goes on copying, unless its report
+    /// says that it has ended.
     pub async fn finish(&self, job: Job, run: u32, hold: HoldId, within: Duration) -> Result<Finished, String> {
         let deadline = Instant::now() + within;
         let handle = match self.running().get(&job) {
@@ -133,14 +134,14 @@ impl Movers {
         handle.finish(hold, deadline).await
     }
 
-    /// Stops all runs, for the end of the process. Their connections are closed.
+    /// Stops all runs and closes their connections, for the end of the process.
     pub fn stop(&self) {
         self.running().clear();
     }
 
-    /// Starts, stops and tells movers, so that they are what `state` says.
+    /// Starts and stops movers and passes changes on to them, so that they are as `state` says.
     fn follow(&self, state: &ClusterState) {
-        // Before it is admitted, a start cannot tell its own runs from those of the former one.
+        // Before this start is admitted, it cannot distinguish its runs from those of the start before it.
         let Some(own) = incarnation(state, &self.inner.me, self.inner.start) else { return };
         let mut running = self.running();
         let before = running.len();
@@ -154,10 +155,10 @@ impl Movers {
         let mut changed = running.len() != before;
         for (job, run) in runs_of(state, self.inner.me.id) {
             if let Some(known) = running.get_mut(&job) {
-                known.tell(state, job);
+                known.update(state, job);
                 continue;
             }
-            // Its connections and its memory went with the start that began it; nobody begins a run twice.
+            // The connections and the memory of a run end with the start that began it; no run is begun twice.
             let mover = if run.began.0 < own.0 {
                 ActiveMover::Refused("the node was restarted".into())
             } else {
@@ -186,10 +187,10 @@ impl Movers {
             RunAuthorizer { inner: self.inner.clone(), runtime: tokio::runtime::Handle::current(), job, run: run.run };
         let handle = Arc::new(mover::start(what, Arc::new(authorize), watched));
         self.forward_news(handle.report());
-        Ok(ActiveMover::Started { handle, limits, told: None })
+        Ok(ActiveMover::Started { handle, limits, resumed: None })
     }
 
-    /// A mover's report changes several times a second; only another place is news.
+    /// A mover's report changes several times a second; only a change of its state is news.
     fn forward_news(&self, mut report: watch::Receiver<mover::Report>) {
         let movers = self.clone();
         self.inner.tasks.spawn_finite("mover-news", async move {
@@ -213,9 +214,9 @@ impl Movers {
 }
 
 impl ActiveRun {
-    /// Passes on what has changed for it in the log.
-    fn tell(&mut self, state: &ClusterState, job: Job) {
-        let ActiveMover::Started { handle, limits, told } = &mut self.mover else { return };
+    /// Passes on to the mover what has changed in the log.
+    fn update(&mut self, state: &ClusterState, job: Job) {
+        let ActiveMover::Started { handle, limits, resumed } = &mut self.mover else { return };
         let now = limits_of(state, job);
         limits.send_if_modified(|before| std::mem::replace(before, now) != now);
         let Job::Migration(id) = job else { return };
@@ -225,9 +226,9 @@ impl ActiveRun {
             _ => return,
         };
         let released = state.migrations.get(&id).is_some_and(|m| m.phase == MigrationPhase::CaughtUp);
-        if released && !state.holds.contains_key(&under) && *told != Some(under) {
+        if released && !state.holds.contains_key(&under) && *resumed != Some(under) {
             handle.resume(under);
-            *told = Some(under);
+            *resumed = Some(under);
         }
     }
 }
@@ -249,7 +250,7 @@ fn limits_of(state: &ClusterState, job: Job) -> Limits {
     }
 }
 
-/// What the mover of a run is to do.
+/// The work of a run's mover.
 fn what(
     state: &ClusterState,
     job: Job,
@@ -289,7 +290,7 @@ fn what(
                         verify: open.options.verify,
                     }));
                 }
-                // What the operator's `wipe` allowed is only done where a copy was begun; see `ours_at_target`.
+                // What the operator's `wipe` allowed is wiped only where a copy was begun; see `ours_at_target`.
                 RunKind::WipeTarget => (product, to, ours, WIPE_PASSES_APART),
                 RunKind::CleanSource | RunKind::Sweep => (product, from, open.slots.clone(), late_writes),
             }
@@ -320,7 +321,7 @@ fn endpoint(group: &Group, addr: HostPort) -> Endpoint {
     Endpoint { addr, credentials: group.credentials.clone() }
 }
 
-/// How a mover asks: on the node's own runtime, since the channels to other nodes live there.
+/// How a mover asks the leader: on the node's runtime, because the channels to other nodes belong to it.
 struct RunAuthorizer {
     inner: Arc<MoversInner>,
     runtime: tokio::runtime::Handle,
@@ -352,7 +353,7 @@ impl Authorize for RunAuthorizer {
 }
 
 impl MoversInner {
-    /// Asks the leader, whoever it is, until one answers.
+    /// Asks the leader until one answers or the time is over.
     async fn ask(&self, job: Job, run: u32, connections: Vec<ConnectionId>) -> Result<(), String> {
         let request = mover_wire::authorize_request(job, run, self.me.id, connections);
         let deadline = Instant::now() + AUTHORIZE_TIMEOUT;
@@ -363,7 +364,7 @@ impl MoversInner {
                 _ if leadership.is_me => self.leader_service.authorize(request.clone()).await,
                 Some(admin) => match self.peers.authorize(&admin, request.clone(), ASK_MAX).await {
                     Ok(reply) => reply,
-                    // Asked again: an authorization that was given and not heard is given again.
+                    // It is asked again: an authorization whose answer was lost is given again.
                     Err(status) => AuthorizeReply {
                         not_leader: true,
                         why_not: status.message().to_owned(),

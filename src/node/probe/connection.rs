@@ -1,4 +1,4 @@
-//! A probe at one server over a connection that stays: PING, ROLE and INFO in one write, and what they say.
+//! A probe of one server over a lasting connection: PING, ROLE and INFO in one write, and their answers.
 //! Knows nothing of other servers, nor of what follows from a probe.
 
 use std::{sync::LazyLock, time::Duration};
@@ -16,36 +16,37 @@ use crate::{
     resp::write,
 };
 
-/// A probe that takes longer has failed, connecting included: so long a server keeps clients waiting, too.
+/// A probe that takes longer than this, connecting included, has failed: a server that slow keeps clients waiting, too.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Memory, keys and the like are asked for with every fourth probe: people read them, and a probe is cheaper without.
+/// Memory, keys and the like are requested with every fourth probe only: operators read them, and a probe is cheaper
+/// without.
 const RARE_EVERY: u32 = 4;
-/// What is configured is asked for once in so many probes, half a minute.
+/// The configuration is requested once in this number of probes, about every 30 s.
 const CONFIGURED_EVERY: u32 = 60;
 
-/// What is asked every time.
+/// Commands of every probe.
 const OFTEN: &[&[&[u8]]] = &[&[b"PING"], &[b"ROLE"], &[b"INFO", b"replication"]];
-/// What is asked now and then. Sections one by one: Redis before 7 takes no two.
+/// Commands of every fourth probe. One section per INFO: Redis before 7 does not take two.
 const RARE: &[&[&[u8]]] =
     &[&[b"INFO", b"memory"], &[b"INFO", b"stats"], &[b"INFO", b"persistence"], &[b"INFO", b"keyspace"]];
-/// What a connection is asked once: a process keeps its run id.
+/// Commands of the first probe of a connection: a process keeps its run id.
 const ONCE: &[&[&[u8]]] = &[&[b"INFO", b"server"]];
-/// Not asked again where it was refused: the server would keep a record of each time.
+/// Not sent again after a refusal: the server would keep a record of each one.
 const CONFIGURED: &[&[&[u8]]] = &[&[b"CONFIG", b"GET", b"save"]];
 
 static OFTEN_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN]));
 static RARE_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN, RARE]));
 
-/// A connection for probes at a server.
+/// A connection for the probes of a server.
 pub struct ProbeConnection {
     client: Client,
     known: CachedInfo,
     probes: u32,
-    /// The server was loading its data when it was last asked for what is rare: its keys were those of the moment.
+    /// The server was loading its data when its keys were last requested, so their number was that of the moment.
     partial: bool,
 }
 
-/// What is not asked with every probe.
+/// What is not requested with every probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct CachedInfo {
     run_id: String,
@@ -71,15 +72,16 @@ impl ProbeConnection {
         Ok(Self { client, known: CachedInfo::default(), probes: 0, partial: false })
     }
 
-    /// Resolves when the connection is of no use any more.
+    /// Resolves when the connection has broken.
     pub async fn broken(&self) {
         self.client.broken().await;
     }
 
-    /// Looks. After an error the connection is of no use, unless the server answered ([`RedisError::answered`]).
+    /// Probes the server. After an error the connection cannot be used, unless the server answered
+    /// ([`RedisError::answered`]).
     ///
     /// # Errors
-    /// As [`Client::pipeline`]; an error answer to ROLE or INFO.
+    /// As [`Client::pipeline`]; also an error answer to ROLE or INFO.
     pub async fn probe(&mut self, deadline: Instant) -> Result<Probe, RedisError> {
         let parts: &[&[&[&[u8]]]] = match self.probes {
             0 => &[OFTEN, RARE, ONCE, CONFIGURED],
@@ -106,7 +108,7 @@ impl ProbeConnection {
             self.known.take(reply);
         }
         let probe = self.judge(often, ping_us);
-        // PING was answered first: what comes behind it is whole if that was.
+        // PING was answered first: if that answer was whole, so are those behind it.
         let ready = probe.as_ref().is_ok_and(|probe| !probe.loading);
         self.partial = !ready || (self.partial && more.is_empty());
         probe
@@ -121,7 +123,8 @@ impl ProbeConnection {
             Some(reply) => Ok(reply),
             None => Err(odd(what)),
         };
-        // Its other errors (a disk that is full, a link that is down) are told by what follows, or are no matter here.
+        // Other errors of PING (a full disk, a link that is down) show in the answers that follow, or do not matter
+        // here.
         let loading = matches!(answer(0, "PING"), Err(RedisError::Loading { .. }));
         let role = Role::parse(answer(1, "ROLE")?).ok_or_else(|| odd("ROLE"))?;
         let Reply::Bulk(text) = answer(2, "INFO")? else { return Err(odd("INFO")) };
@@ -129,12 +132,12 @@ impl ProbeConnection {
         let mut unnamed_replicas = 0;
         let (role, offset) = match role {
             Role::Primary { replicas, .. } => {
-                // Feeds of our own movers listen nowhere either, and acknowledge nothing.
+                // Feeds of our own movers do not listen on a port either, and acknowledge nothing.
                 unnamed_replicas = replicas.iter().filter(|r| r.port == 0 && r.offset > 0).count();
                 let replica = |r: crate::redis::role::ReplicaRole| {
                     Some((host_port(&r.host, r.port)?, u64::try_from(r.offset).unwrap_or(0)))
                 };
-                // Who listens nowhere has port 0, which is no address.
+                // A replica that does not listen has port 0, which is not an address.
                 let replicas = replicas.into_iter().filter_map(replica).take(REPLICAS_MAX).collect();
                 (ReportedRole::Primary { replicas }, replication.offset)
             }
@@ -146,7 +149,7 @@ impl ProbeConnection {
                     link_down_ms: if link_up { 0 } else { replication.link_down_ms },
                     syncing: replication.syncing,
                 };
-                // Not ROLE's, which is -1 while the link is down.
+                // Not the offset of ROLE, which is -1 while the link is down.
                 (role, replication.executed)
             }
             Role::Sentinel => {
@@ -179,7 +182,7 @@ impl ProbeConnection {
 }
 
 impl CachedInfo {
-    /// Takes an answer that is not needed for a probe; an error is passed over.
+    /// Takes an answer that a probe does not need; an error is ignored.
     fn take(&mut self, reply: &Reply) {
         match reply {
             Reply::Bulk(text) => self.info(&String::from_utf8_lossy(text)),
@@ -199,7 +202,7 @@ impl CachedInfo {
                     let keys = value.split(',').find_map(|part| part.strip_prefix("keys="));
                     self.keys = self.keys.saturating_add(keys.map_or(0, number));
                 }
-                // Databases without keys are not named: their title begins the sum.
+                // INFO does not name databases without keys, so the sum begins at 0.
                 None if line == "# Keyspace" => self.keys = 0,
                 _ => {}
             }
@@ -207,14 +210,14 @@ impl CachedInfo {
     }
 }
 
-/// What INFO replication says.
+/// The answer to INFO replication.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Replication {
     replid: String,
     replid2: Option<(String, u64)>,
-    /// A primary's own.
+    /// The offset of a primary.
     offset: u64,
-    /// Of its primary's stream, by a replica.
+    /// The offset of a replica in its primary's stream.
     executed: u64,
     link_up: bool,
     link_down_ms: u64,
@@ -234,23 +237,24 @@ impl Replication {
                 "slave_repl_offset" => seen.executed = number(value),
                 "master_link_status" => seen.link_up = value == "up",
                 "master_sync_in_progress" => seen.syncing = value == "1",
-                // -1: never.
+                // -1 means never.
                 "master_link_down_since_seconds" => {
                     seen.link_down_ms = value.parse::<u64>().map_or(u64::MAX, |s| s.saturating_mul(1000));
                 }
                 _ => {}
             }
         }
-        // -1, and an id of zeros: there was none.
+        // -1 and an id of zeros mean that there was none.
         seen.replid2 = until.map(|until| (id(former), until));
         seen
     }
 }
 
-/// One probe, over the connection there is or a new one, which then stays. One that has broken since is opened anew at once.
+/// Probes a server once, over the given connection or a new one, which is then kept. A connection that has broken
+/// meanwhile is replaced at once.
 ///
 /// # Errors
-/// This node cannot probe at anyone now, which says nothing of the server.
+/// This node cannot probe any server now, which says nothing about this one.
 pub async fn probe(
     connection: &mut Option<ProbeConnection>,
     addr: &HostPort,
@@ -290,7 +294,7 @@ async fn anew(
     connection.insert(open).probe(deadline).await
 }
 
-/// For whoever reads about the server: the options that a new group takes are of no help there.
+/// The text of an error for the operator, without advice on the options of a new group, which would not help here.
 fn in_words(error: &RedisError) -> String {
     let text = match error {
         RedisError::PasswordNeeded { addr } => {

@@ -1,5 +1,5 @@
-//! What this node has seen of each server, and which of it the leader has not heard yet.
-//! Knows nothing of how one probes, nor of how a heartbeat travels; reads no clock.
+//! The probe log: what this node found out about each server, and which of it the leader does not have yet.
+//! Knows nothing of how servers are probed, nor of how a heartbeat travels; reads no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,44 +12,44 @@ use crate::{
     wire::pb::node::ServerProbeReport,
 };
 
-/// Bytes of reports in one heartbeat: a quarter of what gRPC takes, and several thousand servers.
+/// Bytes of reports in one heartbeat: a quarter of what gRPC accepts, enough for several thousand servers.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// A probe that took longer than this was not ended by its deadline: this node did not run, and has not seen the server fail
-/// meanwhile.
+/// A probe that took longer than this did not end at its deadline: this node did not run meanwhile, and did not see the
+/// server fail.
 const STALLED_NS: u64 = 1_000_000_000;
-/// Looks that lie further apart than this are not without a break: nobody probed in between.
+/// Probes that are further apart than this have a gap between them: this node did not probe meanwhile.
 const APART_NS: u64 = 2_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
-/// What came of a probe.
+/// The outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// It was answered.
+    /// The server answered.
     Answered(Probe),
-    /// The server answers, and says nothing of use; why, for people.
+    /// The server answered, and the answer cannot be used; why, for people.
     Unusable(String),
-    /// It does not answer, or not as a Redis server; how, for people.
+    /// The server did not answer, or not as a Redis server; how, for people.
     Failed(String),
 }
 
-/// The book. A server that is not watched is not in it.
+/// The probe log. It has a row for each server that is watched, and no others.
 #[derive(Debug, Default)]
 pub struct ProbeLog {
     rows: BTreeMap<HostPort, Row>,
     /// Number of the last probe.
     version: u64,
-    /// The leader that has heard what is marked as kept.
+    /// The term whose leader has what is marked as kept.
     kept_in: Term,
 }
 
-/// A server's row. Times are nanoseconds on one clock.
+/// The row of a server. Times are nanoseconds on one clock.
 #[derive(Debug, Default)]
 struct Row {
     probe: Option<(Probe, u64)>,
     failing_since_ns: Option<u64>,
     error: String,
     in_sync: Option<InSyncSince>,
-    /// When the last probe ended; 0: there was none.
+    /// When the last probe ended; 0 if there was none.
     ended_ns: u64,
     /// Number of the last probe.
     version: u64,
@@ -67,19 +67,19 @@ struct InSyncSince {
     at_ns: u64,
 }
 
-/// What a heartbeat carries of the book.
+/// The part of the probe log that one heartbeat carries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReportBatch {
     /// The reports.
     pub reports: Vec<ServerProbeReport>,
-    /// Which probes these are.
+    /// The numbers of their probes.
     marks: Vec<(HostPort, u64)>,
-    /// Not all that the leader has not heard had room.
+    /// There was no room for everything that the leader does not have.
     more: bool,
 }
 
 impl ProbeLog {
-    /// Makes a row for each of these servers, and for no others. What is known of a server stays.
+    /// Keeps a row for each of these servers, and for no others. What is known about a server stays.
     pub fn watch_only(&mut self, servers: &BTreeSet<&HostPort>) {
         self.rows.retain(|server, _| servers.contains(server));
         for server in servers {
@@ -89,7 +89,7 @@ impl ProbeLog {
         }
     }
 
-    /// Notes a probe. True: it is news, worth a heartbeat at once.
+    /// Notes a probe. Returns whether it is news, worth a heartbeat at once.
     pub fn note(&mut self, server: &HostPort, seen: ProbeOutcome, began_ns: u64, now_ns: u64) -> bool {
         let Some(row) = self.rows.get_mut(server) else { return false };
         self.version += 1;
@@ -125,13 +125,13 @@ impl ProbeLog {
         news
     }
 
-    /// What the leader has not heard, news first, then what it has not heard for longest.
+    /// What the leader does not have, news first, then what it has lacked for the longest time.
     #[must_use]
     pub fn batch(&self, now_ns: u64) -> ReportBatch {
-        let mut unheard: Vec<_> = self.rows.iter().filter(|(_, row)| row.version > row.kept).collect();
-        unheard.sort_by_key(|(_, row)| (row.news <= row.kept, row.kept));
+        let mut missing: Vec<_> = self.rows.iter().filter(|(_, row)| row.version > row.kept).collect();
+        missing.sort_by_key(|(_, row)| (row.news <= row.kept, row.kept));
         let (mut batch, mut bytes) = (ReportBatch::default(), 0);
-        for (server, row) in unheard {
+        for (server, row) in missing {
             let report = report_wire::write(server, &row.report(now_ns));
             bytes += report.encoded_len();
             if bytes > BATCH_BYTES_MAX || batch.reports.len() >= report_wire::REPORTS_MAX {
@@ -144,8 +144,8 @@ impl ProbeLog {
         batch
     }
 
-    /// The leader of this term has kept a batch. Another leader than before has nothing of the pages before. True: there is
-    /// more that it should have now.
+    /// Notes that the leader of this term has kept a batch. A new leader has none of the batches before. Returns
+    /// whether there is more that it should get now.
     pub fn kept(&mut self, batch: &ReportBatch, term: Term) -> bool {
         let another = term != self.kept_in;
         if another {
@@ -160,7 +160,7 @@ impl ProbeLog {
         batch.more || another && self.rows.values().any(|row| row.version > 0 && row.kept == 0)
     }
 
-    /// What is known of a server; `None`: it is not watched.
+    /// What is known about a server; `None` if it is not watched.
     #[must_use]
     pub fn get(&self, server: &HostPort, now_ns: u64) -> Option<ProbeReport> {
         self.rows.get(server).map(|row| row.report(now_ns))
@@ -184,7 +184,7 @@ impl Row {
     }
 }
 
-/// Whether two probes differ in what decisions rest on, other than by time going on.
+/// Whether two probes differ in what decisions depend on, other than by the passage of time.
 fn differ(before: &Probe, now: &Probe) -> bool {
     let roles = match (&before.role, &now.role) {
         (ReportedRole::Primary { .. }, ReportedRole::Primary { .. }) => false,
@@ -198,7 +198,7 @@ fn differ(before: &Probe, now: &Probe) -> bool {
     roles || (&before.run_id, &before.replid, before.loading) != (&now.run_id, &now.replid, now.loading)
 }
 
-/// The primary and the replication id of a replica that is in step.
+/// The primary and the replication id of a replica that is in sync.
 fn in_sync(probe: &Probe) -> Option<(HostPort, String)> {
     match &probe.role {
         ReportedRole::Replica { of, link_up: true, syncing: false, .. } if !probe.loading => {
@@ -248,8 +248,8 @@ mod tests {
         ProbeOutcome::Failed("it does not answer".into())
     }
 
-    /// A book of one server, with probes at these milliseconds that took 1 ms each.
-    fn book(probes: Vec<(u64, ProbeOutcome)>) -> (ProbeLog, Vec<bool>) {
+    /// A probe log of one server, with probes at these milliseconds that took 1 ms each.
+    fn log_of(probes: Vec<(u64, ProbeOutcome)>) -> (ProbeLog, Vec<bool>) {
         let mut reports = ProbeLog::default();
         reports.watch_only(&BTreeSet::from([&addr(1)]));
         let news = probes.into_iter().map(|(at, seen)| reports.note(&addr(1), seen, at * MS, (at + 1) * MS)).collect();
@@ -257,33 +257,34 @@ mod tests {
     }
 
     #[test]
-    fn failing_counts_from_the_first_look_that_failed() {
-        let (reports, news) = book(vec![(100, ProbeOutcome::Answered(primary())), (600, failed()), (1_100, failed())]);
+    fn failing_counts_from_the_first_probe_that_failed() {
+        let (reports, news) =
+            log_of(vec![(100, ProbeOutcome::Answered(primary())), (600, failed()), (1_100, failed())]);
         let report = reports.get(&addr(1), 2_000 * MS).unwrap();
         assert_eq!((report.failing_ms, report.probe.unwrap().1), (Some(1_400), 1_899));
         assert_eq!(report.error, "it does not answer");
         assert_eq!(news, [true, true, false]);
-        let (reports, news) = book(vec![(600, failed()), (1_100, ProbeOutcome::Answered(primary()))]);
+        let (reports, news) = log_of(vec![(600, failed()), (1_100, ProbeOutcome::Answered(primary()))]);
         let report = reports.get(&addr(1), 2_000 * MS).unwrap();
         assert_eq!((report.failing_ms, report.error.as_str()), (None, ""));
         assert_eq!(news, [true, true]);
     }
 
     #[test]
-    fn a_node_that_did_not_run_has_not_seen_a_failure() {
-        // It was stopped between two probes: the failure after counts from itself on.
-        let (reports, _) = book(vec![(600, failed()), (9_000, failed())]);
+    fn a_node_that_did_not_run_reports_no_failure() {
+        // The node was stopped between two probes: the failure after that counts from its own beginning.
+        let (reports, _) = log_of(vec![(600, failed()), (9_000, failed())]);
         assert_eq!(reports.get(&addr(1), 9_100 * MS).unwrap().failing_ms, Some(100));
-        // It was stopped within a probe: nobody knows what the server did meanwhile.
-        let (mut reports, _) = book(vec![(600, ProbeOutcome::Answered(primary()))]);
+        // The node was stopped during a probe: what the server did meanwhile is unknown.
+        let (mut reports, _) = log_of(vec![(600, ProbeOutcome::Answered(primary()))]);
         reports.note(&addr(1), failed(), 1_100 * MS, 9_000 * MS);
         assert_eq!(reports.get(&addr(1), 9_100 * MS).unwrap().failing_ms, Some(100));
     }
 
     #[test]
-    fn a_server_that_answers_and_cannot_be_asked_does_not_fail() {
+    fn a_server_with_an_unusable_answer_does_not_fail() {
         let refuses = || ProbeOutcome::Unusable("it refuses the password".into());
-        let (reports, news) = book(vec![(0, failed()), (500, refuses()), (1_000, refuses())]);
+        let (reports, news) = log_of(vec![(0, failed()), (500, refuses()), (1_000, refuses())]);
         let report = reports.get(&addr(1), 2_000 * MS).unwrap();
         assert_eq!((report.failing_ms, report.error.as_str()), (None, "it refuses the password"));
         assert_eq!(news, [true, true, false]);
@@ -293,20 +294,20 @@ mod tests {
     fn only_a_replica_in_sync_is_noted_as_in_sync() {
         let loading = Probe { loading: true, ..replica(true, false) };
         for probe in [primary(), replica(false, false), replica(true, true), loading] {
-            let (reports, _) = book(vec![(100, ProbeOutcome::Answered(probe.clone()))]);
+            let (reports, _) = log_of(vec![(100, ProbeOutcome::Answered(probe.clone()))]);
             assert_eq!(reports.get(&addr(1), 0).unwrap().in_sync, None, "{probe:?}");
         }
         let probes = vec![
             (100, ProbeOutcome::Answered(replica(true, false))),
             (600, ProbeOutcome::Answered(replica(false, false))),
         ];
-        let (reports, _) = book(probes);
+        let (reports, _) = log_of(probes);
         let in_sync = reports.get(&addr(1), 1_101 * MS).unwrap().in_sync.unwrap();
         assert_eq!(in_sync, InSync { to: addr(1), replid: "id".into(), run_id: "run".into(), ago_ms: 1_000 });
     }
 
     #[test]
-    fn what_decisions_rest_on_is_news_and_time_is_not() {
+    fn what_decisions_depend_on_is_news_and_time_is_not() {
         let later = Probe { offset: 9, keys: 9, ping_us: 9, ..primary() };
         let restarted = Probe { run_id: "other".into(), ..primary() };
         let other_data = Probe { replid: "other".into(), ..primary() };
@@ -324,7 +325,7 @@ mod tests {
             (replica(true, false), elsewhere, true),
         ] {
             let said = format!("{before:?} {now:?}");
-            let (_, news) = book(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now))]);
+            let (_, news) = log_of(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now))]);
             assert_eq!(news, [true, is_news], "{said}");
         }
     }
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_hears_what_is_new_and_a_new_leader_everything() {
+    fn a_leader_gets_what_is_new_and_a_new_leader_everything() {
         let mut reports = ProbeLog::default();
         let (one, two, three) = (addr(1), addr(2), addr(3));
         reports.watch_only(&BTreeSet::from([&one, &two, &three]));
@@ -344,16 +345,16 @@ mod tests {
         let batch = reports.batch(MS);
         assert_eq!(named(&batch), ["127.0.0.1:1", "127.0.0.1:2"]);
         assert_eq!(named(&reports.batch(MS)), named(&batch), "nobody has answered");
-        // While it travels, there is another probe.
+        // While the batch travels, there is another probe.
         reports.note(&two, ProbeOutcome::Answered(primary()), 0, MS);
         assert!(!reports.kept(&batch, Term(3)));
         assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:2"]);
         reports.note(&three, failed(), 0, MS);
         assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:3", "127.0.0.1:2"], "news come first");
         let batch = reports.batch(MS);
-        assert!(reports.kept(&batch, Term(4)), "it has not heard of the first");
+        assert!(reports.kept(&batch, Term(4)), "it does not have the first");
         assert_eq!(named(&reports.batch(MS)), ["127.0.0.1:1"]);
-        // One that has left is told of no more.
+        // A server that is not watched any more is not reported.
         reports.watch_only(&BTreeSet::from([&three]));
         assert_eq!(reports.batch(MS), ReportBatch::default());
         assert!(!reports.note(&one, failed(), 0, MS), "a probe that ends after");
@@ -370,19 +371,19 @@ mod tests {
             let seen = ProbeOutcome::Answered(probe(ReportedRole::Primary { replicas: Vec::clone(&replicas) }));
             reports.note(server, seen, 0, MS);
         }
-        let (mut told, mut pages) = (BTreeSet::new(), 0);
+        let (mut reported, mut batches) = (BTreeSet::new(), 0);
         loop {
             let batch = reports.batch(MS);
             assert!(batch.reports.iter().map(Message::encoded_len).sum::<usize>() <= BATCH_BYTES_MAX);
             for report in &batch.reports {
-                assert!(told.insert(report.server.clone()), "{} is told twice", report.server);
+                assert!(reported.insert(report.server.clone()), "{} is reported twice", report.server);
             }
-            pages += 1;
+            batches += 1;
             if !reports.kept(&batch, Term(1)) {
                 break;
             }
         }
-        assert_eq!(told.len(), servers.len());
-        assert!((2..20).contains(&pages), "{pages}");
+        assert_eq!(reported.len(), servers.len());
+        assert!((2..20).contains(&batches), "{batches}");
     }
 }

@@ -1,4 +1,4 @@
-//! How this node watches servers: a prober, its connections, the log of what they found, and that log on the wire.
+//! How this node watches servers: the prober, its connections, the probe log, and the probe log on the wire.
 
 pub mod connection;
 pub mod log;

@@ -1,5 +1,5 @@
-//! Watches every server that the log names: a task and a connection for each, a probe twice a second.
-//! Knows nothing of what follows from what is seen; heartbeats carry it to the leader.
+//! Watches every server that the log names, with a task and a connection for each, and a probe twice a second.
+//! Knows nothing of what follows from a probe; heartbeats carry the reports to the leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,25 +38,27 @@ use crate::{
     redis::client::NAME_PREFIX,
 };
 
-/// Between the beginnings of two probes: six fit into the default down-after of 3 s, so one that is lost is no news.
+/// Time between the beginnings of two probes. Six fit into the default down-after of 3 s, so one lost probe does not
+/// matter.
 const EVERY: Duration = Duration::from_millis(500);
-/// Looks are so much earlier or later, in percent, so that nodes do not probe in step.
+/// Probes are up to this much earlier or later, in percent, so that nodes do not probe at the same moments.
 const JITTER_PERCENT: u64 = 10;
-/// Looks begin together, at multiples of this since the node's start: with many servers, waking up for each probe alone costs
-/// as much as the probe.
+/// Probes begin together, at multiples of this time since the node's start: with many servers, waking up for each probe
+/// alone costs as much as the probe.
 const GRID: Duration = Duration::from_millis(20);
-/// First probes at servers that came together are spread over this.
+/// The first probes of servers that were added together are spread over this time.
 const FIRST_WITHIN: Duration = Duration::from_millis(50);
-/// A connection that breaks is replaced at once, but not more often than this: the server may go on closing them.
+/// A connection that breaks is replaced at once, but not more often than this: the server may close each new one, too.
 const AGAIN_MIN: Duration = Duration::from_millis(100);
-/// News are announced together, at most this often: a machine with forty servers goes down in one heartbeat, not in forty.
+/// News is announced at most this often: the failure of a machine with 40 servers makes one heartbeat, not 40.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
-/// So many probes in a row must fail before people are told: one that is late on a busy machine is no news to them.
-const TOLD_FROM: u32 = 2;
-/// The log changes often while slots move; who is watched is compared no more often than this.
+/// This number of probes in a row must fail before a warning is logged: one late probe on a busy machine is not worth
+/// one.
+const WARNED_FROM: u32 = 2;
+/// The log changes often while slots move; the set of watched servers is compared no more often than this.
 const FOLLOW_EVERY: Duration = Duration::from_millis(20);
 
-/// The eyes of a node. Cheap to clone.
+/// The prober of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Prober {
     inner: Arc<ProberInner>,
@@ -67,12 +69,12 @@ struct ProberInner {
     reports: Mutex<ProbeLog>,
     /// For reads at replicas.
     probe_history: Mutex<ProbeHistory>,
-    /// The last entry of the log that the prober has seen applied; the log may be further.
+    /// The last entry of the log that the prober knows as applied; more entries may be applied by now.
     applied: AtomicU64,
     probed: watch::Sender<u64>,
     news: watch::Sender<u64>,
     began: Instant,
-    /// News are about to be announced.
+    /// News is about to be announced.
     announcing: AtomicBool,
 }
 
@@ -96,7 +98,7 @@ impl Drop for ProbeTask {
 }
 
 impl Prober {
-    /// Watches nothing yet.
+    /// A prober that watches nothing yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
         Self {
@@ -113,13 +115,16 @@ impl Prober {
         }
     }
 
-    /// Follows the log for as long as the node runs. `cluster` tells the cluster's id when there is one; the log names no
-    /// server before. Dropped, all looking ends.
+    /// Follows the log for as long as the node runs. `cluster` returns the cluster's id; before there is a cluster, the
+    /// log names no server. Dropping the future ends all probes.
+    ///
+    /// # Panics
+    /// When the task of a server panics.
     pub async fn run(self, cluster: impl Fn() -> Option<Uuid>, mut state: watch::Receiver<Arc<ClusterState>>) {
         let mut watched = WatchedServers::default();
         loop {
             let newest = state.borrow_and_update().clone();
-            // One task writes it; a probe that begins from now on is a probe after this entry.
+            // Only this task writes it. A probe that begins from now on is later than this entry.
             self.inner.applied.store(newest.applied.0, Ordering::Release);
             if let Some(cluster) = cluster() {
                 let name = format!("{NAME_PREFIX}{cluster}:probe:{}", self.inner.me);
@@ -135,7 +140,8 @@ impl Prober {
         }
     }
 
-    /// Changes when a server begins or ceases to answer, or is another than before: worth a heartbeat at once.
+    /// Changes when a server begins or ceases to answer, or what it answers changes decisions: worth a heartbeat at
+    /// once.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()
@@ -147,30 +153,30 @@ impl Prober {
         self.inner.probed.subscribe()
     }
 
-    /// Which replicas may serve reads, by what this node has seen.
+    /// Which replicas may serve reads, by what this node found out.
     #[must_use]
     pub fn readable(&self, state: &ClusterState, now_ns: u64, zone: &str) -> ReadTable {
         reads::readable(state, &self.probe_history(), now_ns, zone)
     }
 
-    /// What the next heartbeat should carry.
+    /// The report batch of the next heartbeat.
     #[must_use]
     pub fn batch(&self) -> ReportBatch {
         self.reports().batch(boottime_ns())
     }
 
-    /// The leader of this term has kept a batch. True: it should have another at once.
+    /// Notes that the leader of this term has kept a batch. Returns whether it should get another at once.
     pub fn kept(&self, batch: &ReportBatch, term: Term) -> bool {
         self.reports().kept(batch, term)
     }
 
-    /// What is known of a server; `None`: it is not watched.
+    /// What is known about a server; `None` if it is not watched.
     #[must_use]
     pub fn report(&self, server: &HostPort) -> Option<ProbeReport> {
         self.reports().get(server, boottime_ns())
     }
 
-    /// Starts and ends tasks, so that there is one for each server of `state`.
+    /// Starts and ends tasks, so that each server of `state` has one.
     fn follow(&self, state: &ClusterState, name: &str, watched: &mut WatchedServers) {
         let WatchedServers { servers: watching, tasks } = watched;
         let groups = state.products.values().flat_map(|product| product.groups.values());
@@ -197,7 +203,7 @@ impl Prober {
         }
     }
 
-    /// Looks at a server for ever.
+    /// Probes a server until the task is aborted.
     async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
         let mut connection: Option<ProbeConnection> = None;
         let mut failed = 0;
@@ -220,7 +226,7 @@ impl Prober {
             let seen = probe(&mut connection, &addr, credentials.as_ref(), &name, began + PROBE_TIMEOUT).await;
             match seen {
                 Ok(seen) => {
-                    failed = tell(&addr, &seen, failed);
+                    failed = log_outcome(&addr, &seen, failed);
                     let probe = if let ProbeOutcome::Answered(probe) = &seen { Some(probe) } else { None };
                     self.probe_history().note(&addr, probe, began_ns, boottime_ns(), as_of);
                     self.inner.probed.send_modify(|n| *n += 1);
@@ -228,14 +234,14 @@ impl Prober {
                         self.announce();
                     }
                 }
-                // Not noted: what the leader has of this node grows old, and then counts no more.
+                // Not noted: this node's last report at the leader grows old, and then does not count any more.
                 Err(why) => debug!(server = %addr, why, "this node cannot probe"),
             }
             next = self.on_grid(began + jittered(EVERY));
         }
     }
 
-    /// The grid's point nearest to `at`.
+    /// The point of the grid that is nearest to `at`.
     fn on_grid(&self, at: Instant) -> Instant {
         let since = at.saturating_duration_since(self.inner.began) + GRID / 2;
         let points = u32::try_from(since.as_nanos() / GRID.as_nanos()).unwrap_or(u32::MAX);
@@ -249,7 +255,7 @@ impl Prober {
         let inner = self.inner.clone();
         tokio::spawn(async move {
             sleep(NEWS_EVERY).await;
-            // First: what is noted after this is announced by another.
+            // This is reset first: what is noted from now on is announced by another task.
             inner.announcing.store(false, Ordering::Release);
             inner.news.send_modify(|n| *n += 1);
         });
@@ -264,14 +270,15 @@ impl Prober {
     }
 }
 
-/// Logs when a server fails and when it answers again. How many probes in a row have failed now, `before` of them before.
-fn tell(addr: &HostPort, seen: &ProbeOutcome, before: u32) -> u32 {
+/// Logs when a server fails and when it answers again. Returns how many probes in a row have failed; `before`: before
+/// this one.
+fn log_outcome(addr: &HostPort, seen: &ProbeOutcome, before: u32) -> u32 {
     match seen {
-        ProbeOutcome::Failed(why) if before + 1 == TOLD_FROM => {
+        ProbeOutcome::Failed(why) if before + 1 == WARNED_FROM => {
             warn!(server = %addr, why, "a server does not answer this node")
         }
         ProbeOutcome::Failed(why) => debug!(server = %addr, why, "a server does not answer this node"),
-        ProbeOutcome::Answered(_) | ProbeOutcome::Unusable(_) if before >= TOLD_FROM => {
+        ProbeOutcome::Answered(_) | ProbeOutcome::Unusable(_) if before >= WARNED_FROM => {
             info!(server = %addr, "a server answers again")
         }
         ProbeOutcome::Unusable(why) => debug!(server = %addr, why, "a server cannot be asked"),

@@ -1,5 +1,5 @@
-//! What nodes see of servers, between plan's types and node.proto.
-//! Knows nothing of who probes, nor of who reads it.
+//! Converts probe reports between plan's types and node.proto.
+//! Knows nothing of how servers are probed, nor of what follows from a report.
 
 use crate::{
     model::{
@@ -10,9 +10,9 @@ use crate::{
     wire::pb::node as pb,
 };
 
-/// ProbeLog that a heartbeat may carry. A page ([`super::reports`]) is smaller by its bytes; this bounds what is taken.
+/// Reports that are accepted from one heartbeat. A batch is smaller than this by its limit of bytes.
 pub const REPORTS_MAX: usize = 16_384;
-/// Replicas of a primary that are told of: four times what a group has, since others may follow it, too.
+/// Replicas of a primary in one report: four times as many as a group has, because others may follow it, too.
 pub const REPLICAS_MAX: usize = 64;
 
 /// A report for a heartbeat.
@@ -34,10 +34,10 @@ pub fn write(server: &HostPort, report: &ProbeReport) -> pb::ServerProbeReport {
     }
 }
 
-/// What a heartbeat says of servers. A role that this program does not know makes a report without a probe.
+/// The reports of a heartbeat. A role that this version does not know makes a report without a probe.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns which part of the reports is wrong, as text for the operator.
 pub fn read(reports: Vec<pb::ServerProbeReport>) -> Result<Vec<(HostPort, ProbeReport)>, String> {
     if reports.len() > REPORTS_MAX {
         return Err(format!("a heartbeat tells of more than {REPORTS_MAX} servers"));
@@ -127,7 +127,7 @@ fn probe(probe: pb::ServerProbe) -> Result<Option<Probe>, String> {
     }))
 }
 
-/// A run id or replication id as a server tells it: shortened to what the log would take.
+/// A run id or replication id as a server reports it, shortened to the length that the log accepts.
 #[must_use]
 pub fn id(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).take(RUN_ID_LEN_MAX).collect()
@@ -191,7 +191,7 @@ mod tests {
         for bad in ["", "host", "host:0"] {
             assert!(read(vec![pb::ServerProbeReport { server: bad.into(), ..wire.clone() }]).is_err(), "{bad}");
         }
-        // A role of a later version: the server is there, and what it is is not known.
+        // A role of a later version: the server answers, and its role is unknown.
         wire.probe.as_mut().unwrap().role = None;
         assert_eq!(read(vec![wire]).unwrap()[0].1.probe, None);
     }

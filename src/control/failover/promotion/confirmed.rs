@@ -1,5 +1,5 @@
-//! Whether the chosen one surely has every write that replicas have confirmed (`min-acks`): the replicas are asked.
-//! Knows nothing of when that is probed at.
+//! Asks the replicas whether the candidate provably has every confirmed write (`min-acks`).
+//! Knows nothing of when that must be checked.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl PromotionDriver {
-    /// With `min-acks`: enough replicas answer, and none has more than the chosen one.
+    /// With `min-acks`: enough replicas answer, and none has a higher offset than the candidate.
     pub(super) async fn has_all_confirmed(&self, now: &PromotionContext) -> PromotionResult<()> {
         let Promotion { to, forced, .. } = &now.promotion;
         if now.min_acks == 0 || *forced {
@@ -22,7 +22,7 @@ impl PromotionDriver {
         let mut asking = JoinSet::new();
         let end = Instant::now() + ACT_MAX;
         for server in now.group.servers.iter().skip(1).filter(|server| server.addr != *to) {
-            let (fence, at) = (self.ctx.fence.clone(), now.at(&server.addr));
+            let (fence, at) = (self.ctx.fence.clone(), now.control_target(&server.addr));
             asking.spawn(async move { (fence.replication_status(&at, end).await, at.addr) });
         }
         let mut offsets: BTreeMap<HostPort, u64> = BTreeMap::new();
@@ -32,8 +32,8 @@ impl PromotionDriver {
                 .and_then(|replication_status| offset_of_history(&replication_status, &now.group.replid));
             offsets.extend(offset.map(|offset| (addr, offset)));
         }
-        // The chosen one last: what it still gets from a primary that only the nodes do not reach, it gets in a moment. What was
-        // acknowledged lies before, so nothing is lost by waiting for it.
+        // The candidate is asked last, and again until it has caught up: a primary that only the nodes do not reach may
+        // still send to it. The acknowledged writes are older than the first answers, so that waiting loses nothing.
         let most = offsets.values().copied().max().unwrap_or_default();
         loop {
             let replication_status = self.ask_by(now, to, end).await.ok();
@@ -53,8 +53,9 @@ impl PromotionDriver {
     }
 }
 
-/// How far a server has the stream of this history; `None`: its data is not of it, or not whole. The chosen one may be a primary
-/// since an earlier attempt: what it has written since (expired keys, for one) is not of that stream.
+/// Up to which offset a server has the stream of this history; `None`: its data has another history, or is incomplete.
+/// The candidate may be a primary since an earlier attempt: what it has written since (expired keys, for example) does
+/// not count.
 fn offset_of_history(replication_status: &ReplicationStatus, replid: &str) -> Option<u64> {
     if replication_status.loading || replication_status.syncing {
         return None;

@@ -1,5 +1,5 @@
 //! The steps of a promotion in the log and at the nodes: preflight, hold, barrier, and its end.
-//! Knows nothing of how servers stand.
+//! Knows nothing of the state of servers.
 
 use std::sync::atomic::Ordering;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl PromotionDriver {
-    /// Every possible server answers, or is surely out of lease; for a switchover, both servers answer quickly, too.
+    /// Every possible server answers; for a switchover, both servers answer quickly too.
     pub(super) async fn preflight(&self, now: &PromotionContext) -> PromotionResult<()> {
         if now.promotion.kind == PromotionKind::Failover && now.mode == Mode::Cache {
             return Ok(());
@@ -41,7 +41,7 @@ impl PromotionDriver {
         }
         let max = self.ctx.leases.timing().ping_timeout;
         for addr in [&now.promotion.from, &now.promotion.to] {
-            let took = self.ctx.fence.warm(&now.at(addr), Instant::now() + ACT_MAX).await;
+            let took = self.ctx.fence.warm(&now.control_target(addr), Instant::now() + ACT_MAX).await;
             let took = took.map_err(|error| PromotionFailure::Retry(error.to_string()))?;
             if took > max {
                 let ms = took.as_millis();
@@ -51,7 +51,7 @@ impl PromotionDriver {
         Ok(())
     }
 
-    pub(super) async fn hold(&self, now: &PromotionContext) -> PromotionResult<HoldId> {
+    pub(super) async fn open_hold(&self, now: &PromotionContext) -> PromotionResult<HoldId> {
         faults::pause_at(Point::PromotionBegun).await;
         let Promotion { group, kind, to, attempts, .. } = &now.promotion;
         let reason = format!("{} of group {group} to {to}", kind.name());
@@ -66,10 +66,10 @@ impl PromotionDriver {
     }
 
     pub(super) async fn barrier(&self, hold: HoldId, end: Instant) -> PromotionResult<()> {
-        let waiting = |whom: &str| self.waits.tell(self.id, Some(whom.to_owned()));
+        let waiting = |nodes: &str| self.waits.set(self.id, Some(nodes.to_owned()));
         self.ctx.barrier(hold, end, waiting).await.map_err(|barrier_failure| match barrier_failure {
             BarrierFailure::Gone => PromotionFailure::Gone,
-            BarrierFailure::Late(whom) => PromotionFailure::Retry(format!("not all nodes held in time: {whom}")),
+            BarrierFailure::Late(nodes) => PromotionFailure::Retry(format!("not all nodes held in time: {nodes}")),
         })
     }
 
@@ -78,8 +78,8 @@ impl PromotionDriver {
         self.propose_at(change).await.map(|(index, _)| index)
     }
 
-    /// Every way out but success and giving up releases the hold.
-    pub(super) async fn released<T>(&self, hold: HoldId, result: PromotionResult<T>) -> PromotionResult<T> {
+    /// Releases the hold when another attempt follows. (The end of the promotion ends it too.)
+    pub(super) async fn release_on_retry<T>(&self, hold: HoldId, result: PromotionResult<T>) -> PromotionResult<T> {
         if let Err(PromotionFailure::Retry(why)) = &result {
             self.propose(Change::Release(Release { hold, why: why.clone() })).await?;
         }
@@ -92,26 +92,27 @@ impl PromotionDriver {
         if self.propose(change).await.is_err() || now.promotion.kind == PromotionKind::Failover {
             return;
         }
-        // The log must assume that it was promoted. Behind our own control connection we can see that it was not, and never
-        // will be; the primary may be dead by now, and then it is needed.
+        // The log must assume that the candidate was promoted. Over this leader's control connection it can be shown
+        // that it was not, and never will be. The primary may be down by now, and then this replica is needed.
         let Promotion { product, group, from, to, group_epoch, .. } = &now.promotion;
         let (host, port) = host_and_port(from);
         if let Ok(replication_status) = self.ask(now, to).await
             && replication_status.is_replica_of(host, port)
             && !replication_status.syncing
-            && self.is_the_chosen(now, &replication_status, &now.group.replid).is_ok()
+            && self.check_history(now, &replication_status, &now.group.replid).is_ok()
         {
             let (product, group, addr, epoch) = (*product, *group, to.clone(), *group_epoch);
             let _ = self.propose_at(Change::MarkResynced(MarkResynced { product, group, addr, epoch })).await;
         }
     }
 
-    /// The others follow the new primary at once; whoever does not answer now is seen to by the wiring.
+    /// Makes the other servers follow the new primary immediately. Replication reconciliation repeats this for those
+    /// that do not answer now.
     pub(super) async fn repoint_others(&self, before: &PromotionContext, epoch: Epoch) {
         let Promotion { product, group, to, .. } = before.promotion.clone();
         let mut acts = JoinSet::new();
         for server in before.group.servers.iter().filter(|server| server.addr != to) {
-            let (ctx, at, to) = (self.ctx.clone(), before.at(&server.addr), to.clone());
+            let (ctx, at, to) = (self.ctx.clone(), before.control_target(&server.addr), to.clone());
             acts.spawn(async move { repoint(&ctx, (product, group, epoch), &at, &to).await });
         }
         acts.join_all().await;
@@ -128,9 +129,9 @@ impl PromotionDriver {
         })
     }
 
-    /// The newest of it, or what it was before.
-    pub(super) fn later(&self, before: &PromotionContext) -> PromotionContext {
-        self.now().unwrap_or_else(|_| PromotionContext {
+    /// The newest context, or `before` if the promotion is gone.
+    pub(super) fn newest_context_or(&self, before: &PromotionContext) -> PromotionContext {
+        self.context().unwrap_or_else(|_| PromotionContext {
             state: before.state.clone(),
             promotion: before.promotion.clone(),
             mode: before.mode,
@@ -140,7 +141,7 @@ impl PromotionDriver {
         })
     }
 
-    pub(super) fn now(&self) -> PromotionResult<PromotionContext> {
+    pub(super) fn context(&self) -> PromotionResult<PromotionContext> {
         if !self.ctx.leads() {
             return Err(PromotionFailure::Gone);
         }

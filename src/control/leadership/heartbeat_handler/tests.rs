@@ -1,4 +1,4 @@
-//! What a handler answers, heartbeat by heartbeat.
+//! The answers of the heartbeat handler, heartbeat by heartbeat.
 
 #![allow(clippy::unwrap_used)]
 use super::*;
@@ -43,11 +43,11 @@ fn heartbeat(start: Uuid, incarnation: Option<u64>) -> Heartbeat {
     }
 }
 
-fn former_speaks(handler: &mut HeartbeatHandler, now: u64) {
+fn former_sends(handler: &mut HeartbeatHandler, now: u64) {
     handler.note(&heartbeat(FORMER, Some(5)), Incarnation(5), now);
 }
 
-fn new_speaks(handler: &mut HeartbeatHandler, now: u64) -> &'static str {
+fn new_sends(handler: &mut HeartbeatHandler, now: u64) -> &'static str {
     match handler.arrival(&heartbeat(NEW, None), &member(), now) {
         HandlerReply::Admit => "admit",
         HandlerReply::Grant(Grant::DuplicateNode) => "duplicate",
@@ -56,26 +56,26 @@ fn new_speaks(handler: &mut HeartbeatHandler, now: u64) -> &'static str {
 }
 
 #[test]
-fn what_a_dead_start_had_sent_is_no_sign_of_life() {
+fn late_heartbeats_of_a_start_that_has_ended_do_not_prove_that_it_is_alive() {
     let mut handler = HeartbeatHandler::new(Timing::default());
-    former_speaks(&mut handler, 0);
-    assert_eq!(new_speaks(&mut handler, HALF), "wait");
-    // The leader was starved: heartbeats of the dead start lie in its sockets, and are read in any order.
+    former_sends(&mut handler, 0);
+    assert_eq!(new_sends(&mut handler, HALF), "wait");
+    // The leader was starved: heartbeats of the start that has ended are in its sockets, and are read in any order.
     for late in 1..5 {
-        former_speaks(&mut handler, 4 * HALF + late);
+        former_sends(&mut handler, 4 * HALF + late);
     }
-    assert_eq!(new_speaks(&mut handler, 4 * HALF + 9), "wait");
-    assert_eq!(new_speaks(&mut handler, 9 * HALF), "admit");
-    assert_eq!(new_speaks(&mut handler, 9 * HALF + 1), "wait");
+    assert_eq!(new_sends(&mut handler, 4 * HALF + 9), "wait");
+    assert_eq!(new_sends(&mut handler, 9 * HALF), "admit");
+    assert_eq!(new_sends(&mut handler, 9 * HALF + 1), "wait");
 }
 
 #[test]
-fn a_start_beside_a_living_one_is_a_duplicate_and_never_admitted() {
+fn a_start_beside_one_that_is_alive_is_a_duplicate_and_never_admitted() {
     let mut handler = HeartbeatHandler::new(Timing::default());
     let mut last = "";
     for i in 0..6 {
-        former_speaks(&mut handler, 2 * i * HALF);
-        last = new_speaks(&mut handler, 2 * i * HALF + 1);
+        former_sends(&mut handler, 2 * i * HALF);
+        last = new_sends(&mut handler, 2 * i * HALF + 1);
         assert_ne!(last, "admit");
     }
     assert_eq!(last, "duplicate");
@@ -104,15 +104,15 @@ fn a_lease_is_granted_after_a_round_only_and_in_its_term_only() {
     assert_eq!(handler.after_round(&heartbeat, asked, Term(3), &state, 2 * HALF), lease);
     let leader_counts = as_ns(Timing::default().lease_at_leader());
     assert_eq!(handler.view().nodes[&NodeId(1)].lease_ends_ns, 2 * HALF + leader_counts, "from the answer on");
-    // A round of a former term proves nothing now; one of a later term begins with an empty table.
+    // A confirmation of a former term proves nothing now; one of a later term begins with an empty table.
     assert_eq!(handler.after_round(&heartbeat, asked, Term(2), &state, HALF), HandlerReply::Grant(Grant::NotLeader));
     assert_eq!(handler.after_round(&heartbeat, asked, Term(4), &state, HALF), lease);
     assert_eq!(handler.view().term, Some(Term(4)));
 }
 
-/// A leader of yesterday, paused before the node was made a member (or was admitted), must not end it.
+/// A former leader that was paused before the node became a member (or was admitted) must not order it to stop.
 #[test]
-fn a_node_is_told_to_end_after_a_round_only() {
+fn a_node_is_ordered_to_stop_only_after_a_quorum_confirmation() {
     let gone = ClusterState { members: BTreeMap::new(), ..state(|_| ()) };
     let other = state(|m| m.uuid = Uuid(8));
     let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
@@ -126,49 +126,49 @@ fn a_node_is_told_to_end_after_a_round_only() {
         );
     }
     assert!(matches!(handler.arrives(&former, &gone, 0), HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))));
-    // What the round brought says otherwise: it is a member, and has its lease.
+    // Entries that were applied in the meantime change the decision: it is a member, and gets its lease.
     assert_eq!(handler.arrives(&former, &other, 0), HandlerStep::Round(RoundPurpose::End));
     let reply = handler.after_round(&former, RoundPurpose::End, Term(3), &state(|_| ()), 0);
     assert!(matches!(reply, HandlerReply::Grant(Grant::Lease { .. })), "{reply:?}");
 }
 
-/// Two starts wait for admission, the leader is stopped, and finds the heartbeats of both: the dead one may be admitted
-/// last, and must not end the living one by that. Found by the simulation.
+/// Two starts wait for admission, the leader is stopped, and finds the heartbeats of both: the start that has ended may
+/// be admitted last, which must not stop the living one. Found by the simulation.
 #[test]
-fn a_start_that_a_dead_one_has_retired_is_admitted_again() {
+fn a_start_that_one_that_has_ended_has_replaced_is_admitted_again() {
     let retired = state(|m| m.admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) }));
-    let (living, dead) = (heartbeat(FORMER, Some(5)), heartbeat(NEW, Some(6)));
+    let (living, ended) = (heartbeat(FORMER, Some(5)), heartbeat(NEW, Some(6)));
     let waits = |step: &HandlerStep| matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_))));
     let mut handler = open_handler();
     assert!(waits(&handler.arrives(&living, &retired, 0)));
-    // What it had sent is read at once.
-    handler.arrives(&dead, &retired, 1);
-    handler.arrives(&dead, &retired, 2);
+    // Its late heartbeats are read at once.
+    handler.arrives(&ended, &retired, 1);
+    handler.arrives(&ended, &retired, 2);
     assert!(waits(&handler.arrives(&living, &retired, 2 * HALF)));
     assert_eq!(handler.arrives(&living, &retired, 5 * HALF), HandlerStep::Done(HandlerReply::Admit));
-    // One that was never heard is not waited for any longer.
+    // There is no longer wait for a start that has sent no heartbeat.
     let mut handler = open_handler();
     assert!(waits(&handler.arrives(&living, &retired, 0)));
     assert!(waits(&handler.arrives(&living, &retired, 2 * HALF)));
     assert_eq!(handler.arrives(&living, &retired, 4 * HALF), HandlerStep::Done(HandlerReply::Admit));
-    // But one that goes on speaking lives.
+    // But one that still sends heartbeats is alive.
     let mut handler = open_handler();
     for i in 0..2 {
         assert!(waits(&handler.arrives(&living, &retired, 2 * i * HALF)));
-        handler.arrives(&dead, &retired, 2 * i * HALF + HALF);
+        handler.arrives(&ended, &retired, 2 * i * HALF + HALF);
     }
     assert_eq!(handler.arrives(&living, &retired, 4 * HALF), HandlerStep::Round(RoundPurpose::End));
     let reply = handler.after_round(&living, RoundPurpose::End, Term(3), &retired, 4 * HALF);
     assert_eq!(reply, HandlerReply::Grant(Grant::DuplicateNode));
 }
 
-/// The process ends, and does not come back. Of three voters two that are removed together would leave one that can
-/// decide nothing, and a cluster's only voter one that never voted. Found by the simulation.
+/// An ordered process ends and does not come back. If two of three voters were removed together, the third could decide
+/// nothing; if a cluster's only voter was removed, a node that never voted would be left. Found by the simulation.
 #[test]
-fn a_voter_is_told_to_end_when_raft_can_do_without_it() {
+fn a_voter_is_ordered_to_stop_only_when_raft_does_not_need_it() {
     let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
     let mut handler = open_handler();
-    handler.needed([NodeId(1), NodeId(2)]);
+    handler.set_voters([NodeId(1), NodeId(2)]);
     for heartbeat in [heartbeat(FORMER, Some(5)), heartbeat(NEW, None)] {
         let step = handler.arrives(&heartbeat, &leaving, 10 * HALF);
         assert!(matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))), "{step:?}");
@@ -179,7 +179,7 @@ fn a_voter_is_told_to_end_when_raft_can_do_without_it() {
         matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))),
         "another term needs it no less: {step:?}"
     );
-    handler.needed([NodeId(2)]);
+    handler.set_voters([NodeId(2)]);
     assert_eq!(
         handler.arrives(&heartbeat(FORMER, Some(5)), &leaving, 21 * HALF),
         HandlerStep::Round(RoundPurpose::End)
@@ -188,12 +188,12 @@ fn a_voter_is_told_to_end_when_raft_can_do_without_it() {
     assert_eq!(reply, HandlerReply::Grant(Grant::NotMember));
 }
 
-/// Its last word was lost. Found by the simulation.
+/// Its last heartbeat was lost. Found by the simulation.
 #[test]
-fn a_restart_during_a_removal_shows_that_the_former_start_is_over() {
+fn a_restart_during_a_removal_proves_that_the_former_start_has_ended() {
     let leaving = state(|m| m.leaving = Some(Leaving { since: Epoch(1), assume_dead: false }));
     let silent = |handler: &HeartbeatHandler| {
-        handler.table().unwrap().surely_silent(&leaving.members[&NodeId(1)], Isolated::Serve, 0)
+        handler.table().unwrap().has_stopped_serving(&leaving.members[&NodeId(1)], Isolated::Serve, 0)
     };
     let mut handler = open_handler();
     assert_eq!(handler.arrives(&heartbeat(FORMER, Some(5)), &leaving, 0), HandlerStep::Round(RoundPurpose::End));
@@ -228,10 +228,10 @@ fn reports_are_kept_of_the_admitted_start_and_for_the_term() {
     let observed = handler.view().observation(3 * HALF);
     assert_eq!(observed.keys().collect::<Vec<_>>(), [&server], "the log names no other");
     assert_eq!(observed[&server][&NodeId(1)], AgedReport { report: sees(Some(9)), age_ms: 500 });
-    // A heartbeat without reports takes nothing back.
+    // A heartbeat without reports leaves earlier ones in place.
     assert_eq!(handler.keep_reports(&heartbeat(FORMER, Some(5)), &state, 2 * HALF), Some(Term(3)));
     assert_eq!(handler.view().observation(3 * HALF), observed);
-    // A later start has seen nothing yet; what the former one saw is not its.
+    // A later start has reported nothing yet; reports of the former one are dropped.
     let admitted = Some(Admission { start: NEW, incarnation: Incarnation(6) });
     state.members.get_mut(&NodeId(1)).unwrap().admitted = admitted;
     assert_eq!(handler.keep_reports(&heartbeat(NEW, Some(6)), &state, 3 * HALF), Some(Term(3)));
@@ -239,7 +239,7 @@ fn reports_are_kept_of_the_admitted_start_and_for_the_term() {
     assert_eq!(handler.keep_reports(&says(FORMER, Some(5), None), &state, 3 * HALF), None, "it is over");
     assert_eq!(handler.keep_reports(&says(NEW, Some(6), None), &state, 3 * HALF), Some(Term(3)));
     assert_eq!(handler.view().observation(3 * HALF)[&server][&NodeId(1)].report, sees(None));
-    // Another term begins with nothing; a server or a node that is gone takes its reports with it.
+    // Another term begins without reports; those about a server or of a node that is gone are dropped.
     let of_3 = handler.view().clone();
     handler.open(Some(Term(4)), 4 * HALF);
     assert!(handler.view().servers.is_empty());
@@ -251,7 +251,7 @@ fn reports_are_kept_of_the_admitted_start_and_for_the_term() {
 }
 
 #[test]
-fn who_is_alive_is_known_after_a_lease() {
+fn the_live_voters_are_known_after_a_lease() {
     let mut handler = open_handler();
     handler.note(&heartbeat(FORMER, Some(5)), Incarnation(5), HALF);
     let lease = Timing::default().lease;
@@ -299,5 +299,5 @@ fn a_start_that_stops_is_neither_admitted_nor_leased() {
         let step = handler.arrives(&heartbeat, &state(|_| ()), 0);
         assert!(matches!(step, HandlerStep::Done(HandlerReply::Grant(Grant::NotYet(_)))), "{step:?}");
     }
-    assert!(handler.table().unwrap().surely_silent(&member(), Isolated::Serve, 0), "nobody waits for it");
+    assert!(handler.table().unwrap().has_stopped_serving(&member(), Isolated::Serve, 0), "nobody waits for it");
 }

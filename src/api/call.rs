@@ -1,0 +1,81 @@
+//! The options of a changing call.
+//! Knows nothing of the changes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::CallFailure;
+use crate::{model::ids::Uuid, wire::pb::admin::ChangeOptions};
+
+/// Timeout without `wait`: a commit takes milliseconds, an election a second.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout with `wait`: nodes may be starting.
+const TIMEOUT_WAIT: Duration = Duration::from_secs(5 * 60);
+/// Longest timeout that a caller may ask for.
+const TIMEOUT_MAX_MS: u32 = 3_600_000;
+
+/// What every changing call has.
+#[derive(Clone, Copy, Debug)]
+pub struct MutationCall {
+    /// Its change id.
+    pub id: Uuid,
+    /// Hash of the call's name and of the request without its options: a repeat under the same id has the same.
+    pub request_hash: u64,
+    /// Report only what would change.
+    pub dry_run: bool,
+    /// Wait for all live nodes.
+    pub wait: bool,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+impl MutationCall {
+    /// From the options of a request. An empty id is replaced by a random one.
+    ///
+    /// # Errors
+    /// [`CallFailure::Bad`] if the id is neither empty nor 16 bytes long, or the timeout is longer than an hour.
+    pub fn new(options: &ChangeOptions, request_hash: u64) -> Result<Self, CallFailure> {
+        let id = match options.change_id.len() {
+            0 => Uuid(uuid::Uuid::new_v4().as_u128()),
+            len => match <[u8; 16]>::try_from(options.change_id.as_ref()) {
+                Ok(bytes) => Uuid(u128::from_be_bytes(bytes)),
+                Err(_) => return Err(CallFailure::Bad(format!("a change id has 16 bytes, this one has {len}"))),
+            },
+        };
+        let timeout = match options.timeout_ms {
+            0 if options.wait => TIMEOUT_WAIT,
+            0 => TIMEOUT,
+            ms if ms > TIMEOUT_MAX_MS => return Err(CallFailure::Bad("a timeout is at most one hour".into())),
+            ms => Duration::from_millis(ms.into()),
+        };
+        Ok(Self { id, request_hash, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
+    }
+
+    /// Time until the deadline.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ids_and_timeouts() {
+        let mut given = ChangeOptions { change_id: vec![1; 16].into(), ..ChangeOptions::default() };
+        assert_eq!(MutationCall::new(&given, 0).unwrap().id, Uuid(0x0101_0101_0101_0101_0101_0101_0101_0101));
+        assert!(MutationCall::new(&given, 0).unwrap().left() <= TIMEOUT);
+        given.wait = true;
+        assert!(MutationCall::new(&given, 0).unwrap().left() > TIMEOUT);
+        given.change_id = vec![1; 15].into();
+        assert!(MutationCall::new(&given, 0).is_err());
+        given = ChangeOptions { timeout_ms: TIMEOUT_MAX_MS + 1, ..ChangeOptions::default() };
+        assert!(MutationCall::new(&given, 0).is_err());
+        given.timeout_ms = 5;
+        assert_ne!(MutationCall::new(&given, 0).unwrap().id, MutationCall::new(&given, 0).unwrap().id);
+    }
+}

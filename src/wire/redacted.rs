@@ -1,0 +1,41 @@
+//! `Debug` of the admin requests that contain a password: it leaves the password out.
+
+use std::fmt;
+
+use super::pb::admin::{CreateGroupRequest, CreateProductRequest, SetProductRequest};
+
+macro_rules! redacted {
+    ($($type:ident { $($field:ident)* })*) => {$(
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut out = f.debug_struct(stringify!($type));
+                $(out.field(stringify!($field), &self.$field);)*
+                out.finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+redacted! {
+    CreateProductRequest { name port layout mode isolated databases username options }
+    SetProductRequest {
+        name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes options
+    }
+    CreateGroupRequest { product id primary replicas username options }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_do_not_show_their_passwords() {
+        let password = "hunter2".to_owned();
+        let create = CreateProductRequest { password: password.clone(), name: "shop".into(), ..Default::default() };
+        let set = SetProductRequest { password: Some(password.clone()), name: "shop".into(), ..Default::default() };
+        let group = CreateGroupRequest { password, product: "shop".into(), ..Default::default() };
+        for text in [format!("{create:?}"), format!("{set:?}"), format!("{group:?}")] {
+            assert!(text.contains("shop") && !text.contains("hunter2"), "{text}");
+        }
+    }
+}

@@ -106,8 +106,8 @@ pub fn append_until_killed(data_dir: &Path, seed: u64) -> Result<Infallible, Str
     }
 }
 
-/// Checks a store that [`append_until_killed`] wrote: it opens, its vote is at least that of term `vote`, and it has the
-/// entry `acknowledged` (term and index), or has purged it.
+/// Checks a store that [`append_until_killed`] wrote: it opens, its vote is at least that of term `vote`, and it has
+/// the entry `acknowledged` (term and index), or has purged it.
 ///
 /// # Errors
 /// Returns why the store cannot be opened, or what it lacks.

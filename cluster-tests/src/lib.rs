@@ -1,7 +1,8 @@
 //! The test harness for everything that involves several nodes: exhaustive models of the protocol, and clusters of real
 //! processes (`pontoon serve`, `redis-server`) with faults, workloads and checkers.
 //! Uses the product only through its command line, its ports and its fault points, not through its internal modules.
-//! The exceptions are the slot of a key (`pontoon::model`) and the messages of the admin API (`pontoon::wire`).
+//! The exceptions are the slot of a key (`pontoon::model`), the messages of the admin API (`pontoon::wire`) and the log
+//! that the program `log_writer` writes (`pontoon::consensus::crash_test`).
 
 pub mod migration_model;
 pub mod serving_model;

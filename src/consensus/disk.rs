@@ -1,38 +1,28 @@
-//! Raft's data on disk: log, vote and snapshot in sled, and the witness beside it. The only file that names sled.
+//! Raft's data on disk: log, vote and snapshot in sled, and the witness beside it.
 //! Knows nothing of openraft's traits; every function here blocks.
 //!
 //! sled's `flush` does not fsync on Linux, so `sync_data` follows it before anything is acknowledged. Values above 128
 //! KB (also those that sled makes itself, of up to 16 of our values) would go to files that are never synced: see
-//! `CHUNK`.
+//! `trees::CHUNK`.
 
 use std::{
     fs::{File, OpenOptions},
     ops::Bound,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
-    time::{Duration, Instant},
 };
 
 use prost::Message;
 
+pub use super::trees::Failure;
 use super::{
     OpenError, convert,
+    trees::{CHUNK, Trees, Unopened, chunk_key, decode, key_number, log_key, remove, seal, unseal},
     types::{LogEntry, LogId, Snapshot, SnapshotMeta, Vote},
     witness::{Witness, WitnessRecord},
 };
 use crate::{model::ids::Uuid, wire::pb::raft as pb};
 
-/// Longest value given to sled. sled keeps up to 16 neighbours in one page and writes pages above 128 KB to files of
-/// their own, without fsync; 17 of these stay far below.
-const CHUNK: usize = 4096;
-/// sled's cache; its default is 1 GB. The log that is kept is a few MB.
-const CACHE: u64 = 16 << 20;
-/// sled's threads end within milliseconds after a close. If it takes longer, another program holds the file.
-const LOCKED_MAX: Duration = Duration::from_secs(5);
-/// Time between two checks of whether it is closed.
-const LOCKED_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// sled writes what nobody waits for (the committed position) after this time, in milliseconds.
-const FLUSH_MS: u64 = 500;
 /// Longest entry, in encoded bytes: an assignment of all 16384 slots has about 50 KB. A longer one is refused when it
 /// is proposed.
 pub const ENTRY_MAX: usize = 512 * 1024;
@@ -45,9 +35,6 @@ const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
 const SNAPSHOT: &[u8] = b"snapshot";
 
-/// A failure of the disk or of the data on it, as text for the operator.
-pub type Failure = String;
-
 /// The open store.
 #[derive(Debug)]
 pub struct Disk {
@@ -56,14 +43,6 @@ pub struct Disk {
     /// Locked apart from the writer, which does not wait for the late sync of the witness. If both are locked, the
     /// writer is first.
     witness: Mutex<Witness>,
-}
-
-#[derive(Clone, Debug)]
-struct Trees {
-    db: sled::Db,
-    log: sled::Tree,
-    meta: sled::Tree,
-    snapshot: sled::Tree,
 }
 
 #[derive(Debug)]
@@ -108,7 +87,7 @@ impl Disk {
         let witness = open_witness(data_dir)?;
         let folder = data_dir.join(FOLDER);
         let fresh = !folder.exists();
-        let trees = open_sled(&folder).map_err(|e| match e {
+        let trees = Trees::open(&folder).map_err(|e| match e {
             Unopened::Damaged(what) => remedy(data_dir, &what),
             Unopened::System(e) => OpenError(format!(
                 "the log in {} cannot be opened: {e}. It is not known to be damaged: see that there is space and that this \
@@ -237,7 +216,7 @@ impl Disk {
     pub fn truncate(&self, since: u64) -> Result<(), Failure> {
         let trees = self.trees()?;
         let before = match since.checked_sub(1) {
-            Some(index) => entries_of(&trees, index, Some(index + 1), 0)?.pop().map(|e| e.log_id),
+            Some(index) => trees.entries(index, Some(index + 1), 0)?.pop().map(|e| e.log_id),
             None => None,
         };
         let mut w = self.ready()?;
@@ -277,7 +256,7 @@ impl Disk {
     /// Entries from `start` to before `end`: at most about `bytes` bytes (0: no limit), and at least one entry if there
     /// is one.
     pub fn entries(&self, start: u64, end: Option<u64>, bytes: usize) -> Result<Vec<LogEntry>, Failure> {
-        entries_of(&self.trees()?, start, end, bytes)
+        self.trees()?.entries(start, end, bytes)
     }
 
     /// Saves the vote, which is on disk when this returns.
@@ -401,7 +380,7 @@ impl Disk {
         }
         let mut last = purged;
         let mut ids = Vec::new();
-        for entry in entries_of(&trees, 0, None, 0)? {
+        for entry in trees.entries(0, None, 0)? {
             let next = last.map_or(0, |l| l.index + 1);
             if entry.log_id.index != next {
                 return Err(format!("entry {next} is missing, the next one is {}", entry.log_id.index));
@@ -435,7 +414,7 @@ impl Disk {
         w.last = last;
         w.purged = purged;
         w.snapshot = snapshot;
-        w.generation = trees.snapshot.last().ok().flatten().and_then(|(k, _)| generation_of(&k)).unwrap_or(0);
+        w.generation = trees.snapshot.last().ok().flatten().and_then(|(k, _)| key_number(&k)).unwrap_or(0);
         Ok(())
     }
 }
@@ -478,129 +457,4 @@ pub fn exists(data_dir: &Path) -> bool {
 
 fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join(FOLDER)
-}
-
-/// Why sled did not open.
-#[derive(Debug)]
-enum Unopened {
-    /// The operating system refused something (space, permission, too many files). To wipe the directory would be wrong
-    /// advice.
-    System(std::io::Error),
-    /// The data on disk is damaged.
-    Damaged(Failure),
-}
-
-fn open_sled(folder: &Path) -> Result<Trees, Unopened> {
-    open_until(folder, Instant::now() + LOCKED_MAX)
-}
-
-/// sled reports a lock that is taken as an error of its own, with this text in it.
-fn is_locked(error: &std::io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
-}
-
-fn open_until(folder: &Path, give_up: Instant) -> Result<Trees, Unopened> {
-    // sled panics on some damages. The operator must get our error then, and not a backtrace.
-    let opened = std::panic::catch_unwind(|| {
-        let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_MS));
-        let db = config.open()?;
-        let (log, meta, snapshot) = (db.open_tree("log")?, db.open_tree("meta")?, db.open_tree("snapshot")?);
-        Ok::<_, sled::Error>(Trees { db, log, meta, snapshot })
-    });
-    match opened {
-        Ok(Ok(trees)) => Ok(trees),
-        // This process holds the data directory, so the lock is that of an earlier handle in it whose threads are
-        // ending.
-        Ok(Err(sled::Error::Io(e))) if is_locked(&e) && Instant::now() < give_up => {
-            std::thread::sleep(LOCKED_POLL_INTERVAL);
-            open_until(folder, give_up)
-        }
-        Ok(Err(sled::Error::Io(e))) if e.raw_os_error().is_some() => Err(Unopened::System(e)),
-        Ok(Err(e)) => Err(Unopened::Damaged(format!("sled cannot open it: {e}"))),
-        Err(_) => Err(Unopened::Damaged("sled cannot read it".into())),
-    }
-}
-
-fn entries_of(trees: &Trees, start: u64, end: Option<u64>, limit: usize) -> Result<Vec<LogEntry>, Failure> {
-    let from = Bound::Included(log_key(start, 0).to_vec());
-    let to = end.map_or(Bound::Unbounded, |e| Bound::Excluded(log_key(e.max(start), 0).to_vec()));
-    let mut out = Vec::new();
-    let mut total = 0;
-    let mut open: Option<(u64, Vec<u8>)> = None;
-    let mut finish = |index: u64, bytes: Vec<u8>, total: &mut usize| -> Result<(), Failure> {
-        *total += bytes.len();
-        let body = unseal(&bytes).ok_or_else(|| format!("entry {index} has a wrong checksum"))?;
-        let entry = convert::log_entry(&decode::<pb::LogEntry>(body, "entry")?)?;
-        if entry.log_id.index != index {
-            return Err(format!("entry {index} says that it is {}", entry.log_id.index));
-        }
-        out.push(entry);
-        Ok(())
-    };
-    for item in trees.log.range::<Vec<u8>, _>((from, to)) {
-        let (key, value) = item.map_err(|e| format!("the log cannot be read: {e}"))?;
-        let index = generation_of(&key).ok_or("the log has a key that is not an index")?;
-        match &mut open {
-            Some((i, bytes)) if *i == index => bytes.extend_from_slice(&value),
-            _ => {
-                if let Some((i, bytes)) = open.take() {
-                    finish(i, bytes, &mut total)?;
-                }
-                if limit > 0 && total >= limit {
-                    return Ok(out);
-                }
-                open = Some((index, value.to_vec()));
-            }
-        }
-    }
-    if let Some((i, bytes)) = open {
-        finish(i, bytes, &mut total)?;
-    }
-    Ok(out)
-}
-
-/// Removes a range of keys, in one batch.
-fn remove(tree: &sled::Tree, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> sled::Result<()> {
-    let mut batch = sled::Batch::default();
-    let mut any = false;
-    for key in tree.range::<Vec<u8>, _>((from, to)).keys() {
-        batch.remove(key?);
-        any = true;
-    }
-    if any { tree.apply_batch(batch) } else { Ok(()) }
-}
-
-fn log_key(index: u64, part: u16) -> [u8; 10] {
-    let mut key = [0; 10];
-    key[..8].copy_from_slice(&index.to_be_bytes());
-    key[8..].copy_from_slice(&part.to_be_bytes());
-    key
-}
-
-fn chunk_key(generation: u64, part: u32) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..8].copy_from_slice(&generation.to_be_bytes());
-    key[8..].copy_from_slice(&part.to_be_bytes());
-    key
-}
-
-/// The number that a key begins with.
-fn generation_of(key: &[u8]) -> Option<u64> {
-    key.get(..8)?.try_into().ok().map(u64::from_be_bytes)
-}
-
-/// Checksum, then the bytes.
-fn seal(bytes: &[u8]) -> Vec<u8> {
-    let mut out = crc32fast::hash(bytes).to_be_bytes().to_vec();
-    out.extend_from_slice(bytes);
-    out
-}
-
-fn unseal(bytes: &[u8]) -> Option<&[u8]> {
-    let (sum, body) = bytes.split_at_checked(4)?;
-    (crc32fast::hash(body).to_be_bytes() == sum).then_some(body)
-}
-
-fn decode<M: Message + Default>(bytes: &[u8], what: &str) -> Result<M, Failure> {
-    M::decode(bytes).map_err(|e| format!("{what} cannot be decoded: {e}"))
 }

@@ -1,8 +1,9 @@
-//! The handle of the replicated log: open, propose, confirm, change the membership, transfer the leadership, stop.
+//! The handle on the replicated log: open, propose, confirm, stop. Its other methods are in `membership.rs` and
+//! `transfer.rs`.
 //! Knows nothing of what a change means, nor of sled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -11,14 +12,13 @@ use std::{
 };
 
 use openraft::{
-    ChangeMembers, ServerState, SnapshotPolicy,
+    SnapshotPolicy,
     error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError},
 };
 use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
-use tonic::Request;
 
 use super::{
     Applied, ConsensusConfig, Leadership, OpenError, ProposeError,
@@ -37,27 +37,13 @@ use crate::{
         ids::{HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry},
     },
-    wire::{
-        entry,
-        hash::change_hash,
-        pb::raft::{self as pb, raft_server::RaftServer},
-    },
+    wire::{entry, hash::change_hash, pb::raft::raft_server::RaftServer},
 };
 
-/// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
-const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
-/// openraft's metrics follow a commit immediately. If they do not, a step is repeated, which is harmless.
-const METRICS_DEADLINE: Duration = Duration::from_millis(500);
-/// A learner becomes a voter when it lacks no more than this number of entries: a commit might have to wait for a
-/// slower one.
-const CAUGHT_UP: u64 = 200;
 /// How long a piece of a snapshot (512 KB) may take until it is accepted.
 const PIECE_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of a piece of a snapshot; the receiver accepts twice as many.
 const PIECE: u64 = 512 << 10;
-/// Deadline of the call that asks another node to stand for election.
-const STAND_DEADLINE: Duration = Duration::from_secs(1);
-
 /// How much of the log is kept. Tests keep less.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetainedState {
@@ -76,22 +62,22 @@ impl Default for RetainedState {
 /// This node's part of the Raft group. Cheap to clone; all methods can be called from any task.
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<ConsensusInner>,
+    pub(super) inner: Arc<ConsensusInner>,
 }
 
-struct ConsensusInner {
-    raft: Raft,
+pub(super) struct ConsensusInner {
+    pub(super) raft: Raft,
     disk: Arc<Disk>,
-    me: Arc<PeerIdentity>,
-    network: Network,
-    election_max: Duration,
+    pub(super) me: Arc<PeerIdentity>,
+    pub(super) network: Network,
+    pub(super) election_max: Duration,
     state: watch::Receiver<Arc<ClusterState>>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
     /// Set permanently when this node stops: nothing is proposed or confirmed here afterwards.
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
-    transferring: AtomicBool,
+    pub(super) transferring: AtomicBool,
     refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
 }
 
@@ -322,88 +308,6 @@ impl Consensus {
         Err(ProposeError::NotLeader(vote.committed.then_some(NodeId(vote.leader_id.node_id))))
     }
 
-    /// Brings Raft's membership one safe step nearer to the requested one. `Ok(false)`: it is the requested one
-    /// already. `Ok(true)`: a step was made, or a new voter has to catch up first; call again. For the leader only.
-    ///
-    /// # Errors
-    /// See [`ProposeError`].
-    pub async fn change_membership(
-        &self,
-        voters: BTreeSet<NodeId>,
-        learners: BTreeSet<NodeId>,
-        nodes: BTreeMap<NodeId, NewMember>,
-    ) -> Result<bool, ProposeError> {
-        if self.is_stopping_or_transferring() {
-            return Err(ProposeError::NotLeader(None));
-        }
-        let metrics = self.inner.raft.metrics().borrow().clone();
-        if metrics.state != ServerState::Leader {
-            return Err(ProposeError::NotLeader(metrics.current_leader.map(NodeId)));
-        }
-        let now = metrics.membership_config.membership().clone();
-        let wanted: BTreeSet<u64> = voters.iter().map(|n| n.0).collect();
-        let all: BTreeMap<u64, RaftNode> = nodes
-            .iter()
-            .filter(|(id, _)| voters.contains(id) || learners.contains(id))
-            .map(|(id, m)| (id.0, RaftNode::of(m)))
-            .collect();
-        if wanted.is_empty() || wanted.iter().any(|id| !all.contains_key(id)) {
-            return Err(ProposeError::Unknown(
-                "a membership without voters, or with one whose address is not known".into(),
-            ));
-        }
-        let current: BTreeSet<u64> = now.voter_ids().collect();
-        // A leader that died between the two halves of a change of voters left both sets. That change is finished
-        // first.
-        let joint = now.get_joint_config().len() > 1;
-        let moved: BTreeMap<u64, RaftNode> =
-            now.nodes().filter_map(|(id, had)| all.get(id).filter(|n| *n != had).map(|n| (*id, n.clone()))).collect();
-        let known: BTreeSet<u64> = now.nodes().map(|(id, _)| *id).collect();
-        let new: BTreeMap<u64, RaftNode> =
-            all.iter().filter(|(id, _)| !known.contains(id)).map(|(id, n)| (*id, n.clone())).collect();
-        let gone: BTreeSet<u64> = known.iter().filter(|id| !all.contains_key(id)).copied().collect();
-        let change = if !joint && !moved.is_empty() {
-            ChangeMembers::SetNodes(moved)
-        } else if !joint && !new.is_empty() {
-            ChangeMembers::AddNodes(new)
-        } else if joint || current != wanted {
-            let last = metrics.last_log_index.unwrap_or(0);
-            let caught_up = |id: &u64| {
-                let matched = metrics.replication.as_ref().and_then(|r| r.get(id)).copied().flatten();
-                *id == metrics.id || matched.is_some_and(|m| m.index + CAUGHT_UP >= last)
-            };
-            let ready: BTreeSet<u64> =
-                wanted.iter().filter(|id| current.contains(id) || caught_up(id)).copied().collect();
-            if ready.is_empty() || (!joint && ready == current) {
-                return Ok(true);
-            }
-            ChangeMembers::ReplaceAllVoters(ready)
-        } else if !gone.is_empty() {
-            ChangeMembers::RemoveNodes(gone)
-        } else {
-            return Ok(false);
-        };
-        tracing::info!(?change, "Raft's membership changes");
-        match timeout(MEMBERSHIP_DEADLINE, self.inner.raft.change_membership(change, true)).await {
-            Ok(Ok(done)) => {
-                // Without this wait, a call that follows immediately would read the old membership, and request the
-                // step again.
-                let mut metrics = self.inner.raft.metrics();
-                let seen = metrics.wait_for(|m| *m.membership_config.log_id() >= Some(done.log_id));
-                let _ = timeout(METRICS_DEADLINE, seen).await;
-                Ok(true)
-            }
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
-                Err(ProposeError::NotLeader(to.leader_id.map(NodeId)))
-            }
-            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(e)))) => {
-                Err(ProposeError::Unknown(e.to_string()))
-            }
-            Ok(Err(RaftError::Fatal(e))) => Err(self.fatal(&e)),
-            Err(_) => Err(ProposeError::Unknown("the change of membership was not committed in time".into())),
-        }
-    }
-
     /// Notes the address of a node, learned from its heartbeat, before the log has it.
     pub fn learn_address(&self, uuid: Uuid, admin: HostPort) {
         self.inner.network.learn(uuid, &admin);
@@ -420,101 +324,9 @@ impl Consensus {
         })
     }
 
-    /// Transfers the leadership because this node stops: from now on it proposes nothing and grants nothing. Returns
-    /// when another node leads, when no other node could, or at the deadline.
-    pub async fn transfer_leadership(&self, deadline: Duration) {
-        self.inner.stopping.store(true, Ordering::Release);
-        self.inner.raft.runtime_config().elect(false);
-        let metrics = self.inner.raft.metrics().borrow().clone();
-        let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-        if metrics.state != ServerState::Leader || voters.len() < 2 {
-            return;
-        }
-        if !self.depose(&|_| true, Instant::now() + deadline).await {
-            tracing::warn!(
-                "the leadership was not transferred; the other nodes elect a leader after their election timeout"
-            );
-        }
-    }
-
-    /// Transfers the leadership to one of `transfer_candidates`; this node goes on as a follower. Meanwhile it proposes
-    /// nothing and grants nothing, for no longer than `deadline`. If no candidate takes over, it goes on leading.
-    /// Returns whether another node leads.
-    pub async fn transfer_leadership_to(&self, transfer_candidates: &BTreeSet<NodeId>, deadline: Duration) -> bool {
-        let inner = &self.inner;
-        if inner.stopping.load(Ordering::Acquire) || inner.transferring.swap(true, Ordering::AcqRel) {
-            return false;
-        }
-        inner.raft.runtime_config().elect(false);
-        let done = self.depose(&|id| transfer_candidates.contains(&NodeId(id)), Instant::now() + deadline).await;
-        inner.transferring.store(false, Ordering::Release);
-        let switch = |on: bool| {
-            inner.raft.runtime_config().heartbeat(on);
-            inner.raft.runtime_config().elect(on);
-        };
-        switch(true);
-        // The node may have begun to stop meanwhile.
-        if inner.stopping.load(Ordering::Acquire) {
-            switch(false);
-        }
-        done
-    }
-
-    fn is_stopping_or_transferring(&self) -> bool {
+    /// Whether this node proposes and confirms nothing now: it stops, or transfers the leadership.
+    pub(super) fn is_stopping_or_transferring(&self) -> bool {
         self.inner.stopping.load(Ordering::Acquire) || self.inner.transferring.load(Ordering::Acquire)
-    }
-
-    /// Stops Raft's heartbeats, and asks voters that `may` lead to stand for election. Returns whether another node
-    /// leads.
-    async fn depose(&self, may: &(dyn Fn(u64) -> bool + Send + Sync), end: Instant) -> bool {
-        let inner = &self.inner;
-        let metrics = inner.raft.metrics().borrow().clone();
-        let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-        // The other nodes grant no vote while their last message from a leader is younger than the election timeout.
-        inner.raft.runtime_config().heartbeat(false);
-        let votes_granted_from = (Instant::now() + inner.election_max).min(end);
-        if self.another_leads(votes_granted_from).await {
-            return true;
-        }
-        // A node that has left the membership gets no message from the next leader, so one call must suffice: asking
-        // node after node would depose each of them in turn.
-        let has_left = || inner.raft.metrics().borrow().membership_config.membership().get_node(&inner.me.id).is_none();
-        let replication = metrics.replication.unwrap_or_default();
-        let mut transfer_candidates: Vec<(u64, u64)> = voters
-            .iter()
-            .filter(|id| **id != inner.me.id && may(**id))
-            .map(|id| (replication.get(id).copied().flatten().map_or(0, |m| m.index), *id))
-            .collect();
-        transfer_candidates.sort_unstable();
-        while let Some((_, candidate)) = transfer_candidates.pop() {
-            let now = Instant::now();
-            let Some(node) = metrics.membership_config.membership().get_node(&candidate) else { continue };
-            if now >= end {
-                break;
-            }
-            let mut request =
-                Request::new(pb::StandForElectionRequest { header: Some(inner.network.header(candidate, node)) });
-            request.set_timeout(STAND_DEADLINE.min(end - now));
-            let asked = match inner.network.client(node) {
-                Ok(mut client) => client.stand_for_election(request).await.map(|_| ()),
-                Err(status) => Err(status),
-            };
-            match asked {
-                Ok(()) if has_left() => return true,
-                Ok(()) if self.another_leads((Instant::now() + inner.election_max).min(end)).await => return true,
-                Ok(()) => tracing::info!(node = candidate, "the node did not take over the leadership"),
-                Err(status) => tracing::info!(node = candidate, error = status.message(), "the node cannot take over"),
-            }
-        }
-        false
-    }
-
-    /// Waits until another node leads; returns false at `end`.
-    async fn another_leads(&self, end: Instant) -> bool {
-        let me = NodeId(self.inner.me.id);
-        let mut leadership = self.leadership();
-        let other = leadership.wait_for(|l| l.leader.is_some_and(|id| id != me));
-        matches!(timeout_at(end, other).await, Ok(Ok(_)))
     }
 
     /// Stops Raft and closes the store. The handle answers `Stopped` from then on.
@@ -532,7 +344,8 @@ impl Consensus {
         }
     }
 
-    fn fatal(&self, error: &Fatal<u64>) -> ProposeError {
+    /// The error for a log that has stopped, with the reason if it is known.
+    pub(super) fn fatal(&self, error: &Fatal<u64>) -> ProposeError {
         let why = self.inner.stopped.borrow().clone();
         ProposeError::Stopped(why.unwrap_or_else(|| error.to_string()))
     }

@@ -2,14 +2,20 @@
 //! Knows nothing of what a change means: it hands entries to `model::apply` and publishes the state that results.
 
 mod convert;
+#[cfg(any(test, debug_assertions))]
+#[doc(hidden)]
+pub mod crash_test;
 mod directory;
 mod disk;
 mod handle;
 mod log_store;
+mod membership;
 mod network;
 mod recover;
 mod service;
 mod state_machine;
+mod transfer;
+mod trees;
 mod types;
 mod watcher;
 mod witness;

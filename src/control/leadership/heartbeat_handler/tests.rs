@@ -48,7 +48,7 @@ fn former_sends(handler: &mut HeartbeatHandler, now: u64) {
 }
 
 fn new_sends(handler: &mut HeartbeatHandler, now: u64) -> &'static str {
-    match handler.arrival(&heartbeat(NEW, None), &member(), now) {
+    match handler.admit_start(&heartbeat(NEW, None), &member(), now) {
         HandlerReply::Admit => "admit",
         HandlerReply::Grant(Grant::DuplicateNode) => "duplicate",
         HandlerReply::Grant(_) => "wait",

@@ -7,11 +7,11 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, error, info, warn};
 
 use super::{
+    leader_service::LeaderService,
     lease::{Granted, Lease, Sent},
     member_wire,
     movers::runs::Movers,
     probe::{log::ReportBatch, prober::Prober},
-    service::LeaderService,
 };
 use crate::{
     clock::boottime_ns,
@@ -20,7 +20,7 @@ use crate::{
     faults::{self, Point},
     model::{
         change::NewMember,
-        ids::{Epoch, HoldId, Incarnation, Term, Uuid},
+        ids::{Epoch, HoldId, Term, Uuid},
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
@@ -213,7 +213,7 @@ impl HeartbeatSender {
         HeartbeatRequest {
             me: Some(member_wire::to_wire(&self.me)),
             start: member_wire::uuid_bytes(self.start),
-            incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
+            incarnation: member_wire::incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
             applied: state.applied.0,
             route_epoch: report.route_epoch.0,
             holds: report
@@ -318,7 +318,7 @@ impl LastHeartbeat {
         let heartbeat = HeartbeatRequest {
             me: Some(member_wire::to_wire(&self.me)),
             start: member_wire::uuid_bytes(self.start),
-            incarnation: incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
+            incarnation: member_wire::incarnation(&state, &self.me, self.start).map_or(0, |i| i.0),
             applied: state.applied.0,
             stopping: true,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -332,12 +332,6 @@ impl LastHeartbeat {
             debug!(error = error.message(), "the leader did not learn that this node stops");
         }
     }
-}
-
-/// The incarnation of this start, once the log has admitted it.
-pub(super) fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
-    let member = state.members.get(&me.id).filter(|m| m.uuid == me.uuid)?;
-    member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
 }
 
 /// Resolves when a leader is known that is not the one in `before`.
@@ -363,10 +357,10 @@ async fn just_admitted(
     me: &NewMember,
     start: Uuid,
 ) -> Result<(), watch::error::RecvError> {
-    let before = incarnation(&state.borrow_and_update(), me, start);
+    let before = member_wire::incarnation(&state.borrow_and_update(), me, start);
     loop {
         state.changed().await?;
-        if incarnation(&state.borrow_and_update(), me, start) != before {
+        if member_wire::incarnation(&state.borrow_and_update(), me, start) != before {
             return Ok(());
         }
     }

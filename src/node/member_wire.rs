@@ -1,9 +1,10 @@
-//! How nodes name each other on the wire: conversions of node.proto.
+//! How nodes name each other on the wire: conversions of node.proto; and the incarnation of a start.
 
 use crate::{
     model::{
         change::NewMember,
-        ids::{HostPort, NodeId, Uuid},
+        ids::{HostPort, Incarnation, NodeId, Uuid},
+        state::ClusterState,
     },
     wire::pb::node::NodeInfo,
 };
@@ -55,6 +56,12 @@ pub fn uuid_from(bytes: &[u8]) -> Option<Uuid> {
     let bytes: [u8; 16] = bytes.try_into().ok()?;
     let number = u128::from_be_bytes(bytes);
     (number != 0).then_some(Uuid(number))
+}
+
+/// The incarnation of this start, once the log has admitted it.
+pub(super) fn incarnation(state: &ClusterState, me: &NewMember, start: Uuid) -> Option<Incarnation> {
+    let member = state.members.get(&me.id).filter(|m| m.uuid == me.uuid)?;
+    member.admitted.filter(|a| a.start == start).map(|a| a.incarnation)
 }
 
 #[cfg(test)]

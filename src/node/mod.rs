@@ -10,6 +10,7 @@
 
 pub mod bootstrap;
 pub mod heartbeat;
+pub mod leader_service;
 pub mod lease;
 pub mod member_wire;
 pub mod movers;

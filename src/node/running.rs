@@ -15,11 +15,12 @@ use tracing::{error, info, warn};
 use super::{
     bootstrap::{Bootstrap, Origin},
     heartbeat::{HeartbeatEnd, HeartbeatSender, LastHeartbeat},
+    leader_service::LeaderService,
     movers::Movers,
     open::OpenNode,
     probe::Prober,
     proxy_config, reads, routes,
-    service::{LeaderService, NodeService},
+    service::NodeService,
     stop::{StopReason, log_stopped, signalled},
     tasks::{End, TaskEnds, Tasks, UnexpectedEnd},
     unmanaged,

@@ -7,22 +7,15 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::{
+    leader_service::LeaderService,
     member_wire,
     movers::{mover_wire, runs::Movers},
-    probe::report_wire,
 };
 use crate::{
     consensus::{Consensus, ProposeError},
-    control::{
-        leadership::{
-            leases::{Grant, Heartbeat, Leases},
-            view::ListenerView,
-        },
-        servers::authorizer::{AuthorizationError, Authorizer},
-    },
     model::{
         change::{Change, NewMember},
-        ids::{Epoch, HoldId, HostPort, Incarnation, NodeId, ProductId, Uuid},
+        ids::{HoldId, HostPort, NodeId, Uuid},
     },
     wire::pb::node::{
         AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
@@ -30,49 +23,8 @@ use crate::{
     },
 };
 
-/// Holds, listeners or runs that one heartbeat may name. A node has one listener for each product.
-const REPORTED_MAX: usize = 4096;
 /// How long a join may take: it is one entry of the log.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
-
-/// Answers heartbeats and requests for authorization on the leader.
-#[derive(Clone)]
-pub struct LeaderService {
-    /// Leases of the term in which this node leads.
-    pub leases: Leases,
-    /// Authorizations of that term.
-    pub authorizer: Authorizer,
-}
-
-impl LeaderService {
-    /// Answers a heartbeat, received over the wire or from this process.
-    pub async fn heartbeat(&self, request: HeartbeatRequest) -> HeartbeatReply {
-        match read(request) {
-            Ok(heartbeat) => {
-                let answer = self.leases.heartbeat(heartbeat).await;
-                let reports_kept_in = answer.reports_kept_in.map_or(0, |term| term.0);
-                HeartbeatReply { reports_kept_in, ..written(answer.grant) }
-            }
-            Err(why) => HeartbeatReply { why_not: why, ..HeartbeatReply::default() },
-        }
-    }
-
-    /// Answers a node that wants to change servers.
-    pub async fn authorize(&self, request: AuthorizeRequest) -> AuthorizeReply {
-        let none = AuthorizeReply::default();
-        let asking = match mover_wire::authorization_request(request) {
-            Ok(asking) => asking,
-            Err(why) => return AuthorizeReply { why_not: why, ..none },
-        };
-        match self.authorizer.authorize(asking).await {
-            Ok(()) => AuthorizeReply { authorized: true, ..none },
-            Err(AuthorizationError::NotLeader) => {
-                AuthorizeReply { not_leader: true, why_not: "this node does not lead".into(), ..none }
-            }
-            Err(AuthorizationError::No(why)) => AuthorizeReply { why_not: why, ..none },
-        }
-    }
-}
 
 /// The node.proto service of this node.
 pub struct NodeService {
@@ -179,52 +131,5 @@ impl node_server::Node for NodeService {
             Err(why) => FinishReply { why_not: why, ..FinishReply::default() },
         };
         Ok(Response::new(reply))
-    }
-}
-
-fn read(request: HeartbeatRequest) -> Result<Heartbeat, String> {
-    if request.holds.len() > REPORTED_MAX || request.listeners.len() > REPORTED_MAX {
-        return Err(format!("a heartbeat names more than {REPORTED_MAX} holds or listeners"));
-    }
-    if request.movers.len() > REPORTED_MAX {
-        return Err(format!("a heartbeat names more than {REPORTED_MAX} runs"));
-    }
-    let listener = |l: crate::wire::pb::node::ListenerReport| {
-        (ProductId(l.product), ListenerView { address: l.address, error: l.error, note: l.note })
-    };
-    Ok(Heartbeat {
-        node: member_wire::from_wire(request.me)?,
-        start: member_wire::uuid_from(&request.start).ok_or("a start has 16 bytes")?,
-        incarnation: (request.incarnation > 0).then_some(Incarnation(request.incarnation)),
-        applied: Epoch(request.applied),
-        route_epoch: Epoch(request.route_epoch),
-        drained: request.holds.iter().filter(|h| h.drained).map(|h| HoldId(h.hold)).collect(),
-        waiting: request
-            .holds
-            .iter()
-            .filter(|h| !h.drained)
-            .map(|h| (HoldId(h.hold), h.waiting_on.chars().take(500).collect()))
-            .collect(),
-        listeners: request.listeners.into_iter().map(listener).collect(),
-        version: request.version.chars().take(64).collect(),
-        stopping: request.stopping,
-        movers: request.movers.into_iter().map(mover_wire::view).collect::<Result<_, _>>()?,
-        servers: report_wire::read(request.servers)?,
-    })
-}
-
-fn written(grant: Grant) -> HeartbeatReply {
-    let none = HeartbeatReply::default();
-    match grant {
-        Grant::Lease { length, min_applied } => HeartbeatReply {
-            granted: true,
-            lease_ms: u32::try_from(length.as_millis()).unwrap_or(0),
-            min_applied: min_applied.0,
-            ..none
-        },
-        Grant::NotYet(why) => HeartbeatReply { why_not: why, ..none },
-        Grant::NotLeader => HeartbeatReply { why_not: "this node does not lead".into(), ..none },
-        Grant::NotMember => HeartbeatReply { not_a_member: true, ..none },
-        Grant::DuplicateNode => HeartbeatReply { duplicate: true, ..none },
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         state::{ClusterState, Group, Product},
     },
     mover::{self, AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, Finished, MoverHandle, SlotSet},
-    node::{heartbeat::incarnation, service::LeaderService, tasks::Tasks},
+    node::{leader_service::LeaderService, member_wire::incarnation, tasks::Tasks},
     wire::pb::node::{AuthorizeReply, MoverReport},
 };
 

@@ -252,6 +252,9 @@ impl JobDriver {
         let within_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let order = pb::FinishRequest { job: Some(job_to_wire(self.job)), run, hold: hold.0, within_ms };
         match self.ctx.peers.finish(member.admin.as_str(), order, left + FINISH_GRACE).await {
+            Ok(reply) if reply.finished && reply.target_replid.is_empty() => {
+                Err(format!("node {node} reported no replication id of the target"))
+            }
             Ok(reply) if reply.finished => {
                 Ok(ReplicationOffset { replid: reply.target_replid, offset: reply.target_offset })
             }

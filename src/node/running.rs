@@ -290,11 +290,16 @@ impl RunningNode {
         let end = match end.how {
             End::Panicked(_) => end,
             End::Returned => {
+                // Other tasks that merely returned are no cause either.
                 let cause = async {
-                    tokio::select! {
-                        biased;
-                        reason = log_stopped(&self.log) => StopReason::Log(reason),
-                        other = self.ends.wait() => StopReason::Task(other),
+                    loop {
+                        tokio::select! {
+                            biased;
+                            reason = log_stopped(&self.log) => return StopReason::Log(reason),
+                            other = self.ends.wait() => if matches!(other.how, End::Panicked(_)) {
+                                return StopReason::Task(other);
+                            },
+                        }
                     }
                 };
                 match timeout(CAUSE_WITHIN, cause).await {

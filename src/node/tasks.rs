@@ -13,8 +13,9 @@ use tokio::{
 
 use crate::{faults, panics, proxy::ThreadEnd};
 
-/// Ends that wait to be read. The first one is the reason why the node stops, so no other is of interest.
-const ENDS_MAX: usize = 1;
+/// Ends that wait to be read: more than a node has tasks, so that the panic that is the cause of the others is not lost
+/// behind tasks that returned because of it.
+const ENDS_MAX: usize = 64;
 
 /// Starts tasks and watches them. Cheap to clone.
 #[derive(Clone, Debug)]

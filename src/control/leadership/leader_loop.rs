@@ -215,8 +215,8 @@ impl LeaderLoop {
             });
         }
         let TermTasks { context: Some(context), tasks, assignments, .. } = term_tasks else { return };
+        // A task ends when its assignment has ended; its handle stays until then, so that a panic is not lost.
         panics::reap(assignments).await;
-        assignments.retain(|id, _| state.assignments.contains_key(id));
         for id in state.assignments.keys().copied() {
             assignments.entry(id).or_insert_with(|| tokio::spawn(assignment::run(context.clone(), id)));
         }

@@ -83,7 +83,7 @@ fn wait_shown(cluster: &Cluster, what: &str, fits: impl Fn(&Value) -> bool) -> V
 fn wait_candidate(cluster: &Cluster, keys: u64) {
     wait_shown(cluster, "the replica to be a candidate", |shown| {
         let seen = [0, 1].map(|n| &shown["servers"][n]["observed"]);
-        let offsets = seen.map(|seen| seen["offset"].as_u64());
+        let offsets = seen.map(|seen| seen["replication_offset"].as_u64());
         let known = shown["replid"] == seen[0]["replid"] && seen[0]["replid"] == seen[1]["replid"];
         let whole = offsets[0] == offsets[1] && offsets[0] > Some(0) && seen.iter().all(|seen| seen["keys"] == keys);
         known && whole && seen[1]["link"] == "up"

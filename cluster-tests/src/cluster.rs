@@ -276,7 +276,7 @@ impl Cluster {
     }
 
     /// Waits until every replica of a group is a candidate. A replica that falls behind or loses its primary before any
-    /// node has found it in sync is none.
+    /// node has found it in sync is not a candidate.
     #[track_caller]
     fn wait_candidates(&self, gid: &str) {
         wait_for(&format!("the replicas of group {gid} to be in sync"), GENEROUS, || {

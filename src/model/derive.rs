@@ -22,7 +22,8 @@ impl RouteTable {
 
     /// The route table of `state`, given the table `before_table` of an earlier state `before`. Products whose routes
     /// have not changed are shared with `before_table`, so that workers recognise them by the pointer (`Arc::ptr_eq`).
-    /// An unchanged product is found by comparing the states, which costs much less than building its routes.
+    /// An unchanged product is found by comparing the states: for 100 products that costs 0.14 ms, where building all
+    /// routes and comparing them costs 0.18 ms, and building them without sharing 0.11 ms (`make bench-products`).
     #[must_use]
     pub fn derive_from(state: &ClusterState, before: &ClusterState, before_table: &Self) -> Self {
         let routes = |p: &Product| {
